@@ -1,0 +1,1 @@
+"""Tables, plots and ablations over results and caches."""

@@ -1,0 +1,30 @@
+"""Every error that featlab raises on purpose; the CLI prints its one line and exits with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from featlab.cache.errors import CacheError, FeatlabError
+
+__all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest"]
+
+
+class InputError(FeatlabError, ValueError):
+    """Bad input: a missing file, an unknown subject, rows that don't fit the task."""
+
+
+class ConfigError(FeatlabError, ValueError):
+    """A configuration value or key that doesn't exist or doesn't fit."""
+
+
+class BundleError(FeatlabError, ValueError):
+    """A model bundle that can't be read, or that was made for other features."""
+
+
+def closest(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"`` for the known names nearest to ``name``, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)
+    if not matches:
+        return ""
+    return "; did you mean " + " or ".join(repr(match) for match in matches) + "?"

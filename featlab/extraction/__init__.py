@@ -1,0 +1,1 @@
+"""From pixels to embeddings: the only stage that sees images."""

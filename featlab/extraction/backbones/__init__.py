@@ -1,0 +1,1 @@
+"""Backbones: what turns an image (or its landmarks) into an embedding."""
