@@ -1,1 +1,69 @@
-"""The embedding cache: one HDF5 file, rows grouped by subject, then video, then frame."""
+"""The embedding cache: one HDF5 file, rows grouped by subject, then video, then frame.
+
+Names are loaded on first use, so that importing this package costs neither numpy nor h5py.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from featlab.cache.errors import CacheError, FeatlabError
+
+if TYPE_CHECKING:
+    from featlab.cache.atomic import atomic_path, atomic_write_bytes, atomic_write_text
+    from featlab.cache.reader import Cache, open_cache
+    from featlab.cache.schema import FORMAT, FORMAT_VERSION, ExtractorInfo
+    from featlab.cache.table import FeatureTable, LayerStats, Rows
+    from featlab.cache.verify import CacheSummary, inspect_cache, verify_cache
+    from featlab.cache.writer import CacheBuilder, write_table
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "Cache",
+    "CacheBuilder",
+    "CacheError",
+    "CacheSummary",
+    "ExtractorInfo",
+    "FeatlabError",
+    "FeatureTable",
+    "LayerStats",
+    "Rows",
+    "atomic_path",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "inspect_cache",
+    "open_cache",
+    "verify_cache",
+    "write_table",
+]
+
+_HOME = {
+    "atomic_path": "atomic",
+    "atomic_write_bytes": "atomic",
+    "atomic_write_text": "atomic",
+    "Cache": "reader",
+    "open_cache": "reader",
+    "FORMAT": "schema",
+    "FORMAT_VERSION": "schema",
+    "ExtractorInfo": "schema",
+    "FeatureTable": "table",
+    "LayerStats": "table",
+    "Rows": "table",
+    "CacheSummary": "verify",
+    "inspect_cache": "verify",
+    "verify_cache": "verify",
+    "CacheBuilder": "writer",
+    "write_table": "writer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,18 @@
+"""Every figure under one name; each takes arrays or results, reads no file and returns a matplotlib ``Figure``."""
+
+from __future__ import annotations
+
+from featlab.analysis.plot_images import plot_clip, plot_pairs
+from featlab.analysis.plot_projection import plot_projection, projection_data
+from featlab.analysis.plot_results import plot_subjects, plot_summary, subjects_data, summary_data
+
+__all__ = [
+    "plot_clip",
+    "plot_pairs",
+    "plot_projection",
+    "plot_subjects",
+    "plot_summary",
+    "projection_data",
+    "subjects_data",
+    "summary_data",
+]

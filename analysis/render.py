@@ -1,0 +1,187 @@
+"""A `Table` as terminal, Markdown, CSV, LaTeX or JSON text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from featlab.analysis.tables import Table
+
+from featlab.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+__all__ = ["to_csv", "to_json", "to_latex", "to_markdown", "to_rich", "write_table"]
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "[": "{[}",  # a row that starts with a bracket would be read as the argument of the \\ before it
+    "]": "{]}",
+    "–": "--",
+    "…": r"\ldots{}",
+}
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return it for a terminal: `rich.print` fits it to the width."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    # Text, not str: a subject named "[s1]" is a name, not markup.
+    rich = RichTable(
+        title=Text(table.title) if table.title else None,
+        caption=Text("\n".join(table.notes)) if table.notes else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for place, column in enumerate(table.columns):
+        # Rich takes width from every column alike: heads are folded here, so that no number is cut.
+        widest = max((len(row[place]) for row in table.rows), default=0)
+        head = textwrap.fill(column, max(widest, 8), break_long_words=False, break_on_hyphens=False)
+        justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
+        whole = place == 0 or place >= table.text_columns
+        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=widest if whole else None)
+    for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
+        cells = [Text(cell, style="bold" if strong else "") for cell, strong in zip(row, bold, strict=True)]
+        rich.add_row(*cells, end_section=ends)
+    return rich
+
+
+def to_markdown(table: Table) -> str:
+    """Return a GitHub table; the best in ``**``."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def escaped(cell: str) -> str:
+        return cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+
+    rule = ["---" if place < table.text_columns else "---:" for place in range(len(table.columns))]
+    lines = [line([escaped(column) for column in table.columns]), line(rule)]
+    for row, bold in zip(_shown(table), table.bold, strict=True):
+        lines.append(line([_marked(escaped(cell), strong, "**", "**") for cell, strong in zip(row, bold, strict=True)]))
+    title = [f"**{escaped(table.title)}**", ""] if table.title else []
+    notes = ["", *(f"- {escaped(note)}" for note in table.notes)] if table.notes else []
+    return "\n".join([*title, *lines, *notes]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Return the columns and rows alone, every cell filled: for a program or a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(table.rows)
+    return text.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    r"""Return a ``table`` environment with booktabs rules; needs ``\usepackage{booktabs}`` and nothing else."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "    " + " & ".join(cells) + r" \\"
+
+    body = [line([_latex(column) for column in table.columns]), r"    \midrule"]
+    ends = _group_ends(table)
+    for place, (row, bold) in enumerate(zip(_shown(table), table.bold, strict=True)):
+        body.append(
+            line([_marked(_latex(cell), strong, r"\textbf{", "}") for cell, strong in zip(row, bold, strict=True)])
+        )
+        if ends[place] and place + 1 < len(table.rows):
+            body.append(r"    \midrule")
+    alignment = "l" * table.text_columns + "r" * (len(table.columns) - table.text_columns)
+    caption = [rf"  \caption{{{_latex(table.title)}}}"] if table.title else []
+    notes = [rf"  \par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
+    return (
+        "\n".join(
+            [
+                r"\begin{table}",
+                r"  \centering",
+                *caption,
+                rf"  \begin{{tabular}}{{{alignment}}}",
+                r"    \toprule",
+                *body,
+                r"    \bottomrule",
+                r"  \end{tabular}",
+                *notes,
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def to_json(table: Table) -> str:
+    """Return title, columns, rows (every cell filled, as shown), bold and notes as one object."""
+    data = {
+        "title": table.title,
+        "columns": table.columns,
+        "rows": table.rows,
+        "bold": table.bold,
+        "notes": table.notes,
+    }
+    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table in the format that the name ends in, whole or not at all.
+
+    Raises:
+        InputError: An ending other than .md, .csv, .tex or .json.
+    """
+    from featlab.cache.atomic import atomic_write_text
+
+    formats: Mapping[str, Callable[[Table], str]] = {
+        ".md": to_markdown,
+        ".csv": to_csv,
+        ".tex": to_latex,
+        ".json": to_json,
+    }
+    suffix = Path(path).suffix.lower()
+    if suffix not in formats:
+        raise InputError(f"{path}: a table is written as {', '.join(formats)}, not {suffix or 'a name without ending'}")
+    atomic_write_text(path, formats[suffix](table))
+
+
+def _shown(table: Table) -> list[tuple[str, ...]]:
+    """Return the rows with a group's name only on its first row, as on paper."""
+    if not table.grouped:
+        return list(table.rows)
+    shown, before = [], None
+    for row in table.rows:
+        shown.append(("", *row[1:]) if row[0] == before else row)
+        before = row[0]
+    return shown
+
+
+def _group_ends(table: Table) -> list[bool]:
+    """Return for each row whether the next one, if any, starts a new group."""
+    names = [row[0] for row in table.rows]
+    return [table.grouped and names[place : place + 2] != [name, name] for place, name in enumerate(names)]
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _marked(cell: str, strong: bool, start: str, end: str) -> str:
+    return f"{start}{cell}{end}" if strong else cell

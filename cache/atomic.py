@@ -1,0 +1,103 @@
+"""Files that are either whole or not there: written beside their place, synced, then renamed onto it."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from featlab.cache.errors import FeatlabError
+
+# These can only come from writing, so they are about the partial file even when the error names none.
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary `<name>.<random>.partial` beside `path`; renames it onto `path` when the block succeeds.
+
+    The file and its folder are synced to disk, so after a crash or a power loss `path` holds the old content or the
+    new one, never a part. Missing folders are made. When the block raises, the temporary file is removed and `path`
+    is untouched. Two writers at once do not mix: each has its own temporary file and the last rename wins.
+
+    The temporary name ends in `.partial`, so a library that picks a format by suffix must be told the format.
+
+    Args:
+        path: where the file belongs. Of a symbolic link, what it points to is replaced and the link stays.
+
+    Raises:
+        FeatlabError: the folder or the file can't be written (no permission, disk full, a folder of that name).
+    """
+    # Renaming onto a symbolic link would replace the link itself, and split its users from the file they share.
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        in_the_way = target.is_dir()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if in_the_way:
+        raise FeatlabError(f"{path}: can't be written, a folder of that name is in the way; choose another name")
+    try:
+        yield partial
+    except BaseException as error:
+        _remove(partial)
+        if isinstance(error, OSError) and (error.filename == str(partial) or error.errno in _DISK_FULL):
+            raise _cannot_write(path, error) from error
+        raise
+    try:
+        _sync_file(partial)
+        os.replace(partial, target)
+    except OSError as error:
+        _remove(partial)
+        raise _cannot_write(path, error) from error
+    _sync_folder(target.parent)
+
+
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to `path` as one whole file (see `atomic_path`).
+
+    Raises:
+        FeatlabError: the file can't be written.
+    """
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes `text` to `path` as one whole UTF-8 file, line ends kept as they are (see `atomic_path`).
+
+    Raises:
+        FeatlabError: the file can't be written.
+    """
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def _cannot_write(path: str | os.PathLike[str], error: OSError) -> FeatlabError:
+    reason = error.strerror or str(error)
+    return FeatlabError(f"{path}: can't be written ({reason}); check the folder, its permissions and the free space")
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _sync_file(path: Path) -> None:
+    # Windows syncs only handles that may write.
+    handle = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    # Windows opens no folders and some network drives sync none: the rename itself has been done by then.
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,221 @@
+"""From rows as people name them to the columns that a file holds, checked on the way in."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from featlab.cache.errors import CacheError
+from featlab.cache.hdf5 import encode_names
+from featlab.cache.schema import (
+    CODE_DTYPES,
+    EMBEDDING_DTYPES,
+    EMBEDDINGS,
+    FLOAT_DTYPE,
+    FORMAT_VERSION,
+    FRAME,
+    LABEL,
+    LANDMARKS,
+    PATHS,
+    SUBJECT,
+    UNKNOWN_LABEL,
+    VIDEO,
+    ExtractorInfo,
+    canonical_json,
+    layer_datasets,
+)
+from featlab.cache.table import LayerStats, Rows, closest_names
+from numpy.typing import NDArray
+
+Describe: TypeAlias = Callable[[int], str]
+
+# Equal-length arrays by dataset name ("embeddings", "layers/stem/mean", ...): what is stored, a row at a time.
+Columns: TypeAlias = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every row of one cache has in common.
+
+    Attributes:
+        extractor: who makes the embeddings.
+        classes: names of the labels, in code order.
+        neutral: one of `classes`.
+        dtype: "float32" or "float16", how embeddings are stored.
+        has_landmarks: whether every row has landmarks (NaN where no face was found).
+
+    Raises:
+        CacheError: no, repeated or empty classes, a neutral class that is none of them, another dtype.
+    """
+
+    extractor: ExtractorInfo
+    classes: tuple[str, ...]
+    neutral: str
+    dtype: str
+    has_landmarks: bool
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(self.classes) > np.iinfo(np.int16).max:
+            raise CacheError(f"classes: expected 1 to {np.iinfo(np.int16).max} names, got {len(self.classes)}")
+        encode_names(self.classes, "classes", "class name")
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if repeated:
+            raise CacheError(f"classes: {repeated[0]!r} is named twice; name every class once")
+        if self.neutral not in self.classes:
+            raise CacheError(f"neutral: {self.neutral!r} is not a class; {closest_names(self.neutral, self.classes)}")
+        if self.dtype not in EMBEDDING_DTYPES:
+            raise CacheError(f"dtype: expected one of {', '.join(EMBEDDING_DTYPES)}, got {self.dtype!r}")
+        for name in self.extractor.layers:
+            if not name or "/" in name or "\0" in name or name == ".":
+                raise CacheError(f"layers: {name!r} can't name a layer in HDF5; choose a name without '/'")
+
+    @property
+    def run(self) -> str:
+        """sha256 hex of all that shards must agree on to be joined."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "extractor": self.extractor.fingerprint,
+            "classes": list(self.classes),
+            "neutral": self.neutral,
+            "dtype": self.dtype,
+            "has_landmarks": self.has_landmarks,
+        }
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRows:
+    """Columns whose subject and video codes point into their own, sorted name lists."""
+
+    columns: Columns
+    subjects: tuple[str, ...]
+    videos: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns[EMBEDDINGS])
+
+
+def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
+    """Checks `rows` and codes their names.
+
+    Args:
+        rows: at least one row.
+        settings: what they must agree with.
+        where: named in messages, e.g. "shard 's1/v1'".
+
+    Raises:
+        CacheError: lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
+            float16 can't hold, landmarks that are NaN in part.
+    """
+    count = len(rows)
+    for what, values in (("labels", rows.labels), ("subjects", rows.subjects), ("videos", rows.videos)):
+        _check_count(where, what, len(values), count)
+    _check_count(where, "frames", len(rows.frames), count)
+    encode_names(rows.subjects, where, "subject name")
+    encode_names(rows.videos, where, "video name")
+    subjects, subject_codes = _code(rows.subjects)
+    videos, video_codes = _code(rows.videos)
+
+    def describe(row: int) -> str:
+        return f"{where}, subject {rows.subjects[row]!r}, video {rows.videos[row]!r}, frame {rows.frames[row]}"
+
+    columns: Columns = {
+        EMBEDDINGS: _embeddings(rows.embeddings, settings, describe, where),
+        LABEL: _label_codes(rows.labels, settings.classes, describe),
+        SUBJECT: subject_codes,
+        VIDEO: video_codes,
+        FRAME: _frames(rows.frames, where),
+    }
+    if settings.has_landmarks != (rows.landmarks is not None):
+        held, wanted = ("no", "some") if settings.has_landmarks else ("some", "none")
+        raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
+    if rows.landmarks is not None:
+        columns[LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
+    columns.update(_layers(rows.layers, settings.extractor.layers, count, describe, where))
+    if rows.paths is not None:
+        _check_count(where, "paths", len(rows.paths), count)
+        columns[PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
+    return CodedRows(columns, subjects, videos)
+
+
+def _check_count(where: str, what: str, got: int, expected: int) -> None:
+    if got != expected:
+        raise CacheError(f"{where}: expected {expected} {what}, one an embedding, got {got}")
+
+
+def _code(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    known = tuple(sorted(set(names)))
+    codes = {name: code for code, name in enumerate(known)}
+    return known, np.array([codes[name] for name in names], dtype=CODE_DTYPES[SUBJECT])
+
+
+def _embeddings(embeddings: NDArray[Any], settings: Settings, describe: Describe, where: str) -> NDArray[Any]:
+    if embeddings.ndim != 2 or embeddings.shape[1] == 0 or embeddings.dtype.kind != "f":
+        raise CacheError(
+            f"{where}: expected embeddings of shape (n, D) and a float dtype, got {embeddings.shape} {embeddings.dtype}"
+        )
+    _refuse_rows(~_all_finite(embeddings), describe, "its embedding is not finite; leave the row out")
+    with np.errstate(over="ignore"):
+        stored = embeddings.astype(EMBEDDING_DTYPES[settings.dtype])
+    too_large = f"its embedding is too large for {settings.dtype}; write the cache as float32"
+    _refuse_rows(~_all_finite(stored), describe, too_large)
+    return stored
+
+
+def _label_codes(labels: Sequence[str | None], classes: tuple[str, ...], describe: Describe) -> NDArray[np.int16]:
+    codes: dict[str | None, int] = {name: code for code, name in enumerate(classes)}
+    codes[None] = UNKNOWN_LABEL
+    for row, label in enumerate(labels):
+        if label not in codes:
+            hint = closest_names(str(label), classes)
+            raise CacheError(f"{describe(row)}: its label {label!r} is not a class; {hint}")
+    return np.array([codes[label] for label in labels], dtype=CODE_DTYPES[LABEL])
+
+
+def _frames(frames: Sequence[int] | NDArray[np.integer[Any]], where: str) -> NDArray[np.int32]:
+    numbers = np.asarray(frames)
+    limits = np.iinfo(np.int32)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < limits.min or numbers.max() > limits.max:
+        raise CacheError(f"{where}: expected frames to be whole numbers that fit 32 bits, got {numbers.dtype} numbers")
+    return numbers.astype(CODE_DTYPES[FRAME])
+
+
+def _landmarks(landmarks: NDArray[Any], count: int, describe: Describe, where: str) -> NDArray[Any]:
+    if landmarks.ndim != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] == 0:
+        raise CacheError(f"{where}: expected landmarks of shape ({count}, P, 2), got {landmarks.shape}")
+    _check_count(where, "rows of landmarks", len(landmarks), count)
+    stored = landmarks.astype(FLOAT_DTYPE)
+    missing = np.isnan(stored.reshape(count, -1)).all(axis=1)
+    partial = ~missing & ~_all_finite(stored.reshape(count, -1))
+    _refuse_rows(partial, describe, "its landmarks are not finite in part; give all of them, or all NaN for no face")
+    # One NaN among many: the digest is over bytes.
+    stored[missing] = np.nan
+    return stored
+
+
+def _layers(
+    layers: Mapping[str, LayerStats], expected: tuple[str, ...], count: int, describe: Describe, where: str
+) -> Columns:
+    if set(layers) != set(expected):
+        raise CacheError(f"{where}: expected the extractor's layers {sorted(expected)}, got {sorted(layers)}")
+    columns: Columns = {}
+    for name, stats in layers.items():
+        for dataset, values in zip(layer_datasets(name), (stats.mean, stats.std), strict=True):
+            if values.ndim != 2 or values.shape != stats.mean.shape or len(values) != count or values.shape[1] == 0:
+                raise CacheError(f"{where}: expected {dataset} of shape ({count}, C), got {values.shape}")
+            _refuse_rows(~_all_finite(values), describe, f"its {dataset} is not finite; leave the row out")
+            columns[dataset] = values.astype(FLOAT_DTYPE)
+    return columns
+
+
+def _all_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+    return finite
+
+
+def _refuse_rows(bad: NDArray[np.bool_], describe: Describe, why: str) -> None:
+    if bad.any():
+        others = int(bad.sum()) - 1
+        more = f" ({others} more rows like it)" if others else ""
+        raise CacheError(f"{describe(int(bad.argmax()))}: {why}{more}")

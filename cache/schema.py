@@ -1,0 +1,174 @@
+"""Format 1 of the cache file: its names, its number types, who made the rows, and the digest of its content.
+
+    attributes   featlab_format, format_version, extractor (JSON), classes (JSON), neutral, rows, dim, digest
+    datasets     embeddings            float32 or float16 (N, D)
+                 layers/<name>/mean    float32 (N, C), and /std          optional
+                 landmarks             float32 (N, P, 2), pixels          optional; a row of NaN where no face was found
+                 label                 int16 (N), an index into classes; -1 unknown
+                 subject, video        int32 (N), indices into subjects and videos
+                 frame                 int32 (N)
+                 subjects, videos      fixed-length UTF-8 (S), (V), in ascending order
+                 subject_offsets       int64 (S + 1): rows subject_offsets[i] up to subject_offsets[i + 1] are subject i
+                 paths                 fixed-length UTF-8 (N)              optional
+
+Rows ascend by (subject, video, frame), each triple once. Text is fixed-length UTF-8 padded with NUL: it needs no heap
+and no object type, so a reader can refuse those outright, and any HDF5 tool shows it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT: Final = "embedding-cache"
+SHARD_FORMAT: Final = "embedding-shard"
+FORMAT_VERSION: Final = 1
+
+FORMAT_ATTR: Final = "featlab_format"
+VERSION_ATTR: Final = "format_version"
+
+EMBEDDINGS: Final = "embeddings"
+LAYERS: Final = "layers"
+LANDMARKS: Final = "landmarks"
+LABEL: Final = "label"
+SUBJECT: Final = "subject"
+VIDEO: Final = "video"
+FRAME: Final = "frame"
+SUBJECTS: Final = "subjects"
+VIDEOS: Final = "videos"
+PATHS: Final = "paths"
+SUBJECT_OFFSETS: Final = "subject_offsets"
+
+# Little-endian on every machine: the bytes, and so the digest, do not depend on who wrote them.
+CODE_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
+    LABEL: np.dtype("<i2"),
+    SUBJECT: np.dtype("<i4"),
+    VIDEO: np.dtype("<i4"),
+    FRAME: np.dtype("<i4"),
+}
+OFFSETS_DTYPE: Final = np.dtype("<i8")
+FLOAT_DTYPE: Final = np.dtype("<f4")
+EMBEDDING_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+
+UNKNOWN_LABEL: Final = -1
+
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """Who turned pixels into embeddings. Features of two different extractors must never meet.
+
+    Attributes:
+        id: the backbone, e.g. "hog", "geometry", "pt2:resnet.pt2".
+        weights: sha256 of the weights file, or "none".
+        preprocessing: one readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
+        layers: the tapped layers whose channel statistics go with every row.
+        versions: library versions, for the reader's information; neither compared nor part of the fingerprint.
+    """
+
+    id: str
+    weights: str
+    preprocessing: str
+    layers: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (64 hex digits) of the canonical JSON of id, weights, preprocessing and layers."""
+        content = {
+            "id": self.id,
+            "weights": self.weights,
+            "preprocessing": self.preprocessing,
+            "layers": list(self.layers),
+        }
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON types; `from_dict` turns it back."""
+        return {
+            "id": self.id,
+            "weights": self.weights,
+            "preprocessing": self.preprocessing,
+            "layers": list(self.layers),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "ExtractorInfo":
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError: a field is missing or of another type (callers name the file).
+        """
+        texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
+        layers = content["layers"]
+        versions = content["versions"]
+        if not all(isinstance(text, str) for text in (*texts.values(), *layers, *versions, *versions.values())):
+            raise TypeError("every field of an extractor is text")
+        return cls(**texts, layers=tuple(layers), versions=dict(versions))
+
+
+def layer_datasets(name: str) -> tuple[str, str]:
+    """The two datasets of a tapped layer: channel means, channel standard deviations."""
+    return f"{LAYERS}/{name}/mean", f"{LAYERS}/{name}/std"
+
+
+def canonical_json(content: object) -> bytes:
+    """JSON as UTF-8 with sorted keys and no blanks: equal content, equal bytes."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+class ContentDigest:
+    """sha256 of what a cache says, whatever its chunks, compression, shards or time of writing.
+
+    Each dataset is hashed on its own, in row order, as little-endian bytes (text: UTF-8 with a NUL after each), so
+    that rows may come in blocks of any size. The digest is the sha256 of the canonical JSON of the header and of
+    {dataset: [dtype, shape of a row, sha256]}. `subject_offsets` follows from `subject` and is left out.
+
+    Args:
+        extractor: who made the rows; only its fingerprint counts.
+        classes: names of the labels, in code order.
+        neutral: the neutral class.
+        subjects: subject names, in code order.
+        videos: video names, in code order.
+    """
+
+    def __init__(
+        self,
+        extractor: ExtractorInfo,
+        classes: tuple[str, ...],
+        neutral: str,
+        subjects: tuple[str, ...],
+        videos: tuple[str, ...],
+    ) -> None:
+        self._header = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "extractor": extractor.fingerprint,
+            "classes": list(classes),
+            "neutral": neutral,
+            "subjects": list(subjects),
+            "videos": list(videos),
+        }
+        self._kinds: dict[str, tuple[str, list[int]]] = {}
+        self._hashes: dict[str, Any] = {}
+
+    def update(self, name: str, block: NDArray[Any]) -> None:
+        """Adds the next rows of dataset `name`; text as a bytes array (dtype kind S)."""
+        if block.dtype.kind == "S":
+            self._hash(name, "utf-8", []).update(b"".join(text + b"\0" for text in block.tolist()))
+            return
+        little = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<"))
+        self._hash(name, little.dtype.str, list(block.shape[1:])).update(little.reshape(-1).view(np.uint8))
+
+    def hexdigest(self) -> str:
+        """64 hex digits."""
+        datasets = {name: [*kind, self._hashes[name].hexdigest()] for name, kind in self._kinds.items()}
+        return hashlib.sha256(canonical_json({"header": self._header, "datasets": datasets})).hexdigest()
+
+    def _hash(self, name: str, dtype: str, row_shape: list[int]) -> Any:
+        self._kinds.setdefault(name, (dtype, row_shape))
+        return self._hashes.setdefault(name, hashlib.sha256())

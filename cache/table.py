@@ -1,0 +1,223 @@
+"""Rows in RAM: what is read from a cache (`FeatureTable`) and what is written into a shard (`Rows`)."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from featlab.cache.errors import CacheError
+from numpy.typing import NDArray
+
+RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStats:
+    """Channel statistics of one tapped backbone layer, per image.
+
+    Attributes:
+        mean: float32 (N, C), the spatial mean of each channel.
+        std: float32 (N, C), the spatial standard deviation of each channel.
+    """
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Rows of features, equal-length arrays, with the names behind their codes.
+
+    Attributes:
+        embeddings: float32 (N, D).
+        label: int16 (N,), an index into `classes`; -1 where unknown.
+        subject: int32 (N,), an index into `subjects`.
+        video: int32 (N,), an index into `videos`. Two subjects may share a video name.
+        frame: int32 (N,), the frame's number within its video.
+        subjects: names of subjects, also of those without a row here.
+        videos: names of videos, also of those without a row here.
+        classes: names of the labels.
+        neutral: the neutral class, one of `classes`.
+        landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
+        layers: channel statistics by layer name.
+        paths: where each row's image came from. None: not stored.
+
+    Raises:
+        CacheError: arrays of different lengths, a wrong dtype or shape, a code without a name.
+    """
+
+    embeddings: NDArray[np.float32]
+    label: NDArray[np.int16]
+    subject: NDArray[np.int32]
+    video: NDArray[np.int32]
+    frame: NDArray[np.int32]
+    subjects: tuple[str, ...]
+    videos: tuple[str, ...]
+    classes: tuple[str, ...]
+    neutral: str
+    landmarks: NDArray[np.float32] | None = None
+    layers: Mapping[str, LayerStats] = field(default_factory=dict)
+    paths: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_array("embeddings", self.embeddings, np.float32, (None, None))
+        rows = len(self.embeddings)
+        _check_array("label", self.label, np.int16, (rows,))
+        _check_array("subject", self.subject, np.int32, (rows,))
+        _check_array("video", self.video, np.int32, (rows,))
+        _check_array("frame", self.frame, np.int32, (rows,))
+        if self.landmarks is not None:
+            _check_array("landmarks", self.landmarks, np.float32, (rows, None, 2))
+        for name, stats in self.layers.items():
+            _check_array(f"layers/{name}/mean", stats.mean, np.float32, (rows, None))
+            _check_array(f"layers/{name}/std", stats.std, np.float32, stats.mean.shape)
+        if self.paths is not None and len(self.paths) != rows:
+            raise CacheError(f"feature table: expected {rows} paths, one a row, got {len(self.paths)}")
+        _check_codes("label", self.label, -1, len(self.classes))
+        _check_codes("subject", self.subject, 0, len(self.subjects))
+        _check_codes("video", self.video, 0, len(self.videos))
+        if self.neutral not in self.classes:
+            raise CacheError(
+                f"feature table: the neutral class {self.neutral!r} is not one of the classes {list(self.classes)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def dim(self) -> int:
+        """D, the length of one embedding."""
+        return int(self.embeddings.shape[1])
+
+    @property
+    def neutral_code(self) -> int:
+        """The label code of the neutral class."""
+        return self.classes.index(self.neutral)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the arrays (names and paths not counted)."""
+        arrays: list[NDArray[Any]] = [self.embeddings, self.label, self.subject, self.video, self.frame]
+        if self.landmarks is not None:
+            arrays.append(self.landmarks)
+        for stats in self.layers.values():
+            arrays += [stats.mean, stats.std]
+        return sum(array.nbytes for array in arrays)
+
+    def take(self, index: RowIndex) -> "FeatureTable":
+        """The rows that `index` (a bool mask, int indices or a slice) picks, in its order; names and codes unchanged.
+
+        A slice gives views; a mask or indices give copies.
+        """
+        where: Any = index if isinstance(index, slice) else np.asarray(index)
+        if not isinstance(where, slice) and where.size == 0:
+            where = where.astype(np.intp)
+        paths = self.paths
+        if paths is not None:
+            paths = paths[where] if isinstance(where, slice) else tuple(paths[i] for i in np.arange(len(self))[where])
+        return replace(
+            self,
+            embeddings=self.embeddings[where],
+            label=self.label[where],
+            subject=self.subject[where],
+            video=self.video[where],
+            frame=self.frame[where],
+            landmarks=None if self.landmarks is None else self.landmarks[where],
+            layers={name: LayerStats(stats.mean[where], stats.std[where]) for name, stats in self.layers.items()},
+            paths=paths,
+        )
+
+    def rows_of(self, *subjects: str) -> "FeatureTable":
+        """The rows of the named subjects, in the table's order.
+
+        Raises:
+            CacheError: a name that is no subject; names the closest ones.
+        """
+        return self.take(np.isin(self.subject, self._subject_codes(subjects)))
+
+    def without(self, *subjects: str) -> "FeatureTable":
+        """The rows of everyone but the named subjects, in the table's order.
+
+        Raises:
+            CacheError: a name that is no subject; names the closest ones.
+        """
+        return self.take(~np.isin(self.subject, self._subject_codes(subjects)))
+
+    def subject_names_present(self) -> tuple[str, ...]:
+        """Names of the subjects that have at least one row here, in code order."""
+        return tuple(self.subjects[code] for code in np.unique(self.subject))
+
+    def video_names_present(self) -> tuple[str, ...]:
+        """Names of the videos that have at least one row here, in code order."""
+        return tuple(self.videos[code] for code in np.unique(self.video))
+
+    def describe_row(self, row: int) -> str:
+        """One row in words, for a message: "subject 's1', video 'v2', frame 3"."""
+        subject = self.subjects[self.subject[row]]
+        video = self.videos[self.video[row]]
+        return f"subject {subject!r}, video {video!r}, frame {self.frame[row]}"
+
+    def _subject_codes(self, names: tuple[str, ...]) -> NDArray[np.int32]:
+        codes = {name: code for code, name in enumerate(self.subjects)}
+        for name in names:
+            if name not in codes:
+                raise CacheError(f"no subject {name!r} in the feature table; {closest_names(name, self.subjects)}")
+        return np.array([codes[name] for name in names], dtype=np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a shard is made of: rows with their names spelled out, sorted by subject, video and frame.
+
+    Attributes:
+        embeddings: float32 or float16 (n, D).
+        labels: n class names, None where unknown.
+        subjects: n subject names.
+        videos: n video names.
+        frames: n integers (fit int32).
+        landmarks: float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
+        layers: channel statistics by layer name, the extractor's layers exactly.
+        paths: n paths; None if the cache holds none.
+    """
+
+    embeddings: NDArray[np.floating[Any]]
+    labels: Sequence[str | None]
+    subjects: Sequence[str]
+    videos: Sequence[str]
+    frames: Sequence[int] | NDArray[np.integer[Any]]
+    landmarks: NDArray[np.floating[Any]] | None = None
+    layers: Mapping[str, LayerStats] = field(default_factory=dict)
+    paths: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+def closest_names(name: str, known: Sequence[str]) -> str:
+    """Half a sentence that helps who mistyped a name: the closest known names, or the first few."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(other) for other in close) + "?"
+    if not known:
+        return "there are none"
+    few = ", ".join(repr(other) for other in known[:5])
+    return f"there are {len(known)}: {few}" + (", ..." if len(known) > 5 else "")
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, ...]) -> None:
+    if array.dtype != dtype:
+        raise CacheError(f"feature table: expected {name} of dtype {np.dtype(dtype)}, got {array.dtype}")
+    lengths = zip(shape, array.shape, strict=False)
+    fits = array.ndim == len(shape) and all(want is None or want == got for want, got in lengths)
+    if not fits:
+        wanted = "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
+        raise CacheError(f"feature table: expected {name} of shape {wanted}, got {array.shape}")
+
+
+def _check_codes(name: str, codes: NDArray[Any], lowest: int, names: int) -> None:
+    if len(codes) and (codes.min() < lowest or codes.max() >= names):
+        raise CacheError(
+            f"feature table: {name} codes run from {codes.min()} to {codes.max()}, but only {lowest} to {names - 1} "
+            "have a name"
+        )

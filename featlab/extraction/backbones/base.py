@@ -1,0 +1,157 @@
+"""What the pipeline asks of a backbone, and how a backbone is found by its name.
+
+A name is a prefix, optionally with an argument after a colon: ``hog``, ``geometry:51``. Options go by keyword. The
+module behind a prefix is imported when it is asked for, so that ``hog`` costs no import of a heavier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import ExtractorInfo, LayerStats
+from featlab.errors import ConfigError, closest
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class BackboneOutput:
+    """What a backbone returns for n images.
+
+    Attributes:
+        embeddings: float32 (n, D). A row with a value that isn't finite says that this image can't be embedded.
+        layers: Channel statistics of the tapped layers, exactly the names of ``info().layers``; float32 (n, C) each.
+    """
+
+    embeddings: NDArray[np.float32]
+    layers: Mapping[str, LayerStats] = field(default_factory=dict)
+
+
+class Preparation(Protocol):
+    """One decoded image to what ``embed`` wants: align, crop, resize. Pickled once into every worker process."""
+
+    def __call__(self, image: Image, landmarks: NDArray[np.float32] | None) -> Image:
+        """Prepare one image; an `InputError` leaves this image out, with its message as the reason.
+
+        Args:
+            image: uint8 (height, width, 3), RGB.
+            landmarks: float32 (P, 2) in the image's pixels, NaN where no face was found; None without landmarks.
+        """
+        ...
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Turns images or landmarks into embeddings.
+
+    The same image must give the same embedding whatever else is in the batch.
+
+    Attributes:
+        name: What the user wrote.
+        needs_images: False: no image is decoded, and ``embed`` gets an empty list.
+        needs_landmarks: True: the pipeline refuses to start without landmarks, and rows without any never reach
+            ``embed``.
+        in_worker: True: light and picklable, run beside the decoding in the worker processes, one image at a time.
+            False: run in the main process on batches (a network on a GPU), while the workers decode ahead.
+        prepare: Run in the worker after decoding, None to leave images as they are. A backbone of the main process
+            should crop to its input size here: whole photographs are slow to hand over and fill the memory.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def needs_images(self) -> bool: ...  # noqa: D102
+    @property
+    def needs_landmarks(self) -> bool: ...  # noqa: D102
+    @property
+    def in_worker(self) -> bool: ...  # noqa: D102
+    @property
+    def prepare(self) -> Preparation | None: ...  # noqa: D102
+
+    def info(self) -> ExtractorInfo:
+        """Identity of the embeddings: equal fingerprints mean that rows may meet in one cache."""
+        ...
+
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+        """Embed n images.
+
+        Args:
+            images: n arrays uint8 (height, width, 3), RGB, of any sizes; empty when ``needs_images`` is False.
+            landmarks: float32 (n, P, 2) in pixels of the image as it is in the file; None without landmarks.
+
+        Returns:
+            n rows, in the order of the input.
+        """
+        ...
+
+
+Factory = Callable[[str | None, Mapping[str, Any]], Backbone]
+
+# A prefix and the function that builds its backbone from (argument after the colon, options).
+_FACTORIES: dict[str, Factory | str] = {
+    "geometry": "featlab.extraction.backbones.geometry:build",
+    "hog": "featlab.extraction.backbones.hog:build",
+}
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Return the known prefixes, sorted."""
+    return tuple(sorted(_FACTORIES))
+
+
+def register_backbone(prefix: str, factory: Factory) -> None:
+    """Make ``make_backbone(prefix)`` and ``make_backbone(prefix:argument)`` call ``factory(argument, options)``.
+
+    Raises:
+        ConfigError: The prefix is taken or has a colon.
+    """
+    if prefix in _FACTORIES or ":" in prefix or not prefix:
+        raise ConfigError(f"a backbone can't be registered as {prefix!r}: taken, empty or with a colon")
+    _FACTORIES[prefix] = factory
+
+
+def make_backbone(name: str, **options: Any) -> Backbone:
+    """Build a backbone by its name.
+
+    Args:
+        name: A prefix, or ``prefix:argument``.
+        **options: The backbone's own options.
+
+    Raises:
+        ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.
+    """
+    prefix, colon, argument = name.partition(":")
+    factory = _FACTORIES.get(prefix)
+    if factory is None:
+        known = ", ".join(backbone_names())
+        raise ConfigError(f"no backbone is called {name!r} (known: {known}){closest(prefix, backbone_names())}")
+    if isinstance(factory, str):
+        module, function = factory.split(":")
+        factory = getattr(import_module(module), function)
+    built: Backbone = factory(argument if colon else None, options)
+    return built
+
+
+Config = TypeVar("Config")
+
+
+def config_from_options(backbone: str, config: type[Config], options: Mapping[str, Any]) -> Config:
+    """Build a backbone's config dataclass from options.
+
+    Raises:
+        ConfigError: An option that the config doesn't have; names the closest.
+    """
+    known = [entry.name for entry in fields(config)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            has = ", ".join(known) or "none"
+            raise ConfigError(
+                f"the backbone {backbone!r} has no option {option!r} (it has: {has}){closest(option, known)}"
+            )
+    return config(**options)

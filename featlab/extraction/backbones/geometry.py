@@ -1,0 +1,155 @@
+"""Landmarks as an embedding: their shape, free of place, size and tilt of the head.
+
+Partial Procrustes alignment of planar shapes (Dryden & Mardia, Statistical Shape Analysis, 2nd ed., 2016), without
+reflection: a mirrored face stays mirrored, because which side of the mouth moves is information. The template is fixed
+rather than a mean of the data, so that a face's embedding doesn't depend on the other faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import ExtractorInfo
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.base import BackboneOutput, Image, Preparation
+
+# A schematic upright face in the 68-point iBUG order, x to the right and y down, mirror-symmetric about x = 0. It only
+# says which way is up, so round numbers do.
+_FACE_68: tuple[tuple[int, int], ...] = (
+    # jaw, 0-16
+    *((-80, -30), (-79, -12), (-76, 6), (-71, 24), (-63, 41), (-51, 56), (-36, 69), (-18, 79), (0, 82)),
+    *((18, 79), (36, 69), (51, 56), (63, 41), (71, 24), (76, 6), (79, -12), (80, -30)),
+    # brows, 17-26
+    *((-65, -56), (-56, -64), (-44, -67), (-31, -65), (-18, -60)),
+    *((18, -60), (31, -65), (44, -67), (56, -64), (65, -56)),
+    # nose, 27-35
+    *((0, -42), (0, -29), (0, -16), (0, -3), (-14, 6), (-7, 9), (0, 11), (7, 9), (14, 6)),
+    # eyes, 36-47
+    *((-52, -40), (-43, -46), (-31, -46), (-22, -39), (-31, -35), (-43, -35)),
+    *((22, -39), (31, -46), (43, -46), (52, -40), (43, -35), (31, -35)),
+    # mouth, 48-67
+    *((-28, 34), (-17, 28), (-7, 25), (0, 27), (7, 25), (17, 28), (28, 34)),
+    *((17, 43), (8, 47), (0, 48), (-8, 47), (-17, 43)),
+    *((-24, 34), (-8, 32), (0, 33), (8, 32), (24, 34), (8, 37), (0, 38), (-8, 37)),
+)
+_WITHOUT_JAW = tuple(range(17, 68))
+# The two reduced sets in use are cut from the 68: 51 leaves out the jaw, 49 the inner mouth corners as well.
+_SUBSETS: dict[int, tuple[int, ...]] = {
+    68: tuple(range(68)),
+    51: _WITHOUT_JAW,
+    49: tuple(point for point in _WITHOUT_JAW if point not in (60, 64)),
+}
+
+
+def template(points: int = 68) -> NDArray[np.float64]:
+    """Return the fixed upright face, centred, with Frobenius norm 1: float64 (P, 2).
+
+    Args:
+        points: 68 (iBUG), 51 (without the jaw) or 49 (without jaw and inner mouth corners).
+
+    Raises:
+        ConfigError: Another number of points.
+    """
+    if points not in _SUBSETS:
+        raise ConfigError(f"geometry: {points} landmarks have no template; supported are 68, 51 (no jaw) and 49")
+    face = np.array(_FACE_68, dtype=np.float64)[list(_SUBSETS[points])]
+    face -= face.mean(axis=0)
+    return np.asarray(face / np.linalg.norm(face))
+
+
+def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre, scale to Frobenius norm 1 and rotate each shape onto ``onto``, the least squares way, never mirrored.
+
+    With the points as complex numbers z and the template t, ``|r z - t|`` over rotations r, ``|r| = 1``, is least for
+    ``r = conj(s) / |s|`` with ``s = sum z conj(t)``.
+
+    Args:
+        landmarks: (n, P, 2), any unit.
+        onto: (P, 2), centred.
+
+    Returns:
+        float64 (n, P, 2); NaN for a shape whose points all coincide or aren't finite.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    z = points[..., 0] + 1j * points[..., 1]
+    t = onto[:, 0] + 1j * onto[:, 1]
+    extent = np.abs(z).max(axis=1)
+    z = z - z.mean(axis=1, keepdims=True)
+    size = np.sqrt((np.abs(z) ** 2).sum(axis=1))
+    # Coinciding points leave only rounding noise, whose direction means nothing.
+    shapeless = ~(size > 1e-6 * extent)
+    z = z / np.where(shapeless, 1.0, size)[:, None]
+    # A sum and not a matrix product: BLAS rounds a row differently in batches of different sizes.
+    s = (z * t.conj()).sum(axis=1)
+    length = np.abs(s)
+    rotation = np.where(length > 0, s.conj() / np.where(length > 0, length, 1.0), 1.0)
+    z = z * rotation[:, None]
+    aligned = np.stack([z.real, z.imag], axis=-1)
+    aligned[shapeless] = np.nan
+    return aligned
+
+
+@dataclass(frozen=True)
+class GeometryBackbone:
+    """Embeds a face as its aligned landmarks x_0, y_0, x_1, y_1, ...; D = 2P. No image is read.
+
+    Attributes:
+        points: P, one of 68, 51 and 49.
+
+    Raises:
+        ConfigError: No template has that many points.
+    """
+
+    points: int = 68
+    name: str = "geometry"
+    needs_images: bool = False
+    needs_landmarks: bool = True
+    in_worker: bool = True
+    prepare: Preparation | None = None
+
+    def __post_init__(self) -> None:
+        template(self.points)
+
+    def info(self) -> ExtractorInfo:
+        """Identity of the embeddings: the number of landmarks is part of it."""
+        return ExtractorInfo(
+            id="geometry",
+            weights="none",
+            preprocessing=f"{self.points} landmarks, centred, unit norm, rotated onto built-in face 1, not mirrored",
+            versions={"numpy": np.__version__},
+        )
+
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+        """Align n faces; see `Backbone.embed`. Images are not used.
+
+        Raises:
+            InputError: No landmarks, or another number of points.
+        """
+        if landmarks is None:
+            raise InputError("the geometry backbone embeds landmarks, and none were given")
+        if landmarks.shape[1] != self.points:
+            found = landmarks.shape[1]
+            hint = f"use geometry:{found}" if found in _SUBSETS else "supported are 68, 51 and 49"
+            raise InputError(f"geometry: the backbone is for {self.points} landmarks, the file has {found}; {hint}")
+        shapes = align(landmarks, template(self.points))
+        return BackboneOutput(shapes.reshape(len(shapes), -1).astype(np.float32))
+
+
+def build(argument: str | None, options: Mapping[str, Any]) -> GeometryBackbone:
+    """Build the backbone called ``geometry`` (68 points), ``geometry:51`` or ``geometry:49``.
+
+    Raises:
+        ConfigError: An unsupported number of points, or any option.
+    """
+    if options:
+        raise ConfigError(f"the backbone 'geometry' has no option {next(iter(options))!r}")
+    if argument is None:
+        return GeometryBackbone()
+    if not (argument.isascii() and argument.isdigit()):
+        raise ConfigError(f"geometry:{argument}: what follows the colon is the number of landmarks (68, 51 or 49)")
+    return GeometryBackbone(points=int(argument), name=f"geometry:{argument}")

@@ -1,0 +1,113 @@
+"""Histograms of oriented gradients of the grey face (Dalal & Triggs, CVPR 2005)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+from skimage.feature import hog
+
+from featlab.cache import ExtractorInfo
+from featlab.errors import ConfigError
+from featlab.extraction.backbones.base import BackboneOutput, Image, Preparation, config_from_options
+
+
+@dataclass(frozen=True)
+class HogConfig:
+    """Sizes of the descriptor.
+
+    Attributes:
+        size: Side in pixels to which a face is resized (both sides, so a face that isn't square is stretched).
+        cell: Side of a cell in pixels.
+        block: Side of a normalisation block in cells.
+        orientations: Bins over 180 degrees.
+
+    Raises:
+        ConfigError: A value that isn't a positive whole number, or a block larger than the image.
+    """
+
+    size: int = 96
+    cell: int = 8
+    block: int = 2
+    orientations: int = 9
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"hog: {entry.name} must be a positive whole number, got {value!r}")
+        if self.size < self.cell * self.block:
+            raise ConfigError(
+                f"hog: a block of {self.block}x{self.block} cells of {self.cell} pixels doesn't fit in "
+                f"{self.size}x{self.size}; raise size or lower cell or block"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Length of the descriptor: blocks x cells in a block x orientations."""
+        blocks = self.size // self.cell - self.block + 1
+        return blocks**2 * self.block**2 * self.orientations
+
+
+@dataclass(frozen=True)
+class HogBackbone:
+    """Embeds a face as its HOG descriptor, L2-Hys blocks as in the paper; D = ``config.dim``."""
+
+    config: HogConfig = field(default_factory=HogConfig)
+    name: str = "hog"
+    needs_images: bool = True
+    needs_landmarks: bool = False
+    in_worker: bool = True
+    prepare: Preparation | None = None
+
+    def info(self) -> ExtractorInfo:
+        """Identity of the embeddings: every size is part of it."""
+        config = self.config
+        return ExtractorInfo(
+            id="hog",
+            weights="none",
+            preprocessing=(
+                f"grey {config.size}x{config.size}, {config.cell}x{config.cell} cells, "
+                f"{config.block}x{config.block} blocks, {config.orientations} orientations"
+            ),
+            versions={"pillow": PIL.__version__, "scikit-image": version("scikit-image"), "numpy": np.__version__},
+        )
+
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+        """Describe n images; see `Backbone.embed`. Landmarks are not used."""
+        rows = np.empty((len(images), self.config.dim), dtype=np.float32)
+        for row, image in enumerate(images):
+            rows[row] = self._describe(image)
+        return BackboneOutput(rows)
+
+    def _describe(self, image: Image) -> NDArray[np.float32]:
+        config = self.config
+        # ITU-R 601 luma; Pillow's bilinear filter widens when it shrinks, so that a large photograph doesn't alias.
+        grey = PilImage.fromarray(image).convert("L")
+        if grey.size != (config.size, config.size):
+            grey = grey.resize((config.size, config.size), PilImage.Resampling.BILINEAR)
+        descriptor: NDArray[np.float32] = hog(
+            np.asarray(grey, dtype=np.float32) / np.float32(255),
+            orientations=config.orientations,
+            pixels_per_cell=(config.cell, config.cell),
+            cells_per_block=(config.block, config.block),
+            block_norm="L2-Hys",
+        )
+        return descriptor
+
+
+def build(argument: str | None, options: Mapping[str, Any]) -> HogBackbone:
+    """Build the backbone called ``hog``; the options are the fields of `HogConfig`.
+
+    Raises:
+        ConfigError: An argument after a colon, an unknown option or a value that doesn't fit.
+    """
+    if argument is not None:
+        raise ConfigError(f"the backbone 'hog' takes nothing after a colon, got {argument!r}")
+    return HogBackbone(config_from_options("hog", HogConfig, options))

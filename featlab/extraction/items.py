@@ -1,0 +1,75 @@
+"""One image to embed, and the order in which a cache wants them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from featlab.errors import InputError, closest
+
+_NUMBERS = re.compile(r"(\d+)")
+MAX_FRAME = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of one person.
+
+    Attributes:
+        path: Where the image is.
+        name: The path as the source writes it (relative to the manifest or the folder, POSIX slashes); what the cache
+            and the list of failures show.
+        subject: Who is seen.
+        label: The expression's name; None when unknown.
+        video: The clip that the image belongs to; unique within a subject.
+        frame: Place in the clip, 0 or more; unique within (subject, video).
+        row: Row in the source, 0-based, in the source's own order: the index into its landmarks.
+    """
+
+    path: Path
+    name: str
+    subject: str
+    label: str | None
+    video: str
+    frame: int
+    row: int
+
+
+def item_order(item: Item) -> tuple[str, str, int]:
+    """Sort key of the rows of a cache: subject, then video, then frame."""
+    return item.subject, item.video, item.frame
+
+
+def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Sort key in which ``img2`` comes before ``img10``; names that differ only in leading zeros keep a fixed order."""
+    parts = _NUMBERS.split(name)
+    # Every second part is a number. A number sorts before text, so that parts of two kinds can be compared.
+    pieces = tuple((0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part)
+    return pieces, name
+
+
+def names_by_row(items: Sequence[Item]) -> list[str]:
+    """Names in the source's own row order, to look landmarks up by name."""
+    return [item.name for item in sorted(items, key=lambda item: item.row)]
+
+
+def classes_of(items: Sequence[Item], neutral: str) -> tuple[str, ...]:
+    """Return the class names, neutral first and the rest sorted; a class's code is its place here.
+
+    Args:
+        items: The rows; a label of None counts for no class.
+        neutral: Name of the neutral class.
+
+    Raises:
+        InputError: There are labels, and ``neutral`` is none of them.
+    """
+    labels = {item.label for item in items if item.label is not None}
+    if labels and neutral not in labels:
+        found = ", ".join(sorted(labels)[:8]) + (", ..." if len(labels) > 8 else "")
+        raise InputError(
+            f"no row has the neutral label {neutral!r} (labels: {found}){closest(neutral, labels)}; "
+            "name the neutral label with --neutral NAME"
+        )
+    return (neutral, *sorted(labels - {neutral}))

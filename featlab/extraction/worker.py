@@ -1,0 +1,209 @@
+"""What happens to a batch: decode, prepare and, for a light backbone, embed; here or in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from featlab.cache import LayerStats
+from featlab.errors import FeatlabError, InputError
+from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
+from featlab.extraction.decode import decode_image
+from featlab.extraction.items import Item
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker does with every batch.
+
+    Attributes:
+        decode: Whether images are read.
+        need_landmarks: Whether a row without landmarks fails.
+        prepare: Run on every decoded image.
+        backbone: Embeds in the worker; None when the main process does.
+    """
+
+    decode: bool
+    need_landmarks: bool
+    prepare: Preparation | None
+    backbone: Backbone | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of one shard that are handled together, with their landmarks float32 (n, P, 2) if there are any."""
+
+    shard: int
+    items: tuple[Item, ...]
+    landmarks: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of a batch.
+
+    Attributes:
+        kept: Places in the batch that didn't fail, ascending.
+        failed: Place and reason of the others.
+        images: The kept images, when the main process embeds them.
+        output: The kept rows, when the worker embedded them.
+        read_seconds: Spent in decoding and preparing.
+        embed_seconds: Spent in the backbone.
+    """
+
+    kept: list[int]
+    failed: list[tuple[int, str]]
+    images: list[Image]
+    output: BackboneOutput | None
+    read_seconds: float
+    embed_seconds: float
+
+
+def process_batch(task: Task, batch: Batch) -> BatchResult:
+    """Decode, prepare and perhaps embed the items of a batch.
+
+    With a backbone, images are embedded one at a time, so that a worker holds one photograph and not a batch of them.
+    """
+    kept: list[int] = []
+    failed: list[tuple[int, str]] = []
+    images: list[Image] = []
+    outputs: list[BackboneOutput] = []
+    read_seconds = embed_seconds = 0.0
+    for place, item in enumerate(batch.items):
+        points = None if batch.landmarks is None else batch.landmarks[place]
+        if task.need_landmarks and (points is None or np.isnan(points).any()):
+            failed.append((place, "no landmarks"))
+            continue
+        if task.decode:
+            start = time.perf_counter()
+            try:
+                image = decode_image(item.path)
+                if task.prepare is not None:
+                    image = task.prepare(image, points)
+            except InputError as error:
+                failed.append((place, str(error)))
+                continue
+            finally:
+                read_seconds += time.perf_counter() - start
+            if task.backbone is None:
+                images.append(image)
+            else:
+                start = time.perf_counter()
+                outputs.append(task.backbone.embed([image], None if points is None else points[None]))
+                embed_seconds += time.perf_counter() - start
+        kept.append(place)
+    if not task.decode and task.backbone is not None and kept:
+        start = time.perf_counter()
+        outputs.append(task.backbone.embed([], None if batch.landmarks is None else batch.landmarks[kept]))
+        embed_seconds += time.perf_counter() - start
+    output = join_outputs(outputs) if outputs else None
+    return BatchResult(kept, failed, images, output, read_seconds, embed_seconds)
+
+
+def join_outputs(outputs: Sequence[BackboneOutput]) -> BackboneOutput:
+    """Stack the rows of several outputs; at least one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return BackboneOutput(
+        np.concatenate([output.embeddings for output in outputs]),
+        {
+            name: LayerStats(
+                np.concatenate([output.layers[name].mean for output in outputs]),
+                np.concatenate([output.layers[name].std for output in outputs]),
+            )
+            for name in outputs[0].layers
+        },
+    )
+
+
+def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tuple[Batch, BatchResult], None, None]:
+    """Process batches, in their order.
+
+    At most ``jobs + 2`` batches are under way, whatever their number, so memory is bounded.
+
+    Args:
+        batches: Taken one by one, as there is room.
+        task: What to do with each.
+        jobs: Worker processes; 1 works in this process.
+
+    Raises:
+        FeatlabError: A worker process died.
+    """
+    if jobs == 1:
+        for batch in batches:
+            yield batch, process_batch(task, batch)
+        return
+    # "spawn": the parent may have started threads (torch, faiss), and a fork of those can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(task,))
+    under_way: deque[tuple[Batch, Future[BatchResult]]] = deque()
+    try:
+        for batch in batches:
+            under_way.append((batch, _submit(pool, batch)))
+            if len(under_way) >= jobs + 2:
+                yield _next(under_way)
+        while under_way:
+            yield _next(under_way)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, batch: Batch) -> Future[BatchResult]:
+    try:
+        return pool.submit(_run_in_worker, batch)
+    except BrokenProcessPool:
+        raise _worker_died(batch) from None
+
+
+def _next(under_way: deque[tuple[Batch, Future[BatchResult]]]) -> tuple[Batch, BatchResult]:
+    batch, future = under_way.popleft()
+    try:
+        return batch, future.result()
+    except BrokenProcessPool:
+        raise _worker_died(batch) from None
+
+
+def _worker_died(batch: Batch) -> FeatlabError:
+    return FeatlabError(
+        f"a worker process died near {batch.items[0].name} (out of memory?); finished shards are kept: run the same "
+        "command again, with fewer jobs if memory is short"
+    )
+
+
+_task: Task | None = None
+
+
+def _start_worker(task: Task) -> None:
+    global _task
+    _task = task
+    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As many workers as cores, so one thread each.
+    threadpool_limits(limits=1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is killed: nobody else would tell it, and it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_in_worker(batch: Batch) -> BatchResult:
+    if _task is None:
+        raise RuntimeError("the worker was not started by run_batches")
+    return process_batch(_task, batch)

@@ -1,0 +1,54 @@
+"""A cache of format 1 stays readable for ever, with the digest it was born with."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+from featlab.cache import inspect_cache, open_cache, verify_cache
+
+FORMAT_1 = Path(__file__).parent / "data" / "format-1.h5"
+DIGEST = "da3b739d2a925da86a5519ac1127fb5c6770525619cab64d589eff1a9c027b6a"
+FINGERPRINT = "ff952bb47c2d94f3935e33ecdf5aea1bf29af17460722f898bc71cb88f6761ec"
+
+
+def test_a_cache_of_format_1_is_read():
+    assert verify_cache(FORMAT_1) == []
+    with open_cache(FORMAT_1, verify=True) as cache:
+        assert cache.digest == DIGEST
+        assert cache.extractor.fingerprint == FINGERPRINT
+        assert cache.subjects == ("p01", "p02", "é-3")
+        table = cache.read()
+    assert table.embeddings.shape == (12, 6)
+    assert table.landmarks.shape == (12, 5, 2)
+    assert np.isnan(table.landmarks).all(axis=(1, 2)).tolist() == [row == 4 for row in range(12)]
+    assert table.label.tolist() == [0, 1, 2, -1] * 3
+    assert table.frame.tolist() == [0, 10, 20] * 4
+    assert table.paths[-1] == "é-3/talk/20.png"
+    assert inspect_cache(FORMAT_1).videos == 4
+
+
+def test_the_digest_is_the_documented_one():
+    """Computed here from nothing but h5py and the words of the format's documentation."""
+    with h5py.File(FORMAT_1) as file:
+        datasets = {}
+        floats = ["embeddings", "landmarks", "layers/stem/mean", "layers/stem/std"]
+        for name in [*floats, "label", "subject", "video", "frame"]:
+            data = file[name][:]
+            datasets[name] = [data.dtype.str, list(data.shape[1:]), hashlib.sha256(data.tobytes()).hexdigest()]
+        paths = b"".join(path + b"\0" for path in file["paths"][:].tolist())
+        datasets["paths"] = ["utf-8", [], hashlib.sha256(paths).hexdigest()]
+        header = {
+            "format": "embedding-cache",
+            "format_version": 1,
+            "extractor": FINGERPRINT,
+            "classes": ["neutral", "happy", "pain"],
+            "neutral": "neutral",
+            "subjects": [name.decode() for name in file["subjects"][:]],
+            "videos": [name.decode() for name in file["videos"][:]],
+        }
+    content = json.dumps(
+        {"header": header, "datasets": datasets}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    assert hashlib.sha256(content.encode()).hexdigest() == DIGEST

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial import procrustes
+from skimage.feature import hog
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import Backbone, backbone_names, make_backbone, register_backbone
+from featlab.extraction.backbones.geometry import align, template
+from featlab.extraction.backbones.hog import HogBackbone
+
+Pixels = Callable[[int], NDArray[np.uint8]]
+
+
+def faces(count: int, points: int = 68, seed: int = 0) -> NDArray[np.float64]:
+    """The template with noise, somewhere in pixels."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 0.01, (count, points, 2))
+    shapes = (template(points) + noise) * rng.uniform(80, 400, (count, 1, 1)) + rng.uniform(0, 900, (count, 1, 2))
+    return np.asarray(shapes, dtype=np.float64)
+
+
+def turned(shape: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    angle = np.deg2rad(degrees)
+    return np.asarray(shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
+
+
+@pytest.mark.parametrize("name", ["hog", "geometry", "geometry:51"])
+def test_every_backbone_fits_the_protocol_and_keeps_its_name(name: str) -> None:
+    backbone = make_backbone(name)
+    assert isinstance(backbone, Backbone)
+    assert backbone.name == name
+
+
+def test_an_unknown_backbone_names_the_closest() -> None:
+    with pytest.raises(ConfigError, match=r"'geometri' \(known: geometry, hog.*did you mean 'geometry'"):
+        make_backbone("geometri")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("hog:96", {}, "takes nothing after a colon"),
+        ("hog", {"sise": 64}, "did you mean 'size'"),
+        ("hog", {"size": 0}, "size must be a positive whole number"),
+        ("hog", {"cell": 2.5}, "cell must be a positive whole number"),
+        ("hog", {"size": 15}, "doesn't fit in 15x15"),
+        ("geometry:12", {}, "12 landmarks have no template"),
+        ("geometry:many", {}, "number of landmarks"),
+        ("geometry:", {}, "number of landmarks"),
+        ("geometry", {"size": 3}, "has no option 'size'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_config_errors(name: str, options: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_backbone(name, **options)
+
+
+def test_a_backbone_of_ones_own_can_be_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featlab.extraction.backbones.base._FACTORIES", {})
+    calls: list[tuple[str | None, dict[str, Any]]] = []
+
+    def build(argument: str | None, options: Mapping[str, Any]) -> Backbone:
+        calls.append((argument, dict(options)))
+        return HogBackbone()
+
+    register_backbone("mine", build)
+    assert backbone_names() == ("mine",)
+    make_backbone("mine")
+    make_backbone("mine:a:b", size=3)
+    assert calls == [(None, {}), ("a:b", {"size": 3})]
+    for prefix in ("mine", "a:b", ""):
+        with pytest.raises(ConfigError, match="can't be registered"):
+            register_backbone(prefix, build)
+
+
+def test_the_registry_imports_no_heavy_library() -> None:
+    code = "import sys, featlab.extraction.backbones; print({'torch', 'skimage'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
+    images = [np.asarray(Image.fromarray(pixels(seed)).resize((96, 96))) for seed in range(3)]
+    output = make_backbone("hog").embed(images, None)
+    assert output.embeddings.dtype == np.float32
+    for image, row in zip(images, output.embeddings, strict=True):
+        grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float64) / 255
+        expected = hog(grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_hog_takes_any_size_and_says_its_dim(pixels: Pixels) -> None:
+    backbone = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
+    output = backbone.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
+    assert output.embeddings.shape == (3, 2 * 2 * 9 * 6)
+    assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in backbone.info().preprocessing
+
+
+def test_other_sizes_are_another_extractor() -> None:
+    fingerprints = {make_backbone("hog", **{key: 4}).info().fingerprint for key in ("cell", "block", "orientations")}
+    fingerprints |= {
+        make_backbone(name).info().fingerprint for name in ("hog", "geometry", "geometry:51", "geometry:49")
+    }
+    assert len(fingerprints) == 7
+    assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
+
+
+@pytest.mark.parametrize("points", [68, 51, 49])
+def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points: int) -> None:
+    face = template(points)
+    assert face.shape == (points, 2)
+    np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
+    assert np.linalg.norm(face) == pytest.approx(1)
+    mirrored = face * [-1, 1]
+    gaps = np.linalg.norm(face[:, None] - mirrored[None], axis=2).min(axis=1)
+    np.testing.assert_allclose(gaps, 0, atol=1e-12)
+    brows = face[17:27] if points == 68 else face[:10]
+    mouth = face[48:60] if points == 68 else face[31:43]
+    assert brows[:, 1].max() < mouth[:, 1].min()
+
+
+@pytest.mark.parametrize("points", [68, 51, 49])
+def test_geometry_is_blind_to_place_size_and_tilt(points: int) -> None:
+    backbone = make_backbone(f"geometry:{points}")
+    original = faces(5, points)
+    plain = backbone.embed([], original.astype(np.float32)).embeddings
+    assert plain.shape == (5, 2 * points)
+    assert plain.dtype == np.float32
+    for degrees in (-170, -90, -20, 7, 45, 120, 180):
+        moved = turned(original * 0.3 + [40, -7], degrees)
+        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)).embeddings, plain, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
+
+
+def test_geometry_keeps_a_mirrored_face_mirrored() -> None:
+    face = template()
+    swap = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).argmin(axis=1)
+    original = faces(1)
+    plain = align(original, face)[0]
+    mirrored = align(original[:, swap] * [-1, 1], face)[0]
+    np.testing.assert_allclose(mirrored, plain[swap] * [-1, 1], atol=1e-9)
+    assert np.abs(mirrored - plain).max() > 0.005
+
+
+def test_a_reflection_is_not_used_where_it_would_fit_better() -> None:
+    reflected = template() * [-1, 1]
+    _, with_reflection, _ = procrustes(template(), reflected)
+    np.testing.assert_allclose(with_reflection, template(), atol=1e-9)
+    assert np.linalg.norm(align(reflected[None], template())[0] - template()) > 0.5
+
+
+def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed() -> None:
+    shapes = faces(20)
+    rotations = np.random.default_rng(1).uniform(0, 360, 20)
+    moved = np.stack([turned(shape, degrees) for shape, degrees in zip(shapes, rotations, strict=True)])
+    aligned = align(moved, template())
+    for shape, ours in zip(moved, aligned, strict=True):
+        standard, theirs, _ = procrustes(template(), shape)
+        np.testing.assert_allclose(standard, template(), atol=1e-12)
+        # scipy also shrinks the second shape to fit; its direction is the comparison.
+        np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
+
+
+def test_no_other_rotation_is_closer() -> None:
+    (shape,) = align(faces(1), template())
+    best = np.linalg.norm(shape - template())
+    assert all(np.linalg.norm(turned(shape, degrees) - template()) > best for degrees in range(1, 360))
+
+
+def test_geometry_does_not_depend_on_the_batch() -> None:
+    backbone = make_backbone("geometry")
+    points = faces(70).astype(np.float32)
+    together = backbone.embed([], points).embeddings
+    alone = np.concatenate([backbone.embed([], points[row : row + 1]).embeddings for row in range(len(points))])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not() -> None:
+    points = faces(3).astype(np.float32)
+    points[1] = 512.1
+    embeddings = make_backbone("geometry").embed([], points).embeddings
+    assert np.isnan(embeddings[1]).all()
+    assert np.isfinite(embeddings[[0, 2]]).all()
+
+
+def test_another_number_of_landmarks_says_what_to_use() -> None:
+    with pytest.raises(InputError, match="the file has 51; use geometry:51"):
+        make_backbone("geometry").embed([], faces(1, 51).astype(np.float32))
+    with pytest.raises(InputError, match="the file has 5; supported are 68, 51 and 49"):
+        make_backbone("geometry").embed([], np.zeros((1, 5, 2), dtype=np.float32))
+    with pytest.raises(InputError, match="none were given"):
+        make_backbone("geometry").embed([], None)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from featlab.errors import InputError
+from featlab.extraction.decode import decode_image
+
+Pixels = Callable[[int], NDArray[np.uint8]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_turned_by_exif_equals_the_upright_one(tmp_path: Path, pixels: Pixels, orientation: int) -> None:
+    # Stored turned, with the tag that undoes it; Pillow's own transposition is the oracle for what upright is.
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = Image.fromarray(pixels(1))
+    stored.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    decoded = decode_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(decoded, upright)
+    assert (orientation == 1) == np.array_equal(decoded, pixels(1))
+
+
+def test_a_quarter_turn_in_exif_brings_the_original_back(tmp_path: Path, pixels: Pixels) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # "turn 90 degrees clockwise to see it upright"
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels(1)))).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.png"), pixels(1))
+
+
+def test_damaged_exif_leaves_the_pixels(tmp_path: Path, pixels: Pixels) -> None:
+    Image.fromarray(pixels(1)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
+    assert decode_image(tmp_path / "a.jpg").shape == (24, 20, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"])
+def test_every_common_mode_becomes_contiguous_rgb(tmp_path: Path, pixels: Pixels, mode: str) -> None:
+    image = Image.fromarray(pixels(2)).convert(mode)
+    suffix = "tif" if mode in ("CMYK", "YCbCr") else "png"
+    image.save(tmp_path / f"a.{suffix}")
+    decoded = decode_image(tmp_path / f"a.{suffix}")
+    assert decoded.shape == (24, 20, 3)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    np.testing.assert_array_equal(decoded, np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path: Path) -> None:
+    grey = np.array([[0, 257, 128 * 257], [65535, 256 * 255, 100]], dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    decoded = decode_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(decoded[:, :, 0], np.rint(grey / 257).astype(np.uint8))
+    np.testing.assert_array_equal(decoded[:, :, 0], decoded[:, :, 2])
+
+
+def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
+    rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.png"), [[[200, 100, 50], [0, 0, 0]]])
+    palette = Image.new("P", (1, 1), 3)
+    palette.putpalette([0, 0, 0, 0, 0, 0, 0, 0, 0, 250, 250, 250])
+    palette.save(tmp_path / "p.png", transparency=3)
+    np.testing.assert_array_equal(decode_image(tmp_path / "p.png"), [[[0, 0, 0]]])
+
+
+def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.gif")[0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty"),
+        (b"not an image", "not an image that Pillow can read"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 30, None),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 30, None),
+    ],
+)
+def test_rubbish_is_an_input_error_without_a_path(tmp_path: Path, content: bytes, says: str | None) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        decode_image(tmp_path / "a.png")
+    assert str(tmp_path) not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpeg", "tiff", "gif", "bmp", "webp"])
+def test_a_file_cut_anywhere_is_an_input_error_or_an_image(tmp_path: Path, pixels: Pixels, suffix: str) -> None:
+    whole = io.BytesIO()
+    Image.fromarray(pixels(3)).save(whole, format=suffix)
+    content = whole.getvalue()
+    path = tmp_path / f"a.{suffix}"
+    refused = 0
+    for cut in range(1, len(content), max(1, len(content) // 60)):
+        path.write_bytes(content[:cut])
+        try:
+            assert decode_image(path).shape == (24, 20, 3)
+        except InputError:
+            refused += 1
+    assert refused > 30
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        decode_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="a folder, not an image"):
+        decode_image(tmp_path)
+
+
+def test_a_decompression_bomb_is_refused_already_where_pillow_only_warns(
+    tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(pixels(1)).save(tmp_path / "a.png")
+    for limit in (300, 100):  # 480 pixels: above the warning, above the error
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(InputError, match=f"more than {limit} pixels"):
+            decode_image(tmp_path / "a.png")
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((3, 3), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="no known range"):
+        decode_image(tmp_path / "a.tif")

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from featlab.cache import open_cache
+
+from featlab.errors import InputError
+from featlab.extraction import embed
+from featlab.extraction.backbones import make_backbone
+from featlab.extraction.pipeline import ExtractConfig, ExtractionReport, extract
+from featlab.extraction.sources import Item, read_source
+
+MakeTree = Callable[..., Path]
+
+HOG = make_backbone("hog", size=16)
+ONE = ExtractConfig(jobs=1, shard_rows=4, batch=2)
+DEFAULTS: dict[str, Any] = {"backbone": HOG, "neutral": "neutral", "config": ONE}
+SCRIPT = """
+import sys
+from pathlib import Path
+from featlab.extraction.backbones import make_backbone
+from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.sources import read_source
+
+if __name__ == "__main__":
+    source, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    config = ExtractConfig(jobs=jobs, shard_rows=8, batch=4)
+    extract(read_source(source), make_backbone("hog"), out, neutral="neutral", config=config)
+"""
+
+
+def run(source: Path, out: Path, **more: Any) -> ExtractionReport:
+    return extract(read_source(source), **DEFAULTS | {"out": out} | more)
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="watches processes through /proc")
+def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(
+    tmp_path: Path, make_tree: MakeTree
+) -> None:
+    source = make_tree(tmp_path / "faces", subjects=8, frames=20)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    out, shards = tmp_path / "killed.h5", tmp_path / "killed.h5.shards"
+    before = 0
+    for jobs in (1, 2, 1):
+        process = subprocess.Popen([sys.executable, script, source, out, str(jobs)])
+        deadline = time.monotonic() + 30
+        while len(list(shards.glob("*.h5"))) < before + 3:
+            assert process.poll() is None, "finished before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.003)
+        workers = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not out.exists()
+        assert (jobs == 1) == (not workers)
+        while any(map(alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        left = [worker for worker in workers if alive(worker)]
+        for worker in left:
+            os.kill(worker, signal.SIGKILL)
+        assert not left, "a worker outlives its killed parent"
+        before = len(list(shards.glob("*.h5")))
+    config = ExtractConfig(jobs=1, shard_rows=8, batch=4)
+    resumed = run(source, out, backbone=make_backbone("hog"), config=config)
+    whole = run(source, tmp_path / "whole.h5", backbone=make_backbone("hog"), config=config)
+    assert resumed.resumed_rows == before * 8 >= 9 * 8
+    assert whole.resumed_rows == 0
+    assert resumed.rows == whole.rows == 320
+    assert resumed.digest == whole.digest
+    assert not shards.exists()
+    with open_cache(out, verify=True) as cache:
+        assert cache.digest == whole.digest
+
+
+def interrupt(source: Path, out: Path, batches: int, **more: Any) -> None:
+    """Stop an extraction as Ctrl-C does, after some batches."""
+    left = [batches]
+
+    def stop(progress: object) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, out, on_progress=stop, **more)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_leaves_finished_shards(tmp_path: Path, make_tree: MakeTree, jobs: int) -> None:
+    source = make_tree(tmp_path / "faces")
+    out = tmp_path / "c.h5"
+    interrupt(source, out, 5, config=ExtractConfig(jobs=jobs, shard_rows=4, batch=2))
+    assert not out.exists()
+    report = run(source, out)
+    assert report.resumed_rows == 4
+    assert report.digest == run(source, tmp_path / "d.h5").digest
+
+
+def test_only_the_shard_of_a_changed_image_is_embedded_again(tmp_path: Path, make_tree: MakeTree) -> None:
+    source = make_tree(tmp_path / "faces")
+    out = tmp_path / "c.h5"
+    (source / "s0" / "neutral" / "img0.png").write_bytes(b"broken")
+    interrupt(source, out, 8)  # two shards of two batches and a write each, and a batch more
+    good = (source / "s0" / "neutral" / "img1.png").read_bytes()
+    (source / "s0" / "neutral" / "img0.png").write_bytes(good)
+    report = run(source, out)
+    assert report.resumed_rows == 4
+    assert (report.rows, report.failures) == (12, ())
+
+
+def test_changed_landmarks_are_a_new_shard(tmp_path: Path, make_tree: MakeTree) -> None:
+    source = make_tree(tmp_path / "faces")
+    points = np.random.default_rng(0).normal(0, 9, (12, 68, 2)).astype(np.float32)
+    out = tmp_path / "c.h5"
+    geometry = make_backbone("geometry")
+    interrupt(source, out, 8, backbone=geometry, landmarks=points)
+    points[1] += 1
+    report = run(source, out, backbone=geometry, landmarks=points)
+    assert report.resumed_rows == 4
+    np.testing.assert_array_equal(open_cache(out).read().landmarks, points)
+
+
+def test_failures_of_an_earlier_run_are_still_listed(tmp_path: Path, make_tree: MakeTree) -> None:
+    source = make_tree(tmp_path / "faces")
+    (source / "s0" / "neutral" / "img0.png").write_bytes(b"broken")
+    interrupt(source, tmp_path / "c.h5", 8)
+    report = run(source, tmp_path / "c.h5")
+    assert report.resumed_rows == 7
+    assert [failure.path for failure in report.failures] == ["s0/neutral/img0.png"]
+
+
+@pytest.mark.parametrize("backbone", ["hog", "geometry"])
+def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(
+    tmp_path: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    source = make_tree(tmp_path / "faces")
+    points = np.random.default_rng(0).normal(0, 9, (12, 68, 2)).astype(np.float32)
+    points[0] = np.nan
+    (source / "s1" / "smile" / "img2.png").write_bytes(b"broken")
+    given = {"backbone": make_backbone(backbone), "landmarks": points}
+    first = run(source, tmp_path / "c.h5", **given)
+    assert len(first.failures) == 1
+    monkeypatch.setattr(embed, "run_batches", None)
+    again = run(source, tmp_path / "c.h5", **given)
+    assert (again.digest, again.rows, again.failures) == (first.digest, 11, first.failures)
+    assert again.resumed_rows == 11
+
+
+def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_path: Path, make_tree: MakeTree) -> None:
+    source = make_tree(tmp_path / "faces")
+    out = tmp_path / "c.h5"
+    run(source, out)
+    items = read_source(source)
+    points = np.ones((12, 2, 2), dtype=np.float32)
+    cases: list[tuple[list[Item], dict[str, Any], str]] = [
+        (items, {"backbone": make_backbone("hog")}, "its extractor is 'hog' (grey 16x16"),
+        (items, {"config": ExtractConfig(dtype="float16")}, "its embeddings are float32"),
+        (items, {"neutral": "smile"}, "its classes differ"),
+        (items, {"landmarks": points}, "it has no landmarks"),
+        (items[:-1], {}, "which the source hasn't"),
+        (items[1:], {}, "differs or is new"),
+    ]
+    for given, more, says in cases:
+        with pytest.raises(InputError) as caught:
+            extract(given, **DEFAULTS | {"out": out} | more)
+        assert says in str(caught.value)
+        assert "--if-exists overwrite" in str(caught.value)
+    (source / "s2" / "neutral").mkdir(parents=True)
+    for name, says in (("img0.png", "s2/neutral/img0.png is new"), ("a.png", "s2/neutral/a.png is new")):
+        (source / "s2" / "neutral" / name).write_bytes(b"x")
+        with pytest.raises(InputError, match=says):
+            run(source, out)
+
+
+def test_an_image_changed_after_the_cache_is_noticed(tmp_path: Path, make_tree: MakeTree) -> None:
+    source = make_tree(tmp_path / "faces")
+    broken = source / "s1" / "smile" / "img2.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"broken")
+    out = tmp_path / "c.h5"
+    run(source, out)
+    # Repaired by a copy that keeps the old time stamp: the move into place shows.
+    broken.write_bytes(whole)
+    os.utime(broken, ns=(1, 1))
+    with pytest.raises(InputError, match=r"s1/smile/img2.png has changed since; --if-exists overwrite"):
+        run(source, out)
+    assert run(source, out, if_exists="overwrite").rows == 12
+    later = out.stat().st_mtime_ns + 10**9
+    os.utime(source / "s0" / "smile" / "img2.png", ns=(later, later))
+    with pytest.raises(InputError, match=r"s0/smile/img2.png has changed since"):
+        run(source, out)
+
+
+def test_skip_error_and_overwrite_do_what_they_say(tmp_path: Path, make_tree: MakeTree) -> None:
+    source = make_tree(tmp_path / "faces")
+    out = tmp_path / "c.h5"
+    first = run(source, out)
+    other = make_backbone("hog", size=32)
+    skipped = run(source, out, backbone=other, if_exists="skip")
+    assert (skipped.digest, skipped.extractor) == (first.digest, first.extractor)
+    with pytest.raises(InputError, match=r"c.h5 exists; choose another name or --if-exists"):
+        run(source, out, backbone=other, if_exists="error")
+    interrupt(source, out, 3, backbone=other, if_exists="overwrite")
+    assert open_cache(out).digest == first.digest
+    replaced = run(source, out, backbone=other, if_exists="overwrite")
+    assert (replaced.dim, replaced.resumed_rows) == (324, 4)
+
+
+def test_a_file_that_is_no_cache_is_refused_and_kept(tmp_path: Path, make_tree: MakeTree) -> None:
+    out = tmp_path / "c.h5"
+    out.write_bytes(b"notes")
+    with pytest.raises(InputError, match="--if-exists overwrite"):
+        run(make_tree(tmp_path / "faces"), out)
+    assert out.read_bytes() == b"notes"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featlab.errors import InputError
+from featlab.extraction.landmarks import find_landmarks, read_landmarks
+
+POINTS = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2) / 4
+
+
+def csv_text(header_first: str = "", cells_first: tuple[str, ...] = ("", "", ""), gap: str = "") -> str:
+    header = header_first + f",{gap}".join([f"x_{p}" for p in range(4)] + [f"y_{p}" for p in range(4)])
+    rows = [
+        first + f",{gap}".join(str(value) for value in [*points[:, 0], *points[:, 1]])
+        for first, points in zip(cells_first, POINTS, strict=True)
+    ]
+    return "\n".join([header, *rows]) + "\n"
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 2), (3, 8)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_both_shapes_of_an_array_are_read(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    array = (POINTS * 4).astype(dtype).reshape(shape)
+    np.save(tmp_path / "l.npy", array)
+    read = read_landmarks(tmp_path / "l.npy", 3)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, POINTS * 4)
+
+
+@pytest.mark.parametrize("gap", ["", " "])
+def test_an_openface_csv_is_read_in_order(tmp_path: Path, gap: str) -> None:
+    (tmp_path / "l.csv").write_text(csv_text(f"frame,{gap}", ("1, ", "2, ", "3, "), gap))
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "l.csv", 3), POINTS)
+
+
+def test_a_failed_detection_is_a_row_of_nan(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(csv_text("success,", ("1,", "0,", "1,")))
+    read = read_landmarks(tmp_path / "l.csv", 3)
+    assert np.isnan(read[1]).all()
+    np.testing.assert_array_equal(read[[0, 2]], POINTS[[0, 2]])
+
+
+def test_a_row_with_one_value_that_is_not_finite_is_wholly_nan(tmp_path: Path) -> None:
+    points = POINTS.copy()
+    points[1, 2, 0] = np.inf
+    np.save(tmp_path / "l.npy", points)
+    read = read_landmarks(tmp_path / "l.npy", 3)
+    assert np.isnan(read[1]).all()
+    assert np.isfinite(read[[0, 2]]).all()
+
+
+def test_a_path_column_matches_by_name(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(csv_text("path,", ("f/c.jpg,", "f\\a.jpg,", "other.jpg,")))
+    read = read_landmarks(tmp_path / "l.csv", 4, names=["f/a.jpg", "f/b.jpg", "f/c.jpg", "f/c.jpg"])
+    np.testing.assert_array_equal(read[[0, 2, 3]], POINTS[[1, 0, 0]])
+    assert np.isnan(read[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("a,b\n1,2\n", "no landmark columns"),
+        ("x_0,x_1,y_0\n1,2,3\n", "'y_1' is missing"),
+        ("x_0,x_2,y_0,y_2\n1,2,3,4\n", "'x_1' is missing"),
+        ("x_0,y_0,y_0\n1,2,3\n", "'y_0' is there twice"),
+        ("x_0,y_0\n1,two\n", "line 2: could not convert"),
+        ("x_0,y_0\n1\n", "line 2: 1 values under 2 columns"),
+        ("x_0,y_0\n1,2\n3,4\n", "landmarks for 2 rows, the source has 1"),
+        ("path,x_0,y_0\nq.jpg,1,2\n", "no path of"),
+        ("path,x_0,y_0\na.jpg,1,2\na.jpg,1,2\n", "lists 'a.jpg' twice"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_landmarks(tmp_path / "l.csv", 1, names=["a.jpg"])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "l.npy"
+    for array, says in [
+        (POINTS[:2], "landmarks for 2 rows, the source has 3"),
+        (np.zeros((3, 4, 3)), "has shape"),
+        (np.zeros((3, 5)), "has shape"),
+        (np.zeros((3, 0, 2)), "has shape"),
+        (np.array(["a", "b", "c"]), "doesn't hold one array of numbers"),
+        (np.array([{}, {}, {}]), "isn't a .npy array of numbers"),
+    ]:
+        np.save(path, array, allow_pickle=True)
+        with pytest.raises(InputError, match=says):
+            read_landmarks(path, 3)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"isn't a .npy array"):
+        read_landmarks(path, 3)
+    with pytest.raises(InputError, match="no such file"):
+        read_landmarks(tmp_path / "none.npy", 3)
+    with pytest.raises(InputError, match=r"come as .npy or .csv"):
+        read_landmarks(tmp_path / "l.mat", 3)
+
+
+def test_landmarks_are_found_beside_a_manifest_and_inside_a_folder(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    assert find_landmarks(manifest) is None
+    (tmp_path / "landmarks.csv").write_text("x_0,y_0\n")
+    assert find_landmarks(manifest) == find_landmarks(tmp_path) == tmp_path / "landmarks.csv"
+    np.save(tmp_path / "landmarks.npy", POINTS)
+    assert find_landmarks(manifest) == tmp_path / "landmarks.npy"
