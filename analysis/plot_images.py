@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from featlab.analysis import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from featlab.analysis import style
 from featlab.errors import InputError
 
 __all__ = ["plot_clip", "plot_pairs"]

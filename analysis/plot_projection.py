@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from featlab.analysis import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from featlab.analysis import style
 from featlab.errors import InputError
 
 __all__ = ["plot_projection", "principal_axes", "projection_data"]

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from featlab.analysis import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from featlab.analysis import style
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.statistics import TOLERANCE, bootstrap_interval

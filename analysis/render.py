@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from featlab.analysis.tables import Table
-
 from featlab.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from featlab.cache.atomic import atomic_path
 from featlab.cache.encode import CodedRows, Columns, Settings
 from featlab.cache.errors import CacheError
@@ -29,7 +31,6 @@ from featlab.cache.schema import (
     VIDEOS,
     ContentDigest,
 )
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         _remove(partial)
         raise _cannot_write(path, error) from error
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -93,7 +93,7 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     # Windows opens no folders and some network drives sync none: the rename itself has been done by then.
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)

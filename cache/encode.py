@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
 from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import encode_names
 from featlab.cache.schema import (
@@ -26,7 +28,6 @@ from featlab.cache.schema import (
     layer_datasets,
 )
 from featlab.cache.table import LayerStats, Rows, closest_names
-from numpy.typing import NDArray
 
 Describe: TypeAlias = Callable[[int], str]
 

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
-from featlab.cache.errors import CacheError
 from numpy.typing import NDArray
+
+from featlab.cache.errors import CacheError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10

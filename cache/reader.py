@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
+
 from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import decode_names, guarded, open_file
 from featlab.cache.schema import (
@@ -24,7 +26,6 @@ from featlab.cache.schema import (
 from featlab.cache.structure import Structure, read_structure
 from featlab.cache.table import FeatureTable, LayerStats, closest_names
 from featlab.cache.verify import find_problems
-from numpy.typing import NDArray
 
 _READ_BYTES = 8 << 20
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+
 from featlab.cache.assemble import writing
 from featlab.cache.atomic import atomic_path
 from featlab.cache.encode import CodedRows, Columns, Settings

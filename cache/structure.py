@@ -9,6 +9,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
+
 from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import decode_names, get_dataset, guarded, read_attr, refuse_link
 from featlab.cache.order import first_disorder
@@ -37,7 +39,6 @@ from featlab.cache.schema import (
     ExtractorInfo,
     layer_datasets,
 )
-from numpy.typing import NDArray
 
 _AGAIN = "make it again with `featlab extract`"
 

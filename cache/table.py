@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from featlab.cache.errors import CacheError
 from numpy.typing import NDArray
+
+from featlab.cache.errors import CacheError
 
 RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
 
@@ -115,7 +116,11 @@ class FeatureTable:
             where = where.astype(np.intp)
         paths = self.paths
         if paths is not None:
-            paths = paths[where] if isinstance(where, slice) else tuple(paths[i] for i in np.arange(len(self))[where])
+            if isinstance(where, slice):
+                paths = paths[where]
+            else:
+                rows = np.flatnonzero(where) if where.dtype == np.bool_ else where
+                paths = tuple(paths[row] for row in rows.tolist())
         return replace(
             self,
             embeddings=self.embeddings[where],

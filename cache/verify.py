@@ -8,6 +8,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
+
 from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import decode_names, guarded, open_file
 from featlab.cache.schema import (
@@ -26,7 +28,6 @@ from featlab.cache.schema import (
     ExtractorInfo,
 )
 from featlab.cache.structure import Structure, read_structure
-from numpy.typing import NDArray
 
 _BLOCK_BYTES = 8 << 20
 

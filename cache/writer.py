@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.encode import CodedRows, Settings, encode_rows
 from featlab.cache.errors import CacheError

@@ -11,24 +11,30 @@ from __future__ import annotations
 import csv
 import io
 import multiprocessing
-from collections.abc import Callable, Iterable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import ConfigError, FeatlabError, InputError, closest
 from featlab.extraction.synthetic_capture import draw_capture, wander
 from featlab.extraction.synthetic_people import ACTION_UNITS, EXPRESSIONS, FloatArray, deform, draw_person, recipe
 from featlab.extraction.synthetic_render import paint
 
 __all__ = ["EXPRESSIONS", "SyntheticConfig", "render_person", "write_faces"]
 
-COLUMNS = ("path", "subject", "label", "video", "frame", "intensity")
+_COLUMNS = ("path", "subject", "label", "video", "frame", "intensity")
 _PERSON, _CLIP = 0, 1  # first spawn key of a random stream: what it is about
 _LIMITS = {
     "people": (1, 100_000),
@@ -77,18 +83,16 @@ class SyntheticConfig:
     identity_strength: float = 1.0
     resting_strength: float = 1.0
     capture_strength: float = 1.0
-    peak_low: float = 0.3
-    peak_high: float = 0.8
-    occlusion_probability: float = 0.15
+    peak_low: float = 0.4
+    peak_high: float = 0.85
+    occlusion_probability: float = 0.08
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value, (low, high) = getattr(self, field.name), _LIMITS[field.name]
-            whole = isinstance(low, int)
-            if isinstance(value, bool) or not isinstance(
-                value, (int, np.integer) if whole else (int, float, np.number)
-            ):
-                raise ConfigError(f"{field.name} = {value!r}: expected a {'whole ' if whole else ''}number")
+            kind = Integral if isinstance(low, int) else Real
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ConfigError(f"{field.name} = {value!r}: expected a {'whole ' if kind is Integral else ''}number")
             if not low <= value <= high:
                 raise ConfigError(f"{field.name} = {value}: must lie between {low} and {high}")
         if self.peak_low > self.peak_high:
@@ -133,7 +137,8 @@ def write_faces(
 
     Writes ``frames/*.jpg``, ``landmarks.npy`` (float32 (N, 68, 2), pixels, rows as in the manifest, points in iBUG
     order) and ``manifest.csv`` (path, subject, label, video, frame, intensity). A run that was killed leaves no
-    manifest: an old one is removed first, the new one is written last.
+    manifest: an old one is removed first, the new one is written last. The same config gives the same bytes with the
+    same versions of NumPy and Pillow.
 
     Args:
         folder: Where to; made if missing.
@@ -148,6 +153,7 @@ def write_faces(
     Raises:
         ConfigError: `jobs` is below 1.
         InputError: The folder can't be written.
+        FeatlabError: A worker process died.
     """
     if jobs < 1:
         raise ConfigError(f"jobs = {jobs}: at least one process is needed")
@@ -164,7 +170,7 @@ def write_faces(
         landmarks = np.empty((len(clips), config.frames, 68, 2), dtype=np.float32)
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow(_COLUMNS)
         for done, (clip, (points, intensity)) in enumerate(zip(clips, _draw(folder, clips, jobs), strict=True)):
             landmarks[done] = points
             for frame, (path, value) in enumerate(zip(clip.paths, intensity, strict=True)):
@@ -174,6 +180,8 @@ def write_faces(
         with atomic_path(folder / "landmarks.npy") as partial, partial.open("wb") as file:
             np.save(file, landmarks.reshape(-1, 68, 2))
         atomic_write_text(manifest, text.getvalue())
+    except BrokenProcessPool:
+        raise FeatlabError(f"{folder}: a worker process died (out of memory?); draw again with fewer jobs") from None
     except OSError as error:
         raise InputError(
             f"{folder}: can't write faces there ({error.strerror or error}); choose another folder"
@@ -181,15 +189,33 @@ def write_faces(
     return manifest
 
 
-def _draw(folder: Path, clips: list[_Clip], jobs: int) -> Iterable[tuple[FloatArray, FloatArray]]:
+def _draw(folder: Path, clips: list[_Clip], jobs: int) -> Iterator[tuple[FloatArray, FloatArray]]:
     if jobs == 1:
         for clip in clips:
             yield _write_clip(folder, clip)
         return
     # Spawned, not forked: the caller may hold threads (torch, HDF5) that a fork would freeze.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(clips)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(clips)), mp_context=context, initializer=_start_worker)
+    try:
         yield from pool.map(_write_clip, [folder] * len(clips), clips, chunksize=4)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(limits=1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Nobody else tells a worker that its parent was killed: it would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _write_clip(folder: Path, clip: _Clip) -> tuple[FloatArray, FloatArray]:
@@ -229,7 +255,8 @@ def render_person(
     rng = _stream(config, _CLIP, person, EXPRESSIONS.index(expression), clip)
     shown = expression if expression != EXPRESSIONS[0] else EXPRESSIONS[rng.integers(1, len(EXPRESSIONS))]
     intensity = _course(rng, config, expression)
-    levels = intensity[:, None] * recipe(shown) + wander(rng, config.frames, len(ACTION_UNITS), 0.07)
+    levels = intensity[:, None] * recipe(shown) + wander(rng, config.frames, len(ACTION_UNITS), 0.06)
+    twitch = wander(rng, config.frames, 68 * 2, 0.010).reshape(-1, 68, 2)
     blink = rng.random(config.frames) < 0.05
     levels[:, ACTION_UNITS.index(43)] = np.maximum(levels[:, ACTION_UNITS.index(43)], 0.9 * blink)
     gaze = wander(rng, config.frames, 2, 0.02)
@@ -239,7 +266,7 @@ def render_person(
     frames = np.empty((config.frames, config.size, config.size, 3), dtype=np.uint8)
     landmarks = np.empty((config.frames, 68, 2), dtype=np.float32)
     for frame, pose in enumerate(capture.poses):
-        face = deform(who, levels[frame])
+        face = deform(who, levels[frame], twitch[frame])
         landmarks[frame] = pose.place(face, config.size)
         felt = who.rest + who.gain.mean(axis=1) * levels[frame]
         picture = paint(who.look, face, felt, gaze[frame], pose, config.size, capture.hide)
@@ -258,4 +285,4 @@ def _course(rng: np.random.Generator, config: SyntheticConfig, expression: str) 
         return drift
     peak, skew = rng.uniform(config.peak_low, config.peak_high), rng.uniform(0.75, 1.35)
     time = ((np.arange(config.frames) + 0.5) / config.frames) ** skew
-    return np.clip(peak * (0.2 + 0.8 * np.sin(np.pi * time)) + 0.5 * drift, 0.0, 1.0).astype(np.float32)
+    return np.clip(peak * (0.25 + 0.75 * np.sin(np.pi * time)) + 0.5 * drift, 0.0, 1.0).astype(np.float32)

@@ -73,22 +73,22 @@ def draw_capture(
         strength: Scale of every deviation from a still head in even light; 0 has none.
         occlusion_probability: Chance that something hides a part of the face.
     """
-    spread = strength * np.array((0.0, 0.0, 0.0, 0.0, 0.04, 0.03))
+    spread = strength * np.array((0.004, 0.004, 0.003, 0.014, 0.06, 0.045))
     walk = wander(rng, frames, 6, 1.0).clip(-2.2, 2.2) * spread + (0.5, 0.41, 0.355, 0.0, 0.0, 0.0)
     hidden = rng.random() < occlusion_probability
     kind = ("hand", "bar", "hair")[rng.integers(2 if look.style in _SHORT else 3)]
     colour = {"hand": look.skin, "hair": look.hair, "bar": look.clothes}[kind]
     side, out, height = (-1.0, 1.0)[rng.integers(2)], rng.uniform(0.35, 0.7), rng.uniform(0.55, 1.0)
-    tint = np.exp(strength * (rng.normal(-0.04, 0.09) + rng.normal(0, 0.035, 3)))
-    angle, slope = rng.uniform(0, 2 * np.pi), strength * rng.uniform(0.0, 0.1)
+    tint = np.exp(strength * (rng.normal(-0.03, 0.08) + rng.normal(0, 0.03, 3)))
+    angle, slope = rng.uniform(0, 2 * np.pi), strength * rng.uniform(0.0, 0.25)
     ramp = np.linspace(-0.5, 0.5, size)
     light = 1 + slope * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
     return Capture(
         poses=tuple(Pose(*(float(value) for value in row)) for row in walk),
         gain=(light[:, :, None] * tint).astype(np.float32),
-        bias=float(strength * rng.normal(0, 7)),
-        noise=float(strength * rng.uniform(0.5, 2.5)),
-        blur=float(strength * rng.uniform(0.2, 0.4) * size / _SIZE),
+        bias=float(strength * rng.normal(0, 5)),
+        noise=float(strength * rng.uniform(0.5, 3.0)),
+        blur=float(strength * rng.uniform(0, 0.4) * size / _SIZE),
         occluder=_Occluder(kind, side, out, height, colour) if hidden else None,
     )
 
@@ -119,8 +119,8 @@ def _paint_hand(canvas: Canvas, hand: _Occluder) -> None:
 
 def _paint_lock(canvas: Canvas, lock: _Occluder) -> None:
     tip = (lock.out + 0.12, lock.height + 0.2)
-    inner = smooth([(0.1, -1.25), (lock.out - 0.12, -0.55), (lock.out, 0.2), tip])
-    outer = smooth([(0.9, -1.1), (lock.out + 0.35, -0.5), (lock.out + 0.3, 0.2), tip])
+    inner = smooth([(0.1, -1.0), (lock.out - 0.12, -0.55), (lock.out, 0.2), tip])
+    outer = smooth([(0.75, -0.8), (lock.out + 0.35, -0.5), (lock.out + 0.3, 0.2), tip])
     across = np.array((lock.side, 1.0))
     canvas.glaze(Layer([(np.concatenate((inner, outer[::-1])) * across, 1.0)], lock.colour, 0.015))
     gloss = mix(lock.colour, (255, 236, 214), 0.3)

@@ -102,7 +102,7 @@ MIRROR = np.array(
     ]
 )
 _LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
-_LIPS = ((61, 67), (62, 66), (63, 65))
+_LIPS = ((50, 61, 67, 58), (51, 62, 66, 57), (52, 63, 65, 56))  # from the upper edge to the lower
 
 
 def _both_halves(half: dict[int, tuple[float, float]]) -> FloatArray:
@@ -180,25 +180,29 @@ def recipe(expression: str) -> FloatArray:
     return np.array([levels.get(unit, 0.0) for unit in ACTION_UNITS], dtype=np.float32)
 
 
-def deform(person: Person, levels: FloatArray) -> FloatArray:
+def deform(person: Person, levels: FloatArray, twitch: FloatArray) -> FloatArray:
     """Move a person's landmarks by action units.
 
     Args:
         person: Whose face.
         levels: Level of each action unit on top of the resting face, (A,) float32.
+        twitch: Movement that no action unit covers, (68, 2) float32, face units.
 
     Returns:
         The landmarks, (68, 2) float32, face units. Lids and lips never cross.
     """
     left, right = (person.rest + person.gain[:, side] * levels for side in (0, 1))
-    points = person.shape + np.tensordot(left, _MOVES, 1) * (1 - _SIDE) + np.tensordot(right, _MOVES, 1) * _SIDE
+    moves = np.tensordot(left, _MOVES, 1) * (1 - _SIDE) + np.tensordot(right, _MOVES, 1) * _SIDE
+    points = person.shape + moves + twitch
     closed = np.clip(0.5 * (left + right)[ACTION_UNITS.index(43)], 0.0, 1.0)
     for upper, lower in _LIDS:
         gap = max(float(points[lower, 1] - points[upper, 1]), 0.03)
         points[upper, 1] = points[lower, 1] - gap * (1.0 - closed)
-    for upper, lower in _LIPS:
+    for top, upper, lower, bottom in _LIPS:
         if points[upper, 1] > points[lower, 1]:
             points[[upper, lower], 1] = points[[upper, lower], 1].mean()
+        points[top, 1] = min(points[top, 1], points[upper, 1] - 0.02)
+        points[bottom, 1] = max(points[bottom, 1], points[lower, 1] + 0.02)
     return points.astype(np.float32)
 
 

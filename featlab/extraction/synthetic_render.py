@@ -92,6 +92,8 @@ def _crown(points: FloatArray, lift: float, knots: int = 10) -> NDArray[np.float
 
 def _paint_behind(canvas: Canvas, look: Look, points: FloatArray, outline: NDArray[np.float64]) -> None:
     half = _half_width(points)
+    if look.style != "shaved":  # where a hairline lies outside the skull, hair shows and not the backdrop
+        canvas.fill(smooth(_crown(points, 0.8 * _LIFT.get(look.style, 0.1))), deeper(look.hair, 0.22))
     fall = _FALL.get(look.style)
     if fall is not None:
         wide = half + 0.19
@@ -263,8 +265,7 @@ def _paint_hair(canvas: Canvas, look: Look, points: FloatArray, inner: NDArray[n
         return
     tints = (mix(look.hair, gloss, 0.4), look.hair, deeper(look.hair, 0.22))
     for step, (top, root) in enumerate(zip(outer[2:-2:2], inner[2:-2:2], strict=True)):
-        strand = (0.95 * top + 0.05 * root, 0.515 * (top + root), 0.08 * top + 0.92 * root)
-        canvas.line(strand, tints[step % 3], 0.02)
+        canvas.line([0.93 * top + 0.07 * root, 0.08 * top + 0.92 * root], tints[step % 3], 0.02)
     band = np.concatenate(
         (outer[12:-12] * 0.72 + inner[12:-12] * 0.28, outer[-13:11:-1] * 0.45 + inner[-13:11:-1] * 0.55)
     )

@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+
 from featlab.analysis import style
 from featlab.analysis.plots import (
     plot_clip,
@@ -17,8 +19,6 @@ from featlab.analysis.plots import (
     subjects_data,
     summary_data,
 )
-from sklearn.decomposition import PCA
-
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.statistics import bootstrap_interval

@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from featlab.analysis.render import to_csv, to_json, to_latex, to_markdown, to_rich, write_table
-from featlab.analysis.tables import MISSING, Table, per_subject_table, summary_table
 from rich.console import Console
 
+from featlab.analysis.render import to_csv, to_json, to_latex, to_markdown, to_rich, write_table
+from featlab.analysis.tables import MISSING, Table, per_subject_table, summary_table
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.summary import summarise

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, LayerStats, Rows, open_cache
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
 
-# (subject, video, frames) in row order; names on purpose not ASCII only, and a video name shared by two subjects.
+# (subject, video, frames) in row order, which is the order of code points: capitals come before small letters.
+# Some names are not ASCII, and two subjects share a video name.
 VIDEOS = (("Zoë", "v1", 4), ("Zoë", "v2", 3), ("s1", "v1", 5), ("s2", "日本", 1), ("s3", "a b/c", 6))
 
 
@@ -42,7 +44,6 @@ def make_rows() -> Callable[..., Rows]:
             paths=[path for part in parts for path in part.paths],
         )
 
-    # ASCII capitals come before small letters, and "Zoë" before "s1": the order of code points.
     return make
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from featlab.cache import FeatlabError, atomic_path, atomic_write_bytes, atomic_write_text
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
 from featlab.cache import inspect_cache, open_cache, verify_cache
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1.h5"

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from featlab.cache import (
     CacheBuilder,
     CacheError,
@@ -13,8 +16,6 @@ from featlab.cache import (
     verify_cache,
     write_table,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def same_rows(table: FeatureTable, rows: Rows) -> None:

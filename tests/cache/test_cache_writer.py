@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from featlab.cache import (
     CacheBuilder,
     CacheError,
@@ -345,7 +346,7 @@ except FeatlabError as error:
 """
 
 
-def start(out, shards=30, limit=0) -> subprocess.Popen:
+def start(out, shards=20, limit=0) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(out), str(shards), str(limit)],
         stdout=subprocess.PIPE,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from featlab.cache import ExtractorInfo, LayerStats, inspect_cache, open_cache, verify_cache
 from numpy.typing import NDArray
 
+from featlab.cache import ExtractorInfo, LayerStats, inspect_cache, open_cache, verify_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, BackboneOutput, make_backbone
 from featlab.extraction.decode import decode_image

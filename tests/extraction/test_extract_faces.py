@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from featlab.cache import open_cache
 
+from featlab.cache import open_cache
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.pipeline import ExtractConfig, extract

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from featlab.cache import open_cache
 
+from featlab.cache import open_cache
 from featlab.errors import InputError
 from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from featlab.cache import CacheBuilder, ExtractorInfo, LayerStats, Rows, open_cache
 
 

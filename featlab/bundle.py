@@ -1,0 +1,281 @@
+"""The model bundle: all that leaves the source site. A folder of safetensors and JSON; nothing in it is executable.
+
+    model.safetensors    projection, B, C, T, style bank, and what methods prepared at the source
+    bundle.json          format version, config, classes, extractor fingerprint, source subjects, what the bank holds
+    card.md              the same for people
+    subjects/<id>/       what adapting to one person changed
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featlab.cache import ExtractorInfo
+from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
+from featlab.config import Config
+from featlab.errors import BundleError
+from featlab.models import Projection, SourceHead, Translator
+from featlab.style import StyleBank
+
+__all__ = ["BUNDLE_FORMAT", "Bundle", "load_bundle", "read_tensors", "save_bundle", "write_tensors"]
+
+BUNDLE_FORMAT = 1
+_MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A source model that can be adapted to a new person without the source.
+
+    Attributes:
+        projection: P, from embeddings to features.
+        head: B and C, frozen, in evaluation mode.
+        translator: T as pretrained; the identity when it was not.
+        classes: K names.
+        neutral: One of them.
+        extractor: What made the embeddings; a bundle meets no others.
+        source_subjects: Whose rows trained it; none of them can be a target.
+        config: The resolved configuration.
+        seed: Root seed of its training.
+        bank: Style bank; ``None`` when it was removed or not made.
+        extras: Tensors that a method prepared at the source, by method name.
+        cache_digest: Of the cache that it was trained on.
+        history: Mean losses of the pretraining, an entry an epoch.
+    """
+
+    projection: Projection
+    head: SourceHead
+    translator: Translator
+    classes: tuple[str, ...]
+    neutral: str
+    extractor: ExtractorInfo
+    source_subjects: tuple[str, ...]
+    config: Config
+    seed: int
+    bank: StyleBank | None = None
+    extras: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    cache_digest: str = ""
+    history: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def neutral_code(self) -> int:
+        """The label code of the neutral class."""
+        return self.classes.index(self.neutral)
+
+    def check_extractor(self, extractor: ExtractorInfo, where: str) -> None:
+        """Raise a BundleError when features were made by another extractor than the bundle's."""
+        if extractor.fingerprint != self.extractor.fingerprint:
+            raise BundleError(
+                f"{where}: its features come from {extractor.id!r} ({extractor.fingerprint[:12]}), but the bundle was "
+                f"made for {self.extractor.id!r} ({self.extractor.fingerprint[:12]}); extract with the same backbone, "
+                "weights and preprocessing, or train another bundle"
+            )
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> Path:
+    """Write a bundle: into a temporary folder, synced, then renamed. An older one at ``folder`` is replaced.
+
+    Args:
+        folder: Where.
+        bundle: What.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    draft.mkdir()
+    try:
+        write_tensors(draft / _MODEL, _tensors(bundle))
+        atomic_write_text(draft / _META, json.dumps(_meta(bundle), indent=2, ensure_ascii=False) + "\n")
+        atomic_write_text(draft / _CARD, _card(bundle))
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
+    """Read a bundle.
+
+    Args:
+        folder: Where it is.
+        device: Where its tensors go.
+
+    Raises:
+        BundleError: Nothing there, a newer format, damaged or missing files or tensors.
+    """
+    folder = Path(folder)
+    path = folder / _META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        version = int(meta["format_version"])
+    except OSError as error:
+        raise BundleError(f"{folder}: no model bundle there ({_META}: {error.strerror}); run featlab pretrain") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: damaged; run featlab pretrain again") from error
+    if version > BUNDLE_FORMAT:
+        raise BundleError(f"{path}: format {version} is newer than this featlab reads ({BUNDLE_FORMAT}); update featlab")
+    tensors = read_tensors(folder / _MODEL, device)
+    try:
+        return _assemble(meta, tensors, device)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder}: the bundle is damaged or incomplete ({reason}); run featlab pretrain again") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read safetensors and refuse what isn't finite.
+
+    Raises:
+        BundleError: A missing or damaged file, or a NaN or infinity in it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path, device=device)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
+    return tensors
+
+
+def _tensors(bundle: Bundle) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for part in ("projection", "head", "translator"):
+        module: torch.nn.Module = getattr(bundle, part)
+        tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+    if bundle.bank is not None:
+        for layer, (mean, std) in bundle.bank.layers.items():
+            tensors |= {f"bank.{layer}.mean": mean, f"bank.{layer}.std": std}
+    for method, extra in bundle.extras.items():
+        tensors |= {f"extras.{method}.{name}": tensor for name, tensor in extra.items()}
+    return tensors
+
+
+def _meta(bundle: Bundle) -> dict[str, Any]:
+    from featlab import __version__
+
+    return {
+        "format": "featlab-bundle",
+        "format_version": BUNDLE_FORMAT,
+        "featlab": __version__,
+        "classes": list(bundle.classes),
+        "neutral": bundle.neutral,
+        "extractor": bundle.extractor.to_dict() | {"fingerprint": bundle.extractor.fingerprint},
+        "source_subjects": list(bundle.source_subjects),
+        "bank_subjects": list(bundle.bank.subjects) if bundle.bank else None,
+        "extras": sorted(bundle.extras),
+        "cache_digest": bundle.cache_digest,
+        "seed": bundle.seed,
+        "config": bundle.config.to_dict(),
+        "translator": {"hidden": bundle.translator.first.out_features, "residual": bundle.translator.residual},
+        "history": [dict(entry) for entry in bundle.history],
+    }
+
+
+def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> Bundle:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    dim = tensors["projection.components"].shape[1]
+    width, classes = tensors["head.linear.weight"].shape[0], len(meta["classes"])
+    projection = Projection(tensors["projection.mean"], tensors["projection.components"])
+    head = SourceHead(dim, width, classes).to(device)
+    head.load_state_dict(under("head."))
+    translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
+    translator.to(device).load_state_dict(under("translator."))
+    bank = None
+    if meta["bank_subjects"] is not None:
+        names = {name.split(".")[1] for name in tensors if name.startswith("bank.")}
+        layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
+        bank = StyleBank(tuple(meta["bank_subjects"]), layers)
+    extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
+    return Bundle(
+        projection=projection,
+        head=head.eval().requires_grad_(False),
+        translator=translator.eval().requires_grad_(False),
+        classes=tuple(meta["classes"]),
+        neutral=str(meta["neutral"]),
+        extractor=ExtractorInfo.from_dict(extractor),
+        source_subjects=tuple(meta["source_subjects"]),
+        config=_config(meta["config"]),
+        seed=int(meta["seed"]),
+        bank=bank,
+        extras={name: under(f"extras.{name}.") for name in meta["extras"]},
+        cache_digest=str(meta["cache_digest"]),
+        history=tuple(meta["history"]),
+    )
+
+
+def _config(data: Mapping[str, Any]) -> Config:
+    values: dict[str, Any] = {"cache": data["cache"]}
+    for section, part in data.items():
+        if section == "adapt":
+            values["adapt.method"] = part["method"]
+            values |= {
+                f"adapt.{method}.{key}": value
+                for method, options in part["options"].items()
+                for key, value in options.items()
+            }
+        elif section != "cache":
+            values |= {f"{section}.{key}": value for key, value in part.items()}
+    return Config().with_values(values, _META)
+
+
+def _card(bundle: Bundle) -> str:
+    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
+    if bundle.bank is None:
+        bank = "none: only weights left the source site."
+    else:
+        layers = ", ".join(f"{name} ({mean.shape[1]})" for name, (mean, _) in bundle.bank.layers.items())
+        bank = (
+            f"mean and standard deviation of the {bundle.neutral!r} rows of each of {len(bundle.bank.subjects)} source "
+            f"subjects, at: {layers}. Statistics, not rows."
+        )
+    extras = ", ".join(sorted(bundle.extras)) or "nothing"
+    return f"""# featlab model bundle
+
+Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
+{bundle.neutral} clip, without labels and without the rows it was trained on.
+
+| | |
+|---|---|
+| extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
+| source subjects | {len(bundle.source_subjects)} (their names are in {_META}, so that none of them can become a target) |
+| features | {bundle.projection.components.shape[0]} embedding values → {bundle.projection.components.shape[1]} features |
+| translator | {trained:,} parameters |
+| style bank | {bank} |
+| prepared by methods at the source | {extras} |
+| cache digest | {bundle.cache_digest} |
+| seed | {bundle.seed} |
+
+Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
+with `--set pretrain.style_bank=false`.
+
+Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
+not known until they are measured.
+"""

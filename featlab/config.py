@@ -1,0 +1,402 @@
+"""The configuration of a run: frozen dataclasses, `featlab.toml`, and `--set section.key=value`.
+
+A flag beats the file, the file beats the default, and an unknown key is an error that names the closest known one.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from featlab.errors import ConfigError, closest
+
+__all__ = [
+    "AdaptConfig",
+    "Config",
+    "FeatureConfig",
+    "HeadConfig",
+    "PairConfig",
+    "PretrainConfig",
+    "ProtocolConfig",
+    "load_config",
+]
+
+REDUCTIONS = ("within", "pca", "none")
+STRATEGIES = ("auto", "landmark", "cosine", "random")
+LABEL_RULES = ("any", "same", "different")
+OBJECTIVES = ("anchored", "poster")
+LAYERS = ("embedding", "bottleneck")
+AXES = ("subject", "vector")
+UPDATES = ("offset", "last", "all")
+
+
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise a ConfigError that names the closest known value when ``value`` is not one of ``known``."""
+    if value not in known:
+        raise ConfigError(f"{name} = {value!r} is not one of {', '.join(known)}{closest(value, known)}")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raise a ConfigError when ``value`` is below ``least``."""
+    if not value >= least:
+        raise ConfigError(f"{name} = {value} must be at least {least}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise a ConfigError when ``value`` is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} = {value} must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What happens to an embedding before the head sees it; fitted on source rows only.
+
+    Attributes:
+        dim: Features kept; 0 keeps as many as there are.
+        reduce: ``within`` (principal directions of the variation *within* source subjects, where expression lives),
+            ``pca`` (of all variation, identity included) or ``none`` (centre and scale only).
+    """
+
+    dim: int = 64
+    reduce: str = "within"
+
+    def __post_init__(self) -> None:
+        check_at_least("features.dim", self.dim, 0)
+        check_choice("features.reduce", self.reduce, REDUCTIONS)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The source head: bottleneck B = Linear + BatchNorm, classifier C = weight-normalised Linear, and its training.
+
+    Attributes:
+        bottleneck: Width of B's output.
+        epochs: Passes over the source rows.
+        batch: Rows in a step.
+        lr: Peak learning rate (AdamW, one cycle).
+        weight_decay: Decoupled weight decay.
+        label_smoothing: Of the cross-entropy.
+        noise: Standard deviation of Gaussian noise added to the features in training, in units of their own scale.
+    """
+
+    bottleneck: int = 128
+    epochs: int = 30
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.1
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("bottleneck", "epochs"):
+            check_at_least(f"head.{name}", getattr(self, name), 1)
+        check_at_least("head.batch", self.batch, 2)
+        for name in ("lr", "weight_decay", "noise"):
+            check_at_least(f"head.{name}", getattr(self, name), 0)
+        check_share("head.label_smoothing", self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """How a source row finds its reference: another subject's row.
+
+    Attributes:
+        strategy: ``landmark`` (least Procrustes disparity), ``cosine`` (nearest embedding), ``random``, or ``auto``:
+            landmark where the cache has landmarks, else cosine.
+        label_rule: The reference's label: ``any``, ``same`` or ``different``.
+        neighbours: References a row.
+    """
+
+    strategy: str = "auto"
+    label_rule: str = "any"
+    neighbours: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("pair.strategy", self.strategy, STRATEGIES)
+        check_choice("pair.label_rule", self.label_rule, LABEL_RULES)
+        check_at_least("pair.neighbours", self.neighbours, 1)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining of the translator on pairs of source subjects.
+
+    Attributes:
+        hidden: Width of T's hidden layer; 0 takes the width of the features.
+        residual: T(f) = f + MLP(f) with a zero start, or the seeds' literal MLP.
+        objective: ``anchored`` (episodes: each source subject plays a target seen through one neutral clip) or
+            ``poster`` (the seeds' losses as written).
+        epochs: Passes over the pairs.
+        batch: Pairs in a step.
+        lr: Peak learning rate (AdamW, one cycle).
+        weight_decay: Decoupled weight decay.
+        style: Weight of the style loss.
+        expression: Weight of the KL expression loss.
+        classification: Weight of the cross-entropy on translated rows.
+        axis: Style statistics over a ``subject``'s rows, or over the feature ``vector`` of one row.
+        layers: Where style is compared: the translated ``embedding``, the ``bottleneck``, or both.
+        noise: Standard deviation of Gaussian noise added to the features in training.
+        dropout: Of T's hidden layer in training.
+        label_smoothing: Of the cross-entropy.
+        style_bank: Keep the style bank in the bundle; without it only `pft-poster` can be run.
+    """
+
+    hidden: int = 0
+    residual: bool = True
+    objective: str = "anchored"
+    epochs: int = 30
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    style: float = 0.1
+    expression: float = 0.0
+    classification: float = 1.0
+    axis: str = "subject"
+    layers: tuple[str, ...] = ("embedding", "bottleneck")
+    noise: float = 0.3
+    dropout: float = 0.5
+    label_smoothing: float = 0.1
+    style_bank: bool = True
+
+    def __post_init__(self) -> None:
+        check_at_least("pretrain.hidden", self.hidden, 0)
+        check_choice("pretrain.objective", self.objective, OBJECTIVES)
+        check_choice("pretrain.axis", self.axis, AXES)
+        if not self.layers:
+            raise ConfigError(f"pretrain.layers is empty; choose from {', '.join(LAYERS)}, or set pretrain.style = 0")
+        for layer in self.layers:
+            check_choice("pretrain.layers", layer, LAYERS)
+        for name in ("epochs", "lr", "weight_decay", "style", "expression", "classification", "noise"):
+            check_at_least(f"pretrain.{name}", getattr(self, name), 0)
+        for name in ("dropout", "label_smoothing"):
+            check_share(f"pretrain.{name}", getattr(self, name))
+        check_at_least("pretrain.batch", self.batch, 2)
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What `featlab adapt` runs.
+
+    Attributes:
+        method: Registry name of the method.
+        options: Settings of methods, as a table a method: ``[adapt.pft]`` in the file, ``adapt.pft.lr=…`` with --set.
+    """
+
+    method: str = "pft"
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """Who is a target, what is run on them, and how often.
+
+    Attributes:
+        targets: A number (that many at random), ids with commas, or a file with one id a line.
+        sources: Source subjects; empty takes everyone who is no target.
+        draws: Random draws of targets.
+        seeds: Runs with other seeds within a draw.
+        seed: The root of every seed.
+        methods: Registry names, in the order of the table.
+        gap: Frames left out between the adapt and the test block when a subject has a single neutral video.
+    """
+
+    targets: str = "10"
+    sources: tuple[str, ...] = ()
+    draws: int = 1
+    seeds: int = 1
+    seed: int = 0
+    methods: tuple[str, ...] = (
+        "source-only",
+        "neutral-shift",
+        "adabn",
+        "coral",
+        "referenced",
+        "pft-poster",
+        "pft",
+        "oracle",
+    )
+    gap: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "seeds"):
+            check_at_least(f"protocol.{name}", getattr(self, name), 1)
+        check_at_least("protocol.gap", self.gap, 0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every section of `featlab.toml`.
+
+    Attributes:
+        cache: The cache file, relative to the workspace.
+    """
+
+    cache: str = "cache.h5"
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    pair: PairConfig = field(default_factory=PairConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts that JSON and TOML can hold."""
+        return asdict(self)
+
+    def with_values(self, values: Mapping[str, Any], where: str) -> Config:
+        """Return a copy with some values replaced.
+
+        Args:
+            values: ``{"section.key": value}``; a string is converted to the type of the key.
+            where: Who gave them, for the message: a file name, or ``--set``.
+
+        Raises:
+            ConfigError: An unknown key, or a value of the wrong type or range.
+        """
+        config = self
+        for key, value in values.items():
+            config = _replaced(config, key, value, where)
+        return config
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read `featlab.toml`, then apply flags.
+
+    Args:
+        path: The file; ``None`` or a missing file gives the defaults.
+        overrides: ``{"section.key": value}`` from flags and ``--set``; they beat the file.
+
+    Returns:
+        The resolved configuration.
+
+    Raises:
+        ConfigError: Broken TOML, an unknown key, a value of the wrong type or range.
+    """
+    config = Config()
+    if path is not None and path.exists():
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        config = config.with_values(dict(_flatten(data)), str(path))
+    return config.with_values(overrides or {}, "command line")
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Turn ``["head.lr=0.01", …]`` into a dict.
+
+    Raises:
+        ConfigError: An item without ``=``.
+    """
+    values = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {item}: expected section.key=value, for example --set head.lr=0.01")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
+    """Return a copy of one frozen dataclass config with ``options`` replaced.
+
+    Args:
+        config: Any frozen dataclass instance (a method's config, say).
+        options: Field name to value; strings are converted to the field's type.
+        where: Prefix of the key in a message, e.g. ``adapt.pft``.
+
+    Raises:
+        ConfigError: An unknown key, or a value of the wrong type or range.
+    """
+    hints = typing.get_type_hints(type(config))
+    known = [item.name for item in fields(config)]
+    values = {}
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
+        values[key] = _convert(f"{where}.{key}", hints[key], value)
+    return replace(config, **values)
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            items += _flatten(value, f"{prefix}{key}.")
+        else:
+            items.append((f"{prefix}{key}", value))
+    return items
+
+
+def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
+    section, dot, name = key.partition(".")
+    sections = [item.name for item in fields(config)]
+    if section not in sections:
+        raise ConfigError(f"{where}: unknown key {key!r}{closest(section, sections)}; sections: {', '.join(sections)}")
+    if section == "cache":
+        if dot:
+            raise ConfigError(f"{where}: unknown key {key!r}; cache is a file name, not a section")
+        return replace(config, cache=_convert("cache", str, value))
+    if not name:
+        raise ConfigError(f"{where}: {section} is a section; write {section}.key = value")
+    if section == "adapt" and "." in name:
+        return replace(config, adapt=_with_method_option(config.adapt, name, value))
+    try:
+        part = with_options(getattr(config, section), {name: value}, section)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return replace(config, **{section: part})
+
+
+def _with_method_option(adapt: AdaptConfig, name: str, value: Any) -> AdaptConfig:
+    """Keep a method's option as it came: only the method knows its own keys, and checks them when it is made."""
+    method, _, option = name.partition(".")
+    options = {key: dict(table) for key, table in adapt.options.items()}
+    options.setdefault(method, {})[option] = value
+    return replace(adapt, options=options)
+
+
+def _convert(key: str, kind: Any, value: Any) -> Any:
+    """Convert a TOML value or a command line string to a field's type."""
+    if typing.get_origin(kind) is types.UnionType:
+        kinds = [item for item in typing.get_args(kind) if item is not type(None)]
+        if value is None or value == "none":
+            return None
+        kind = kinds[0]
+    if typing.get_origin(kind) is tuple:
+        item_kind = typing.get_args(kind)[0]
+        parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ConfigError(f"{key} = {value!r} must be a list")
+        return tuple(_convert(key, item_kind, part) for part in parts)
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise ConfigError(f"{key} = {value!r} must be true or false")
+    if kind in (int, float):
+        if isinstance(value, bool):
+            raise ConfigError(f"{key} = {value!r} must be a number")
+        try:
+            number = kind(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{key} = {value!r} must be {'a whole number' if kind is int else 'a number'}") from None
+        if kind is int and isinstance(value, float) and value != number:
+            raise ConfigError(f"{key} = {value!r} must be a whole number")
+        return number
+    if kind is str:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str):
+            raise ConfigError(f"{key} = {value!r} must be text")
+        return value
+    raise ConfigError(f"{key} can't be set from a file or a flag")

@@ -1,0 +1,132 @@
+"""Run methods on one target subject, and score them. The only place where a target's labels meet a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.bundle import Bundle
+from featlab.cache import FeatureTable
+from featlab.errors import FeatlabError, InputError
+from featlab.methods import Method
+from featlab.methods.oracle import Oracle
+from featlab.metrics import subject_metrics
+from featlab.protocol import Split, check_disjoint, split_target, target_of
+from featlab.results import EvaluationRow
+from featlab.seeding import run_seed
+
+__all__ = ["evaluate_subject", "oracle_probabilities"]
+
+ORACLE_FOLDS = 5
+
+
+def evaluate_subject(
+    bundle: Bundle, table: FeatureTable, methods: Sequence[Method], *, draw: int = 0, seed: int = 0, gap: int = 5
+) -> list[EvaluationRow]:
+    """Adapt to one target subject with every method and score each on the subject's test rows.
+
+    Args:
+        bundle: Trained without this subject.
+        table: Rows of one subject.
+        methods: What to run.
+        draw: Number of the draw, recorded.
+        seed: Number of the seed, recorded, and part of each run's own seed.
+        gap: See `featlab.protocol.split_target`.
+
+    Returns:
+        A row a method. A method that fails gives a row with its error, and the others still run.
+
+    Raises:
+        InputError: Not one subject, a source subject, or a subject that can't be split.
+    """
+    names = table.subject_names_present()
+    if len(names) != 1:
+        raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
+    check_disjoint(bundle.source_subjects, names)
+    split = split_target(table, gap)
+    return [_row(bundle, table, split, method, names[0], draw, seed) for method in methods]
+
+
+def oracle_probabilities(
+    bundle: Bundle, table: FeatureTable, split: Split, method: Oracle
+) -> tuple[NDArray[np.float32], int, int]:
+    """Fine-tune with labels and predict the test rows, leaving out the videos that are predicted.
+
+    Videos are dealt into up to 5 folds. The rows of a fold are predicted by a model that was tuned on every other video
+    of the subject, adapt rows included. With a single test video the folds are blocks in time.
+
+    Args:
+        bundle: The source model.
+        table: Rows of one subject, with labels.
+        split: Its split.
+        method: The oracle.
+
+    Returns:
+        (m, K) probabilities of the test rows, the steps taken, and the parameters tuned, per fold.
+    """
+    fold = _folds(table, split.test)
+    probabilities = np.empty((len(split.test), len(bundle.classes)), dtype=np.float32)
+    iterations = trainable = 0
+    for number in np.unique(fold):
+        held_out = fold == number
+        seen = np.concatenate([split.adapt, split.test[~held_out]])
+        model = method.fit(bundle, target_of(table, seen), table.label[seen])
+        probabilities[held_out] = model.predict_proba(table.embeddings[split.test[held_out]])
+        iterations, trainable = model.iterations, model.trainable
+    return probabilities, iterations, trainable
+
+
+def _row(
+    bundle: Bundle, table: FeatureTable, split: Split, method: Method, subject: str, draw: int, seed: int
+) -> EvaluationRow:
+    selection = "oracle" if method.needs_labels else "source-free"
+    start = time.perf_counter()
+    try:
+        if isinstance(method, Oracle):
+            probabilities, iterations, trainable = oracle_probabilities(bundle, table, split, method)
+            seconds = time.perf_counter() - start
+        else:
+            model = method.adapt(bundle, target_of(table, split.adapt), seed=run_seed(seed, method.name, subject))
+            seconds = time.perf_counter() - start
+            probabilities = model.predict_proba(table.embeddings[split.test])
+            iterations, trainable = model.iterations, model.trainable
+        scores = subject_metrics(
+            table.label[split.test], probabilities, classes=table.classes, neutral_code=table.neutral_code
+        )
+    except FeatlabError as error:
+        seconds = time.perf_counter() - start
+        return EvaluationRow.failure(
+            method.name, subject, draw, seed, selection=selection, error=str(error), seconds=seconds
+        )
+    return EvaluationRow(
+        method=method.name,
+        subject=subject,
+        draw=draw,
+        seed=seed,
+        macro_f1=scores.macro_f1,
+        macro_f1_all=scores.macro_f1_all,
+        accuracy=scores.accuracy,
+        balanced_accuracy=scores.balanced_accuracy,
+        neutral_recall=scores.neutral_recall,
+        non_neutral_recall=scores.non_neutral_recall,
+        histogram=scores.histogram,
+        frames=scores.frames,
+        adapt_frames=len(split.adapt),
+        seconds=seconds,
+        iterations=iterations,
+        trainable=trainable,
+        collapsed=scores.collapsed,
+        selection=selection,
+    )
+
+
+def _folds(table: FeatureTable, test: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return (m,) fold numbers of the test rows: whole videos, dealt in turn within each label."""
+    videos, code = np.unique(table.video[test], return_inverse=True)
+    if len(videos) == 1:
+        order = np.argsort(np.argsort(table.frame[test], kind="stable"), kind="stable")
+        return (order * ORACLE_FOLDS // len(test)).astype(np.int64)
+    return (code % min(len(videos), ORACLE_FOLDS)).astype(np.int64)

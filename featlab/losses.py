@@ -1,0 +1,123 @@
+"""The losses of personalised feature translation, as pure functions of tensors.
+
+Sources: the SFDA-PFT poster (L_style, L_expr, L_CE). Departures are said where they are made.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from featlab.errors import InputError
+
+__all__ = ["expression_loss", "group_statistics", "style_loss", "style_statistics"]
+
+EPSILON = 1e-6
+"""Added to the variance inside the root: the gradient of sqrt is infinite at 0, and one frame has variance 0."""
+
+
+def style_statistics(values: Tensor, axis: str = "subject") -> tuple[Tensor, Tensor]:
+    """Return the style of some rows: their mean and standard deviation.
+
+    σ = sqrt(variance + 1e-6), with the biased variance (divided by n), so that one row has a finite gradient.
+
+    Args:
+        values: (n, D) rows of one subject.
+        axis: ``subject``: over the rows, one number a feature, (D,). ``vector``: over the features of each row, (n,),
+            as the statistic of an image's feature map.
+
+    Returns:
+        (mean, std), both (D,) or both (n,).
+
+    Raises:
+        InputError: No rows, not two axes, or an unknown axis.
+
+    Example:
+        >>> mean, std = style_statistics(torch.tensor([[0.0, 2.0], [2.0, 2.0]]))
+        >>> mean.tolist(), [round(value, 3) for value in std.tolist()]
+        ([1.0, 2.0], [1.0, 0.001])
+    """
+    if values.ndim != 2 or not len(values):
+        raise InputError(f"style needs rows of features (n, D) with n ≥ 1, got shape {tuple(values.shape)}")
+    if axis not in ("subject", "vector"):
+        raise InputError(f"style axis {axis!r} is not one of subject, vector")
+    dim = 0 if axis == "subject" else 1
+    variance = values.var(dim=dim, correction=0)
+    return values.mean(dim=dim), torch.sqrt(variance + EPSILON)
+
+
+def group_statistics(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Return the subject-axis style of several subjects at once.
+
+    Args:
+        values: (n, D) rows.
+        group: (n,) int64, each row's subject in [0, groups); every subject needs a row.
+        groups: S.
+
+    Returns:
+        (mean, std), both (S, D), as `style_statistics` gives for each subject's rows.
+
+    Raises:
+        InputError: A subject without a row, a code outside [0, groups), or one that belongs to no row.
+    """
+    if values.ndim != 2 or group.shape != values.shape[:1]:
+        raise InputError(
+            f"group style needs rows (n, D) and a subject each, got {tuple(values.shape)} and {tuple(group.shape)}"
+        )
+    if len(group) and not 0 <= int(group.min()) <= int(group.max()) < groups:
+        raise InputError(f"group style: subject codes must be in [0, {groups})")
+    count = torch.bincount(group, minlength=groups).to(values.dtype)
+    if bool((count == 0).any()):
+        raise InputError("style of a subject without rows; give every subject at least one")
+    zeros = values.new_zeros(groups, values.shape[1])
+    mean = zeros.index_add(0, group, values) / count[:, None]
+    spread = zeros.index_add(0, group, (values - mean[group]) ** 2) / count[:, None]
+    return mean, torch.sqrt(spread + EPSILON)
+
+
+def style_loss(mean: Tensor, std: Tensor, reference_mean: Tensor, reference_std: Tensor) -> Tensor:
+    """Return the identity alignment loss, ‖μ − μ_ref‖² + ‖σ − σ_ref‖² (SFDA-PFT poster, L_style of one layer).
+
+    The squared norms are divided by the number of statistics, so that a weight means the same at every width.
+
+    Args:
+        mean: (…) means of the translated rows.
+        std: (…) their standard deviations.
+        reference_mean: (…) means of the reference; no gradient is taken through it.
+        reference_std: (…) its standard deviations.
+
+    Returns:
+        A scalar ≥ 0; 0 exactly when both statistics agree.
+
+    Raises:
+        InputError: Shapes that differ.
+    """
+    for name, ours, theirs in (("mean", mean, reference_mean), ("std", std, reference_std)):
+        if ours.shape != theirs.shape:
+            raise InputError(f"style {name}s differ in shape: {tuple(ours.shape)} against {tuple(theirs.shape)}")
+    return F.mse_loss(mean, reference_mean.detach()) + F.mse_loss(std, reference_std.detach())
+
+
+def expression_loss(reference_logits: Tensor, translated_logits: Tensor) -> Tensor:
+    """Return the expression preservation loss KL(softmax C(f) ‖ softmax C(f̂)), reference first, mean over rows.
+
+    Args:
+        reference_logits: (n, K) of the untranslated rows; no gradient is taken through it.
+        translated_logits: (n, K) of the translated rows.
+
+    Returns:
+        A scalar ≥ 0 in nats; 0 when both distributions agree.
+
+    Raises:
+        InputError: Shapes that differ, or no rows.
+    """
+    shape = reference_logits.shape
+    if shape != translated_logits.shape or len(shape) != 2 or not shape[0]:
+        raise InputError(
+            f"expression loss needs equal logits (n, K) with n ≥ 1, got {tuple(reference_logits.shape)} "
+            f"and {tuple(translated_logits.shape)}"
+        )
+    reference = F.log_softmax(reference_logits.detach(), dim=1)
+    translated = F.log_softmax(translated_logits, dim=1)
+    return F.kl_div(translated, reference, reduction="batchmean", log_target=True)

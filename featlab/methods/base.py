@@ -1,0 +1,156 @@
+"""What a method is: a config, flags, and `adapt(bundle, target)`, which meets no label and no source row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featlab.bundle import Bundle
+from featlab.errors import InputError
+from featlab.models import PersonalModel
+from featlab.pretraining import SourceRows, as_tensor
+from featlab.protocol import Target
+
+__all__ = ["AdaptedModel", "Affine", "Method", "NoConfig", "base_model"]
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """The configuration of a method that has nothing to set."""
+
+
+class Affine(nn.Module):
+    """A fixed affine map of features, f ↦ f A + b; what the light baselines put in the translator's place."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, D) mapped features."""
+        return features @ self.weight + self.bias
+
+    @classmethod
+    def shift(cls, bias: Tensor) -> Affine:
+        """Return f ↦ f + bias."""
+        return cls(torch.eye(len(bias), device=bias.device), bias)
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedModel:
+    """A model for one person.
+
+    Attributes:
+        model: Predicts logits from embeddings.
+        iterations: Optimiser steps (0 for a closed form).
+        trainable: Parameters that were fitted to this person.
+        history: Loss terms, an entry a step that was logged.
+        warnings: What the user should know, one line each.
+    """
+
+    model: PersonalModel
+    iterations: int = 0
+    trainable: int = 0
+    history: tuple[Mapping[str, float], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def predict_proba(self, embeddings: NDArray[np.float32], *, block: int = 65536) -> NDArray[np.float32]:
+        """Return (n, K) float32 class probabilities of (n, D0) embeddings, computed block by block.
+
+        Raises:
+            InputError: A wrong width.
+        """
+        width = len(self.model.projection.mean)
+        if embeddings.ndim != 2 or embeddings.shape[1] != width:
+            raise InputError(f"embeddings have shape {embeddings.shape}, expected (n, {width})")
+        device = self.model.projection.mean.device
+        with torch.no_grad():
+            parts = [
+                torch.softmax(self.model(as_tensor(embeddings[start : start + block], device)), dim=1).cpu().numpy()
+                for start in range(0, len(embeddings), block)
+            ]
+        return np.concatenate(parts) if parts else np.empty((0, self.model.head.classifier.out_features), np.float32)
+
+
+class Method(ABC):
+    """One way to make a person's model out of a bundle.
+
+    Class attributes say what it is and what it may be given; the CLI, the benchmark, the docs and the invariant tests
+    read them from the registry.
+    """
+
+    name: ClassVar[str]
+    """Registry name."""
+    title: ClassVar[str]
+    """Name in tables."""
+    setting: ClassVar[str]
+    """Group in tables: ``Source-only``, ``Baselines``, ``SFDA``, ``Oracle``."""
+    published: ClassVar[str]
+    """Where it comes from, and what is as published and what is a feature-space analogue."""
+    config_type: ClassVar[type[Any]] = NoConfig
+    needs_style_bank: ClassVar[bool] = False
+    """Reads source statistics from the bundle's style bank."""
+    needs_extras: ClassVar[bool] = False
+    """Reads tensors that its `prepare` made at the source."""
+    needs_labels: ClassVar[bool] = False
+    """Is given the target's labels: an oracle, never source-free."""
+    supports_single_class: ClassVar[bool] = True
+    """Is meant for target data of one class (neutral)."""
+    updates_classifier: ClassVar[bool] = False
+    """Changes B or C; every other method leaves them bitwise as they are."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = self.config_type() if config is None else config
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return tensors to carry in the bundle's extras. Runs at the source site, once a bundle."""
+        return {}
+
+    @abstractmethod
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Make a model for one person.
+
+        Args:
+            bundle: The source model; left unchanged.
+            target: The person's neutral rows: no labels.
+            seed: Of whatever is random.
+        """
+
+    def check(self, bundle: Bundle, target: Target) -> None:
+        """Raise an InputError when the bundle lacks what the method needs, or the target doesn't fit the bundle."""
+        width = len(bundle.projection.mean)
+        if target.embeddings.shape[1] != width:
+            raise InputError(f"the target's embeddings have {target.embeddings.shape[1]} values, the bundle's {width}")
+        if self.needs_style_bank and bundle.bank is None:
+            raise InputError(
+                f"{self.name} needs a style bank, and this bundle has none; pretrain with pretrain.style_bank = true"
+            )
+        if self.needs_extras and self.name not in bundle.extras:
+            raise InputError(
+                f"{self.name} needs tensors prepared at the source, and this bundle has none; "
+                f"pretrain with --methods {self.name}"
+            )
+
+
+def base_model(bundle: Bundle) -> PersonalModel:
+    """Return the source model without T: C(B(P(f)))."""
+    return PersonalModel(bundle.projection, None, bundle.head)
+
+
+def target_features(bundle: Bundle, target: Target) -> Tensor:
+    """Return (n, D) projected features of a target's rows."""
+    with torch.no_grad():
+        features: Tensor = bundle.projection(as_tensor(target.embeddings, bundle.projection.mean.device))
+    return features

@@ -1,0 +1,28 @@
+"""Neutral shift: move the target so that its neutral mean is where the source subjects' neutral means are."""
+
+from __future__ import annotations
+
+from featlab.bundle import Bundle
+from featlab.methods.base import AdaptedModel, Affine, Method, target_features
+from featlab.methods.registry import register
+from featlab.models import PersonalModel
+from featlab.protocol import Target
+
+
+@register
+class NeutralShift(Method):
+    """One vector: the centre of the source subjects' neutral means minus the target's neutral mean."""
+
+    name = "neutral-shift"
+    title = "Neutral-mean shift"
+    setting = "Baselines"
+    published = "A light baseline of this package: mean alignment of the neutral class, in closed form."
+    needs_style_bank = True
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C(B(f + shift))."""
+        self.check(bundle, target)
+        assert bundle.bank is not None  # `check` refuses a bundle without a bank
+        centre, _ = bundle.bank.centre("features")
+        shift = centre - target_features(bundle, target).mean(dim=0)
+        return AdaptedModel(PersonalModel(bundle.projection, Affine.shift(shift), bundle.head), trainable=len(shift))

@@ -1,0 +1,97 @@
+"""Oracle: supervised fine-tuning of B and C on the target's own labelled rows. The top of the gap, never a method."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from featlab.bundle import Bundle
+from featlab.config import check_at_least
+from featlab.errors import InputError
+from featlab.methods.base import AdaptedModel, Method, target_features
+from featlab.methods.registry import register
+from featlab.models import PersonalModel, one_cycle
+from featlab.protocol import Target
+from featlab.training import set_learning_rate
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """Fine-tuning.
+
+    Attributes:
+        iterations: AdamW steps on all rows.
+        lr: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+    """
+
+    iterations: int = 100
+    lr: float = 1e-2
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "lr", "weight_decay"):
+            check_at_least(f"adapt.oracle.{name}", getattr(self, name), 0)
+
+
+@register
+class Oracle(Method):
+    """B and C fine-tuned with the person's labels; tested on videos that it was not tuned on."""
+
+    name = "oracle"
+    title = "Supervised fine-tuning"
+    setting = "Oracle"
+    published = (
+        "The poster's oracle, whose details are not published: cross-entropy on B and C from the source weights, "
+        "BatchNorm statistics frozen. The evaluation leaves one video out at a time, so no tested frame is seen."
+    )
+    config_type = OracleConfig
+    needs_labels = True
+    updates_classifier = True
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Refuse: an oracle is not a source-free method.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("the oracle needs the target's labels; it runs in featlab evaluate, never in featlab adapt")
+
+    def fit(self, bundle: Bundle, target: Target, labels: NDArray[np.int16]) -> AdaptedModel:
+        """Fine-tune on labelled rows of one person.
+
+        Args:
+            bundle: The source model; left unchanged.
+            target: The person's rows.
+            labels: (n,) codes; rows with -1 are left out.
+
+        Returns:
+            The fine-tuned model.
+
+        Raises:
+            InputError: No labelled row.
+        """
+        self.check(bundle, target)
+        known = labels >= 0
+        if not known.any():
+            raise InputError("the oracle needs at least one labelled row of the target")
+        features = target_features(bundle, target)[torch.from_numpy(known)]
+        wanted = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
+        head = copy.deepcopy(bundle.head).eval().requires_grad_(True)
+        optimiser = torch.optim.AdamW(head.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+        history = []
+        for step in range(self.config.iterations):
+            set_learning_rate(optimiser, self.config.lr * one_cycle(step, self.config.iterations))
+            loss = F.cross_entropy(head(features), wanted)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            history.append({"loss": loss.item()})
+        trainable = sum(parameter.numel() for parameter in head.parameters())
+        model = PersonalModel(bundle.projection, None, head.requires_grad_(False))
+        return AdaptedModel(model, iterations=len(history), trainable=trainable, history=tuple(history))

@@ -1,0 +1,74 @@
+"""Methods by name: a decorator registers a class, an entry point brings one from another package."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from featlab.config import with_options
+from featlab.errors import ConfigError, closest
+from featlab.methods.base import Method
+
+__all__ = ["get_method", "make_method", "method_names", "register"]
+
+ENTRY_POINTS = "featlab.methods"
+_BUILT_IN = ("source_only", "neutral_shift", "adabn", "coral", "referenced", "pft", "oracle")
+_REGISTRY: dict[str, type[Method]] = {}
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register(method: M) -> M:
+    """Class decorator: add a method under its ``name``. Registering another class under a known name warns."""
+    known = _REGISTRY.get(method.name)
+    if known is not None and known.__qualname__ != method.__qualname__:
+        warnings.warn(f"method {method.name!r} of {known.__module__} is replaced by {method.__module__}", stacklevel=2)
+    _REGISTRY[method.name] = method
+    return method
+
+
+def method_names() -> tuple[str, ...]:
+    """Return every registered name: the built-in ones in the order of the tables, then the plug-ins."""
+    _load()
+    return tuple(_REGISTRY)
+
+
+def get_method(name: str) -> type[Method]:
+    """Return a method's class.
+
+    Raises:
+        ConfigError: No such name; names the closest.
+    """
+    _load()
+    if name not in _REGISTRY:
+        raise ConfigError(f"unknown method {name!r}{closest(name, _REGISTRY)}; known: {', '.join(_REGISTRY)}")
+    return _REGISTRY[name]
+
+
+def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Method:
+    """Return a method with its options set.
+
+    Args:
+        name: Registry name.
+        options: Method name to options (`AdaptConfig.options`); only this method's are read.
+
+    Raises:
+        ConfigError: No such method, no such option, or a value that doesn't fit.
+    """
+    method = get_method(name)
+    return method(with_options(method.config_type(), (options or {}).get(name, {}), f"adapt.{name}"))
+
+
+@cache
+def _load() -> None:
+    for module in _BUILT_IN:
+        import_module(f"featlab.methods.{module}")
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except Exception as error:
+            raise ConfigError(f"the method plug-in {point.name!r} ({point.value}) can't be loaded: {error}") from error

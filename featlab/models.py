@@ -1,0 +1,137 @@
+"""The networks: projection, bottleneck B, classifier C (together the source head) and translator T.
+
+Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D); B gives (n, H); C gives logits (n, K).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+__all__ = ["PersonalModel", "Projection", "SourceHead", "Translator", "one_cycle"]
+
+
+class Projection(nn.Module):
+    """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only.
+
+    Args:
+        mean: (D0,) subtracted from every embedding.
+        components: (D0, D) directions, scaled so that a feature has unit variance on average.
+    """
+
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, mean: Tensor, components: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("components", components)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return (n, D) features of (n, D0) embeddings."""
+        return (embeddings - self.mean) @ self.components
+
+
+class SourceHead(nn.Module):
+    """Bottleneck B = Linear + BatchNorm1d, and classifier C = weight-normalised Linear (the layout of SHOT).
+
+    Args:
+        dim: D, features in.
+        bottleneck: H, width of B's output.
+        classes: K.
+    """
+
+    def __init__(self, dim: int, bottleneck: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, bottleneck)
+        nn.init.xavier_normal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.norm = nn.BatchNorm1d(bottleneck)
+        self.classifier = weight_norm(nn.Linear(bottleneck, classes))
+        nn.init.zeros_(self.classifier.bias)
+
+    def bottleneck(self, features: Tensor) -> Tensor:
+        """Return B(f), (n, H)."""
+        z: Tensor = self.norm(self.linear(features))
+        return z
+
+    def classify(self, bottleneck: Tensor) -> Tensor:
+        """Return C(z), (n, K) logits of bottleneck outputs z."""
+        logits: Tensor = self.classifier(bottleneck)
+        return logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return C(B(f)), (n, K) logits."""
+        return self.classify(self.bottleneck(features))
+
+
+class Translator(nn.Module):
+    """T: one light MLP on features, not conditioned on the other subject.
+
+    Residual form: T(f) = g + W₂ relu(W₁ g + b₁) + b₂ with g = f + offset and W₂ = b₂ = offset = 0 at the start, so that
+    before any step T is the identity, bitwise. The offset is the one tensor that `anchored` adapts for a new person. It
+    adds no layer: T(f) with an offset a is the same MLP with b₁ + W₁a and b₂ + a in place of its biases.
+
+    Literal form (``residual=False``), as in the seeds: T(f) = W₂ relu(W₁ g + b₁) + b₂.
+
+    Args:
+        dim: D, features in and out.
+        hidden: Width of the hidden layer.
+        residual: Which form.
+        dropout: Of the hidden layer, in training.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, residual: bool = True, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.residual = residual
+        self.offset = nn.Parameter(torch.zeros(dim))
+        self.first = nn.Linear(dim, hidden)
+        self.last = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+        if residual:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return translated features, (n, D)."""
+        shifted = features + self.offset
+        change: Tensor = self.last(self.dropout(torch.relu(self.first(shifted))))
+        return shifted + change if self.residual else change
+
+
+class PersonalModel(nn.Module):
+    """What predicts for one person: C(B(T(P(f)))), in evaluation mode.
+
+    Args:
+        projection: P.
+        translator: T, adapted; ``None`` leaves it out.
+        head: B and C.
+    """
+
+    def __init__(self, projection: Projection, translator: nn.Module | None, head: SourceHead) -> None:
+        super().__init__()
+        self.projection = projection
+        self.translator = translator if translator is not None else nn.Identity()
+        self.head = head
+        self.eval()
+
+    def features(self, embeddings: Tensor) -> Tensor:
+        """Return translated features T(P(f)), (n, D)."""
+        translated: Tensor = self.translator(self.projection(embeddings))
+        return translated
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return (n, K) logits of (n, D0) embeddings."""
+        logits: Tensor = self.head(self.features(embeddings))
+        return logits
+
+
+def one_cycle(step: int, total: int, warmup: float = 0.1) -> float:
+    """Return the factor of the peak learning rate at ``step``: a linear rise, then half a cosine down to zero."""
+    rise = max(1, int(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, total - rise)))

@@ -1,0 +1,328 @@
+"""Pairs of rows from different source subjects: one row gives the expression, its reference gives the identity.
+
+Three ways to choose a row's references among the admissible rows: the nearest by cosine similarity of the embeddings,
+the nearest by face shape (least Procrustes disparity of the landmarks), or any at random. Both searches are exact.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import FeatureTable, atomic_write_text
+from featlab.errors import BundleError, ConfigError, InputError, closest
+from featlab.neighbours import SHORTEST, lengths, search
+from featlab.procrustes import normalise_shapes, search_shapes
+
+__all__ = [
+    "LABEL_RULES",
+    "STRATEGIES",
+    "PairConfig",
+    "Pairs",
+    "make_pairs",
+    "pairs_from_arrays",
+    "pairs_summary",
+    "pairs_to_arrays",
+    "resolve_strategy",
+    "write_pairs_csv",
+]
+
+STRATEGIES = ("random", "cosine", "landmark")
+LABEL_RULES = ("any", "same", "different")
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """How rows get their references.
+
+    Attributes:
+        strategy: One of `STRATEGIES`, or "auto": landmark if the table has landmarks, else cosine.
+        label_rule: Which labels a reference may have: "any" (labels are not looked at), the "same" as its row or a
+            "different" one. Under the last two, rows of unknown label have no reference and are nobody's reference:
+            an unknown label may be the same or not.
+        neighbours: References a row; rows that have fewer admissible ones get those.
+
+    Raises:
+        ConfigError: An unknown strategy or label rule, or fewer than one neighbour.
+    """
+
+    strategy: str = "auto"
+    label_rule: str = "any"
+    neighbours: int = 1
+
+    def __post_init__(self) -> None:
+        _check_choice("strategy", self.strategy, ("auto", *STRATEGIES))
+        _check_choice("label rule", self.label_rule, LABEL_RULES)
+        if self.neighbours < 1:
+            raise ConfigError(f"a row needs at least one reference; neighbours is {self.neighbours}, set 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs (row, reference), ordered by row and then by rank, the best reference first.
+
+    Attributes:
+        row: int64 (M,), indices into the table that was paired.
+        reference: int64 (M,), indices into the same table, never of the row's own subject.
+        score: float32 (M,), cosine similarity, 1 - disparity, or NaN for random.
+        strategy: One of `STRATEGIES`.
+        label_rule: One of `LABEL_RULES`.
+        skipped: Rows of the table that have no reference.
+    """
+
+    row: NDArray[np.int64]
+    reference: NDArray[np.int64]
+    score: NDArray[np.float32]
+    strategy: str
+    label_rule: str
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def resolve_strategy(config: PairConfig, table: FeatureTable) -> str:
+    """Return the strategy that `config` means for this table, one of `STRATEGIES`.
+
+    Raises:
+        InputError: Strategy landmark for a table without landmarks.
+    """
+    if config.strategy == "auto":
+        return "cosine" if table.landmarks is None else "landmark"
+    if config.strategy == "landmark" and table.landmarks is None:
+        raise InputError(
+            "strategy landmark needs landmarks and the cache holds none; "
+            "extract again with --landmarks FILE, or use --strategy cosine"
+        )
+    return config.strategy
+
+
+def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
+    """Give every row of the table references from other subjects.
+
+    Ties go to the reference that comes first by subject, video and frame, so neither the order of the table's rows nor
+    the machine changes a pair. Rows without a face (landmark) or with a zero embedding (cosine) take no part. Random
+    draws are uniform, without repeats within a row, and seeded by the row's subject: shuffling or changing rows of one
+    subject leaves the draws of the others as they were, as long as as many rows are admissible.
+
+    Args:
+        table: Source rows of two subjects or more.
+        config: Strategy, label rule, references a row.
+        seed: Of the random strategy, 0 or more; the others ignore it.
+
+    Returns:
+        At most N · neighbours pairs.
+
+    Raises:
+        InputError: Fewer than two subjects, landmark without landmarks, or not one admissible pair.
+        ConfigError: A negative seed.
+    """
+    if seed < 0:
+        raise ConfigError(f"a seed is 0 or more, not {seed}")
+    strategy = resolve_strategy(config, table)
+    if len(np.unique(table.subject)) < 2:
+        names = ", ".join(table.subject_names_present()) or "none"
+        raise InputError(f"pairs join two source subjects and the rows hold fewer ({names}); add source subjects")
+    shapes, usable = _usable_rows(table, strategy)
+    order = np.lexsort((table.frame, table.video, table.subject))
+    order = order[usable[order]]
+    parts = []
+    for is_query, is_base in _label_groups(table.label[order], config.label_rule):
+        rows, base = order[is_query], order[is_base]
+        others = table.subject[base]
+        own = table.subject[rows]
+        skip = np.stack([np.searchsorted(others, own, "left"), np.searchsorted(others, own, "right")], axis=1)
+        k = min(config.neighbours, len(base))
+        if strategy == "random":
+            score, place = _draw(table, rows, skip, len(base), k, seed)
+        elif strategy == "cosine":
+            score, place = search(table.embeddings[rows], table.embeddings[base], k, skip=skip)
+        else:
+            score, place = search_shapes(shapes[rows], shapes[base], k, skip=skip)
+            score = 1.0 - score
+        query, rank = np.nonzero(place >= 0)
+        parts.append((rows[query], base[place[query, rank]], score[query, rank].astype(np.float32)))
+    row = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)]).astype(np.int64)
+    if len(row) == 0:
+        raise InputError(_nothing_admissible(config.label_rule, strategy))
+    by_row = np.argsort(row, kind="stable")
+    return Pairs(
+        row=row[by_row],
+        reference=np.concatenate([part[1] for part in parts]).astype(np.int64)[by_row],
+        score=np.concatenate([part[2] for part in parts])[by_row],
+        strategy=strategy,
+        label_rule=config.label_rule,
+        skipped=len(table) - len(np.unique(row)),
+    )
+
+
+def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
+    """Count what the pairs look like.
+
+    Args:
+        pairs: Of `table`.
+        table: The rows that were paired.
+
+    Returns:
+        JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), median_score (None for random),
+        same_label_share (of the pairs whose two labels are known; None if there are none), reference_rows (different
+        rows that serve as a reference), most_used_row (how often the most used one does: hubs pull all identities
+        towards a few), references (by subject name: how often a row of that subject is the reference).
+    """
+    row_label, reference_label = table.label[pairs.row], table.label[pairs.reference]
+    known = (row_label >= 0) & (reference_label >= 0)
+    used = np.bincount(pairs.reference, minlength=len(table))
+    by_subject = np.bincount(table.subject[pairs.reference], minlength=len(table.subjects))
+    scored = pairs.score[~np.isnan(pairs.score)]
+    return {
+        "strategy": pairs.strategy,
+        "label_rule": pairs.label_rule,
+        "pairs": len(pairs),
+        "skipped": pairs.skipped,
+        "median_score": float(np.median(scored)) if len(scored) else None,
+        "same_label_share": float((row_label == reference_label)[known].mean()) if known.any() else None,
+        "reference_rows": int((used > 0).sum()),
+        "most_used_row": int(used.max(initial=0)),
+        "references": {table.subjects[code]: int(by_subject[code]) for code in np.unique(table.subject)},
+    }
+
+
+def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTable) -> None:
+    """Write the pairs by name, one a line: subject, video, frame and label of row and reference, and the score.
+
+    Unknown labels and the scores of random pairs are empty cells.
+
+    Raises:
+        FeatlabError: The file can't be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    sides = ("row", "reference")
+    writer.writerow([f"{side}_{name}" for side in sides for name in ("subject", "video", "frame", "label")] + ["score"])
+    for row, reference, score in zip(pairs.row, pairs.reference, pairs.score, strict=True):
+        cells = _names(table, int(row)) + _names(table, int(reference))
+        writer.writerow([*cells, "" if np.isnan(score) else f"{score:.6f}"])
+    atomic_write_text(path, text.getvalue())
+
+
+def pairs_to_arrays(pairs: Pairs) -> dict[str, NDArray[Any]]:
+    """Return the pairs as arrays alone, for a safetensors file; words become their UTF-8 bytes."""
+    return {
+        "row": pairs.row,
+        "reference": pairs.reference,
+        "score": pairs.score,
+        "strategy": np.frombuffer(pairs.strategy.encode(), dtype=np.uint8),
+        "label_rule": np.frombuffer(pairs.label_rule.encode(), dtype=np.uint8),
+        "skipped": np.array([pairs.skipped], dtype=np.int64),
+    }
+
+
+def pairs_from_arrays(arrays: Mapping[str, NDArray[Any]], *, rows: int) -> Pairs:
+    """Return the pairs that `pairs_to_arrays` made into `arrays`.
+
+    Args:
+        arrays: The arrays by name.
+        rows: Rows of the table that was paired; pairs may point to no others.
+
+    Raises:
+        BundleError: A missing array, or one of another dtype, shape or content than `pairs_to_arrays` makes.
+    """
+    dtypes = {"row": np.int64, "reference": np.int64, "score": np.float32}
+    dtypes |= {"strategy": np.uint8, "label_rule": np.uint8, "skipped": np.int64}
+    for name, dtype in dtypes.items():
+        if name not in arrays or arrays[name].dtype != dtype or arrays[name].ndim != 1:
+            raise BundleError(f"stored pairs: {name!r} is missing or not one row of {np.dtype(dtype)}; pair again")
+    row, reference, score = arrays["row"], arrays["reference"], arrays["score"]
+    if not len(row) == len(reference) == len(score) or len(arrays["skipped"]) != 1:
+        raise BundleError("stored pairs: row, reference and score differ in length; pair again")
+    for name in ("row", "reference"):
+        if len(row) and not 0 <= arrays[name].min() <= arrays[name].max() < rows:
+            raise BundleError(f"stored pairs: {name!r} points outside the {rows} rows of the table; pair again")
+    strategy = arrays["strategy"].tobytes().decode(errors="replace")
+    label_rule = arrays["label_rule"].tobytes().decode(errors="replace")
+    if strategy not in STRATEGIES or label_rule not in LABEL_RULES:
+        raise BundleError(f"stored pairs: unknown strategy {strategy!r} or label rule {label_rule!r}; pair again")
+    return Pairs(row, reference, score, strategy, label_rule, int(arrays["skipped"][0]))
+
+
+def _usable_rows(table: FeatureTable, strategy: str) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
+    """Return the normalised shapes (of no points unless they are needed) and which rows can take part."""
+    no_shapes = np.empty((len(table), 0), dtype=np.complex128)
+    if strategy == "cosine":
+        return no_shapes, lengths(table.embeddings) >= SHORTEST
+    if strategy == "landmark" and table.landmarks is not None:
+        return normalise_shapes(table.landmarks)
+    return no_shapes, np.ones(len(table), dtype=np.bool_)
+
+
+def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield (rows that search together, rows they may find, whoever's they are); each row searches once at most."""
+    if rule == "any":
+        groups = [(np.ones(len(label), dtype=np.bool_),) * 2]
+    else:
+        known = label >= 0
+        groups = [(label == code, (label == code) == (rule == "same")) for code in np.unique(label[known])]
+        groups = [(queries, base & known) for queries, base in groups]
+    yield from ((queries, base) for queries, base in groups if queries.any() and base.any())
+
+
+def _draw(
+    table: FeatureTable, rows: NDArray[np.intp], skip: NDArray[np.intp], base: int, k: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Draw k different base rows outside `skip` for each row, uniformly; -1 where there are fewer."""
+    place = np.full((len(rows), k), -1, dtype=np.intp)
+    subject = table.subject[rows]
+    for code in np.unique(subject):
+        mine = np.flatnonzero(subject == code)
+        start, stop = (int(bound) for bound in skip[mine[0]])
+        label = table.label[rows[mine[0]]]
+        rng = np.random.default_rng([seed, int(label) + 1, *table.subjects[code].encode()])
+        chosen = _subsets(rng, len(mine), base - (stop - start), k)
+        chosen[chosen >= start] += stop - start
+        place[mine, : chosen.shape[1]] = chosen
+    return np.full(place.shape, np.nan), place
+
+
+def _subsets(rng: np.random.Generator, n: int, size: int, k: int) -> NDArray[np.intp]:
+    """Draw n subsets of k (or of all, if fewer) of range(size), each subset as likely: Floyd's algorithm, row-wise."""
+    k = min(k, size)
+    chosen = np.full((n, k), -1, dtype=np.intp)
+    for column, last in enumerate(range(size - k, size)):
+        drawn = rng.integers(0, last + 1, size=n)
+        taken = (chosen == drawn[:, None]).any(axis=1)
+        chosen[:, column] = np.where(taken, last, drawn)
+    return chosen
+
+
+def _names(table: FeatureTable, row: int) -> list[str | int]:
+    label = int(table.label[row])
+    video = table.videos[table.video[row]]
+    return [
+        table.subjects[table.subject[row]],
+        video,
+        int(table.frame[row]),
+        table.classes[label] if label >= 0 else "",
+    ]
+
+
+def _nothing_admissible(label_rule: str, strategy: str) -> str:
+    if strategy == "landmark":
+        return (
+            f"no two source subjects have rows with landmarks that label rule {label_rule!r} admits; "
+            "check the landmarks, or use --strategy cosine"
+        )
+    if label_rule == "any":
+        return f"no two source subjects have rows that strategy {strategy} can pair; check the embeddings for zero rows"
+    return f"no two source subjects have rows of {label_rule} known labels; use label rule 'any'"
+
+
+def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {what} {value!r}; known: {', '.join(known)}{closest(value, known)}")

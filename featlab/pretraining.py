@@ -1,0 +1,230 @@
+"""Pretrain the translator T on pairs of source subjects, with B and C frozen.
+
+`poster` is the seeds' objective as written: translated rows take the style of their references and keep the source
+model's prediction. Its style loss compares a batch of translated rows with the batch of their references.
+
+`anchored` plays the target stage at the source. In an episode a row's subject is seen through *another* neutral clip of
+theirs: T's offset is what style alignment would make it, the bank's centre minus that clip's mean, and T learns to
+classify what comes out (cross-entropy), to keep its pair's style (style loss) and, if asked, the source model's
+prediction (expression loss). So T meets at a new person what it met in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featlab.cache import FeatureTable
+from featlab.config import PretrainConfig
+from featlab.errors import InputError
+from featlab.losses import expression_loss, group_statistics, style_loss, style_statistics
+from featlab.models import SourceHead, Translator, one_cycle
+from featlab.pairing import Pairs
+from featlab.seeding import run_seed
+from featlab.style import NeutralClips, StyleBank, neutral_clips
+from featlab.training import epoch_batches, set_learning_rate
+
+__all__ = ["Pretrained", "SourceRows", "make_style_bank", "new_translator", "pretrain_translator", "translate_group"]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """What pretraining sees of the source.
+
+    Attributes:
+        features: (N, D) projected rows.
+        labels: (N,) int64 codes; -1 unknown.
+        clips: Their neutral clips.
+        pairs: (row, reference) indices into the rows.
+    """
+
+    features: Tensor
+    labels: Tensor
+    clips: NeutralClips
+    pairs: Pairs
+
+    @classmethod
+    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs) -> SourceRows:
+        """Gather the rows of a labelled source table."""
+        labels = torch.from_numpy(table.label.astype(np.int64))
+        return cls(features, labels, neutral_clips(table, features), pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A pretrained translator and the mean losses of each epoch."""
+
+    translator: Translator
+    history: tuple[Mapping[str, float], ...]
+
+
+def new_translator(dim: int, config: PretrainConfig, seed: int) -> Translator:
+    """Return a fresh T for features of width ``dim``; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run_seed(seed, "translator"))
+        return Translator(dim, config.hidden or dim, residual=config.residual, dropout=config.dropout)
+
+
+def pretrain_translator(
+    source: SourceRows,
+    head: SourceHead,
+    config: PretrainConfig,
+    *,
+    seed: int,
+    on_epoch: Callable[[int, int, float], None] | None = None,
+) -> Pretrained:
+    """Pretrain T.
+
+    Args:
+        source: Source rows and their pairs.
+        head: B and C; frozen, in evaluation mode.
+        config: Objective, weights, layers and training.
+        seed: Of initialisation, order, noise and clips.
+        on_epoch: Called with the epoch, the number of epochs and the mean loss.
+
+    Returns:
+        T in evaluation mode, without gradients, with a zero offset.
+
+    Raises:
+        InputError: Fewer than two pairs, or no subject with neutral rows (`anchored`).
+    """
+    rows, references = _pairs(source, config)
+    translator = new_translator(source.features.shape[1], config, seed)
+    random = torch.Generator().manual_seed(run_seed(seed, "pretrain", config.objective))
+    # The offset belongs to one person. Here every episode has its own, so the shared one stays at zero.
+    trained = [parameter for name, parameter in translator.named_parameters() if name != "offset"]
+    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    batch = min(config.batch, len(rows))
+    total = config.epochs * (len(rows) // batch)
+    centre = source.clips.subject_mean().mean(dim=0)
+    losses = _anchored_losses if config.objective == "anchored" else _poster_losses
+    history: list[Mapping[str, float]] = []
+    step = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run_seed(seed, "dropout"))
+        translator.train()
+        for epoch in range(config.epochs):
+            epoch_terms: list[dict[str, float]] = []
+            for picked in epoch_batches(len(rows), batch, random):
+                set_learning_rate(optimiser, config.lr * one_cycle(step, total))
+                terms = losses(source, translator, head, config, rows[picked], references[picked], centre, random)
+                loss = torch.stack(list(terms.values())).sum()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                epoch_terms.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+                step += 1
+            means = {name: float(np.mean([terms[name] for terms in epoch_terms])) for name in epoch_terms[0]}
+            history.append(means)
+            if on_epoch is not None:
+                on_epoch(epoch + 1, config.epochs, means["loss"])
+    return Pretrained(translator.eval().requires_grad_(False), tuple(history))
+
+
+def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead) -> StyleBank:
+    """Return the style bank of a pretrained T: each source subject translated with their own offset.
+
+    Args:
+        source: Source rows.
+        translator: T, in evaluation mode, with a zero offset.
+        head: B and C.
+    """
+    clips = source.clips
+    neutral = torch.nonzero(clips.row_clip >= 0).squeeze(1)
+    group = clips.row_subject[neutral]
+    means = clips.subject_mean()
+    with torch.no_grad():
+        features = source.features[neutral]
+        translated = translator(features + (means.mean(dim=0) - means)[group])
+        layers = {"features": features, "embedding": translated, "bottleneck": head.bottleneck(translated)}
+        statistics = {name: group_statistics(values, group, len(means)) for name, values in layers.items()}
+    return StyleBank(clips.subjects, statistics)
+
+
+def translate_group(
+    translated: Tensor, head: SourceHead, layers: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Return the values at each layer where style is compared, for (n, D) translated rows."""
+    values = {"embedding": translated}
+    if "bottleneck" in layers:
+        values["bottleneck"] = head.bottleneck(translated)
+    return {name: values[name] for name in layers}
+
+
+def _pairs(source: SourceRows, config: PretrainConfig) -> tuple[Tensor, Tensor]:
+    rows, references = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
+    if config.objective == "anchored":
+        known = source.clips.row_subject
+        keep = (known[rows] >= 0) & (known[references] >= 0) & (source.labels[rows] >= 0)
+        rows, references = rows[keep], references[keep]
+        if not len(rows):
+            raise InputError("no source subject has neutral rows: `anchored` pretraining needs them; label the neutral rows")
+    if len(rows) < 2:
+        raise InputError(f"pretraining needs at least 2 pairs, got {len(rows)}; use more source subjects or another pairing")
+    return rows, references
+
+
+def _anchored_losses(
+    source: SourceRows,
+    translator: Translator,
+    head: SourceHead,
+    config: PretrainConfig,
+    rows: Tensor,
+    references: Tensor,
+    centre: Tensor,
+    random: torch.Generator,
+) -> dict[str, Tensor]:
+    features = source.features[rows]
+    seen = features + centre - source.clips.other_clip_mean(rows, random)
+    translated = translator(seen + config.noise * torch.randn(seen.shape, generator=random))
+    logits = head(translated)
+    terms = {}
+    if config.classification:
+        terms["classification"] = config.classification * F.cross_entropy(
+            logits, source.labels[rows], label_smoothing=config.label_smoothing
+        )
+    if config.style:
+        paired = source.features[references] + centre - source.clips.other_clip_mean(references, random)
+        with torch.no_grad():
+            target = translate_group(translator(paired), head, config.layers)
+        terms["style"] = config.style * _batch_style(translate_group(translated, head, config.layers), target, config.axis)
+    if config.expression:
+        terms["expression"] = config.expression * expression_loss(head(features), logits)
+    return terms
+
+
+def _poster_losses(
+    source: SourceRows,
+    translator: Translator,
+    head: SourceHead,
+    config: PretrainConfig,
+    rows: Tensor,
+    references: Tensor,
+    centre: Tensor,
+    random: torch.Generator,
+) -> dict[str, Tensor]:
+    features = source.features[rows]
+    translated = translator(features)
+    with torch.no_grad():
+        target = translate_group(source.features[references], head, config.layers)
+    return {
+        "style": config.style * _batch_style(translate_group(translated, head, config.layers), target, config.axis),
+        "expression": config.expression * expression_loss(head(features), head(translated)),
+    }
+
+
+def _batch_style(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], axis: str) -> Tensor:
+    """Return L_style summed over layers: statistics over the batch of pairs, or over each row's own features."""
+    terms = [style_loss(*style_statistics(ours[name], axis), *style_statistics(theirs[name], axis)) for name in ours]
+    return torch.stack(terms).sum()
+
+
+def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:
+    """Return an array as a tensor on a device, without a copy where there needs to be none."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)

@@ -1,0 +1,73 @@
+"""Fit the projection from embeddings to features, on source rows only."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featlab.config import FeatureConfig
+from featlab.errors import InputError
+from featlab.models import Projection
+
+__all__ = ["fit_projection", "subject_deviations"]
+
+
+def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], config: FeatureConfig) -> Projection:
+    """Fit the map from embeddings to features.
+
+    The largest principal directions of all variation tell people apart, not expressions; those of the variation
+    *within* people keep the expression. Features are scaled by one number, so that within subjects they have unit
+    variance on average: directions keep their relative size, and noise or a learning rate means the same for every
+    backbone.
+
+    Args:
+        embeddings: (N, D0) float32, source rows.
+        subject: (N,) int, each row's subject.
+        config: Dimension and kind.
+
+    Returns:
+        The fitted projection; it has min(dim, D0, rank) features.
+
+    Raises:
+        InputError: Fewer than two rows, or rows that are all alike.
+    """
+    if len(embeddings) < 2:
+        raise InputError(f"a projection needs at least 2 source rows, got {len(embeddings)}")
+    rows = embeddings.astype(np.float64)
+    mean = rows.mean(axis=0)
+    within = subject_deviations(rows, subject)
+    if not np.abs(within).max() > 0:
+        raise InputError("all rows of every source subject are the same; there is nothing to learn from")
+    wanted = config.dim or rows.shape[1]
+    if config.reduce == "none":
+        components = np.eye(rows.shape[1])[:, :wanted]
+    else:
+        components = _principal_directions(within if config.reduce == "within" else rows - mean, wanted)
+    scale = np.sqrt(np.mean((within @ components) ** 2))
+    if not scale > 0:
+        raise InputError("the features kept by the projection do not vary within any subject; raise features.dim")
+    return Projection(
+        torch.tensor(mean, dtype=torch.float32),
+        torch.tensor(components / scale, dtype=torch.float32),
+    )
+
+
+def subject_deviations(rows: NDArray[np.float64], subject: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return (N, D) rows minus their own subject's mean."""
+    _, code = np.unique(subject, return_inverse=True)
+    sums = np.zeros((code.max() + 1, rows.shape[1]))
+    np.add.at(sums, code, rows)
+    deviations: NDArray[np.float64] = rows - (sums / np.bincount(code)[:, None])[code]
+    return deviations
+
+
+def _principal_directions(centred: NDArray[np.float64], wanted: int) -> NDArray[np.float64]:
+    """Return (D0, D) orthonormal directions, largest variance first; the solver is fixed, so the result repeats."""
+    from sklearn.decomposition import PCA
+
+    wanted = min(wanted, *centred.shape)
+    fitted = PCA(n_components=wanted, svd_solver="auto", random_state=0).fit(centred)
+    kept = fitted.explained_variance_ > 1e-9 * fitted.explained_variance_[0]
+    directions: NDArray[np.float64] = fitted.components_[kept].T
+    return directions

@@ -1,0 +1,166 @@
+"""Who is a target, and which of a target's rows are adapted on and which are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import FeatureTable, LayerStats
+from featlab.errors import InputError, closest
+from featlab.seeding import stable_hash
+
+__all__ = ["Split", "Target", "check_disjoint", "choose_targets", "split_target", "target_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """All that a method may see of a new person: neutral rows, without labels and without a name.
+
+    Attributes:
+        embeddings: (n, D0) float32.
+        video: (n,) int32, which rows come from one video.
+        frame: (n,) int32, the order within a video.
+        landmarks: (n, P, 2) float32 pixels, or ``None``.
+        layers: Per-image channel statistics of backbone layers.
+    """
+
+    embeddings: NDArray[np.float32]
+    video: NDArray[np.int32]
+    frame: NDArray[np.int32]
+    landmarks: NDArray[np.float32] | None = None
+    layers: dict[str, LayerStats] | None = None
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or not len(self.embeddings):
+            raise InputError(f"a target needs rows (n, D) with n ≥ 1, got shape {self.embeddings.shape}")
+        if not np.isfinite(self.embeddings).all():
+            raise InputError("the target's embeddings hold NaN or infinity; extract its frames again")
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One target subject's rows, as indices into the table that was split.
+
+    Attributes:
+        adapt: (n,) neutral rows to adapt on.
+        test: (m,) rows to test on; disjoint from ``adapt`` in video, or in time with a gap.
+    """
+
+    adapt: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+def target_of(table: FeatureTable, rows: NDArray[np.intp] | None = None) -> Target:
+    """Return the label-free view of some rows of a table; all of them by default."""
+    part = table if rows is None else table.take(rows)
+    return Target(part.embeddings, part.video, part.frame, part.landmarks, dict(part.layers))
+
+
+def split_target(table: FeatureTable, gap: int = 5) -> Split:
+    """Split one subject's rows by video.
+
+    Adapt: half of the purely neutral videos in name order, at least one. Test: every other video. With a single neutral
+    video (or only videos that mix labels) the split is in time: the neutral rows of the first half of that video are
+    adapted on, ``gap`` frames after them are left out, and the rest is tested.
+
+    Args:
+        table: Rows of one subject.
+        gap: Rows left out in a split in time.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: No neutral row, or nothing left to test on.
+    """
+    names = table.subject_names_present()
+    who = f"subject {names[0]!r}" if len(names) == 1 else "the target"
+    is_neutral = table.label == table.neutral_code
+    if not is_neutral.any():
+        raise InputError(f"{who} has no {table.neutral!r} rows to adapt on; choose a subject with a neutral clip")
+    codes = sorted(np.unique(table.video).tolist(), key=lambda code: table.videos[code])
+    pure = [code for code in codes if is_neutral[table.video == code].all()]
+    if len(pure) >= 2:
+        in_adapt = np.isin(table.video, pure[: len(pure) // 2])
+        split = Split(np.flatnonzero(in_adapt), np.flatnonzero(~in_adapt))
+    else:
+        clip = pure[0] if pure else next(code for code in codes if is_neutral[table.video == code].any())
+        split = _split_in_time(table, clip, is_neutral, gap)
+    if not len(split.test):
+        raise InputError(f"{who} has no rows left to test on beside the neutral clip; add a second video")
+    return split
+
+
+def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int = 0) -> tuple[str, ...]:
+    """Return the target subjects that ``--targets`` means.
+
+    A random draw ranks subjects by a hash of seed, draw and name and takes the first: a new subject can take one place
+    in a draw, and never reshuffles the others.
+
+    Args:
+        subjects: Everyone in the cache.
+        spec: A number, ids with commas, or a file with one id a line (``#`` starts a comment).
+        seed: Root seed.
+        draw: Number of the draw.
+
+    Returns:
+        Subject names, sorted.
+
+    Raises:
+        InputError: An unknown subject (with the closest names), or too few subjects.
+    """
+    spec = spec.strip()
+    if spec.isdecimal() and spec not in subjects:
+        wanted = int(spec)
+        if not 1 <= wanted < len(subjects):
+            raise InputError(
+                f"--targets {wanted}: the cache has {len(subjects)} subjects, and at least one must stay a source; "
+                f"choose 1 to {len(subjects) - 1}"
+            )
+        ranked = sorted(subjects, key=lambda name: stable_hash("targets", seed, draw, name))
+        return tuple(sorted(ranked[:wanted]))
+    names = _names(spec)
+    for name in names:
+        if name not in subjects:
+            raise InputError(f"unknown subject {name!r}{closest(name, subjects)}; the cache has {len(subjects)}")
+    return tuple(sorted(set(names)))
+
+
+def check_disjoint(sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise an InputError when a subject is both a source and a target."""
+    both = sorted(set(sources) & set(targets))
+    if both:
+        raise InputError(
+            f"subject {both[0]!r} is both source and target: its test rows would have been trained on; "
+            "take it out of one of the two"
+        )
+
+
+def _names(spec: str) -> list[str]:
+    path = Path(spec)
+    if spec and "," not in spec and path.is_file():
+        lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    else:
+        lines = [name.strip() for name in spec.split(",")]
+    names = [name for name in lines if name]
+    if not names:
+        raise InputError(f"--targets {spec!r} names no subject; give a number, ids with commas, or a file of ids")
+    return names
+
+
+def _split_in_time(table: FeatureTable, clip: int, is_neutral: NDArray[np.bool_], gap: int) -> Split:
+    rows = np.flatnonzero(table.video == clip)
+    rows = rows[np.argsort(table.frame[rows], kind="stable")]
+    neutral = rows[is_neutral[rows]]
+    last = int(np.flatnonzero(rows == neutral[(len(neutral) - 1) // 2])[0])
+    adapt = neutral[: (len(neutral) + 1) // 2]
+    later = rows[last + 1 + gap :]
+    others = np.flatnonzero(table.video != clip)
+    return Split(np.sort(adapt), np.sort(np.concatenate([others, later])))
