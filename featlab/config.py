@@ -24,7 +24,12 @@ __all__ = [
     "PairConfig",
     "PretrainConfig",
     "ProtocolConfig",
+    "check_at_least",
+    "check_choice",
+    "check_share",
     "load_config",
+    "parse_settings",
+    "with_options",
 ]
 
 REDUCTIONS = ("within", "pca", "none")
@@ -277,14 +282,19 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         The resolved configuration.
 
     Raises:
-        ConfigError: Broken TOML, an unknown key, a value of the wrong type or range.
+        ConfigError: A file that can't be read, broken TOML, an unknown key, a value of the wrong type or range.
     """
     config = Config()
     if path is not None and path.exists():
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ConfigError(f"{path}: can't be read ({error.strerror}); it should be a TOML file") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        for key in data:
+            # An empty table sets nothing, so its name would never be looked at again.
+            _check_section(key, str(path))
         config = config.with_values(dict(_flatten(data)), str(path))
     return config.with_values(overrides or {}, "command line")
 
@@ -335,11 +345,16 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return items
 
 
-def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
-    section, dot, name = key.partition(".")
-    sections = [item.name for item in fields(config)]
+def _check_section(key: str, where: str) -> None:
+    section = key.partition(".")[0]
+    sections = [item.name for item in fields(Config)]
     if section not in sections:
         raise ConfigError(f"{where}: unknown key {key!r}{closest(section, sections)}; sections: {', '.join(sections)}")
+
+
+def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
+    _check_section(key, where)
+    section, dot, name = key.partition(".")
     if section == "cache":
         if dot:
             raise ConfigError(f"{where}: unknown key {key!r}; cache is a file name, not a section")
@@ -347,7 +362,7 @@ def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
     if not name:
         raise ConfigError(f"{where}: {section} is a section; write {section}.key = value")
     if section == "adapt" and "." in name:
-        return replace(config, adapt=_with_method_option(config.adapt, name, value))
+        return replace(config, adapt=_with_method_option(config.adapt, name, value, where))
     try:
         part = with_options(getattr(config, section), {name: value}, section)
     except ConfigError as error:
@@ -355,9 +370,11 @@ def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
     return replace(config, **{section: part})
 
 
-def _with_method_option(adapt: AdaptConfig, name: str, value: Any) -> AdaptConfig:
+def _with_method_option(adapt: AdaptConfig, name: str, value: Any, where: str) -> AdaptConfig:
     """Keep a method's option as it came: only the method knows its own keys, and checks them when it is made."""
     method, _, option = name.partition(".")
+    if not method or not option or "." in option:
+        raise ConfigError(f"{where}: unknown key adapt.{name}; a method's option is adapt.<method>.<option>")
     options = {key: dict(table) for key, table in adapt.options.items()}
     options.setdefault(method, {})[option] = value
     return replace(adapt, options=options)
@@ -388,10 +405,12 @@ def _convert(key: str, kind: Any, value: Any) -> Any:
             raise ConfigError(f"{key} = {value!r} must be a number")
         try:
             number = kind(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"{key} = {value!r} must be {'a whole number' if kind is int else 'a number'}") from None
         if kind is int and isinstance(value, float) and value != number:
             raise ConfigError(f"{key} = {value!r} must be a whole number")
+        if not math.isfinite(number):
+            raise ConfigError(f"{key} = {value!r} must be finite")
         return number
     if kind is str:
         if isinstance(value, int | float) and not isinstance(value, bool):

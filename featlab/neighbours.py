@@ -157,7 +157,6 @@ class _Block:
         """Have `propose` search what no query of the block skips; scan the rest, and what it may have missed."""
         low, high = int(self.ranges[:, 0].min()), int(self.ranges[:, 1].max())
         everyone = np.arange(self.stop - self.start)
-        missed = np.zeros(len(everyone), dtype=np.bool_)
         worst = []
         for first, last in ((0, low), (high, self.scorer.base)):
             count = min(self.k + _EXTRA, last - first)
@@ -168,11 +167,13 @@ class _Block:
             if count < last - first:
                 worst.append(scores[:, -1])
         self.scan(low, high)
-        for scores in worst:
-            missed |= scores >= self.top.min(axis=1) - self.slack
+        missed = np.zeros(len(everyone), dtype=np.bool_)
+        for lowest in worst:
+            missed |= lowest >= self.top.min(axis=1) - self.slack
         if missed.any():
             # From scratch: a pair that counts twice among the best would hide another.
-            self.found = [tuple(array[~missed[found[0]]] for array in found) for found in self.found]
+            kept = [(found, ~missed[found[0]]) for found in self.found]
+            self.found = [(rows[keep], columns[keep], quick[keep]) for (rows, columns, quick), keep in kept]
             self.top[missed] = -np.inf
             self.scan(0, self.scorer.base, np.flatnonzero(missed))
 
@@ -234,10 +235,10 @@ def search(
         base: float32 (m, D), finite.
         k: Neighbours a query, 1 to m.
         backend: "faiss", "numpy", or "auto": faiss if it can be imported and FEATLAB_NO_FAISS is not set to 1.
-        metric: "cosine" (similarity, highest first; 0 with a vector without a direction, see `SHORTEST`) or "l2"
-            (Euclidean distance, lowest first).
-        skip: (n, 2), base rows [start, stop) that each query may not have (see `nearest`).
-        byte_budget: Bytes for one tile of scores; results don't depend on it.
+        metric: "cosine" (similarity, highest first; 0 for a vector shorter than `SHORTEST`) or "l2" (Euclidean
+            distance, lowest first).
+        skip: As in `nearest`.
+        byte_budget: As in `nearest`.
 
     Returns:
         Similarities or distances, float64 (n, k), and indices into `base`, (n, k). A query with fewer than k base rows
@@ -268,7 +269,9 @@ def _vector_scorer(
     query_inverse, base_inverse = _inverse(query_lengths), _inverse(base_lengths)
     query_squares, base_squares = (query_lengths**2).astype(np.float32), (base_lengths**2).astype(np.float32)
     left, right = queries, base
+    scale = np.maximum((query_lengths + base_lengths.max(initial=0.0)) ** 2, SHORTEST)
     if metric == "cosine":
+        scale = np.ones(len(queries))
         right = base * base_inverse.astype(np.float32)[:, None]
         left = right if queries is base else queries * query_inverse.astype(np.float32)[:, None]
 
@@ -291,9 +294,7 @@ def _vector_scorer(
         base=len(base),
         quick=quick,
         exact=exact,
-        scale=np.maximum((query_lengths + base_lengths.max(initial=0.0)) ** 2, SHORTEST)
-        if metric == "l2"
-        else np.ones(len(queries)),
+        scale=scale,
         error=product_error(queries.shape[1]),
         pair_bytes=8,
         exact_bytes=32 * queries.shape[1] + 1,

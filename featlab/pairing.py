@@ -133,7 +133,8 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
     shapes, usable = _usable_rows(table, strategy)
     order = np.lexsort((table.frame, table.video, table.subject))
     order = order[usable[order]]
-    parts = []
+    nothing = (np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32))
+    parts = [nothing]
     for is_query, is_base in _label_groups(table.label[order], config.label_rule):
         rows, base = order[is_query], order[is_base]
         others = table.subject[base]
@@ -149,18 +150,13 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
             score = 1.0 - score
         query, rank = np.nonzero(place >= 0)
         parts.append((rows[query], base[place[query, rank]], score[query, rank].astype(np.float32)))
-    row = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)]).astype(np.int64)
+    row, reference, score = (np.concatenate(column) for column in zip(*parts, strict=True))
     if len(row) == 0:
-        raise InputError(_nothing_admissible(config.label_rule, strategy))
+        raise InputError(_nothing_admissible(strategy, config.label_rule))
     by_row = np.argsort(row, kind="stable")
-    return Pairs(
-        row=row[by_row],
-        reference=np.concatenate([part[1] for part in parts]).astype(np.int64)[by_row],
-        score=np.concatenate([part[2] for part in parts])[by_row],
-        strategy=strategy,
-        label_rule=config.label_rule,
-        skipped=len(table) - len(np.unique(row)),
-    )
+    skipped = len(table) - len(np.unique(row))
+    row, reference = row[by_row].astype(np.int64), reference[by_row].astype(np.int64)
+    return Pairs(row, reference, score[by_row], strategy, config.label_rule, skipped)
 
 
 def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
@@ -265,12 +261,15 @@ def _usable_rows(table: FeatureTable, strategy: str) -> tuple[NDArray[np.complex
 def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """Yield (rows that search together, rows they may find, whoever's they are); each row searches once at most."""
     if rule == "any":
-        groups = [(np.ones(len(label), dtype=np.bool_),) * 2]
-    else:
-        known = label >= 0
-        groups = [(label == code, (label == code) == (rule == "same")) for code in np.unique(label[known])]
-        groups = [(queries, base & known) for queries, base in groups]
-    yield from ((queries, base) for queries, base in groups if queries.any() and base.any())
+        everyone = np.ones(len(label), dtype=np.bool_)
+        yield everyone, everyone
+        return
+    known = label >= 0
+    for code in np.unique(label[known]):
+        mine = label == code
+        base = mine if rule == "same" else known & ~mine
+        if base.any():
+            yield mine, base
 
 
 def _draw(
@@ -312,15 +311,12 @@ def _names(table: FeatureTable, row: int) -> list[str | int]:
     ]
 
 
-def _nothing_admissible(label_rule: str, strategy: str) -> str:
-    if strategy == "landmark":
-        return (
-            f"no two source subjects have rows with landmarks that label rule {label_rule!r} admits; "
-            "check the landmarks, or use --strategy cosine"
-        )
-    if label_rule == "any":
-        return f"no two source subjects have rows that strategy {strategy} can pair; check the embeddings for zero rows"
-    return f"no two source subjects have rows of {label_rule} known labels; use label rule 'any'"
+def _nothing_admissible(strategy: str, label_rule: str) -> str:
+    remedies = {"landmark": ["check the landmarks, or use --strategy cosine"], "cosine": ["look for zero embeddings"]}
+    hints = remedies.get(strategy, []) + (["use label rule 'any'"] if label_rule != "any" else [])
+    return f"no two source subjects have rows that strategy {strategy} with label rule {label_rule!r} may pair; " + (
+        ", or ".join(hints)
+    )
 
 
 def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -5,12 +5,13 @@ values of the 2 x 2 matrix M = AᵀB (Schönemann 1966; rotation, reflection and
 sum: s² = ‖M‖² + 2 |det M|. So all s² between two sets of shapes take four real products of length P a pair, that is two
 matrix products of stacked x and y coordinates, and a few element-wise operations. No SVD, no loop over pairs.
 
-With a = x + iy the same reads s = max(|aᴴb|, |aᵀb|) (Kendall 1984): the best rotation, or the best reflection. Written
-like that it takes eight products of length P, and it shows why an inner-product index such as faiss's doesn't do the
-search directly: |aᴴb| is a maximum over all rotations, not one inner product. It becomes one in the lifted features
-a aᴴ, but those have (P-1)² dimensions: 4489 for 68 points, twice for the reflection, against four products of 68 here.
-Shapes turned to a common direction make an approximate search that needs a proof for every row, and the proof fails
-for most faces. `benchmarks/pairing.py` measures these; the direct products win, so landmarks don't go through faiss.
+With a = x + iy the same reads s = max(|aᴴb|, |aᵀb|) (Kendall 1984): the best rotation, or the best reflection. It shows
+why an inner-product index such as faiss's doesn't do the search directly: |aᴴb| is a maximum over all rotations, not
+one inner product. It becomes one in the lifted features a aᴴ, but those have (P-1)² dimensions, 4489 for 68 points, and
+are searched twice, for the reflection too, against four products of length 68 here. And shapes turned to a common
+direction can be proposed by one inner product, but whether the proposals hold the nearest must be proven row by row,
+and the bound that would prove it is looser than the gaps between faces. `benchmarks/pairing.py` times all of these; the
+direct products are the fastest of the exact ways, so landmarks don't go through faiss.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,8 @@ def split_target(table: FeatureTable, gap: int = 5) -> Split:
     """Split one subject's rows by video.
 
     Adapt: half of the purely neutral videos in name order, at least one. Test: every other video. With a single neutral
-    video (or only videos that mix labels) the split is in time: the neutral rows of the first half of that video are
-    adapted on, ``gap`` frames after them are left out, and the rest is tested.
+    video (or only videos that mix labels) the split is in time: the first half of that video's neutral rows is adapted
+    on, rows between them and ``gap`` rows after them are left out, and the rest is tested.
 
     Args:
         table: Rows of one subject.
@@ -106,7 +107,8 @@ def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int =
 
     Args:
         subjects: Everyone in the cache.
-        spec: A number, ids with commas, or a file with one id a line (``#`` starts a comment).
+        spec: A number, ids with commas, or a file with one id a line (``#`` starts a comment). A plain number is always
+            a draw, also where someone is called that: ``10,`` means the subject 10. ``010`` is an id if someone has it.
         seed: Root seed.
         draw: Number of the draw.
 
@@ -114,10 +116,10 @@ def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int =
         Subject names, sorted.
 
     Raises:
-        InputError: An unknown subject (with the closest names), or too few subjects.
+        InputError: An unknown subject (with the closest names), too few subjects, or a file that can't be read.
     """
     spec = spec.strip()
-    if spec.isdecimal() and spec not in subjects:
+    if spec.isdecimal() and (spec not in subjects or spec == str(int(spec))):
         wanted = int(spec)
         if not 1 <= wanted < len(subjects):
             raise InputError(
@@ -126,7 +128,7 @@ def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int =
             )
         ranked = sorted(subjects, key=lambda name: stable_hash("targets", seed, draw, name))
         return tuple(sorted(ranked[:wanted]))
-    names = _names(spec)
+    names = [spec] if spec in subjects else _names(spec)
     for name in names:
         if name not in subjects:
             raise InputError(f"unknown subject {name!r}{closest(name, subjects)}; the cache has {len(subjects)}")
@@ -144,9 +146,13 @@ def check_disjoint(sources: Sequence[str], targets: Sequence[str]) -> None:
 
 
 def _names(spec: str) -> list[str]:
-    path = Path(spec)
-    if spec and "," not in spec and path.is_file():
-        lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not Path.is_file: that raises where a text is too long for a file name.
+    if "," not in spec and os.path.isfile(spec):
+        try:
+            text = Path(spec).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--targets {spec}: can't be read ({error}); give a UTF-8 text file of ids") from error
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     else:
         lines = [name.strip() for name in spec.split(",")]
     names = [name for name in lines if name]

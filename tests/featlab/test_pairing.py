@@ -112,8 +112,7 @@ def test_landmark_pairs_of_500_rows_equal_a_loop_over_scipys_procrustes(rule, fa
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES)
-@pytest.mark.parametrize("spread", [1.0, 0.01])
-@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(("spread", "k"), [(1.0, 1), (0.01, 4)])
 @pytest.mark.parametrize("no_faiss", ["0", "1"])
 def test_cosine_pairs_of_500_rows_equal_brute_force(rule, spread, k, no_faiss, monkeypatch):
     monkeypatch.setenv("FEATLAB_NO_FAISS", no_faiss)
@@ -212,9 +211,9 @@ def test_auto_is_landmark_where_there_are_landmarks_else_cosine():
 
 
 def test_a_wrong_configuration_is_refused_with_the_closest_name():
-    with pytest.raises(ConfigError, match="unknown strategy 'landmarks'.*did you mean 'landmark'"):
+    with pytest.raises(ConfigError, match=r"unknown strategy 'landmarks'.*did you mean 'landmark'"):
         PairConfig("landmarks")
-    with pytest.raises(ConfigError, match="unknown label rule 'differnt'.*did you mean 'different'"):
+    with pytest.raises(ConfigError, match=r"unknown label rule 'differnt'.*did you mean 'different'"):
         PairConfig(label_rule="differnt")
     with pytest.raises(ConfigError, match="neighbours is 0"):
         PairConfig(neighbours=0)
@@ -234,12 +233,12 @@ def test_rows_that_can_not_be_paired_are_refused_with_the_remedy():
         make_pairs(table.take([]), PairConfig(), seed=0)
     with pytest.raises(InputError, match="--landmarks FILE, or use --strategy cosine"):
         make_pairs(bare, PairConfig("landmark"), seed=0)
-    with pytest.raises(InputError, match="rows with landmarks.*--strategy cosine"):
+    with pytest.raises(InputError, match="check the landmarks, or use --strategy cosine"):
         make_pairs(faceless, PairConfig("landmark"), seed=0)
-    with pytest.raises(InputError, match="zero rows"):
+    with pytest.raises(InputError, match="look for zero embeddings"):
         make_pairs(replace(table, embeddings=np.zeros_like(table.embeddings)), PairConfig("cosine"), seed=0)
     for hopeless in (replace(unlabelled, landmarks=None), replace(one_class, landmarks=None)):
-        with pytest.raises(InputError, match="different known labels; use label rule 'any'"):
+        with pytest.raises(InputError, match=r"label rule 'different' may pair.*use label rule 'any'"):
             make_pairs(hopeless, PairConfig(label_rule="different"), seed=0)
 
 
@@ -320,5 +319,5 @@ def test_stored_pairs_that_were_tampered_with_are_refused(name, array):
         del arrays[name]
     else:
         arrays[name] = array
-    with pytest.raises(BundleError, match="stored pairs: .*pair again"):
+    with pytest.raises(BundleError, match=r"stored pairs: .*pair again"):
         pairs_from_arrays(arrays, rows=len(table))

@@ -1,0 +1,52 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featlab.seeding import generator, run_seed, stable_hash
+
+TEXTS = st.text(st.characters(exclude_characters="\x1f", codec="utf-8"), max_size=6)
+
+
+def test_a_hash_is_the_same_on_every_machine_and_in_every_version():
+    assert stable_hash("targets", 0, 1, "Zoë") == hashlib.sha256("targets\x1f0\x1f1\x1fZoë".encode()).hexdigest()
+    assert run_seed(0, "adapt", "pft", "s041") == 772984847
+    assert generator(0, "pairs").integers(2**32) == 3202020895
+
+
+@given(st.lists(st.one_of(st.integers(), TEXTS)))
+def test_a_seed_fits_every_library_and_depends_on_the_parts_alone(parts):
+    assert 0 <= run_seed(*parts) < 2**32
+    assert run_seed(*parts) == run_seed(*parts)
+
+
+@given(st.lists(TEXTS, min_size=1), st.lists(TEXTS, min_size=1))
+def test_other_parts_give_another_hash(ours, theirs):
+    assert (stable_hash(*ours) == stable_hash(*theirs)) == (ours == theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(("ab", "c"), ("a", "bc")), ((0, "s1"), ("s1", 0)), (("a",), ("a", "")), ((0, 1), (1, 0))],
+    ids=["borders", "order", "empty part", "draw and seed"],
+)
+def test_borders_and_order_of_the_parts_count(ours, theirs):
+    assert run_seed(*ours) != run_seed(*theirs)
+
+
+def test_a_numpy_integer_seeds_as_the_integer_it_is():
+    assert run_seed(np.int64(3), "head") == run_seed(3, "head")
+
+
+def test_generators_of_the_same_parts_repeat_and_of_others_differ():
+    first, again, other = (generator(0, name).normal(size=8) for name in ("a", "a", "b"))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_generator_leaves_numpys_global_state_alone():
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    generator(0).normal(size=4)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
