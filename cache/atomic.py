@@ -94,6 +94,7 @@ def _sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
+    """Make a rename in this folder last through a power cut."""
     # Windows opens no folders and some network drives sync none: the rename itself has been done by then.
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)

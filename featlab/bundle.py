@@ -1,9 +1,9 @@
 """The model bundle: all that leaves the source site. A folder of safetensors and JSON; nothing in it is executable.
 
-    model.safetensors    projection, B, C, T, style bank, and what methods prepared at the source
-    bundle.json          format version, config, classes, extractor fingerprint, source subjects, what the bank holds
-    card.md              the same for people
-    subjects/<id>/       what adapting to one person changed
+model.safetensors    projection, B, C, T, style bank, and what methods prepared at the source
+bundle.json          format version, config, classes, extractor fingerprint, source subjects, what the bank holds
+card.md              the same for people
+subjects/<id>/       what adapting to one person changed
 """
 
 from __future__ import annotations
@@ -124,17 +124,18 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = int(meta["format_version"])
     except OSError as error:
-        raise BundleError(f"{folder}: no model bundle there ({_META}: {error.strerror}); run featlab pretrain") from error
+        reason = error.strerror or type(error).__name__
+        raise BundleError(f"{folder}: no model bundle there ({_META}: {reason}); run featlab pretrain") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged; run featlab pretrain again") from error
     if version > BUNDLE_FORMAT:
-        raise BundleError(f"{path}: format {version} is newer than this featlab reads ({BUNDLE_FORMAT}); update featlab")
+        raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
     tensors = read_tensors(folder / _MODEL, device)
     try:
         return _assemble(meta, tensors, device)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise BundleError(f"{folder}: the bundle is damaged or incomplete ({reason}); run featlab pretrain again") from error
+        raise BundleError(f"{folder}: damaged or incomplete ({reason}); run featlab pretrain again") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -265,8 +266,8 @@ Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be a
 | | |
 |---|---|
 | extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
-| source subjects | {len(bundle.source_subjects)} (their names are in {_META}, so that none of them can become a target) |
-| features | {bundle.projection.components.shape[0]} embedding values → {bundle.projection.components.shape[1]} features |
+| source subjects | {len(bundle.source_subjects)}, named in {_META}, so that none of them can become a target |
+| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
 | translator | {trained:,} parameters |
 | style bank | {bank} |
 | prepared by methods at the source | {extras} |

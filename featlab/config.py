@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 REDUCTIONS = ("within", "pca", "none")
-STRATEGIES = ("auto", "landmark", "cosine", "random")
+STRATEGIES = ("landmark", "cosine", "random")
 LABEL_RULES = ("any", "same", "different")
 OBJECTIVES = ("anchored", "poster")
 LAYERS = ("embedding", "bottleneck")
@@ -115,8 +115,12 @@ class PairConfig:
     Attributes:
         strategy: ``landmark`` (least Procrustes disparity), ``cosine`` (nearest embedding), ``random``, or ``auto``:
             landmark where the cache has landmarks, else cosine.
-        label_rule: The reference's label: ``any``, ``same`` or ``different``.
-        neighbours: References a row.
+        label_rule: Which labels a reference may have: ``any`` (labels are not looked at), the ``same`` as its row or a
+            ``different`` one. Under the last two, rows of unknown label have no reference and are nobody's reference.
+        neighbours: References a row; rows that have fewer admissible ones get those.
+
+    Raises:
+        ConfigError: An unknown strategy or label rule, or fewer than one neighbour.
     """
 
     strategy: str = "auto"
@@ -124,7 +128,7 @@ class PairConfig:
     neighbours: int = 1
 
     def __post_init__(self) -> None:
-        check_choice("pair.strategy", self.strategy, STRATEGIES)
+        check_choice("pair.strategy", self.strategy, ("auto", *STRATEGIES))
         check_choice("pair.label_rule", self.label_rule, LABEL_RULES)
         check_at_least("pair.neighbours", self.neighbours, 1)
 
@@ -153,14 +157,14 @@ class PretrainConfig:
         style_bank: Keep the style bank in the bundle; without it only `pft-poster` can be run.
     """
 
-    hidden: int = 0
+    hidden: int = 256
     residual: bool = True
     objective: str = "anchored"
     epochs: int = 30
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    style: float = 0.1
+    style: float = 0.03
     expression: float = 0.0
     classification: float = 1.0
     axis: str = "subject"
@@ -355,16 +359,17 @@ def _check_section(key: str, where: str) -> None:
 def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
     _check_section(key, where)
     section, dot, name = key.partition(".")
-    if section == "cache":
-        if dot:
-            raise ConfigError(f"{where}: unknown key {key!r}; cache is a file name, not a section")
-        return replace(config, cache=_convert("cache", str, value))
-    if not name:
+    if section == "cache" and dot:
+        raise ConfigError(f"{where}: unknown key {key!r}; cache is a file name, not a section")
+    if section != "cache" and not name:
         raise ConfigError(f"{where}: {section} is a section; write {section}.key = value")
     if section == "adapt" and "." in name:
         return replace(config, adapt=_with_method_option(config.adapt, name, value, where))
     try:
-        part = with_options(getattr(config, section), {name: value}, section)
+        if section == "cache":
+            part = _convert("cache", str, value)
+        else:
+            part = with_options(getattr(config, section), {name: value}, section)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     return replace(config, **{section: part})

@@ -108,10 +108,10 @@ class PersonalModel(nn.Module):
     Args:
         projection: P.
         translator: T, adapted; ``None`` leaves it out.
-        head: B and C.
+        head: B and C, or another map from features to logits.
     """
 
-    def __init__(self, projection: Projection, translator: nn.Module | None, head: SourceHead) -> None:
+    def __init__(self, projection: Projection, translator: nn.Module | None, head: nn.Module) -> None:
         super().__init__()
         self.projection = projection
         self.translator = translator if translator is not None else nn.Identity()

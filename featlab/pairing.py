@@ -6,18 +6,15 @@ the nearest by face shape (least Procrustes disparity of the landmarks), or any 
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable, atomic_write_text
-from featlab.errors import BundleError, ConfigError, InputError, closest
+from featlab.cache import FeatureTable
+from featlab.config import LABEL_RULES, STRATEGIES, PairConfig
+from featlab.errors import ConfigError, InputError
 from featlab.neighbours import SHORTEST, lengths, search
 from featlab.procrustes import normalise_shapes, search_shapes
 
@@ -27,41 +24,8 @@ __all__ = [
     "PairConfig",
     "Pairs",
     "make_pairs",
-    "pairs_from_arrays",
-    "pairs_summary",
-    "pairs_to_arrays",
     "resolve_strategy",
-    "write_pairs_csv",
 ]
-
-STRATEGIES = ("random", "cosine", "landmark")
-LABEL_RULES = ("any", "same", "different")
-
-
-@dataclass(frozen=True)
-class PairConfig:
-    """How rows get their references.
-
-    Attributes:
-        strategy: One of `STRATEGIES`, or "auto": landmark if the table has landmarks, else cosine.
-        label_rule: Which labels a reference may have: "any" (labels are not looked at), the "same" as its row or a
-            "different" one. Under the last two, rows of unknown label have no reference and are nobody's reference:
-            an unknown label may be the same or not.
-        neighbours: References a row; rows that have fewer admissible ones get those.
-
-    Raises:
-        ConfigError: An unknown strategy or label rule, or fewer than one neighbour.
-    """
-
-    strategy: str = "auto"
-    label_rule: str = "any"
-    neighbours: int = 1
-
-    def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, ("auto", *STRATEGIES))
-        _check_choice("label rule", self.label_rule, LABEL_RULES)
-        if self.neighbours < 1:
-            raise ConfigError(f"a row needs at least one reference; neighbours is {self.neighbours}, set 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +73,7 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
 
     Ties go to the reference that comes first by subject, video and frame, so neither the order of the table's rows nor
     the machine changes a pair. Rows without a face (landmark) or with a zero embedding (cosine) take no part. Random
-    draws are uniform, without repeats within a row, and seeded by the row's subject: shuffling or changing rows of one
-    subject leaves the draws of the others as they were, as long as as many rows are admissible.
+    draws are uniform and without repeats within a row.
 
     Args:
         table: Source rows of two subjects or more.
@@ -133,16 +96,15 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
     shapes, usable = _usable_rows(table, strategy)
     order = np.lexsort((table.frame, table.video, table.subject))
     order = order[usable[order]]
-    nothing = (np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32))
-    parts = [nothing]
-    for is_query, is_base in _label_groups(table.label[order], config.label_rule):
+    parts = []
+    for code, is_query, is_base in _label_groups(table.label[order], config.label_rule):
         rows, base = order[is_query], order[is_base]
         others = table.subject[base]
         own = table.subject[rows]
         skip = np.stack([np.searchsorted(others, own, "left"), np.searchsorted(others, own, "right")], axis=1)
         k = min(config.neighbours, len(base))
         if strategy == "random":
-            score, place = _draw(table, rows, skip, len(base), k, seed)
+            score, place = _draw(table, rows, skip, len(base), k, (seed, code + 1))
         elif strategy == "cosine":
             score, place = search(table.embeddings[rows], table.embeddings[base], k, skip=skip)
         else:
@@ -150,102 +112,18 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
             score = 1.0 - score
         query, rank = np.nonzero(place >= 0)
         parts.append((rows[query], base[place[query, rank]], score[query, rank].astype(np.float32)))
-    row, reference, score = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if len(row) == 0:
+    if not any(len(part[0]) for part in parts):
         raise InputError(_nothing_admissible(strategy, config.label_rule))
+    row = np.concatenate([part[0] for part in parts]).astype(np.int64)
     by_row = np.argsort(row, kind="stable")
-    skipped = len(table) - len(np.unique(row))
-    row, reference = row[by_row].astype(np.int64), reference[by_row].astype(np.int64)
-    return Pairs(row, reference, score[by_row], strategy, config.label_rule, skipped)
-
-
-def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
-    """Count what the pairs look like.
-
-    Args:
-        pairs: Of `table`.
-        table: The rows that were paired.
-
-    Returns:
-        JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), median_score (None for random),
-        same_label_share (of the pairs whose two labels are known; None if there are none), reference_rows (different
-        rows that serve as a reference), most_used_row (how often the most used one does: hubs pull all identities
-        towards a few), references (by subject name: how often a row of that subject is the reference).
-    """
-    row_label, reference_label = table.label[pairs.row], table.label[pairs.reference]
-    known = (row_label >= 0) & (reference_label >= 0)
-    used = np.bincount(pairs.reference, minlength=len(table))
-    by_subject = np.bincount(table.subject[pairs.reference], minlength=len(table.subjects))
-    scored = pairs.score[~np.isnan(pairs.score)]
-    return {
-        "strategy": pairs.strategy,
-        "label_rule": pairs.label_rule,
-        "pairs": len(pairs),
-        "skipped": pairs.skipped,
-        "median_score": float(np.median(scored)) if len(scored) else None,
-        "same_label_share": float((row_label == reference_label)[known].mean()) if known.any() else None,
-        "reference_rows": int((used > 0).sum()),
-        "most_used_row": int(used.max(initial=0)),
-        "references": {table.subjects[code]: int(by_subject[code]) for code in np.unique(table.subject)},
-    }
-
-
-def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTable) -> None:
-    """Write the pairs by name, one a line: subject, video, frame and label of row and reference, and the score.
-
-    Unknown labels and the scores of random pairs are empty cells.
-
-    Raises:
-        FeatlabError: The file can't be written.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    sides = ("row", "reference")
-    writer.writerow([f"{side}_{name}" for side in sides for name in ("subject", "video", "frame", "label")] + ["score"])
-    for row, reference, score in zip(pairs.row, pairs.reference, pairs.score, strict=True):
-        cells = _names(table, int(row)) + _names(table, int(reference))
-        writer.writerow([*cells, "" if np.isnan(score) else f"{score:.6f}"])
-    atomic_write_text(path, text.getvalue())
-
-
-def pairs_to_arrays(pairs: Pairs) -> dict[str, NDArray[Any]]:
-    """Return the pairs as arrays alone, for a safetensors file; words become their UTF-8 bytes."""
-    return {
-        "row": pairs.row,
-        "reference": pairs.reference,
-        "score": pairs.score,
-        "strategy": np.frombuffer(pairs.strategy.encode(), dtype=np.uint8),
-        "label_rule": np.frombuffer(pairs.label_rule.encode(), dtype=np.uint8),
-        "skipped": np.array([pairs.skipped], dtype=np.int64),
-    }
-
-
-def pairs_from_arrays(arrays: Mapping[str, NDArray[Any]], *, rows: int) -> Pairs:
-    """Return the pairs that `pairs_to_arrays` made into `arrays`.
-
-    Args:
-        arrays: The arrays by name.
-        rows: Rows of the table that was paired; pairs may point to no others.
-
-    Raises:
-        BundleError: A missing array, or one of another dtype, shape or content than `pairs_to_arrays` makes.
-    """
-    dtypes = {"row": np.int64, "reference": np.int64, "score": np.float32}
-    dtypes |= {"strategy": np.uint8, "label_rule": np.uint8, "skipped": np.int64}
-    for name, dtype in dtypes.items():
-        if name not in arrays or arrays[name].dtype != dtype or arrays[name].ndim != 1:
-            raise BundleError(f"stored pairs: {name!r} is missing or not one row of {np.dtype(dtype)}; pair again")
-    row, reference, score = arrays["row"], arrays["reference"], arrays["score"]
-    if not len(row) == len(reference) == len(score) or len(arrays["skipped"]) != 1:
-        raise BundleError("stored pairs: row, reference and score differ in length; pair again")
-    for name in ("row", "reference"):
-        if len(row) and not 0 <= arrays[name].min() <= arrays[name].max() < rows:
-            raise BundleError(f"stored pairs: {name!r} points outside the {rows} rows of the table; pair again")
-    strategy = arrays["strategy"].tobytes().decode(errors="replace")
-    label_rule = arrays["label_rule"].tobytes().decode(errors="replace")
-    if strategy not in STRATEGIES or label_rule not in LABEL_RULES:
-        raise BundleError(f"stored pairs: unknown strategy {strategy!r} or label rule {label_rule!r}; pair again")
-    return Pairs(row, reference, score, strategy, label_rule, int(arrays["skipped"][0]))
+    return Pairs(
+        row=row[by_row],
+        reference=np.concatenate([part[1] for part in parts]).astype(np.int64)[by_row],
+        score=np.concatenate([part[2] for part in parts])[by_row],
+        strategy=strategy,
+        label_rule=config.label_rule,
+        skipped=len(table) - len(np.unique(row)),
+    )
 
 
 def _usable_rows(table: FeatureTable, strategy: str) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
@@ -258,22 +136,22 @@ def _usable_rows(table: FeatureTable, strategy: str) -> tuple[NDArray[np.complex
     return no_shapes, np.ones(len(table), dtype=np.bool_)
 
 
-def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Yield (rows that search together, rows they may find, whoever's they are); each row searches once at most."""
-    if rule == "any":
+def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield (label or -1 for any, rows that search together, rows they may find, of whatever subject)."""
+    if rule == "any" and len(label):
         everyone = np.ones(len(label), dtype=np.bool_)
-        yield everyone, everyone
+        yield -1, everyone, everyone
         return
     known = label >= 0
-    for code in np.unique(label[known]):
+    for code in np.unique(label[known]).tolist():
         mine = label == code
         base = mine if rule == "same" else known & ~mine
         if base.any():
-            yield mine, base
+            yield code, mine, base
 
 
 def _draw(
-    table: FeatureTable, rows: NDArray[np.intp], skip: NDArray[np.intp], base: int, k: int, seed: int
+    table: FeatureTable, rows: NDArray[np.intp], skip: NDArray[np.intp], base: int, k: int, seeds: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Draw k different base rows outside `skip` for each row, uniformly; -1 where there are fewer."""
     place = np.full((len(rows), k), -1, dtype=np.intp)
@@ -281,8 +159,8 @@ def _draw(
     for code in np.unique(subject):
         mine = np.flatnonzero(subject == code)
         start, stop = (int(bound) for bound in skip[mine[0]])
-        label = table.label[rows[mine[0]]]
-        rng = np.random.default_rng([seed, int(label) + 1, *table.subjects[code].encode()])
+        # Seeded by the name: another subject more or less doesn't shift the stream of this one.
+        rng = np.random.default_rng([*seeds, *table.subjects[code].encode()])
         chosen = _subsets(rng, len(mine), base - (stop - start), k)
         chosen[chosen >= start] += stop - start
         place[mine, : chosen.shape[1]] = chosen
@@ -300,25 +178,9 @@ def _subsets(rng: np.random.Generator, n: int, size: int, k: int) -> NDArray[np.
     return chosen
 
 
-def _names(table: FeatureTable, row: int) -> list[str | int]:
-    label = int(table.label[row])
-    video = table.videos[table.video[row]]
-    return [
-        table.subjects[table.subject[row]],
-        video,
-        int(table.frame[row]),
-        table.classes[label] if label >= 0 else "",
-    ]
-
-
 def _nothing_admissible(strategy: str, label_rule: str) -> str:
     remedies = {"landmark": ["check the landmarks, or use --strategy cosine"], "cosine": ["look for zero embeddings"]}
     hints = remedies.get(strategy, []) + (["use label rule 'any'"] if label_rule != "any" else [])
     return f"no two source subjects have rows that strategy {strategy} with label rule {label_rule!r} may pair; " + (
         ", or ".join(hints)
     )
-
-
-def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {what} {value!r}; known: {', '.join(known)}{closest(value, known)}")

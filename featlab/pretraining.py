@@ -147,9 +147,7 @@ def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead
     return StyleBank(clips.subjects, statistics)
 
 
-def translate_group(
-    translated: Tensor, head: SourceHead, layers: tuple[str, ...]
-) -> dict[str, Tensor]:
+def translate_group(translated: Tensor, head: SourceHead, layers: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the values at each layer where style is compared, for (n, D) translated rows."""
     values = {"embedding": translated}
     if "bottleneck" in layers:
@@ -164,9 +162,9 @@ def _pairs(source: SourceRows, config: PretrainConfig) -> tuple[Tensor, Tensor]:
         keep = (known[rows] >= 0) & (known[references] >= 0) & (source.labels[rows] >= 0)
         rows, references = rows[keep], references[keep]
         if not len(rows):
-            raise InputError("no source subject has neutral rows: `anchored` pretraining needs them; label the neutral rows")
+            raise InputError("no source subject has neutral rows, and `anchored` pretraining needs them; label them")
     if len(rows) < 2:
-        raise InputError(f"pretraining needs at least 2 pairs, got {len(rows)}; use more source subjects or another pairing")
+        raise InputError(f"pretraining needs 2 pairs or more, got {len(rows)}; use more source subjects")
     return rows, references
 
 
@@ -192,8 +190,9 @@ def _anchored_losses(
     if config.style:
         paired = source.features[references] + centre - source.clips.other_clip_mean(references, random)
         with torch.no_grad():
-            target = translate_group(translator(paired), head, config.layers)
-        terms["style"] = config.style * _batch_style(translate_group(translated, head, config.layers), target, config.axis)
+            theirs = translate_group(translator(paired), head, config.layers)
+        ours = translate_group(translated, head, config.layers)
+        terms["style"] = config.style * _batch_style(ours, theirs, config.axis)
     if config.expression:
         terms["expression"] = config.expression * expression_loss(head(features), logits)
     return terms

@@ -78,9 +78,9 @@ class AdaptedModel:
         with torch.no_grad():
             parts = [
                 torch.softmax(self.model(as_tensor(embeddings[start : start + block], device)), dim=1).cpu().numpy()
-                for start in range(0, len(embeddings), block)
+                for start in range(0, max(1, len(embeddings)), block)
             ]
-        return np.concatenate(parts) if parts else np.empty((0, self.model.head.classifier.out_features), np.float32)
+        return np.concatenate(parts)
 
 
 class Method(ABC):

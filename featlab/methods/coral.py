@@ -21,8 +21,8 @@ class Coral(Method):
     title = "CORAL on neutral"
     setting = "Baselines"
     published = (
-        "The published map, with the published +I on both covariances, between neutral rows; it moves the target to the "
-        "source, because the classifier stays, where the paper moves the source."
+        "The published map, with the published +I on both covariances, between neutral rows. It moves the target to "
+        "the source, because the classifier stays, where the paper moves the source."
     )
     needs_style_bank = True
     needs_extras = True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from featlab.bundle import Bundle
-from featlab.config import AXES, UPDATES, check_at_least, check_choice
+from featlab.config import UPDATES, check_at_least, check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.losses import expression_loss, style_loss, style_statistics
 from featlab.methods.base import AdaptedModel, Method, target_features

@@ -1,53 +1,63 @@
-"""Neutral-referenced head: every subject minus their own neutral mean, at the source and at the target."""
+"""Neutral-referenced classifier: every subject minus their own neutral mean, at the source and at the target."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from featlab.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
-from featlab.models import PersonalModel, SourceHead
+from featlab.models import PersonalModel
 from featlab.pretraining import SourceRows
 from featlab.protocol import Target
 from featlab.seeding import run_seed
-from featlab.training import train_head
+
+INVERSE_PENALTY = 0.03
+"""C of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
 
 
 @register
 class Referenced(Method):
-    """A head of its own, trained on differences from the neutral mean: the strongest light baseline."""
+    """Logistic regression on differences from the neutral mean: the strongest light baseline."""
 
     name = "referenced"
-    title = "Neutral-referenced head"
+    title = "Neutral-referenced classifier"
     setting = "Baselines"
     published = (
-        "A light baseline of this package. The head is trained like B and C, with the noise of the translator's "
-        "pretraining, on source rows minus the mean of another neutral clip of the same subject."
+        "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
+        "of another neutral clip of the same subject. A classifier of its own, in place of B and C."
     )
     needs_extras = True
     updates_classifier = True
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
-        """Return the referenced head's tensors."""
-        rows = torch.nonzero(source.clips.row_subject >= 0).squeeze(1)
+        """Return the classifier: weight (K, D) and bias (K,); a class without rows gets a bias that never wins."""
+        from sklearn.linear_model import LogisticRegression
+
+        rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
         random = torch.Generator().manual_seed(run_seed(bundle.seed, "referenced"))
         referenced = source.features[rows] - source.clips.other_clip_mean(rows, random)
-        config = replace(bundle.config.head, noise=bundle.config.pretrain.noise)
-        labels = source.labels[rows].to(torch.int16).numpy()
-        head = train_head(referenced, labels, len(bundle.classes), config, seed=bundle.seed)
-        return dict(head.state_dict())
+        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
+        fitted.fit(referenced.numpy().astype(np.float64), source.labels[rows].numpy())
+        coefficients, intercept = fitted.coef_, fitted.intercept_
+        if len(fitted.classes_) == 2:
+            # scikit-learn keeps one row for two classes; half of it each way gives the same probabilities.
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercept = np.concatenate([-intercept, intercept]) / 2
+        weight = torch.zeros(len(bundle.classes), referenced.shape[1])
+        bias = torch.full((len(bundle.classes),), -1e4)
+        weight[fitted.classes_] = torch.tensor(coefficients, dtype=torch.float32)
+        bias[fitted.classes_] = torch.tensor(intercept, dtype=torch.float32)
+        return {"weight": weight, "bias": bias}
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f − μ_t))."""
+        """Return C'(f − μ_t)."""
         self.check(bundle, target)
-        dim, width = bundle.head.linear.in_features, bundle.head.linear.out_features
-        head = SourceHead(dim, width, len(bundle.classes)).to(bundle.projection.mean.device)
-        head.load_state_dict(dict(bundle.extras[self.name]))
-        head.eval().requires_grad_(False)
+        tensors = bundle.extras[self.name]
+        head = nn.Linear(tensors["weight"].shape[1], len(bundle.classes))
+        head.load_state_dict(dict(tensors))
         shift = Affine.shift(-target_features(bundle, target).mean(dim=0))
-        return AdaptedModel(PersonalModel(bundle.projection, shift, head), trainable=dim)
+        return AdaptedModel(PersonalModel(bundle.projection, shift, head), trainable=len(shift.bias))

@@ -8,16 +8,13 @@ import scipy.spatial
 
 from featlab.cache import FeatureTable
 from featlab.errors import BundleError, ConfigError, InputError
+from featlab.pair_files import pairs_from_arrays, pairs_summary, pairs_to_arrays, write_pairs_csv
 from featlab.pairing import (
     LABEL_RULES,
     STRATEGIES,
     PairConfig,
     make_pairs,
-    pairs_from_arrays,
-    pairs_summary,
-    pairs_to_arrays,
     resolve_strategy,
-    write_pairs_csv,
 )
 
 CLASSES = ("neutral", "pain", "joy")
@@ -211,11 +208,11 @@ def test_auto_is_landmark_where_there_are_landmarks_else_cosine():
 
 
 def test_a_wrong_configuration_is_refused_with_the_closest_name():
-    with pytest.raises(ConfigError, match=r"unknown strategy 'landmarks'.*did you mean 'landmark'"):
+    with pytest.raises(ConfigError, match=r"pair.strategy = 'landmarks'.*did you mean 'landmark'"):
         PairConfig("landmarks")
-    with pytest.raises(ConfigError, match=r"unknown label rule 'differnt'.*did you mean 'different'"):
+    with pytest.raises(ConfigError, match=r"pair.label_rule = 'differnt'.*did you mean 'different'"):
         PairConfig(label_rule="differnt")
-    with pytest.raises(ConfigError, match="neighbours is 0"):
+    with pytest.raises(ConfigError, match=r"pair\.neighbours = 0"):
         PairConfig(neighbours=0)
     with pytest.raises(ConfigError, match="a seed is 0 or more"):
         make_pairs(make_table(), PairConfig(), seed=-1)

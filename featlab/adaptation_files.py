@@ -1,0 +1,136 @@
+"""What adapting to one person changed, on disk: `subjects/<id>/adaptation.safetensors` and `.json`."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featlab.bundle import Bundle, read_tensors, write_tensors
+from featlab.cache.atomic import atomic_write_text
+from featlab.errors import BundleError
+from featlab.methods.base import AdaptedModel, Affine
+from featlab.models import PersonalModel, Translator
+from featlab.seeding import stable_hash
+
+__all__ = ["adaptation_folder", "load_adaptation", "save_adaptation"]
+
+_TENSORS, _META = "adaptation.safetensors", "adaptation.json"
+ADAPTATION_FORMAT = 1
+
+
+def adaptation_folder(bundle_folder: Path, subject: str) -> Path:
+    """Return where a subject's adaptation lives; a name that is no safe folder name gets a hash in its place."""
+    safe = subject.replace("_", "").replace("-", "").isalnum() and len(subject) <= 80
+    return Path(bundle_folder) / "subjects" / (subject if safe else f"subject-{stable_hash(subject)[:16]}")
+
+
+def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: Mapping[str, Any]) -> Path:
+    """Write the tensors that differ from the bundle's, and how they came about. Nothing of the bundle is repeated.
+
+    Args:
+        folder: The subject's folder.
+        bundle: What was adapted.
+        adapted: What came out.
+        meta: JSON-ready facts to keep (method, subject, options, seconds, …).
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = _kind(adapted.model.translator)
+    base = _base_tensors(bundle, kind)
+    tensors = {
+        name: tensor
+        for name, tensor in adapted.model.state_dict().items()
+        if not name.startswith("projection.") and (name not in base or not torch.equal(tensor, base[name]))
+    }
+    write_tensors(folder / _TENSORS, tensors)
+    content = {
+        "format_version": ADAPTATION_FORMAT,
+        "translator": kind,
+        "iterations": adapted.iterations,
+        "trainable": adapted.trainable,
+        "warnings": list(adapted.warnings),
+        "history": [dict(entry) for entry in adapted.history],
+        **meta,
+    }
+    # The json goes last: a folder without it holds no adaptation.
+    atomic_write_text(folder / _META, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return folder
+
+
+def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[str, Any]]:
+    """Read an adaptation back onto its bundle.
+
+    Returns:
+        The adapted model and the facts stored with it.
+
+    Raises:
+        BundleError: None there, damaged, a newer format, or made for another bundle.
+    """
+    path = folder / _META
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, kind = int(meta["format_version"]), str(meta["translator"])
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BundleError(f"{folder}: no adaptation there ({reason}); run featlab adapt first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: damaged; run featlab adapt again") from error
+    if version > ADAPTATION_FORMAT:
+        raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
+    tensors = read_tensors(folder / _TENSORS)
+    try:
+        model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
+        state = model.state_dict()
+        unknown = sorted(set(tensors) - set(state))
+        if unknown:
+            raise KeyError(f"unknown tensor {unknown[0]}")
+        model.load_state_dict(state | tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder}: does not fit its bundle ({reason}); run featlab adapt again") from error
+    model.requires_grad_(False)
+    adapted = AdaptedModel(
+        model,
+        iterations=int(meta["iterations"]),
+        trainable=int(meta["trainable"]),
+        history=tuple(meta["history"]),
+        warnings=tuple(meta["warnings"]),
+    )
+    return adapted, meta
+
+
+def _kind(translator: nn.Module) -> str:
+    if isinstance(translator, Translator):
+        return "translator"
+    return "affine" if isinstance(translator, Affine) else "none"
+
+
+def _base_tensors(bundle: Bundle, kind: str) -> dict[str, Tensor]:
+    translator = bundle.translator if kind == "translator" else None
+    return dict(PersonalModel(bundle.projection, translator, bundle.head).state_dict())
+
+
+def _head(bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return B and C, or the linear map that a method put in their place."""
+    if "head.weight" not in tensors:
+        return copy.deepcopy(bundle.head)
+    classes, width = tensors["head.weight"].shape
+    return nn.Linear(width, classes)
+
+
+def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module | None:
+    if kind == "translator":
+        return copy.deepcopy(bundle.translator)
+    if kind == "affine":
+        return Affine(tensors["translator.weight"], tensors["translator.bias"])
+    if kind == "none":
+        return None
+    raise KeyError(f"unknown translator kind {kind!r}")

@@ -1,0 +1,162 @@
+"""Evaluate methods over draws of targets and seeds, in parallel, keeping every finished cell for the next run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featlab.config import Config
+from featlab.errors import FeatlabError
+from featlab.evaluation import evaluate_subject
+from featlab.methods import get_method, make_method
+from featlab.results import EvaluationRow, read_results, write_results
+from featlab.seeding import stable_hash
+from featlab.stages import STAGE_FORMAT, bundle_stage
+from featlab.workspace import Workspace
+
+__all__ = ["Task", "plan", "run_campaign", "versions"]
+
+OnTask = Callable[[int, int], None]
+"""Called with the number of finished tasks and of all tasks."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One source model and the targets that are adapted from it.
+
+    Attributes:
+        draw: Number of the draw.
+        seed: Number of the seed within it.
+        targets: The target subjects.
+    """
+
+    draw: int
+    seed: int
+    targets: tuple[str, ...]
+
+
+def plan(workspace: Workspace) -> list[Task]:
+    """Return the tasks that the protocol asks for, draw by draw."""
+    protocol = workspace.config.protocol
+    for name in protocol.methods:
+        get_method(name)
+    return [
+        Task(draw, seed, workspace.targets(draw)) for draw in range(protocol.draws) for seed in range(protocol.seeds)
+    ]
+
+
+def run_campaign(
+    workspace: Workspace, tasks: Sequence[Task], *, jobs: int = 1, on_task: OnTask | None = None
+) -> list[EvaluationRow]:
+    """Run every task; cells that an earlier run finished are read, not run.
+
+    Args:
+        workspace: Where; results go to ``results/cells/``.
+        tasks: What.
+        jobs: Processes, each with one thread; 1 works in this one.
+        on_task: Progress.
+
+    Returns:
+        Rows ordered by task, then method, then subject. A failed run is a row with its error, and is tried again the
+        next time.
+    """
+    finished: dict[Task, list[EvaluationRow]] = {}
+    for task, rows in _results(workspace, tasks, jobs):
+        finished[task] = rows
+        if on_task is not None:
+            on_task(len(finished), len(tasks))
+    order = {name: place for place, name in enumerate(workspace.config.protocol.methods)}
+    return [row for task in tasks for row in sorted(finished[task], key=lambda row: order[row.method])]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    from importlib.metadata import version
+
+    names = ("featlab", "torch", "numpy", "scikit-learn", "faiss-cpu", "h5py")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def _results(workspace: Workspace, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, list[EvaluationRow]]]:
+    jobs = min(jobs, len(tasks))
+    if jobs <= 1:
+        for task in tasks:
+            yield task, _run_task(workspace, task)
+        return
+    from joblib import Parallel, delayed
+
+    calls = (delayed(_run_in_worker)(workspace.root, workspace.config, task, workspace.device) for task in tasks)
+    yield from Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1, backend="loky")(calls)
+
+
+def _run_in_worker(root: Path, config: Config, task: Task, device: str) -> tuple[Task, list[EvaluationRow]]:
+    import torch
+
+    torch.set_num_threads(1)
+    overrides = flat_values(config)
+    return task, _run_task(Workspace.open(root, overrides, device=device), task)
+
+
+def flat_values(config: Config) -> dict[str, Any]:
+    """Return ``{"section.key": value}`` of a whole configuration, as `Config.with_values` takes it."""
+    values: dict[str, Any] = {}
+    for section, part in config.to_dict().items():
+        if section == "adapt":
+            values["adapt.method"] = part["method"]
+            for method, options in part["options"].items():
+                values |= {f"adapt.{method}.{key}": value for key, value in options.items()}
+        elif isinstance(part, dict):
+            values |= {f"{section}.{key}": value for key, value in part.items()}
+        else:
+            values[section] = part
+    return values
+
+
+def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
+    config = workspace.config
+    names = config.protocol.methods
+    source = workspace.source(task.targets, seed=config.protocol.seed + task.seed)
+    cells = {
+        (subject, name): _cell_path(workspace, source.key("source"), task, subject, name)
+        for subject in task.targets
+        for name in names
+    }
+    rows = [row for path in cells.values() if path.exists() for row in read_results(path)]
+    missing = [subject for subject in task.targets if any(not cells[subject, name].exists() for name in names)]
+    if missing:
+        bundle, _ = bundle_stage(source, names)
+    for subject in missing:
+        wanted = [make_method(name, config.adapt.options) for name in names if not cells[subject, name].exists()]
+        table = workspace.table.rows_of(subject)
+        try:
+            fresh = evaluate_subject(bundle, table, wanted, draw=task.draw, seed=task.seed, gap=config.protocol.gap)
+        except FeatlabError as error:
+            fresh = [
+                EvaluationRow.failure(
+                    method.name,
+                    subject,
+                    task.draw,
+                    task.seed,
+                    selection="oracle" if method.needs_labels else "source-free",
+                    error=str(error),
+                )
+                for method in wanted
+            ]
+        for row in fresh:
+            if not row.error:
+                path = cells[subject, row.method]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_results(path, [row])
+        rows += fresh
+    return rows
+
+
+def _cell_path(workspace: Workspace, source_key: str, task: Task, subject: str, method: str) -> Path:
+    config = workspace.config
+    parts = (STAGE_FORMAT, source_key, config.features, config.head, config.pair, config.pretrain, config.protocol.gap)
+    options = sorted(dict(config.adapt.options.get(method, {})).items())
+    key = stable_hash(*parts, task.draw, task.seed, subject, method, options)[:16]
+    return workspace.root / "results" / "cells" / method / f"{key}.jsonl"

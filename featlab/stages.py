@@ -1,0 +1,189 @@
+"""Stages of a workspace: each output lives in a folder named by a hash of what went into it.
+
+    stages/train-<key>/      head.safetensors (projection, B, C)
+    stages/pair-<key>/       pairs.safetensors, pairs.csv, summary.json
+    bundles/<key>/           the model bundle (see `featlab.bundle`)
+
+A folder is written under a temporary name and renamed, so one that exists is complete. Deleting any of them is safe:
+the next command that needs it makes it again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from featlab import __version__
+from featlab.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
+from featlab.cache import ExtractorInfo, FeatureTable
+from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
+from featlab.config import Config
+from featlab.errors import BundleError
+from featlab.methods.registry import get_method
+from featlab.models import Projection, SourceHead
+from featlab.pair_files import pairs_from_arrays, pairs_summary, pairs_to_arrays, write_pairs_csv
+from featlab.pairing import Pairs, make_pairs, resolve_strategy
+from featlab.seeding import stable_hash
+from featlab.source import OnEpoch, TrainedHead, pretrain_bundle, train_source_head
+
+__all__ = ["Source", "StageOutput", "bundle_stage", "pair_stage", "train_stage"]
+
+STAGE_FORMAT = 1
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What the source stages work on.
+
+    Attributes:
+        root: The workspace folder.
+        table: Rows of the source subjects.
+        extractor: What made the embeddings.
+        cache_digest: Of the cache they come from.
+        config: The resolved configuration.
+        seed: Root seed.
+        device: Where to train.
+        notify: Called with one line when a stage runs.
+        on_epoch: Progress of training.
+    """
+
+    root: Path
+    table: FeatureTable
+    extractor: ExtractorInfo
+    cache_digest: str
+    config: Config
+    seed: int
+    device: str = "cpu"
+    notify: Notify = print
+    on_epoch: OnEpoch | None = None
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Names of the source subjects."""
+        return self.table.subject_names_present()
+
+    def key(self, stage: str, *inputs: Any) -> str:
+        """Return the stage's key: a hash of the version, the rows, the seed and the settings that it reads."""
+        text = json.dumps([asdict(item) if hasattr(item, "__dataclass_fields__") else item for item in inputs])
+        parts = (__version__, STAGE_FORMAT, stage, self.cache_digest, ",".join(self.subjects), self.seed, text)
+        return stable_hash(*parts)[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class StageOutput:
+    """Where a stage's output is, and whether it was there already."""
+
+    folder: Path
+    reused: bool
+
+
+def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
+    """Return projection, B and C: from an earlier run with the same inputs, or trained now."""
+    config = source.config
+    folder = source.root / "stages" / f"train-{source.key('train', config.features, config.head)}"
+    path = folder / "head.safetensors"
+    if path.exists():
+        return _load_head(path), StageOutput(folder, True)
+    source.notify(f"train: {len(source.table):,} rows of {len(source.subjects)} source subjects")
+    trained = train_source_head(source.table, config, seed=source.seed, device=source.device, on_epoch=source.on_epoch)
+    tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
+    _write_folder(folder, lambda draft: write_tensors(draft / path.name, tensors))
+    return _load_head(path), StageOutput(folder, False)
+
+
+def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
+    """Return the pairs of the source rows, likewise."""
+    config = source.config.pair
+    strategy = resolve_strategy(config, source.table)
+    folder = source.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
+    path = folder / "pairs.safetensors"
+    if path.exists():
+        return _load_pairs(path, len(source.table)), StageOutput(folder, True)
+    source.notify(f"pair: {strategy}, {config.label_rule} label, {len(source.table):,} rows")
+    pairs = make_pairs(source.table, config, seed=source.seed)
+    _write_folder(folder, lambda draft: _write_pairs(draft, pairs, source.table))
+    return pairs, StageOutput(folder, False)
+
+
+def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageOutput]:
+    """Return the model bundle, likewise; runs `train_stage` and `pair_stage` first where their output is missing.
+
+    Args:
+        source: What to work on.
+        methods: Methods that will be run on the bundle; those that carry something prepare it.
+    """
+    config = source.config
+    prepared = sorted(name for name in set(methods) if get_method(name).needs_extras)
+    strategy = resolve_strategy(config.pair, source.table)
+    inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
+    folder = source.root / "bundles" / source.key("bundle", *inputs)
+    if (folder / "bundle.json").exists():
+        return load_bundle(folder), StageOutput(folder, True)
+    trained, _ = train_stage(source)
+    pairs, _ = pair_stage(source)
+    source.notify(f"pretrain: {config.pretrain.objective}, {len(pairs):,} pairs, {config.pretrain.epochs} epochs")
+    bundle = pretrain_bundle(
+        source.table,
+        trained,
+        pairs,
+        config,
+        seed=source.seed,
+        extractor=source.extractor,
+        cache_digest=source.cache_digest,
+        methods=prepared,
+        on_epoch=source.on_epoch,
+    )
+    save_bundle(folder, bundle)
+    return load_bundle(folder), StageOutput(folder, False)
+
+
+def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    draft.mkdir()
+    try:
+        write(draft)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
+    from safetensors.numpy import save
+
+    atomic_write_bytes(folder / "pairs.safetensors", save(pairs_to_arrays(pairs)))
+    write_pairs_csv(folder / "pairs.csv", pairs, table)
+    atomic_write_text(folder / "summary.json", json.dumps(pairs_summary(pairs, table), indent=2) + "\n")
+
+
+def _load_pairs(path: Path, rows: int) -> Pairs:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return pairs_from_arrays(load_file(path), rows=rows)
+    except (OSError, SafetensorError, BundleError) as error:
+        raise BundleError(f"{path}: can't be read ({error}); delete {path.parent} and run featlab pair") from error
+
+
+def _load_head(path: Path) -> TrainedHead:
+    tensors = read_tensors(path)
+    try:
+        weights = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+        width, dim = weights["linear.weight"].shape
+        head = SourceHead(dim, width, len(weights["classifier.bias"]))
+        head.load_state_dict(weights)
+        projection = Projection(tensors["projection.mean"], tensors["projection.components"])
+    except (KeyError, RuntimeError) as error:
+        raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
+    return TrainedHead(projection, head.eval().requires_grad_(False))

@@ -1,0 +1,221 @@
+"""A workspace: a folder with `featlab.toml` and a cache, where every command finds what the earlier ones made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featlab.adaptation_files import adaptation_folder, save_adaptation
+from featlab.bundle import Bundle
+from featlab.cache import ExtractorInfo, FeatureTable, open_cache
+from featlab.config import Config, load_config
+from featlab.errors import InputError, closest
+from featlab.methods import AdaptedModel, make_method
+from featlab.protocol import check_disjoint, choose_targets, split_target, target_of
+from featlab.seeding import run_seed
+from featlab.source import OnEpoch
+from featlab.stages import Notify, Source
+
+__all__ = ["CONFIG_FILE", "Adapted", "Workspace", "adapt_rows", "adapt_subject"]
+
+CONFIG_FILE = "featlab.toml"
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """A folder, its configuration, and its cache in RAM.
+
+    Attributes:
+        root: The folder.
+        config: Resolved: flags beat the file, the file beats the defaults.
+        table: Every row of the cache.
+        extractor: What made its embeddings.
+        cache_digest: Its digest.
+        device: Where to train.
+        notify: Called with one line when something runs that wasn't asked for by name.
+        on_epoch: Progress of training.
+    """
+
+    root: Path
+    config: Config
+    table: FeatureTable
+    extractor: ExtractorInfo
+    cache_digest: str
+    device: str = "cpu"
+    notify: Notify = field(default=lambda line: None)
+    on_epoch: OnEpoch | None = None
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        device: str = "cpu",
+        notify: Notify | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Workspace:
+        """Read the configuration and the cache.
+
+        Args:
+            root: The workspace folder; a folder that holds only a cache will do.
+            overrides: ``{"section.key": value}`` from flags.
+            device: ``cpu``, ``cuda`` or ``auto``.
+            notify: Called with one line when a stage runs.
+            on_epoch: Progress of training.
+
+        Raises:
+            ConfigError: A bad configuration.
+            CacheError: No cache, or one that can't be trusted.
+        """
+        root = Path(root)
+        config = load_config(root / CONFIG_FILE, overrides)
+        with open_cache(cache_path(root, config)) as cache:
+            table, extractor, digest = cache.read(), cache.extractor, cache.digest
+        return cls(
+            root, config, table, extractor, digest, choose_device(device), notify or (lambda line: None), on_epoch
+        )
+
+    def targets(self, draw: int = 0) -> tuple[str, ...]:
+        """Return the target subjects of one draw."""
+        protocol = self.config.protocol
+        return choose_targets(self.table.subjects, protocol.targets, seed=protocol.seed, draw=draw)
+
+    def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
+        """Return the source: `protocol.sources`, or everyone who is no target.
+
+        Raises:
+            InputError: An unknown subject, or one that is both.
+        """
+        protocol = self.config.protocol
+        for name in (*targets, *protocol.sources):
+            if name not in self.table.subjects:
+                raise InputError(
+                    f"unknown subject {name!r}{closest(name, self.table.subjects)}; "
+                    f"the cache has {len(self.table.subjects)}"
+                )
+        check_disjoint(protocol.sources, targets)
+        names = protocol.sources or tuple(name for name in self.table.subjects if name not in set(targets))
+        return Source(
+            root=self.root,
+            table=self.table.rows_of(*names),
+            extractor=self.extractor,
+            cache_digest=self.cache_digest,
+            config=self.config,
+            seed=protocol.seed if seed is None else seed,
+            device=self.device,
+            notify=self.notify,
+            on_epoch=self.on_epoch,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """One person's adaptation.
+
+    Attributes:
+        model: Predicts for the person.
+        folder: Where it was written.
+        subject: The person.
+        method: Registry name.
+        frames: Neutral rows that were adapted on.
+        unlabelled: Whether they were taken to be neutral because none of the person's rows has a label.
+        seconds: Wall time of the adaptation.
+    """
+
+    model: AdaptedModel
+    folder: Path
+    subject: str
+    method: str
+    frames: int
+    unlabelled: bool
+    seconds: float
+
+
+def cache_path(root: Path, config: Config) -> Path:
+    """Return the workspace's cache file."""
+    path = root / config.cache
+    if not path.exists():
+        raise InputError(
+            f"{path}: no cache there; make one with `featlab extract SOURCE --out {config.cache}`, "
+            "or name one with --cache"
+        )
+    return path
+
+
+def choose_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there.
+
+    Raises:
+        InputError: An unknown device, or CUDA without a GPU.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name} is not one of auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
+    """Return the rows of one subject to adapt on, and whether they were taken to be neutral without a label.
+
+    Labelled subjects follow the protocol's split. Of a subject without any label every row is taken: a new person's
+    neutral clip has no labels.
+
+    Raises:
+        InputError: Labelled rows, none of them neutral.
+    """
+    if (table.label < 0).all():
+        return table, True
+    return table.take(split_target(table, gap).adapt), False
+
+
+def adapt_subject(
+    bundle: Bundle,
+    bundle_folder: Path,
+    table: FeatureTable,
+    extractor: ExtractorInfo,
+    subject: str,
+    config: Config,
+) -> Adapted:
+    """Adapt a bundle to one person and write what changed into the bundle's folder.
+
+    Args:
+        bundle: The source model.
+        bundle_folder: Where it is; ``subjects/<id>/`` is written there.
+        table: Rows that hold the person's.
+        extractor: What made their embeddings.
+        subject: The person.
+        config: ``adapt`` and ``protocol`` are read.
+
+    Raises:
+        InputError: Unknown subject, a source subject, no neutral rows.
+        BundleError: Features of another extractor.
+    """
+    if subject not in table.subjects:
+        raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
+    check_disjoint(bundle.source_subjects, [subject])
+    bundle.check_extractor(extractor, "cache")
+    rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
+    method = make_method(config.adapt.method, config.adapt.options)
+    start = time.perf_counter()
+    model = method.adapt(bundle, target_of(rows), seed=run_seed(config.protocol.seed, method.name, subject))
+    seconds = time.perf_counter() - start
+    folder = adaptation_folder(bundle_folder, subject)
+    meta = {
+        "subject": subject,
+        "method": method.name,
+        "options": dict(config.adapt.options.get(method.name, {})),
+        "seed": config.protocol.seed,
+        "frames": len(rows),
+        "videos": list(rows.video_names_present()),
+        "unlabelled": unlabelled,
+        "seconds": seconds,
+    }
+    save_adaptation(folder, bundle, model, meta)
+    return Adapted(model, folder, subject, method.name, len(rows), unlabelled, seconds)
