@@ -90,22 +90,45 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        BundleError: The folder can't be written.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    draft.mkdir()
     try:
+        draft.mkdir(parents=True)
         write_tensors(draft / _MODEL, _tensors(bundle))
         atomic_write_text(draft / _META, json.dumps(_meta(bundle), indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / _CARD, _card(bundle))
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
+        _exchange(draft, folder)
         sync_folder(folder.parent)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: can't be written ({error.strerror}); check the folder and its permissions"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _exchange(draft: Path, folder: Path) -> None:
+    """Rename ``draft`` to ``folder``; what was there goes only when the new one is in its place."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    if not (folder / _META).is_file():
+        raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
+    old = draft.with_name(f"{draft.name}.old")
+    folder.rename(old)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
@@ -133,7 +156,7 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
     tensors = read_tensors(folder / _MODEL, device)
     try:
         return _assemble(meta, tensors, device)
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: damaged or incomplete ({reason}); run featlab pretrain again") from error
 
@@ -142,7 +165,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, whole or not at all."""
     from safetensors.torch import save
 
-    atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    # A copy each: safetensors refuses two names for one piece of memory.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    atomic_write_bytes(path, save(copies))
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -205,15 +232,18 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     dim = tensors["projection.components"].shape[1]
     width, classes = tensors["head.linear.weight"].shape[0], len(meta["classes"])
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
-    head = SourceHead(dim, width, classes).to(device)
+    # The initial weights are overwritten, but drawing them would move the caller's random state.
+    with torch.random.fork_rng(devices=[]):
+        head = SourceHead(dim, width, classes).to(device)
+        translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
     head.load_state_dict(under("head."))
-    translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
     translator.to(device).load_state_dict(under("translator."))
     bank = None
     if meta["bank_subjects"] is not None:
         names = {name.split(".")[1] for name in tensors if name.startswith("bank.")}
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
         bank = StyleBank(tuple(meta["bank_subjects"]), layers)
+    _check_consistent(meta, projection, bank, dim, width)
     extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
     return Bundle(
         projection=projection,
@@ -230,6 +260,21 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),
     )
+
+
+def _check_consistent(
+    meta: Mapping[str, Any], projection: Projection, bank: StyleBank | None, dim: int, width: int
+) -> None:
+    if meta["neutral"] not in meta["classes"]:
+        raise ValueError(f"neutral {meta['neutral']!r} is not one of the classes")
+    if projection.mean.shape != projection.components.shape[:1]:
+        raise ValueError("projection.mean does not fit projection.components")
+    if bank is None:
+        return
+    for layer, columns in (("features", dim), ("embedding", dim), ("bottleneck", width)):
+        for statistic in bank.layers[layer]:
+            if statistic.shape != (len(bank.subjects), columns):
+                raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
 
 
 def _config(data: Mapping[str, Any]) -> Config:

@@ -164,7 +164,7 @@ class PretrainConfig:
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    style: float = 0.03
+    style: float = 0.01
     expression: float = 0.0
     classification: float = 1.0
     axis: str = "subject"

@@ -3,8 +3,8 @@
 `poster` is the seeds' objective as written: translated rows take the style of their references and keep the source
 model's prediction. Its style loss compares a batch of translated rows with the batch of their references.
 
-`anchored` plays the target stage at the source. In an episode a row's subject is seen through *another* neutral clip of
-theirs: T's offset is what style alignment would make it, the bank's centre minus that clip's mean, and T learns to
+`anchored` plays the target stage at the source. In an episode a row's subject is seen through *other* neutral clips of
+theirs: T's offset is what style alignment would make it, the bank's centre minus those clips' mean, and T learns to
 classify what comes out (cross-entropy), to keep its pair's style (style loss) and, if asked, the source model's
 prediction (expression loss). So T meets at a new person what it met in training.
 """
@@ -31,6 +31,10 @@ from featlab.style import NeutralClips, StyleBank, neutral_clips
 from featlab.training import epoch_batches, set_learning_rate
 
 __all__ = ["Pretrained", "SourceRows", "make_style_bank", "new_translator", "pretrain_translator", "translate_group"]
+
+
+MAX_GRADIENT = 1.0
+"""Largest norm of a step's gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,8 @@ def pretrain_translator(
                 loss = torch.stack(list(terms.values())).sum()
                 optimiser.zero_grad()
                 loss.backward()
+                # Style is a squared distance between people, and some are very far: one batch must not undo an epoch.
+                torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT)
                 optimiser.step()
                 epoch_terms.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
                 step += 1
@@ -179,16 +185,17 @@ def _anchored_losses(
     random: torch.Generator,
 ) -> dict[str, Tensor]:
     features = source.features[rows]
-    seen = features + centre - source.clips.other_clip_mean(rows, random)
+    seen = features + centre - source.clips.episode_mean(rows, random)
     translated = translator(seen + config.noise * torch.randn(seen.shape, generator=random))
     logits = head(translated)
     terms = {}
     if config.classification:
-        terms["classification"] = config.classification * F.cross_entropy(
-            logits, source.labels[rows], label_smoothing=config.label_smoothing
-        )
+        # Rows count as often as they would be tested: neutral rows that are adapted on are not.
+        weight = source.clips.tested_share(rows)
+        entropy = F.cross_entropy(logits, source.labels[rows], label_smoothing=config.label_smoothing, reduction="none")
+        terms["classification"] = config.classification * (weight * entropy).sum() / weight.sum()
     if config.style:
-        paired = source.features[references] + centre - source.clips.other_clip_mean(references, random)
+        paired = source.features[references] + centre - source.clips.episode_mean(references, random)
         with torch.no_grad():
             theirs = translate_group(translator(paired), head, config.layers)
         ours = translate_group(translated, head, config.layers)

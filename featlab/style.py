@@ -61,17 +61,30 @@ class NeutralClips:
         means = self.clip_mean[self.clips] * weight[..., None]
         return means.sum(dim=1) / self.count[:, None]
 
-    def other_clip_mean(self, rows: Tensor, random: torch.Generator) -> Tensor:
-        """Return (n, D): for each row, the mean of a random neutral clip of its subject, another than its own if any.
+    def episode_mean(self, rows: Tensor, random: torch.Generator) -> Tensor:
+        """Return (n, D): for each row, the neutral mean through which its subject is seen in a random episode.
 
-        A target is seen through a clip that its test rows are not part of; an episode has to be like that.
+        As in the protocol, half of the subject's neutral clips are adapted on, at least one, and never the clip that
+        the row itself belongs to (unless it is the only one).
         """
         subject = self.row_subject[rows]
         count = self.count[subject]
-        pick = (torch.rand(len(rows), generator=random) * count).long()
-        own = self.clips[subject, pick] == self.row_clip[rows]
-        pick = torch.where(own, (pick + 1) % count, pick)
-        return self.clip_mean[self.clips[subject, pick]]
+        order = torch.rand(len(rows), self.clips.shape[1], generator=random)
+        order = order.masked_fill(self.clips[subject] == self.row_clip[rows, None], 2.0)
+        order = order.masked_fill(torch.arange(self.clips.shape[1])[None, :] >= count[:, None], 3.0)
+        rank = order.argsort(dim=1).argsort(dim=1)
+        adapted = rank < (count // 2).clamp_min(1)[:, None]
+        means = self.clip_mean[self.clips[subject]] * adapted[..., None]
+        return means.sum(dim=1) / adapted.sum(dim=1, keepdim=True)
+
+    def tested_share(self, rows: Tensor) -> Tensor:
+        """Return (n,): in what share of its subject's episodes a row is tested rather than adapted on.
+
+        1 for rows of other expressions; for a row of one of m neutral clips ceil(m / 2) / m, and a half when m = 1.
+        """
+        count = self.count[self.row_subject[rows]]
+        neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
+        return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
 
 
 def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:

@@ -27,7 +27,7 @@ class Referenced(Method):
     setting = "Baselines"
     published = (
         "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
-        "of another neutral clip of the same subject. A classifier of its own, in place of B and C."
+        "of the subject's other neutral clips, in the same episodes as `pft`. A classifier of its own, in place of B and C."
     )
     needs_extras = True
     updates_classifier = True
@@ -39,9 +39,10 @@ class Referenced(Method):
 
         rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
         random = torch.Generator().manual_seed(run_seed(bundle.seed, "referenced"))
-        referenced = source.features[rows] - source.clips.other_clip_mean(rows, random)
+        referenced = source.features[rows] - source.clips.episode_mean(rows, random)
         fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
-        fitted.fit(referenced.numpy().astype(np.float64), source.labels[rows].numpy())
+        weight_of_rows = source.clips.tested_share(rows).numpy()
+        fitted.fit(referenced.numpy().astype(np.float64), source.labels[rows].numpy(), sample_weight=weight_of_rows)
         coefficients, intercept = fitted.coef_, fitted.intercept_
         if len(fitted.classes_) == 2:
             # scikit-learn keeps one row for two classes; half of it each way gives the same probabilities.
