@@ -1,6 +1,10 @@
 """The command line: parse, call, print. No logic lives here."""
 
+__all__ = ["main"]
+
 
 def main() -> None:
     """Run the ``featlab`` command."""
-    raise SystemExit("featlab: the command line is not built yet")
+    from featlab.cli.app import app
+
+    app(prog_name="featlab")

@@ -240,7 +240,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     translator.to(device).load_state_dict(under("translator."))
     bank = None
     if meta["bank_subjects"] is not None:
-        names = {name.split(".")[1] for name in tensors if name.startswith("bank.")}
+        names = {name.removeprefix("bank.").rpartition(".")[0] for name in tensors if name.startswith("bank.")}
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
         bank = StyleBank(tuple(meta["bank_subjects"]), layers)
     _check_consistent(meta, projection, bank, dim, width)

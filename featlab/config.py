@@ -32,7 +32,7 @@ __all__ = [
     "with_options",
 ]
 
-REDUCTIONS = ("within", "pca", "none")
+REDUCTIONS = ("within", "pca", "truncate", "none")
 STRATEGIES = ("landmark", "cosine", "random")
 LABEL_RULES = ("any", "same", "different")
 OBJECTIVES = ("anchored", "poster")
@@ -66,7 +66,8 @@ class FeatureConfig:
     Attributes:
         dim: Features kept; 0 keeps as many as there are.
         reduce: ``within`` (principal directions of the variation *within* source subjects, where expression lives),
-            ``pca`` (of all variation, identity included) or ``none`` (centre and scale only).
+            ``pca`` (of all variation, identity included), ``truncate`` (the first values of the embedding) or ``none``
+            (all of them, whatever ``dim`` says). All are centred and scaled.
     """
 
     dim: int = 64
@@ -164,8 +165,8 @@ class PretrainConfig:
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    style: float = 0.01
-    expression: float = 0.0
+    style: float = 0.03
+    expression: float = 0.03
     classification: float = 1.0
     axis: str = "subject"
     layers: tuple[str, ...] = ("embedding", "bottleneck")

@@ -46,6 +46,8 @@ def evaluate_subject(
     if len(names) != 1:
         raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
     check_disjoint(bundle.source_subjects, names)
+    if table.classes != bundle.classes:
+        raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
     split = split_target(table, gap)
     return [_row(bundle, table, split, method, names[0], draw, seed) for method in methods]
 
@@ -124,7 +126,7 @@ def _row(
 
 
 def _folds(table: FeatureTable, test: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return (m,) fold numbers of the test rows: whole videos, dealt in turn within each label."""
+    """Return (m,) fold numbers of the test rows: whole videos, dealt in turn."""
     videos, code = np.unique(table.video[test], return_inverse=True)
     if len(videos) == 1:
         order = np.argsort(np.argsort(table.frame[test], kind="stable"), kind="stable")

@@ -71,7 +71,7 @@ class Pretrained:
 def new_translator(dim: int, config: PretrainConfig, seed: int) -> Translator:
     """Return a fresh T for features of width ``dim``; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run_seed(seed, "translator"))
+        torch.default_generator.manual_seed(run_seed(seed, "translator"))
         return Translator(dim, config.hidden or dim, residual=config.residual, dropout=config.dropout)
 
 
@@ -111,7 +111,7 @@ def pretrain_translator(
     history: list[Mapping[str, float]] = []
     step = 0
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run_seed(seed, "dropout"))
+        torch.default_generator.manual_seed(run_seed(seed, "dropout"))
         translator.train()
         for epoch in range(config.epochs):
             epoch_terms: list[dict[str, float]] = []

@@ -27,7 +27,7 @@ def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], 
         config: Dimension and kind.
 
     Returns:
-        The fitted projection; it has min(dim, D0, rank) features.
+        The fitted projection; it has min(dim, D0, rank) features (``none``: D0, ``truncate``: min(dim, D0)).
 
     Raises:
         InputError: Fewer than two rows, or rows that are all alike.
@@ -41,6 +41,8 @@ def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], 
         raise InputError("all rows of every source subject are the same; there is nothing to learn from")
     wanted = config.dim or rows.shape[1]
     if config.reduce == "none":
+        components = np.eye(rows.shape[1])
+    elif config.reduce == "truncate":
         components = np.eye(rows.shape[1])[:, :wanted]
     else:
         components = _principal_directions(within if config.reduce == "within" else rows - mean, wanted)
@@ -56,14 +58,15 @@ def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], 
 def subject_deviations(rows: NDArray[np.float64], subject: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return (N, D) rows minus their own subject's mean."""
     _, code = np.unique(subject, return_inverse=True)
-    sums = np.zeros((code.max() + 1, rows.shape[1]))
-    np.add.at(sums, code, rows)
-    deviations: NDArray[np.float64] = rows - (sums / np.bincount(code)[:, None])[code]
+    order = np.argsort(code, kind="stable")
+    count = np.bincount(code)
+    sums = np.add.reduceat(rows[order], np.cumsum(count) - count, axis=0)
+    deviations: NDArray[np.float64] = rows - (sums / count[:, None])[code]
     return deviations
 
 
 def _principal_directions(centred: NDArray[np.float64], wanted: int) -> NDArray[np.float64]:
-    """Return (D0, D) orthonormal directions, largest variance first; the solver is fixed, so the result repeats."""
+    """Return (D0, D) orthonormal directions, largest variance first; the same rows give the same directions."""
     from sklearn.decomposition import PCA
 
     wanted = min(wanted, *centred.shape)

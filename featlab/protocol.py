@@ -38,6 +38,10 @@ class Target:
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or not len(self.embeddings):
             raise InputError(f"a target needs rows (n, D) with n ≥ 1, got shape {self.embeddings.shape}")
+        for name in ("video", "frame", "landmarks"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.embeddings):
+                raise InputError(f"a target with {len(self.embeddings)} rows has {len(values)} values of {name}")
         if not np.isfinite(self.embeddings).all():
             raise InputError("the target's embeddings hold NaN or infinity; extract its frames again")
 
@@ -69,7 +73,8 @@ def split_target(table: FeatureTable, gap: int = 5) -> Split:
 
     Adapt: half of the purely neutral videos in name order, at least one. Test: every other video. With a single neutral
     video (or only videos that mix labels) the split is in time: the first half of that video's neutral rows is adapted
-    on, rows between them and ``gap`` rows after them are left out, and the rest is tested.
+    on, rows between them and ``gap`` rows after them (at most half of what follows) are left out, and the rest is
+    tested.
 
     Args:
         table: Rows of one subject.
@@ -167,6 +172,7 @@ def _split_in_time(table: FeatureTable, clip: int, is_neutral: NDArray[np.bool_]
     neutral = rows[is_neutral[rows]]
     last = int(np.flatnonzero(rows == neutral[(len(neutral) - 1) // 2])[0])
     adapt = neutral[: (len(neutral) + 1) // 2]
-    later = rows[last + 1 + gap :]
+    later = rows[last + 1 :]
+    later = later[min(gap, len(later) // 2) :]
     others = np.flatnonzero(table.video != clip)
     return Split(np.sort(adapt), np.sort(np.concatenate([others, later])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,8 +89,7 @@ def pretrain_bundle(
     device = trained.projection.mean.device
     with torch.no_grad():
         features = trained.projection(as_tensor(table.embeddings, device)).cpu()
-    head = trained.head.cpu()
-    projection = trained.projection.cpu()
+    head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
     source = SourceRows.of(table, features, pairs)
     report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
     fresh = new_translator(features.shape[1], config.pretrain, seed).eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from featlab.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.config import Config, load_config
 from featlab.errors import InputError, closest
-from featlab.methods import AdaptedModel, make_method
+from featlab.methods import AdaptedModel, get_method, make_method
 from featlab.protocol import check_disjoint, choose_targets, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.source import OnEpoch
@@ -73,6 +73,8 @@ class Workspace:
         """
         root = Path(root)
         config = load_config(root / CONFIG_FILE, overrides)
+        for name in config.adapt.options:
+            get_method(name)
         with open_cache(cache_path(root, config)) as cache:
             table, extractor, digest = cache.read(), cache.extractor, cache.digest
         return cls(

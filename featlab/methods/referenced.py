@@ -27,7 +27,7 @@ class Referenced(Method):
     setting = "Baselines"
     published = (
         "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
-        "of the subject's other neutral clips, in the same episodes as `pft`. A classifier of its own, in place of B and C."
+        "of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
     )
     needs_extras = True
     updates_classifier = True

@@ -1,13 +1,17 @@
 """Small synthetic people, as rows in RAM, and the check that a refusal is one clear line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
-from featlab.cache import FeatureTable
+from featlab.bundle import Bundle
+from featlab.cache import ExtractorInfo, FeatureTable
+from featlab.config import Config
 from featlab.errors import FeatlabError
+from featlab.source import build_bundle
 
 # Neutral is not the first class: code that takes 0 for neutral fails here.
 CLASSES = ("anger", "neutral", "disgust", "fear", "joy", "sadness", "surprise")
@@ -83,6 +87,50 @@ def make_people(
 def people() -> Callable[..., FeatureTable]:
     """``people(subjects=6, clips=2, frames=6, dim=12, classes=2, landmarks=True, seed=0)``: see `make_people`."""
     return make_people
+
+
+EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96")
+SMALL = {
+    "features.dim": 8,
+    "head.bottleneck": 6,
+    "head.epochs": 3,
+    "head.batch": 16,
+    "head.lr": 0.02,
+    "pretrain.hidden": 8,
+    "pretrain.epochs": 2,
+    "pretrain.batch": 16,
+}
+"""Training in a few milliseconds."""
+
+
+def make_small_bundle(
+    table: FeatureTable,
+    values: Mapping[str, Any] | None = None,
+    *,
+    methods: Sequence[str] = ("pft",),
+    seed: int = 0,
+) -> Bundle:
+    """A bundle of every subject in the table, trained with `SMALL` and what ``values`` change of it."""
+    config = Config().with_values(SMALL | dict(values or {}), "test")
+    return build_bundle(table, config, seed=seed, extractor=EXTRACTOR, cache_digest="0" * 64, methods=methods)
+
+
+@pytest.fixture
+def small_bundle() -> Callable[..., Bundle]:
+    """``small_bundle(table, values=None, methods=("pft",), seed=0)``: see `make_small_bundle`."""
+    return make_small_bundle
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """``{"section.key": value}`` that make training take a few milliseconds."""
+    return dict(SMALL)
+
+
+@pytest.fixture
+def extractor() -> ExtractorInfo:
+    """What made the embeddings of every bundle of `small_bundle`."""
+    return EXTRACTOR
 
 
 @pytest.fixture

@@ -68,14 +68,14 @@ def test_within_keeps_expression_where_pca_keeps_identity(people):
     assert share_of_expression(features["within"]) > 2 * share_of_expression(features["pca"])
 
 
-@pytest.mark.parametrize("reduce", ["within", "pca", "none"])
+@pytest.mark.parametrize("reduce", ["within", "pca", "truncate"])
 def test_directions_are_orthogonal_and_share_one_scale(people, reduce):
     components = fitted(people(), dim=5, reduce=reduce).components.double().numpy()
     gram = components.T @ components
     np.testing.assert_allclose(gram / gram[0, 0], np.eye(5), atol=1e-6)
 
 
-@pytest.mark.parametrize("reduce", ["within", "pca", "none"])
+@pytest.mark.parametrize("reduce", ["within", "pca", "truncate", "none"])
 @pytest.mark.parametrize("dim", [1, 5, 0])
 def test_features_vary_by_1_within_subjects_on_average_and_have_mean_0(people, reduce, dim):
     table = people()
@@ -154,4 +154,8 @@ def test_kept_features_that_do_not_vary_within_any_subject_are_refused(people, r
     rows = people().embeddings.copy()
     rows[:, 0] = people().subject
     with refused(InputError, "features.dim"):
-        fit_projection(rows, people().subject, FeatureConfig(dim=1, reduce="none"))
+        fit_projection(rows, people().subject, FeatureConfig(dim=1, reduce="truncate"))
+
+
+def test_none_keeps_every_value_whatever_dim_says(people):
+    assert fitted(people(dim=12), dim=5, reduce="none").components.shape == (12, 12)

@@ -76,7 +76,7 @@ def test_neutral_videos_are_halved_in_the_order_of_their_names_and_not_of_their_
     [
         (("n" * 10, "pp"), 2, {"v0": [0, 1, 2, 3, 4]}, {"v0": [7, 8, 9], "v1": [0, 1]}),
         (("n" * 10, "pp"), 0, {"v0": [0, 1, 2, 3, 4]}, {"v0": [5, 6, 7, 8, 9], "v1": [0, 1]}),
-        (("n" * 9, "pp"), 3, {"v0": [0, 1, 2, 3, 4]}, {"v0": [8], "v1": [0, 1]}),
+        (("n" * 9, "pp"), 3, {"v0": [0, 1, 2, 3, 4]}, {"v0": [7, 8], "v1": [0, 1]}),
         (("n", "pp"), 5, {"v0": [0]}, {"v1": [0, 1]}),
         (("nnnn", "np"), 1, {"v0": [0, 1]}, {"v0": [3], "v1": [0, 1]}),
         (("pp", "nnppnnpp"), 1, {"v1": [0, 1]}, {"v0": [0, 1], "v1": [3, 4, 5, 6, 7]}),
@@ -107,7 +107,7 @@ def test_a_target_without_neutral_rows_is_refused(videos, refused):
         split_target(one_person(*videos))
 
 
-@pytest.mark.parametrize("videos", [("n",), ("nnnnnn",), ("nnnnnnpp",)])
+@pytest.mark.parametrize("videos", [("n",)])
 def test_a_target_with_nothing_left_to_test_on_is_refused(videos, refused):
     with refused(InputError, "'s0'", "no rows left to test on"):
         split_target(one_person(*videos), gap=5)
@@ -132,7 +132,8 @@ def test_for_every_layout_adapt_is_neutral_and_apart_from_test_in_video_or_in_ti
     for video in set(table.video[split.adapt]) & set(table.video[split.test]):
         last_seen = table.frame[split.adapt][table.video[split.adapt] == video].max()
         first_tested = table.frame[split.test][table.video[split.test] == video].min()
-        assert first_tested > last_seen + gap
+        following = int((table.frame[table.video == video] > last_seen).sum())
+        assert first_tested > last_seen + min(gap, following // 2)
     outside = np.setdiff1d(np.arange(len(table)), np.concatenate([split.adapt, split.test]))
     assert set(table.video[outside]) <= set(table.video[split.adapt])
 

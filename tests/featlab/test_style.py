@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -94,37 +95,48 @@ def test_rows_of_unknown_label_are_in_no_clip(people):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_neutral_row_is_seen_through_another_clip_of_its_subject(uneven, seed):
-    clips = clips_of(uneven)
-    rows = torch.nonzero((clips.row_clip >= 0) & (clips.count[clips.row_subject] > 1)).squeeze(1)
-    seen = clips.other_clip_mean(rows, random(seed))
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_a_row_is_seen_through_half_of_its_subjects_other_clips(people, count, seed):
+    clips = clips_of(people(subjects=3, clips=count, frames=2))
+    rows = torch.nonzero(clips.row_subject >= 0).squeeze(1)
+    seen = clips.episode_mean(rows, random(seed)).numpy()
+    half = max(1, count // 2)
     for row, mean in zip(rows.tolist(), seen, strict=True):
-        own = clips.row_subject[row]
-        others = [clip for clip in clips.clips[own, : clips.count[own]].tolist() if clip != clips.row_clip[row]]
-        assert any(torch.equal(mean, clips.clip_mean[clip]) for clip in others)
+        mine = clips.clips[clips.row_subject[row], :count].tolist()
+        others = [clip for clip in mine if clip != clips.row_clip[row]] or mine
+        choices = [clips.clip_mean[list(some)].mean(dim=0).numpy() for some in itertools.combinations(others, half)]
+        assert min(np.abs(mean - choice).max() for choice in choices) < 1e-5
 
 
-def test_a_subject_with_one_clip_is_seen_through_that_one(uneven):
+def test_subjects_with_fewer_clips_are_never_seen_through_a_clip_twice(uneven):
     clips = clips_of(uneven)
     rows = torch.nonzero(clips.row_subject == 0).squeeze(1)
     expected = clips.clip_mean[clips.clips[0, 0]].expand(len(rows), -1)
-    assert torch.equal(clips.other_clip_mean(rows, random()), expected)
+    torch.testing.assert_close(clips.episode_mean(rows, random()), expected)
 
 
 def test_every_clip_that_may_be_seen_is_seen(people):
-    clips = clips_of(people(subjects=2, clips=4, frames=2))
-    for neutral, choices in ((True, 3), (False, 4)):
+    clips = clips_of(people(subjects=2, clips=3, frames=2))
+    for neutral, choices in ((True, 2), (False, 3)):
         row = torch.nonzero((clips.row_subject == 1) & ((clips.row_clip >= 0) == neutral))[0]
-        seen = clips.other_clip_mean(row.repeat(200), random())
-        assert len(torch.unique(seen, dim=0)) == choices
+        seen = clips.episode_mean(row.repeat(200), random())
+        assert len(torch.unique(seen.round(decimals=4), dim=0)) == choices
 
 
 def test_the_same_generator_state_sees_the_same_clips(uneven):
     clips = clips_of(uneven)
     rows = torch.nonzero(clips.row_subject >= 0).squeeze(1)
-    first, again, other = (clips.other_clip_mean(rows, random(seed)) for seed in (0, 0, 1))
+    first, again, other = (clips.episode_mean(rows, random(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 1 / 2), (2, 1 / 2), (3, 2 / 3), (4, 1 / 2), (5, 3 / 5)])
+def test_neutral_rows_are_tested_as_often_as_the_protocol_leaves_them(people, count, share):
+    clips = clips_of(people(subjects=2, clips=count, frames=2))
+    rows = torch.nonzero(clips.row_subject >= 0).squeeze(1)
+    expected = torch.where(clips.row_clip[rows] >= 0, share, 1.0)
+    torch.testing.assert_close(clips.tested_share(rows), expected)
 
 
 def test_the_centre_of_a_bank_is_the_mean_over_subjects():

@@ -1,0 +1,61 @@
+"""The `featlab` app, put together from small modules of commands."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from featlab import __version__
+from featlab.cli import data, results, source, target
+from featlab.cli.group import FeatlabGroup
+
+__all__ = ["app"]
+
+DATA, SOURCE, TARGET, RESULTS = "Data", "Source subjects", "Target subjects", "Results"
+
+app = typer.Typer(
+    name="featlab",
+    cls=FeatlabGroup,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"featlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def featlab(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Personalise facial-expression recognition to one new person, on cached features."""
+
+
+app.command(rich_help_panel=DATA)(data.init)
+app.command(rich_help_panel=DATA)(data.extract)
+app.command(rich_help_panel=DATA)(data.inspect)
+app.command(rich_help_panel=DATA)(data.verify)
+app.command(rich_help_panel=SOURCE)(source.train)
+app.command(rich_help_panel=SOURCE)(source.pair)
+app.command(rich_help_panel=SOURCE)(source.pretrain)
+app.command(rich_help_panel=TARGET)(target.adapt)
+app.command(rich_help_panel=TARGET)(target.predict)
+app.command(rich_help_panel=RESULTS)(results.evaluate)
+app.command(rich_help_panel=RESULTS)(results.methods)
+# TODO(cli): plain imports once both are there.
+if find_spec("featlab.cli.ablate"):
+    from featlab.cli.ablate import ablate_app
+
+    app.add_typer(ablate_app, name="ablate", rich_help_panel=RESULTS)
+if find_spec("featlab.cli.demo"):
+    from featlab.cli.demo import demo
+
+    app.command(rich_help_panel=RESULTS)(demo)

@@ -1,0 +1,206 @@
+"""What the commands share: the flags, and how flags become a configuration and an open workspace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.complete import complete_method, complete_methods, complete_strategy, complete_subject
+from featlab.cli.output import Output, StageProgress
+
+if TYPE_CHECKING:
+    from featlab.workspace import Workspace
+
+__all__ = [
+    "BundleOption",
+    "CacheOption",
+    "DeviceOption",
+    "JobsOption",
+    "JsonOption",
+    "LabelRuleOption",
+    "MethodOption",
+    "MethodsOption",
+    "Output",
+    "QuietOption",
+    "SeedOption",
+    "SetOption",
+    "SourcesOption",
+    "StageProgress",
+    "StrategyOption",
+    "SubjectOption",
+    "SubjectsOption",
+    "TargetsOption",
+    "WorkspaceOption",
+    "cpu_count",
+    "flag_values",
+    "held_out",
+    "open_workspace",
+]
+
+COMMON = "Common"
+"""Help panel of the flags that every command has."""
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-C", metavar="DIR", help="The workspace folder.", rich_help_panel=COMMON)
+]
+CacheOption = Annotated[
+    Path | None, typer.Option("--cache", metavar="FILE", help="The embedding cache.", rich_help_panel=COMMON)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Any setting of featlab.toml; repeatable.", rich_help_panel=COMMON
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, metavar="S", help="Root of every seed.", rich_help_panel=COMMON)
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train.", rich_help_panel=COMMON)
+]
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes; 0 takes every core.", rich_help_panel=COMMON),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=COMMON)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=COMMON)
+]
+
+SubjectOption = Annotated[
+    str, typer.Option("--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject)
+]
+SubjectsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subject", metavar="ID", help="Keep a subject out of the source; repeatable.", autocompletion=complete_subject
+    ),
+]
+TargetsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--targets", metavar="N|ID,ID,…|FILE", help="Target subjects: a number drawn at random, ids, a file of ids."
+    ),
+]
+SourcesOption = Annotated[
+    str | None, typer.Option("--sources", metavar="ID,ID,…", help="Source subjects; default: all who are no target.")
+]
+MethodOption = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", help="See `featlab methods`.", autocompletion=complete_method),
+]
+MethodsOption = Annotated[
+    str | None,
+    typer.Option("--methods", metavar="NAME,…", help="See `featlab methods`.", autocompletion=complete_methods),
+]
+StrategyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="landmark|cosine|random",
+        help="How a row finds its reference.",
+        autocompletion=complete_strategy,
+    ),
+]
+LabelRuleOption = Annotated[
+    str | None, typer.Option("--label-rule", metavar="any|same|different", help="Which labels a reference may have.")
+]
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", metavar="FOLDER", help="A model bundle; no source stage runs.")
+]
+
+
+def flag_values(
+    workspace: Path,
+    *,
+    cache: Path | None = None,
+    settings: Sequence[str] | None = None,
+    seed: int | None = None,
+    targets: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return ``{"section.key": value}`` of everything that was said on the command line.
+
+    Files named there are relative to the current folder, those named in ``featlab.toml`` to the workspace.
+
+    Args:
+        workspace: The workspace folder.
+        cache: ``--cache``.
+        settings: ``--set`` items.
+        seed: ``--seed``.
+        targets: ``--targets``.
+        flags: Others by configuration key; those of None were not given. A flag of its own beats ``--set``.
+
+    Raises:
+        ConfigError: A ``--set`` item without ``=``.
+    """
+    from featlab.config import parse_settings
+
+    values: dict[str, Any] = dict(parse_settings(settings or ()))
+    given = {
+        "cache": None if cache is None else _from_here(str(cache), workspace),
+        "protocol.seed": seed,
+        "protocol.targets": _from_here(targets, workspace) if targets and os.path.isfile(targets) else targets,
+        **(flags or {}),
+    }
+    return values | {key: value for key, value in given.items() if value is not None}
+
+
+def open_workspace(
+    workspace: Path,
+    values: Mapping[str, Any],
+    output: Output,
+    *,
+    device: str = "auto",
+    on_epoch: StageProgress | None = None,
+) -> Workspace:
+    """Open the workspace; its stages speak through ``output``.
+
+    Args:
+        workspace: The folder.
+        values: From `flag_values`.
+        output: Where notes go.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        on_epoch: Progress of training.
+    """
+    from featlab.workspace import Workspace
+
+    if not workspace.is_dir():
+        from featlab.errors import InputError
+
+        raise InputError(f"{workspace}: no such folder; make a workspace there with `featlab init {workspace}`")
+    return Workspace.open(workspace, values, device=device, notify=output.note, on_epoch=on_epoch)
+
+
+def held_out(workspace: Workspace, subjects: Sequence[str] = (), *, targets_given: bool = False) -> tuple[str, ...]:
+    """Return the subjects that the source stages must not see.
+
+    Those named by ``--subject`` and those that ``protocol.targets`` lists. A bare number in the file is a matter of
+    `featlab evaluate`, which draws them; it holds nobody out here unless it was given as ``--targets``.
+
+    Args:
+        workspace: An open workspace.
+        subjects: ``--subject``.
+        targets_given: Whether ``--targets`` was given.
+    """
+    listed = workspace.targets() if targets_given or not workspace.config.protocol.targets.strip().isdecimal() else ()
+    return tuple(sorted({*subjects, *listed}))
+
+
+def cpu_count(jobs: int) -> int:
+    """Return ``jobs``, or the number of cores that this process may use for 0."""
+    if jobs:
+        return jobs
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _from_here(name: str, workspace: Path) -> str:
+    """Return a name that means in the workspace what ``name`` means in the current folder."""
+    return name if workspace.resolve() == Path.cwd() else str(Path(name).absolute())

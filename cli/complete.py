@@ -1,0 +1,64 @@
+"""Shell completion of values. Quick, and silent when something is missing: it runs at every press of Tab."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import typer
+
+__all__ = ["complete_backbone", "complete_method", "complete_methods", "complete_strategy", "complete_subject"]
+
+
+def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the subjects of the cache that the flags so far name."""
+    with suppress(Exception):
+        from featlab.cache import open_cache
+        from featlab.config import load_config
+
+        root = Path(ctx.params.get("workspace") or ".")
+        named = ctx.params.get("cache")
+        path = Path(named) if named else root / load_config(root / "featlab.toml").cache
+        with open_cache(path) as cache:
+            return [name for name in cache.subjects if name.startswith(incomplete)]
+    return []
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Return the names of methods."""
+    return [name for name in _methods() if name.startswith(incomplete)]
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Return the names of methods as the next item of a list with commas."""
+    before, comma, last = incomplete.rpartition(",")
+    chosen = before.split(",")
+    return [f"{before}{comma}{name}" for name in _methods() if name.startswith(last) and name not in chosen]
+
+
+def complete_strategy(incomplete: str) -> list[str]:
+    """Return the pairing strategies."""
+    from featlab.config import STRATEGIES
+
+    return [name for name in ("auto", *STRATEGIES) if name.startswith(incomplete)]
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    """Return the prefixes of backbones."""
+    with suppress(Exception):
+        from featlab.extraction.backbones import backbone_names
+
+        return [name for name in backbone_names() if name.startswith(incomplete)]
+    return []
+
+
+def _methods() -> list[str]:
+    """Return the methods' names without their modules, which would import torch."""
+    from importlib.metadata import entry_points
+
+    from featlab.config import Config
+
+    names = list(Config().protocol.methods)
+    with suppress(Exception):
+        names += sorted(point.name for point in entry_points(group="featlab.methods"))
+    return names

@@ -1,0 +1,65 @@
+"""The `featlab` command as a whole: every error ends in one line and the exit code that the design gives it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from featlab.cli.output import print_error
+from featlab.errors import FeatlabError
+
+__all__ = ["DONE", "FAILED", "FeatlabGroup", "REFUSED", "SKIPPED"]
+
+DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
+"""Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
+_INTERRUPTED = 130
+# The parser's own base class; where it lives changes between releases of Typer, its child has a public name.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class FeatlabGroup(TyperGroup):
+    """A command group that speaks one line an error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C says what is left behind."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print_error("interrupted; finished work is kept, the same command goes on from there")
+            raise typer.Exit(_INTERRUPTED) from None
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line and exit with its code.
+
+        With ``FEATLAB_DEBUG=1`` in the environment an error keeps its traceback.
+        """
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except FeatlabError as error:
+            _refuse(error, str(error), REFUSED)
+        except _UsageError as error:
+            _refuse(error, _usage_line(error), REFUSED)
+        except typer.Abort as error:
+            _refuse(error, "aborted", FAILED)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _refuse(error, f"{text} (this is a bug; run with FEATLAB_DEBUG=1 for the traceback)", FAILED)
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _refuse(error: Exception, line: str, code: int) -> NoReturn:
+    if os.environ.get("FEATLAB_DEBUG", "") not in ("", "0"):
+        raise error
+    print_error(line)
+    sys.exit(code)
+
+
+def _usage_line(error: Any) -> str:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "featlab"
+    return f"{error.format_message().rstrip('.')}; see {command} --help"

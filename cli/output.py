@@ -1,0 +1,170 @@
+"""What a command prints: results on stdout, everything about the way there on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+    from featlab.analysis.tables import Table
+
+__all__ = ["Output", "StageProgress", "plain", "print_error"]
+
+_WIDE = 1000
+"""Columns where nobody reads along: a file or a pipe has no edge at which to cut a table."""
+
+
+class Output:
+    """Where a command's words go.
+
+    Args:
+        json_mode: One JSON object on stdout in place of tables.
+        quiet: No notes and no progress.
+    """
+
+    def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self.json_mode = json_mode
+        self.quiet = quiet
+        terminal = sys.stdout.isatty()
+        self.stdout = Console(width=None if terminal else _WIDE, markup=False, highlight=False, emoji=False)
+        self.stderr = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+    def note(self, line: str) -> None:
+        """Say on stderr what is going on; one line."""
+        if not self.quiet:
+            self._say(line)
+
+    def warn(self, line: str) -> None:
+        """Say on stderr what the user should know, also with --quiet."""
+        self._say(f"featlab: warning: {line}")
+
+    def show(self, *renderables: RenderableType) -> None:
+        """Print text or a Rich table on stdout, never cut; nothing with --json."""
+        if self.json_mode:
+            return
+        for renderable in renderables:
+            if isinstance(renderable, str):
+                self.stdout.print(renderable, soft_wrap=True)
+            else:
+                needed = self.stdout.measure(renderable).minimum
+                self.stdout.print(renderable, width=max(self.stdout.width, needed), crop=False)
+
+    def table(self, table: Table) -> None:
+        """Print a table of `featlab.analysis` on stdout."""
+        from featlab.analysis.render import to_rich
+
+        self.show(to_rich(table))
+
+    def facts(self, title: str, facts: Mapping[str, Any]) -> None:
+        """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        grid = RichTable.grid(padding=(0, 2))
+        for name, value in facts.items():
+            grid.add_row(Text(f"  {name}", style="dim"), Text("–" if value is None else str(value)))
+        self.show(Text(title, style="bold"), grid)
+
+    def columns(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text_columns: int = 1) -> None:
+        """Print a plain table: ``text_columns`` words on the left, numbers to the right."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for place, column in enumerate(columns):
+            words = place < text_columns
+            table.add_column(Text(column), justify="left" if words else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        self.show(table)
+
+    def json(self, data: Mapping[str, Any]) -> None:
+        """Print one JSON object on stdout with --json; NaN becomes null."""
+        if self.json_mode:
+            ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+            text = json.dumps(plain(data), ensure_ascii=ascii_only, allow_nan=False, indent=2)
+            sys.stdout.write(text + "\n")
+
+    @contextmanager
+    def progress(self, *extra: str) -> Iterator[Progress]:
+        """Show bars on stderr while the block runs; hidden with --quiet and where stderr is no terminal.
+
+        Args:
+            extra: Formats of further columns, e.g. ``"{task.fields[rates]}"``.
+        """
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            *(TextColumn(item, markup=False) for item in extra),
+            console=self.stderr,
+            transient=True,
+            disable=self.quiet or not self.stderr.is_terminal,
+        )
+        with bars:
+            yield bars
+
+    @contextmanager
+    def stages(self) -> Iterator[StageProgress]:
+        """Show the epochs of training while the block runs."""
+        with self.progress("loss {task.fields[loss]}") as bars:
+            yield StageProgress(bars)
+
+    def _say(self, line: str) -> None:
+        self.stderr.print(line, soft_wrap=True)
+
+
+class StageProgress:
+    """A bar a stage; call it after each epoch. Pass it as ``on_epoch``.
+
+    Attributes:
+        losses: Mean loss of each epoch so far, by stage.
+    """
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+        self.losses: dict[str, list[float]] = {}
+
+    def __call__(self, stage: str, epoch: int, epochs: int, loss: float) -> None:
+        """Take note of an epoch: the stage's name, the epoch, the number of epochs and the mean loss."""
+        self.losses.setdefault(stage, []).append(loss)
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=epochs, loss="")
+        self._bars.update(self._tasks[stage], completed=epoch, loss=f"{loss:.3f}")
+
+
+def print_error(line: str) -> None:
+    """Print one line on stderr, as it is: no markup, no wrapping."""
+    sys.stderr.write(f"featlab: error: {' '.join(line.splitlines())}\n")
+    sys.stderr.flush()
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` in types that strict JSON can hold: NaN and infinity become None, paths and others text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)
