@@ -66,12 +66,8 @@ JobsOption = Annotated[
     int,
     typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes; 0 takes every core.", rich_help_panel=COMMON),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=COMMON)
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=COMMON)
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=COMMON)]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=COMMON)]
 
 SubjectOption = Annotated[
     str, typer.Option("--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject)

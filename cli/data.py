@@ -138,6 +138,7 @@ def inspect(
             "rows": f"{summary.rows:,}",
             "subjects": f"{len(rows)}, {rows[0]} to {rows[-1]} rows each (median {rows[len(rows) // 2]})",
             "videos": f"{summary.videos:,}",
+            "neutral class": summary.neutral,
             "embeddings": f"{summary.dim} values, {summary.dtype}",
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
             "layers": ", ".join(f"{name} ({width})" for name, width in summary.layers.items()) or "none",
@@ -147,10 +148,7 @@ def inspect(
             "size": f"{summary.file_bytes / 1e6:.1f} MB",
         },
     )
-    classes = [
-        (f"{name} (neutral)" if name == summary.neutral else name, f"{count:,}", f"{100 * count / summary.rows:.1f} %")
-        for name, count in summary.classes.items()
-    ]
+    classes = [(name, f"{count:,}", f"{100 * count / summary.rows:.1f} %") for name, count in summary.classes.items()]
     if summary.unknown_labels:
         unknown = summary.unknown_labels
         classes.append(("unknown", f"{unknown:,}", f"{100 * unknown / summary.rows:.1f} %"))

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from featlab.cli.output import print_error
 from featlab.errors import FeatlabError
 
-__all__ = ["DONE", "FAILED", "FeatlabGroup", "REFUSED", "SKIPPED"]
+__all__ = ["DONE", "FAILED", "REFUSED", "SKIPPED", "FeatlabGroup"]
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
@@ -44,9 +44,16 @@ class FeatlabGroup(TyperGroup):
         except FeatlabError as error:
             _refuse(error, str(error), REFUSED)
         except _UsageError as error:
-            _refuse(error, _usage_line(error), REFUSED)
+            line = _usage_line(error)
+            if not line:
+                # Nothing was asked for: the parser has shown the help.
+                sys.exit(REFUSED)
+            _refuse(error, line, REFUSED)
         except typer.Abort as error:
             _refuse(error, "aborted", FAILED)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            _refuse(error, f"{what}; check the folder, its permissions and the free space", FAILED)
         except Exception as error:
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _refuse(error, f"{text} (this is a bug; run with FEATLAB_DEBUG=1 for the traceback)", FAILED)
@@ -62,4 +69,5 @@ def _refuse(error: Exception, line: str, code: int) -> NoReturn:
 
 def _usage_line(error: Any) -> str:
     command = error.ctx.command_path if getattr(error, "ctx", None) else "featlab"
-    return f"{error.format_message().rstrip('.')}; see {command} --help"
+    message = error.format_message().strip().rstrip(".")
+    return f"{message}; see {command} --help" if message else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.progress import Progress
 
     from featlab.analysis.tables import Table
@@ -20,6 +20,10 @@ __all__ = ["Output", "StageProgress", "plain", "print_error"]
 
 _WIDE = 1000
 """Columns where nobody reads along: a file or a pipe has no edge at which to cut a table."""
+
+
+_READABLE = 90
+"""Letters on a line of running text."""
 
 
 class Output:
@@ -50,10 +54,12 @@ class Output:
 
     def show(self, *renderables: RenderableType) -> None:
         """Print text or a Rich table on stdout, never cut; nothing with --json."""
+        from rich.text import Text
+
         if self.json_mode:
             return
         for renderable in renderables:
-            if isinstance(renderable, str):
+            if isinstance(renderable, str | Text):
                 self.stdout.print(renderable, soft_wrap=True)
             else:
                 needed = self.stdout.measure(renderable).minimum
@@ -67,13 +73,14 @@ class Output:
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        grid = RichTable.grid(padding=(0, 2))
-        for name, value in facts.items():
-            grid.add_row(Text(f"  {name}", style="dim"), Text("–" if value is None else str(value)))
-        self.show(Text(title, style="bold"), grid)
+        width = max((len(name) for name in facts), default=0)
+        lines = [
+            Text.assemble((f"  {name:<{width}}  ", "dim"), "–" if value is None else str(value))
+            for name, value in facts.items()
+        ]
+        self.show(Text(title, style="bold"), *lines)
 
     def columns(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text_columns: int = 1) -> None:
         """Print a plain table: ``text_columns`` words on the left, numbers to the right."""
@@ -84,7 +91,7 @@ class Output:
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for place, column in enumerate(columns):
             words = place < text_columns
-            table.add_column(Text(column), justify="left" if words else "right", overflow="fold")
+            table.add_column(Text(column), justify="left" if words else "right", overflow="fold", max_width=_READABLE)
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         self.show(table)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,22 @@ from torch import Tensor, nn
 
 from featlab.bundle import Bundle, read_tensors, write_tensors
 from featlab.cache.atomic import atomic_write_text
-from featlab.errors import BundleError
-from featlab.methods.base import AdaptedModel, Affine
-from featlab.models import PersonalModel, Translator
+from featlab.errors import BundleError, InputError
+from featlab.methods.base import AdaptedModel, Affine, linear_head
+from featlab.models import PersonalModel, SourceHead, Translator
 from featlab.seeding import stable_hash
 
 __all__ = ["adaptation_folder", "load_adaptation", "save_adaptation"]
 
 _TENSORS, _META = "adaptation.safetensors", "adaptation.json"
 ADAPTATION_FORMAT = 1
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 
 
 def adaptation_folder(bundle_folder: Path, subject: str) -> Path:
     """Return where a subject's adaptation lives; a name that is no safe folder name gets a hash in its place."""
-    safe = subject.replace("_", "").replace("-", "").isalnum() and len(subject) <= 80
+    # Other letters can be too many bytes, or one name in two spellings; Windows keeps some names to itself.
+    safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", subject) and subject.lower() not in _RESERVED
     return Path(bundle_folder) / "subjects" / (subject if safe else f"subject-{stable_hash(subject)[:16]}")
 
 
@@ -41,9 +45,12 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
 
     Returns:
         The folder.
+
+    Raises:
+        InputError: A model of other parts than a `Translator` or an `Affine`, and a `SourceHead` or a linear map.
     """
+    kind = _kind(adapted.model)
     folder.mkdir(parents=True, exist_ok=True)
-    kind = _kind(adapted.model.translator)
     base = _base_tensors(bundle, kind)
     tensors = {
         name: tensor
@@ -54,6 +61,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
     content = {
         "format_version": ADAPTATION_FORMAT,
         "translator": kind,
+        "bundle": _fingerprint(bundle),
         "iterations": adapted.iterations,
         "trainable": adapted.trainable,
         "warnings": list(adapted.warnings),
@@ -78,6 +86,8 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, kind = int(meta["format_version"]), str(meta["translator"])
+        made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
+        history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise BundleError(f"{folder}: no adaptation there ({reason}); run featlab adapt first") from error
@@ -85,11 +95,14 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         raise BundleError(f"{path}: damaged; run featlab adapt again") from error
     if version > ADAPTATION_FORMAT:
         raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
+    if made_for != _fingerprint(bundle):
+        raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
     tensors = read_tensors(folder / _TENSORS)
     try:
         model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
         state = model.state_dict()
-        unknown = sorted(set(tensors) - set(state))
+        # The projection is the bundle's own object: a tensor for it would change every other model of the bundle.
+        unknown = sorted(name for name in tensors if name not in state or name.startswith("projection."))
         if unknown:
             raise KeyError(f"unknown tensor {unknown[0]}")
         model.load_state_dict(state | tensors)
@@ -97,20 +110,24 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: does not fit its bundle ({reason}); run featlab adapt again") from error
     model.requires_grad_(False)
-    adapted = AdaptedModel(
-        model,
-        iterations=int(meta["iterations"]),
-        trainable=int(meta["trainable"]),
-        history=tuple(meta["history"]),
-        warnings=tuple(meta["warnings"]),
-    )
-    return adapted, meta
+    return AdaptedModel(model, iterations, trainable, history, warnings), meta
 
 
-def _kind(translator: nn.Module) -> str:
-    if isinstance(translator, Translator):
-        return "translator"
-    return "affine" if isinstance(translator, Affine) else "none"
+def _kind(model: PersonalModel) -> str:
+    kinds = {Translator: "translator", Affine: "affine", nn.Identity: "none"}
+    for part, known in ((model.translator, tuple(kinds)), (model.head, (SourceHead, nn.Linear))):
+        if type(part) not in known:
+            names = ", ".join(kind.__name__ for kind in known)
+            raise InputError(f"a model with a {type(part).__name__} can't be stored; a method makes one of: {names}")
+    return kinds[type(model.translator)]
+
+
+def _fingerprint(bundle: Bundle) -> str:
+    """Return a hash of the weights that an adaptation is a difference from."""
+    digest = hashlib.sha256()
+    for name, tensor in _base_tensors(bundle, "translator").items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _base_tensors(bundle: Bundle, kind: str) -> dict[str, Tensor]:
@@ -122,15 +139,18 @@ def _head(bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return B and C, or the linear map that a method put in their place."""
     if "head.weight" not in tensors:
         return copy.deepcopy(bundle.head)
-    classes, width = tensors["head.weight"].shape
-    return nn.Linear(width, classes)
+    return linear_head(tensors["head.weight"], tensors["head.bias"])
 
 
 def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module | None:
     if kind == "translator":
         return copy.deepcopy(bundle.translator)
     if kind == "affine":
-        return Affine(tensors["translator.weight"], tensors["translator.bias"])
+        weight, bias = tensors["translator.weight"], tensors["translator.bias"]
+        width = bundle.projection.components.shape[1]
+        if weight.shape != (width, width) or bias.shape != (width,):
+            raise ValueError(f"translator.weight has shape {tuple(weight.shape)}")
+        return Affine(weight, bias)
     if kind == "none":
         return None
     raise KeyError(f"unknown translator kind {kind!r}")

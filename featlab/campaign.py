@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featlab.config import Config
-from featlab.errors import FeatlabError
+from featlab.errors import FeatlabError, InputError
 from featlab.evaluation import evaluate_subject
-from featlab.methods import get_method, make_method
+from featlab.methods import make_method
+from featlab.protocol import split_target
 from featlab.results import EvaluationRow, read_results, write_results
 from featlab.seeding import stable_hash
 from featlab.stages import STAGE_FORMAT, bundle_stage
 from featlab.workspace import Workspace
 
-__all__ = ["Task", "plan", "run_campaign", "versions"]
+__all__ = ["Task", "finished_cells", "plan", "run_campaign", "versions"]
 
 OnTask = Callable[[int, int], None]
 """Called with the number of finished tasks and of all tasks."""
@@ -39,13 +41,27 @@ class Task:
 
 
 def plan(workspace: Workspace) -> list[Task]:
-    """Return the tasks that the protocol asks for, draw by draw."""
+    """Return the tasks that the protocol asks for, draw by draw.
+
+    Raises:
+        ConfigError: An unknown method, or an option that a method doesn't have.
+        InputError: An unknown target, or one that was asked for by name and can't be split into adapt and test rows;
+            one that is only drawn is a failed cell.
+    """
     protocol = workspace.config.protocol
     for name in protocol.methods:
-        get_method(name)
+        make_method(name, workspace.config.adapt.options)
+    if not protocol.targets.strip().isdecimal():
+        for subject in workspace.targets():
+            split_target(workspace.table.rows_of(subject), protocol.gap)
     return [
         Task(draw, seed, workspace.targets(draw)) for draw in range(protocol.draws) for seed in range(protocol.seeds)
     ]
+
+
+def finished_cells(workspace: Workspace, tasks: Sequence[Task]) -> int:
+    """Return how many of the tasks' (target, method) cells an earlier run finished."""
+    return sum(path.exists() for task in tasks for path in _cells(workspace, task).values())
 
 
 def run_campaign(
@@ -73,11 +89,15 @@ def run_campaign(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    from importlib.metadata import version
+    """Return the versions that a result depends on; what is not installed under its usual name is left out."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    names = ("featlab", "torch", "numpy", "scikit-learn", "faiss-cpu", "h5py")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    found = {"python": platform.python_version()}
+    for name in ("featlab", "torch", "numpy", "scikit-learn", "faiss-cpu", "h5py"):
+        # conda, for one, calls faiss something else.
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _results(workspace: Workspace, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, list[EvaluationRow]]]:
@@ -119,17 +139,13 @@ def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
     config = workspace.config
     names = config.protocol.methods
     source = workspace.source(task.targets, seed=config.protocol.seed + task.seed)
-    cells = {
-        (subject, name): _cell_path(workspace, source.key("source"), task, subject, name)
-        for subject in task.targets
-        for name in names
-    }
-    rows = [row for path in cells.values() if path.exists() for row in read_results(path)]
-    missing = [subject for subject in task.targets if any(not cells[subject, name].exists() for name in names)]
+    cells = _cells(workspace, task)
+    done = {cell: row for cell, path in cells.items() if (row := _finished(path)) is not None}
+    missing = [subject for subject in task.targets if any((subject, name) not in done for name in names)]
     if missing:
         bundle, _ = bundle_stage(source, names)
     for subject in missing:
-        wanted = [make_method(name, config.adapt.options) for name in names if not cells[subject, name].exists()]
+        wanted = [make_method(name, config.adapt.options) for name in names if (subject, name) not in done]
         table = workspace.table.rows_of(subject)
         try:
             fresh = evaluate_subject(bundle, table, wanted, draw=task.draw, seed=task.seed, gap=config.protocol.gap)
@@ -150,8 +166,28 @@ def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
                 path = cells[subject, row.method]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_results(path, [row])
-        rows += fresh
-    return rows
+            done[subject, row.method] = row
+    return [done[cell] for cell in cells]
+
+
+def _finished(path: Path) -> EvaluationRow | None:
+    """Return the row of a finished cell; ``None`` where there is none or it is damaged: then it is run again."""
+    try:
+        rows = read_results(path)
+    except InputError:
+        return None
+    return rows[0] if len(rows) == 1 else None
+
+
+def _cells(workspace: Workspace, task: Task) -> dict[tuple[str, str], Path]:
+    """Return where each (target, method) of a task is kept."""
+    protocol = workspace.config.protocol
+    key = workspace.source(task.targets, seed=protocol.seed + task.seed).key("source")
+    return {
+        (subject, name): _cell_path(workspace, key, task, subject, name)
+        for subject in task.targets
+        for name in protocol.methods
+    }
 
 
 def _cell_path(workspace: Workspace, source_key: str, task: Task, subject: str, method: str) -> Path:

@@ -16,8 +16,8 @@ __all__ = ["config_template", "described"]
 _WIDTH = 100
 _ENTRY = re.compile(r"    (\w+): (.*)")
 _HEAD = """\
-# The workspace's settings. Each line below shows a default: take the "# " in front of a key away to change it.
-# A flag beats this file (--set section.key=value sets any of these), this file beats the default.
+## The workspace's settings. A line like "# key = value" shows a default: take its "# " away and change it.
+## A flag beats this file (--set section.key=value sets any of these), this file beats the default.
 """
 
 
@@ -53,7 +53,7 @@ def described(config: type[Any]) -> dict[str, str]:
 def _section(name: str, part: Any) -> str:
     texts = described(type(part))
     summary = (inspect.getdoc(type(part)) or "").partition("\n")[0].replace("``", "")
-    lines = ["", *_comment(summary), f"[{name}]"]
+    lines = [*_comment(summary), f"[{name}]"]
     for item in fields(part):
         value = getattr(part, item.name)
         if isinstance(value, dict):

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.errors import FeatlabError, InputError
-from featlab.methods import Method
+from featlab.methods import AdaptedModel, Method, base_model
 from featlab.methods.oracle import Oracle
-from featlab.metrics import subject_metrics
+from featlab.metrics import SubjectMetrics, subject_metrics
+from featlab.models import PersonalModel
 from featlab.protocol import Split, check_disjoint, split_target, target_of
 from featlab.results import EvaluationRow
 from featlab.seeding import run_seed
 
-__all__ = ["evaluate_subject", "oracle_probabilities"]
+__all__ = ["before_and_after", "evaluate_subject", "oracle_probabilities"]
 
 ORACLE_FOLDS = 5
 
@@ -50,6 +51,40 @@ def evaluate_subject(
         raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
     split = split_target(table, gap)
     return [_row(bundle, table, split, method, names[0], draw, seed) for method in methods]
+
+
+def before_and_after(
+    bundle: Bundle, table: FeatureTable, model: PersonalModel, gap: int = 5
+) -> tuple[SubjectMetrics, SubjectMetrics] | None:
+    """Score the source model and an adapted one on the labelled test rows of a subject: to look at, never to adapt by.
+
+    Args:
+        bundle: The source model.
+        table: Rows of one subject; its classes are matched to the bundle's by name.
+        model: What adapting to the subject gave.
+        gap: See `featlab.protocol.split_target`.
+
+    Returns:
+        The scores before and after; ``None`` when no test row has a label that the bundle knows.
+    """
+    if (table.label < 0).all():
+        return None
+    codes = [bundle.classes.index(name) if name in bundle.classes else -1 for name in table.classes]
+    test = split_target(table, gap).test
+    # An unknown label is -1, which picks the last of these.
+    labels = np.array([*codes, -1], dtype=np.int16)[table.label[test]]
+    if (labels < 0).all():
+        return None
+    before, after = (
+        subject_metrics(
+            labels,
+            AdaptedModel(part).predict_proba(table.embeddings[test]),
+            classes=bundle.classes,
+            neutral_code=bundle.neutral_code,
+        )
+        for part in (base_model(bundle), model)
+    )
+    return before, after
 
 
 def oracle_probabilities(
@@ -98,10 +133,12 @@ def _row(
         scores = subject_metrics(
             table.label[split.test], probabilities, classes=table.classes, neutral_code=table.neutral_code
         )
-    except FeatlabError as error:
+    except (FeatlabError, RuntimeError) as error:
+        # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
         seconds = time.perf_counter() - start
+        reason = next(iter(str(error).splitlines()), "")
         return EvaluationRow.failure(
-            method.name, subject, draw, seed, selection=selection, error=str(error), seconds=seconds
+            method.name, subject, draw, seed, selection=selection, error=reason, seconds=seconds
         )
     return EvaluationRow(
         method=method.name,

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from featlab import __version__
 from featlab.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
 from featlab.cache import ExtractorInfo, FeatureTable
@@ -94,7 +96,7 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     trained = train_source_head(source.table, config, seed=source.seed, device=source.device, on_epoch=source.on_epoch)
     tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
     tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
-    _write_folder(folder, lambda draft: write_tensors(draft / path.name, tensors))
+    _write_folder(folder, path.name, lambda draft: write_tensors(draft / path.name, tensors))
     return _load_head(path), StageOutput(folder, False)
 
 
@@ -108,7 +110,7 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
         return _load_pairs(path, len(source.table)), StageOutput(folder, True)
     source.notify(f"pair: {strategy}, {config.label_rule} label, {len(source.table):,} rows")
     pairs = make_pairs(source.table, config, seed=source.seed)
-    _write_folder(folder, lambda draft: _write_pairs(draft, pairs, source.table))
+    _write_folder(folder, path.name, lambda draft: _write_pairs(draft, pairs, source.table))
     return pairs, StageOutput(folder, False)
 
 
@@ -125,7 +127,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
     folder = source.root / "bundles" / source.key("bundle", *inputs)
     if (folder / "bundle.json").exists():
-        return load_bundle(folder), StageOutput(folder, True)
+        return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
     pairs, _ = pair_stage(source)
     source.notify(f"pretrain: {config.pretrain.objective}, {len(pairs):,} pairs, {config.pretrain.epochs} epochs")
@@ -140,22 +142,35 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         methods=prepared,
         on_epoch=source.on_epoch,
     )
-    save_bundle(folder, bundle)
-    return load_bundle(folder), StageOutput(folder, False)
+    _write_folder(folder, "bundle.json", lambda draft: save_bundle(draft, bundle))
+    return _load_bundle(folder), StageOutput(folder, False)
 
 
-def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def _write_folder(folder: Path, marker: str, write: Callable[[Path], object]) -> None:
+    """Write a stage's folder, whole or not at all; one that holds ``marker`` is complete, and stays."""
     draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    draft.mkdir()
     try:
+        draft.mkdir(parents=True)
         write(draft)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            # Another run may have made the same in the meantime, and may be reading it.
+            if not (folder / marker).exists():
+                shutil.rmtree(folder)
+                draft.rename(folder)
         sync_folder(folder.parent)
+    except OSError as error:
+        raise BundleError(f"{folder}: can't be written ({error.strerror}); check the folder and its space") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _load_bundle(folder: Path) -> Bundle:
+    try:
+        return load_bundle(folder)
+    except BundleError as error:
+        raise BundleError(f"{error}; to have it made again, delete {folder}") from error
 
 
 def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
@@ -177,13 +192,15 @@ def _load_pairs(path: Path, rows: int) -> Pairs:
 
 
 def _load_head(path: Path) -> TrainedHead:
-    tensors = read_tensors(path)
     try:
+        tensors = read_tensors(path)
         weights = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
         width, dim = weights["linear.weight"].shape
-        head = SourceHead(dim, width, len(weights["classifier.bias"]))
+        # The initial weights are overwritten, but drawing them would move the caller's random state.
+        with torch.random.fork_rng(devices=[]):
+            head = SourceHead(dim, width, len(weights["classifier.bias"]))
         head.load_state_dict(weights)
         projection = Projection(tensors["projection.mean"], tensors["projection.components"])
-    except (KeyError, RuntimeError) as error:
+    except (BundleError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
     return TrainedHead(projection, head.eval().requires_grad_(False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,11 @@ class Workspace:
     def targets(self, draw: int = 0) -> tuple[str, ...]:
         """Return the target subjects of one draw."""
         protocol = self.config.protocol
-        return choose_targets(self.table.subjects, protocol.targets, seed=protocol.seed, draw=draw)
+        spec = protocol.targets
+        # A file that featlab.toml names lies beside it, whatever the current folder is.
+        if "," not in spec and os.path.isfile(self.root / spec.strip()):
+            spec = str(self.root / spec.strip())
+        return choose_targets(self.table.subjects, spec, seed=protocol.seed, draw=draw)
 
     def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
         """Return the source: `protocol.sources`, or everyone who is no target.
@@ -124,6 +129,7 @@ class Adapted:
         subject: The person.
         method: Registry name.
         frames: Neutral rows that were adapted on.
+        videos: Where they come from.
         unlabelled: Whether they were taken to be neutral because none of the person's rows has a label.
         seconds: Wall time of the adaptation.
     """
@@ -133,6 +139,7 @@ class Adapted:
     subject: str
     method: str
     frames: int
+    videos: tuple[str, ...]
     unlabelled: bool
     seconds: float
 
@@ -209,15 +216,16 @@ def adapt_subject(
     model = method.adapt(bundle, target_of(rows), seed=run_seed(config.protocol.seed, method.name, subject))
     seconds = time.perf_counter() - start
     folder = adaptation_folder(bundle_folder, subject)
+    videos = rows.video_names_present()
     meta = {
         "subject": subject,
         "method": method.name,
         "options": dict(config.adapt.options.get(method.name, {})),
         "seed": config.protocol.seed,
         "frames": len(rows),
-        "videos": list(rows.video_names_present()),
+        "videos": list(videos),
         "unlabelled": unlabelled,
         "seconds": seconds,
     }
     save_adaptation(folder, bundle, model, meta)
-    return Adapted(model, folder, subject, method.name, len(rows), unlabelled, seconds)
+    return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds)

@@ -1,6 +1,6 @@
 """Adaptation methods, one file each, registered by name."""
 
-from featlab.methods.base import AdaptedModel, Affine, Method, NoConfig, base_model, target_features
+from featlab.methods.base import AdaptedModel, Affine, Method, NoConfig, base_model, linear_head, target_features
 from featlab.methods.registry import get_method, make_method, method_names, register
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "NoConfig",
     "base_model",
     "get_method",
+    "linear_head",
     "make_method",
     "method_names",
     "register",

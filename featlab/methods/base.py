@@ -18,7 +18,7 @@ from featlab.models import PersonalModel
 from featlab.pretraining import SourceRows, as_tensor
 from featlab.protocol import Target
 
-__all__ = ["AdaptedModel", "Affine", "Method", "NoConfig", "base_model"]
+__all__ = ["AdaptedModel", "Affine", "Method", "NoConfig", "base_model", "linear_head", "target_features"]
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,16 @@ class Method(ABC):
 def base_model(bundle: Bundle) -> PersonalModel:
     """Return the source model without T: C(B(P(f)))."""
     return PersonalModel(bundle.projection, None, bundle.head)
+
+
+def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return the frozen linear map of (K, D) weights and (K,) biases, to stand in place of B and C."""
+    classes, width = weight.shape
+    # The initial weights are overwritten, but drawing them would move the caller's random state.
+    with torch.random.fork_rng(devices=[]):
+        head = nn.Linear(width, classes).to(weight.device)
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.requires_grad_(False)
 
 
 def target_features(bundle: Bundle, target: Target) -> Tensor:

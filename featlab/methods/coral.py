@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from featlab.bundle import Bundle
+from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
 from featlab.models import PersonalModel
@@ -31,6 +32,8 @@ class Coral(Method):
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return the covariance of the source's neutral rows around their own subject's mean, (D, D)."""
         rows = torch.nonzero(source.clips.row_clip >= 0).squeeze(1)
+        if not len(rows):
+            raise InputError("coral needs neutral rows of source subjects, and none is labelled; label them")
         clips = source.clips
         deviations = source.features[rows] - clips.subject_mean()[clips.row_subject[rows]]
         return {"covariance": deviations.T @ deviations / len(rows)}
@@ -52,4 +55,5 @@ class Coral(Method):
 def _power(covariance: Tensor, exponent: float) -> Tensor:
     """Return (Σ + I)^exponent of a symmetric (D, D) matrix."""
     values, vectors = torch.linalg.eigh(covariance + torch.eye(len(covariance), device=covariance.device))
-    return (vectors * values.clamp_min(1e-6) ** exponent) @ vectors.T
+    power: Tensor = (vectors * values.clamp_min(1e-6) ** exponent) @ vectors.T
+    return power

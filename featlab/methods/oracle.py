@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featlab.bundle import Bundle
 from featlab.config import check_at_least
 from featlab.errors import InputError
-from featlab.methods.base import AdaptedModel, Method, target_features
+from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
 from featlab.models import PersonalModel, one_cycle
 from featlab.protocol import Target
@@ -48,7 +48,8 @@ class Oracle(Method):
     setting = "Oracle"
     published = (
         "The poster's oracle, whose details are not published: cross-entropy on B and C from the source weights, "
-        "BatchNorm statistics frozen. The evaluation leaves one video out at a time, so no tested frame is seen."
+        "BatchNorm statistics frozen, on features shifted by the neutral mean as in neutral-shift. The evaluation "
+        "leaves one video out at a time, so no tested frame is seen."
     )
     config_type = OracleConfig
     needs_labels = True
@@ -80,7 +81,9 @@ class Oracle(Method):
         known = labels >= 0
         if not known.any():
             raise InputError("the oracle needs at least one labelled row of the target")
-        features = target_features(bundle, target)[torch.from_numpy(known)]
+        shift = _shift(bundle, target, labels)
+        with torch.no_grad():
+            features = shift(target_features(bundle, target)[torch.from_numpy(known)])
         wanted = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
         head = copy.deepcopy(bundle.head).eval().requires_grad_(True)
         optimiser = torch.optim.AdamW(head.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
@@ -89,9 +92,19 @@ class Oracle(Method):
             set_learning_rate(optimiser, self.config.lr * one_cycle(step, self.config.iterations))
             loss = F.cross_entropy(head(features), wanted)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             history.append({"loss": loss.item()})
         trainable = sum(parameter.numel() for parameter in head.parameters())
-        model = PersonalModel(bundle.projection, None, head.requires_grad_(False))
+        model = PersonalModel(bundle.projection, shift, head.requires_grad_(False))
         return AdaptedModel(model, iterations=len(history), trainable=trainable, history=tuple(history))
+
+
+def _shift(bundle: Bundle, target: Target, labels: NDArray[np.int16]) -> Affine:
+    """Return the neutral-mean shift from the labelled neutral rows; none without a style bank or neutral rows."""
+    neutral = torch.from_numpy(labels == bundle.neutral_code)
+    dim = bundle.head.linear.in_features
+    if bundle.bank is None or not bool(neutral.any()):
+        return Affine.shift(torch.zeros(dim))
+    centre, _ = bundle.bank.centre("features")
+    return Affine.shift(centre - target_features(bundle, target)[neutral].mean(dim=0))

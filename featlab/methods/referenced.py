@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featlab.bundle import Bundle
-from featlab.methods.base import AdaptedModel, Affine, Method, target_features
+from featlab.errors import InputError
+from featlab.methods.base import AdaptedModel, Affine, Method, linear_head, target_features
 from featlab.methods.registry import register
 from featlab.models import PersonalModel
 from featlab.pretraining import SourceRows
@@ -38,6 +39,10 @@ class Referenced(Method):
         from sklearn.linear_model import LogisticRegression
 
         rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
+        if len(np.unique(source.labels[rows].numpy())) < 2:
+            raise InputError(
+                "referenced needs source subjects with neutral rows and with others; label the source rows"
+            )
         random = torch.Generator().manual_seed(run_seed(bundle.seed, "referenced"))
         referenced = source.features[rows] - source.clips.episode_mean(rows, random)
         fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
@@ -58,7 +63,6 @@ class Referenced(Method):
         """Return C'(f − μ_t)."""
         self.check(bundle, target)
         tensors = bundle.extras[self.name]
-        head = nn.Linear(tensors["weight"].shape[1], len(bundle.classes))
-        head.load_state_dict(dict(tensors))
+        head = linear_head(tensors["weight"], tensors["bias"])
         shift = Affine.shift(-target_features(bundle, target).mean(dim=0))
         return AdaptedModel(PersonalModel(bundle.projection, shift, head), trainable=len(shift.bias))

@@ -25,7 +25,7 @@ M = TypeVar("M", bound=type[Method])
 def register(method: M) -> M:
     """Class decorator: add a method under its ``name``. Registering another class under a known name warns."""
     known = _REGISTRY.get(method.name)
-    if known is not None and known.__qualname__ != method.__qualname__:
+    if known is not None and (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
         warnings.warn(f"method {method.name!r} of {known.__module__} is replaced by {method.__module__}", stacklevel=2)
     _REGISTRY[method.name] = method
     return method

@@ -83,7 +83,7 @@ def make_people(
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def people() -> Callable[..., FeatureTable]:
     """``people(subjects=6, clips=2, frames=6, dim=12, classes=2, landmarks=True, seed=0)``: see `make_people`."""
     return make_people
@@ -115,7 +115,7 @@ def make_small_bundle(
     return build_bundle(table, config, seed=seed, extractor=EXTRACTOR, cache_digest="0" * 64, methods=methods)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_bundle() -> Callable[..., Bundle]:
     """``small_bundle(table, values=None, methods=("pft",), seed=0)``: see `make_small_bundle`."""
     return make_small_bundle
@@ -127,7 +127,7 @@ def small() -> dict[str, Any]:
     return dict(SMALL)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def extractor() -> ExtractorInfo:
     """What made the embeddings of every bundle of `small_bundle`."""
     return EXTRACTOR

@@ -1,0 +1,283 @@
+"""The demo's pictures: who there is, what adapting did to everyone, and what happens inside for one person."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from featlab.analysis import style
+from featlab.analysis.plot_people import plot_people
+from featlab.analysis.plots import (
+    plot_clip,
+    plot_pairs,
+    plot_projection,
+    plot_subjects,
+    plot_summary,
+    projection_data,
+    subjects_data,
+    summary_data,
+)
+from featlab.bundle import Bundle
+from featlab.cache import FeatureTable
+from featlab.config import STRATEGIES, PairConfig
+from featlab.methods import AdaptedModel, base_model
+from featlab.models import PersonalModel
+from featlab.pairing import make_pairs
+from featlab.protocol import split_target
+from featlab.results import EvaluationRow
+from featlab.summary import MethodSummary, common_subject_means
+
+__all__ = ["FIGURES", "DemoFigure", "Scene", "draw_figures"]
+
+_PEOPLE, _PAIRS = 20, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the pictures are drawn from.
+
+    Attributes:
+        faces: Folder of the manifest; picture names are relative to it.
+        table: Every row of the cache.
+        bundle: The source model.
+        models: Target subject to the model that `method` adapted.
+        method: Registry name of the method that is shown from inside.
+        rows: Results of every method on the targets.
+        summaries: Their summary.
+        names: Method to display name.
+        gap: See `featlab.protocol.split_target`.
+        seed: Of the random pairs.
+    """
+
+    faces: Path
+    table: FeatureTable
+    bundle: Bundle
+    models: Mapping[str, AdaptedModel]
+    method: str
+    rows: Sequence[EvaluationRow]
+    summaries: Sequence[MethodSummary]
+    names: Mapping[str, str]
+    gap: int
+    seed: int
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Return the picture of one row of the table, (H, W, 3) uint8."""
+        paths = self.table.paths or ()
+        with Image.open(self.faces / paths[row]) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    def shown_subject(self) -> str:
+        """Return the target whose gain is the median one: neither the best case nor the worst."""
+        of = {name: [row for row in self.rows if row.method == name] for name in ("source-only", self.method)}
+        means = common_subject_means(*of.values())
+        ranked = sorted(means, key=lambda name: (means[name][1] - means[name][0], name))
+        return ranked[len(ranked) // 2] if ranked else sorted(self.models)[0]
+
+
+@dataclass(frozen=True)
+class DemoFigure:
+    """One picture.
+
+    Attributes:
+        name: File name without ending.
+        title: A few words.
+        caption: One sentence.
+    """
+
+    name: str
+    title: str
+    caption: str
+
+
+Drawn = tuple[Figure, str, Mapping[str, Sequence[Any]] | None]
+"""The figure, its caption, and the numbers behind it."""
+
+
+def draw_figures(
+    scene: Scene, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[DemoFigure, ...]:
+    """Draw every picture and write it as .png and .svg, with the numbers behind it as .csv.
+
+    Args:
+        scene: What to draw.
+        folder: Where to; made if missing.
+        on_progress: Called with pictures done and pictures in all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for done, (name, (title, draw)) in enumerate(FIGURES.items()):
+        drawn, caption, numbers = draw(scene)
+        style.save_figure(drawn, folder / f"{name}.png")
+        style.save_figure(drawn, folder / f"{name}.svg")
+        if numbers is not None:
+            style.save_data(folder / f"{name}.svg", numbers)
+        made.append(DemoFigure(name, title, caption))
+        on_progress(done + 1, len(FIGURES))
+    return tuple(made)
+
+
+def _people(scene: Scene) -> Drawn:
+    table = scene.table
+    with (scene.faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        intensity = {line["path"]: float(line["intensity"]) for line in csv.DictReader(file)}
+    strength = np.array([intensity[path] for path in table.paths or ()])
+    names = table.subjects[:_PEOPLE]
+    classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
+    strips = []
+    for label in classes:
+        # The stillest moment of a neutral clip, the strongest one of any other.
+        rank = -strength if label == table.neutral else strength
+        mine = table.label == table.classes.index(label)
+        rows = [np.flatnonzero(mine & (table.subject == table.subjects.index(name))) for name in names]
+        strips.append([scene.image(int(found[rank[found].argmax()])) for found in rows])
+    caption = (
+        f"The first {len(names)} of {len(table.subjects)} drawn people: the resting face above, the strongest frame "
+        f"of each expression beneath. People smile or frown a little at rest, so that no one border between "
+        f"{' and '.join(classes[:2])} fits everybody."
+    )
+    return plot_people(strips, classes, names), caption, None
+
+
+def _subjects(scene: Scene) -> Drawn:
+    caption = (
+        "Macro F1 of each target subject before (source-only) and after each method: blue lines gained, vermilion "
+        "lines lost; the black dots are the means with their 95 % intervals."
+    )
+    return plot_subjects(scene.rows, names=scene.names), caption, subjects_data(scene.rows)
+
+
+def _summary(scene: Scene) -> Drawn:
+    caption = (
+        "Mean macro F1 over the target subjects with its bootstrap interval; the dashed lines are source-only and the "
+        "oracle, which was fine-tuned with the person's own labels."
+    )
+    drawn = plot_summary(scene.summaries, names=scene.names, width=style.FULL)
+    return drawn, caption, summary_data(scene.summaries)
+
+
+def _pairs(scene: Scene) -> Drawn:
+    source = scene.table.rows_of(*scene.bundle.source_subjects)
+    rows = _example_rows(source)
+    at = np.flatnonzero(np.isin(scene.table.subject, np.unique(source.subject)))
+    strategies = [name for name in reversed(STRATEGIES) if name != "landmark" or source.landmarks is not None]
+    strips, captions = [], []
+    for strategy in strategies:
+        pairs = make_pairs(source, PairConfig(strategy=strategy), seed=scene.seed)
+        reference = dict(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))
+        chosen = [reference.get(row) for row in rows]
+        strips.append([None if place is None else scene.image(int(at[place])) for place in chosen])
+        captions.append(["" if place is None else source.subjects[source.subject[place]] for place in chosen])
+    drawn = plot_pairs([scene.image(int(at[row])) for row in rows], strips, strategies, captions=captions)
+    caption = (
+        "Source rows and the reference that each strategy pairs them with, always another subject: any row, the "
+        "nearest embedding, or the nearest face shape."
+    )
+    return drawn, caption, None
+
+
+def _projection(scene: Scene) -> Drawn:
+    subject = scene.shown_subject()
+    source, target = scene.table.rows_of(*scene.bundle.source_subjects), scene.table.rows_of(subject)
+    before = np.concatenate([_features(scene.bundle, source), _features(scene.bundle, target)])
+    model = scene.models[subject].model
+    after = np.concatenate([_translated_source(scene.bundle, source), _translated(model, target)])
+    labels = np.concatenate([source.label, target.label])
+    is_target = np.arange(len(labels)) >= len(source)
+    drawn = plot_projection(before, after, labels, is_target, classes=scene.table.classes)
+    caption = (
+        f"Features of {subject}, the target with the median gain, among the source subjects, on the two principal axes "
+        f"of the source: as extracted, and translated (everybody with their own neutral offset)."
+    )
+    return drawn, caption, projection_data(before, after, labels, is_target)
+
+
+def _clip(scene: Scene) -> Drawn:
+    subject = scene.shown_subject()
+    table = scene.table.rows_of(subject)
+    test = split_target(table, scene.gap).test
+    expressive = test[table.label[test] != table.neutral_code]
+    video = min(table.videos[code] for code in table.video[expressive if len(expressive) else test])
+    rows = test[table.video[test] == table.videos.index(video)]
+    rows = rows[np.argsort(table.frame[rows], kind="stable")]
+    at = np.flatnonzero(scene.table.subject == scene.table.subjects.index(subject))
+    before = 1 - AdaptedModel(base_model(scene.bundle)).predict_proba(table.embeddings[rows])[:, table.neutral_code]
+    after = 1 - scene.models[subject].predict_proba(table.embeddings[rows])[:, table.neutral_code]
+    before, after = np.clip(before, 0.0, 1.0), np.clip(after, 0.0, 1.0)
+    labels = (table.label[rows] != table.neutral_code).astype(np.int64)
+    numbers = {"frame": table.frame[rows], "label": labels, "before": before, "after": after}
+    drawn = plot_clip(
+        [scene.image(int(at[row])) for row in rows],
+        before,
+        after,
+        labels,
+        video,
+        positive=next(name for name in table.classes if name != table.neutral)
+        if len(table.classes) == 2
+        else "non-neutral",
+        frame_numbers=table.frame[rows],
+    )
+    caption = (
+        f"One expressive test clip of {subject}: the probability that the face is not neutral, before and after "
+        "adapting to this person's neutral clips."
+    )
+    return drawn, caption, numbers
+
+
+FIGURES: Mapping[str, tuple[str, Callable[[Scene], Drawn]]] = {
+    "people": ("The people", _people),
+    "subjects": ("What each method did to each person", _subjects),
+    "summary": ("The methods compared", _summary),
+    "pairs": ("Who is paired with whom", _pairs),
+    "projection": ("One person among the others", _projection),
+    "clip": ("One clip over time", _clip),
+}
+"""File name to (title, what draws it), in the order of the page."""
+
+
+def _example_rows(source: FeatureTable) -> list[int]:
+    """Return the middle row of a clip for a few subjects spread over the table, classes in turn."""
+    subjects = np.unique(source.subject)
+    rows = []
+    for place, code in enumerate(subjects[np.linspace(0, len(subjects) - 1, min(_PAIRS, len(subjects))).astype(int)]):
+        mine = np.flatnonzero(source.subject == code)
+        present = np.unique(source.label[mine])
+        clip = mine[source.label[mine] == present[place % len(present)]]
+        clip = clip[source.video[clip] == source.video[clip[0]]]
+        rows.append(int(clip[len(clip) // 2]))
+    return rows
+
+
+def _features(bundle: Bundle, table: FeatureTable) -> NDArray[np.float32]:
+    with torch.no_grad():
+        features: NDArray[np.float32] = bundle.projection(torch.from_numpy(table.embeddings)).numpy()
+    return features
+
+
+def _translated(model: PersonalModel, table: FeatureTable) -> NDArray[np.float32]:
+    with torch.no_grad():
+        features: NDArray[np.float32] = model.features(torch.from_numpy(table.embeddings)).numpy()
+    return features
+
+
+def _translated_source(bundle: Bundle, source: FeatureTable) -> NDArray[np.float32]:
+    """Translate each source subject as T met them: moved by what separates their neutral mean from the centre's."""
+    features = _features(bundle, source)
+    moved = features.copy()
+    codes = np.unique(source.subject)
+    neutral = source.label == source.neutral_code
+    means = {code: features[neutral & (source.subject == code)].mean(axis=0) for code in codes}
+    centre = np.mean(list(means.values()), axis=0)
+    for code in codes:
+        moved[source.subject == code] += centre - means[code]
+    with torch.no_grad():
+        translated: NDArray[np.float32] = bundle.translator(torch.from_numpy(moved)).numpy()
+    return translated

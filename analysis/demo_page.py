@@ -1,0 +1,139 @@
+"""The demo as one page: tables, pictures and commands in a single file that needs no network and no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from featlab.analysis.demo_figures import DemoFigure
+from featlab.analysis.tables import Table
+
+__all__ = ["render_page"]
+
+_VECTOR = ("subjects", "summary", "projection")
+"""Figures without photographs: sharp at any size, and smaller as .svg."""
+_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>featlab demo</title>
+<style>
+:root { --text: #1c1e21; --soft: #5f666d; --back: #fff; --card: #f5f6f7; --line: #d9dce0; --mark: #0072b2; --warn: #fdf3e4; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e7e9; --soft: #a2a8af; --back: #15171a; --card: #202327; --line: #3a3f45; --mark: #6cb8e6; --warn: #33291a; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: var(--back); color: var(--text);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
+p { margin: .5rem 0; max-width: 46rem; }
+.lead { color: var(--soft); margin-top: 0; }
+.note { background: var(--warn); border-left: 4px solid #e69f00; padding: .6rem .9rem; border-radius: 4px; max-width: none; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
+table { border-collapse: collapse; width: 100%; font-size: .84rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .6rem .7rem; }
+th, td { padding: .32rem .55rem; text-align: right; white-space: nowrap; }
+thead th { border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600; vertical-align: bottom; }
+.words { text-align: left; }
+.fold { white-space: normal; }
+tr.group td { border-top: 1px solid var(--line); }
+td b { color: var(--mark); }
+.under { color: var(--soft); font-size: .84rem; }
+figure { margin: 0; }
+figure img { display: block; width: 100%; height: auto; background: #fff; padding: .6rem; border: 1px solid var(--line);
+  border-radius: 6px; }
+figcaption { color: var(--soft); font-size: .9rem; margin: .5rem 0 0; max-width: 46rem; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto;
+  font: .84rem/1.6 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .84rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { body { padding-top: 1rem; } figure img { padding: .2rem; } th, td { padding: .3rem .42rem; } }
+</style>
+</head>
+<body>
+<h1>featlab demo</h1>
+<p class="lead">Personalise expression recognition to one new person from a short neutral clip, on cached features,
+without the source data.</p>
+<p class="note">{{ note }}</p>
+{% for line in words %}<p>{{ line }}</p>
+{% endfor %}
+{% for table in tables %}
+<h2>{{ table.title }}</h2>
+<div class="scroll"><table>
+<thead><tr>{% for column in table.columns %}<th{% if loop.index0 < table.text_columns %} class="words"{% endif %}>\
+{{ column }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}{% set bold = table.bold[loop.index0] %}\
+{% set again = table.grouped and loop.previtem is defined and loop.previtem[0] == row[0] %}\
+<tr{% if table.grouped and not again %} class="group"{% endif %}>{% for cell in row %}\
+<td{% if loop.index0 < table.text_columns %} class="words"{% endif %}>\
+{% if loop.first and again %}{% elif bold[loop.index0] %}<b>{{ cell }}</b>{% else %}{{ cell }}{% endif %}</td>\
+{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% for line in table.notes %}<p class="under">{{ line }}</p>
+{% endfor %}{% endfor %}
+{% for figure in figures %}
+<h2>{{ figure.title }}</h2>
+<figure><img src="{{ images[figure.name] }}" alt="{{ figure.title }}"><figcaption>{{ figure.caption }}</figcaption></figure>
+{% endfor %}
+<h2>What was done</h2>
+<pre>{{ steps | join("\\n") }}</pre>
+<h2>What to type next</h2>
+<pre>{{ commands | join("\\n") }}</pre>
+<h2>From what</h2>
+<dl>{% for name, value in facts.items() %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
+</body>
+</html>
+"""
+
+
+def render_page(
+    *,
+    note: str,
+    words: Sequence[str],
+    tables: Sequence[Table],
+    figures: Sequence[DemoFigure],
+    folder: Path,
+    steps: Sequence[str],
+    commands: Sequence[str],
+    facts: Mapping[str, Any],
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        note: What these numbers are not.
+        words: What they say, a sentence each.
+        tables: Shown as they are.
+        figures: Embedded, in this order.
+        folder: Where the figures' files are.
+        steps: What was done, a line each.
+        commands: What to type next, a line each.
+        facts: Versions and digests.
+    """
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False).from_string(_PAGE)
+    images = {figure.name: _embedded(folder, figure.name) for figure in figures}
+    return page.render(
+        note=note,
+        words=words,
+        tables=tables,
+        figures=figures,
+        images=images,
+        steps=steps,
+        commands=commands,
+        facts=facts,
+    )
+
+
+def _embedded(folder: Path, name: str) -> str:
+    path = folder / f"{name}{'.svg' if name in _VECTOR else '.png'}"
+    return f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

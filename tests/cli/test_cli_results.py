@@ -1,0 +1,107 @@
+"""evaluate and methods."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+METHODS = "source-only,neutral-shift,pft"
+
+
+@pytest.fixture
+def words(quickly):
+    return ["evaluate", "--targets", "2", "--methods", METHODS, "--jobs", "1", "--device", "cpu", *quickly]
+
+
+def without_seconds(results):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in results]
+
+
+def test_evaluate_prints_both_tables_and_writes_its_folder(folder, run, words):
+    result = run(*words, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert "Macro F1 of each target subject" in result.stdout
+    assert "6 cells: 0 reused, 0 failed" in result.stdout
+    (made,) = Path("results").glob("evaluate-*")
+    names = {path.name for path in made.iterdir()}
+    tables = {f"table_{name}.{ending}" for name in ("subjects", "summary") for ending in ("md", "csv", "tex")}
+    assert names >= {"results.jsonl", "run.json", "summary.svg", "subjects.svg", *tables}
+    assert "failures.jsonl" not in names
+
+
+def test_evaluate_json_is_the_object_of_the_design(folder, run_json, words):
+    data = run_json(*words, "--draws", "2", "--no-plots")
+    assert len(data["cache_digest"]) == 64
+    assert {"config", "cache_digest", "versions", "results", "summary"} <= set(data)
+    assert data["config"]["protocol"]["methods"] == METHODS.split(",")
+    assert len(data["results"]) == 2 * 2 * 3
+    assert {"method", "subject", "draw", "seed", "macro_f1", "neutral_recall", "iterations"} <= set(data["results"][0])
+    assert [item["method"] for item in data["summary"]] == METHODS.split(",")
+    assert {"macro_f1", "ci95", "gap_closed", "negative_transfer", "p_vs_source"} <= set(data["summary"][0])
+
+
+def test_the_same_command_again_reuses_every_cell(folder, run_json, words):
+    first = run_json(*words, "--no-plots")
+    second = run_json(*words, "--no-plots")
+    assert first["cells"] == {"all": 6, "reused": 0, "failed": 0}
+    assert second["cells"] == {"all": 6, "reused": 6, "failed": 0}
+    assert second["results"] == first["results"]
+
+
+def test_the_same_seed_gives_the_same_numbers_in_a_fresh_workspace(folder, run_json, words, tmp_path):
+    runs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        runs.append(run_json(*words, "-C", name, "--cache", "cache.h5", "--no-plots"))
+    other = run_json(*words, "--seed", "5", "--no-plots")
+    assert without_seconds(runs[0]["results"]) == without_seconds(runs[1]["results"])
+    assert without_seconds(other["results"]) != without_seconds(runs[0]["results"])
+
+
+def test_more_processes_give_the_same_numbers(folder, run_json, words, tmp_path):
+    runs = []
+    for jobs in ("1", "2"):
+        (tmp_path / jobs).mkdir()
+        flags = ["--draws", "2", "-C", jobs, "--cache", "cache.h5", "--no-plots", "--jobs", jobs]
+        runs.append(run_json(*words, *flags))
+    assert without_seconds(runs[0]["results"]) == without_seconds(runs[1]["results"])
+
+
+def test_failed_cells_are_listed_and_end_in_3(folder, run, words):
+    # The style bank is what these two methods need; source-only does without.
+    result = run(*words, "--set", "pretrain.style_bank=false", "--json")
+    assert result.exit_code == 3
+    data = json.loads(result.stdout)
+    assert data["cells"]["failed"] == 4
+    assert "style bank" in result.stderr
+    (listed,) = Path("results").glob("evaluate-*/failures.jsonl")
+    assert len(listed.read_text().splitlines()) == 4
+
+
+def test_only_failed_cells_end_in_1(folder, run, quickly):
+    words = ("evaluate", "--targets", "s041", "--methods", "pft", "--jobs", "1", "--set", "pretrain.style_bank=false")
+    assert run(*words, *quickly).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--methods", "pft,sorce-only"), "did you mean 'source-only'"),
+        (("--targets", "99"), "8 subjects"),
+        (("--targets", "s038,s0411"), "did you mean 's041'"),
+        (("--sources", "s038,s039x"), "did you mean 's039'"),
+    ],
+)
+def test_bad_protocols_are_refused(folder, refused, words, flags, expected):
+    assert expected in refused(*words, *flags)
+
+
+def test_methods_come_from_the_registry(run, run_json):
+    from featlab.methods import get_method, method_names
+
+    listed = run_json("methods")["methods"]
+    assert [item["name"] for item in listed] == list(method_names())
+    assert all(item["title"] == get_method(item["name"]).title for item in listed)
+    printed = run("methods").stdout
+    assert all(name in printed for name in method_names())

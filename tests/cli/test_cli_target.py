@@ -1,0 +1,131 @@
+"""adapt and predict: one new person."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featlab.cache import ExtractorInfo, write_table
+
+
+def test_adapt_runs_as_typed_and_says_which_stages_ran_first(folder, run, quickly):
+    # The settings stand in the file, so that the command is the one that people type.
+    lines = [f"{value.split('=')[0]} = {value.split('=')[1]}\n" for value in quickly[1::2]]
+    Path("featlab.toml").write_text("".join(lines))
+    result = run("adapt", "--subject", "s041")
+    assert result.exit_code == 0, result.stderr
+    for line in ("train: 168 rows of 7 source subjects", "pair: landmark", "pretrain:"):
+        assert line in result.stderr
+    for words in ("s041", "6 neutral frames of 1 video", "macro F1", "labels used for this line only"):
+        assert words in result.stdout
+    assert list(folder.glob("bundles/*/subjects/s041/adaptation.safetensors"))
+
+
+def test_adapting_again_gives_the_same_and_runs_no_stage(folder, run, quickly):
+    first, second = (run("adapt", "--subject", "s041", *quickly, "--json") for _ in range(2))
+    assert "train:" in first.stderr
+    assert "train:" not in second.stderr
+    facts = [json.loads(result.stdout) for result in (first, second)]
+    for item in facts:
+        item.pop("seconds")
+    assert facts[0] == facts[1]
+    assert facts[0]["subject"] == "s041"
+    assert facts[0]["test_rows"] == 18
+
+
+def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run, table, extractor, quickly):
+    unknown = np.where(table.subject == 3, -1, table.label).astype(np.int16)
+    write_table("cache.h5", replace(table, label=unknown), extractor)
+    result = run("adapt", "--subject", "s041", *quickly, "--json")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert (data["frames"], data["macro_f1_before"]) == (24, None)
+    assert "no row of 's041' has a label" in result.stderr
+
+
+def test_a_bundle_adapts_to_a_person_of_another_cache(folder, run_json, table, extractor, quickly, tmp_path):
+    made = run_json("pretrain", *quickly)
+    person = replace(table.rows_of("s041"), subjects=tuple(f"new{name}" for name in table.subjects))
+    (tmp_path / "elsewhere").mkdir()
+    write_table("elsewhere/person.h5", person, extractor)
+    words = ("--subject", "news041", "--bundle", made["folder"], "--cache", "elsewhere/person.h5", "-q")
+    adapted = run_json("adapt", *words)
+    assert (adapted["frames"], adapted["bundle"]) == (6, made["folder"])
+    predicted = run_json("predict", *words, "--out", "elsewhere/new.csv")
+    assert (predicted["rows"], predicted["reused"]) == (24, True)
+
+
+def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run, run_json, quickly):
+    result = run("predict", "--subject", "s041", *quickly)
+    assert result.exit_code == 0, result.stderr
+    assert "s041 is not adapted to yet" in result.stderr
+    assert "smile-a" in result.stdout
+    with open("predictions.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 24
+    assert list(lines[0]) == ["subject", "video", "frame", "predicted", "p_neutral", "p_smile"]
+    for line in lines:
+        shares = {name: float(line[f"p_{name}"]) for name in ("neutral", "smile")}
+        assert sum(shares.values()) == pytest.approx(1, abs=2e-6)
+        assert line["predicted"] == max(shares, key=shares.get)
+    before = Path("predictions.csv").read_bytes()
+    again = run_json("predict", "--subject", "s041", *quickly)
+    assert again["reused"]
+    assert Path("predictions.csv").read_bytes() == before
+
+
+def test_predict_does_not_take_an_adaptation_of_other_settings(folder, run, quickly):
+    run("adapt", "--subject", "s041", "--method", "adabn", *quickly)
+    result = run("predict", "--subject", "s041", "--method", "neutral-shift", *quickly, "--json")
+    assert not json.loads(result.stdout)["reused"]
+    assert "the stored adaptation is adabn" in result.stderr
+
+
+def test_an_unknown_subject_is_refused_with_the_closest_names(folder, refused):
+    for command in ("adapt", "predict"):
+        line = refused(command, "--subject", "s04l")
+        assert "unknown subject 's04l'; did you mean 's04" in line
+
+
+def test_a_target_without_neutral_rows_is_refused_before_anything_runs(folder, refused, table, extractor):
+    write_table("cache.h5", table.take((table.subject != 3) | (table.label == 1)), extractor)
+    for words in (("adapt", "--subject", "s041"), ("evaluate", "--targets", "s041")):
+        assert "no 'neutral' rows" in refused(*words)
+    assert not Path("stages").exists()
+
+
+def test_a_subject_that_is_both_source_and_target_is_refused(folder, refused, run_json, quickly):
+    Path("featlab.toml").write_text('[protocol]\nsources = ["s038", "s039", "s041"]\n')
+    for words in (
+        ("adapt", "--subject", "s041"),
+        ("evaluate", "--targets", "s041,s042"),
+        ("train", "--subject", "s041"),
+    ):
+        assert "both source and target" in refused(*words)
+    made = run_json("pretrain", *quickly)
+    assert "both source and target" in refused("adapt", "--subject", "s038", "--bundle", made["folder"])
+
+
+def test_a_cache_of_another_extractor_than_the_bundles_is_refused(folder, refused, run_json, table, quickly):
+    made = run_json("pretrain", "--subject", "s041", *quickly)
+    write_table("other.h5", table, ExtractorInfo("other", "none", "other numbers"))
+    for command in ("adapt", "predict"):
+        line = refused(command, "--subject", "s041", "--bundle", made["folder"], "--cache", "other.h5")
+        assert "'other'" in line
+        assert "'toy'" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--method", "ptf"), "did you mean 'pft'"),
+        (("--method", "oracle", "--quiet"), "needs the target's labels"),
+        (("--bundle", "nosuch"), "no model bundle there"),
+        (("--set", "adapt.pft.iteration=3"), "did you mean 'iterations'"),
+    ],
+)
+def test_bad_methods_options_and_bundles_are_refused(folder, refused, quickly, words, expected):
+    assert expected in refused("adapt", "--subject", "s041", *quickly, *words)

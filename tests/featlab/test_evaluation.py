@@ -1,0 +1,279 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.errors import InputError
+from featlab.evaluation import evaluate_subject, oracle_probabilities
+from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
+from featlab.metrics import subject_metrics
+from featlab.protocol import split_target, target_of
+from featlab.seeding import run_seed
+
+NAMES = method_names()
+LABEL_FREE = [name for name in NAMES if not get_method(name).needs_labels]
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    """Four neutral clips a person, so that both halves of a split have some; s04 is the target."""
+    return people(subjects=5, clips=4, frames=4, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s04"), methods=NAMES)
+
+
+@pytest.fixture(scope="module")
+def mine(table):
+    return table.rows_of("s04")
+
+
+def methods(*names):
+    return [make_method(name, {name: {"iterations": 4}} if name in ("pft", "pft-poster") else {}) for name in names]
+
+
+def scores_of(row):
+    """All of a row but the time it took."""
+    return {name: value for name, value in row.to_dict().items() if name != "seconds"}
+
+
+def predictions_of(bundle, table, names, monkeypatch):
+    """What each method predicted, in order: the labels have no other way into a number than through these."""
+    seen = []
+    predict = AdaptedModel.predict_proba
+
+    def spy(model, embeddings, **options):
+        seen.append(predict(model, embeddings, **options))
+        return seen[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdaptedModel, "predict_proba", spy)
+        rows = evaluate_subject(bundle, table, methods(*names))
+    assert not any(row.error for row in rows), [row.error for row in rows]
+    return seen
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["exchanged", "removed", "shuffled"])
+def test_test_labels_change_no_prediction_but_the_oracles(change, bundle, mine, monkeypatch):
+    label = mine.label.copy()
+    others = np.flatnonzero(label != mine.neutral_code)
+    if change == "exchanged":
+        label[others] = 2 - label[others]
+    elif change == "removed":
+        label[others[::2]] = -1
+    else:
+        label[others] = np.random.default_rng(0).permutation(label[others])
+    assert (label != mine.label).any()
+    straight = predictions_of(bundle, mine, LABEL_FREE, monkeypatch)
+    other = predictions_of(bundle, replace(mine, label=label), LABEL_FREE, monkeypatch)
+    assert len(straight) == len(other) == len(LABEL_FREE)
+    for name, ours, theirs in zip(LABEL_FREE, straight, other, strict=True):
+        assert np.array_equal(ours, theirs), name
+
+
+def test_a_method_is_given_the_adapt_rows_only(bundle, mine):
+    given = []
+
+    class Spy(Method):
+        name, title, setting, published = "spy", "Spy", "Baselines", "A test."
+
+        def adapt(self, bundle, target, *, seed=0):
+            given.append((target, seed))
+            return make_method("source-only").adapt(bundle, target)
+
+    (row,) = evaluate_subject(bundle, mine, [Spy()], draw=3, seed=2)
+    ((target, seed),) = given
+    split = split_target(mine)
+    assert np.array_equal(target.embeddings, mine.embeddings[split.adapt])
+    assert np.array_equal(target.frame, mine.frame[split.adapt])
+    assert not hasattr(target, "label")
+    assert seed == run_seed(2, "spy", "s04")
+    assert (row.method, row.subject, row.draw, row.seed) == ("spy", "s04", 3, 2)
+    assert (row.adapt_frames, row.frames) == (len(split.adapt), len(split.test))
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_test_rows(bundle, mine):
+    split = split_target(mine)
+    model = make_method("neutral-shift").adapt(bundle, target_of(mine, split.adapt))
+    expected = subject_metrics(
+        mine.label[split.test],
+        model.predict_proba(mine.embeddings[split.test]),
+        classes=mine.classes,
+        neutral_code=mine.neutral_code,
+    )
+    (row,) = evaluate_subject(bundle, mine, methods("neutral-shift"))
+    for name in ("macro_f1", "macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall", "non_neutral_recall"):
+        assert getattr(row, name) == getattr(expected, name), name
+    assert (row.histogram, row.frames, row.collapsed) == (expected.histogram, expected.frames, expected.collapsed)
+    assert row.selection == "source-free"
+    assert sum(row.histogram) == row.frames
+
+
+def test_the_same_seed_gives_the_same_numbers(bundle, mine):
+    first, again = (evaluate_subject(bundle, mine, methods(*NAMES), seed=1) for _ in range(2))
+    assert [scores_of(row) for row in first] == [scores_of(row) for row in again]
+    assert [row.method for row in first] == list(NAMES)
+
+
+def test_a_methods_numbers_do_not_depend_on_the_others(bundle, mine):
+    together = evaluate_subject(bundle, mine, methods(*NAMES))
+    alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name))]
+    assert [scores_of(row) for row in together] == [scores_of(row) for row in reversed(alone)]
+
+
+def test_adapting_to_a_person_helps_these_people(people, small_bundle):
+    table = people(subjects=12, clips=3)
+    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20, "pretrain.epochs": 10}, methods=NAMES)
+    rows = [
+        row
+        for name in ("s10", "s11")
+        for row in evaluate_subject(bundle, table.rows_of(name), methods("pft", "oracle"))
+    ]
+    assert min(row.macro_f1 for row in rows if row.method == "oracle") > 0.9
+    assert min(row.macro_f1 for row in rows if row.method == "pft") > 0.9
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+class Failing(Method):
+    name, title, setting, published = "failing", "Failing", "Baselines", "A test."
+
+    def adapt(self, bundle, target, *, seed=0):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [InputError("the clip is too dark"), RuntimeError("no convergence\nat all")])
+def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(error, bundle, mine):
+    failing = Failing()
+    failing.error = error
+    first, second = evaluate_subject(bundle, mine, [failing, *methods("source-only")])
+    assert first.error == str(error).splitlines()[0]
+    assert np.isnan(first.macro_f1)
+    assert (first.method, first.subject, first.frames, first.histogram) == ("failing", "s04", 0, ())
+    assert not second.error
+
+
+def test_a_mistake_in_a_method_is_not_hidden(bundle, mine):
+    failing = Failing()
+    failing.error = TypeError("takes 2 arguments")
+    with pytest.raises(TypeError):
+        evaluate_subject(bundle, mine, [failing])
+
+
+def test_a_bundle_without_what_a_method_needs_is_that_methods_error(bundle, mine):
+    rows = evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES))
+    for row in rows:
+        method = get_method(row.method)
+        assert bool(row.error) == (method.needs_style_bank or method.needs_extras), row
+        assert not row.error or "needs" in row.error
+
+
+def test_a_target_without_a_test_label_is_an_error(bundle, mine):
+    label = np.where(np.isin(np.arange(len(mine)), split_target(mine).adapt), mine.label, -1).astype(np.int16)
+    (row,) = evaluate_subject(bundle, replace(mine, label=label), methods("source-only"))
+    assert "no labelled test row" in row.error
+
+
+def test_a_target_that_is_a_source_is_refused(bundle, table, refused):
+    with refused(InputError, "'s01' is both source and target"):
+        evaluate_subject(bundle, table.rows_of("s01"), methods("source-only"))
+
+
+def test_two_subjects_at_once_are_refused(bundle, table, refused):
+    with refused(InputError, "one target subject, got 2"):
+        evaluate_subject(bundle, table.rows_of("s03", "s04"), methods("source-only"))
+
+
+def test_a_target_without_neutral_rows_is_refused(bundle, mine, refused):
+    with refused(InputError, "'s04'", "'neutral'"):
+        evaluate_subject(bundle, mine.take(mine.label != mine.neutral_code), methods("source-only"))
+
+
+@pytest.mark.parametrize("classes", [("neutral", "anger", "disgust"), ("anger", "neutral", "fear")])
+def test_rows_with_other_classes_than_the_bundles_are_refused(classes, bundle, mine, refused):
+    with refused(InputError, "classes", "fear" if "fear" in classes else "neutral, anger"):
+        evaluate_subject(bundle, replace(mine, classes=classes), methods("source-only"))
+
+
+# --- the oracle -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """(rows that the oracle was tuned on, rows that it then predicted), fold by fold, as sets of embeddings."""
+    oracle, seen = get_method("oracle"), []
+    fit, predict = oracle.fit, AdaptedModel.predict_proba
+
+    def keys(embeddings):
+        return {row.tobytes() for row in embeddings}
+
+    def spy_fit(method, bundle, target, labels):
+        assert len(labels) == len(target)
+        seen.append([keys(target.embeddings), None])
+        return fit(method, bundle, target, labels)
+
+    def spy_predict(model, embeddings, **options):
+        seen[-1][1] = keys(embeddings)
+        return predict(model, embeddings, **options)
+
+    monkeypatch.setattr(oracle, "fit", spy_fit)
+    monkeypatch.setattr(AdaptedModel, "predict_proba", spy_predict)
+    return seen
+
+
+def videos_of(table, keys):
+    return {
+        table.videos[code] for row, code in zip(table.embeddings, table.video, strict=True) if row.tobytes() in keys
+    }
+
+
+@pytest.mark.parametrize("clips", [2, 3, 4])
+def test_the_oracle_never_sees_the_video_that_it_predicts(clips, bundle, people, fits):
+    mine = people(subjects=5, clips=clips, frames=4, classes=CLASSES).rows_of("s04")
+    split = split_target(mine)
+    probabilities, _, _ = oracle_probabilities(bundle, mine, split, make_method("oracle"))
+    assert np.isfinite(probabilities).all()
+    assert 2 <= len(fits) <= 5
+    for tuned, predicted in fits:
+        assert not tuned & predicted
+        assert not videos_of(mine, tuned) & videos_of(mine, predicted)
+        assert {row.tobytes() for row in mine.embeddings[split.adapt]} <= tuned
+    everything = [key for _, predicted in fits for key in predicted]
+    assert sorted(everything) == sorted(row.tobytes() for row in mine.embeddings[split.test])
+
+
+def test_with_a_single_test_video_the_oracle_never_sees_the_block_that_it_predicts(bundle, people, fits):
+    mine = people(subjects=5, clips=1, frames=20, classes=CLASSES).rows_of("s04")
+    clip = mine.video == mine.videos.index("anger-0")
+    mine = mine.take(clip | (mine.label == mine.neutral_code))
+    split = replace(split_target(mine), test=np.flatnonzero(mine.label != mine.neutral_code))
+    oracle_probabilities(bundle, mine, split, make_method("oracle"))
+    assert len(fits) == 5
+    for tuned, predicted in fits:
+        assert not tuned & predicted
+        frames = sorted(int(mine.frame[row]) for row in split.test if mine.embeddings[row].tobytes() in predicted)
+        assert frames == list(range(frames[0], frames[0] + 4))
+
+
+def test_a_fold_of_the_oracle_leaves_every_expression_something_to_learn_from(bundle, mine, fits):
+    oracle_probabilities(bundle, mine, split_target(mine), make_method("oracle"))
+    labels = dict(zip((row.tobytes() for row in mine.embeddings), mine.label.tolist(), strict=True))
+    for tuned, _ in fits:
+        assert {labels[key] for key in tuned} == set(range(CLASSES))
+
+
+def test_the_oracles_row_says_that_it_is_one(bundle, mine):
+    (row,) = evaluate_subject(bundle, mine, methods("oracle"))
+    assert row.selection == "oracle"
+    assert row.iterations == 100
+    assert row.trainable == sum(parameter.numel() for parameter in bundle.head.parameters())
