@@ -39,6 +39,8 @@ from featlab.summary import MethodSummary, common_subject_means
 __all__ = ["FIGURES", "DemoFigure", "Scene", "draw_figures"]
 
 _PEOPLE, _PAIRS = 20, 8
+_DOTS = 700
+"""Source rows in the projection, about: more of them hide the target."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,11 +189,12 @@ def _pairs(scene: Scene) -> Drawn:
 def _projection(scene: Scene) -> Drawn:
     subject = scene.shown_subject()
     source, target = scene.table.rows_of(*scene.bundle.source_subjects), scene.table.rows_of(subject)
-    before = np.concatenate([_features(scene.bundle, source), _features(scene.bundle, target)])
+    shown = slice(None, None, max(1, len(source) // _DOTS))
+    before = np.concatenate([_features(scene.bundle, source)[shown], _features(scene.bundle, target)])
     model = scene.models[subject].model
-    after = np.concatenate([_translated_source(scene.bundle, source), _translated(model, target)])
-    labels = np.concatenate([source.label, target.label])
-    is_target = np.arange(len(labels)) >= len(source)
+    after = np.concatenate([_translated_source(scene.bundle, source)[shown], _translated(model, target)])
+    labels = np.concatenate([source.label[shown], target.label])
+    is_target = np.arange(len(labels)) >= len(source.label[shown])
     drawn = plot_projection(before, after, labels, is_target, classes=scene.table.classes)
     caption = (
         f"Features of {subject}, the target with the median gain, among the source subjects, on the two principal axes "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from PIL import Image
 
 from featlab.analysis.demo_figures import DemoFigure
 from featlab.analysis.tables import Table
@@ -16,7 +18,6 @@ __all__ = ["render_page"]
 
 _VECTOR = ("subjects", "summary", "projection")
 """Figures without photographs: sharp at any size, and smaller as .svg."""
-_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 _PAGE = """\
 <!doctype html>
@@ -135,5 +136,14 @@ def render_page(
 
 
 def _embedded(folder: Path, name: str) -> str:
-    path = folder / f"{name}{'.svg' if name in _VECTOR else '.png'}"
-    return f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    """Return a figure as a data URI: drawings as they are, photographs as JPEG, a tenth of the .png."""
+    if name in _VECTOR:
+        return _data_uri("image/svg+xml", (folder / f"{name}.svg").read_bytes())
+    data = io.BytesIO()
+    with Image.open(folder / f"{name}.png") as picture:
+        picture.convert("RGB").save(data, "JPEG", quality=85)
+    return _data_uri("image/jpeg", data.getvalue())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -15,7 +15,7 @@ from featlab.errors import InputError
 
 __all__ = ["plot_people"]
 
-_GAP = 0.28
+_GAP = 0.34
 """Height of a row of names, in faces."""
 
 
@@ -55,7 +55,7 @@ def plot_people(
             top = block * (len(strips) + _GAP) + _GAP
             left = (width - across * cell + column * cell) / width
             drawn.text(
-                left + 0.5 * cell / width, 1 - (top - 0.09) / lines, name, ha="center", va="bottom", fontsize=6.5
+                left + 0.5 * cell / width, 1 - (top - 0.05) / lines, name, ha="center", va="bottom", fontsize=6.5
             )
             for row, strip in enumerate(strips):
                 box = (left, 1 - (top + row + 0.97) / lines, 0.97 * cell / width, 0.97 / lines)

@@ -187,12 +187,12 @@ class _Bar:
         self._task = bars.add_task("extract", total=None, rates="")
 
     def __call__(self, now: Progress) -> None:
-        rates = f"read {now.read_rate:.0f}/s · embed {now.embed_rate:.0f}/s · write {now.write_rate:.0f}/s"
+        rates = f"read {now.read_rate:.0f}/s embed {now.embed_rate:.0f}/s write {now.write_rate:.0f}/s"
         if now.failed:
-            rates += f" · {now.failed} failed"
+            rates += f", {now.failed} failed"
         if now.seconds_left is not None:
             minutes, seconds = divmod(round(now.seconds_left), 60)
-            rates += f" · {minutes}:{seconds:02} left"
+            rates += f", {minutes}:{seconds:02} left"
         self._bars.update(self._task, completed=now.done, total=now.total, rates=rates)
 
 

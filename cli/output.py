@@ -111,11 +111,12 @@ class Output:
             extra: Formats of further columns, e.g. ``"{task.fields[rates]}"``.
         """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
         bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
             *(TextColumn(item, markup=False) for item in extra),
             console=self.stderr,
             transient=True,

@@ -1,3 +1,72 @@
-"""featlab: personalise facial-expression recognition to one new person, on cached features."""
+"""featlab: personalise facial-expression recognition to one new person, on cached features.
+
+Names are loaded on first use: importing this package costs neither torch nor NumPy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featlab.bundle import Bundle, load_bundle, save_bundle
+    from featlab.cache import FeatureTable, open_cache
+    from featlab.config import Config, load_config
+    from featlab.errors import FeatlabError
+    from featlab.evaluation import evaluate_subject
+    from featlab.methods import make_method, method_names
+    from featlab.protocol import Target, choose_targets, split_target, target_of
+    from featlab.source import build_bundle
+    from featlab.summary import summarise
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "Config",
+    "FeatlabError",
+    "FeatureTable",
+    "Target",
+    "build_bundle",
+    "choose_targets",
+    "evaluate_subject",
+    "load_bundle",
+    "load_config",
+    "make_method",
+    "method_names",
+    "open_cache",
+    "save_bundle",
+    "split_target",
+    "summarise",
+    "target_of",
+]
+
+_HOME = {
+    "Bundle": "bundle",
+    "load_bundle": "bundle",
+    "save_bundle": "bundle",
+    "FeatureTable": "cache",
+    "open_cache": "cache",
+    "Config": "config",
+    "load_config": "config",
+    "FeatlabError": "errors",
+    "evaluate_subject": "evaluation",
+    "make_method": "methods",
+    "method_names": "methods",
+    "Target": "protocol",
+    "choose_targets": "protocol",
+    "split_target": "protocol",
+    "target_of": "protocol",
+    "build_bundle": "source",
+    "summarise": "summary",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

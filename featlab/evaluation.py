@@ -90,10 +90,12 @@ def before_and_after(
 def oracle_probabilities(
     bundle: Bundle, table: FeatureTable, split: Split, method: Oracle
 ) -> tuple[NDArray[np.float32], int, int]:
-    """Fine-tune with labels and predict the test rows, leaving out the videos that are predicted.
+    """Fine-tune with labels and predict the test rows, leaving out the rows that are predicted.
 
-    Videos are dealt into up to 5 folds. The rows of a fold are predicted by a model that was tuned on every other video
-    of the subject, adapt rows included. With a single test video the folds are blocks in time.
+    The test rows are dealt into folds, and each fold is predicted by a model that was tuned on all other rows of the
+    subject, adapt rows included. With ``folds = "blocks"`` each test video is cut into 5 blocks in time: the model knows
+    other moments of the very video, so this is a ceiling and not a result that could be had. With ``"videos"`` whole
+    videos are left out (up to 5 folds).
 
     Args:
         bundle: The source model.
@@ -104,7 +106,7 @@ def oracle_probabilities(
     Returns:
         (m, K) probabilities of the test rows, the steps taken, and the parameters tuned, per fold.
     """
-    fold = _folds(table, split.test)
+    fold = _folds(table, split.test, method.config.folds)
     probabilities = np.empty((len(split.test), len(bundle.classes)), dtype=np.float32)
     iterations = trainable = 0
     for number in np.unique(fold):
@@ -162,10 +164,14 @@ def _row(
     )
 
 
-def _folds(table: FeatureTable, test: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return (m,) fold numbers of the test rows: whole videos, dealt in turn."""
+def _folds(table: FeatureTable, test: NDArray[np.intp], kind: str) -> NDArray[np.int64]:
+    """Return (m,) fold numbers of the test rows: blocks in time of each video, or whole videos dealt in turn."""
     videos, code = np.unique(table.video[test], return_inverse=True)
-    if len(videos) == 1:
-        order = np.argsort(np.argsort(table.frame[test], kind="stable"), kind="stable")
-        return (order * ORACLE_FOLDS // len(test)).astype(np.int64)
-    return (code % min(len(videos), ORACLE_FOLDS)).astype(np.int64)
+    if kind == "videos" and len(videos) > 1:
+        return (code % min(len(videos), ORACLE_FOLDS)).astype(np.int64)
+    fold = np.empty(len(test), dtype=np.int64)
+    for number in range(len(videos)):
+        rows = np.flatnonzero(code == number)
+        rows = rows[np.argsort(table.frame[test[rows]], kind="stable")]
+        fold[rows] = np.arange(len(rows)) * ORACLE_FOLDS // len(rows)
+    return fold

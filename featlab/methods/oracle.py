@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from featlab.bundle import Bundle
-from featlab.config import check_at_least
+from featlab.config import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
@@ -25,23 +25,26 @@ class OracleConfig:
     """Fine-tuning.
 
     Attributes:
+        folds: What is left out of the tuning: ``blocks`` in time of each test video, or whole ``videos``.
         iterations: AdamW steps on all rows.
         lr: Peak learning rate.
         weight_decay: Decoupled weight decay.
     """
 
+    folds: str = "blocks"
     iterations: int = 100
     lr: float = 1e-2
     weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
+        check_choice("adapt.oracle.folds", self.folds, ("blocks", "videos"))
         for name in ("iterations", "lr", "weight_decay"):
             check_at_least(f"adapt.oracle.{name}", getattr(self, name), 0)
 
 
 @register
 class Oracle(Method):
-    """B and C fine-tuned with the person's labels; tested on videos that it was not tuned on."""
+    """B and C fine-tuned with the person's labels; tested on frames that it was not tuned on."""
 
     name = "oracle"
     title = "Supervised fine-tuning"
@@ -49,7 +52,7 @@ class Oracle(Method):
     published = (
         "The poster's oracle, whose details are not published: cross-entropy on B and C from the source weights, "
         "BatchNorm statistics frozen, on features shifted by the neutral mean as in neutral-shift. The evaluation "
-        "leaves one video out at a time, so no tested frame is seen."
+        "leaves out the block of frames that is predicted, and tunes on the rest of the same videos: a ceiling."
     )
     config_type = OracleConfig
     needs_labels = True

@@ -23,6 +23,7 @@ STEPPED = [name for name in NAMES if hasattr(get_method(name).config_type(), "it
 SHUFFLING = {"pft-poster"}
 """Methods that draw batches of frames; to the others the order of the rows is nothing."""
 CLASSES = 3
+NOT_YET = pytest.mark.xfail(strict=True, reason="pft-poster's errors speak of adapt.pft")
 
 
 @pytest.fixture(scope="module")
@@ -319,10 +320,16 @@ def test_an_unknown_option_names_the_closest(refused):
 
 
 @pytest.mark.parametrize("name", STEPPED)
-@pytest.mark.parametrize("value", ["many", -1, 1.5, float("nan"), True])
+@pytest.mark.parametrize("value", ["many", 1.5, float("nan"), True])
 def test_an_option_that_does_not_fit_is_refused(name, value, refused):
     with refused(ConfigError, f"adapt.{name}.iterations"):
         make_method(name, {name: {"iterations": value}})
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NOT_YET if name in SHUFFLING else ()) for name in STEPPED])
+def test_an_option_out_of_range_is_refused_under_its_own_methods_name(name, refused):
+    with refused(ConfigError, f"adapt.{name}.iterations = -1"):
+        make_method(name, {name: {"iterations": -1}})
 
 
 def test_only_a_methods_own_options_are_read():

@@ -1,0 +1,304 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import featlab.campaign
+from featlab.cache import write_table
+from featlab.campaign import Task, flat_values, plan, run_campaign, versions
+from featlab.errors import ConfigError, InputError
+from featlab.methods import get_method
+from featlab.results import read_results
+from featlab.workspace import Workspace
+
+METHODS = ("source-only", "neutral-shift", "pft-poster", "oracle")
+
+
+@pytest.fixture
+def open_workspace(tmp_path, people, small, extractor):
+    def opened(values=None, table=None):
+        if table is not None or not (tmp_path / "cache.h5").exists():
+            write_table(tmp_path / "cache.h5", people() if table is None else table, extractor)
+        options = {
+            "protocol.methods": METHODS,
+            "protocol.targets": "2",
+            "adapt.oracle.iterations": 5,
+            "adapt.pft-poster.iterations": 3,
+        }
+        return Workspace.open(tmp_path, small | options | (values or {}))
+
+    return opened
+
+
+def run(workspace, **options):
+    return run_campaign(workspace, plan(workspace), **options)
+
+
+def numbers(rows):
+    return [{name: value for name, value in row.to_dict().items() if name != "seconds"} for row in rows]
+
+
+def cells(root):
+    return sorted(root.glob("results/cells/*/*.jsonl"))
+
+
+def forbid(monkeypatch, *names):
+    for name in names:
+
+        def never(*args, name=name, **options):
+            raise AssertionError(f"{name} ran again")
+
+        monkeypatch.setattr(featlab.campaign, name, never)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_has_a_task_for_each_draw_and_seed(open_workspace):
+    workspace = open_workspace({"protocol.draws": 3, "protocol.seeds": 2})
+    tasks = plan(workspace)
+    assert [(task.draw, task.seed) for task in tasks] == [(draw, seed) for draw in range(3) for seed in range(2)]
+    for task in tasks:
+        assert task.targets == workspace.targets(task.draw)
+    assert len({task.targets for task in tasks}) > 1
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"protocol.methods": "source-only,pfft"}, ["'pfft'", "did you mean 'pft'"]),
+        ({"adapt.oracle.iteratoins": 3}, ["adapt.oracle.iteratoins", "did you mean 'iterations'"]),
+        ({"adapt.pft-poster.update": "firts"}, ["update", "'firts'"]),
+    ],
+)
+def test_what_a_method_can_not_be_is_refused_before_anything_is_trained(values, words, open_workspace, refused):
+    with refused(ConfigError, *words):
+        plan(open_workspace(values))
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
+    workspace = open_workspace({"protocol.draws": 2})
+    progress = []
+    rows = run(workspace, on_task=lambda *call: progress.append(call))
+    expected = [(draw, name, subject) for draw in (0, 1) for name in METHODS for subject in workspace.targets(draw)]
+    assert [(row.draw, row.method, row.subject) for row in rows] == expected
+    assert not any(row.error for row in rows)
+    assert progress == [(1, 2), (2, 2)]
+
+
+def test_the_same_seed_gives_the_same_numbers_in_another_folder(open_workspace, tmp_path):
+    first = run(open_workspace())
+    other = tmp_path / "other"
+    other.mkdir()
+    again = run(replace(open_workspace(), root=other))
+    assert numbers(first) == numbers(again)
+    assert cells(other)
+    assert numbers(first) != numbers(run(open_workspace({"protocol.seed": 1, "protocol.targets": "s00,s01"})))
+
+
+@pytest.mark.slow
+def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
+    one = run(open_workspace({"protocol.draws": 2}))
+    for path in cells(tmp_path):
+        path.unlink()
+    progress = []
+    two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_task=lambda *call: progress.append(call))
+    assert numbers(two) == numbers(one)
+    assert sorted(progress) == [(1, 2), (2, 2)]
+
+
+def test_another_target_changes_no_targets_adaptation(open_workspace):
+    """With the same sources: more people to evaluate are more rows, and no other numbers."""
+    values = {"protocol.sources": "s00,s01,s02,s03"}
+    few = run(open_workspace(values | {"protocol.targets": "s04,"}))
+    many = run(open_workspace(values | {"protocol.targets": "s04,s05"}))
+    assert numbers(few) == [entry for entry in numbers(many) if entry["subject"] == "s04"]
+    assert len(many) == 2 * len(few)
+
+
+def test_a_method_more_changes_no_methods_numbers(open_workspace):
+    many = run(open_workspace())
+    few = run(open_workspace({"protocol.methods": "pft-poster", "protocol.seeds": 1}))
+    assert numbers(few) == [entry for entry in numbers(many) if entry["method"] == "pft-poster"]
+
+
+def test_settings_cross_to_a_worker_whole(open_workspace):
+    config = open_workspace({"adapt.pft.layers": "embedding", "protocol.sources": "s00,s01"}).config
+    assert type(config)().with_values(flat_values(config), "test") == config
+
+
+# --- cells are kept ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing(open_workspace, monkeypatch):
+    first = run(open_workspace())
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    again = run(open_workspace())
+    assert [row.to_dict() for row in again] == [row.to_dict() for row in first]
+
+
+def test_a_cell_holds_one_row(open_workspace, tmp_path):
+    rows = run(open_workspace())
+    stored = [read_results(path) for path in cells(tmp_path)]
+    assert all(len(part) == 1 for part in stored)
+    assert sorted(str(part[0].to_dict()) for part in stored) == sorted(str(row.to_dict()) for row in rows)
+
+
+def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_path, monkeypatch):
+    workspace = open_workspace()
+    first = run(workspace)
+    gone = first[0]
+    for path in cells(tmp_path):
+        (row,) = read_results(path)
+        if (row.method, row.subject) == (gone.method, gone.subject):
+            path.unlink()
+    ran = []
+    real = featlab.campaign.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.append((table.subject_names_present(), [method.name for method in methods]))
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.campaign, "evaluate_subject", spy)
+    again = run(workspace)
+    assert ran == [((gone.subject,), [gone.method])]
+    assert numbers(again) == numbers(first)
+
+
+def test_a_new_method_runs_alone(open_workspace, monkeypatch):
+    run(open_workspace({"protocol.methods": "source-only,pft-poster"}))
+    ran = []
+    real = featlab.campaign.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.append([method.name for method in methods])
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.campaign, "evaluate_subject", spy)
+    run(open_workspace({"protocol.methods": "source-only,pft-poster,neutral-shift"}))
+    assert ran == [["neutral-shift"]] * 2
+
+
+STALE = {
+    "head.lr": (0.03, set(METHODS)),
+    "pretrain.style": (0.5, set(METHODS)),
+    "pair.neighbours": (2, set(METHODS)),
+    "protocol.gap": (3, set(METHODS)),
+    "protocol.seed": (1, set(METHODS)),
+    "adapt.oracle.iterations": (6, {"oracle"}),
+    "adapt.pft.iterations": (6, set()),
+    "adapt.method": ("coral", set()),
+}
+
+
+@pytest.mark.parametrize("key", STALE)
+def test_a_setting_makes_stale_the_cells_that_read_it(key, open_workspace, monkeypatch):
+    value, expected = STALE[key]
+    fixed = {"protocol.targets": "s03,s04"}
+    run(open_workspace(fixed))
+    ran = []
+    real = featlab.campaign.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.extend(method.name for method in methods)
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.campaign, "evaluate_subject", spy)
+    run(open_workspace(fixed | {key: value}))
+    assert set(ran) == expected
+
+
+def test_rows_that_changed_in_the_cache_are_run_again(open_workspace, people, tmp_path):
+    first = run(open_workspace())
+    count = len(cells(tmp_path))
+    second = run(open_workspace(table=people(seed=1)))
+    assert len(cells(tmp_path)) == 2 * count
+    assert numbers(first) != numbers(second)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'])
+def test_a_damaged_cell_is_run_again(content, open_workspace, tmp_path):
+    first = run(open_workspace())
+    cells(tmp_path)[0].write_bytes(content)
+    assert numbers(run(open_workspace())) == numbers(first)
+    assert all(len(read_results(path)) == 1 for path in cells(tmp_path))
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_workspace, tmp_path, monkeypatch):
+    method = get_method("neutral-shift")
+    real = method.adapt
+
+    def fails(self, bundle, target, *, seed=0):
+        raise InputError("the clip is too dark")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "adapt", fails)
+        rows = run(open_workspace())
+    failed = [row for row in rows if row.error]
+    assert [(row.method, row.error) for row in failed] == [("neutral-shift", "the clip is too dark")] * 2
+    assert len(cells(tmp_path)) == len(rows) - 2
+    tried = []
+
+    def counted(self, bundle, target, *, seed=0):
+        tried.append(self.name)
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(method, "adapt", counted)
+    again = run(open_workspace())
+    assert tried == ["neutral-shift"] * 2
+    assert not any(row.error for row in again)
+    assert [row.method for row in again] == [row.method for row in rows]
+    assert len(cells(tmp_path)) == len(rows)
+
+
+def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, people):
+    table = people()
+    # A draw takes whoever it takes; here everyone but two has no neutral rows to adapt on.
+    named = open_workspace().targets()
+    bare = table.subjects.index(named[0])
+    table = table.take((table.subject != bare) | (table.label != table.neutral_code))
+    rows = run(open_workspace(table=table))
+    assert {row.subject for row in rows if row.error} == {named[0]}
+    assert {row.subject for row in rows if not row.error} == {named[1]}
+    assert all("no 'neutral' rows" in row.error for row in rows if row.error)
+    assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
+
+
+def test_a_target_that_is_a_source_is_refused(open_workspace, refused):
+    workspace = open_workspace({"protocol.sources": "s00,s01,s02"})
+    with refused(InputError, "'s01' is both source and target"):
+        run_campaign(workspace, [Task(0, 0, ("s01",))])
+
+
+def test_no_task_gives_no_row(open_workspace):
+    assert run_campaign(open_workspace(), []) == []
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_versions_name_what_a_result_depends_on():
+    found = versions()
+    assert {"python", "featlab", "torch", "numpy"} <= set(found)
+    assert all(found.values())
+
+
+def test_a_library_under_another_name_is_left_out_of_the_versions(monkeypatch):
+    import importlib.metadata
+
+    real = importlib.metadata.version
+
+    def version(name):
+        if name == "faiss-cpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "faiss-cpu" not in versions()
+    assert versions()["numpy"] == np.__version__
