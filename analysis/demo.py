@@ -18,7 +18,7 @@ from featlab.analysis.demo_figures import FIGURES, DemoFigure, Scene, draw_figur
 from featlab.analysis.demo_report import DemoReport, Step, next_steps
 from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
 from featlab.cache import atomic_write_text
-from featlab.campaign import plan, run_campaign, versions
+from featlab.campaign import finished_cells, plan, run_campaign, versions
 from featlab.config import Config
 from featlab.config_file import config_template
 from featlab.errors import InputError
@@ -50,7 +50,7 @@ class DemoConfig:
     Attributes:
         faces: The people; their seed is the root of every seed.
         targets: How many of them are target subjects.
-        settings: ``{"section.key": value}`` that the workspace's ``featlab.toml`` gets besides.
+        settings: ``{"section.key": value}`` that the workspace's ``featlab.toml`` gets besides, any but a method's own.
     """
 
     faces: SyntheticConfig = field(default_factory=lambda: SyntheticConfig(people=48, clips=4, frames=10))
@@ -58,17 +58,39 @@ class DemoConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def quick(cls, expressions: int = 2, seed: int = 0) -> DemoConfig:
-        """Return a demo of a few seconds."""
-        return cls(
-            SyntheticConfig(people=24, expressions=expressions, clips=2, frames=6, seed=seed),
-            targets=6,
-            settings={"head.epochs": 15, "pretrain.epochs": 10},
-        )
+    def sized(
+        cls, *, people: int | None = None, expressions: int = 2, seed: int = 0, quick: bool = False
+    ) -> DemoConfig:
+        """Return the demo of about a minute, or a quick one of a few seconds.
+
+        Args:
+            people: How many to draw; 48, or 24 when quick.
+            expressions: How many classes, 2 to 7.
+            seed: Root of every seed.
+            quick: Fewer and shorter clips, shorter training, 6 targets in place of 10.
+
+        Raises:
+            ConfigError: A number out of range.
+            InputError: Fewer than two people would be left as source subjects.
+        """
+        people = people or (24 if quick else 48)
+        clips, frames, targets = (2, 6, 6) if quick else (4, 10, 10)
+        if people < targets + 2:
+            raise InputError(
+                f"--people {people}: {targets} become targets, and 2 must stay sources; draw {targets + 2}"
+            )
+        faces = SyntheticConfig(people=people, expressions=expressions, clips=clips, frames=frames, seed=seed)
+        return cls(faces, targets, {"head.epochs": 15, "pretrain.epochs": 10} if quick else {})
 
     def values(self) -> dict[str, Any]:
-        """Return the workspace's settings that the demo makes."""
-        return {"protocol.targets": str(self.targets), "protocol.seed": self.faces.seed} | dict(self.settings)
+        """Return the workspace's settings that the demo makes.
+
+        Raises:
+            ConfigError: An unknown key, or a value of the wrong type or range.
+        """
+        values = {"protocol.targets": str(self.targets), "protocol.seed": self.faces.seed} | dict(self.settings)
+        Config().with_values(values, "demo")
+        return values
 
 
 def run_demo(
@@ -126,7 +148,11 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
             steps.report("adapt", done + 1, len(targets))
         now.text = f"{_METHOD} to {len(targets)} target subjects, to each from neutral clips without labels"
     with steps.step("evaluate") as now:
-        results = run_campaign(workspace, plan(workspace), jobs=jobs)
+        tasks = plan(workspace)
+        now.reused = finished_cells(workspace, tasks) == sum(len(task.targets) for task in tasks) * len(
+            protocol.methods
+        )
+        results = run_campaign(workspace, tasks, jobs=jobs)
         now.text = f"{len(protocol.methods)} methods on {len(targets)} target subjects"
     summaries = summarise(results)
     settings = {name: (get_method(name).setting, get_method(name).title) for name in protocol.methods}
@@ -216,16 +242,20 @@ def _claim(folder: Path, config: DemoConfig) -> None:
             found = None
         if found != wanted:
             raise InputError(f"{folder} holds a demo made with other settings; choose another folder with --out")
-        return
+    else:
+        _make_folder(folder)
+        atomic_write_text(mark, json.dumps(wanted, indent=2) + "\n")
+    if not (folder / CONFIG_FILE).exists():
+        atomic_write_text(folder / CONFIG_FILE, _with_settings(config_template(), config.values()))
+
+
+def _make_folder(folder: Path) -> None:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there and holds no demo; choose another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be made ({error.strerror}); choose another folder with --out") from error
-    # The mark goes first: a folder without it would be refused the next time.
-    atomic_write_text(mark, json.dumps(wanted, indent=2) + "\n")
-    atomic_write_text(folder / CONFIG_FILE, _with_settings(config_template(), config.values()))
 
 
 def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None:
@@ -273,15 +303,12 @@ def _pictures(scene: Scene, folder: Path, digest: str, steps: _Steps) -> tuple[t
 
 def _with_settings(template: str, values: Mapping[str, Any]) -> str:
     """Uncomment settings in the text of a `featlab.toml`."""
-    section, lines, left = "", [], dict(values)
-    Config().with_values(values, "demo")
+    section, lines = "", []
     for line in template.splitlines():
         if line.startswith("["):
             section = line.strip("[]") + "."
         key = section + line.removeprefix("# ").partition(" = ")[0]
-        if line.startswith("# ") and key in left:
-            line = f"{key.removeprefix(section)} = {json.dumps(left.pop(key), ensure_ascii=False)}"
+        if line.startswith("# ") and key in values:
+            line = f"{key.removeprefix(section)} = {json.dumps(values[key], ensure_ascii=False)}"
         lines.append(line)
-    # What the template doesn't list, a method's options, goes beneath it as it is.
-    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in left.items()]
     return "\n".join(lines) + "\n"

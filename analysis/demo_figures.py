@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.analysis import style
-from featlab.analysis.plot_people import plot_people
 from featlab.analysis.plots import (
     plot_clip,
     plot_pairs,
+    plot_people,
     plot_projection,
     plot_subjects,
     plot_summary,

@@ -33,7 +33,7 @@ _PAGE = """\
   :root { --text: #e6e7e9; --soft: #a2a8af; --back: #15171a; --card: #202327; --line: #3a3f45; --mark: #6cb8e6; --warn: #33291a; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: var(--back); color: var(--text);
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 68rem; background: var(--back); color: var(--text);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
@@ -41,24 +41,26 @@ p { margin: .5rem 0; max-width: 46rem; }
 .lead { color: var(--soft); margin-top: 0; }
 .note { background: var(--warn); border-left: 4px solid #e69f00; padding: .6rem .9rem; border-radius: 4px; max-width: none; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .84rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .6rem .7rem; }
-th, td { padding: .32rem .55rem; text-align: right; white-space: nowrap; }
-thead th { border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600; vertical-align: bottom; }
+table { border-collapse: collapse; width: 100%; font-size: .82rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .32rem .45rem; text-align: right; white-space: nowrap; }
+thead th { white-space: normal; border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600; vertical-align: bottom; }
 .words { text-align: left; }
-.fold { white-space: normal; }
 tr.group td { border-top: 1px solid var(--line); }
 td b { color: var(--mark); }
 .under { color: var(--soft); font-size: .84rem; }
 figure { margin: 0; }
-figure img { display: block; width: 100%; height: auto; background: #fff; padding: .6rem; border: 1px solid var(--line);
-  border-radius: 6px; }
+figure img { display: block; width: 100%; height: auto; background: #fff; padding: .6rem; }
 figcaption { color: var(--soft); font-size: .9rem; margin: .5rem 0 0; max-width: 46rem; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto;
   font: .84rem/1.6 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .84rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { body { padding-top: 1rem; } figure img { padding: .2rem; } th, td { padding: .3rem .42rem; } }
+@media (max-width: 40rem) {
+  body { padding-top: 1rem; }
+  figure img { min-width: 40rem; }
+  .setting { display: none; }
+  .words:not(.setting) { position: sticky; left: 0; background: var(--back); white-space: normal; min-width: 8.5rem; }
+}
 </style>
 </head>
 <body>
@@ -70,14 +72,15 @@ without the source data.</p>
 {% endfor %}
 {% for table in tables %}
 <h2>{{ table.title }}</h2>
+{% macro words(table, place) %}{% if place < table.text_columns %} class="words\
+{% if table.grouped and place == 0 %} setting{% endif %}"{% endif %}{% endmacro %}
 <div class="scroll"><table>
-<thead><tr>{% for column in table.columns %}<th{% if loop.index0 < table.text_columns %} class="words"{% endif %}>\
-{{ column }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for column in table.columns %}<th{{ words(table, loop.index0) }}>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}{% set bold = table.bold[loop.index0] %}\
 {% set again = table.grouped and loop.previtem is defined and loop.previtem[0] == row[0] %}\
 <tr{% if table.grouped and not again %} class="group"{% endif %}>{% for cell in row %}\
-<td{% if loop.index0 < table.text_columns %} class="words"{% endif %}>\
+<td{{ words(table, loop.index0) }}>\
 {% if loop.first and again %}{% elif bold[loop.index0] %}<b>{{ cell }}</b>{% else %}{{ cell }}{% endif %}</td>\
 {% endfor %}</tr>
 {% endfor %}</tbody></table></div>
@@ -85,7 +88,8 @@ without the source data.</p>
 {% endfor %}{% endfor %}
 {% for figure in figures %}
 <h2>{{ figure.title }}</h2>
-<figure><img src="{{ images[figure.name] }}" alt="{{ figure.title }}"><figcaption>{{ figure.caption }}</figcaption></figure>
+<figure><div class="scroll"><img src="{{ images[figure.name] }}" alt="{{ figure.title }}"></div>
+<figcaption>{{ figure.caption }}</figcaption></figure>
 {% endfor %}
 <h2>What was done</h2>
 <pre>{{ steps | join("\\n") }}</pre>

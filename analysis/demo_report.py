@@ -20,8 +20,7 @@ from featlab.summary import MethodSummary
 __all__ = ["NO_CLAIM", "STEPS", "DemoReport", "Step", "next_steps"]
 
 NO_CLAIM = (
-    "These faces are drawn, for teaching and to see that every part works. "
-    "The numbers are no claim about real people."
+    "These faces are drawn, for teaching and to see that every part works. The numbers are no claim about real people."
 )
 STEPS = ("faces", "extract", "train", "pair", "pretrain", "adapt", "evaluate", "pictures")
 _SUBJECT = "s041"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from featlab.analysis.plot_ablation import plot_dims
 from featlab.analysis.plot_images import plot_clip, plot_pairs
+from featlab.analysis.plot_people import plot_people
 from featlab.analysis.plot_projection import plot_projection, projection_data
 from featlab.analysis.plot_results import plot_subjects, plot_summary, subjects_data, summary_data
 
 __all__ = [
     "plot_clip",
+    "plot_dims",
     "plot_pairs",
+    "plot_people",
     "plot_projection",
     "plot_subjects",
     "plot_summary",

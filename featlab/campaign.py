@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featlab.config import Config
-from featlab.errors import FeatlabError, InputError
+from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation import evaluate_subject
 from featlab.methods import make_method
 from featlab.protocol import split_target
@@ -52,6 +52,11 @@ def plan(workspace: Workspace) -> list[Task]:
     for name in protocol.methods:
         make_method(name, workspace.config.adapt.options)
     if not protocol.targets.strip().isdecimal():
+        if protocol.draws > 1:
+            raise ConfigError(
+                f"protocol.draws = {protocol.draws}, but the targets are named: every draw would be the same; "
+                "give --targets a number, or leave out --draws"
+            )
         for subject in workspace.targets():
             split_target(workspace.table.rows_of(subject), protocol.gap)
     return [
@@ -193,6 +198,6 @@ def _cells(workspace: Workspace, task: Task) -> dict[tuple[str, str], Path]:
 def _cell_path(workspace: Workspace, source_key: str, task: Task, subject: str, method: str) -> Path:
     config = workspace.config
     parts = (STAGE_FORMAT, source_key, config.features, config.head, config.pair, config.pretrain, config.protocol.gap)
-    options = sorted(dict(config.adapt.options.get(method, {})).items())
-    key = stable_hash(*parts, task.draw, task.seed, subject, method, options)[:16]
+    settings = make_method(method, config.adapt.options).config
+    key = stable_hash(*parts, task.draw, task.seed, subject, method, settings)[:16]
     return workspace.root / "results" / "cells" / method / f"{key}.jsonl"

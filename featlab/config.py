@@ -165,7 +165,7 @@ class PretrainConfig:
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    style: float = 0.03
+    style: float = 0.1
     expression: float = 0.03
     classification: float = 1.0
     axis: str = "subject"
@@ -183,6 +183,8 @@ class PretrainConfig:
             raise ConfigError(f"pretrain.layers is empty; choose from {', '.join(LAYERS)}, or set pretrain.style = 0")
         for layer in self.layers:
             check_choice("pretrain.layers", layer, LAYERS)
+        if not (self.style or self.expression or self.classification):
+            raise ConfigError("pretrain: style, expression and classification are all 0; give one of them a weight")
         for name in ("epochs", "lr", "weight_decay", "style", "expression", "classification", "noise"):
             check_at_least(f"pretrain.{name}", getattr(self, name), 0)
         for name in ("dropout", "label_smoothing"):

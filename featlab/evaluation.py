@@ -34,7 +34,7 @@ def evaluate_subject(
         table: Rows of one subject.
         methods: What to run.
         draw: Number of the draw, recorded.
-        seed: Number of the seed, recorded, and part of each run's own seed.
+        seed: Number of the seed, recorded; what is random in a run follows the bundle's own seed.
         gap: See `featlab.protocol.split_target`.
 
     Returns:
@@ -92,10 +92,10 @@ def oracle_probabilities(
 ) -> tuple[NDArray[np.float32], int, int]:
     """Fine-tune with labels and predict the test rows, leaving out the rows that are predicted.
 
-    The test rows are dealt into folds, and each fold is predicted by a model that was tuned on all other rows of the
-    subject, adapt rows included. With ``folds = "blocks"`` each test video is cut into 5 blocks in time: the model knows
-    other moments of the very video, so this is a ceiling and not a result that could be had. With ``"videos"`` whole
-    videos are left out (up to 5 folds).
+    The test rows are dealt into folds; each is predicted by a model tuned on all other rows of the subject, adapt rows
+    included. With ``folds = "blocks"`` each test video is cut into 5 blocks in time: the model knows other moments of
+    the very video, so this is a ceiling and not a result that could be had. With ``"videos"`` whole videos are left out
+    (up to 5 folds).
 
     Args:
         bundle: The source model.
@@ -128,7 +128,9 @@ def _row(
             probabilities, iterations, trainable = oracle_probabilities(bundle, table, split, method)
             seconds = time.perf_counter() - start
         else:
-            model = method.adapt(bundle, target_of(table, split.adapt), seed=run_seed(seed, method.name, subject))
+            model = method.adapt(
+                bundle, target_of(table, split.adapt), seed=run_seed(bundle.seed, method.name, subject)
+            )
             seconds = time.perf_counter() - start
             probabilities = model.predict_proba(table.embeddings[split.test])
             iterations, trainable = model.iterations, model.trainable
@@ -173,5 +175,6 @@ def _folds(table: FeatureTable, test: NDArray[np.intp], kind: str) -> NDArray[np
     for number in range(len(videos)):
         rows = np.flatnonzero(code == number)
         rows = rows[np.argsort(table.frame[test[rows]], kind="stable")]
-        fold[rows] = np.arange(len(rows)) * ORACLE_FOLDS // len(rows)
+        # Each video starts with another fold: those of a single frame would all be left out at once.
+        fold[rows] = (number + np.arange(len(rows)) * ORACLE_FOLDS // len(rows)) % ORACLE_FOLDS
     return fold

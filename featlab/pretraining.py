@@ -127,6 +127,8 @@ def pretrain_translator(
                 epoch_terms.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
                 step += 1
             means = {name: float(np.mean([terms[name] for terms in epoch_terms])) for name in epoch_terms[0]}
+            if not np.isfinite(means["loss"]):
+                raise InputError(f"pretraining diverged in epoch {epoch + 1}; lower pretrain.lr ({config.lr})")
             history.append(means)
             if on_epoch is not None:
                 on_epoch(epoch + 1, config.epochs, means["loss"])
@@ -140,8 +142,15 @@ def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead
         source: Source rows.
         translator: T, in evaluation mode, with a zero offset.
         head: B and C.
+
+    Raises:
+        InputError: No neutral rows.
     """
     clips = source.clips
+    if not clips.subjects:
+        raise InputError(
+            "no source subject has neutral rows: there is no style to bank; set pretrain.style_bank = false"
+        )
     neutral = torch.nonzero(clips.row_clip >= 0).squeeze(1)
     group = clips.row_subject[neutral]
     means = clips.subject_mean()
@@ -196,8 +205,9 @@ def _anchored_losses(
         terms["classification"] = config.classification * (weight * entropy).sum() / weight.sum()
     if config.style:
         paired = source.features[references] + centre - source.clips.episode_mean(references, random)
+        # The reference is not translated: a target that moves along with T pulls it away without an end.
         with torch.no_grad():
-            theirs = translate_group(translator(paired), head, config.layers)
+            theirs = translate_group(paired, head, config.layers)
         ours = translate_group(translated, head, config.layers)
         terms["style"] = config.style * _batch_style(ours, theirs, config.axis)
     if config.expression:
@@ -233,4 +243,4 @@ def _batch_style(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], axis:
 
 def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:
     """Return an array as a tensor on a device, without a copy where there needs to be none."""
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)

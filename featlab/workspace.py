@@ -89,7 +89,10 @@ class Workspace:
         # A file that featlab.toml names lies beside it, whatever the current folder is.
         if "," not in spec and os.path.isfile(self.root / spec.strip()):
             spec = str(self.root / spec.strip())
-        return choose_targets(self.table.subjects, spec, seed=protocol.seed, draw=draw)
+        # A draw is made among those who are not named as sources.
+        people = [name for name in self.table.subjects if name not in set(protocol.sources)]
+        subjects = people if spec.strip().isdecimal() else self.table.subjects
+        return choose_targets(subjects, spec, seed=protocol.seed, draw=draw)
 
     def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
         """Return the source: `protocol.sources`, or everyone who is no target.
@@ -213,7 +216,7 @@ def adapt_subject(
     rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
     method = make_method(config.adapt.method, config.adapt.options)
     start = time.perf_counter()
-    model = method.adapt(bundle, target_of(rows), seed=run_seed(config.protocol.seed, method.name, subject))
+    model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
     seconds = time.perf_counter() - start
     folder = adaptation_folder(bundle_folder, subject)
     videos = rows.video_names_present()

@@ -3,70 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from featlab.adaptation import TranslatorAdaptation, adapt_translator
 from featlab.bundle import Bundle
-from featlab.config import UPDATES, check_at_least, check_choice
-from featlab.errors import ConfigError, InputError
-from featlab.losses import expression_loss, style_loss, style_statistics
-from featlab.methods.base import AdaptedModel, Method, target_features
+from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.registry import register
-from featlab.models import PersonalModel, SourceHead, Translator, one_cycle
 from featlab.pretraining import SourceRows, pretrain_translator
 from featlab.protocol import Target
-from featlab.seeding import run_seed
-from featlab.training import set_learning_rate
-
-OPTIMISERS = ("lbfgs", "adam")
-STYLE_LAYERS = ("features", "embedding", "bottleneck")
 
 
 @dataclass(frozen=True)
-class PFTConfig:
-    """Adaptation of T to one person.
-
-    Attributes:
-        iterations: Most steps; the last iterate is kept.
-        optimiser: ``lbfgs`` (all frames at once, a line search, stops when converged) or ``adam`` (a fixed budget).
-        lr: Peak learning rate of Adam.
-        batch: Frames in a step of Adam; 0 takes them all.
-        update: Which tensors of T move: its ``offset``, its ``last`` layer, or ``all``.
-        style: Weight of the style alignment with the bundle's style bank.
-        std: Weight of the standard deviations in it; the means weigh 1.
-        layers: Where style is aligned: the offset ``features``, the translated ``embedding``, the ``bottleneck``.
-        consistency: Weight of the prediction consistency between two frames.
-        anchor: Weight of KL to the source model's own predictions.
-    """
-
-    iterations: int = 50
-    optimiser: str = "lbfgs"
-    lr: float = 1e-2
-    batch: int = 0
-    update: str = "offset"
-    style: float = 1.0
-    std: float = 0.0
-    layers: tuple[str, ...] = ("features",)
-    consistency: float = 0.0
-    anchor: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choice("adapt.pft.update", self.update, UPDATES)
-        check_choice("adapt.pft.optimiser", self.optimiser, OPTIMISERS)
-        for layer in self.layers:
-            check_choice("adapt.pft.layers", layer, STYLE_LAYERS)
-        for name in ("iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
-            check_at_least(f"adapt.pft.{name}", getattr(self, name), 0)
-        if not (self.style or self.consistency or self.anchor):
-            raise ConfigError("adapt.pft: style, consistency and anchor are all 0; give one of them a weight")
-
-
-@dataclass(frozen=True)
-class PosterConfig(PFTConfig):
+class PosterConfig(TranslatorAdaptation):
     """The poster's target stage: frame consistency and KL to the source prediction, no style term."""
+
+    section: ClassVar[str] = "adapt.pft-poster"
 
     iterations: int = 25
     optimiser: str = "adam"
@@ -87,8 +41,7 @@ class PosterPFT(Method):
     setting = "SFDA-PFT"
     published = (
         "L_style + L_expr on source pairs, frame-to-frame consistency + L_expr at the target, as on the poster. "
-        "Departures: T is a residual MLP on cached features with a zero start; the loss weights, which the poster does "
-        "not give, are those of [pretrain]."
+        "Departures: T is a residual MLP on cached features with a zero start. It gives no loss weights: all are 1."
     )
     config_type = PosterConfig
     needs_extras = True
@@ -120,161 +73,10 @@ class PFT(Method):
         "one change: the target's style is aligned with stored statistics of the source subjects, because KL to the "
         "source model's own prediction carries no personal signal."
     )
-    config_type = PFTConfig
+    config_type = TranslatorAdaptation
     needs_style_bank = True
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the bundle's T."""
         self.check(bundle, target)
         return adapt_translator(bundle, copy.deepcopy(bundle.translator), target, self.config, seed=seed)
-
-
-def adapt_translator(
-    bundle: Bundle, translator: Translator, target: Target, config: PFTConfig, *, seed: int
-) -> AdaptedModel:
-    """Adapt T on the target's frames.
-
-    Args:
-        bundle: Head and style bank; unchanged.
-        translator: T to adapt, in place.
-        target: Neutral frames.
-        config: Losses, weights, steps.
-        seed: Of frame order and frame pairs.
-
-    Returns:
-        The adapted model, with the loss terms of every step.
-
-    Raises:
-        InputError: A loss that is not finite.
-    """
-    features = target_features(bundle, target)
-    trained = _trained(translator, config.update)
-    random = torch.Generator().manual_seed(run_seed(seed, "adapt"))
-    translator.eval()
-    fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
-    history = fit(bundle, translator, trained, features, config, random)
-    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
-    return AdaptedModel(
-        model,
-        iterations=len(history),
-        trainable=sum(tensor.numel() for tensor in trained),
-        history=tuple(history),
-        warnings=_warnings(bundle, model, target),
-    )
-
-
-def _fit_lbfgs(
-    bundle: Bundle,
-    translator: Translator,
-    trained: list[torch.nn.Parameter],
-    features: Tensor,
-    config: PFTConfig,
-    random: torch.Generator,
-) -> list[Mapping[str, float]]:
-    """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
-    others = features[torch.randperm(len(features), generator=random)]
-    optimiser = torch.optim.LBFGS(
-        trained, lr=1.0, max_iter=config.iterations, tolerance_change=1e-9, line_search_fn="strong_wolfe"
-    )
-    history: list[Mapping[str, float]] = []
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        terms = _losses(bundle, translator, features, others, config)
-        loss = _total(terms, config, len(history) + 1)
-        history.append(_values(terms, loss))
-        loss.backward()
-        return loss
-
-    if config.iterations:
-        optimiser.step(closure)
-    return history
-
-
-def _fit_adam(
-    bundle: Bundle,
-    translator: Translator,
-    trained: list[torch.nn.Parameter],
-    features: Tensor,
-    config: PFTConfig,
-    random: torch.Generator,
-) -> list[Mapping[str, float]]:
-    """Take Adam steps on batches of frames, as published."""
-    optimiser = torch.optim.Adam(trained, lr=config.lr)
-    batch = min(config.batch or len(features), len(features))
-    history: list[Mapping[str, float]] = []
-    for step in range(config.iterations):
-        order = torch.randperm(len(features), generator=random)
-        terms = _losses(bundle, translator, features[order[:batch]], features[order.roll(1)[:batch]], config)
-        loss = _total(terms, config, step + 1)
-        history.append(_values(terms, loss))
-        set_learning_rate(optimiser, config.lr * one_cycle(step, config.iterations))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return history
-
-
-def _total(terms: Mapping[str, Tensor], config: PFTConfig, step: int) -> Tensor:
-    loss = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(loss):
-        raise InputError(f"adaptation diverged at step {step}; lower adapt.pft.lr ({config.lr})")
-    return loss
-
-
-def _values(terms: Mapping[str, Tensor], loss: Tensor) -> dict[str, float]:
-    return {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
-
-
-def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
-    translator.requires_grad_(False)
-    tensors = {
-        "offset": [translator.offset],
-        "last": list(translator.last.parameters()),
-        "all": list(translator.parameters()),
-    }[update]
-    return [tensor.requires_grad_(True) for tensor in tensors]
-
-
-def _losses(
-    bundle: Bundle, translator: Translator, features: Tensor, others: Tensor, config: PFTConfig
-) -> dict[str, Tensor]:
-    head = bundle.head
-    translated = translator(features)
-    logits = head(translated)
-    terms = {}
-    if config.style and bundle.bank is not None:
-        values = _style_values(translator, features, translated, head)
-        aligned = []
-        for layer in config.layers:
-            mean, std = style_statistics(values[layer])
-            target_mean, target_std = bundle.bank.centre(layer)
-            aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
-            if config.std:
-                aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
-        terms["style"] = config.style * torch.stack(aligned).sum()
-    if config.consistency:
-        terms["consistency"] = config.consistency * expression_loss(head(translator(others)), logits)
-    if config.anchor:
-        with torch.no_grad():
-            source = head(features)
-        terms["anchor"] = config.anchor * expression_loss(source, logits)
-    return terms
-
-
-def _style_values(translator: Translator, features: Tensor, translated: Tensor, head: SourceHead) -> dict[str, Tensor]:
-    return {
-        "features": features + translator.offset,
-        "embedding": translated,
-        "bottleneck": head.bottleneck(translated),
-    }
-
-
-def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str, ...]:
-    """Say so when the adapted model does not recognise the neutral clip itself."""
-    with torch.no_grad():
-        predicted = model.head(model.translator(target_features(bundle, target))).argmax(dim=1)
-    share = float((predicted == bundle.neutral_code).float().mean())
-    if share >= 0.5:
-        return ()
-    return (f"the adapted model calls only {share:.0%} of the neutral clip {bundle.neutral!r}: is the clip neutral?",)

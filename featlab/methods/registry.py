@@ -34,7 +34,9 @@ def register(method: M) -> M:
 def method_names() -> tuple[str, ...]:
     """Return every registered name: the built-in ones in the order of the tables, then the plug-ins."""
     _load()
-    return tuple(_REGISTRY)
+    # Not the order of registration: whoever imports a method's module by itself registers it first.
+    place = {f"featlab.methods.{module}": number for number, module in enumerate(_BUILT_IN)}
+    return tuple(sorted(_REGISTRY, key=lambda name: place.get(_REGISTRY[name].__module__, len(place))))
 
 
 def get_method(name: str) -> type[Method]:

@@ -93,7 +93,7 @@ def test_a_method_is_given_the_adapt_rows_only(bundle, mine):
     assert np.array_equal(target.embeddings, mine.embeddings[split.adapt])
     assert np.array_equal(target.frame, mine.frame[split.adapt])
     assert not hasattr(target, "label")
-    assert seed == run_seed(2, "spy", "s04")
+    assert seed == run_seed(bundle.seed, "spy", "s04")
     assert (row.method, row.subject, row.draw, row.seed) == ("spy", "s04", 3, 2)
     assert (row.adapt_frames, row.frames) == (len(split.adapt), len(split.test))
 
@@ -238,36 +238,56 @@ def videos_of(table, keys):
     }
 
 
-@pytest.mark.parametrize("clips", [2, 3, 4])
-def test_the_oracle_never_sees_the_video_that_it_predicts(clips, bundle, people, fits):
-    mine = people(subjects=5, clips=clips, frames=4, classes=CLASSES).rows_of("s04")
-    split = split_target(mine)
-    probabilities, _, _ = oracle_probabilities(bundle, mine, split, make_method("oracle"))
-    assert np.isfinite(probabilities).all()
-    assert 2 <= len(fits) <= 5
+def check_folds(mine, split, fits):
+    """Every test row is predicted once, by a model that was not tuned on it."""
     for tuned, predicted in fits:
         assert not tuned & predicted
-        assert not videos_of(mine, tuned) & videos_of(mine, predicted)
         assert {row.tobytes() for row in mine.embeddings[split.adapt]} <= tuned
     everything = [key for _, predicted in fits for key in predicted]
     assert sorted(everything) == sorted(row.tobytes() for row in mine.embeddings[split.test])
 
 
-def test_with_a_single_test_video_the_oracle_never_sees_the_block_that_it_predicts(bundle, people, fits):
-    mine = people(subjects=5, clips=1, frames=20, classes=CLASSES).rows_of("s04")
-    clip = mine.video == mine.videos.index("anger-0")
-    mine = mine.take(clip | (mine.label == mine.neutral_code))
-    split = replace(split_target(mine), test=np.flatnonzero(mine.label != mine.neutral_code))
-    oracle_probabilities(bundle, mine, split, make_method("oracle"))
-    assert len(fits) == 5
+@pytest.mark.parametrize("clips", [2, 3, 4])
+def test_with_whole_videos_the_oracle_never_sees_the_video_that_it_predicts(clips, bundle, people, fits):
+    mine = people(subjects=5, clips=clips, frames=4, classes=CLASSES).rows_of("s04")
+    split = split_target(mine)
+    oracle = make_method("oracle", {"oracle": {"folds": "videos"}})
+    probabilities, _, _ = oracle_probabilities(bundle, mine, split, oracle)
+    assert np.isfinite(probabilities).all()
+    assert 2 <= len(fits) <= 5
+    check_folds(mine, split, fits)
     for tuned, predicted in fits:
-        assert not tuned & predicted
-        frames = sorted(int(mine.frame[row]) for row in split.test if mine.embeddings[row].tobytes() in predicted)
-        assert frames == list(range(frames[0], frames[0] + 4))
+        assert not videos_of(mine, tuned) & videos_of(mine, predicted)
 
 
-def test_a_fold_of_the_oracle_leaves_every_expression_something_to_learn_from(bundle, mine, fits):
-    oracle_probabilities(bundle, mine, split_target(mine), make_method("oracle"))
+@pytest.mark.parametrize("frames", [1, 2, 7, 20])
+@pytest.mark.parametrize("folds", ["blocks", "videos"])
+def test_the_oracle_never_sees_the_rows_that_it_predicts(folds, frames, bundle, people, fits):
+    mine = people(subjects=5, clips=3, frames=frames, classes=CLASSES).rows_of("s04")
+    split = split_target(mine)
+    oracle_probabilities(bundle, mine, split, make_method("oracle", {"oracle": {"folds": folds}}))
+    assert len(fits) == 5
+    check_folds(mine, split, fits)
+
+
+def test_a_block_of_the_oracle_is_a_stretch_of_each_video(bundle, people, fits):
+    mine = people(subjects=5, clips=2, frames=20, classes=CLASSES).rows_of("s04")
+    split = split_target(mine)
+    oracle_probabilities(bundle, mine, split, make_method("oracle", {"oracle": {"folds": "blocks"}}))
+    for _, predicted in fits:
+        for video in np.unique(mine.video[split.test]):
+            rows = [
+                row for row in split.test if mine.video[row] == video and mine.embeddings[row].tobytes() in predicted
+            ]
+            frames = sorted(mine.frame[rows].tolist())
+            assert frames == list(range(frames[0], frames[0] + 4))
+
+
+@pytest.mark.parametrize("folds", ["blocks", "videos"])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_in_every_fold_the_oracle_learns_from_every_expression(folds, frames, bundle, people, fits):
+    mine = people(subjects=5, clips=4, frames=frames, classes=CLASSES).rows_of("s04")
+    oracle_probabilities(bundle, mine, split_target(mine), make_method("oracle", {"oracle": {"folds": folds}}))
     labels = dict(zip((row.tobytes() for row in mine.embeddings), mine.label.tolist(), strict=True))
     for tuned, _ in fits:
         assert {labels[key] for key in tuned} == set(range(CLASSES))

@@ -13,8 +13,6 @@ from featlab.pretraining import SourceRows, make_style_bank, new_translator, pre
 from featlab.projection import fit_projection
 from featlab.source import build_bundle, train_source_head
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="pretraining.py does not do this yet")
-
 WEIGHTS = ("style", "expression", "classification")
 
 
@@ -103,7 +101,7 @@ def test_the_posters_style_loss_alone_changes_t_and_falls(source, trained):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("term", [pytest.param("style", marks=NOT_YET), "expression", "classification"])
+@pytest.mark.parametrize("term", ["style", "expression", "classification"])
 def test_each_anchored_loss_falls_when_it_is_all_that_is_minimised(term, source, trained):
     """A style loss against the reference as the same T moves it chases its own tail, and grows."""
     weights = dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
@@ -111,13 +109,11 @@ def test_each_anchored_loss_falls_when_it_is_all_that_is_minimised(term, source,
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-@NOT_YET
 def test_no_loss_at_all_is_refused_in_one_line(source, trained, refused):
     with refused(FeatlabError, "weight"):
         pretrained(source, trained, style=0.0, expression=0.0, classification=0.0)
 
 
-@NOT_YET
 @pytest.mark.parametrize("objective", ["anchored", "poster"])
 def test_pretraining_that_diverges_is_refused(objective, source, trained, refused):
     with refused(InputError, "diverged", "pretrain.lr"):
@@ -280,7 +276,6 @@ def test_the_poster_does_not_need_neutral_rows(table, trained):
     assert np.isfinite(pretrained(source, trained, objective="poster").history[-1]["loss"])
 
 
-@NOT_YET
 def test_a_style_bank_of_nobody_is_refused(table, trained, refused):
     source = source_of(without_neutral(table, *table.subjects), trained)
     translator = pretrained(source, trained, objective="poster").translator

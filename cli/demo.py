@@ -1,0 +1,69 @@
+"""`featlab demo`: everything once, on drawn faces, in about a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import JobsOption, JsonOption, Output, QuietOption, cpu_count
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["demo"]
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The workspace to make, or to finish.")
+    ] = Path("featlab-demo"),
+    people: Annotated[
+        int | None, typer.Option("--people", min=2, metavar="N", help="People to draw.  [default: 48]")
+    ] = None,
+    expressions: Annotated[
+        int, typer.Option("--expressions", min=2, max=7, metavar="2..7", help="Classes, neutral among them.")
+    ] = 2,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Other people, other targets.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer people, shorter training: a few seconds.")] = False,
+    jobs: JobsOption = 0,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw people, extract, train, pair, pretrain, adapt to 10 new people, compare: tables, pictures, one page."""
+    from featlab.analysis.demo import DemoConfig, run_demo
+    from featlab.analysis.demo_report import NO_CLAIM
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)
+    output.note(NO_CLAIM)
+    with output.progress() as bars:
+        report = run_demo(out, config, jobs=cpu_count(jobs), notify=output.note, on_progress=_Bar(bars))
+    output.json(report.to_dict())
+    output.table(report.per_subject)
+    output.table(report.summary)
+    output.show(*report.words(), NO_CLAIM, "")
+    output.show(f"pictures in {report.folder / 'figures'}, as .png and .svg:")
+    output.show(
+        *(f"  {path.name:<15} {item.title}" for path, item in zip(report.pictures, report.figures, strict=True))
+    )
+    output.show(f"all of it on one page: {report.page}", "", "what to type next:")
+    output.show(*(f"  {line}" for line in report.next_steps))
+    output.note(f"done in {report.seconds:.0f} s")
+
+
+class _Bar:
+    """Shows the running step's progress; a finished step leaves its line only."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._name = ""
+        self._task: Any = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name != self._name:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._name, self._task = name, self._bars.add_task(name, total=None)
+        self._bars.update(self._task, completed=done, total=total or None)
