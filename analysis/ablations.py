@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from featlab.config import Config
 from featlab.errors import ConfigError
 from featlab.methods import get_method
 from featlab.results import EvaluationRow
-from featlab.stages import pair_stage, train_stage
+from featlab.stages import Source, pair_stage, train_stage
 from featlab.summary import MethodSummary, summarise
 from featlab.workspace import Workspace
 
@@ -71,9 +72,11 @@ class DimsReport:
         if self.left_out:
             dims = ", ".join(map(str, self.left_out))
             lines.append(f"left out: {dims}; the embedding has {self.embedding:,} values")
-        for point in self.points:
-            if point.dim > point.kept:
-                lines.append(f"{point.dim}: the source rows span {point.kept:,} directions, so that many were kept")
+        lines += [
+            f"{point.dim}: the source rows span {point.kept:,} directions, so that many were kept"
+            for point in self.points
+            if point.dim > point.kept
+        ]
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,19 +157,13 @@ def dims_table(report: DimsReport) -> Table:
     """Return one line a dimension: macro F1 (%) of each method with its interval; the best of a line is bold."""
     cells, bold = [], []
     for point in report.points:
-        means = [round(100 * item.macro_f1, 2) for item in point.summaries]
-        free = [mean for mean, item in zip(means, point.summaries, strict=True) if item.selection != "oracle"]
-        best = max((mean for mean in free if mean == mean), default=None)
+        # Compared as they are shown, so that what looks equal is equal. Oracles don't compete.
+        means = [
+            float("nan") if item.selection == "oracle" else round(100 * item.macro_f1, 2) for item in point.summaries
+        ]
+        best = max((mean for mean in means if not math.isnan(mean)), default=None)
         cells.append((_dim_name(point), *(_score(item) for item in point.summaries)))
-        bold.append(
-            (
-                False,
-                *(
-                    mean == best and item.selection != "oracle"
-                    for mean, item in zip(means, point.summaries, strict=True)
-                ),
-            )
-        )
+        bold.append((False, *(mean == best for mean in means)))
     names = [get_method(item.method).title for item in report.points[0].summaries]
     return Table(
         title=f"Macro F1 against the dimension of the features ({report.config.features.reduce})",
@@ -203,16 +200,16 @@ def write_dims(folder: Path, report: DimsReport) -> list[Path]:
 def _run(variants: Mapping[int, Workspace], jobs: int, on_task: OnTask | None) -> dict[int, list[EvaluationRow]]:
     calls = [(dim, task) for dim, variant in variants.items() for task in plan(variant)]
     results: dict[int, dict[Task, list[EvaluationRow]]] = {dim: {} for dim in variants}
-    done = 0
-    for dim, task, rows in _results(variants, calls, min(jobs, len(calls))):
+    for done, (dim, task, rows) in enumerate(_results(variants, calls, min(jobs, len(calls))), start=1):
         results[dim][task] = rows
-        done += 1
         if on_task is not None:
             on_task(done, len(calls))
     return {dim: [row for task in plan(variants[dim]) for row in results[dim][task]] for dim in variants}
 
 
-def _results(variants: Mapping[int, Workspace], calls: Sequence[tuple[int, Task]], jobs: int) -> Any:
+def _results(
+    variants: Mapping[int, Workspace], calls: Sequence[tuple[int, Task]], jobs: int
+) -> Iterator[tuple[int, Task, list[EvaluationRow]]]:
     if jobs <= 1:
         for dim, task in calls:
             yield dim, task, run_campaign(variants[dim], [task])
@@ -243,7 +240,7 @@ def _variant(workspace: Workspace, values: Mapping[str, Any]) -> Workspace:
     return replace(workspace, config=workspace.config.with_values(values, "ablation"))
 
 
-def _source(workspace: Workspace, task: Task) -> Any:
+def _source(workspace: Workspace, task: Task) -> Source:
     return workspace.source(task.targets, seed=workspace.config.protocol.seed + task.seed)
 
 
@@ -256,8 +253,8 @@ def _dim_name(point: DimPoint) -> str:
 
 
 def _score(item: MethodSummary) -> str:
-    if item.macro_f1 != item.macro_f1:
+    if math.isnan(item.macro_f1):
         return MISSING
     low, high = item.ci95
-    interval = "" if low != low else f" [{100 * low:.2f}, {100 * high:.2f}]"
+    interval = "" if math.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
     return f"{100 * item.macro_f1:.2f}{interval}"

@@ -200,7 +200,8 @@ def _projection(scene: Scene) -> Drawn:
         f"Features of {subject}, the target with the median gain, among the source subjects, on the two principal axes "
         f"of the source: as extracted, and translated (everybody with their own neutral offset)."
     )
-    return drawn, caption, projection_data(before, after, labels, is_target)
+    numbers = projection_data(before, after, labels, is_target)
+    return drawn, caption, {name: values.tolist() for name, values in numbers.items()}
 
 
 def _clip(scene: Scene) -> Drawn:
@@ -216,23 +217,22 @@ def _clip(scene: Scene) -> Drawn:
     after = 1 - scene.models[subject].predict_proba(table.embeddings[rows])[:, table.neutral_code]
     before, after = np.clip(before, 0.0, 1.0), np.clip(after, 0.0, 1.0)
     labels = (table.label[rows] != table.neutral_code).astype(np.int64)
-    numbers = {"frame": table.frame[rows], "label": labels, "before": before, "after": after}
+    columns = {"frame": table.frame[rows], "label": labels, "before": before, "after": after}
+    others = [name for name in table.classes if name != table.neutral]
     drawn = plot_clip(
         [scene.image(int(at[row])) for row in rows],
         before,
         after,
         labels,
         video,
-        positive=next(name for name in table.classes if name != table.neutral)
-        if len(table.classes) == 2
-        else "non-neutral",
+        positive=others[0] if len(others) == 1 else f"non-{table.neutral}",
         frame_numbers=table.frame[rows],
     )
     caption = (
         f"One expressive test clip of {subject}: the probability that the face is not neutral, before and after "
         "adapting to this person's neutral clips."
     )
-    return drawn, caption, numbers
+    return drawn, caption, {name: values.tolist() for name, values in columns.items()}
 
 
 FIGURES: Mapping[str, tuple[str, Callable[[Scene], Drawn]]] = {

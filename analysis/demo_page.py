@@ -28,9 +28,11 @@ _PAGE = """\
 <meta name="color-scheme" content="light dark">
 <title>featlab demo</title>
 <style>
-:root { --text: #1c1e21; --soft: #5f666d; --back: #fff; --card: #f5f6f7; --line: #d9dce0; --mark: #0072b2; --warn: #fdf3e4; }
+:root { --text: #1c1e21; --soft: #5f666d; --back: #fff; --card: #f5f6f7; --line: #d9dce0; --mark: #0072b2;
+  --warn: #fdf3e4; }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #e6e7e9; --soft: #a2a8af; --back: #15171a; --card: #202327; --line: #3a3f45; --mark: #6cb8e6; --warn: #33291a; }
+  :root { --text: #e6e7e9; --soft: #a2a8af; --back: #15171a; --card: #202327; --line: #3a3f45; --mark: #6cb8e6;
+    --warn: #33291a; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 68rem; background: var(--back); color: var(--text);
@@ -39,11 +41,13 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .lead { color: var(--soft); margin-top: 0; }
-.note { background: var(--warn); border-left: 4px solid #e69f00; padding: .6rem .9rem; border-radius: 4px; max-width: none; }
+.note { background: var(--warn); border-left: 4px solid #e69f00; padding: .6rem .9rem; border-radius: 4px;
+  max-width: none; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: .82rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .45rem; text-align: right; white-space: nowrap; }
-thead th { white-space: normal; border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600; vertical-align: bottom; }
+thead th { white-space: normal; border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600;
+  vertical-align: bottom; }
 .words { text-align: left; }
 tr.group td { border-top: 1px solid var(--line); }
 td b { color: var(--mark); }
@@ -75,7 +79,8 @@ without the source data.</p>
 {% macro words(table, place) %}{% if place < table.text_columns %} class="words\
 {% if table.grouped and place == 0 %} setting{% endif %}"{% endif %}{% endmacro %}
 <div class="scroll"><table>
-<thead><tr>{% for column in table.columns %}<th{{ words(table, loop.index0) }}>{{ column }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for column in table.columns %}\
+<th{{ words(table, loop.index0) }}>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}{% set bold = table.bold[loop.index0] %}\
 {% set again = table.grouped and loop.previtem is defined and loop.previtem[0] == row[0] %}\

@@ -161,7 +161,7 @@ class PretrainConfig:
     hidden: int = 256
     residual: bool = True
     objective: str = "anchored"
-    epochs: int = 30
+    epochs: int = 10
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
