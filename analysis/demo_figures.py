@@ -142,9 +142,9 @@ def _people(scene: Scene) -> Drawn:
         rows = [np.flatnonzero(mine & (table.subject == table.subjects.index(name))) for name in names]
         strips.append([scene.image(int(found[rank[found].argmax()])) for found in rows])
     caption = (
-        f"The first {len(names)} of {len(table.subjects)} drawn people: the resting face above, the strongest frame "
-        f"of each expression beneath. People smile or frown a little at rest, so that no one border between "
-        f"{' and '.join(classes[:2])} fits everybody."
+        f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "
+        f"expression: as resting faces smile or frown a little, no one border between {' and '.join(classes[:2])} fits "
+        "everybody."
     )
     return plot_people(strips, classes, names), caption, None
 

@@ -132,7 +132,7 @@ def _fit_lbfgs(
 
     if not config.iterations:
         return 0, history
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     # The closure is called several times a step, by the line search.
     return int(optimiser.state[trained[0]]["n_iter"]), history
 
@@ -179,7 +179,9 @@ def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
         "last": list(translator.last.parameters()),
         "all": list(translator.parameters()),
     }[update]
-    return [tensor.requires_grad_(True) for tensor in tensors]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    return tensors
 
 
 def _losses(

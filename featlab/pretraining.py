@@ -120,7 +120,7 @@ def pretrain_translator(
                 terms = losses(source, translator, head, config, rows[picked], references[picked], centre, random)
                 loss = torch.stack(list(terms.values())).sum()
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 # Style is a squared distance between people, and some are very far: one batch must not undo an epoch.
                 torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT)
                 optimiser.step()

@@ -93,7 +93,7 @@ class SyntheticConfig:
             kind = Integral if isinstance(low, int) else Real
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise ConfigError(f"{field.name} = {value!r}: expected a {'whole ' if kind is Integral else ''}number")
-            if not low <= value <= high:
+            if not low <= float(value) <= high:
                 raise ConfigError(f"{field.name} = {value}: must lie between {low} and {high}")
         if self.peak_low > self.peak_high:
             raise ConfigError(f"peak_low = {self.peak_low} is above peak_high = {self.peak_high}; swap them")

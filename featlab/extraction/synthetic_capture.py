@@ -108,12 +108,12 @@ def _paint_hand(canvas: Canvas, hand: _Occluder) -> None:
         x, y = hand.side * (hand.out + 0.08 + 0.16 * finger), hand.height + 0.36 - length + 0.05 * finger
         fingers += [(ellipse(x, y, 0.085, length), 1.0)]
     palm = ellipse(hand.side * (hand.out + 0.34), hand.height + 0.72, 0.38, 0.5)
-    contour = [(moved(finger, -0.02 * hand.side, -0.025), 1.0) for finger, _ in fingers]
+    contour = [(moved(shape, -0.02 * hand.side, -0.025), 1.0) for shape, _ in fingers]
     canvas.glaze(Layer(contour, deeper(hand.colour, 0.6), 0.015))
     canvas.glaze(Layer([(palm, 1.0)], deeper(hand.colour, 0.12), 0.015))
-    for finger in fingers:
-        canvas.glaze(Layer([finger], deeper(hand.colour, 0.45), 0.03))
-    slimmer = [(0.82 * finger + 0.18 * finger.mean(axis=0), 1.0) for finger, _ in fingers]
+    for shape in fingers:
+        canvas.glaze(Layer([shape], deeper(hand.colour, 0.45), 0.03))
+    slimmer = [(0.82 * shape + 0.18 * shape.mean(axis=0), 1.0) for shape, _ in fingers]
     canvas.glaze(Layer(slimmer, mix(hand.colour, (255, 240, 225), 0.10), 0.012))
 
 
