@@ -132,8 +132,8 @@ def _people(scene: Scene) -> Drawn:
     with (scene.faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
         intensity = {line["path"]: float(line["intensity"]) for line in csv.DictReader(file)}
     strength = np.array([intensity[path] for path in table.paths or ()])
-    names = table.subjects[:_PEOPLE]
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
+    names = table.subjects[: _PEOPLE if len(classes) <= 3 else _PEOPLE // 2]
     strips = []
     for label in classes:
         # The stillest moment of a neutral clip, the strongest one of any other.
