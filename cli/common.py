@@ -165,8 +165,12 @@ def open_workspace(
         device: ``auto``, ``cpu`` or ``cuda``.
         on_epoch: Progress of training.
     """
+    import torch
+
     from featlab.workspace import Workspace
 
+    # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
+    torch.set_num_threads(1)
     if not workspace.is_dir():
         from featlab.errors import InputError
 
