@@ -221,7 +221,9 @@ def _results(
     for task in plan(first):
         pair_stage(_source(first, task))
     work = (
-        delayed(_run_in_worker)(variants[dim].root, flat_values(variants[dim].config), variants[dim].device, dim, task)
+        delayed(_run_in_worker)(
+            variants[dim].root.resolve(), flat_values(variants[dim].config), variants[dim].device, dim, task
+        )
         for dim, task in calls
     )
     yield from Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1, backend="loky")(work)
