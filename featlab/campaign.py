@@ -113,7 +113,9 @@ def _results(workspace: Workspace, tasks: Sequence[Task], jobs: int) -> Iterator
         return
     from joblib import Parallel, delayed
 
-    calls = (delayed(_run_in_worker)(workspace.root.resolve(), workspace.config, task, workspace.device) for task in tasks)
+    calls = (
+        delayed(_run_in_worker)(workspace.root.resolve(), workspace.config, task, workspace.device) for task in tasks
+    )
     yield from Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1, backend="loky")(calls)
 
 
