@@ -11,9 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.errors import ConfigError, FeatlabError, InputError, closest
+from featlab.extraction.processes import settle_worker
 from featlab.extraction.synthetic_capture import draw_capture, wander
 from featlab.extraction.synthetic_people import ACTION_UNITS, EXPRESSIONS, FloatArray, deform, draw_person, recipe
 from featlab.extraction.synthetic_render import paint
@@ -196,26 +193,11 @@ def _draw(folder: Path, clips: list[_Clip], jobs: int) -> Iterator[tuple[FloatAr
         return
     # Spawned, not forked: the caller may hold threads (torch, HDF5) that a fork would freeze.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(clips)), mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(min(jobs, len(clips)), mp_context=context, initializer=settle_worker)
     try:
         yield from pool.map(_write_clip, [folder] * len(clips), clips, chunksize=4)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threadpool_limits(limits=1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # Nobody else tells a worker that its parent was killed: it would wait for work for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _write_clip(folder: Path, clip: _Clip) -> tuple[FloatArray, FloatArray]:

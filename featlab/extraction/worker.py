@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
@@ -15,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.cache import LayerStats
 from featlab.errors import FeatlabError, InputError
 from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
 from featlab.extraction.decode import decode_image
 from featlab.extraction.items import Item
+from featlab.extraction.processes import settle_worker
 
 
 @dataclass(frozen=True)
@@ -188,19 +185,7 @@ _task: Task | None = None
 def _start_worker(task: Task) -> None:
     global _task
     _task = task
-    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # As many workers as cores, so one thread each.
-    threadpool_limits(limits=1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the parent is killed: nobody else would tell it, and it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    settle_worker()
 
 
 def _run_in_worker(batch: Batch) -> BatchResult:
