@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from featlab.bundle import Bundle
-from featlab.config import UPDATES, check_at_least, check_choice
+from featlab.config import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.losses import expression_loss, style_loss, style_statistics
 from featlab.methods.base import AdaptedModel, target_features
 from featlab.models import PersonalModel, SourceHead, Translator, one_cycle
 from featlab.protocol import Target
 from featlab.seeding import run_seed
+from featlab.settings import check_at_least, check_choice
 from featlab.training import set_learning_rate
 
 __all__ = ["TranslatorAdaptation", "adapt_translator"]

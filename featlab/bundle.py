@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featlab.bundle_card import bundle_card
 from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
 from featlab.config import Config
@@ -100,7 +101,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
         draft.mkdir(parents=True)
         write_tensors(draft / _MODEL, _tensors(bundle))
         atomic_write_text(draft / _META, json.dumps(_meta(bundle), indent=2, ensure_ascii=False) + "\n")
-        atomic_write_text(draft / _CARD, _card(bundle))
+        atomic_write_text(draft / _CARD, bundle_card(bundle))
         _exchange(draft, folder)
         sync_folder(folder.parent)
     except OSError as error:
@@ -290,38 +291,3 @@ def _config(data: Mapping[str, Any]) -> Config:
         elif section != "cache":
             values |= {f"{section}.{key}": value for key, value in part.items()}
     return Config().with_values(values, _META)
-
-
-def _card(bundle: Bundle) -> str:
-    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
-    if bundle.bank is None:
-        bank = "none: only weights left the source site."
-    else:
-        layers = ", ".join(f"{name} ({mean.shape[1]})" for name, (mean, _) in bundle.bank.layers.items())
-        bank = (
-            f"mean and standard deviation of the {bundle.neutral!r} rows of each of {len(bundle.bank.subjects)} source "
-            f"subjects, at: {layers}. Statistics, not rows."
-        )
-    extras = ", ".join(sorted(bundle.extras)) or "nothing"
-    return f"""# featlab model bundle
-
-Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
-{bundle.neutral} clip, without labels and without the rows it was trained on.
-
-| | |
-|---|---|
-| extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
-| source subjects | {len(bundle.source_subjects)}, named in {_META}, so that none of them can become a target |
-| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
-| translator | {trained:,} parameters |
-| style bank | {bank} |
-| prepared by methods at the source | {extras} |
-| cache digest | {bundle.cache_digest} |
-| seed | {bundle.seed} |
-
-Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
-with `--set pretrain.style_bank=false`.
-
-Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
-not known until they are measured.
-"""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.neighbours import RowIndex, Scorer, nearest, product_error
+from featlab.exact_search import RowIndex, Scorer, nearest, product_error
 
 __all__ = ["disparity", "normalise_shapes", "search_shapes"]
 

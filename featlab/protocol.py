@@ -136,7 +136,9 @@ def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int =
     names = [spec] if spec in subjects else _names(spec)
     for name in names:
         if name not in subjects:
-            raise InputError(f"unknown subject {name!r}{closest(name, subjects)}; the cache has {len(subjects)}")
+            raise InputError(
+                f"unknown subject {name!r} among the {len(subjects)} of the cache{closest(name, subjects)}"
+            )
     return tuple(sorted(set(names)))
 
 

@@ -104,8 +104,8 @@ class Workspace:
         for name in (*targets, *protocol.sources):
             if name not in self.table.subjects:
                 raise InputError(
-                    f"unknown subject {name!r}{closest(name, self.table.subjects)}; "
-                    f"the cache has {len(self.table.subjects)}"
+                    f"unknown subject {name!r} among the {len(self.table.subjects)} of the cache"
+                    f"{closest(name, self.table.subjects)}"
                 )
         check_disjoint(protocol.sources, targets)
         names = protocol.sources or tuple(name for name in self.table.subjects if name not in set(targets))

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from featlab.bundle import Bundle
-from featlab.config import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
 from featlab.models import PersonalModel, one_cycle
 from featlab.protocol import Target
+from featlab.settings import check_at_least, check_choice
 from featlab.training import set_learning_rate
 
 

@@ -9,9 +9,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from featlab.config import with_options
 from featlab.errors import ConfigError, closest
 from featlab.methods.base import Method
+from featlab.settings import with_options
 
 __all__ = ["get_method", "make_method", "method_names", "register"]
 
@@ -47,7 +47,8 @@ def get_method(name: str) -> type[Method]:
     """
     _load()
     if name not in _REGISTRY:
-        raise ConfigError(f"unknown method {name!r}{closest(name, _REGISTRY)}; known: {', '.join(_REGISTRY)}")
+        known = method_names()
+        raise ConfigError(f"unknown method {name!r}, known: {', '.join(known)}{closest(name, known)}")
     return _REGISTRY[name]
 
 

@@ -341,7 +341,7 @@ class Killed(BaseException):
     """Stands for a kill: no `except Exception` sees it."""
 
 
-@pytest.mark.parametrize("step", ["write_tensors", "_meta", "_card", "atomic_write_text"])
+@pytest.mark.parametrize("step", ["write_tensors", "_meta", "bundle_card", "atomic_write_text"])
 def test_a_kill_while_writing_leaves_the_old_bundle(saved, step, monkeypatch):
     def killed(*args, **options):
         raise Killed
@@ -382,7 +382,7 @@ def test_a_kill_in_the_first_save_leaves_nothing_that_looks_like_a_bundle(tmp_pa
     def killed(*args, **options):
         raise Killed
 
-    monkeypatch.setattr(featlab.bundle, "_card", killed)
+    monkeypatch.setattr(featlab.bundle, "bundle_card", killed)
     with pytest.raises(Killed):
         save_bundle(tmp_path / "model", make_bundle())
     with refused(BundleError, "no model bundle there"):

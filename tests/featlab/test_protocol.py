@@ -279,7 +279,7 @@ def test_an_unknown_subject_is_refused(spec, refused):
 
 
 def test_the_refusal_of_an_unknown_subject_names_the_closest():
-    with pytest.raises(InputError, match="'s0O3'; did you mean 's003'"):
+    with pytest.raises(InputError, match="'s0O3' among the 3 of the cache; did you mean 's003'"):
         choose_targets(("s003", "x", "y"), "s0O3", seed=0)
 
 
