@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import featlab
-from featlab import neighbours
+from featlab import exact_search
 from featlab.errors import ConfigError, InputError
 from featlab.neighbours import search
 
@@ -79,7 +79,7 @@ def test_both_backends_agree_to_the_last_bit_whatever_the_tile(metric):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 def test_skipped_rows_are_never_found(backend, order, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 32)
+    monkeypatch.setattr(exact_search, "_BLOCK_ROWS", 32)
     rng = np.random.default_rng(2)
     group = np.sort(rng.integers(8, size=200))
     base = clusters(rng, 200, 12)
@@ -119,7 +119,7 @@ def test_similarity_is_of_the_vectors_given_not_of_rounded_unit_vectors():
 
 
 def test_candidates_are_ranked_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(neighbours, "_PENDING", 50)
+    monkeypatch.setattr(exact_search, "_PENDING", 50)
     base = np.ones((90, 3), dtype=np.float32)
     _, index = search(base, base, 4, backend="numpy", byte_budget=2_000)
     np.testing.assert_array_equal(index, np.tile(np.arange(4), (90, 1)))
