@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from featlab import __version__
 from featlab.cli import data, results, source, target
+from featlab.cli.ablate import ablate_app
+from featlab.cli.demo import demo
 from featlab.cli.group import FeatlabGroup
 
 __all__ = ["app"]
@@ -50,12 +51,5 @@ app.command(rich_help_panel=TARGET)(target.adapt)
 app.command(rich_help_panel=TARGET)(target.predict)
 app.command(rich_help_panel=RESULTS)(results.evaluate)
 app.command(rich_help_panel=RESULTS)(results.methods)
-# TODO(cli): plain imports once both are there.
-if find_spec("featlab.cli.ablate"):
-    from featlab.cli.ablate import ablate_app
-
-    app.add_typer(ablate_app, name="ablate", rich_help_panel=RESULTS)
-if find_spec("featlab.cli.demo"):
-    from featlab.cli.demo import demo
-
-    app.command(rich_help_panel=RESULTS)(demo)
+app.add_typer(ablate_app, name="ablate", rich_help_panel=RESULTS)
+app.command(rich_help_panel=RESULTS)(demo)
