@@ -222,7 +222,7 @@ def _tell(output: Output, report: ExtractionReport) -> None:
     for failure in report.failures[:_SHOWN]:
         output.warn(f"{failure.path}: {failure.reason}")
     if report.failures:
-        output.warn(f"{len(report.failures)} images have no row; all of them are listed in {listed}")
+        output.warn(f"{len(report.failures)} images have no row; they are listed in {listed}")
 
 
 def _cache(named: Path | None, workspace: Path) -> Path:
