@@ -12,12 +12,12 @@ from typing import Any
 from featlab.analysis.render import write_table
 from featlab.analysis.tables import MISSING, Table
 from featlab.cache import atomic_write_text
-from featlab.campaign import Task, flat_values, plan, run_campaign, versions
-from featlab.config import Config
+from featlab.campaign import Task, plan, run_campaign, task_source, versions
+from featlab.config import Config, flat_values
 from featlab.errors import ConfigError
 from featlab.methods import get_method
 from featlab.results import EvaluationRow
-from featlab.stages import Source, pair_stage, train_stage
+from featlab.stages import pair_stage, train_stage
 from featlab.summary import MethodSummary, summarise
 from featlab.workspace import Workspace
 
@@ -132,7 +132,7 @@ def ablate_dims(
     points = []
     for dim, variant in variants.items():
         first = plan(variant)[0]
-        trained, _ = train_stage(_source(variant, first))
+        trained, _ = train_stage(task_source(variant, first))
         width = int(trained.projection.components.shape[1])
         points.append(DimPoint(dim, width, tuple(results[dim]), tuple(summarise(results[dim]))))
     base = _variant(workspace, {"protocol.methods": tuple(methods)}).config
@@ -219,10 +219,10 @@ def _results(
     # Pairs don't depend on the dimension. Made once here, no two processes write the same ones.
     first = next(iter(variants.values()))
     for task in plan(first):
-        pair_stage(_source(first, task))
+        pair_stage(task_source(first, task))
     work = (
         delayed(_run_in_worker)(
-            variants[dim].root.resolve(), flat_values(variants[dim].config), variants[dim].device, dim, task
+            variants[dim].root.resolve(), flat_values(variants[dim].config.to_dict()), variants[dim].device, dim, task
         )
         for dim, task in calls
     )
@@ -240,10 +240,6 @@ def _run_in_worker(
 
 def _variant(workspace: Workspace, values: Mapping[str, Any]) -> Workspace:
     return replace(workspace, config=workspace.config.with_values(values, "ablation"))
-
-
-def _source(workspace: Workspace, task: Task) -> Source:
-    return workspace.source(task.targets, seed=workspace.config.protocol.seed + task.seed)
 
 
 def _with_dim(point: DimPoint, entry: Mapping[str, Any]) -> dict[str, Any]:

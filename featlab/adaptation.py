@@ -14,7 +14,7 @@ from featlab.config import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.losses import expression_loss, style_loss, style_statistics
 from featlab.methods.base import AdaptedModel, target_features
-from featlab.models import PersonalModel, SourceHead, Translator, one_cycle
+from featlab.models import PersonalModel, Translator, layer_values, one_cycle
 from featlab.protocol import Target
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice
@@ -190,18 +190,20 @@ def _losses(
 ) -> dict[str, Tensor]:
     head = bundle.head
     translated = translator(features)
-    logits = head(translated)
     terms = {}
     if config.style and bundle.bank is not None:
-        values = _style_values(translator, features, translated, head)
         aligned = []
         for layer in config.layers:
-            mean, std = style_statistics(values[layer])
+            shifted = features + translator.offset
+            mean, std = style_statistics(shifted if layer == "features" else layer_values(layer, translated, head))
             target_mean, target_std = bundle.bank.centre(layer)
             aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
             if config.std:
                 aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
         terms["style"] = config.style * torch.stack(aligned).sum()
+    if not (config.consistency or config.anchor):
+        return terms
+    logits = head(translated)
     if config.consistency:
         terms["consistency"] = config.consistency * expression_loss(head(translator(others)), logits)
     if config.anchor:
@@ -209,14 +211,6 @@ def _losses(
             source = head(features)
         terms["anchor"] = config.anchor * expression_loss(source, logits)
     return terms
-
-
-def _style_values(translator: Translator, features: Tensor, translated: Tensor, head: SourceHead) -> dict[str, Tensor]:
-    return {
-        "features": features + translator.offset,
-        "embedding": translated,
-        "bottleneck": head.bottleneck(translated),
-    }
 
 
 def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str, ...]:

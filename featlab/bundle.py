@@ -22,7 +22,7 @@ from torch import Tensor
 from featlab.bundle_card import bundle_card
 from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
-from featlab.config import Config
+from featlab.config import Config, flat_values
 from featlab.errors import BundleError
 from featlab.models import Projection, SourceHead, Translator
 from featlab.style import StyleBank
@@ -254,7 +254,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(extractor),
         source_subjects=tuple(meta["source_subjects"]),
-        config=_config(meta["config"]),
+        config=Config().with_values(flat_values(meta["config"]), _META),
         seed=int(meta["seed"]),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
@@ -276,18 +276,3 @@ def _check_consistent(
         for statistic in bank.layers[layer]:
             if statistic.shape != (len(bank.subjects), columns):
                 raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
-
-
-def _config(data: Mapping[str, Any]) -> Config:
-    values: dict[str, Any] = {"cache": data["cache"]}
-    for section, part in data.items():
-        if section == "adapt":
-            values["adapt.method"] = part["method"]
-            values |= {
-                f"adapt.{method}.{key}": value
-                for method, options in part["options"].items()
-                for key, value in options.items()
-            }
-        elif section != "cache":
-            values |= {f"{section}.{key}": value for key, value in part.items()}
-    return Config().with_values(values, _META)

@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from featlab.config import Config
+from featlab.config import Config, flat_values
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation import evaluate_subject
 from featlab.methods import make_method
 from featlab.protocol import split_target
 from featlab.results import EvaluationRow, read_results, write_results
 from featlab.seeding import stable_hash
-from featlab.stages import STAGE_FORMAT, bundle_stage
+from featlab.stages import STAGE_FORMAT, Source, bundle_stage
 from featlab.workspace import Workspace
 
-__all__ = ["Task", "finished_cells", "plan", "run_campaign", "versions"]
+__all__ = ["Task", "finished_cells", "plan", "run_campaign", "task_source", "versions"]
 
 OnTask = Callable[[int, int], None]
 """Called with the number of finished tasks and of all tasks."""
@@ -64,9 +63,16 @@ def plan(workspace: Workspace) -> list[Task]:
     ]
 
 
+def task_source(workspace: Workspace, task: Task) -> Source:
+    """Return the source of a task: everyone who is no target in it, with the task's own root seed."""
+    return workspace.source(task.targets, seed=workspace.config.protocol.seed + task.seed)
+
+
 def finished_cells(workspace: Workspace, tasks: Sequence[Task]) -> int:
     """Return how many of the tasks' (target, method) cells an earlier run finished."""
-    return sum(path.exists() for task in tasks for path in _cells(workspace, task).values())
+    return sum(
+        path.exists() for task in tasks for path in _cells(workspace, task, task_source(workspace, task)).values()
+    )
 
 
 def run_campaign(
@@ -123,30 +129,15 @@ def _run_in_worker(root: Path, config: Config, task: Task, device: str) -> tuple
     import torch
 
     torch.set_num_threads(1)
-    overrides = flat_values(config)
+    overrides = flat_values(config.to_dict())
     return task, _run_task(Workspace.open(root, overrides, device=device), task)
-
-
-def flat_values(config: Config) -> dict[str, Any]:
-    """Return ``{"section.key": value}`` of a whole configuration, as `Config.with_values` takes it."""
-    values: dict[str, Any] = {}
-    for section, part in config.to_dict().items():
-        if section == "adapt":
-            values["adapt.method"] = part["method"]
-            for method, options in part["options"].items():
-                values |= {f"adapt.{method}.{key}": value for key, value in options.items()}
-        elif isinstance(part, dict):
-            values |= {f"{section}.{key}": value for key, value in part.items()}
-        else:
-            values[section] = part
-    return values
 
 
 def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
     config = workspace.config
     names = config.protocol.methods
-    source = workspace.source(task.targets, seed=config.protocol.seed + task.seed)
-    cells = _cells(workspace, task)
+    source = task_source(workspace, task)
+    cells = _cells(workspace, task, source)
     done = {cell: row for cell, path in cells.items() if (row := _finished(path)) is not None}
     missing = [subject for subject in task.targets if any((subject, name) not in done for name in names)]
     if missing:
@@ -163,7 +154,7 @@ def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
                     subject,
                     task.draw,
                     task.seed,
-                    selection="oracle" if method.needs_labels else "source-free",
+                    selection=method.selection,
                     error=str(error),
                 )
                 for method in wanted
@@ -186,10 +177,9 @@ def _finished(path: Path) -> EvaluationRow | None:
     return rows[0] if len(rows) == 1 else None
 
 
-def _cells(workspace: Workspace, task: Task) -> dict[tuple[str, str], Path]:
+def _cells(workspace: Workspace, task: Task, source: Source) -> dict[tuple[str, str], Path]:
     """Return where each (target, method) of a task is kept."""
-    protocol = workspace.config.protocol
-    key = workspace.source(task.targets, seed=protocol.seed + task.seed).key("source")
+    protocol, key = workspace.config.protocol, source.key("source")
     return {
         (subject, name): _cell_path(workspace, key, task, subject, name)
         for subject in task.targets

@@ -22,12 +22,9 @@ __all__ = [
     "PairConfig",
     "PretrainConfig",
     "ProtocolConfig",
-    "check_at_least",
-    "check_choice",
-    "check_share",
+    "flat_values",
     "load_config",
     "parse_settings",
-    "with_options",
 ]
 
 REDUCTIONS = ("within", "pca", "truncate", "none")
@@ -121,8 +118,8 @@ class PretrainConfig:
     Attributes:
         hidden: Width of T's hidden layer; 0 takes the width of the features.
         residual: T(f) = f + MLP(f) with a zero start, or the seeds' literal MLP.
-        objective: ``anchored`` (episodes: each source subject plays a target seen through one neutral clip) or
-            ``poster`` (the seeds' losses as written).
+        objective: ``anchored`` (episodes: each source subject plays a target, seen through other neutral clips
+            than the row's own) or ``poster`` (the seeds' losses as written).
         epochs: Passes over the pairs.
         batch: Pairs in a step.
         lr: Peak learning rate (AdamW, one cycle).
@@ -135,7 +132,7 @@ class PretrainConfig:
         noise: Standard deviation of Gaussian noise added to the features in training.
         dropout: Of T's hidden layer in training.
         label_smoothing: Of the cross-entropy.
-        style_bank: Keep the style bank in the bundle; without it only `pft-poster` can be run.
+        style_bank: Keep the style bank in the bundle; without it `pft`, `neutral-shift` and `coral` can't be run.
     """
 
     hidden: int = 256
@@ -284,6 +281,21 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
             _check_section(key, str(path))
         config = config.with_values(dict(_flatten(data)), str(path))
     return config.with_values(overrides or {}, "command line")
+
+
+def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"section.key": value}`` of what `Config.to_dict` gave, as `Config.with_values` takes it."""
+    values: dict[str, Any] = {}
+    for section, part in data.items():
+        if section == "adapt":
+            values["adapt.method"] = part["method"]
+            for method, options in part["options"].items():
+                values |= {f"adapt.{method}.{key}": value for key, value in options.items()}
+        elif isinstance(part, Mapping):
+            values |= {f"{section}.{key}": value for key, value in part.items()}
+        else:
+            values[section] = part
+    return values
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:

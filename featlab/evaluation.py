@@ -121,7 +121,6 @@ def oracle_probabilities(
 def _row(
     bundle: Bundle, table: FeatureTable, split: Split, method: Method, subject: str, draw: int, seed: int
 ) -> EvaluationRow:
-    selection = "oracle" if method.needs_labels else "source-free"
     start = time.perf_counter()
     try:
         if isinstance(method, Oracle):
@@ -142,7 +141,7 @@ def _row(
         seconds = time.perf_counter() - start
         reason = next(iter(str(error).splitlines()), "")
         return EvaluationRow.failure(
-            method.name, subject, draw, seed, selection=selection, error=reason, seconds=seconds
+            method.name, subject, draw, seed, selection=method.selection, error=reason, seconds=seconds
         )
     return EvaluationRow(
         method=method.name,
@@ -162,7 +161,7 @@ def _row(
         iterations=iterations,
         trainable=trainable,
         collapsed=scores.collapsed,
-        selection=selection,
+        selection=method.selection,
     )
 
 

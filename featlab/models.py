@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-__all__ = ["PersonalModel", "Projection", "SourceHead", "Translator", "one_cycle"]
+__all__ = ["PersonalModel", "Projection", "SourceHead", "Translator", "as_tensor", "layer_values", "one_cycle"]
 
 
 class Projection(nn.Module):
@@ -127,6 +129,22 @@ class PersonalModel(nn.Module):
         """Return (n, K) logits of (n, D0) embeddings."""
         logits: Tensor = self.head(self.features(embeddings))
         return logits
+
+
+def layer_values(layer: str, translated: Tensor, head: SourceHead) -> Tensor:
+    """Return the values at one layer where style is compared, of (n, D) translated rows.
+
+    Args:
+        layer: ``embedding``: the rows themselves; ``bottleneck``: B's output, (n, H).
+        translated: (n, D).
+        head: B and C.
+    """
+    return head.bottleneck(translated) if layer == "bottleneck" else translated
+
+
+def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:
+    """Return an array as a tensor on a device, without a copy where there needs to be none."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
 
 
 def one_cycle(step: int, total: int, warmup: float = 0.1) -> float:

@@ -17,20 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache import FeatureTable
 from featlab.config import PretrainConfig
 from featlab.errors import InputError
 from featlab.losses import expression_loss, group_statistics, style_loss, style_statistics
-from featlab.models import SourceHead, Translator, one_cycle
+from featlab.models import SourceHead, Translator, layer_values, one_cycle
 from featlab.pairing import Pairs
 from featlab.seeding import run_seed
 from featlab.style import NeutralClips, StyleBank, neutral_clips
 from featlab.training import epoch_batches, set_learning_rate
 
-__all__ = ["Pretrained", "SourceRows", "make_style_bank", "new_translator", "pretrain_translator", "translate_group"]
+__all__ = ["Pretrained", "SourceRows", "make_style_bank", "new_translator", "pretrain_translator"]
 
 
 MAX_GRADIENT = 1.0
@@ -107,6 +106,7 @@ def pretrain_translator(
     batch = min(config.batch, len(rows))
     total = config.epochs * (len(rows) // batch)
     centre = source.clips.subject_mean().mean(dim=0)
+    setting = _Setting(source, translator, head, config, centre, random)
     losses = _anchored_losses if config.objective == "anchored" else _poster_losses
     history: list[Mapping[str, float]] = []
     step = 0
@@ -117,7 +117,7 @@ def pretrain_translator(
             epoch_terms: list[dict[str, float]] = []
             for picked in epoch_batches(len(rows), batch, random):
                 set_learning_rate(optimiser, config.lr * one_cycle(step, total))
-                terms = losses(source, translator, head, config, rows[picked], references[picked], centre, random)
+                terms = losses(setting, rows[picked], references[picked])
                 loss = torch.stack(list(terms.values())).sum()
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -162,14 +162,6 @@ def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead
     return StyleBank(clips.subjects, statistics)
 
 
-def translate_group(translated: Tensor, head: SourceHead, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the values at each layer where style is compared, for (n, D) translated rows."""
-    values = {"embedding": translated}
-    if "bottleneck" in layers:
-        values["bottleneck"] = head.bottleneck(translated)
-    return {name: values[name] for name in layers}
-
-
 def _pairs(source: SourceRows, config: PretrainConfig) -> tuple[Tensor, Tensor]:
     rows, references = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
     if config.objective == "anchored":
@@ -183,19 +175,23 @@ def _pairs(source: SourceRows, config: PretrainConfig) -> tuple[Tensor, Tensor]:
     return rows, references
 
 
-def _anchored_losses(
-    source: SourceRows,
-    translator: Translator,
-    head: SourceHead,
-    config: PretrainConfig,
-    rows: Tensor,
-    references: Tensor,
-    centre: Tensor,
-    random: torch.Generator,
-) -> dict[str, Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What stays the same over the steps of a pretraining."""
+
+    source: SourceRows
+    translator: Translator
+    head: SourceHead
+    config: PretrainConfig
+    centre: Tensor
+    random: torch.Generator
+
+
+def _anchored_losses(setting: _Setting, rows: Tensor, references: Tensor) -> dict[str, Tensor]:
+    source, head, config, random = setting.source, setting.head, setting.config, setting.random
     features = source.features[rows]
-    seen = features + centre - source.clips.episode_mean(rows, random)
-    translated = translator(seen + config.noise * torch.randn(seen.shape, generator=random))
+    seen = features + setting.centre - source.clips.episode_mean(rows, random)
+    translated = setting.translator(seen + config.noise * torch.randn(seen.shape, generator=random))
     logits = head(translated)
     terms = {}
     if config.classification:
@@ -204,43 +200,30 @@ def _anchored_losses(
         entropy = F.cross_entropy(logits, source.labels[rows], label_smoothing=config.label_smoothing, reduction="none")
         terms["classification"] = config.classification * (weight * entropy).sum() / weight.sum()
     if config.style:
-        paired = source.features[references] + centre - source.clips.episode_mean(references, random)
         # The reference is not translated: a target that moves along with T pulls it away without an end.
-        with torch.no_grad():
-            theirs = translate_group(paired, head, config.layers)
-        ours = translate_group(translated, head, config.layers)
-        terms["style"] = config.style * _batch_style(ours, theirs, config.axis)
+        paired = source.features[references] + setting.centre - source.clips.episode_mean(references, random)
+        terms["style"] = config.style * _batch_style(translated, paired, head, config)
     if config.expression:
         terms["expression"] = config.expression * expression_loss(head(features), logits)
     return terms
 
 
-def _poster_losses(
-    source: SourceRows,
-    translator: Translator,
-    head: SourceHead,
-    config: PretrainConfig,
-    rows: Tensor,
-    references: Tensor,
-    centre: Tensor,
-    random: torch.Generator,
-) -> dict[str, Tensor]:
+def _poster_losses(setting: _Setting, rows: Tensor, references: Tensor) -> dict[str, Tensor]:
+    source, head, config = setting.source, setting.head, setting.config
     features = source.features[rows]
-    translated = translator(features)
-    with torch.no_grad():
-        target = translate_group(source.features[references], head, config.layers)
+    translated = setting.translator(features)
     return {
-        "style": config.style * _batch_style(translate_group(translated, head, config.layers), target, config.axis),
+        "style": config.style * _batch_style(translated, source.features[references], head, config),
         "expression": config.expression * expression_loss(head(features), head(translated)),
     }
 
 
-def _batch_style(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], axis: str) -> Tensor:
+def _batch_style(translated: Tensor, references: Tensor, head: SourceHead, config: PretrainConfig) -> Tensor:
     """Return L_style summed over layers: statistics over the batch of pairs, or over each row's own features."""
-    terms = [style_loss(*style_statistics(ours[name], axis), *style_statistics(theirs[name], axis)) for name in ours]
+    terms = []
+    for layer in config.layers:
+        ours = style_statistics(layer_values(layer, translated, head), config.axis)
+        with torch.no_grad():
+            theirs = style_statistics(layer_values(layer, references, head), config.axis)
+        terms.append(style_loss(*ours, *theirs))
     return torch.stack(terms).sum()
-
-
-def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:
-    """Return an array as a tensor on a device, without a copy where there needs to be none."""
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)

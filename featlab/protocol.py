@@ -14,7 +14,7 @@ from featlab.cache import FeatureTable, LayerStats
 from featlab.errors import InputError, closest
 from featlab.seeding import stable_hash
 
-__all__ = ["Split", "Target", "check_disjoint", "choose_targets", "split_target", "target_of"]
+__all__ = ["Split", "Target", "check_disjoint", "check_known", "choose_targets", "split_target", "target_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +134,17 @@ def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int =
         ranked = sorted(subjects, key=lambda name: stable_hash("targets", seed, draw, name))
         return tuple(sorted(ranked[:wanted]))
     names = [spec] if spec in subjects else _names(spec)
+    check_known(names, subjects)
+    return tuple(sorted(set(names)))
+
+
+def check_known(names: Sequence[str], subjects: Sequence[str]) -> None:
+    """Raise an InputError that names the closest subjects when one of ``names`` is none of the cache's."""
     for name in names:
         if name not in subjects:
             raise InputError(
                 f"unknown subject {name!r} among the {len(subjects)} of the cache{closest(name, subjects)}"
             )
-    return tuple(sorted(set(names)))
 
 
 def check_disjoint(sources: Sequence[str], targets: Sequence[str]) -> None:

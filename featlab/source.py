@@ -13,9 +13,9 @@ from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config import Config
 from featlab.errors import InputError
 from featlab.methods.registry import get_method
-from featlab.models import Projection, SourceHead
+from featlab.models import Projection, SourceHead, as_tensor
 from featlab.pairing import Pairs, make_pairs
-from featlab.pretraining import SourceRows, as_tensor, make_style_bank, new_translator, pretrain_translator
+from featlab.pretraining import SourceRows, make_style_bank, new_translator, pretrain_translator
 from featlab.projection import fit_projection
 from featlab.training import train_head
 

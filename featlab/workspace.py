@@ -15,7 +15,7 @@ from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.config import Config, load_config
 from featlab.errors import InputError, closest
 from featlab.methods import AdaptedModel, get_method, make_method
-from featlab.protocol import check_disjoint, choose_targets, split_target, target_of
+from featlab.protocol import check_disjoint, check_known, choose_targets, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.source import OnEpoch
 from featlab.stages import Notify, Source
@@ -101,12 +101,7 @@ class Workspace:
             InputError: An unknown subject, or one that is both.
         """
         protocol = self.config.protocol
-        for name in (*targets, *protocol.sources):
-            if name not in self.table.subjects:
-                raise InputError(
-                    f"unknown subject {name!r} among the {len(self.table.subjects)} of the cache"
-                    f"{closest(name, self.table.subjects)}"
-                )
+        check_known((*targets, *protocol.sources), self.table.subjects)
         check_disjoint(protocol.sources, targets)
         names = protocol.sources or tuple(name for name in self.table.subjects if name not in set(targets))
         return Source(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from featlab.bundle import Bundle
 from featlab.errors import InputError
-from featlab.models import PersonalModel
-from featlab.pretraining import SourceRows, as_tensor
+from featlab.models import PersonalModel, as_tensor
+from featlab.pretraining import SourceRows
 from featlab.protocol import Target
 
 __all__ = ["AdaptedModel", "Affine", "Method", "NoConfig", "base_model", "linear_head", "target_features"]
@@ -112,6 +112,11 @@ class Method(ABC):
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.config_type() if config is None else config
+
+    @property
+    def selection(self) -> str:
+        """What it is allowed to see, as results say it; one of `featlab.results.SELECTIONS`."""
+        return "oracle" if self.needs_labels else "source-free"
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ import pytest
 
 import featlab.campaign
 from featlab.cache import write_table
-from featlab.campaign import Task, flat_values, plan, run_campaign, versions
+from featlab.campaign import Task, plan, run_campaign, versions
+from featlab.config import flat_values
 from featlab.errors import ConfigError, InputError
 from featlab.methods import get_method
 from featlab.results import read_results
@@ -127,7 +128,7 @@ def test_a_method_more_changes_no_methods_numbers(open_workspace):
 
 def test_settings_cross_to_a_worker_whole(open_workspace):
     config = open_workspace({"adapt.pft.layers": "embedding", "protocol.sources": "s00,s01"}).config
-    assert type(config)().with_values(flat_values(config), "test") == config
+    assert type(config)().with_values(flat_values(config.to_dict()), "test") == config
 
 
 # --- cells are kept ---------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from featlab.config import (
     ProtocolConfig,
     load_config,
     parse_settings,
-    with_options,
 )
 from featlab.errors import ConfigError
+from featlab.settings import with_options
 
 
 @pytest.fixture
