@@ -18,14 +18,18 @@ class Item:
     """One image of one person.
 
     Attributes:
-        path: Where the image is.
-        name: The path as the source writes it (relative to the manifest or the folder, POSIX slashes); what the cache
-            and the list of failures show.
+        path: The file that the image is in.
+        name: The path as the source writes it (relative to the manifest or the folder, POSIX slashes), with
+            ``#t=seconds`` for a video frame and ``#row=number`` for a line of a csv; what the cache and the list of
+            failures show.
         subject: Who is seen.
         label: The expression's name; None when unknown.
         video: The clip that the image belongs to; unique within a subject.
         frame: Place in the clip, 0 or more; unique within (subject, video).
         row: Row in the source, 0-based, in the source's own order: the index into its landmarks.
+        at: Where in the file the image is, for files that hold many: the presentation time stamp of a video frame in
+            units of the stream's time base, or the byte at which a line of a csv of pixels starts. None: the file is
+            the image.
     """
 
     path: Path
@@ -35,6 +39,7 @@ class Item:
     video: str
     frame: int
     row: int
+    at: int | None = None
 
 
 def item_order(item: Item) -> tuple[str, str, int]:

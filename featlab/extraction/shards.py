@@ -63,7 +63,15 @@ def _key(
         "dtype": dtype,
         "landmarks": None if landmarks is None else list(landmarks.shape),
         "items": [
-            [item.name, item.subject, item.label, item.video, item.frame, *(_stamp(item) if with_files else ())]
+            [
+                item.name,
+                item.subject,
+                item.label,
+                item.video,
+                item.frame,
+                item.at,
+                *(_stamp(item) if with_files else ()),
+            ]
             for item in items
         ],
     }

@@ -1,0 +1,1 @@
+"""A backbone of one's own: a network trained on the source subjects' images."""

@@ -1,0 +1,1 @@
+"""Models out, in formats that other programs read."""

@@ -1,0 +1,1 @@
+"""Face landmarks found in images."""
