@@ -20,6 +20,7 @@ from featlab.cache.schema import (
     LABEL,
     LANDMARKS,
     PATHS,
+    POSE,
     SUBJECT,
     UNKNOWN_LABEL,
     VIDEO,
@@ -45,6 +46,7 @@ class Settings:
         neutral: one of `classes`.
         dtype: "float32" or "float16", how embeddings are stored.
         has_landmarks: whether every row has landmarks (NaN where no face was found).
+        has_pose: whether every row has a head pose (NaN likewise).
 
     Raises:
         CacheError: no, repeated or empty classes, a neutral class that is none of them, another dtype.
@@ -55,6 +57,7 @@ class Settings:
     neutral: str
     dtype: str
     has_landmarks: bool
+    has_pose: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes or len(self.classes) > np.iinfo(np.int16).max:
@@ -81,6 +84,8 @@ class Settings:
             "neutral": self.neutral,
             "dtype": self.dtype,
             "has_landmarks": self.has_landmarks,
+            # Left out without, so that the shards of a run that an earlier featlab began still count.
+            **({"has_pose": True} if self.has_pose else {}),
         }
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -107,7 +112,7 @@ def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
 
     Raises:
         CacheError: lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
-            float16 can't hold, landmarks that are NaN in part.
+            float16 can't hold, landmarks or a pose that is NaN in part.
     """
     count = len(rows)
     for what, values in (("labels", rows.labels), ("subjects", rows.subjects), ("videos", rows.videos)):
@@ -133,6 +138,11 @@ def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
     if rows.landmarks is not None:
         columns[LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
+    if settings.has_pose != (rows.pose is not None):
+        held, wanted = ("no", "one") if settings.has_pose else ("a", "none")
+        raise CacheError(f"{where}: holds {held} pose, the cache was opened for {wanted}; set has_pose")
+    if rows.pose is not None:
+        columns[POSE] = _pose(rows.pose, count, describe, where)
     columns.update(_layers(rows.layers, settings.extractor.layers, count, describe, where))
     if rows.paths is not None:
         _check_count(where, "paths", len(rows.paths), count)
@@ -186,10 +196,22 @@ def _landmarks(landmarks: NDArray[Any], count: int, describe: Describe, where: s
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] == 0:
         raise CacheError(f"{where}: expected landmarks of shape ({count}, P, 2), got {landmarks.shape}")
     _check_count(where, "rows of landmarks", len(landmarks), count)
-    stored = landmarks.astype(FLOAT_DTYPE)
-    missing = np.isnan(stored.reshape(count, -1)).all(axis=1)
-    partial = ~missing & ~_all_finite(stored.reshape(count, -1))
-    _refuse_rows(partial, describe, "its landmarks are not finite in part; give all of them, or all NaN for no face")
+    return _whole_or_missing(landmarks, "its landmarks are", describe)
+
+
+def _pose(pose: NDArray[Any], count: int, describe: Describe, where: str) -> NDArray[Any]:
+    if pose.ndim != 2 or pose.shape[1] != 3:
+        raise CacheError(f"{where}: expected pose of shape ({count}, 3), got {pose.shape}")
+    _check_count(where, "rows of pose", len(pose), count)
+    return _whole_or_missing(pose, "its pose is", describe)
+
+
+def _whole_or_missing(values: NDArray[Any], what: str, describe: Describe) -> NDArray[Any]:
+    stored = values.astype(FLOAT_DTYPE)
+    flat = stored.reshape(len(stored), -1)
+    missing = np.isnan(flat).all(axis=1)
+    partial = ~missing & ~_all_finite(flat)
+    _refuse_rows(partial, describe, f"{what} not finite in part; give all of it, or all NaN for no face")
     # One NaN among many: the digest is over bytes.
     stored[missing] = np.nan
     return stored

@@ -17,7 +17,9 @@ from featlab.cache.schema import (
     FRAME,
     LABEL,
     LANDMARKS,
+    MAY_BE_MISSING,
     PATHS,
+    POSE,
     SUBJECT,
     VIDEO,
     ExtractorInfo,
@@ -102,6 +104,11 @@ class Cache:
         return LANDMARKS in self._structure.large
 
     @property
+    def has_pose(self) -> bool:
+        """Whether rows have a head pose."""
+        return POSE in self._structure.large
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """The tapped layers whose channel statistics are stored."""
         return self._structure.extractor.layers
@@ -183,6 +190,7 @@ class Cache:
             landmarks=large.get(LANDMARKS),
             layers=layers,
             paths=self._paths(ranges),
+            pose=large.get(POSE),
         )
 
     def _floats(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[np.float32]:
@@ -195,7 +203,7 @@ class Cache:
                 last = min(first + step, stop)
                 with guarded(self._path, f"dataset {name!r}"):
                     out[at : at + last - first] = dataset[first:last]
-                if name != LANDMARKS:
+                if name not in MAY_BE_MISSING:
                     self._refuse_not_finite(name, out[at : at + last - first], first)
                 at += last - first
         return out

@@ -4,6 +4,7 @@
     datasets     embeddings            float32 or float16 (N, D)
                  layers/<name>/mean    float32 (N, C), and /std          optional
                  landmarks             float32 (N, P, 2), pixels          optional; a row of NaN where no face was found
+                 pose                  float32 (N, 3), degrees            optional; yaw, pitch, roll, NaN like landmarks
                  label                 int16 (N), an index into classes; -1 unknown
                  subject, video        int32 (N), indices into subjects and videos
                  frame                 int32 (N)
@@ -34,6 +35,7 @@ VERSION_ATTR: Final = "format_version"
 EMBEDDINGS: Final = "embeddings"
 LAYERS: Final = "layers"
 LANDMARKS: Final = "landmarks"
+POSE: Final = "pose"
 LABEL: Final = "label"
 SUBJECT: Final = "subject"
 VIDEO: Final = "video"
@@ -55,6 +57,8 @@ FLOAT_DTYPE: Final = np.dtype("<f4")
 EMBEDDING_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 UNKNOWN_LABEL: Final = -1
+# Datasets in which a row of nothing but NaN says that no face was found.
+MAY_BE_MISSING: Final = frozenset({LANDMARKS, POSE})
 
 
 @dataclass(frozen=True)

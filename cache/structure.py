@@ -28,6 +28,7 @@ from featlab.cache.schema import (
     LAYERS,
     OFFSETS_DTYPE,
     PATHS,
+    POSE,
     SHARD_FORMAT,
     SUBJECT,
     SUBJECT_OFFSETS,
@@ -137,6 +138,8 @@ def _large_datasets(file: h5py.File, path: Path, rows: int, dim: int, layers: Se
     datasets = {EMBEDDINGS: _checked(file, path, EMBEDDINGS, list(EMBEDDING_DTYPES.values()), (rows, dim))}
     if LANDMARKS in file:
         datasets[LANDMARKS] = _checked(file, path, LANDMARKS, [FLOAT_DTYPE], (rows, None, 2))
+    if POSE in file:
+        datasets[POSE] = _checked(file, path, POSE, [FLOAT_DTYPE], (rows, 3))
     stored = set(file[LAYERS]) if LAYERS in file and isinstance(file[LAYERS], h5py.Group) else set()
     if stored != set(layers):
         raise CacheError(f"{path}: holds the layers {sorted(stored)}, its extractor {sorted(layers)}; {_AGAIN}")

@@ -43,6 +43,8 @@ class FeatureTable:
         landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
         layers: channel statistics by layer name.
         paths: where each row's image came from. None: not stored.
+        pose: float32 (N, 3), yaw, pitch and roll of the head in degrees; a row of NaN where no face was found. None:
+            not stored.
 
     Raises:
         CacheError: arrays of different lengths, a wrong dtype or shape, a code without a name.
@@ -60,6 +62,7 @@ class FeatureTable:
     landmarks: NDArray[np.float32] | None = None
     layers: Mapping[str, LayerStats] = field(default_factory=dict)
     paths: tuple[str, ...] | None = None
+    pose: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         _check_array("embeddings", self.embeddings, np.float32, (None, None))
@@ -70,6 +73,8 @@ class FeatureTable:
         _check_array("frame", self.frame, np.int32, (rows,))
         if self.landmarks is not None:
             _check_array("landmarks", self.landmarks, np.float32, (rows, None, 2))
+        if self.pose is not None:
+            _check_array("pose", self.pose, np.float32, (rows, 3))
         for name, stats in self.layers.items():
             _check_array(f"layers/{name}/mean", stats.mean, np.float32, (rows, None))
             _check_array(f"layers/{name}/std", stats.std, np.float32, stats.mean.shape)
@@ -102,6 +107,8 @@ class FeatureTable:
         arrays: list[NDArray[Any]] = [self.embeddings, self.label, self.subject, self.video, self.frame]
         if self.landmarks is not None:
             arrays.append(self.landmarks)
+        if self.pose is not None:
+            arrays.append(self.pose)
         for stats in self.layers.values():
             arrays += [stats.mean, stats.std]
         return sum(array.nbytes for array in arrays)
@@ -131,6 +138,7 @@ class FeatureTable:
             landmarks=None if self.landmarks is None else self.landmarks[where],
             layers={name: LayerStats(stats.mean[where], stats.std[where]) for name, stats in self.layers.items()},
             paths=paths,
+            pose=None if self.pose is None else self.pose[where],
         )
 
     def rows_of(self, *subjects: str) -> "FeatureTable":
@@ -184,6 +192,8 @@ class Rows:
         landmarks: float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
         layers: channel statistics by layer name, the extractor's layers exactly.
         paths: n paths; None if the cache holds none.
+        pose: float32 (n, 3), yaw, pitch and roll in degrees, a row of NaN where no face was found; None if the cache
+            holds none.
     """
 
     embeddings: NDArray[np.floating[Any]]
@@ -194,6 +204,7 @@ class Rows:
     landmarks: NDArray[np.floating[Any]] | None = None
     layers: Mapping[str, LayerStats] = field(default_factory=dict)
     paths: Sequence[str] | None = None
+    pose: NDArray[np.floating[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -19,7 +19,9 @@ from featlab.cache.schema import (
     LABEL,
     LANDMARKS,
     LAYERS,
+    MAY_BE_MISSING,
     PATHS,
+    POSE,
     SUBJECT_OFFSETS,
     SUBJECTS,
     UNKNOWN_LABEL,
@@ -53,6 +55,7 @@ class CacheSummary:
         landmarks: points a face, 0 when there are none.
         layers: channels by tapped layer.
         has_paths: whether rows name their image.
+        has_pose: whether rows have a head pose.
     """
 
     path: str
@@ -71,6 +74,7 @@ class CacheSummary:
     landmarks: int
     layers: Mapping[str, int]
     has_paths: bool
+    has_pose: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON types."""
@@ -106,11 +110,12 @@ def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
             landmarks=int(large[LANDMARKS].shape[1]) if LANDMARKS in large else 0,
             layers={layer: int(large[f"{LAYERS}/{layer}/mean"].shape[1]) for layer in cache.extractor.layers},
             has_paths=PATHS in large,
+            has_pose=POSE in large,
         )
 
 
 def verify_cache(path: str | os.PathLike[str]) -> list[str]:
-    """Reads everything, in bounded memory: checksums, finiteness, landmarks, text, the digest.
+    """Reads everything, in bounded memory: checksums, finiteness, landmarks and pose, text, the digest.
 
     Returns:
         One line a problem, naming the file and the dataset; an empty list when all is well.
@@ -178,6 +183,6 @@ def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros(len(block), dtype=np.bool_)
     flat = block.reshape(len(block), -1)
     bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1)
-    if name == LANDMARKS:
+    if name in MAY_BE_MISSING:
         bad &= ~np.isnan(flat).all(axis=1)
     return bad

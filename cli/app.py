@@ -10,6 +10,7 @@ from featlab import __version__
 from featlab.cli import data, results, source, target
 from featlab.cli.ablate import ablate_app
 from featlab.cli.demo import demo
+from featlab.cli.extract import extract
 from featlab.cli.group import FeatlabGroup
 
 __all__ = ["app"]
@@ -41,7 +42,7 @@ def featlab(
 
 
 app.command(rich_help_panel=DATA)(data.init)
-app.command(rich_help_panel=DATA)(data.extract)
+app.command(rich_help_panel=DATA)(extract)
 app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)
 app.command(rich_help_panel=SOURCE)(source.train)

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import typer
 
-__all__ = ["complete_backbone", "complete_method", "complete_methods", "complete_strategy", "complete_subject"]
+__all__ = [
+    "complete_backbone",
+    "complete_layout",
+    "complete_method",
+    "complete_methods",
+    "complete_strategy",
+    "complete_subject",
+]
 
 
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -49,6 +56,15 @@ def complete_backbone(incomplete: str) -> list[str]:
         from featlab.extraction.backbones import backbone_names
 
         return [name for name in backbone_names() if name.startswith(incomplete)]
+    return []
+
+
+def complete_layout(incomplete: str) -> list[str]:
+    """Return the names of layouts."""
+    with suppress(Exception):
+        from featlab.extraction.layouts import layout_names
+
+        return [name for name in ("auto", *layout_names()) if name.startswith(incomplete)]
     return []
 
 

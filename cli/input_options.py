@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featlab.cli.complete import complete_backbone, complete_layout
+
+if TYPE_CHECKING:
+    from featlab.extraction.inputs import InputConfig
 
 __all__ = [
     "AlignOption",
@@ -26,6 +30,7 @@ __all__ = [
     "WeightsOption",
     "WindowOption",
     "backbone_options",
+    "input_config",
     "parse_options",
 ]
 
@@ -156,6 +161,44 @@ def backbone_options(
     if amp is not None:
         given["amp"] = amp
     return parse_options(options or (), "--option", "cell=6") | given
+
+
+def input_config(
+    layout: str = "auto",
+    layout_options: Sequence[str] | None = None,
+    landmarks: str = "auto",
+    align: bool = False,
+    eye_distance: float | None = None,
+    no_face: str = "keep",
+    fps: float | None = None,
+    window: str | None = None,
+    stride: int | None = None,
+) -> InputConfig:
+    """Return what the flags say about how a source is read.
+
+    Raises:
+        ConfigError: A value that doesn't fit, or a flag that means nothing without --align.
+    """
+    from featlab.errors import ConfigError
+    from featlab.extraction.alignment import AlignConfig
+    from featlab.extraction.inputs import InputConfig
+    from featlab.extraction.video_sampling import Sampling, parse_window
+
+    crop = AlignConfig(no_face=no_face)  # type: ignore[arg-type]  # checked there, with a line for the user
+    if eye_distance is not None:
+        crop = replace(crop, eye_distance=eye_distance)
+    if not align and crop != AlignConfig():
+        raise ConfigError("--eye-distance and --no-face say how faces are cropped; add --align")
+    sampling = None
+    if fps is not None or window is not None or stride is not None:
+        sampling = Sampling(fps, None if window is None else parse_window(window), 1 if stride is None else stride)
+    return InputConfig(
+        layout=layout,
+        layout_options=parse_options(layout_options or (), "--layout-option", "levels=PA4"),
+        landmarks=landmarks,
+        align=crop if align else None,
+        sampling=sampling,
+    )
 
 
 def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from featlab.cli.common import (
     BundleOption,
     CacheOption,
     DeviceOption,
+    JobsOption,
     JsonOption,
     MethodOption,
     Output,
@@ -21,14 +22,31 @@ from featlab.cli.common import (
     TargetsOption,
     WorkspaceOption,
     flag_values,
-    held_out,
     open_workspace,
 )
+from featlab.cli.complete import complete_backbone
+from featlab.cli.input_options import (
+    AlignOption,
+    AmpOption,
+    BatchOption,
+    EyeDistanceOption,
+    FpsOption,
+    LandmarksOption,
+    LayersOption,
+    LayoutOption,
+    LayoutOptionsOption,
+    NoFaceOption,
+    OptionsOption,
+    StrideOption,
+    WeightsOption,
+    WindowOption,
+)
+from featlab.cli.person import bundle_for, open_person
+from featlab.cli.predict_images import ImageFlags, predict_from_images, tell_predictions
 
 if TYPE_CHECKING:
-    from featlab.bundle import Bundle
     from featlab.metrics import SubjectMetrics
-    from featlab.workspace import Adapted, Workspace
+    from featlab.workspace import Adapted
 
 __all__ = ["adapt", "predict"]
 
@@ -56,7 +74,7 @@ def adapt(
     )
     with output.stages() as progress:
         opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
-        model, folder = _bundle(opened, output, subject, bundle, targets)
+        model, folder = bundle_for(opened, output, subject, bundle, targets)
     done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config)
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
@@ -70,84 +88,91 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path(
         "predictions.csv"
     ),
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="SOURCE",
+            help="Predict these and not the cache's: an image, a video, a folder of them, a manifest.",
+        ),
+    ] = None,
+    layout: LayoutOption = "auto",
+    layout_options: LayoutOptionsOption = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="With --images: who embeds; default: the bundle's, where its name is enough.",
+            autocompletion=complete_backbone,
+            rich_help_panel="Backbone",
+        ),
+    ] = None,
+    weights: WeightsOption = None,
+    layers: LayersOption = None,
+    options: OptionsOption = None,
+    amp: AmpOption = None,
+    batch: BatchOption = 64,
+    landmarks: LandmarksOption = "auto",
+    align: AlignOption = False,
+    eye_distance: EyeDistanceOption = None,
+    no_face: NoFaceOption = "keep",
+    fps: FpsOption = None,
+    window: WindowOption = None,
+    stride: StrideOption = None,
     targets: TargetsOption = None,
     workspace: WorkspaceOption = Path("."),
     cache: CacheOption = None,
     settings: SetOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    jobs: JobsOption = 0,
     json_mode: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Predict every frame of one person with their adaptation; adapts first where that is missing."""
-    from featlab.prediction import adapted_model, video_shares, write_predictions
+    from featlab.prediction import write_predictions
 
     output = Output(json_mode=json_mode, quiet=quiet)
-    values = flag_values(
-        workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags={"adapt.method": method}
+    flags = ImageFlags(
+        layout,
+        layout_options,
+        backbone,
+        weights,
+        layers,
+        options,
+        amp,
+        batch,
+        landmarks,
+        align,
+        eye_distance,
+        no_face,
+        fps,
+        window,
+        stride,
+        jobs,
     )
-    with output.stages() as progress:
-        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
-        model, folder = _bundle(opened, output, subject, bundle, targets)
-    adapted, reused = adapted_model(
-        model, folder, opened.table, opened.extractor, subject, opened.config, notify=output.note
+    if images is None:
+        flags.refuse_without_images()
+    person = open_person(
+        subject,
+        output,
+        method=method,
+        bundle=bundle,
+        targets=targets,
+        workspace=workspace,
+        cache=cache,
+        settings=settings,
+        seed=seed,
+        device=device,
     )
-    rows = opened.table.rows_of(subject)
-    probabilities = adapted.predict_proba(rows.embeddings)
-    write_predictions(out, rows, probabilities, model.classes)
-    shares = video_shares(rows, probabilities)
-    output.json(
-        {
-            "path": out,
-            "subject": subject,
-            "method": opened.config.adapt.method,
-            "reused": reused,
-            "rows": len(rows),
-            "classes": list(model.classes),
-            "videos": [
-                {"video": video, "rows": count, **dict(zip(model.classes, share, strict=True))}
-                for video, count, share in shares
-            ],
-        }
-    )
-    output.show(f"{out}: {len(rows)} rows of {subject}; share of frames predicted as each class, by video:")
-    lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
-    output.columns(("Video", "Frames", *model.classes), lines)
-
-
-def _bundle(
-    workspace: Workspace, output: Output, subject: str, folder: Path | None, targets: str | None
-) -> tuple[Bundle, Path]:
-    """Return the bundle that was named, or the workspace's own, made now if need be."""
-    from featlab.bundle import load_bundle
-    from featlab.errors import InputError, closest
-    from featlab.methods import get_method
-    from featlab.stages import bundle_stage
-
-    get_method(workspace.config.adapt.method)
-    if subject not in workspace.table.subjects:
-        known = workspace.table.subjects
-        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
-    if folder is not None:
-        bundle = load_bundle(folder)
-        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
-        return bundle, folder
-    _check_can_adapt(workspace, subject)
-    kept_out = held_out(workspace, [subject], targets_given=targets is not None)
-    bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])
-    if made.reused:
-        output.note(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
-    return bundle, made.folder
-
-
-def _check_can_adapt(workspace: Workspace, subject: str) -> None:
-    """Fail before the source stages run, not after."""
-    from featlab.methods import make_method
-    from featlab.workspace import adapt_rows
-
-    config = workspace.config
-    make_method(config.adapt.method, config.adapt.options)
-    adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
+    if images is not None:
+        predict_from_images(output, person, subject, images, out, flags, device)
+        return
+    rows = person.cached_rows(subject)
+    probabilities = person.model.predict_proba(rows.embeddings)
+    write_predictions(out, rows, probabilities, person.bundle.classes)
+    tell_predictions(output, person, subject, out, rows, probabilities)
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:

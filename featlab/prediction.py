@@ -20,7 +20,7 @@ from featlab.methods import AdaptedModel, make_method
 from featlab.stages import Notify
 from featlab.workspace import adapt_subject
 
-__all__ = ["adapted_model", "video_shares", "write_predictions"]
+__all__ = ["adapted_model", "stored_model", "video_shares", "write_predictions"]
 
 
 def adapted_model(
@@ -60,6 +60,19 @@ def adapted_model(
             return model, True
     notify(f"adapt: {why}; running {config.adapt.method}")
     return adapt_subject(bundle, bundle_folder, table, extractor, subject, config).model, False
+
+
+def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, str]:
+    """Return a subject's adaptation as it is stored in the bundle's folder, and the method's name. No cache is needed.
+
+    Raises:
+        BundleError: None there, one of another bundle, or one of another subject.
+    """
+    folder = adaptation_folder(bundle_folder, subject)
+    model, meta = load_adaptation(folder, bundle)
+    if meta.get("subject") != subject:
+        raise BundleError(f"{folder}: is an adaptation to {meta.get('subject')!r}, not to {subject!r}")
+    return model, str(meta.get("method", ""))
 
 
 def write_predictions(

@@ -14,6 +14,8 @@ from featlab.cache import CacheBuilder, LayerStats, Rows
 from featlab.errors import ConfigError
 from featlab.extraction.backbones.base import Backbone, BackboneOutput
 from featlab.extraction.items import Item
+from featlab.extraction.pose import has_pose, pose_from_landmarks
+from featlab.extraction.precision import StorageError, storage_error
 from featlab.extraction.progress import Progress, ProgressMeter
 from featlab.extraction.shards import Shard, landmarks_of
 from featlab.extraction.worker import Batch, BatchResult, Task, join_outputs, run_batches
@@ -32,7 +34,7 @@ def embed_shards(
     jobs: int,
     meter: ProgressMeter,
     on_progress: OnProgress | None,
-) -> None:
+) -> StorageError:
     """Embed and write the shards, one after the other; the workers read ahead across their borders.
 
     Args:
@@ -46,6 +48,9 @@ def embed_shards(
         meter: Told what was done.
         on_progress: Called after every batch and every shard.
 
+    Returns:
+        What storing these rows as ``dtype`` costs.
+
     Raises:
         ConfigError: The backbone returned something else than it announces.
         FeatlabError: A worker process died.
@@ -58,6 +63,7 @@ def embed_shards(
     )
     tell = on_progress or (lambda progress: None)
     dim: int | None = None
+    lost: list[NDArray[np.float64]] = []
     with closing(run_batches(_batches(shards, landmarks, batch_size), task, jobs)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
@@ -71,6 +77,8 @@ def embed_shards(
                     dim = output.embeddings.shape[1]
                     bad |= unusable
                     outputs.append(output)
+                    if dtype != "float32":
+                        lost.append(storage_error(output.embeddings, dtype))
                 kept += [item for place, item in enumerate(batch.items) if place not in bad]
                 failed += [(batch.items[place], bad[place]) for place in sorted(bad)]
                 meter.finished(len(batch.items), len(bad))
@@ -82,6 +90,7 @@ def embed_shards(
             )
             meter.busy("write", len(shards[index].items), time.perf_counter() - start)
             tell(meter.snapshot())
+    return StorageError.of(lost)
 
 
 def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, size: int) -> Iterator[Batch]:
@@ -144,4 +153,5 @@ def _rows(items: Sequence[Item], outputs: Sequence[BackboneOutput], landmarks: N
         landmarks=landmarks,
         layers=output.layers,
         paths=[item.name for item in items],
+        pose=pose_from_landmarks(landmarks) if landmarks is not None and has_pose(landmarks.shape[1]) else None,
     )

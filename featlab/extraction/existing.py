@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featlab.cache import CacheError, ExtractorInfo, FeatureTable, inspect_cache, open_cache
 from featlab.extraction.failures import Failure
 from featlab.extraction.items import Item
+from featlab.extraction.pose import has_pose
 from featlab.extraction.shards import landmarks_of
 
 
@@ -22,6 +23,7 @@ def difference(
     extractor: ExtractorInfo,
     classes: tuple[str, ...],
     *,
+    failed_before: Sequence[Failure],
     dtype: str,
     with_files: bool,
 ) -> str | None:
@@ -37,6 +39,7 @@ def difference(
         failures: Of the run that made the cache.
         extractor: Who would embed.
         classes: Class names, neutral first.
+        failed_before: What failed before there were items of it, now; the list beside the cache must have it.
         dtype: Of the embeddings that would be stored.
         with_files: Whether the image files count.
     """
@@ -50,7 +53,12 @@ def difference(
                 return "its classes differ"
             if cache.has_landmarks != (landmarks is not None):
                 return "it has " + ("landmarks" if cache.has_landmarks else "no landmarks")
+            if not cache.has_pose and landmarks is not None and has_pose(landmarks.shape[1]):
+                return "it has no head pose"
             failed = {failure.path for failure in failures}
+            for failure in failed_before:
+                if failure.path not in failed:
+                    return f"{failure.path} is new, and fails ({failure.reason})"
             position = 0
             for block in cache.iter_rows():
                 for row in range(len(block)):

@@ -20,8 +20,8 @@ class Item:
     Attributes:
         path: The file that the image is in.
         name: The path as the source writes it (relative to the manifest or the folder, POSIX slashes), with
-            ``#t=seconds`` for a video frame and ``#row=number`` for a line of a csv; what the cache and the list of
-            failures show.
+            ``#t=seconds`` for a video frame, ``#row=number`` for a line of a csv and ``#face=number`` for one of the
+            faces in an image; what the cache and the list of failures show.
         subject: Who is seen.
         label: The expression's name; None when unknown.
         video: The clip that the image belongs to; unique within a subject.
@@ -30,6 +30,8 @@ class Item:
         at: Where in the file the image is, for files that hold many: the presentation time stamp of a video frame in
             units of the stream's time base, or the byte at which a line of a csv of pixels starts. None: the file is
             the image.
+        box: Which part of the image is taken: left, top, right, bottom in pixels, right and bottom excluded; what
+            reaches over the image's edge is cut off. None: all of it.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Item:
     frame: int
     row: int
     at: int | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 def item_order(item: Item) -> tuple[str, str, int]:

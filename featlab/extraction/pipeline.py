@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,6 +20,8 @@ from featlab.extraction.embed import OnProgress, embed_shards
 from featlab.extraction.existing import difference
 from featlab.extraction.failures import Failure, read_failures, write_failures
 from featlab.extraction.items import Item, classes_of, item_order
+from featlab.extraction.pose import has_pose
+from featlab.extraction.precision import StorageError
 from featlab.extraction.progress import ProgressMeter
 from featlab.extraction.shards import plan_shards
 
@@ -64,11 +66,13 @@ class ExtractionReport:
         path: The cache.
         rows: Rows in it.
         dim: Length of an embedding.
-        failures: What has no row, in the cache's order; also listed in ``<stem>.failures.jsonl`` beside the cache.
+        failures: What has no row: what failed before the start, then the rest in the cache's order; also listed in
+            ``<stem>.failures.jsonl`` beside the cache.
         digest: Of the cache's content.
         seconds: Wall time.
         resumed_rows: Rows that an earlier run had embedded.
         extractor: Who embedded.
+        storage_error: What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
     """
 
     path: Path
@@ -79,6 +83,7 @@ class ExtractionReport:
     seconds: float
     resumed_rows: int
     extractor: ExtractorInfo
+    storage_error: StorageError = StorageError(0, 0.0, 0.0)
 
 
 DEFAULTS = ExtractConfig()
@@ -91,6 +96,7 @@ def extract(
     *,
     neutral: str,
     landmarks: NDArray[np.float32] | None = None,
+    failures: Sequence[Failure] = (),
     config: ExtractConfig = DEFAULTS,
     if_exists: IfExists = "resume",
     on_progress: OnProgress | None = None,
@@ -98,7 +104,8 @@ def extract(
     """Embed every item and write the cache.
 
     Finished shards stay when a run is killed, and the same call takes them up. Items that can't be read or embedded are
-    left out and listed. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest.
+    left out and listed. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest, but that a
+    network rounds differently in batches of another size (its last bits, about 1e-6 of a value).
 
     Args:
         items: What to embed, in any order.
@@ -107,6 +114,7 @@ def extract(
         neutral: Name of the neutral class.
         landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN where no face was
             found. Stored with the embeddings.
+        failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
         config: How.
         if_exists: What to do when ``out`` is there: "resume" leaves it if it was made from the same inputs and else is
             an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
@@ -119,10 +127,10 @@ def extract(
         FeatlabError: A worker process died.
     """
     start = time.monotonic()
-    ordered = _checked(items, backbone, landmarks)
+    ordered = _checked(items, backbone, landmarks, failures)
     classes = classes_of(ordered, neutral)
     extractor = backbone.info()
-    kept = _existing(out, ordered, backbone, classes, landmarks, config, if_exists)
+    kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
     if kept is not None:
         return _report(out, kept, start, resumed_rows=None)
 
@@ -142,6 +150,7 @@ def extract(
         neutral=neutral,
         dtype=config.dtype,
         has_landmarks=landmarks is not None,
+        has_pose=landmarks is not None and has_pose(landmarks.shape[1]),
     ) as builder:
         todo = [shard for shard in shards if not builder.has_shard(shard.key)]
         waiting = {shard.key for shard in todo}
@@ -150,7 +159,7 @@ def extract(
         failed = len(builder.failures([shard.key for shard in finished]))
         jobs = _jobs(config, backbone, len(ordered) - done)
         meter = ProgressMeter(len(ordered), done, failed, jobs, jobs if backbone.in_worker else 1)
-        embed_shards(
+        lost = embed_shards(
             todo,
             backbone,
             builder,
@@ -161,20 +170,23 @@ def extract(
             meter=meter,
             on_progress=on_progress,
         )
-        failures = tuple(Failure(**entry) for entry in builder.failures(keys))
-        if len(failures) == len(ordered):
-            reasons = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:3])
-            raise InputError(f"none of the {len(ordered)} items could be embedded ({reasons})")
+        not_embedded = tuple(Failure(**entry) for entry in builder.failures(keys))
+        if len(not_embedded) == len(ordered):
+            raise InputError(f"none of the {len(ordered)} items could be embedded ({_reasons(not_embedded)})")
+        listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, failures)
+        write_failures(out, listed)
         builder.assemble(keys)
-    return _report(out, failures, start, resumed_rows=done - failed)
+    return replace(_report(out, listed, start, resumed_rows=done - failed), storage_error=lost)
 
 
-def _checked(items: Sequence[Item], backbone: Backbone, landmarks: NDArray[np.float32] | None) -> list[Item]:
+def _checked(
+    items: Sequence[Item], backbone: Backbone, landmarks: NDArray[np.float32] | None, failures: Sequence[Failure]
+) -> list[Item]:
     """Return the items in the cache's order, after a look at what would only be noticed at the end."""
     if not items:
-        raise InputError("there is nothing to extract: the source has no items")
+        why = f"all of it failed ({_reasons(failures)})" if failures else "the source has no items"
+        raise InputError(f"there is nothing to extract: {why}")
     ordered = sorted(items, key=item_order)
     for before, after in pairwise(ordered):
         if item_order(before) == item_order(after):
@@ -203,6 +215,7 @@ def _existing(
     backbone: Backbone,
     classes: tuple[str, ...],
     landmarks: NDArray[np.float32] | None,
+    failed_before: Sequence[Failure],
     config: ExtractConfig,
     if_exists: IfExists,
 ) -> tuple[Failure, ...] | None:
@@ -226,12 +239,17 @@ def _existing(
         failures,
         backbone.info(),
         classes,
+        failed_before=failed_before,
         dtype=config.dtype,
         with_files=backbone.needs_images,
     )
     if why is not None:
         raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
     return failures
+
+
+def _reasons(failures: Sequence[Failure]) -> str:
+    return "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:3])
 
 
 def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows: int | None) -> ExtractionReport:

@@ -70,6 +70,7 @@ def _key(
                 item.video,
                 item.frame,
                 item.at,
+                item.box,
                 *(_stamp(item) if with_files else ()),
             ]
             for item in items

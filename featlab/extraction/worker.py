@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from featlab.cache import LayerStats
 from featlab.errors import FeatlabError, InputError
 from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
-from featlab.extraction.decode import decode_image
 from featlab.extraction.items import Item
+from featlab.extraction.pixels import read_pixels
 from featlab.extraction.processes import settle_worker
 
 
@@ -73,40 +73,58 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
 
     With a backbone, images are embedded one at a time, so that a worker holds one photograph and not a batch of them.
     """
+    usable = [place for place in range(len(batch.items)) if not task.need_landmarks or _has_landmarks(batch, place)]
+    failed = [(place, "no landmarks") for place in range(len(batch.items)) if place not in usable]
+    if not task.decode:
+        return _process_landmarks(task.backbone, batch, usable, failed)
     kept: list[int] = []
-    failed: list[tuple[int, str]] = []
     images: list[Image] = []
     outputs: list[BackboneOutput] = []
     read_seconds = embed_seconds = 0.0
-    for place, item in enumerate(batch.items):
+    pixels = read_pixels([batch.items[place] for place in usable])
+    for place in usable:
         points = None if batch.landmarks is None else batch.landmarks[place]
-        if task.need_landmarks and (points is None or np.isnan(points).any()):
-            failed.append((place, "no landmarks"))
-            continue
-        if task.decode:
-            start = time.perf_counter()
-            try:
-                image = decode_image(item.path)
-                if task.prepare is not None:
-                    image = task.prepare(image, points)
-            except InputError as error:
-                failed.append((place, str(error)))
-                continue
-            finally:
-                read_seconds += time.perf_counter() - start
-            if task.backbone is None:
-                images.append(image)
-            else:
-                start = time.perf_counter()
-                outputs.append(task.backbone.embed([image], None if points is None else points[None]))
-                embed_seconds += time.perf_counter() - start
-        kept.append(place)
-    if not task.decode and task.backbone is not None and kept:
         start = time.perf_counter()
-        outputs.append(task.backbone.embed([], None if batch.landmarks is None else batch.landmarks[kept]))
-        embed_seconds += time.perf_counter() - start
+        image = _prepared(next(pixels), task.prepare, points)
+        read_seconds += time.perf_counter() - start
+        if isinstance(image, InputError):
+            failed.append((place, str(image)))
+            continue
+        kept.append(place)
+        if task.backbone is None:
+            images.append(image)
+        else:
+            start = time.perf_counter()
+            outputs.append(task.backbone.embed([image], None if points is None else points[None]))
+            embed_seconds += time.perf_counter() - start
     output = join_outputs(outputs) if outputs else None
     return BatchResult(kept, failed, images, output, read_seconds, embed_seconds)
+
+
+def _has_landmarks(batch: Batch, place: int) -> bool:
+    return batch.landmarks is not None and not np.isnan(batch.landmarks[place]).any()
+
+
+def _prepared(
+    image: Image | InputError, prepare: Preparation | None, points: NDArray[np.float32] | None
+) -> Image | InputError:
+    if prepare is None or isinstance(image, InputError):
+        return image
+    try:
+        return prepare(image, points)
+    except InputError as error:
+        return error
+
+
+def _process_landmarks(
+    backbone: Backbone | None, batch: Batch, usable: list[int], failed: list[tuple[int, str]]
+) -> BatchResult:
+    """Embed the landmarks of a batch whose images nobody needs."""
+    output = None
+    start = time.perf_counter()
+    if backbone is not None and usable:
+        output = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
+    return BatchResult(usable, failed, [], output, 0.0, time.perf_counter() - start)
 
 
 def join_outputs(outputs: Sequence[BackboneOutput]) -> BackboneOutput:

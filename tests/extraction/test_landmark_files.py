@@ -100,8 +100,35 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read_landmarks(path, 3)
     with pytest.raises(InputError, match="no such file"):
         read_landmarks(tmp_path / "none.npy", 3)
-    with pytest.raises(InputError, match=r"come as .npy or .csv"):
+    (tmp_path / "l.mat").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem"):
         read_landmarks(tmp_path / "l.mat", 3)
+
+
+def test_a_npz_with_one_array_or_one_called_landmarks_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", POINTS)
+    np.savez(tmp_path / "named.npz", key=np.array("k"), landmarks=POINTS.reshape(3, 8))
+    for name in ("one.npz", "named.npz"):
+        np.testing.assert_array_equal(read_landmarks(tmp_path / name, 3), POINTS)
+    np.savez(tmp_path / "two.npz", a=POINTS, b=POINTS)
+    with pytest.raises(InputError, match=r"holds the arrays a, b; one of them must be called 'landmarks'"):
+        read_landmarks(tmp_path / "two.npz", 3)
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match=r"isn't a .npz array of numbers"):
+        read_landmarks(tmp_path / "bad.npz", 3)
+
+
+def test_a_confidence_of_zero_is_no_face_where_there_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(csv_text("face, confidence,", ("0, 0.98,", "0, 0,", "0, 0.1,")))
+    assert np.isnan(read_landmarks(tmp_path / "l.csv", 3)).all(axis=(1, 2)).tolist() == [False, True, False]
+    (tmp_path / "l.csv").write_text(csv_text("confidence, success,", ("0.1, 1,", "0.9, 0,", "0, 1,")))
+    assert np.isnan(read_landmarks(tmp_path / "l.csv", 3)).all(axis=(1, 2)).tolist() == [False, True, False]
+
+
+def test_a_point_with_a_huge_number_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("x_0,y_0,x_999999999999\n1,2,3\n")
+    with pytest.raises(InputError, match="'x_1' is missing"):
+        read_landmarks(tmp_path / "l.csv", 1)
 
 
 def test_landmarks_are_found_beside_a_manifest_and_inside_a_folder(tmp_path: Path) -> None:

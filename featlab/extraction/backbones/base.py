@@ -96,7 +96,14 @@ Factory = Callable[[str | None, Mapping[str, Any]], Backbone]
 # A prefix and the function that builds its backbone from (argument after the colon, options).
 _FACTORIES: dict[str, Factory | str] = {
     "geometry": "featlab.extraction.backbones.geometry:build",
+    "hf": "featlab.extraction.backbones.transformers_folder:build",
     "hog": "featlab.extraction.backbones.hog:build",
+    "onnx": "featlab.extraction.backbones.onnx_file:build",
+    "pt2": "featlab.extraction.backbones.exported_program:build",
+    "python": "featlab.extraction.backbones.python_factory:build",
+    "resnet18": "featlab.extraction.backbones.builtin:build",
+    "timm": "featlab.extraction.backbones.timm_models:build",
+    "torchvision": "featlab.extraction.backbones.torchvision_models:build",
 }
 
 

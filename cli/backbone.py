@@ -1,0 +1,250 @@
+"""`featlab backbone …`: a backbone of one's own, trained on the source subjects' images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import (
+    DeviceOption,
+    JobsOption,
+    JsonOption,
+    Output,
+    QuietOption,
+    SeedOption,
+    SubjectsOption,
+    TargetsOption,
+    cpu_count,
+)
+from featlab.cli.group import SKIPPED
+from featlab.cli.input_options import (
+    FpsOption,
+    LayoutOption,
+    LayoutOptionsOption,
+    StrideOption,
+    WindowOption,
+    input_config,
+    parse_options,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from featlab.backbone_training import TrainReport
+
+__all__ = ["backbone_app", "train"]
+
+_NETWORK, _TRAINING = "Network", "Training"
+_SHOWN = 5
+"""Unreadable images that are spelled out."""
+
+backbone_app = typer.Typer(
+    name="backbone", no_args_is_help=True, help="A backbone of one's own, trained on the source subjects' images."
+)
+
+
+@backbone_app.callback()
+def backbone() -> None:
+    """A backbone of one's own, trained on the source subjects' images."""
+
+
+@backbone_app.command()
+def train(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder."),
+    ],
+    targets: TargetsOption = None,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, metavar="K", help="Hold out whoever is a target in any of K draws.")
+    ] = 1,
+    subjects: SubjectsOption = None,
+    layout: LayoutOption = "auto",
+    layout_options: LayoutOptionsOption = None,
+    neutral: Annotated[
+        str | None, typer.Option("--neutral", metavar="NAME", help="The neutral label; default: the layout's.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.pt2", help="The file to write.")] = Path(
+        "backbone.pt2"
+    ),
+    if_exists: Annotated[
+        str,
+        typer.Option("--if-exists", metavar="resume|error|overwrite", help="When the file or a begun run is there."),
+    ] = "resume",
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            metavar="NAME",
+            help="small (96 px, for a CPU), resnet18, torchvision:NAME, timm:NAME.  [default: small]",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            min=8,
+            metavar="PX",
+            help="Side of the images; default: 96 for small, else 224.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="A,B",
+            help="Taps; default: the stem's pooling and the stages.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Start from a state dict: .safetensors, .pt, or a .pt2 of ours.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, metavar="N", help="At most.", rich_help_panel=_TRAINING)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=2, metavar="N", help="Images in a step.", rich_help_panel=_TRAINING)
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Train again on all source subjects once the epoch is chosen.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    fps: FpsOption = None,
+    window: WindowOption = None,
+    stride: StrideOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = 0,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit a network on the source subjects' images; no image of a target subject is opened.
+
+    Some source subjects are held out to choose the epoch. A killed run goes on where it stopped. The file that is
+    written is a backbone for `featlab extract`.
+    """
+    import torch
+
+    from featlab.backbone_training import TrainConfig, held_out_subjects, list_items, take_frames, train_backbone
+    from featlab.workspace import choose_device
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
+    values = {key: value for key, value in given.items() if value is not None}
+    config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
+    chosen_device = choose_device(device)
+    torch.set_num_threads(cpu_count(jobs))
+    listed = list_items(source, input_config(layout, layout_options, fps=fps, window=window, stride=stride))
+    held = held_out_subjects(listed.subjects, targets, draws=draws, seed=seed or 0, named=subjects or ())
+    if not held:
+        output.warn("nobody is held out: no one in this source can be an honest target of this backbone")
+    output.note(f"backbone train: {len(listed.subjects) - len(held)} source subjects, {len(held)} held out")
+    with output.progress("{task.fields[facts]}") as bars:
+        bar = _Bars(bars)
+        items, unopened = take_frames(listed, held, jobs=jobs, on_progress=bar.videos)
+        report = train_backbone(
+            items,
+            config,
+            out,
+            neutral=neutral if neutral is not None else listed.neutral,
+            held_out=held,
+            seed=seed or 0,
+            weights=weights,
+            device=chosen_device,
+            if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user
+            on_image=bar.images,
+            on_epoch=bar.epoch,
+        )
+    failures = [(failure.path, failure.reason) for failure in unopened] + list(report.failures)
+    _tell(output, report, source, failures)
+    if failures:
+        raise typer.Exit(SKIPPED)
+
+
+class _Bars:
+    """A bar a stage: opening videos, reading images, and each phase of training with its epoch's facts."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def videos(self, done: int, total: int) -> None:
+        """Take note of an opened video."""
+        self._update("videos", done, total)
+
+    def images(self, done: int, total: int) -> None:
+        """Take note of a decoded image."""
+        self._update("read", done, total)
+
+    def epoch(self, phase: str, done: int, total: int, facts: dict[str, float]) -> None:
+        """Take note of an epoch."""
+        words = f"loss {facts['loss']:.3f}"
+        if "validation_macro_f1" in facts:
+            words += f", macro F1 of validation subjects {facts['validation_macro_f1']:.3f}"
+        self._update(phase, done, total, words)
+
+    def _update(self, stage: str, done: int, total: int, words: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, facts="")
+        self._bars.update(self._tasks[stage], completed=done, total=total, facts=words)
+
+
+def _tell(output: Output, report: TrainReport, source: Path, failures: list[tuple[str, str]]) -> None:
+    card = report.card
+    step = f"featlab extract {source} --backbone pt2:{report.path} --out cache.h5"
+    output.json(
+        {
+            "path": report.path,
+            "difference": report.difference,
+            "resumed_epochs": report.resumed,
+            "seconds": round(report.seconds, 3),
+            "failures": [{"path": path, "reason": reason} for path, reason in failures],
+            "next": step,
+            "card": card,
+        }
+    )
+    output.facts(
+        str(report.path),
+        {
+            "source subjects": len(card["source_subjects"]),
+            "validation subjects": len(card["validation_subjects"]),
+            "held out": len(card["held_out_subjects"]),
+            "classes": ", ".join(card["classes"]),
+            "images": f"{card['images']:,}",
+            "parameters": f"{card['parameters']:,}",
+            "best epoch": f"{card['best_epoch']} of {card['epochs']}",
+            "macro F1 of validation subjects": f"{card['validation_macro_f1']:.3f}",
+            "trained again on all source subjects": "yes" if card["refitted_on_all_source_subjects"] else "no",
+            "epochs of an earlier run": report.resumed,
+            "seconds": f"{report.seconds:.1f}",
+        },
+    )
+    output.show("next:", f"  {step}")
+    for path, reason in failures[:_SHOWN]:
+        output.warn(f"{path}: {reason}")
+    if failures:
+        output.warn(f"{len(failures)} images or videos could not be read and were left out; --json lists them")

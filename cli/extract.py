@@ -1,0 +1,186 @@
+"""`featlab extract`: embed images and videos once into a cache."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import DeviceOption, JobsOption, JsonOption, Output, QuietOption, WorkspaceOption
+from featlab.cli.group import SKIPPED
+from featlab.cli.input_options import (
+    AlignOption,
+    AmpOption,
+    BackboneOption,
+    BatchOption,
+    EyeDistanceOption,
+    FpsOption,
+    LandmarksOption,
+    LayersOption,
+    LayoutOption,
+    LayoutOptionsOption,
+    NoFaceOption,
+    OptionsOption,
+    StrideOption,
+    WeightsOption,
+    WindowOption,
+    backbone_options,
+    input_config,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from featlab.extraction.inputs import Inputs
+    from featlab.extraction.pipeline import ExtractionReport
+    from featlab.extraction.progress import Progress
+
+__all__ = ["ExtractionBar", "StageBars", "extract"]
+
+_SHOWN = 5
+"""Failures that are spelled out; the file beside the cache has all of them."""
+
+
+def extract(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder."),
+    ],
+    layout: LayoutOption = "auto",
+    layout_options: LayoutOptionsOption = None,
+    neutral: Annotated[
+        str | None, typer.Option("--neutral", metavar="NAME", help="The neutral label; default: the layout's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", "--cache", metavar="FILE", help="Default: the workspace's cache.")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", metavar="float32|float16", help="As stored.")] = "float32",
+    if_exists: Annotated[
+        str, typer.Option("--if-exists", metavar="resume|skip|error|overwrite", help="When the cache is there.")
+    ] = "resume",
+    backbone: BackboneOption = "hog",
+    weights: WeightsOption = None,
+    layers: LayersOption = None,
+    options: OptionsOption = None,
+    amp: AmpOption = None,
+    batch: BatchOption = 64,
+    landmarks: LandmarksOption = "auto",
+    align: AlignOption = False,
+    eye_distance: EyeDistanceOption = None,
+    no_face: NoFaceOption = "keep",
+    fps: FpsOption = None,
+    window: WindowOption = None,
+    stride: StrideOption = None,
+    workspace: WorkspaceOption = Path("."),
+    device: DeviceOption = "auto",
+    jobs: JobsOption = 0,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Embed images or video frames once into a cache. A killed run goes on where it stopped."""
+    from featlab.config import load_config
+    from featlab.extraction.backbones import make_backbone
+    from featlab.extraction.inputs import read_inputs, with_face_crop
+    from featlab.extraction.pipeline import ExtractConfig
+    from featlab.extraction.pipeline import extract as run_extract
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    config = ExtractConfig(jobs=jobs, batch=batch, dtype=dtype)
+    wanted = input_config(layout, layout_options, landmarks, align, eye_distance, no_face, fps, window, stride)
+    path = out if out is not None else workspace / load_config(workspace / "featlab.toml").cache
+    made = make_backbone(backbone, **backbone_options(options, weights=weights, layers=layers, device=device, amp=amp))
+    with output.progress() as bars:
+        inputs = read_inputs(source, wanted, beside=path, jobs=jobs, notify=output.note, on_progress=StageBars(bars))
+    made = with_face_crop(made, wanted, inputs)
+    with output.progress("{task.fields[rates]}") as bars:
+        report = run_extract(
+            inputs.items,
+            made,
+            path,
+            neutral=neutral if neutral is not None else inputs.neutral,
+            landmarks=inputs.landmarks,
+            failures=inputs.failures,
+            config=config,
+            if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user
+            on_progress=ExtractionBar(bars),
+        )
+    _tell(output, report, inputs)
+    if report.failures:
+        raise typer.Exit(SKIPPED)
+
+
+class StageBars:
+    """Shows the stages before the embedding, a bar each: probing videos, finding faces."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of a stage; the first call makes it."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+
+class ExtractionBar:
+    """Shows an extraction's progress: how far, how fast its stages are, how long it will take."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task = bars.add_task("extract", total=None, rates="")
+
+    def __call__(self, now: Progress) -> None:
+        """Move the bar."""
+        rates = f"read {now.read_rate:.0f}/s embed {now.embed_rate:.0f}/s write {now.write_rate:.0f}/s"
+        if now.failed:
+            rates += f", {now.failed} failed"
+        if now.seconds_left is not None:
+            minutes, seconds = divmod(round(now.seconds_left), 60)
+            rates += f", {minutes}:{seconds:02} left"
+        self._bars.update(self._task, completed=now.done, total=now.total, rates=rates)
+
+
+def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
+    from featlab.cache import inspect_cache
+    from featlab.extraction.detect import no_face_path
+    from featlab.extraction.failures import failures_path
+
+    listed = failures_path(report.path)
+    summary = inspect_cache(report.path)
+    facts = {
+        "rows": report.rows,
+        "subjects": len(summary.subjects),
+        "classes": list(summary.classes),
+        "dim": report.dim,
+        "layers": dict(summary.layers),
+        "landmarks": inputs.landmark_source,
+        "no_face": len(inputs.no_face),
+        "extractor": report.extractor.id,
+        "resumed_rows": report.resumed_rows,
+        "failures": len(report.failures),
+        "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
+        "seconds": round(report.seconds, 3),
+        "digest": report.digest,
+    }
+    output.json({"path": report.path, **facts, "failures_file": listed if report.failures else None})
+    shown: dict[str, Any] = {name.replace("_", " "): value for name, value in facts.items()}
+    shown |= {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
+    shown["layers"] = ", ".join(summary.layers)
+    shown["landmarks"] = inputs.landmark_source or "none"
+    lost = report.storage_error
+    shown["storage error"] = f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None
+    for name in ("resumed rows", "no face", "layers", "storage error"):
+        if not shown[name]:
+            del shown[name]
+    output.facts(str(report.path), shown)
+    for failure in report.failures[:_SHOWN]:
+        output.warn(f"{failure.path}: {failure.reason}")
+    if report.failures:
+        output.warn(f"{len(report.failures)} images have no row; they are listed in {listed}")
+    if inputs.no_face:
+        output.warn(
+            f"no face was found in {len(inputs.no_face)} images; they are listed in {no_face_path(report.path)}"
+        )

@@ -1,0 +1,147 @@
+"""`featlab import`: features that somebody else computed, into a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import JsonOption, Output, QuietOption, WorkspaceOption
+from featlab.cli.group import SKIPPED
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from featlab.importing.pipeline import ImportReport
+
+__all__ = ["import_features"]
+
+_SHOWN = 5
+"""Failures that are spelled out; the file beside the cache has all of them."""
+
+
+def import_features(
+    source: Annotated[
+        Path, typer.Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+    ],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest", metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame."
+        ),
+    ] = None,
+    neutral: Annotated[str, typer.Option("--neutral", metavar="NAME", help="The neutral label.")] = "neutral",
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="NAMES|REGEX",
+            help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features", metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r."
+        ),
+    ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option("--landmarks", metavar="FILE", help="Landmarks, a row each; default: what the source has."),
+    ] = None,
+    extractor: Annotated[
+        str, typer.Option("--extractor", metavar="NAME", help="What made the features; two names never meet.")
+    ] = "imported",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", "--cache", metavar="FILE", help="Default: the workspace's cache.")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", metavar="float32|float16", help="As stored.")] = "float32",
+    if_exists: Annotated[
+        str, typer.Option("--if-exists", metavar="resume|skip|error|overwrite", help="When the cache is there.")
+    ] = "resume",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
+    ] = False,
+    workspace: WorkspaceOption = Path("."),
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write features that you already have into a cache."""
+    from featlab.config import load_config
+    from featlab.importing.columns import Selection
+    from featlab.importing.pipeline import ImportConfig
+    from featlab.importing.pipeline import import_features as run_import
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    config = ImportConfig(
+        neutral=neutral,
+        manifest=manifest,
+        landmarks=landmarks,
+        selection=Selection(columns, features),
+        extractor=extractor,
+        dtype=dtype,
+        skip_bad=skip_bad,
+        if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user
+    )
+    path = out if out is not None else workspace / load_config(workspace / "featlab.toml").cache
+    with output.progress() as bars:
+        report = run_import(source, path, config, on_progress=_Bar(bars))
+    _tell(output, report)
+    if report.failures:
+        raise typer.Exit(SKIPPED)
+
+
+class _Bar:
+    """Shows how much of the source has been read."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task = bars.add_task("import", total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bars.update(self._task, completed=done, total=total)
+
+
+def _tell(output: Output, report: ImportReport) -> None:
+    from featlab.cache import inspect_cache
+    from featlab.extraction.failures import failures_path
+
+    for note in report.notes:
+        output.note(f"import: {note}")
+    listed = failures_path(report.path)
+    summary = inspect_cache(report.path)
+    facts = {
+        "rows": report.rows,
+        "subjects": len(summary.subjects),
+        "videos": summary.videos,
+        "classes": list(summary.classes),
+        "dim": report.dim,
+        "landmarks": summary.landmarks,
+        "layers": dict(summary.layers),
+        "extractor": report.extractor.id,
+        "was_there": report.was_there,
+        "failures": len(report.failures),
+        "float16_error": report.storage_error,
+        "seconds": round(report.seconds, 3),
+        "digest": report.digest,
+    }
+    output.json({"path": report.path, **facts, "failures_file": listed if report.failures else None})
+    shown: dict[str, Any] = {name.replace("_", " "): value for name, value in facts.items()}
+    shown |= {
+        "classes": ", ".join(summary.classes),
+        "landmarks": summary.landmarks and f"{summary.landmarks} points",
+        "layers": ", ".join(summary.layers),
+        "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
+        "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
+        "seconds": f"{report.seconds:.1f}",
+        "digest": report.digest[:12],
+    }
+    for name in ("landmarks", "layers", "was there", "float16 error"):
+        if not shown[name]:
+            del shown[name]
+    output.facts(str(report.path), shown)
+    for failure in report.failures[:_SHOWN]:
+        output.warn(f"{failure.path}: {failure.reason}")
+    if report.failures:
+        output.warn(f"{len(report.failures)} rows or files are left out; they are listed in {listed}")

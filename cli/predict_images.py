@@ -1,0 +1,148 @@
+"""`featlab predict --images`: new images of a person, embedded now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from featlab.cli.common import Output
+from featlab.cli.extract import StageBars
+from featlab.cli.group import SKIPPED
+from featlab.cli.input_options import backbone_options, input_config
+from featlab.cli.person import Person
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featlab.cache import FeatureTable
+
+__all__ = ["ImageFlags", "network_device", "predict_from_images", "tell_predictions"]
+
+_SHOWN = 5
+"""Failures that are spelled out; the file beside the csv has all of them."""
+
+
+@dataclass(frozen=True)
+class ImageFlags:
+    """What was said about how images are found and embedded; the defaults are those of the flags."""
+
+    layout: str = "auto"
+    layout_options: list[str] | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    layers: str | None = None
+    options: list[str] | None = None
+    amp: bool | None = None
+    batch: int = 64
+    landmarks: str = "auto"
+    align: bool = False
+    eye_distance: float | None = None
+    no_face: str = "keep"
+    fps: float | None = None
+    window: str | None = None
+    stride: int | None = None
+    jobs: int = 0
+
+    def refuse_without_images(self) -> None:
+        """Raise a ConfigError that names a flag which says nothing without ``--images``."""
+        from featlab.errors import ConfigError
+
+        default = ImageFlags()
+        for name in self.__dataclass_fields__:
+            if name != "jobs" and getattr(self, name) != getattr(default, name):
+                flag = {"options": "option", "layout_options": "layout-option"}.get(name, name.replace("_", "-"))
+                raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
+
+
+def predict_from_images(
+    output: Output, person: Person, subject: str, images: Path, out: Path, flags: ImageFlags, device: str
+) -> None:
+    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
+    from featlab.extraction.backbones import make_backbone
+    from featlab.extraction.failures import failures_path, write_failures
+    from featlab.extraction.pipeline import ExtractConfig
+    from featlab.image_prediction import default_backbone, predict_source
+    from featlab.prediction import write_predictions
+
+    name = flags.backbone if flags.backbone is not None else default_backbone(person.bundle)
+    where = network_device(name, device)
+    backbone = make_backbone(
+        name,
+        **backbone_options(flags.options, weights=flags.weights, layers=flags.layers, device=where, amp=flags.amp),
+    )
+    inputs = input_config(
+        flags.layout,
+        flags.layout_options,
+        flags.landmarks,
+        flags.align,
+        flags.eye_distance,
+        flags.no_face,
+        flags.fps,
+        flags.window,
+        flags.stride,
+    )
+    with output.progress() as bars:
+        stages = StageBars(bars)
+        predicted = predict_source(
+            person.bundle,
+            person.model,
+            images,
+            subject,
+            backbone,
+            inputs,
+            config=ExtractConfig(jobs=flags.jobs, batch=flags.batch),
+            notify=output.note,
+            on_stage=stages,
+            on_progress=lambda now: stages("embed", now.done, now.total),
+        )
+    write_predictions(out, predicted.table, predicted.probabilities, person.bundle.classes)
+    write_failures(out, predicted.failures)
+    tell_predictions(output, person, subject, out, predicted.table, predicted.probabilities, len(predicted.failures))
+    for failure in predicted.failures[:_SHOWN]:
+        output.warn(f"{failure.path}: {failure.reason}")
+    if predicted.failures:
+        output.warn(f"{len(predicted.failures)} images have no line; they are listed in {failures_path(out)}")
+        raise typer.Exit(SKIPPED)
+
+
+def network_device(backbone: str, device: str) -> str:
+    """Return ``device``, or ``auto`` for a backbone that is no network and has no such option."""
+    return "auto" if backbone.partition(":")[0] in ("hog", "geometry") else device
+
+
+def tell_predictions(
+    output: Output,
+    person: Person,
+    subject: str,
+    out: Path,
+    rows: FeatureTable,
+    probabilities: NDArray[np.float32],
+    failures: int = 0,
+) -> None:
+    """Print what was predicted, by video."""
+    from featlab.prediction import video_shares
+
+    classes = person.bundle.classes
+    shares = video_shares(rows, probabilities)
+    output.json(
+        {
+            "path": out,
+            "subject": subject,
+            "method": person.method,
+            "reused": person.reused,
+            "rows": len(rows),
+            "failures": failures,
+            "classes": list(classes),
+            "videos": [
+                {"video": video, "rows": count, **dict(zip(classes, share, strict=True))}
+                for video, count, share in shares
+            ],
+        }
+    )
+    output.show(f"{out}: {len(rows)} rows of {subject}; share of frames predicted as each class, by video:")
+    lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
+    output.columns(("Video", "Frames", *classes), lines)

@@ -1,0 +1,232 @@
+"""A network as one file for `featlab extract`: torch.export (``.pt2``) or ONNX, with the statistics of its layers.
+
+Both files take images float32 (n, 3, S, S), RGB in [0, 1] and then (x - mean) / std, and return
+
+    embedding               (n, D)
+    layers.<name>.mean      (n, C), the mean of each channel over the positions of one image
+    layers.<name>.std       (n, C), the population standard deviation, without an epsilon
+
+and hold a JSON text ``featlab.json`` (in ONNX, the metadata property ``featlab``) that says what S, mean, std and the
+layers are, and where the weights come from.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featlab.cache.atomic import atomic_write_bytes
+from featlab.errors import ConfigError, FeatlabError
+from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD
+from featlab.extraction.backbones.network import one_line
+from featlab.extraction.backbones.taps import Taps
+
+__all__ = ["BACKBONE_FORMAT", "BackboneMeta", "Tapped", "export_backbone", "export_onnx"]
+
+BACKBONE_FORMAT = 1
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class BackboneMeta:
+    """What has to be known of a network besides its weights.
+
+    Attributes:
+        size: S, side of the images in pixels.
+        id: What the network is called in caches.
+        layers: Submodules whose channel statistics are returned, as in ``named_modules``.
+        mean: Subtracted from RGB values in [0, 1].
+        std: What that is divided by.
+        card: Free JSON-ready facts: the training data, scores, the licence.
+
+    Raises:
+        ConfigError: A size below 1, or a mean or std that isn't three numbers.
+    """
+
+    size: int
+    id: str
+    layers: tuple[str, ...] = ()
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"size = {self.size} must be at least 1")
+        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+            raise ConfigError(f"mean and std are three numbers each, std above 0; got {self.mean} and {self.std}")
+
+    def to_json(self, dim: int) -> str:
+        """Return the text of ``featlab.json`` for embeddings of ``dim`` values."""
+        content = {
+            "format": "featlab-backbone",
+            "format_version": BACKBONE_FORMAT,
+            "id": self.id,
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "layers": list(self.layers),
+            "dim": dim,
+            "card": dict(self.card),
+        }
+        return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+class Tapped(nn.Module):
+    """A network that returns its embedding and the channel statistics of some layers.
+
+    Args:
+        network: Images to (n, D).
+        layers: Names of its submodules; see `featlab.extraction.backbones.taps`.
+
+    Raises:
+        ConfigError: A layer that the network doesn't have; names the closest.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+        super().__init__()
+        self._taps = Taps("the network", network, layers)
+        self.network = network
+        self.layers = tuple(layers)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by the names of the module's docstring, for (n, 3, S, S) images."""
+        with self._taps.collect() as statistics:
+            embedding = self.network(images)
+        outputs = {"embedding": embedding}
+        for name in self.layers:
+            outputs[f"layers.{name}.mean"], outputs[f"layers.{name}.std"] = statistics[name]
+        return outputs
+
+
+def export_backbone(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
+    """Write a network as ``.pt2``, once what is read back computes the same.
+
+    Args:
+        module: Images (n, 3, S, S), normalised, to embeddings (n, D). It is copied to the CPU as float32 and put into
+            evaluation mode; the caller's stays as it is.
+        path: The file to write.
+        meta: Size, layers, normalisation.
+
+    Returns:
+        The largest difference between the file's outputs and the network's, as a share of the largest output; checked
+        to be at most 1e-5.
+
+    Raises:
+        ConfigError: A layer that isn't there, outputs of another shape, or a network that torch can't export.
+        FeatlabError: The file computes something else than the network, or it can't be written.
+    """
+    tapped, outputs = _prepared(module, meta)
+    images = torch.zeros(2, 3, meta.size, meta.size)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                tapped, (images,), dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}}, strict=False
+            )
+    except Exception as error:
+        raise ConfigError(f"torch can't export this network ({one_line(error)})") from error
+    buffer = io.BytesIO()
+    text = meta.to_json(outputs["embedding"].shape[1])
+    torch.export.save(program, buffer, extra_files={"featlab.json": text})
+    buffer.seek(0)
+    batch = _check_images(meta)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = torch.export.load(buffer).module()
+        difference = _compare(path, tapped(batch), again(batch))
+    atomic_write_bytes(path, buffer.getvalue())
+    return difference
+
+
+def export_onnx(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
+    """Write a network as ONNX, with the outputs of `export_backbone`, once onnxruntime computes the same.
+
+    Args:
+        module: As in `export_backbone`.
+        path: The file to write.
+        meta: As in `export_backbone`.
+
+    Returns:
+        As `export_backbone`.
+
+    Raises:
+        ConfigError: The extra ``onnx`` isn't installed, or as `export_backbone`.
+        FeatlabError: As `export_backbone`.
+    """
+    # torch's exporter is built on onnxscript, and says so only deep inside.
+    if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
+        raise ConfigError("an ONNX file needs the extra onnx: pip install 'featlab[onnx]'")
+    import onnxruntime
+
+    tapped, outputs = _prepared(module, meta)
+    images = torch.zeros(2, 3, meta.size, meta.size)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                tapped,
+                (images,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=list(outputs),
+                dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
+                verbose=False,
+            )
+    except Exception as error:
+        raise ConfigError(f"torch can't export this network to ONNX ({one_line(error)})") from error
+    if program is None:
+        raise ConfigError("torch's ONNX exporter returned nothing; update torch")
+    model = program.model_proto
+    model.metadata_props.add(key="featlab", value=meta.to_json(outputs["embedding"].shape[1]))
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    batch = _check_images(meta)
+    names = [output.name for output in session.get_outputs()]
+    values = [torch.from_numpy(value) for value in session.run(names, {"images": batch.numpy()})]
+    with torch.no_grad():
+        difference = _compare(path, tapped(batch), dict(zip(names, values, strict=True)))
+    atomic_write_bytes(path, content)
+    return difference
+
+
+def _prepared(module: nn.Module, meta: BackboneMeta) -> tuple[Tapped, dict[str, Tensor]]:
+    """Return a copy of the network with its taps, and its outputs for a batch of two."""
+    network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
+    outputs: dict[str, Tensor] = tapped(torch.zeros(2, 3, meta.size, meta.size))
+    embedding = outputs["embedding"]
+    if not isinstance(embedding, Tensor) or embedding.dim() != 2 or len(embedding) != 2:
+        shape = tuple(embedding.shape) if isinstance(embedding, Tensor) else type(embedding).__name__
+        raise ConfigError(
+            f"a backbone returns (n, D) for n images; this network returned {shape} for 2: take off its classifier and "
+            "pool over positions"
+        )
+    return tapped, outputs
+
+
+def _check_images(meta: BackboneMeta) -> Tensor:
+    """Return three images of noise: another number than the export saw."""
+    return torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
+
+
+def _compare(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
+    if set(found) != set(expected):
+        raise FeatlabError(f"{path}: the file returns {sorted(found)}, the network {sorted(expected)}; not usable")
+    worst = 0.0
+    for name, value in expected.items():
+        scale = max(float(value.abs().max()), 1e-6)
+        worst = max(worst, float((value - found[name]).abs().max()) / scale)
+    if not worst <= _TOLERANCE:
+        raise FeatlabError(f"{path}: the file's outputs differ from the network's by {worst:.1e} of their size")
+    return worst

@@ -1,0 +1,160 @@
+"""Networks by name, without their classifier, and where their weights start."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from featlab.backbone_training.resnet import TAPS, resnet18, small_resnet
+from featlab.errors import ConfigError, InputError, closest
+from featlab.extraction.backbones.network import one_line
+from featlab.extraction.backbones.taps import check_layers, position_axes
+from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
+
+__all__ = ["ARCHES", "Network", "build_network", "default_size", "load_weights"]
+
+ARCHES = ("small", "resnet18", "torchvision:NAME", "timm:NAME")
+_SIZES = {"small": 96}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings.
+
+    Attributes:
+        module: The network.
+        dim: D.
+        taps: Layers whose channel statistics will be returned.
+    """
+
+    module: nn.Module
+    dim: int
+    taps: tuple[str, ...]
+
+
+def default_size(arch: str) -> int:
+    """Return the side in pixels that an architecture is made for."""
+    return _SIZES.get(arch, 224)
+
+
+def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Network:
+    """Build a network with fresh weights, drawn from torch's default generator.
+
+    Args:
+        arch: One of `ARCHES`.
+        size: Side of the images in pixels.
+        layers: Taps; empty takes the stem's pooling and the stages, where the network has them.
+
+    Raises:
+        ConfigError: An unknown architecture or layer, a library that isn't installed, or a network that doesn't take
+            images of this size.
+    """
+    kind, _, name = arch.partition(":")
+    if arch == "small":
+        module: nn.Module = small_resnet()
+    elif arch == "resnet18":
+        module = resnet18()
+    elif kind == "torchvision" and name:
+        module = _torchvision(name)
+    elif kind == "timm" and name:
+        module = _timm(name)
+    else:
+        hint = closest(arch, ("small", "resnet18", "torchvision:", "timm:"))
+        raise ConfigError(f"no network is called {arch!r} (known: {', '.join(ARCHES)}){hint}")
+    check_layers(arch, layers, [place for place, _ in module.named_modules() if place])
+    dim, shapes = _probe(module, arch, size)
+    # Of the usual layers those that this network has, and that have positions left at this size.
+    usual = tuple(layer for layer in TAPS if layer in shapes and position_axes(shapes[layer]) is not None)
+    for layer in layers:
+        if position_axes(shapes.get(layer, ())) is None:
+            raise ConfigError(
+                f"the layer {layer!r} of {arch} has no positions to take statistics over at {size}x{size} pixels; "
+                f"choose others{f', e.g. {usual[-1]}' if usual else ''}"
+            )
+    return Network(module, dim, tuple(layers) or usual)
+
+
+def load_weights(arch: str, module: nn.Module, path: Path) -> None:
+    """Load a state dict as a starting point: every tensor of the network must be there in its shape.
+
+    Args:
+        arch: Name of the network, for messages.
+        module: The network without its classifier.
+        path: As `read_state_dict` takes it, or a ``.pt2`` of ours.
+
+    Raises:
+        InputError: The file can't be read.
+        ConfigError: Its tensors don't fit; names some.
+    """
+    state = _exported_state(path) if path.suffix == ".pt2" else read_state_dict(path)
+    load_state_dict(arch, module, state, path)
+
+
+def _torchvision(name: str) -> nn.Module:
+    try:
+        from torchvision.models import get_model, list_models
+
+        from featlab.extraction.backbones.torchvision_models import remove_head
+    except ImportError as error:
+        raise ConfigError("torchvision: networks need torchvision: pip install 'featlab[backbones]'") from error
+    if name not in list_models():
+        raise ConfigError(f"torchvision has no network {name!r}{closest(name, list_models())}")
+    return remove_head(f"torchvision:{name}", get_model(name, weights=None))
+
+
+def _timm(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError("timm: networks need timm: pip install 'featlab[backbones]'") from error
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no network {name!r}{closest(name, timm.list_models())}")
+    module: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    return module
+
+
+def _probe(module: nn.Module, arch: str, size: int) -> tuple[int, dict[str, tuple[int, ...]]]:
+    """Return D, and the shape of each submodule's output for one image."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(place: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[place] = tuple(output.shape)
+
+    hooks = [
+        part.register_forward_hook(lambda _, __, output, place=place: note(place, output))
+        for place, part in module.named_modules()
+        if place
+    ]
+    module.eval()
+    try:
+        with torch.no_grad():
+            out = module(torch.zeros(1, 3, size, size))
+    except Exception as error:
+        # A network says in its own way that it can't take a size (assertions, shapes that don't match).
+        raise ConfigError(
+            f"{arch} doesn't take images of {size}x{size} ({one_line(error)}); choose another --size"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    module.train()
+    if not isinstance(out, Tensor) or out.dim() != 2:
+        raise ConfigError(f"{arch} doesn't return one vector an image; choose a classification network")
+    return int(out.shape[1]), shapes
+
+
+def _exported_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a ``.pt2`` file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dict(torch.export.load(path).state_dict)
+    except Exception as error:
+        # torch lets through what a broken archive leads it to (RuntimeError, KeyError, zip errors, ...).
+        raise InputError(f"{path}: can't be read as a .pt2 file ({one_line(error)})") from error

@@ -1,0 +1,168 @@
+"""Write a person's model to a file of another program's format, and run that file against ours before it counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featlab.cache.atomic import atomic_path
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.exporting import formats
+from featlab.exporting.facts import facts_text
+from featlab.exporting.folding import fold
+from featlab.exporting.network import ExportedNetwork, Network
+from featlab.models import PersonalModel, Projection, as_tensor
+from featlab.settings import check_choice
+
+__all__ = ["TOLERANCE", "ExportMismatch", "ExportReport", "export_model", "format_of"]
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, times the largest logit where that is above 1 (float32 has seven digits)."""
+_RANDOM_ROWS = 64
+_MOST_ROWS = 4096
+
+
+class ExportMismatch(FeatlabError, RuntimeError):
+    """The file that was written computes something else than the model."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        format: One of `featlab.exporting.formats.FORMATS`.
+        bytes: Its size.
+        rows: Rows of the person on which it was run against ours.
+        random_rows: Random inputs on which it was.
+        difference: Largest absolute difference of a logit.
+        facts: What the file says about itself.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    rows: int
+    random_rows: int
+    difference: float
+    facts: Mapping[str, Any]
+
+
+def format_of(path: Path, name: str | None = None) -> str:
+    """Return the format that was named, or the one that the file's suffix says.
+
+    Raises:
+        ConfigError: An unknown format or suffix.
+    """
+    if name is not None:
+        check_choice("--format", name, formats.FORMATS)
+        return name
+    if path.suffix.lower() not in formats.SUFFIXES:
+        raise ConfigError(f"{path}: which format? end the name in {', '.join(formats.SUFFIXES)}, or say --format")
+    return formats.SUFFIXES[path.suffix.lower()]
+
+
+def export_model(
+    model: PersonalModel,
+    out: Path,
+    format: str,
+    facts: Mapping[str, Any],
+    *,
+    embeddings: NDArray[np.float32] | None = None,
+    network: Network | None = None,
+) -> ExportReport:
+    """Export a model, re-load the file with its own runtime, and compare.
+
+    The file appears under its name only when its logits are ours, on the person's rows and on random inputs.
+
+    Args:
+        model: The person's, or the source model.
+        out: The file; replaced when it is there.
+        format: One of `featlab.exporting.formats.FORMATS`.
+        facts: From `featlab.exporting.facts.export_facts`.
+        embeddings: (n, D0) rows of the person to compare on, not written anywhere; the first 4,096 are taken.
+        network: The backbone, to take images; ``None`` exports a head that takes embeddings.
+
+    Raises:
+        ExportMismatch: The file computes something else; nothing is left.
+        InputError: Parts or a backbone that can't be exported.
+        ConfigError: The format's libraries are missing.
+    """
+    head = fold(model)
+    module: nn.Module = head if network is None else ExportedNetwork(network.module, head)
+    random = torch.Generator().manual_seed(0)
+    rows = _rows(model, embeddings)
+    if network is None:
+        inputs = torch.cat([rows, _random_embeddings(model.projection, random)])
+        example = torch.zeros(2, inputs.shape[1])
+    else:
+        inputs = torch.randn(3, 3, network.size, network.size, generator=random)
+        example = torch.zeros(2, 3, network.size, network.size)
+    with torch.no_grad():
+        ours = model(inputs if network is None else network.embed(inputs))
+    write = {"safetensors": formats.write_safetensors, "onnx": formats.write_onnx, "pt2": formats.write_pt2}[format]
+    with atomic_path(out) as partial:
+        try:
+            write(partial, module, example, facts_text(facts))
+        except RuntimeError as error:
+            if network is None:
+                raise
+            # torch.export raises RuntimeErrors of many classes where a network does what can't be traced.
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"the backbone {network.name!r} can't be exported as {format} ({reason[:200]})") from error
+        difference = _difference(partial, format, inputs, ours, facts)
+        size = partial.stat().st_size
+    return ExportReport(
+        path=out,
+        format=format,
+        bytes=size,
+        rows=len(rows) if network is None else 0,
+        random_rows=len(inputs) - (len(rows) if network is None else 0),
+        difference=difference,
+        facts=facts,
+    )
+
+
+def _difference(path: Path, format: str, inputs: Tensor, ours: Tensor, facts: Mapping[str, Any]) -> float:
+    """Return how far the file's logits are from ours, run all at once and the first row alone."""
+    run, text = {"safetensors": formats.run_safetensors, "onnx": formats.run_onnx, "pt2": formats.run_pt2}[format](path)
+    with torch.no_grad():
+        theirs, alone = run(inputs), run(inputs[:1])
+    shapes = theirs.shape == ours.shape and alone.shape == ours[:1].shape
+    if not shapes or json.loads(text) != json.loads(facts_text(facts)):
+        raise ExportMismatch(f"the {format} file does not read back as it was written; nothing was kept")
+    difference = float(torch.maximum((theirs - ours).abs().max(), (alone - ours[:1]).abs().max()))
+    allowed = TOLERANCE * max(1.0, float(ours.abs().max()))
+    # Not "difference > allowed": that lets NaN pass.
+    if not difference <= allowed:
+        raise ExportMismatch(
+            f"the {format} file's logits differ from the model's by {difference:.1e}, more than {allowed:.1e}; "
+            "nothing was kept"
+        )
+    return difference
+
+
+def _rows(model: PersonalModel, embeddings: NDArray[np.float32] | None) -> Tensor:
+    width = len(model.projection.mean)
+    if embeddings is None:
+        return torch.empty(0, width)
+    if embeddings.ndim != 2 or embeddings.shape[1] != width:
+        raise InputError(f"embeddings have shape {embeddings.shape}, the model takes (n, {width})")
+    return as_tensor(embeddings[:_MOST_ROWS])
+
+
+def _random_embeddings(projection: Projection, random: torch.Generator) -> Tensor:
+    """Return embeddings whose features are standard normal: what the model meets, about."""
+    # Columns of every projection are orthogonal, so that this is the transpose of their pseudo-inverse.
+    inverse = projection.components / projection.components.square().sum(dim=0)
+    features = torch.randn(_RANDOM_ROWS, inverse.shape[1], generator=random)
+    return projection.mean + features @ inverse.T

@@ -1,0 +1,149 @@
+"""What a backbone file of featlab's says of itself: ``featlab.json`` in a ``.pt2``, metadata in an ONNX file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.inputs import InputSpec
+from featlab.extraction.backbones.network import Computed, as_embedding
+from featlab.extraction.backbones.options import NetworkOptions
+from featlab.extraction.backbones.taps import channel_statistics, check_layers
+
+__all__ = ["CARD_FILE", "CARD_KEY", "EMBEDDING", "BackboneCard", "computed_of", "read_card", "statistics_names"]
+
+CARD_FILE = "featlab.json"
+"""Name among the extra files of a ``.pt2``."""
+CARD_KEY = "featlab"
+"""Key among an ONNX file's metadata."""
+EMBEDDING = "embedding"
+"""Name of the output with one vector an image, float32 (n, D)."""
+
+_FORMAT, _VERSION = "featlab-backbone", 1
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """What a backbone file says of itself.
+
+    Attributes:
+        spec: The input that it was made for.
+        layers: Whose statistics are among its outputs; see `statistics_names`.
+        dim: D.
+        id: What its maker called it.
+    """
+
+    spec: InputSpec
+    layers: tuple[str, ...]
+    dim: int
+    id: str
+
+    def input_spec(self, name: str, options: NetworkOptions) -> InputSpec:
+        """Return the input; crop and interpolation may be chosen, the rest is the file's.
+
+        Raises:
+            ConfigError: An option asks for another size or normalisation.
+        """
+        for key in ("size", "mean", "std"):
+            chosen, own = getattr(options, key), getattr(self.spec, key)
+            if chosen is not None and chosen != own:
+                raise ConfigError(f"{name} was made for {key} {own}; leave out the option {key} ({chosen})")
+        return options.input_spec(self.spec)
+
+
+def statistics_names(layer: str) -> tuple[str, str]:
+    """Return the two outputs of a layer: channel means, and population standard deviations over positions."""
+    return f"layers.{layer}.mean", f"layers.{layer}.std"
+
+
+def read_card(text: str, path: Path) -> BackboneCard:
+    """Read the description.
+
+    Args:
+        text: JSON.
+        path: Of the file that it is in.
+
+    Raises:
+        InputError: It isn't such a description, or one of a later version.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(text)
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']!r}")
+        version = content["format_version"]
+        if not isinstance(version, int):
+            raise TypeError("format_version is no whole number")
+        if version > _VERSION:
+            raise InputError(
+                f"{path}: a backbone of format {version}, and this featlab reads up to {_VERSION}; update it"
+            )
+        mean, std = _three(content["mean"]), _three(content["std"])
+        layers = tuple(content["layers"])
+        if not all(isinstance(layer, str) and layer for layer in layers):
+            raise TypeError("layers are names")
+        return BackboneCard(InputSpec(content["size"], mean, std), layers, int(content["dim"]), str(content["id"]))
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: what it says of itself can't be read ({what}); export it again") from None
+
+
+def computed_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str], rows: int) -> Computed:
+    """Return the embedding and the layers' statistics from named outputs.
+
+    A layer is there as its two statistics, or as an output of its own name with a map or tokens.
+
+    Args:
+        name: Of the backbone, for messages.
+        outputs: By name; `EMBEDDING` is among them.
+        layers: Which to return.
+        rows: Images.
+
+    Raises:
+        ConfigError: An output has another shape than it should.
+    """
+    if EMBEDDING not in outputs:
+        raise ConfigError(f"{name} has no output {EMBEDDING!r} (it has: {', '.join(outputs)})")
+    found = {}
+    for layer in layers:
+        mean, std = statistics_names(layer)
+        if mean in outputs and std in outputs:
+            statistics = outputs[mean].float(), outputs[std].float()
+            if statistics[0].ndim != 2 or len(statistics[0]) != rows or statistics[0].shape != statistics[1].shape:
+                shapes = " and ".join(str(tuple(part.shape)) for part in statistics)
+                raise ConfigError(f"{name}: the statistics of {layer!r} have shapes {shapes}; they must both be (n, C)")
+        elif layer in outputs:
+            taken = channel_statistics(outputs[layer])
+            if taken is None:
+                raise ConfigError(
+                    f"{name}: the output {layer!r} {tuple(outputs[layer].shape)} has no positions to take statistics of"
+                )
+            statistics = taken
+        else:
+            check_layers(name, [layer], layers_among(list(outputs)))
+            raise ConfigError(f"{name}: the layer {layer!r} has only one of its outputs {mean!r} and {std!r}")
+        found[layer] = statistics
+    return Computed(as_embedding(name, outputs[EMBEDDING], rows), found)
+
+
+def layers_among(outputs: Sequence[str]) -> list[str]:
+    """Return the names that can be asked for as layers, of the names of a file's outputs."""
+    names = []
+    for output in outputs:
+        if output.startswith("layers.") and output.endswith(".mean"):
+            names.append(output.removeprefix("layers.").removesuffix(".mean"))
+        elif output != EMBEDDING and not (output.startswith("layers.") and output.endswith(".std")):
+            names.append(output)
+    return names
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

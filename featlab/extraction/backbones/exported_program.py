@@ -1,0 +1,225 @@
+"""Networks exported by torch.export: ``pt2:FILE``, featlab's own and other people's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, computed_of, read_card
+from featlab.extraction.backbones.device import choose_device, computing
+from featlab.extraction.backbones.inputs import InputSpec
+from featlab.extraction.backbones.modules import AMP_NOTE
+from featlab.extraction.backbones.network import (
+    Computed,
+    NetworkBackbone,
+    as_embedding,
+    in_fixed_batches,
+    network_backbone,
+    one_line,
+)
+from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.taps import Taps, check_layers
+from featlab.extraction.backbones.weights import file_sha256
+
+__all__ = ["ProgramNetwork", "build", "load_program"]
+
+_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
+    """Build ``pt2:FILE``; the options are the fields of `NetworkOptions`.
+
+    A file with a ``featlab.json`` says its own size, normalisation and layers, and all of its layers are taken unless
+    some are named. Of another file, ``layers`` are hooked where the exporter kept the modules.
+
+    Raises:
+        ConfigError: Options that don't fit the file, or a program that isn't one image batch to one vector an image.
+        InputError: No such file, or no exported program in it.
+    """
+    path = Path(require_argument("pt2", argument, "a file that torch.export.save wrote, for example pt2:backbone.pt2"))
+    name = f"pt2:{path}"
+    chosen = network_options(name, NetworkOptions, options)
+    chosen.no_weights(name, "file")
+    device = choose_device(chosen.device, amp=chosen.amp)
+    program, card = load_program(path)
+    batch, side = _input_shape(name, program)
+    if card is None:
+        spec = chosen.input_spec(InputSpec(size=side) if side is not None else InputSpec())
+        layers = chosen.layers or ()
+    else:
+        spec = card.input_spec(name, chosen)
+        layers = card.layers if chosen.layers is None else chosen.layers
+        check_layers(name, layers, card.layers)
+    if side is not None and spec.size != side:
+        raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
+    network = ProgramNetwork(name, program, layers, own=card is not None, batch=batch, device=device, amp=chosen.amp)
+    return network_backbone(
+        name, network, spec, id="pt2", weights=file_sha256(path), notes=(AMP_NOTE,) if chosen.amp else ()
+    )
+
+
+class ProgramNetwork:
+    """Runs an exported program.
+
+    Args:
+        name: Of the backbone, for messages.
+        program: Moved to the device.
+        layers: Statistics to return: outputs of a program of featlab's, hooked modules of another.
+        own: Whether the program is featlab's.
+        batch: Images that it takes at once; None: any number.
+        device: Where.
+        amp: float16 autocast.
+
+    Raises:
+        ConfigError: A layer that isn't there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: ExportedProgram,
+        layers: tuple[str, ...],
+        *,
+        own: bool,
+        batch: int | None,
+        device: torch.device,
+        amp: bool,
+    ) -> None:
+        self.device = device
+        self.layers = layers
+        self._name = name
+        self._batch = batch
+        self._amp = amp
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        hooked = bool(layers) and not own
+        self._module: nn.Module = _unflattened(name, program) if hooked else program.module()
+        self._taps = Taps(name, self._module, layers if hooked else ())
+
+    def __call__(self, images: Tensor) -> Computed:
+        """Embed float32 (n, 3, S, S).
+
+        Raises:
+            ConfigError: The outputs aren't what a backbone file has.
+        """
+        with computing(self.device, amp=self._amp):
+            return in_fixed_batches(self._embed, images.contiguous(), self._batch)
+
+    def _embed(self, images: Tensor) -> Computed:
+        with self._taps.collect() as statistics:
+            output = self._module(images)
+        if isinstance(output, Mapping) and EMBEDDING in output:
+            layers = [layer for layer in self.layers if layer not in statistics]
+            computed = computed_of(self._name, output, layers, len(images))
+            return Computed(computed.embedding, {**computed.layers, **statistics})
+        return Computed(as_embedding(self._name, output, len(images)), statistics)
+
+
+def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
+    """Load a ``.pt2`` and the description in it, running nothing that is pickled there.
+
+    torch.export.load reads tensors as raw bytes, but falls back to pickle for what it can't write so; those files are
+    refused.
+
+    Raises:
+        InputError: No such file, no exported program, one of another version of torch, or pickled objects in it.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    _refuse_objects(path)
+    extra: dict[str, Any] = {CARD_FILE: ""}
+    try:
+        with _weights_only(), _silent():
+            program = torch.export.load(path, extra_files=extra)
+    except Exception as error:
+        # The reader lets through whatever it stumbles over: a schema of another version, a missing operator.
+        raise InputError(
+            f"{path} can't be loaded by torch {torch.__version__} ({type(error).__name__}: {one_line(error)}); export "
+            "it again with this version"
+        ) from None
+    text = extra[CARD_FILE]
+    return program, read_card(text, path) if text else None
+
+
+def _refuse_objects(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if not any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
+        raise InputError(f"{path} isn't a program that torch.export.save wrote; weights alone go with --weights FILE")
+    if any(kind in name for name in names for kind in ("constants/custom_obj", "constants/opaque_obj")):
+        raise InputError(
+            f"{path} holds pickled objects, which can run code and are not read; export the network without them"
+        )
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Make every torch.load in here one with ``weights_only``."""
+    before = os.environ.get(_FORCE)
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FORCE]
+        else:
+            os.environ[_FORCE] = before
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep warnings of torch.export about its own insides off the terminal."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _input_shape(name: str, program: ExportedProgram) -> tuple[int | None, int | None]:
+    """Return the number and the side of images that the program takes, None where it takes any."""
+    inputs = program.graph_signature.user_inputs
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    value = nodes[str(inputs[0])].meta.get("val") if len(inputs) == 1 and str(inputs[0]) in nodes else None
+    shape = list(value.shape) if isinstance(value, Tensor) else []
+    if (
+        len(shape) != 4
+        or shape[1] != 3
+        or (isinstance(shape[2], int) and isinstance(shape[3], int) and shape[2] != shape[3])
+    ):
+        what = f"an input {tuple(shape)}" if shape else f"{len(inputs)} inputs"
+        raise ConfigError(f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S)")
+    batch, _, side, _ = shape
+    return batch if isinstance(batch, int) else None, side if isinstance(side, int) else None
+
+
+def _unflattened(name: str, program: ExportedProgram) -> nn.Module:
+    try:
+        with _silent():
+            module: nn.Module = torch.export.unflatten(program)
+    except Exception as error:
+        raise ConfigError(
+            f"{name}: its modules can't be told apart any more, so no layer can be tapped ({one_line(error)}); export "
+            "it with the layers' statistics as outputs"
+        ) from None
+    return module

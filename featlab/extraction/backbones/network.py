@@ -1,0 +1,226 @@
+"""The backbone that every network is used through: batches in the main process, while the workers decode and crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featlab.cache import ExtractorInfo, LayerStats
+from featlab.errors import ConfigError, FeatlabError
+from featlab.extraction.backbones.base import BackboneOutput, Image
+from featlab.extraction.backbones.inputs import InputSpec, ResizeCrop
+from featlab.extraction.backbones.taps import Statistics
+
+__all__ = ["Computed", "Network", "NetworkBackbone", "as_embedding", "in_fixed_batches", "network_backbone", "one_line"]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a network gives for n images: embedding (n, D), and statistics of the tapped layers, float32 (n, C) each."""
+
+    embedding: Tensor
+    layers: Mapping[str, Statistics] = field(default_factory=dict)
+
+
+class Network(Protocol):
+    """Something that embeds normalised images.
+
+    Attributes:
+        device: Where it wants them.
+        layers: Names of the tapped layers.
+    """
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    @property
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def __call__(self, images: Tensor) -> Computed:
+        """Embed float32 (n, 3, S, S), which may be in channels-last memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkBackbone:
+    """A network as a backbone; made by `network_backbone`.
+
+    Attributes:
+        name: What the user wrote.
+        network: Embeds.
+        spec: The network's input.
+        extractor: Identity of the embeddings.
+        dim: D.
+        prepare: Cuts an image to the input, in the workers.
+    """
+
+    name: str
+    network: Network
+    spec: InputSpec
+    extractor: ExtractorInfo
+    dim: int
+    prepare: ResizeCrop
+    needs_images: bool = True
+    needs_landmarks: bool = False
+    in_worker: bool = False
+
+    def info(self) -> ExtractorInfo:
+        """Identity of the embeddings: weights, input, layers and precision are part of it; the device isn't."""
+        return self.extractor
+
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+        """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used.
+
+        Raises:
+            ConfigError: The network returned another shape than before.
+            FeatlabError: The GPU's memory is too small for the batch.
+        """
+        if not images:
+            empty = np.empty((0, 0), dtype=np.float32)
+            layers = {name: LayerStats(empty, empty) for name in self.network.layers}
+            return BackboneOutput(np.empty((0, self.dim), dtype=np.float32), layers)
+        computed = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
+        if computed.embedding.shape[1] != self.dim:
+            raise ConfigError(f"{self.name} gave {computed.embedding.shape[1]} features after {self.dim} before")
+        return BackboneOutput(
+            _numpy(computed.embedding),
+            {name: LayerStats(_numpy(mean), _numpy(std)) for name, (mean, std) in computed.layers.items()},
+        )
+
+    def _fitted(self, image: Image) -> Image:
+        size = self.spec.size
+        return image if image.shape[:2] == (size, size) else self.prepare(image)
+
+
+def network_backbone(
+    name: str,
+    network: Network,
+    spec: InputSpec,
+    *,
+    id: str,
+    weights: str,
+    notes: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+) -> NetworkBackbone:
+    """Make a backbone of a network, after a trial on two images.
+
+    Args:
+        name: What the user wrote.
+        network: Embeds.
+        spec: Its input.
+        id: Of the extractor: no path in it, so that a renamed file keeps its fingerprint.
+        weights: sha256 of the weights.
+        notes: What else changes values; each is added to the preprocessing line.
+        versions: Of the libraries beside torch, Pillow and numpy.
+
+    Raises:
+        ConfigError: The network can't embed images of this size, or a tapped layer can't be used.
+    """
+    size = spec.size
+    grey = np.linspace(0, 255, 2 * size * size * 3).astype(np.uint8).reshape(2, size, size, 3)
+    computed = _run(name, network, spec, list(grey))
+    extractor = ExtractorInfo(
+        id=id,
+        weights=weights,
+        preprocessing=", ".join((spec.describe(), *notes)),
+        layers=network.layers,
+        versions={"torch": torch.__version__, "pillow": PIL.__version__, "numpy": np.__version__, **(versions or {})},
+    )
+    return NetworkBackbone(name, network, spec, extractor, computed.embedding.shape[1], spec.prepare())
+
+
+def as_embedding(name: str, output: Any, rows: int) -> Tensor:
+    """Return a network's output as (n, D); a map of one position, (n, D, 1, 1), counts as one.
+
+    Args:
+        name: Of the backbone, for messages.
+        output: Whatever the network returned.
+        rows: n.
+
+    Raises:
+        ConfigError: It isn't one tensor with one vector an image; says what it is.
+    """
+    if isinstance(output, tuple | list) and len(output) == 1:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise ConfigError(f"{name} returned a {type(output).__name__}; it must return one tensor (n, D)")
+    shape = tuple(output.shape)
+    if len(shape) == 4 and shape[2:] == (1, 1):
+        output = output.flatten(1)
+    if output.ndim != 2 or len(output) != rows or output.shape[1] == 0 or not output.is_floating_point():
+        raise ConfigError(
+            f"{name} returned {str(output.dtype).removeprefix('torch.')} {shape} for {rows} images; it must return "
+            "floats (n, D), one vector an image (pool the map or the tokens in the network)"
+        )
+    vectors: Tensor = output
+    return vectors
+
+
+def in_fixed_batches(run: Callable[[Tensor], Computed], images: Tensor, batch: int | None) -> Computed:
+    """Run a network that takes only ``batch`` images at once; the last images are repeated to fill it up.
+
+    Args:
+        run: Embeds ``batch`` images, or any number of them if that is None.
+        images: (n, 3, S, S).
+        batch: As many as the network was exported with; None: it takes any number.
+    """
+    if batch is None or batch == len(images):
+        return run(images)
+    parts = []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        kept = len(part)
+        filled = part if kept == batch else torch.cat([part, part[-1:].expand(batch - kept, -1, -1, -1)])
+        computed = run(filled)
+        layers = {name: (mean[:kept], std[:kept]) for name, (mean, std) in computed.layers.items()}
+        parts.append(Computed(computed.embedding[:kept], layers))
+    return Computed(
+        torch.cat([part.embedding for part in parts]),
+        {
+            name: (
+                torch.cat([part.layers[name][0] for part in parts]),
+                torch.cat([part.layers[name][1] for part in parts]),
+            )
+            for name in parts[0].layers
+        },
+    )
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """Return what a library's error says, without its line breaks and not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Computed:
+    pixels = torch.from_numpy(np.stack(images)).to(network.device)
+    try:
+        return network(_normalised(pixels, spec))
+    except FeatlabError:
+        raise
+    except torch.cuda.OutOfMemoryError:
+        raise FeatlabError(f"{name}: {len(images)} images are too many for the GPU's memory; lower --batch") from None
+    except Exception as error:
+        # Whatever a network of somebody else's lets through: a size that doesn't fit is a RuntimeError in one and an
+        # AssertionError in another.
+        raise ConfigError(
+            f"{name} can't embed images of {spec.size}x{spec.size} ({type(error).__name__}: {one_line(error)}); "
+            "if it was made for another size, say so with the option size"
+        ) from error
+
+
+def _normalised(pixels: Tensor, spec: InputSpec) -> Tensor:
+    """Return uint8 (n, S, S, 3) as float32 (n, 3, S, S); the memory stays in the order of the pixels."""
+    mean = torch.tensor(spec.mean, dtype=torch.float32, device=pixels.device)
+    std = torch.tensor(spec.std, dtype=torch.float32, device=pixels.device)
+    return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+def _numpy(values: Tensor) -> NDArray[np.float32]:
+    return values.float().cpu().numpy()

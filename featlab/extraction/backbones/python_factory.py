@@ -1,0 +1,136 @@
+"""Networks from a function of the user's: ``python:MODULE:FACTORY``."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featlab.errors import ConfigError, FeatlabError, closest
+from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.backbones.inputs import InputSpec
+from featlab.extraction.backbones.modules import module_backbone
+from featlab.extraction.backbones.network import one_line
+from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.weights import (
+    RANDOM,
+    file_sha256,
+    load_state_dict,
+    read_state_dict,
+    seeded,
+    state_sha256,
+)
+
+__all__ = ["build"]
+
+_USAGE = "a module and a function in it, for example python:my_networks:face_net"
+
+
+def build(argument: str | None, options: Mapping[str, Any]) -> Backbone:
+    """Build ``python:MODULE:FACTORY``.
+
+    The function returns an `nn.Module` (images in, one vector an image out), or a `Backbone`, which is used as it is.
+    The options that `NetworkOptions` has are for the network; the others are the function's own arguments. Modules of
+    the current folder can be imported.
+
+    Weights that the function loads are its own affair; they must be the same at every call. ``weights`` puts a file
+    into the network that it returns, or leaves it with "random" ones, seeded.
+
+    Raises:
+        ConfigError: The module or the function can't be found or fails, or options or weights don't fit.
+        InputError: The weights file can't be read.
+    """
+    module_name, colon, attribute = require_argument("python", argument, _USAGE).rpartition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigError(f"python:{argument}: what follows the colon is {_USAGE}")
+    name = f"python:{module_name}:{attribute}"
+    known = {entry.name for entry in fields(NetworkOptions)}
+    own = {key: value for key, value in options.items() if key not in known}
+    ours = {key: value for key, value in options.items() if key in known}
+    factory = _find(name, module_name, attribute)
+
+    made = _call(name, factory, own, seed=0)
+    if isinstance(made, nn.Module):
+        return _of_module(name, factory, made, own, network_options(name, NetworkOptions, ours))
+    if isinstance(made, Backbone):
+        if ours:
+            raise ConfigError(f"{name} returns a backbone, which has no option {next(iter(ours))!r}")
+        return made
+    raise ConfigError(f"{name} returned a {type(made).__name__}; it must return a torch.nn.Module or a Backbone")
+
+
+def _of_module(name: str, factory: Any, module: nn.Module, own: Mapping[str, Any], options: NetworkOptions) -> Backbone:
+    if options.weights is None:
+        sha = state_sha256(module)
+        if sha != state_sha256(_call(name, factory, own, seed=1)):
+            raise ConfigError(
+                f"{name} gives other weights at every call: load them in the function, name a file with --weights, "
+                f"or ask for random ones with --weights {RANDOM}"
+            )
+    elif options.weights == RANDOM:
+        sha = state_sha256(module)
+    else:
+        path = Path(options.weights)
+        load_state_dict(name, module, read_state_dict(path), path)
+        sha = file_sha256(path)
+    notes = tuple(f"{key} {value}" for key, value in sorted(own.items()))
+    return module_backbone(name, module, options, InputSpec(), id=name, weights=sha, notes=notes)
+
+
+def _find(name: str, module_name: str, attribute: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path:
+        # As `python -m` does. It stays: a module may import others when it is called.
+        sys.path.insert(0, here)
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "?")
+        why = f"no module {module_name!r}, neither installed nor in {here}" if missing else _said(error)
+        raise ConfigError(f"{name} can't be imported: {why}") from (None if missing else error)
+    if not hasattr(module, attribute):
+        known = [entry for entry in dir(module) if not entry.startswith("_")]
+        raise ConfigError(f"{name}: the module {module_name} has no {attribute!r}{closest(attribute, known)}")
+    return getattr(module, attribute)
+
+
+def _call(name: str, factory: Any, arguments: Mapping[str, Any], *, seed: int) -> Any:
+    """Call the factory with torch's generator at ``seed``; a network or a backbone stands for itself."""
+    if isinstance(factory, nn.Module) or (isinstance(factory, Backbone) and not isinstance(factory, type)):
+        if arguments:
+            raise ConfigError(f"{name} is no function, so it has no option {next(iter(arguments))!r}")
+        return factory
+    if not callable(factory):
+        raise ConfigError(f"{name} is a {type(factory).__name__}; it must be a function that returns a torch.nn.Module")
+    _check_arguments(name, factory, arguments)
+    try:
+        return seeded(lambda: factory(**arguments), seed)
+    except FeatlabError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name} failed: {_said(error)}") from error
+
+
+def _check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        network = ", ".join(entry.name for entry in fields(NetworkOptions))
+        raise ConfigError(
+            f"{name}{signature} can't be called with these options: {one_line(error)} (the network's: {network})"
+        ) from None
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,182 @@
+"""Vision transformers of a local folder, as `save_pretrained` writes it: ``hf:FOLDER``. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.inputs import INTERPOLATIONS, InputSpec
+from featlab.extraction.backbones.modules import module_backbone
+from featlab.extraction.backbones.network import NetworkBackbone, one_line
+from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.weights import file_sha256
+
+__all__ = ["TransformerOptions", "build"]
+
+_POOLINGS = ("auto", "pooler", "cls", "mean")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class TransformerOptions(NetworkOptions):
+    """Options of `NetworkOptions`, and how an embedding is made of the network's output.
+
+    Attributes:
+        pooling: "pooler" (``pooler_output``), "cls" (the first token), "mean" (over tokens or positions), or "auto":
+            the pooler where the network has a trained one, else the first token where there is a class token, else the
+            mean.
+
+    Raises:
+        ConfigError: Another pooling.
+    """
+
+    pooling: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.pooling not in _POOLINGS:
+            raise ConfigError(f"hf: pooling must be one of {', '.join(_POOLINGS)}, got {self.pooling!r}")
+
+
+def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
+    """Build ``hf:FOLDER``; the options are the fields of `TransformerOptions`.
+
+    Size and normalisation are those of the folder's image processor. Of a network with two towers (CLIP), the vision
+    tower is taken.
+
+    Raises:
+        ConfigError: transformers is missing, the folder holds no image network, or an option doesn't fit.
+        InputError: No such folder, or weights of it are missing.
+    """
+    folder = Path(require_argument("hf", argument, "a folder with a transformers model, for example hf:./vit"))
+    name = f"hf:{folder}"
+    chosen = network_options(name, TransformerOptions, options)
+    chosen.no_weights(name, "folder")
+    try:
+        import transformers
+    except ImportError:
+        raise ConfigError("hf: networks need transformers: pip install 'featlab[hf]'") from None
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json there; hf: takes the folder that save_pretrained wrote")
+    files = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
+    if not files:
+        raise InputError(f"{folder}: no weights there (model.safetensors or pytorch_model.bin)")
+
+    with _quiet(transformers):
+        try:
+            model, report = transformers.AutoModel.from_pretrained(
+                str(folder), local_files_only=True, output_loading_info=True
+            )
+        except Exception as error:
+            # transformers raises anything from KeyError to OSError for a folder that it can't use.
+            raise ConfigError(f"{name} can't be loaded ({type(error).__name__}: {one_line(error)})") from None
+        processor = _processor(transformers, folder)
+    module: nn.Module = getattr(model, "vision_model", model)
+    missing = sorted(str(key) for key in report["missing_keys"])
+    untrained = [key for key in missing if "pooler" not in key.split(".")]
+    if untrained:
+        raise InputError(
+            f"{name}: {len(untrained)} weights aren't in the folder ({', '.join(untrained[:4])}) and would be random"
+        )
+    own = _spec(processor)
+    size = chosen.input_spec(own).size
+    pooling = _choose_pooling(name, chosen.pooling, module, size, pooler_trained=not missing)
+    return module_backbone(
+        name,
+        module,
+        chosen,
+        own,
+        id=f"hf:{model.config.model_type}",
+        weights=file_sha256(*files),
+        pick=_picker(name, pooling),
+        notes=(f"pooling {pooling}",),
+        versions={"transformers": transformers.__version__},
+    )
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' progress bars and load report off the terminal: what matters of it becomes an error."""
+    library = transformers.utils.logging
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity(logging.CRITICAL)
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _processor(transformers: Any, folder: Path) -> Any:
+    """Return the folder's image processor, None when it has none."""
+    if not (folder / "preprocessor_config.json").is_file():
+        return None
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:
+        raise ConfigError(
+            f"hf:{folder}: its image processor can't be loaded ({type(error).__name__}: {one_line(error)})"
+        ) from None
+
+
+def _spec(processor: Any) -> InputSpec:
+    """Return the processor's input: its side after the crop, its normalisation, its filter."""
+    if processor is None:
+        return InputSpec()
+    cropped = processor.crop_size if getattr(processor, "do_center_crop", False) else None
+    sides = [(sizes or {}).get(key) for sizes in (cropped, processor.size) for key in ("height", "shortest_edge")]
+    side = next((value for value in sides if value), InputSpec().size)
+    names = {number.value: name for name, number in INTERPOLATIONS.items()}
+    normalise = getattr(processor, "do_normalize", True)
+    return InputSpec(
+        size=int(side),
+        mean=tuple(processor.image_mean) if normalise else (0.0, 0.0, 0.0),
+        std=tuple(processor.image_std) if normalise else (1.0, 1.0, 1.0),
+        interpolation=names.get(int(getattr(processor, "resample", 2)), "bilinear"),
+    )
+
+
+def _choose_pooling(name: str, wanted: str, module: nn.Module, size: int, *, pooler_trained: bool) -> str:
+    """Return "pooler", "cls" or "mean"; for "auto" by a look at what the network returns."""
+    if wanted == "pooler" and not pooler_trained:
+        raise ConfigError(f"{name}: the folder holds no weights of the pooler; choose pooling=cls or pooling=mean")
+    if wanted != "auto":
+        return wanted
+    with torch.inference_mode():
+        try:
+            output = module.eval()(torch.zeros(1, 3, size, size))
+        except Exception as error:
+            raise ConfigError(
+                f"{name} can't embed images of {size}x{size} ({type(error).__name__}: {one_line(error)}); is it an "
+                "image network, and of this size? The option size sets another"
+            ) from None
+    if pooler_trained and isinstance(getattr(output, "pooler_output", None), Tensor):
+        return "pooler"
+    tokens = any(key.endswith(("cls_token", "class_embedding")) for key, _ in module.named_parameters())
+    return "cls" if tokens else "mean"
+
+
+def _picker(name: str, pooling: str) -> Callable[[Any], Tensor]:
+    def pick(output: Any) -> Tensor:
+        if pooling == "pooler":
+            pooled = getattr(output, "pooler_output", None)
+            if not isinstance(pooled, Tensor):
+                raise ConfigError(f"{name} returns no pooler_output; choose pooling=cls or pooling=mean")
+            return pooled
+        hidden = getattr(output, "last_hidden_state", None)
+        if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4):
+            raise ConfigError(f"{name} returns no last_hidden_state of tokens or positions; it isn't an image network")
+        if hidden.ndim == 4:
+            return hidden.mean(dim=(2, 3))
+        return hidden[:, 0] if pooling == "cls" else hidden.mean(dim=1)
+
+    return pick

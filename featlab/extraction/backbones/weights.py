@@ -1,0 +1,227 @@
+"""Weights files: read without running anything that is in them, and put into a network that they must fit."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.network import one_line
+
+__all__ = [
+    "RANDOM",
+    "file_sha256",
+    "load_state_dict",
+    "module_with_weights",
+    "read_state_dict",
+    "seeded",
+    "state_sha256",
+]
+
+RANDOM = "random"
+"""The name by which random weights have to be asked for."""
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".pt.tar", ".pth.tar", ".ckpt", ".bin")
+# Where training scripts keep the state dict beside the epoch and the optimiser.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "backbone", "weights")
+# Modules that turn an embedding into classes; keys below them are left out where the network has none.
+_HEADS = frozenset({"fc", "classifier", "head", "heads", "head_dist", "last_linear", "logits"})
+_SHOWN = 4
+
+Built = TypeVar("Built")
+
+
+def file_sha256(*paths: Path) -> str:
+    """Return the sha256 of the files' bytes, one after the other.
+
+    Raises:
+        InputError: A file can't be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or one_line(error)}") from None
+    return digest.hexdigest()
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Return the sha256 of a module's weights: of each tensor, by name, its name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def seeded(build: Callable[[], Built], seed: int = 0) -> Built:
+    """Call ``build`` with torch's generator at ``seed``, and leave the generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def module_with_weights(name: str, build: Callable[[], nn.Module], weights: str | None) -> tuple[nn.Module, str]:
+    """Build a network and put the weights into it.
+
+    Args:
+        name: Of the backbone, for messages.
+        build: Makes the network with random weights and without a head.
+        weights: A file, or `RANDOM`, which gives the same weights every time.
+
+    Returns:
+        The network, and the sha256 of the file, or of the random weights.
+
+    Raises:
+        ConfigError: No weights were named, or they don't fit.
+        InputError: The file can't be read.
+    """
+    if weights is None:
+        raise ConfigError(
+            f"{name} has no weights: name a file with --weights FILE ({_suffixes()}), or ask for random ones with "
+            f"--weights {RANDOM}"
+        )
+    module = seeded(build)
+    if weights == RANDOM:
+        return module, state_sha256(module)
+    path = Path(weights)
+    load_state_dict(name, module, read_state_dict(path), path)
+    return module, file_sha256(path)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, or from ``.pt`` and the like with ``weights_only``.
+
+    A dict around it ({"state_dict": …}, {"model": …}) is taken off.
+
+    Raises:
+        InputError: No such file, another kind of file, or no state dict in it.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    if path.name.lower().endswith(".safetensors"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{path} isn't a safetensors file that can be read ({one_line(error)})") from None
+    if path.name.lower().endswith(_TORCH_SUFFIXES):
+        return _unwrapped(path, _torch_load(path))
+    hint = "; an exported network is a backbone by itself: pt2:FILE" if path.suffix == ".pt2" else ""
+    raise InputError(f"{path}: weights files end in {_suffixes()}{hint}")
+
+
+def load_state_dict(name: str, module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put a state dict into a network, exactly.
+
+    A prefix that its keys share ("module.", "backbone.", …) is taken off; keys of a head are left out where the network
+    has none, and BatchNorm's counts of batches, which evaluation doesn't use, may be missing.
+
+    Args:
+        name: Of the backbone, for messages.
+        module: The network.
+        state: The state dict.
+        path: Where it is from.
+
+    Raises:
+        ConfigError: Keys are missing, unexpected or of another shape; says how many and names the first.
+    """
+    own = module.state_dict()
+    state = _without_prefix(state, own)
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own and key.partition(".")[0] not in _HEADS]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    wrong = [
+        f"{len(keys)} {what} ({_first(keys)})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if wrong:
+        raise ConfigError(f"{path} doesn't fit {name}: keys {', '.join(wrong)}; of {len(own)} that it has")
+    module.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+
+
+def _without_prefix(state: Mapping[str, Tensor], own: Iterable[str]) -> Mapping[str, Tensor]:
+    """Take off the prefix with which most of the network's keys are found; what lies beside it is another network's."""
+    names = set(own)
+    counts: dict[str, int] = {"": 0}
+    for key in state:
+        start = 0
+        while True:
+            if key[start:] in names:
+                counts[key[:start]] = counts.get(key[:start], 0) + 1
+            dot = key.find(".", start)
+            if dot < 0:
+                break
+            start = dot + 1
+    prefix = max(sorted(counts, key=len), key=lambda candidate: counts[candidate])
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def _torch_load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # What is no pickle at all stops at its first byte that names no operation.
+        if "unsupported operand" in str(error).lower():
+            raise InputError(f"{path} isn't a file of torch.save") from None
+        raise InputError(
+            f"{path} holds pickled Python objects, which can run code and are not read; load it where it was made and "
+            "save only the weights: torch.save(model.state_dict(), FILE)"
+        ) from None
+    except RuntimeError as error:
+        if "torchscript" in str(error).lower():
+            raise InputError(
+                f"{path} is a TorchScript archive; save its weights alone: torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise InputError(f"{path} isn't a file of torch.save ({one_line(error)})") from None
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} isn't a file of torch.save ({one_line(error)})") from None
+
+
+def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        for wrapper in _WRAPPERS:
+            inner = content.get(wrapper)
+            if isinstance(inner, Mapping) and _is_state_dict(inner):
+                return dict(inner)
+        if _is_state_dict(content):
+            return dict(content)
+        keys = ", ".join(str(key) for key in list(content)[:_SHOWN])
+        raise InputError(
+            f"{path} holds no state dict (its keys: {keys}); save one: torch.save(model.state_dict(), FILE)"
+        )
+    raise InputError(
+        f"{path} holds a {type(content).__name__} and no state dict; save torch.save(model.state_dict(), FILE)"
+    )
+
+
+def _is_state_dict(content: Mapping[Any, Any]) -> bool:
+    return (
+        bool(content)
+        and all(isinstance(key, str) for key in content)
+        and all(isinstance(value, Tensor) for value in content.values())
+    )
+
+
+def _first(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
+
+
+def _suffixes() -> str:
+    return ", ".join((".safetensors", *_TORCH_SUFFIXES))

@@ -1,0 +1,151 @@
+"""From a source and what was said about it to items and landmarks: layout, videos, faces; before any backbone runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import InputError
+from featlab.extraction.alignment import AlignConfig, with_alignment
+from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.detect import detect_landmarks
+from featlab.extraction.detectors import is_detector, make_detector
+from featlab.extraction.failures import Failure
+from featlab.extraction.items import Item
+from featlab.extraction.landmarks import find_landmarks, landmarks_for
+from featlab.extraction.layouts import resolve_layout
+from featlab.extraction.video import expand_videos
+from featlab.extraction.video_files import is_video
+from featlab.extraction.video_sampling import Sampling
+
+__all__ = ["InputConfig", "Inputs", "read_inputs", "with_face_crop"]
+
+OnStage = Callable[[str, int, int], None]
+"""Called with the name of a stage before the embedding, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How a source is read.
+
+    Attributes:
+        layout: Name of the layout, or ``auto``.
+        layout_options: Its options.
+        landmarks: ``auto`` (what lies beside the source), ``none``, a file or folder of landmarks, or a detector.
+        align: How faces are cropped by their eyes; None leaves images as they are.
+        sampling: Which frames of videos are taken; None takes what the layout recommends.
+    """
+
+    layout: str = "auto"
+    layout_options: Mapping[str, Any] = field(default_factory=dict)
+    landmarks: str = "auto"
+    align: AlignConfig | None = None
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What an extraction starts from.
+
+    Attributes:
+        items: The images, sorted.
+        landmarks: float32 (rows, P, 2), pixels, by ``Item.row``; None without any.
+        neutral: Name of the neutral class, by the layout.
+        failures: Videos that could not be opened.
+        no_face: Images in which no face was found.
+        landmark_source: Where the landmarks come from, in words; empty without any.
+    """
+
+    items: list[Item]
+    landmarks: NDArray[np.float32] | None
+    neutral: str
+    failures: tuple[Failure, ...] = ()
+    no_face: tuple[Failure, ...] = ()
+    landmark_source: str = ""
+
+
+def read_inputs(
+    source: Path,
+    config: InputConfig,
+    *,
+    beside: Path,
+    jobs: int = 0,
+    notify: Callable[[str], None] | None = None,
+    on_progress: OnStage | None = None,
+) -> Inputs:
+    """List the images of a source, and read or find their landmarks.
+
+    Args:
+        source: A manifest, or a folder in any known layout.
+        config: How it is read.
+        beside: The cache to be made; landmarks that are found are kept beside it.
+        jobs: Worker processes; 0 takes all cores.
+        notify: Told what was recognised.
+        on_progress: Progress of probing videos and finding faces.
+
+    Raises:
+        InputError: Nothing there, or it doesn't fit; one line.
+        ConfigError: An unknown layout or option, or a library that isn't installed.
+    """
+    say = notify or (lambda line: None)
+    layout, root = resolve_layout(config.layout, source)
+    if config.layout == "auto" and layout.name not in ("folders", "manifest"):
+        say(f"layout {layout.name}: recognised by what is in {source}")
+    elif root != source:
+        say(f"reading {root}")
+    items = layout.read(root, config.layout_options)
+    failures: tuple[Failure, ...] = ()
+    if any(is_video(item.path) for item in items):
+        report = None if on_progress is None else (lambda done, total: on_progress("videos", done, total))
+        sampling = config.sampling if config.sampling is not None else layout.sampling
+        expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
+        items, failures = list(expanded.items), expanded.failures
+        if not items:
+            raise InputError(
+                f"{source}: no frame could be taken from any of its {len(failures)} videos "
+                f"({failures[0].path}: {failures[0].reason})"
+            )
+    elif config.sampling is not None:
+        raise InputError(
+            f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
+        )
+    points, no_face, origin = _landmarks(root, items, config.landmarks, beside, jobs, on_progress)
+    say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}")
+    return Inputs(items, points, layout.neutral, failures, no_face, origin)
+
+
+def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> Backbone:
+    """Put the alignment that was asked for in front of a backbone.
+
+    Raises:
+        InputError: There are no landmarks to align by, or it isn't known which of them are the eyes.
+        ConfigError: The backbone embeds no images.
+    """
+    if config.align is None:
+        return backbone
+    if inputs.landmarks is None:
+        raise InputError(
+            "--align needs landmarks: name a file with --landmarks, or find them with --landmarks mediapipe"
+        )
+    return with_alignment(backbone, config.align, points=inputs.landmarks.shape[1])
+
+
+def _landmarks(
+    root: Path, items: list[Item], spec: str, beside: Path, jobs: int, on_progress: OnStage | None
+) -> tuple[NDArray[np.float32] | None, tuple[Failure, ...], str]:
+    if spec == "none":
+        return None, (), ""
+    if is_detector(spec):
+        detector = make_detector(spec)
+        report = None if on_progress is None else (lambda done, total: on_progress("faces", done, total))
+        found = detect_landmarks(items, detector, beside, jobs=jobs, on_progress=report)
+        return found.landmarks, found.missing, detector.info
+    path = find_landmarks(root) if spec == "auto" else Path(spec)
+    if path is None:
+        return None, (), ""
+    return landmarks_for(path, items), (), str(path)

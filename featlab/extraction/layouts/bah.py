@@ -1,0 +1,185 @@
+"""BAH: videos of people who answer questions, with and without ambivalence or hesitancy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.items import Item
+from featlab.extraction.layouts.registry import register_layout
+from featlab.extraction.layouts.tables import first_line, read_lines
+from featlab.extraction.layouts.tree import check_present, child, descendant, mismatch, numbered
+from featlab.extraction.video_sampling import Sampling
+from featlab.settings import check_at_least, check_choice
+
+EXPECTED = (
+    "split-frames/train.txt (IMAGE,0 or 1) with cropped-aligned-faces/, or split/train.txt (VIDEO,0 or 1,TEXT) with "
+    "Videos/SUBJECT/VISIT/"
+)
+CLASSES = ("neutral", "ambivalence-hesitancy")
+_SPLITS = ("train", "val", "test")
+_VIDEO_LISTS = ("split", "dataset-splits/video-level/BAH_DB/split-0", "folds/fold-0")
+_FRAME_LISTS = ("split-frames", "dataset-splits/frame-level/BAH_DB/split-0")
+_FACES = ("cropped-aligned-faces", "cropped_aligned")
+_VIDEO = re.compile(r"(?P<path>[^,]+\.\w+),(?P<label>[01])(,.*)?")
+_FRAME = re.compile(r"(?P<path>.+\.\w+),(?P<label>[01])")
+_NUMBER = re.compile(r"(\d+)$")
+
+
+@dataclass(frozen=True)
+class BAHOptions:
+    """Options of the layout bah.
+
+    Attributes:
+        level: Where labels come from: frame (the images of faces), video (one label a video), or auto (frame where it
+            is there).
+        split: train, val, test or all.
+        every: Every how many-th frame is kept, at level frame; videos are thinned out with --fps instead.
+    """
+
+    level: str = "auto"
+    split: str = "all"
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("bah.level", self.level, ("auto", "frame", "video"))
+        check_choice("bah.split", self.split, ("all", *_SPLITS))
+        check_at_least("bah.every", self.every, 1)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of a list."""
+
+    where: str
+    path: PurePosixPath
+    label: str
+
+
+def _base(root: Path) -> Path:
+    """Return the folder that holds the lists: the root, or the one that the archive makes in it."""
+    for folder in (root, child(root, "data"), child(root, "BAH_DB")):
+        if folder is not None and folder.is_dir() and descendant(folder, *_FRAME_LISTS, *_VIDEO_LISTS) is not None:
+            return folder
+    return root
+
+
+def _recognises(root: Path) -> bool:
+    if not root.is_dir():
+        return False
+    base = _base(root)
+    if descendant(base, "Videos", *_FACES) is None:
+        return False
+    lists = [(descendant(base, *_FRAME_LISTS), _FRAME), (descendant(base, *_VIDEO_LISTS), _VIDEO)]
+    return any(
+        pattern.fullmatch(first_line(path)) is not None
+        for folder, pattern in lists
+        for path in _lists(folder, BAHOptions())
+    )
+
+
+@register_layout(
+    "bah",
+    title="BAH, ambivalence and hesitancy in videos",
+    subject="a person",
+    options=BAHOptions,
+    recognises=_recognises,
+    sampling=Sampling(fps=1.0),
+)
+def read_bah(root: Path, options: BAHOptions) -> list[Item]:
+    """BAH: labels of frames (or of whole videos) in the lists that come with it.
+
+    ::
+
+        ROOT/                                  or ROOT/data/ or ROOT/BAH_DB/
+          split-frames/
+            train.txt  val.txt  test.txt       IMAGE,LABEL                 level frame
+          cropped-aligned-faces/
+            Videos/82725/Visite_1/82725_Question_1_…_Video.mp4/frame-0.jpg
+          split/
+            train.txt  val.txt  test.txt       VIDEO,LABEL,TRANSCRIPT      level video
+          Videos/
+            82725/Visite_1/82725_Question_1_…_Video.mp4
+
+    The lists of the public repository (dataset-splits/…/split-0) do as well. Paths in the lists begin with Videos/; a
+    list of frames may leave cropped-aligned-faces/ out. A subject is the person whose number follows Videos/, and each
+    video is one clip. Label 0, no ambivalence or hesitancy, is the class ``neutral``; 1 is ``ambivalence-hesitancy``.
+    At level video the label of the whole video goes to each of its frames, although it is there in parts of it only.
+    A listed file that isn't on disk fails at extraction and is listed.
+
+    Args:
+        root: The data set.
+        options: Frames or videos, and which split.
+    """
+    base = _base(root)
+    frame_lists, video_lists = descendant(base, *_FRAME_LISTS), descendant(base, *_VIDEO_LISTS)
+    by_frame = options.level == "frame" or (
+        options.level == "auto" and _lists(frame_lists, options) and descendant(base, *_FACES) is not None
+    )
+    lists = _lists(frame_lists if by_frame else video_lists, options)
+    if not lists:
+        raise mismatch(root, EXPECTED, base)
+    entries = [entry for path in lists for entry in _entries(path, _FRAME if by_frame else _VIDEO)]
+    if by_frame:
+        items = _frame_items(entries, root, base, options.every)
+    else:
+        items = [
+            Item(base / entry.path, _name(entry, base, root), _subject(entry), entry.label, entry.path.name, 0, row=-1)
+            for entry in entries
+        ]
+    check_present(items, root, lists[0].relative_to(root).as_posix())
+    return numbered(items)
+
+
+def _lists(folder: Path | None, options: BAHOptions) -> list[Path]:
+    names = _SPLITS if options.split == "all" else (options.split,)
+    return [] if folder is None else [path for name in names if (path := folder / f"{name}.txt").is_file()]
+
+
+def _entries(path: Path, pattern: re.Pattern[str]) -> Iterator[_Entry]:
+    for number, line in read_lines(path):
+        match = pattern.fullmatch(line)
+        if match is None:
+            form = "IMAGE,LABEL" if pattern is _FRAME else "VIDEO,LABEL,TRANSCRIPT"
+            raise InputError(f"{path}, line {number}: expected {form} with the label 0 or 1, found {line[:60]!r}")
+        name = match["path"].replace("\\", "/").lstrip("/")
+        yield _Entry(f"{path}, line {number}", PurePosixPath(name), CLASSES[int(match["label"])])
+
+
+def _frame_items(entries: list[_Entry], root: Path, base: Path, every: int) -> list[Item]:
+    faces = descendant(base, *_FACES)
+    folders = [base] if faces is None else [faces, base]
+    sample = entries[:: max(1, len(entries) // 50)]
+    home = next((folder for folder in folders for entry in sample if (folder / entry.path).exists()), folders[0])
+    items: list[Item] = []
+    for entry in entries:
+        digits = _NUMBER.search(entry.path.stem)
+        if digits is None:
+            raise InputError(
+                f"{entry.where}: the image {entry.path.name!r} has no number at its end, as frame-12.jpg has"
+            )
+        frame = int(digits[1])
+        if frame % every == 0:
+            name = _name(entry, home, root)
+            video = entry.path.parent.name
+            items.append(Item(home / entry.path, name, _subject(entry), entry.label, video, frame, row=-1))
+    if not items:
+        raise ConfigError(f"bah.every = {every} leaves no frame; the lists have {len(entries)}")
+    return items
+
+
+def _name(entry: _Entry, home: Path, root: Path) -> str:
+    return (PurePosixPath(home.relative_to(root).as_posix()) / entry.path).as_posix()
+
+
+def _subject(entry: _Entry) -> str:
+    """Return the folder below Videos/."""
+    parts = entry.path.parts
+    lower = [part.lower() for part in parts]
+    place = lower.index("videos") + 1 if "videos" in lower else 0
+    if not 0 < place < len(parts) - 1:
+        raise InputError(f"{entry.where}: expected a path Videos/SUBJECT/…, found {str(entry.path)[:80]!r}")
+    return parts[place]

@@ -1,0 +1,166 @@
+"""RAF-DB: faces from the web, the seven basic expressions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from featlab.errors import InputError
+from featlab.extraction.items import Item, natural_key
+from featlab.extraction.layouts.expressions import RAF_DB
+from featlab.extraction.layouts.registry import register_layout
+from featlab.extraction.layouts.tables import read_lines
+from featlab.extraction.layouts.tree import (
+    check_present,
+    child,
+    descendant,
+    images,
+    mismatch,
+    numbered,
+    relative,
+)
+from featlab.settings import check_choice
+
+EXPECTED = (
+    "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "
+    "test/1 to test/7"
+)
+_LISTS = tuple(
+    f"{place}list_patition_label.txt" for place in ("EmoLabel/", "", "basic/EmoLabel/", "basic/", "raf-basic/EmoLabel/")
+)
+_SPLITS = {"train": ("train", "train_set"), "test": ("test", "test_set", "val_set", "val")}
+
+
+@dataclass(frozen=True)
+class RAFDBOptions:
+    """Options of the layout raf-db.
+
+    Attributes:
+        images: aligned (100 x 100, cropped by RAF-DB's authors) or original (whole photographs).
+        group: What a subject is: split (raf-db-train, raf-db-test) or dataset (raf-db), to put it beside others.
+    """
+
+    images: str = "aligned"
+    group: str = "split"
+
+    def __post_init__(self) -> None:
+        check_choice("raf-db.images", self.images, ("aligned", "original"))
+        check_choice("raf-db.group", self.group, ("split", "dataset"))
+
+
+@dataclass(frozen=True)
+class _Face:
+    """One image: its file, its split and its class."""
+
+    path: Path
+    split: str
+    label: str
+
+
+def _recognises(root: Path) -> bool:
+    return root.is_dir() and (descendant(root, *_LISTS) is not None or _numbered_folders(root) is not None)
+
+
+@register_layout(
+    "raf-db",
+    title="RAF-DB, basic expressions",
+    subject="the data set's split (people have no names)",
+    options=RAFDBOptions,
+    recognises=_recognises,
+)
+def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
+    """RAF-DB, single labels: a list of images, or folders by number.
+
+    ::
+
+        ROOT/                                    or ROOT/basic/
+          EmoLabel/
+            list_patition_label.txt              train_00001.jpg 5          (spelled so), or beside the images
+          Image/
+            aligned/                             or ROOT/aligned/
+              train_00001_aligned.jpg
+            original/
+              train_00001.jpg
+
+        ROOT/                                    as it is found elsewhere; or ROOT/DATASET/
+          train/                                 or train_set/
+            1/ … 7/
+          test/                                  or test_set/, val_set/
+            1/ … 7/
+
+    1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. Nobody knows who the people are: the domain
+    is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split has of one
+    class. A listed image that isn't on disk fails at extraction and is listed.
+
+    Args:
+        root: The data set.
+        options: Which images, and what a subject is.
+    """
+    table = descendant(root, *_LISTS)
+    base = _numbered_folders(root)
+    if table is not None:
+        faces = list(_listed(table, _image_folder(root, table, options.images), options.images))
+    elif base is not None:
+        faces = list(_in_folders(base))
+    else:
+        raise mismatch(root, EXPECTED)
+    faces.sort(key=lambda face: natural_key(face.path.name))
+    items: list[Item] = []
+    frames: Counter[tuple[str, str]] = Counter()
+    for face in faces:
+        subject = "raf-db" if options.group == "dataset" else f"raf-db-{face.split}"
+        video = f"{face.split}/{face.label}"
+        frame = frames[subject, video]
+        frames[subject, video] += 1
+        items.append(Item(face.path, relative(face.path, root), subject, face.label, video, frame, row=-1))
+    check_present(items, root, "list_patition_label.txt")
+    return numbered(items)
+
+
+def _image_folder(root: Path, table: Path, kind: str) -> Path:
+    for home in dict.fromkeys((table.parent, table.parent.parent, root)):
+        if home == root or root in home.parents:
+            folder = descendant(home, f"Image/{kind}", kind)
+            if folder is not None and folder.is_dir():
+                return folder
+    raise InputError(
+        f"{root}: expected Image/{kind}/ (or {kind}/) with the images of {relative(table, root)}; found none"
+    )
+
+
+def _listed(table: Path, folder: Path, kind: str) -> Iterator[_Face]:
+    for number, line in read_lines(table):
+        cells = line.split()
+        where = f"{table}, line {number}"
+        if len(cells) != 2 or cells[1] not in [str(code) for code in range(1, len(RAF_DB) + 1)]:
+            raise InputError(f"{where}: expected an image and a number from 1 to {len(RAF_DB)}, found {line[:60]!r}")
+        name = Path(cells[0])
+        split = name.stem.partition("_")[0]
+        if split not in _SPLITS:
+            raise InputError(f"{where}: the image {cells[0]!r} begins neither with train_ nor with test_")
+        file = f"{name.stem}_aligned{name.suffix}" if kind == "aligned" else name.name
+        yield _Face(folder / file, split, RAF_DB[int(cells[1]) - 1])
+
+
+def _numbered_folders(root: Path) -> Path | None:
+    """Return the folder that has train/1 … and so on in it."""
+    for base in (root, child(root, "DATASET")):
+        if base is None or not base.is_dir():
+            continue
+        train = child(base, *_SPLITS["train"])
+        if train is not None and all((train / str(code)).is_dir() for code in range(1, len(RAF_DB) + 1)):
+            return base
+    return None
+
+
+def _in_folders(base: Path) -> Iterator[_Face]:
+    for split, names in _SPLITS.items():
+        folder = child(base, *names)
+        if folder is None:
+            continue
+        for code, label in enumerate(RAF_DB, 1):
+            if (folder / str(code)).is_dir():
+                for path in images(folder / str(code)):
+                    yield _Face(path, split, label)

@@ -1,0 +1,148 @@
+"""Looking at a tree: what is in a folder, in a fixed order, and what to say when it isn't what was expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from featlab.errors import InputError
+from featlab.extraction.folders import IMAGE_SUFFIXES
+from featlab.extraction.items import Item, item_order, natural_key
+from featlab.extraction.video_files import is_video
+
+_SHOWN = 4
+_LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording.
+
+    Attributes:
+        path: The video file, or the folder that holds its frames.
+        frames: The frames, in natural order of their names; None for a video file.
+    """
+
+    path: Path
+    frames: tuple[Path, ...] | None
+
+    @property
+    def name(self) -> str:
+        """The recording's name: a file's without its suffix."""
+        return self.path.stem if self.frames is None else self.path.name
+
+    def items(self, root: Path, subject: str, label: str | None, video: str) -> list[Item]:
+        """Return one item for a video file, or one an image."""
+        paths = (self.path,) if self.frames is None else self.frames
+        return [
+            Item(path, relative(path, root), subject, label, video, frame, row=-1) for frame, path in enumerate(paths)
+        ]
+
+
+def folders(folder: Path) -> list[Path]:
+    """Return the visible folders in a folder, in natural order."""
+    return _entries(folder)[0]
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the visible files in a folder, in natural order."""
+    return _entries(folder)[1]
+
+
+def images(folder: Path) -> list[Path]:
+    """Return the visible image files in a folder, in natural order."""
+    return [path for path in files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def clips(folder: Path) -> list[Clip]:
+    """Return the recordings in a folder, by name: its video files, and the folders in it that hold images.
+
+    Raises:
+        InputError: One recording is there both as a video and as a folder, or in two formats.
+    """
+    inside, loose = _entries(folder)
+    found = [Clip(path, None) for path in loose if is_video(path)]
+    found += [Clip(path, tuple(frames)) for path in inside if (frames := images(path))]
+    found.sort(key=lambda clip: natural_key(clip.name))
+    for before, after in pairwise(found):
+        if before.name == after.name:
+            raise InputError(
+                f"{folder}: {before.path.name} and {after.path.name} are the same recording; move one of them away"
+            )
+    return found
+
+
+def child(folder: Path, *names: str) -> Path | None:
+    """Return the first of some names that is in a folder, whatever its case; None when none is."""
+    inside, loose = _entries(folder)
+    known = {path.name.lower(): path for path in [*loose, *inside]}
+    return next((known[name.lower()] for name in names if name.lower() in known), None)
+
+
+def descendant(folder: Path, *places: str) -> Path | None:
+    """Return the first of some places (``a/b``) below a folder that is there, whatever its case."""
+    for place in places:
+        at: Path | None = folder
+        for name in place.split("/"):
+            at = child(at, name) if at is not None and at.is_dir() else None
+        if at is not None:
+            return at
+    return None
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return a path as an item's name: relative to the root, with POSIX slashes."""
+    return path.relative_to(root).as_posix() if path != root else path.name
+
+
+def numbered(items: Iterable[Item]) -> list[Item]:
+    """Return items sorted by subject, video and frame, ``row`` being the place in that order."""
+    return [replace(item, row=row) for row, item in enumerate(sorted(items, key=item_order))]
+
+
+def mismatch(root: Path, expected: str, looked_in: Path | None = None) -> InputError:
+    """Return the error of a tree that is another one: what was expected, and what is there."""
+    return InputError(f"{root}: expected {expected}; found {_shape(looked_in or root, root)}")
+
+
+def check_present(items: Iterable[Item], root: Path, listed_in: str) -> None:
+    """Raise an InputError when not one of the files is there; a few that aren't fail later, and are listed then."""
+    first: Item | None = None
+    checked: set[Path] = set()
+    for item in items:
+        first = first or item
+        if item.path not in checked:
+            if item.path.exists():
+                return
+            checked.add(item.path)
+    if first is not None:
+        raise InputError(
+            f"{root}: none of the {len(checked)} files that {listed_in} lists is there; the first is {first.name}"
+        )
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the visible folders and files in a folder."""
+    with os.scandir(folder) as found:
+        visible = sorted(
+            ((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")),
+            key=lambda entry: natural_key(entry[0]),
+        )
+    return [folder / name for name, is_dir in visible if is_dir], [
+        folder / name for name, is_dir in visible if not is_dir
+    ]
+
+
+def _shape(folder: Path, root: Path) -> str:
+    if not folder.is_dir():
+        return f"the file {folder.name}"
+    inside, loose = _entries(folder)
+    names = [f"{path.name}/" for path in inside[:_LOOKED_AT]] + [path.name for path in loose[:_LOOKED_AT]]
+    where = "" if folder == root else f"{relative(folder, root)}/ with "
+    if not names:
+        return f"{where}nothing in it" if where else "an empty folder"
+    more = len(inside) + len(loose) - _SHOWN
+    return where + ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

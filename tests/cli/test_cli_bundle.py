@@ -1,0 +1,136 @@
+"""bundle import: checkpoints of the SHOT family in, and on with adapt, predict and export."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from featlab.bundle import load_bundle
+from featlab.cli import target
+from featlab.cli.bundle import bundle_app
+from featlab.cli.export import export
+from featlab.cli.group import FeatlabGroup
+
+app = typer.Typer(cls=FeatlabGroup)
+app.command()(target.adapt)
+app.command()(target.predict)
+app.command()(export)
+app.add_typer(bundle_app, name="bundle")
+
+WIDTH = 5
+
+
+@pytest.fixture
+def run():
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture
+def shot(folder, table):
+    """source_B.pt and source_C.pt beside the cache: the difference of the class means, with the outputs smile first."""
+    random = torch.Generator().manual_seed(4)
+    means = [torch.from_numpy(table.embeddings[table.label == code].mean(axis=0)) for code in (1, 0)]
+    weight = torch.cat([torch.stack(means), torch.randn(WIDTH - 2, 12, generator=random)])
+    b = {
+        "bottleneck.weight": weight,
+        "bottleneck.bias": -weight.square().sum(dim=1) / 2,
+        "bn.weight": torch.full((WIDTH,), 2.0),
+        "bn.bias": torch.zeros(WIDTH),
+        "bn.running_mean": torch.full((WIDTH,), 0.5),
+        "bn.running_var": torch.full((WIDTH,), 4.0),
+        "bn.num_batches_tracked": torch.tensor(70),
+    }
+    c = {"fc.weight_v": torch.eye(2, WIDTH), "fc.weight_g": torch.full((2, 1), 3.0), "fc.bias": torch.zeros(2)}
+    torch.save(b, "source_B.pt")
+    torch.save(c, "source_C.pt")
+    return b, c
+
+
+def their_logits(shot, rows):
+    """What SHOT's own modules compute, in float64, outputs smile first."""
+    b, c = ({name: tensor.double().numpy() for name, tensor in state.items()} for state in shot)
+    z = rows @ b["bottleneck.weight"].T + b["bottleneck.bias"]
+    z = (z - b["bn.running_mean"]) / np.sqrt(b["bn.running_var"] + 1e-5) * b["bn.weight"] + b["bn.bias"]
+    weight = c["fc.weight_g"] * c["fc.weight_v"] / np.linalg.norm(c["fc.weight_v"], axis=1, keepdims=True)
+    return z @ weight.T + c["fc.bias"]
+
+
+IMPORT = ("bundle", "import", "--b", "source_B.pt", "--c", "source_C.pt", "--out", "imported")
+
+
+def test_a_checkpoint_goes_all_the_way_to_predictions_and_an_exported_file(folder, shot, run, run_json, table):
+    made = run_json(*IMPORT, "--cache", "cache.h5", "--subject", "s041", "--classes", "smile,neutral")
+    assert (made["classes"], made["neutral"]) == (["neutral", "smile"], "neutral")
+    assert (made["source_subjects"], made["bank_subjects"], made["translator"]) == (7, 7, "identity")
+    assert made["accuracy"] > 0.7
+    assert set(made["files"]) == {"b", "c"}
+    assert "s041" not in load_bundle(Path("imported")).source_subjects
+
+    adapted = run_json("adapt", "--subject", "s041", "--bundle", "imported")
+    assert (adapted["frames"], adapted["method"]) == (6, "pft")
+    predicted = run_json("predict", "--subject", "s041", "--bundle", "imported", "--method", "source-only")
+    assert predicted["rows"] == 24
+    with open("predictions.csv", newline="") as file:
+        ours = np.array([[float(line["p_neutral"]), float(line["p_smile"])] for line in csv.DictReader(file)])
+    logits = their_logits(shot, table.rows_of("s041").embeddings.astype(np.float64))[:, ::-1]
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(ours, shares, atol=2e-6)
+
+    written = run_json("export", "--subject", "s041", "--bundle", "imported", "--out", "s041.safetensors")
+    assert written["facts"]["method"] == "pft"
+    assert written["rows_checked"] == 24
+    assert written["max_difference"] < 1e-4
+
+
+def test_the_import_says_what_it_took_for_granted(folder, shot, run):
+    result = run(*IMPORT, "--cache", "cache.h5")
+    assert result.exit_code == 0, result.stderr
+    assert "in the order smile, neutral much better" in result.stderr
+    assert "as in the cache; --classes gives another order" in result.stderr
+    assert "pft adapts the offset of an identity" in result.stderr
+    assert "168" not in result.stdout  # nobody is held out
+    assert "192 labelled rows" in result.stdout
+
+
+def test_without_a_cache_the_extractor_comes_from_json(folder, shot, run, run_json, refused, extractor):
+    Path("who.json").write_text(json.dumps(extractor.to_dict()))
+    words = (*IMPORT, "--extractor", "who.json", "--classes", "smile,neutral", "--neutral", "neutral")
+    assert (run_json(*words)["bank_subjects"], run_json(*words[:-6], *words[-6:], "--out", "other")["accuracy"]) == (
+        0,
+        None,
+    )
+    line = refused("adapt", "--subject", "s041", "--bundle", "imported", "--method", "neutral-shift")
+    assert "needs a style bank" in line
+    result = run("adapt", "--subject", "s041", "--bundle", "imported", "--method", "adabn")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), "name the --cache"),
+        (("--cache", "cache.h5", "--extractor", "who.json"), "leave --extractor out"),
+        (("--extractor", "who.json", "--subject", "s041"), "no source to keep a subject out of"),
+        (("--cache", "cache.h5", "--subject", "s04l"), "did you mean 's04"),
+        (("--cache", "cache.h5", "--targets", "9"), "at least one must stay"),
+        (("--cache", "cache.h5", "--classes", "neutral"), "2 classes, and 1 are named"),
+        (("--cache", "cache.h5", "--methods", "corl"), "did you mean 'coral'"),
+        (("--cache", "cache.h5", "--f", "source_B.pt"), "did not make the features"),
+        (("--cache", "nosuch.h5"), "nosuch.h5"),
+        (("--cache", "cache.h5", "--t", "source_B.pt"), "two linear layers, found 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(folder, shot, refused, words, expected):
+    assert expected in refused(*IMPORT, *words)
+    assert not Path("imported").exists()
+
+
+def test_a_folder_that_is_there_is_not_replaced(folder, shot, run, refused):
+    words = (*IMPORT, "--cache", "cache.h5")
+    assert run(*words).exit_code == 0
+    assert "imported: exists" in refused(*words, "--quiet", "--classes", "smile,neutral")

@@ -1,0 +1,165 @@
+"""export: a person's model as a file for other programs."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from featlab.backbone_training.resnet import resnet18
+from featlab.bundle import load_bundle, save_bundle
+from featlab.cache import write_table
+from featlab.cli import source, target
+from featlab.cli.export import export
+from featlab.cli.group import FeatlabGroup
+from featlab.exporting import formats
+from featlab.extraction.backbones import make_backbone
+
+app = typer.Typer(cls=FeatlabGroup)
+app.command()(source.pretrain)
+app.command()(target.adapt)
+app.command()(export)
+
+
+@pytest.fixture
+def run():
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+def test_a_person_who_is_not_adapted_to_yet_is_adapted_first(folder, run, run_json, quickly, table):
+    result = run("export", "--subject", "s041", "--out", "s041.safetensors", *quickly)
+    assert result.exit_code == 0, result.stderr
+    assert "s041 is not adapted to yet" in result.stderr
+    assert "24 rows of s041 and 64 random inputs" in result.stdout
+    with safe_open("s041.safetensors", framework="np") as file:
+        facts = json.loads(file.metadata()["featlab"])
+    assert (facts["subject"], facts["classes"], facts["extractor"]["id"]) == ("s041", ["neutral", "smile"], "toy")
+    again = run_json("export", "--subject", "s041", "--out", "s041.pt2", *quickly)
+    assert (again["format"], again["rows_checked"]) == ("pt2", 24)
+    assert again["max_difference"] < 1e-4
+
+
+def test_without_a_subject_the_source_model_goes_out(folder, run_json, quickly):
+    made = run_json("export", "--out", "source.safetensors", "--subject", "s041", "--method", "source-only", *quickly)
+    plain = run_json("export", "--out", "plain.safetensors", "--targets", "s041", *quickly)
+    assert (plain["facts"]["subject"], plain["facts"]["method"], plain["rows_checked"]) == (None, "source-only", 0)
+    tensors = []
+    for path in (made["path"], plain["path"]):
+        with safe_open(path, framework="np") as file:
+            tensors.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+def test_a_bundle_with_an_adaptation_in_it_needs_no_cache(folder, run, run_json, refused, quickly):
+    made = run_json("pretrain", "--subject", "s041", *quickly)
+    run_json("adapt", "--subject", "s041", "--bundle", made["folder"])
+    shutil.copytree(made["folder"], "elsewhere/bundle")
+    Path("cache.h5").unlink()
+    written = run_json("export", "--subject", "s041", "--bundle", "elsewhere/bundle", "--out", "a.safetensors")
+    assert (written["rows_checked"], written["facts"]["method"]) == (0, "pft")
+    words = ("export", "--bundle", "elsewhere/bundle", "--out", "b.safetensors")
+    assert "no adaptation there" in refused(*words, "--subject", "s042")
+    assert "adapted by pft, not adabn" in refused(*words, "--subject", "s041", "--method", "adabn")
+    assert run(*words).exit_code == 0
+
+
+def test_a_file_that_computes_something_else_exits_with_1_and_is_gone(folder, run, quickly, monkeypatch):
+    write = formats.write_safetensors
+
+    def spoilt(path, module, example, text):
+        module.mean += 1
+        write(path, module, example, text)
+
+    monkeypatch.setattr(formats, "write_safetensors", spoilt)
+    result = run("export", "--targets", "s041", "--out", "a.safetensors", "-q", *quickly)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "differ from the model's" in result.stderr
+    assert not Path("a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--out", "model.bin"), "which format?"),
+        (("--out", "a.onnx", "--format", "onx"), "did you mean 'onnx'"),
+        (("--out", "a.pt2", "--subject", "s04l"), "did you mean 's04"),
+        (("--out", "a.pt2", "--bundle", "nosuch"), "no model bundle there"),
+        (("--out", "a.pt2", "--backbone", "resnet18"), "has no weights"),
+        (("--out", "a.pt2", "--backbone", "hogg"), "did you mean 'hog'"),
+    ],
+)
+def test_what_can_not_be_exported_is_refused_in_one_line(folder, refused, words, expected):
+    assert expected in refused("export", *words)
+
+
+@pytest.fixture
+def network(folder, table, run_json, quickly):
+    """A bundle on embeddings of a ResNet-18 with weights in net.safetensors, and the options that name it."""
+    from safetensors.torch import save_file
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(resnet18().state_dict(), "net.safetensors")
+    backbone = make_backbone("resnet18", weights="net.safetensors", size=32, device="cpu")
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(len(table))]
+    rows = backbone.embed(images, None).embeddings
+    write_table("net.h5", replace(table, embeddings=rows), backbone.info())
+    made = run_json("pretrain", "--cache", "net.h5", "--subject", "s041", *quickly)
+    return made["folder"], ("--backbone", "resnet18", "--weights", "net.safetensors", "--option", "size=32")
+
+
+def test_with_the_backbone_that_made_the_features_images_go_in(network, folder, run_json):
+    bundle, flags = network
+    made = run_json("export", "--bundle", bundle, "--out", "net.pt2", *flags)
+    assert (made["facts"]["input"], made["facts"]["images"]["size"]) == ("images", 32)
+    assert made["max_difference"] < 1e-3
+    extra = {"featlab.json": ""}
+    program = torch.export.load("net.pt2", extra_files=extra).module()
+    image = torch.zeros(1, 3, 32, 32)
+    assert program(image)["probabilities"].shape == (1, 2)
+
+
+def test_a_network_from_a_pt2_file_goes_into_the_file_too(folder, table, run_json, quickly):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 9, 5, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ).eval()
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=shapes), "backbone.pt2")
+    backbone = make_backbone("pt2:backbone.pt2", device="cpu")
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(len(table))]
+    rows = replace(table, embeddings=backbone.embed(images, None).embeddings)
+    write_table("net.h5", rows, backbone.info())
+    words = ("--cache", "net.h5", "--subject", "s041", "--out", "whole.pt2", "--backbone", "pt2:backbone.pt2")
+    made = run_json("export", *words, *quickly)
+    assert (made["facts"]["images"]["size"], made["facts"]["subject"]) == (16, "s041")
+    assert made["random_rows_checked"] == 3
+
+
+def test_a_backbone_that_did_not_make_the_features_is_refused_and_says_why(network, folder, refused):
+    bundle, flags = network
+    words = ("export", "--bundle", bundle, "--out", "net.pt2")
+    assert "preprocessing" in refused(*words, *flags[:-2])
+    assert "weights" in refused(*words, "--backbone", "resnet18", "--weights", "random", "--option", "size=32")
+    assert "'hog' is no torch network" in refused(*words, "--backbone", "hog")
+    assert "safetensors holds tensors" in refused(*words[:-1], "net.safetensors.safetensors", *flags)
+
+
+def test_an_aligned_extractor_s_network_exports_and_the_alignment_is_in_the_facts(network, folder, run_json):
+    bundle, flags = network
+    loaded = load_bundle(Path(bundle))
+    line = f"aligned by the eyes (32x32), {loaded.extractor.preprocessing}"
+    save_bundle(Path("aligned"), replace(loaded, extractor=replace(loaded.extractor, preprocessing=line)))
+    made = run_json("export", "--bundle", "aligned", "--out", "net.pt2", *flags)
+    assert made["facts"]["images"]["preprocessing"] == line

@@ -1,0 +1,169 @@
+"""predict --images: new images of a person, with the bundle's own extractor."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from featlab.cli import source, target
+from featlab.cli.group import FeatlabGroup
+from featlab.extraction.backbones import make_backbone
+from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.sources import read_source
+
+app = typer.Typer(cls=FeatlabGroup)
+app.command()(source.pretrain)
+app.command()(target.adapt)
+app.command()(target.predict)
+
+SIZE = 24
+HOG = ("--backbone", "hog", "--option", f"size={SIZE}")
+
+
+@pytest.fixture
+def run():
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """faces/PERSON/LABEL/CLIP/FRAME.png of four people, and their cache of HOG."""
+    root = tmp_path_factory.mktemp("predict")
+    random = np.random.default_rng(0)
+    mouth = random.integers(0, 120, (6, SIZE))
+    for person in range(4):
+        look = random.integers(0, 120, (SIZE, SIZE))
+        for label in ("neutral", "smile"):
+            for clip in "ab":
+                folder = root / "faces" / f"p{person}" / label / clip
+                folder.mkdir(parents=True)
+                for frame in range(3):
+                    pixels = look + random.integers(0, 20, look.shape)
+                    if label == "smile":
+                        pixels[14:20] += mouth
+                    grey = np.clip(pixels, 0, 255).astype(np.uint8)
+                    Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)).save(folder / f"{frame}.png")
+    items = read_source(root / "faces")
+    backbone = make_backbone("hog", size=SIZE)
+    extract(items, backbone, root / "cache.h5", neutral="neutral", config=ExtractConfig(jobs=1))
+    return root
+
+
+@pytest.fixture
+def workspace(faces, tmp_path, monkeypatch):
+    """The current folder: the cache, and in clip/ what lies in p3's folders, by other names."""
+    shutil.copy(faces / "cache.h5", tmp_path)
+    (tmp_path / "clip").mkdir()
+    for label in ("neutral", "smile"):
+        for frame in range(3):
+            shutil.copy(faces / f"faces/p3/{label}/b/{frame}.png", tmp_path / f"clip/{label}{frame}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines_of(path="predictions.csv"):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(workspace, run_json, quickly):
+    run_json("predict", "--subject", "p3", "--out", "cached.csv", "-j", "1", *quickly)
+    made = run_json("predict", "--subject", "p3", "--images", "clip", *HOG, "-j", "1", *quickly)
+    assert (made["rows"], made["failures"], made["reused"]) == (6, 0, True)
+    lines = lines_of()
+    assert list(lines[0]) == ["path", "subject", "video", "frame", "predicted", "p_neutral", "p_smile"]
+    assert [line["path"] for line in lines] == [
+        f"{label}{frame}.png" for label in ("neutral", "smile") for frame in range(3)
+    ]
+    assert {line["subject"] for line in lines} == {"p3"}
+    cached = {line["path"]: line for line in lines_of("cached.csv")}
+    for line in lines:
+        label, frame = line["path"][:-5], line["path"][-5]
+        same = cached[f"p3/{label}/b/{frame}.png"]
+        assert line["p_smile"] == same["p_smile"]
+        assert line["predicted"] == same["predicted"]
+
+
+def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(workspace, faces, run_json, refused, quickly):
+    words = ("predict", "--images", str(faces / "faces"), *HOG, "-j", "1", *quickly)
+    made = run_json(*words, "--subject", "p3")
+    assert made["rows"] == 12
+    assert {line["subject"] for line in lines_of()} == {"p3"}
+    shutil.copytree(faces / "faces/p1", workspace / "others/q1")
+    assert "none of its images is of 'p3' (subjects: q1)" in refused(
+        "predict", "--subject", "p3", "--images", "others", *HOG, "-j", "1", "-q", *quickly
+    )
+
+
+def test_one_image_is_a_source(workspace, run_json, quickly):
+    made = run_json("predict", "--subject", "p3", "--images", "clip/smile1.png", *HOG, "-j", "1", *quickly)
+    assert (made["rows"], made["videos"][0]["video"]) == (1, "smile1.png")
+
+
+def test_a_video_is_sampled_as_asked(workspace, run_json, quickly):
+    av = pytest.importorskip("av", reason="the extra `video` is not installed")
+    with av.open("talk.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 2 * SIZE
+        for frame in range(20):
+            pixels = np.full((2 * SIZE, 2 * SIZE, 3), 10 * frame, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode())
+    made = run_json("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
+    assert made["rows"] == 4
+    assert [line["path"] for line in lines_of()] == [f"talk.mp4#t={time:.3f}" for time in (0, 0.5, 1, 1.5)]
+    assert {line["video"] for line in lines_of()} == {"talk.mp4"}
+
+
+def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly):
+    Path("clip/broken.png").write_text("no picture")
+    result = run("predict", "--subject", "p3", "--images", "clip", *HOG, "-j", "1", "--out", "o.csv", *quickly)
+    assert result.exit_code == 3, result.stderr
+    assert "broken.png: not an image" in result.stderr
+    assert len(lines_of("o.csv")) == 6
+    listed = [json.loads(line) for line in Path("o.failures.jsonl").read_text().splitlines()]
+    assert [entry["path"] for entry in listed] == ["broken.png"]
+
+
+def test_an_adapted_bundle_alone_predicts_images_without_any_cache(workspace, run_json, quickly):
+    made = run_json("pretrain", "--subject", "p3", *quickly)
+    run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
+    Path("cache.h5").unlink()
+    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", made["folder"], "-j", "1")
+    assert run_json(*words, *HOG)["rows"] == 6
+
+
+def test_the_backbone_must_be_the_bundle_s_and_the_message_says_in_what_it_differs(
+    workspace, refused, run_json, quickly
+):
+    made = run_json("pretrain", "--subject", "p3", *quickly)
+    run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
+    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", made["folder"], "-j", "1", "-q")
+    line = refused(*words)  # the bundle's own name, hog, without its size
+    assert "preprocessing 'grey 96x96" in line
+    assert "for 'grey 24x24" in line
+    assert "weights" not in line
+    line = refused(*words, "--backbone", "geometry")
+    assert "id 'geometry' for 'hog'" in line
+
+
+def test_flags_about_images_mean_nothing_without_images(workspace, refused):
+    for words in (HOG[:2], ("--option", "cell=6"), ("--align",), ("--fps", "5")):
+        assert f"{words[0]} says how images are read" in refused("predict", "--subject", "p3", *words)
+
+
+def test_sources_that_hold_no_image_are_refused(workspace, refused, run_json, quickly):
+    made = run_json("pretrain", "--subject", "p3", *quickly)
+    run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("")
+    words = ("predict", "--subject", "p3", *HOG, "--bundle", made["folder"], "-j", "1", "-q")
+    for source_name in ("empty", "notes.txt", "nosuch"):
+        assert source_name in refused(*words, "--images", source_name)
+    assert "loose" not in refused(*words, "--images", "empty", "--layout", "folders")

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.items import Item, item_order
+from featlab.extraction.layouts import (
+    NoOptions,
+    combine_items,
+    detect_layout,
+    get_layout,
+    layout_names,
+    read_layout,
+    register_layout,
+    registry,
+    resolve_layout,
+)
+
+Put = Callable[..., Path]
+
+NAMES = (
+    ("manifest", "folders", "biovid", "stressid", "bah", "aff-wild2"),
+    ("fer2013", "expw", "raf-db", "sfda-pft"),
+)
+
+
+@pytest.fixture
+def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    registry._plugins.cache_clear()
+    yield
+    registry._plugins.cache_clear()
+
+
+def test_every_layout_of_the_list_is_there_and_says_what_it_expects() -> None:
+    assert {*NAMES[0], *NAMES[1]} <= set(layout_names())
+    for name in layout_names():
+        layout = get_layout(name)
+        assert layout.name == name
+        assert layout.neutral == "neutral"
+        assert "::" in layout.description
+        assert "ROOT/" in layout.description
+        assert "Args:" not in layout.description
+
+
+def test_every_option_has_a_default_and_a_description() -> None:
+    from featlab.config_file import described
+
+    for name in layout_names():
+        options = get_layout(name).options
+        assert set(described(options)) == {field.name for field in fields(options)}
+        options()
+
+
+def test_names_are_listed_without_importing_a_layout() -> None:
+    code = (
+        "import sys; from featlab.extraction.layouts import layout_names; layout_names(); "
+        "print([m for m in sys.modules if m.endswith(('biovid', 'fer2013', 'torch', 'h5py'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_layout_names_the_closest() -> None:
+    with pytest.raises(ConfigError, match=r"no layout is called 'biovit'.*did you mean 'biovid'"):
+        get_layout("biovit")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("biovid", {"levles": "BL1"}, "unknown key biovid.levles; did you mean 'levels'"),
+        ("biovid", {"levels": "BL1,PA5"}, "'PA5' is not one of BL1"),
+        ("biovid", {"levels": "PA4"}, "must have BL1"),
+        ("biovid", {"merge": "perhaps"}, "must be true or false"),
+        ("stressid", {"labels": "binary"}, "'binary' is not one of binary-stress"),
+        ("stressid", {"baseline": "x"}, "not one of neutral, unknown, drop"),
+        ("bah", {"level": "clip"}, "not one of auto, frame, video"),
+        ("bah", {"every": 0}, "must be at least 1"),
+        ("aff-wild2", {"drop": "Other"}, "did you mean 'other'"),
+        ("fer2013", {"group": "person"}, "not one of split, dataset"),
+        ("expw", {"margin": -0.1}, "must be at least 0"),
+        ("raf-db", {"images": "raw"}, "not one of aligned, original"),
+        ("sfda-pft", {"labels": "N"}, "isn't LETTERS=CLASS"),
+        ("folders", {"depth": 2}, "the layout folders has no options"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(tmp_path: Path, name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_layout(name, tmp_path, **options)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*NAMES[0], *NAMES[1]])
+def test_an_empty_folder_a_missing_one_and_a_file_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "readme.txt"
+    file.write_text("hello\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for root, says in ((empty, "expected"), (tmp_path / "gone", "no such file or folder"), (file, "readme.txt")):
+        with pytest.raises(InputError) as caught:
+            read_layout(name, root)
+        assert says in str(caught.value)
+        assert str(root) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_mismatch_names_what_is_there(put: Put) -> None:
+    root = put("photos/a.jpg", "photos/b.jpg", "notes.txt", ".hidden")
+    with pytest.raises(InputError, match=r"expected EmoLabel/list_patition_label.txt .*; found photos/, notes.txt$"):
+        read_layout("raf-db", root)
+    put(*(f"x{number}.txt" for number in range(9)))
+    with pytest.raises(InputError, match=r"found photos/, notes.txt, x0.txt, x1.txt and 7 more"):
+        read_layout("raf-db", root)
+
+
+def test_a_name_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s1").mkdir()
+    try:
+        (tmp_path / "s1" / "a\udcff_N.jpg").write_bytes(b"x")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(InputError, match="characters that can't be stored"):
+        read_layout("sfda-pft", tmp_path)
+
+
+def test_a_function_becomes_a_layout_with_options_of_its_own(tmp_path: Path, forgets: None) -> None:
+    @register_layout("mine", title="Mine", subject="a person", neutral="rest")
+    def read_mine(root: Path, options: NoOptions) -> list[Item]:
+        return [Item(root / "a.png", "a.png", "s", "rest", "v", 0, 0)]
+
+    assert layout_names()[-1] == "mine"
+    assert get_layout("mine").neutral == "rest"
+    assert read_layout("mine", tmp_path)[0].name == "a.png"
+    assert detect_layout(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["biovid", "auto", ""])
+def test_a_name_that_is_taken_is_refused(name: str, forgets: None) -> None:
+    with pytest.raises(ConfigError, match="taken or empty"):
+        register_layout(name, title="x", subject="x")(lambda root, options: [])
+
+
+def test_a_package_of_its_own_brings_a_layout(forgets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = types.ModuleType("other_package_layouts")
+    source = (
+        "from featlab.extraction.items import Item\n"
+        "from featlab.extraction.layouts import register_layout\n"
+        "@register_layout('theirs', title='Theirs', subject='a person')\n"
+        "def read(root, options):\n"
+        "    return [Item(root / 'a.png', 'a.png', 's', None, 'v', 0, 0)]\n"
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    points = [
+        importlib.metadata.EntryPoint(name, value, registry.ENTRY_POINTS)
+        for name, value in (("theirs", module.__name__), ("empty", "json"), ("gone", "no_such_module_at_all"))
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINTS else [])
+    registry._plugins.cache_clear()
+    assert set(layout_names()) >= {"theirs", "empty", "gone"}
+    exec(compile(source, "theirs", "exec"), module.__dict__)
+    assert read_layout("theirs", tmp_path)[0].subject == "s"
+    with pytest.raises(ConfigError, match=r"plug-in 'empty' \(json\) registers no layout of that name"):
+        get_layout("empty")
+    with pytest.raises(ConfigError, match=r"plug-in 'gone' .* can't be loaded"):
+        get_layout("gone")
+
+
+def test_auto_takes_what_the_source_looks_like(put: Put, tmp_path: Path) -> None:
+    put("plain/s1/neutral/1.png", "with/s1/neutral/1.png")
+    put("with/manifest.csv", "list.csv", text="path,subject\na.png,s1\n")
+    put("faces.csv", text="emotion,pixels,Usage\n")
+    put("list.txt")
+    assert resolve_layout("auto", tmp_path / "plain") == (get_layout("folders"), tmp_path / "plain")
+    assert resolve_layout("auto", tmp_path / "with") == (get_layout("manifest"), tmp_path / "with" / "manifest.csv")
+    assert resolve_layout("manifest", tmp_path / "with")[1] == tmp_path / "with" / "manifest.csv"
+    assert resolve_layout("folders", tmp_path / "with") == (get_layout("folders"), tmp_path / "with")
+    assert resolve_layout("auto", tmp_path / "list.csv") == (get_layout("manifest"), tmp_path / "list.csv")
+    assert resolve_layout("auto", tmp_path / "faces.csv")[0].name == "fer2013"
+    for name, says in (("gone", "no such file or folder"), ("list.txt", "expected a manifest")):
+        with pytest.raises(InputError, match=says):
+            resolve_layout("auto", tmp_path / name)
+
+
+def test_a_root_that_looks_like_two_layouts_is_not_guessed(put: Put) -> None:
+    root = put("071309_w_21/071309_w_21-BL1-081.mp4")
+    assert detect_layout(root) == "biovid"
+    put("labels.csv", text="subject/task,binary-stress\n")
+    assert detect_layout(root) is None
+
+
+def test_data_sets_are_combined_into_one_list(put: Put, tmp_path: Path) -> None:
+    put("a/s1/neutral/1.png", "a/s1/smile/1.png", "b/s0/neutral/1.png")
+    first, second = read_layout("folders", tmp_path / "a"), read_layout("folders", tmp_path / "b")
+    items = combine_items(first, second)
+    assert [(item.subject, item.row) for item in items] == [("s0", 0), ("s1", 1), ("s1", 2)]
+    assert items == sorted(items, key=item_order)
+    with pytest.raises(InputError, match="two of the data sets have a subject 's1'"):
+        combine_items(first, [replace(second[0], subject="s1")])

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.errors import ConfigError
+from featlab.extraction.backbones import make_backbone
+
+CODE = """
+import torch
+from torch import nn
+from featlab.extraction.backbones import make_backbone
+
+
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3)
+
+    def forward(self, images):
+        return self.conv(images).mean(dim=(2, 3))
+
+
+def trained(width=4):
+    torch.manual_seed(width)
+    return Net(width)
+
+
+def untrained():
+    return Net()
+
+
+def light(size=16):
+    return make_backbone("hog", size=size)
+
+
+def broken():
+    raise ValueError("no such\\ncheckpoint")
+
+
+def nothing():
+    return 3
+
+
+ready = trained()
+ready_backbone = light()
+number = 3
+"""
+
+SIZE = {"size": 16}
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module in the current folder, which is not otherwise on the path."""
+    name = f"own_networks_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(CODE)
+    (tmp_path / f"{name}_broken.py").write_text("import nowhere_to_be_found")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    yield name
+    sys.modules.pop(name, None)
+
+
+def image(seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+def test_a_function_that_returns_a_module_is_a_backbone(module: str) -> None:
+    backbone = make_backbone(f"python:{module}:trained", layers="conv", **SIZE)
+    output = backbone.embed([image(), image(1)], None)
+    assert output.embeddings.shape == (2, 4)
+    np.testing.assert_allclose(output.layers["conv"].mean, output.embeddings, atol=1e-6)
+    info = backbone.info()
+    assert info.id == f"python:{module}:trained"
+    assert len(info.weights) == 64
+    assert make_backbone(f"python:{module}:trained", layers="conv", **SIZE).info().fingerprint == info.fingerprint
+
+
+def test_arguments_of_the_function_are_passed_and_recorded(module: str) -> None:
+    backbone = make_backbone(f"python:{module}:trained", width=7, **SIZE)
+    assert backbone.embed([image()], None).embeddings.shape == (1, 7)
+    assert backbone.info().preprocessing.endswith(", width 7")
+
+
+def test_a_module_or_a_backbone_stands_for_itself(module: str) -> None:
+    assert make_backbone(f"python:{module}:ready", **SIZE).embed([image()], None).embeddings.shape == (1, 4)
+    for name in ("light", "ready_backbone"):
+        assert make_backbone(f"python:{module}:{name}").info().id == "hog"
+
+
+def test_weights_that_change_at_every_call_are_refused_unless_asked_for(module: str) -> None:
+    with pytest.raises(ConfigError, match=r"gives other weights at every call.*--weights random"):
+        make_backbone(f"python:{module}:untrained", **SIZE)
+    first, second = (make_backbone(f"python:{module}:untrained", weights="random", **SIZE) for _ in range(2))
+    assert first.info().fingerprint == second.info().fingerprint
+    np.testing.assert_array_equal(first.embed([image()], None).embeddings, second.embed([image()], None).embeddings)
+
+
+def test_a_weights_file_goes_into_the_returned_module(module: str, tmp_path: Path) -> None:
+    state = {"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.arange(4.0)}
+    torch.save(state, tmp_path / "w.pt")
+    backbone = make_backbone(f"python:{module}:untrained", weights="w.pt", **SIZE)
+    np.testing.assert_allclose(backbone.embed([image()], None).embeddings, [[0, 1, 2, 3]])
+    del state["conv.bias"]
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"1 missing \(conv.bias\)"):
+        make_backbone(f"python:{module}:untrained", weights="w.pt", **SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("", {}, "a module and a function in it, for example"),
+        (":trained", {}, "a module and a function in it"),
+        ("M:", {}, "a module and a function in it"),
+        ("no_such_module_here:f", {}, "no module 'no_such_module_here', neither installed nor in"),
+        ("M_broken:f", {}, "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        ("M:traned", {}, "has no 'traned'; did you mean 'trained'"),
+        ("M:trained", {"depth": 3}, r"\(width=4\) can't be called with these options: .*'depth'"),
+        ("M:broken", {}, "failed: ValueError: no such checkpoint"),
+        ("M:nothing", {}, "returned a int; it must return a torch.nn.Module"),
+        ("M:number", {}, "is a int; it must be a function"),
+        ("M:ready", {"width": 3}, "is no function, so it has no option 'width'"),
+        ("M:light", {"layers": "a"}, "returns a backbone, which has no option 'layers'"),
+    ],
+)
+def test_what_does_not_work_is_one_line(module: str, name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        make_backbone(f"python:{name.replace('M', module)}", **options)
+    assert "\n" not in str(caught.value)

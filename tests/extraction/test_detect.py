@@ -1,0 +1,229 @@
+"""Landmarks of a whole source: every row in its place, resumed, used again, listed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.extraction import detect
+from featlab.extraction.detect import Detected, detect_landmarks, no_face_path, without_face, write_no_face
+from featlab.extraction.failures import Failure
+from featlab.extraction.items import Item
+from featlab.extraction.landmarks import landmarks_for
+
+FACELESS, BROKEN = 2, 5
+ROWS = 9
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Says of a picture that it has a face unless it is black, and puts three points where its first pixel says."""
+
+    points: int = 3
+    info: str = "colour 1"
+    name: str = "colour"
+    seen: list[int] = field(default_factory=list)
+    stop_after: int | None = None
+
+    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self.stop_after is not None and len(self.seen) >= self.stop_after:
+            raise KeyboardInterrupt
+        value = int(image[0, 0, 0])
+        self.seen.append(value)
+        if value == 0:
+            return np.full((self.points, 2), np.nan, dtype=np.float32)
+        return np.float32(value) + np.arange(2 * self.points, dtype=np.float32).reshape(-1, 2)
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    """Nine pictures, one of them black, one of them no picture; the source lists them in another order."""
+    made = []
+    for number in range(ROWS):
+        path = tmp_path / "images" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        value = 0 if number == FACELESS else 10 * number + 1
+        PilImage.fromarray(np.full((6, 8, 3), value, np.uint8)).save(path)
+        made.append(Item(path, path.name, "s", None, "v", number, row=ROWS - 1 - number))
+    made[BROKEN].path.write_bytes(b"no picture")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "_SHARD", 2)
+
+
+def check(found: Detected, items: Sequence[Item]) -> None:
+    assert found.landmarks.shape == (ROWS, 3, 2)
+    assert found.landmarks.dtype == np.float32
+    for item in items:
+        points = found.landmarks[item.row]
+        if item.frame in (FACELESS, BROKEN):
+            assert np.isnan(points).all()
+        else:
+            np.testing.assert_array_equal(points[0], (10 * item.frame + 1, 10 * item.frame + 2))
+    # What can't be read is the extraction's to list.
+    assert found.missing == (Failure("2.png", "no face was found"),)
+
+
+def test_every_row_gets_its_landmarks_whatever_the_order(items: list[Item], tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    out = tmp_path / "cache.h5"
+    found = detect_landmarks(items[::-1], Colour(), out, jobs=1, on_progress=lambda *now: told.append(now))
+    check(found, items)
+    assert told == [(0, 9), (2, 9), (4, 9), (6, 9), (8, 9), (9, 9), (9, 9)]
+    lines = no_face_path(out).read_text().splitlines()
+    assert no_face_path(out) == tmp_path / "cache.no_face.jsonl"
+    assert [json.loads(line) for line in lines] == [{"path": "2.png", "reason": "no face was found"}]
+    assert [path.name for path in (tmp_path / "cache.h5.landmarks").iterdir()] == ["landmarks.npz"]
+    # The file can be named as landmarks for another backbone.
+    np.testing.assert_array_equal(landmarks_for(found.path, items), found.landmarks)
+
+
+def test_a_second_call_detects_nothing_again(items: list[Item], tmp_path: Path) -> None:
+    first = detect_landmarks(items, Colour(), tmp_path / "c.h5", jobs=1)
+    no_face_path(tmp_path / "c.h5").unlink()
+    detector = Colour()
+    again = detect_landmarks(items, detector, tmp_path / "c.h5", jobs=1)
+    assert detector.seen == []
+    check(again, items)
+    np.testing.assert_array_equal(again.landmarks, first.landmarks)
+    assert no_face_path(tmp_path / "c.h5").is_file()
+
+
+def test_a_killed_run_goes_on_where_it_stopped(items: list[Item], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        detect_landmarks(items, Colour(stop_after=4), tmp_path / "c.h5", jobs=1)
+    rest = Colour()
+    told: list[tuple[int, int]] = []
+    check(detect_landmarks(items, rest, tmp_path / "c.h5", jobs=1, on_progress=lambda *n: told.append(n)), items)
+    # Two shards of two were finished when it was killed in the third.
+    assert told[0] == (4, 9)
+    assert rest.seen == [41, 61, 71, 81]
+
+
+@pytest.mark.parametrize("what", ["picture", "detector", "points", "damage", "rows"])
+def test_what_changed_is_detected_again(items: list[Item], tmp_path: Path, what: str) -> None:
+    detect_landmarks(items, Colour(), tmp_path / "c.h5", jobs=1)
+    detector = Colour()
+    if what == "picture":
+        PilImage.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(items[0].path)
+    elif what == "detector":
+        detector = Colour(info="colour 2")
+    elif what == "points":
+        detector = Colour(points=4)
+    elif what == "damage":
+        path = tmp_path / "c.h5.landmarks" / "landmarks.npz"
+        path.write_bytes(path.read_bytes()[:-40])
+    else:
+        items = [Item(i.path, i.name, i.subject, i.label, i.video, i.frame, i.frame) for i in items]
+    found = detect_landmarks(items, detector, tmp_path / "c.h5", jobs=1)
+    assert len(detector.seen) == ROWS - 1
+    assert found.landmarks[items[0].row, 0, 0] == (200 if what == "picture" else 1)
+
+
+def test_faces_that_turn_up_later_leave_no_stale_list(items: list[Item], tmp_path: Path) -> None:
+    out = tmp_path / "c.h5"
+    detect_landmarks(items, Colour(), out, jobs=1)
+    PilImage.fromarray(np.full((9, 8, 3), 21, np.uint8)).save(items[FACELESS].path)
+    assert detect_landmarks(items, Colour(), out, jobs=1).missing == ()
+    assert not no_face_path(out).exists()
+
+
+def test_only_the_rows_of_the_items_count(items: list[Item], tmp_path: Path) -> None:
+    found = detect_landmarks(items[:2], Colour(), tmp_path / "c.h5", jobs=1)
+    assert found.landmarks.shape == (ROWS, 3, 2)
+    assert np.isfinite(found.landmarks[[8, 7]]).all()
+    assert np.isnan(found.landmarks[:7]).all()
+    assert found.missing == ()
+
+
+def test_nothing_found_at_all_is_refused(items: list[Item], tmp_path: Path) -> None:
+    out = tmp_path / "c.h5"
+    with pytest.raises(InputError, match=r"no face was found in 1 images \(first: 2.png\); look at one"):
+        detect_landmarks([items[FACELESS], items[BROKEN]], Colour(), out, jobs=1)
+    with pytest.raises(InputError, match=r"no image can be read \(first: 5.png\)"):
+        detect_landmarks([items[BROKEN]], Colour(), out, jobs=1)
+    with pytest.raises(InputError, match="the source has no items"):
+        detect_landmarks([], Colour(), out)
+    with pytest.raises(ConfigError, match="jobs = -1 must be at least 0"):
+        detect_landmarks(items, Colour(), out, jobs=-1)
+
+
+def test_the_list_of_landmarks_from_files_names_the_gaps(items: list[Item], tmp_path: Path) -> None:
+    landmarks = np.ones((ROWS, 3, 2), np.float32)
+    landmarks[items[4].row] = np.nan
+    missing = without_face(items[::-1], landmarks)
+    assert missing == (Failure("4.png", "no face was found"),)
+    write_no_face(tmp_path / "c.h5", missing)
+    assert no_face_path(tmp_path / "c.h5").is_file()
+    write_no_face(tmp_path / "c.h5", ())
+    assert not no_face_path(tmp_path / "c.h5").exists()
+
+
+WORKER_DETECTOR = """
+import os
+from dataclasses import dataclass
+import numpy as np
+
+@dataclass(frozen=True)
+class Shade:
+    points: int = 3
+    info: str = "shade 1"
+    name: str = "shade"
+    dies_at: int = -1
+
+    def detect(self, image):
+        value = int(image[0, 0, 0])
+        if value == self.dies_at:
+            os._exit(1)
+        if value == 0:
+            return np.full((3, 2), np.nan, dtype=np.float32)
+        return np.float32(value) + np.arange(6, dtype=np.float32).reshape(-1, 2)
+"""
+
+
+@pytest.fixture
+def shade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Colour]:
+    """A detector that worker processes can import."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "shade_detector.py").write_text(WORKER_DETECTOR)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    import shade_detector  # type: ignore[import-not-found]
+
+    monkeypatch.delitem(sys.modules, "shade_detector", raising=False)
+    sys.modules["shade_detector"] = shade_detector
+    made: Callable[..., Colour] = shade_detector.Shade
+    return made
+
+
+def test_worker_processes_change_nothing_but_the_time(
+    items: list[Item], tmp_path: Path, shade: Callable[..., Colour]
+) -> None:
+    many = detect_landmarks(items, shade(), tmp_path / "many.h5", jobs=2)
+    check(many, items)
+    one = detect_landmarks(items, shade(), tmp_path / "one.h5", jobs=1)
+    np.testing.assert_array_equal(many.landmarks, one.landmarks)
+    assert many.path.read_bytes() == one.path.read_bytes()
+
+
+def test_a_worker_that_dies_is_reported_and_the_finished_shards_stay(
+    items: list[Item], tmp_path: Path, shade: Callable[..., Colour]
+) -> None:
+    with pytest.raises(
+        FeatlabError, match=r"a worker process died while looking for faces near .*fewer jobs"
+    ) as caught:
+        detect_landmarks(items, shade(dies_at=81), tmp_path / "c.h5", jobs=2)
+    assert "\n" not in str(caught.value)
+    told: list[tuple[int, int]] = []
+    check(detect_landmarks(items, shade(), tmp_path / "c.h5", jobs=1, on_progress=lambda *n: told.append(n)), items)

@@ -1,0 +1,436 @@
+"""Detectors: against packages made here in place of the libraries, and the real mediapipe where it is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.detectors import Detector, dlib, is_detector, make_detector, mesh
+from featlab.extraction.landmark_points import MESH_TO_68, eye_centres
+from featlab.extraction.landmarks import read_landmarks
+from featlab.extraction.manifest import read_manifest
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+# A face is a rectangle of one value in the red channel. One is found that takes 20 to 80 % of the longer side.
+FACES = """
+import numpy as np
+
+def boxes(image):
+    longer = max(image.shape[:2])
+    for value in np.unique(image[..., 0][image[..., 0] > 0]):
+        rows, columns = np.nonzero(image[..., 0] == value)
+        left, right, top, bottom = columns.min(), columns.max() + 1, rows.min(), rows.max() + 1
+        if 0.2 * longer <= max(right - left, bottom - top) <= 0.8 * longer:
+            yield left, top, right, bottom
+
+# 478 places in a unit square, with its corners among them.
+PLACES = np.random.default_rng(0).uniform(size=(478, 2))
+PLACES[:4] = (0, 0), (1, 0), (0, 1), (1, 1)
+"""
+LEGACY = """
+from types import SimpleNamespace as Space
+from fake_faces import PLACES, boxes
+calls = []
+
+class FaceMesh:
+    def __init__(self, **options):
+        assert options["static_image_mode"] and options["refine_landmarks"] and options["max_num_faces"] > 1
+        import os; os.write(2, b"chatter of the native side\\n")
+        self.warm = False
+    def process(self, image):
+        assert image.flags.c_contiguous and image.shape[0] == image.shape[1]
+        calls.append(image.shape[1])
+        import os; os.write(2, b"more of it\\n" if not self.warm else b"")
+        size = image.shape[1]
+        found = []
+        for left, top, right, bottom in boxes(image):
+            xy = PLACES * (right - left, bottom - top) + (left, top)
+            self.warm = True
+            found.append(Space(landmark=[Space(x=x / size, y=y / size, z=0.0) for x, y in xy]))
+        return Space(multi_face_landmarks=found or None)
+
+solutions = Space(face_mesh=Space(FaceMesh=FaceMesh))
+"""
+TASKS = """
+from types import SimpleNamespace as Space
+class ImageFormat:
+    SRGB = 1
+class Image:
+    def __init__(self, image_format, data):
+        assert image_format == ImageFormat.SRGB
+        self.data = data
+"""
+TASKS_PYTHON = """
+class BaseOptions:
+    def __init__(self, model_asset_buffer):
+        self.model_asset_buffer = model_asset_buffer
+"""
+VISION = """
+from types import SimpleNamespace as Space
+from fake_faces import PLACES, boxes
+class RunningMode:
+    IMAGE = "image"
+class FaceLandmarkerOptions:
+    def __init__(self, base_options, running_mode, num_faces, min_face_detection_confidence):
+        assert running_mode == "image" and num_faces > 1
+        self.base_options = base_options
+class FaceLandmarker:
+    @classmethod
+    def create_from_options(cls, options):
+        if options.base_options.model_asset_buffer != b"bundle":
+            raise RuntimeError("Unable to open zip archive.\\nsecond line")
+        return cls()
+    def detect(self, picture):
+        size = picture.data.shape[1]
+        found = []
+        for left, top, right, bottom in boxes(picture.data):
+            xy = PLACES * (right - left, bottom - top) + (left, top)
+            found.append([Space(x=x / size, y=y / size, z=0.0) for x, y in xy])
+        return Space(face_landmarks=found)
+"""
+DLIB = """
+from fake_faces import boxes
+class rectangle:
+    def __init__(self, left, top, right, bottom):
+        self.edges = left, top, right, bottom
+    def width(self):
+        return self.edges[2] - self.edges[0] + 1
+    def height(self):
+        return self.edges[3] - self.edges[1] + 1
+class shape_predictor:
+    def __init__(self, path):
+        text = open(path).read()
+        if not text.isdigit():
+            raise RuntimeError("Unexpected version found while deserializing")
+        self.count = int(text)
+    def __call__(self, image, rect):
+        return Shape(rect, self.count)
+class Shape:
+    def __init__(self, rect, count):
+        self.rect, self.num_parts = rect, count
+    def part(self, number):
+        share = number / (self.num_parts - 1)
+        left, top = self.rect.edges[:2]
+        return Point(left + round(share * (self.rect.width() - 1)), top + round(share * (self.rect.height() - 1)))
+class Point:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+calls = []
+def get_frontal_face_detector():
+    def find(image, doublings):
+        calls.append((image.shape[1], doublings))
+        # Sees 80 pixels and more, and wants some room around a face.
+        for left, top, right, bottom in boxes(image):
+            if (right - left) * 2 ** doublings >= 80:
+                yield rectangle(left, top, right - 1, bottom - 1)
+    return find
+"""
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Put packages that stand in for the libraries in front of those that are installed."""
+    site = tmp_path / "site"
+
+    def forget(names: tuple[str, ...] = ("mediapipe", "dlib", "fake_faces")) -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] in names]
+
+    for name in forget():
+        monkeypatch.delitem(sys.modules, name)
+
+    def make(package: str, version: str, **files: str) -> Path:
+        for name, text in {"fake_faces": FACES, **{f"{package}/{name}": text for name, text in files.items()}}.items():
+            path = site / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        info = site / f"{package}-{version}.dist-info" / "METADATA"
+        info.parent.mkdir()
+        info.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        monkeypatch.syspath_prepend(site)
+        return site
+
+    mesh.load_model.cache_clear()
+    dlib.load_models.cache_clear()
+    yield make
+    mesh.load_model.cache_clear()
+    dlib.load_models.cache_clear()
+    for name in forget():
+        del sys.modules[name]
+
+
+@pytest.fixture
+def legacy(install: Install) -> Path:
+    return install("mediapipe", "0.9.9", **{"__init__": LEGACY, "python/solutions/face_mesh": ""})
+
+
+def scene(width: int, height: int, *boxes: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    for number, (left, top, wide, high) in enumerate(boxes):
+        image[top : top + high, left : left + wide, 0] = 100 + number
+    return image
+
+
+def expected(left: int, top: int, wide: int, high: int) -> NDArray[np.float64]:
+    from fake_faces import PLACES  # type: ignore[import-not-found]
+
+    points: NDArray[np.float64] = PLACES * (wide, high) + (left, top)
+    return points
+
+
+def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape(legacy: Path) -> None:
+    detector = make_detector("mediapipe", points=478)
+    assert (detector.name, detector.points) == ("mediapipe", 478)
+    assert detector.info == "mediapipe 0.9.9, face mesh of the wheel, 478 points"
+    found = detector.detect(scene(200, 140, (60, 30, 80, 90)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected(60, 30, 80, 90), atol=1e-3)
+    small = make_detector("mediapipe").detect(scene(140, 200, (20, 70, 90, 80)))
+    np.testing.assert_allclose(small, expected(20, 70, 90, 80)[list(MESH_TO_68)], atol=1e-3)
+
+
+def test_of_two_faces_the_larger_one_is_taken(legacy: Path) -> None:
+    detector = make_detector("mediapipe", points=478)
+    found = detector.detect(scene(400, 300, (10, 10, 100, 100), (200, 50, 120, 130)))
+    np.testing.assert_allclose(found, expected(200, 50, 120, 130), atol=1e-3)
+
+
+def test_a_crop_that_is_all_face_is_looked_at_with_room_around_it(legacy: Path) -> None:
+    found = make_detector("mediapipe", points=478).detect(scene(96, 96, (1, 0, 94, 95)))
+    np.testing.assert_allclose(found, expected(1, 0, 94, 95), atol=1e-3)
+
+
+@pytest.mark.parametrize("place", [(30, 20), (420, 250), (840, 500)])
+def test_a_face_that_is_small_in_a_large_picture_is_found(legacy: Path, place: tuple[int, int]) -> None:
+    box = (*place, 110, 130)
+    image = scene(960, 640, box)
+    found = make_detector("mediapipe", points=478).detect(image)
+    np.testing.assert_allclose(found, expected(*box), atol=2e-3)
+
+
+def test_a_small_face_is_looked_at_again_by_itself(legacy: Path) -> None:
+    import mediapipe
+
+    found = make_detector("mediapipe", points=478).detect(scene(500, 500, (10, 20, 100, 110)))
+    np.testing.assert_allclose(found, expected(10, 20, 100, 110), atol=2e-3)
+    assert mediapipe.calls == [500, 220]
+
+
+def test_no_face_is_a_row_of_nan(legacy: Path) -> None:
+    for points in (68, 478):
+        for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
+            found = make_detector("mediapipe", points=points).detect(image)
+            assert found.shape == (points, 2)
+            assert found.dtype == np.float32
+            assert np.isnan(found).all()
+
+
+def test_a_view_of_a_picture_is_as_good_as_a_copy(legacy: Path) -> None:
+    image = scene(200, 200, (50, 40, 90, 100))
+    detector = make_detector("mediapipe")
+    np.testing.assert_array_equal(detector.detect(image[:, ::1][::-1][::-1]), detector.detect(image))
+
+
+def test_a_detector_is_pickled_without_its_model(legacy: Path) -> None:
+    detector = make_detector("mediapipe")
+    image = scene(200, 140, (60, 30, 80, 90))
+    before = detector.detect(image)
+    again: Detector = pickle.loads(pickle.dumps(detector))
+    assert len(pickle.dumps(detector)) < 1000
+    np.testing.assert_array_equal(again.detect(image), before)
+
+
+def test_the_chatter_of_the_library_is_not_seen(legacy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for image in (scene(64, 64), scene(200, 140, (60, 30, 80, 90)), scene(200, 140, (50, 30, 80, 90))):
+        make_detector("mediapipe").detect(image)
+    os.write(2, b"ours\n")
+    assert capfd.readouterr().err == "ours\n"
+
+
+def test_a_task_bundle_goes_through_the_newer_interface(install: Install, tmp_path: Path) -> None:
+    install(
+        "mediapipe",
+        "0.99",
+        **{
+            "__init__": TASKS,
+            "tasks/__init__": "",
+            "tasks/python/__init__": TASKS_PYTHON,
+            "tasks/python/vision": VISION,
+        },
+    )
+    bundle = tmp_path / "face.task"
+    bundle.write_bytes(b"bundle")
+    detector = make_detector(f"mediapipe:{bundle}", points=478)
+    digest = hashlib.sha256(b"bundle").hexdigest()[:12]
+    assert detector.info == f"mediapipe 0.99, face.task {digest}, 478 points"
+    image = scene(200, 140, (60, 30, 80, 90))
+    np.testing.assert_allclose(detector.detect(image), expected(60, 30, 80, 90), atol=1e-3)
+    assert make_detector(f"mediapipe:{bundle}").detect(image).shape == (68, 2)
+    bundle.write_bytes(b"something else")
+    mesh.load_model.cache_clear()
+    other = make_detector(f"mediapipe:{bundle}")
+    with pytest.raises(InputError, match=r"face.task: isn't a Face Landmarker bundle .*zip archive. second line"):
+        other.detect(image)
+    with pytest.raises(ConfigError, match=r"mediapipe 0.99 has no face mesh inside; either .*0.10.21.*mediapipe:face"):
+        make_detector("mediapipe")
+    with pytest.raises(InputError, match=r"gone.task: the detector's model can't be read \(No such file"):
+        make_detector(f"mediapipe:{tmp_path / 'gone.task'}")
+
+
+@pytest.mark.parametrize("points", [68, 5])
+def test_dlib_gives_as_many_points_as_its_file(install: Install, tmp_path: Path, points: int) -> None:
+    install("dlib", "19.0", __init__=DLIB)
+    (tmp_path / "p.dat").write_text(str(points))
+    detector = make_detector(f"dlib:{tmp_path / 'p.dat'}")
+    assert detector.points == points
+    assert detector.info.startswith("dlib 19.0, p.dat ")
+    assert detector.info.endswith(f", {points} points")
+    found = pickle.loads(pickle.dumps(detector)).detect(scene(300, 300, (10, 10, 90, 90), (120, 140, 100, 110)))
+    assert found.shape == (points, 2)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[[0, -1]], [(120, 140), (219, 249)])
+
+
+def test_dlib_looks_at_tight_crops_and_small_faces_again(install: Install, tmp_path: Path) -> None:
+    install("dlib", "19.0", __init__=DLIB)
+    (tmp_path / "p.dat").write_text("68")
+    detector = make_detector(f"dlib:{tmp_path / 'p.dat'}")
+    np.testing.assert_array_equal(detector.detect(scene(96, 96, (2, 1, 92, 95)))[[0, -1]], [(2, 1), (93, 95)])
+    np.testing.assert_array_equal(detector.detect(scene(150, 150, (30, 40, 45, 50)))[[0, -1]], [(30, 40), (74, 89)])
+    assert np.isnan(detector.detect(scene(96, 96))).all()
+    import dlib as library
+
+    library.calls.clear()
+    assert np.isnan(detector.detect(scene(1000, 800))).all()
+    # A large picture is not blown up to four times its size.
+    assert library.calls == [(1000, 0), (1000, 1)]
+
+
+def test_a_file_that_is_no_predictor_is_refused(install: Install, tmp_path: Path) -> None:
+    install("dlib", "19.0", __init__=DLIB)
+    (tmp_path / "p.dat").write_text("nonsense")
+    with pytest.raises(InputError, match=r"p.dat: isn't a shape predictor that dlib can load \(Unexpected version"):
+        make_detector(f"dlib:{tmp_path / 'p.dat'}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "points", "says"),
+    [
+        ("mediapip", 68, "no detector is called 'mediapip' (known: dlib:FILE.dat, mediapipe, mediapipe:FILE.task)"),
+        ("mediapipe", 51, "points = 51: a detector gives 68 landmarks, or mediapipe's 478"),
+        ("mediapipe:", 68, "a file must follow the colon, as in mediapipe:FILE.task"),
+        ("dlib", 68, "dlib needs the file of a shape predictor: dlib:FILE.dat"),
+        ("dlib:", 68, "a file must follow the colon, as in dlib:FILE.dat"),
+        ("dlib:p.dat", 478, "only mediapipe gives the whole mesh"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_refused(spec: str, points: int, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_detector(spec, points=points)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("spec", "extra"), [("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")])
+def test_a_missing_library_names_its_extra(spec: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featlab.extraction.detectors.base.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"pip install 'featlab\[{extra}\]'"):
+        make_detector(spec)
+
+
+def test_a_detector_is_told_from_a_file() -> None:
+    assert all(is_detector(spec) for spec in ("mediapipe", "mediapipe:x.task", "dlib:x.dat"))
+    assert not any(is_detector(spec) for spec in ("landmarks.npy", "auto", "none", "C:\\dlib", "./mediapipe"))
+
+
+needs_mediapipe = "the landmarks extra (mediapipe==0.10.21) is not installed"
+
+
+def _real() -> None:
+    pytest.importorskip("mediapipe", reason=needs_mediapipe)
+    if not hasattr(sys.modules["mediapipe"], "solutions"):
+        pytest.skip("this mediapipe has no models inside")
+    mesh.load_model.cache_clear()
+
+
+@pytest.mark.faces
+@pytest.mark.skipif(not (SHARED / "london-morph").is_dir(), reason="../shared/data/london-morph is not there")
+def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces() -> None:
+    _real()
+    folder = SHARED / "london-morph"
+    items = read_manifest(folder / "manifest.csv")
+    given = read_landmarks(folder / "landmarks.npy", len(items))
+    detector = make_detector("mediapipe")
+    few = items[:: len(items) // 60]
+    found = np.stack([detector.detect(np.asarray(PilImage.open(item.path).convert("RGB"))) for item in few])
+    assert np.isfinite(found).all()
+    distance = np.linalg.norm(found - given[[item.row for item in few]], axis=2)
+    assert np.median(distance) < 1
+    # The jaw reaches over the edge of these crops; what the expression is in is closer.
+    assert np.percentile(distance[:, 17:], 95) < 2
+
+
+@pytest.mark.faces
+@pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
+def test_a_small_face_in_a_video_frame_is_as_well_placed_as_in_the_photograph() -> None:
+    _real()
+    photo = PilImage.open(SHARED / "london-originals" / "001_03.jpg").convert("RGB")
+    detector = make_detector("mediapipe")
+    large = detector.detect(np.asarray(photo))
+    shrink = 100 / np.ptp(large[:, 0])
+    side = round(photo.width * shrink)
+    frame = np.full((720, 1280, 3), 110, np.uint8)
+    frame[300 : 300 + side, 700 : 700 + side] = np.asarray(photo.resize((side, side), PilImage.Resampling.LANCZOS))
+    found = detector.detect(frame)
+    assert np.median(np.linalg.norm(found - (large * shrink + (700, 300)), axis=1)) < 1
+    eyes = eye_centres(found)
+    assert eyes[0, 0] < eyes[1, 0]
+
+
+@pytest.mark.faces
+@pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
+def test_the_real_tasks_interface_takes_our_calls(tmp_path: Path) -> None:
+    """A bundle zipped from the wheel's own models. They are of an older make, so only that a mesh comes back counts."""
+    _real()
+    modules = Path(sys.modules["mediapipe"].__file__ or "").parent / "modules"
+    bundle = tmp_path / "made.task"
+    with zipfile.ZipFile(bundle, "w", zipfile.ZIP_STORED) as file:
+        file.write(modules / "face_detection" / "face_detection_short_range.tflite", "face_detector.tflite")
+        file.write(modules / "face_landmark" / "face_landmark.tflite", "face_landmarks_detector.tflite")
+    detector = make_detector(f"mediapipe:{bundle}")
+    photo = np.asarray(PilImage.open(SHARED / "london-originals" / "001_03.jpg").convert("RGB"))
+    found = detector.detect(photo)
+    assert found.shape == (68, 2)
+    assert np.isfinite(found).all()
+    assert np.isnan(detector.detect(np.zeros((80, 120, 3), np.uint8))).all()
+    (tmp_path / "bad.task").write_bytes(b"not a bundle")
+    with pytest.raises(InputError, match=r"bad.task: isn't a Face Landmarker bundle"):
+        make_detector(f"mediapipe:{tmp_path / 'bad.task'}").detect(photo)
+
+
+@pytest.mark.faces
+@pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
+def test_the_real_library_is_silent() -> None:
+    _real()
+    code = (
+        "import sys, numpy as np; from PIL import Image; from featlab.extraction.detectors import make_detector; "
+        "d = make_detector('mediapipe'); p = np.asarray(Image.open(sys.argv[1]).convert('RGB')); "
+        "assert np.isfinite(d.detect(p)).all(); assert np.isfinite(d.detect(p[:, 100:])).all()"
+    )
+    photo = SHARED / "london-originals" / "001_03.jpg"
+    done = subprocess.run([sys.executable, "-c", code, str(photo)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout == ""

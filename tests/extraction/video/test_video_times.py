@@ -1,0 +1,170 @@
+"""Time stamps of whole, late, trimmed, irregular, cut and broken files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction import video_files
+from featlab.extraction.video_times import VideoTimes, probe_video
+
+MakeVideo = Callable[..., Path]
+
+
+def seconds(times: VideoTimes) -> list[float]:
+    return [times.seconds(place) for place in range(len(times.stamps))]
+
+
+def evenly(frames: int) -> list[float]:
+    return pytest.approx([frame / 25 for frame in range(frames)], abs=1e-9)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        ("a.mkv", "libx264"),
+        ("a.ts", "libx264"),
+        ("a.avi", "libx264"),
+        ("a.mov", "mpeg4"),
+        ("a.mpg", "mpeg2video"),
+        ("a.webm", "libvpx"),
+        ("a.flv", "flv"),
+    ],
+)
+def test_frames_are_timed_in_the_order_of_showing(tmp_path: Path, make_video: MakeVideo, name: str, codec: str) -> None:
+    b_frames = 0 if codec == "flv" else 2
+    times = probe_video(make_video(tmp_path / name, codec=codec, b_frames=b_frames))
+    assert seconds(times) == evenly(50)
+    assert times.cut_short is None
+
+
+def test_a_variable_frame_rate_is_read_as_it_is(tmp_path: Path, make_video: MakeVideo) -> None:
+    stamps = [0, 40, 41, 300, 333, 367, 400, 2000, 2001, 2500]
+    times = probe_video(make_video(tmp_path / "a.mkv", stamps, unit=Fraction(1, 1000)))
+    assert seconds(times) == [stamp / 1000 for stamp in stamps]
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts"])
+def test_a_late_start_is_second_zero(tmp_path: Path, make_video: MakeVideo, name: str) -> None:
+    times = probe_video(make_video(tmp_path / name, range(30, 60)))
+    assert times.stamps[0] > 0
+    assert seconds(times) == evenly(30)
+
+
+def test_frames_outside_the_edit_list_are_not_there(tmp_path: Path, make_video: MakeVideo) -> None:
+    trimmed = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
+    times = probe_video(make_video(tmp_path / "a.mp4", range(-10, 40), options=trimmed))
+    assert seconds(times) == evenly(40)
+
+
+def test_nothing_is_decoded_when_the_packets_say_it_all(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    monkeypatch.setattr("featlab.extraction.video_times.decode_packets", None)
+    assert len(probe_video(path).stamps) == 50
+
+
+def test_a_file_whose_packets_lack_time_stamps_is_decoded_once(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    expected = probe_video(path)
+
+    monkeypatch.setattr("featlab.extraction.video_times._from_packets", lambda video: None)
+    assert probe_video(path) == expected
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path, make_video: MakeVideo) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / "a.mp4"
+    clip = make_video(tmp_path / "clip.mp4", range(5))
+    with av.open(str(path), "w") as out, av.open(str(clip)) as source:
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        video = out.add_stream_from_template(source.streams.video[0])
+        frame = av.VideoFrame(32, 32, "yuvj420p")
+        frame.pts = 0
+        out.mux([*cover.encode(frame), *cover.encode()])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+    assert len(probe_video(path).stamps) == 5
+
+
+def test_a_cut_file_keeps_what_is_there_and_says_so(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    times = probe_video(path)
+    assert 5 < len(times.stamps) < 50
+    assert times.cut_short == f"the file breaks off: {len(times.stamps)} of its 50 frames are there"
+
+
+def no_frames(path: Path, make_video: MakeVideo) -> None:
+    make_video(path, [])
+
+
+def sound_alone(path: Path, make_video: MakeVideo) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        frame.sample_rate, frame.pts = 8000, 0
+        container.mux([*stream.encode(frame), *stream.encode()])
+
+
+def no_index(path: Path, make_video: MakeVideo) -> None:
+    make_video(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def playlist(path: Path, make_video: MakeVideo) -> None:
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path, make_video: path.write_bytes(b"no video" * 99), "not a video that can be read: Invalid data"),
+        (lambda path, make_video: path.write_bytes(b""), "the file is empty"),
+        (lambda path, make_video: path.mkdir(), "a folder, not a video"),
+        (lambda path, make_video: None, "no such file"),
+        (no_frames, ""),
+        (sound_alone, "there is no video in it"),
+        (no_index, "not a video that can be read: Invalid data"),
+        (playlist, "not a video that can be read"),
+    ],
+)
+def test_a_broken_file_says_why_in_one_line(
+    tmp_path: Path,
+    make_video: MakeVideo,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[Path, MakeVideo], None],
+    says: str,
+) -> None:
+    path = tmp_path / "a.mp4"
+    spoil(path, make_video)
+    capfd.readouterr()
+    with pytest.raises(InputError) as caught:
+        probe_video(path)
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(ConfigError, match=r"video frames need PyAV: pip install 'featlab\[video\]'"):
+        probe_video(tmp_path / "a.mp4")
+
+
+def test_suffixes_of_videos_are_known_in_any_case() -> None:
+    assert all(video_files.is_video(Path(name)) for name in ("a.MP4", "b.webm", "c.MOV", "d.mts"))
+    assert not any(video_files.is_video(Path(name)) for name in ("a.gif", "b.png", "mp4", "c.csv"))
