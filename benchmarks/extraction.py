@@ -4,20 +4,23 @@
     python benchmarks/extraction.py --images 2048 --side 640 --jobs 8
 
 The images are drawn from a seed into a temporary folder. A bare pass runs the same network on the same batches of the
-same images, decoded and cropped beforehand: what is left is turning pixels into embeddings. Both are timed from the call
-to the end of it, so that starting the worker processes, decoding, writing and assembling the cache all count against
-`extract`. They take turns, because other programs on the machine slow whichever runs beside them; the ratio of each pair
-of turns is printed, and its median. The last line leaves out what one start costs, as a run of hours does: it is the
-rate between the first batch and the last.
+same images, decoded and cropped beforehand: what is left is turning pixels into embeddings. Both are timed from the
+call to the end of it, so that starting the worker processes, decoding, writing and assembling the cache all count
+against `extract`. They take turns, because other programs on the machine slow whichever runs beside them. Three ratios
+are printed, each the median over turns: of the whole calls; of the rate between the first batch and the last, which
+leaves out what one start costs, as a run of hours does; and of the CPU seconds that all processes used together, which
+is what counts where every core is busy, and which other programs disturb least.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +55,40 @@ def main() -> None:
             f"{torch.get_num_threads()} threads, jobs {options.jobs or 'all cores'}"
         )
         bare(backbone, pixels[: options.batch], options.batch)
-        ratios, steady = [], []
+        turns = []
         config = ExtractConfig(jobs=options.jobs, batch=options.batch)
         for turn in range(options.repeat):
             alone = bare(backbone, pixels, options.batch)
             whole, running = extraction(backbone, items, folder / f"{turn}.h5", config)
-            ratios.append(whole / alone)
-            steady.append(running / alone)
+            turns.append((whole.rate / alone.rate, running / alone.rate, alone.cpu / whole.cpu))
             print(
-                f"  bare pass {alone:6.1f} images/s   extract {whole:6.1f} images/s   ratio {ratios[-1]:.2f}   "
-                f"between the first batch and the last {running:6.1f} images/s   ratio {steady[-1]:.2f}"
+                f"  bare pass {alone.rate:6.1f} images/s, {1000 * alone.cpu:5.1f} CPU ms an image   "
+                f"extract {whole.rate:6.1f} images/s ({running:.1f} once started), {1000 * whole.cpu:5.1f} CPU ms"
             )
-    print(f"extract / bare pass, median: {statistics.median(ratios):.2f}")
-    print(f"the same without the start:  {statistics.median(steady):.2f}")
+    names = ("whole calls", "between the first batch and the last", "CPU time")
+    for name, ratios in zip(names, zip(*turns, strict=True), strict=True):
+        print(f"extract / bare pass, {name}: {statistics.median(ratios):.2f}")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images a second, and CPU seconds an image of this process and its children."""
+
+    rate: float
+    cpu: float
+
+
+class Clock:
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), cpu_seconds()
+
+    def speed(self, images: int) -> Speed:
+        return Speed(images / (time.perf_counter() - self._wall), (cpu_seconds() - self._cpu) / images)
+
+
+def cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def draw(folder: Path, count: int, side: int) -> list[Item]:
@@ -79,26 +103,26 @@ def draw(folder: Path, count: int, side: int) -> list[Item]:
     return items
 
 
-def bare(backbone: Backbone, pixels: Sequence[NDArray[np.uint8]], batch: int) -> float:
-    """Return images a second of the network alone."""
-    start = time.perf_counter()
+def bare(backbone: Backbone, pixels: Sequence[NDArray[np.uint8]], batch: int) -> Speed:
+    """Time the network alone."""
+    clock = Clock()
     for first in range(0, len(pixels), batch):
         backbone.embed(pixels[first : first + batch], None)
-    return len(pixels) / (time.perf_counter() - start)
+    return clock.speed(len(pixels))
 
 
-def extraction(backbone: Backbone, items: Sequence[Item], out: Path, config: ExtractConfig) -> tuple[float, float]:
-    """Return images a second of the whole call, and between its first batch and its last."""
+def extraction(backbone: Backbone, items: Sequence[Item], out: Path, config: ExtractConfig) -> tuple[Speed, float]:
+    """Time the whole call; also return its images a second between the first batch and the last."""
     moments: list[tuple[float, int]] = []
 
     def note(now: Progress) -> None:
         moments.append((time.perf_counter(), now.done))
 
-    start = time.perf_counter()
+    clock = Clock()
     extract(items, backbone, out, neutral="neutral", config=config, on_progress=note)
-    whole = len(items) / (time.perf_counter() - start)
+    speed = clock.speed(len(items))
     (first, before), (last, after) = moments[0], moments[-1]
-    return whole, (after - before) / (last - first)
+    return speed, (after - before) / (last - first)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,15 @@ import typer
 from featlab import __version__
 from featlab.cli import data, results, source, target
 from featlab.cli.ablate import ablate_app
+from featlab.cli.backbone import backbone_app
+from featlab.cli.bundle import bundle_app
 from featlab.cli.demo import demo
+from featlab.cli.export import export
 from featlab.cli.extract import extract
 from featlab.cli.group import FeatlabGroup
+from featlab.cli.importing import import_features
+from featlab.cli.layouts import layouts
+from featlab.cli.london import london
 
 __all__ = ["app"]
 
@@ -43,13 +49,19 @@ def featlab(
 
 app.command(rich_help_panel=DATA)(data.init)
 app.command(rich_help_panel=DATA)(extract)
+app.command("import", rich_help_panel=DATA)(import_features)
 app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)
+app.command(rich_help_panel=DATA)(layouts)
+app.command(rich_help_panel=DATA)(london)
+app.add_typer(backbone_app, name="backbone", rich_help_panel=SOURCE)
 app.command(rich_help_panel=SOURCE)(source.train)
 app.command(rich_help_panel=SOURCE)(source.pair)
 app.command(rich_help_panel=SOURCE)(source.pretrain)
+app.add_typer(bundle_app, name="bundle", rich_help_panel=SOURCE)
 app.command(rich_help_panel=TARGET)(target.adapt)
 app.command(rich_help_panel=TARGET)(target.predict)
+app.command(rich_help_panel=TARGET)(export)
 app.command(rich_help_panel=RESULTS)(results.evaluate)
 app.command(rich_help_panel=RESULTS)(results.methods)
 app.add_typer(ablate_app, name="ablate", rich_help_panel=RESULTS)

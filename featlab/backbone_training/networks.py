@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from featlab.backbone_training.resnet import TAPS, resnet18, small_resnet
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import ConfigError, closest
+from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.network import one_line
 from featlab.extraction.backbones.taps import check_layers, position_axes
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
@@ -91,7 +91,7 @@ def load_weights(arch: str, module: nn.Module, path: Path) -> None:
         InputError: The file can't be read.
         ConfigError: Its tensors don't fit; names some.
     """
-    state = _exported_state(path) if path.suffix == ".pt2" else read_state_dict(path)
+    state = dict(load_program(path)[0].state_dict) if path.suffix == ".pt2" else read_state_dict(path)
     load_state_dict(arch, module, state, path)
 
 
@@ -147,14 +147,3 @@ def _probe(module: nn.Module, arch: str, size: int) -> tuple[int, dict[str, tupl
     if not isinstance(out, Tensor) or out.dim() != 2:
         raise ConfigError(f"{arch} doesn't return one vector an image; choose a classification network")
     return int(out.shape[1]), shapes
-
-
-def _exported_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.pt2`` file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return dict(torch.export.load(path).state_dict)
-    except Exception as error:
-        # torch lets through what a broken archive leads it to (RuntimeError, KeyError, zip errors, ...).
-        raise InputError(f"{path}: can't be read as a .pt2 file ({one_line(error)})") from error

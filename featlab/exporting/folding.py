@@ -5,7 +5,8 @@ In evaluation mode B (linear, BatchNorm) and C (linear) are one affine map, and 
     y = embedding − mean
     logits = y · direct_weight + direct_bias + relu(y · hidden_weight + hidden_bias) · out_weight
 
-is all of C(B(T(P(embedding)))). Without an MLP in T (the light baselines) the last term isn't there.
+is all of C(B(T(P(embedding)))). Without an MLP in T (the light baselines), or with one whose output is zero, the last
+term isn't there.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def fold(model: PersonalModel) -> FoldedHead:
     inner, outer = _translator(model.translator, components.shape[1]), _head(model.head)
     direct = (components @ inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
     hidden = None
-    if inner.hidden is not None:
+    # The output of a T that was never pretrained is zero: its hidden layer would be carried along for nothing.
+    if inner.hidden is not None and bool(inner.hidden[2].any()):
         weight, bias, out = inner.hidden
         hidden = (components @ weight, bias, out @ outer.weight)
     narrow = tuple(tensor.to(torch.float32).contiguous() for tensor in (*direct, *(hidden or ())))

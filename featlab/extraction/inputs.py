@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featlab.errors import InputError
 from featlab.extraction.alignment import AlignConfig, with_alignment
 from featlab.extraction.backbones.base import Backbone
-from featlab.extraction.detect import detect_landmarks
+from featlab.extraction.detect import detect_landmarks, without_face, write_no_face
 from featlab.extraction.detectors import is_detector, make_detector
 from featlab.extraction.failures import Failure
 from featlab.extraction.items import Item
@@ -57,7 +57,7 @@ class Inputs:
         landmarks: float32 (rows, P, 2), pixels, by ``Item.row``; None without any.
         neutral: Name of the neutral class, by the layout.
         failures: Videos that could not be opened.
-        no_face: Images in which no face was found.
+        no_face: Images without landmarks.
         landmark_source: Where the landmarks come from, in words; empty without any.
     """
 
@@ -138,14 +138,20 @@ def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> B
 def _landmarks(
     root: Path, items: list[Item], spec: str, beside: Path, jobs: int, on_progress: OnStage | None
 ) -> tuple[NDArray[np.float32] | None, tuple[Failure, ...], str]:
-    if spec == "none":
-        return None, (), ""
     if is_detector(spec):
         detector = make_detector(spec)
         report = None if on_progress is None else (lambda done, total: on_progress("faces", done, total))
         found = detect_landmarks(items, detector, beside, jobs=jobs, on_progress=report)
         return found.landmarks, found.missing, detector.info
-    path = find_landmarks(root) if spec == "auto" else Path(spec)
-    if path is None:
-        return None, (), ""
-    return landmarks_for(path, items), (), str(path)
+    path = Path(spec)
+    if spec in ("auto", "none"):
+        beside_source = find_landmarks(root) if spec == "auto" else None
+        if beside_source is None:
+            # A list that an earlier run left would speak of other landmarks.
+            write_no_face(beside, ())
+            return None, (), ""
+        path = beside_source
+    points = landmarks_for(path, items)
+    missing = without_face(items, points)
+    write_no_face(beside, missing)
+    return points, missing, str(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
@@ -83,7 +83,7 @@ class ExtractionReport:
     seconds: float
     resumed_rows: int
     extractor: ExtractorInfo
-    storage_error: StorageError = StorageError(0, 0.0, 0.0)
+    storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
 
 
 DEFAULTS = ExtractConfig()

@@ -61,6 +61,18 @@ def test_the_source_model_folds_to_one_affine_map(bundle):
     assert head.direct_weight.shape == (12, 3)
 
 
+def test_a_hidden_layer_whose_output_is_zero_is_left_out(bundle):
+    with torch.random.fork_rng(devices=[]):
+        translator = Translator(8, 5)
+    with torch.no_grad():
+        translator.offset.fill_(0.5)
+    model = PersonalModel(bundle.projection, translator, bundle.head)
+    head, rows = fold(model), torch.ones(2, 12)
+    assert "hidden_weight" not in head.state_dict()
+    with torch.no_grad():
+        torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
+
+
 def test_folding_changes_nothing_of_the_model(bundle, person):
     model = adapted("pft", bundle, person)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

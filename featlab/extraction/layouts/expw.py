@@ -75,7 +75,7 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
 
     Every face is an image of its own, cropped to its box. 0 to 6 are anger, disgust, fear, happiness, sadness,
     surprise, neutral. Nobody knows who the people are: the domain is the data set, and all of it is one subject,
-    ``expw``, so it needs another data set beside it. A clip is one class. An image that isn't on disk fails at
+    ``expw``, so it needs other data sets beside it. A clip is one class. An image that isn't on disk fails at
     extraction and is listed.
 
     Args:

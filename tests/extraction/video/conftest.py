@@ -77,3 +77,18 @@ def make_video() -> MakeVideo:
         return path
 
     return make
+
+
+@pytest.fixture
+def make_video_without_frames() -> MakeVideo:
+    """Write a video file that has a header and no frame."""
+    av = pytest.importorskip("av", reason="needs the extra 'video'")
+
+    def make(path: Path) -> Path:
+        with av.open(str(path), "w", format="avi") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            container.start_encoding()
+        return path
+
+    return make

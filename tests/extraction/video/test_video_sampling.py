@@ -120,5 +120,7 @@ def test_a_window_is_read_as_it_is_written() -> None:
 
 @pytest.mark.parametrize("text", ["", "2", "2-", "-2-5", "2.0:5.0", "2-5-7", "two-five", "5-2", "1e3-2e3"])
 def test_another_window_is_one_line_that_shows_an_example(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"video: (expected a window FROM-TO in seconds, for example 2.0-5.0|a window)"):
+    with pytest.raises(
+        ConfigError, match=r"video: (expected a window FROM-TO in seconds, for example 2.0-5.0|a window)"
+    ):
         parse_window(text)

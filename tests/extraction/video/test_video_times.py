@@ -107,16 +107,14 @@ def test_a_cut_file_keeps_what_is_there_and_says_so(tmp_path: Path, make_video: 
     assert times.cut_short == f"the file breaks off: {len(times.stamps)} of its 50 frames are there"
 
 
-def no_frames(path: Path, make_video: MakeVideo) -> None:
-    make_video(path, [])
-
-
 def sound_alone(path: Path, make_video: MakeVideo) -> None:
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
-        frame.sample_rate, frame.pts = 8000, 0
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame(format="fltp", layout="stereo", samples=1024)
+        frame.sample_rate, frame.pts = 44100, 0
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
         container.mux([*stream.encode(frame), *stream.encode()])
 
 
@@ -136,7 +134,6 @@ def playlist(path: Path, make_video: MakeVideo) -> None:
         (lambda path, make_video: path.write_bytes(b""), "the file is empty"),
         (lambda path, make_video: path.mkdir(), "a folder, not a video"),
         (lambda path, make_video: None, "no such file"),
-        (no_frames, ""),
         (sound_alone, "there is no video in it"),
         (no_index, "not a video that can be read: Invalid data"),
         (playlist, "not a video that can be read"),
@@ -157,6 +154,11 @@ def test_a_broken_file_says_why_in_one_line(
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_with_a_header_and_no_frames_says_so(tmp_path: Path, make_video_without_frames: MakeVideo) -> None:
+    with pytest.raises(InputError, match=r"^the video has no frames$"):
+        probe_video(make_video_without_frames(tmp_path / "a.mp4"))
 
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

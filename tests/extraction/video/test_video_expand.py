@@ -1,0 +1,173 @@
+"""Videos among items become frames with names, places and times; what can't is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from featlab.errors import ConfigError
+from featlab.extraction.failures import Failure
+from featlab.extraction.items import Item
+from featlab.extraction.pixels import read_pixels
+from featlab.extraction.video import Sampling, expand_videos
+
+MakeVideo = Callable[..., Path]
+ReadNumber = Callable[[object], int]
+MINUTE = range(60 * 25)
+# Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.
+UNEVEN = [*range(0, 2000, 40), *range(2000, 4000, 100), *range(4000, 6000, 40)]
+
+
+def whole(path: Path, name: str = "s1/pain/a.mp4", row: int = 0) -> Item:
+    return Item(path, name, "s1", "pain", name, 0, row)
+
+
+def labelled(path: Path, frame: int, label: str = "pain") -> Item:
+    return Item(path, "a.mp4", "s1", label, "a", frame, frame)
+
+
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("minute") / "a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(fps=5), MINUTE[::5]),
+        (Sampling(window=(2.0, 5.0)), MINUTE[50:125]),
+        (Sampling(stride=7), MINUTE[::7]),
+        (Sampling(fps=5, window=(2.0, 5.0)), MINUTE[50:125:5]),
+        (Sampling(fps=12.5, window=(50.0, 99.0), stride=3), MINUTE[1250::6]),
+    ],
+)
+def test_a_minute_of_video_is_sampled_at_the_right_times(
+    minute: Path, make_video: MakeVideo, read_number: ReadNumber, sampling: Sampling, expected: range
+) -> None:
+    if not minute.exists():
+        make_video(minute, MINUTE, group=50)
+    expanded = expand_videos([whole(minute)], sampling)
+    assert expanded.failures == ()
+    assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
+    for number, item in zip(expected, expanded.items, strict=True):
+        assert item.frame == number
+        assert item.name == f"s1/pain/a.mp4#t={number / 25:.3f}"
+        assert item.at is not None
+        assert item.at * Fraction(1, 12800) == Fraction(number, 25)
+    assert [item.row for item in expanded.items] == list(range(len(expected)))
+
+
+def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(
+    tmp_path: Path, make_video: MakeVideo, read_number: ReadNumber
+) -> None:
+    path = make_video(tmp_path / "a.mkv", UNEVEN, unit=Fraction(1, 1000))
+    expanded = expand_videos([whole(path)], Sampling(fps=5, window=(1.0, 5.0)))
+    assert [item.at for item in expanded.items] == list(range(1000, 5000, 200))
+    numbers = [read_number(image) for image in read_pixels(expanded.items)]
+    assert [UNEVEN[number] for number in numbers] == list(range(1000, 5000, 200))
+    assert numbers == [item.frame for item in expanded.items]
+
+
+def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", range(3))
+    image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 7)
+    known = Item(path, "a.mp4#t=0.080", "s2", "smile", "v", 2, 5, at=1024)
+    expanded = expand_videos([image, whole(path, row=9), known])
+    assert [(item.name, item.frame, item.at, item.row) for item in expanded.items] == [
+        ("i.png", 4, None, 0),
+        ("s1/pain/a.mp4#t=0.000", 0, 0, 1),
+        ("s1/pain/a.mp4#t=0.040", 1, 512, 2),
+        ("s1/pain/a.mp4#t=0.080", 2, 1024, 3),
+        ("a.mp4#t=0.080", 2, 1024, 4),
+    ]
+    assert {(item.subject, item.label, item.video) for item in expanded.items[1:4]} == {("s1", "pain", "s1/pain/a.mp4")}
+
+
+def test_without_videos_pyav_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 0)
+    assert expand_videos([image], Sampling(fps=1)).items == [image]
+    with pytest.raises(ConfigError, match=r"pip install 'featlab\[video\]'"):
+        expand_videos([whole(tmp_path / "a.mp4")])
+
+
+def test_labelled_frames_are_looked_up_and_sampled(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    items = [labelled(path, frame, "pain" if frame % 2 else "neutral") for frame in (0, 1, 10, 20, 25, 49, 50, 51)]
+    expanded = expand_videos(items, Sampling(stride=5))
+    assert [(item.name, item.frame, item.label) for item in expanded.items] == [
+        ("a.mp4#t=0.000", 0, "neutral"),
+        ("a.mp4#t=0.400", 10, "neutral"),
+        ("a.mp4#t=0.800", 20, "neutral"),
+        ("a.mp4#t=1.000", 25, "pain"),
+    ]
+    assert expanded.failures == (
+        Failure("a.mp4#frame=50", "the video has 50 frames"),
+        Failure("a.mp4#frame=51", "the video has 50 frames"),
+    )
+
+
+def test_labelled_frames_that_are_all_left_out_are_listed(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    expanded = expand_videos([labelled(path, 3), labelled(path, 4)], Sampling(stride=5))
+    assert expanded.items == []
+    assert expanded.failures == (Failure("a.mp4", "none of its labelled frames is among the sampled ones"),)
+
+
+def test_a_video_of_two_people_is_expanded_for_both(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", range(3))
+    both = [Item(path, "a.mp4", subject, "n", "a", 0, row) for row, subject in enumerate(("left", "right"))]
+    expanded = expand_videos(both)
+    assert [(item.subject, item.frame) for item in expanded.items] == [
+        (s, f) for s in ("left", "right") for f in range(3)
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_broken_videos_are_listed_and_the_others_go_on(
+    tmp_path: Path, make_video: MakeVideo, make_video_without_frames: MakeVideo, jobs: int
+) -> None:
+    names = [f"v{number:02}.mp4" for number in range(18)]
+    source = make_video(tmp_path / "source.mp4", range(60)).read_bytes()
+    for name in names:
+        (tmp_path / name).write_bytes(source)
+    make_video(tmp_path / names[2], range(20))
+    (tmp_path / names[3]).write_bytes(b"")
+    (tmp_path / names[5]).write_bytes(source[: len(source) // 2])
+    make_video_without_frames(tmp_path / names[7])
+    (tmp_path / names[9]).unlink()
+    told: list[tuple[int, int]] = []
+    expanded = expand_videos(
+        [whole(tmp_path / name, name) for name in names],
+        Sampling(fps=1, window=(1.0, 3.0)),
+        jobs=jobs,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
+    reasons = {failure.path: failure.reason for failure in expanded.failures}
+    assert reasons == {
+        "v02.mp4": "no frame from 1 to 3 s; its last frame is at 0.760 s",
+        "v03.mp4": "the file is empty",
+        "v05.mp4": "not a video that can be read: Invalid data found when processing input",
+        "v07.mp4": "the video has no frames",
+        "v09.mp4": "no such file",
+    }
+    whole_ones = [name for name in names if name not in reasons]
+    assert [item.name for item in expanded.items] == [f"{name}#t={t}.000" for name in whole_ones for t in (1, 2)]
+    assert told == [(done, 18) for done in range(1, 19)]
+
+
+def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    expanded = expand_videos([whole(path)])
+    assert len(expanded.items) > 5
+    reason = f"the file breaks off: {len(expanded.items)} of its 50 frames are there"
+    assert expanded.failures == (Failure("s1/pain/a.mp4", reason),)
+
+
+def test_a_negative_number_of_jobs_is_refused() -> None:
+    with pytest.raises(ConfigError, match="video: jobs must be 0 or more, got -1"):
+        expand_videos([], jobs=-1)
