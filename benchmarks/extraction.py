@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,6 +43,9 @@ def main() -> None:
     parser.add_argument("--layers", default="none", help="layers to tap, in both")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
+    # Here and not above: a worker process imports this file again, as it does the main module of any program.
+    import torch
+
     backbone = make_backbone("resnet18", weights="random", layers=options.layers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

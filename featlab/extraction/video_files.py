@@ -71,9 +71,10 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
             raise InputError("a folder, not a video")
         if path.stat().st_size == 0:
             raise InputError("the file is empty")
-        # An absolute path is never taken for a URL, and a playlist that pretends to be a video reaches no server.
+        # An absolute path is never taken for a URL, and a playlist that pretends to be a video reaches no server. Not
+        # `options`: PyAV up to 15 also hands those to streams that it finds later, and crashes.
         container = av.open(
-            str(path.absolute()), mode="r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            str(path.absolute()), mode="r", container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
         )
     except InputError:
         raise

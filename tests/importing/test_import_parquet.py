@@ -84,7 +84,11 @@ def test_a_null_is_a_bad_row(tmp_path, run, refused, kind):
         "list": arrow.array([[1.0, 2.0], None, [3.0, 4.0]]),
         "fixed": arrow.array([[1.0, 2.0], None, [3.0, 4.0]], type=arrow.list_(arrow.float32(), 2)),
     }[kind]
-    parquet.write_table(arrow.table({"subject": ["s"] * 3, "label": ["rest"] * 3, "x": column}), tmp_path / "x.parquet")
+    table = arrow.table({"subject": ["s"] * 3, "label": ["rest"] * 3, "x": column})
+    try:
+        parquet.write_table(table, tmp_path / "x.parquet")
+    except arrow.ArrowNotImplementedError as error:
+        pytest.skip(f"this pyarrow can't write such a file: {error}")
     with refused("x.parquet, row 1", "missing or NaN"):
         run(tmp_path / "x.parquet")
     report = run(tmp_path / "x.parquet", skip_bad=True)

@@ -87,7 +87,7 @@ def test_a_cover_picture_is_not_the_video(tmp_path: Path, make_video: MakeVideo)
     with av.open(str(path), "w") as out, av.open(str(clip)) as source:
         cover = out.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         video = out.add_stream_from_template(source.streams.video[0])
         frame = av.VideoFrame(32, 32, "yuvj420p")
         frame.pts = 0
