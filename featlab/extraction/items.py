@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,20 +64,25 @@ def names_by_row(items: Sequence[Item]) -> list[str]:
 
 
 def classes_of(items: Sequence[Item], neutral: str) -> tuple[str, ...]:
+    """Return the class names of items; see `class_names`."""
+    return class_names((item.label for item in items), neutral)
+
+
+def class_names(labels: Iterable[str | None], neutral: str) -> tuple[str, ...]:
     """Return the class names, neutral first and the rest sorted; a class's code is its place here.
 
     Args:
-        items: The rows; a label of None counts for no class.
+        labels: Of the rows; None counts for no class.
         neutral: Name of the neutral class.
 
     Raises:
         InputError: There are labels, and ``neutral`` is none of them.
     """
-    labels = {item.label for item in items if item.label is not None}
-    if labels and neutral not in labels:
-        found = ", ".join(sorted(labels)[:8]) + (", ..." if len(labels) > 8 else "")
+    known = {label for label in labels if label is not None}
+    if known and neutral not in known:
+        found = ", ".join(sorted(known)[:8]) + (", ..." if len(known) > 8 else "")
         raise InputError(
-            f"no row has the neutral label {neutral!r} (labels: {found}){closest(neutral, labels)}; "
+            f"no row has the neutral label {neutral!r} (labels: {found}){closest(neutral, known)}; "
             "name the neutral label with --neutral NAME"
         )
-    return (neutral, *sorted(labels - {neutral}))
+    return (neutral, *sorted(known - {neutral}))

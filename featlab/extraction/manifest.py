@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from featlab.errors import InputError, closest
 from featlab.extraction.items import MAX_FRAME, Item, item_order, natural_key
+from featlab.extraction.video_files import is_video
 
 REQUIRED = ("path", "subject")
 OPTIONAL = ("label", "video", "frame")
@@ -32,9 +33,9 @@ def read_manifest(manifest: Path) -> list[Item]:
 
     The header is required, and so are the columns ``path`` (relative to the manifest's folder, or absolute) and
     ``subject``. ``label`` may be missing or empty (unknown). ``video`` is by default the folder that ``path`` names, or
-    the subject where it names none. ``frame`` is by default the running number in natural file order within
-    (subject, video); a clip gives all of its frames or none. Other columns are ignored. UTF-8, with or without a byte
-    order mark.
+    the subject where it names none, and of a video file the file. ``frame`` is by default the running number in natural
+    file order within (subject, video); a clip gives all of its frames or none. A video file without a frame stands for
+    all of its frames. Other columns are ignored. UTF-8, with or without a byte order mark.
 
     Args:
         manifest: The csv file.
@@ -115,7 +116,8 @@ def _line(cells: list[str], header: list[str], where: str, number: int) -> _Line
     # A manifest written on Windows must mean the same files here.
     name = values["path"].replace("\\", "/")
     parent = PurePosixPath(name).parent
-    video = values.get("video") or (values["subject"] if parent == PurePosixPath(".") else str(parent))
+    clip = values["subject"] if parent == PurePosixPath(".") else str(parent)
+    video = values.get("video") or (name if is_video(PurePosixPath(name)) else clip)
     frame = values.get("frame", "")
     return _Line(
         number=number,
@@ -148,7 +150,8 @@ def _frames(lines: list[_Line], manifest: Path) -> list[int]:
                 f"{manifest}, line {lines[without[0]].number}: the frame is empty, and other rows of subject "
                 f"{subject!r}, video {video!r} have one; give all of them or none"
             )
-        for frame, place in enumerate(sorted(places, key=lambda place: natural_key(lines[place].name))):
+        images = [place for place in places if not is_video(PurePosixPath(lines[place].name))]
+        for frame, place in enumerate(sorted(images, key=lambda place: natural_key(lines[place].name))):
             frames[place] = frame
     return frames
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: PurePath) -> bool:
     """Whether the suffix, in any case, is a video's."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 

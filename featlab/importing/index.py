@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.items import MAX_FRAME, Item, classes_of, natural_key
+from featlab.extraction.items import MAX_FRAME, natural_key
 
-__all__ = ["RowIndex", "class_names", "make_index"]
+__all__ = ["RowIndex", "make_index"]
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -96,17 +96,6 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
     index = RowIndex(subject, label, video, frame, paths, tuple(notes))
     _refuse_duplicates(index, where)
     return index
-
-
-def class_names(labels: Sequence[str | None], neutral: str) -> tuple[str, ...]:
-    """Return the class names, neutral first and the rest sorted, as an extraction orders them.
-
-    Raises:
-        InputError: There are labels, and ``neutral`` is none of them.
-    """
-    known = sorted({label for label in labels if label is not None})
-    # One item a label is enough: only labels are looked at.
-    return classes_of([Item(Path(), "", "", label, "", 0, 0) for label in known], neutral)
 
 
 def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

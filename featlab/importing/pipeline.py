@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from featlab.cache import Cache, ExtractorInfo, FeatureTable, LayerStats, open_cache, write_table
 from featlab.errors import CacheError, ConfigError, InputError, closest
 from featlab.extraction.failures import Failure, read_failures, write_failures
+from featlab.extraction.items import class_names
 from featlab.extraction.landmarks import read_landmarks
 from featlab.extraction.pose import has_pose, pose_from_landmarks
 from featlab.importing.checks import bad_rows, float16_error
 from featlab.importing.columns import Selection, make_extractor
-from featlab.importing.index import class_names, codes_of
+from featlab.importing.index import codes_of
 from featlab.importing.readers import Source, read_source
 from featlab.importing.rows import OnProgress, ReadRows
 

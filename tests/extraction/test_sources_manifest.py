@@ -117,3 +117,13 @@ def test_an_unknown_neutral_label_names_the_closest(tmp_path: Path) -> None:
 
 def test_rows_without_any_label_have_the_neutral_class_alone(tmp_path: Path) -> None:
     assert classes_of(read_source(write(tmp_path, "path,subject\na,s\n")), "neutral") == ("neutral",)
+
+
+def test_videos_without_a_video_column_are_clips_of_their_own(tmp_path):
+    items = read_source(write(tmp_path, "path,subject\nd/b.mp4,s\nd/a.mp4,s\n"))
+    assert [(item.video, item.frame) for item in items] == [("d/a.mp4", 0), ("d/b.mp4", 0)]
+
+
+def test_two_videos_under_one_name_are_refused(tmp_path):
+    with pytest.raises(InputError, match="already on line 2"):
+        read_source(write(tmp_path, "path,subject,video\nd/b.mp4,s,v\nd/a.mp4,s,v\n"))
