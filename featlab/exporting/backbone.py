@@ -52,7 +52,7 @@ def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
         InputError: The backbone is no torch network.
         BundleError: It is another one than the bundle's.
     """
-    module = _attribute(backbone.network, "module") if isinstance(backbone, NetworkBackbone) else None
+    module = getattr(backbone.network, "module", None) if isinstance(backbone, NetworkBackbone) else None
     if not isinstance(backbone, NetworkBackbone) or not isinstance(module, nn.Module):
         raise InputError(
             f"the backbone {backbone.name!r} is no torch network, so it can't be exported; leave --backbone out, and "
@@ -67,14 +67,9 @@ def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
     return Network(
         name=backbone.name,
         # It is in evaluation mode already, and a module of torch.export's refuses to be told so.
-        module=_Embedder(module, _attribute(backbone.network, "pick")),
+        module=_Embedder(module, getattr(backbone.network, "pick", None)),
         size=spec.size,
         mean=spec.mean,
         std=spec.std,
         preprocessing=wanted.preprocessing,
     )
-
-
-def _attribute(network: object, name: str) -> Any:
-    """Return what a network holds under a name, or under the same name with an underscore."""
-    return getattr(network, name, getattr(network, f"_{name}", None))

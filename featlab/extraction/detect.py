@@ -5,27 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import atomic_write_bytes, atomic_write_text
-from featlab.errors import FeatlabError, InputError
+from featlab.errors import InputError
 from featlab.extraction.detectors import Detector
 from featlab.extraction.failures import Failure
 from featlab.extraction.items import Item, item_order
 from featlab.extraction.pixels import read_pixels
-from featlab.extraction.processes import settle_worker
+from featlab.extraction.processes import run_in_order, worker_count
 from featlab.settings import check_at_least
 
 OnDetected = Callable[[int, int], None]
@@ -33,8 +29,6 @@ OnDetected = Callable[[int, int], None]
 NO_FACE = "no face was found"
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
-# Windows can't wait for more processes than this.
-_MAX_JOBS = 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +107,7 @@ def detect_landmarks(
     tell = on_progress or (lambda done, total: None)
     kept = _load(final, whole)
     if kept is None:
-        kept = _detect_parts(parts, keys, detector, folder, _jobs(jobs, len(parts)), tell)
+        kept = _detect_parts(parts, keys, detector, folder, worker_count(jobs, len(parts)), tell)
         faces = np.full((max(item.row for item in ordered) + 1, detector.points, 2), np.nan, dtype=np.float32)
         faces[[item.row for item in ordered]] = kept.landmarks
         # One file, so that the landmarks and the key that they are of can't come apart.
@@ -148,8 +142,9 @@ def _detect_parts(
     done = sum(len(part) for part, earlier in zip(parts, found, strict=True) if earlier is not None)
     todo = [place for place, earlier in enumerate(found) if earlier is None]
     tell(done, total)
-    with closing(_run([parts[place] for place in todo], detector, jobs)) as results:
-        for place, result in zip(todo, results, strict=True):
+    wanted = [parts[place] for place in todo]
+    with closing(run_in_order(partial(_detect, detector), wanted, jobs=jobs, died=_worker_died)) as results:
+        for place, (_, result) in zip(todo, results, strict=True):
             _save(files[place], result, keys[place])
             found[place] = result
             done += len(parts[place])
@@ -160,7 +155,7 @@ def _detect_parts(
     )
 
 
-def _detect(items: Sequence[Item], detector: Detector) -> _Part:
+def _detect(detector: Detector, items: Sequence[Item]) -> _Part:
     landmarks = np.full((len(items), detector.points, 2), np.nan, dtype=np.float32)
     unreadable = np.zeros(len(items), dtype=np.bool_)
     for place, pixels in enumerate(read_pixels(items)):
@@ -171,62 +166,11 @@ def _detect(items: Sequence[Item], detector: Detector) -> _Part:
     return _Part(landmarks, unreadable)
 
 
-def _run(parts: Sequence[Sequence[Item]], detector: Detector, jobs: int) -> Generator[_Part, None, None]:
-    """Detect in the parts, in their order; at most ``jobs + 2`` are under way."""
-    if jobs == 1 or len(parts) < 2:
-        for part in parts:
-            yield _detect(part, detector)
-        return
-    # "spawn": the parent may have started threads (torch, faiss), and a fork of those can deadlock.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(detector,))
-    under_way: deque[tuple[Sequence[Item], Future[_Part]]] = deque()
-    try:
-        for part in parts:
-            under_way.append((part, _submit(pool, part)))
-            if len(under_way) >= jobs + 2:
-                yield _next(under_way)
-        while under_way:
-            yield _next(under_way)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _submit(pool: ProcessPoolExecutor, part: Sequence[Item]) -> Future[_Part]:
-    try:
-        return pool.submit(_run_in_worker, part)
-    except BrokenProcessPool:
-        raise _worker_died(part) from None
-
-
-def _next(under_way: deque[tuple[Sequence[Item], Future[_Part]]]) -> _Part:
-    part, future = under_way.popleft()
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise _worker_died(part) from None
-
-
-def _worker_died(part: Sequence[Item]) -> FeatlabError:
-    return FeatlabError(
-        f"a worker process died while looking for faces near {part[0].name} (out of memory?); what is finished is "
-        "kept: run the same command again, with fewer jobs if memory is short"
+def _worker_died(part: Sequence[Item]) -> str:
+    return (
+        f"a worker process died while looking for faces near {part[0].name} (out of memory?); what is finished is kept: run "
+        "the same command again, with fewer jobs if memory is short"
     )
-
-
-_detector: Detector | None = None
-
-
-def _start_worker(detector: Detector) -> None:
-    global _detector
-    _detector = detector
-    settle_worker()
-
-
-def _run_in_worker(items: Sequence[Item]) -> _Part:
-    if _detector is None:
-        raise RuntimeError("the worker was not started by detect_landmarks")
-    return _detect(items, _detector)
 
 
 def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int]]) -> str:
@@ -263,9 +207,3 @@ def _load(path: Path, key: str) -> _Part | None:
     except Exception:
         # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
         return None
-
-
-def _jobs(jobs: int, parts: int) -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return max(1, min(jobs or cores, parts, _MAX_JOBS))

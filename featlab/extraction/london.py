@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.failures import Failure, write_failures
 from featlab.extraction.london_clips import CLIPS, FRAMES, SIDE
 from featlab.extraction.london_person import Mesh, Part, PersonTask, frame_path, make_person, read_part, video_name
 from featlab.extraction.london_photos import MORPH_PEOPLE, find_people
-from featlab.extraction.processes import settle_worker
+from featlab.extraction.processes import run_in_order
 
 __all__ = ["LondonConfig", "LondonReport", "build_london"]
 
@@ -136,8 +135,9 @@ def build_london(
     done: list[PersonTask] = []
     failures: list[Failure] = []
     resumed = 0
-    try:
-        for task, result in zip(tasks, _run(tasks, mesh, jobs), strict=True):
+    work, processes = partial(_try, mesh), min(jobs, len(tasks))
+    with closing(run_in_order(work, tasks, jobs=processes, died=partial(_worker_died, folder))) as results:
+        for task, result in results:
             if isinstance(result, str):
                 failures.append(Failure(task.person.subject, result))
             else:
@@ -145,17 +145,12 @@ def build_london(
                 resumed += result
             if on_progress is not None:
                 on_progress(len(done) + len(failures), len(tasks), len(failures))
-    except BrokenProcessPool:
-        raise FeatlabError(
-            f"{folder}: a worker process died (out of memory?); finished people are kept: run the same command again, "
-            "with fewer jobs"
-        ) from None
     write_failures(manifest, failures)
     if not done:
         raise InputError(f"{folder}: nobody could be drawn; the first reason: {failures[0].path}: {failures[0].reason}")
     parts = [(task.person.subject, read_part(task.part)[1]) for task in done]
     rows = len(parts) * len(CLIPS) * FRAMES
-    with atomic_path(folder / "landmarks.npy") as partial, partial.open("wb") as file:
+    with atomic_path(folder / "landmarks.npy") as draft, draft.open("wb") as file:
         np.save(file, np.concatenate([part.landmarks.reshape(-1, 68, 2) for _, part in parts]))
     atomic_write_text(folder / "README.md", _note(config, len(parts), rows))
     atomic_write_text(manifest, _manifest(parts))
@@ -196,38 +191,16 @@ def _note(config: LondonConfig, people: int, rows: int) -> str:
     )
 
 
-def _run(tasks: Sequence[PersonTask], mesh: Mesh, jobs: int) -> Iterator[bool | str]:
-    """Whether each person was there already, or why there are no clips."""
-    if jobs == 1:
-        for task in tasks:
-            yield _try(task, mesh)
-        return
-    # Spawned, not forked: the caller may hold threads (torch, HDF5) that a fork would freeze.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=_start_worker, initargs=(mesh,))
-    try:
-        yield from pool.map(_run_in_worker, tasks)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _try(task: PersonTask, mesh: Mesh) -> bool | str:
+def _try(mesh: Mesh, task: PersonTask) -> bool | str:
+    """Return whether the person was there already, or why there are no clips."""
     try:
         return make_person(task, mesh)
     except InputError as error:
         return str(error)
 
 
-_mesh: Mesh | None = None
-
-
-def _start_worker(mesh: Mesh) -> None:
-    global _mesh
-    _mesh = mesh
-    settle_worker()
-
-
-def _run_in_worker(task: PersonTask) -> bool | str:
-    if _mesh is None:
-        raise RuntimeError("the worker was not started by build_london")
-    return _try(task, _mesh)
+def _worker_died(folder: Path, task: PersonTask) -> str:
+    return (
+        f"{folder}: a worker process died near {task.person.subject} (out of memory?); finished people are kept: run "
+        "the same command again, with fewer jobs"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +21,12 @@ from featlab.extraction.failures import Failure, read_failures, write_failures
 from featlab.extraction.items import Item, classes_of, item_order
 from featlab.extraction.pose import has_pose
 from featlab.extraction.precision import StorageError
+from featlab.extraction.processes import worker_count
 from featlab.extraction.progress import ProgressMeter
 from featlab.extraction.shards import plan_shards
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
 _DTYPES = ("float32", "float16")
-# Windows can't wait for more processes than this.
-_MAX_JOBS = 61
 
 
 @dataclass(frozen=True)
@@ -272,7 +270,4 @@ def _jobs(config: ExtractConfig, backbone: Backbone, items: int) -> int:
     if not backbone.needs_images:
         # Nothing is decoded: starting processes would take longer than the work.
         return 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    batches = -(-items // config.batch)
-    return max(1, min(config.jobs or cores, batches, _MAX_JOBS))
+    return worker_count(config.jobs, -(-items // config.batch))

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import LayerStats
-from featlab.errors import FeatlabError, InputError
+from featlab.errors import InputError
 from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
 from featlab.extraction.items import Item
 from featlab.extraction.pixels import read_pixels
-from featlab.extraction.processes import settle_worker
+from featlab.extraction.processes import run_in_order
 
 
 @dataclass(frozen=True)
@@ -144,9 +141,7 @@ def join_outputs(outputs: Sequence[BackboneOutput]) -> BackboneOutput:
 
 
 def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tuple[Batch, BatchResult], None, None]:
-    """Process batches, in their order.
-
-    At most ``jobs + 2`` batches are under way, whatever their number, so memory is bounded.
+    """Process batches, in their order; see `run_in_order`.
 
     Args:
         batches: Taken one by one, as there is room.
@@ -156,57 +151,11 @@ def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tu
     Raises:
         FeatlabError: A worker process died.
     """
-    if jobs == 1:
-        for batch in batches:
-            yield batch, process_batch(task, batch)
-        return
-    # "spawn": the parent may have started threads (torch, faiss), and a fork of those can deadlock.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(task,))
-    under_way: deque[tuple[Batch, Future[BatchResult]]] = deque()
-    try:
-        for batch in batches:
-            under_way.append((batch, _submit(pool, batch)))
-            if len(under_way) >= jobs + 2:
-                yield _next(under_way)
-        while under_way:
-            yield _next(under_way)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)
 
 
-def _submit(pool: ProcessPoolExecutor, batch: Batch) -> Future[BatchResult]:
-    try:
-        return pool.submit(_run_in_worker, batch)
-    except BrokenProcessPool:
-        raise _worker_died(batch) from None
-
-
-def _next(under_way: deque[tuple[Batch, Future[BatchResult]]]) -> tuple[Batch, BatchResult]:
-    batch, future = under_way.popleft()
-    try:
-        return batch, future.result()
-    except BrokenProcessPool:
-        raise _worker_died(batch) from None
-
-
-def _worker_died(batch: Batch) -> FeatlabError:
-    return FeatlabError(
+def _worker_died(batch: Batch) -> str:
+    return (
         f"a worker process died near {batch.items[0].name} (out of memory?); finished shards are kept: run the same "
         "command again, with fewer jobs if memory is short"
     )
-
-
-_task: Task | None = None
-
-
-def _start_worker(task: Task) -> None:
-    global _task
-    _task = task
-    settle_worker()
-
-
-def _run_in_worker(batch: Batch) -> BatchResult:
-    if _task is None:
-        raise RuntimeError("the worker was not started by run_batches")
-    return process_batch(_task, batch)

@@ -41,7 +41,7 @@ def test_every_backbone_fits_the_protocol_and_keeps_its_name(name: str) -> None:
 
 
 def test_an_unknown_backbone_names_the_closest() -> None:
-    with pytest.raises(ConfigError, match=r"'geometri' \(known: geometry, hog.*did you mean 'geometry'"):
+    with pytest.raises(ConfigError, match=r"'geometri' \(known: geometry, hf, hog.*did you mean 'geometry'"):
         make_backbone("geometri")
 
 

@@ -106,8 +106,8 @@ class ProgramNetwork:
 
             program = move_to_device_pass(program, device)
         hooked = bool(layers) and not own
-        self._module: nn.Module = _unflattened(name, program) if hooked else program.module()
-        self._taps = Taps(name, self._module, layers if hooked else ())
+        self.module: nn.Module = _unflattened(name, program) if hooked else program.module()
+        self._taps = Taps(name, self.module, layers if hooked else ())
 
     def __call__(self, images: Tensor) -> Computed:
         """Embed float32 (n, 3, S, S).
@@ -120,7 +120,7 @@ class ProgramNetwork:
 
     def _embed(self, images: Tensor) -> Computed:
         with self._taps.collect() as statistics:
-            output = self._module(images)
+            output = self.module(images)
         if isinstance(output, Mapping) and EMBEDDING in output:
             layers = [layer for layer in self.layers if layer not in statistics]
             computed = computed_of(self._name, output, layers, len(images))

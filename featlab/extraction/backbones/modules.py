@@ -52,11 +52,11 @@ class ModuleNetwork:
         self._name = name
         self._amp = amp
         self._memory = torch.channels_last if channels_last else torch.contiguous_format
-        self._module = module.eval().requires_grad_(False).to(device)
+        self.module = module.eval().requires_grad_(False).to(device)
         if channels_last:
-            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._taps = Taps(name, self._module, layers)
-        self._pick = pick or (lambda output: output)
+            self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._taps = Taps(name, self.module, layers)
+        self.pick = pick or (lambda output: output)
 
     def __call__(self, images: Tensor) -> Computed:
         """Embed float32 (n, 3, S, S).
@@ -66,8 +66,8 @@ class ModuleNetwork:
         """
         with computing(self.device, amp=self._amp):
             with self._taps.collect() as statistics:
-                output = self._module(images.contiguous(memory_format=self._memory))
-            return Computed(as_embedding(self._name, self._pick(output), len(images)), statistics)
+                output = self.module(images.contiguous(memory_format=self._memory))
+            return Computed(as_embedding(self._name, self.pick(output), len(images)), statistics)
 
 
 def module_backbone(
