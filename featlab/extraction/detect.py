@@ -168,8 +168,8 @@ def _detect(detector: Detector, items: Sequence[Item]) -> _Part:
 
 def _worker_died(part: Sequence[Item]) -> str:
     return (
-        f"a worker process died while looking for faces near {part[0].name} (out of memory?); what is finished is kept: run "
-        "the same command again, with fewer jobs if memory is short"
+        f"a worker process died while looking for faces near {part[0].name} (out of memory?); what is finished is "
+        "kept: run the same command again, with fewer jobs if memory is short"
     )
 
 
