@@ -71,6 +71,7 @@ class ExtractorInfo:
         preprocessing: one readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
         layers: the tapped layers whose channel statistics go with every row.
         versions: library versions, for the reader's information; neither compared nor part of the fingerprint.
+        trained_on: subjects whose images trained the backbone, where it says so; not compared either.
     """
 
     id: str
@@ -78,6 +79,7 @@ class ExtractorInfo:
     preprocessing: str
     layers: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    trained_on: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -98,6 +100,8 @@ class ExtractorInfo:
             "preprocessing": self.preprocessing,
             "layers": list(self.layers),
             "versions": dict(self.versions),
+            # Left out when there is nobody, so that such caches are what they were.
+            **({"trained_on": list(self.trained_on)} if self.trained_on else {}),
         }
 
     @classmethod
@@ -110,9 +114,12 @@ class ExtractorInfo:
         texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
         layers = content["layers"]
         versions = content["versions"]
-        if not all(isinstance(text, str) for text in (*texts.values(), *layers, *versions, *versions.values())):
+        people = content.get("trained_on", ())
+        if not all(
+            isinstance(text, str) for text in (*texts.values(), *layers, *versions, *versions.values(), *people)
+        ):
             raise TypeError("every field of an extractor is text")
-        return cls(**texts, layers=tuple(layers), versions=dict(versions))
+        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people))
 
 
 def layer_datasets(name: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from featlab.cli.complete import complete_method, complete_methods, complete_str
 from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
+    from featlab.cache import ExtractorInfo
     from featlab.workspace import Workspace
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "flag_values",
     "held_out",
     "open_workspace",
+    "warn_of_seen",
 ]
 
 COMMON = "Common"
@@ -191,6 +193,17 @@ def held_out(workspace: Workspace, subjects: Sequence[str] = (), *, targets_give
     """
     listed = workspace.targets() if targets_given or not workspace.config.protocol.targets.strip().isdecimal() else ()
     return tuple(sorted({*subjects, *listed}))
+
+
+def warn_of_seen(output: Output, extractor: ExtractorInfo, targets: Sequence[str]) -> None:
+    """Warn when targets are among the people whose images trained the backbone: it has seen them, with labels."""
+    seen = sorted(set(targets) & set(extractor.trained_on))
+    if seen:
+        names = ", ".join(seen[:8]) + (", …" if len(seen) > 8 else "")
+        output.warn(
+            f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({names}): their scores say "
+            "nothing about new people; train it with them held out (featlab backbone train --targets …)"
+        )
 
 
 def cpu_count(jobs: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featlab.cli.common import Output, flag_values, held_out, open_workspace
+from featlab.cli.common import Output, flag_values, held_out, open_workspace, warn_of_seen
 
 if TYPE_CHECKING:
     from featlab.bundle import Bundle
@@ -101,6 +101,7 @@ def bundle_for(
     if subject not in workspace.table.subjects:
         known = workspace.table.subjects
         raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
+    warn_of_seen(output, workspace.extractor, [subject])
     if folder is not None:
         bundle = load_bundle(folder)
         bundle.check_extractor(workspace.extractor, str(workspace.config.cache))

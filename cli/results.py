@@ -27,6 +27,7 @@ from featlab.cli.common import (
     cpu_count,
     flag_values,
     open_workspace,
+    warn_of_seen,
 )
 from featlab.cli.group import FAILED, SKIPPED
 
@@ -86,6 +87,7 @@ def evaluate(
         tasks = plan(opened)
         cells = sum(len(task.targets) for task in tasks) * len(config.protocol.methods)
         reused = finished_cells(opened, tasks)
+        warn_of_seen(output, opened.extractor, sorted({name for task in tasks for name in task.targets}))
         output.note(
             f"evaluate: {len(config.protocol.methods)} methods on {len(tasks[0].targets)} targets, "
             f"{config.protocol.draws} draws x {config.protocol.seeds} seeds; "

@@ -17,6 +17,7 @@ from featlab.backbone_training.config import AugmentConfig, TrainConfig
 from featlab.backbone_training.existing import read_card, read_meta
 from featlab.backbone_training.train import train_backbone
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import make_backbone
 from featlab.extraction.items import Item
 
 MakeSource = Callable[..., list[Item]]
@@ -85,6 +86,7 @@ def test_the_file_is_the_best_epochs_network_and_says_who_made_it(
     assert card["held_out_subjects"] == ["s3"]
     assert len(card["validation_subjects"]) == 1
     assert sorted(card["source_subjects"] + card["validation_subjects"]) == ["s0", "s1", "s2", "s4"]
+    assert make_backbone(f"pt2:{out}").info().trained_on == ("s0", "s1", "s2", "s4")
     assert card["classes"] == ["neutral", "smile"]
     assert card["request"]["seed"] == 1
     assert len(card["history"]) == card["epochs"] == 4

@@ -202,3 +202,25 @@ def test_any_rows_written_are_read_and_sliced_back(tmp_path, rows, dim, dtype, s
             assert [(table.videos[code], frame) for code, frame in zip(table.video, table.frame, strict=True)] == [
                 rows[i][1:] for i in mine
             ]
+
+
+def test_who_trained_the_backbone_is_kept_and_changes_neither_fingerprint_nor_digest(tmp_path):
+    table = FeatureTable(
+        embeddings=np.eye(2, dtype=np.float32),
+        label=np.zeros(2, dtype=np.int16),
+        subject=np.arange(2, dtype=np.int32),
+        video=np.zeros(2, dtype=np.int32),
+        frame=np.zeros(2, dtype=np.int32),
+        subjects=("a", "b"),
+        videos=("v",),
+        classes=("neutral",),
+        neutral="neutral",
+    )
+    known, unknown = (ExtractorInfo("pt2", "0" * 64, "96x96", trained_on=people) for people in (("c", "d"), ()))
+    write_table(tmp_path / "known.h5", table, known)
+    write_table(tmp_path / "unknown.h5", table, unknown)
+    with open_cache(tmp_path / "known.h5") as one, open_cache(tmp_path / "unknown.h5") as other:
+        assert one.extractor.trained_on == ("c", "d")
+        assert other.extractor.trained_on == ()
+        assert one.extractor.fingerprint == other.extractor.fingerprint
+        assert one.digest == other.digest

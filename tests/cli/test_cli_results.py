@@ -105,3 +105,17 @@ def test_methods_come_from_the_registry(run, run_json):
     assert all(item["title"] == get_method(item["name"]).title for item in listed)
     printed = run("methods").stdout
     assert all(name in printed for name in method_names())
+
+
+def test_targets_that_the_backbone_has_seen_are_named(folder, run, table, extractor, quickly):
+    from dataclasses import replace
+
+    from featlab.cache import write_table
+
+    seen = replace(extractor, trained_on=("s038", "s041"))
+    write_table(folder / "cache.h5", table, seen)
+    words = ("evaluate", "--methods", "source-only", "--quiet", "--no-plots", *quickly)
+    warned = run(*words, "--targets", "s041,s042").stderr
+    assert "1 of the 2 targets (s041)" in warned
+    assert "trained" not in run(*words, "--targets", "s042,s043").stderr
+    assert "(s041)" in run("adapt", "--subject", "s041", "--quiet", *quickly).stderr

@@ -37,12 +37,14 @@ class BackboneCard:
         layers: Whose statistics are among its outputs; see `statistics_names`.
         dim: D.
         id: What its maker called it.
+        trained_on: Subjects whose images trained it or chose its epoch, where its card says so.
     """
 
     spec: InputSpec
     layers: tuple[str, ...]
     dim: int
     id: str
+    trained_on: tuple[str, ...] = ()
 
     def input_spec(self, name: str, options: NetworkOptions) -> InputSpec:
         """Return the input; crop and interpolation may be chosen, the rest is the file's.
@@ -87,7 +89,11 @@ def read_card(text: str, path: Path) -> BackboneCard:
         layers = tuple(content["layers"])
         if not all(isinstance(layer, str) and layer for layer in layers):
             raise TypeError("layers are names")
-        return BackboneCard(InputSpec(content["size"], mean, std), layers, int(content["dim"]), str(content["id"]))
+        card = content.get("card", {})
+        # Validation subjects chose the epoch, and a refit trains on them too.
+        people = tuple(sorted(map(str, (*card.get("source_subjects", ()), *card.get("validation_subjects", ())))))
+        spec = InputSpec(content["size"], mean, std)
+        return BackboneCard(spec, layers, int(content["dim"]), str(content["id"]), people)
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -65,7 +65,13 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
     network = ProgramNetwork(name, program, layers, own=card is not None, batch=batch, device=device, amp=chosen.amp)
     return network_backbone(
-        name, network, spec, id="pt2", weights=file_sha256(path), notes=(AMP_NOTE,) if chosen.amp else ()
+        name,
+        network,
+        spec,
+        id="pt2",
+        weights=file_sha256(path),
+        notes=(AMP_NOTE,) if chosen.amp else (),
+        trained_on=card.trained_on if card is not None else (),
     )
 
 

@@ -107,6 +107,7 @@ def network_backbone(
     weights: str,
     notes: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
+    trained_on: Sequence[str] = (),
 ) -> NetworkBackbone:
     """Make a backbone of a network, after a trial on two images.
 
@@ -118,6 +119,7 @@ def network_backbone(
         weights: sha256 of the weights.
         notes: What else changes values; each is added to the preprocessing line.
         versions: Of the libraries beside torch, Pillow and numpy.
+        trained_on: Subjects whose images trained it, where that is known.
 
     Raises:
         ConfigError: The network can't embed images of this size, or a tapped layer can't be used.
@@ -131,6 +133,7 @@ def network_backbone(
         preprocessing=", ".join((spec.describe(), *notes)),
         layers=network.layers,
         versions={"torch": torch.__version__, "pillow": PIL.__version__, "numpy": np.__version__, **(versions or {})},
+        trained_on=tuple(trained_on),
     )
     return NetworkBackbone(name, network, spec, extractor, computed.embedding.shape[1], spec.prepare())
 

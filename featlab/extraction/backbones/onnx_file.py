@@ -70,11 +70,13 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     batch, side = _input_shape(name, session)
     outputs = [output.name for output in session.get_outputs()]
     text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+    people: tuple[str, ...] = ()
     if text is None:
         spec = chosen.input_spec(InputSpec(size=side) if side is not None else InputSpec())
         layers = chosen.layers or ()
     else:
         card = read_card(text, path)
+        people = card.trained_on
         spec = card.input_spec(name, chosen)
         layers = card.layers if chosen.layers is None else chosen.layers
     check_layers(name, layers, layers_among(outputs))
@@ -89,6 +91,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         weights=file_sha256(path, *weight_files(path)),
         notes=(f"output {embedding}",) if chosen.output is not None else (),
         versions={"onnxruntime": onnxruntime.__version__},
+        trained_on=people,
     )
 
 
