@@ -201,8 +201,8 @@ def warn_of_seen(output: Output, extractor: ExtractorInfo, targets: Sequence[str
     if seen:
         names = ", ".join(seen[:8]) + (", …" if len(seen) > 8 else "")
         output.warn(
-            f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({names}): their scores say "
-            "nothing about new people; train it with them held out (featlab backbone train --targets …)"
+            f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({names}): their scores "
+            "say nothing about new people; train it with them held out (featlab backbone train --targets …)"
         )
 
 
