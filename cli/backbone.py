@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["backbone_app", "train"]
 
 _NETWORK, _TRAINING = "Network", "Training"
-_SHOWN = 5
-"""Unreadable images that are spelled out."""
 
 backbone_app = typer.Typer(
     name="backbone", no_args_is_help=True, help="A backbone of one's own, trained on the source subjects' images."
@@ -244,7 +242,4 @@ def _tell(output: Output, report: TrainReport, source: Path, failures: list[tupl
         },
     )
     output.show("next:", f"  {step}")
-    for path, reason in failures[:_SHOWN]:
-        output.warn(f"{path}: {reason}")
-    if failures:
-        output.warn(f"{len(failures)} images or videos could not be read and were left out; --json lists them")
+    output.warn_of_failures(failures, "images or videos could not be read and were left out; --json lists them")

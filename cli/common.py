@@ -208,10 +208,9 @@ def warn_of_seen(output: Output, extractor: ExtractorInfo, targets: Sequence[str
 
 def cpu_count(jobs: int) -> int:
     """Return ``jobs``, or the number of cores that this process may use for 0."""
-    if jobs:
-        return jobs
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    from featlab.extraction.processes import usable_cores
+
+    return jobs or usable_cores()
 
 
 def _from_here(name: str, workspace: Path) -> str:

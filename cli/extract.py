@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExtractionBar", "StageBars", "extract"]
 
-_SHOWN = 5
-"""Failures that are spelled out; the file beside the cache has all of them."""
-
 
 def extract(
     source: Annotated[
@@ -176,10 +173,8 @@ def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
         if not shown[name]:
             del shown[name]
     output.facts(str(report.path), shown)
-    for failure in report.failures[:_SHOWN]:
-        output.warn(f"{failure.path}: {failure.reason}")
-    if report.failures:
-        output.warn(f"{len(report.failures)} images have no row; they are listed in {listed}")
+    failures = [(failure.path, failure.reason) for failure in report.failures]
+    output.warn_of_failures(failures, f"images have no row; they are listed in {listed}")
     if inputs.no_face:
         output.warn(
             f"no face was found in {len(inputs.no_face)} images; they are listed in {no_face_path(report.path)}"

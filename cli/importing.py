@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["import_features"]
 
-_SHOWN = 5
-"""Failures that are spelled out; the file beside the cache has all of them."""
-
 
 def import_features(
     source: Annotated[
@@ -141,7 +138,5 @@ def _tell(output: Output, report: ImportReport) -> None:
         if not shown[name]:
             del shown[name]
     output.facts(str(report.path), shown)
-    for failure in report.failures[:_SHOWN]:
-        output.warn(f"{failure.path}: {failure.reason}")
-    if report.failures:
-        output.warn(f"{len(report.failures)} rows or files are left out; they are listed in {listed}")
+    failures = [(failure.path, failure.reason) for failure in report.failures]
+    output.warn_of_failures(failures, f"rows or files are left out; they are listed in {listed}")

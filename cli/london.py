@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["london"]
 
-_SHOWN = 5
-"""Failures that are spelled out; the file beside the manifest has all of them."""
-
 
 def london(
     originals: Annotated[
@@ -94,7 +91,5 @@ def _tell(output: Output, report: LondonReport) -> None:
         "next:",
         f"  featlab extract {report.manifest} --backbone hog --out hog.h5",
     )
-    for failure in report.failures[:_SHOWN]:
-        output.warn(f"{failure.path}: {failure.reason}")
-    if report.failures:
-        output.warn(f"{len(report.failures)} people have no clips; they are listed in {listed}")
+    failures = [(failure.path, failure.reason) for failure in report.failures]
+    output.warn_of_failures(failures, f"people have no clips; they are listed in {listed}")

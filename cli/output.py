@@ -26,6 +26,10 @@ _READABLE = 90
 """Letters on a line of running text."""
 
 
+_SPELLED_OUT = 5
+"""Failures that are named; a list has all of them."""
+
+
 class Output:
     """Where a command's words go.
 
@@ -51,6 +55,18 @@ class Output:
     def warn(self, line: str) -> None:
         """Say on stderr what the user should know, also with --quiet."""
         self._say(f"featlab: warning: {line}")
+
+    def warn_of_failures(self, failures: Sequence[tuple[str, str]], rest: str) -> None:
+        """Spell the first few failures out, then say how many there are; nothing without any.
+
+        Args:
+            failures: What failed, and why.
+            rest: What follows their number, e.g. where all of them are listed.
+        """
+        for what, why in failures[:_SPELLED_OUT]:
+            self.warn(f"{what}: {why}")
+        if failures:
+            self.warn(f"{len(failures)} {rest}")
 
     def show(self, *renderables: RenderableType) -> None:
         """Print text or a Rich table on stdout, never cut; nothing with --json."""

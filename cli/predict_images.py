@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageFlags", "network_device", "predict_from_images", "tell_predictions"]
 
-_SHOWN = 5
-"""Failures that are spelled out; the file beside the csv has all of them."""
-
 
 @dataclass(frozen=True)
 class ImageFlags:
@@ -102,10 +99,9 @@ def predict_from_images(
     write_predictions(out, predicted.table, predicted.probabilities, person.bundle.classes)
     write_failures(out, predicted.failures)
     tell_predictions(output, person, subject, out, predicted.table, predicted.probabilities, len(predicted.failures))
-    for failure in predicted.failures[:_SHOWN]:
-        output.warn(f"{failure.path}: {failure.reason}")
-    if predicted.failures:
-        output.warn(f"{len(predicted.failures)} images have no line; they are listed in {failures_path(out)}")
+    failures = [(failure.path, failure.reason) for failure in predicted.failures]
+    output.warn_of_failures(failures, f"images have no line; they are listed in {failures_path(out)}")
+    if failures:
         raise typer.Exit(SKIPPED)
 
 

@@ -8,17 +8,17 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import atomic_write_bytes, atomic_write_text
+from featlab.cache import atomic_write_bytes
 from featlab.errors import InputError
 from featlab.extraction.detectors import Detector
-from featlab.extraction.failures import Failure
+from featlab.extraction.failures import Failure, write_list
 from featlab.extraction.items import Item, item_order
 from featlab.extraction.pixels import read_pixels
 from featlab.extraction.processes import run_in_order, worker_count
@@ -53,12 +53,8 @@ def no_face_path(out: Path) -> Path:
 
 
 def write_no_face(out: Path, missing: Sequence[Failure]) -> None:
-    """List the images without a face beside the cache, one JSON object a line; without any, remove an earlier list."""
-    path = no_face_path(out)
-    if not missing:
-        path.unlink(missing_ok=True)
-        return
-    atomic_write_text(path, "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in missing))
+    """List the images without a face beside the cache; see `write_list`."""
+    write_list(no_face_path(out), missing)
 
 
 def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple[Failure, ...]:

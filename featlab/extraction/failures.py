@@ -30,8 +30,12 @@ def failures_path(out: Path) -> Path:
 
 
 def write_failures(out: Path, failures: Sequence[Failure]) -> None:
-    """List the failures beside the cache, one JSON object a line; without any, remove an earlier list."""
-    path = failures_path(out)
+    """List the failures beside the cache; see `write_list`."""
+    write_list(failures_path(out), failures)
+
+
+def write_list(path: Path, failures: Sequence[Failure]) -> None:
+    """Write failures, one JSON object a line; without any, remove an earlier list."""
     if not failures:
         path.unlink(missing_ok=True)
         return

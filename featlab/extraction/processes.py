@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.errors import FeatlabError
 
-__all__ = ["run_in_order", "settle_worker", "worker_count"]
+__all__ = ["run_in_order", "settle_worker", "usable_cores", "worker_count"]
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -32,9 +32,13 @@ def worker_count(jobs: int, pieces: int) -> int:
         jobs: What was asked for; 0 takes every core that this process may use.
         pieces: More processes than this would find nothing to do.
     """
+    return max(1, min(jobs or usable_cores(), pieces, _MAX_JOBS))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return max(1, min(jobs or cores, pieces, _MAX_JOBS))
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def run_in_order(
