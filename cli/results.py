@@ -141,7 +141,7 @@ def methods(json_mode: JsonOption = False) -> None:
                     "setting": item.setting,
                     "needs": _needs(item),
                     "published": item.published,
-                    "updates_classifier": item.updates_classifier,
+                    "updates": list(item.updates),
                     "supports_single_class": item.supports_single_class,
                     "options": asdict(item.config_type()),
                 }

@@ -49,7 +49,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
     Raises:
         InputError: A model of other parts than a `Translator` or an `Affine`, and a `SourceHead` or a linear map.
     """
-    kind = _kind(adapted.model)
+    kind = _kind(adapted.model, bundle)
     folder.mkdir(parents=True, exist_ok=True)
     base = _base_tensors(bundle, kind)
     tensors = {
@@ -113,13 +113,22 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     return AdaptedModel(model, iterations, trainable, history, warnings), meta
 
 
-def _kind(model: PersonalModel) -> str:
+def _kind(model: PersonalModel, bundle: Bundle) -> str:
     kinds = {Translator: "translator", Affine: "affine", nn.Identity: "none"}
     for part, known in ((model.translator, tuple(kinds)), (model.head, (SourceHead, nn.Linear))):
         if type(part) not in known:
             names = ", ".join(kind.__name__ for kind in known)
             raise InputError(f"a model with a {type(part).__name__} can't be stored; a method makes one of: {names}")
-    return kinds[type(model.translator)]
+    kind, part = kinds[type(model.translator)], model.translator
+    if isinstance(part, Translator) and not _same_form(part, bundle.translator):
+        if not part.residual:
+            raise InputError("a model with a T of another shape than the bundle's can be stored in residual form only")
+        return "adapter"
+    return kind
+
+
+def _same_form(part: Translator, other: Translator) -> bool:
+    return part.residual == other.residual and part.first.weight.shape == other.first.weight.shape
 
 
 def _fingerprint(bundle: Bundle) -> str:
@@ -151,6 +160,11 @@ def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.
         if weight.shape != (width, width) or bias.shape != (width,):
             raise ValueError(f"translator.weight has shape {tuple(weight.shape)}")
         return Affine(weight, bias)
+    if kind == "adapter":
+        width, dim = tensors["translator.first.weight"].shape
+        # The initial weights are overwritten, but drawing them would move the caller's random state.
+        with torch.random.fork_rng(devices=[]):
+            return Translator(dim, width)
     if kind == "none":
         return None
     raise KeyError(f"unknown translator kind {kind!r}")

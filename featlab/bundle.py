@@ -49,6 +49,7 @@ class Bundle:
         seed: Root seed of its training.
         bank: Style bank; ``None`` when it was removed or not made.
         extras: Tensors that a method prepared at the source, by method name.
+        declared: What those tensors are, in words, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
     """
@@ -64,6 +65,7 @@ class Bundle:
     seed: int
     bank: StyleBank | None = None
     extras: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    declared: Mapping[str, str] = field(default_factory=dict)
     cache_digest: str = ""
     history: tuple[Mapping[str, float], ...] = ()
 
@@ -218,6 +220,7 @@ def _meta(bundle: Bundle) -> dict[str, Any]:
         "source_subjects": list(bundle.source_subjects),
         "bank_subjects": list(bundle.bank.subjects) if bundle.bank else None,
         "extras": sorted(bundle.extras),
+        "declared": dict(bundle.declared),
         "cache_digest": bundle.cache_digest,
         "seed": bundle.seed,
         "config": bundle.config.to_dict(),
@@ -258,6 +261,8 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         seed=int(meta["seed"]),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
+        # Bundles of before said nothing of it.
+        declared={str(name): str(words) for name, words in meta.get("declared", {}).items()},
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),
     )

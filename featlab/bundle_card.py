@@ -21,7 +21,7 @@ def bundle_card(bundle: Bundle) -> str:
             f"mean and standard deviation of the {bundle.neutral!r} rows of each of {len(bundle.bank.subjects)} source "
             f"subjects, at: {layers}. Statistics, not rows."
         )
-    extras = ", ".join(sorted(bundle.extras)) or "nothing"
+    extras = "; ".join(f"`{name}`: {bundle.declared.get(name) or 'tensors'}" for name in sorted(bundle.extras))
     return f"""# featlab model bundle
 
 Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
@@ -34,7 +34,7 @@ Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be a
 | features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
 | translator | {trained:,} parameters |
 | style bank | {bank} |
-| prepared by methods at the source | {extras} |
+| prepared by methods at the source | {extras or "nothing"} |
 | cache digest | {bundle.cache_digest} |
 | seed | {bundle.seed} |
 

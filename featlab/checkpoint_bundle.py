@@ -20,7 +20,7 @@ from featlab.cache.atomic import atomic_write_text, sync_folder
 from featlab.checkpoint_parts import Parts
 from featlab.config import Config
 from featlab.errors import BundleError, InputError, closest
-from featlab.methods import get_method
+from featlab.methods import get_method, prepare_extras
 from featlab.models import PersonalModel, Projection, SourceHead, as_tensor
 from featlab.pairing import Pairs, make_pairs
 from featlab.pretraining import SourceRows, make_style_bank, new_translator
@@ -204,13 +204,13 @@ def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, method
             f"no row of the {len(source.subject_names_present())} source subjects is labelled {source.neutral!r}, so "
             "there is no style to bank; label them, or leave --cache out for a bundle without a style bank"
         )
-    preparing = [get_method(name) for name in methods if get_method(name).needs_extras]
+    paired = any(get_method(name).needs_extras for name in methods)
     config = bundle.config.with_values({"pretrain.style_bank": True}, "checkpoints")
     bundle = replace(bundle, source_subjects=source.subject_names_present(), cache_digest=cache_digest, config=config)
-    pairs = make_pairs(source, config.pair, seed=bundle.seed) if preparing else _NO_PAIRS
+    pairs = make_pairs(source, config.pair, seed=bundle.seed) if paired else _NO_PAIRS
     rows = SourceRows.of(source, as_tensor(source.embeddings), pairs)
     bundle = replace(bundle, bank=make_style_bank(rows, bundle.translator, bundle.head))
-    return replace(bundle, extras={method.name: method.prepare(rows, bundle) for method in preparing})
+    return prepare_extras(bundle, rows, methods)
 
 
 def _fit(bundle: Bundle, source: FeatureTable, given: tuple[str, ...]) -> tuple[float, tuple[str, ...] | None]:

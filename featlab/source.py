@@ -12,7 +12,7 @@ from featlab.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config import Config
 from featlab.errors import InputError
-from featlab.methods.registry import get_method
+from featlab.methods.registry import prepare_extras
 from featlab.models import Projection, SourceHead, as_tensor
 from featlab.pairing import Pairs, make_pairs
 from featlab.pretraining import SourceRows, make_style_bank, new_translator, pretrain_translator
@@ -108,8 +108,7 @@ def pretrain_bundle(
     pretrained = pretrain_translator(source, head, config.pretrain, seed=seed, on_epoch=report)
     bank = make_style_bank(source, pretrained.translator, head) if config.pretrain.style_bank else None
     bundle = replace(bundle, translator=pretrained.translator, bank=bank, history=pretrained.history)
-    extras = {name: get_method(name).prepare(source, bundle) for name in methods if get_method(name).needs_extras}
-    return replace(bundle, extras=extras)
+    return prepare_extras(bundle, source, methods)
 
 
 def build_bundle(

@@ -16,7 +16,7 @@ from featlab.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config import Config
 from featlab.methods.base import linear_head
-from featlab.methods.registry import get_method
+from featlab.methods.registry import prepare_extras
 from featlab.models import SourceHead, as_tensor
 from featlab.pairing import Pairs
 from featlab.pretraining import SourceRows, make_style_bank, new_translator
@@ -67,8 +67,7 @@ def fit_source(table: FeatureTable, config: Config, *, seed: int, methods: Seque
         seed=seed,
         bank=make_style_bank(source, translator, head) if config.pretrain.style_bank else None,
     )
-    extras = {name: get_method(name).prepare(source, bundle) for name in methods if get_method(name).needs_extras}
-    return replace(bundle, extras=extras)
+    return prepare_extras(bundle, source, methods)
 
 
 def frozen(module: M) -> M:

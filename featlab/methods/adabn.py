@@ -24,7 +24,7 @@ class AdaBN(Method):
         "As published (statistics of all target rows, no training), on the one BatchNorm of B. With neutral rows only, "
         "the class mean goes with the person's mean, so it is expected to hurt."
     )
-    updates_classifier = True
+    updates = ("bottleneck",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f)), B' with the target's statistics."""

@@ -18,7 +18,11 @@ from featlab.models import PersonalModel, as_tensor
 from featlab.pretraining import SourceRows
 from featlab.protocol import Target
 
-__all__ = ["AdaptedModel", "Affine", "Method", "NoConfig", "base_model", "linear_head", "target_features"]
+__all__ = ["PARTS", "AdaptedModel", "Affine", "Method", "NoConfig", "base_model", "linear_head", "target_features"]
+
+
+PARTS = ("translator", "bottleneck", "classifier")
+"""What a method can change: what stands in T's place, B, C."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Method(ABC):
     title: ClassVar[str]
     """Name in tables."""
     setting: ClassVar[str]
-    """Group in tables: ``Source-only``, ``Baselines``, ``SFDA``, ``Oracle``."""
+    """Group in tables: ``Source-only``, ``Baselines``, ``SFDA (model-based)``, ``Oracle``, …"""
     published: ClassVar[str]
     """Where it comes from, and what is as published and what is a feature-space analogue."""
     config_type: ClassVar[type[Any]] = NoConfig
@@ -103,12 +107,20 @@ class Method(ABC):
     """Reads source statistics from the bundle's style bank."""
     needs_extras: ClassVar[bool] = False
     """Reads tensors that its `prepare` made at the source."""
+    carries: ClassVar[str] = ""
+    """What those tensors are, in words: statistics and weights that leave the source site, for the bundle's card."""
     needs_labels: ClassVar[bool] = False
     """Is given the target's labels: an oracle, never source-free."""
+    needs_source: ClassVar[bool] = False
+    """Is given labelled source rows beside the target's: never source-free (see `featlab.methods.source_access`)."""
+    needs_neutral: ClassVar[bool] = False
+    """Takes the target rows to be one person's neutral clip; can not be given a data set of people and classes."""
     supports_single_class: ClassVar[bool] = True
     """Is meant for target data of one class (neutral)."""
-    updates_classifier: ClassVar[bool] = False
-    """Changes B or C; every other method leaves them bitwise as they are."""
+    updates: ClassVar[tuple[str, ...]] = ()
+    """Which of `PARTS` it changes; the others come back bitwise as they were, buffers included."""
+    space: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = ()
+    """Options that `featlab tune` searches, each with the values that it tries."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.config_type() if config is None else config
@@ -116,7 +128,14 @@ class Method(ABC):
     @property
     def selection(self) -> str:
         """What it is allowed to see, as results say it; one of `featlab.results.SELECTIONS`."""
-        return "oracle" if self.needs_labels else "source-free"
+        if self.needs_labels:
+            return "oracle"
+        return "source-access" if self.needs_source else "source-free"
+
+    @classmethod
+    def least_rows(cls, classes: int) -> int:
+        """Return the fewest target rows that it can be given."""
+        return 1
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -138,6 +157,9 @@ class Method(ABC):
         width = len(bundle.projection.mean)
         if target.embeddings.shape[1] != width:
             raise InputError(f"the target's embeddings have {target.embeddings.shape[1]} values, the bundle's {width}")
+        least = self.least_rows(len(bundle.classes))
+        if len(target) < least:
+            raise InputError(f"{self.name} needs {least} target rows or more, got {len(target)}; give it a longer clip")
         if self.needs_style_bank and bundle.bank is None:
             raise InputError(
                 f"{self.name} needs a style bank, and this bundle has none; pretrain with pretrain.style_bank = true"

@@ -26,7 +26,10 @@ class Coral(Method):
         "the source, because the classifier stays, where the paper moves the source."
     )
     needs_style_bank = True
+    needs_neutral = True
+    updates = ("translator",)
     needs_extras = True
+    carries = "covariance (D × D) of neutral rows within source subjects"
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

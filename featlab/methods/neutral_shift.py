@@ -18,6 +18,8 @@ class NeutralShift(Method):
     setting = "Baselines"
     published = "A light baseline of this package: mean alignment of the neutral class, in closed form."
     needs_style_bank = True
+    needs_neutral = True
+    updates = ("translator",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(f + shift))."""

@@ -56,7 +56,7 @@ class Oracle(Method):
     )
     config_type = OracleConfig
     needs_labels = True
-    updates_classifier = True
+    updates = ("translator", "bottleneck", "classifier")
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Refuse: an oracle is not a source-free method.

@@ -45,6 +45,9 @@ class PosterPFT(Method):
     )
     config_type = PosterConfig
     needs_extras = True
+    carries = "weights of a T pretrained by the poster's losses"
+    needs_neutral = True
+    updates = ("translator",)
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -75,6 +78,8 @@ class PFT(Method):
     )
     config_type = TranslatorAdaptation
     needs_style_bank = True
+    needs_neutral = True
+    updates = ("translator",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the bundle's T."""

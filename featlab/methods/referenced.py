@@ -31,7 +31,9 @@ class Referenced(Method):
         "of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
     )
     needs_extras = True
-    updates_classifier = True
+    carries = "weight (K × D) and bias (K) of a logistic regression"
+    needs_neutral = True
+    updates = ("translator", "bottleneck", "classifier")
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

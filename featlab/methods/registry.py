@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from featlab.bundle import Bundle
 from featlab.errors import ConfigError, closest
 from featlab.methods.base import Method
+from featlab.pretraining import SourceRows
 from featlab.settings import with_options
 
-__all__ = ["get_method", "make_method", "method_names", "register"]
+__all__ = ["get_method", "make_method", "method_names", "prepare_extras", "register"]
 
 ENTRY_POINTS = "featlab.methods"
-_BUILT_IN = ("source_only", "neutral_shift", "adabn", "coral", "referenced", "pft", "oracle")
+_BUILT_IN = (
+    "source_only",
+    "neutral_shift",
+    "adabn",
+    "coral",
+    "referenced",
+    "shot_im",
+    "pft",
+    "ftdnn",
+    "oracle",
+)
 _REGISTRY: dict[str, type[Method]] = {}
 
 M = TypeVar("M", bound=type[Method])
@@ -64,6 +77,22 @@ def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = Non
     """
     method = get_method(name)
     return method(with_options(method.config_type(), (options or {}).get(name, {}), f"adapt.{name}"))
+
+
+def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -> Bundle:
+    """Return the bundle with what the named methods prepare at the source; those that carry nothing are passed over.
+
+    Args:
+        bundle: Complete but for its extras.
+        source: Source rows.
+        methods: Registry names.
+    """
+    preparing = [get_method(name) for name in methods if get_method(name).needs_extras]
+    return replace(
+        bundle,
+        extras={method.name: method.prepare(source, bundle) for method in preparing},
+        declared={method.name: method.carries for method in preparing},
+    )
 
 
 @cache
