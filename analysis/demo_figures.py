@@ -34,7 +34,8 @@ from featlab.models import PersonalModel
 from featlab.pairing import make_pairs
 from featlab.protocol import split_target
 from featlab.results import EvaluationRow
-from featlab.summary import MethodSummary, common_subject_means
+from featlab.subject_scores import common_subject_means
+from featlab.summary import MethodSummary
 
 __all__ = ["FIGURES", "DemoFigure", "Scene", "draw_figures"]
 

@@ -17,7 +17,8 @@ from featlab.analysis import style
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.statistics import TOLERANCE, bootstrap_interval
-from featlab.summary import MethodSummary, common_subject_means
+from featlab.subject_scores import common_subject_means
+from featlab.summary import MethodSummary
 
 __all__ = ["plot_subjects", "plot_summary", "subjects_data", "summary_data"]
 

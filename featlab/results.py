@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from featlab.errors import InputError, closest
 
-__all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "write_results"]
+__all__ = ["SCOPES", "SELECTIONS", "EvaluationRow", "jsonable", "read_results", "write_results"]
 
 SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
+
+
+SCOPES = ("person", "dataset")
+"""What was adapted to: one person from their neutral clip, or all target subjects together, every class among them."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,13 @@ class EvaluationRow:
         collapsed: Whether all test rows were predicted as one class.
         selection: One of `SELECTIONS`.
         error: Why the run failed, one line; empty when it did not.
+        class_recall: Recall of each of the K classes, NaN for one without test rows; empty in files of before.
+        flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
+            were not counted (they are counted once a method, see `featlab.campaign`).
+        scope: One of `SCOPES`.
 
     Raises:
-        InputError: An unknown ``selection``, or a row without an error that has no finite macro F1.
+        InputError: An unknown ``selection`` or ``scope``, or a row without an error that has no finite macro F1.
     """
 
     method: str
@@ -65,8 +73,13 @@ class EvaluationRow:
     collapsed: bool
     selection: str
     error: str = ""
+    class_recall: tuple[float, ...] = ()
+    flops: float = math.nan
+    scope: str = "person"
 
     def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise InputError(f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
         if self.selection not in SELECTIONS:
             raise InputError(f"selection {self.selection!r} is not one of {', '.join(SELECTIONS)}")
         if not self.error and not math.isfinite(self.macro_f1):
@@ -74,7 +87,16 @@ class EvaluationRow:
 
     @classmethod
     def failure(
-        cls, method: str, subject: str, draw: int, seed: int, *, selection: str, error: str, seconds: float = 0.0
+        cls,
+        method: str,
+        subject: str,
+        draw: int,
+        seed: int,
+        *,
+        selection: str,
+        error: str,
+        seconds: float = 0.0,
+        scope: str = "person",
     ) -> EvaluationRow:
         """Return the row of a run that failed: every score NaN, every count 0.
 
@@ -86,6 +108,7 @@ class EvaluationRow:
             selection: One of `SELECTIONS`.
             error: Why, in one line.
             seconds: Wall time until it failed.
+            scope: One of `SCOPES`.
         """
         nan = float("nan")
         return cls(
@@ -108,6 +131,7 @@ class EvaluationRow:
             collapsed=False,
             selection=selection,
             error=error or "failed without a message",
+            scope=scope,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +149,8 @@ class EvaluationRow:
         for name in data:
             if name not in kinds:
                 raise InputError(f"unknown key {name!r}{closest(str(name), kinds)}")
-        missing = [name for name in kinds if name not in data and name != "error"]
+        optional = {field.name for field in fields(cls) if field.default is not MISSING}
+        missing = [name for name in kinds if name not in data and name not in optional]
         if missing:
             raise InputError(f"missing {', '.join(missing)}")
         return cls(**{name: _checked(name, kinds[name], value) for name, value in data.items()})
@@ -206,5 +231,6 @@ def _checked(name: str, kind: str, value: Any) -> Any:
     if kind == "float" and number and abs(value) < 1e300:
         return float(value)
     if kind.startswith("tuple") and isinstance(value, list):
-        return tuple(_checked(name, "int", item) for item in value)
-    raise InputError(f"{name} is {value!r}, expected {'whole numbers' if kind.startswith('tuple') else kind}")
+        return tuple(_checked(name, "float" if "float" in kind else "int", item) for item in value)
+    wanted = {"tuple[int, ...]": "whole numbers", "tuple[float, ...]": "numbers"}.get(kind, kind)
+    raise InputError(f"{name} is {value!r}, expected {wanted}")

@@ -6,20 +6,20 @@ Pooling frames or runs instead would let a subject with a long video, or with mo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from featlab.errors import InputError
+from featlab.failures import failure_reasons
+from featlab.ranks import compare_ranks
 from featlab.results import EvaluationRow, jsonable
 from featlab.statistics import bootstrap_interval, gap_closed, holm, negative_transfer, paired_wilcoxon, win_tie_loss
+from featlab.subject_scores import cell_values, common_subject_means, shared_scores, subject_means
 
-__all__ = ["MethodSummary", "common_subject_means", "subject_means", "summarise"]
-
-Cell = tuple[str, int]
-"""One (subject, draw): what is compared between methods, since another draw has another source model."""
+__all__ = ["MethodSummary", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class MethodSummary:
     Attributes:
         method: Registry name.
         selection: What it was allowed to see; see `featlab.results.SELECTIONS`.
+        scope: What it adapted to; see `featlab.results.SCOPES`.
         subjects: Subjects with at least one finished run.
         macro_f1: Mean over subjects of the subject's mean.
         sd: Standard deviation (n - 1) of the subjects' means.
@@ -48,17 +49,24 @@ class MethodSummary:
         wins: Common subjects above source-only.
         ties: Common subjects equal to it.
         losses: Common subjects below it.
+        difference_vs_pft: Mean difference to pft over common subjects.
+        p_vs_pft: Wilcoxon over common subjects, Holm-adjusted over all methods but pft and oracles; NaN without pft.
+        rank: Average rank of the macro F1 over the subjects that all methods but oracles finished, 1 is the best.
+        rank_subjects: How many these are.
         seconds: Mean wall time of an adaptation.
         iterations: Mean optimiser steps.
         trainable: Parameters updated, mean over subjects.
+        flops: Mean floating-point operations of an adaptation, over the runs where they were counted.
         seed_sd: Standard deviation over seeds within a subject and draw, averaged; NaN with one seed.
         runs: Finished runs (subject x draw x seed).
         collapsed: Finished runs that predicted one single class.
         failed: Runs that ended in an error; they are in no mean.
+        reasons: Why they failed, each reason once.
     """
 
     method: str
     selection: str
+    scope: str
     subjects: int
     macro_f1: float
     sd: float
@@ -76,13 +84,19 @@ class MethodSummary:
     wins: int
     ties: int
     losses: int
+    difference_vs_pft: float
+    p_vs_pft: float
+    rank: float
+    rank_subjects: int
     seconds: float
     iterations: float
     trainable: float
+    flops: float
     seed_sd: float
     runs: int
     collapsed: int
     failed: int
+    reasons: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""
@@ -90,7 +104,7 @@ class MethodSummary:
 
 
 def summarise(
-    rows: Sequence[EvaluationRow], *, source: str = "source-only", oracle: str = "oracle"
+    rows: Sequence[EvaluationRow], *, source: str = "source-only", oracle: str = "oracle", reference: str = "pft"
 ) -> list[MethodSummary]:
     """Summarise every method, in the order in which the methods first appear.
 
@@ -99,12 +113,13 @@ def summarise(
             are over each method's own, every comparison over the (subject, draw) cells that both have.
         source: Name of the method to compare with.
         oracle: Name of the method that marks the top of the gap.
+        reference: Name of the second method to compare with.
 
     Returns:
         One summary a method; a method of which every run failed has zero subjects and NaN scores.
 
     Raises:
-        InputError: The same (method, subject, draw, seed) finished twice, or a method with two selections.
+        InputError: The same (method, subject, draw, seed) finished twice, or a method with two selections or scopes.
     """
     by_method: dict[str, list[EvaluationRow]] = defaultdict(list)
     for row in rows:
@@ -112,63 +127,47 @@ def summarise(
     finished = {method: [row for row in group if not row.error] for method, group in by_method.items()}
     for method, group in by_method.items():
         _check(method, group)
-    summaries = [_summary(group, finished, source, oracle) for group in by_method.values()]
-    family = [item.method != source and item.selection != "oracle" for item in summaries]
-    adjusted = holm(
-        [item.p_vs_source if tested else float("nan") for item, tested in zip(summaries, family, strict=True)]
-    )
-    return [replace(item, p_vs_source=p) for item, p in zip(summaries, adjusted, strict=True)]
-
-
-def subject_means(
-    rows: Sequence[EvaluationRow], field: str = "macro_f1", cells: Collection[Cell] | None = None
-) -> dict[str, float]:
-    """Return each subject's mean of one field: over seeds within a draw, then over draws.
-
-    Args:
-        rows: Rows of one method; those with an error and those where the field is NaN are left out.
-        field: Name of a numeric field of `EvaluationRow`.
-        cells: Only these (subject, draw); all by default.
-
-    Returns:
-        Subject to mean, in the order in which the subjects first appear.
-    """
-    per_subject: dict[str, list[float]] = defaultdict(list)
-    for (subject, draw), values in _by_cell(rows, field).items():
-        if cells is None or (subject, draw) in cells:
-            per_subject[subject].append(float(np.mean(values)))
-    return {subject: float(np.mean(values)) for subject, values in per_subject.items()}
-
-
-def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
-    """Return each subject's macro F1 in every method, over the (subject, draw) cells that all of them finished.
-
-    Args:
-        *methods: The rows of one method each.
-
-    Returns:
-        Subject to one mean a method, in the order given; subjects in the order of the first method.
-    """
-    cells = set.intersection(*[set(_by_cell(rows, "macro_f1")) for rows in methods])
-    means = [subject_means(rows, cells=cells) for rows in methods]
-    return {subject: tuple(scores[subject] for scores in means) for subject in means[0]}
+    summaries = [_summary(group, finished, source, oracle, reference) for group in by_method.values()]
+    against_source = _family(summaries, "p_vs_source", source)
+    against_reference = _family(summaries, "p_vs_pft", reference)
+    scores = shared_scores(rows)
+    shared = min(map(len, scores.values()), default=0)
+    ranks: dict[str, float] = {}
+    if len(scores) > 1 and shared:
+        compared = compare_ranks(scores)
+        ranks = dict(zip(compared.methods, compared.ranks, strict=True))
+    return [
+        replace(
+            item,
+            p_vs_source=p_source,
+            p_vs_pft=p_reference,
+            rank=ranks.get(item.method, float("nan")),
+            rank_subjects=shared if item.method in ranks else 0,
+        )
+        for item, p_source, p_reference in zip(summaries, against_source, against_reference, strict=True)
+    ]
 
 
 def _summary(
-    group: Sequence[EvaluationRow], finished: Mapping[str, Sequence[EvaluationRow]], source: str, oracle: str
+    group: Sequence[EvaluationRow],
+    finished: Mapping[str, Sequence[EvaluationRow]],
+    source: str,
+    oracle: str,
+    reference: str,
 ) -> MethodSummary:
     method = group[0].method
     rows = finished[method]
     scores = list(subject_means(rows).values())
     baseline, top = finished.get(source, ()), finished.get(oracle, ())
-    pairs = common_subject_means(rows, baseline).values()
-    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    ours, theirs = _pairs(rows, baseline)
     triples = common_subject_means(rows, baseline, top).values()
     difference = [a - b for a, b in zip(ours, theirs, strict=True)]
+    ours_again, references = _pairs(rows, finished.get(reference, ()))
     wins, ties, losses = win_tie_loss(ours, theirs)
     return MethodSummary(
         method=method,
         selection=group[0].selection,
+        scope=group[0].scope,
         subjects=len(scores),
         macro_f1=_mean(scores),
         sd=_sd(scores),
@@ -186,30 +185,44 @@ def _summary(
         wins=wins,
         ties=ties,
         losses=losses,
+        difference_vs_pft=_mean([a - b for a, b in zip(ours_again, references, strict=True)]),
+        p_vs_pft=paired_wilcoxon(ours_again, references),
+        rank=float("nan"),
+        rank_subjects=0,
         seconds=_field_mean(rows, "seconds"),
         iterations=_field_mean(rows, "iterations"),
         trainable=_field_mean(rows, "trainable"),
-        seed_sd=_mean([_sd(values) for values in _by_cell(rows, "macro_f1").values() if len(values) > 1]),
+        flops=_field_mean(rows, "flops"),
+        seed_sd=_mean([_sd(values) for values in cell_values(rows, "macro_f1").values() if len(values) > 1]),
         runs=len(rows),
         collapsed=sum(row.collapsed for row in rows),
         failed=len(group) - len(rows),
+        reasons=tuple(failure_reasons(group)),
     )
 
 
-def _by_cell(rows: Sequence[EvaluationRow], field: str) -> dict[Cell, list[float]]:
-    cells: dict[Cell, list[float]] = defaultdict(list)
-    for row in rows:
-        value = float(getattr(row, field))
-        if not row.error and not np.isnan(value):
-            cells[row.subject, row.draw].append(value)
-    return dict(cells)
+def _pairs(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow]) -> tuple[list[float], list[float]]:
+    """Return the macro F1 of two methods on their common subjects."""
+    common = common_subject_means(rows, others).values()
+    return [pair[0] for pair in common], [pair[1] for pair in common]
+
+
+def _family(summaries: Sequence[MethodSummary], field: str, reference: str) -> list[float]:
+    """Return the p values of one field adjusted over all methods but the reference and oracles; NaN for those."""
+    return holm(
+        [
+            float("nan") if item.method == reference or item.selection == "oracle" else float(getattr(item, field))
+            for item in summaries
+        ]
+    )
 
 
 def _check(method: str, rows: Sequence[EvaluationRow]) -> None:
     """Refuse rows that would be counted twice; a failed run that was tried again is no such row."""
-    selections = sorted({row.selection for row in rows})
-    if len(selections) > 1:
-        raise InputError(f"{method} has rows selected as {' and '.join(selections)}; give each its own method name")
+    for what in ("selection", "scope"):
+        kinds = sorted({getattr(row, what) for row in rows})
+        if len(kinds) > 1:
+            raise InputError(f"{method} has rows of {what} {' and '.join(kinds)}; give each its own method name")
     seen: set[tuple[str, int, int]] = set()
     for row in rows:
         key = (row.subject, row.draw, row.seed)

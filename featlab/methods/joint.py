@@ -16,7 +16,10 @@ from featlab.methods.student import BN_MODES, Student
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
 
-__all__ = ["JointBatch", "JointConfig", "fit_joint"]
+__all__ = ["JointBatch", "JointConfig", "Phase", "both_domains", "fit_joint", "fit_phases", "scaled"]
+
+NEW_RATE = 10.0
+"""How many times as fast parts learn that start from nothing."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class JointConfig:
     """Optimisation with source access: SGD with momentum, a fixed number of steps, the last iterate.
 
     Attributes:
-        iterations: Steps; the rate falls to a tenth after one third and after two thirds of them.
+        iterations: Steps; the rate falls to a tenth after one third and again after two thirds of them. 0 leaves the
+            source model as it is.
         batch: Rows of each domain in a step.
         lr: Learning rate of B and C; heads that start from nothing learn ten times as fast.
         momentum: Of SGD.
@@ -45,9 +49,13 @@ class JointConfig:
     def __post_init__(self) -> None:
         check_choice(f"{self.section}.bn_mode", self.bn_mode, BN_MODES)
         check_at_least(f"{self.section}.batch", self.batch, 2)
-        for name in ("iterations", "lr", "weight_decay"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+        self.check_weights("iterations", "lr", "weight_decay")
         check_share(f"{self.section}.momentum", self.momentum)
+
+    def check_weights(self, *names: str) -> None:
+        """Raise a ConfigError when one of the named options is negative."""
+        for name in names:
+            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +79,33 @@ class JointBatch:
     total: int
 
 
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """One update within a step.
+
+    Attributes:
+        losses: Called with the step's batch; returns the loss terms, weights included.
+        trained: The parameters that this update changes; the others stay.
+    """
+
+    losses: Callable[[JointBatch], Terms]
+    trained: Sequence[nn.Parameter]
+
+
+def both_domains(network: Callable[[Tensor], Tensor], batch: JointBatch) -> tuple[Tensor, Tensor]:
+    """Return what a network makes of the (b, D) source and the (m, D) target rows, passed together.
+
+    BatchNorm in training then has one batch of both domains, not one of each.
+    """
+    values = network(torch.cat([batch.source, batch.target]))
+    return values[: len(batch.source)], values[len(batch.source) :]
+
+
+def scaled(*terms: tuple[str, float, Callable[[], Tensor]]) -> dict[str, Tensor]:
+    """Return loss terms by name, times their weights; a term of weight 0 is not computed."""
+    return {name: weight * term() for name, weight, term in terms if weight}
+
+
 def fit_joint(
     student: Student,
     source: SourceFeatures,
@@ -79,10 +114,11 @@ def fit_joint(
     losses: Callable[[JointBatch], Terms],
     *,
     seed: int,
+    copies: Sequence[nn.Parameter] = (),
     extra: Sequence[nn.Parameter] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> SGDFit:
-    """Minimise a loss over pairs of a source and a target batch.
+    """Minimise a loss over pairs of a source and a target batch, one update a step.
 
     Args:
         student: B and C are trained, in place.
@@ -91,22 +127,55 @@ def fit_joint(
         config: Optimisation.
         losses: Called with a batch, BatchNorm in ``config.bn_mode``; returns the loss terms, weights included.
         seed: Of the order of the rows.
-        extra: Parameters of the method's own (discriminators, heads), trained at ten times the rate.
+        copies: Parameters of the method's own that start from the source model, trained at its rate.
+        extra: Parameters of the method's own that start from nothing, trained at ten times the rate.
         on_step: Called with the step's number before it, for what is renewed now and then.
 
     Returns:
         The fit. BatchNorm is left in evaluation mode, everything frozen.
 
     Raises:
-        InputError: No labelled source row, or a loss that is not finite.
+        InputError: Fewer than two labelled source rows, or a loss that is not finite.
     """
-    if not len(source.labels):
-        raise InputError("no source row has a label; label the source rows")
-    own = [*student.parameters_of("bottleneck"), *student.parameters_of("classifier")]
-    trained = [*own, *extra]
+    model = [*student.parameters_of("bottleneck"), *student.parameters_of("classifier"), *copies]
+    phases = [Phase(losses, [*model, *extra])]
+    return fit_phases(student, source, target, config, phases, seed=seed, extra=extra, on_step=on_step)
+
+
+def fit_phases(
+    student: Student,
+    source: SourceFeatures,
+    target: Tensor,
+    config: JointConfig,
+    phases: Sequence[Phase],
+    *,
+    seed: int,
+    extra: Sequence[nn.Parameter] = (),
+    on_step: Callable[[int], None] | None = None,
+) -> SGDFit:
+    """Make several updates a step, on the same batch, with one optimiser; see `fit_joint` for the arguments.
+
+    Args:
+        student: Its BatchNorm is put into ``config.bn_mode``.
+        source: Labelled source rows.
+        target: (n, D) target features.
+        config: Optimisation.
+        phases: The updates, in order. Names of loss terms have to differ between them.
+        seed: Of the order of the rows.
+        extra: Which of the trained parameters learn ten times as fast.
+        on_step: Called with the step's number before it.
+    """
+    if len(source.labels) < 2:
+        raise InputError(f"source access needs 2 labelled source rows or more, got {len(source.labels)}; label them")
+    new = {id(parameter) for parameter in extra}
+    # A parameter may be in several phases, and is in the optimiser once.
+    trained = list({id(parameter): parameter for phase in phases for parameter in phase.trained}.values())
     for parameter in trained:
         parameter.requires_grad_(True)
-    groups = [{"params": own, "scale": 1.0}] + ([{"params": list(extra), "scale": 10.0}] if extra else [])
+    groups = [
+        {"params": [parameter for parameter in trained if (id(parameter) in new) == fresh], "scale": scale}
+        for fresh, scale in ((False, 1.0), (True, NEW_RATE))
+    ]
     optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     source_rows = _endless(len(source.labels), config.batch, seed, "source")
     target_rows = _endless(len(target), config.batch, seed, "target")
@@ -119,16 +188,22 @@ def fit_joint(
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
         rows, own_rows = next(source_rows), next(target_rows)
-        terms = losses(
-            JointBatch(source.features[rows], source.labels[rows], target[own_rows], own_rows, step, config.iterations)
+        batch = JointBatch(
+            source.features[rows], source.labels[rows], target[own_rows], own_rows, step, config.iterations
         )
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise InputError(f"adaptation diverged at step {step + 1}; lower {config.section}.lr ({config.lr})")
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+        entry: dict[str, float] = {"loss": 0.0}
+        for phase in phases:
+            terms = phase.losses(batch)
+            loss = torch.stack(list(terms.values())).sum()
+            if not torch.isfinite(loss):
+                raise InputError(f"adaptation diverged at step {step + 1}; lower {config.section}.lr ({config.lr})")
+            optimiser.zero_grad()
+            # What this phase does not train gets no gradient, and the optimiser passes it over.
+            loss.backward(inputs=list(phase.trained))  # type: ignore[no-untyped-call]
+            optimiser.step()
+            entry |= {name: term.item() for name, term in terms.items()}
+            entry["loss"] += loss.item()
+        history.append(entry)
     student.set_mode("eval")
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -136,7 +211,7 @@ def fit_joint(
 
 
 def _endless(rows: int, batch: int, *seed: object) -> Iterator[Tensor]:
-    """Yield batches of min(batch, rows) row numbers for ever, epoch after epoch, each row once an epoch."""
+    """Yield batches of min(batch, rows) row numbers for ever; no row comes twice before a new shuffle."""
     random = torch.Generator().manual_seed(run_seed(*seed))
     size = min(batch, rows)
     while True:

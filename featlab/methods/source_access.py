@@ -37,8 +37,9 @@ class SourceFeatures:
 
     @classmethod
     def of(cls, bundle: Bundle, table: FeatureTable) -> SourceFeatures:
-        """Project the labelled rows of a source table."""
-        known = np.flatnonzero(table.label >= 0)
+        """Project the labelled rows of a source table, in the order of subject, video and frame."""
+        order = np.lexsort((table.frame, table.video, table.subject))
+        known = order[table.label[order] >= 0]
         device = bundle.projection.mean.device
         with torch.no_grad():
             features: Tensor = bundle.projection(as_tensor(table.embeddings[known], device))

@@ -6,7 +6,8 @@ import pytest
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.statistics import bootstrap_interval, holm, paired_wilcoxon
-from featlab.summary import subject_means, summarise
+from featlab.subject_scores import common_subject_means, shared_scores, subject_means
+from featlab.summary import summarise
 
 
 def row(method, subject, score, *, draw=0, seed=0, selection="source-free", **changes):

@@ -1,0 +1,106 @@
+"""Distances between two samples: maximum mean discrepancy with weights and by class, sliced Wasserstein distance.
+
+Maximum mean discrepancies are the biased estimate (V-statistic): never negative, and 0 for identical samples, which the
+unbiased one is not. Both samples are put behind one another, so that a discrepancy is one quadratic form wᵀKw of the
+joint kernel matrix with positive weights on the first sample and negative ones on the second.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "class_weights",
+    "exponential_kernel",
+    "joint_kernel",
+    "marginal_weights",
+    "maximum_mean_discrepancy",
+    "random_directions",
+    "sliced_wasserstein",
+]
+
+LEAST_BANDWIDTH = 1e-6
+"""Bandwidth of rows that are all the same."""
+
+
+def exponential_kernel(x: Tensor, y: Tensor, bandwidth: float = 0.0) -> Tensor:
+    """Return the (n, m) kernel exp(−‖x_i − y_j‖ / bandwidth) of (n, H) and (m, H) rows.
+
+    The distance is not squared, as in the code of the published methods that use it.
+
+    Args:
+        x: First rows.
+        y: Second rows.
+        bandwidth: Of the kernel; 0 takes the mean distance, without a gradient.
+    """
+    # Not by a matrix product: equal rows have to be at distance 0, where the gradient is 0 too.
+    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    scale = distance.detach().mean().clamp_min(LEAST_BANDWIDTH) if bandwidth == 0 else bandwidth
+    return torch.exp(-distance / scale)
+
+
+def joint_kernel(x: Tensor, y: Tensor, bandwidth: float = 0.0) -> Tensor:
+    """Return the (n + m, n + m) kernel matrix of two samples behind one another; see `exponential_kernel`."""
+    joint = torch.cat([x, y])
+    return exponential_kernel(joint, joint, bandwidth)
+
+
+def marginal_weights(first: Tensor, count: int) -> Tensor:
+    """Return (n + m,) weights of two whole samples.
+
+    Args:
+        first: (n,) weights ≥ 0 of the first sample's rows, scaled here to a sum of 1; if all are 0 there is nothing to
+            compare and every weight is 0.
+        count: m, rows of the second sample; they count the same.
+    """
+    total = first.sum()
+    if total == 0:
+        return first.new_zeros(len(first) + count)
+    return torch.cat([first / total, first.new_full((count,), -1.0 / count)])
+
+
+def class_weights(first: Tensor, second: Tensor, classes: int) -> Tensor:
+    """Return (K, n + m) weights that compare two samples class by class.
+
+    Args:
+        first: (n,) int64 labels of the first sample's rows.
+        second: (m,) int64 labels of the second's.
+        classes: K; a class that lacks rows in either sample has no weight.
+    """
+    codes = torch.arange(classes, device=first.device).unsqueeze(1)
+    mine, theirs = (first == codes).float(), (second == codes).float()
+    n, m = mine.sum(dim=1, keepdim=True), theirs.sum(dim=1, keepdim=True)
+    weights = torch.cat([mine / n.clamp_min(1), -theirs / m.clamp_min(1)], dim=1)
+    return weights * ((n > 0) & (m > 0))
+
+
+def maximum_mean_discrepancy(kernel: Tensor, weights: Tensor) -> Tensor:
+    """Return the squared discrepancy wᵀKw (Gretton et al., 2012, equation 5).
+
+    Args:
+        kernel: (n + m, n + m) joint kernel matrix.
+        weights: (..., n + m), positive on the first sample and negative on the second.
+
+    Returns:
+        (...) discrepancies.
+    """
+    return ((weights @ kernel) * weights).sum(dim=-1)
+
+
+def random_directions(dim: int, count: int, random: torch.Generator) -> Tensor:
+    """Return (dim, count) directions, uniform on the sphere, on the CPU."""
+    directions = torch.randn(dim, count, generator=random)
+    return directions / directions.norm(dim=0)
+
+
+def sliced_wasserstein(p: Tensor, q: Tensor, directions: Tensor) -> Tensor:
+    """Return the mean over directions of the squared 2-Wasserstein distance of projections (Lee et al., 2019, eq. 8).
+
+    Args:
+        p: (n, K) rows.
+        q: (n, K) rows, as many.
+        directions: (K, m) unit columns.
+    """
+    ours, theirs = (torch.sort(rows @ directions, dim=0).values for rows in (p, q))
+    return (ours - theirs).square().mean()

@@ -1,0 +1,316 @@
+"""CluP: labels of pure clusters, a target model that learns from itself, then fine-tuning on those labels."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featlab.bundle import Bundle
+from featlab.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.errors import ConfigError, InputError
+from featlab.methods.base import AdaptedModel, Method, base_model
+from featlab.methods.registry import register
+from featlab.methods.sgd import shuffled_batches
+from featlab.methods.student import Student, new_adapter, ordered_features
+from featlab.models import SourceHead
+from featlab.protocol import Target
+from featlab.seeding import generator, run_seed
+from featlab.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
+from featlab.settings import check_at_least, check_choice, check_share
+from featlab.training import set_learning_rate
+
+SCORES = ("purity", "confidence")
+STARTS = ("fresh", "source")
+
+
+@dataclass(frozen=True)
+class CluPConfig:
+    """The three stages of CluP.
+
+    Attributes:
+        epochs: Passes over the kept rows in fine-tuning; 0 leaves the source model as it is, whatever else is set.
+        batch: Rows in a step of fine-tuning; a last batch of one row is skipped, because BatchNorm needs two.
+        lr: Learning rate at the start of fine-tuning and of self-supervision; each falls along half a cosine.
+        momentum: Of SGD.
+        weight_decay: L2 penalty, inside the gradient.
+        mixup: Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.
+        prototypes: Most clusters, in the first stage and in self-supervision; at most a quarter of the rows.
+        keep: Share of the rows of each class that are kept, the purest ones.
+        score: What makes a row pure: the ``purity`` of its cluster, which also labels it, or (the paper's ablation)
+            the ``confidence`` of the source model, with its own prediction as the label.
+        start: The encoder before self-supervision: ``fresh``, or the ``source`` model's B (the paper's ablation, with
+            ``ssl_epochs = 0``).
+        ssl_epochs: Passes over the target's rows in self-supervision.
+        ssl_batch: Rows in a step of self-supervision.
+        window: Frames before and after a row that can be its second view.
+    """
+
+    section: ClassVar[str] = "adapt"
+    """Where the settings live, for messages."""
+
+    epochs: int = 50
+    batch: int = 32
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    mixup: float = 0.2
+    prototypes: int = 250
+    keep: float = 0.3
+    score: str = "purity"
+    start: str = "fresh"
+    ssl_epochs: int = 100
+    ssl_batch: int = 256
+    window: int = 5
+
+    def __post_init__(self) -> None:
+        check_choice(f"{self.section}.score", self.score, SCORES)
+        check_choice(f"{self.section}.start", self.start, STARTS)
+        for name in ("epochs", "lr", "weight_decay", "mixup", "ssl_epochs", "window"):
+            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+        for name in ("batch", "ssl_batch", "prototypes"):
+            check_at_least(f"{self.section}.{name}", getattr(self, name), 2)
+        for name in ("momentum", "keep"):
+            check_share(f"{self.section}.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class CluPSwAVConfig(CluPConfig):
+    """See `CluPConfig`."""
+
+    section: ClassVar[str] = "adapt.clup-swav"
+
+
+@dataclass(frozen=True)
+class CluPDeepClusterConfig(CluPConfig):
+    """See `CluPConfig`."""
+
+    section: ClassVar[str] = "adapt.clup-deepcluster"
+
+
+class CluP(Method):
+    """Cluster-level pseudo-labels (Conti, Rota, Wang & Ricci, 2022); what is left open is the self-supervision."""
+
+    setting = "SFDA (model-based)"
+    config_type = CluPConfig
+    supports_single_class = False
+    updates = ("translator", "bottleneck", "classifier")
+    space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_epochs", (0, 100)))
+
+    @classmethod
+    def least_rows(cls, classes: int) -> int:
+        """Return four rows a cluster and one cluster more than classes."""
+        return 4 * (classes + 1)
+
+    @abstractmethod
+    def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
+        """Return the self-supervision of (n, H) bottleneck outputs; initial weights from the global generator."""
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'(B'(A(f))): adapter, B and C are all learnt on the target.
+
+        Raises:
+            ConfigError: No more prototypes than classes.
+            InputError: Too few rows, or a loss that is not finite.
+        """
+        self.check(bundle, target)
+        features = ordered_features(bundle, target)
+        if not self.config.epochs:
+            return AdaptedModel(base_model(bundle))
+        prototypes = min(self.config.prototypes, len(features) // 4)
+        if prototypes <= len(bundle.classes):
+            raise ConfigError(
+                f"{self.config.section}.prototypes = {self.config.prototypes} must be above the number of classes, "
+                f"{len(bundle.classes)}"
+            )
+        rows, labels = _pseudo_labels(bundle, features, prototypes, self.config, seed)
+        warnings = _warnings(bundle, len(features), labels, self.config)
+        if len(rows) < 2:
+            return AdaptedModel(base_model(bundle), warnings=warnings)
+        student = _new_student(bundle, self.config.start, seed)
+        encoder = [*student.parameters_of("trunk"), *student.parameters_of("bottleneck")]
+        trained = [*encoder, *student.parameters_of("classifier")]
+        trainable = sum(parameter.numel() for parameter in trained)
+        history: list[Mapping[str, float]] = []
+        if self.config.ssl_epochs:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(run_seed(seed, "projector"))
+                objective = self.objective(student.head.linear.out_features, prototypes, len(features), seed)
+            objective.to(features.device)
+            # The rows come in the order of their videos.
+            views = make_views(features, np.sort(target.video), window=self.config.window)
+            trainable += sum(parameter.numel() for parameter in objective.parameters())
+            history += _self_supervise(student, encoder, objective, views, self.config, seed)
+        history += _fine_tune(student, trained, features[torch.from_numpy(rows)], labels, self.config, seed)
+        return AdaptedModel(student.model(bundle), len(history), trainable, tuple(history), warnings)
+
+
+PUBLISHED = (
+    "Stage 1 as published, on B's outputs: k-means on their directions, the majority class of a cluster as the label of "
+    "its rows, the purest rows of every class kept, labels fixed. At most 250 prototypes, one of the two published "
+    "numbers, and never more than a quarter of the rows; of the published shares of rows (0.1 to 0.3) the largest, "
+    "because a clip is short and the share is rounded down. Stage 2 is an analogue: {ssl} on features instead of "
+    "images, with frames of one clip as views (damaged copies where a row has no other frame), and a residual adapter "
+    "and a B of their own in place of a ResNet. As there, the encoder starts fresh, with no weight of the source model: "
+    "what the source knows comes by the labels alone. {own} The optimiser is that of stage 3, 100 epochs instead of "
+    "1000, a projector of 256 hidden units instead of 2048. Stage 3 as published: SGD at 0.1 along half a cosine, 50 "
+    "epochs, batch 32, mixup of features, all weights, BatchNorm in training mode, a new linear classifier (here "
+    "weight-normalised, as C is); single instead of half precision. On a neutral clip all clusters are pure and the "
+    "selection says nothing."
+)
+
+
+@register
+class CluPSwAV(CluP):
+    """CluP with SwAV (Caron et al., 2020) as self-supervision (Conti, Rota, Wang & Ricci, 2022)."""
+
+    name = "clup-swav"
+    title = "CluP, SwAV (Conti et al., 2022)"
+    published = PUBLISHED.format(
+        ssl="SwAV",
+        own="Temperature, Sinkhorn and the prototypes that rest in the first epoch are SwAV's; no queue and no 5000 "
+        "prototypes, because there are not 3840 rows.",
+    )
+    config_type = CluPSwAVConfig
+
+    def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
+        """Return SwAV."""
+        return SwAV(width, prototypes)
+
+
+@register
+class CluPDeepCluster(CluP):
+    """CluP with DeepClusterV2 (Caron et al., 2018, 2020) as self-supervision (Conti, Rota, Wang & Ricci, 2022)."""
+
+    name = "clup-deepcluster"
+    title = "CluP, DeepClusterV2 (Conti et al., 2022)"
+    published = PUBLISHED.format(
+        ssl="DeepClusterV2",
+        own="Temperature, three clusterings of the last epoch's embeddings by 10 rounds of spherical k-means and a "
+        "first epoch without labels are DeepClusterV2's; not its 3000 prototypes, for which there are too few rows.",
+    )
+    config_type = CluPDeepClusterConfig
+
+    def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
+        """Return DeepClusterV2."""
+        return DeepCluster(width, prototypes, rows, torch.Generator().manual_seed(run_seed(seed, "centres")))
+
+
+def _pseudo_labels(
+    bundle: Bundle, features: Tensor, prototypes: int, config: CluPConfig, seed: int
+) -> tuple[NDArray[np.intp], Tensor]:
+    """Return which rows are kept, (m,), and their int64 labels (stage 1)."""
+    with torch.no_grad():
+        codes = bundle.head.bottleneck(features)
+        certainty, predicted = torch.softmax(bundle.head.classify(codes), dim=1).cpu().max(dim=1)
+    label, confidence = predicted.numpy(), certainty.numpy().astype(np.float64)
+    if config.score == "purity":
+        cluster = cluster_rows(codes.cpu().numpy(), prototypes, seed=run_seed(seed, "clusters"))
+        found = label_clusters(cluster, label, clusters=prototypes, classes=len(bundle.classes))
+        label, confidence = found.label[cluster], found.purity[cluster]
+    rows = purest_rows(label, confidence, config.keep)
+    return rows, torch.from_numpy(label[rows]).to(features.device)
+
+
+def _warnings(bundle: Bundle, count: int, labels: Tensor, config: CluPConfig) -> tuple[str, ...]:
+    if len(labels) < 2:
+        return (f"{len(labels)} of {count} rows were kept: nothing was learnt; raise {config.section}.keep",)
+    present = set(labels.tolist())
+    missing = [name for code, name in enumerate(bundle.classes) if code not in present]
+    return (f"no row was kept of {', '.join(missing)}: the new classifier does not know them",) if missing else ()
+
+
+def _new_student(bundle: Bundle, start: str, seed: int) -> Student:
+    """Return the target model before any stage: an adapter that changes nothing, B fresh or the source's, C fresh."""
+    source = bundle.head
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(run_seed(seed, "encoder"))
+        head = SourceHead(source.linear.in_features, source.linear.out_features, len(bundle.classes))
+    if start == "source":
+        head.linear.load_state_dict(source.linear.state_dict())
+        head.norm.load_state_dict(source.norm.state_dict())
+    return Student(new_adapter(bundle, seed), head.to(bundle.projection.mean.device).requires_grad_(False))
+
+
+def _self_supervise(
+    student: Student, encoder: list[nn.Parameter], objective: Objective, views: Views, config: CluPConfig, seed: int
+) -> list[Mapping[str, float]]:
+    """Train the encoder without labels (stage 2)."""
+    random = torch.Generator().manual_seed(run_seed(seed, "self-supervision"))
+
+    def loss(rows: Tensor) -> Tensor:
+        codes = student.bottleneck(torch.cat(views.pair(rows, random)))
+        first, second = objective.directions(codes).chunk(2)
+        return objective.loss(first, second, rows)
+
+    stage = _Stage("self-supervision", config.ssl_epochs, config.ssl_batch, random, objective.start_epoch)
+    return _descend(student, [*encoder, *objective.parameters()], len(views.features), loss, stage, config)
+
+
+def _fine_tune(
+    student: Student, trained: list[nn.Parameter], features: Tensor, labels: Tensor, config: CluPConfig, seed: int
+) -> list[Mapping[str, float]]:
+    """Train encoder and classifier on (m, D) rows and their labels, mixed two by two (stage 3)."""
+    random = torch.Generator().manual_seed(run_seed(seed, "fine-tuning"))
+    shares = generator(seed, "mixup")
+
+    def loss(rows: Tensor) -> Tensor:
+        share = float(shares.beta(config.mixup, config.mixup)) if config.mixup else 1.0
+        other = rows[torch.randperm(len(rows), generator=random)]
+        logits = student.logits(share * features[rows] + (1.0 - share) * features[other])
+        return share * F.cross_entropy(logits, labels[rows]) + (1.0 - share) * F.cross_entropy(logits, labels[other])
+
+    stage = _Stage("classification", config.epochs, config.batch, random)
+    return _descend(student, trained, len(features), loss, stage, config)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """One of the stages that learn: the name of its loss, its budget, its random order, and what starts an epoch."""
+
+    term: str
+    epochs: int
+    batch: int
+    random: torch.Generator
+    start_epoch: Callable[[int], None] = lambda epoch: None
+
+
+def _descend(
+    student: Student,
+    trained: list[nn.Parameter],
+    rows: int,
+    loss_of: Callable[[Tensor], Tensor],
+    stage: _Stage,
+    config: CluPConfig,
+) -> list[Mapping[str, float]]:
+    """Minimise a loss of row numbers by SGD, BatchNorm in training mode, the rate falling epoch by epoch."""
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.SGD(
+        trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
+    )
+    student.set_mode("train")
+    history: list[Mapping[str, float]] = []
+    for epoch in range(stage.epochs):
+        stage.start_epoch(epoch)
+        set_learning_rate(optimiser, config.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / stage.epochs)))
+        for picked in shuffled_batches(rows, stage.batch, 2, stage.random):
+            loss = loss_of(picked)
+            if not torch.isfinite(loss):
+                raise InputError(f"{stage.term} diverged in epoch {epoch + 1}; lower {config.section}.lr ({config.lr})")
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            history.append({stage.term: loss.item(), "loss": loss.item()})
+    student.set_mode("eval")
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    return history

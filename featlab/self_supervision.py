@@ -1,0 +1,233 @@
+"""Self-supervision on features: two views of a row, and what SwAV and DeepClusterV2 ask of their embeddings.
+
+SwAV (Caron et al. 2020): each view predicts the balanced soft cluster (Sinkhorn) of the other. DeepClusterV2 (same
+paper, section 4.1, after Caron et al. 2018): both views predict the k-means cluster of the row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = [
+    "DeepCluster",
+    "Objective",
+    "SwAV",
+    "Views",
+    "deepcluster_loss",
+    "make_views",
+    "sinkhorn",
+    "spherical_kmeans",
+    "swav_loss",
+]
+
+HIDDEN, OUTPUT = 256, 128
+"""Widths of the projector; its output is published, its hidden layer has 2048 units there."""
+TEMPERATURE = 0.1
+HEADS = 3
+"""Clusterings of DeepClusterV2, each from other centres."""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """How a second view of a row is made: another frame of its clip, or, for a row that has none, a damaged copy.
+
+    Attributes:
+        features: (n, D), sorted by video and frame.
+        first: (n,) int64, the first row that can stand for each row.
+        last: (n,) int64, the last one; the row itself lies between.
+        scale: (D,) standard deviation of the features.
+        noise: Standard deviation of the noise on a damaged copy, in units of ``scale``.
+        dropout: Share of its values that are set to zero.
+    """
+
+    features: Tensor
+    first: Tensor
+    last: Tensor
+    scale: Tensor
+    noise: float
+    dropout: float
+
+    def pair(self, rows: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return two views, both (b, D), of the (b,) rows: the frame and another one, or two damaged copies."""
+        first, others = self.first[rows], (self.last - self.first)[rows]
+        drawn = first + (torch.rand(len(rows), generator=random) * others).long().clamp(max=others - 1)
+        # The rows after the row itself are one further on, because it is left out.
+        partner = torch.where(others > 0, drawn + (drawn >= rows), rows)
+        alone = (others == 0)[:, None].to(self.features.device)
+        own, other = self.features[rows], self.features[partner]
+        return torch.where(alone, self._damaged(own, random), own), torch.where(
+            alone, self._damaged(own, random), other
+        )
+
+    def _damaged(self, values: Tensor, random: torch.Generator) -> Tensor:
+        noise = torch.randn(values.shape, generator=random).to(values.device)
+        kept = (torch.rand(values.shape, generator=random) >= self.dropout).to(values.device)
+        return (values + self.noise * self.scale * noise) * kept
+
+
+def make_views(
+    features: Tensor, video: NDArray[np.int32], *, window: int, noise: float = 0.2, dropout: float = 0.2
+) -> Views:
+    """Return the views of a target's rows.
+
+    Args:
+        features: (n, D), sorted by video and frame.
+        video: (n,) ascending video codes of the rows.
+        window: How many frames before and after a row can stand for it; counted in rows, so that it means the same
+            whatever the sampling of frames.
+        noise: See `Views`.
+        dropout: See `Views`.
+    """
+    row = np.arange(len(video))
+    first = np.maximum(np.searchsorted(video, video, side="left"), row - window)
+    last = np.minimum(np.searchsorted(video, video, side="right") - 1, row + window)
+    scale = features.std(dim=0, correction=0)
+    return Views(features, torch.from_numpy(first), torch.from_numpy(last), scale, noise, dropout)
+
+
+def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    """Return balanced soft assignments of rows to prototypes (SwAV, equations 3 to 5), computed with logarithms.
+
+    Args:
+        scores: (n, P) similarities.
+        epsilon: Smoothness: small ones give hard assignments.
+        iterations: Rounds of balancing; each makes columns alike and then rows.
+
+    Returns:
+        (n, P) ≥ 0; rows sum to 1, and columns to n/P as nearly as the rounds get.
+    """
+    rows, prototypes = scores.shape
+    logs = scores / epsilon
+    for _ in range(iterations):
+        logs = logs - torch.logsumexp(logs, dim=0, keepdim=True) - math.log(prototypes)
+        logs = logs - torch.logsumexp(logs, dim=1, keepdim=True) - math.log(rows)
+    return torch.exp(logs + math.log(rows))
+
+
+def swav_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Return the swapped prediction of two views from (b, P) cosine scores (SwAV, equation 2); no gradient in codes."""
+    with torch.no_grad():
+        codes = sinkhorn(first), sinkhorn(second)
+    swapped = ((codes[0], second), (codes[1], first))
+    terms = [-(code * F.log_softmax(scores / TEMPERATURE, dim=1)).sum(dim=1).mean() for code, scores in swapped]
+    return torch.stack(terms).mean()
+
+
+def deepcluster_loss(scores: Tensor, assigned: Tensor) -> Tensor:
+    """Return the cross-entropy of (b, P) cosine scores with (b,) clusters; rows with -1 don't count, none at all is 0."""
+    total = F.cross_entropy(scores / TEMPERATURE, assigned, ignore_index=-1, reduction="sum")
+    return total / (assigned >= 0).sum().clamp(min=1)
+
+
+def spherical_kmeans(
+    rows: Tensor, clusters: int, random: torch.Generator, *, iterations: int = 10
+) -> tuple[Tensor, Tensor]:
+    """Cluster directions: the nearest centre by cosine, centres of length 1; one without rows stays where it was.
+
+    Args:
+        rows: (n, D) of length 1.
+        clusters: P ≤ n.
+        random: Draws the rows that are the first centres.
+        iterations: Rounds.
+
+    Returns:
+        (P, D) centres and (n,) int64 the nearest one to each row.
+    """
+    centres = rows[torch.randperm(len(rows), generator=random)[:clusters]]
+    for _ in range(iterations):
+        nearest = (rows @ centres.T).argmax(dim=1)
+        sums = torch.zeros_like(centres).index_add(0, nearest, rows)
+        found = torch.bincount(nearest, minlength=clusters) > 0
+        centres = torch.where(found[:, None], F.normalize(sums, dim=1), centres)
+    return centres, (rows @ centres.T).argmax(dim=1)
+
+
+class Objective(nn.Module):
+    """A projector from bottleneck outputs to directions, and a loss on two views of them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.projector = nn.Sequential(
+            nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUT)
+        )
+
+    def directions(self, codes: Tensor) -> Tensor:
+        """Return (b, 128) embeddings of length 1 of (b, H) bottleneck outputs."""
+        return F.normalize(self.projector(codes), dim=1)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Get ready for an epoch, counted from 0."""
+        raise NotImplementedError
+
+    def loss(self, first: Tensor, second: Tensor, rows: Tensor) -> Tensor:
+        """Return the loss of two views, (b, 128) directions each, of the (b,) rows."""
+        raise NotImplementedError
+
+
+class SwAV(Objective):
+    """Swapped assignments between views, with prototypes that are learnt and rest in the first epoch.
+
+    Args:
+        width: H, of what is projected.
+        prototypes: P.
+    """
+
+    def __init__(self, width: int, prototypes: int) -> None:
+        super().__init__(width)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, OUTPUT))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Let the prototypes move from the second epoch on."""
+        self.prototypes.requires_grad_(epoch > 0)
+
+    def loss(self, first: Tensor, second: Tensor, rows: Tensor) -> Tensor:
+        """Return `swav_loss` of the cosines with the prototypes."""
+        prototypes = F.normalize(self.prototypes, dim=1)
+        return swav_loss(first @ prototypes.T, second @ prototypes.T)
+
+
+class DeepCluster(Objective):
+    """k-means on what the last epoch saw of each row; its centres classify this epoch's views, without a gradient.
+
+    Nothing is learnt in the first epoch: there is no clustering yet.
+
+    Args:
+        width: H, of what is projected.
+        prototypes: P, of each clustering.
+        rows: n.
+        random: Draws the first centres.
+    """
+
+    memory: Tensor
+    centres: Tensor
+    assigned: Tensor
+
+    def __init__(self, width: int, prototypes: int, rows: int, random: torch.Generator) -> None:
+        super().__init__(width)
+        self.random = random
+        self.register_buffer("memory", torch.zeros(rows, OUTPUT))
+        self.register_buffer("centres", torch.zeros(HEADS, prototypes, OUTPUT))
+        self.register_buffer("assigned", torch.full((HEADS, rows), -1))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Cluster the memory anew, from the second epoch on."""
+        if epoch:
+            found = [spherical_kmeans(self.memory, self.centres.shape[1], self.random) for _ in range(HEADS)]
+            self.centres, self.assigned = (torch.stack(part) for part in zip(*found, strict=True))
+
+    def loss(self, first: Tensor, second: Tensor, rows: Tensor) -> Tensor:
+        """Return the mean of `deepcluster_loss` over clusterings and views; remember the first view."""
+        self.memory[rows] = first.detach()
+        terms = [
+            deepcluster_loss(view @ centres.T, assigned[rows])
+            for view in (first, second)
+            for centres, assigned in zip(self.centres, self.assigned, strict=True)
+        ]
+        return torch.stack(terms).mean()

@@ -1,0 +1,84 @@
+"""From evaluation rows to one score a target subject, and to the subjects that methods have in common."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from featlab.results import EvaluationRow
+
+__all__ = ["Cell", "Field", "cell_values", "common_subject_means", "shared_scores", "subject_means"]
+
+Cell = tuple[str, int]
+"""One (subject, draw): what is compared between methods, since another draw has another source model."""
+
+Field = str | Callable[[EvaluationRow], float]
+"""Name of a numeric field of `EvaluationRow`, or what reads a number from a row."""
+
+
+def subject_means(
+    rows: Sequence[EvaluationRow], field: Field = "macro_f1", cells: Collection[Cell] | None = None
+) -> dict[str, float]:
+    """Return each subject's mean of one field: over seeds within a draw, then over draws.
+
+    Args:
+        rows: Rows of one method; those with an error and those where the field is NaN are left out.
+        field: Which number of a row.
+        cells: Only these (subject, draw); all by default.
+
+    Returns:
+        Subject to mean, in the order in which the subjects first appear.
+    """
+    per_subject: dict[str, list[float]] = defaultdict(list)
+    for (subject, draw), values in cell_values(rows, field).items():
+        if cells is None or (subject, draw) in cells:
+            per_subject[subject].append(float(np.mean(values)))
+    return {subject: float(np.mean(values)) for subject, values in per_subject.items()}
+
+
+def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
+    """Return each subject's macro F1 in every method, over the (subject, draw) cells that all of them finished.
+
+    Args:
+        *methods: The rows of one method each.
+
+    Returns:
+        Subject to one mean a method, in the order given; subjects in the order of the first method.
+    """
+    cells = set.intersection(*[set(cell_values(rows, "macro_f1")) for rows in methods])
+    means = [subject_means(rows, cells=cells) for rows in methods]
+    return {subject: tuple(scores[subject] for scores in means) for subject in means[0]}
+
+
+def shared_scores(rows: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
+    """Return the macro F1 of every method but oracles on the subjects that all of them finished.
+
+    Args:
+        rows: Results; a method without a finished run is left out and stands in nobody's way.
+
+    Returns:
+        Method to one mean a shared subject, the subjects in the same order everywhere; no mean where none is shared.
+    """
+    finished: dict[str, list[EvaluationRow]] = defaultdict(list)
+    for row in rows:
+        if not row.error and row.selection != "oracle":
+            finished[row.method].append(row)
+    shared = list(common_subject_means(*finished.values()).values()) if finished else []
+    return {method: tuple(scores[place] for scores in shared) for place, method in enumerate(finished)}
+
+
+def cell_values(rows: Sequence[EvaluationRow], field: Field) -> dict[Cell, list[float]]:
+    """Return the values of one field by (subject, draw), one a seed.
+
+    Args:
+        rows: Rows of one method; those with an error and those where the field is NaN are left out.
+        field: Which number of a row.
+    """
+    cells: dict[Cell, list[float]] = defaultdict(list)
+    for row in rows:
+        value = float(getattr(row, field) if isinstance(field, str) else field(row))
+        if not row.error and not np.isnan(value):
+            cells[row.subject, row.draw].append(value)
+    return dict(cells)
