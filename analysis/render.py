@@ -1,4 +1,4 @@
-"""A `Table` as terminal, Markdown, CSV, LaTeX or JSON text."""
+"""A `Table` as terminal, Markdown, CSV, LaTeX, JSON or JSON Lines text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from featlab.analysis.tables import Table
+from featlab.analysis.table_parts import number_of
+from featlab.analysis.tables import MISSING, Table
 from featlab.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-__all__ = ["to_csv", "to_json", "to_latex", "to_markdown", "to_rich", "write_table"]
+__all__ = ["to_csv", "to_json", "to_jsonl", "to_latex", "to_markdown", "to_rich", "write_table"]
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -141,11 +142,30 @@ def to_json(table: Table) -> str:
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
+def to_jsonl(table: Table) -> str:
+    """Return one object a row, column to cell: numbers as shown, a dash as null; JSON Lines for a program."""
+
+    def value(cell: str) -> str | float | None:
+        number = number_of(cell)
+        if number is None:
+            return None if cell == MISSING else cell
+        return int(cell) if cell.isdigit() else number
+
+    lines = [
+        {
+            column: value(cell) if place >= table.text_columns else cell
+            for place, (column, cell) in enumerate(zip(table.columns, row, strict=True))
+        }
+        for row in table.rows
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+
+
 def write_table(path: Path, table: Table) -> None:
     """Write a table in the format that the name ends in, whole or not at all.
 
     Raises:
-        InputError: An ending other than .md, .csv, .tex or .json.
+        InputError: An ending other than .md, .csv, .tex, .json or .jsonl.
     """
     from featlab.cache.atomic import atomic_write_text
 
@@ -154,6 +174,7 @@ def write_table(path: Path, table: Table) -> None:
         ".csv": to_csv,
         ".tex": to_latex,
         ".json": to_json,
+        ".jsonl": to_jsonl,
     }
     suffix = Path(path).suffix.lower()
     if suffix not in formats:

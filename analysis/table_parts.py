@@ -155,9 +155,10 @@ def p_text(value: float) -> str:
 def number_of(cell: str) -> float | None:
     """Return the number that a cell shows; ``None`` for words, dashes, stars and bounds."""
     try:
-        return float(cell)
+        number = float(cell)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _known_label(method: str, selection: str, settings: Settings | None) -> tuple[str, str]:

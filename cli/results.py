@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featlab.cli.campaigns import Run, run_and_show
 from featlab.cli.common import (
     CacheOption,
     DeviceOption,
@@ -24,38 +23,36 @@ from featlab.cli.common import (
     StrategyOption,
     TargetsOption,
     WorkspaceOption,
-    cpu_count,
     flag_values,
-    open_workspace,
-    warn_of_seen,
 )
-from featlab.cli.group import FAILED, SKIPPED
+from featlab.cli.complete import complete_methods
 
 if TYPE_CHECKING:
     from featlab.methods import Method
-    from featlab.results import EvaluationRow
 
-__all__ = ["evaluate", "methods"]
+__all__ = ["benchmark", "evaluate", "methods"]
 
-_WIDEST = 12
-"""Target subjects up to which the per-subject table is printed; the file has it always."""
+DrawsOption = Annotated[int | None, typer.Option("--draws", min=1, metavar="K", help="Random draws of targets.")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, metavar="K", help="Seeds within a draw.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
+]
+PlotsOption = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures.")]
 
 
 def evaluate(
     targets: TargetsOption = None,
-    draws: Annotated[int | None, typer.Option("--draws", min=1, metavar="K", help="Random draws of targets.")] = None,
+    draws: DrawsOption = None,
     methods: MethodsOption = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, metavar="K", help="Seeds within a draw.")] = None,
+    seeds: SeedsOption = None,
     sources: SourcesOption = None,
     strategy: StrategyOption = None,
     label_rule: LabelRuleOption = None,
     dim: Annotated[
         int | None, typer.Option("--dim", min=0, metavar="D", help="Features kept; 0 keeps them all.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
-    ] = None,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures.")] = True,
+    name: NameOption = None,
+    plots: PlotsOption = True,
     workspace: WorkspaceOption = Path("."),
     cache: CacheOption = None,
     settings: SetOption = None,
@@ -66,10 +63,6 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Adapt to target subjects with every method and score them. Finished cells are kept and reused."""
-    from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
-    from featlab.campaign import finished_cells, plan, run_campaign, versions
-    from featlab.summary import summarise
-
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {
         "protocol.draws": draws,
@@ -81,47 +74,64 @@ def evaluate(
         "features.dim": dim,
     }
     values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
-    with output.progress() as bars:
-        opened = open_workspace(workspace, values, output, device=device)
-        config = opened.config
-        tasks = plan(opened)
-        cells = sum(len(task.targets) for task in tasks) * len(config.protocol.methods)
-        reused = finished_cells(opened, tasks)
-        warn_of_seen(output, opened.extractor, sorted({name for task in tasks for name in task.targets}))
-        output.note(
-            f"evaluate: {len(config.protocol.methods)} methods on {len(tasks[0].targets)} targets, "
-            f"{config.protocol.draws} draws x {config.protocol.seeds} seeds; "
-            f"{reused} of {cells} cells are there already"
-        )
-        bar = bars.add_task("evaluate", total=len(tasks))
-        rows = run_campaign(
-            opened, tasks, jobs=cpu_count(jobs), on_task=lambda done, total: bars.update(bar, completed=done)
-        )
-    summaries = summarise(rows)
-    names = _names(config.protocol.methods)
-    facts = {"config": config.to_dict(), "cache_digest": opened.cache_digest, "versions": versions()}
-    folder = workspace / "results" / (name or _run_key(facts))
-    files = write_evaluation(folder, rows, summaries, settings=names, facts=facts, plots=plots)
-    failed = [row for row in rows if row.error]
-    output.json(
-        {
-            **facts,
-            "results": [row.to_dict() for row in rows],
-            "summary": [item.to_dict() for item in summaries],
-            "cells": {"all": cells, "reused": reused, "failed": len(failed)},
-            "files": files,
-        }
-    )
-    per_subject, summary = evaluation_tables(rows, summaries, names, full=False)
-    if config.protocol.draws == 1 and len(tasks[0].targets) <= _WIDEST:
-        output.table(per_subject)
-    output.table(summary)
-    output.show(
-        f"{cells} cells: {reused} reused, {len(failed)} failed", f"{folder}: {', '.join(path.name for path in files)}"
-    )
-    _tell_failures(output, failed, folder)
-    if failed:
-        raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+    run_and_show(Run("evaluate", workspace, name, plots, device, jobs), values, output)
+
+
+def benchmark(
+    targets: TargetsOption = None,
+    draws: DrawsOption = None,
+    seeds: SeedsOption = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", metavar="NAME,…", help="Default: every method there is.", autocompletion=complete_methods
+        ),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            "--scope",
+            metavar="person|dataset",
+            help="Adapt to each target from a neutral clip, or to all of them as one unlabelled data set.",
+        ),
+    ] = None,
+    share: Annotated[
+        str,
+        typer.Option("--share", metavar="I/N", help="Run the I-th of N shares, on machines that share the workspace."),
+    ] = "1/1",
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Run nothing; make the tables of the cells that are there.")
+    ] = False,
+    sources: SourcesOption = None,
+    strategy: StrategyOption = None,
+    label_rule: LabelRuleOption = None,
+    name: NameOption = None,
+    plots: PlotsOption = True,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = 0,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run every method on every target and seed, into one table. Resumable: finished cells are kept, failed retried."""
+    from featlab.methods import method_names
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    flags = {
+        "protocol.draws": draws,
+        "protocol.methods": methods or method_names(),
+        "protocol.scope": scope,
+        "protocol.seeds": seeds,
+        "protocol.sources": sources,
+        "pair.strategy": strategy,
+        "pair.label_rule": label_rule,
+    }
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    run = Run("benchmark", workspace, name, plots, device, jobs, _share(share), collect)
+    run_and_show(run, values, output)
 
 
 def methods(json_mode: JsonOption = False) -> None:
@@ -143,6 +153,7 @@ def methods(json_mode: JsonOption = False) -> None:
                     "published": item.published,
                     "updates": list(item.updates),
                     "supports_single_class": item.supports_single_class,
+                    "carries": item.carries,
                     "options": asdict(item.config_type()),
                 }
                 for item in classes
@@ -158,32 +169,16 @@ def _needs(method: type[Method]) -> list[str]:
         "style bank": method.needs_style_bank,
         "source extras": method.needs_extras,
         "target labels": method.needs_labels,
+        "source rows": method.needs_source,
+        "a neutral clip": method.needs_neutral,
     }
     return [name for name, needed in needs.items() if needed]
 
 
-def _names(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return method name to (setting, title), as the tables take it."""
-    from featlab.methods import get_method
+def _share(text: str) -> tuple[int, int]:
+    from featlab.errors import ConfigError
 
-    return {name: (get_method(name).setting, get_method(name).title) for name in methods}
-
-
-def _run_key(facts: dict[str, Any]) -> str:
-    """Return the folder name of a run: the same configuration on the same cache gives the same."""
-    import json
-
-    from featlab.seeding import stable_hash
-
-    return f"evaluate-{stable_hash(json.dumps(facts, sort_keys=True))[:12]}"
-
-
-def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for row in failed:
-        reasons[row.error].append(f"{row.method} on {row.subject}")
-    for reason, runs in reasons.items():
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        output.warn(f"failed: {', '.join(runs[:3])}{more}: {reason}")
-    if failed:
-        output.warn(f"{len(failed)} cells failed; all of them are listed in {folder / 'failures.jsonl'}")
+    mine, slash, of = text.partition("/")
+    if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
+        raise ConfigError(f"--share {text}: expected I/N with I from 1 to N, for example 2/8")
+    return int(mine), int(of)

@@ -29,7 +29,7 @@ class _Reversal(torch.autograd.Function):
         return values.view_as(values)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return -context.strength * gradient, None
 
 
@@ -65,7 +65,7 @@ def drop(values: Tensor, share: float, random: torch.Generator) -> Tensor:
     if share == 0:
         return values
     kept = torch.rand(values.shape, generator=random) >= share
-    return values * kept.to(values.device) / (1.0 - share)
+    return values * (kept / max(1.0 - share, 1e-6)).to(values.device)
 
 
 class Discriminator(nn.Module):

@@ -1,42 +1,35 @@
-"""Evaluate methods over draws of targets and seeds, in parallel, keeping every finished cell for the next run."""
+"""Evaluate methods over draws of targets and seeds, in parallel, keeping every finished cell for the next run.
+
+A task is one source model and its targets. Work is dealt in portions: some targets of a task with the methods that they
+lack (scope ``person``), or a method with all targets of a task (scope ``dataset``).
+"""
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from featlab.config import Config, flat_values
-from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.evaluation import evaluate_subject
+from featlab.bundle import Bundle
+from featlab.cells import Cell, Task, cell_paths, read_cell, task_source, write_cell
+from featlab.config import flat_values
+from featlab.errors import ConfigError, FeatlabError
+from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
 from featlab.methods import make_method
+from featlab.methods.source_access import SourceFeatures
 from featlab.protocol import split_target
-from featlab.results import EvaluationRow, read_results, write_results
-from featlab.seeding import stable_hash
-from featlab.stages import STAGE_FORMAT, Source, bundle_stage
+from featlab.results import EvaluationRow
+from featlab.stages import bundle_stage
 from featlab.workspace import Workspace
 
 __all__ = ["Task", "finished_cells", "plan", "run_campaign", "task_source", "versions"]
 
-OnTask = Callable[[int, int], None]
-"""Called with the number of finished tasks and of all tasks."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One source model and the targets that are adapted from it.
-
-    Attributes:
-        draw: Number of the draw.
-        seed: Number of the seed within it.
-        targets: The target subjects.
-    """
-
-    draw: int
-    seed: int
-    targets: tuple[str, ...]
+OnCells = Callable[[int, int], None]
+"""Called with the number of finished cells and of all cells."""
 
 
 def plan(workspace: Workspace) -> list[Task]:
@@ -56,27 +49,26 @@ def plan(workspace: Workspace) -> list[Task]:
                 f"protocol.draws = {protocol.draws}, but the targets are named: every draw would be the same; "
                 "give --targets a number, or leave out --draws"
             )
-        for subject in workspace.targets():
+        for subject in workspace.targets() if protocol.scope == "person" else ():
             split_target(workspace.table.rows_of(subject), protocol.gap)
     return [
         Task(draw, seed, workspace.targets(draw)) for draw in range(protocol.draws) for seed in range(protocol.seeds)
     ]
 
 
-def task_source(workspace: Workspace, task: Task) -> Source:
-    """Return the source of a task: everyone who is no target in it, with the task's own root seed."""
-    return workspace.source(task.targets, seed=workspace.config.protocol.seed + task.seed)
-
-
 def finished_cells(workspace: Workspace, tasks: Sequence[Task]) -> int:
     """Return how many of the tasks' (target, method) cells an earlier run finished."""
-    return sum(
-        path.exists() for task in tasks for path in _cells(workspace, task, task_source(workspace, task)).values()
-    )
+    return sum(path.exists() for task in tasks for path in cell_paths(workspace, task).values())
 
 
 def run_campaign(
-    workspace: Workspace, tasks: Sequence[Task], *, jobs: int = 1, on_task: OnTask | None = None
+    workspace: Workspace,
+    tasks: Sequence[Task],
+    *,
+    jobs: int = 1,
+    share: tuple[int, int] = (1, 1),
+    collect: bool = False,
+    on_cells: OnCells | None = None,
 ) -> list[EvaluationRow]:
     """Run every task; cells that an earlier run finished are read, not run.
 
@@ -84,19 +76,32 @@ def run_campaign(
         workspace: Where; results go to ``results/cells/``.
         tasks: What.
         jobs: Processes, each with one thread; 1 works in this one.
-        on_task: Progress.
+        share: (i, n): run the i-th of n shares of the work, for n machines that share the folder; other cells are read
+            where they are there.
+        collect: Read what is there and run nothing.
+        on_cells: Progress.
 
     Returns:
         Rows ordered by task, then method, then subject. A failed run is a row with its error, and is tried again the
-        next time.
+        next time; a cell that another share or a later run will fill has no row.
     """
-    finished: dict[Task, list[EvaluationRow]] = {}
-    for task, rows in _results(workspace, tasks, jobs):
-        finished[task] = rows
-        if on_task is not None:
-            on_task(len(finished), len(tasks))
-    order = {name: place for place, name in enumerate(workspace.config.protocol.methods)}
-    return [row for task in tasks for row in sorted(finished[task], key=lambda row: order[row.method])]
+    done: dict[tuple[Task, Cell], EvaluationRow] = {}
+    portions: list[_Portion] = []
+    count = 0
+    for task in tasks:
+        paths = cell_paths(workspace, task)
+        count += len(paths)
+        done |= {(task, cell): row for cell, path in paths.items() if (row := read_cell(path)) is not None}
+        portions += _portions(workspace, task, {cell for cell in paths if (task, cell) not in done}, share)
+    if on_cells is not None:
+        on_cells(len(done), count)
+    for portion, rows in _results(workspace, [] if collect else portions, jobs):
+        done |= {(portion.task, (row.subject, row.method)): row for row in rows}
+        if on_cells is not None:
+            on_cells(len(done), count)
+    names = workspace.config.protocol.methods
+    cells = [(task, (subject, name)) for task in tasks for name in names for subject in task.targets]
+    return [done[cell] for cell in cells if cell in done]
 
 
 def versions() -> dict[str, str]:
@@ -111,85 +116,108 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _results(workspace: Workspace, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, list[EvaluationRow]]]:
-    jobs = min(jobs, len(tasks))
+@dataclass(frozen=True)
+class _Portion:
+    """Work for one process at a time.
+
+    Attributes:
+        task: Whose source model it takes.
+        missing: Target to the methods that it lacks.
+        flops: Whether operations are counted.
+    """
+
+    task: Task
+    missing: Mapping[str, tuple[str, ...]]
+    flops: bool
+
+
+def _portions(workspace: Workspace, task: Task, missing: set[Cell], share: tuple[int, int]) -> list[_Portion]:
+    """Return this share of what a task lacks: a portion a target, or in a data set a portion a method."""
+    names = workspace.config.protocol.methods
+    first = task.draw == 0 and task.seed == 0
+    mine, of = share
+    portions = []
+    if workspace.config.protocol.scope == "dataset":
+        for place, name in enumerate(names):
+            # One subject without a row means that the method is run again, for all of them.
+            if place % of == mine - 1 and any((subject, name) in missing for subject in task.targets):
+                portions.append(_Portion(task, dict.fromkeys(task.targets, (name,)), first))
+        return portions
+    for place, subject in enumerate(task.targets):
+        lacking = tuple(name for name in names if (subject, name) in missing)
+        if (place + task.draw + task.seed) % of == mine - 1 and lacking:
+            # Operations are counted for one target: they depend on its number of frames and little else.
+            portions.append(_Portion(task, {subject: lacking}, first and place == 0))
+    return portions
+
+
+def _results(
+    workspace: Workspace, portions: Sequence[_Portion], jobs: int
+) -> Iterator[tuple[_Portion, list[EvaluationRow]]]:
+    jobs = min(jobs, len(portions))
     if jobs <= 1:
-        for task in tasks:
-            yield task, _run_task(workspace, task)
+        bundles: dict[Task, Bundle] = {}
+        for portion in portions:
+            if portion.task not in bundles:
+                bundles = {portion.task: _bundle(workspace, portion.task)}
+            yield portion, _run(workspace, bundles[portion.task], portion)
         return
     from joblib import Parallel, delayed
 
-    calls = (
-        delayed(_run_in_worker)(workspace.root.resolve(), workspace.config, task, workspace.device) for task in tasks
-    )
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1, backend="loky")(calls)
+    settings = json.dumps(flat_values(workspace.config.to_dict()))
+    where = (str(workspace.root.resolve()), settings, workspace.device)
+    options = {"n_jobs": jobs, "return_as": "generator_unordered", "inner_max_num_threads": 1, "backend": "loky"}
+    # Source models first, each once: two processes that need the same one would both train it.
+    tasks = list(dict.fromkeys(portion.task for portion in portions))
+    for _ in Parallel(**options)(delayed(_train_in_worker)(*where, task) for task in tasks):
+        pass
+    yield from Parallel(**options)(delayed(_run_in_worker)(*where, portion) for portion in portions)
 
 
-def _run_in_worker(root: Path, config: Config, task: Task, device: str) -> tuple[Task, list[EvaluationRow]]:
+@lru_cache(maxsize=1)
+def _worker_workspace(root: str, settings: str, device: str) -> Workspace:
+    """Open the workspace once a process: a cache can be large."""
     import torch
 
     torch.set_num_threads(1)
-    overrides = flat_values(config.to_dict())
-    return task, _run_task(Workspace.open(root, overrides, device=device), task)
+    return Workspace.open(Path(root), json.loads(settings), device=device)
 
 
-def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
-    config = workspace.config
-    names = config.protocol.methods
-    source = task_source(workspace, task)
-    cells = _cells(workspace, task, source)
-    done = {cell: row for cell, path in cells.items() if (row := _finished(path)) is not None}
-    missing = [subject for subject in task.targets if any((subject, name) not in done for name in names)]
-    if missing:
-        bundle, _ = bundle_stage(source, names)
-    for subject in missing:
-        wanted = [make_method(name, config.adapt.options) for name in names if (subject, name) not in done]
-        table = workspace.table.rows_of(subject)
-        try:
-            fresh = evaluate_subject(bundle, table, wanted, draw=task.draw, seed=task.seed, gap=config.protocol.gap)
-        except FeatlabError as error:
-            fresh = [
-                EvaluationRow.failure(
-                    method.name,
-                    subject,
-                    task.draw,
-                    task.seed,
-                    selection=method.selection,
-                    error=str(error),
-                )
-                for method in wanted
-            ]
-        for row in fresh:
-            if not row.error:
-                path = cells[subject, row.method]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_results(path, [row])
-            done[subject, row.method] = row
-    return [done[cell] for cell in cells]
+@lru_cache(maxsize=1)
+def _worker_bundle(root: str, settings: str, device: str, task: Task) -> Bundle:
+    return _bundle(_worker_workspace(root, settings, device), task)
 
 
-def _finished(path: Path) -> EvaluationRow | None:
-    """Return the row of a finished cell; ``None`` where there is none or it is damaged: then it is run again."""
+def _train_in_worker(root: str, settings: str, device: str, task: Task) -> None:
+    _worker_bundle(root, settings, device, task)
+
+
+def _run_in_worker(root: str, settings: str, device: str, portion: _Portion) -> tuple[_Portion, list[EvaluationRow]]:
+    workspace = _worker_workspace(root, settings, device)
+    return portion, _run(workspace, _worker_bundle(root, settings, device, portion.task), portion)
+
+
+def _bundle(workspace: Workspace, task: Task) -> Bundle:
+    bundle, _ = bundle_stage(task_source(workspace, task), workspace.config.protocol.methods)
+    return bundle
+
+
+def _run(workspace: Workspace, bundle: Bundle, portion: _Portion) -> list[EvaluationRow]:
+    config, task = workspace.config, portion.task
+    gap, scope = config.protocol.gap, config.protocol.scope
+    names = tuple(dict.fromkeys(name for lacking in portion.missing.values() for name in lacking))
+    methods = [make_method(name, config.adapt.options) for name in names]
+    source = None
+    if any(method.needs_source for method in methods):
+        source = SourceFeatures.of(bundle, task_source(workspace, task).table)
+    numbers = RunNumbers(task.draw, task.seed, scope, portion.flops)
+    table = workspace.table.rows_of(*portion.missing)
+    evaluate = evaluate_dataset if scope == "dataset" else evaluate_subject
     try:
-        rows = read_results(path)
-    except InputError:
-        return None
-    return rows[0] if len(rows) == 1 else None
-
-
-def _cells(workspace: Workspace, task: Task, source: Source) -> dict[tuple[str, str], Path]:
-    """Return where each (target, method) of a task is kept."""
-    protocol, key = workspace.config.protocol, source.key("source")
-    return {
-        (subject, name): _cell_path(workspace, key, task, subject, name)
-        for subject in task.targets
-        for name in protocol.methods
-    }
-
-
-def _cell_path(workspace: Workspace, source_key: str, task: Task, subject: str, method: str) -> Path:
-    config = workspace.config
-    parts = (STAGE_FORMAT, source_key, config.features, config.head, config.pair, config.pretrain, config.protocol.gap)
-    settings = make_method(method, config.adapt.options).config
-    key = stable_hash(*parts, task.draw, task.seed, subject, method, settings)[:16]
-    return workspace.root / "results" / "cells" / method / f"{key}.jsonl"
+        rows = evaluate(bundle, table, methods, source=source, numbers=numbers, gap=gap)
+    except FeatlabError as error:
+        rows = [row for method in methods for row in failed_rows(method, tuple(portion.missing), numbers, error)]
+    paths = cell_paths(workspace, task)
+    for row in rows:
+        write_cell(paths[row.subject, row.method], row)
+    return rows

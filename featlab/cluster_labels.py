@@ -15,9 +15,6 @@ from featlab.errors import ConfigError
 
 __all__ = ["ClusterLabels", "cluster_rows", "label_clusters", "purest_rows"]
 
-STARTS = 4
-"""Runs of k-means, each from other centres; the tightest is kept."""
-
 
 @dataclass(frozen=True, eq=False)
 class ClusterLabels:
@@ -53,7 +50,7 @@ def cluster_rows(codes: NDArray[np.float32], clusters: int, *, seed: int) -> NDA
     # More threads add up the centres in an order that differs from run to run.
     with warnings.catch_warnings(), threadpool_limits(limits=1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(clusters, n_init=STARTS, random_state=seed).fit(values)
+        fitted = KMeans(clusters, n_init=1, random_state=seed).fit(values)
     return np.asarray(fitted.labels_, dtype=np.int64)
 
 

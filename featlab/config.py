@@ -34,6 +34,7 @@ OBJECTIVES = ("anchored", "poster")
 LAYERS = ("embedding", "bottleneck")
 AXES = ("subject", "vector")
 UPDATES = ("offset", "last", "all")
+SCOPES = ("person", "dataset")
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ class ProtocolConfig:
         seeds: Runs with other seeds within a draw.
         seed: The root of every seed.
         methods: Registry names, in the order of the table.
+        scope: What is adapted to: ``person`` (each target from their neutral clip) or ``dataset`` (all targets together,
+            unlabelled rows of every class).
         gap: Frames left out between the adapt and the test block when a subject has a single neutral video.
     """
 
@@ -211,9 +214,11 @@ class ProtocolConfig:
         "pft",
         "oracle",
     )
+    scope: str = "person"
     gap: int = 5
 
     def __post_init__(self) -> None:
+        check_choice("protocol.scope", self.scope, SCOPES)
         for name in ("draws", "seeds"):
             check_at_least(f"protocol.{name}", getattr(self, name), 1)
         check_at_least("protocol.gap", self.gap, 0)

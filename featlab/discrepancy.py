@@ -103,4 +103,5 @@ def sliced_wasserstein(p: Tensor, q: Tensor, directions: Tensor) -> Tensor:
         directions: (K, m) unit columns.
     """
     ours, theirs = (torch.sort(rows @ directions, dim=0).values for rows in (p, q))
-    return (ours - theirs).square().mean()
+    distance: Tensor = (ours - theirs).square().mean()
+    return distance

@@ -1,9 +1,10 @@
-"""Run methods on one target subject, and score them. The only place where a target's labels meet a model."""
+"""Run methods on targets, and score them. The only place where a target's labels meet a model."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,30 +12,62 @@ from numpy.typing import NDArray
 from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.errors import FeatlabError, InputError
+from featlab.flops import count_flops
 from featlab.methods import AdaptedModel, Method, base_model
 from featlab.methods.oracle import Oracle
+from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.metrics import SubjectMetrics, subject_metrics
 from featlab.models import PersonalModel
-from featlab.protocol import Split, check_disjoint, split_target, target_of
+from featlab.protocol import Split, check_disjoint, split_dataset, split_target, target_of
 from featlab.results import EvaluationRow
 from featlab.seeding import run_seed
 
-__all__ = ["before_and_after", "evaluate_subject", "oracle_probabilities"]
+__all__ = [
+    "RunNumbers",
+    "before_and_after",
+    "evaluate_dataset",
+    "evaluate_subject",
+    "failed_rows",
+    "oracle_probabilities",
+]
 
 ORACLE_FOLDS = 5
 
 
+@dataclass(frozen=True)
+class RunNumbers:
+    """What a row of results repeats of the campaign that it belongs to.
+
+    Attributes:
+        draw: Number of the draw.
+        seed: Number of the seed; what is random in a run follows the bundle's own seed.
+        scope: One of `featlab.results.SCOPES`.
+        count_flops: Run every method once more to count its operations.
+    """
+
+    draw: int = 0
+    seed: int = 0
+    scope: str = "person"
+    count_flops: bool = False
+
+
 def evaluate_subject(
-    bundle: Bundle, table: FeatureTable, methods: Sequence[Method], *, draw: int = 0, seed: int = 0, gap: int = 5
+    bundle: Bundle,
+    table: FeatureTable,
+    methods: Sequence[Method],
+    *,
+    source: SourceFeatures | None = None,
+    numbers: RunNumbers | None = None,
+    gap: int = 5,
 ) -> list[EvaluationRow]:
-    """Adapt to one target subject with every method and score each on the subject's test rows.
+    """Adapt to one target subject's neutral clip with every method and score each on the subject's test rows.
 
     Args:
         bundle: Trained without this subject.
         table: Rows of one subject.
         methods: What to run.
-        draw: Number of the draw, recorded.
-        seed: Number of the seed, recorded; what is random in a run follows the bundle's own seed.
+        source: Source rows for the methods that need them; without, those fail.
+        numbers: Recorded in the rows.
         gap: See `featlab.protocol.split_target`.
 
     Returns:
@@ -43,14 +76,44 @@ def evaluate_subject(
     Raises:
         InputError: Not one subject, a source subject, or a subject that can't be split.
     """
+    numbers = numbers or RunNumbers()
     names = table.subject_names_present()
     if len(names) != 1:
         raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
-    check_disjoint(bundle.source_subjects, names)
-    if table.classes != bundle.classes:
-        raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
+    _check(bundle, table)
     split = split_target(table, gap)
-    return [_row(bundle, table, split, method, names[0], draw, seed) for method in methods]
+    return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
+
+
+def evaluate_dataset(
+    bundle: Bundle,
+    table: FeatureTable,
+    methods: Sequence[Method],
+    *,
+    source: SourceFeatures | None = None,
+    numbers: RunNumbers | None = None,
+    gap: int = 5,
+) -> list[EvaluationRow]:
+    """Adapt once to a whole target data set, unlabelled, all classes, with every method; score each of its subjects.
+
+    Args:
+        bundle: Trained without these subjects.
+        table: Rows of all target subjects.
+        methods: What to run.
+        source: Source rows for the methods that need them; without, those fail.
+        numbers: Recorded in the rows; their scope is ``dataset``.
+        gap: See `featlab.protocol.split_dataset`.
+
+    Returns:
+        A row a method and subject. A method that takes one person's neutral clip fails in every row, and says so.
+
+    Raises:
+        InputError: A source subject among the targets, or a data set that can't be split.
+    """
+    numbers = replace(numbers or RunNumbers(), scope="dataset")
+    _check(bundle, table)
+    split = split_dataset(table, gap)
+    return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
 
 
 def before_and_after(
@@ -89,8 +152,8 @@ def before_and_after(
 
 def oracle_probabilities(
     bundle: Bundle, table: FeatureTable, split: Split, method: Oracle
-) -> tuple[NDArray[np.float32], int, int]:
-    """Fine-tune with labels and predict the test rows, leaving out the rows that are predicted.
+) -> tuple[NDArray[np.float32], AdaptedModel]:
+    """Fine-tune with one person's labels and predict the test rows, leaving out the rows that are predicted.
 
     The test rows are dealt into folds; each is predicted by a model tuned on all other rows of the subject, adapt rows
     included. With ``folds = "blocks"`` each test video is cut into 5 blocks in time: the model knows other moments of
@@ -104,50 +167,137 @@ def oracle_probabilities(
         method: The oracle.
 
     Returns:
-        (m, K) probabilities of the test rows, the steps taken, and the parameters tuned, per fold.
+        (m, K) probabilities of the test rows, and the model of the last fold.
     """
     fold = _folds(table, split.test, method.config.folds)
     probabilities = np.empty((len(split.test), len(bundle.classes)), dtype=np.float32)
-    iterations = trainable = 0
     for number in np.unique(fold):
         held_out = fold == number
         seen = np.concatenate([split.adapt, split.test[~held_out]])
         model = method.fit(bundle, target_of(table, seen), table.label[seen])
         probabilities[held_out] = model.predict_proba(table.embeddings[split.test[held_out]])
-        iterations, trainable = model.iterations, model.trainable
-    return probabilities, iterations, trainable
+    return probabilities, model
+
+
+def _check(bundle: Bundle, table: FeatureTable) -> None:
+    check_disjoint(bundle.source_subjects, table.subject_names_present())
+    if table.classes != bundle.classes:
+        raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
+
+
+def failed_rows(
+    method: Method,
+    subjects: Sequence[str],
+    numbers: RunNumbers,
+    error: FeatlabError | RuntimeError,
+    seconds: float = 0.0,
+) -> list[EvaluationRow]:
+    """Return a row a subject for a method that failed, with the first line of why.
+
+    Args:
+        method: What failed.
+        subjects: On whom.
+        numbers: Recorded in the rows.
+        error: Why.
+        seconds: Wall time until it failed.
+    """
+    return [
+        EvaluationRow.failure(
+            method.name,
+            subject,
+            numbers.draw,
+            numbers.seed,
+            selection=method.selection,
+            error=next(iter(str(error).splitlines()), ""),
+            seconds=seconds,
+            scope=numbers.scope,
+        )
+        for subject in subjects
+    ]
+
+
+def _rows(
+    bundle: Bundle,
+    table: FeatureTable,
+    split: Split,
+    method: Method,
+    source: SourceFeatures | None,
+    numbers: RunNumbers,
+) -> list[EvaluationRow]:
+    """Run one method and return a row a subject."""
+    names = table.subject_names_present()
+    whole = numbers.scope == "dataset"
+    seed = run_seed(bundle.seed, method.name, "the target data set" if whole else names[0])
+    start = time.perf_counter()
+    try:
+        if isinstance(method, Oracle) and not whole:
+            probabilities, model = oracle_probabilities(bundle, table, split, method)
+            seconds = time.perf_counter() - start
+        else:
+            model = _adapted(bundle, table, split, method, source, seed, whole)
+            seconds = time.perf_counter() - start
+            probabilities = model.predict_proba(table.embeddings[split.test])
+        flops = float("nan")
+        if numbers.count_flops:
+            flops = count_flops(lambda: _adapted(bundle, table, split, method, source, seed, whole))
+    except (FeatlabError, RuntimeError) as error:
+        # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
+        return failed_rows(method, names, numbers, error, time.perf_counter() - start)
+    cost = _Cost(seconds, model.iterations, model.trainable, flops)
+    rows = []
+    for name in names:
+        mine = table.subject[split.test] == table.subjects.index(name)
+        try:
+            scores = subject_metrics(
+                table.label[split.test[mine]],
+                probabilities[mine],
+                classes=table.classes,
+                neutral_code=table.neutral_code,
+            )
+        except InputError as error:
+            rows += failed_rows(method, [name], numbers, error, seconds)
+            continue
+        rows.append(_row(scores, method, name, numbers, len(split.adapt), cost))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float
+    iterations: int
+    trainable: int
+    flops: float
+
+
+def _adapted(
+    bundle: Bundle,
+    table: FeatureTable,
+    split: Split,
+    method: Method,
+    source: SourceFeatures | None,
+    seed: int,
+    whole: bool,
+) -> AdaptedModel:
+    target = target_of(table, split.adapt)
+    if isinstance(method, Oracle):
+        return method.fit(bundle, target, table.label[split.adapt])
+    if whole and method.needs_neutral:
+        raise InputError(f"{method.name} takes one person's neutral clip; a data set of people and classes is none")
+    if isinstance(method, SourceAccess):
+        if source is None:
+            raise InputError(f"{method.name} needs the source rows beside the target's, and was given none")
+        return method.fit(bundle, source, target, seed=seed)
+    return method.adapt(bundle, target, seed=seed)
 
 
 def _row(
-    bundle: Bundle, table: FeatureTable, split: Split, method: Method, subject: str, draw: int, seed: int
+    scores: SubjectMetrics, method: Method, subject: str, numbers: RunNumbers, adapt_frames: int, cost: _Cost
 ) -> EvaluationRow:
-    start = time.perf_counter()
-    try:
-        if isinstance(method, Oracle):
-            probabilities, iterations, trainable = oracle_probabilities(bundle, table, split, method)
-            seconds = time.perf_counter() - start
-        else:
-            model = method.adapt(
-                bundle, target_of(table, split.adapt), seed=run_seed(bundle.seed, method.name, subject)
-            )
-            seconds = time.perf_counter() - start
-            probabilities = model.predict_proba(table.embeddings[split.test])
-            iterations, trainable = model.iterations, model.trainable
-        scores = subject_metrics(
-            table.label[split.test], probabilities, classes=table.classes, neutral_code=table.neutral_code
-        )
-    except (FeatlabError, RuntimeError) as error:
-        # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
-        seconds = time.perf_counter() - start
-        reason = next(iter(str(error).splitlines()), "")
-        return EvaluationRow.failure(
-            method.name, subject, draw, seed, selection=method.selection, error=reason, seconds=seconds
-        )
     return EvaluationRow(
         method=method.name,
         subject=subject,
-        draw=draw,
-        seed=seed,
+        draw=numbers.draw,
+        seed=numbers.seed,
         macro_f1=scores.macro_f1,
         macro_f1_all=scores.macro_f1_all,
         accuracy=scores.accuracy,
@@ -156,12 +306,15 @@ def _row(
         non_neutral_recall=scores.non_neutral_recall,
         histogram=scores.histogram,
         frames=scores.frames,
-        adapt_frames=len(split.adapt),
-        seconds=seconds,
-        iterations=iterations,
-        trainable=trainable,
+        adapt_frames=adapt_frames,
+        seconds=cost.seconds,
+        iterations=cost.iterations,
+        trainable=cost.trainable,
         collapsed=scores.collapsed,
         selection=method.selection,
+        class_recall=scores.recall,
+        flops=cost.flops,
+        scope=numbers.scope,
     )
 
 

@@ -33,6 +33,7 @@ class SubjectMetrics:
         non_neutral_recall: Mean recall over the other classes present; NaN when there is none.
         histogram: Predicted rows for each of the K classes.
         frames: Labelled rows that were scored.
+        recall: Recall of each of the K classes, NaN for one that is not shown.
         video_macro_f1: ``macro_f1`` with a video as the unit; NaN when no videos were given.
     """
 
@@ -44,6 +45,7 @@ class SubjectMetrics:
     non_neutral_recall: float
     histogram: tuple[int, ...]
     frames: int
+    recall: tuple[float, ...]
     video_macro_f1: float = float("nan")
 
     @property
@@ -122,6 +124,7 @@ def subject_metrics(
         non_neutral_recall=float(recall[expressive].mean()) if expressive.any() else float("nan"),
         histogram=tuple(int(total) for total in matrix.sum(axis=0)),
         frames=int(matrix.sum()),
+        recall=tuple(float(value) for value in np.where(present, recall, np.nan)),
         video_macro_f1=video_macro_f1,
     )
 

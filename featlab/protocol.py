@@ -14,7 +14,7 @@ from featlab.cache import FeatureTable, LayerStats
 from featlab.errors import InputError, closest
 from featlab.seeding import stable_hash
 
-__all__ = ["Split", "Target", "check_disjoint", "check_known", "choose_targets", "split_target", "target_of"]
+__all__ = ["Split", "Target", "check_disjoint", "check_known", "choose_targets", "split_dataset", "split_target", "target_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One target subject's rows, as indices into the table that was split.
+    """The rows of one target subject, or of a target data set, as indices into the table that was split.
 
     Attributes:
-        adapt: (n,) neutral rows to adapt on.
+        adapt: (n,) rows to adapt on: neutral ones of one person, or unlabelled ones of every class.
         test: (m,) rows to test on; disjoint from ``adapt`` in video, or in time with a gap.
     """
 
@@ -63,9 +63,15 @@ class Split:
 
 
 def target_of(table: FeatureTable, rows: NDArray[np.intp] | None = None) -> Target:
-    """Return the label-free view of some rows of a table; all of them by default."""
+    """Return the label-free view of some rows of a table; all of them by default.
+
+    Videos that have one name and belong to two subjects are two videos.
+    """
     part = table if rows is None else table.take(rows)
-    return Target(part.embeddings, part.video, part.frame, part.landmarks, dict(part.layers))
+    video = part.video
+    if len(part.subject_names_present()) > 1:
+        video = (part.subject * len(part.videos) + part.video).astype(np.int32)
+    return Target(part.embeddings, video, part.frame, part.landmarks, dict(part.layers))
 
 
 def split_target(table: FeatureTable, gap: int = 5) -> Split:
@@ -101,6 +107,44 @@ def split_target(table: FeatureTable, gap: int = 5) -> Split:
         split = _split_in_time(table, clip, is_neutral, gap)
     if not len(split.test):
         raise InputError(f"{who} has no rows left to test on beside the neutral clip; add a second video")
+    return split
+
+
+def split_dataset(table: FeatureTable, gap: int = 5) -> Split:
+    """Split the rows of a target data set by video: unlabelled rows of every class to adapt on, and the others to test.
+
+    Among a subject's videos of one class (the most frequent label), every other one in name order is adapted on and the
+    rest is tested; which of the two comes first alternates from class to class and from subject to subject, so that
+    single videos are dealt to both sides. A subject with one video is split in time, with a gap.
+
+    Args:
+        table: Rows of the target subjects. Their labels deal videos to the two sides, and go no further.
+        gap: Rows left out in a split in time.
+
+    Raises:
+        InputError: Nothing to adapt on, or nothing to test.
+    """
+    adapt, test = [], []
+    for number, code in enumerate(np.unique(table.subject)):
+        rows = np.flatnonzero(table.subject == code)
+        videos = sorted(np.unique(table.video[rows]).tolist(), key=lambda video: table.videos[video])
+        if len(videos) == 1:
+            rows = rows[np.argsort(table.frame[rows], kind="stable")]
+            half = (len(rows) + 1) // 2
+            adapt.append(rows[:half])
+            test.append(rows[half:][min(gap, (len(rows) - half) // 2) :])
+            continue
+        classes: dict[int, list[int]] = {}
+        for video in videos:
+            labels = table.label[rows][table.video[rows] == video]
+            classes.setdefault(int(np.bincount(labels + 1).argmax()) - 1, []).append(video)
+        for place, label in enumerate(sorted(classes)):
+            for turn, video in enumerate(classes[label]):
+                side = adapt if (number + place + turn) % 2 == 0 else test
+                side.append(rows[table.video[rows] == video])
+    split = Split(_joined(adapt), _joined(test))
+    if not len(split.adapt) or not len(split.test):
+        raise InputError("the target data set has too few videos to adapt on some and test on others; add subjects")
     return split
 
 
@@ -155,6 +199,10 @@ def check_disjoint(sources: Sequence[str], targets: Sequence[str]) -> None:
             f"subject {both[0]!r} is both source and target: its test rows would have been trained on; "
             "take it out of one of the two"
         )
+
+
+def _joined(parts: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.intp)
 
 
 def _names(spec: str) -> list[str]:

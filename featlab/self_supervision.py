@@ -27,6 +27,7 @@ __all__ = [
     "swav_loss",
 ]
 
+
 HIDDEN, OUTPUT = 256, 128
 """Widths of the projector; its output is published, its hidden layer has 2048 units there."""
 TEMPERATURE = 0.1
@@ -60,11 +61,12 @@ class Views:
         drawn = first + (torch.rand(len(rows), generator=random) * others).long().clamp(max=others - 1)
         # The rows after the row itself are one further on, because it is left out.
         partner = torch.where(others > 0, drawn + (drawn >= rows), rows)
-        alone = (others == 0)[:, None].to(self.features.device)
         own, other = self.features[rows], self.features[partner]
-        return torch.where(alone, self._damaged(own, random), own), torch.where(
-            alone, self._damaged(own, random), other
-        )
+        alone = (others == 0)[:, None].to(self.features.device)
+        if not alone.any():
+            return own, other
+        damaged = self._damaged(own, random), self._damaged(own, random)
+        return torch.where(alone, damaged[0], own), torch.where(alone, damaged[1], other)
 
     def _damaged(self, values: Tensor, random: torch.Generator) -> Tensor:
         noise = torch.randn(values.shape, generator=random).to(values.device)
@@ -121,7 +123,7 @@ def swav_loss(first: Tensor, second: Tensor) -> Tensor:
 
 
 def deepcluster_loss(scores: Tensor, assigned: Tensor) -> Tensor:
-    """Return the cross-entropy of (b, P) cosine scores with (b,) clusters; rows with -1 don't count, none at all is 0."""
+    """Return the cross-entropy of (b, P) cosine scores with (b,) clusters; a row at -1 doesn't count (all: 0)."""
     total = F.cross_entropy(scores / TEMPERATURE, assigned, ignore_index=-1, reduction="sum")
     return total / (assigned >= 0).sum().clamp(min=1)
 
@@ -223,11 +225,9 @@ class DeepCluster(Objective):
             self.centres, self.assigned = (torch.stack(part) for part in zip(*found, strict=True))
 
     def loss(self, first: Tensor, second: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean of `deepcluster_loss` over clusterings and views; remember the first view."""
+        """Return `deepcluster_loss` over clusterings and views; remember the first view."""
         self.memory[rows] = first.detach()
-        terms = [
-            deepcluster_loss(view @ centres.T, assigned[rows])
-            for view in (first, second)
-            for centres, assigned in zip(self.centres, self.assigned, strict=True)
-        ]
-        return torch.stack(terms).mean()
+        _, prototypes, width = self.centres.shape
+        scores = torch.cat([first, second]) @ self.centres.reshape(-1, width).T
+        assigned = self.assigned[:, rows].T.repeat(2, 1)
+        return deepcluster_loss(scores.reshape(-1, prototypes), assigned.reshape(-1))

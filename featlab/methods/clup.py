@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from featlab.bundle import Bundle
 from featlab.cluster_labels import cluster_rows, label_clusters, purest_rows
-from featlab.errors import ConfigError, InputError
+from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.registry import register
 from featlab.methods.sgd import shuffled_batches
@@ -43,7 +43,7 @@ class CluPConfig:
         momentum: Of SGD.
         weight_decay: L2 penalty, inside the gradient.
         mixup: Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.
-        prototypes: Most clusters, in the first stage and in self-supervision; at most a quarter of the rows.
+        prototypes: Most clusters that rows are labelled by; at most a quarter of the rows.
         keep: Share of the rows of each class that are kept, the purest ones.
         score: What makes a row pure: the ``purity`` of its cluster, which also labels it, or (the paper's ablation)
             the ``confidence`` of the source model, with its own prediction as the label.
@@ -51,6 +51,7 @@ class CluPConfig:
             ``ssl_epochs = 0``).
         ssl_epochs: Passes over the target's rows in self-supervision.
         ssl_batch: Rows in a step of self-supervision.
+        ssl_prototypes: Most prototypes of self-supervision; at most a quarter of the rows.
         window: Frames before and after a row that can be its second view.
     """
 
@@ -67,8 +68,9 @@ class CluPConfig:
     keep: float = 0.3
     score: str = "purity"
     start: str = "fresh"
-    ssl_epochs: int = 100
+    ssl_epochs: int = 50
     ssl_batch: int = 256
+    ssl_prototypes: int = 64
     window: int = 5
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class CluPConfig:
         check_choice(f"{self.section}.start", self.start, STARTS)
         for name in ("epochs", "lr", "weight_decay", "mixup", "ssl_epochs", "window"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
-        for name in ("batch", "ssl_batch", "prototypes"):
+        for name in ("batch", "ssl_batch", "prototypes", "ssl_prototypes"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 2)
         for name in ("momentum", "keep"):
             check_share(f"{self.section}.{name}", getattr(self, name))
@@ -103,7 +105,7 @@ class CluP(Method):
     config_type = CluPConfig
     supports_single_class = False
     updates = ("translator", "bottleneck", "classifier")
-    space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_epochs", (0, 100)))
+    space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_epochs", (0, 50, 100)))
 
     @classmethod
     def least_rows(cls, classes: int) -> int:
@@ -118,20 +120,14 @@ class CluP(Method):
         """Return C'(B'(A(f))): adapter, B and C are all learnt on the target.
 
         Raises:
-            ConfigError: No more prototypes than classes.
+            ConfigError: No more prototypes than classes (`label_clusters`).
             InputError: Too few rows, or a loss that is not finite.
         """
         self.check(bundle, target)
         features = ordered_features(bundle, target)
         if not self.config.epochs:
             return AdaptedModel(base_model(bundle))
-        prototypes = min(self.config.prototypes, len(features) // 4)
-        if prototypes <= len(bundle.classes):
-            raise ConfigError(
-                f"{self.config.section}.prototypes = {self.config.prototypes} must be above the number of classes, "
-                f"{len(bundle.classes)}"
-            )
-        rows, labels = _pseudo_labels(bundle, features, prototypes, self.config, seed)
+        rows, labels = _pseudo_labels(bundle, features, self.config, seed)
         warnings = _warnings(bundle, len(features), labels, self.config)
         if len(rows) < 2:
             return AdaptedModel(base_model(bundle), warnings=warnings)
@@ -143,6 +139,7 @@ class CluP(Method):
         if self.config.ssl_epochs:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(run_seed(seed, "projector"))
+                prototypes = min(self.config.ssl_prototypes, len(features) // 4)
                 objective = self.objective(student.head.linear.out_features, prototypes, len(features), seed)
             objective.to(features.device)
             # The rows come in the order of their videos.
@@ -154,16 +151,16 @@ class CluP(Method):
 
 
 PUBLISHED = (
-    "Stage 1 as published, on B's outputs: k-means on their directions, the majority class of a cluster as the label of "
-    "its rows, the purest rows of every class kept, labels fixed. At most 250 prototypes, one of the two published "
-    "numbers, and never more than a quarter of the rows; of the published shares of rows (0.1 to 0.3) the largest, "
-    "because a clip is short and the share is rounded down. Stage 2 is an analogue: {ssl} on features instead of "
-    "images, with frames of one clip as views (damaged copies where a row has no other frame), and a residual adapter "
-    "and a B of their own in place of a ResNet. As there, the encoder starts fresh, with no weight of the source model: "
-    "what the source knows comes by the labels alone. {own} The optimiser is that of stage 3, 100 epochs instead of "
-    "1000, a projector of 256 hidden units instead of 2048. Stage 3 as published: SGD at 0.1 along half a cosine, 50 "
-    "epochs, batch 32, mixup of features, all weights, BatchNorm in training mode, a new linear classifier (here "
-    "weight-normalised, as C is); single instead of half precision. On a neutral clip all clusters are pure and the "
+    "Stage 1 as published, on B's outputs: k-means on their directions, a cluster's majority class as the label of its "
+    "rows, the purest rows of each class kept, labels fixed. At most 250 prototypes (one of the two published numbers) "
+    "and never more than a quarter of the rows; of the published shares (0.1 to 0.3) the largest, because a clip is "
+    "short and the number is rounded down. Stage 2 is an analogue: {ssl} on features instead of images, with frames of "
+    "one clip as views (damaged copies where a row has no other frame), and a residual adapter and a B of their own in "
+    "place of a ResNet. It pretrains the target model, so the encoder starts fresh: what the source knows comes by the "
+    "labels alone. {own} Its settings are scaled down to a clip: 50 epochs, not 1000; 64 prototypes, not {prototypes}; "
+    "256 hidden units of the projector, not 2048; stage 3's optimiser. Stage 3 as published: SGD at 0.1 along half a "
+    "cosine, 50 epochs, batch 32, mixup (of features), all weights, BatchNorm in training mode, a new linear classifier "
+    "(weight-normalised, as C is); single, not half precision. On a neutral clip every cluster is pure and the "
     "selection says nothing."
 )
 
@@ -176,8 +173,8 @@ class CluPSwAV(CluP):
     title = "CluP, SwAV (Conti et al., 2022)"
     published = PUBLISHED.format(
         ssl="SwAV",
-        own="Temperature, Sinkhorn and the prototypes that rest in the first epoch are SwAV's; no queue and no 5000 "
-        "prototypes, because there are not 3840 rows.",
+        own="Temperature, Sinkhorn and the prototypes that rest in the first epoch are SwAV's; its queue is left out.",
+        prototypes="5000",
     )
     config_type = CluPSwAVConfig
 
@@ -195,7 +192,8 @@ class CluPDeepCluster(CluP):
     published = PUBLISHED.format(
         ssl="DeepClusterV2",
         own="Temperature, three clusterings of the last epoch's embeddings by 10 rounds of spherical k-means and a "
-        "first epoch without labels are DeepClusterV2's; not its 3000 prototypes, for which there are too few rows.",
+        "first epoch without labels are DeepClusterV2's.",
+        prototypes="3000 a clustering",
     )
     config_type = CluPDeepClusterConfig
 
@@ -204,15 +202,14 @@ class CluPDeepCluster(CluP):
         return DeepCluster(width, prototypes, rows, torch.Generator().manual_seed(run_seed(seed, "centres")))
 
 
-def _pseudo_labels(
-    bundle: Bundle, features: Tensor, prototypes: int, config: CluPConfig, seed: int
-) -> tuple[NDArray[np.intp], Tensor]:
+def _pseudo_labels(bundle: Bundle, features: Tensor, config: CluPConfig, seed: int) -> tuple[NDArray[np.intp], Tensor]:
     """Return which rows are kept, (m,), and their int64 labels (stage 1)."""
     with torch.no_grad():
         codes = bundle.head.bottleneck(features)
         certainty, predicted = torch.softmax(bundle.head.classify(codes), dim=1).cpu().max(dim=1)
     label, confidence = predicted.numpy(), certainty.numpy().astype(np.float64)
     if config.score == "purity":
+        prototypes = min(config.prototypes, len(features) // 4)
         cluster = cluster_rows(codes.cpu().numpy(), prototypes, seed=run_seed(seed, "clusters"))
         found = label_clusters(cluster, label, clusters=prototypes, classes=len(bundle.classes))
         label, confidence = found.label[cluster], found.purity[cluster]

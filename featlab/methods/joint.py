@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from featlab.methods.student import BN_MODES, Student
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
 
-__all__ = ["JointBatch", "JointConfig", "Phase", "both_domains", "fit_joint", "fit_phases", "scaled"]
+__all__ = ["JointBatch", "JointConfig", "Phase", "both_domains", "fit_joint", "fit_phases", "is_due", "new_part"]
+
+M = TypeVar("M", bound=nn.Module)
 
 NEW_RATE = 10.0
 """How many times as fast parts learn that start from nothing."""
@@ -101,9 +103,16 @@ def both_domains(network: Callable[[Tensor], Tensor], batch: JointBatch) -> tupl
     return values[: len(batch.source)], values[len(batch.source) :]
 
 
-def scaled(*terms: tuple[str, float, Callable[[], Tensor]]) -> dict[str, Tensor]:
-    """Return loss terms by name, times their weights; a term of weight 0 is not computed."""
-    return {name: weight * term() for name, weight, term in terms if weight}
+def is_due(step: int, total: int, times: int) -> bool:
+    """Return whether what is renewed ``times`` times in ``total`` steps, from the first on, is renewed at this one."""
+    return times * step // total > times * (step - 1) // total
+
+
+def new_part(build: Callable[[], M], device: torch.device, *seed: object) -> M:
+    """Return a module of a method's own with seeded initial weights; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(run_seed(*seed))
+        return build().to(device)
 
 
 def fit_joint(
@@ -191,7 +200,8 @@ def fit_phases(
         batch = JointBatch(
             source.features[rows], source.labels[rows], target[own_rows], own_rows, step, config.iterations
         )
-        entry: dict[str, float] = {"loss": 0.0}
+        entry: dict[str, float] = {}
+        total = 0.0
         for phase in phases:
             terms = phase.losses(batch)
             loss = torch.stack(list(terms.values())).sum()
@@ -202,8 +212,8 @@ def fit_phases(
             loss.backward(inputs=list(phase.trained))  # type: ignore[no-untyped-call]
             optimiser.step()
             entry |= {name: term.item() for name, term in terms.items()}
-            entry["loss"] += loss.item()
-        history.append(entry)
+            total += loss.item()
+        history.append(entry | {"loss": total})
     student.set_mode("eval")
     for parameter in trained:
         parameter.requires_grad_(False)

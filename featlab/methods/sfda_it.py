@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import ClassVar
 
 import torch
@@ -39,8 +40,10 @@ LEAST_VARIANCE = 1e-12
 class GeneratorConfig:
     """Training of a generator G on a target's rows: Adam, a cosine down to zero, the last iterate.
 
+    Steps are counted, not epochs: a person's rows make a few batches, where the published data sets make thousands.
+
     Attributes:
-        epochs: Passes over the target rows; 0 leaves the source model as it is.
+        iterations: Steps; 0 leaves the source model as it is.
         batch: Rows in a step.
         lr: Learning rate at the start.
         hidden: Width of G's hidden layer; 0 takes the width of the features.
@@ -49,14 +52,14 @@ class GeneratorConfig:
     section: ClassVar[str] = "adapt"
     """Where the settings live, for messages."""
 
-    epochs: int = 30
+    iterations: int = 1000
     batch: int = 64
     lr: float = 3e-4
     hidden: int = 0
 
     def __post_init__(self) -> None:
         check_at_least(f"{self.section}.batch", self.batch, 2)
-        for name in ("epochs", "lr", "hidden"):
+        for name in ("iterations", "lr", "hidden"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
 
 
@@ -90,22 +93,19 @@ def fit_generator(
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(trained, lr=config.lr)
     random = torch.Generator().manual_seed(run_seed(seed, "generator batches"))
-    batch = min(config.batch, rows)
-    total = config.epochs * sum(1 for start in range(0, rows, batch) if min(batch, rows - start) >= least)
+    total = config.iterations if rows >= least else 0
+    batches = chain.from_iterable(shuffled_batches(rows, min(config.batch, rows), least, random) for _ in count())
     history: list[Mapping[str, float]] = []
-    for _ in range(config.epochs if total else 0):
-        for picked in shuffled_batches(rows, batch, least, random):
-            set_learning_rate(optimiser, config.lr * 0.5 * (1 + math.cos(math.pi * len(history) / total)))
-            terms = losses(picked)
-            loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"adaptation diverged at step {len(history) + 1}; lower {config.section}.lr ({config.lr})"
-                )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+    for step, picked in zip(range(total), batches, strict=False):
+        set_learning_rate(optimiser, config.lr * 0.5 * (1 + math.cos(math.pi * step / total)))
+        terms = losses(picked)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise InputError(f"adaptation diverged at step {step + 1}; lower {config.section}.lr ({config.lr})")
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
     generator.requires_grad_(False)
     return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history))
 
@@ -169,15 +169,15 @@ class SFDAIT(Method):
         "ratios; the paper's weights and epochs could not be checked), and the translated rows meet the unchanged "
         "source model. Analogue: G is a residual MLP on cached features that starts at the identity, where an image "
         "network was; B has one BatchNorm, so statistics of the features themselves, prepared at the source, stand in "
-        "for the early layers. Epochs, rate and batch are those of SFIT on digits. On a neutral clip it moves neutral "
-        "rows to the mean of all classes."
+        "for the early layers. Rate and batch are those of SFIT on digits, for 1000 steps. On a neutral clip it moves "
+        "neutral rows to the mean of all classes."
     )
     config_type = SFDAITConfig
     needs_extras = True
     carries = "mean (D) and standard deviation (D) of all source rows' features"
     supports_single_class = False
     updates = ("translator",)
-    space = (("lr", (3e-4, 1e-3, 3e-3)), ("epochs", (10, 30)), ("content", (0.1, 1.0, 10.0)))
+    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (300, 1000)), ("content", (0.1, 1.0, 10.0)))
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -206,7 +206,7 @@ class SFDAIT(Method):
             }
 
         fit = fit_generator(generator, len(features), config, losses, seed=seed, least=2)
-        alone = config.epochs > 0 and len(features) == 1
+        alone = config.iterations > 0 and len(features) == 1
         warnings = ("one row has no standard deviation: nothing was learnt",) if alone else ()
         model = PersonalModel(bundle.projection, generator, head)
         return AdaptedModel(model, fit.iterations, fit.trainable, fit.history, warnings)

@@ -11,30 +11,60 @@ from torch import Tensor
 from featlab.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.registry import register
-from featlab.methods.sgd import Rates, SGDConfig, Terms, fit_sgd
+from featlab.methods.sgd import SGDConfig, Terms, fit_sgd
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol import Target
+from featlab.settings import check_at_least
 from featlab.target_losses import marginal_entropy, mean_entropy
+
+__all__ = ["ShotIM", "ShotIMConfig", "information_terms"]
 
 
 @dataclass(frozen=True)
 class ShotIMConfig(SGDConfig):
-    """Information maximisation; see `SGDConfig`."""
+    """Information maximisation; the rest in `SGDConfig`.
+
+    Attributes:
+        diversity: Weight of the entropy of the mean prediction, which is made large; 0 leaves it out, as published for
+            targets that lack classes.
+    """
 
     section: ClassVar[str] = "adapt.shot-im"
+
+    diversity: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(f"{self.section}.diversity", self.diversity, 0)
+
+
+def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
+    """Return the two terms of information maximisation of (b, K) logits (Liang et al. 2020, equations 3 and 4).
+
+    Only predictions that are sure and balanced over the classes reach the minimum, −log K. Where all are sure of one
+    class, they score 0, like predictions that know nothing.
+
+    Args:
+        logits: Of one batch.
+        diversity: Weight of the second term, minus the entropy of the mean prediction.
+    """
+    p = torch.softmax(logits, dim=1)
+    return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
 
 
 @register
 class ShotIM(Method):
-    """Predictions that are sure one by one and varied together (Liang, Hu & Feng, 2020, equations 3 and 4)."""
+    """Predictions that are sure one by one and varied together (Liang, Hu & Feng, ICML 2020)."""
 
     name = "shot-im"
     title = "SHOT-IM (Liang et al., 2020)"
     setting = "SFDA (model-based)"
     published = (
         "Objective, optimiser, schedule and epochs as published, BatchNorm in training mode; C frozen. Analogue: B is "
-        "trained on cached features, the backbone is not (the official code has that path too), and there is no image "
-        "augmentation. On a neutral clip the diversity term pays for classes that are not there."
+        "trained on cached features, the backbone is not (the official code has that path too; trunk = adapter puts a "
+        "residual MLP on features in its place), and there is no image augmentation. On a neutral clip the diversity "
+        "term pays for classes that are not there, and BatchNorm in training mode takes the class mean away with the "
+        "person's."
     )
     config_type = ShotIMConfig
     supports_single_class = False
@@ -48,8 +78,7 @@ class ShotIM(Method):
         student = make_student(bundle, self.config.trunk, seed)
 
         def losses(rows: Tensor) -> Terms:
-            p = torch.softmax(student.logits(features[rows]), dim=1)
-            return {"entropy": mean_entropy(p), "diversity": -marginal_entropy(p)}
+            return information_terms(student.logits(features[rows]), self.config.diversity)
 
-        fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=Rates())
+        fit = fit_sgd(student, len(features), self.config, losses, seed=seed)
         return AdaptedModel(student.model(bundle), **fit.facts())

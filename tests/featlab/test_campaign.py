@@ -83,11 +83,11 @@ def test_what_a_method_can_not_be_is_refused_before_anything_is_trained(values, 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
     workspace = open_workspace({"protocol.draws": 2})
     progress = []
-    rows = run(workspace, on_task=lambda *call: progress.append(call))
+    rows = run(workspace, on_cells=lambda *call: progress.append(call))
     expected = [(draw, name, subject) for draw in (0, 1) for name in METHODS for subject in workspace.targets(draw)]
     assert [(row.draw, row.method, row.subject) for row in rows] == expected
     assert not any(row.error for row in rows)
-    assert progress == [(1, 2), (2, 2)]
+    assert progress == [(0, 16), *((done, 16) for done in (4, 8, 12, 16))]
 
 
 def test_the_same_seed_gives_the_same_numbers_in_another_folder(open_workspace, tmp_path):
@@ -106,9 +106,9 @@ def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
     for path in cells(tmp_path):
         path.unlink()
     progress = []
-    two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_task=lambda *call: progress.append(call))
+    two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_cells=lambda *call: progress.append(call))
     assert numbers(two) == numbers(one)
-    assert sorted(progress) == [(1, 2), (2, 2)]
+    assert progress == [(0, 16), *((done, 16) for done in (4, 8, 12, 16))]
 
 
 def test_another_target_changes_no_targets_adaptation(open_workspace):

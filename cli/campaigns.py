@@ -1,0 +1,151 @@
+"""Run a campaign and show it: what `evaluate` and `benchmark` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from featlab.cli.common import Output, cpu_count, open_workspace, warn_of_seen
+from featlab.cli.group import FAILED, SKIPPED
+
+if TYPE_CHECKING:
+    from featlab.results import EvaluationRow
+    from featlab.workspace import Workspace
+
+__all__ = ["Run", "run_and_show"]
+
+_WIDEST = 12
+"""Target subjects up to which the per-subject table is printed; the file has it always."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a campaign is run and shown.
+
+    Attributes:
+        command: ``evaluate`` or ``benchmark``.
+        workspace: The workspace folder.
+        name: Folder under ``results/``; ``None`` takes a key of the run.
+        plots: Draw the figures.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        jobs: Processes; 0 takes every core.
+        share: (i, n), see `featlab.campaign.run_campaign`.
+        collect: Run nothing.
+    """
+
+    command: str
+    workspace: Path
+    name: str | None
+    plots: bool
+    device: str
+    jobs: int
+    share: tuple[int, int] = (1, 1)
+    collect: bool = False
+
+
+def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
+    """Run what is missing, write the result files and print the tables.
+
+    Args:
+        run: How.
+        values: From `featlab.cli.common.flag_values`.
+        output: Where words go.
+
+    Raises:
+        typer.Exit: Some cells failed (3) or all of them did (1).
+    """
+    from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
+    from featlab.campaign import finished_cells, plan, run_campaign, versions
+    from featlab.summary import summarise
+
+    with output.progress() as bars:
+        opened = open_workspace(run.workspace, values, output, device=run.device)
+        protocol = opened.config.protocol
+        tasks = plan(opened)
+        cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
+        reused = finished_cells(opened, tasks)
+        warn_of_seen(output, opened.extractor, sorted({name for task in tasks for name in task.targets}))
+        output.note(_what_runs(run, opened, len(tasks[0].targets), cells, reused))
+        bar = bars.add_task(run.command, total=cells)
+        rows = run_campaign(
+            opened,
+            tasks,
+            jobs=cpu_count(run.jobs),
+            share=run.share,
+            collect=run.collect,
+            on_cells=lambda done, total: bars.update(bar, completed=done, total=total),
+        )
+    if not rows:
+        from featlab.errors import InputError
+
+        raise InputError(f"no cell of this {run.command} has been run yet; run it without --collect first")
+    summaries = summarise(rows)
+    names = _names(protocol.methods)
+    facts = {"config": opened.config.to_dict(), "cache_digest": opened.cache_digest, "versions": versions()}
+    folder = run.workspace / "results" / (run.name or _run_key(run.command, facts))
+    files = write_evaluation(folder, rows, summaries, settings=names, facts=facts, plots=run.plots)
+    failed = [row for row in rows if row.error]
+    missing = cells - len(rows)
+    output.json(
+        {
+            **facts,
+            "results": [row.to_dict() for row in rows],
+            "summary": [item.to_dict() for item in summaries],
+            "cells": {"all": cells, "reused": reused, "failed": len(failed), "missing": missing},
+            "files": files,
+        }
+    )
+    per_subject, summary = evaluation_tables(rows, summaries, names, full=False)
+    if protocol.draws == 1 and len(tasks[0].targets) <= _WIDEST:
+        output.table(per_subject)
+    output.table(summary)
+    output.show(
+        f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""),
+        f"{folder}: {', '.join(path.name for path in files)}",
+    )
+    _tell_failures(output, failed, folder)
+    if missing:
+        output.warn(f"{missing} of {cells} cells have not been run: the tables are of the others")
+    if failed:
+        raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+
+
+def _what_runs(run: Run, opened: Workspace, targets: int, cells: int, reused: int) -> str:
+    protocol = opened.config.protocol
+    unit = "each from a neutral clip" if protocol.scope == "person" else "together, as one unlabelled data set"
+    share = "" if run.share == (1, 1) else f", share {run.share[0]} of {run.share[1]}"
+    return (
+        f"{run.command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
+        f"{protocol.draws} draws x {protocol.seeds} seeds{share}; {reused} of {cells} cells are there already"
+    )
+
+
+def _names(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return method name to (setting, title), as the tables take it."""
+    from featlab.methods import get_method
+
+    return {name: (get_method(name).setting, get_method(name).title) for name in methods}
+
+
+def _run_key(command: str, facts: Mapping[str, Any]) -> str:
+    """Return the folder name of a run: the same configuration on the same cache gives the same."""
+    import json
+
+    from featlab.seeding import stable_hash
+
+    return f"{command}-{stable_hash(json.dumps(facts, sort_keys=True))[:12]}"
+
+
+def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
+    from featlab.failures import failure_reasons
+
+    for reason, rows in failure_reasons(failed).items():
+        runs = [f"{row.method} on {row.subject}" for row in rows]
+        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        output.warn(f"failed: {', '.join(runs[:3])}{more}: {reason}")
+    if failed:
+        output.warn(f"{len(failed)} cells failed; all of them are listed in {folder / 'failures.jsonl'}")

@@ -1,0 +1,113 @@
+"""DETN: domains aligned by maximum mean discrepancy, source rows weighted to the target's share of each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from featlab.bundle import Bundle
+from featlab.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
+from featlab.methods.base import AdaptedModel
+from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
+from featlab.methods.registry import register
+from featlab.methods.sgd import Terms
+from featlab.methods.source_access import SourceAccess, SourceFeatures
+from featlab.methods.student import make_student, ordered_features
+from featlab.protocol import Target
+from featlab.settings import check_at_least
+
+
+def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Return α_c = P_t(c) / P_s(c), (K,); 0 for a class without source rows.
+
+    Args:
+        source: (N,) int64 labels.
+        target: (n,) int64 pseudo-labels.
+        classes: K.
+    """
+    ours, theirs = (torch.bincount(labels, minlength=classes) / len(labels) for labels in (source, target))
+    return torch.where(ours > 0, theirs / ours, torch.zeros_like(ours))
+
+
+@dataclass(frozen=True)
+class DETNConfig(JointConfig):
+    """Alignment by reweighted discrepancy.
+
+    Attributes:
+        align: Γ, weight of the discrepancy of the domains.
+        conditional: Λ, weight of the mean discrepancy of a class's source rows and target rows.
+        renewals: How often pseudo-labels and weights are made anew, at equal intervals from the first step.
+        bandwidth: Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.
+    """
+
+    section: ClassVar[str] = "adapt.detn"
+
+    align: float = 1.0
+    conditional: float = 0.0
+    renewals: int = 3
+    bandwidth: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_weights("align", "conditional", "bandwidth")
+        check_at_least(f"{self.section}.renewals", self.renewals, 1)
+
+
+@register
+class DETN(SourceAccess):
+    """Cross-entropy and a class-reweighted maximum mean discrepancy (Li & Deng, 2018)."""
+
+    name = "detn"
+    title = "DETN (Li & Deng, 2018)"
+    published = (
+        "As published in idea: α_c = P_t(c)/P_s(c) from pseudo-labels, renewed every third of the training, Γ = 1 and "
+        "Λ = 0 as in the benchmark that the table comes from. The estimate is the biased MMD², 0 for identical sets; "
+        "the benchmark's is −1 there. Its kernel exp(−‖x−y‖/2) vanishes at the distances of B's output, so here the "
+        "bandwidth is the batch's mean distance by default (bandwidth = 2 is the published one). B and C for 500 steps "
+        "in place of a network for 60 epochs."
+    )
+    config_type = DETNConfig
+    updates = ("bottleneck", "classifier")
+    space: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = (
+        ("lr", (1e-4, 1e-3, 1e-2)),
+        ("align", (0.1, 1.0, 10.0)),
+        ("bandwidth", (0.0, 2.0)),
+        ("bn_mode", ("train", "eval")),
+    )
+
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'(B'(f))."""
+        self.check(bundle, target)
+        config: DETNConfig = self.config
+        features = ordered_features(bundle, target)
+        student = make_student(bundle, "none", seed)
+        classes = len(bundle.classes)
+        pseudo = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+        ratios = torch.ones(classes, device=features.device)
+
+        def renew(step: int) -> None:
+            if is_due(step, config.iterations, config.renewals):
+                with student.evaluating():
+                    pseudo.copy_(student.logits(features).argmax(dim=1))
+                ratios.copy_(class_ratios(source.labels, pseudo, classes))
+
+        def losses(batch: JointBatch) -> Terms:
+            ours, theirs = both_domains(student.bottleneck, batch)
+            kernel = joint_kernel(ours, theirs, config.bandwidth)
+            weights = marginal_weights(ratios[batch.labels], len(theirs))
+            terms = {
+                "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
+                "alignment": config.align * maximum_mean_discrepancy(kernel, weights),
+            }
+            if config.conditional:
+                by_class = class_weights(batch.labels, pseudo[batch.target_rows], classes)
+                mean = maximum_mean_discrepancy(kernel, by_class).mean()
+                terms["alignment by class"] = config.conditional * mean
+            return terms
+
+        fit = fit_joint(student, source, features, config, losses, seed=seed, on_step=renew)
+        return AdaptedModel(student.model(bundle), **fit.facts())

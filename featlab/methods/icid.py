@@ -1,0 +1,142 @@
+"""ICID: one channel learns what rows of a class have in common, another what tells classes apart; both are fused."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from featlab.adversarial import drop
+from featlab.bundle import Bundle
+from featlab.methods.base import AdaptedModel
+from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
+from featlab.methods.registry import register
+from featlab.methods.sgd import Terms
+from featlab.methods.source_access import SourceAccess, SourceFeatures
+from featlab.methods.student import make_student, ordered_features
+from featlab.models import PersonalModel, SourceHead
+from featlab.protocol import Target
+from featlab.seeding import run_seed
+from featlab.settings import check_share
+
+
+def pair_labels(labels: Tensor) -> Tensor:
+    """Return (n,) float: 1 where a row and the next one (after the last comes the first) are of one class."""
+    return (labels == labels.roll(-1)).float()
+
+
+class Channel(nn.Module):
+    """A residual linear map of (n, H) rows that starts as the identity, bitwise."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = nn.Linear(width, width)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return z + A z + a."""
+        changed: Tensor = z + self.change(z)
+        return changed
+
+
+class FusedHead(nn.Module):
+    """B, the two channels on its output, and C on the mean of both.
+
+    Args:
+        head: B and C.
+        common: The intra-category channel.
+        distinct: The inter-category channel.
+    """
+
+    def __init__(self, head: SourceHead, common: Channel, distinct: Channel) -> None:
+        super().__init__()
+        self.head = head
+        self.common = common
+        self.distinct = distinct
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, K) logits of (n, D) features."""
+        z = self.head.bottleneck(features)
+        return self.head.classify(0.5 * self.common(z) + 0.5 * self.distinct(z))
+
+
+@dataclass(frozen=True)
+class ICIDConfig(JointConfig):
+    """Fusion of two channels.
+
+    Attributes:
+        pairs: Weight of telling whether two rows are of one class, from the intra-category channel.
+        distinction: Weight of the inter-category channel's own classification.
+        dropout: Of what the classifiers are given in training.
+    """
+
+    section: ClassVar[str] = "adapt.icid"
+
+    pairs: float = 1.0
+    distinction: float = 1.0
+    dropout: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_weights("pairs", "distinction")
+        check_share("adapt.icid.dropout", self.dropout)
+
+
+@register
+class ICID(SourceAccess):
+    """Intra-category common and inter-category distinction features, fused (Ji, Hu, Yang, Shen & Shen, 2019)."""
+
+    name = "icid"
+    title = "ICID (Ji et al., 2019)"
+    published = (
+        "Losses as in the benchmark that the table comes from, source only: pairs of a row and the next one, same "
+        "class or not, on the intra-category channel; cross-entropy on the inter-category channel and on half of each; "
+        "dropout 0.6. Analogue: the channels keep the width of B's output and start as the identity, and the "
+        "classifiers as C, in place of new ones of width 100, so that training starts at the source model; a pair is "
+        "judged from the absolute difference of its rows. B and C for 500 steps in place of a network for 60 epochs."
+    )
+    config_type = ICIDConfig
+    updates = ("bottleneck", "classifier")
+    space = (
+        ("lr", (1e-4, 1e-3, 1e-2)),
+        ("pairs", (0.1, 1.0)),
+        ("dropout", (0.0, 0.6)),
+        ("bn_mode", ("train", "eval")),
+    )
+
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'((common(B'(f)) + distinct(B'(f))) / 2)."""
+        self.check(bundle, target)
+        config: ICIDConfig = self.config
+        student = make_student(bundle, "none", seed)
+        width = bundle.head.linear.out_features
+        device = bundle.projection.mean.device
+        common, distinct = (new_part(lambda: Channel(width), device, seed, name) for name in ("common", "distinct"))
+        judge = new_part(lambda: nn.Linear(width, 1), device, seed, "judge")
+        own_classifier = copy.deepcopy(student.head.classifier)
+        random = torch.Generator().manual_seed(run_seed(seed, "dropout"))
+
+        def losses(batch: JointBatch) -> Terms:
+            z = student.bottleneck(batch.source)
+            ours, theirs = common(z), distinct(z)
+            fused = drop(0.5 * ours + 0.5 * theirs, config.dropout, random)
+            differences = drop((ours - ours.roll(-1, dims=0)).abs(), config.dropout, random)
+            pairs = F.binary_cross_entropy_with_logits(judge(differences).squeeze(1), pair_labels(batch.labels))
+            distinction = F.cross_entropy(own_classifier(drop(theirs, config.dropout, random)), batch.labels)
+            return {
+                "classification": F.cross_entropy(student.head.classify(fused), batch.labels),
+                "pairs": config.pairs * pairs,
+                "distinction": config.distinction * distinction,
+            }
+
+        new = [*common.parameters(), *distinct.parameters(), *judge.parameters()]
+        copies = list(own_classifier.parameters())
+        features = ordered_features(bundle, target)
+        fit = fit_joint(student, source, features, config, losses, seed=seed, copies=copies, extra=new)
+        head = FusedHead(student.head, common, distinct).requires_grad_(False)
+        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.facts())

@@ -1,0 +1,148 @@
+"""SWD: two classifiers find target rows on which they disagree; B moves those rows to where they agree."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from featlab.bundle import Bundle
+from featlab.discrepancy import random_directions, sliced_wasserstein
+from featlab.methods.base import AdaptedModel
+from featlab.methods.joint import JointBatch, JointConfig, Phase, both_domains, fit_phases
+from featlab.methods.registry import register
+from featlab.methods.sgd import Terms
+from featlab.methods.source_access import SourceAccess, SourceFeatures
+from featlab.methods.student import make_student, ordered_features
+from featlab.models import PersonalModel, SourceHead
+from featlab.protocol import Target
+from featlab.seeding import run_seed
+from featlab.settings import check_at_least
+
+
+class TwoClassifiers(nn.Module):
+    """B with two classifiers, whose logits are averaged.
+
+    Args:
+        head: B and the first classifier.
+        second: The second.
+    """
+
+    def __init__(self, head: SourceHead, second: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.second = second
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, K) logits of (n, D) features."""
+        z = self.head.bottleneck(features)
+        # The mean of two that are equal is what both are, bitwise.
+        logits: Tensor = 0.5 * self.head.classify(z) + 0.5 * self.second(z)
+        return logits
+
+
+def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.Generator) -> None:
+    """Move the parameters of two equal classifiers apart, the same way in opposite directions, in place.
+
+    Args:
+        first: One classifier.
+        second: Its copy.
+        spread: How far, as a share of the root mean square of each tensor.
+        random: CPU generator.
+    """
+    with torch.no_grad():
+        for one, other in zip(first.parameters(), second.parameters(), strict=True):
+            way = torch.randn(one.shape, generator=random).to(one.device) * spread * one.square().mean().sqrt()
+            one.add_(way)
+            other.sub_(way)
+
+
+@dataclass(frozen=True)
+class SWDConfig(JointConfig):
+    """Sliced Wasserstein discrepancy.
+
+    Attributes:
+        disagreement: Weight of the discrepancy of the two classifiers on target rows.
+        directions: Random directions in a discrepancy.
+        spread: How far the classifiers are moved apart before the first step, as a share of C's size.
+    """
+
+    section: ClassVar[str] = "adapt.swd"
+
+    disagreement: float = 1.0
+    directions: int = 128
+    spread: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_weights("disagreement", "spread")
+        check_at_least("adapt.swd.directions", self.directions, 1)
+
+
+@register
+class SWD(SourceAccess):
+    """Maximum classifier discrepancy, measured by sliced Wasserstein distance (Lee, Batra, Baig & Ulbricht, 2019)."""
+
+    name = "swd"
+    title = "SWD (Lee et al., 2019)"
+    published = (
+        "The three updates as published, with one optimiser: both classifiers and B on source rows; the classifiers "
+        "apart on target rows; B so that they agree; 128 random directions, new ones each time. B is the generator. "
+        "Analogue: both classifiers start at C, moved a little apart before the first step, in place of two new ones; "
+        "the model averages their logits. B and C for 500 steps in place of a network for 60 epochs."
+    )
+    config_type = SWDConfig
+    supports_single_class = False
+    updates = ("bottleneck", "classifier")
+    space = (
+        ("lr", (1e-4, 1e-3, 1e-2)),
+        ("disagreement", (0.1, 1.0, 10.0)),
+        ("spread", (0.03, 0.1, 0.3)),
+        ("bn_mode", ("train", "eval")),
+    )
+
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return the mean of C₁(B'(f)) and C₂(B'(f))."""
+        self.check(bundle, target)
+        config: SWDConfig = self.config
+        student = make_student(bundle, "none", seed)
+        first, second = student.head.classifier, copy.deepcopy(student.head.classifier)
+        random = torch.Generator().manual_seed(run_seed(seed, "directions"))
+
+        def begin(step: int) -> None:
+            if step == 0:
+                part_ways(first, second, config.spread, random)
+
+        def classification(z: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(first(z), labels) + F.cross_entropy(second(z), labels)
+
+        def disagreement(z: Tensor) -> Tensor:
+            p, q = torch.softmax(first(z), dim=1), torch.softmax(second(z), dim=1)
+            directions = random_directions(p.shape[1], config.directions, random).to(z.device)
+            return config.disagreement * sliced_wasserstein(p, q, directions)
+
+        def learn_source(batch: JointBatch) -> Terms:
+            ours, _ = both_domains(student.bottleneck, batch)
+            return {"classification": classification(ours, batch.labels)}
+
+        def disagree(batch: JointBatch) -> Terms:
+            with torch.no_grad():
+                ours, theirs = both_domains(student.bottleneck, batch)
+            return {
+                "classification of the classifiers": classification(ours, batch.labels),
+                "disagreement of the classifiers": -disagreement(theirs),
+            }
+
+        def agree(batch: JointBatch) -> Terms:
+            _, theirs = both_domains(student.bottleneck, batch)
+            return {"disagreement of the features": disagreement(theirs)}
+
+        bottleneck, heads = student.parameters_of("bottleneck"), [*first.parameters(), *second.parameters()]
+        phases = [Phase(learn_source, [*bottleneck, *heads]), Phase(disagree, heads), Phase(agree, bottleneck)]
+        fit = fit_phases(student, source, ordered_features(bundle, target), config, phases, seed=seed, on_step=begin)
+        head = TwoClassifiers(student.head, second).requires_grad_(False)
+        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.facts())
