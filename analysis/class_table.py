@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from featlab.analysis.table_parts import (
+    FAILED,
     best_notes,
     bold_largest,
     by_setting,
@@ -77,6 +78,8 @@ def class_table(
             score_text(score, fractions) + ("*" if less and not math.isnan(score) else "")
             for score, less in zip([*scores, average], [*fewer, any(fewer)], strict=True)
         ]
+        if all(row.error for row in groups[method]):
+            shown[0] = FAILED
         cells.append((marked_name(method, selections[method], settings), *shown))
         competing.append((competes(selections[method]),) * len(shown))
     notes = failure_notes({marked_name(method, selections[method], settings): groups[method] for method in methods})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from featlab.analysis.table_parts import flops_text, marked_name, number_text, scope_notes
+from featlab.analysis.table_parts import FAILED, flops_text, marked_name, number_text, scope_notes
 from featlab.analysis.tables import Settings, Table
 from featlab.summary import MethodSummary
 
@@ -29,7 +29,7 @@ def cost_table(
     cells = tuple(
         (
             marked_name(item.method, item.selection, settings),
-            number_text(item.iterations, 0),
+            number_text(item.iterations, 0) if item.runs else FAILED,
             number_text(item.seconds, 3),
             number_text(item.trainable, 0),
             flops_text(item.flops),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from featlab.analysis import style
+from featlab.analysis.plot_names import ACCESS_NOTE, figure_name, folded
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.statistics import TOLERANCE, bootstrap_interval
@@ -25,6 +25,10 @@ __all__ = ["plot_subjects", "plot_summary", "subjects_data", "summary_data"]
 _LETTER = 0.075
 """Width of a bold letter of a panel's title, inches."""
 _PANELS_ACROSS = {style.COLUMN: 3, style.FULL: 6}
+_TALL, _LOW, _FEW_ROWS = 1.9, 1.65, 3
+"""Height of a row of panels, inches: lower where there are more than a few, so that all go onto one page."""
+_NAME_LETTERS = {style.COLUMN: 20, style.FULL: 44}
+"""Longest line of a name beside the means."""
 
 
 def subjects_data(rows: Sequence[EvaluationRow], *, source: str = "source-only") -> dict[str, list[Any]]:
@@ -75,20 +79,23 @@ def plot_subjects(
     down = math.ceil(len(methods) / most)
     across = math.ceil(len(methods) / down)
     letters = int((width / across - 0.1) / _LETTER)
+    selections = {row.method: row.selection for row in rows}
     with style.house_style():
-        drawn = style.figure(width, 0.35 + 1.9 * down)
+        drawn = style.figure(width, 0.35 + (_TALL if down <= _FEW_ROWS else _LOW) * down)
         axes = drawn.subplots(down, across, sharey=True, squeeze=False)
         for place, method in enumerate(methods):
             mine = [index for index, name in enumerate(data["method"]) if name == method]
             before = [data["source"][index] for index in mine]
             after = [data["score"][index] for index in mine]
             _slopes(axes.flat[place], before, after)
-            name = textwrap.fill((names or {}).get(method, method), letters, break_long_words=False)
+            name = folded(figure_name(method, selections[method], names), letters)
             axes.flat[place].set_title(name, fontweight="bold", fontsize=7.5, pad=14)
         for panel in axes.flat[len(methods) :]:
             panel.set_axis_off()
         for panel in axes[:, 0]:
             panel.set_ylabel("Macro F1 (%)")
+        if "source-access" in [selections[method] for method in methods]:
+            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
     return drawn
 
 
@@ -126,8 +133,15 @@ def plot_summary(
     if not summaries:
         raise InputError("no results to draw; run an evaluation first")
     data = summary_data(summaries)
+    most = _NAME_LETTERS.get(width, int(6 * width))
+    shown = [folded(figure_name(item.method, item.selection, names), most) for item in summaries]
+    label = folded("Macro F1 (%), mean over subjects and 95 % interval", 30 if width < style.FULL else 60)
+    if any(item.selection == "source-access" for item in summaries):
+        label += f"\n{ACCESS_NOTE}"
+    # Names of two lines need more room, and where there are some, the distance of all lines is the same.
+    step = 0.2 if not any("\n" in name for name in shown) else 0.27
     with style.house_style():
-        drawn = style.figure(width, 0.55 + 0.2 * len(summaries))
+        drawn = style.figure(width, 0.4 + 0.15 * (1 + label.count("\n")) + step * len(summaries))
         axes = drawn.subplots()
         for place, (method, mean, low, high) in enumerate(
             zip(data["method"], data["macro_f1"], data["low"], data["high"], strict=True)
@@ -146,14 +160,14 @@ def plot_summary(
                 va="center_baseline",
                 fontsize=6.5,
             )
-        axes.set_yticks(range(len(summaries)), [(names or {}).get(method, method) for method in data["method"]])
+        axes.set_yticks(range(len(summaries)), shown, linespacing=1.05)
         axes.set_ylim(len(summaries) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(_percent))
-        axes.set_xlabel("Macro F1 (%), mean over subjects and 95 % interval")
+        axes.set_xlabel(label)
     return drawn
 
 

@@ -6,6 +6,7 @@ from featlab.analysis.plot_ablation import plot_dims
 from featlab.analysis.plot_images import plot_clip, plot_pairs
 from featlab.analysis.plot_people import plot_people
 from featlab.analysis.plot_projection import plot_projection, projection_data
+from featlab.analysis.plot_ranks import plot_ranks, ranks_data
 from featlab.analysis.plot_results import plot_subjects, plot_summary, subjects_data, summary_data
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "plot_pairs",
     "plot_people",
     "plot_projection",
+    "plot_ranks",
     "plot_subjects",
     "plot_summary",
     "projection_data",
+    "ranks_data",
     "subjects_data",
     "summary_data",
 ]

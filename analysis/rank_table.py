@@ -9,7 +9,7 @@ from featlab.analysis.table_parts import marked_name, number_text
 from featlab.analysis.tables import MISSING, Settings, Table
 from featlab.ranks import RankComparison
 
-__all__ = ["friedman_text", "group_numbers", "rank_notes", "rank_table"]
+__all__ = ["friedman_text", "rank_notes", "rank_table"]
 
 
 def rank_table(
@@ -27,14 +27,13 @@ def rank_table(
         settings: Method to (setting, display name); a method it does not name keeps its registry name.
         title: Above the table.
     """
-    groups = group_numbers(compared)
     rows = tuple(
         (
             marked_name(method, (selections or {}).get(method, "source-free"), settings),
             number_text(rank, 2),
-            group,
+            _shown(group),
         )
-        for method, rank, group in zip(compared.methods, compared.ranks, groups, strict=True)
+        for method, rank, group in zip(compared.methods, compared.ranks, compared.groups(), strict=True)
     )
     return Table(
         title=title,
@@ -45,14 +44,11 @@ def rank_table(
     )
 
 
-def group_numbers(compared: RankComparison) -> tuple[str, ...]:
-    """Return for each method the numbers of its groups, e.g. ``2–4``: methods with one in common do not differ."""
-    groups = []
-    for place in range(len(compared.methods)):
-        mine = [number for number, (first, last) in enumerate(compared.cliques, start=1) if first <= place <= last]
-        # The groups ascend, so that those of a method follow each other.
-        groups.append(MISSING if not mine else f"{mine[0]}–{mine[-1]}" if len(mine) > 1 else str(mine[0]))
-    return tuple(groups)
+def _shown(group: range) -> str:
+    """Return ``2–4`` for the groups 2, 3 and 4."""
+    if not group:
+        return MISSING
+    return f"{group[0]}–{group[-1]}" if len(group) > 1 else str(group[0])
 
 
 def rank_notes(compared: RankComparison) -> tuple[str, ...]:

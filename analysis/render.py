@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["to_csv", "to_json", "to_jsonl", "to_latex", "to_markdown", "to_rich", "write_table"]
 
+_NARROWEST = 16
+"""Letters to which a column of names is narrowed at most."""
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -59,8 +62,9 @@ def to_rich(table: Table) -> RichTable:
         widest = max((len(row[place]) for row in table.rows), default=0)
         head = textwrap.fill(column, max(widest, 8), break_long_words=False, break_on_hyphens=False)
         justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
-        whole = place == 0 or place >= table.text_columns
-        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=widest if whole else None)
+        # Where a terminal is too narrow, names take a second line and numbers stay whole.
+        whole = place >= table.text_columns
+        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=widest if whole else _NARROWEST)
     for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
         cells = [Text(cell, style="bold" if strong else "") for cell, strong in zip(row, bold, strict=True)]
         rich.add_row(*cells, end_section=ends)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from featlab.analysis.table_parts import (
+    FAILED,
     best_notes,
     bold_largest,
     by_setting,
@@ -56,7 +57,7 @@ def per_subject_table(
         errors = {row.subject for row in groups[method] if row.error} - set(means)
         scores = [means.get(subject, math.nan) for subject in subjects]
         line = [
-            "failed" if subject in errors else score_text(value, fractions)
+            FAILED if subject in errors else score_text(value, fractions)
             for subject, value in zip(subjects, scores, strict=True)
         ]
         known = [value for value in scores if not math.isnan(value)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from featlab.analysis.table_parts import (
+    FAILED,
     best_notes,
     bold_largest,
     competes,
@@ -83,7 +84,7 @@ def _columns(fractions: bool) -> list[_Column]:
     main = score("macro_f1")
     return [
         _Column("Subjects", lambda item: str(item.subjects)),
-        _Column("Macro F1", lambda item: main(item) if item.runs else "failed", narrow=True, best=True),
+        _Column("Macro F1", lambda item: main(item) if item.runs else FAILED, narrow=True, best=True),
         _Column("95 % interval", interval("ci95"), narrow=True),
         _Column("SD", score("sd")),
         _Column("SD over seeds", score("seed_sd")),
@@ -97,7 +98,7 @@ def _columns(fractions: bool) -> list[_Column]:
         _Column("Gap closed", lambda item: number_text(item.gap_closed, 2), narrow=True),
         _Column("Win/tie/loss", compared(lambda item: f"{item.wins}/{item.ties}/{item.losses}")),
         _Column("Negative transfer", compared(lambda item: str(item.negative_transfer)), narrow=True),
-        _Column("p vs source-only", lambda item: p_text(item.p_vs_source), narrow=True),
+        _Column("p vs source", lambda item: p_text(item.p_vs_source), narrow=True),
         _Column("Difference to pft", score("difference_vs_pft")),
         _Column("p vs pft", lambda item: p_text(item.p_vs_pft), narrow=True),
         _Column("Rank", lambda item: number_text(item.rank, 2), narrow=True),
@@ -113,7 +114,10 @@ def _columns(fractions: bool) -> list[_Column]:
 def _notes(summaries: Sequence[MethodSummary], settings: Settings | None) -> list[str]:
     if not summaries:
         return []
-    notes = ["Macro F1: mean over subjects with its bootstrap interval. p: Wilcoxon over subjects, Holm-adjusted."]
+    notes = [
+        "Macro F1: mean over subjects with its bootstrap interval. p: Wilcoxon over subjects against source-only and "
+        "against pft, Holm-adjusted."
+    ]
     shared = max(item.rank_subjects for item in summaries)
     if shared:
         notes.append(f"Rank: average over the {shared} subjects that all methods but oracles finished; 1 is the best.")

@@ -10,6 +10,7 @@ from featlab.failures import failure_reasons
 from featlab.results import EvaluationRow
 
 __all__ = [
+    "FAILED",
     "best_notes",
     "bold_largest",
     "by_setting",
@@ -26,6 +27,9 @@ __all__ = [
     "scope_notes",
     "score_text",
 ]
+
+FAILED = "failed"
+"""The cell of what could not be run; a note says why."""
 
 _DEFAULT_SETTINGS: Settings = {
     "source-only": ("Source-only", "Source model (no adaptation)"),

@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from featlab.cache import FeatureTable, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.config import load_config, parse_settings
-from featlab.evaluation import evaluate_subject
+from featlab.evaluation import RunNumbers, evaluate_subject
 from featlab.methods import make_method
 from featlab.protocol import choose_targets
 from featlab.seeding import generator
@@ -74,7 +74,7 @@ def score(table: FeatureTable, extractor: ExtractorInfo, settings: tuple[str, ..
         bundle = build_bundle(table.without(*targets), config, seed=seed, extractor=extractor, methods=METHODS)
         methods = [make_method(name, config.adapt.options) for name in METHODS]
         for name in targets:
-            rows += evaluate_subject(bundle, table.rows_of(name), methods, draw=fold, seed=seed)
+            rows += evaluate_subject(bundle, table.rows_of(name), methods, numbers=RunNumbers(draw=fold, seed=seed))
     return {item.method: item.macro_f1 for item in summarise(rows)}
 
 

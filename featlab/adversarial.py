@@ -95,7 +95,7 @@ class Discriminator(nn.Module):
 
 
 def conditional_domain_loss(
-    discriminator: Discriminator, z: tuple[Tensor, Tensor], p: tuple[Tensor, Tensor], strength: float
+    discriminator: Discriminator, z: Tensor, p: Tensor, source_rows: int, strength: float
 ) -> Tensor:
     """Return the loss of CDAN-E (Long et al., 2018, equations 6 and 8): minimised by D, maximised by the features.
 
@@ -104,13 +104,15 @@ def conditional_domain_loss(
 
     Args:
         discriminator: D.
-        z: (b, H) source and (m, H) target rows.
-        p: Their (b, K) and (m, K) probabilities.
+        z: (b + m, H) source rows, then target rows.
+        p: (b + m, K) their probabilities.
+        source_rows: b.
         strength: Of the gradient reversal in front of D.
     """
-    conditioned = condition(torch.cat(z), torch.cat(p))
-    logits = discriminator(reverse_gradient(conditioned, strength))
-    weights = [certainty_weights(rows) for rows in p]
-    weight = torch.cat([0.5 * rows / rows.sum() for rows in weights])
-    domain = torch.cat([torch.ones_like(weights[0]), torch.zeros_like(weights[1])])
+    logits = discriminator(reverse_gradient(condition(z, p), strength))
+    weights = certainty_weights(p)
+    ours, theirs = weights[:source_rows], weights[source_rows:]
+    weight = torch.cat([0.5 * ours / ours.sum(), 0.5 * theirs / theirs.sum()])
+    domain = torch.zeros_like(weights)
+    domain[:source_rows] = 1.0
     return F.binary_cross_entropy_with_logits(logits, domain, weight=weight, reduction="sum")

@@ -42,7 +42,7 @@ def task_source(workspace: Workspace, task: Task) -> Source:
 
 
 def cell_paths(workspace: Workspace, task: Task) -> dict[Cell, Path]:
-    """Return where each cell of a task is kept, target by target. The name is a hash of all that its numbers hang on."""
+    """Return where each cell of a task is kept, target by target, named by a hash of all that its numbers hang on."""
     config = workspace.config
     protocol = config.protocol
     source_key = task_source(workspace, task).key("source")

@@ -102,6 +102,7 @@ def sliced_wasserstein(p: Tensor, q: Tensor, directions: Tensor) -> Tensor:
         q: (n, K) rows, as many.
         directions: (K, m) unit columns.
     """
-    ours, theirs = (torch.sort(rows @ directions, dim=0).values for rows in (p, q))
+    ours = torch.sort(p @ directions, dim=0).values
+    theirs = torch.sort(q @ directions, dim=0).values
     distance: Tensor = (ours - theirs).square().mean()
     return distance

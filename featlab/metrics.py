@@ -8,6 +8,7 @@ fear is not marked down for a class that can not be right. Predictions of an abs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,7 @@ def subject_metrics(
         non_neutral_recall=float(recall[expressive].mean()) if expressive.any() else float("nan"),
         histogram=tuple(int(total) for total in matrix.sum(axis=0)),
         frames=int(matrix.sum()),
-        recall=tuple(float(value) for value in np.where(present, recall, np.nan)),
+        recall=tuple(float(value) if shown else math.nan for value, shown in zip(recall, present, strict=True)),
         video_macro_f1=video_macro_f1,
     )
 

@@ -14,7 +14,16 @@ from featlab.cache import FeatureTable, LayerStats
 from featlab.errors import InputError, closest
 from featlab.seeding import stable_hash
 
-__all__ = ["Split", "Target", "check_disjoint", "check_known", "choose_targets", "split_dataset", "split_target", "target_of"]
+__all__ = [
+    "Split",
+    "Target",
+    "check_disjoint",
+    "check_known",
+    "choose_targets",
+    "split_dataset",
+    "split_target",
+    "target_of",
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,17 @@ class RankComparison:
     friedman_p: float
     cliques: tuple[tuple[int, int], ...]
 
+    def groups(self) -> tuple[range, ...]:
+        """Return for each method the numbers of its cliques, from 1: two methods with one in common do not differ."""
+        # Cliques ascend at both ends, so that those of a method follow each other.
+        return tuple(
+            range(
+                1 + sum(last < place for _, last in self.cliques),
+                1 + sum(first <= place for first, _ in self.cliques),
+            )
+            for place in range(len(self.methods))
+        )
+
 
 def compare_ranks(scores: Mapping[str, Sequence[float]], *, level: float = 0.05) -> RankComparison:
     """Rank methods on each subject and compare their average ranks.

@@ -227,7 +227,7 @@ def _checked(name: str, kind: str, value: Any) -> Any:
     if kind == "int" and whole and value >= 0:
         return value
     if kind == "float" and value is None:
-        return float("nan")
+        return math.nan
     if kind == "float" and number and abs(value) < 1e300:
         return float(value)
     if kind.startswith("tuple") and isinstance(value, list):

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 
-HIDDEN, OUTPUT = 256, 128
-"""Widths of the projector; its output is published, its hidden layer has 2048 units there."""
+HIDDEN, OUTPUT = 128, 128
+"""Widths of the projector; its output is as published, its hidden layer has 2048 units there."""
 TEMPERATURE = 0.1
 HEADS = 3
 """Clusterings of DeepClusterV2, each from other centres."""

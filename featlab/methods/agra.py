@@ -28,19 +28,16 @@ SOURCE, TARGET = 0, 1
 """Places of the two nodes of a row."""
 
 
-def exchanged(graph: GraphAdaptation, z: Tensor, means: Tensor, own: int) -> Tensor:
-    """Return (n, H) rows, changed by the graph.
+def pair_nodes(z: Tensor, means: Tensor, own: int) -> Tensor:
+    """Return (n, 2, H) nodes of rows of one domain.
 
     Args:
-        graph: Of one region: a source node and a target node.
-        z: (n, H) rows of one domain.
-        means: (K, H) cluster means of the other domain, the nearest of which is the row's other node.
+        z: (n, H) rows.
+        means: (K, H) cluster means of the other domain, the nearest of which is a row's other node.
         own: `SOURCE` or `TARGET`, the rows' domain.
     """
     other = nearest_mean(z, means)
-    nodes = torch.stack([z, other] if own == SOURCE else [other, z], dim=1)
-    changed: Tensor = z + graph(nodes)[:, own]
-    return changed
+    return torch.stack([z, other] if own == SOURCE else [other, z], dim=1)
 
 
 class GraphHead(nn.Module):
@@ -63,7 +60,8 @@ class GraphHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return (n, K) logits of (n, D) features of target rows."""
         z = self.head.bottleneck(features)
-        return self.head.classify(exchanged(self.graph, z, self.source_means, TARGET))
+        change = self.graph(pair_nodes(z, self.source_means, TARGET))[:, TARGET]
+        return self.head.classify(z + change)
 
 
 @dataclass(frozen=True)
@@ -139,13 +137,16 @@ class AGRA(SourceAccess):
             head.norm.train(config.bn_mode == "train" and len(batch.target) > 1)
             ours, theirs = source_norm(head.linear(batch.source)), head.bottleneck(batch.target)
             clusters.follow(ours.detach(), theirs.detach(), config.means_momentum)
-            z = exchanged(graph, ours, clusters.target, SOURCE), exchanged(graph, theirs, clusters.source, TARGET)
-            logits = head.classify(z[0]), head.classify(z[1])
-            p = torch.softmax(logits[0], dim=1), torch.softmax(logits[1], dim=1)
+            nodes = pair_nodes(ours, clusters.target, SOURCE), pair_nodes(theirs, clusters.source, TARGET)
+            changes = graph(torch.cat(nodes))
+            count = len(ours)
+            z = torch.cat([ours + changes[:count, SOURCE], theirs + changes[count:, TARGET]])
+            logits = head.classify(z)
             strength = reversal_strength(batch.step, batch.total)
+            domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
             return {
-                "classification": F.cross_entropy(logits[0], batch.labels),
-                "domain": config.domain * conditional_domain_loss(discriminator, z, p, strength),
+                "classification": F.cross_entropy(logits[:count], batch.labels),
+                "domain": config.domain * domain,
             }
 
         copies = list(source_norm.parameters())

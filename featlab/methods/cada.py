@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from featlab.adversarial import Discriminator, conditional_domain_loss, reversal_strength
 from featlab.bundle import Bundle
 from featlab.methods.base import AdaptedModel
-from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, new_part
+from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.registry import register
 from featlab.methods.sgd import Terms
 from featlab.methods.source_access import SourceAccess, SourceFeatures
@@ -82,13 +82,14 @@ class CADA(SourceAccess):
         discriminator = new_discriminator(bundle, config, seed)
 
         def losses(batch: JointBatch) -> Terms:
-            z = both_domains(student.bottleneck, batch)
-            logits = tuple(student.head.classify(rows) for rows in z)
-            p = torch.softmax(logits[0], dim=1), torch.softmax(logits[1], dim=1)
+            count = len(batch.source)
+            z = student.bottleneck(torch.cat([batch.source, batch.target]))
+            logits = student.head.classify(z)
             strength = reversal_strength(batch.step, batch.total)
+            domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
             return {
-                "classification": F.cross_entropy(logits[0], batch.labels),
-                "domain": config.domain * conditional_domain_loss(discriminator, z, p, strength),
+                "classification": F.cross_entropy(logits[:count], batch.labels),
+                "domain": config.domain * domain,
             }
 
         extra = list(discriminator.parameters())

@@ -158,10 +158,10 @@ PUBLISHED = (
     "one clip as views (damaged copies where a row has no other frame), and a residual adapter and a B of their own in "
     "place of a ResNet. It pretrains the target model, so the encoder starts fresh: what the source knows comes by the "
     "labels alone. {own} Its settings are scaled down to a clip: 50 epochs, not 1000; 64 prototypes, not {prototypes}; "
-    "256 hidden units of the projector, not 2048; stage 3's optimiser. Stage 3 as published: SGD at 0.1 along half a "
-    "cosine, 50 epochs, batch 32, mixup (of features), all weights, BatchNorm in training mode, a new linear classifier "
-    "(weight-normalised, as C is); single, not half precision. On a neutral clip every cluster is pure and the "
-    "selection says nothing."
+    "128 hidden units of the projector, not 2048; stage 3's optimiser. Stage 3 as published: SGD at 0.1 along half a "
+    "cosine, 50 epochs, batch 32, mixup (of features), all weights, BatchNorm in training mode, a new linear "
+    "classifier (weight-normalised, as C is); single, not half precision. On a neutral clip every cluster is pure and "
+    "the selection says nothing."
 )
 
 

@@ -185,7 +185,14 @@ def fit_phases(
         {"params": [parameter for parameter in trained if (id(parameter) in new) == fresh], "scale": scale}
         for fresh, scale in ((False, 1.0), (True, NEW_RATE))
     ]
-    optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    optimiser = torch.optim.SGD(
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        # One pass over the parameters in place of three: half of a small step's time is the update.
+        fused=target.device.type in ("cpu", "cuda"),
+    )
     source_rows = _endless(len(source.labels), config.batch, seed, "source")
     target_rows = _endless(len(target), config.batch, seed, "target")
     history: list[Mapping[str, float]] = []

@@ -159,7 +159,8 @@ def fit_sgd(
             on_epoch(epoch)
         student.set_mode(config.bn_mode)
         for picked in shuffled_batches(rows, batch, least, random):
-            decay = shot_decay(len(history), total) if config.decay else 1.0
+            # The official code counts the step before it sets the rate: t goes from 1 to T.
+            decay = shot_decay(len(history) + 1, total) if config.decay else 1.0
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * group["rate"] * decay
             terms = losses(picked)

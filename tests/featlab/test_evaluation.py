@@ -1,13 +1,14 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.evaluation import evaluate_subject, oracle_probabilities
+from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject, oracle_probabilities
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
+from featlab.methods.source_access import SourceFeatures
 from featlab.metrics import subject_metrics
-from featlab.protocol import split_target, target_of
+from featlab.protocol import split_dataset, split_target, target_of
 from featlab.seeding import run_seed
 
 NAMES = method_names()
@@ -31,8 +32,20 @@ def mine(table):
     return table.rows_of("s04")
 
 
+@pytest.fixture(scope="module")
+def source(bundle, table):
+    """What the methods with source access are given."""
+    return SourceFeatures.of(bundle, table.without("s04"))
+
+
 def methods(*names):
-    return [make_method(name, {name: {"iterations": 4}} if name in ("pft", "pft-poster") else {}) for name in names]
+    return [make_method(name, {name: quick(name)}) for name in names]
+
+
+def quick(name):
+    """A few steps, where the number is an option."""
+    known = {field.name for field in fields(get_method(name).config_type)}
+    return {option: value for option, value in (("iterations", 4), ("epochs", 2)) if option in known}
 
 
 def scores_of(row):
@@ -40,7 +53,7 @@ def scores_of(row):
     return {name: value for name, value in row.to_dict().items() if name != "seconds"}
 
 
-def predictions_of(bundle, table, names, monkeypatch):
+def predictions_of(bundle, table, names, source, monkeypatch):
     """What each method predicted, in order: the labels have no other way into a number than through these."""
     seen = []
     predict = AdaptedModel.predict_proba
@@ -51,16 +64,15 @@ def predictions_of(bundle, table, names, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(AdaptedModel, "predict_proba", spy)
-        rows = evaluate_subject(bundle, table, methods(*names))
-    assert not any(row.error for row in rows), [row.error for row in rows]
-    return seen
+        rows = evaluate_subject(bundle, table, methods(*names), source=source)
+    return seen, [row.error for row in rows]
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["exchanged", "removed", "shuffled"])
-def test_test_labels_change_no_prediction_but_the_oracles(change, bundle, mine, monkeypatch):
+def test_test_labels_change_no_prediction_but_the_oracles(change, bundle, mine, source, monkeypatch):
     label = mine.label.copy()
     others = np.flatnonzero(label != mine.neutral_code)
     if change == "exchanged":
@@ -70,10 +82,13 @@ def test_test_labels_change_no_prediction_but_the_oracles(change, bundle, mine, 
     else:
         label[others] = np.random.default_rng(0).permutation(label[others])
     assert (label != mine.label).any()
-    straight = predictions_of(bundle, mine, LABEL_FREE, monkeypatch)
-    other = predictions_of(bundle, replace(mine, label=label), LABEL_FREE, monkeypatch)
-    assert len(straight) == len(other) == len(LABEL_FREE)
-    for name, ours, theirs in zip(LABEL_FREE, straight, other, strict=True):
+    frames = len(split_target(mine).adapt)
+    able = [name for name in LABEL_FREE if frames >= get_method(name).least_rows(CLASSES)]
+    straight, errors = predictions_of(bundle, mine, able, source, monkeypatch)
+    other, _ = predictions_of(bundle, replace(mine, label=label), able, source, monkeypatch)
+    assert not any(errors), errors
+    assert len(straight) == len(other) == len(able) >= len(LABEL_FREE) - 2
+    for name, ours, theirs in zip(able, straight, other, strict=True):
         assert np.array_equal(ours, theirs), name
 
 
@@ -87,7 +102,7 @@ def test_a_method_is_given_the_adapt_rows_only(bundle, mine):
             given.append((target, seed))
             return make_method("source-only").adapt(bundle, target)
 
-    (row,) = evaluate_subject(bundle, mine, [Spy()], draw=3, seed=2)
+    (row,) = evaluate_subject(bundle, mine, [Spy()], numbers=RunNumbers(draw=3, seed=2))
     ((target, seed),) = given
     split = split_target(mine)
     assert np.array_equal(target.embeddings, mine.embeddings[split.adapt])
@@ -118,15 +133,16 @@ def test_scores_are_those_of_the_test_rows(bundle, mine):
     assert sum(row.histogram) == row.frames
 
 
-def test_the_same_seed_gives_the_same_numbers(bundle, mine):
-    first, again = (evaluate_subject(bundle, mine, methods(*NAMES), seed=1) for _ in range(2))
+def test_the_same_seed_gives_the_same_numbers(bundle, mine, source):
+    options = {"numbers": RunNumbers(seed=1), "source": source}
+    first, again = (evaluate_subject(bundle, mine, methods(*NAMES), **options) for _ in range(2))
     assert [scores_of(row) for row in first] == [scores_of(row) for row in again]
     assert [row.method for row in first] == list(NAMES)
 
 
-def test_a_methods_numbers_do_not_depend_on_the_others(bundle, mine):
-    together = evaluate_subject(bundle, mine, methods(*NAMES))
-    alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name))]
+def test_a_methods_numbers_do_not_depend_on_the_others(bundle, mine, source):
+    together = evaluate_subject(bundle, mine, methods(*NAMES), source=source)
+    alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name), source=source)]
     assert [scores_of(row) for row in together] == [scores_of(row) for row in reversed(alone)]
 
 
@@ -170,12 +186,125 @@ def test_a_mistake_in_a_method_is_not_hidden(bundle, mine):
         evaluate_subject(bundle, mine, [failing])
 
 
-def test_a_bundle_without_what_a_method_needs_is_that_methods_error(bundle, mine):
-    rows = evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES))
+def test_a_bundle_without_what_a_method_needs_is_that_methods_error(bundle, mine, source):
+    rows = evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES), source=source)
     for row in rows:
         method = get_method(row.method)
-        assert bool(row.error) == (method.needs_style_bank or method.needs_extras), row
+        few = row.error.startswith(f"{row.method} needs {method.least_rows(CLASSES)} target rows")
+        assert few or bool(row.error) == (method.needs_style_bank or method.needs_extras), row
         assert not row.error or "needs" in row.error
+
+
+def test_without_source_rows_the_methods_that_need_them_say_so(bundle, mine):
+    needing = [name for name in NAMES if get_method(name).needs_source]
+    assert needing
+    for row in evaluate_subject(bundle, mine, methods(*needing)):
+        assert "needs the source rows" in row.error
+        assert row.selection == "source-access"
+
+
+# --- a data set -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strangers(people):
+    """Three people whom the bundle does not know, as a target data set."""
+    return people(subjects=7, clips=4, frames=4, classes=CLASSES).rows_of("s04", "s05", "s06")
+
+
+def test_a_data_set_is_adapted_to_once_and_every_subject_scored(bundle, strangers, monkeypatch):
+    given = []
+    real = get_method("source-only").adapt
+
+    def spy(self, bundle, target, *, seed=0):
+        given.append(target)
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
+    rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(draw=1, seed=2))
+    (target,) = given
+    split = split_dataset(strangers)
+    assert np.array_equal(target.embeddings, strangers.embeddings[split.adapt])
+    assert len(np.unique(target.video)) == len(
+        {(s, v) for s, v in zip(strangers.subject[split.adapt], strangers.video[split.adapt], strict=True)}
+    )
+    assert [(row.subject, row.draw, row.seed, row.scope) for row in rows] == [
+        (name, 1, 2, "dataset") for name in ("s04", "s05", "s06")
+    ]
+    for row in rows:
+        mine = split.test[strangers.subject[split.test] == strangers.subjects.index(row.subject)]
+        probabilities = make_method("source-only").adapt(bundle, target).predict_proba(strangers.embeddings[mine])
+        expected = subject_metrics(
+            strangers.label[mine], probabilities, classes=strangers.classes, neutral_code=strangers.neutral_code
+        )
+        assert (row.macro_f1, row.class_recall) == (expected.macro_f1, expected.recall)
+        assert row.adapt_frames == len(split.adapt)
+
+
+def test_in_a_data_set_methods_of_a_neutral_clip_say_why_they_can_not_run(bundle, strangers, table):
+    source = SourceFeatures.of(bundle, table.without("s04"))
+    rows = evaluate_dataset(bundle, strangers, methods(*NAMES), source=source)
+    assert len(rows) == 3 * len(NAMES)
+    for row in rows:
+        assert bool(row.error) == get_method(row.method).needs_neutral, row
+        assert not row.error or "one person's neutral clip" in row.error
+
+
+def test_labels_of_a_data_set_change_no_prediction_but_the_oracles(bundle, strangers, table, monkeypatch):
+    """Which videos are adapted on is kept: labels may be exchanged among the videos of one side only."""
+    source = SourceFeatures.of(bundle, table.without("s04"))
+    split = split_dataset(strangers)
+    label = strangers.label.copy()
+    rng = np.random.default_rng(0)
+    label[split.test] = rng.permutation(label[split.test])
+    monkeypatch.setattr("featlab.evaluation.split_dataset", lambda *_: split)
+    able = [name for name in LABEL_FREE if not get_method(name).needs_neutral]
+    seen = []
+    predict = AdaptedModel.predict_proba
+
+    def spy(model, embeddings, **options):
+        seen.append(predict(model, embeddings, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(AdaptedModel, "predict_proba", spy)
+    for labels in (strangers.label, label):
+        evaluate_dataset(bundle, replace(strangers, label=labels), methods(*able), source=source)
+    assert len(seen) == 2 * len(able)
+    for name, ours, theirs in zip(able, seen[: len(able)], seen[len(able) :], strict=True):
+        assert np.array_equal(ours, theirs), name
+
+
+def test_a_subject_of_a_data_set_without_test_labels_fails_alone(bundle, strangers):
+    label = np.where(strangers.subject == strangers.subjects.index("s05"), -1, strangers.label).astype(np.int16)
+    rows = evaluate_dataset(bundle, replace(strangers, label=label), methods("source-only"))
+    assert [(row.subject, bool(row.error)) for row in rows] == [("s04", False), ("s05", True), ("s06", False)]
+
+
+# --- numbers of a row -------------------------------------------------------------------------------------------------
+
+
+def test_operations_are_counted_on_request_and_change_nothing(bundle, mine, source):
+    names = ("source-only", "pft", "ftdnn", "oracle")
+    plain = evaluate_subject(bundle, mine, methods(*names), source=source)
+    counted = evaluate_subject(bundle, mine, methods(*names), source=source, numbers=RunNumbers(count_flops=True))
+    assert all(np.isnan(row.flops) for row in plain)
+    by_name = {row.method: row.flops for row in counted}
+    assert by_name["source-only"] == 0
+    assert by_name["pft"] > 0
+    # A step: forward and backward of B and C on 32 source rows, twice as many operations as multiplications.
+    weights = sum(p.numel() for p in (bundle.head.linear.weight, bundle.head.classifier.weight))
+    assert 4 * 32 * 2 * weights < by_name["ftdnn"] < 4 * 64 * 6 * weights
+    for ours, theirs in zip(plain, counted, strict=True):
+        assert ours.macro_f1 == theirs.macro_f1
+
+
+def test_the_recall_of_every_class_is_kept(bundle, mine):
+    (row,) = evaluate_subject(bundle, mine, methods("source-only"))
+    split = split_target(mine)
+    predicted = make_method("source-only").adapt(bundle, target_of(mine)).predict_proba(mine.embeddings[split.test])
+    for code in range(CLASSES):
+        shown = mine.label[split.test] == code
+        assert row.class_recall[code] == pytest.approx(np.mean(predicted.argmax(axis=1)[shown] == code))
 
 
 def test_a_target_without_a_test_label_is_an_error(bundle, mine):
@@ -252,7 +381,7 @@ def test_with_whole_videos_the_oracle_never_sees_the_video_that_it_predicts(clip
     mine = people(subjects=5, clips=clips, frames=4, classes=CLASSES).rows_of("s04")
     split = split_target(mine)
     oracle = make_method("oracle", {"oracle": {"folds": "videos"}})
-    probabilities, _, _ = oracle_probabilities(bundle, mine, split, oracle)
+    probabilities, _ = oracle_probabilities(bundle, mine, split, oracle)
     assert np.isfinite(probabilities).all()
     assert 2 <= len(fits) <= 5
     check_folds(mine, split, fits)

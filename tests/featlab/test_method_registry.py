@@ -13,15 +13,21 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.bundle_card import bundle_card
 from featlab.errors import ConfigError, InputError
 from featlab.methods import Method, get_method, make_method, method_names, register, registry
+from featlab.methods.base import PARTS
+from featlab.methods.source_access import SourceFeatures
 from featlab.protocol import Target, target_of
 
 NAMES = method_names()
 ADAPTING = [name for name in NAMES if not get_method(name).needs_labels]
-STEPPED = [name for name in NAMES if hasattr(get_method(name).config_type(), "iterations")]
+CLOSED_FORM = ("source-only", "neutral-shift", "adabn", "coral", "referenced")
+STEPS = ("iterations", "epochs")
+"""What the number of steps is called in a configuration."""
+STEPPED = {name: step for name in NAMES for step in STEPS if hasattr(get_method(name).config_type(), step)}
 SHUFFLING = {"pft-poster"}
-"""Methods that draw batches of frames; to the others the order of the rows is nothing."""
+"""Methods that draw batches by a row's place; the others draw them by its video and frame, or draw none."""
 CLASSES = 3
 
 
@@ -60,7 +66,17 @@ def adapted(name, bundle, target, *, seed=0, labels=None, **options):
     if method.needs_labels:
         neutral = np.full(len(target), bundle.neutral_code, dtype=np.int16)
         return method.fit(bundle, target, neutral if labels is None else labels)
+    if method.needs_source:
+        return method.fit(bundle, source_of(bundle), target, seed=seed)
     return method.adapt(bundle, target, seed=seed)
+
+
+def source_of(bundle):
+    """Labelled rows for the methods with source access: any will do, of the bundle's width and classes."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % CLASSES
+    features = torch.randn(40, bundle.head.linear.in_features, generator=random) + labels[:, None]
+    return SourceFeatures(features, labels)
 
 
 def target(embeddings):
@@ -83,11 +99,15 @@ def tensors_of(bundle):
 # --- before any step --------------------------------------------------------------------------------------------------
 
 
+def test_every_method_that_is_no_closed_form_says_how_many_steps_it_takes():
+    assert set(STEPPED) == set(NAMES) - set(CLOSED_FORM)
+
+
 @pytest.mark.parametrize("name", [name for name in STEPPED if name in ADAPTING])
 def test_without_a_step_every_method_is_the_source_model_bitwise(name, table, small_bundle, rows, probe):
     fresh = small_bundle(table.without("s05"), {"pretrain.epochs": 0}, methods=[name])
     expected = adapted("source-only", fresh, target_of(rows)).predict_proba(probe)
-    model = adapted(name, fresh, target_of(rows), iterations=0)
+    model = adapted(name, fresh, target_of(rows), **{STEPPED[name]: 0})
     assert np.array_equal(model.predict_proba(probe), expected)
     assert (model.iterations, model.history) == (0, ())
 
@@ -122,13 +142,30 @@ def test_adapting_changes_no_tensor_of_the_bundle(name, bundle, rows):
         assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not {"bottleneck", "classifier"} & set(get_method(name).updates)])
-def test_a_method_that_leaves_the_classifier_alone_returns_it_bitwise_with_its_buffers(name, bundle, rows):
-    head = adapted(name, bundle, target_of(rows)).model.head.state_dict()
-    expected = bundle.head.state_dict()
-    assert head.keys() == expected.keys()
-    for key, tensor in head.items():
-        assert torch.equal(tensor, expected[key]), key
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_changes_the_parts_that_it_says_and_no_other_buffers_included(name, bundle, rows):
+    """B is its linear layer and BatchNorm, running statistics among it; C is weight-normalised."""
+    assert set(get_method(name).updates) <= set(PARTS)
+    model = adapted(name, bundle, target_of(rows)).model
+    untouched = set(PARTS) - set(get_method(name).updates)
+    if "translator" in untouched:
+        assert type(model.translator) is torch.nn.Identity
+    head, expected = model.head.state_dict(), bundle.head.state_dict()
+    for key, tensor in expected.items():
+        part = "classifier" if key.startswith("classifier") else "bottleneck"
+        if part in untouched:
+            assert torch.equal(head[key], tensor), key
+        elif not {"bottleneck", "classifier"} & untouched:
+            break
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(get_method(name).config_type(), "bn_mode")])
+def test_with_batch_norm_in_evaluation_mode_its_statistics_stay_bitwise(name, bundle, rows):
+    model = adapted(name, bundle, target_of(rows), bn_mode="eval").model
+    head = model.head.state_dict()
+    for buffer in ("norm.running_mean", "norm.running_var"):
+        if buffer in head:
+            assert torch.equal(head[buffer], bundle.head.state_dict()[buffer])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -162,6 +199,23 @@ def test_a_method_that_needs_labels_refuses_to_adapt_without(name, bundle, rows,
         make_method(name).adapt(bundle, target_of(rows))
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if get_method(name).needs_source])
+def test_a_method_with_source_access_refuses_to_adapt_without_and_is_marked(name, bundle, rows, refused):
+    with refused(InputError, name, "source rows", "featlab benchmark"):
+        make_method(name).adapt(bundle, target_of(rows))
+    assert make_method(name).selection == "source-access"
+    assert get_method(name).setting == "UDA (source access)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_tuning_searches_are_options_with_values_that_fit(name):
+    method = get_method(name)
+    for option, values in method.space:
+        assert len(set(values)) > 1
+        for value in values:
+            assert getattr(make_method(name, {name: {option: value}}).config, option) == value
+
+
 # --- targets of every size and kind -----------------------------------------------------------------------------------
 
 
@@ -174,7 +228,12 @@ def assert_probabilities(values, rows):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", [1, 2, CLASSES, CLASSES + 1])
-def test_a_target_of_a_few_rows_is_enough(name, count, bundle, rows, probe):
+def test_a_target_of_a_few_rows_is_enough_or_refused_in_one_line(name, count, bundle, rows, probe, refused):
+    least = get_method(name).least_rows(CLASSES)
+    if count < least:
+        with refused(InputError, name, f"needs {least} target rows or more, got {count}"):
+            adapted(name, bundle, target_of(rows.take(slice(count))))
+        return
     model = adapted(name, bundle, target_of(rows.take(slice(count))))
     assert_probabilities(model.predict_proba(probe), len(probe))
 
@@ -184,7 +243,7 @@ def test_a_target_of_a_few_rows_is_enough(name, count, bundle, rows, probe):
 def test_odd_rows_give_finite_probabilities(name, kind, bundle, rows, probe):
     own = rows.embeddings
     odd = {
-        "constant": np.repeat(own[:1], 9, axis=0),
+        "constant": np.repeat(own[:1], 16, axis=0),
         "duplicated": np.concatenate([own, own]),
         "zero": np.zeros_like(own),
         "large": own * np.float32(1e4),
@@ -193,7 +252,7 @@ def test_odd_rows_give_finite_probabilities(name, kind, bundle, rows, probe):
     assert_probabilities(adapted(name, bundle, target(odd)).predict_proba(probe), len(probe))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHUFFLING])
+@pytest.mark.parametrize("name", CLOSED_FORM)
 def test_rows_given_twice_change_nothing(name, bundle, rows, probe):
     twice = np.concatenate([rows.embeddings, rows.embeddings])
     once = adapted(name, bundle, target_of(rows)).predict_proba(probe)
@@ -278,6 +337,10 @@ def test_a_bundle_without_extras_is_refused_by_the_methods_that_need_them(name, 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_carries_extras_exactly_when_it_says_so(name, bundle):
     assert (name in bundle.extras) == get_method(name).needs_extras
+    assert bool(get_method(name).carries) == get_method(name).needs_extras
+    assert bundle.declared.get(name, "") == get_method(name).carries
+    if get_method(name).needs_extras:
+        assert f"`{name}`: {get_method(name).carries}" in bundle_card(bundle)
     if get_method(name).needs_extras:
         assert bundle.extras[name]
 
@@ -321,14 +384,14 @@ def test_an_unknown_option_names_the_closest(refused):
 @pytest.mark.parametrize("name", STEPPED)
 @pytest.mark.parametrize("value", ["many", 1.5, float("nan"), True])
 def test_an_option_that_does_not_fit_is_refused(name, value, refused):
-    with refused(ConfigError, f"adapt.{name}.iterations"):
-        make_method(name, {name: {"iterations": value}})
+    with refused(ConfigError, f"adapt.{name}.{STEPPED[name]}"):
+        make_method(name, {name: {STEPPED[name]: value}})
 
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_an_option_out_of_range_is_refused_under_its_own_methods_name(name, refused):
-    with refused(ConfigError, f"adapt.{name}.iterations = -1"):
-        make_method(name, {name: {"iterations": -1}})
+    with refused(ConfigError, f"adapt.{name}.{STEPPED[name]} = -1"):
+        make_method(name, {name: {STEPPED[name]: -1}})
 
 
 def test_only_a_methods_own_options_are_read():

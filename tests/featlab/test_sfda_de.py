@@ -163,7 +163,7 @@ def table(people):
 
 @pytest.fixture(scope="module")
 def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), {"head.epochs": 20})
+    return small_bundle(table.without("s05"), {"head.epochs": 20, "head.bottleneck": 16})
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +235,9 @@ def test_every_step_is_logged_in_words_and_adds_up(bundle, rows):
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
 def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covariance, bundle, rows):
-    model = adapt(bundle, rows, epochs=8, steps=30, bn_mode=bn_mode, covariance=covariance)
+    model = adapt(bundle, rows, epochs=5, steps=20, bn_mode=bn_mode, covariance=covariance)
     losses = [entry["loss"] for entry in model.history]
-    assert np.mean(losses[-30:]) < np.mean(losses[:30]) - 0.5
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.5
     anchors = torch.nn.functional.normalize(bundle.head.classifier.weight, dim=1)
 
     def nearness(head):
@@ -250,7 +250,7 @@ def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covarianc
 
 def test_all_classes_of_a_person_are_recognised_better(bundle, rows):
     before = base_model(bundle)(torch.from_numpy(rows.embeddings)).argmax(dim=1).numpy()
-    after = adapt(bundle, rows, epochs=8, steps=30).predict_proba(rows.embeddings).argmax(axis=1)
+    after = adapt(bundle, rows, epochs=5, steps=20).predict_proba(rows.embeddings).argmax(axis=1)
     assert np.mean(after == rows.label) > np.mean(before == rows.label)
 
 

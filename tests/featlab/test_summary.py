@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
@@ -169,3 +171,86 @@ def test_nothing_gives_nothing_and_a_summary_is_strict_json():
     text = json.dumps([summary.to_dict() for summary in summarise(TABLE)], allow_nan=False)
     assert json.loads(text)[0]["p_vs_source"] is None
     assert len(json.loads(text)[1]["ci95"]) == 2
+
+
+# --- the second comparison, ranks, operations -------------------------------------------------------------------------
+
+
+def test_the_comparison_with_pft_is_a_family_of_its_own():
+    summary = named(TABLE)
+    expected = holm([paired_wilcoxon(SOURCE, BETTER), paired_wilcoxon(WORSE, BETTER)])
+    assert [summary["source-only"].p_vs_pft, summary["shot"].p_vs_pft] == pytest.approx(expected)
+    assert np.isnan([summary["pft"].p_vs_pft, summary["oracle"].p_vs_pft]).all()
+    assert summary["shot"].difference_vs_pft == pytest.approx(np.mean(WORSE) - np.mean(BETTER))
+    assert summary["pft"].difference_vs_pft == 0.0
+
+
+def test_without_pft_nothing_is_compared_with_it():
+    summary = named([line for line in TABLE if line.method != "pft"])
+    assert np.isnan([item.p_vs_pft for item in summary.values()]).all()
+    assert np.isnan([item.difference_vs_pft for item in summary.values()]).all()
+    assert summary["shot"].p_vs_source == pytest.approx(paired_wilcoxon(WORSE, SOURCE))
+
+
+def test_another_method_can_stand_in_for_pft():
+    summary = {item.method: item for item in summarise(TABLE, reference="shot")}
+    expected = holm([paired_wilcoxon(SOURCE, WORSE), paired_wilcoxon(BETTER, WORSE)])
+    assert [summary["source-only"].p_vs_pft, summary["pft"].p_vs_pft] == pytest.approx(expected)
+
+
+def test_ranks_are_averaged_over_subjects_and_leave_out_oracles():
+    summary = named(TABLE)
+    ranks = stats.rankdata(-np.array([SOURCE, BETTER, WORSE]), axis=0).mean(axis=1)
+    assert [summary[name].rank for name in ("source-only", "pft", "shot")] == pytest.approx(list(ranks))
+    assert {summary[name].rank_subjects for name in ("source-only", "pft", "shot")} == {10}
+    assert np.isnan(summary["oracle"].rank)
+    assert summary["oracle"].rank_subjects == 0
+
+
+def test_ranks_are_taken_on_shared_subjects_and_a_method_that_never_finished_has_none():
+    rows = [line for line in TABLE if line.method != "shot" or line.subject in ("s00", "s09")]
+    summary = named([*rows, failed("broken", "s00")])
+    ranks = stats.rankdata(-np.array([SOURCE, BETTER, WORSE])[:, [0, 9]], axis=0).mean(axis=1)
+    assert [summary[name].rank for name in ("source-only", "pft", "shot")] == pytest.approx(list(ranks))
+    assert summary["pft"].rank_subjects == 2
+    assert np.isnan(summary["broken"].rank)
+
+
+def test_methods_without_a_subject_in_common_have_no_rank():
+    summary = named([row("pft", "a", 0.5), row("shot", "b", 0.6)])
+    assert np.isnan([item.rank for item in summary.values()]).all()
+    assert np.isnan(summarise([row("pft", "a", 0.5)])[0].rank)
+
+
+def test_shared_scores_are_those_of_the_same_cells():
+    rows = [row("pft", "a", 0.5), row("pft", "a", 0.9, draw=1), row("pft", "b", 0.1), row("shot", "b", 0.3)]
+    rows += [row("shot", "a", 0.4), row("oracle", "c", 1.0, selection="oracle")]
+    assert shared_scores(rows) == {"pft": (0.5, 0.1), "shot": (0.4, 0.3)}
+    assert shared_scores([row("pft", "a", 0.5), row("shot", "b", 0.6)]) == {"pft": (), "shot": ()}
+    assert shared_scores([]) == {}
+
+
+def test_operations_are_averaged_over_the_runs_where_they_were_counted():
+    rows = [row("pft", "a", 0.5, flops=2e6), row("pft", "b", 0.5), row("shot", "a", 0.5)]
+    summary = named(rows)
+    assert summary["pft"].flops == 2e6
+    assert np.isnan(summary["shot"].flops)
+
+
+def test_a_summary_says_why_runs_failed_and_what_was_adapted_to():
+    rows = [row("pft", "a", 0.5, scope="dataset")]
+    rows += [replace(failed("pft", subject, scope="dataset"), error=f"got {n} rows") for n, subject in enumerate("bc")]
+    summary = named(rows)["pft"]
+    assert summary.reasons == ("got … rows",)
+    assert summary.scope == "dataset"
+
+
+def test_one_method_with_two_scopes_is_refused():
+    with pytest.raises(InputError, match="scope dataset and person"):
+        summarise([row("pft", "a", 0.5), row("pft", "b", 0.5, scope="dataset")])
+
+
+def test_a_number_can_be_read_from_each_row():
+    rows = [row("pft", "a", 0.5, class_recall=(0.2, 1.0)), row("pft", "b", 0.5, class_recall=(float("nan"), 0.5))]
+    assert subject_means(rows, lambda line: line.class_recall[0]) == {"a": 0.2}
+    assert common_subject_means(rows, rows) == {"a": (0.5, 0.5), "b": (0.5, 0.5)}

@@ -1,0 +1,155 @@
+"""The page of all methods in Markdown, from the registry: `python -m featlab.analysis.methods_page docs/methods.md`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from featlab.methods import Method, get_method, method_names
+
+__all__ = ["methods_page", "option_lines", "write_methods_page"]
+
+_COMMAND = "python -m featlab.analysis.methods_page docs/methods.md"
+_SECTION = re.compile(r"^[A-Z][a-z]+:$")
+_FIELD = re.compile(r"^    (\w+): (.*)$")
+
+
+def methods_page(names: Sequence[str] | None = None) -> str:
+    """Return the page: an overview, then the methods of each setting with what they need, change and can be set to.
+
+    Args:
+        names: Registry names; all by default, plug-ins included.
+    """
+    groups: dict[str, list[type[Method]]] = {}
+    for name in method_names() if names is None else names:
+        groups.setdefault(get_method(name).setting, []).append(get_method(name))
+    lines = ["# Methods", "", f"Made from the registry by `{_COMMAND}`; edit the methods, not this page.", ""]
+    lines += ["| name | method | needs | changes |", "|---|---|---|---|"]
+    for setting, methods in groups.items():
+        lines.append(f"| **{_cell(setting)}** | | | |")
+        for method in methods:
+            needs = ", ".join(_needs(method)) or "–"
+            lines.append(f"| `{method.name}` | {_cell(method.title)} | {_cell(needs)} | {_changes(method)} |")
+    for setting, methods in groups.items():
+        lines += ["", f"## {setting}"]
+        for method in methods:
+            lines += ["", *_method(method)]
+    return "\n".join(lines) + "\n"
+
+
+def write_methods_page(path: Path) -> None:
+    """Write the page, whole or not at all."""
+    from featlab.cache.atomic import atomic_write_text
+
+    atomic_write_text(path, methods_page())
+
+
+def option_lines(config_type: type[Any]) -> dict[str, str]:
+    """Return option to what its docstring says, in the order of the fields.
+
+    An option that a class inherits is described where it was made, unless the class describes it anew.
+
+    Args:
+        config_type: A frozen dataclass whose docstrings have a Google-style section ``Attributes:``.
+    """
+    described: dict[str, str] = {}
+    for kind in reversed(config_type.__mro__):
+        described |= _attributes(inspect.cleandoc(kind.__doc__ or ""))
+    return {field.name: described.get(field.name, "") for field in fields(config_type)}
+
+
+def _method(method: type[Method]) -> list[str]:
+    lines = [
+        f"### `{method.name}`: {method.title}",
+        "",
+        _first_paragraph(method),
+        "",
+        " ".join(method.published.split()),
+    ]
+    bank = "statistics of the source subjects (the style bank)" if method.needs_style_bank else ""
+    facts = {
+        "Needs": ", ".join(_needs(method)) or "nothing but the source model and the target's rows",
+        "Leaves the source site": ", ".join(filter(None, [bank, method.carries])),
+        "Changes": _changes(method),
+        "Fewest target rows": f"{method.least_rows(2)} for 2 classes, {method.least_rows(7)} for 7",
+        "Target of one class": "supported"
+        if method.supports_single_class
+        else "runs, but the objective expects all classes",
+    }
+    lines += ["", *(f"- {name}: {text}" for name, text in facts.items() if text)]
+    return lines + _options(method)
+
+
+def _options(method: type[Method]) -> list[str]:
+    config, space = method.config_type(), dict(method.space)
+    described = option_lines(method.config_type)
+    if not described:
+        return ["- Options: none"]
+    lines = ["", "| option | default | tuned over | what it is |", "|---|---|---|---|"]
+    for name, text in described.items():
+        tuned = ", ".join(f"`{_value(value)}`" for value in space.get(name, ()))
+        lines.append(f"| `{name}` | `{_value(getattr(config, name))}` | {tuned or '–'} | {_cell(text) or '–'} |")
+    return lines
+
+
+def _needs(method: type[Method]) -> list[str]:
+    needs = {
+        "the style bank": method.needs_style_bank,
+        "tensors prepared at the source": method.needs_extras,
+        "labelled source rows (not source-free)": method.needs_source,
+        "the target's labels (an oracle)": method.needs_labels,
+        "one person's neutral clip": method.needs_neutral,
+    }
+    return [name for name, needed in needs.items() if needed]
+
+
+def _changes(method: type[Method]) -> str:
+    return ", ".join(method.updates) or "nothing"
+
+
+def _first_paragraph(method: type[Method]) -> str:
+    # Not inspect.getdoc, which falls back on the base class.
+    return " ".join(inspect.cleandoc(method.__doc__ or "").split("\n\n")[0].split())
+
+
+def _attributes(doc: str) -> dict[str, str]:
+    """Return name to description of the section ``Attributes:``, continued lines joined."""
+    found: dict[str, str] = {}
+    inside, name = False, ""
+    for line in doc.splitlines():
+        if _SECTION.match(line):
+            inside = line == "Attributes:"
+        elif inside and (match := _FIELD.match(line)):
+            name = match[1]
+            found[name] = match[2]
+        elif inside and name and line.strip():
+            found[name] += " " + line.strip()
+    return found
+
+
+def _value(value: Any) -> str:
+    """Return a value as it is given to ``--set``."""
+    if isinstance(value, tuple):
+        return ",".join(map(_value, value))
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("page", type=Path, help="Markdown file to write.")
+    write_methods_page(parser.parse_args().page)
+
+
+if __name__ == "__main__":
+    _main()
