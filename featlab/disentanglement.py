@@ -34,7 +34,7 @@ __all__ = [
     "take_turns",
 ]
 
-IDENTITY, NOISE, HIDDEN = 128, 256, 256
+IDENTITY, NOISE, HIDDEN = 128, 256, 128
 """Widths: of an identity code, of the decoder's noise (as published), of every hidden layer."""
 FRESH = 10.0
 """How many times faster networks learn that start from nothing."""
@@ -71,7 +71,7 @@ class Discriminator(nn.Module):
         self.last = nn.Linear(HIDDEN, classes)
 
     def hidden(self, features: Tensor) -> Tensor:
-        """Return the (n, 256) values of the hidden layer."""
+        """Return the (n, 128) values of the hidden layer."""
         return F.leaky_relu(self.first(features), 0.2)
 
     def forward(self, features: Tensor) -> Tensor:

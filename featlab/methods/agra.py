@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -153,6 +153,8 @@ class AGRA(SourceAccess):
         extra = [*discriminator.parameters(), *graph.parameters()]
         fit = fit_joint(student, source, features, config, losses, seed=seed, copies=copies, extra=extra, on_step=renew)
         person = GraphHead(head, graph, clusters.source).requires_grad_(False)
+        if len(features) == 1 and config.bn_mode == "train":
+            fit = replace(fit, warnings=("one row is no batch for the target's BatchNorm: the source's statistics stay",))
         return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.facts())
 
 

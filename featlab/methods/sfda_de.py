@@ -21,7 +21,15 @@ from featlab.protocol import Target
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
 
-__all__ = ["SFDADE", "SFDADEConfig", "Surrogates", "estimate_surrogates", "inverse_decay", "spherical_kmeans"]
+__all__ = [
+    "SFDADE",
+    "SFDADEConfig",
+    "Surrogates",
+    "discrepancy_terms",
+    "estimate_surrogates",
+    "inverse_decay",
+    "spherical_kmeans",
+]
 
 COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3
@@ -225,7 +233,7 @@ def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) ->
                 group["lr"] = config.lr * group["rate"] * inverse_decay(len(history))
             rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
             drawn = surrogates.draw(count, config.covariance, config.spread, random)
-            terms = _losses(student, drawn, features[rows.flatten()])
+            terms = discrepancy_terms(student, drawn, features[rows.flatten()])
             loss = _finite(torch.stack(list(terms.values())).sum(), config, len(history) + 1)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -237,8 +245,14 @@ def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) ->
     return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history), warnings)
 
 
-def _losses(student: Student, drawn: Tensor, features: Tensor) -> Terms:
-    """Return the discrepancy of (C, m, H) surrogate rows from (C·m, D) features, at the bottleneck and after C."""
+def discrepancy_terms(student: Student, drawn: Tensor, features: Tensor) -> Terms:
+    """Return the discrepancy of target rows from surrogate rows, at the bottleneck and in the predictions.
+
+    Args:
+        student: BatchNorm in the mode that it is trained in.
+        drawn: (C, m, H) surrogate rows.
+        features: (C·m, D) target features, class by class.
+    """
     ours = student.bottleneck(features).view(drawn.shape)
     predicted, expected = (torch.softmax(student.head.classify(values), dim=-1) for values in (ours, drawn))
     return {

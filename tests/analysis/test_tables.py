@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from featlab.analysis.render import to_csv, to_json, to_latex, to_markdown, to_rich, write_table
-from featlab.analysis.tables import MISSING, Table, per_subject_table, summary_table
+from featlab.analysis.render import to_csv, to_json, to_jsonl, to_latex, to_markdown, to_rich, write_table
+from featlab.analysis.subject_table import per_subject_table
+from featlab.analysis.summary_table import summary_table
+from featlab.analysis.table_parts import flops_text, number_of, p_text
+from featlab.analysis.tables import MISSING, Table
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.summary import summarise
@@ -51,8 +54,8 @@ def row(method, subject, score, *, selection=None, seed=0):
     )
 
 
-def failed(method, subject):
-    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error="needs two classes")
+def failed(method, subject, error="needs two classes", selection="source-free"):
+    return EvaluationRow.failure(method, subject, 0, 0, selection=selection, error=error)
 
 
 def poster_rows():
@@ -142,6 +145,94 @@ def test_a_method_that_always_failed_keeps_its_line():
     assert table.rows[1] == ("Baselines", "shot", "failed", MISSING)
 
 
+def test_a_method_that_refuses_everybody_says_why_once():
+    rows = [failed("nrc", f"s{n}", f"nrc needs 8 target rows or more, got {n}") for n in range(9)]
+    rows += [row("source-only", f"s{n}", 0.5) for n in range(9)]
+    table = per_subject_table(rows)
+    assert [line[2:-1] for line in table.rows if line[1] == "nrc"] == [("failed",) * 9]
+    assert table.notes == ("nrc: every run failed: nrc needs 8 target rows or more, got …",)
+
+
+def test_a_note_names_a_few_subjects_and_counts_the_rest():
+    rows = [failed("nrc", f"s{n}") for n in range(9)] + [row("nrc", "z", 0.5), row("source-only", "z", 0.4)]
+    assert per_subject_table(rows).notes[0] == (
+        "nrc: 9 of 10 runs failed (s0, s1, s2, s3, s4, s5 and 3 more): needs two classes"
+    )
+
+
+def access_rows():
+    rows = [row("source-only", "a", 0.5), row("pft", "a", 0.6), row("oracle", "a", 0.9)]
+    return [*rows, row("safn", "a", 0.8, selection="source-access")]
+
+
+def test_methods_with_source_access_are_marked_and_do_not_compete():
+    plain = per_subject_table(access_rows())
+    odd = per_subject_table(access_rows(), settings={"safn": ("Mine", "SAFN")})
+    told = per_subject_table(access_rows(), settings={"safn": ("UDA (source access)", "SAFN")})
+    assert [line[:2] for line in plain.rows][2] == ("Source access", "safn")
+    assert [line[:2] for line in odd.rows][2] == ("Mine", "SAFN [source access]")
+    assert [line[:2] for line in told.rows][2] == ("UDA (source access)", "SAFN")
+    for table in (plain, odd, told):
+        assert bold_cells(table) == {("SFDA-PFT", "a"), ("SFDA-PFT", "Average")}
+        assert any("do not compete" in note for note in table.notes)
+    summary = summary_table(summarise(access_rows()))
+    assert [line[0] for line, marks in zip(summary.rows, summary.bold, strict=True) if any(marks)] == ["pft"]
+    assert any("do not compete" in note for note in summary.notes)
+    assert not any("compete" in note for note in per_subject_table(poster_rows()).notes)
+
+
+def test_what_was_adapted_to_is_said_when_it_is_a_data_set():
+    rows = [replace(line, scope="dataset") for line in poster_rows()]
+    for table in (per_subject_table(rows), summary_table(summarise(rows))):
+        assert any("all target subjects together" in note for note in table.notes)
+
+
+def test_the_summary_for_a_terminal_has_what_decides():
+    table = summary_table(summarise(poster_rows()))
+    assert table.columns == (
+        "Method",
+        "Macro F1",
+        "95 % interval",
+        "Gap closed",
+        "Negative transfer",
+        "p vs source",
+        "p vs pft",
+        "Rank",
+        "Seconds",
+    )
+    alone = summary_table(summarise([row("shot", "a", 0.5)]))
+    assert alone.columns == ("Method", "Macro F1", "Seconds")
+
+
+def test_the_summary_for_files_has_the_second_comparison_ranks_and_operations():
+    rows = [replace(line, flops=3.6e9 if line.subject == "s1" else float("nan")) for line in poster_rows()]
+    summaries = summarise(rows)
+    table = summary_table(summaries, full=True)
+    for item, line in zip(summaries, table.rows, strict=True):
+        cells = dict(zip(table.columns, line, strict=True))
+        assert cells["MFLOPs"] == "3600"
+        assert cells["Difference to pft"] == f"{100 * item.difference_vs_pft:.2f}"
+        assert cells["p vs pft"] == (MISSING if item.method in ("pft", "oracle") else f"{item.p_vs_pft:.3f}")
+        assert cells["Rank"] == (MISSING if item.method == "oracle" else f"{item.rank:.2f}")
+    assert any("over the 3 subjects" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("flops", "shown"), [(float("nan"), MISSING), (0.0, "0.000"), (1.5e6, "1.500"), (2e8, "200"), (3.2e12, "3200000")]
+)
+def test_operations_are_shown_in_millions(flops, shown):
+    assert flops_text(flops) == shown
+
+
+def test_small_p_values_are_bounded():
+    assert [p_text(value) for value in (0.0004, 0.0521, float("nan"))] == ["<0.001", "0.052", MISSING]
+
+
+@pytest.mark.parametrize("cell", ["failed", MISSING, "", "90.00*", "<0.001", "[1, 2]", "nan", "inf"])
+def test_words_are_no_numbers(cell):
+    assert number_of(cell) is None
+
+
 def test_the_summary_table_shows_the_numbers_of_the_summaries():
     summaries = summarise(poster_rows())
     table = summary_table(summaries, full=True)
@@ -165,7 +256,8 @@ def test_what_saw_labels_or_source_rows_is_marked_in_the_summary():
     rows = [row("dfa", "a", 0.5, selection="source-access"), row("pft-best", "a", 0.5, selection="oracle")]
     table = summary_table(summarise([*rows, row("oracle", "a", 0.9), failed("shot", "a")]))
     assert [line[0] for line in table.rows] == ["dfa [source access]", "pft-best [target labels]", "oracle", "shot"]
-    assert table.notes[-1] == "shot: 1 of 1 runs failed"
+    assert "shot: every run failed: needs two classes" in table.notes
+    assert table.rows[3][1] == "failed"
 
 
 def test_nothing_makes_an_empty_table_in_every_format():
@@ -193,6 +285,22 @@ def test_csv_and_json_give_back_every_cell():
         assert [tuple(line) for line in data["rows"]] == list(each.rows)
         assert data["title"] == each.title
         assert data["bold"] == [list(marks) for marks in each.bold]
+
+
+def test_json_lines_give_an_object_a_row_with_numbers_as_numbers():
+    rows = [*poster_rows(), failed("nrc", "s1")]
+    table = per_subject_table(rows, settings=SETTINGS)
+    lines = [json.loads(line) for line in to_jsonl(table).splitlines()]
+    assert [tuple(line) for line in lines] == [table.columns] * len(table.rows)
+    by_name = {line["Method"]: line for line in lines}
+    assert by_name["SFDA-PFT (ours)"]["s1"] == 80.65
+    assert by_name["nrc"]["s1"] == "failed"
+    assert by_name["nrc"]["s2"] is None
+    assert [type(json.loads(to_jsonl(replace(NASTY, rows=(("5", cell),))))["s_1|x"]) for cell in ("5", "5.0")] == [
+        int,
+        float,
+    ]
+    assert json.loads(to_jsonl(replace(NASTY, rows=(("5", "5"),))))["Method"] == "5"
 
 
 def test_markdown_escapes_what_would_break_the_table():
@@ -236,12 +344,26 @@ def test_no_number_of_ten_subjects_is_cut_in_a_terminal():
     assert "…" not in out.getvalue()
 
 
-@pytest.mark.parametrize("suffix", [".md", ".csv", ".tex", ".json"])
+@pytest.mark.parametrize("suffix", [".md", ".csv", ".tex", ".json", ".jsonl"])
 def test_a_table_is_written_in_the_format_of_its_name(tmp_path, suffix):
     write_table(tmp_path / f"table{suffix}", NASTY)
-    render = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex, ".json": to_json}[suffix]
+    render = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex, ".json": to_json, ".jsonl": to_jsonl}[suffix]
     assert (tmp_path / f"table{suffix}").read_bytes().decode() == render(NASTY)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_narrow_terminal_folds_names_and_cuts_no_number():
+    rows = [
+        row(f"a-method (Somebody & Somebody-Else et al., 20{m})", f"s{n}", 0.6) for m in range(10, 20) for n in "ab"
+    ]
+    out = io.StringIO()
+    table = summary_table(summarise([*rows, *poster_rows()]))
+    Console(file=out, width=96).print(to_rich(table))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 96
+    assert "…" not in out.getvalue()
+    for line in table.rows:
+        assert any(line[2] in shown and line[1] in shown for shown in lines)
 
 
 def test_another_format_is_refused(tmp_path):

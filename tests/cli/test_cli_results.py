@@ -44,8 +44,8 @@ def test_evaluate_json_is_the_object_of_the_design(folder, run_json, words):
 def test_the_same_command_again_reuses_every_cell(folder, run_json, words):
     first = run_json(*words, "--no-plots")
     second = run_json(*words, "--no-plots")
-    assert first["cells"] == {"all": 6, "reused": 0, "failed": 0}
-    assert second["cells"] == {"all": 6, "reused": 6, "failed": 0}
+    assert first["cells"] == {"all": 6, "reused": 0, "failed": 0, "missing": 0}
+    assert second["cells"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
     assert second["results"] == first["results"]
 
 

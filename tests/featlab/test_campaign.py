@@ -252,7 +252,8 @@ def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_works
 
     monkeypatch.setattr(method, "adapt", counted)
     again = run(open_workspace())
-    assert tried == ["neutral-shift"] * 2
+    # Two cells, and the first of them once more to count its operations.
+    assert tried == ["neutral-shift"] * 3
     assert not any(row.error for row in again)
     assert [row.method for row in again] == [row.method for row in rows]
     assert len(cells(tmp_path)) == len(rows)
@@ -279,6 +280,86 @@ def test_a_target_that_is_a_source_is_refused(open_workspace, refused):
 
 def test_no_task_gives_no_row(open_workspace):
     assert run_campaign(open_workspace(), []) == []
+
+
+# --- shares, collecting, data sets -------------------------------------------------------------------------------------
+
+
+def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace, tmp_path):
+    values = {"protocol.draws": 2, "protocol.targets": "3"}
+    shares = []
+    for mine in (1, 2, 3):
+        before = set(cells(tmp_path))
+        run(open_workspace(values), share=(mine, 3))
+        shares.append(set(cells(tmp_path)) - before)
+    assert all(shares)
+    whole = run(open_workspace(values), collect=True)
+    assert len(whole) == 2 * 3 * len(METHODS) == sum(map(len, shares))
+    other = tmp_path / "other"
+    other.mkdir()
+    assert numbers(whole) == numbers(run(replace(open_workspace(values), root=other)))
+
+
+def test_a_share_does_not_move_when_another_is_finished(open_workspace, tmp_path):
+    values = {"protocol.targets": "3"}
+    run(open_workspace(values), share=(2, 2))
+    second = set(cells(tmp_path))
+    for path in second:
+        path.unlink()
+    run(open_workspace(values), share=(1, 2))
+    first = set(cells(tmp_path))
+    run(open_workspace(values), share=(2, 2))
+    assert set(cells(tmp_path)) - first == second
+
+
+def test_collecting_runs_nothing_and_gives_what_is_there(open_workspace, monkeypatch):
+    forbidden = open_workspace()
+    assert run(forbidden, collect=True) == []
+    some = run(open_workspace({"protocol.methods": "source-only"}))
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert run(open_workspace(), collect=True) == some
+
+
+DATASET = {
+    "protocol.scope": "dataset",
+    "protocol.methods": "source-only,adabn,ftdnn,pft,oracle",
+    "protocol.targets": "3",
+}
+
+
+def test_a_data_set_gives_a_row_a_subject_and_method(open_workspace, monkeypatch):
+    workspace = open_workspace(DATASET)
+    rows = run(workspace)
+    assert [(row.method, row.subject) for row in rows] == [
+        (name, subject) for name in workspace.config.protocol.methods for subject in workspace.targets()
+    ]
+    assert {row.scope for row in rows} == {"dataset"}
+    assert {row.method for row in rows if row.error} == {"pft"}
+    assert {row.selection for row in rows if row.method == "ftdnn"} == {"source-access"}
+    forbid(monkeypatch, "bundle_stage")
+    again = run(open_workspace(DATASET | {"protocol.methods": "source-only,adabn"}))
+    assert numbers(again) == [entry for entry in numbers(rows) if entry["method"] in ("source-only", "adabn")]
+
+
+def test_the_two_scopes_share_no_cell(open_workspace, tmp_path):
+    run(open_workspace({"protocol.methods": "source-only"}))
+    person = set(cells(tmp_path))
+    rows = run(open_workspace({"protocol.methods": "source-only", "protocol.scope": "dataset"}))
+    assert not any(row.error for row in rows)
+    assert len(cells(tmp_path)) == 2 * len(person)
+
+
+def test_another_subject_in_a_data_set_is_another_data_set(open_workspace, tmp_path):
+    values = {"protocol.scope": "dataset", "protocol.methods": "adabn", "protocol.sources": "s00,s01"}
+    run(open_workspace(values | {"protocol.targets": "s03,s04"}))
+    run(open_workspace(values | {"protocol.targets": "s03,s04,s05"}))
+    assert len(cells(tmp_path)) == 5
+
+
+def test_operations_are_counted_for_one_target_a_method(open_workspace):
+    rows = run(open_workspace({"protocol.draws": 2}))
+    counted = [(row.method, row.draw, row.seed) for row in rows if row.flops == row.flops]
+    assert counted == [(name, 0, 0) for name in METHODS]
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------

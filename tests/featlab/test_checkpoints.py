@@ -313,7 +313,7 @@ def test_the_bank_of_a_literal_translator_is_of_translated_rows(table, tmp_path,
 
 def test_every_method_runs_on_an_imported_bundle_that_was_prepared_for_it(table, tmp_path, extractor):
     paths = save_shot(tmp_path, *make_shot(3), make_t())
-    names = [name for name in method_names() if not get_method(name).needs_labels]
+    names = [name for name in method_names() if make_method(name).selection == "source-free"]
     imported = import_bundle(
         read_parts(paths["b"], paths["c"], paths["t"]), extractor, source=table.without("s05"), methods=names
     )

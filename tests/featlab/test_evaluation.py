@@ -423,7 +423,7 @@ def test_in_every_fold_the_oracle_learns_from_every_expression(folds, frames, bu
 
 
 def test_the_oracles_row_says_that_it_is_one(bundle, mine):
-    (row,) = evaluate_subject(bundle, mine, methods("oracle"))
+    (row,) = evaluate_subject(bundle, mine, [make_method("oracle")])
     assert row.selection == "oracle"
     assert row.iterations == 100
     assert row.trainable == sum(parameter.numel() for parameter in bundle.head.parameters())

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-import featlab.methods.sfda_de  # noqa: F401
+from featlab.contrastive_discrepancy import contrastive_discrepancy
 from featlab.errors import ConfigError, InputError
 from featlab.methods import base_model, make_method
-from featlab.methods.sfda_de import SFDADE, SFDADEConfig, estimate_surrogates, inverse_decay, spherical_kmeans
+from featlab.methods.sfda_de import (
+    SFDADE,
+    SFDADEConfig,
+    discrepancy_terms,
+    estimate_surrogates,
+    inverse_decay,
+    spherical_kmeans,
+)
+from featlab.methods.student import make_student
 from featlab.protocol import target_of
 
 CLASSES = 3
@@ -78,15 +86,13 @@ def test_a_cluster_without_rows_stays_at_its_anchor():
     assert torch.isfinite(distance).all()
 
 
-def test_matching_is_one_to_one_where_centres_drift_to_each_others_anchors():
-    """Seen from the second centre alone, the first anchor would be the better one too."""
-    anchors = torch.tensor([[1.0, 0.0], [np.cos(2.0), np.sin(2.0)]]).float()
-    values = around((1, 0), (np.cos(0.9), np.sin(0.9)), noise=0.001)
-    values = torch.cat([values, around((np.cos(1.1), np.sin(1.1)), rows=1, noise=0)])
-    centre = torch.nn.functional.normalize(around((np.cos(0.9), np.sin(0.9)), noise=0)[:1])
-    assert (centre @ anchors[0] > centre @ anchors[1] / anchors[1].norm()).all()
+@pytest.mark.parametrize("seed", [6, 48, 147, 561, 1453])
+def test_clusters_that_drifted_to_others_anchors_are_given_their_classes(seed):
+    """On a circle, from bad anchors: the best matching is no identity here, but for the first case a cycle of three."""
+    values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
     labels, _ = spherical_kmeans(values, anchors)
-    assert labels.tolist() == [0] * 8 + [1] * 9
+    assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
+    assert len(labels.unique()) == 4
 
 
 def test_rows_of_zeros_are_half_way_to_everything_and_never_kept():
@@ -230,6 +236,24 @@ def test_every_step_is_logged_in_words_and_adds_up(bundle, rows):
     for entry in model.history:
         assert entry.keys() == {"bottleneck", "predictions", "loss"}
         assert entry["loss"] == pytest.approx(entry["bottleneck"] + entry["predictions"], abs=1e-5)
+
+
+@pytest.mark.parametrize("term", ["bottleneck", "predictions"])
+def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, rows):
+    student = make_student(bundle, "none", 0)
+    for parameter in student.parameters_of("bottleneck"):
+        parameter.requires_grad_(True)
+    features = bundle.projection(torch.from_numpy(rows.embeddings[:12]))
+    drawn_rows = drawn(12, 16).view(3, 4, 16)
+    loss = discrepancy_terms(student, drawn_rows, features)[term]
+    with torch.no_grad():
+        values = [drawn_rows, student.bottleneck(features).view(3, 4, 16)]
+        if term == "predictions":
+            values = [torch.softmax(student.head.classify(z), dim=2) for z in values]
+        torch.testing.assert_close(loss, contrastive_discrepancy(*values))
+    loss.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in student.parameters_of("bottleneck"))
+    assert all(parameter.grad is None for parameter in student.parameters_of("classifier"))
 
 
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])

@@ -138,7 +138,7 @@ def test_batch_norm_in_training_centres_every_batch_at_its_shift():
 
 
 def test_batch_norms_statistics_follow_the_target_within_a_run():
-    """After m batches with mean 5 the running mean is 5 (1 − 0.9^m): 4.95 after 44, one run of three batches an epoch."""
+    """After m batches with mean 5 the running mean is 5 (1 − 0.9^m): 4.95 after 44."""
     student = fresh_student()
     with torch.no_grad():
         student.head.linear.weight.copy_(torch.eye(5))
@@ -320,8 +320,8 @@ def test_nrcs_neighbourhoods_larger_than_the_target_are_those_of_all_other_rows(
     sizes = dict.fromkeys(("neighbours", "expanded", "late_neighbours", "late_expanded"), 3)
     wide = dict.fromkeys(sizes, 50)
     probe = few.embeddings
-    cut = run("nrc", bundle, few, **wide).predict_proba(probe)
-    assert np.array_equal(cut, run("nrc", bundle, few, **sizes).predict_proba(probe))
+    cut = run("nrc", bundle, few, epochs=8, **wide).predict_proba(probe)
+    assert np.array_equal(cut, run("nrc", bundle, few, epochs=8, **sizes).predict_proba(probe))
 
 
 def test_shot_without_pseudo_labels_is_shot_im(bundle, rows, target):
@@ -411,7 +411,7 @@ def test_the_bundle_and_the_global_generators_stay_as_they_were(name, bundle, ta
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("count", [2, CLASSES, CLASSES + 1])
 def test_a_few_rows_are_enough(name, count, bn_mode, bundle, rows):
-    model = run(name, bundle, target_of(rows, np.arange(count) * 9), bn_mode=bn_mode)
+    model = run(name, bundle, target_of(rows, np.arange(count) * 9), bn_mode=bn_mode, epochs=8)
     assert model.iterations > 0
     assert np.isfinite(model.predict_proba(rows.embeddings)).all()
 
@@ -441,7 +441,7 @@ def test_odd_rows_give_finite_probabilities(name, kind, bn_mode, trunk, bundle, 
         "large": own * np.float32(1e4),
         "one class": own[rows.label == rows.neutral_code],
     }[kind]
-    model = run(name, bundle, target_of_rows(odd), bn_mode=bn_mode, trunk=trunk)
+    model = run(name, bundle, target_of_rows(odd), bn_mode=bn_mode, trunk=trunk, epochs=8)
     assert np.isfinite(model.predict_proba(own)).all()
     assert np.isfinite(model.predict_proba(odd)).all()
     assert all(np.isfinite(list(entry.values())).all() for entry in model.history)
