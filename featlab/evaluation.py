@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -237,7 +238,7 @@ def _rows(
             model = _adapted(bundle, table, split, method, source, seed, whole)
             seconds = time.perf_counter() - start
             probabilities = model.predict_proba(table.embeddings[split.test])
-        flops = float("nan")
+        flops = math.nan
         if numbers.count_flops:
             flops = count_flops(lambda: _adapted(bundle, table, split, method, source, seed, whole))
     except (FeatlabError, RuntimeError) as error:

@@ -111,14 +111,16 @@ def test_methods_with_source_access_are_marked_and_explained():
     found = compared(4)
     figure = plot_ranks(found, selections={"m1": "source-access", "m2": "source-free"})
     shown = [text.get_text() for text in figure.axes[0].texts]
-    assert "m1\u00a0†" in shown and "m2" in shown
+    assert "m1\u00a0†" in shown
+    assert "m2" in shown
     assert any("with\u00a0source\u00a0access" in text for text in shown)
     assert not any("†" in text.get_text() for text in plot_ranks(found).axes[0].texts)
 
 
 def test_the_note_says_over_whom_and_what_friedman_finds():
     note = " ".join(text.get_text() for text in plot_ranks(compared(5, subjects=40)).axes[0].texts)
-    assert "over 40 subjects" in note and "Friedman: p < 0.001" in note
+    assert "over 40 subjects" in note
+    assert "Friedman: p < 0.001" in note
     alike = compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.1, 0.2]})
     note = " ".join(text.get_text() for text in plot_ranks(alike).axes[0].texts)
     assert "no evidence" in note.replace("\n", " ")

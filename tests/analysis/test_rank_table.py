@@ -2,31 +2,32 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from featlab.analysis.cost_table import cost_table
 from featlab.analysis.rank_table import rank_table
 from featlab.analysis.render import to_csv, to_jsonl, to_latex, to_markdown, to_rich
 from featlab.analysis.tables import MISSING
-from featlab.ranks import compare_ranks
+from featlab.ranks import RankComparison, compare_ranks
 from featlab.results import EvaluationRow
 from featlab.summary import summarise
 
 
-def compared(subjects=60, methods=6, step=0.6):
-    scores = np.random.default_rng(0).normal(size=(subjects, methods)) - step * np.arange(methods)
-    return compare_ranks({f"m{place}": column for place, column in enumerate(scores.T)})
+FOUND = RankComparison(
+    methods=("a", "b", "c", "d"),
+    ranks=(1.2, 1.75, 2.4, 3.9),
+    subjects=60,
+    level=0.05,
+    critical_difference=1.1,
+    friedman_p=1e-5,
+    cliques=((0, 1), (1, 2)),
+)
 
 
 def test_methods_come_in_the_order_of_their_ranks_with_their_groups():
-    found = compared()
-    table = rank_table(found)
-    assert [line[0] for line in table.rows] == list(found.methods)
-    assert [line[1] for line in table.rows] == [f"{rank:.2f}" for rank in found.ranks]
-    shown = [f"{group[0]}–{group[-1]}" if len(group) > 1 else str(group[0]) for group in found.groups()]
-    assert [line[2] for line in table.rows] == shown
-    assert any("–" in group for group in shown) and any("–" not in group for group in shown)
+    table = rank_table(FOUND)
+    assert table.columns == ("Method", "Rank", "Groups")
+    assert table.rows == (("a", "1.20", "1"), ("b", "1.75", "1–2"), ("c", "2.40", "2"), ("d", "3.90", MISSING))
 
 
 def test_a_method_that_differs_from_all_has_no_group():
@@ -35,14 +36,15 @@ def test_a_method_that_differs_from_all_has_no_group():
 
 
 def test_the_notes_say_over_whom_and_how_far_apart():
-    found = compared()
-    text = " ".join(rank_table(found).notes)
-    assert "60 subjects" in text and f"{found.critical_difference:.2f} (Nemenyi, 0.05)" in text
+    text = " ".join(rank_table(FOUND).notes)
+    assert "60 subjects" in text
+    assert "critical difference of 1.10 (Nemenyi, 0.05)" in text
     assert text.endswith("Friedman: p < 0.001.")
     alike = compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.15, 0.15]})
     assert "p = 1.000, no evidence that any two methods differ." in " ".join(rank_table(alike).notes)
     two = " ".join(rank_table(compare_ranks({"a": [0.1], "b": [0.2]})).notes)
-    assert "1 subject that" in two and "Friedman" not in two
+    assert "1 subject that" in two
+    assert "Friedman" not in two
 
 
 def test_methods_with_source_access_are_marked():
@@ -80,7 +82,7 @@ def test_costs_of_a_data_set_say_so(summaries):
 
 
 def test_they_render_everywhere(summaries):
-    for table in (cost_table(summaries), cost_table([]), rank_table(compared())):
+    for table in (cost_table(summaries), cost_table([]), rank_table(FOUND)):
         for render in (to_markdown, to_csv, to_latex, to_rich):
             assert render(table)
         assert len(to_jsonl(table).splitlines()) == len(table.rows)

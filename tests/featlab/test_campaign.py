@@ -282,7 +282,7 @@ def test_no_task_gives_no_row(open_workspace):
     assert run_campaign(open_workspace(), []) == []
 
 
-# --- shares, collecting, data sets -------------------------------------------------------------------------------------
+# --- shares, collecting, data sets ------------------------------------------------------------------------------------
 
 
 def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace, tmp_path):
