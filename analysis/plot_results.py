@@ -27,7 +27,7 @@ _LETTER = 0.075
 _PANELS_ACROSS = {style.COLUMN: 3, style.FULL: 6}
 _TALL, _LOW, _FEW_ROWS = 1.9, 1.65, 3
 """Height of a row of panels, inches: lower where there are more than a few, so that all go onto one page."""
-_NAME_LETTERS = {style.COLUMN: 20, style.FULL: 44}
+_NAME_LETTERS = {style.COLUMN: 24, style.FULL: 44}
 """Longest line of a name beside the means."""
 
 
@@ -138,8 +138,8 @@ def plot_summary(
     label = folded("Macro F1 (%), mean over subjects and 95 % interval", 30 if width < style.FULL else 60)
     if any(item.selection == "source-access" for item in summaries):
         label += f"\n{ACCESS_NOTE}"
-    # Names of two lines need more room, and where there are some, the distance of all lines is the same.
-    step = 0.2 if not any("\n" in name for name in shown) else 0.27
+    # The distance of all lines is the same, whatever their names need.
+    step = 0.07 + 0.115 * max(1 + name.count("\n") for name in shown)
     with style.house_style():
         drawn = style.figure(width, 0.4 + 0.15 * (1 + label.count("\n")) + step * len(summaries))
         axes = drawn.subplots()

@@ -18,6 +18,7 @@ from featlab.cli.group import FeatlabGroup
 from featlab.cli.importing import import_features
 from featlab.cli.layouts import layouts
 from featlab.cli.london import london
+from featlab.cli.tune import tune
 
 __all__ = ["app"]
 
@@ -64,6 +65,7 @@ app.command(rich_help_panel=TARGET)(target.predict)
 app.command(rich_help_panel=TARGET)(export)
 app.command(rich_help_panel=RESULTS)(results.evaluate)
 app.command(rich_help_panel=RESULTS)(results.benchmark)
+app.command(rich_help_panel=RESULTS)(tune)
 app.command(rich_help_panel=RESULTS)(results.methods)
 app.add_typer(ablate_app, name="ablate", rich_help_panel=RESULTS)
 app.command(rich_help_panel=RESULTS)(demo)

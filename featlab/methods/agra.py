@@ -40,6 +40,13 @@ def pair_nodes(z: Tensor, means: Tensor, own: int) -> Tensor:
     return torch.stack([z, other] if own == SOURCE else [other, z], dim=1)
 
 
+def normalised(norm: nn.BatchNorm1d, values: Tensor, bn_mode: str) -> Tensor:
+    """Return all (n, H) rows of a domain as its batches are normalised in training; running statistics stay."""
+    if bn_mode == "train" and len(values) > 1:
+        return F.batch_norm(values, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+    return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+
 class GraphHead(nn.Module):
     """B with the target's BatchNorm, the graph with the source's cluster means, and C.
 
@@ -105,7 +112,7 @@ class AGRA(SourceAccess):
     supports_single_class = False
     updates = ("bottleneck", "classifier")
     space = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
+        ("lr", (1e-4, 3e-4, 1e-3)),
         ("domain", (0.1, 1.0)),
         ("graph_hidden", (64, 128)),
         ("bn_mode", ("train", "eval")),
@@ -127,9 +134,11 @@ class AGRA(SourceAccess):
 
         def renew(step: int) -> None:
             if is_due(step, config.iterations, config.renewals):
-                with student.evaluating():
-                    source_norm.eval()
-                    clusters.renew(source_norm(head.linear(source.features)), head.bottleneck(features))
+                with torch.no_grad():
+                    clusters.renew(
+                        normalised(source_norm, head.linear(source.features), config.bn_mode),
+                        normalised(head.norm, head.linear(features), config.bn_mode),
+                    )
 
         def losses(batch: JointBatch) -> Terms:
             source_norm.train(config.bn_mode == "train")
@@ -154,7 +163,9 @@ class AGRA(SourceAccess):
         fit = fit_joint(student, source, features, config, losses, seed=seed, copies=copies, extra=extra, on_step=renew)
         person = GraphHead(head, graph, clusters.source).requires_grad_(False)
         if len(features) == 1 and config.bn_mode == "train":
-            fit = replace(fit, warnings=("one row is no batch for the target's BatchNorm: the source's statistics stay",))
+            fit = replace(
+                fit, warnings=("one row is no batch for the target's BatchNorm: the source's statistics stay",)
+            )
         return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.facts())
 
 

@@ -48,8 +48,8 @@ class CluPConfig:
         score: What makes a row pure: the ``purity`` of its cluster, which also labels it, or (the paper's ablation)
             the ``confidence`` of the source model, with its own prediction as the label.
         start: The encoder before self-supervision: ``fresh``, or the ``source`` model's B (the paper's ablation, with
-            ``ssl_epochs = 0``).
-        ssl_epochs: Passes over the target's rows in self-supervision.
+            ``ssl_iterations = 0``).
+        ssl_iterations: Steps of self-supervision, rounded up to whole passes over the target's rows.
         ssl_batch: Rows in a step of self-supervision.
         ssl_prototypes: Most prototypes of self-supervision; at most a quarter of the rows.
         window: Frames before and after a row that can be its second view.
@@ -68,7 +68,7 @@ class CluPConfig:
     keep: float = 0.3
     score: str = "purity"
     start: str = "fresh"
-    ssl_epochs: int = 50
+    ssl_iterations: int = 200
     ssl_batch: int = 256
     ssl_prototypes: int = 64
     window: int = 5
@@ -76,7 +76,7 @@ class CluPConfig:
     def __post_init__(self) -> None:
         check_choice(f"{self.section}.score", self.score, SCORES)
         check_choice(f"{self.section}.start", self.start, STARTS)
-        for name in ("epochs", "lr", "weight_decay", "mixup", "ssl_epochs", "window"):
+        for name in ("epochs", "lr", "weight_decay", "mixup", "ssl_iterations", "window"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
         for name in ("batch", "ssl_batch", "prototypes", "ssl_prototypes"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 2)
@@ -105,7 +105,7 @@ class CluP(Method):
     config_type = CluPConfig
     supports_single_class = False
     updates = ("translator", "bottleneck", "classifier")
-    space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_epochs", (0, 50, 100)))
+    space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_iterations", (100, 200)))
 
     @classmethod
     def least_rows(cls, classes: int) -> int:
@@ -136,7 +136,7 @@ class CluP(Method):
         trained = [*encoder, *student.parameters_of("classifier")]
         trainable = sum(parameter.numel() for parameter in trained)
         history: list[Mapping[str, float]] = []
-        if self.config.ssl_epochs:
+        if self.config.ssl_iterations:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(run_seed(seed, "projector"))
                 prototypes = min(self.config.ssl_prototypes, len(features) // 4)
@@ -157,11 +157,11 @@ PUBLISHED = (
     "short and the number is rounded down. Stage 2 is an analogue: {ssl} on features instead of images, with frames of "
     "one clip as views (damaged copies where a row has no other frame), and a residual adapter and a B of their own in "
     "place of a ResNet. It pretrains the target model, so the encoder starts fresh: what the source knows comes by the "
-    "labels alone. {own} Its settings are scaled down to a clip: 50 epochs, not 1000; 64 prototypes, not {prototypes}; "
-    "128 hidden units of the projector, not 2048; stage 3's optimiser. Stage 3 as published: SGD at 0.1 along half a "
-    "cosine, 50 epochs, batch 32, mixup (of features), all weights, BatchNorm in training mode, a new linear "
-    "classifier (weight-normalised, as C is); single, not half precision. On a neutral clip every cluster is pure and "
-    "the selection says nothing."
+    "labels alone. {own} Its settings are scaled down to a clip: 200 steps, not 1000 epochs; 64 prototypes, not "
+    "{prototypes}; 128 hidden units of the projector, not 2048; stage 3's optimiser. Stage 3 as published: SGD at 0.1 "
+    "along half a cosine, 50 epochs, batch 32, mixup (of features), all weights, BatchNorm in training mode, a new "
+    "linear classifier (weight-normalised, as C is); single, not half precision. On a neutral clip every cluster is "
+    "pure and the selection says nothing."
 )
 
 
@@ -248,7 +248,8 @@ def _self_supervise(
         first, second = objective.directions(codes).chunk(2)
         return objective.loss(first, second, rows)
 
-    stage = _Stage("self-supervision", config.ssl_epochs, config.ssl_batch, random, objective.start_epoch)
+    epochs = math.ceil(config.ssl_iterations / math.ceil(len(views.features) / config.ssl_batch))
+    stage = _Stage("self-supervision", epochs, config.ssl_batch, random, objective.start_epoch)
     return _descend(student, [*encoder, *objective.parameters()], len(views.features), loss, stage, config)
 
 

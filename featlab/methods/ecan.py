@@ -30,4 +30,4 @@ class ECAN(DETN):
         "table comes from the sign of its cross term is wrong. Kernel, pseudo-labels and steps as in DETN here."
     )
     config_type = ECANConfig
-    space = (*DETN.space, ("conditional", (0.1, 1.0, 10.0)))
+    space = (*DETN.space, ("conditional", (0.1, 1.0)))

@@ -67,7 +67,7 @@ class SAFN(SourceAccess):
     supports_single_class = False
     updates = ("bottleneck", "classifier")
     space = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
+        ("lr", (1e-4, 3e-4, 1e-3)),
         ("norm", (0.01, 0.05, 0.1)),
         ("entropy", (0.0, 0.1)),
         ("bn_mode", ("train", "eval")),

@@ -52,7 +52,7 @@ class GeneratorConfig:
     section: ClassVar[str] = "adapt"
     """Where the settings live, for messages."""
 
-    iterations: int = 1000
+    iterations: int = 500
     batch: int = 64
     lr: float = 3e-4
     hidden: int = 0
@@ -169,7 +169,7 @@ class SFDAIT(Method):
         "ratios; the paper's weights and epochs could not be checked), and the translated rows meet the unchanged "
         "source model. Analogue: G is a residual MLP on cached features that starts at the identity, where an image "
         "network was; B has one BatchNorm, so statistics of the features themselves, prepared at the source, stand in "
-        "for the early layers. Rate and batch are those of SFIT on digits, for 1000 steps. On a neutral clip it moves "
+        "for the early layers. Rate and batch are those of SFIT on digits, for 500 steps. On a neutral clip it moves "
         "neutral rows to the mean of all classes."
     )
     config_type = SFDAITConfig
@@ -177,7 +177,7 @@ class SFDAIT(Method):
     carries = "mean (D) and standard deviation (D) of all source rows' features"
     supports_single_class = False
     updates = ("translator",)
-    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (300, 1000)), ("content", (0.1, 1.0, 10.0)))
+    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (200, 500, 1000)), ("content", (0.1, 1.0, 10.0)))
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ class SFIT(Method):
     setting = "SFDA (data-based)"
     published = (
         "As published: a SHOT-IM teacher, KL with the factor 1/K of the code plus the channel relation, both weigh 1, "
-        "Adam 3e-4 with a cosine, batches of 64 (its settings for digits). Analogue: 1000 steps, not epochs, because a "
+        "Adam 3e-4 with a cosine, batches of 64 (its settings for digits). Analogue: 500 steps, not epochs, because a "
         "person's rows make few batches. G is a residual MLP on cached features; it starts at the identity, so the "
         "stage that trains an image network to copy its input has nothing to do and is left out. A feature vector has "
         "no positions: channels are related over the rows of a batch; the code's two other relations are options. On a "
@@ -94,7 +94,7 @@ class SFIT(Method):
     config_type = SFITConfig
     supports_single_class = False
     updates = ("translator",)
-    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (300, 1000)), ("bn_mode", ("train", "eval")))
+    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (200, 500, 1000)), ("bn_mode", ("train", "eval")))
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(G(f)))."""

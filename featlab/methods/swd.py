@@ -100,7 +100,7 @@ class SWD(SourceAccess):
     updates = ("bottleneck", "classifier")
     space = (
         ("lr", (1e-4, 1e-3, 1e-2)),
-        ("disagreement", (0.1, 1.0, 10.0)),
+        ("disagreement", (0.1, 1.0, 3.0)),
         ("spread", (0.03, 0.1, 0.3)),
         ("bn_mode", ("train", "eval")),
     )

@@ -12,7 +12,6 @@ from featlab.ranks import RankComparison, compare_ranks
 from featlab.results import EvaluationRow
 from featlab.summary import summarise
 
-
 FOUND = RankComparison(
     methods=("a", "b", "c", "d"),
     ranks=(1.2, 1.75, 2.4, 3.9),

@@ -88,7 +88,7 @@ def test_a_cluster_without_rows_stays_at_its_anchor():
 
 @pytest.mark.parametrize("seed", [6, 48, 147, 561, 1453])
 def test_clusters_that_drifted_to_others_anchors_are_given_their_classes(seed):
-    """On a circle, from bad anchors: the best matching is no identity here, but for the first case a cycle of three."""
+    """On a circle, from bad anchors: the best matching swaps two classes (the first case) or cycles three."""
     values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
     labels, _ = spherical_kmeans(values, anchors)
     assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]

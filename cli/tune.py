@@ -1,0 +1,205 @@
+"""`featlab tune`: choose a method's options on source subjects."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import (
+    CacheOption,
+    DeviceOption,
+    JobsOption,
+    JsonOption,
+    Output,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    SourcesOption,
+    TargetsOption,
+    WorkspaceOption,
+    cpu_count,
+    flag_values,
+)
+from featlab.cli.complete import complete_method
+from featlab.cli.group import FAILED, SKIPPED
+
+if TYPE_CHECKING:
+    from featlab.tuning import TuningPlan
+    from featlab.tuning_report import TuningReport
+
+__all__ = ["tune"]
+
+_TOP = 10
+"""Candidates that are printed; the files have all of them."""
+
+
+def tune(
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)
+    ],
+    targets: TargetsOption = None,
+    draws: Annotated[
+        int | None, typer.Option("--draws", min=1, metavar="K", help="Draws of targets; all of them are left out.")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", min=2, metavar="N", help="Most candidates; a larger space is sampled.")
+    ] = 24,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, metavar="F", help="Folds in which source subjects play targets.")
+    ] = 4,
+    space: Annotated[
+        list[str] | None,
+        typer.Option("--space", metavar="OPTION=V,V,…", help="Values to try in place of the declared; repeatable."),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option("--scope", metavar="person|dataset", help="Adapt to each person, or to a fold's people together."),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the choice into featlab.toml.")] = False,
+    sources: SourcesOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = 0,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
+    import torch
+
+    from featlab.analysis.tuning_files import write_tuning
+    from featlab.config import parse_settings
+    from featlab.tuning import finished_cells, plan_tuning, run_tuning
+    from featlab.tuning_people import open_sources
+    from featlab.tuning_report import report_tuning
+    from featlab.tuning_space import search_space
+
+    # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
+    torch.set_num_threads(1)
+    output = Output(json_mode=json_mode, quiet=quiet)
+    flags = {"protocol.draws": draws, "protocol.scope": scope}
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    prefix = f"adapt.{method}."
+    fixed = [key.removeprefix(prefix) for key in parse_settings(settings or ()) if key.startswith(prefix)]
+    command = _command(
+        method,
+        {
+            "--targets": targets,
+            "--draws": draws,
+            "--trials": trials,
+            "--folds": folds,
+            "--space": space,
+            "--scope": scope,
+            "--sources": sources,
+            "--cache": cache,
+            "--set": settings,
+            "--seed": seed,
+        },
+    )
+    with output.progress() as bars:
+        named = [name.strip() for name in (sources or "").split(",") if name.strip()]
+        side = open_sources(workspace, values, sources=named, device=device, notify=output.note)
+        options = side.workspace.config.adapt.options.get(method)
+        searched = search_space(method, options=options, fixed=fixed, items=space or ())
+        plan = plan_tuning(side, searched, trials=trials, folds=folds)
+        if apply:
+            # Refused now rather than after hours.
+            _edited(workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
+        reused, cells = finished_cells(plan), len(plan.candidates) * len(plan.subjects)
+        _tell_plan(plan, reused, cells, output)
+        bar = bars.add_task("tune", total=cells)
+        rows = run_tuning(
+            plan, jobs=cpu_count(jobs), on_cells=lambda done, total: bars.update(bar, completed=done, total=total)
+        )
+    report = report_tuning(plan, rows, command)
+    whole = side.workspace.config.protocol.scope == "dataset"
+    folder = workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
+    files = write_tuning(folder, report)
+    applied = _apply(workspace, report) if apply and report.chosen is not None else None
+    counts = {"all": cells, "reused": reused, "failed": report.failed}
+    output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
+    _show(report, output)
+    output.show(f"{cells} cells: {reused} reused, {report.failed} failed")
+    output.show(f"{folder}: {', '.join(path.name for path in files)}")
+    if applied is not None:
+        output.show(f"{applied}: [adapt.{method}] has the chosen values")
+    _end(report, output)
+
+
+def _command(method: str, given: Mapping[str, Any]) -> str:
+    """Return the command that gives the same choice, as it would be typed."""
+    words = ["featlab", "tune", method]
+    for flag, value in given.items():
+        for item in value if isinstance(value, list) else [value]:
+            words += [] if item is None else [flag, str(item)]
+    return shlex.join(words)
+
+
+def _tell_plan(plan: TuningPlan, reused: int, cells: int, output: Output) -> None:
+    side, space = plan.side, plan.space
+    sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
+    output.note(
+        f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
+        f"{len(plan.folds)} folds; {reused} of {cells} cells are there already"
+    )
+    output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
+    if plan.bystanders:
+        first = next(iter(plan.bystanders.values()))
+        output.note(f"{len(plan.bystanders)} source subjects can't play a target and are trained on only: {first}")
+    seen = set(plan.subjects) & set(side.workspace.extractor.trained_on)
+    if seen:
+        output.warn(
+            f"the backbone was trained on images of {len(seen)} of the {len(plan.subjects)} subjects who play targets: "
+            "their scores are too high, and other options may be better for people whom it hasn't seen"
+        )
+
+
+def _show(report: TuningReport, output: Output) -> None:
+    from featlab.analysis.tuning_table import trials_table
+
+    title = f"Tuning of {report.method} on source subjects"
+    output.table(trials_table(report.trials, title=title, full=False, top=_TOP))
+    if report.chosen is None:
+        return
+    score, default = report.chosen, report.default
+    against = "" if score.number == default.number else f", the default {100 * default.macro_f1:.2f}"
+    output.show(f"Chosen: candidate {score.number}, macro F1 {100 * score.macro_f1:.2f}{against}", report.verdict)
+    output.show(shlex.join(report.flags))
+
+
+def _end(report: TuningReport, output: Output) -> None:
+    """Say what failed, and leave with the exit code that it calls for."""
+    for trial in report.trials:
+        if trial.failed:
+            output.warn(f"candidate {trial.number} failed on {trial.failed} subjects: {'; '.join(trial.reasons)}")
+    for reason in report.unscored.values():
+        output.warn(f"every candidate failed on a subject: {reason}")
+    if report.chosen is None:
+        output.warn(report.verdict)
+        raise typer.Exit(FAILED)
+    if report.failed:
+        raise typer.Exit(SKIPPED)
+
+
+def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return ``featlab.toml`` and its text with the options set."""
+    from featlab.config_edit import set_in_section
+    from featlab.workspace import CONFIG_FILE
+
+    path = workspace / CONFIG_FILE
+    text = path.read_bytes().decode("utf-8") if path.exists() else ""
+    return path, set_in_section(text, ("adapt", method), options, str(path))
+
+
+def _apply(workspace: Path, report: TuningReport) -> Path:
+    from featlab.cache import atomic_write_text
+
+    path, text = _edited(workspace, report.method, report.options)
+    atomic_write_text(path, text)
+    return path

@@ -1,0 +1,106 @@
+"""What an evaluation leaves in its folder."""
+
+import csv
+import json
+
+import pytest
+
+from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
+from featlab.results import EvaluationRow, read_results
+from featlab.summary import summarise
+
+SETTINGS = {"pft": ("SFDA-PFT", "SFDA-PFT (anchored)"), "safn": ("UDA (source access)", "SAFN (Xu et al., 2019)")}
+SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 0.5, 0.5), "oracle": (0.9, 0.9, 0.9)}
+TABLES = ("subjects", "summary", "costs", "classes", "ranks")
+
+
+@pytest.fixture
+def rows(result):
+    access = {"safn": {"selection": "source-access"}}
+    return [
+        result(method, f"s{n}", score, class_recall=(score, 1.0), **access.get(method, {}))
+        for method, scores in SCORES.items()
+        for n, score in enumerate(scores)
+    ]
+
+
+def dicts(rows):
+    return [row.to_dict() for row in rows]
+
+
+def write(folder, rows, **options):
+    return write_evaluation(folder, rows, summarise(rows), settings=SETTINGS, facts={"seed": 0}, **options)
+
+
+def test_every_table_is_there_in_every_format_and_every_figure_with_its_numbers(tmp_path, rows):
+    written = write(tmp_path, rows, classes=("neutral", "pain"))
+    names = {path.name for path in written}
+    assert names == {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "results.jsonl",
+        "run.json",
+        *(f"table_{name}.{ending}" for name in TABLES for ending in ("md", "csv", "tex", "jsonl")),
+        *(f"{name}.{ending}" for name in ("subjects", "summary", "ranks") for ending in ("svg", "csv")),
+    }
+    assert [path.name for path in written[:2]] == ["results.jsonl", "run.json"]
+    assert dicts(read_results(tmp_path / "results.jsonl")) == dicts(rows)
+
+
+def test_the_table_of_classes_has_their_names(tmp_path, rows):
+    write(tmp_path, rows, classes=("neutral", "pain"), plots=False)
+    first = json.loads((tmp_path / "table_classes.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first == {"Method": "source-only", "neutral": 50.0, "pain": 100.0, "Average": 75.0}
+
+
+def test_source_access_is_marked_in_every_table(tmp_path, rows):
+    write(tmp_path, rows, plots=False)
+    for name in TABLES:
+        for ending in ("md", "csv", "tex", "jsonl"):
+            text = (tmp_path / f"table_{name}.{ending}").read_text(encoding="utf-8")
+            (line,) = [line for line in text.splitlines() if "SAFN" in line]
+            assert "source access" in line
+
+
+def test_the_numbers_of_the_ranks_leave_out_the_oracle(tmp_path, rows):
+    write(tmp_path, rows)
+    with (tmp_path / "ranks.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["method"]: float(line["rank"]) for line in lines} == {
+        "pft": pytest.approx(2.0),
+        "safn": pytest.approx(5 / 3),
+        "source-only": pytest.approx(7 / 3),
+    }
+    assert {line["subjects"] for line in lines} == {"3"}
+
+
+def test_results_of_one_method_or_of_before_have_no_ranks_and_no_classes(tmp_path, rows, result):
+    write(tmp_path, rows)
+    written = write(tmp_path, [result("pft", "a", 0.5)], plots=False)
+    assert not [path for path in written if "ranks" in path.name or "classes" in path.name]
+    assert not list(tmp_path.glob("table_ranks.*")) + list(tmp_path.glob("table_classes.*"))
+
+
+def test_methods_without_a_subject_in_common_are_not_ranked(tmp_path, result):
+    written = write(tmp_path, [result("pft", "a", 0.5), result("shot", "b", 0.5)])
+    assert not [path for path in written if "ranks" in path.name]
+
+
+def test_failed_rows_are_listed_and_only_then(tmp_path, rows):
+    broken = EvaluationRow.failure("shot", "s0", 0, 0, selection="source-free", error="no")
+    assert (tmp_path / "failures.jsonl") in write(tmp_path, [*rows, broken], plots=False)
+    assert dicts(read_results(tmp_path / "failures.jsonl")) == dicts([broken])
+    write(tmp_path, rows, plots=False)
+    assert not (tmp_path / "failures.jsonl").exists()
+
+
+def test_only_failures_leave_tables_and_no_figure(tmp_path):
+    broken = [EvaluationRow.failure("shot", s, 0, 0, selection="source-free", error="no") for s in "ab"]
+    written = write(tmp_path, broken)
+    assert not [path for path in written if path.suffix == ".svg"]
+    assert "failed" in (tmp_path / "table_summary.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_to_print_are_the_two_that_decide(rows):
+    per_subject, summary = evaluation_tables(rows, summarise(rows), SETTINGS, full=False)
+    assert per_subject.columns == ("Setting", "Method", "s0", "s1", "s2", "Average")
+    assert "MFLOPs" not in summary.columns

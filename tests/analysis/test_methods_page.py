@@ -1,0 +1,149 @@
+"""The page of all methods is what the registry says."""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import pytest
+
+from featlab.analysis.methods_page import methods_page, option_lines
+from featlab.methods import Method, get_method, method_names, register, registry
+
+
+@dataclass(frozen=True)
+class Base:
+    """Base.
+
+    Attributes:
+        epochs: Passes over the rows;
+            0 does nothing.
+        lr: Learning rate.
+
+    Raises:
+        lr: Never an option.
+    """
+
+    section: ClassVar[str] = "adapt.base"
+    epochs: int = 15
+    lr: float = 1e-2
+
+
+@dataclass(frozen=True)
+class Own(Base):
+    """Own.
+
+    Attributes:
+        lr: Of the head | only.
+        layers: Where.
+    """
+
+    lr: float = 1e-3
+    layers: tuple[str, ...] = ("features", "bottleneck")
+    on: bool = False
+    undescribed: float | None = None
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    method_names()  # loads all of them, once
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    class Mine(Method):
+        """One | method
+        (Somebody, 2024).
+
+        More that isn't shown.
+        """
+
+        name = "mine"
+        title = "Mine"
+        setting = "A setting"
+        published = "As published."
+        config_type = Own
+        needs_style_bank = True
+        needs_extras = True
+        carries = "covariances"
+        needs_neutral = True
+        supports_single_class = False
+        updates = ("bottleneck", "classifier")
+        space = (("lr", (1e-3, 1e-2)),)
+
+        @classmethod
+        def least_rows(cls, classes):
+            return classes + 1
+
+        def adapt(self, bundle, target, *, seed=0):
+            raise NotImplementedError
+
+    return register(Mine)
+
+
+def test_options_are_described_where_they_are_made_or_made_anew():
+    assert option_lines(Own) == {
+        "epochs": "Passes over the rows; 0 does nothing.",
+        "lr": "Of the head | only.",
+        "layers": "Where.",
+        "on": "",
+        "undescribed": "",
+    }
+    assert option_lines(Base)["lr"] == "Learning rate."
+
+
+def test_a_method_is_shown_with_all_it_declares(mine):
+    page = methods_page(["mine"])
+    assert "## A setting\n\n### `mine`: Mine\n\nOne | method (Somebody, 2024).\n\nAs published.\n" in page
+    assert "More that" not in page
+    for line in (
+        "- Needs: the style bank, tensors prepared at the source, one person's neutral clip",
+        "- Leaves the source site: statistics of the source subjects (the style bank), covariances",
+        "- Changes: bottleneck, classifier",
+        "- Fewest target rows: 3 for 2 classes, 8 for 7",
+        "- Target of one class: runs, but the objective expects all classes",
+        "| `epochs` | `15` | – | Passes over the rows; 0 does nothing. |",
+        "| `lr` | `0.001` | `0.001`, `0.01` | Of the head \\| only. |",
+        "| `layers` | `features,bottleneck` | – | Where. |",
+        "| `on` | `false` | – | – |",
+        "| `undescribed` | `none` | – | – |",
+    ):
+        assert line in page.splitlines()
+
+
+def test_source_access_and_labels_are_said():
+    page = methods_page(["source-only", "ftdnn", "oracle"])
+    parts = dict(re.findall(r"### `([^`]+)`(.*?)(?=\n##|\Z)", page, flags=re.DOTALL))
+    assert "labelled source rows (not source-free)" in parts["ftdnn"]
+    assert "the target's labels (an oracle)" in parts["oracle"]
+    assert "- Changes: nothing" in parts["source-only"]
+    assert "- Options: none" in parts["source-only"]
+
+
+def test_every_registered_method_is_on_the_page_with_every_option_described():
+    page = methods_page()
+    assert sorted(re.findall(r"^### `([^`]+)`", page, flags=re.MULTILINE)) == sorted(method_names())
+    for name in method_names():
+        method = get_method(name)
+        assert f"### `{name}`: {method.title}" in page
+        assert " ".join(method.published.split()) in page
+        described = option_lines(method.config_type)
+        assert set(described) == {field.name for field in fields(method.config_type)}
+        assert all(described.values()), (name, described)
+
+
+def test_methods_of_a_setting_stand_together():
+    settings = re.findall(r"^## (.*)$", methods_page(), flags=re.MULTILINE)
+    assert len(settings) == len(set(settings))
+    assert set(settings) == {get_method(name).setting for name in method_names()}
+
+
+def test_tables_are_well_formed():
+    for line in methods_page().splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 5
+
+
+def test_the_page_is_written_by_the_command_that_it_names(tmp_path):
+    page = tmp_path / "methods.md"
+    subprocess.run([sys.executable, "-m", "featlab.analysis.methods_page", page], check=True)
+    assert page.read_text(encoding="utf-8") == methods_page()
