@@ -103,7 +103,15 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
     summaries = summarise(results)
     settings = {name: (get_method(name).setting, get_method(name).title) for name in protocol.methods}
     facts = {"config": workspace.config.to_dict(), "cache_digest": workspace.cache_digest, "versions": versions()}
-    write_evaluation(folder / "results" / "demo", results, summaries, settings=settings, facts=facts, plots=False)
+    write_evaluation(
+        folder / "results" / "demo",
+        results,
+        summaries,
+        settings=settings,
+        facts=facts,
+        plots=False,
+        classes=workspace.table.classes,
+    )
     scene = Scene(
         faces=folder / "faces",
         table=workspace.table,

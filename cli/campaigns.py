@@ -58,6 +58,8 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     Raises:
         typer.Exit: Some cells failed (3) or all of them did (1).
     """
+    from featlab.analysis.class_table import class_table
+    from featlab.analysis.cost_table import cost_table
     from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
     from featlab.campaign import finished_cells, plan, run_campaign, versions
     from featlab.summary import summarise
@@ -87,7 +89,8 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     names = _names(protocol.methods)
     facts = {"config": opened.config.to_dict(), "cache_digest": opened.cache_digest, "versions": versions()}
     folder = run.workspace / "results" / (run.name or _run_key(run.command, facts))
-    files = write_evaluation(folder, rows, summaries, settings=names, facts=facts, plots=run.plots)
+    classes = opened.table.classes
+    files = write_evaluation(folder, rows, summaries, settings=names, facts=facts, plots=run.plots, classes=classes)
     failed = [row for row in rows if row.error]
     missing = cells - len(rows)
     output.json(
@@ -102,6 +105,9 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     per_subject, summary = evaluation_tables(rows, summaries, names, full=False)
     if protocol.draws == 1 and len(tasks[0].targets) <= _WIDEST:
         output.table(per_subject)
+    if run.command == "benchmark":
+        output.table(class_table(rows, classes=classes, settings=names))
+        output.table(cost_table(summaries, settings=names))
     output.table(summary)
     output.show(
         f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""),

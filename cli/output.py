@@ -78,7 +78,8 @@ class Output:
             if isinstance(renderable, str | Text):
                 self.stdout.print(renderable, soft_wrap=True)
             else:
-                needed = self.stdout.measure(renderable).minimum
+                # A console measures within its own width, and what doesn't fit would be squeezed out.
+                needed = self.stdout.measure(renderable, options=self.stdout.options.update_width(_WIDE)).minimum
                 self.stdout.print(renderable, width=max(self.stdout.width, needed), crop=False)
 
     def table(self, table: Table) -> None:

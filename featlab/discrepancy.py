@@ -91,7 +91,8 @@ def maximum_mean_discrepancy(kernel: Tensor, weights: Tensor) -> Tensor:
 def random_directions(dim: int, count: int, random: torch.Generator) -> Tensor:
     """Return (dim, count) directions, uniform on the sphere, on the CPU."""
     directions = torch.randn(dim, count, generator=random)
-    return directions / torch.linalg.vector_norm(directions, dim=0)
+    lengths: Tensor = torch.linalg.vector_norm(directions, dim=0)
+    return directions / lengths
 
 
 def sliced_wasserstein(p: Tensor, q: Tensor, directions: Tensor) -> Tensor:

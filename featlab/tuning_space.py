@@ -112,8 +112,9 @@ def search_space(
         kept={name: value for name, value in given.items() if name not in searched},
         current={name: value for name, value in given.items() if name in searched},
     )
-    for name, values in space.options:
-        for value in values:
+    for name in asked:
+        for value in dict(space.options)[name]:
+            # What was typed must work at least on its own; a declared value may not go with what is fixed.
             space.make({name: value})
     return space
 

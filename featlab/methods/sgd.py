@@ -14,7 +14,7 @@ from featlab.methods.student import BN_MODES, TRUNKS, Student
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
 
-__all__ = ["Rates", "SGDConfig", "SGDFit", "Terms", "fit_sgd", "shot_decay", "shuffled_batches"]
+__all__ = ["Rates", "SGDConfig", "SGDFit", "Terms", "check_finite", "fit_sgd", "shot_decay", "shuffled_batches"]
 
 Terms = Mapping[str, Tensor]
 """Loss terms of one step, weights included: their sum is minimised."""
@@ -97,6 +97,12 @@ def shot_decay(step: int, total: int) -> float:
     return float((1.0 + 10.0 * step / max(1, total)) ** -0.75)
 
 
+def check_finite(parameters: Sequence[Tensor], section: str, lr: float) -> None:
+    """Raise an InputError when the last step of a fit, whose loss is never computed, left a parameter not finite."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+        raise InputError(f"adaptation diverged in its last step; lower {section}.lr ({lr})")
+
+
 def shuffled_batches(rows: int, batch: int, least: int, random: torch.Generator) -> Iterator[Tensor]:
     """Yield index batches of one epoch in random order; a last batch of fewer than ``least`` rows is left out."""
     order = torch.randperm(rows, generator=random)
@@ -173,6 +179,7 @@ def fit_sgd(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+    check_finite(trained, config.section, config.lr)
     student.set_mode("eval")
     for parameter in trained:
         parameter.requires_grad_(False)

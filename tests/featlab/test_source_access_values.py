@@ -25,7 +25,7 @@ from featlab.graph_adaptation import (
     prior_links,
 )
 from featlab.methods import cada, detn, make_method
-from featlab.methods.agra import SOURCE, TARGET, pair_nodes
+from featlab.methods.agra import SOURCE, TARGET, normalised, pair_nodes
 from featlab.methods.detn import class_ratios
 from featlab.methods.dfa import discriminative_loss, mean_distance
 from featlab.methods.icid import Channel, FusedHead, pair_labels
@@ -542,6 +542,16 @@ def test_clusters_equal_scikit_learns():
     start = rows[[0, -1]]
     expected = KMeans(2, init=start.numpy(), n_init=1).fit(rows.numpy()).cluster_centers_
     np.testing.assert_allclose(cluster_means(rows, start), expected, rtol=1e-9)
+
+
+def test_clusters_are_of_rows_normalised_as_in_training(bundle, source):
+    values = bundle.head.linear(source.features).detach()
+    norm = copy.deepcopy(bundle.head.norm)
+    torch.testing.assert_close(normalised(norm, values, "eval"), norm(values))
+    torch.testing.assert_close(normalised(norm, values[:1], "train"), norm(values[:1]))
+    found = normalised(norm, values, "train")
+    assert torch.equal(norm.running_mean, bundle.head.norm.running_mean)
+    torch.testing.assert_close(found, norm.train()(values))
 
 
 def test_agra_has_a_batch_norm_for_each_domain(bundle, source, mine):
