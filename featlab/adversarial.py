@@ -50,12 +50,12 @@ def reversal_strength(step: int, total: int = 10_000) -> float:
 
 
 def condition(z: Tensor, p: Tensor) -> Tensor:
-    """Return (n, K·H) rows p_i ⊗ z_i; no gradient goes through p (Long et al., 2018, equation 5)."""
+    """Return (n, K·H) rows p_i ⊗ z_i; no gradient goes through p (Long et al., 2018)."""
     return (p.detach().unsqueeze(2) * z.unsqueeze(1)).flatten(1)
 
 
 def certainty_weights(p: Tensor) -> Tensor:
-    """Return (n,) weights 1 + exp(−H(p_i)), without a gradient: about 1 for a guess, 2 for certainty (section 3.3)."""
+    """Return (n,) weights 1 + exp(−H(p_i)), without a gradient: about 1 for a guess, 2 for certainty (CDAN-E)."""
     p = p.detach()
     return 1.0 + torch.exp((p * torch.log(p + EPSILON)).sum(dim=1))
 
@@ -64,8 +64,10 @@ def drop(values: Tensor, share: float, random: torch.Generator) -> Tensor:
     """Return values with a random share of them 0 and the others scaled up: dropout from a CPU generator of its own."""
     if share == 0:
         return values
-    kept = torch.rand(values.shape, generator=random) >= share
-    return values * (kept / max(1.0 - share, 1e-6)).to(values.device)
+    # Where everything is dropped there is nothing to scale up.
+    scale = 1.0 / (1.0 - share) if share < 1 else 0.0
+    kept = torch.rand(values.shape, generator=random).ge_(share).mul_(scale)
+    return values * kept.to(values.device)
 
 
 class Discriminator(nn.Module):
@@ -97,7 +99,7 @@ class Discriminator(nn.Module):
 def conditional_domain_loss(
     discriminator: Discriminator, z: Tensor, p: Tensor, source_rows: int, strength: float
 ) -> Tensor:
-    """Return the loss of CDAN-E (Long et al., 2018, equations 6 and 8): minimised by D, maximised by the features.
+    """Return the loss of CDAN-E (Long et al., 2018): minimised by D, maximised by the features.
 
     Binary cross-entropy of D on p ⊗ z, each row weighted by the certainty of its prediction; the weights of a domain
     sum to one half, however many rows it has.

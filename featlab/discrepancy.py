@@ -76,7 +76,7 @@ def class_weights(first: Tensor, second: Tensor, classes: int) -> Tensor:
 
 
 def maximum_mean_discrepancy(kernel: Tensor, weights: Tensor) -> Tensor:
-    """Return the squared discrepancy wᵀKw (Gretton et al., 2012, equation 5).
+    """Return the squared discrepancy wᵀKw (Gretton et al., 2012).
 
     Args:
         kernel: (n + m, n + m) joint kernel matrix.
@@ -96,7 +96,7 @@ def random_directions(dim: int, count: int, random: torch.Generator) -> Tensor:
 
 
 def sliced_wasserstein(p: Tensor, q: Tensor, directions: Tensor) -> Tensor:
-    """Return the mean over directions of the squared 2-Wasserstein distance of projections (Lee et al., 2019, eq. 8).
+    """Return the mean over directions of the squared 2-Wasserstein distance of projections (Lee et al., 2019).
 
     Args:
         p: (n, K) rows.

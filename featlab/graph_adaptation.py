@@ -78,10 +78,13 @@ def cluster_means(rows: Tensor, start: Tensor, rounds: int = 10) -> Tensor:
     Args:
         rows: What is clustered.
         start: (K, H) means to start from.
-        rounds: Assignments.
+        rounds: Assignments at most; it ends sooner when the means stay.
     """
     for _ in range(rounds):
-        start = moved_means(start, rows, 1.0)
+        means = moved_means(start, rows, 1.0)
+        if torch.equal(means, start):
+            break
+        start = means
     return start
 
 

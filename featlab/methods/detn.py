@@ -66,9 +66,9 @@ class DETN(SourceAccess):
     published = (
         "As published in idea: α_c = P_t(c)/P_s(c) from pseudo-labels, renewed every third of the training, Γ = 1 and "
         "Λ = 0 as in the benchmark that the table comes from. The estimate is the biased MMD², 0 for identical sets; "
-        "the benchmark's is −1 there. Its kernel exp(−‖x−y‖/2) vanishes at the distances of B's output, so here the "
-        "bandwidth is the batch's mean distance by default (bandwidth = 2 is the published one). B and C for 500 steps "
-        "in place of a network for 60 epochs."
+        "the benchmark's is −1 there. Its kernel exp(−‖x−y‖/2) flattens at the distances of a wide output of B, so the "
+        "bandwidth here is the batch's mean distance by default (bandwidth = 2 is the published one). B and C for 500 "
+        "steps in place of a network for 60 epochs."
     )
     config_type = DETNConfig
     updates = ("bottleneck", "classifier")

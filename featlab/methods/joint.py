@@ -32,7 +32,8 @@ class JointConfig:
         iterations: Steps; the rate falls to a tenth after one third and again after two thirds of them. 0 leaves the
             source model as it is.
         batch: Rows of each domain in a step.
-        lr: Learning rate of B and C; heads that start from nothing learn ten times as fast.
+        lr: Learning rate of B and C, that of heads in the benchmark that the published table comes from; parts that
+            start from nothing learn ten times as fast.
         momentum: Of SGD.
         weight_decay: L2 penalty, inside the gradient.
         bn_mode: BatchNorm in training: ``train`` (statistics of the joint batch) or ``eval`` (the source model's stay).

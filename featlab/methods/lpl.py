@@ -21,9 +21,9 @@ from featlab.settings import check_at_least
 
 
 def locality_loss(z: Tensor, labels: Tensor, neighbours: int) -> Tensor:
-    """Return the mean over rows of ½‖z_i − mean of its nearest rows of the same class‖² (Li, Deng & Du, 2017, eq. 4).
+    """Return the mean over rows of ½‖z_i − mean of its nearest rows of the same class‖² (Li, Deng & Du, 2017).
 
-    As in the paper's gradient (equation 5), a row is drawn to its neighbours and does not push them.
+    The neighbours' mean has no gradient: a row is drawn to its neighbours and does not draw them.
 
     Args:
         z: (n, H) rows.

@@ -21,7 +21,7 @@ from featlab.target_losses import mean_entropy
 
 
 def norm_growth_loss(z: Tensor, step: float) -> Tensor:
-    """Return the mean over rows of (‖z_i‖ − (‖z_i‖ without a gradient + step))² (Xu et al., 2019, equation 7).
+    """Return the mean over rows of (‖z_i‖ − (‖z_i‖ without a gradient + step))² (Xu et al., 2019).
 
     Its value is step², always; what matters is the gradient, −2 · step along z_i / ‖z_i‖, and 0 at z_i = 0.
     """

@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-import featlab.methods.dsfda  # noqa: F401
 from featlab.adaptation_files import load_adaptation, save_adaptation
 from featlab.bundle import load_bundle, save_bundle
 from featlab.config import HeadConfig
@@ -250,6 +249,10 @@ def clear_bundle(clear, small_bundle):
     return small_bundle(clear.without("s07"), {"head.epochs": 15, "head.bottleneck": 16}, methods=["dsfda"])
 
 
+LONG = {"known_label": True, "lr": 1e-2, "iterations": 200}
+"""A hundred times the published rate: what the objective wants shows within seconds."""
+
+
 def evaluated(bundle, table, **options):
     method = make_method("dsfda", {"dsfda": options})
     return evaluate_subject(bundle, table.rows_of("s07"), [method])[0]
@@ -259,7 +262,7 @@ def test_without_gaussians_a_neutral_clip_teaches_one_answer_and_the_evaluation_
     before = evaluated(clear_bundle, clear, iterations=0)
     assert not before.collapsed
     assert before.non_neutral_recall > 0.9
-    options = {"gaussians": "none", "known_label": True, "bn_mode": "eval", "lr": 1e-2, "iterations": 150}
+    options = LONG | {"gaussians": "none"}
     after = evaluated(clear_bundle, clear, **options)
     assert after.collapsed
     assert (after.neutral_recall, after.non_neutral_recall) == (1, 0)
@@ -271,8 +274,7 @@ def test_without_gaussians_a_neutral_clip_teaches_one_answer_and_the_evaluation_
 
 
 def test_with_gaussians_the_same_training_keeps_the_other_classes(clear, clear_bundle):
-    options = {"known_label": True, "bn_mode": "eval", "lr": 1e-2, "iterations": 150}
-    after = evaluated(clear_bundle, clear, **options)
+    after = evaluated(clear_bundle, clear, **LONG)
     assert not after.collapsed
     assert after.non_neutral_recall > 0.7
 

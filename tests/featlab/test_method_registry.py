@@ -34,7 +34,7 @@ CLASSES = 3
 @pytest.fixture(scope="module")
 def table(people):
     """Two people more than the bundle knows: s05 is the target."""
-    return people(subjects=6, classes=CLASSES)
+    return people(subjects=6, frames=8, classes=CLASSES)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from featlab.results import EvaluationRow
 from featlab.tuning import plan_tuning, run_tuning
 from featlab.tuning_people import cannot_play, deal_folds, open_sources
 from featlab.tuning_report import report_tuning
-from featlab.tuning_space import choose_candidates, search_space
+from featlab.tuning_space import search_space
 from featlab.tuning_trials import best_first, choose, score_trials, unscored_subjects, verdict
 
 
@@ -31,13 +31,6 @@ class PlantedConfig:
     idle: int = 0
     least: int = 1
     words: tuple[str, ...] = ("a",)
-    top: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.spoil < 0:
-            raise ConfigError("adapt.planted.spoil must not be negative")
-        if self.idle == 2 and self.least == 2:
-            raise ConfigError("adapt.planted: idle = 2 and least = 2 don't go together")
 
 
 def planted(bundle, target, config):
@@ -101,10 +94,6 @@ def opened(tmp_path, people, small, extractor):
 def plan(side, *items, method="planted", trials=24, folds=3, fixed=(), options=None):
     space = search_space(method, items=items, fixed=fixed, options=options)
     return plan_tuning(side, space, trials=trials, folds=folds)
-
-
-def tried(made):
-    return [dict(item.values) for item in made.candidates]
 
 
 def numbers(rows):
@@ -291,119 +280,6 @@ def test_who_has_no_labels_never_plays(people):
     table.label[table.subject == 1] = -1
     for scope in ("person", "dataset"):
         assert list(cannot_play(table, scope, 5)) == ["s01"]
-
-
-# --- the space --------------------------------------------------------------------------------------------------------
-
-
-def test_the_full_grid_is_tried_when_it_is_small_enough(opened):
-    made = plan(opened())
-    assert tried(made)[0] == {"spoil": 1.0, "idle": 0}
-    assert {tuple(item.values()) for item in tried(made)} == {(s, i) for s in (0.0, 1.0) for i in (0, 1, 2)}
-    assert [item.number for item in made.candidates] == [1, 2, 3, 4, 5, 6]
-    assert made.candidates[0].changed == 0
-    assert {dict(item.values)["idle"]: item.changed for item in made.candidates if dict(item.values)["spoil"] == 0} == {
-        0: 1,
-        1: 2,
-        2: 2,
-    }
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_sample_has_the_default_and_no_candidate_twice(seed):
-    space = search_space("planted", items=["spoil=0,0.1,0.2,0.3", "idle=0,1,2,3"])
-    made = choose_candidates(space, 5, seed)
-    assert len(made) == len({item.values for item in made}) == 5
-    assert dict(made[0].values) == {"spoil": 1.0, "idle": 0}
-    more = choose_candidates(space, 9, seed)
-    assert [item.values for item in more[:5]] == [item.values for item in made]
-    assert made == choose_candidates(space, 5, seed)
-
-
-def test_a_sample_follows_the_seed():
-    space = search_space("planted", items=["spoil=0,0.1,0.2,0.3", "idle=0,1,2,3"])
-    assert len({choose_candidates(space, 5, seed) for seed in range(5)}) > 1
-
-
-def test_a_sample_finds_all_points_of_a_space_that_is_one_too_large():
-    space = search_space("planted", items=["spoil=0,0.1,0.2,0.3,0.4,0.5", "idle=0,1,2,3"])
-    assert space.size == 24
-    made = choose_candidates(space, 23, 0)
-    assert len({item.values for item in made}) == 23
-
-
-def test_a_default_outside_the_grid_is_tried_all_the_same():
-    made = choose_candidates(search_space("planted", items=["idle=3,4"], fixed=["spoil"]), 24, 0)
-    assert [dict(item.values)["idle"] for item in made] == [0, 3, 4]
-
-
-def test_what_the_file_says_is_a_candidate_and_the_default_stays_the_methods_own():
-    space = search_space("planted", options={"spoil": 0.4, "least": 3}, items=["idle=0,1"])
-    first, second, *_ = choose_candidates(space, 24, 0)
-    assert dict(first.values) == {"spoil": 1.0, "idle": 0}
-    assert dict(second.values) == {"spoil": 0.4, "idle": 0}
-    assert space.make(first.values).config == PlantedConfig(least=3)
-
-
-def test_fixed_options_are_not_searched():
-    space = search_space("planted", options={"spoil": "0.5"}, fixed=["spoil"])
-    assert [name for name, _ in space.options] == ["idle"]
-    assert all(space.make(item.values).config.spoil == 0.5 for item in choose_candidates(space, 24, 0))
-
-
-def test_values_are_replaced_and_options_are_added_each_in_its_type():
-    space = search_space("planted", items=["idle=4, 5,4", "words=a+b,c", "top=none,3"])
-    assert dict(space.options) == {
-        "spoil": (0.0, 1.0),
-        "idle": (4, 5),
-        "words": (("a", "b"), ("c",)),
-        "top": (None, 3),
-    }
-
-
-def test_points_that_do_not_go_together_are_left_out():
-    made = choose_candidates(search_space("planted", items=["least=1,2"], fixed=["spoil"]), 24, 0)
-    points = [(values["idle"], values["least"]) for values in map(dict, (item.values for item in made))]
-    assert sorted(points) == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]
-
-
-@pytest.mark.parametrize(
-    ("method", "items", "fixed", "words"),
-    [
-        ("planted", ["idle=two"], [], ["--space idle", "'two'", "whole number"]),
-        ("planted", ["idle=1.5"], [], ["whole number"]),
-        ("planted", ["spoil=0,-1"], [], ["must not be negative"]),
-        ("planted", ["spol=1"], [], ["--space spol", "did you mean 'spoil'"]),
-        ("planted", ["spoil"], [], ["expected option=value"]),
-        ("planted", ["spoil="], [], ["expected option=value"]),
-        ("planted", ["spoil=1", "spoil=2"], [], ["given twice"]),
-        ("planted", ["spoil=1"], ["spoil"], ["--space spoil", "--set adapt.planted.spoil"]),
-        ("planted", [], ["spoil", "idle"], ["nothing to tune", "fixed by --set"]),
-        ("source-only", [], [], ["nothing to tune in source-only", "declares no search space"]),
-        ("source-only", ["lr=1"], [], ["no such option", "known: none"]),
-        ("oracle", ["lr=0.1,0.2"], [], ["oracle", "labels"]),
-        ("plantd", [], [], ["unknown method", "did you mean 'planted'"]),
-    ],
-)
-def test_a_space_that_can_not_be_is_refused(method, items, fixed, words, refused):
-    with refused(ConfigError, *words):
-        search_space(method, items=items, fixed=fixed)
-
-
-def test_nothing_but_the_default_is_refused(refused):
-    with refused(ConfigError, "nothing but the default"):
-        choose_candidates(search_space("planted", items=["idle=0"], fixed=["spoil"]), 24, 0)
-    with refused(ConfigError, "--trials 1"):
-        choose_candidates(search_space("planted"), 1, 0)
-
-
-def test_every_declared_space_can_be_tried():
-    from featlab.methods import get_method, method_names
-
-    for name in method_names():
-        kind = get_method(name)
-        if kind.space and not kind.needs_labels:
-            assert len(choose_candidates(search_space(name), 24, 0)) > 1
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -619,7 +495,7 @@ def test_nothing_is_chosen_when_all_fail(opened):
 
 def test_the_choice_is_made_without_the_default_when_that_fails(short):
     _, side = short()
-    made = plan(side, "least=1", "idle=0", options={"top": 1})
+    made = plan(side, "least=1", "idle=0")
     rows = run_tuning(made)
     rows[1, made.subjects[0]] = row_of(made.subjects[0], error="too dark")
     trials = score_trials(made, rows)

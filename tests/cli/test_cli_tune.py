@@ -1,0 +1,228 @@
+"""`featlab tune` as typed."""
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from featlab.errors import InputError
+from featlab.methods import get_method
+
+FILES = {"chosen.toml", "table_trials.md", "table_trials.csv", "table_trials.tex", "trials.jsonl", "run.json"}
+
+
+@pytest.fixture
+def words(quickly):
+    space = ["--space", "epochs=1,2", "--space", "lr=0.01", "--set", "adapt.shot-im.bn_mode=eval"]
+    return ["tune", "shot-im", "--targets", "2", "--folds", "3", "--jobs", "1", "--device", "cpu", *space, *quickly]
+
+
+def fail_when(monkeypatch, wrong):
+    """Let the method fail where its configuration is wrong."""
+    method = get_method("shot-im")
+    real = method.adapt
+
+    def adapt(self, bundle, target, *, seed=0):
+        if wrong(self.config):
+            raise InputError("the clip is too dark")
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(method, "adapt", adapt)
+
+
+def test_it_prints_the_table_the_choice_and_what_it_is_worth(folder, run, words):
+    result = run(*words, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert "Tuning of shot-im on source subjects" in result.stdout
+    assert "Chosen: candidate" in result.stdout
+    # Two clips of each expression in 6 people: nothing can be shown.
+    assert "Within noise" in result.stdout or "No candidate scored higher" in result.stdout
+    assert "--set adapt.shot-im.bn_mode=eval --set adapt.shot-im.lr=0.01 --set adapt.shot-im.epochs=" in result.stdout
+    assert {path.name for path in Path("results/tune-shot-im").iterdir()} == FILES
+
+
+def test_notes_say_who_plays_and_who_is_left_out(folder, run, words):
+    result = run(*words)
+    # The default, epochs = 15, is outside the grid of two.
+    assert "3 candidates on 6 source subjects in" in result.stderr
+    assert "0 of 18 cells are there already" in result.stderr
+    assert "2 target subjects are left out" in result.stderr
+
+
+def test_json_is_one_object_with_trials_folds_and_choice(folder, run_json, words):
+    data = run_json(*words)
+    assert data["method"] == "shot-im"
+    assert len(data["cache_digest"]) == 64
+    assert {"config", "versions", "space", "command"} <= set(data)
+    assert data["cells"] == {"all": 18, "reused": 0, "failed": 0}
+    assert data["fixed"] == {"bn_mode": "eval"}
+    players = [name for fold in data["folds"] for name in fold["subjects"]]
+    assert sorted(players) == data["sources"]
+    assert len(players) == 6
+    assert not set(players) & set(data["reported_targets"])
+    assert data["trials"][0]["default"] is True
+    chosen = data["chosen"]
+    assert chosen["macro_f1"] == max(trial["macro_f1"] for trial in data["trials"])
+    assert chosen["options"]["bn_mode"] == "eval"
+    assert chosen["better_than_default"] is False
+    assert data["applied"] is None
+    run_file = json.loads(Path("results/tune-shot-im/run.json").read_text())
+    assert run_file["folds"] == data["folds"]
+    lines = [json.loads(line) for line in Path("results/tune-shot-im/trials.jsonl").read_text().splitlines()]
+    assert lines == data["trials"]
+
+
+def test_the_same_command_again_reuses_every_cell(folder, run_json, words):
+    first, second = run_json(*words), run_json(*words)
+    assert second["cells"] == {"all": 18, "reused": 18, "failed": 0}
+    assert second["trials"] == first["trials"]
+
+
+def test_the_flags_give_the_options_that_were_chosen(folder, run_json, words, quickly):
+    chosen = run_json(*words)["chosen"]
+    methods = ["--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1"]
+    data = run_json("evaluate", *methods, *quickly, *chosen["flags"])
+    options = data["config"]["adapt"]["options"]["shot-im"]
+    assert {name: str(value) for name, value in chosen["options"].items()} == options
+
+
+def test_the_fragment_is_a_section_with_its_history(folder, run_json, words):
+    data = run_json(*words)
+    text = Path("results/tune-shot-im/chosen.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text) == {"adapt": {"shot-im": data["chosen"]["options"]}}
+    assert "# featlab tune shot-im --targets 2" in text
+    assert data["cache_digest"] in text
+    assert "6 source subjects" in text
+    assert data["verdict"] in text
+
+
+def test_the_table_has_a_line_a_candidate_the_best_first(folder, run_json, words):
+    data = run_json(*words)
+    with Path("results/tune-shot-im/table_trials.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3
+    assert lines[0]["Candidate"].startswith(str(data["chosen"]["number"]))
+    assert "chosen" in lines[0]["Candidate"]
+    assert sum("default" in line["Candidate"] for line in lines) == 1
+    scores = [float(line["Macro F1"]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert {"epochs", "lr", "95 % interval", "p vs default", "Fold 1", "Seconds"} <= set(lines[0])
+
+
+def test_a_data_set_has_a_folder_of_its_own(folder, run_json, words):
+    data = run_json(*words, "--scope", "dataset")
+    assert data["config"]["protocol"]["scope"] == "dataset"
+    assert {path.name for path in Path("results/tune-shot-im-dataset").iterdir()} == FILES
+
+
+def test_sources_narrow_who_plays(folder, run_json, words):
+    everyone = run_json(*words)["sources"]
+    data = run_json(*words, "--sources", ",".join(everyone[:5]))
+    assert data["sources"] == everyone[:5]
+
+
+def test_a_network_that_has_seen_the_players_is_a_warning(folder, run, words, table):
+    from dataclasses import replace
+
+    from featlab.cache import ExtractorInfo, write_table
+
+    seen = replace(ExtractorInfo("toy", "none", "random numbers"), trained_on=table.subjects)
+    write_table(folder / "cache.h5", table, seen)
+    assert "trained on images of 6 of the 6 subjects who play targets" in run(*words, "--quiet").stderr
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_candidate_that_fails_ends_in_3_and_is_not_chosen(folder, run, words, monkeypatch):
+    fail_when(monkeypatch, lambda config: config.epochs == 15)
+    result = run(*words, "--json")
+    assert result.exit_code == 3
+    data = json.loads(result.stdout)
+    assert data["chosen"]["options"]["epochs"] in (1, 2)
+    assert data["cells"]["failed"] == 6
+    assert "the clip is too dark" in result.stderr
+    assert "the default failed" in data["verdict"].lower()
+    assert "failed: the clip is too dark" in Path("results/tune-shot-im/table_trials.md").read_text()
+
+
+def test_when_all_fail_nothing_is_chosen_and_it_ends_in_1(folder, run, words, monkeypatch):
+    run(*words)
+    Path("featlab.toml").write_text("# mine\n")
+    fail_when(monkeypatch, lambda config: True)
+    result = run(*words, "--set", "adapt.shot-im.diversity=0.5", "--apply", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["chosen"] is None
+    assert "Nothing was chosen" in result.stderr
+    # The fragment of the run before would pass for the choice of this one.
+    assert {path.name for path in Path("results/tune-shot-im").iterdir()} == FILES - {"chosen.toml"}
+    assert Path("featlab.toml").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "words_of_refusal"),
+    [
+        (["oracle"], ["ceiling"]),
+        (["source-only"], ["declares no search space"]),
+        (["shott"], ["did you mean 'shot'"]),
+        (["shot-im", "--space", "epochs=many"], ["--space epochs", "whole number"]),
+        (["shot-im", "--trials", "1"], ["--trials"]),
+        (["shot-im", "--folds", "1"], ["--folds"]),
+        (["shot-im", "--scope", "people"], ["protocol.scope"]),
+        (["shot-im", "--sources", "s99"], ["s99"]),
+        (["shot-im", "--targets", "7"], ["1 of the 1 source subjects"]),
+        (["shot-im", "--set", "adapt.shot-im.lrr=1"], ["did you mean 'lr'"]),
+        (["shot-im", "-C", "nowhere"], ["no such folder"]),
+    ],
+)
+def test_what_can_not_be_tuned_is_refused_in_one_line(folder, refused, more, words_of_refusal):
+    line = refused("tune", *more, *([] if "--targets" in more else ["--targets", "2"]), "--quiet")
+    for word in words_of_refusal:
+        assert word in line
+    assert not Path("results").exists()
+
+
+# --- apply ------------------------------------------------------------------------------------------------------------
+
+
+def test_apply_keeps_the_rest_of_the_file_byte_for_byte(folder, run_json, words):
+    before = '# Mine: do not touch.\r\n[adapt.shot-im]\r\nlr = 0.5  # by hand\r\n\r\n[protocol]\r\ntargets = "2"\r\n'
+    Path("featlab.toml").write_bytes(before.encode())
+    data = run_json(*words, "--apply")
+    assert data["applied"] == "featlab.toml"
+    after = Path("featlab.toml").read_bytes().decode()
+    chosen = data["chosen"]["options"]
+    assert tomllib.loads(after)["adapt"]["shot-im"] == chosen
+    added = f'bn_mode = "eval"\r\nepochs = {chosen["epochs"]}\r\n'
+    assert after == before.replace("lr = 0.5 ", f"lr = {chosen['lr']} ").replace("by hand\r\n", f"by hand\r\n{added}")
+
+
+def test_apply_makes_the_file_that_evaluate_reads(folder, run_json, words, quickly):
+    chosen = run_json(*words, "--apply")["chosen"]["options"]
+    assert tomllib.loads(Path("featlab.toml").read_text()) == {"adapt": {"shot-im": chosen}}
+    data = run_json("evaluate", "--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1", *quickly)
+    assert data["config"]["adapt"]["options"]["shot-im"] == chosen
+
+
+def test_tuning_again_after_apply_chooses_the_same(folder, run_json, words):
+    first = run_json(*words, "--apply")
+    second = run_json(*words)
+    assert second["chosen"]["options"] == first["chosen"]["options"]
+    assert second["cells"]["reused"] == second["cells"]["all"]
+
+
+def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(folder, refused, words):
+    text = "[adapt]\nshot-im = { lr = 0.5 }\n"
+    Path("featlab.toml").write_text(text)
+    assert "can't be changed safely" in refused(*words, "--apply", "--quiet")
+    assert Path("featlab.toml").read_text() == text
+    assert not Path("bundles").exists()
+
+
+def test_without_apply_the_file_stays(folder, run, words):
+    Path("featlab.toml").write_text("# mine\n")
+    run(*words)
+    assert Path("featlab.toml").read_text() == "# mine\n"
