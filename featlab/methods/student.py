@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.bundle import Bundle
-from featlab.methods.base import target_features
-from featlab.models import PersonalModel, SourceHead, Translator
+from featlab.models import PersonalModel, SourceHead, Translator, as_tensor
 from featlab.protocol import Target
 from featlab.seeding import run_seed
 
@@ -117,4 +116,7 @@ def ordered_features(bundle: Bundle, target: Target) -> Tensor:
     """
     # Rows that are equal in both are told apart by a value.
     order = np.lexsort((target.embeddings[:, 0], target.frame, target.video))
-    return target_features(bundle, target)[torch.from_numpy(order)]
+    with torch.no_grad():
+        # Sorted before they are multiplied: a row's place in a product can change its last bits.
+        features: Tensor = bundle.projection(as_tensor(target.embeddings[order], bundle.projection.mean.device))
+    return features

@@ -29,7 +29,7 @@ SMALL = {
 
 
 def make_table(people: int = 5, dim: int = 12) -> FeatureTable:
-    """Rows of people: a class mean, a person and noise; two clips of five frames a class."""
+    """Rows of people: a class mean, a person and noise; two clips of eight frames a class."""
     rng = np.random.default_rng(3)
     means = 3 * rng.normal(size=(len(CLASSES), dim))
     codes = [
@@ -37,7 +37,7 @@ def make_table(people: int = 5, dim: int = 12) -> FeatureTable:
         for person in range(people)
         for label in range(3)
         for clip in range(2)
-        for frame in range(5)
+        for frame in range(8)
     ]
     person, label, clip, frame = np.array(codes).T
     own = 2 * rng.normal(size=(people, dim))

@@ -21,7 +21,6 @@ from featlab.checkpoints import head_of, translator_of
 from featlab.errors import BundleError, InputError
 from featlab.extraction.backbones.weights import file_sha256
 from featlab.methods import AdaptedModel, base_model, make_method, method_names
-from featlab.methods.registry import get_method
 from featlab.models import PersonalModel
 from featlab.protocol import target_of
 
@@ -252,7 +251,7 @@ def test_reading_a_checkpoint_leaves_the_random_state_alone(tmp_path):
 @pytest.fixture
 def table(people):
     """Rows of six people, classes (anger, neutral, disgust), 12 values."""
-    return people(classes=3)
+    return people(classes=3, frames=8)
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject, oracle_probabilities
+from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.source_access import SourceFeatures
 from featlab.metrics import subject_metrics
+from featlab.oracle_folds import oracle_probabilities
 from featlab.protocol import split_dataset, split_target, target_of
 from featlab.seeding import run_seed
 
@@ -45,7 +46,8 @@ def methods(*names):
 def quick(name):
     """A few steps, where the number is an option."""
     known = {field.name for field in fields(get_method(name).config_type)}
-    return {option: value for option, value in (("iterations", 4), ("epochs", 2)) if option in known}
+    steps = {"iterations": 4, "epochs": 2, "steps": 2, "ssl_iterations": 4, "teacher_epochs": 2, "retrain_epochs": 2}
+    return {option: value for option, value in steps.items() if option in known}
 
 
 def scores_of(row):

@@ -56,7 +56,7 @@ def probe(table):
 
 
 def method_of(name, **options):
-    small = {"iterations": 3, "epochs": 2}
+    small = {"iterations": 3, "epochs": 2, "steps": 3, "ssl_iterations": 3, "teacher_epochs": 2, "retrain_epochs": 2}
     known = {field.name for field in dataclasses.fields(get_method(name).config_type)}
     return make_method(name, {name: {key: value for key, value in small.items() if key in known} | options})
 
