@@ -17,6 +17,40 @@ __all__ = [
 ]
 
 
+METHODS = (
+    "source-only",
+    "neutral-shift",
+    "adabn",
+    "coral",
+    "referenced",
+    "shot-im",
+    "shot",
+    "nrc",
+    "tpds",
+    "sfda-de",
+    "dsfda",
+    "clup-swav",
+    "clup-deepcluster",
+    "sfit",
+    "sfit-T",
+    "sfda-it",
+    "pft-poster",
+    "pft",
+    "icid",
+    "dfa",
+    "lpl",
+    "detn",
+    "ftdnn",
+    "ecan",
+    "cada",
+    "safn",
+    "swd",
+    "agra",
+    "oracle",
+)
+"""The built-in methods, repeated here because to ask the registry is to import torch."""
+
+
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the subjects of the cache that the flags so far name."""
     with suppress(Exception):
@@ -72,9 +106,7 @@ def _methods() -> list[str]:
     """Return the methods' names without their modules, which would import torch."""
     from importlib.metadata import entry_points
 
-    from featlab.config import Config
-
-    names = list(Config().protocol.methods)
+    names = list(METHODS)
     with suppress(Exception):
         names += sorted(point.name for point in entry_points(group="featlab.methods"))
     return names

@@ -194,7 +194,7 @@ class ProtocolConfig:
         seeds: Runs with other seeds within a draw.
         seed: The root of every seed.
         methods: Registry names, in the order of the table.
-        scope: What is adapted to: ``person`` (each target from their neutral clip) or ``dataset`` (all targets together,
+        scope: What is adapted to: ``person`` (each target from a neutral clip) or ``dataset`` (all targets together,
             unlabelled rows of every class).
         gap: Frames left out between the adapt and the test block when a subject has a single neutral video.
     """

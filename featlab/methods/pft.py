@@ -44,6 +44,7 @@ class PosterPFT(Method):
         "Departures: T is a residual MLP on cached features with a zero start. It gives no loss weights: all are 1."
     )
     config_type = PosterConfig
+    space = (("lr", (1e-4, 1e-3, 1e-2)), ("iterations", (25, 100)), ("update", ("last", "all")))
     needs_extras = True
     carries = "weights of a T pretrained by the poster's losses"
     needs_neutral = True
@@ -77,6 +78,12 @@ class PFT(Method):
         "source model's own prediction carries no personal signal."
     )
     config_type = TranslatorAdaptation
+    space = (
+        ("layers", (("features",), ("embedding",), ("features", "bottleneck"))),
+        ("std", (0.0, 0.1)),
+        ("consistency", (0.0, 0.1)),
+        ("anchor", (0.0, 0.1)),
+    )
     needs_style_bank = True
     needs_neutral = True
     updates = ("translator",)

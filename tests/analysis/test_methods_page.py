@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -147,3 +148,9 @@ def test_the_page_is_written_by_the_command_that_it_names(tmp_path):
     page = tmp_path / "methods.md"
     subprocess.run([sys.executable, "-m", "featlab.analysis.methods_page", page], check=True)
     assert page.read_text(encoding="utf-8") == methods_page()
+
+
+def test_the_page_in_the_docs_is_the_one_that_the_registry_gives():
+    names = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
+    page = Path(__file__).parents[2] / "docs" / "methods.md"
+    assert page.read_text(encoding="utf-8") == methods_page(names), "run python -m featlab.analysis.methods_page"
