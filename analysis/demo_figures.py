@@ -28,7 +28,7 @@ from featlab.analysis.plots import (
 )
 from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
-from featlab.config import STRATEGIES, PairConfig
+from featlab.config_sections import STRATEGIES, PairConfig
 from featlab.methods import AdaptedModel, base_model
 from featlab.models import PersonalModel
 from featlab.pairing import make_pairs

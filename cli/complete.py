@@ -79,7 +79,7 @@ def complete_methods(incomplete: str) -> list[str]:
 
 def complete_strategy(incomplete: str) -> list[str]:
     """Return the pairing strategies."""
-    from featlab.config import STRATEGIES
+    from featlab.config_sections import STRATEGIES
 
     return [name for name in ("auto", *STRATEGIES) if name.startswith(incomplete)]
 

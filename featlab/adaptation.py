@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from featlab.bundle import Bundle
-from featlab.config import UPDATES
+from featlab.config_sections import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.losses import expression_loss, style_loss, style_statistics
 from featlab.methods.base import AdaptedModel, target_features

@@ -11,8 +11,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from featlab.config_sections import (
+    AdaptConfig,
+    FeatureConfig,
+    HeadConfig,
+    PairConfig,
+    PretrainConfig,
+    ProtocolConfig,
+)
 from featlab.errors import ConfigError, closest
-from featlab.settings import check_at_least, check_choice, check_share, convert, with_options
+from featlab.settings import convert, with_options
 
 __all__ = [
     "AdaptConfig",
@@ -26,202 +34,6 @@ __all__ = [
     "load_config",
     "parse_settings",
 ]
-
-REDUCTIONS = ("within", "pca", "truncate", "none")
-STRATEGIES = ("landmark", "cosine", "random")
-LABEL_RULES = ("any", "same", "different")
-OBJECTIVES = ("anchored", "poster")
-LAYERS = ("embedding", "bottleneck")
-AXES = ("subject", "vector")
-UPDATES = ("offset", "last", "all")
-SCOPES = ("person", "dataset")
-
-
-@dataclass(frozen=True)
-class FeatureConfig:
-    """What happens to an embedding before the head sees it; fitted on source rows only.
-
-    Attributes:
-        dim: Features kept; 0 keeps as many as there are.
-        reduce: ``within`` (principal directions of the variation *within* source subjects, where expression lives),
-            ``pca`` (of all variation, identity included), ``truncate`` (the first values of the embedding) or ``none``
-            (all of them, whatever ``dim`` says). All are centred and scaled.
-    """
-
-    dim: int = 64
-    reduce: str = "within"
-
-    def __post_init__(self) -> None:
-        check_at_least("features.dim", self.dim, 0)
-        check_choice("features.reduce", self.reduce, REDUCTIONS)
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The source head: bottleneck B = Linear + BatchNorm, classifier C = weight-normalised Linear, and its training.
-
-    Attributes:
-        bottleneck: Width of B's output.
-        epochs: Passes over the source rows.
-        batch: Rows in a step.
-        lr: Peak learning rate (AdamW, one cycle).
-        weight_decay: Decoupled weight decay.
-        label_smoothing: Of the cross-entropy.
-        noise: Standard deviation of Gaussian noise added to the features in training, in units of their own scale.
-    """
-
-    bottleneck: int = 128
-    epochs: int = 30
-    batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.1
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("bottleneck", "epochs"):
-            check_at_least(f"head.{name}", getattr(self, name), 1)
-        check_at_least("head.batch", self.batch, 2)
-        for name in ("lr", "weight_decay", "noise"):
-            check_at_least(f"head.{name}", getattr(self, name), 0)
-        check_share("head.label_smoothing", self.label_smoothing)
-
-
-@dataclass(frozen=True)
-class PairConfig:
-    """How a source row finds its reference: another subject's row.
-
-    Attributes:
-        strategy: ``landmark`` (least Procrustes disparity), ``cosine`` (nearest embedding), ``random``, or ``auto``:
-            landmark where the cache has landmarks, else cosine.
-        label_rule: Which labels a reference may have: ``any`` (labels are not looked at), the ``same`` as its row or a
-            ``different`` one. Under the last two, rows of unknown label have no reference and are nobody's reference.
-        neighbours: References a row; rows that have fewer admissible ones get those.
-
-    Raises:
-        ConfigError: An unknown strategy or label rule, or fewer than one neighbour.
-    """
-
-    strategy: str = "auto"
-    label_rule: str = "any"
-    neighbours: int = 1
-
-    def __post_init__(self) -> None:
-        check_choice("pair.strategy", self.strategy, ("auto", *STRATEGIES))
-        check_choice("pair.label_rule", self.label_rule, LABEL_RULES)
-        check_at_least("pair.neighbours", self.neighbours, 1)
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Pretraining of the translator on pairs of source subjects.
-
-    Attributes:
-        hidden: Width of T's hidden layer; 0 takes the width of the features.
-        residual: T(f) = f + MLP(f) with a zero start, or the seeds' literal MLP.
-        objective: ``anchored`` (episodes: each source subject plays a target, seen through other neutral clips
-            than the row's own) or ``poster`` (the seeds' losses as written).
-        epochs: Passes over the pairs.
-        batch: Pairs in a step.
-        lr: Peak learning rate (AdamW, one cycle).
-        weight_decay: Decoupled weight decay.
-        style: Weight of the style loss.
-        expression: Weight of the KL expression loss.
-        classification: Weight of the cross-entropy on translated rows.
-        axis: Style statistics over a ``subject``'s rows, or over the feature ``vector`` of one row.
-        layers: Where style is compared: the translated ``embedding``, the ``bottleneck``, or both.
-        noise: Standard deviation of Gaussian noise added to the features in training.
-        dropout: Of T's hidden layer in training.
-        label_smoothing: Of the cross-entropy.
-        style_bank: Keep the style bank in the bundle; without it `pft`, `neutral-shift` and `coral` can't be run.
-    """
-
-    hidden: int = 256
-    residual: bool = True
-    objective: str = "anchored"
-    epochs: int = 10
-    batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    style: float = 0.1
-    expression: float = 0.03
-    classification: float = 1.0
-    axis: str = "subject"
-    layers: tuple[str, ...] = ("embedding", "bottleneck")
-    noise: float = 0.3
-    dropout: float = 0.5
-    label_smoothing: float = 0.1
-    style_bank: bool = True
-
-    def __post_init__(self) -> None:
-        check_at_least("pretrain.hidden", self.hidden, 0)
-        check_choice("pretrain.objective", self.objective, OBJECTIVES)
-        check_choice("pretrain.axis", self.axis, AXES)
-        if not self.layers:
-            raise ConfigError(f"pretrain.layers is empty; choose from {', '.join(LAYERS)}, or set pretrain.style = 0")
-        for layer in self.layers:
-            check_choice("pretrain.layers", layer, LAYERS)
-        if not (self.style or self.expression or self.classification):
-            raise ConfigError("pretrain: style, expression and classification are all 0; give one of them a weight")
-        for name in ("epochs", "lr", "weight_decay", "style", "expression", "classification", "noise"):
-            check_at_least(f"pretrain.{name}", getattr(self, name), 0)
-        for name in ("dropout", "label_smoothing"):
-            check_share(f"pretrain.{name}", getattr(self, name))
-        check_at_least("pretrain.batch", self.batch, 2)
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """What `featlab adapt` runs.
-
-    Attributes:
-        method: Registry name of the method.
-        options: Settings of methods, as a table a method: ``[adapt.pft]`` in the file, ``adapt.pft.lr=…`` with --set.
-    """
-
-    method: str = "pft"
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ProtocolConfig:
-    """Who is a target, what is run on them, and how often.
-
-    Attributes:
-        targets: A number (that many at random), ids with commas, or a file with one id a line.
-        sources: Source subjects; empty takes everyone who is no target.
-        draws: Random draws of targets.
-        seeds: Runs with other seeds within a draw.
-        seed: The root of every seed.
-        methods: Registry names, in the order of the table.
-        scope: What is adapted to: ``person`` (each target from a neutral clip) or ``dataset`` (all targets together,
-            unlabelled rows of every class).
-        gap: Frames left out between the adapt and the test block when a subject has a single neutral video.
-    """
-
-    targets: str = "10"
-    sources: tuple[str, ...] = ()
-    draws: int = 1
-    seeds: int = 1
-    seed: int = 0
-    methods: tuple[str, ...] = (
-        "source-only",
-        "neutral-shift",
-        "adabn",
-        "coral",
-        "referenced",
-        "pft-poster",
-        "pft",
-        "oracle",
-    )
-    scope: str = "person"
-    gap: int = 5
-
-    def __post_init__(self) -> None:
-        check_choice("protocol.scope", self.scope, SCOPES)
-        for name in ("draws", "seeds"):
-            check_at_least(f"protocol.{name}", getattr(self, name), 1)
-        check_at_least("protocol.gap", self.gap, 0)
 
 
 @dataclass(frozen=True)

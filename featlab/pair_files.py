@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import FeatureTable, atomic_write_text
-from featlab.config import LABEL_RULES, STRATEGIES
+from featlab.config_sections import LABEL_RULES, STRATEGIES
 from featlab.errors import BundleError
 from featlab.pairing import Pairs
 

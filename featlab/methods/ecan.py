@@ -26,8 +26,8 @@ class ECAN(DETN):
     title = "ECAN (Li & Deng, 2020)"
     published = (
         "DETN and, as published, the discrepancy of each class's source rows and pseudo-labelled target rows, Λ = 1, "
-        "averaged over classes; a class that a batch lacks in either domain adds nothing. In the benchmark that the "
-        "table comes from the sign of its cross term is wrong. Kernel, pseudo-labels and steps as in DETN here."
+        "averaged over classes; a class that a batch lacks in either domain adds nothing. "
+        "Kernel, pseudo-labels and steps as in DETN here."
     )
     config_type = ECANConfig
     space = (*DETN.space, ("conditional", (0.1, 1.0)))

@@ -70,8 +70,8 @@ class LPL(SourceAccess):
     title = "LPL (Li et al., 2017)"
     published = (
         "The paper's locality preserving loss on B's output, λ = 0.003 and k = 20, neighbours of the same class within "
-        "a batch, no target batch: a method of the source, as in the benchmark that the table comes from, whose loss "
-        "has no gradient. With 32 rows a batch a class has fewer than k others; all of them are taken. B and C for "
+        "a batch, no target batch: a method of the source, as in the benchmark that the table comes from. "
+        "With 32 rows a batch a class has fewer than k others; all of them are taken. B and C for "
         "500 steps in place of a network for 60 epochs."
     )
     config_type = LPLConfig

@@ -64,11 +64,9 @@ class NRC(Method):
     published = (
         "Objective, neighbourhoods, optimiser, constant rate and epochs of the Office-Home experiments, BatchNorm in "
         "training mode; B and C at the full rate. The affinity is the paper's, 1 for mutual neighbours and 0.1 for "
-        "others; one official script sets all to 0.1 by accident. A row is left out of its own neighbours by its "
-        "number, where the official code drops the first of the ranked, which is another row when frames are equal; "
-        "the last iterate is taken, where the official code keeps the best by target accuracy. Analogue: B and C are "
-        "trained on cached features, the backbone is not (trunk = adapter puts a residual MLP on features in its "
-        "place), without image augmentation."
+        "others. A row is left out of its own neighbours by its number, not by its rank, which counts when frames are "
+        "equal; the last iterate is taken. Analogue: B and C are trained on cached features, the backbone is not "
+        "(trunk = adapter puts a residual MLP on features in its place), without image augmentation."
     )
     config_type = NRCConfig
     supports_single_class = False

@@ -50,8 +50,8 @@ class TPDS(Method):
     published = (
         "Objective and weights of the Office experiments, confident rows renewed every epoch, walks of up to 70 hops, "
         "optimiser, schedule and epochs as published, BatchNorm in training mode; B at the full rate, C at a tenth. "
-        "Marginals are clamped, where the official loss is minus infinity for certain predictions of one class. "
-        "Analogue: the official walk goes over backbone features that move in training; cached features don't, so the "
+        "Marginals are clamped, so that certain predictions of one class give a finite loss. "
+        "Analogue: the published walk goes over backbone features that move in training; cached features don't, so the "
         "walks are made once and only where they stop changes. With trunk = adapter they go over the features before "
         "the adapter. No image augmentation."
     )
