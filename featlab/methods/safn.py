@@ -60,8 +60,8 @@ class SAFN(SourceAccess):
     published = (
         "The paper's loss on source and target, weight 0.05, Δr = 1. Analogue: on B's output in place of a layer of "
         "1000 with ReLU and dropout, so there is no dropout to keep the norm through; B ends in BatchNorm, so in its "
-        "training mode norms grow by its scale and shift. B and C for 500 steps in place of a network for 60 epochs; no "
-        "entropy by default."
+        "training mode norms grow by its scale and shift. B and C for 500 steps in place of a network for 60 epochs; "
+        "no entropy by default."
     )
     config_type = SAFNConfig
     supports_single_class = False
