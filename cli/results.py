@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ from featlab.cli.common import (
     WorkspaceOption,
     flag_values,
 )
-from featlab.cli.complete import complete_methods
+from featlab.cli.complete import complete_method, complete_methods
 
 if TYPE_CHECKING:
     from featlab.methods import Method
@@ -134,34 +134,67 @@ def benchmark(
     run_and_show(run, values, output)
 
 
-def methods(json_mode: JsonOption = False) -> None:
-    """List the methods: what each is, what it needs, where it comes from."""
-    from dataclasses import asdict
-
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method),
+    ] = None,
+    json_mode: JsonOption = False,
+) -> None:
+    """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
     from featlab.methods import get_method, method_names
 
     output = Output(json_mode=json_mode)
-    classes = [get_method(name) for name in method_names()]
-    output.json(
-        {
-            "methods": [
-                {
-                    "name": item.name,
-                    "title": item.title,
-                    "setting": item.setting,
-                    "needs": _needs(item),
-                    "published": item.published,
-                    "updates": list(item.updates),
-                    "supports_single_class": item.supports_single_class,
-                    "carries": item.carries,
-                    "options": asdict(item.config_type()),
-                }
-                for item in classes
-            ]
-        }
-    )
-    lines = [(item.name, item.title, item.setting, ", ".join(_needs(item)) or "–", item.published) for item in classes]
-    output.columns(("Name", "Title", "Setting", "Needs", "Published"), lines, text_columns=5)
+    classes = [get_method(item) for item in (method_names() if name is None else [name])]
+    output.json({"methods": [_facts(item) for item in classes]})
+    if name is not None:
+        _show_method(output, classes[0])
+        return
+    lines = [
+        (item.name, item.title, item.setting, ", ".join(_needs(item)) or "–", ", ".join(item.updates) or "nothing")
+        for item in classes
+    ]
+    output.columns(("Name", "Title", "Setting", "Needs", "Changes"), lines, text_columns=5)
+    output.show("featlab methods NAME says where a method comes from, how it departs from its paper, and its options")
+
+
+def _facts(method: type[Method]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "name": method.name,
+        "title": method.title,
+        "setting": method.setting,
+        "needs": _needs(method),
+        "published": method.published,
+        "carries": method.carries,
+        "updates": list(method.updates),
+        "supports_single_class": method.supports_single_class,
+        "options": asdict(method.config_type()),
+        "space": {option: list(values) for option, values in method.space},
+    }
+
+
+def _show_method(output: Output, method: type[Method]) -> None:
+    import inspect
+
+    facts = _facts(method)
+    shown = {
+        "setting": method.setting,
+        "needs": ", ".join(facts["needs"]) or "nothing but the source model and the target's rows",
+        "changes": ", ".join(method.updates) or "nothing",
+        "leaves the source": method.carries or None,
+        "meant for one class": "yes" if method.supports_single_class else "no: its objective expects every class",
+    }
+    output.facts(f"{method.name}: {method.title}", shown)
+    output.show("", inspect.cleandoc(method.__doc__ or ""), "", method.published)
+    tried = dict(method.space)
+    lines = [
+        (f"adapt.{method.name}.{option}", value, ", ".join(map(str, tried[option])) if option in tried else "–")
+        for option, value in facts["options"].items()
+    ]
+    if lines:
+        output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
 
 
 def _needs(method: type[Method]) -> list[str]:

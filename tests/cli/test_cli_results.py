@@ -105,6 +105,22 @@ def test_methods_come_from_the_registry(run, run_json):
     assert all(item["title"] == get_method(item["name"]).title for item in listed)
     printed = run("methods").stdout
     assert all(name in printed for name in method_names())
+    assert max(len(line) for line in printed.splitlines()) < 200
+
+
+def test_one_method_is_told_in_full(run, run_json, refused):
+    from featlab.methods import get_method
+
+    printed = run("methods", "dsfda").stdout
+    words = " ".join(printed.split())
+    assert " ".join(get_method("dsfda").published.split()) in words
+    assert get_method("dsfda").carries in words
+    assert "adapt.dsfda.bn_mode" in printed
+    assert "train, eval" in printed
+    (facts,) = run_json("methods", "dsfda")["methods"]
+    assert facts["options"]["gaussians"] == "class"
+    assert facts["space"]["bn_mode"] == ["train", "eval"]
+    assert "did you mean 'dsfda'" in refused("methods", "dsfd")
 
 
 def test_targets_that_the_backbone_has_seen_are_named(folder, run, table, extractor, quickly):
