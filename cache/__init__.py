@@ -10,6 +10,7 @@ from featlab.cache.errors import CacheError, FeatlabError
 
 if TYPE_CHECKING:
     from featlab.cache.atomic import atomic_path, atomic_write_bytes, atomic_write_text
+    from featlab.cache.merge import MergedInput, MergeReport, merge_caches
     from featlab.cache.reader import Cache, open_cache
     from featlab.cache.schema import FORMAT, FORMAT_VERSION, ExtractorInfo
     from featlab.cache.table import FeatureTable, LayerStats, Rows
@@ -27,11 +28,14 @@ __all__ = [
     "FeatlabError",
     "FeatureTable",
     "LayerStats",
+    "MergeReport",
+    "MergedInput",
     "Rows",
     "atomic_path",
     "atomic_write_bytes",
     "atomic_write_text",
     "inspect_cache",
+    "merge_caches",
     "open_cache",
     "verify_cache",
     "write_table",
@@ -41,6 +45,9 @@ _HOME = {
     "atomic_path": "atomic",
     "atomic_write_bytes": "atomic",
     "atomic_write_text": "atomic",
+    "MergeReport": "merge",
+    "MergedInput": "merge",
+    "merge_caches": "merge",
     "Cache": "reader",
     "open_cache": "reader",
     "FORMAT": "schema",

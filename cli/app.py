@@ -18,6 +18,7 @@ from featlab.cli.group import FeatlabGroup
 from featlab.cli.importing import import_features
 from featlab.cli.layouts import layouts
 from featlab.cli.london import london
+from featlab.cli.merge import merge
 from featlab.cli.tune import tune
 
 __all__ = ["app"]
@@ -51,6 +52,7 @@ def featlab(
 app.command(rich_help_panel=DATA)(data.init)
 app.command(rich_help_panel=DATA)(extract)
 app.command("import", rich_help_panel=DATA)(import_features)
+app.command(rich_help_panel=DATA)(merge)
 app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)
 app.command(rich_help_panel=DATA)(layouts)

@@ -16,7 +16,15 @@ METHODS = "source-only,adabn,shot-im,ftdnn,oracle"
 
 @pytest.fixture
 def words(quickly):
-    return ["benchmark", "--targets", "2", "--jobs", "1", "--device", "cpu", "--no-plots", *quickly]
+    few = (
+        "--set",
+        "adapt.ftdnn.iterations=10",
+        "--set",
+        "adapt.shot-im.epochs=2",
+        "--set",
+        "adapt.oracle.iterations=5",
+    )
+    return ["benchmark", "--targets", "2", "--jobs", "1", "--device", "cpu", "--no-plots", *few, *quickly]
 
 
 def results_of(data):
@@ -115,7 +123,7 @@ def test_a_plug_in_of_one_file_is_in_the_benchmark(folder, tmp_path, quickly):
         sys.argv[0] = "featlab"
         app()
     """
-    flags = ["--methods", "source-only,half-shift", "--targets", "2", "--jobs", "2", "--json", "--no-plots", *quickly]
+    flags = ["--methods", "source-only,half-shift", "--targets", "2", "--jobs", "1", "--json", "--no-plots", *quickly]
     found = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), "benchmark", *flags],
         env=os.environ | {"PYTHONPATH": str(site)},
