@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import combinations, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Settings, encode_rows
 from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import get_dataset, open_file
+from featlab.cache.merge_checks import (
+    check_alike,
+    check_disjoint,
+    check_files,
+    check_free,
+    check_renames,
+    spelled_few,
+)
 from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import (
     CODE_DTYPES,
@@ -28,10 +36,8 @@ from featlab.cache.schema import (
     ExtractorInfo,
     layer_datasets,
 )
-from featlab.cache.table import FeatureTable, Rows, closest_names
+from featlab.cache.table import FeatureTable, Rows
 from featlab.cache.verify import CacheSummary, inspect_cache
-
-_SPELLED_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -130,16 +136,16 @@ def merge_caches(
         FeatlabError: a file can't be written.
     """
     inputs, out, rename = [Path(path) for path in paths], Path(out), dict(rename or {})
-    _check_files(inputs, out)
+    check_files(inputs, out)
     summaries = [inspect_cache(path) for path in inputs]
     names = _short_names(inputs)
     lists = [out.with_name(f"{out.stem}.{name}.subjects.txt") for name in names]
-    _check_free((out, *lists), force)
-    _check_alike(summaries)
-    _check_renames(rename, summaries)
+    check_free((out, *lists), force)
+    check_alike(summaries)
+    check_renames(rename, summaries)
     prefixes = [f"{name}/" if prefix else "" for name in names]
     subjects = [tuple(start + name for name in each.subjects) for start, each in zip(prefixes, summaries, strict=True)]
-    _check_disjoint(inputs, subjects, prefix)
+    check_disjoint(inputs, subjects, prefix)
     optional, notes = _shared_data(summaries)
     dtypes = {each.dtype for each in summaries}
     settings = Settings(
@@ -202,7 +208,7 @@ def _kinds(
     if optional.pose:
         kinds[POSE] = (FLOAT_DTYPE, (3,))
     for layer, channels in first.layers.items():
-        kinds |= {name: (FLOAT_DTYPE, (channels,)) for name in layer_datasets(layer)}
+        kinds |= dict.fromkeys(layer_datasets(layer), (FLOAT_DTYPE, (channels,)))
     if optional.paths:
         kinds[PATHS] = (np.dtype(f"S{max(_path_width(Path(each.path)) for each in summaries)}"), ())
     return kinds
@@ -296,64 +302,8 @@ def _unlistable(subjects: Sequence[Sequence[str]]) -> list[str]:
     odd = [
         name for part in subjects for name in part if "#" in name or name != name.strip() or len(name.splitlines()) > 1
     ]
-    return [f"a file of subjects can't name {_few(odd)} ('#' starts a comment, blanks at the ends go)"] if odd else []
-
-
-def _check_files(paths: Sequence[Path], out: Path) -> None:
-    if len(paths) < 2:
-        raise CacheError(f"{', '.join(map(str, paths)) or 'no cache'}: a merge needs two caches or more; name another")
-    present = [path for path in paths if path.exists()]
-    for one, other in combinations(present, 2):
-        if os.path.samefile(one, other):
-            raise CacheError(f"{other}: is named twice; name each cache once")
-    for path in present:
-        if out.exists() and os.path.samefile(path, out):
-            raise CacheError(f"{out}: is one of the caches to merge; choose another --out")
-
-
-def _check_free(outputs: Sequence[Path], force: bool) -> None:
-    for path in outputs:
-        if path.exists() and not force:
-            raise CacheError(f"{path}: exists; --force replaces it, or choose another --out")
-
-
-def _check_alike(summaries: Sequence[CacheSummary]) -> None:
-    first, *others = summaries
-    for each in others:
-        if each.extractor.fingerprint != first.extractor.fingerprint:
-            one, other = (f"{info.id} ({info.fingerprint[:12]})" for info in (first.extractor, each.extractor))
-            raise CacheError(
-                f"{each.path}: was made by {other}, {first.path} by {one}; features of two extractors never meet, "
-                "extract both with one"
-            )
-        if (each.dim, each.layers) != (first.dim, first.layers):
-            one, other = (
-                ", ".join([f"{part.dim} values", *(f"{size} of layer {name}" for name, size in part.layers.items())])
-                for part in (first, each)
-            )
-            raise CacheError(
-                f"{each.path}: a row has {other}, one of {first.path} {one}; extract both with the same options"
-            )
-    for one_cache, other_cache in combinations(summaries, 2):
-        if one_cache.digest == other_cache.digest:
-            raise CacheError(f"{other_cache.path}: holds the same rows as {one_cache.path}; name one of them")
-
-
-def _check_renames(rename: Mapping[str, str], summaries: Sequence[CacheSummary]) -> None:
-    known = tuple(dict.fromkeys(name for each in summaries for name in each.classes))
-    for name in rename:
-        if name not in known:
-            raise CacheError(f"--rename {name}={rename[name]}: no cache has that class; {closest_names(name, known)}")
-
-
-def _check_disjoint(paths: Sequence[Path], subjects: Sequence[Sequence[str]], prefix: bool) -> None:
-    for (one, mine), (other, theirs) in combinations(zip(paths, subjects, strict=True), 2):
-        both = sorted(set(mine) & set(theirs))
-        if both:
-            help_ = "rename one of the files" if prefix else "--prefix puts the cache's name before every subject"
-            raise CacheError(f"{one} and {other}: both have the subject {_few(both)}; {help_}")
-
-
-def _few(names: Sequence[str]) -> str:
-    told = ", ".join(repr(name) for name in names[:_SPELLED_OUT])
-    return told + (f" and {len(names) - _SPELLED_OUT} more" if len(names) > _SPELLED_OUT else "")
+    return (
+        [f"a file of subjects can't name {spelled_few(odd)} ('#' starts a comment, blanks at the ends go)"]
+        if odd
+        else []
+    )

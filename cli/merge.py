@@ -111,8 +111,6 @@ def _tell(output: Output, report: MergeReport) -> None:
             "digest": summary.digest[:12],
         },
     )
-    lines = [
-        (str(item.path), str(item.subjects_file), f"{item.rows:,}", len(item.subjects)) for item in report.inputs
-    ]
+    lines = [(str(item.path), str(item.subjects_file), f"{item.rows:,}", len(item.subjects)) for item in report.inputs]
     output.columns(("Cache", "List of its subjects", "Rows", "Subjects"), lines, text_columns=2)
     output.show(f"{target.name} as the target, the rest as the source:", f"  {step}")
