@@ -18,7 +18,7 @@ from featlab.models import PersonalModel, Translator, layer_values, one_cycle
 from featlab.protocol import Target
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice
-from featlab.training import set_learning_rate
+from featlab.training import loss_sum, loss_values, set_learning_rate
 
 __all__ = ["TranslatorAdaptation", "adapt_translator"]
 
@@ -126,8 +126,8 @@ def _fit_lbfgs(
     def closure() -> Tensor:
         optimiser.zero_grad()
         terms = _losses(bundle, translator, features, others, config)
-        loss = _total(terms, config, len(history) + 1)
-        history.append(_values(terms, loss))
+        loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
+        history.append(loss_values(terms, loss))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -153,24 +153,13 @@ def _fit_adam(
     for step in range(config.iterations):
         order = torch.randperm(len(features), generator=random)
         terms = _losses(bundle, translator, features[order[:batch]], features[order.roll(1)[:batch]], config)
-        loss = _total(terms, config, step + 1)
-        history.append(_values(terms, loss))
+        loss = loss_sum(terms, step + 1, config.section, config.lr)
+        history.append(loss_values(terms, loss))
         set_learning_rate(optimiser, config.lr * one_cycle(step, config.iterations))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return len(history), history
-
-
-def _total(terms: Mapping[str, Tensor], config: TranslatorAdaptation, step: int) -> Tensor:
-    loss = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(loss):
-        raise InputError(f"adaptation diverged at step {step}; lower {config.section}.lr ({config.lr})")
-    return loss
-
-
-def _values(terms: Mapping[str, Tensor], loss: Tensor) -> dict[str, float]:
-    return {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
 
 
 def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:

@@ -19,7 +19,7 @@ from featlab.cells import Cell, Task, cell_paths, read_cell, task_source, write_
 from featlab.config import flat_values
 from featlab.errors import ConfigError, FeatlabError
 from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
-from featlab.methods import make_method
+from featlab.methods import get_method, make_method
 from featlab.methods.source_access import SourceFeatures
 from featlab.protocol import split_target
 from featlab.results import EvaluationRow
@@ -92,7 +92,7 @@ def run_campaign(
         paths = cell_paths(workspace, task)
         count += len(paths)
         done |= {(task, cell): row for cell, path in paths.items() if (row := read_cell(path)) is not None}
-        portions += _portions(workspace, task, {cell for cell in paths if (task, cell) not in done}, share)
+        portions += _portions(workspace, task, paths, {cell for cell in paths if (task, cell) not in done}, share)
     if on_cells is not None:
         on_cells(len(done), count)
     for portion, rows in _results(workspace, [] if collect else portions, jobs):
@@ -122,17 +122,28 @@ class _Portion:
 
     Attributes:
         task: Whose source model it takes.
-        missing: Target to the methods that it lacks.
+        targets: Whom it is about.
+        methods: What is run on all of them, in the order of the table.
+        paths: Where each of its cells is kept.
         flops: Whether operations are counted.
     """
 
     task: Task
-    missing: Mapping[str, tuple[str, ...]]
+    targets: tuple[str, ...]
+    methods: tuple[str, ...]
+    paths: Mapping[Cell, Path]
     flops: bool
 
 
-def _portions(workspace: Workspace, task: Task, missing: set[Cell], share: tuple[int, int]) -> list[_Portion]:
+def _portions(
+    workspace: Workspace, task: Task, paths: Mapping[Cell, Path], missing: set[Cell], share: tuple[int, int]
+) -> list[_Portion]:
     """Return this share of what a task lacks: a portion a target, or in a data set a portion a method."""
+
+    def portion(targets: tuple[str, ...], methods: tuple[str, ...], flops: bool) -> _Portion:
+        mine = {(subject, name): paths[subject, name] for subject in targets for name in methods}
+        return _Portion(task, targets, methods, mine, flops)
+
     names = workspace.config.protocol.methods
     first = task.draw == 0 and task.seed == 0
     mine, of = share
@@ -141,13 +152,13 @@ def _portions(workspace: Workspace, task: Task, missing: set[Cell], share: tuple
         for place, name in enumerate(names):
             # One subject without a row means that the method is run again, for all of them.
             if place % of == mine - 1 and any((subject, name) in missing for subject in task.targets):
-                portions.append(_Portion(task, dict.fromkeys(task.targets, (name,)), first))
+                portions.append(portion(task.targets, (name,), first))
         return portions
     for place, subject in enumerate(task.targets):
         lacking = tuple(name for name in names if (subject, name) in missing)
         if (place + task.draw + task.seed) % of == mine - 1 and lacking:
             # Operations are counted for one target: they depend on its number of frames and little else.
-            portions.append(_Portion(task, {subject: lacking}, first and place == 0))
+            portions.append(portion((subject,), lacking, first and place == 0))
     return portions
 
 
@@ -156,11 +167,11 @@ def _results(
 ) -> Iterator[tuple[_Portion, list[EvaluationRow]]]:
     jobs = min(jobs, len(portions))
     if jobs <= 1:
-        bundles: dict[Task, Bundle] = {}
+        ready: dict[Task, _Ready] = {}
         for portion in portions:
-            if portion.task not in bundles:
-                bundles = {portion.task: _bundle(workspace, portion.task)}
-            yield portion, _run(workspace, bundles[portion.task], portion)
+            if portion.task not in ready:
+                ready = {portion.task: _ready(workspace, portion.task)}
+            yield portion, _run(workspace, ready[portion.task], portion)
         return
     from joblib import Parallel, delayed
 
@@ -184,40 +195,44 @@ def _worker_workspace(root: str, settings: str, device: str) -> Workspace:
 
 
 @lru_cache(maxsize=1)
-def _worker_bundle(root: str, settings: str, device: str, task: Task) -> Bundle:
-    return _bundle(_worker_workspace(root, settings, device), task)
+def _worker_ready(root: str, settings: str, device: str, task: Task) -> _Ready:
+    return _ready(_worker_workspace(root, settings, device), task)
 
 
 def _train_in_worker(root: str, settings: str, device: str, task: Task) -> None:
-    _worker_bundle(root, settings, device, task)
+    _worker_ready(root, settings, device, task)
 
 
 def _run_in_worker(root: str, settings: str, device: str, portion: _Portion) -> tuple[_Portion, list[EvaluationRow]]:
     workspace = _worker_workspace(root, settings, device)
-    return portion, _run(workspace, _worker_bundle(root, settings, device, portion.task), portion)
+    return portion, _run(workspace, _worker_ready(root, settings, device, portion.task), portion)
 
 
-def _bundle(workspace: Workspace, task: Task) -> Bundle:
-    bundle, _ = bundle_stage(task_source(workspace, task), workspace.config.protocol.methods)
-    return bundle
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """What all targets of a task are adapted from: the source model, and source rows where a method needs them."""
+
+    bundle: Bundle
+    source: SourceFeatures | None
 
 
-def _run(workspace: Workspace, bundle: Bundle, portion: _Portion) -> list[EvaluationRow]:
+def _ready(workspace: Workspace, task: Task) -> _Ready:
+    source, names = task_source(workspace, task), workspace.config.protocol.methods
+    bundle, _ = bundle_stage(source, names)
+    needed = any(get_method(name).needs_source for name in names)
+    return _Ready(bundle, SourceFeatures.of(bundle, source.table) if needed else None)
+
+
+def _run(workspace: Workspace, ready: _Ready, portion: _Portion) -> list[EvaluationRow]:
     config, task = workspace.config, portion.task
-    gap, scope = config.protocol.gap, config.protocol.scope
-    names = tuple(dict.fromkeys(name for lacking in portion.missing.values() for name in lacking))
-    methods = [make_method(name, config.adapt.options) for name in names]
-    source = None
-    if any(method.needs_source for method in methods):
-        source = SourceFeatures.of(bundle, task_source(workspace, task).table)
-    numbers = RunNumbers(task.draw, task.seed, scope, portion.flops)
-    table = workspace.table.rows_of(*portion.missing)
-    evaluate = evaluate_dataset if scope == "dataset" else evaluate_subject
+    methods = [make_method(name, config.adapt.options) for name in portion.methods]
+    numbers = RunNumbers(task.draw, task.seed, config.protocol.scope, portion.flops)
+    table = workspace.table.rows_of(*portion.targets)
+    evaluate = evaluate_dataset if config.protocol.scope == "dataset" else evaluate_subject
     try:
-        rows = evaluate(bundle, table, methods, source=source, numbers=numbers, gap=gap)
+        rows = evaluate(ready.bundle, table, methods, source=ready.source, numbers=numbers, gap=config.protocol.gap)
     except FeatlabError as error:
-        rows = [row for method in methods for row in failed_rows(method, tuple(portion.missing), numbers, error)]
-    paths = cell_paths(workspace, task)
+        rows = [row for method in methods for row in failed_rows(method, portion.targets, numbers, error)]
     for row in rows:
-        write_cell(paths[row.subject, row.method], row)
+        write_cell(portion.paths[row.subject, row.method], row)
     return rows

@@ -49,12 +49,14 @@ def cell_paths(workspace: Workspace, task: Task) -> dict[Cell, Path]:
     shared = (STAGE_FORMAT, CELL_FORMAT, source_key, config.features, config.head, config.pair, config.pretrain)
     # In a data set every subject's rows are adapted on: all of them are part of each cell.
     scope = (protocol.scope, *(task.targets if protocol.scope == "dataset" else ()))
+    # Not relative: a worker process may have been started in another folder.
+    folder = workspace.root.resolve() / "results" / "cells"
     paths = {}
     for subject in task.targets:
         for name in protocol.methods:
             settings = make_method(name, config.adapt.options).config
             key = stable_hash(*shared, protocol.gap, *scope, task.draw, task.seed, subject, name, settings)[:16]
-            paths[subject, name] = workspace.root / "results" / "cells" / name / f"{key}.jsonl"
+            paths[subject, name] = folder / name / f"{key}.jsonl"
     return paths
 
 

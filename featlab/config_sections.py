@@ -34,6 +34,7 @@ LAYERS = ("embedding", "bottleneck")
 AXES = ("subject", "vector")
 UPDATES = ("offset", "last", "all")
 SCOPES = ("person", "dataset")
+"""What is adapted to: one person's neutral clip, or all target subjects together, every class among their rows."""
 
 
 @dataclass(frozen=True)

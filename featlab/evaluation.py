@@ -33,7 +33,7 @@ class RunNumbers:
     Attributes:
         draw: Number of the draw.
         seed: Number of the seed; what is random in a run follows the bundle's own seed.
-        scope: One of `featlab.results.SCOPES`.
+        scope: One of `featlab.config_sections.SCOPES`.
         count_flops: Run every method once more to count its operations.
     """
 

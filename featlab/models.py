@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-__all__ = ["PersonalModel", "Projection", "SourceHead", "Translator", "as_tensor", "layer_values", "one_cycle"]
+__all__ = [
+    "PersonalModel",
+    "Projection",
+    "SourceHead",
+    "Translator",
+    "as_tensor",
+    "half_cosine",
+    "layer_values",
+    "one_cycle",
+]
 
 
 class Projection(nn.Module):
@@ -152,4 +161,9 @@ def one_cycle(step: int, total: int, warmup: float = 0.1) -> float:
     rise = max(1, int(warmup * total))
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+    return half_cosine(step - rise, total - rise)
+
+
+def half_cosine(step: int, total: int) -> float:
+    """Return the factor of the first learning rate at ``step``: half a cosine from 1 down to 0 at ``total``."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / max(1, total)))

@@ -9,16 +9,13 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from featlab.config_sections import SCOPES
 from featlab.errors import InputError, closest
 
-__all__ = ["SCOPES", "SELECTIONS", "EvaluationRow", "jsonable", "read_results", "write_results"]
+__all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "write_results"]
 
 SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
-
-
-SCOPES = ("person", "dataset")
-"""What was adapted to: one person from their neutral clip, or all target subjects together, every class among them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class EvaluationRow:
         class_recall: Recall of each of the K classes, NaN for one without test rows; empty in files of before.
         flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
             were not counted (they are counted once a method, see `featlab.campaign`).
-        scope: One of `SCOPES`.
+        scope: One of `featlab.config_sections.SCOPES`.
 
     Raises:
         InputError: An unknown ``selection`` or ``scope``, or a row without an error that has no finite macro F1.
@@ -108,7 +105,7 @@ class EvaluationRow:
             selection: One of `SELECTIONS`.
             error: Why, in one line.
             seconds: Wall time until it failed.
-            scope: One of `SCOPES`.
+            scope: One of `featlab.config_sections.SCOPES`.
         """
         nan = float("nan")
         return cls(

@@ -12,8 +12,10 @@ from featlab.errors import InputError
 __all__ = [
     "TOLERANCE",
     "bootstrap_interval",
+    "deviation",
     "gap_closed",
     "holm",
+    "mean",
     "negative_transfer",
     "paired_wilcoxon",
     "win_tie_loss",
@@ -108,6 +110,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p * (len(tested) - rank)))
         adjusted[place] = largest
     return adjusted
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean; NaN without a value."""
+    return float(np.mean(values)) if values else float("nan")
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample; NaN for fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def gap_closed(score: float, source: float, oracle: float) -> float:

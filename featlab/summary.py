@@ -10,13 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from featlab.errors import InputError
 from featlab.failures import failure_reasons
 from featlab.ranks import compare_ranks
 from featlab.results import EvaluationRow, jsonable
-from featlab.statistics import bootstrap_interval, gap_closed, holm, negative_transfer, paired_wilcoxon, win_tie_loss
+from featlab.statistics import (
+    bootstrap_interval,
+    deviation,
+    gap_closed,
+    holm,
+    mean,
+    negative_transfer,
+    paired_wilcoxon,
+    win_tie_loss,
+)
 from featlab.subject_scores import cell_values, common_subject_means, shared_scores, subject_means
 
 __all__ = ["MethodSummary", "summarise"]
@@ -31,7 +38,7 @@ class MethodSummary:
     Attributes:
         method: Registry name.
         selection: What it was allowed to see; see `featlab.results.SELECTIONS`.
-        scope: What it adapted to; see `featlab.results.SCOPES`.
+        scope: What it adapted to; see `featlab.config_sections.SCOPES`.
         subjects: Subjects with at least one finished run.
         macro_f1: Mean over subjects of the subject's mean.
         sd: Standard deviation (n - 1) of the subjects' means.
@@ -169,23 +176,23 @@ def _summary(
         selection=group[0].selection,
         scope=group[0].scope,
         subjects=len(scores),
-        macro_f1=_mean(scores),
-        sd=_sd(scores),
+        macro_f1=mean(scores),
+        sd=deviation(scores),
         ci95=bootstrap_interval(scores),
         macro_f1_all=_field_mean(rows, "macro_f1_all"),
         accuracy=_field_mean(rows, "accuracy"),
         balanced_accuracy=_field_mean(rows, "balanced_accuracy"),
         neutral_recall=_field_mean(rows, "neutral_recall"),
         non_neutral_recall=_field_mean(rows, "non_neutral_recall"),
-        gap_closed=gap_closed(*(_mean([triple[place] for triple in triples]) for place in range(3))),
+        gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
         negative_transfer=negative_transfer(ours, theirs) if theirs else None,
-        difference_vs_source=_mean(difference),
+        difference_vs_source=mean(difference),
         difference_ci95=bootstrap_interval(difference),
         p_vs_source=paired_wilcoxon(ours, theirs),
         wins=wins,
         ties=ties,
         losses=losses,
-        difference_vs_pft=_mean([a - b for a, b in zip(ours_again, references, strict=True)]),
+        difference_vs_pft=mean([a - b for a, b in zip(ours_again, references, strict=True)]),
         p_vs_pft=paired_wilcoxon(ours_again, references),
         rank=float("nan"),
         rank_subjects=0,
@@ -193,7 +200,7 @@ def _summary(
         iterations=_field_mean(rows, "iterations"),
         trainable=_field_mean(rows, "trainable"),
         flops=_field_mean(rows, "flops"),
-        seed_sd=_mean([_sd(values) for values in cell_values(rows, "macro_f1").values() if len(values) > 1]),
+        seed_sd=mean([deviation(values) for values in cell_values(rows, "macro_f1").values() if len(values) > 1]),
         runs=len(rows),
         collapsed=sum(row.collapsed for row in rows),
         failed=len(group) - len(rows),
@@ -236,12 +243,4 @@ def _check(method: str, rows: Sequence[EvaluationRow]) -> None:
 
 
 def _field_mean(rows: Sequence[EvaluationRow], field: str) -> float:
-    return _mean(list(subject_means(rows, field).values()))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _sd(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return mean(list(subject_means(rows, field).values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from featlab.errors import InputError
 from featlab.models import SourceHead, one_cycle
 from featlab.seeding import run_seed
 
-__all__ = ["OnEpoch", "epoch_batches", "set_learning_rate", "train_head"]
+__all__ = ["OnEpoch", "epoch_batches", "loss_sum", "loss_values", "set_learning_rate", "train_head"]
 
 OnEpoch = Callable[[int, int, float], None]
 """Called after each epoch with its number, the number of epochs, and the mean loss."""
@@ -90,6 +90,29 @@ def epoch_batches(rows: int, batch: int, random: torch.Generator) -> Iterator[Te
     order = torch.randperm(rows, generator=random)
     for start in range(0, rows - batch + 1, batch):
         yield order[start : start + batch]
+
+
+def loss_sum(terms: Mapping[str, Tensor], step: int, section: str, lr: float) -> Tensor:
+    """Return the sum of the loss terms of one step of an adaptation.
+
+    Args:
+        terms: Scalars, weights included.
+        step: Its number, from 1, for the message.
+        section: Where the method's settings live, for the message.
+        lr: Its learning rate, for the message.
+
+    Raises:
+        InputError: A sum that is not finite.
+    """
+    loss = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(loss):
+        raise InputError(f"adaptation diverged at step {step}; lower {section}.lr ({lr})")
+    return loss
+
+
+def loss_values(terms: Mapping[str, Tensor], loss: Tensor) -> dict[str, float]:
+    """Return a step's entry in a history: the loss terms and their sum."""
+    return {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:

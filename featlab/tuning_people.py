@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featlab.cache import FeatureTable, open_cache
-from featlab.config import load_config
+from featlab.cache import FeatureTable
 from featlab.errors import InputError
-from featlab.methods import get_method
 from featlab.protocol import check_disjoint, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.stages import Notify, Source
-from featlab.workspace import CONFIG_FILE, Workspace, cache_path, choose_device
+from featlab.workspace import Workspace
 
 __all__ = ["Fold", "SourceSide", "cannot_play", "deal_folds", "fold_source", "open_sources", "read_subjects"]
 
@@ -111,13 +109,7 @@ def read_subjects(
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; make a workspace there with `featlab init {root}`")
-    config = load_config(root / CONFIG_FILE, overrides)
-    for name in config.adapt.options:
-        get_method(name)
-    with open_cache(cache_path(root, config)) as cache:
-        table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
-    silent: Notify = lambda line: None  # noqa: E731
-    return Workspace(root, config, table, extractor, digest, choose_device(device), notify or silent)
+    return Workspace.open(root, overrides, subjects=subjects, device=device, notify=notify)
 
 
 def cannot_play(table: FeatureTable, scope: str, gap: int) -> dict[str, str]:

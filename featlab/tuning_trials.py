@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from featlab.failures import failure_reasons
 from featlab.results import EvaluationRow, jsonable
-from featlab.statistics import TOLERANCE, bootstrap_interval, holm, paired_wilcoxon, win_tie_loss
+from featlab.statistics import TOLERANCE, bootstrap_interval, deviation, holm, mean, paired_wilcoxon, win_tie_loss
 from featlab.tuning import Cell, TuningPlan
 from featlab.tuning_space import Candidate
 
@@ -168,12 +166,12 @@ def _trial(
         options=dict(candidate.values),
         changed=candidate.changed,
         subjects=len(scores),
-        macro_f1=_mean(values),
-        sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+        macro_f1=mean(values),
+        sd=deviation(values),
         ci95=bootstrap_interval(values),
-        folds=tuple(_mean([scores[name] for name in fold.subjects if name in scores]) for fold in plan.folds),
-        seconds=_mean([row.seconds for row in own if not row.error]),
-        difference=_mean([a - b for a, b in zip(ours, theirs, strict=True)]),
+        folds=tuple(mean([scores[name] for name in fold.subjects if name in scores]) for fold in plan.folds),
+        seconds=mean([row.seconds for row in own if not row.error]),
+        difference=mean([a - b for a, b in zip(ours, theirs, strict=True)]),
         wins=wins,
         ties=ties,
         losses=losses,
@@ -186,7 +184,3 @@ def _trial(
 
 def _scores(rows: Mapping[Cell, EvaluationRow], number: int, subjects: Sequence[str]) -> dict[str, float]:
     return {name: rows[number, name].macro_f1 for name in subjects if not rows[number, name].error}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")

@@ -32,7 +32,7 @@ class Workspace:
     Attributes:
         root: The folder.
         config: Resolved: flags beat the file, the file beats the defaults.
-        table: Every row of the cache.
+        table: Every row of the cache, or those of the subjects that it was opened for.
         extractor: What made its embeddings.
         cache_digest: Its digest.
         device: Where to train.
@@ -55,6 +55,7 @@ class Workspace:
         root: Path,
         overrides: Mapping[str, Any] | None = None,
         *,
+        subjects: Sequence[str] | None = None,
         device: str = "cpu",
         notify: Notify | None = None,
         on_epoch: OnEpoch | None = None,
@@ -64,6 +65,7 @@ class Workspace:
         Args:
             root: The workspace folder; a folder that holds only a cache will do.
             overrides: ``{"section.key": value}`` from flags.
+            subjects: Whose rows are read; of the others, names and codes are. All by default.
             device: ``cpu``, ``cuda`` or ``auto``.
             notify: Called with one line when a stage runs.
             on_epoch: Progress of training.
@@ -77,7 +79,7 @@ class Workspace:
         for name in config.adapt.options:
             get_method(name)
         with open_cache(cache_path(root, config)) as cache:
-            table, extractor, digest = cache.read(), cache.extractor, cache.digest
+            table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
         return cls(
             root, config, table, extractor, digest, choose_device(device), notify or (lambda line: None), on_epoch
         )

@@ -21,7 +21,7 @@ from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.registry import register
 from featlab.methods.sgd import shuffled_batches
 from featlab.methods.student import Student, new_adapter, ordered_features
-from featlab.models import SourceHead
+from featlab.models import SourceHead, half_cosine
 from featlab.protocol import Target
 from featlab.seeding import generator, run_seed
 from featlab.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
@@ -299,7 +299,7 @@ def _descend(
     history: list[Mapping[str, float]] = []
     for epoch in range(stage.epochs):
         stage.start_epoch(epoch)
-        set_learning_rate(optimiser, config.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / stage.epochs)))
+        set_learning_rate(optimiser, config.lr * half_cosine(epoch, stage.epochs))
         for picked in shuffled_batches(rows, stage.batch, 2, stage.random):
             loss = loss_of(picked)
             if not torch.isfinite(loss):

@@ -15,6 +15,7 @@ from featlab.methods.source_access import SourceFeatures
 from featlab.methods.student import BN_MODES, Student
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
+from featlab.training import loss_sum
 
 __all__ = ["JointBatch", "JointConfig", "Phase", "both_domains", "fit_joint", "fit_phases", "is_due", "new_part"]
 
@@ -212,9 +213,7 @@ def fit_phases(
         total = 0.0
         for phase in phases:
             terms = phase.losses(batch)
-            loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise InputError(f"adaptation diverged at step {step + 1}; lower {config.section}.lr ({config.lr})")
+            loss = loss_sum(terms, step + 1, config.section, config.lr)
             optimiser.zero_grad()
             # What this phase does not train gets no gradient, and the optimiser passes it over.
             loss.backward(inputs=list(phase.trained))  # type: ignore[no-untyped-call]

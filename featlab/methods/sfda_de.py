@@ -20,6 +20,7 @@ from featlab.methods.student import BN_MODES, Student, make_student, ordered_fea
 from featlab.protocol import Target
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
+from featlab.training import loss_sum, loss_values
 
 __all__ = [
     "SFDADE",
@@ -234,11 +235,11 @@ def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) ->
             rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
             drawn = surrogates.draw(count, config.covariance, config.spread, random)
             terms = discrepancy_terms(student, drawn, features[rows.flatten()])
-            loss = _finite(torch.stack(list(terms.values())).sum(), config, len(history) + 1)
+            loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+            history.append(loss_values(terms, loss))
     student.set_mode("eval")
     for parameter in trained:
         parameter.requires_grad_(False)

@@ -5,7 +5,6 @@ Its loop over batches is the one that SFIT, of the same authors, trains its gene
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
@@ -16,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle import Bundle
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.registry import register
 from featlab.methods.sgd import SGDFit, Terms, shuffled_batches
 from featlab.methods.student import new_adapter, ordered_features
-from featlab.models import PersonalModel, Translator
+from featlab.models import PersonalModel, Translator, half_cosine
 from featlab.pretraining import SourceRows
 from featlab.protocol import Target
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice
-from featlab.training import set_learning_rate
+from featlab.training import loss_sum, loss_values, set_learning_rate
 
 __all__ = ["SFDAIT", "GeneratorConfig", "SFDAITConfig", "batch_statistics", "fit_generator", "statistics_loss"]
 
@@ -97,15 +96,13 @@ def fit_generator(
     batches = chain.from_iterable(shuffled_batches(rows, min(config.batch, rows), least, random) for _ in count())
     history: list[Mapping[str, float]] = []
     for step, picked in zip(range(total), batches, strict=False):
-        set_learning_rate(optimiser, config.lr * 0.5 * (1 + math.cos(math.pi * step / total)))
+        set_learning_rate(optimiser, config.lr * half_cosine(step, total))
         terms = losses(picked)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise InputError(f"adaptation diverged at step {step + 1}; lower {config.section}.lr ({config.lr})")
+        loss = loss_sum(terms, step + 1, config.section, config.lr)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+        history.append(loss_values(terms, loss))
     generator.requires_grad_(False)
     return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history))
 

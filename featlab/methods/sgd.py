@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featlab.errors import InputError
 from featlab.methods.student import BN_MODES, TRUNKS, Student
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
+from featlab.training import loss_sum, loss_values
 
 __all__ = ["Rates", "SGDConfig", "SGDFit", "Terms", "check_finite", "fit_sgd", "shot_decay", "shuffled_batches"]
 
@@ -120,7 +121,6 @@ def fit_sgd(
     *,
     seed: int,
     rates: Rates = Rates(),
-    extra: Sequence[nn.Parameter] = (),
     on_epoch: Callable[[int], None] | None = None,
 ) -> SGDFit:
     """Minimise a loss over batches of target rows.
@@ -132,7 +132,6 @@ def fit_sgd(
         losses: Called with the (b,) row numbers of a batch, BatchNorm in ``config.bn_mode``; returns the loss terms.
         seed: Of the order of the rows.
         rates: Per part.
-        extra: Parameters of the method's own, trained at the full rate.
         on_epoch: Called with the epoch's number, from 0, before its first step, BatchNorm in evaluation mode or not as
             the caller left it; here pseudo-labels are renewed (within ``student.evaluating()``).
 
@@ -147,8 +146,6 @@ def fit_sgd(
         parameters, rate = student.parameters_of(part), float(getattr(rates, part))
         if rate and parameters:
             groups.append({"params": parameters, "lr": rate * config.lr, "rate": rate})
-    if extra:
-        groups.append({"params": list(extra), "lr": config.lr, "rate": 1.0})
     trained = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -170,15 +167,11 @@ def fit_sgd(
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * group["rate"] * decay
             terms = losses(picked)
-            loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"adaptation diverged at step {len(history) + 1}; lower {config.section}.lr ({config.lr})"
-                )
+            loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
+            history.append(loss_values(terms, loss))
     check_finite(trained, config.section, config.lr)
     student.set_mode("eval")
     for parameter in trained:

@@ -107,6 +107,14 @@ def test_values_are_completed(folder, words, expected):
     assert done.stderr == ""
 
 
+def test_the_methods_that_are_completed_are_those_of_the_registry():
+    from featlab.cli.complete import METHODS
+    from featlab.methods import get_method, method_names
+
+    own = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
+    assert list(METHODS) == own
+
+
 def test_completion_without_a_cache_is_silent(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
