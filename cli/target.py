@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,9 @@ def adapt(
     settings: SetOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Adapt to a clip that looks too short, or not neutral.")
+    ] = False,
     json_mode: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -75,7 +79,7 @@ def adapt(
     with output.stages() as progress:
         opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
         model, folder = bundle_for(opened, output, subject, bundle, targets)
-    done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config)
+    done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
     _report(output, done, folder, scores)
@@ -192,7 +196,8 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     if done.unlabelled:
         warnings.append(f"no row of {done.subject!r} has a label: all {done.frames} were taken to be neutral")
     scored = {"macro_f1_before": before, "macro_f1_after": after, "test_rows": scores[0].frames if scores else 0}
-    output.json({**facts, **scored, "warnings": warnings})
+    report = done.model.report
+    output.json({**facts, **scored, "report": asdict(report) if report else None, "warnings": warnings})
     shown = {
         "method": done.method,
         "adapted on": f"{done.frames} neutral frames of {_count(len(done.videos), 'video')}: {', '.join(done.videos)}",
@@ -200,6 +205,12 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
         "parameters changed": f"{done.model.trainable:,}",
         "written to": done.folder,
     }
+    if report:
+        shown["expected"] = (
+            f"macro F1 {100 * (report.expected_before + report.expected_gain):.0f} in place of "
+            f"{100 * report.expected_before:.0f}; {report.chance:.0%} of source people with such a clip were helped, 80 % "
+            f"of them by {100 * report.gain_low:+.0f} to {100 * report.gain_high:+.0f} (no label used)"
+        )
     if scores:
         shown["macro F1"] = (
             f"{100 * scores[0].macro_f1:.2f} before, {100 * scores[1].macro_f1:.2f} after, on {scores[0].frames} other "

@@ -1,4 +1,4 @@
-"""Fit a translator to one person: the losses of the target stage and the two ways to minimise them."""
+"""Fit a translator to one person: the losses of the target stage and the ways to minimise them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from featlab.config_sections import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.losses import expression_loss, style_loss, style_statistics
 from featlab.methods.base import AdaptedModel, target_features
+from featlab.methods.student import ordered_features
 from featlab.models import PersonalModel, Translator, layer_values, one_cycle
 from featlab.protocol import Target
+from featlab.reliability import Reliability, clip_statistics
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice
+from featlab.style_alignment import BANKS, WEIGHTINGS, align_style, bank_centre
 from featlab.training import loss_sum, loss_values, set_learning_rate
 
 __all__ = ["TranslatorAdaptation", "adapt_translator"]
 
-OPTIMISERS = ("lbfgs", "adam")
+OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
 
 
@@ -32,7 +35,14 @@ class TranslatorAdaptation:
 
     Attributes:
         iterations: Most steps; the last iterate is kept.
-        optimiser: ``lbfgs`` (all frames at once, a line search, stops when converged) or ``adam`` (a fixed budget).
+        optimiser: ``closed`` (the means of the features alone, where the least is known: see
+            `featlab.style_alignment`), ``lbfgs`` (all frames at once, a line search, stops when converged) or ``adam``
+            (a fixed budget).
+        weighting: Which frames of the clip count, in closed form: ``neutral`` (as far as C calls them neutral),
+            ``mean`` (all alike) or ``median``.
+        bank: Where the clip is moved to, in closed form: the centre of ``all`` source subjects, of the ``nearest``
+            five, or of all ``weighted`` by how near they are.
+        shrinkage: Frames' worth of the bank's centre that are mixed into the clip's mean, in closed form.
         lr: Peak learning rate of Adam.
         batch: Frames in a step of Adam; 0 takes them all.
         update: Which tensors of T move: its ``offset``, its ``last`` layer, or ``all``.
@@ -44,7 +54,10 @@ class TranslatorAdaptation:
     """
 
     iterations: int = 50
-    optimiser: str = "lbfgs"
+    optimiser: str = "closed"
+    weighting: str = "neutral"
+    bank: str = "all"
+    shrinkage: float = 0.0
     lr: float = 1e-2
     batch: int = 0
     update: str = "offset"
@@ -60,10 +73,18 @@ class TranslatorAdaptation:
     def __post_init__(self) -> None:
         check_choice(f"{self.section}.update", self.update, UPDATES)
         check_choice(f"{self.section}.optimiser", self.optimiser, OPTIMISERS)
+        check_choice(f"{self.section}.weighting", self.weighting, WEIGHTINGS)
+        check_choice(f"{self.section}.bank", self.bank, BANKS)
         for layer in self.layers:
             check_choice(f"{self.section}.layers", layer, STYLE_LAYERS)
-        for name in ("iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
+        for name in ("shrinkage", "iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+        alone = self.layers == ("features",) and self.style and not (self.std or self.consistency or self.anchor)
+        if self.optimiser == "closed" and not (alone and self.update == "offset"):
+            raise ConfigError(
+                f"{self.section}: only the means of the features have a closed form, over the offset; for std, "
+                f"consistency, anchor, another update or other layers set {self.section}.optimiser = lbfgs (or adam)"
+            )
         seen = self.update == "offset" or any(layer != "features" for layer in self.layers)
         if not (self.consistency or self.anchor or (self.style and self.layers and seen)):
             raise ConfigError(
@@ -92,6 +113,8 @@ def adapt_translator(
     """
     if config.style and bundle.bank is None:
         raise InputError(f"{config.section}.style needs a style bank, and this bundle has none; set it to 0")
+    if config.optimiser == "closed":
+        return _aligned(bundle, translator, target, config)
     features = target_features(bundle, target)
     trained = _trained(translator, config.update)
     random = torch.Generator().manual_seed(run_seed(seed, "adapt"))
@@ -105,6 +128,37 @@ def adapt_translator(
         trainable=sum(tensor.numel() for tensor in trained),
         history=tuple(history),
         warnings=_warnings(bundle, model, target),
+    )
+
+
+def _aligned(bundle: Bundle, translator: Translator, target: Target, config: TranslatorAdaptation) -> AdaptedModel:
+    """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
+    assert bundle.bank is not None  # checked by adapt_translator: a closed form has a style term
+    features = ordered_features(bundle, target)
+    centre = bank_centre(bundle.bank, features, config.bank)
+    aligned = align_style(
+        features,
+        centre,
+        translator,
+        bundle.head,
+        bundle.neutral_code,
+        weighting=config.weighting,
+        iterations=config.iterations,
+    )
+    offset = aligned.offset * len(features) / (len(features) + config.shrinkage)
+    translator.offset.data.copy_(offset)
+    known = bundle.extras.get("pft", {}) if config.iterations else {}
+    reliability = Reliability.read(known) if known else None
+    temperature = float(reliability.temperature) if reliability else 1.0
+    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head, temperature)
+    report = reliability.report(clip_statistics(features, aligned, bundle)) if reliability else None
+    return AdaptedModel(
+        model,
+        iterations=len(aligned.history),
+        trainable=len(offset) if aligned.history else 0,
+        history=aligned.history,
+        warnings=(*_warnings(bundle, model, target), *(report.remarks if report else ())),
+        report=report,
     )
 
 

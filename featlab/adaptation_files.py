@@ -135,6 +135,9 @@ def _fingerprint(bundle: Bundle) -> str:
     """Return a hash of the weights that an adaptation is a difference from."""
     digest = hashlib.sha256()
     for name, tensor in _base_tensors(bundle, "translator").items():
+        if name == "temperature":
+            # A bundle has none of its own: it is a person's.
+            continue
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

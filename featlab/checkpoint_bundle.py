@@ -210,7 +210,8 @@ def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, method
     pairs = make_pairs(source, config.pair, seed=bundle.seed) if paired else _NO_PAIRS
     rows = SourceRows.of(source, as_tensor(source.embeddings), pairs)
     bundle = replace(bundle, bank=make_style_bank(rows, bundle.translator, bundle.head))
-    return prepare_extras(bundle, rows, methods)
+    # What a method can do without is learnt from source models that are trained here: the checkpoint is another.
+    return prepare_extras(bundle, rows, [name for name in methods if get_method(name).needs_extras])
 
 
 def _fit(bundle: Bundle, source: FeatureTable, given: tuple[str, ...]) -> tuple[float, tuple[str, ...] | None]:

@@ -11,6 +11,7 @@ from featlab.settings import check_at_least, check_choice, check_share
 
 __all__ = [
     "AXES",
+    "FORMS",
     "LABEL_RULES",
     "LAYERS",
     "OBJECTIVES",
@@ -30,6 +31,7 @@ REDUCTIONS = ("within", "pca", "truncate", "none")
 STRATEGIES = ("landmark", "cosine", "random")
 LABEL_RULES = ("any", "same", "different")
 OBJECTIVES = ("anchored", "poster")
+FORMS = ("linear", "mlp")
 LAYERS = ("embedding", "bottleneck")
 AXES = ("subject", "vector")
 UPDATES = ("offset", "last", "all")
@@ -114,20 +116,26 @@ class PairConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Pretraining of the translator on pairs of source subjects.
+    """Pretraining of the translator on source subjects.
 
     Attributes:
-        hidden: Width of T's hidden layer; 0 takes the width of the features.
-        residual: T(f) = f + MLP(f) with a zero start, or the seeds' literal MLP.
         objective: ``anchored`` (episodes: each source subject plays a target, seen through other neutral clips
             than the row's own) or ``poster`` (the seeds' losses as written).
-        epochs: Passes over the pairs.
+        form: ``linear`` (T moves features along the K directions that C tells apart; one convex problem over the
+            episodes, solved to its end) or ``mlp`` (trained on pairs, step by step). ``poster`` takes an MLP always.
+        penalty: ``linear`` only. Weight of the squared classifier weights, for one source subject: more subjects allow
+            larger ones.
+        episodes: ``linear`` only. How often each row is seen, through other neutral clips each time.
+        hidden: ``mlp`` only, as all that follows but the weights. Width of T's hidden layer; 0 takes that of the
+            features.
+        residual: T(f) = f + MLP(f) with a zero start, or the seeds' literal MLP.
+        epochs: Passes over the pairs; 0 leaves T the identity, in either form.
         batch: Pairs in a step.
         lr: Peak learning rate (AdamW, one cycle).
         weight_decay: Decoupled weight decay.
-        style: Weight of the style loss.
-        expression: Weight of the KL expression loss.
-        classification: Weight of the cross-entropy on translated rows.
+        style: Weight of the style loss; ``mlp`` only.
+        expression: Weight of the KL expression loss, in either form.
+        classification: Weight of the cross-entropy on translated rows, in either form.
         axis: Style statistics over a ``subject``'s rows, or over the feature ``vector`` of one row.
         layers: Where style is compared: the translated ``embedding``, the ``bottleneck``, or both.
         noise: Standard deviation of Gaussian noise added to the features in training.
@@ -136,15 +144,18 @@ class PretrainConfig:
         style_bank: Keep the style bank in the bundle; without it `pft`, `neutral-shift` and `coral` can't be run.
     """
 
+    objective: str = "anchored"
+    form: str = "linear"
+    penalty: float = 1.0
+    episodes: int = 4
     hidden: int = 256
     residual: bool = True
-    objective: str = "anchored"
     epochs: int = 10
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
     style: float = 0.1
-    expression: float = 0.03
+    expression: float = 0.0
     classification: float = 1.0
     axis: str = "subject"
     layers: tuple[str, ...] = ("embedding", "bottleneck")
@@ -156,6 +167,8 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         check_at_least("pretrain.hidden", self.hidden, 0)
         check_choice("pretrain.objective", self.objective, OBJECTIVES)
+        check_choice("pretrain.form", self.form, FORMS)
+        check_at_least("pretrain.episodes", self.episodes, 1)
         check_choice("pretrain.axis", self.axis, AXES)
         if not self.layers:
             raise ConfigError(f"pretrain.layers is empty; choose from {', '.join(LAYERS)}, or set pretrain.style = 0")
@@ -163,7 +176,7 @@ class PretrainConfig:
             check_choice("pretrain.layers", layer, LAYERS)
         if not (self.style or self.expression or self.classification):
             raise ConfigError("pretrain: style, expression and classification are all 0; give one of them a weight")
-        for name in ("epochs", "lr", "weight_decay", "style", "expression", "classification", "noise"):
+        for name in ("penalty", "epochs", "lr", "weight_decay", "style", "expression", "classification", "noise"):
             check_at_least(f"pretrain.{name}", getattr(self, name), 0)
         for name in ("dropout", "label_smoothing"):
             check_share(f"pretrain.{name}", getattr(self, name))

@@ -20,6 +20,7 @@ __all__ = [
     "Translator",
     "as_tensor",
     "half_cosine",
+    "head_map",
     "layer_values",
     "one_cycle",
 ]
@@ -83,8 +84,10 @@ class Translator(nn.Module):
     """T: one light MLP on features, not conditioned on the other subject.
 
     Residual form: T(f) = g + W₂ relu(W₁ g + b₁) + b₂ with g = f + offset and W₂ = b₂ = offset = 0 at the start, so that
-    before any step T is the identity, bitwise. The offset is the one tensor that `anchored` adapts for a new person. It
+    before any step T is the identity, bitwise. The offset is the one tensor that `pft` adapts for a new person. It
     adds no layer: T(f) with an offset a is the same MLP with b₁ + W₁a and b₂ + a in place of its biases.
+
+    A hidden layer holds a linear map too, since relu(x) − relu(−x) = x: see `featlab.linear_translator`.
 
     Literal form (``residual=False``), as in the seeds: T(f) = W₂ relu(W₁ g + b₁) + b₂.
 
@@ -120,10 +123,16 @@ class PersonalModel(nn.Module):
         projection: P.
         translator: T, adapted; ``None`` leaves it out.
         head: B and C, or another map from features to logits.
+        temperature: Divides the logits, so that probabilities are calibrated; it changes no prediction.
     """
 
-    def __init__(self, projection: Projection, translator: nn.Module | None, head: nn.Module) -> None:
+    temperature: Tensor
+
+    def __init__(
+        self, projection: Projection, translator: nn.Module | None, head: nn.Module, temperature: float = 1.0
+    ) -> None:
         super().__init__()
+        self.register_buffer("temperature", torch.tensor(temperature, device=projection.mean.device))
         self.projection = projection
         self.translator = translator if translator is not None else nn.Identity()
         self.head = head
@@ -136,7 +145,7 @@ class PersonalModel(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return (n, K) logits of (n, D0) embeddings."""
-        logits: Tensor = self.head(self.features(embeddings))
+        logits: Tensor = self.head(self.features(embeddings)) / self.temperature
         return logits
 
 
@@ -149,6 +158,21 @@ def layer_values(layer: str, translated: Tensor, head: SourceHead) -> Tensor:
         head: B and C.
     """
     return head.bottleneck(translated) if layer == "bottleneck" else translated
+
+
+def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
+    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,), in float64."""
+    mean, variance = head.norm.running_mean, head.norm.running_var
+    assert mean is not None  # BatchNorm1d tracks statistics unless told not to
+    assert variance is not None
+    scale = _double(head.norm.weight) / torch.sqrt(_double(variance) + head.norm.eps)
+    classifier = _double(head.classifier.weight).T
+    bias = (_double(head.linear.bias) - _double(mean)) * scale + _double(head.norm.bias)
+    return (_double(head.linear.weight).T * scale) @ classifier, bias @ classifier + _double(head.classifier.bias)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float64)
 
 
 def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:

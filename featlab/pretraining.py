@@ -1,4 +1,4 @@
-"""Pretrain the translator T on pairs of source subjects, with B and C frozen.
+"""Pretrain the translator T on source subjects, with B and C frozen.
 
 `poster` is the seeds' objective as written: translated rows take the style of their references and keep the source
 model's prediction. Its style loss compares a batch of translated rows with the batch of their references.
@@ -6,7 +6,8 @@ model's prediction. Its style loss compares a batch of translated rows with the 
 `anchored` plays the target stage at the source. In an episode a row's subject is seen through *other* neutral clips of
 theirs: T's offset is what style alignment would make it, the bank's centre minus those clips' mean, and T learns to
 classify what comes out (cross-entropy), to keep its pair's style (style loss) and, if asked, the source model's
-prediction (expression loss). So T meets at a new person what it met in training.
+prediction (expression loss). So T meets at a new person what it met in training. T is linear by default, and then the
+whole is one convex problem without the style loss: see `featlab.linear_translator`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from featlab.cache import FeatureTable
 from featlab.config import PretrainConfig
 from featlab.errors import InputError
+from featlab.linear_translator import fit_linear_translator
 from featlab.losses import expression_loss, group_statistics, style_loss, style_statistics
 from featlab.models import SourceHead, Translator, layer_values, one_cycle
 from featlab.pairing import Pairs
@@ -61,7 +63,7 @@ class SourceRows:
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A pretrained translator and the mean losses of each epoch."""
+    """A pretrained translator and the mean losses of each epoch, or of each iteration where T is linear."""
 
     translator: Translator
     history: tuple[Mapping[str, float], ...]
@@ -97,6 +99,8 @@ def pretrain_translator(
     Raises:
         InputError: Fewer than two pairs, or no subject with neutral rows (`anchored`).
     """
+    if config.objective == "anchored" and config.form == "linear":
+        return _fit_linear(source, head, config, seed, on_epoch)
     rows, references = _pairs(source, config)
     translator = new_translator(source.features.shape[1], config, seed)
     random = torch.Generator().manual_seed(run_seed(seed, "pretrain", config.objective))
@@ -133,6 +137,21 @@ def pretrain_translator(
             if on_epoch is not None:
                 on_epoch(epoch + 1, config.epochs, means["loss"])
     return Pretrained(translator.eval().requires_grad_(False), tuple(history))
+
+
+def _fit_linear(
+    source: SourceRows,
+    head: SourceHead,
+    config: PretrainConfig,
+    seed: int,
+    on_epoch: Callable[[int, int, float], None] | None,
+) -> Pretrained:
+    if not config.epochs:
+        return Pretrained(new_translator(source.features.shape[1], config, seed).eval().requires_grad_(False), ())
+    translator, history = fit_linear_translator(source.features, source.labels, source.clips, head, config, seed=seed)
+    if on_epoch is not None:
+        on_epoch(1, 1, history[-1]["loss"])
+    return Pretrained(translator, tuple(history))
 
 
 def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead) -> StyleBank:

@@ -122,7 +122,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         methods: Methods that will be run on the bundle; those that carry something prepare it.
     """
     config = source.config
-    prepared = sorted(name for name in set(methods) if get_method(name).needs_extras)
+    prepared = sorted(name for name in set(methods) if get_method(name).carries)
     strategy = resolve_strategy(config.pair, source.table)
     inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
     folder = source.root / "bundles" / source.key("bundle", *inputs)

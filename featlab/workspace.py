@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,8 @@ def adapt_subject(
     extractor: ExtractorInfo,
     subject: str,
     config: Config,
+    *,
+    force: bool = False,
 ) -> Adapted:
     """Adapt a bundle to one person and write what changed into the bundle's folder.
 
@@ -201,9 +203,11 @@ def adapt_subject(
         extractor: What made their embeddings.
         subject: The person.
         config: ``adapt`` and ``protocol`` are read.
+        force: Adapt to a clip that the method would refuse.
 
     Raises:
-        InputError: Unknown subject, a source subject, no neutral rows.
+        InputError: Unknown subject, a source subject, no neutral rows, or a clip that the method refuses: too short, or
+            not neutral.
         BundleError: Features of another extractor.
     """
     if subject not in table.subjects:
@@ -215,6 +219,13 @@ def adapt_subject(
     start = time.perf_counter()
     model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
     seconds = time.perf_counter() - start
+    if model.report is not None and model.report.refusal:
+        if not force:
+            raise InputError(
+                f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
+                f"--subject {subject} --force"
+            )
+        model = replace(model, warnings=(*model.warnings, f"adapted all the same: {model.report.refusal}"))
     folder = adaptation_folder(bundle_folder, subject)
     videos = rows.video_names_present()
     meta = {
@@ -226,6 +237,7 @@ def adapt_subject(
         "videos": list(videos),
         "unlabelled": unlabelled,
         "seconds": seconds,
+        "report": asdict(model.report) if model.report is not None else None,
     }
     save_adaptation(folder, bundle, model, meta)
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds)

@@ -1,12 +1,13 @@
 """A person's model, P, T, B and C, as one small network of embeddings: what is exported.
 
-In evaluation mode B (linear, BatchNorm) and C (linear) are one affine map, and so is the projection P, so that
+In evaluation mode B (linear, BatchNorm) and C (linear) are one affine map, and so is the projection P; the temperature
+divides all weights after the hidden layer. So
 
     y = embedding − mean
     logits = y · direct_weight + direct_bias + relu(y · hidden_weight + hidden_bias) · out_weight
 
-is all of C(B(T(P(embedding)))). Without an MLP in T (the light baselines), or with one whose output is zero, the last
-term isn't there.
+is all of C(B(T(P(embedding)))) / temperature. Without an MLP in T (the light baselines), or with one whose output is
+zero, the last term isn't there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from featlab.errors import InputError
 from featlab.methods import Affine
-from featlab.models import PersonalModel, SourceHead, Translator
+from featlab.models import PersonalModel, SourceHead, Translator, head_map
 
 __all__ = ["FoldedHead", "fold"]
 
@@ -77,12 +78,16 @@ def fold(model: PersonalModel) -> FoldedHead:
     """
     components = _wide(model.projection.components)
     inner, outer = _translator(model.translator, components.shape[1]), _head(model.head)
-    direct = (components @ inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
+    temperature = float(model.temperature)
+    direct = tuple(
+        part / temperature
+        for part in (components @ inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
+    )
     hidden = None
     # The output of a T that was never pretrained is zero: its hidden layer would be carried along for nothing.
     if inner.hidden is not None and bool(inner.hidden[2].any()):
         weight, bias, out = inner.hidden
-        hidden = (components @ weight, bias, out @ outer.weight)
+        hidden = (components @ weight, bias, out @ outer.weight / temperature)
     narrow = tuple(tensor.to(torch.float32).contiguous() for tensor in (*direct, *(hidden or ())))
     last = (narrow[2], narrow[3], narrow[4]) if hidden is not None else None
     return FoldedHead(model.projection.mean.detach().cpu().clone(), (narrow[0], narrow[1]), last).eval()
@@ -107,13 +112,8 @@ def _head(part: nn.Module) -> _Map:
     if type(part) is nn.Linear:
         return _Map(_wide(part.weight).T, _wide(part.bias))
     if type(part) is SourceHead:
-        mean, variance = part.norm.running_mean, part.norm.running_var
-        assert mean is not None  # BatchNorm1d tracks statistics unless told not to
-        assert variance is not None
-        scale = _wide(part.norm.weight) / torch.sqrt(_wide(variance) + part.norm.eps)
-        classifier = _wide(part.classifier.weight).T
-        bias = (_wide(part.linear.bias) - _wide(mean)) * scale + _wide(part.norm.bias)
-        return _Map((_wide(part.linear.weight).T * scale) @ classifier, bias @ classifier + _wide(part.classifier.bias))
+        weight, bias = head_map(part)
+        return _Map(weight.cpu(), bias.cpu())
     raise _unknown(part, "B and C, or a linear map")
 
 

@@ -17,6 +17,7 @@ from featlab.errors import InputError
 from featlab.models import PersonalModel, as_tensor
 from featlab.pretraining import SourceRows
 from featlab.protocol import Target
+from featlab.reliability import ClipReport
 
 __all__ = ["PARTS", "AdaptedModel", "Affine", "Method", "NoConfig", "base_model", "linear_head", "target_features"]
 
@@ -61,6 +62,7 @@ class AdaptedModel:
         trainable: Parameters that were fitted to this person.
         history: Loss terms, an entry a step that was logged.
         warnings: What the user should know, one line each.
+        report: What the bundle expects of this clip, where the method can tell.
     """
 
     model: PersonalModel
@@ -68,6 +70,7 @@ class AdaptedModel:
     trainable: int = 0
     history: tuple[Mapping[str, float], ...] = ()
     warnings: tuple[str, ...] = ()
+    report: ClipReport | None = None
 
     def predict_proba(self, embeddings: NDArray[np.float32], *, block: int = 65536) -> NDArray[np.float32]:
         """Return (n, K) float32 class probabilities of (n, D0) embeddings, computed block by block.
@@ -106,9 +109,10 @@ class Method(ABC):
     needs_style_bank: ClassVar[bool] = False
     """Reads source statistics from the bundle's style bank."""
     needs_extras: ClassVar[bool] = False
-    """Reads tensors that its `prepare` made at the source."""
+    """Can not do without the tensors that its `prepare` made at the source."""
     carries: ClassVar[str] = ""
-    """What those tensors are, in words: statistics and weights that leave the source site, for the bundle's card."""
+    """What those tensors are, in words: statistics and weights that leave the source site, for the bundle's card. A
+    method that carries something has a `prepare`; it may still do without (``needs_extras = False``)."""
     needs_labels: ClassVar[bool] = False
     """Is given the target's labels: an oracle, never source-free."""
     needs_source: ClassVar[bool] = False

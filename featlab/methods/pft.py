@@ -12,8 +12,9 @@ from featlab.adaptation import TranslatorAdaptation, adapt_translator
 from featlab.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.registry import register
-from featlab.pretraining import SourceRows, pretrain_translator
+from featlab.pretraining import SourceRows, new_translator, pretrain_translator
 from featlab.protocol import Target
+from featlab.source_validation import validate_on_source
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class PosterConfig(TranslatorAdaptation):
     section: ClassVar[str] = "adapt.pft-poster"
 
     iterations: int = 25
+    weighting: str = "mean"
     optimiser: str = "adam"
     lr: float = 1e-3
     batch: int = 32
@@ -53,14 +55,16 @@ class PosterPFT(Method):
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return a T pretrained by the poster's losses."""
-        weights = replace(bundle.config.pretrain, objective="poster", style=1.0, expression=1.0, dropout=0.0)
+        weights = replace(
+            bundle.config.pretrain, objective="poster", form="mlp", style=1.0, expression=1.0, dropout=0.0
+        )
         pretrained = pretrain_translator(source, bundle.head, weights, seed=bundle.seed)
         return dict(pretrained.translator.state_dict())
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the poster's T."""
         self.check(bundle, target)
-        translator = copy.deepcopy(bundle.translator)
+        translator = new_translator(len(bundle.translator.offset), bundle.config.pretrain, bundle.seed)
         translator.load_state_dict(dict(bundle.extras[self.name]))
         return adapt_translator(bundle, translator, target, self.config, seed=seed)
 
@@ -74,19 +78,31 @@ class PFT(Method):
     setting = "SFDA-PFT"
     published = (
         "PFT's parts (translate style, keep expression, C fixed, light T, neutral target frames, no source rows) with "
-        "one change: the target's style is aligned with stored statistics of the source subjects, because KL to the "
-        "source model's own prediction carries no personal signal."
+        "these changes, each measured in docs/why.md: the target's style is aligned with stored statistics of the "
+        "source subjects, because KL to the source model's own prediction carries no personal signal; in closed form, "
+        "with frames weighted by how neutral C calls them; T is linear and learns from episodes by cross-entropy, "
+        "because an MLP, the style loss and KL at the source bring nothing more; probabilities are calibrated on "
+        "held-out source subjects."
     )
     config_type = TranslatorAdaptation
     space = (
-        ("layers", (("features",), ("embedding",), ("features", "bottleneck"))),
-        ("std", (0.0, 0.1)),
-        ("consistency", (0.0, 0.1)),
-        ("anchor", (0.0, 0.1)),
+        ("weighting", ("neutral", "mean", "median")),
+        ("bank", ("all", "nearest", "weighted")),
+        ("shrinkage", (0.0, 0.5, 2.0)),
     )
     needs_style_bank = True
+    carries = (
+        "temperature, limits of what a neutral clip looks like and the expected gain, from source subjects who were "
+        "held out in folds (with a sorted list of what was left of their gains, without names)"
+    )
     needs_neutral = True
     updates = ("translator",)
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return what held-out source subjects tell of the bundle; nothing where there are too few of them."""
+        reliability = validate_on_source(source, bundle)
+        return reliability.tensors() if reliability else {}
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the bundle's T."""

@@ -104,12 +104,11 @@ def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -
         source: Source rows.
         methods: Registry names.
     """
-    preparing = [get_method(name) for name in methods if get_method(name).needs_extras]
-    return replace(
-        bundle,
-        extras={method.name: method.prepare(source, bundle) for method in preparing},
-        declared={method.name: method.carries for method in preparing},
-    )
+    preparing = [get_method(name) for name in methods if get_method(name).carries]
+    made = {method.name: method.prepare(source, bundle) for method in preparing}
+    # A method that can do without may find too few subjects to make anything of.
+    extras = {name: tensors for name, tensors in made.items() if tensors}
+    return replace(bundle, extras=extras, declared={name: get_method(name).carries for name in extras})
 
 
 @cache

@@ -187,7 +187,7 @@ def test_pft_moves_nothing_but_the_offset_by_default(bundle, rows):
 
 @pytest.mark.parametrize("update", ["offset", "last", "all"])
 def test_update_says_which_tensors_of_t_move(update, bundle, rows):
-    model = run("pft", bundle, rows, update=update, layers="embedding", iterations=5)
+    model = run("pft", bundle, rows, update=update, layers="embedding", iterations=5, optimiser="lbfgs")
     moved = {
         name
         for name, tensor in bundle.translator.state_dict().items()
@@ -211,7 +211,24 @@ def test_adapting_lowers_the_loss(optimiser, bundle, rows):
 @pytest.mark.parametrize("options", [{"update": "last"}, {"layers": ""}], ids=str)
 def test_options_that_leave_the_loss_without_a_gradient_are_refused_in_one_line(options, bundle, rows, refused):
     with refused(ConfigError, "adapt.pft", "layer"):
+        run("pft", bundle, rows, optimiser="lbfgs", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"std": 1}, {"consistency": 1}, {"anchor": 1}, {"update": "all"}, {"layers": "embedding"}, {"style": 0}],
+    ids=str,
+)
+def test_a_loss_without_a_closed_form_is_refused_and_names_the_optimiser(options, bundle, rows, refused):
+    with refused(ConfigError, "adapt.pft", "closed form", "optimiser"):
         run("pft", bundle, rows, **options)
+
+
+def test_the_closed_form_is_where_the_line_search_ends(bundle, rows, probe):
+    plain = run("pft", bundle, rows, weighting="mean")
+    searched = run("pft", bundle, rows, optimiser="lbfgs")
+    torch.testing.assert_close(plain.model.translator.offset, searched.model.translator.offset, atol=1e-4, rtol=1e-3)
+    assert (plain.iterations, plain.trainable) == (1, searched.trainable)
 
 
 def test_style_without_a_style_bank_is_refused(bundle, rows, refused):
@@ -221,7 +238,8 @@ def test_style_without_a_style_bank_is_refused(bundle, rows, refused):
 
 def test_no_more_steps_are_counted_than_were_allowed(bundle, rows):
     """A line search looks at the loss more than once a step."""
-    assert run("pft", bundle, rows, iterations=1, layers="embedding,bottleneck", std=1.0).iterations == 1
+    options = {"layers": "embedding,bottleneck", "std": 1.0, "optimiser": "lbfgs"}
+    assert run("pft", bundle, rows, iterations=1, **options).iterations == 1
 
 
 def test_double_precision_is_taken_as_it_comes(bundle, rows, probe):

@@ -126,9 +126,9 @@ def test_other_rows_or_another_seed_make_everything_stale(changes, open_workspac
 
 
 def test_methods_that_carry_something_have_a_bundle_of_their_own(source):
-    plain, first = bundle_stage(source(), ["pft", "source-only"])
+    plain, first = bundle_stage(source(), ["adabn", "source-only"])
     same, second = bundle_stage(source(), ["neutral-shift"])
-    more, third = bundle_stage(source(), ["pft", "coral"])
+    more, third = bundle_stage(source(), ["adabn", "coral"])
     assert second.reused
     assert second.folder == first.folder
     assert third.folder != first.folder
