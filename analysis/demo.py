@@ -111,6 +111,7 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         facts=facts,
         plots=False,
         classes=workspace.table.classes,
+        smoothing=protocol.smoothing,
     )
     scene = Scene(
         faces=folder / "faces",
@@ -127,7 +128,7 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
     with steps.step("pictures") as now:
         figures, now.reused = _pictures(scene, folder / "figures", workspace.cache_digest, steps)
         now.text = f"{len(figures)} figures as .png and .svg"
-    per_subject, summary = evaluation_tables(results, summaries, settings, full=False)
+    per_subject, summary = evaluation_tables(results, summaries, settings, full=False, smoothing=protocol.smoothing)
     report = DemoReport(
         folder=folder,
         config=workspace.config,

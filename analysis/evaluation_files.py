@@ -31,7 +31,12 @@ _COLUMN_METHODS = 12
 
 
 def evaluation_tables(
-    rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary], settings: Settings, *, full: bool = True
+    rows: Sequence[EvaluationRow],
+    summaries: Sequence[MethodSummary],
+    settings: Settings,
+    *,
+    full: bool = True,
+    smoothing: int = 0,
 ) -> tuple[Table, Table]:
     """Return the per-subject table and the summary table.
 
@@ -40,8 +45,10 @@ def evaluation_tables(
         summaries: Of them.
         settings: Method to (setting, display name).
         full: Every column in the summary, too wide for a terminal.
+        smoothing: Frames that the smoothed macro F1 averages over, for the note; 0 where nobody knows.
     """
-    return per_subject_table(rows, settings=settings), summary_table(summaries, settings=settings, full=full)
+    summary = summary_table(summaries, settings=settings, full=full, smoothing=smoothing)
+    return per_subject_table(rows, settings=settings), summary
 
 
 def write_evaluation(
@@ -53,13 +60,14 @@ def write_evaluation(
     facts: Mapping[str, Any],
     plots: bool = True,
     classes: Sequence[str] = (),
+    smoothing: int = 0,
 ) -> list[Path]:
     """Write an evaluation.
 
     ``results.jsonl`` the rows, ``run.json`` the facts, ``failures.jsonl`` the failed rows (only if there are any),
     ``table_subjects``, ``table_summary``, ``table_costs``, ``table_classes`` (if the rows have recalls) and
     ``table_ranks`` (if two methods have a subject in common) as .md, .csv, .tex and .jsonl, ``subjects.svg``,
-    ``summary.svg`` and ``ranks.svg`` with their numbers as .csv.
+    ``summary.svg``, ``reliability.svg`` (if the rows have confidences) and ``ranks.svg`` with their numbers as .csv.
 
     Args:
         folder: Where; made when it isn't there.
@@ -69,6 +77,7 @@ def write_evaluation(
         facts: JSON-ready: configuration, digest of the cache, versions.
         plots: Draw the figures.
         classes: The K class names, for the table of classes.
+        smoothing: Frames that the smoothed macro F1 averages over, for a note; 0 where nobody knows.
 
     Returns:
         The files, those to look at first.
@@ -85,7 +94,7 @@ def write_evaluation(
     else:
         failures.unlink(missing_ok=True)
     compared = _compared(rows)
-    per_subject, summary = evaluation_tables(rows, summaries, settings)
+    per_subject, summary = evaluation_tables(rows, summaries, settings, smoothing=smoothing)
     selections = {row.method: row.selection for row in rows}
     tables: dict[str, Table | None] = {
         "subjects": per_subject,
@@ -131,6 +140,7 @@ def _draw(
     compared: RankComparison | None,
 ) -> list[Path]:
     from featlab.analysis import style
+    from featlab.analysis.plot_reliability import plot_reliability, reliability_data, reliability_methods
     from featlab.analysis.plots import (
         plot_ranks,
         plot_subjects,
@@ -155,6 +165,9 @@ def _draw(
     # The second figure compares with source-only.
     if len(finished) > 1 and any(item.method == "source-only" for item in finished):
         save("subjects", plot_subjects(rows, names=names), subjects_data(rows))
+    confident = reliability_methods(summaries)
+    if confident:
+        save("reliability", plot_reliability(rows, confident, names=names), reliability_data(rows, confident))
     if compared:
         selections = {item.method: item.selection for item in summaries}
         save("ranks", plot_ranks(compared, names=names, selections=selections), ranks_data(compared))

@@ -7,6 +7,7 @@ from featlab.analysis.plot_images import plot_clip, plot_pairs
 from featlab.analysis.plot_people import plot_people
 from featlab.analysis.plot_projection import plot_projection, projection_data
 from featlab.analysis.plot_ranks import plot_ranks, ranks_data
+from featlab.analysis.plot_reliability import plot_reliability, reliability_data
 from featlab.analysis.plot_results import plot_subjects, plot_summary, subjects_data, summary_data
 
 __all__ = [
@@ -16,10 +17,12 @@ __all__ = [
     "plot_people",
     "plot_projection",
     "plot_ranks",
+    "plot_reliability",
     "plot_subjects",
     "plot_summary",
     "projection_data",
     "ranks_data",
+    "reliability_data",
     "subjects_data",
     "summary_data",
 ]

@@ -9,6 +9,7 @@ from featlab.analysis.table_parts import (
     FAILED,
     best_notes,
     bold_largest,
+    calibration_notes,
     competes,
     flops_text,
     interval_text,
@@ -17,6 +18,7 @@ from featlab.analysis.table_parts import (
     p_text,
     scope_notes,
     score_text,
+    smoothing_notes,
 )
 from featlab.analysis.tables import MISSING, Settings, Table
 from featlab.summary import MethodSummary
@@ -39,6 +41,7 @@ def summary_table(
     title: str = "Mean over target subjects",
     fractions: bool = False,
     full: bool = False,
+    smoothing: int = 0,
 ) -> Table:
     """Return one line a method: scores, comparison with source-only and pft, cost.
 
@@ -48,14 +51,15 @@ def summary_table(
         title: Above the table.
         fractions: Show scores as 0.7831 instead of 78.31.
         full: Every column; by default the ones that decide, as far as any method has a number there.
+        smoothing: Frames that were averaged over for the smoothed macro F1, for the note; 0 where nobody knows.
     """
     columns = _columns(fractions)
     if not full:
         columns = [
             column
             for column in columns
-            if column.best or any(column.show(item) != MISSING for item in summaries)
             if column.narrow
+            if not summaries or any(column.show(item) != MISSING for item in summaries)
         ]
     cells, competing = [], []
     for item in summaries:
@@ -67,7 +71,7 @@ def summary_table(
         columns=("Method", *(column.name for column in columns)),
         rows=tuple(cells),
         bold=bold_largest(cells, competing, first=1),
-        notes=tuple(_notes(summaries, settings)),
+        notes=tuple(_notes(summaries, settings, smoothing)),
     )
 
 
@@ -86,6 +90,8 @@ def _columns(fractions: bool) -> list[_Column]:
         _Column("Subjects", lambda item: str(item.subjects)),
         _Column("Macro F1", lambda item: main(item) if item.runs else FAILED, narrow=True, best=True),
         _Column("95 % interval", interval("ci95"), narrow=True),
+        _Column("Smoothed", score("macro_f1_smoothed"), narrow=True, best=True),
+        _Column("95 % interval, smoothed", interval("ci95_smoothed")),
         _Column("SD", score("sd")),
         _Column("SD over seeds", score("seed_sd")),
         _Column("Macro F1, all classes", score("macro_f1_all"), best=True),
@@ -93,6 +99,7 @@ def _columns(fractions: bool) -> list[_Column]:
         _Column("Balanced accuracy", score("balanced_accuracy"), best=True),
         _Column("Neutral recall", score("neutral_recall")),
         _Column("Non-neutral recall", score("non_neutral_recall")),
+        _Column("ECE", score("ece"), narrow=True),
         _Column("Difference to source-only", score("difference_vs_source")),
         _Column("95 % interval of the difference", interval("difference_ci95")),
         _Column("Gap closed", lambda item: number_text(item.gap_closed, 2), narrow=True),
@@ -111,13 +118,15 @@ def _columns(fractions: bool) -> list[_Column]:
     ]
 
 
-def _notes(summaries: Sequence[MethodSummary], settings: Settings | None) -> list[str]:
+def _notes(summaries: Sequence[MethodSummary], settings: Settings | None, smoothing: int) -> list[str]:
     if not summaries:
         return []
     notes = [
         "Macro F1: mean over subjects with its bootstrap interval. p: Wilcoxon over subjects against source-only and "
         "against pft, Holm-adjusted."
     ]
+    notes += smoothing_notes((item.macro_f1_smoothed for item in summaries), smoothing)
+    notes += calibration_notes(item.ece for item in summaries)
     shared = max(item.rank_subjects for item in summaries)
     if shared:
         notes.append(f"Rank: average over the {shared} subjects that all methods but oracles finished; 1 is the best.")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from featlab.analysis.tables import MISSING, Settings
+from featlab.calibration_error import BINS
 from featlab.failures import failure_reasons
 from featlab.results import EvaluationRow
 
@@ -14,6 +15,7 @@ __all__ = [
     "best_notes",
     "bold_largest",
     "by_setting",
+    "calibration_notes",
     "competes",
     "failure_notes",
     "flops_text",
@@ -26,6 +28,7 @@ __all__ = [
     "rows_by_method",
     "scope_notes",
     "score_text",
+    "smoothing_notes",
 ]
 
 FAILED = "failed"
@@ -108,6 +111,32 @@ def scope_notes(scopes: Iterable[str]) -> list[str]:
     if "dataset" not in scopes:
         return []
     return ["Adapted to all target subjects together, every class among their rows."]
+
+
+def smoothing_notes(scores: Iterable[float], window: int) -> list[str]:
+    """Return how predictions were smoothed, where some were.
+
+    Args:
+        scores: Smoothed scores; NaN where there is none.
+        window: Frames averaged over; 0 where nobody knows.
+    """
+    if all(math.isnan(score) for score in scores):
+        return []
+    over = f"{window} frames" if window else "neighbouring frames"
+    return [
+        f"Smoothed: macro F1 after averaging the predicted probabilities over {over} of a video, for every method "
+        "alike; all else is frame by frame."
+    ]
+
+
+def calibration_notes(errors: Iterable[float]) -> list[str]:
+    """Return what the calibration error is, where there is one."""
+    if all(math.isnan(error) for error in errors):
+        return []
+    return [
+        f"ECE: expected calibration error, how far confidence and accuracy are apart in the mean over {BINS} bins, "
+        "every subject weighing the same; 0 is the best."
+    ]
 
 
 def failure_notes(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:

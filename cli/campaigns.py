@@ -90,7 +90,16 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     facts = {"config": opened.config.to_dict(), "cache_digest": opened.cache_digest, "versions": versions()}
     folder = run.workspace / "results" / (run.name or _run_key(run.command, facts))
     classes = opened.table.classes
-    files = write_evaluation(folder, rows, summaries, settings=names, facts=facts, plots=run.plots, classes=classes)
+    files = write_evaluation(
+        folder,
+        rows,
+        summaries,
+        settings=names,
+        facts=facts,
+        plots=run.plots,
+        classes=classes,
+        smoothing=protocol.smoothing,
+    )
     failed = [row for row in rows if row.error]
     missing = cells - len(rows)
     output.json(
@@ -102,7 +111,7 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
             "files": files,
         }
     )
-    per_subject, summary = evaluation_tables(rows, summaries, names, full=False)
+    per_subject, summary = evaluation_tables(rows, summaries, names, full=False, smoothing=protocol.smoothing)
     if protocol.draws == 1 and len(tasks[0].targets) <= _WIDEST:
         output.table(per_subject)
     if run.command == "benchmark":
@@ -122,7 +131,9 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
 
 def _what_runs(run: Run, opened: Workspace, targets: int, cells: int, reused: int) -> str:
     protocol = opened.config.protocol
-    unit = "each from a neutral clip" if protocol.scope == "person" else "together, as one unlabelled data set"
+    clip = f"at most {protocol.frames} frames of a neutral clip" if protocol.frames else "a neutral clip"
+    clip += f", {100 * protocol.contamination:g} % of it other classes" if protocol.contamination else ""
+    unit = f"each from {clip}" if protocol.scope == "person" else "together, as one unlabelled data set"
     share = "" if run.share == (1, 1) else f", share {run.share[0]} of {run.share[1]}"
     return (
         f"{run.command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 __all__ = [
     "BundleOption",
     "CacheOption",
+    "ContaminationOption",
     "DeviceOption",
+    "FramesOption",
     "JobsOption",
     "JsonOption",
     "LabelRuleOption",
     "MethodOption",
     "MethodsOption",
     "Output",
+    "PoolOption",
     "QuietOption",
     "SeedOption",
     "SetOption",
+    "SmoothOption",
     "SourcesOption",
     "StageProgress",
     "StrategyOption",
@@ -86,6 +90,33 @@ TargetsOption = Annotated[
         "--targets", metavar="N|ID,ID,…|FILE", help="Target subjects: a number drawn at random, ids, a file of ids."
     ),
 ]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="ID,ID,…|FILE",
+        help="Whom a number of targets is drawn from; everyone outside is always source. Default: everyone.",
+    ),
+]
+SmoothOption = Annotated[
+    int | None,
+    typer.Option(
+        "--smooth",
+        min=0,
+        metavar="N",
+        help="Second number of the tables: probabilities averaged over N (odd) frames; 0 switches it off.",
+    ),
+]
+FramesOption = Annotated[
+    int | None,
+    typer.Option("--frames", min=0, metavar="N", help="Adapt on the first N frames of the neutral clip; 0 takes all."),
+]
+ContaminationOption = Annotated[
+    float | None,
+    typer.Option(
+        "--contamination", metavar="SHARE", help="Replace that share of the clip by frames of other classes; 0 to 1."
+    ),
+]
 SourcesOption = Annotated[
     str | None, typer.Option("--sources", metavar="ID,ID,…", help="Source subjects; default: all who are no target.")
 ]
@@ -121,6 +152,7 @@ def flag_values(
     settings: Sequence[str] | None = None,
     seed: int | None = None,
     targets: str | None = None,
+    pool: str | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return ``{"section.key": value}`` of everything that was said on the command line.
@@ -133,6 +165,7 @@ def flag_values(
         settings: ``--set`` items.
         seed: ``--seed``.
         targets: ``--targets``.
+        pool: ``--pool``.
         flags: Others by configuration key; those of None were not given. A flag of its own beats ``--set``.
 
     Raises:
@@ -144,7 +177,8 @@ def flag_values(
     given = {
         "cache": None if cache is None else _from_here(str(cache), workspace),
         "protocol.seed": seed,
-        "protocol.targets": _from_here(targets, workspace) if targets and os.path.isfile(targets) else targets,
+        "protocol.targets": _people_from_here(targets, workspace),
+        "protocol.pool": _people_from_here(pool, workspace),
         **(flags or {}),
     }
     return values | {key: value for key, value in given.items() if value is not None}
@@ -211,6 +245,11 @@ def cpu_count(jobs: int) -> int:
     from featlab.extraction.processes import usable_cores
 
     return jobs or usable_cores()
+
+
+def _people_from_here(spec: str | None, workspace: Path) -> str | None:
+    """Return a text that names people; where it is a file, so that it means the same in the workspace."""
+    return _from_here(spec, workspace) if spec and os.path.isfile(spec) else spec
 
 
 def _from_here(name: str, workspace: Path) -> str:

@@ -56,14 +56,26 @@ class ImageFlags:
 
 
 def predict_from_images(
-    output: Output, person: Person, subject: str, images: Path, out: Path, flags: ImageFlags, device: str
+    output: Output, person: Person, subject: str, images: Path, out: Path, flags: ImageFlags, device: str, smooth: int
 ) -> None:
-    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
+    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3).
+
+    Args:
+        output: Where words go.
+        person: Who is predicted.
+        subject: The person's name.
+        images: The source.
+        out: The csv.
+        flags: How images are found and embedded.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        smooth: Frames of a video that probabilities are averaged over; 0 for none.
+    """
     from featlab.extraction.backbones import make_backbone
     from featlab.extraction.failures import failures_path, write_failures
     from featlab.extraction.pipeline import ExtractConfig
     from featlab.image_prediction import default_backbone, predict_source
     from featlab.prediction import write_predictions
+    from featlab.smoothing import smooth_probabilities
 
     name = flags.backbone if flags.backbone is not None else default_backbone(person.bundle)
     where = network_device(name, device)
@@ -96,9 +108,11 @@ def predict_from_images(
             on_stage=stages,
             on_progress=lambda now: stages("embed", now.done, now.total),
         )
-    write_predictions(out, predicted.table, predicted.probabilities, person.bundle.classes)
+    rows = predicted.table
+    probabilities = smooth_probabilities(predicted.probabilities, rows.video, rows.frame, smooth)
+    write_predictions(out, rows, probabilities, person.bundle.classes)
     write_failures(out, predicted.failures)
-    tell_predictions(output, person, subject, out, predicted.table, predicted.probabilities, len(predicted.failures))
+    tell_predictions(output, person, subject, out, rows, probabilities, smooth, len(predicted.failures))
     failures = [(failure.path, failure.reason) for failure in predicted.failures]
     output.warn_of_failures(failures, f"images have no line; they are listed in {failures_path(out)}")
     if failures:
@@ -117,6 +131,7 @@ def tell_predictions(
     out: Path,
     rows: FeatureTable,
     probabilities: NDArray[np.float32],
+    smooth: int,
     failures: int = 0,
 ) -> None:
     """Print what was predicted, by video."""
@@ -132,6 +147,7 @@ def tell_predictions(
             "reused": person.reused,
             "rows": len(rows),
             "failures": failures,
+            "smoothing": smooth,
             "classes": list(classes),
             "videos": [
                 {"video": video, "rows": count, **dict(zip(classes, share, strict=True))}
@@ -139,6 +155,7 @@ def tell_predictions(
             ],
         }
     )
-    output.show(f"{out}: {len(rows)} rows of {subject}; share of frames predicted as each class, by video:")
+    over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
+    output.show(f"{out}: {len(rows)} rows of {subject}{over}; share of frames predicted as each class, by video:")
     lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
     output.columns(("Video", "Frames", *classes), lines)

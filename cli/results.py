@@ -10,15 +10,19 @@ import typer
 from featlab.cli.campaigns import Run, run_and_show
 from featlab.cli.common import (
     CacheOption,
+    ContaminationOption,
     DeviceOption,
+    FramesOption,
     JobsOption,
     JsonOption,
     LabelRuleOption,
     MethodsOption,
     Output,
+    PoolOption,
     QuietOption,
     SeedOption,
     SetOption,
+    SmoothOption,
     SourcesOption,
     StrategyOption,
     TargetsOption,
@@ -46,6 +50,10 @@ def evaluate(
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
     sources: SourcesOption = None,
+    pool: PoolOption = None,
+    smooth: SmoothOption = None,
+    frames: FramesOption = None,
+    contamination: ContaminationOption = None,
     strategy: StrategyOption = None,
     label_rule: LabelRuleOption = None,
     dim: Annotated[
@@ -69,11 +77,14 @@ def evaluate(
         "protocol.methods": methods,
         "protocol.seeds": seeds,
         "protocol.sources": sources,
+        "protocol.smoothing": smooth,
+        "protocol.frames": frames,
+        "protocol.contamination": contamination,
         "pair.strategy": strategy,
         "pair.label_rule": label_rule,
         "features.dim": dim,
     }
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
     run_and_show(Run("evaluate", workspace, name, plots, device, jobs), values, output)
 
 
@@ -103,6 +114,10 @@ def benchmark(
         bool, typer.Option("--collect", help="Run nothing; make the tables of the cells that are there.")
     ] = False,
     sources: SourcesOption = None,
+    pool: PoolOption = None,
+    smooth: SmoothOption = None,
+    frames: FramesOption = None,
+    contamination: ContaminationOption = None,
     strategy: StrategyOption = None,
     label_rule: LabelRuleOption = None,
     name: NameOption = None,
@@ -126,10 +141,13 @@ def benchmark(
         "protocol.scope": scope,
         "protocol.seeds": seeds,
         "protocol.sources": sources,
+        "protocol.smoothing": smooth,
+        "protocol.frames": frames,
+        "protocol.contamination": contamination,
         "pair.strategy": strategy,
         "pair.label_rule": label_rule,
     }
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
     run = Run("benchmark", workspace, name, plots, device, jobs, _share(share), collect)
     run_and_show(run, values, output)
 

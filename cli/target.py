@@ -124,6 +124,12 @@ def predict(
     fps: FpsOption = None,
     window: WindowOption = None,
     stride: StrideOption = None,
+    smooth: Annotated[
+        int,
+        typer.Option(
+            "--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are."
+        ),
+    ] = 0,
     targets: TargetsOption = None,
     workspace: WorkspaceOption = Path("."),
     cache: CacheOption = None,
@@ -135,9 +141,12 @@ def predict(
     quiet: QuietOption = False,
 ) -> None:
     """Predict every frame of one person with their adaptation; adapts first where that is missing."""
+    from featlab.config_sections import check_window
     from featlab.prediction import write_predictions
+    from featlab.smoothing import smooth_probabilities
 
     output = Output(json_mode=json_mode, quiet=quiet)
+    check_window("--smooth", smooth)
     flags = ImageFlags(
         layout,
         layout_options,
@@ -171,12 +180,12 @@ def predict(
         device=device,
     )
     if images is not None:
-        predict_from_images(output, person, subject, images, out, flags, device)
+        predict_from_images(output, person, subject, images, out, flags, device, smooth)
         return
     rows = person.cached_rows(subject)
-    probabilities = person.model.predict_proba(rows.embeddings)
+    probabilities = smooth_probabilities(person.model.predict_proba(rows.embeddings), rows.video, rows.frame, smooth)
     write_predictions(out, rows, probabilities, person.bundle.classes)
-    tell_predictions(output, person, subject, out, rows, probabilities)
+    tell_predictions(output, person, subject, out, rows, probabilities, smooth)
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:
@@ -196,8 +205,9 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     if done.unlabelled:
         warnings.append(f"no row of {done.subject!r} has a label: all {done.frames} were taken to be neutral")
     scored = {"macro_f1_before": before, "macro_f1_after": after, "test_rows": scores[0].frames if scores else 0}
-    report = done.model.report
-    output.json({**facts, **scored, "report": asdict(report) if report else None, "warnings": warnings})
+    report, gain = done.model.report, done.gain
+    found = {"report": asdict(report) if report else None, "expected_gain": asdict(gain) if gain else None}
+    output.json({**facts, **scored, **found, "warnings": warnings})
     shown = {
         "method": done.method,
         "adapted on": f"{done.frames} neutral frames of {_count(len(done.videos), 'video')}: {', '.join(done.videos)}",
@@ -205,11 +215,11 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
         "parameters changed": f"{done.model.trainable:,}",
         "written to": done.folder,
     }
-    if report:
-        shown["expected"] = (
-            f"macro F1 {100 * (report.expected_before + report.expected_gain):.0f} in place of "
-            f"{100 * report.expected_before:.0f}; {report.chance:.0%} of source people with such a clip were helped, 80 % "
-            f"of them by {100 * report.gain_low:+.0f} to {100 * report.gain_high:+.0f} (no label used)"
+    if gain:
+        seen = f"{gain.frames} other frames" if gain.frames else "source people alone"
+        shown["expected gain"] = (
+            f"{100 * gain.expected:+.0f} points of macro F1, four in five times {100 * gain.low:+.0f} to "
+            f"{100 * gain.high:+.0f}; no loss in {gain.chance:.0%} of cases (from {seen}, no label used)"
         )
     if scores:
         shown["macro F1"] = (

@@ -19,7 +19,7 @@ from featlab.models import PersonalModel, Translator, layer_values, one_cycle
 from featlab.protocol import Target
 from featlab.reliability import Reliability, clip_statistics
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least, check_choice
+from featlab.settings import check_at_least, check_choice, check_share
 from featlab.style_alignment import BANKS, WEIGHTINGS, align_style, bank_centre
 from featlab.training import loss_sum, loss_values, set_learning_rate
 
@@ -42,7 +42,8 @@ class TranslatorAdaptation:
             ``mean`` (all alike) or ``median``.
         bank: Where the clip is moved to, in closed form: the centre of ``all`` source subjects, of the ``nearest``
             five, or of all ``weighted`` by how near they are.
-        shrinkage: Frames' worth of the bank's centre that are mixed into the clip's mean, in closed form.
+        shrinkage: Share of the offset that is left out, in closed form: 0 takes the clip's mean for the person's, 1 the
+            bank's centre.
         lr: Peak learning rate of Adam.
         batch: Frames in a step of Adam; 0 takes them all.
         update: Which tensors of T move: its ``offset``, its ``last`` layer, or ``all``.
@@ -77,7 +78,8 @@ class TranslatorAdaptation:
         check_choice(f"{self.section}.bank", self.bank, BANKS)
         for layer in self.layers:
             check_choice(f"{self.section}.layers", layer, STYLE_LAYERS)
-        for name in ("shrinkage", "iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
+        check_share(f"{self.section}.shrinkage", self.shrinkage)
+        for name in ("iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
         alone = self.layers == ("features",) and self.style and not (self.std or self.consistency or self.anchor)
         if self.optimiser == "closed" and not (alone and self.update == "offset"):
@@ -145,10 +147,9 @@ def _aligned(bundle: Bundle, translator: Translator, target: Target, config: Tra
         weighting=config.weighting,
         iterations=config.iterations,
     )
-    offset = aligned.offset * len(features) / (len(features) + config.shrinkage)
+    offset = aligned.offset * (1 - config.shrinkage)
     translator.offset.data.copy_(offset)
-    known = bundle.extras.get("pft", {}) if config.iterations else {}
-    reliability = Reliability.read(known) if known else None
+    reliability = Reliability.of(bundle) if config.iterations else None
     temperature = float(reliability.temperature) if reliability else 1.0
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head, temperature)
     report = reliability.report(clip_statistics(features, aligned, bundle)) if reliability else None

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from featlab.bundle import Bundle
 from featlab.cells import Cell, Task, cell_paths, read_cell, task_source, write_cell
-from featlab.config import flat_values
+from featlab.clip_conditions import ClipConditions, reduced_split
+from featlab.config import ProtocolConfig, flat_values
 from featlab.errors import ConfigError, FeatlabError
 from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
 from featlab.methods import get_method, make_method
@@ -36,13 +37,18 @@ def plan(workspace: Workspace) -> list[Task]:
     """Return the tasks that the protocol asks for, draw by draw.
 
     Raises:
-        ConfigError: An unknown method, or an option that a method doesn't have.
+        ConfigError: An unknown method, an option that a method doesn't have, or settings that exclude each other.
         InputError: An unknown target, or one that was asked for by name and can't be split into adapt and test rows;
             one that is only drawn is a failed cell.
     """
     protocol = workspace.config.protocol
     for name in protocol.methods:
         make_method(name, workspace.config.adapt.options)
+    for name in ("frames", "contamination"):
+        if protocol.scope == "dataset" and getattr(protocol, name):
+            raise ConfigError(
+                f"protocol.{name} changes one person's neutral clip, and the scope dataset has none; leave out --{name}"
+            )
     if not protocol.targets.strip().isdecimal():
         if protocol.draws > 1:
             raise ConfigError(
@@ -50,7 +56,8 @@ def plan(workspace: Workspace) -> list[Task]:
                 "give --targets a number, or leave out --draws"
             )
         for subject in workspace.targets() if protocol.scope == "person" else ():
-            split_target(workspace.table.rows_of(subject), protocol.gap)
+            rows = workspace.table.rows_of(subject)
+            reduced_split(rows, split_target(rows, protocol.gap), _conditions(protocol), protocol.seed)
     return [
         Task(draw, seed, workspace.targets(draw)) for draw in range(protocol.draws) for seed in range(protocol.seeds)
     ]
@@ -223,14 +230,25 @@ def _ready(workspace: Workspace, task: Task) -> _Ready:
     return _Ready(bundle, SourceFeatures.of(bundle, source.table) if needed else None)
 
 
+def _conditions(protocol: ProtocolConfig) -> ClipConditions:
+    return ClipConditions(protocol.frames, protocol.contamination)
+
+
 def _run(workspace: Workspace, ready: _Ready, portion: _Portion) -> list[EvaluationRow]:
     config, task = workspace.config, portion.task
+    protocol = config.protocol
     methods = [make_method(name, config.adapt.options) for name in portion.methods]
-    numbers = RunNumbers(task.draw, task.seed, config.protocol.scope, portion.flops)
+    numbers = RunNumbers(task.draw, task.seed, protocol.scope, portion.flops, protocol.smoothing)
     table = workspace.table.rows_of(*portion.targets)
-    evaluate = evaluate_dataset if config.protocol.scope == "dataset" else evaluate_subject
+    bundle, source, gap = ready.bundle, ready.source, protocol.gap
     try:
-        rows = evaluate(ready.bundle, table, methods, source=ready.source, numbers=numbers, gap=config.protocol.gap)
+        if protocol.scope == "dataset":
+            rows = evaluate_dataset(bundle, table, methods, source=source, numbers=numbers, gap=gap)
+        else:
+            conditions = _conditions(protocol)
+            rows = evaluate_subject(
+                bundle, table, methods, source=source, numbers=numbers, gap=gap, conditions=conditions
+            )
     except FeatlabError as error:
         rows = [row for method in methods for row in failed_rows(method, portion.targets, numbers, error)]
     for row in rows:

@@ -14,7 +14,7 @@ from featlab.workspace import Workspace
 
 __all__ = ["Cell", "Task", "cell_paths", "read_cell", "task_source", "write_cell"]
 
-CELL_FORMAT = 2
+CELL_FORMAT = 3
 """Raised when rows of before lack what tables now show."""
 
 Cell = tuple[str, str]
@@ -49,14 +49,15 @@ def cell_paths(workspace: Workspace, task: Task) -> dict[Cell, Path]:
     shared = (STAGE_FORMAT, CELL_FORMAT, source_key, config.features, config.head, config.pair, config.pretrain)
     # In a data set every subject's rows are adapted on: all of them are part of each cell.
     scope = (protocol.scope, *(task.targets if protocol.scope == "dataset" else ()))
+    split = (protocol.gap, protocol.frames, protocol.contamination)
     # Not relative: a worker process may have been started in another folder.
     folder = workspace.root.resolve() / "results" / "cells"
     paths = {}
     for subject in task.targets:
         for name in protocol.methods:
             settings = make_method(name, config.adapt.options).config
-            key = stable_hash(*shared, protocol.gap, *scope, task.draw, task.seed, subject, name, settings)[:16]
-            paths[subject, name] = folder / name / f"{key}.jsonl"
+            run = (*scope, *split, protocol.smoothing, task.draw, task.seed, subject, name, settings)
+            paths[subject, name] = folder / name / f"{stable_hash(*shared, *run)[:16]}.jsonl"
     return paths
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "PairConfig",
     "PretrainConfig",
     "ProtocolConfig",
+    "check_window",
 ]
 
 REDUCTIONS = ("within", "pca", "truncate", "none")
@@ -37,6 +38,12 @@ AXES = ("subject", "vector")
 UPDATES = ("offset", "last", "all")
 SCOPES = ("person", "dataset")
 """What is adapted to: one person's neutral clip, or all target subjects together, every class among their rows."""
+
+
+def check_window(name: str, frames: int) -> None:
+    """Raise a ConfigError when a smoothing window is neither odd nor 0, which switches it off."""
+    if frames < 0 or (frames > 0 and frames % 2 == 0):
+        raise ConfigError(f"{name} = {frames} must be odd, so that a frame stands in its middle, or 0 for none")
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,14 @@ class ProtocolConfig:
         scope: What is adapted to: ``person`` (each target from a neutral clip) or ``dataset`` (all targets together,
             unlabelled rows of every class).
         gap: Frames left out between the adapt and the test block when a subject has a single neutral video.
+        smoothing: Frames of a centred moving average over the predicted probabilities of a video, for the second number
+            of the tables (the main one is frame by frame); odd, 1 or 0 switches it off.
+        frames: Scope ``person`` only. Adapt on at most that many frames of the neutral clip, the first in time; 0 takes
+            all. The others are not tested either.
+        contamination: Scope ``person`` only. Share of the adapted frames in [0, 1) that is replaced by random test
+            frames of the subject's other classes: what happens when a neutral clip isn't one.
+        pool: Whom random targets are drawn from: ids with commas, or a file with one id a line; empty takes everyone.
+            Who is outside the pool is never a target.
     """
 
     targets: str = "10"
@@ -229,9 +244,20 @@ class ProtocolConfig:
     )
     scope: str = "person"
     gap: int = 5
+    smoothing: int = 9
+    frames: int = 0
+    contamination: float = 0.0
+    pool: str = ""
 
     def __post_init__(self) -> None:
         check_choice("protocol.scope", self.scope, SCOPES)
         for name in ("draws", "seeds"):
             check_at_least(f"protocol.{name}", getattr(self, name), 1)
-        check_at_least("protocol.gap", self.gap, 0)
+        for name in ("gap", "frames"):
+            check_at_least(f"protocol.{name}", getattr(self, name), 0)
+        check_window("protocol.smoothing", self.smoothing)
+        check_share("protocol.contamination", self.contamination)
+        if self.contamination == 1:
+            raise ConfigError(
+                f"protocol.contamination = {self.contamination} must be below 1: some has to stay neutral"
+            )

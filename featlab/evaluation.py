@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
+from featlab.clip_conditions import WHOLE_CLIP, ClipConditions, reduced_split
 from featlab.errors import FeatlabError, InputError
+from featlab.evaluation_rows import Cost, RunNumbers, failed_rows, scored_rows
 from featlab.flops import count_flops
 from featlab.methods import AdaptedModel, Method, base_model
 from featlab.methods.oracle import Oracle
@@ -26,23 +28,6 @@ from featlab.seeding import run_seed
 __all__ = ["RunNumbers", "before_and_after", "evaluate_dataset", "evaluate_subject", "failed_rows"]
 
 
-@dataclass(frozen=True)
-class RunNumbers:
-    """What a row of results repeats of the campaign that it belongs to.
-
-    Attributes:
-        draw: Number of the draw.
-        seed: Number of the seed; what is random in a run follows the bundle's own seed.
-        scope: One of `featlab.config_sections.SCOPES`.
-        count_flops: Run every method once more to count its operations.
-    """
-
-    draw: int = 0
-    seed: int = 0
-    scope: str = "person"
-    count_flops: bool = False
-
-
 def evaluate_subject(
     bundle: Bundle,
     table: FeatureTable,
@@ -51,6 +36,7 @@ def evaluate_subject(
     source: SourceFeatures | None = None,
     numbers: RunNumbers | None = None,
     gap: int = 5,
+    conditions: ClipConditions = WHOLE_CLIP,
 ) -> list[EvaluationRow]:
     """Adapt to one target subject's neutral clip with every method and score each on the subject's test rows.
 
@@ -61,6 +47,7 @@ def evaluate_subject(
         source: Source rows for the methods that need them; without, those fail.
         numbers: Recorded in the rows.
         gap: See `featlab.protocol.split_target`.
+        conditions: A shorter clip, or one that is not all neutral.
 
     Returns:
         A row a method. A method that fails gives a row with its error, and the others still run.
@@ -73,7 +60,7 @@ def evaluate_subject(
     if len(names) != 1:
         raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
     _check(bundle, table)
-    split = split_target(table, gap)
+    split = reduced_split(table, split_target(table, gap), conditions, bundle.seed)
     return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
 
 
@@ -148,37 +135,6 @@ def _check(bundle: Bundle, table: FeatureTable) -> None:
         raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
 
 
-def failed_rows(
-    method: Method,
-    subjects: Sequence[str],
-    numbers: RunNumbers,
-    error: FeatlabError | RuntimeError,
-    seconds: float = 0.0,
-) -> list[EvaluationRow]:
-    """Return a row a subject for a method that failed, with the first line of why.
-
-    Args:
-        method: What failed.
-        subjects: On whom.
-        numbers: Recorded in the rows.
-        error: Why.
-        seconds: Wall time until it failed.
-    """
-    return [
-        EvaluationRow.failure(
-            method.name,
-            subject,
-            numbers.draw,
-            numbers.seed,
-            selection=method.selection,
-            error=next(iter(str(error).splitlines()), ""),
-            seconds=seconds,
-            scope=numbers.scope,
-        )
-        for subject in subjects
-    ]
-
-
 def _rows(
     bundle: Bundle,
     table: FeatureTable,
@@ -206,30 +162,8 @@ def _rows(
     except (FeatlabError, RuntimeError) as error:
         # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
         return failed_rows(method, names, numbers, error, time.perf_counter() - start)
-    cost = _Cost(seconds, model.iterations, model.trainable, flops)
-    rows = []
-    for name in names:
-        mine = table.subject[split.test] == table.subjects.index(name)
-        try:
-            scores = subject_metrics(
-                table.label[split.test[mine]],
-                probabilities[mine],
-                classes=table.classes,
-                neutral_code=table.neutral_code,
-            )
-        except InputError as error:
-            rows += failed_rows(method, [name], numbers, error, seconds)
-            continue
-        rows.append(_row(scores, method, name, numbers, len(split.adapt), cost))
-    return rows
-
-
-@dataclass(frozen=True)
-class _Cost:
-    seconds: float
-    iterations: int
-    trainable: int
-    flops: float
+    cost = Cost(len(split.adapt), seconds, model.iterations, model.trainable, flops)
+    return scored_rows(table, split.test, probabilities, method, numbers, cost)
 
 
 def _adapted(
@@ -251,31 +185,3 @@ def _adapted(
             raise InputError(f"{method.name} needs the source rows beside the target's, and was given none")
         return method.fit(bundle, source, target, seed=seed)
     return method.adapt(bundle, target, seed=seed)
-
-
-def _row(
-    scores: SubjectMetrics, method: Method, subject: str, numbers: RunNumbers, adapt_frames: int, cost: _Cost
-) -> EvaluationRow:
-    return EvaluationRow(
-        method=method.name,
-        subject=subject,
-        draw=numbers.draw,
-        seed=numbers.seed,
-        macro_f1=scores.macro_f1,
-        macro_f1_all=scores.macro_f1_all,
-        accuracy=scores.accuracy,
-        balanced_accuracy=scores.balanced_accuracy,
-        neutral_recall=scores.neutral_recall,
-        non_neutral_recall=scores.non_neutral_recall,
-        histogram=scores.histogram,
-        frames=scores.frames,
-        adapt_frames=adapt_frames,
-        seconds=cost.seconds,
-        iterations=cost.iterations,
-        trainable=cost.trainable,
-        collapsed=scores.collapsed,
-        selection=method.selection,
-        class_recall=scores.recall,
-        flops=cost.flops,
-        scope=numbers.scope,
-    )

@@ -20,6 +20,7 @@ __all__ = [
     "check_disjoint",
     "check_known",
     "choose_targets",
+    "named_subjects",
     "split_dataset",
     "split_target",
     "target_of",
@@ -157,7 +158,9 @@ def split_dataset(table: FeatureTable, gap: int = 5) -> Split:
     return split
 
 
-def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int = 0) -> tuple[str, ...]:
+def choose_targets(
+    subjects: Sequence[str], spec: str, *, seed: int, draw: int = 0, pool: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Return the target subjects that ``--targets`` means.
 
     A random draw ranks subjects by a hash of seed, draw and name and takes the first: a new subject can take one place
@@ -169,24 +172,55 @@ def choose_targets(subjects: Sequence[str], spec: str, *, seed: int, draw: int =
             a draw, also where someone is called that: ``10,`` means the subject 10. ``010`` is an id if someone has it.
         seed: Root seed.
         draw: Number of the draw.
+        pool: Whom a draw is made from, some of ``subjects``; everyone by default.
 
     Returns:
         Subject names, sorted.
 
     Raises:
-        InputError: An unknown subject (with the closest names), too few subjects, or a file that can't be read.
+        InputError: An unknown subject (with the closest names), too few subjects, a file that can't be read, or a pool
+            beside targets who are named.
     """
     spec = spec.strip()
     if spec.isdecimal() and (spec not in subjects or spec == str(int(spec))):
         wanted = int(spec)
+        if pool is not None and not 1 <= wanted <= len(pool):
+            raise InputError(
+                f"--targets {wanted}: the pool has {len(pool)} subjects who are not named as sources; choose 1 or more "
+                "and no more than that, or put more people into the pool"
+            )
         if not 1 <= wanted < len(subjects):
             raise InputError(
                 f"--targets {wanted}: the cache has {len(subjects)} subjects, and at least one must stay a source; "
                 f"choose 1 to {len(subjects) - 1}"
             )
-        ranked = sorted(subjects, key=lambda name: stable_hash("targets", seed, draw, name))
+        drawn_from = subjects if pool is None else pool
+        ranked = sorted(drawn_from, key=lambda name: stable_hash("targets", seed, draw, name))
         return tuple(sorted(ranked[:wanted]))
-    names = [spec] if spec in subjects else _names(spec)
+    if pool is not None:
+        raise InputError(
+            f"--targets {spec} names the targets, and nothing is drawn from a pool; give --targets a number, or leave "
+            "out --pool"
+        )
+    return named_subjects(subjects, spec)
+
+
+def named_subjects(subjects: Sequence[str], spec: str, flag: str = "--targets") -> tuple[str, ...]:
+    """Return the subjects that a text names.
+
+    Args:
+        subjects: Everyone in the cache.
+        spec: Ids with commas, or a file with one id a line (``#`` starts a comment).
+        flag: Where the text was given, for the message.
+
+    Returns:
+        Subject names, sorted.
+
+    Raises:
+        InputError: An unknown subject (with the closest names), nobody, or a file that can't be read.
+    """
+    spec = spec.strip()
+    names = [spec] if spec in subjects else _names(spec, flag)
     check_known(names, subjects)
     return tuple(sorted(set(names)))
 
@@ -214,19 +248,20 @@ def _joined(parts: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.intp)
 
 
-def _names(spec: str) -> list[str]:
+def _names(spec: str, flag: str) -> list[str]:
     # Not Path.is_file: that raises where a text is too long for a file name.
     if "," not in spec and os.path.isfile(spec):
         try:
             text = Path(spec).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--targets {spec}: can't be read ({error}); give a UTF-8 text file of ids") from error
+            raise InputError(f"{flag} {spec}: can't be read ({error}); give a UTF-8 text file of ids") from error
         lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     else:
         lines = [name.strip() for name in spec.split(",")]
     names = [name for name in lines if name]
     if not names:
-        raise InputError(f"--targets {spec!r} names no subject; give a number, ids with commas, or a file of ids")
+        some = "a number, ids" if flag == "--targets" else "ids"
+        raise InputError(f"{flag} {spec!r} names no subject; give {some} with commas, or a file of ids")
     return names
 
 

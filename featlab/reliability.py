@@ -3,7 +3,9 @@
 - **Temperature**: the one number that logits are divided by so that a probability is a frequency (Guo et al., 2017).
 - **Limits** of what a neutral clip looks like: how much the log-odds of neutral vary within it once it is aligned
   (*spread*), and where they lie before, among the source subjects (*position*).
-- **Expected gain** in macro F1: a ridge regression on those two and on how sure the source model is of the clip.
+- **Gain** in macro F1. From the clip alone nobody can tell whom adapting will help (measured: docs/why.md); from
+  unlabelled frames of the person something can be told: the more of them the personal model decides otherwise, and the
+  surer it is of that, the more it gained on source subjects.
 - **Frames needed**: the fewest frames that keep nine tenths of the gain.
 """
 
@@ -16,28 +18,34 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle import Bundle
+from featlab.models import PersonalModel, as_tensor
 from featlab.style_alignment import Alignment
 
 __all__ = [
     "ClipReport",
     "ClipStatistics",
     "Episode",
+    "GainEstimate",
     "Reliability",
     "clip_statistics",
+    "estimate_gain",
     "fit_reliability",
     "fit_temperature",
+    "gain_belief",
 ]
 
+CARRIER = "pft"
+"""The method whose extras hold it."""
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
 SHARE_KEPT = 0.9
 """Of the gain of a whole clip, what the fewest frames must keep."""
-RIDGE = 1.0
-"""Penalty of the regression of the gain, on standardised statistics."""
 INTERVAL = (0.1, 0.9)
+"""Between these shares of the source clips lies what is given as a range."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +57,15 @@ class ClipStatistics:
         spread: Standard deviation, over the aligned frames, of the log-odds of neutral; 0 for one frame.
         position: Mean log-odds of neutral of the frames before they are aligned, in standard deviations from the
             source subjects' neutral means.
-        sureness: Mean probability of neutral by the source model.
     """
 
     frames: int
     spread: float
     position: float
-    sureness: float
 
     def log_spread(self) -> float:
         """Return the logarithm of the spread, in which it is nearly normal over people."""
         return math.log(self.spread + 1e-3)
-
-    def vector(self) -> tuple[float, float, float]:
-        """Return what the gain is regressed on."""
-        return self.log_spread(), self.position, self.sureness
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,7 @@ class Episode:
     Attributes:
         subject: Who.
         logits: (m, K) of the adapted model on the subject's other rows.
+        source_logits: (m, K) of the source model.
         labels: (m,) their codes.
         before: Macro F1 of the source model on them.
         after: That of the adapted model.
@@ -82,6 +85,7 @@ class Episode:
 
     subject: int
     logits: Tensor
+    source_logits: Tensor
     labels: Tensor
     before: float
     after: float
@@ -95,23 +99,32 @@ class ClipReport:
 
     Attributes:
         clip: What was seen.
-        expected_before: Mean macro F1 of the source model on held-out source subjects.
-        expected_gain: What adapting is expected to add to it for a clip like this.
-        gain_low: Below it lies the gain of a tenth of the source subjects with such a clip.
-        gain_high: Above it, of another tenth.
-        chance: Share of source subjects with a clip like this whom adapting helped or left as they were.
         remarks: What looks unusual, one line each.
         refusal: Why this clip should not be adapted to; empty when it may.
     """
 
     clip: ClipStatistics
-    expected_before: float
-    expected_gain: float
-    gain_low: float
-    gain_high: float
-    chance: float
     remarks: tuple[str, ...]
     refusal: str
+
+
+@dataclass(frozen=True)
+class GainEstimate:
+    """What adapting is expected to have added to a person's macro F1, without labels.
+
+    Attributes:
+        expected: On average, over source subjects like this one.
+        low: A tenth of them gained less.
+        high: A tenth of them gained more.
+        chance: Share of them whom it helped, or left as they were.
+        frames: Unlabelled frames of the person that were looked at; 0: these are the numbers of all source subjects.
+    """
+
+    expected: float
+    low: float
+    high: float
+    chance: float
+    frames: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,22 +133,24 @@ class Reliability:
 
     Attributes:
         temperature: Divides the logits.
-        clip_mean: (3,) mean of `ClipStatistics.vector` over source clips.
-        clip_std: (3,) their standard deviation.
+        spread_mean: Mean log-spread of the source clips.
+        spread_std: Its standard deviation.
         spread_limit: The log-spread that `WARN` of the source clips stay below.
         position_limit: The position that `WARN` of them stay above.
-        gain: (4,) intercept and weights of the expected gain on standardised statistics.
-        residuals: (E,) what was left of the gain of each source clip, ascending.
+        gains: (E,) gain of each source clip, ascending.
+        gain: (2,) intercept and slope of the gain on `gain_belief`.
+        residuals: (E,) what that leaves of each gain, ascending.
         before: Mean macro F1 of the source model.
         after: Mean macro F1 of the adapted models.
         frames_needed: Fewest frames that keep `SHARE_KEPT` of the gain.
     """
 
     temperature: Tensor
-    clip_mean: Tensor
-    clip_std: Tensor
+    spread_mean: Tensor
+    spread_std: Tensor
     spread_limit: Tensor
     position_limit: Tensor
+    gains: Tensor
     gain: Tensor
     residuals: Tensor
     before: Tensor
@@ -147,29 +162,26 @@ class Reliability:
         return dict(vars(self))
 
     @classmethod
-    def read(cls, tensors: Mapping[str, Tensor]) -> Reliability:
-        """Read what `tensors` gave."""
-        return cls(**{name: tensors[name] for name in cls.__dataclass_fields__})
+    def of(cls, bundle: Bundle) -> Reliability | None:
+        """Return what a bundle carries; ``None`` where it had too few source subjects to learn it from."""
+        tensors = bundle.extras.get(CARRIER, {})
+        return cls(**{name: tensors[name].cpu() for name in cls.__dataclass_fields__}) if tensors else None
 
     def report(self, clip: ClipStatistics) -> ClipReport:
         """Return what is to be said of a clip."""
-        seen = np.array(clip.vector())
-        standard = (seen - self.clip_mean.numpy()) / self.clip_std.numpy()
-        # A clip unlike any other must not be promised more than those at the edge.
-        gain = float(self.gain[0] + self.gain[1:].numpy() @ np.clip(standard, -2, 2))
-        residuals = self.residuals.numpy()
-        low, high = (gain + float(np.quantile(residuals, share)) for share in INTERVAL)
-        remarks, refusal = [], ""
+        usual = float(self.spread_mean)
+        unusual = (clip.log_spread() - usual) / float(self.spread_std)
         needed = int(self.frames_needed)
+        remarks, refusal = [], ""
         if clip.frames < needed:
             refusal = (
                 f"{clip.frames} neutral {'frame is' if clip.frames == 1 else 'frames are'} too few: source subjects "
                 f"needed {needed} to keep {SHARE_KEPT:.0%} of the gain"
             )
-        if clip.frames > 1 and standard[0] > REFUSE:
+        if clip.frames > 1 and unusual > REFUSE:
             refusal = (
                 f"the clip does not look neutral: the log-odds of neutral vary by {clip.spread:.2f} within it, and by "
-                f"{math.exp(float(self.clip_mean[0])):.2f} in a source subject's neutral clip"
+                f"{math.exp(usual):.2f} in a source subject's neutral clip"
             )
         elif clip.frames > 1 and clip.log_spread() > float(self.spread_limit):
             remarks.append(
@@ -181,16 +193,57 @@ class Reliability:
                 f"before adaptation this face looks less neutral than those of {WARN:.0%} of the source subjects: "
                 "a resting face of its own, or a clip that is not neutral as a whole"
             )
-        return ClipReport(
-            clip=clip,
-            expected_before=float(self.before),
-            expected_gain=gain,
-            gain_low=low,
-            gain_high=high,
-            chance=float((residuals + gain >= 0).mean()),
-            remarks=tuple(remarks),
-            refusal=refusal,
-        )
+        return ClipReport(clip=clip, remarks=tuple(remarks), refusal=refusal)
+
+    def estimate(self, belief: float | None, frames: int = 0) -> GainEstimate:
+        """Return the gain that is expected.
+
+        Args:
+            belief: `gain_belief` on unlabelled frames of the person; ``None`` where there are none.
+            frames: How many there are.
+        """
+        if belief is None:
+            expected, around = float(self.gains.mean()), self.gains.numpy() - float(self.gains.mean())
+        else:
+            expected, around = float(self.gain[0] + self.gain[1] * belief), self.residuals.numpy()
+        low, high = (expected + float(np.quantile(around, share)) for share in INTERVAL)
+        return GainEstimate(expected, low, high, float(np.mean(around + expected >= 0)), frames)
+
+
+def estimate_gain(bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]) -> GainEstimate | None:
+    """Return what adapting is expected to have done for a person, from unlabelled frames of theirs.
+
+    Args:
+        bundle: What was adapted.
+        model: The person's, by `pft`.
+        embeddings: (n, D0) frames other than the clip; with n = 0 the estimate is that of all source subjects.
+
+    Returns:
+        The estimate; ``None`` where the bundle knows nothing.
+    """
+    reliability = Reliability.of(bundle)
+    if reliability is None:
+        return None
+    if not len(embeddings):
+        return reliability.estimate(None)
+    rows = as_tensor(embeddings, model.projection.mean.device)
+    with torch.no_grad():
+        belief = gain_belief(model(rows), bundle.head(bundle.projection(rows)))
+    return reliability.estimate(belief, len(embeddings))
+
+
+def gain_belief(logits: Tensor, source_logits: Tensor) -> float:
+    """Return by how much the personal model believes itself to be more accurate than the source model, in [0, 1].
+
+    The mean over frames of its probability of its own choice minus its probability of the source model's.
+
+    Args:
+        logits: (n, K) of the personal model, calibrated.
+        source_logits: (n, K) of the source model; only their largest is looked at.
+    """
+    probability = torch.softmax(logits, dim=1)
+    other = probability.gather(1, source_logits.argmax(dim=1, keepdim=True)).squeeze(1)
+    return float((probability.max(dim=1).values - other).mean())
 
 
 def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> ClipStatistics:
@@ -207,13 +260,11 @@ def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> Cli
         own = _log_odds(head(translator(features)), neutral)
         source = _log_odds(head(translator(bundle.bank.layers["features"][0])), neutral)
         moved = _log_odds(head(translator(features + aligned.offset)), neutral)
-        sureness = torch.softmax(head(features), dim=1)[:, neutral].mean()
     scale = source.std(correction=0).clamp_min(1e-6)
     return ClipStatistics(
         frames=len(features),
         spread=float(moved.std(correction=0)),
         position=float((own.mean() - source.mean()) / scale),
-        sureness=float(sureness),
     )
 
 
@@ -223,23 +274,23 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
     Args:
         episodes: Two or more.
     """
-    seen = np.array([episode.clip.vector() for episode in episodes])
-    mean, std = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-6)
+    spread = np.array([episode.clip.log_spread() for episode in episodes])
+    position = np.array([episode.clip.position for episode in episodes])
     gains = np.array([episode.after - episode.before for episode in episodes])
-    standard = np.clip((seen - mean) / std, -2, 2)
-    weights = np.linalg.solve(
-        standard.T @ standard + RIDGE * np.eye(seen.shape[1]), standard.T @ (gains - gains.mean())
-    )
-    intercept = gains.mean() - standard.mean(axis=0) @ weights
-    residuals = np.sort(gains - intercept - standard @ weights)
+    temperature = fit_temperature([(item.logits, item.labels) for item in episodes])
+    belief = np.array([gain_belief(item.logits / temperature, item.source_logits) for item in episodes])
+    # Where no personal model differs from its source model, the slope is 0.
+    slope = float(((belief - belief.mean()) * gains).sum() / max(((belief - belief.mean()) ** 2).sum(), 1e-12))
+    intercept = float(gains.mean() - slope * belief.mean())
     return Reliability(
-        temperature=torch.tensor(fit_temperature([(item.logits, item.labels) for item in episodes])),
-        clip_mean=_tensor(mean),
-        clip_std=_tensor(std),
-        spread_limit=_tensor(np.quantile(seen[:, 0], WARN)),
-        position_limit=_tensor(np.quantile(seen[:, 1], 1 - WARN)),
-        gain=_tensor(np.concatenate([[intercept], weights])),
-        residuals=_tensor(residuals),
+        temperature=_tensor(temperature),
+        spread_mean=_tensor(spread.mean()),
+        spread_std=_tensor(max(spread.std(), 1e-3)),
+        spread_limit=_tensor(np.quantile(spread, WARN)),
+        position_limit=_tensor(np.quantile(position, 1 - WARN)),
+        gains=_tensor(np.sort(gains)),
+        gain=_tensor([intercept, slope]),
+        residuals=_tensor(np.sort(gains - intercept - slope * belief)),
         before=_tensor(np.mean([episode.before for episode in episodes])),
         after=_tensor(np.mean([episode.after for episode in episodes])),
         frames_needed=torch.tensor(_frames_needed(episodes)),

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from featlab.calibration_error import BINS
 from featlab.config_sections import SCOPES
 from featlab.errors import InputError, closest
 
@@ -46,9 +47,14 @@ class EvaluationRow:
         flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
             were not counted (they are counted once a method, see `featlab.campaign`).
         scope: One of `featlab.config_sections.SCOPES`.
+        macro_f1_smoothed: As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
+            `featlab.smoothing`); NaN when that is switched off.
+        reliability: For each of the 15 bins of `featlab.calibration_error` the test rows in it, the sum of their
+            confidence and those that are right, 45 numbers in all; empty in files of before.
 
     Raises:
-        InputError: An unknown ``selection`` or ``scope``, or a row without an error that has no finite macro F1.
+        InputError: An unknown ``selection`` or ``scope``, a row without an error that has no finite macro F1, or a
+            ``reliability`` of another length.
     """
 
     method: str
@@ -73,6 +79,8 @@ class EvaluationRow:
     class_recall: tuple[float, ...] = ()
     flops: float = math.nan
     scope: str = "person"
+    macro_f1_smoothed: float = math.nan
+    reliability: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -81,6 +89,8 @@ class EvaluationRow:
             raise InputError(f"selection {self.selection!r} is not one of {', '.join(SELECTIONS)}")
         if not self.error and not math.isfinite(self.macro_f1):
             raise InputError(f"{self.method} on {self.subject} has no finite macro_f1 and no error that says why")
+        if len(self.reliability) not in (0, 3 * BINS):
+            raise InputError(f"reliability has {len(self.reliability)} numbers, expected {3 * BINS} or none")
 
     @classmethod
     def failure(

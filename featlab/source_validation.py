@@ -121,6 +121,7 @@ def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
             Episode(
                 subject=subject,
                 logits=logits[len(adapt)],
+                source_logits=before,
                 labels=source.labels[test],
                 before=_macro_f1(labels, before, model),
                 after=_macro_f1(labels, logits[len(adapt)], model),

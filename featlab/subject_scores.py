@@ -6,10 +6,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featlab.results import EvaluationRow
 
-__all__ = ["Cell", "Field", "cell_values", "common_subject_means", "shared_scores", "subject_means"]
+__all__ = [
+    "Cell",
+    "Field",
+    "cell_values",
+    "common_subject_means",
+    "pooled_reliability",
+    "shared_scores",
+    "subject_means",
+]
 
 Cell = tuple[str, int]
 """One (subject, draw): what is compared between methods, since another draw has another source model."""
@@ -67,6 +76,28 @@ def shared_scores(rows: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]
             finished[row.method].append(row)
     shared = list(common_subject_means(*finished.values()).values()) if finished else []
     return {method: tuple(scores[place] for scores in shared) for place, method in enumerate(finished)}
+
+
+def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | None:
+    """Return the reliability of one method with the frames of all its subjects pooled, every subject weighing the same.
+
+    Args:
+        rows: Rows of one method; those with an error or of before, without reliability, are left out.
+
+    Returns:
+        (15, 3) shares of the frames, see `featlab.calibration_error.reliability_counts`; ``None`` without a row.
+    """
+    cells: dict[Cell, list[NDArray[np.float64]]] = defaultdict(list)
+    for row in rows:
+        if row.reliability and not row.error:
+            cells[row.subject, row.draw].append(np.array(row.reliability) / row.frames)
+    subjects: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    for (subject, _), shares in cells.items():
+        subjects[subject].append(np.mean(shares, axis=0))
+    if not subjects:
+        return None
+    pooled: NDArray[np.float64] = np.mean([np.mean(shares, axis=0) for shares in subjects.values()], axis=0)
+    return pooled.reshape(-1, 3)
 
 
 def cell_values(rows: Sequence[EvaluationRow], field: Field) -> dict[Cell, list[float]]:

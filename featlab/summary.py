@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from featlab.calibration_error import calibration_error
 from featlab.errors import InputError
 from featlab.failures import failure_reasons
 from featlab.ranks import compare_ranks
@@ -24,7 +25,13 @@ from featlab.statistics import (
     paired_wilcoxon,
     win_tie_loss,
 )
-from featlab.subject_scores import cell_values, common_subject_means, shared_scores, subject_means
+from featlab.subject_scores import (
+    cell_values,
+    common_subject_means,
+    pooled_reliability,
+    shared_scores,
+    subject_means,
+)
 
 __all__ = ["MethodSummary", "summarise"]
 
@@ -46,8 +53,11 @@ class MethodSummary:
         macro_f1_all: As ``macro_f1``, over all K classes.
         accuracy: Mean over subjects.
         balanced_accuracy: Mean over subjects.
+        macro_f1_smoothed: As ``macro_f1``, of smoothed probabilities; NaN when smoothing is off.
+        ci95_smoothed: Its bootstrap interval.
         neutral_recall: Mean over the subjects that have it.
         non_neutral_recall: Mean over the subjects that have it.
+        ece: Expected calibration error of the frames of all subjects, every subject weighing the same.
         gap_closed: (method - source) / (oracle - source) of the means over the subjects that all three have.
         negative_transfer: Subjects below source-only; ``None`` without source-only.
         difference_vs_source: Mean difference over common subjects.
@@ -78,11 +88,14 @@ class MethodSummary:
     macro_f1: float
     sd: float
     ci95: tuple[float, float]
+    macro_f1_smoothed: float
+    ci95_smoothed: tuple[float, float]
     macro_f1_all: float
     accuracy: float
     balanced_accuracy: float
     neutral_recall: float
     non_neutral_recall: float
+    ece: float
     gap_closed: float
     negative_transfer: int | None
     difference_vs_source: float
@@ -165,6 +178,8 @@ def _summary(
     method = group[0].method
     rows = finished[method]
     scores = list(subject_means(rows).values())
+    smoothed = list(subject_means(rows, "macro_f1_smoothed").values())
+    reliability = pooled_reliability(rows)
     baseline, top = finished.get(source, ()), finished.get(oracle, ())
     ours, theirs = _pairs(rows, baseline)
     triples = common_subject_means(rows, baseline, top).values()
@@ -179,11 +194,14 @@ def _summary(
         macro_f1=mean(scores),
         sd=deviation(scores),
         ci95=bootstrap_interval(scores),
+        macro_f1_smoothed=mean(smoothed),
+        ci95_smoothed=bootstrap_interval(smoothed),
         macro_f1_all=_field_mean(rows, "macro_f1_all"),
         accuracy=_field_mean(rows, "accuracy"),
         balanced_accuracy=_field_mean(rows, "balanced_accuracy"),
         neutral_recall=_field_mean(rows, "neutral_recall"),
         non_neutral_recall=_field_mean(rows, "non_neutral_recall"),
+        ece=float("nan") if reliability is None else calibration_error(reliability),
         gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
         negative_transfer=negative_transfer(ours, theirs) if theirs else None,
         difference_vs_source=mean(difference),

@@ -23,7 +23,8 @@ class SourceSide:
 
     Attributes:
         workspace: Its table has the rows of the source subjects alone; names are those of the whole cache.
-        reported: Names of everyone who is a target in one of the draws; their rows were not read.
+        reported: Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their
+            rows were not read.
     """
 
     workspace: Workspace
@@ -75,7 +76,9 @@ def open_sources(
     # Names alone: targets are chosen by name.
     names = read_subjects(root, overrides, (), device=device, notify=notify)
     protocol = names.config.protocol
-    reported = tuple(sorted({name for draw in range(protocol.draws) for name in names.targets(draw)}))
+    drawn = {name for draw in range(protocol.draws) for name in names.targets(draw)}
+    # The pool is kept for reporting, drawn or not.
+    reported = tuple(sorted(drawn | set(names.pool())))
     asked = tuple(sources) or protocol.sources
     everyone = names.table.subjects
     check_known(asked, everyone)

@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featlab.adaptation_files import adaptation_folder, save_adaptation
 from featlab.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.config import Config, load_config
 from featlab.errors import InputError, closest
 from featlab.methods import AdaptedModel, get_method, make_method
-from featlab.protocol import check_disjoint, check_known, choose_targets, split_target, target_of
+from featlab.protocol import check_disjoint, check_known, choose_targets, named_subjects, split_target, target_of
+from featlab.reliability import GainEstimate, estimate_gain
 from featlab.seeding import run_seed
 from featlab.source import OnEpoch
 from featlab.stages import Notify, Source
@@ -87,14 +90,25 @@ class Workspace:
     def targets(self, draw: int = 0) -> tuple[str, ...]:
         """Return the target subjects of one draw."""
         protocol = self.config.protocol
-        spec = protocol.targets
-        # A file that featlab.toml names lies beside it, whatever the current folder is.
-        if "," not in spec and os.path.isfile(self.root / spec.strip()):
-            spec = str(self.root / spec.strip())
+        spec, everyone = self._beside(protocol.targets), self.table.subjects
         # A draw is made among those who are not named as sources.
-        people = [name for name in self.table.subjects if name not in set(protocol.sources)]
-        subjects = people if spec.strip().isdecimal() else self.table.subjects
+        people = [name for name in everyone if name not in set(protocol.sources)]
+        if protocol.pool.strip():
+            named = set(self.pool())
+            pool = [name for name in people if name in named]
+            return choose_targets(everyone, spec, seed=protocol.seed, draw=draw, pool=pool)
+        subjects = people if spec.strip().isdecimal() else everyone
         return choose_targets(subjects, spec, seed=protocol.seed, draw=draw)
+
+    def pool(self) -> tuple[str, ...]:
+        """Return whom targets are drawn from, where `protocol.pool` says so; else nobody."""
+        spec = self.config.protocol.pool
+        return named_subjects(self.table.subjects, self._beside(spec), "--pool") if spec.strip() else ()
+
+    def _beside(self, spec: str) -> str:
+        """Return a text that names people; a file that featlab.toml names lies beside it, wherever we are."""
+        path = self.root / spec.strip()
+        return str(path) if "," not in spec and os.path.isfile(path) else spec
 
     def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
         """Return the source: `protocol.sources`, or everyone who is no target.
@@ -132,6 +146,8 @@ class Adapted:
         videos: Where they come from.
         unlabelled: Whether they were taken to be neutral because none of the person's rows has a label.
         seconds: Wall time of the adaptation.
+        gain: What adapting is expected to have done for the person, from their other rows without labels; ``None``
+            where the method or the bundle can't tell.
     """
 
     model: AdaptedModel
@@ -142,6 +158,7 @@ class Adapted:
     videos: tuple[str, ...]
     unlabelled: bool
     seconds: float
+    gain: GainEstimate | None = None
 
 
 def cache_path(root: Path, config: Config) -> Path:
@@ -226,6 +243,7 @@ def adapt_subject(
                 f"--subject {subject} --force"
             )
         model = replace(model, warnings=(*model.warnings, f"adapted all the same: {model.report.refusal}"))
+    gain = _expected_gain(bundle, model, table.rows_of(subject), rows)
     folder = adaptation_folder(bundle_folder, subject)
     videos = rows.video_names_present()
     meta = {
@@ -238,6 +256,17 @@ def adapt_subject(
         "unlabelled": unlabelled,
         "seconds": seconds,
         "report": asdict(model.report) if model.report is not None else None,
+        "gain": asdict(gain) if gain is not None else None,
     }
     save_adaptation(folder, bundle, model, meta)
-    return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds)
+    return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
+
+
+def _expected_gain(
+    bundle: Bundle, model: AdaptedModel, everything: FeatureTable, adapted: FeatureTable
+) -> GainEstimate | None:
+    """Estimate on the person's rows of other videos than the adapted ones; their labels are not looked at."""
+    if model.report is None:
+        return None
+    others = np.isin(everything.video, adapted.video, invert=True)
+    return estimate_gain(bundle, model.model, everything.embeddings[others])

@@ -172,6 +172,13 @@ def test_the_full_demo_has_the_subject_of_the_documents():
     assert DemoConfig.sized().faces.people >= 41
 
 
+def test_the_quick_demo_is_shorter_and_its_settings_are_settings():
+    full, quick = DemoConfig.sized(people=20, seed=3), DemoConfig.sized(people=20, seed=3, quick=True)
+    assert replace(quick.faces, clips=full.faces.clips, frames=full.faces.frames) == full.faces
+    assert (quick.faces.clips, quick.faces.frames, quick.targets) == (2, 6, 6)
+    assert quick.values() == {"protocol.targets": "6", "protocol.seed": 3, "head.epochs": 15, "pretrain.epochs": 10}
+
+
 def test_too_few_people_are_refused():
     with pytest.raises(InputError, match="draw 12"):
         DemoConfig.sized(people=11)

@@ -18,7 +18,14 @@ TABLES = ("subjects", "summary", "costs", "classes", "ranks")
 def rows(result):
     access = {"safn": {"selection": "source-access"}}
     return [
-        result(method, f"s{n}", score, class_recall=(score, 1.0), **access.get(method, {}))
+        result(
+            method,
+            f"s{n}",
+            score,
+            class_recall=(score, 1.0),
+            reliability=(*(0.0,) * 42, 2.0, 1.9, 1.0),
+            **access.get(method, {}),
+        )
         for method, scores in SCORES.items()
         for n, score in enumerate(scores)
     ]
@@ -40,7 +47,7 @@ def test_every_table_is_there_in_every_format_and_every_figure_with_its_numbers(
         "results.jsonl",
         "run.json",
         *(f"table_{name}.{ending}" for name in TABLES for ending in ("md", "csv", "tex", "jsonl")),
-        *(f"{name}.{ending}" for name in ("subjects", "summary", "ranks") for ending in ("svg", "csv")),
+        *(f"{name}.{ending}" for name in ("subjects", "summary", "reliability", "ranks") for ending in ("svg", "csv")),
     }
     assert [path.name for path in written[:2]] == ["results.jsonl", "run.json"]
     assert dicts(read_results(tmp_path / "results.jsonl")) == dicts(rows)
@@ -91,6 +98,22 @@ def test_failed_rows_are_listed_and_only_then(tmp_path, rows):
     assert dicts(read_results(tmp_path / "failures.jsonl")) == dicts([broken])
     write(tmp_path, rows, plots=False)
     assert not (tmp_path / "failures.jsonl").exists()
+
+
+def test_the_diagram_has_the_numbers_of_whom_it_draws(tmp_path, rows):
+    write(tmp_path, rows)
+    with (tmp_path / "reliability.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["method"] for line in lines[::15]] == ["source-only", "pft"]
+    last = [float(lines[14][name]) for name in ("share", "confidence", "accuracy")]
+    assert last == pytest.approx([1.0, 0.95, 0.5])
+
+
+def test_the_note_says_over_how_many_frames_was_smoothed(tmp_path, result):
+    rows = [result("pft", "a", 0.5, macro_f1_smoothed=0.6)]
+    write(tmp_path, rows, plots=False, smoothing=9)
+    assert "over 9 frames of a video" in (tmp_path / "table_summary.md").read_text(encoding="utf-8")
+    assert not list(tmp_path.glob("reliability.*"))
 
 
 def test_only_failures_leave_tables_and_no_figure(tmp_path):

@@ -224,6 +224,42 @@ def test_operations_are_shown_in_millions(flops, shown):
     assert flops_text(flops) == shown
 
 
+def test_smoothed_scores_stand_right_after_the_main_ones_where_there_are_any():
+    rows = [replace(line, macro_f1_smoothed=line.macro_f1 + 0.01) for line in poster_rows()]
+    summaries = summarise([*rows, failed("nrc", "s1")])
+    table = summary_table(summaries, smoothing=9)
+    assert table.columns[:5] == ("Method", "Macro F1", "95 % interval", "Smoothed", "Gap closed")
+    assert [line[3] for line in table.rows] == [
+        MISSING if not item.runs else f"{100 * item.macro_f1_smoothed:.2f}" for item in summaries
+    ]
+    assert [line[0] for line, marks in zip(table.rows, table.bold, strict=True) if marks[3]] == ["sfit"]
+    assert any("over 9 frames of a video" in note for note in table.notes)
+    assert any("over neighbouring frames" in note for note in summary_table(summaries).notes)
+    full = summary_table(summaries, full=True)
+    low, high = summaries[0].ci95_smoothed
+    place = full.columns.index("95 % interval, smoothed")
+    assert full.columns[place - 1] == "Smoothed"
+    assert full.rows[0][place] == f"[{100 * low:.2f}, {100 * high:.2f}]"
+    assert not any("Smoothed" in note for note in summary_table(summarise(poster_rows()), smoothing=9).notes)
+
+
+def test_the_calibration_error_is_shown_and_its_largest_is_not_the_best():
+    sure_and_wrong = (*(0.0,) * 42, 2.0, 1.9, 0.0)
+    right = (*(0.0,) * 42, 2.0, 1.9, 2.0)
+    rows = [
+        replace(line, reliability=sure_and_wrong if line.method == "shot" else right)
+        for line in poster_rows()
+        if line.method != "oracle"
+    ]
+    for full in (False, True):
+        table = summary_table(summarise(rows), full=full)
+        place = table.columns.index("ECE")
+        assert [line[place] for line in table.rows] == ["5.00", "95.00", "5.00", "5.00"]
+        assert not any(marks[place] for marks in table.bold)
+        assert any(note.startswith("ECE: expected calibration error") for note in table.notes)
+    assert "ECE" not in summary_table(summarise(poster_rows())).columns
+
+
 def test_small_p_values_are_bounded():
     assert [p_text(value) for value in (0.0004, 0.0521, float("nan"))] == ["<0.001", "0.052", MISSING]
 

@@ -86,6 +86,11 @@ def test_an_unknown_scope_is_refused(folder, refused, words):
     assert "did you mean 'dataset'" in refused(*words, "--scope", "datasets")
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--frames", "3"), ("--contamination", "0.1")])
+def test_a_data_set_has_no_clip_to_change(folder, refused, words, flag, value):
+    assert f"leave out {flag}" in refused(*words, "--scope", "dataset", flag, value)
+
+
 def test_a_data_set_is_a_scope_of_its_own(folder, run_json, words):
     data = run_json(*words, "--methods", METHODS, "--scope", "dataset")
     assert {row["scope"] for row in data["results"]} == {"dataset"}

@@ -1,8 +1,11 @@
 """`featlab demo` as typed."""
 
 import json
+from dataclasses import replace
 
 import pytest
+
+from featlab.analysis.demo import DemoConfig
 
 
 @pytest.fixture
@@ -11,12 +14,28 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_demo_makes_a_workspace_in_which_the_next_command_works(here, run, monkeypatch):
+@pytest.fixture
+def sized(monkeypatch):
+    """Make the demo that is asked for tiny; returns what was asked for."""
+    real, asked = DemoConfig.sized, []
+
+    def tiny(**options):
+        asked.append(options)
+        config = real(**options)
+        faces = replace(config.faces, frames=4, size=48)
+        return replace(config, faces=faces, targets=2, settings={**config.settings, "head.epochs": 2})
+
+    monkeypatch.setattr(DemoConfig, "sized", tiny)
+    return asked
+
+
+def test_the_demo_makes_a_workspace_in_which_the_next_command_works(here, run, monkeypatch, sized):
     first = run("demo", "--quick", "--people", "9", "--jobs", "1", "--json")
     assert first.exit_code == 0, first.stderr
     data = json.loads(first.stdout)
     assert data["folder"] == "featlab-demo"
-    assert len({row["subject"] for row in data["results"]}) == 6
+    assert sized == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
+    assert len({row["subject"] for row in data["results"]}) == 2
     assert [line.split()[0] for line in first.stderr.splitlines()[1:9]] == [f"{n}/8" for n in range(1, 9)]
     assert (here / "featlab-demo" / "index.html").is_file()
 

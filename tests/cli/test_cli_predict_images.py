@@ -101,6 +101,20 @@ def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(workspace,
     )
 
 
+def test_images_of_a_video_are_smoothed_on_request(workspace, faces, run_json, quickly):
+    words = ("predict", "--subject", "p3", "--images", str(faces / "faces"), *HOG, "-j", "1", *quickly)
+    run_json(*words, "--out", "plain.csv")
+    made = run_json(*words, "--out", "smoothed.csv", "--smooth", "3")
+    assert made["smoothing"] == 3
+    videos = {}
+    for line in lines_of("plain.csv"):
+        videos.setdefault(line["video"], []).append(float(line["p_smile"]))
+    for line in lines_of("smoothed.csv"):
+        frames, place = videos[line["video"]], int(line["frame"])
+        near = frames[max(0, place - 1) : place + 2]
+        assert float(line["p_smile"]) == pytest.approx(np.mean(near), abs=2e-6)
+
+
 def test_one_image_is_a_source(workspace, run_json, quickly):
     made = run_json("predict", "--subject", "p3", "--images", "clip/smile1.png", *HOG, "-j", "1", *quickly)
     assert (made["rows"], made["videos"][0]["video"]) == (1, "smile1.png")

@@ -91,10 +91,49 @@ def test_only_failed_cells_end_in_1(folder, run, quickly):
         (("--targets", "99"), "8 subjects"),
         (("--targets", "s038,s0411"), "did you mean 's041'"),
         (("--sources", "s038,s039x"), "did you mean 's039'"),
+        (("--pool", "s038"), "--targets 2: the pool has 1 subjects"),
+        (("--pool", "s038,s0411"), "did you mean 's041'"),
+        (("--pool", "s038,s039", "--targets", "s038,s039"), "leave out --pool"),
+        (("--smooth", "4"), "protocol.smoothing = 4 must be odd"),
+        (("--contamination", "1.5"), "protocol.contamination = 1.5"),
+        (("--contamination", "1"), "must be below 1"),
     ],
 )
 def test_bad_protocols_are_refused(folder, refused, words, flags, expected):
     assert expected in refused(*words, *flags)
+
+
+def test_targets_are_drawn_from_the_pool_in_a_file_of_the_current_folder(folder, run_json, words):
+    Path("reported.txt").write_text("s039\ns042\n")
+    Path("workspace").mkdir()
+    flags = ("-C", "workspace", "--cache", "cache.h5", "--pool", "reported.txt", "--no-plots")
+    data = run_json(*words, *flags)
+    assert {row["subject"] for row in data["results"]} == {"s039", "s042"}
+    assert Path(data["config"]["protocol"]["pool"]) == Path("reported.txt").absolute()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run, words, command):
+    flags = ("--smooth", "3", "--frames", "4", "--contamination", "0.25")
+    result = run(command, *words[1:], *flags, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in result.stderr
+    data = json.loads(result.stdout)
+    (stored,) = Path("results").glob(f"{command}-*/run.json")
+    for protocol in (data["config"]["protocol"], json.loads(stored.read_text())["config"]["protocol"]):
+        assert [protocol[name] for name in ("smoothing", "frames", "contamination", "pool")] == [3, 4, 0.25, ""]
+    assert {(row["adapt_frames"], row["frames"]) for row in data["results"]} == {(4, 17)}
+    assert all(row["macro_f1_smoothed"] is not None and len(row["reliability"]) == 45 for row in data["results"])
+    assert all(item["macro_f1_smoothed"] is not None and item["ece"] is not None for item in data["summary"])
+    assert {"reliability.svg", "reliability.csv"} <= {path.name for path in stored.parent.iterdir()}
+
+
+def test_smoothing_is_in_the_table_with_its_window_and_can_be_switched_off(folder, run, words):
+    shown, without = (run(*words, "--smooth", window, "--no-plots", "--quiet").stdout for window in ("5", "0"))
+    assert "Smoothed" in shown
+    assert "over 5 frames of a video" in " ".join(shown.split())
+    assert "Smoothed" not in without
+    assert "ECE" in without
 
 
 def test_methods_come_from_the_registry(run, run_json):

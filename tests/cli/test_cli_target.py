@@ -77,6 +77,30 @@ def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run, run_json,
     assert Path("predictions.csv").read_bytes() == before
 
 
+def test_predictions_are_smoothed_on_request_only(folder, run_json, refused, quickly):
+    words = ("predict", "--subject", "s041", *quickly)
+    plain = run_json(*words, "--out", "plain.csv", "--set", "protocol.smoothing=9")
+    again = run_json(*words, "--out", "again.csv")
+    smoothed = run_json(*words, "--out", "smoothed.csv", "--smooth", "3")
+    assert [made["smoothing"] for made in (plain, again, smoothed)] == [0, 0, 3]
+    assert Path("plain.csv").read_bytes() == Path("again.csv").read_bytes()
+    lines = {}
+    for name in ("plain", "smoothed"):
+        with open(f"{name}.csv", newline="") as file:
+            lines[name] = list(csv.DictReader(file))
+    for place, line in enumerate(lines["smoothed"]):
+        near = [
+            float(other["p_smile"])
+            for other in lines["plain"]
+            if other["video"] == line["video"] and abs(int(other["frame"]) - int(line["frame"])) <= 1
+        ]
+        assert float(line["p_smile"]) == pytest.approx(np.mean(near), abs=2e-6)
+        assert [line[key] for key in ("subject", "video", "frame")] == [
+            lines["plain"][place][key] for key in ("subject", "video", "frame")
+        ]
+    assert "--smooth = 2 must be odd" in refused(*words, "--smooth", "2")
+
+
 def test_predict_does_not_take_an_adaptation_of_other_settings(folder, run, quickly):
     run("adapt", "--subject", "s041", "--method", "adabn", *quickly)
     result = run("predict", "--subject", "s041", "--method", "neutral-shift", *quickly, "--json")

@@ -188,6 +188,9 @@ STALE = {
     "pretrain.style": (0.5, set(METHODS)),
     "pair.neighbours": (2, set(METHODS)),
     "protocol.gap": (3, set(METHODS)),
+    "protocol.smoothing": (3, set(METHODS)),
+    "protocol.frames": (3, set(METHODS)),
+    "protocol.contamination": (0.2, set(METHODS)),
     "protocol.seed": (1, set(METHODS)),
     "adapt.oracle.iterations": (6, {"oracle"}),
     "adapt.pft.iterations": (6, set()),
@@ -360,6 +363,75 @@ def test_operations_are_counted_for_one_target_a_method(open_workspace):
     rows = run(open_workspace({"protocol.draws": 2}))
     counted = [(row.method, row.draw, row.seed) for row in rows if row.flops == row.flops]
     assert counted == [(name, 0, 0) for name in METHODS]
+
+
+# --- a pool, smoothing, clips that are short or not neutral -----------------------------------------------------------
+
+
+def test_who_is_outside_the_pool_is_a_source_in_every_draw(open_workspace):
+    workspace = open_workspace({"protocol.pool": "s01,s02,s04", "protocol.draws": 6})
+    tasks = plan(workspace)
+    assert {name for task in tasks for name in task.targets} == {"s01", "s02", "s04"}
+    for task in tasks:
+        assert {"s00", "s03", "s05"} <= set(workspace.source(task.targets).table.subject_names_present())
+
+
+def test_a_pool_in_a_file_lies_beside_the_workspace(open_workspace, tmp_path, monkeypatch):
+    (tmp_path / "reported.txt").write_text("s02\ns05\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert open_workspace({"protocol.pool": "reported.txt"}).targets() == ("s02", "s05")
+
+
+def test_named_sources_are_not_drawn_from_the_pool(open_workspace, refused):
+    values = {"protocol.pool": "s01,s02,s04", "protocol.sources": "s01,s03"}
+    assert open_workspace(values).targets() == ("s02", "s04")
+    with refused(InputError, "--targets 3", "the pool has 2"):
+        open_workspace(values | {"protocol.targets": "3"}).targets()
+
+
+def test_a_cell_is_the_same_whatever_pool_its_target_came_from(open_workspace, monkeypatch):
+    values = {"protocol.sources": "s00,s01,s03"}
+    first = run(open_workspace(values | {"protocol.targets": "s02,s04"}))
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert numbers(run(open_workspace(values | {"protocol.pool": "s02,s04"}))) == numbers(first)
+
+
+def test_smoothing_changes_one_number_and_can_be_switched_off(open_workspace):
+    with_it, without = run(open_workspace()), run(open_workspace({"protocol.smoothing": 0}))
+    assert all(np.isfinite(row.macro_f1_smoothed) for row in with_it)
+    assert all(np.isnan(row.macro_f1_smoothed) for row in without)
+    both = [
+        [{key: value for key, value in entry.items() if key != "macro_f1_smoothed"} for entry in numbers(rows)]
+        for rows in (with_it, without)
+    ]
+    assert both[0] == both[1]
+
+
+def test_short_and_unclean_clips_reach_every_method(open_workspace):
+    rows = run(open_workspace({"protocol.frames": 4, "protocol.contamination": 0.5}))
+    plain = run(open_workspace())
+    assert {row.adapt_frames for row in rows} == {4}
+    # Two of the four are no longer there to be tested.
+    assert [row.frames for row in rows] == [row.frames - 2 for row in plain]
+
+
+@pytest.mark.parametrize("setting", [{"protocol.frames": 3}, {"protocol.contamination": 0.1}])
+def test_a_data_set_has_no_clip_to_change(setting, open_workspace, refused):
+    with refused(ConfigError, next(iter(setting)), "scope dataset"):
+        plan(open_workspace({"protocol.scope": "dataset"} | setting))
+
+
+def test_a_named_target_with_too_few_other_frames_is_refused_before_anything_runs(open_workspace, people, refused):
+    table = people()
+    mine = np.flatnonzero((table.subject == 4) & (table.label != table.neutral_code))
+    table = table.take(np.setdiff1d(np.arange(len(table)), mine[2:]))
+    workspace = open_workspace({"protocol.targets": "s04,", "protocol.contamination": 0.5}, table=table)
+    with refused(InputError, "'s04' has 2 test frames of other classes"):
+        plan(workspace)
+    values = {"protocol.pool": "s03,s04", "protocol.contamination": 0.5, "protocol.methods": "adabn"}
+    rows = run(open_workspace(values))
+    assert {row.subject for row in rows if row.error} == {"s04"}
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------

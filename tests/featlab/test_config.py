@@ -157,6 +157,10 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path, refused):
         ("protocol.sources", "", ()),
         ("protocol.targets", 10, "10"),
         ("protocol.targets", "s1,s2", "s1,s2"),
+        ("protocol.smoothing", "0", 0),
+        ("protocol.smoothing", 1, 1),
+        ("protocol.contamination", "0.25", 0.25),
+        ("protocol.pool", "s1,s2", "s1,s2"),
         ("cache", "other.h5", "other.h5"),
     ],
 )
@@ -218,6 +222,11 @@ def test_a_value_of_another_type_is_refused(key, given, word, refused):
         ("protocol.draws", 0),
         ("protocol.seeds", 0),
         ("protocol.gap", -1),
+        ("protocol.smoothing", 4),
+        ("protocol.smoothing", -3),
+        ("protocol.frames", -1),
+        ("protocol.contamination", -0.1),
+        ("protocol.contamination", 1.0),
     ],
 )
 def test_a_value_out_of_range_is_refused(key, value, refused):

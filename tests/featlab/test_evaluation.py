@@ -3,6 +3,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from featlab.calibration_error import reliability_counts
+from featlab.clip_conditions import ClipConditions, reduced_split
 from featlab.errors import InputError
 from featlab.evaluation import RunNumbers, evaluate_dataset, evaluate_subject
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
@@ -11,6 +13,7 @@ from featlab.metrics import subject_metrics
 from featlab.oracle_folds import oracle_probabilities
 from featlab.protocol import split_dataset, split_target, target_of
 from featlab.seeding import run_seed
+from featlab.smoothing import smooth_probabilities
 
 NAMES = method_names()
 LABEL_FREE = [name for name in NAMES if not get_method(name).needs_labels]
@@ -307,6 +310,73 @@ def test_the_recall_of_every_class_is_kept(bundle, mine):
     for code in range(CLASSES):
         shown = mine.label[split.test] == code
         assert row.class_recall[code] == pytest.approx(np.mean(predicted.argmax(axis=1)[shown] == code))
+
+
+def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bundle, mine, source):
+    names, split = ("source-only", "shot-im", "ftdnn", "oracle"), split_target(mine)
+    where = (mine.video[split.test], mine.frame[split.test])
+    plain = evaluate_subject(bundle, mine, methods(*names), source=source)
+    rows = evaluate_subject(bundle, mine, methods(*names), source=source, numbers=RunNumbers(smoothing=3))
+    for before, row in zip(plain, rows, strict=True):
+        assert np.isnan(before.macro_f1_smoothed)
+        assert (row.macro_f1, row.reliability) == (before.macro_f1, before.reliability)
+    fixed = methods("oracle")[0]
+    probabilities = {
+        "source-only": make_method("source-only")
+        .adapt(bundle, target_of(mine))
+        .predict_proba(mine.embeddings[split.test]),
+        "oracle": oracle_probabilities(bundle, mine, split, fixed)[0],
+    }
+    by_name = {row.method: row.macro_f1_smoothed for row in rows}
+    for name, given in probabilities.items():
+        expected = subject_metrics(
+            mine.label[split.test],
+            smooth_probabilities(given, *where, 3),
+            classes=mine.classes,
+            neutral_code=mine.neutral_code,
+        )
+        assert by_name[name] == expected.macro_f1
+    assert all(np.isfinite(value) for value in by_name.values())
+
+
+def test_the_reliability_of_a_row_is_that_of_its_test_rows(bundle, mine):
+    split = split_target(mine)
+    predicted = make_method("source-only").adapt(bundle, target_of(mine)).predict_proba(mine.embeddings[split.test])
+    (row,) = evaluate_subject(bundle, mine, methods("source-only"))
+    assert np.array_equal(np.reshape(row.reliability, (15, 3)), reliability_counts(predicted, mine.label[split.test]))
+    assert sum(row.reliability[::3]) == row.frames
+
+
+def test_in_a_data_set_videos_of_one_name_are_smoothed_subject_by_subject(bundle, strangers):
+    rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(smoothing=99))
+    split = split_dataset(strangers)
+    model = make_method("source-only").adapt(bundle, target_of(strangers))
+    for row in rows:
+        mine = split.test[strangers.subject[split.test] == strangers.subjects.index(row.subject)]
+        given = model.predict_proba(strangers.embeddings[mine])
+        smoothed = smooth_probabilities(given, strangers.video[mine], strangers.frame[mine], 99)
+        expected = subject_metrics(
+            strangers.label[mine], smoothed, classes=strangers.classes, neutral_code=strangers.neutral_code
+        )
+        assert row.macro_f1_smoothed == expected.macro_f1
+
+
+def test_a_method_is_given_the_short_and_unclean_clip_without_a_label(bundle, mine, monkeypatch):
+    given = []
+    real = get_method("source-only").adapt
+
+    def spy(self, bundle, target, *, seed=0):
+        given.append(target)
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
+    conditions = ClipConditions(frames=6, contamination=0.5)
+    (row,) = evaluate_subject(bundle, mine, methods("source-only"), conditions=conditions)
+    split = reduced_split(mine, split_target(mine), conditions, bundle.seed)
+    assert np.array_equal(given[0].embeddings, mine.embeddings[split.adapt])
+    assert not hasattr(given[0], "label")
+    assert (row.adapt_frames, row.frames) == (6, len(split.test))
+    assert (mine.label[split.adapt] != mine.neutral_code).sum() == 3
 
 
 def test_a_target_without_a_test_label_is_an_error(bundle, mine):

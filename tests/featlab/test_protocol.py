@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from featlab.cache import FeatureTable, LayerStats
 from featlab.errors import InputError
-from featlab.protocol import Target, check_disjoint, choose_targets, split_target, target_of
+from featlab.protocol import Target, check_disjoint, choose_targets, named_subjects, split_target, target_of
 
 CODES = {"n": 1, "p": 0, "?": -1}
 NAMES = tuple(f"s{number:03d}" for number in range(40))
@@ -297,6 +297,61 @@ def test_a_file_that_names_no_one_or_is_no_text_is_refused(tmp_path, refused):
     path.write_bytes(b"\xff\xfes001")
     with refused(InputError, str(path), "can't be read"):
         choose_targets(NAMES, str(path), seed=0)
+
+
+# --- a pool -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_is_drawn_from_and_nobody_else():
+    pool = NAMES[5:15]
+    draws = [choose_targets(NAMES, "4", seed=0, draw=draw, pool=pool) for draw in range(20)]
+    assert set().union(*draws) == set(pool)
+    assert all(len(set(drawn)) == 4 for drawn in draws)
+
+
+def test_a_draw_of_everyone_who_is_in_the_pool_is_the_pool():
+    assert choose_targets(NAMES, "10", seed=3, pool=NAMES[30:]) == NAMES[30:]
+
+
+def test_a_pool_of_everyone_is_no_pool_at_all():
+    assert choose_targets(NAMES, "10", seed=0, pool=NAMES[::-1]) == choose_targets(NAMES, "10", seed=0)
+
+
+def test_who_comes_to_the_pool_reshuffles_nobody():
+    before = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:20]))
+    after = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:21]))
+    assert after - before <= {NAMES[20]}
+
+
+@pytest.mark.parametrize("number", ["0", "4"])
+def test_a_draw_that_the_pool_has_not_got_is_refused(number, refused):
+    with refused(InputError, f"--targets {number}", "the pool has 3 subjects"):
+        choose_targets(NAMES, number, seed=0, pool=NAMES[:3])
+
+
+def test_a_draw_of_everyone_leaves_no_source_also_with_a_pool(refused):
+    with refused(InputError, "at least one must stay a source"):
+        choose_targets(NAMES, "40", seed=0, pool=NAMES)
+
+
+def test_a_pool_beside_targets_who_are_named_is_refused(refused):
+    with refused(InputError, "--targets s001,s002", "names the targets", "--pool"):
+        choose_targets(NAMES, "s001,s002", seed=0, pool=NAMES[:10])
+
+
+def test_a_pool_is_read_as_targets_are_and_its_refusals_name_it(tmp_path, refused):
+    path = tmp_path / "pool.txt"
+    path.write_text("s003 # first\ns001\n")
+    assert (
+        named_subjects(NAMES, str(path), "--pool") == named_subjects(NAMES, " s003,s001", "--pool") == ("s001", "s003")
+    )
+    with refused(InputError, "unknown subject 's0O3'"):
+        named_subjects(NAMES, "s0O3", "--pool")
+    with refused(InputError, "--pool ','", "give ids with commas"):
+        named_subjects(NAMES, ",", "--pool")
+    path.write_bytes(b"\xff\xfes001")
+    with refused(InputError, f"--pool {path}", "can't be read"):
+        named_subjects(NAMES, str(path), "--pool")
 
 
 def test_a_subject_that_is_source_and_target_is_refused(refused):

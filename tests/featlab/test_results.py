@@ -83,6 +83,7 @@ def damaged(**changes):
         (damaged(collapsed=1), "collapsed is 1, expected bool"),
         (damaged(selection="best"), "selection 'best' is not one of source-free"),
         (damaged(macro_f1=None), "no finite macro_f1 and no error"),
+        (damaged(reliability=[1.0, 2.0]), "reliability has 2 numbers, expected 45"),
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path, line, said):
@@ -113,6 +114,19 @@ def test_a_row_needs_a_score_or_a_reason():
         replace(ROW, macro_f1=float("nan"))
     with pytest.raises(InputError, match="selection"):
         replace(ROW, selection="")
+
+
+def test_the_second_macro_f1_and_the_reliability_are_kept_and_may_be_missing(tmp_path):
+    path = tmp_path / "results.jsonl"
+    full = replace(ROW, macro_f1_smoothed=0.8, reliability=tuple(range(45)))
+    write_results(path, [full, ROW])
+    read = read_results(path)
+    assert (read[0].macro_f1_smoothed, read[0].reliability) == (0.8, tuple(range(45)))
+    before = {key: value for key, value in ROW.to_dict().items() if key not in ("macro_f1_smoothed", "reliability")}
+    path.write_text(json.dumps(before) + "\n", encoding="utf-8")
+    (old,) = read_results(path)
+    assert math.isnan(old.macro_f1_smoothed)
+    assert old.reliability == ()
 
 
 def test_a_failure_without_a_message_still_counts_as_one():

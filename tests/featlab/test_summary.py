@@ -8,7 +8,7 @@ from scipy import stats
 from featlab.errors import InputError
 from featlab.results import EvaluationRow
 from featlab.statistics import bootstrap_interval, holm, paired_wilcoxon
-from featlab.subject_scores import common_subject_means, shared_scores, subject_means
+from featlab.subject_scores import common_subject_means, pooled_reliability, shared_scores, subject_means
 from featlab.summary import summarise
 
 
@@ -254,3 +254,56 @@ def test_a_number_can_be_read_from_each_row():
     rows = [row("pft", "a", 0.5, class_recall=(0.2, 1.0)), row("pft", "b", 0.5, class_recall=(float("nan"), 0.5))]
     assert subject_means(rows, lambda line: line.class_recall[0]) == {"a": 0.2}
     assert common_subject_means(rows, rows) == {"a": (0.5, 0.5), "b": (0.5, 0.5)}
+
+
+# --- smoothed scores, calibration -------------------------------------------------------------------------------------
+
+
+def test_the_smoothed_score_has_a_mean_and_an_interval_of_its_own():
+    rows = [row("pft", f"s{n}", 0.5, macro_f1_smoothed=score) for n, score in enumerate(BETTER)]
+    rows.append(row("pft", "s0", 0.5, seed=1, macro_f1_smoothed=BETTER[0] + 0.2))
+    expected = [BETTER[0] + 0.1, *BETTER[1:]]
+    (summary,) = summarise(rows)
+    assert summary.macro_f1_smoothed == pytest.approx(np.mean(expected))
+    assert summary.ci95_smoothed == pytest.approx(bootstrap_interval(expected))
+    assert summary.macro_f1 == 0.5
+
+
+def test_without_smoothing_and_confidences_there_is_neither():
+    (summary,) = summarise([row("pft", "a", 0.5)])
+    assert np.isnan([summary.macro_f1_smoothed, *summary.ci95_smoothed, summary.ece]).all()
+    assert pooled_reliability([row("pft", "a", 0.5)]) is None
+
+
+def counts(*bins):
+    """Reliability of a row: (bin, rows, sum of confidence, right), the other bins empty."""
+    table = np.zeros((15, 3))
+    for place, *values in bins:
+        table[place] = values
+    return tuple(table.ravel().tolist())
+
+
+def test_every_subject_weighs_the_same_in_the_calibration_error():
+    rows = [row("pft", "a", 0.5, frames=1000, reliability=counts((14, 1000, 1000, 1000)))]
+    rows.append(row("pft", "b", 0.5, frames=10, reliability=counts((14, 5, 5, 0), (9, 5, 3, 3))))
+    (summary,) = summarise(rows)
+    # The last bin holds 3/4 of the weight, sure of all of it and right in 1/2: wrong by 1/4 of the frames.
+    assert summary.ece == pytest.approx(0.25)
+    pooled = pooled_reliability(rows)
+    assert pooled[14].tolist() == pytest.approx([0.75, 0.75, 0.5])
+    assert pooled[:, 0].sum() == pytest.approx(1.0)
+
+
+def test_seeds_and_draws_are_averaged_within_a_subject_and_failures_left_out():
+    sure = {"frames": 4, "reliability": counts((14, 4, 4, 4))}
+    wrong = {"frames": 4, "reliability": counts((14, 4, 4, 0))}
+    rows = [row("pft", "a", 0.5, seed=seed, **wrong) for seed in range(2)]
+    rows += [row("pft", "a", 0.5, draw=1, **sure), row("pft", "b", 0.5, **sure), failed("pft", "c")]
+    (summary,) = summarise(rows)
+    assert summary.ece == pytest.approx(0.25)
+
+
+def test_opposite_errors_of_two_subjects_in_one_bin_are_pooled_before_they_are_measured():
+    rows = [row("pft", "a", 0.5, reliability=counts((14, 10, 9.5, 10)))]
+    rows.append(row("pft", "b", 0.5, reliability=counts((14, 10, 9.5, 9))))
+    assert summarise(rows)[0].ece == pytest.approx(0.0)
