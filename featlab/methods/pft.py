@@ -88,7 +88,7 @@ class PFT(Method):
     space = (
         ("weighting", ("neutral", "mean", "median")),
         ("bank", ("all", "nearest", "weighted")),
-        ("shrinkage", (0.0, 0.5, 2.0)),
+        ("shrinkage", (0.0, 0.02, 0.05)),
     )
     needs_style_bank = True
     carries = (

@@ -153,3 +153,53 @@ def test_a_cache_of_another_extractor_than_the_bundles_is_refused(folder, refuse
 )
 def test_bad_methods_options_and_bundles_are_refused(folder, refused, quickly, words, expected):
     assert expected in refused("adapt", "--subject", "s041", *quickly, *words)
+
+
+@pytest.fixture
+def many(folder, table, extractor):
+    """A cache with enough source people for a bundle to know itself: s041 and eleven others."""
+    parts = [replace(table, subjects=tuple(f"{name}{copy}" for name in table.subjects)) for copy in ("", "b")]
+    names = (*table.subjects, *(f"{name}b" for name in table.subjects))
+    moved = parts[1].embeddings + np.random.default_rng(1).normal(size=(len(names) // 2, 1))[table.subject]
+    both = replace(
+        table,
+        **{name: np.concatenate([getattr(table, name)] * 2) for name in ("label", "video", "frame", "landmarks")},
+        embeddings=np.concatenate([table.embeddings, moved]).astype(np.float32),
+        subject=np.concatenate([table.subject, table.subject + len(table.subjects)]).astype(np.int32),
+        subjects=names,
+    )
+    write_table("cache.h5", both, extractor)
+    return both
+
+
+def test_adapt_says_what_it_expects_without_labels(many, run, run_json, quickly, extractor):
+    known = run_json("adapt", "--subject", "s041", *quickly)
+    gain = known["expected_gain"]
+    assert gain["frames"] == known["test_rows"] == 18
+    assert gain["low"] <= gain["expected"] <= gain["high"]
+    assert 0 <= gain["chance"] <= 1
+    assert known["report"]["refusal"] == ""
+    result = run("adapt", "--subject", "s041", *quickly)
+    assert "expected gain" in result.stdout
+    assert "no label used" in result.stdout
+    # The labels of the other frames change nothing of it.
+    label = np.where((many.subject == 3) & (many.label == 1), -1, many.label).astype(np.int16)
+    write_table("cache.h5", replace(many, label=label), extractor)
+    assert run_json("adapt", "--subject", "s041", *quickly)["expected_gain"] == gain
+
+
+def test_a_clip_that_is_not_neutral_is_refused_unless_forced(many, refused, run_json, quickly, extractor):
+    rows = np.flatnonzero((many.subject == 3) & (many.video == many.video[many.subject == 3].min()))
+    embeddings = many.embeddings.copy()
+    smile = many.embeddings[many.label == 1].mean(axis=0) - many.embeddings[many.label == 0].mean(axis=0)
+    embeddings[rows[::2]] += 8 * smile
+    write_table("cache.h5", replace(many, embeddings=embeddings), extractor)
+    run_json("pretrain", "--targets", "s041,", *quickly)
+    words = ("adapt", "--subject", "s041", "--targets", "s041,", *quickly, "-q")
+    line = refused(*words)
+    assert "does not look neutral" in line
+    assert "--force" in line
+    assert not list(Path("bundles").glob("*/subjects/*"))
+    forced = run_json(*words, "--force")
+    assert "does not look neutral" in forced["report"]["refusal"]
+    assert any("adapted all the same" in warning for warning in forced["warnings"])
