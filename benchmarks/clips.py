@@ -41,6 +41,7 @@ METHODS = {
     "referenced": ("referenced", {}),
     "pft, mean": ("pft", {"weighting": "mean"}),
     "pft, median": ("pft", {"weighting": "median"}),
+    "pft, neutral": ("pft", {"weighting": "neutral"}),
     "pft": ("pft", {}),
 }
 BINS = 15

@@ -20,7 +20,7 @@ from featlab.protocol import Target
 from featlab.reliability import Reliability, clip_statistics
 from featlab.seeding import run_seed
 from featlab.settings import check_at_least, check_choice, check_share
-from featlab.style_alignment import BANKS, WEIGHTINGS, align_style, bank_centre
+from featlab.style_alignment import BANKS, WEIGHTINGS, Alignment, align_style, bank_centre
 from featlab.training import loss_sum, loss_values, set_learning_rate
 
 __all__ = ["TranslatorAdaptation", "adapt_translator"]
@@ -39,7 +39,8 @@ class TranslatorAdaptation:
             `featlab.style_alignment`), ``lbfgs`` (all frames at once, a line search, stops when converged) or ``adam``
             (a fixed budget).
         weighting: Which frames of the clip count, in closed form: ``neutral`` (as far as C calls them neutral),
-            ``mean`` (all alike) or ``median``.
+            ``mean`` (all alike), ``median``, or ``auto``: the mean of a clip that is as uniform as the source
+            subjects' neutral clips, ``neutral`` for any other, and where the bundle does not know theirs.
         bank: Where the clip is moved to, in closed form: the centre of ``all`` source subjects, of the ``nearest``
             five, or of all ``weighted`` by how near they are.
         shrinkage: Share of the offset that is left out, in closed form: 0 takes the clip's mean for the person's, 1 the
@@ -56,7 +57,7 @@ class TranslatorAdaptation:
 
     iterations: int = 50
     optimiser: str = "closed"
-    weighting: str = "neutral"
+    weighting: str = "auto"
     bank: str = "all"
     shrinkage: float = 0.0
     lr: float = 1e-2
@@ -74,7 +75,7 @@ class TranslatorAdaptation:
     def __post_init__(self) -> None:
         check_choice(f"{self.section}.update", self.update, UPDATES)
         check_choice(f"{self.section}.optimiser", self.optimiser, OPTIMISERS)
-        check_choice(f"{self.section}.weighting", self.weighting, WEIGHTINGS)
+        check_choice(f"{self.section}.weighting", self.weighting, ("auto", *WEIGHTINGS))
         check_choice(f"{self.section}.bank", self.bank, BANKS)
         for layer in self.layers:
             check_choice(f"{self.section}.layers", layer, STYLE_LAYERS)
@@ -138,21 +139,27 @@ def _aligned(bundle: Bundle, translator: Translator, target: Target, config: Tra
     assert bundle.bank is not None  # checked by adapt_translator: a closed form has a style term
     features = ordered_features(bundle, target)
     centre = bank_centre(bundle.bank, features, config.bank)
-    aligned = align_style(
-        features,
-        centre,
-        translator,
-        bundle.head,
-        bundle.neutral_code,
-        weighting=config.weighting,
-        iterations=config.iterations,
-    )
+
+    def align(weighting: str) -> Alignment:
+        return align_style(
+            features,
+            centre,
+            translator,
+            bundle.head,
+            bundle.neutral_code,
+            weighting=weighting,
+            iterations=config.iterations,
+        )
+
+    reliability = Reliability.of(bundle) if config.iterations else None
+    report = reliability.report(clip_statistics(features, align("neutral"), bundle)) if reliability else None
+    # A clip as uniform as a source subject's is all neutral for what can be seen: every frame tells of the person.
+    whole = config.weighting == "auto" and report is not None and report.uniform
+    aligned = align("mean" if whole else "neutral" if config.weighting == "auto" else config.weighting)
     offset = aligned.offset * (1 - config.shrinkage)
     translator.offset.data.copy_(offset)
-    reliability = Reliability.of(bundle) if config.iterations else None
     temperature = float(reliability.temperature) if reliability else 1.0
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head, temperature)
-    report = reliability.report(clip_statistics(features, aligned, bundle)) if reliability else None
     return AdaptedModel(
         model,
         iterations=len(aligned.history),

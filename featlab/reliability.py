@@ -99,11 +99,13 @@ class ClipReport:
 
     Attributes:
         clip: What was seen.
+        uniform: Whether it varies no more than `WARN` of the source subjects' neutral clips.
         remarks: What looks unusual, one line each.
         refusal: Why this clip should not be adapted to; empty when it may.
     """
 
     clip: ClipStatistics
+    uniform: bool
     remarks: tuple[str, ...]
     refusal: str
 
@@ -172,6 +174,7 @@ class Reliability:
         usual = float(self.spread_mean)
         unusual = (clip.log_spread() - usual) / float(self.spread_std)
         needed = int(self.frames_needed)
+        uniform = clip.frames == 1 or clip.log_spread() <= float(self.spread_limit)
         remarks, refusal = [], ""
         if clip.frames < needed:
             refusal = (
@@ -183,7 +186,7 @@ class Reliability:
                 f"the clip does not look neutral: the log-odds of neutral vary by {clip.spread:.2f} within it, and by "
                 f"{math.exp(usual):.2f} in a source subject's neutral clip"
             )
-        elif clip.frames > 1 and clip.log_spread() > float(self.spread_limit):
+        elif not uniform:
             remarks.append(
                 f"the clip is less uniform than {WARN:.0%} of the source subjects' neutral clips: other expressions "
                 "may be in it (such frames count less)"
@@ -193,7 +196,7 @@ class Reliability:
                 f"before adaptation this face looks less neutral than those of {WARN:.0%} of the source subjects: "
                 "a resting face of its own, or a clip that is not neutral as a whole"
             )
-        return ClipReport(clip=clip, remarks=tuple(remarks), refusal=refusal)
+        return ClipReport(clip=clip, uniform=uniform, remarks=tuple(remarks), refusal=refusal)
 
     def estimate(self, belief: float | None, frames: int = 0) -> GainEstimate:
         """Return the gain that is expected.

@@ -6,7 +6,7 @@ and the two steps alternate, from the median frame on:
 
     offset = centre − Σ pᵢ fᵢ / Σ pᵢ        pᵢ = softmax(C(B(T(fᵢ + offset))))[neutral]
 
-On a clean clip all pᵢ are alike and this is the mean (SFDA-PFT's L_style over means, at its minimum).
+On a clip whose frames are all alike this is the mean (SFDA-PFT's L_style over means, at its minimum).
 """
 
 from __future__ import annotations

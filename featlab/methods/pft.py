@@ -80,13 +80,13 @@ class PFT(Method):
         "PFT's parts (translate style, keep expression, C fixed, light T, neutral target frames, no source rows) with "
         "these changes, each measured in docs/why.md: the target's style is aligned with stored statistics of the "
         "source subjects, because KL to the source model's own prediction carries no personal signal; in closed form, "
-        "with frames weighted by how neutral C calls them; T is linear and learns from episodes by cross-entropy, "
-        "because an MLP, the style loss and KL at the source bring nothing more; probabilities are calibrated on "
-        "held-out source subjects."
+        "with the frames of an uneven clip weighted by how neutral C calls them; T is linear and learns from episodes "
+        "by cross-entropy, because an MLP, the style loss and KL at the source bring nothing more; probabilities are "
+        "calibrated on held-out source subjects."
     )
     config_type = TranslatorAdaptation
     space = (
-        ("weighting", ("neutral", "mean", "median")),
+        ("weighting", ("auto", "neutral", "mean")),
         ("bank", ("all", "nearest", "weighted")),
         ("shrinkage", (0.0, 0.02, 0.05)),
     )
