@@ -50,8 +50,8 @@ VARIANTS: tuple[tuple[str, str, str], ...] = (
     ("T", "MLP, trained on pairs (the default before)", MLP),
     ("T", "MLP, 30 epochs, noise 0.1", f"{MLP} pretrain.epochs=30 pretrain.noise=0.1"),
     ("T", "MLP, not residual (the seeds' literal form)", f"{MLP} pretrain.residual=false"),
-    ("T", "penalty 0.3", "pretrain.penalty=0.3"),
-    ("T", "penalty 3", "pretrain.penalty=3"),
+    ("T", "penalty 1.2 (the default is 4)", "pretrain.penalty=1.2"),
+    ("T", "penalty 12", "pretrain.penalty=12"),
     ("T", "each row in one episode", "pretrain.episodes=1"),
     ("T", "each row in 16 episodes", "pretrain.episodes=16"),
     (

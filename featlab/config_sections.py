@@ -130,7 +130,7 @@ class PretrainConfig:
             than the row's own) or ``poster`` (the seeds' losses as written).
         form: ``linear`` (T moves features along the K directions that C tells apart; one convex problem over the
             episodes, solved to its end) or ``mlp`` (trained on pairs, step by step). ``poster`` takes an MLP always.
-        penalty: ``linear`` only. Weight of the squared classifier weights, for one source subject: more subjects allow
+        penalty: ``linear`` only. Weight of the squared classifier weights, for one source video: more videos allow
             larger ones.
         episodes: ``linear`` only. How often each row is seen, through other neutral clips each time.
         hidden: ``mlp`` only, as all that follows but the weights. Width of T's hidden layer; 0 takes that of the
@@ -153,7 +153,7 @@ class PretrainConfig:
 
     objective: str = "anchored"
     form: str = "linear"
-    penalty: float = 1.0
+    penalty: float = 4.0
     episodes: int = 4
     hidden: int = 256
     residual: bool = True

@@ -45,9 +45,10 @@ def fit_linear_translator(
 
     Minimises, over W (K, D) and w (K,), the weighted mean over episodes of
 
-        classification · CE(W g + w, y) + expression · KL(softmax(V f + v) ‖ softmax(W g + w)) + penalty / 2S · ‖W‖²
+        classification · CE(W g + w, y) + expression · KL(softmax(V f + v) ‖ softmax(W g + w)) + penalty / 2M · ‖W‖²
 
-    for S source subjects. Rows count as often as the protocol would test them.
+    for M source videos: the frames of one video are one piece of evidence, not many. Rows count as often as the
+    protocol would test them.
 
     Args:
         features: (N, D) float32 source rows.
@@ -82,7 +83,7 @@ def fit_linear_translator(
     weight, bias = head_map(head)
     with torch.no_grad():
         reference = torch.log_softmax(features[rows].double() @ weight + bias, dim=1).repeat(config.episodes, 1)
-    subjects = len(torch.unique(clips.row_subject[rows]))
+    videos = len(torch.unique(clips.row_video[rows]))
     # From the source head on: along directions that no row decides, it stays.
     fitted = [weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)]
     optimiser = torch.optim.LBFGS(
@@ -93,7 +94,7 @@ def fit_linear_translator(
     def closure() -> Tensor:
         optimiser.zero_grad()
         logits = seen @ fitted[0] + fitted[1]
-        terms = {"penalty": config.penalty / (2 * subjects) * (fitted[0] ** 2).sum()}
+        terms = {"penalty": config.penalty / (2 * videos) * (fitted[0] ** 2).sum()}
         if config.classification:
             entropy = F.cross_entropy(logits, wanted, reduction="none")
             terms["classification"] = config.classification * (share * entropy).sum()

@@ -46,6 +46,8 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Reliability | None
     Returns:
         The summary; ``None`` when fewer than `LEAST_SUBJECTS` can be scored.
     """
+    if len(source.clips.subjects) < LEAST_SUBJECTS:
+        return None
     folds = _folds(source, bundle.seed)
     episodes: list[Episode] = []
     for held_out in folds:

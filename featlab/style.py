@@ -42,6 +42,7 @@ class NeutralClips:
     Attributes:
         subjects: S names, those with at least one neutral row.
         row_subject: (N,) int64, the subject of each row of the table as an index into ``subjects``; -1 without one.
+        row_video: (N,) int64, the video of each row, whatever it shows; no two subjects share a code.
         row_clip: (N,) int64, the clip that a row belongs to if it is neutral, else -1.
         clip_mean: (M, D) mean of each clip's features.
         clips: (S, C) int64, each subject's clips; filled up by repeating them.
@@ -50,6 +51,7 @@ class NeutralClips:
 
     subjects: tuple[str, ...]
     row_subject: Tensor
+    row_video: Tensor
     row_clip: Tensor
     clip_mean: Tensor
     clips: Tensor
@@ -110,6 +112,7 @@ def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
     return NeutralClips(
         subjects=tuple(table.subjects[code] for code in codes),
         row_subject=torch.from_numpy(_positions(codes, table.subject)),
+        row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
         row_clip=torch.from_numpy(row_clip),
         clip_mean=clip_mean,
         clips=torch.from_numpy(clips.astype(np.int64)),

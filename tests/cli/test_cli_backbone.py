@@ -54,6 +54,12 @@ def run() -> Run:
     return type_in
 
 
+@pytest.fixture
+def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the file: an export takes longer than the training here."""
+    monkeypatch.setattr("featlab.backbone_training.train.export_backbone", lambda module, path, meta: 0.0)
+
+
 def _refused(result: Result) -> str:
     lines = result.stderr.splitlines()
     assert result.exit_code == 2, result.output
@@ -87,6 +93,7 @@ def test_json_has_the_card_and_quiet_says_nothing(source: Path, run: Run) -> Non
     assert "lr was 0.002 and is" in _refused(run(*words, "--set", "augment.flip=0"))
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_unreadable_source_images_are_listed_and_the_exit_code_says_so(source: Path, run: Run) -> None:
     (source / "s1" / "smile" / "0.png").write_bytes(b"")
     (source / "s2" / "smile" / "0.png").write_bytes(b"")
@@ -96,6 +103,7 @@ def test_unreadable_source_images_are_listed_and_the_exit_code_says_so(source: P
     assert "s2/smile/0.png" not in result.stderr
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_nobody_held_out_is_allowed_with_a_warning(source: Path, run: Run) -> None:
     result = run("backbone", "train", str(source), "--quiet", *QUICK)
     assert result.exit_code == 0, result.output

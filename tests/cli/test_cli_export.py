@@ -10,6 +10,7 @@ import pytest
 import torch
 import typer
 from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from featlab.backbone_training.resnet import resnet18
@@ -100,25 +101,45 @@ def test_what_can_not_be_exported_is_refused_in_one_line(folder, refused, words,
     assert expected in refused("export", *words)
 
 
+def write_cache(backbone, size, table):
+    """net.h5: the table with the network's embeddings of random images."""
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(len(table))]
+    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None).embeddings), backbone.info())
+
+
 @pytest.fixture
 def network(folder, table, run_json, quickly):
     """A bundle on embeddings of a ResNet-18 with weights in net.safetensors, and the options that name it."""
-    from safetensors.torch import save_file
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_file(resnet18().state_dict(), "net.safetensors")
-    backbone = make_backbone("resnet18", weights="net.safetensors", size=32, device="cpu")
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(len(table))]
-    rows = backbone.embed(images, None).embeddings
-    write_table("net.h5", replace(table, embeddings=rows), backbone.info())
+    write_cache(make_backbone("resnet18", weights="net.safetensors", size=32, device="cpu"), 32, table)
     made = run_json("pretrain", "--cache", "net.h5", "--subject", "s041", *quickly)
     return made["folder"], ("--backbone", "resnet18", "--weights", "net.safetensors", "--option", "size=32")
 
 
-def test_with_the_backbone_that_made_the_features_images_go_in(network, folder, run_json):
+@pytest.fixture
+def small_network(folder, table):
+    """The option that names a little network in a .pt2 file, whose embeddings are in net.h5."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 9, 5, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ).eval()
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=shapes), "backbone.pt2")
+    write_cache(make_backbone("pt2:backbone.pt2", device="cpu"), 16, table)
+    return ("--backbone", "pt2:backbone.pt2")
+
+
+def test_the_backbone_that_made_the_features_takes_images_and_another_is_refused(network, run_json, refused):
     bundle, flags = network
+    words = ("export", "--bundle", bundle, "--out", "net.pt2")
+    assert "preprocessing" in refused(*words, *flags[:-2])
+    assert "weights" in refused(*words, "--backbone", "resnet18", "--weights", "random", "--option", "size=32")
+    assert "'hog' is no torch network" in refused(*words, "--backbone", "hog")
+    assert "safetensors holds tensors" in refused(*words[:-1], "net.safetensors.safetensors", *flags)
     made = run_json("export", "--bundle", bundle, "--out", "net.pt2", *flags)
     assert (made["facts"]["input"], made["facts"]["images"]["size"]) == ("images", 32)
     assert made["max_difference"] < 1e-3
@@ -128,38 +149,17 @@ def test_with_the_backbone_that_made_the_features_images_go_in(network, folder, 
     assert program(image)["probabilities"].shape == (1, 2)
 
 
-def test_a_network_from_a_pt2_file_goes_into_the_file_too(folder, table, run_json, quickly):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        net = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 9, 5, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-        ).eval()
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
-    torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=shapes), "backbone.pt2")
-    backbone = make_backbone("pt2:backbone.pt2", device="cpu")
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(len(table))]
-    rows = replace(table, embeddings=backbone.embed(images, None).embeddings)
-    write_table("net.h5", rows, backbone.info())
-    words = ("--cache", "net.h5", "--subject", "s041", "--out", "whole.pt2", "--backbone", "pt2:backbone.pt2")
+def test_a_network_from_a_pt2_file_goes_into_the_file_too(small_network, run_json, quickly):
+    words = ("--cache", "net.h5", "--subject", "s041", "--out", "whole.pt2", *small_network)
     made = run_json("export", *words, *quickly)
     assert (made["facts"]["images"]["size"], made["facts"]["subject"]) == (16, "s041")
     assert made["random_rows_checked"] == 3
 
 
-def test_a_backbone_that_did_not_make_the_features_is_refused_and_says_why(network, folder, refused):
-    bundle, flags = network
-    words = ("export", "--bundle", bundle, "--out", "net.pt2")
-    assert "preprocessing" in refused(*words, *flags[:-2])
-    assert "weights" in refused(*words, "--backbone", "resnet18", "--weights", "random", "--option", "size=32")
-    assert "'hog' is no torch network" in refused(*words, "--backbone", "hog")
-    assert "safetensors holds tensors" in refused(*words[:-1], "net.safetensors.safetensors", *flags)
-
-
-def test_an_aligned_extractor_s_network_exports_and_the_alignment_is_in_the_facts(network, folder, run_json):
-    bundle, flags = network
+def test_an_aligned_extractor_s_network_exports_and_the_alignment_is_in_the_facts(small_network, run_json, quickly):
+    bundle = run_json("pretrain", "--cache", "net.h5", "--subject", "s041", *quickly)["folder"]
     loaded = load_bundle(Path(bundle))
-    line = f"aligned by the eyes (32x32), {loaded.extractor.preprocessing}"
+    line = f"aligned by the eyes (16x16), {loaded.extractor.preprocessing}"
     save_bundle(Path("aligned"), replace(loaded, extractor=replace(loaded.extractor, preprocessing=line)))
-    made = run_json("export", "--bundle", "aligned", "--out", "net.pt2", *flags)
+    made = run_json("export", "--bundle", "aligned", "--out", "net.pt2", *small_network)
     assert made["facts"]["images"]["preprocessing"] == line

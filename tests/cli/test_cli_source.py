@@ -64,7 +64,10 @@ def test_files_are_relative_to_where_they_are_named(folder, tmp_path, run_json, 
 
 def test_pretrain_writes_a_bundle_that_adapt_finds(folder, run_json, run, quickly):
     made = run_json("pretrain", "--subject", "s041", *quickly)
-    assert (made["source_subjects"], made["epochs"], made["bank_subjects"]) == (7, 2, 7)
+    assert (made["source_subjects"], made["translator"], made["bank_subjects"]) == (7, "linear", 7)
+    assert made["last_loss"] < made["first_loss"]
+    poster = run_json("pretrain", "--subject", "s041", *quickly, "--set", "pretrain.objective=poster")
+    assert (poster["translator"], poster["epochs"]) == ("mlp", 2)
     assert (folder / made["folder"] / "model.safetensors").exists()
     adapted = run("adapt", "--subject", "s041", *quickly, "--json")
     assert json.loads(adapted.stdout)["bundle"] == made["folder"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from featlab.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config import Config
 from featlab.errors import FeatlabError
-from featlab.methods import method_names
+from featlab.methods import get_method, make_method, method_names
+from featlab.models import PersonalModel
+from featlab.protocol import target_of
 from featlab.source import build_bundle
 
 CLASSES = ("anger", "neutral", "joy")
@@ -77,6 +80,21 @@ def person(table: FeatureTable) -> FeatureTable:
 @pytest.fixture(scope="session")
 def bundle(table: FeatureTable) -> Bundle:
     return make_bundle(table.without("s4"))
+
+
+def adapt(name: str, bundle: Bundle, person: FeatureTable) -> PersonalModel:
+    """The person's model by one method, in 100 steps at most; the oracle is fitted with labels."""
+    steps = getattr(get_method(name).config_type(), "iterations", 0)
+    method = make_method(name, {name: {"iterations": 100}} if steps > 100 else None)
+    if get_method(name).needs_labels:
+        return method.fit(bundle, target_of(person), person.label).model
+    return method.adapt(bundle, target_of(person.take(person.label == person.neutral_code))).model
+
+
+@pytest.fixture(scope="session")
+def adapted(bundle: Bundle, person: FeatureTable) -> Callable[[str], PersonalModel]:
+    """``adapted("pft")``: the person's model by one method, which is adapted once; not to be changed."""
+    return cache(lambda name: adapt(name, bundle, person))
 
 
 @pytest.fixture(scope="session")

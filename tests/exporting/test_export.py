@@ -25,12 +25,10 @@ def needs(name):
         pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
 
 
-def adapted(name, bundle, person):
-    neutral = person.take(person.label == person.neutral_code)
-    method = make_method(name)
-    if get_method(name).needs_labels:
-        return method.fit(bundle, target_of(person), person.label).model
-    return method.adapt(bundle, target_of(neutral)).model
+def holds_no_row(path, person):
+    """Whether no row of the person can be found in the file."""
+    data = path.read_bytes()
+    return not any(row[:4].tobytes() in data for row in person.embeddings)
 
 
 def softmax(logits):
@@ -38,16 +36,21 @@ def softmax(logits):
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def exported(tmp_path, format, bundle, person, method="pft"):
-    model = adapted(method, bundle, person)
-    facts = export_facts(bundle, subject="s4", method=method)
-    path = tmp_path / f"head{SUFFIX[format]}"
-    return model, path, export_model(model, path, format, facts, embeddings=person.embeddings)
+@pytest.fixture
+def exported(tmp_path, bundle, person, adapted):
+    """``exported("pt2", method="pft")``: the person's model, the file it went into, and the report."""
+
+    def export(format, method="pft"):
+        facts = export_facts(bundle, subject="s4", method=method)
+        path = tmp_path / f"head{SUFFIX[format]}"
+        return adapted(method), path, export_model(adapted(method), path, format, facts, embeddings=person.embeddings)
+
+    return export
 
 
 @pytest.mark.parametrize("method", [name for name in method_names() if not get_method(name).needs_source])
-def test_every_method_s_model_exports_as_tensors_that_numpy_can_compute(tmp_path, bundle, person, method):
-    model, path, report = exported(tmp_path, "safetensors", bundle, person, method)
+def test_every_method_s_model_exports_as_tensors_that_numpy_can_compute(exported, person, method):
+    model, path, report = exported("safetensors", method)
     with safe_open(path, framework="np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = json.loads(file.metadata()["featlab"])
@@ -61,11 +64,12 @@ def test_every_method_s_model_exports_as_tensors_that_numpy_can_compute(tmp_path
     assert (facts["method"], facts["subject"], facts["classes"]) == (method, "s4", ["anger", "neutral", "joy"])
     assert report.rows == len(person)
     assert 0 <= report.difference < 1e-4
+    assert holds_no_row(path, person)
 
 
 @pytest.mark.parametrize("method", ["pft", "source-only"])
-def test_pt2_gives_our_logits_and_probabilities_for_any_number_of_rows(tmp_path, bundle, person, method):
-    model, path, report = exported(tmp_path, "pt2", bundle, person, method)
+def test_pt2_gives_our_logits_and_probabilities_for_any_number_of_rows(exported, person, method):
+    model, path, report = exported("pt2", method)
     extra = {"featlab.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
     for count in (1, 2, 7, len(person)):
@@ -75,14 +79,15 @@ def test_pt2_gives_our_logits_and_probabilities_for_any_number_of_rows(tmp_path,
         torch.testing.assert_close(outputs["logits"], ours, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(outputs["probabilities"], torch.softmax(ours, dim=1), atol=1e-5, rtol=1e-5)
     assert json.loads(extra["featlab.json"]) == json.loads(json.dumps(report.facts))
+    assert holds_no_row(path, person)
 
 
 @pytest.mark.parametrize("method", ["pft", "coral"])
-def test_onnx_gives_our_logits_and_probabilities_for_any_number_of_rows(tmp_path, bundle, person, method, capfd):
+def test_onnx_gives_our_logits_and_probabilities_for_any_number_of_rows(exported, person, method, capfd):
     needs("onnx")
     import onnxruntime
 
-    model, path, report = exported(tmp_path, "onnx", bundle, person, method)
+    model, path, report = exported("onnx", method)
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -94,19 +99,11 @@ def test_onnx_gives_our_logits_and_probabilities_for_any_number_of_rows(tmp_path
             np.testing.assert_allclose(logits, model(torch.from_numpy(rows)).numpy(), atol=1e-4)
         np.testing.assert_allclose(probabilities, softmax(logits), atol=1e-6)
     assert json.loads(session.get_modelmeta().custom_metadata_map["featlab"]) == json.loads(json.dumps(report.facts))
+    assert holds_no_row(path, person)
 
 
 @pytest.mark.parametrize("format", ["safetensors", "onnx", "pt2"])
-def test_a_file_holds_no_row_of_the_person(tmp_path, bundle, person, format):
-    needs(format)
-    _, path, _ = exported(tmp_path, format, bundle, person)
-    data = path.read_bytes()
-    for row in person.embeddings:
-        assert row[:4].tobytes() not in data
-
-
-@pytest.mark.parametrize("format", ["safetensors", "onnx", "pt2"])
-def test_a_file_that_computes_something_else_is_not_kept(tmp_path, bundle, person, monkeypatch, format, refused):
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path, exported, monkeypatch, format, refused):
     needs(format)
     path = tmp_path / f"head{SUFFIX[format]}"
     path.write_bytes(b"an older export")
@@ -118,16 +115,16 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, bundle, perso
 
     monkeypatch.setattr(formats, f"write_{format}", spoilt)
     with refused(ExportMismatch, format, "1.0e-03"):
-        exported(tmp_path, format, bundle, person)
+        exported(format)
     assert path.read_bytes() == b"an older export"
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_facts_that_are_lost_on_the_way_are_noticed(tmp_path, bundle, person, monkeypatch, refused):
+def test_facts_that_are_lost_on_the_way_are_noticed(exported, monkeypatch, refused):
     write = formats.write_safetensors
     monkeypatch.setattr(formats, "write_safetensors", lambda *words: write(*words[:3], '{"classes": []}'))
     with refused(ExportMismatch, "does not read back"):
-        exported(tmp_path, "safetensors", bundle, person)
+        exported("safetensors")
 
 
 def test_the_source_model_exports_without_any_rows(tmp_path, bundle):
@@ -141,8 +138,11 @@ def test_a_wide_ill_scaled_model_stays_within_the_tolerance(tmp_path, table_of, 
     # 600 values far from zero, as pooled features are: rounding that folding adds would show here.
     table = table_of(dim=600)
     table.embeddings[:] *= 30
-    bundle = bundle_of(table.without("s4"))
-    _, _, report = exported(tmp_path, "safetensors", bundle, table.rows_of("s4"))
+    bundle, person = bundle_of(table.without("s4")), table.rows_of("s4")
+    neutral = target_of(person.take(person.label == person.neutral_code))
+    model = make_method("pft").adapt(bundle, neutral).model
+    facts = export_facts(bundle, subject="s4", method="pft")
+    report = export_model(model, tmp_path / "head.safetensors", "safetensors", facts, embeddings=person.embeddings)
     assert report.difference < 1e-4
 
 
@@ -206,9 +206,9 @@ def network(module):
 
 
 @pytest.mark.parametrize(("format", "as_dict"), [("onnx", True), ("pt2", True), ("pt2", False)])
-def test_with_a_backbone_images_go_in(tmp_path, bundle, person, format, as_dict):
+def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format, as_dict):
     needs(format)
-    model, backbone = adapted("pft", bundle, person), network(Pool(as_dict))
+    model, backbone = adapted("pft"), network(Pool(as_dict))
     facts = export_facts(bundle, subject="s4", method="pft", network=backbone.facts())
     path = tmp_path / f"net{SUFFIX[format]}"
     report = export_model(model, path, format, facts, embeddings=person.embeddings, network=backbone)
@@ -223,7 +223,7 @@ def test_with_a_backbone_images_go_in(tmp_path, bundle, person, format, as_dict)
     torch.testing.assert_close(run(images), ours, atol=1e-4, rtol=1e-4)
 
 
-def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, person):
+def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, adapted):
     pool, images = Pool(), torch.zeros(2, 3, 16, 16)
     program = torch.export.export(pool, (images,), dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}})
     torch.export.save(program, tmp_path / "backbone.pt2")
@@ -232,7 +232,7 @@ def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, p
     for format in ("pt2", "onnx"):
         needs(format)
         path = tmp_path / f"again{SUFFIX[format]}"
-        export_model(adapted("pft", bundle, person), path, format, facts, network=loaded)
+        export_model(adapted("pft"), path, format, facts, network=loaded)
 
 
 def test_a_backbone_as_safetensors_is_refused(tmp_path, bundle, refused):

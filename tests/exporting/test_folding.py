@@ -6,23 +6,13 @@ from torch import nn
 
 from featlab.errors import InputError
 from featlab.exporting.folding import fold
-from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.methods import base_model, get_method, method_names
 from featlab.models import PersonalModel, Translator
-from featlab.protocol import target_of
-
-
-def adapted(name, bundle, person):
-    """The person's model by one method; the oracle is fitted with labels."""
-    neutral = person.take(person.label == person.neutral_code)
-    method = make_method(name)
-    if get_method(name).needs_labels:
-        return method.fit(bundle, target_of(person), person.label).model
-    return method.adapt(bundle, target_of(neutral)).model
 
 
 @pytest.mark.parametrize("name", [name for name in method_names() if not get_method(name).needs_source])
-def test_every_method_s_model_folds_to_the_same_logits(name, bundle, person):
-    model = adapted(name, bundle, person)
+def test_every_method_s_model_folds_to_the_same_logits(name, adapted, person):
+    model = adapted(name)
     rows = torch.from_numpy(person.embeddings)
     with torch.no_grad():
         outputs = fold(model)(rows)
@@ -73,8 +63,8 @@ def test_a_hidden_layer_whose_output_is_zero_is_left_out(bundle):
         torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
 
 
-def test_folding_changes_nothing_of_the_model(bundle, person):
-    model = adapted("pft", bundle, person)
+def test_folding_changes_nothing_of_the_model(adapted):
+    model = adapted("pft")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fold(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

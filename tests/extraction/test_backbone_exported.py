@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,18 @@ def program(module: nn.Module, batch: int = 2, *, dynamic: bool = True) -> Any:
         )
 
 
-def save_pt2(path: Path, module: nn.Module, card: dict[str, Any] | None = None, **more: Any) -> Path:
-    extra = {} if card is None else {"featlab.json": json.dumps(card)}
-    torch.export.save(program(module, **more), path, extra_files=extra)
+def save_pt2(path: Path, module: nn.Module, **more: Any) -> Path:
+    torch.export.save(program(module, **more), path)
+    return path
+
+
+@cache
+def contract_program() -> Any:
+    return program(Contract(network()))
+
+
+def save_own(path: Path, card: dict[str, Any]) -> Path:
+    torch.export.save(contract_program(), path, extra_files={"featlab.json": json.dumps(card)})
     return path
 
 
@@ -141,7 +151,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Makes each file once: own, foreign, maps or fixed; ``.pt2`` or ``.onnx``."""
     folder = tmp_path_factory.mktemp("exported")
     makers: dict[str, Callable[[Path], Path]] = {
-        "own.pt2": lambda path: save_pt2(path, Contract(network()), CARD),
+        "own.pt2": lambda path: save_own(path, CARD),
         "foreign.pt2": lambda path: save_pt2(path, network()),
         "maps.pt2": lambda path: save_pt2(path, Maps(network())),
         "fixed.pt2": lambda path: save_pt2(path, network(), batch=3, dynamic=False),
@@ -342,7 +352,7 @@ def test_a_description_that_is_wrong_is_one_line(
     tmp_path: Path, card: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says) as caught:
-        backbone(save_pt2(tmp_path / "p.pt2", Contract(network()), card))
+        backbone(save_own(tmp_path / "p.pt2", card))
     assert "\n" not in str(caught.value)
 
 

@@ -62,7 +62,7 @@ def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(
     script.write_text(SCRIPT)
     out, shards = tmp_path / "killed.h5", tmp_path / "killed.h5.shards"
     before = 0
-    for jobs in (1, 2, 1):
+    for jobs in (1, 2):
         process = subprocess.Popen([sys.executable, script, source, out, str(jobs)])
         deadline = time.monotonic() + 30
         while len(list(shards.glob("*.h5"))) < before + 3:
@@ -84,7 +84,7 @@ def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(
     config = ExtractConfig(jobs=1, shard_rows=8, batch=4)
     resumed = run(source, out, backbone=make_backbone("hog"), config=config)
     whole = run(source, tmp_path / "whole.h5", backbone=make_backbone("hog"), config=config)
-    assert resumed.resumed_rows == before * 8 >= 9 * 8
+    assert resumed.resumed_rows == before * 8 >= 6 * 8
     assert whole.resumed_rows == 0
     assert resumed.rows == whole.rows == 320
     assert resumed.digest == whole.digest

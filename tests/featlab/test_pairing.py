@@ -96,14 +96,14 @@ def check(table, config, similarity):
 
 
 @pytest.fixture(scope="module")
-def faces_500():
-    table = make_table(n=500, subjects=12, points=20, faceless=0.02)
+def faces():
+    table = make_table(n=200, subjects=12, points=20, faceless=0.02)
     return table, scipy_similarity(table)
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES)
-def test_landmark_pairs_of_500_rows_equal_a_loop_over_scipys_procrustes(rule, faces_500):
-    table, similarity = faces_500
+def test_landmark_pairs_equal_a_loop_over_scipys_procrustes(rule, faces):
+    table, similarity = faces
     check(table, PairConfig("landmark", rule), similarity)
     check(table, PairConfig("landmark", rule, neighbours=3), similarity)
 
@@ -111,18 +111,25 @@ def test_landmark_pairs_of_500_rows_equal_a_loop_over_scipys_procrustes(rule, fa
 @pytest.mark.parametrize("rule", LABEL_RULES)
 @pytest.mark.parametrize(("spread", "k"), [(1.0, 1), (0.01, 4)])
 @pytest.mark.parametrize("no_faiss", ["0", "1"])
-def test_cosine_pairs_of_500_rows_equal_brute_force(rule, spread, k, no_faiss, monkeypatch):
+def test_cosine_pairs_equal_brute_force(rule, spread, k, no_faiss, monkeypatch):
     monkeypatch.setenv("FEATLAB_NO_FAISS", no_faiss)
-    table = make_table(n=500, subjects=12, spread=spread)
+    table = make_table(n=200, subjects=12, spread=spread)
     check(table, PairConfig("cosine", rule, k), cosine_similarity(table))
 
 
+@pytest.fixture(scope="module")
+def equal_faces():
+    """Rows about four times each."""
+    table = make_table(n=30)
+    table = table.take(np.sort(np.random.default_rng(1).integers(30, size=120)))
+    return table, scipy_similarity(table)
+
+
 @pytest.mark.parametrize("rule", LABEL_RULES)
-def test_equal_rows_are_paired_in_table_order(rule):
-    table = make_table(n=40)
-    table = table.take(np.sort(np.random.default_rng(1).integers(40, size=160)))
+def test_equal_rows_are_paired_in_table_order(rule, equal_faces):
+    table, similarity = equal_faces
     check(table, PairConfig("cosine", rule, neighbours=6), cosine_similarity(table))
-    check(table, PairConfig("landmark", rule, neighbours=6), scipy_similarity(table))
+    check(table, PairConfig("landmark", rule, neighbours=6), similarity)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -99,30 +99,45 @@ READ_BY = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test that needs them leaves the stages' outputs for the others."""
+    return tmp_path_factory.mktemp("kept") / "workspace"
+
+
+@pytest.fixture
+def finished(kept, source, tmp_path):
+    """The folder of each stage's output, in a workspace in which every stage has run."""
+    if kept.exists():
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    folder = {name: stage(source())[1].folder for name, stage in STAGES.items()}
+    if not kept.exists():
+        shutil.copytree(tmp_path, kept)
+    return folder
+
+
 @pytest.mark.parametrize("key", READ_BY)
-def test_a_setting_makes_stale_what_reads_it_and_nothing_else(key, source):
+def test_a_setting_makes_stale_what_reads_it_and_nothing_else(key, finished, source):
     value, readers = READ_BY[key]
-    first = {name: stage(source())[1].folder for name, stage in STAGES.items()}
     second = {name: stage(source({key: value}))[1] for name, stage in STAGES.items()}
-    assert {name for name, output in second.items() if output.folder != first[name]} == readers
+    assert {name for name, output in second.items() if output.folder != finished[name]} == readers
     assert {name for name, output in second.items() if not output.reused} == readers
     third = {name: stage(source())[1] for name, stage in STAGES.items()}
-    assert all(output.reused and output.folder == first[name] for name, output in third.items())
+    assert all(output.reused and output.folder == finished[name] for name, output in third.items())
 
 
 @pytest.mark.parametrize(
     "changes", [{"seed": 1}, {"cache_digest": "f" * 64}, {"targets": ("s03",)}, {"targets": ("s03", "s04")}], ids=str
 )
-def test_other_rows_or_another_seed_make_everything_stale(changes, open_workspace):
+def test_other_rows_or_another_seed_make_everything_stale(changes, finished, open_workspace):
     workspace, _ = open_workspace()
     changes = dict(changes)
     targets = changes.pop("targets", TARGETS)
-    first = {name: stage(workspace.source(TARGETS))[1].folder for name, stage in STAGES.items()}
     other = replace(workspace.source(targets), **changes)
     for name, stage in STAGES.items():
         output = stage(other)[1]
         assert not output.reused
-        assert output.folder != first[name]
+        assert output.folder != finished[name]
 
 
 def test_methods_that_carry_something_have_a_bundle_of_their_own(source):
@@ -139,8 +154,8 @@ def test_methods_that_carry_something_have_a_bundle_of_their_own(source):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_folder_may_be_deleted_at_any_time(stage, source):
-    first = STAGES[stage](source())[1].folder
+def test_a_folder_may_be_deleted_at_any_time(stage, finished, source):
+    first = finished[stage]
     before = {path.name: path.read_bytes() for path in first.iterdir()}
     shutil.rmtree(first)
     output = STAGES[stage](source())[1]
@@ -218,16 +233,16 @@ def test_two_runs_at_once_make_one_output_and_the_first_stays(stage, step, tmp_p
 
 @pytest.mark.parametrize(("stage", "name"), [("train", "head.safetensors"), ("pair", "pairs.safetensors")])
 @pytest.mark.parametrize("data", [b"", b"\xff" * 100])
-def test_a_damaged_stage_says_what_to_delete(stage, name, data, source, refused):
-    folder = STAGES[stage](source())[1].folder
+def test_a_damaged_stage_says_what_to_delete(stage, name, data, finished, source, refused):
+    folder = finished[stage]
     (folder / name).write_bytes(data)
     with refused(BundleError, name, "delete", str(folder)):
         STAGES[stage](source())
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
-def test_a_damaged_bundle_says_what_to_delete(name, source, refused):
-    folder = STAGES["bundle"](source())[1].folder
+def test_a_damaged_bundle_says_what_to_delete(name, finished, source, refused):
+    folder = finished["bundle"]
     (folder / name).write_bytes(b"damage")
     with refused(BundleError, name, f"delete {folder}"):
         STAGES["bundle"](source())
