@@ -1,7 +1,8 @@
 """Which `pft` is the default, and the table that chose it: one setting changed at a time.
 
 The development people (see `people.py`) play targets, in folds; everyone else is source in these runs. No reported
-person is ever scored here. Writes a Markdown table and a csv beside it.
+person is ever scored here. Bundles are made without what `pft` carries, which takes longer than all else, so that every
+clip is weighted (as with ``adapt.pft.weighting=neutral``). Writes a Markdown table and a csv beside it.
 
     python benchmarks/study.py geometry.h5 hog.h5 --jobs 2 --out study.md
 """
@@ -124,7 +125,6 @@ def evaluate_settings(
                     seed=seed,
                     extractor=extractor,
                     cache_digest="",
-                    # What pft carries changes no prediction, and takes longer than everything else here.
                     methods=[name for name in methods if name != "pft"],
                 )
                 made = [make_method(name, config.adapt.options) for name in methods]

@@ -36,7 +36,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         dim: Features kept of X, by the projection; 0 keeps as many as there are.
         bottleneck: Width of the head's bottleneck.
         epochs: Passes over the rows that train the head.
-        pretrain_epochs: Passes over the pairs that train T.
+        pretrain_epochs: 0 leaves T the identity; passes over the pairs where T is an MLP (``pretrain.form``).
         settings: Any other setting, as ``{"section.key": value}``, e.g. ``{"head.lr": 0.01}``; they beat the others.
         random_state: Seed; an int gives the same result every time.
 

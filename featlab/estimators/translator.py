@@ -23,7 +23,7 @@ __all__ = ["StyleTranslator"]
 class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceEstimator):  # type: ignore[misc]
     """Translate features: T(P(x) + offset of the person).
 
-    `fit` pretrains T on pairs of source subjects. `transform` moves each person by an offset, the centre of the source
+    `fit` pretrains T on source subjects. `transform` moves each person by an offset, the centre of the source
     subjects' neutral means minus the person's own neutral mean, and then applies T. The person's neutral mean is, in
     this order, that of the rows given to `personalize`; that of their neutral rows in `fit`; **or, without either, the
     mean of all of their rows in X**. The last looks at no label, and assumes that a person's rows in X are neutral on
@@ -37,7 +37,7 @@ class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceE
         dim: Features kept of X, by the projection; 0 keeps as many as there are.
         bottleneck: Width of the bottleneck of the head that T is trained against.
         epochs: Passes over the rows that train the head.
-        pretrain_epochs: Passes over the pairs that train T.
+        pretrain_epochs: 0 leaves T the identity; passes over the pairs where T is an MLP (``pretrain.form``).
         settings: Any other setting, as ``{"section.key": value}``, e.g. ``{"pretrain.lr": 0.01}``; they beat others.
         random_state: Seed; an int gives the same result every time.
 
