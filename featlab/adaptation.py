@@ -165,7 +165,7 @@ def _aligned(bundle: Bundle, translator: Translator, target: Target, config: Tra
         iterations=len(aligned.history),
         trainable=len(offset) if aligned.history else 0,
         history=aligned.history,
-        warnings=(*_warnings(bundle, model, target), *(report.remarks if report else ())),
+        warnings=(*_warnings(bundle, model, target), *(report.warnings if report else ())),
         report=report,
     )
 

@@ -109,6 +109,11 @@ class ClipReport:
     remarks: tuple[str, ...]
     refusal: str
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return all that a user should read: the refusal first, if there is one."""
+        return (self.refusal, *self.remarks) if self.refusal else self.remarks
+
 
 @dataclass(frozen=True)
 class GainEstimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -236,13 +236,11 @@ def adapt_subject(
     start = time.perf_counter()
     model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
     seconds = time.perf_counter() - start
-    if model.report is not None and model.report.refusal:
-        if not force:
-            raise InputError(
-                f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
-                f"--subject {subject} --force"
-            )
-        model = replace(model, warnings=(*model.warnings, f"adapted all the same: {model.report.refusal}"))
+    if model.report is not None and model.report.refusal and not force:
+        raise InputError(
+            f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
+            f"--subject {subject} --force"
+        )
     gain = _expected_gain(bundle, model, table.rows_of(subject), rows)
     folder = adaptation_folder(bundle_folder, subject)
     videos = rows.video_names_present()
