@@ -130,7 +130,11 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
     pairs, _ = pair_stage(source)
-    source.notify(f"pretrain: {config.pretrain.objective}, {len(pairs):,} pairs, {config.pretrain.epochs} epochs")
+    how = config.pretrain
+    if how.objective == "anchored" and how.form == "linear":
+        source.notify(f"pretrain: anchored, a linear T, {len(source.table):,} rows in {how.episodes} episodes each")
+    else:
+        source.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
     bundle = pretrain_bundle(
         source.table,
         trained,
