@@ -159,7 +159,9 @@ def pretrain(
     }
     output.json({"stage": "pretrain", **_where(made), **facts, "first": dict(first), "last": dict(last)})
     terms = [name for name in last if name != "loss"]
-    shown = {name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras")}
+    shown: dict[str, object] = {
+        name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras")
+    }
     shown["style_bank"] = f"{shown.pop('bank_subjects')} subjects" if bundle.bank else "none"
     shown["loss"] = f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else None
     shown |= {f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in terms}

@@ -154,7 +154,7 @@ def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
 
         def odds(rows):
             probability = torch.softmax(bundle.head(bundle.translator(rows)).double(), dim=1)[:, bundle.neutral_code]
-            return np.log(probability / (1 - probability)).numpy()
+            return np.log((probability / (1 - probability)).numpy())
 
         source = odds(bundle.bank.layers["features"][0])
     assert found.frames == len(clip)
