@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 
 from featlab.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
+from featlab.calibration_error import calibration_error, reliability_counts
 from featlab.clip_conditions import ClipConditions, reduced_split
 from featlab.config import Config
 from featlab.methods import AdaptedModel, make_method
@@ -44,7 +45,6 @@ METHODS = {
     "pft, neutral": ("pft", {"weighting": "neutral"}),
     "pft": ("pft", {}),
 }
-BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +130,9 @@ def run_fold(table: FeatureTable, extractor: ExtractorInfo, targets: Sequence[st
     return [item for name in targets for item in trials(bundle, table.rows_of(name))]
 
 
-def calibration_error(items: Sequence[tuple[NDArray[np.float32], NDArray[np.int16]]]) -> float:
-    """Return the expected calibration error of the winning class over all frames, in 15 bins."""
-    probabilities = np.concatenate([item[0] for item in items])
-    right = probabilities.argmax(axis=1) == np.concatenate([item[1] for item in items])
-    confidence = probabilities.max(axis=1)
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    sums = np.bincount(place, confidence - right, BINS)
-    return float(np.abs(sums).sum() / len(right))
+def error_of(items: Sequence[tuple[NDArray[np.float32], NDArray[np.int16]]]) -> float:
+    """Return the expected calibration error over all frames."""
+    return calibration_error(np.sum([reliability_counts(*item) for item in items], axis=0))
 
 
 def report(found: Sequence[Trial]) -> str:
@@ -164,10 +159,10 @@ def report(found: Sequence[Trial]) -> str:
     plain = {name: [item for item in found if (item.condition, item.method) == (clean, name)] for name in METHODS}
     text += ["", "| calibration error, clean clips | |", "|---|---|"]
     for name in ("source-only", "referenced"):
-        value = calibration_error([(item.probabilities, item.labels) for item in plain[name]])
+        value = error_of([(item.probabilities, item.labels) for item in plain[name]])
         text.append(f"| {name} | {value:.3f} |")
     for name, field in (("pft, temperature 1", "plain"), ("pft", "probabilities")):
-        value = calibration_error([(getattr(item, field), item.labels) for item in plain["pft"]])
+        value = error_of([(getattr(item, field), item.labels) for item in plain["pft"]])
         text.append(f"| {name} | {value:.3f} |")
     before = {item.subject: item.macro_f1 for item in plain["source-only"]}
     known = [item for item in plain["pft"] if item.gain]
