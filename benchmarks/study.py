@@ -198,7 +198,7 @@ def report(
         p = wilcoxon(differences).pvalue if np.any(differences) else float("nan")
         cells = " | ".join(f"{100 * score:.1f}" for score in scores)
         change = "" if settings == "" else f" ({100 * differences.mean():+.1f})"
-        shown = "–" if np.isnan(p) else f"{p:.3f}"
+        shown = "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
         text.append(f"| {group} | {label} | {cells} | {100 * np.mean(scores):.1f}{change} | {shown} |")
     for name in BASELINES:
         scores = [np.mean(list(baselines[stem, name].values())) for stem in stems]
