@@ -145,12 +145,11 @@ def pretrain(
         bundle, made = bundle_stage(source, wanted or [opened.config.adapt.method])
     first, last = (bundle.history[0], bundle.history[-1]) if bundle.history else ({}, {})
     pretrain = bundle.config.pretrain
-    linear = pretrain.objective == "anchored" and pretrain.form == "linear"
     facts = {
         "source_subjects": len(bundle.source_subjects),
         "objective": pretrain.objective,
-        "translator": "linear" if linear else "mlp",
-        "evaluations" if linear else "epochs": len(bundle.history),
+        "translator": "linear" if pretrain.linear else "mlp",
+        "evaluations" if pretrain.linear else "epochs": len(bundle.history),
         "first_loss": first.get("loss"),
         "last_loss": last.get("loss"),
         "bank_subjects": len(bundle.bank.subjects) if bundle.bank else 0,

@@ -152,10 +152,14 @@ def _aligned(bundle: Bundle, translator: Translator, target: Target, config: Tra
         )
 
     reliability = Reliability.of(bundle) if config.iterations else None
-    report = reliability.report(clip_statistics(features, align("neutral"), bundle)) if reliability else None
-    # A clip as uniform as a source subject's is all neutral for what can be seen: every frame tells of the person.
-    whole = config.weighting == "auto" and report is not None and report.uniform
-    aligned = align("mean" if whole else "neutral" if config.weighting == "auto" else config.weighting)
+    # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
+    weighted = align("neutral")
+    report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None
+    weighting = config.weighting
+    if weighting == "auto":
+        # A clip as uniform as a source subject's is all neutral for what can be seen: every frame tells of the person.
+        weighting = "mean" if report is not None and report.uniform else "neutral"
+    aligned = weighted if weighting == "neutral" else align(weighting)
     offset = aligned.offset * (1 - config.shrinkage)
     translator.offset.data.copy_(offset)
     temperature = float(reliability.temperature) if reliability else 1.0

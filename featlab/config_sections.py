@@ -171,6 +171,11 @@ class PretrainConfig:
     label_smoothing: float = 0.1
     style_bank: bool = True
 
+    @property
+    def linear(self) -> bool:
+        """Whether T is fitted as one linear map; `poster` takes an MLP always."""
+        return self.objective == "anchored" and self.form == "linear"
+
     def __post_init__(self) -> None:
         check_at_least("pretrain.hidden", self.hidden, 0)
         check_choice("pretrain.objective", self.objective, OBJECTIVES)

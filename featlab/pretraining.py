@@ -99,7 +99,7 @@ def pretrain_translator(
     Raises:
         InputError: Fewer than two pairs, or no subject with neutral rows (`anchored`).
     """
-    if config.objective == "anchored" and config.form == "linear":
+    if config.linear:
         return _fit_linear(source, head, config, seed, on_epoch)
     rows, references = _pairs(source, config)
     translator = new_translator(source.features.shape[1], config, seed)

@@ -131,7 +131,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     trained, _ = train_stage(source)
     pairs, _ = pair_stage(source)
     how = config.pretrain
-    if how.objective == "anchored" and how.form == "linear":
+    if how.linear:
         source.notify(f"pretrain: anchored, a linear T, {len(source.table):,} rows in {how.episodes} episodes each")
     else:
         source.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")

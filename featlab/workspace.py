@@ -93,8 +93,8 @@ class Workspace:
         spec, everyone = self._beside(protocol.targets), self.table.subjects
         # A draw is made among those who are not named as sources.
         people = [name for name in everyone if name not in set(protocol.sources)]
-        if protocol.pool.strip():
-            named = set(self.pool())
+        named = set(self.pool())
+        if named:
             pool = [name for name in people if name in named]
             return choose_targets(everyone, spec, seed=protocol.seed, draw=draw, pool=pool)
         subjects = people if spec.strip().isdecimal() else everyone

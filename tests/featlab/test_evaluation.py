@@ -211,21 +211,27 @@ def test_without_source_rows_the_methods_that_need_them_say_so(bundle, mine):
 # --- a data set -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def given(monkeypatch):
+    """The targets that source-only is adapted to, in their order."""
+    targets = []
+    real = get_method("source-only").adapt
+
+    def spy(self, bundle, target, *, seed=0):
+        targets.append(target)
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
+    return targets
+
+
 @pytest.fixture(scope="module")
 def strangers(people):
     """Three people whom the bundle does not know, as a target data set."""
     return people(subjects=7, clips=4, frames=4, classes=CLASSES).rows_of("s04", "s05", "s06")
 
 
-def test_a_data_set_is_adapted_to_once_and_every_subject_scored(bundle, strangers, monkeypatch):
-    given = []
-    real = get_method("source-only").adapt
-
-    def spy(self, bundle, target, *, seed=0):
-        given.append(target)
-        return real(self, bundle, target, seed=seed)
-
-    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
+def test_a_data_set_is_adapted_to_once_and_every_subject_scored(bundle, strangers, given):
     rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(draw=1, seed=2))
     (target,) = given
     split = split_dataset(strangers)
@@ -361,15 +367,7 @@ def test_in_a_data_set_videos_of_one_name_are_smoothed_subject_by_subject(bundle
         assert row.macro_f1_smoothed == expected.macro_f1
 
 
-def test_a_method_is_given_the_short_and_unclean_clip_without_a_label(bundle, mine, monkeypatch):
-    given = []
-    real = get_method("source-only").adapt
-
-    def spy(self, bundle, target, *, seed=0):
-        given.append(target)
-        return real(self, bundle, target, seed=seed)
-
-    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
+def test_a_method_is_given_the_short_and_unclean_clip_without_a_label(bundle, mine, given):
     conditions = ClipConditions(frames=6, contamination=0.5)
     (row,) = evaluate_subject(bundle, mine, methods("source-only"), conditions=conditions)
     split = reduced_split(mine, split_target(mine), conditions, bundle.seed)
