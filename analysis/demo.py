@@ -18,7 +18,7 @@ from featlab.analysis.demo_figures import FIGURES, DemoFigure, Scene, draw_figur
 from featlab.analysis.demo_report import DemoReport, Step, next_steps
 from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
 from featlab.cache import atomic_write_text
-from featlab.campaign import finished_cells, plan, run_campaign, versions
+from featlab.campaign import finished_cells, plan, run_campaign, run_facts, versions
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.pipeline import ExtractConfig, extract
@@ -102,13 +102,12 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         now.text = f"{len(protocol.methods)} methods on {len(targets)} target subjects"
     summaries = summarise(results)
     settings = {name: (get_method(name).setting, get_method(name).title) for name in protocol.methods}
-    facts = {"config": workspace.config.to_dict(), "cache_digest": workspace.cache_digest, "versions": versions()}
     write_evaluation(
         folder / "results" / "demo",
         results,
         summaries,
         settings=settings,
-        facts=facts,
+        facts=run_facts(workspace),
         plots=False,
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,

@@ -135,13 +135,15 @@ def to_latex(table: Table) -> str:
 
 
 def to_json(table: Table) -> str:
-    """Return title, columns, rows (every cell filled, as shown), bold and notes as one object."""
+    """Return all of it as one object: title, columns, rows (every cell filled, as shown), bold, notes and layout."""
     data = {
         "title": table.title,
         "columns": table.columns,
         "rows": table.rows,
         "bold": table.bold,
         "notes": table.notes,
+        "text_columns": table.text_columns,
+        "grouped": table.grouped,
     }
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 

@@ -27,6 +27,7 @@ __all__ = [
     "house_style",
     "save_data",
     "save_figure",
+    "save_plot",
 ]
 
 COLUMN = 3.4
@@ -135,3 +136,16 @@ def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
     beside = Path(path).with_suffix(".csv")
     atomic_write_text(beside, text.getvalue())
     return beside
+
+
+def save_plot(folder: Path, name: str, drawn: Figure, data: Mapping[str, Sequence[Any]]) -> list[Path]:
+    """Write a figure as .svg, .pdf and .png, and the numbers behind it as .csv; the folder is made if missing.
+
+    Returns:
+        The four files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / f"{name}{ending}" for ending in (".svg", ".pdf", ".png")]
+    for path in written:
+        save_figure(drawn, path)
+    return [*written, save_data(written[0], data)]

@@ -61,7 +61,7 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     from featlab.analysis.class_table import class_table
     from featlab.analysis.cost_table import cost_table
     from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
-    from featlab.campaign import finished_cells, plan, run_campaign, versions
+    from featlab.campaign import finished_cells, plan, run_campaign, run_facts
     from featlab.summary import summarise
 
     with output.progress() as bars:
@@ -87,7 +87,7 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
         raise InputError(f"no cell of this {run.command} has been run yet; run it without --collect first")
     summaries = summarise(rows)
     names = _names(protocol.methods)
-    facts = {"config": opened.config.to_dict(), "cache_digest": opened.cache_digest, "versions": versions()}
+    facts = run_facts(opened)
     folder = run.workspace / "results" / (run.name or _run_key(run.command, facts))
     classes = opened.table.classes
     files = write_evaluation(
@@ -154,7 +154,9 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
     from featlab.seeding import stable_hash
 
-    return f"{command}-{stable_hash(json.dumps(facts, sort_keys=True))[:12]}"
+    # Grids of ablations and looks of pictures change nothing in an evaluation.
+    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
+    return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:

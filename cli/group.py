@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import typer
@@ -13,13 +15,28 @@ from typer.core import TyperGroup
 from featlab.cli.output import print_error
 from featlab.errors import FeatlabError
 
-__all__ = ["DONE", "FAILED", "REFUSED", "SKIPPED", "FeatlabGroup"]
+__all__ = ["DONE", "FAILED", "REFUSED", "SKIPPED", "FeatlabGroup", "typed_command"]
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 _INTERRUPTED = 130
 # The parser's own base class; where it lives changes between releases of Typer, its child has a public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+_TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q"), ("--jobs", "-j")
+
+
+def typed_command() -> str:
+    """Return the running command as it was typed, but for flags that change no result: what reproduces it."""
+    words, skip = ["featlab"], False
+    for word in _TYPED.get():
+        if skip or word in _SILENT or word.partition("=")[0] in _WITH_VALUE:
+            skip = not skip and word in _WITH_VALUE
+            continue
+        words.append(shlex.quote(word))
+    return " ".join(words)
 
 
 class FeatlabGroup(TyperGroup):
@@ -46,6 +63,7 @@ class FeatlabGroup(TyperGroup):
 
         With ``FEATLAB_DEBUG=1`` in the environment an error keeps its traceback.
         """
+        _TYPED.set(tuple(sys.argv[1:] if args is None else args))
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:

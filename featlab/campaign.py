@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from featlab.bundle import Bundle
 from featlab.cells import Cell, Task, cell_paths, read_cell, task_source, write_cell
@@ -27,7 +28,7 @@ from featlab.results import EvaluationRow
 from featlab.stages import bundle_stage
 from featlab.workspace import Workspace
 
-__all__ = ["Task", "finished_cells", "plan", "run_campaign", "task_source", "versions"]
+__all__ = ["Task", "finished_cells", "plan", "run_campaign", "run_facts", "task_source", "versions"]
 
 OnCells = Callable[[int, int], None]
 """Called with the number of finished cells and of all cells."""
@@ -109,6 +110,17 @@ def run_campaign(
     names = workspace.config.protocol.methods
     cells = [(task, (subject, name)) for task in tasks for name in names for subject in task.targets]
     return [done[cell] for cell in cells if cell in done]
+
+
+def run_facts(workspace: Workspace) -> dict[str, Any]:
+    """Return what made the results of a run: configuration, digest and extractor of the cache, versions."""
+    extractor = workspace.extractor
+    return {
+        "config": workspace.config.to_dict(),
+        "cache_digest": workspace.cache_digest,
+        "extractor": {"id": extractor.id, "fingerprint": extractor.fingerprint},
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

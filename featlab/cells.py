@@ -14,7 +14,7 @@ from featlab.workspace import Workspace
 
 __all__ = ["Cell", "Task", "cell_paths", "read_cell", "task_source", "write_cell"]
 
-CELL_FORMAT = 3
+CELL_FORMAT = 4
 """Raised when rows of before lack what tables now show."""
 
 Cell = tuple[str, str]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from featlab.config_analysis import AblateConfig, PlotConfig
 from featlab.config_sections import (
     AdaptConfig,
     FeatureConfig,
@@ -23,11 +24,13 @@ from featlab.errors import ConfigError, closest
 from featlab.settings import convert, with_options
 
 __all__ = [
+    "AblateConfig",
     "AdaptConfig",
     "Config",
     "FeatureConfig",
     "HeadConfig",
     "PairConfig",
+    "PlotConfig",
     "PretrainConfig",
     "ProtocolConfig",
     "flat_values",
@@ -51,6 +54,8 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    ablate: AblateConfig = field(default_factory=AblateConfig)
+    plot: PlotConfig = field(default_factory=PlotConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts that JSON and TOML can hold."""

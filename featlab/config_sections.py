@@ -28,7 +28,7 @@ __all__ = [
     "check_window",
 ]
 
-REDUCTIONS = ("within", "pca", "truncate", "none")
+REDUCTIONS = ("within", "pca", "truncate", "random", "none")
 STRATEGIES = ("landmark", "cosine", "random")
 LABEL_RULES = ("any", "same", "different")
 OBJECTIVES = ("anchored", "poster")
@@ -53,8 +53,8 @@ class FeatureConfig:
     Attributes:
         dim: Features kept; 0 keeps as many as there are.
         reduce: ``within`` (principal directions of the variation *within* source subjects, where expression lives),
-            ``pca`` (of all variation, identity included), ``truncate`` (the first values of the embedding) or ``none``
-            (all of them, whatever ``dim`` says). All are centred and scaled.
+            ``pca`` (of all variation, identity included), ``truncate`` (the first values of the embedding), ``random``
+            (a Gaussian random projection) or ``none`` (all of them, whatever ``dim`` says). All are centred and scaled.
     """
 
     dim: int = 64
@@ -149,6 +149,9 @@ class PretrainConfig:
         dropout: Of T's hidden layer in training.
         label_smoothing: Of the cross-entropy.
         style_bank: Keep the style bank in the bundle; without it `pft`, `neutral-shift` and `coral` can't be run.
+        validation: Hold source people out in folds, so that `pft` carries a temperature, limits of a neutral clip and
+            the expected gain; it takes about five times as long as all else of the stage. Without it, `pft` weighs the
+            frames of every clip by how neutral C calls them.
     """
 
     objective: str = "anchored"
@@ -170,6 +173,7 @@ class PretrainConfig:
     dropout: float = 0.5
     label_smoothing: float = 0.1
     style_bank: bool = True
+    validation: bool = True
 
     @property
     def linear(self) -> bool:
@@ -215,6 +219,8 @@ class ProtocolConfig:
     Attributes:
         targets: A number (that many at random), ids with commas, or a file with one id a line.
         sources: Source subjects; empty takes everyone who is no target.
+        source_limit: At most that many of them, drawn at random (for one draw of targets, fewer are part of more); 0
+            takes all.
         draws: Random draws of targets.
         seeds: Runs with other seeds within a draw.
         seed: The root of every seed.
@@ -234,6 +240,7 @@ class ProtocolConfig:
 
     targets: str = "10"
     sources: tuple[str, ...] = ()
+    source_limit: int = 0
     draws: int = 1
     seeds: int = 1
     seed: int = 0
@@ -258,8 +265,10 @@ class ProtocolConfig:
         check_choice("protocol.scope", self.scope, SCOPES)
         for name in ("draws", "seeds"):
             check_at_least(f"protocol.{name}", getattr(self, name), 1)
-        for name in ("gap", "frames"):
+        for name in ("gap", "frames", "source_limit"):
             check_at_least(f"protocol.{name}", getattr(self, name), 0)
+        if self.source_limit == 1:
+            raise ConfigError("protocol.source_limit = 1: training needs at least 2 source subjects, or 0 for all")
         check_window("protocol.smoothing", self.smoothing)
         check_share("protocol.contamination", self.contamination)
         if self.contamination == 1:

@@ -25,7 +25,7 @@ from featlab.protocol import Split, check_disjoint, split_dataset, split_target,
 from featlab.results import EvaluationRow
 from featlab.seeding import run_seed
 
-__all__ = ["RunNumbers", "before_and_after", "evaluate_dataset", "evaluate_subject", "failed_rows"]
+__all__ = ["RunNumbers", "adapted_model", "before_and_after", "evaluate_dataset", "evaluate_subject", "failed_rows"]
 
 
 def evaluate_subject(
@@ -153,12 +153,12 @@ def _rows(
             probabilities, model = oracle_probabilities(bundle, table, split, method)
             seconds = time.perf_counter() - start
         else:
-            model = _adapted(bundle, table, split, method, source, seed, whole)
+            model = adapted_model(bundle, table, split, method, source, seed, whole)
             seconds = time.perf_counter() - start
             probabilities = model.predict_proba(table.embeddings[split.test])
         flops = math.nan
         if numbers.count_flops:
-            flops = count_flops(lambda: _adapted(bundle, table, split, method, source, seed, whole))
+            flops = count_flops(lambda: adapted_model(bundle, table, split, method, source, seed, whole))
     except (FeatlabError, RuntimeError) as error:
         # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
         return failed_rows(method, names, numbers, error, time.perf_counter() - start)
@@ -166,15 +166,29 @@ def _rows(
     return scored_rows(table, split.test, probabilities, method, numbers, cost)
 
 
-def _adapted(
+def adapted_model(
     bundle: Bundle,
     table: FeatureTable,
     split: Split,
     method: Method,
     source: SourceFeatures | None,
     seed: int,
-    whole: bool,
+    whole: bool = False,
 ) -> AdaptedModel:
+    """Adapt a method as an evaluation does; an oracle is given the labels of the rows that it adapts on.
+
+    Args:
+        bundle: The source model.
+        table: Rows of the target.
+        split: Which of them are adapted on.
+        method: What adapts.
+        source: Source rows, for the methods that need them.
+        seed: Of whatever is random.
+        whole: Whether the target is a data set, not one person's neutral clip.
+
+    Raises:
+        InputError: A method that needs what isn't there.
+    """
     target = target_of(table, split.adapt)
     if isinstance(method, Oracle):
         return method.fit(bundle, target, table.label[split.adapt])

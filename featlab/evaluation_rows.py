@@ -155,6 +155,7 @@ def _row(
         flops=cost.flops,
         scope=numbers.scope,
         macro_f1_smoothed=smoothed,
+        confusion=scores.confusion,
         reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
     )
 

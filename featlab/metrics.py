@@ -35,6 +35,7 @@ class SubjectMetrics:
         histogram: Predicted rows for each of the K classes.
         frames: Labelled rows that were scored.
         recall: Recall of each of the K classes, NaN for one that is not shown.
+        confusion: K × K counts, row by row: label first, prediction second.
         video_macro_f1: ``macro_f1`` with a video as the unit; NaN when no videos were given.
     """
 
@@ -47,6 +48,7 @@ class SubjectMetrics:
     histogram: tuple[int, ...]
     frames: int
     recall: tuple[float, ...]
+    confusion: tuple[int, ...]
     video_macro_f1: float = float("nan")
 
     @property
@@ -126,6 +128,7 @@ def subject_metrics(
         histogram=tuple(int(total) for total in matrix.sum(axis=0)),
         frames=int(matrix.sum()),
         recall=tuple(float(value) if shown else math.nan for value, shown in zip(recall, present, strict=True)),
+        confusion=tuple(int(total) for total in matrix.ravel()),
         video_macro_f1=video_macro_f1,
     )
 

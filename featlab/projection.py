@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from featlab.config import FeatureConfig
 from featlab.errors import InputError
 from featlab.models import Projection
+from featlab.seeding import generator
 
 __all__ = ["fit_projection", "subject_deviations"]
 
 
-def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], config: FeatureConfig) -> Projection:
+def fit_projection(
+    embeddings: NDArray[np.float32], subject: NDArray[np.int32], config: FeatureConfig, *, seed: int = 0
+) -> Projection:
     """Fit the map from embeddings to features.
 
     The largest principal directions of all variation tell people apart, not expressions; those of the variation
@@ -25,9 +28,11 @@ def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], 
         embeddings: (N, D0) float32, source rows.
         subject: (N,) int, each row's subject.
         config: Dimension and kind.
+        seed: Of a random projection.
 
     Returns:
-        The fitted projection; it has min(dim, D0, rank) features (``none``: D0, ``truncate``: min(dim, D0)).
+        The fitted projection; it has min(dim, D0, rank) features (``none``: D0, ``truncate`` and ``random``: min(dim,
+        D0)).
 
     Raises:
         InputError: Fewer than two rows, or rows that are all alike.
@@ -44,6 +49,10 @@ def fit_projection(embeddings: NDArray[np.float32], subject: NDArray[np.int32], 
         components = np.eye(rows.shape[1])
     elif config.reduce == "truncate":
         components = np.eye(rows.shape[1])[:, :wanted]
+    elif config.reduce == "random":
+        # Drawn direction by direction, so that fewer of them are the first of more.
+        rng = generator("random projection", seed)
+        components = rng.standard_normal((min(wanted, rows.shape[1]), rows.shape[1])).T
     else:
         components = _principal_directions(within if config.reduce == "within" else rows - mean, wanted)
     scale = np.sqrt(np.mean((within @ components) ** 2))

@@ -51,10 +51,11 @@ class EvaluationRow:
             `featlab.smoothing`); NaN when that is switched off.
         reliability: For each of the 15 bins of `featlab.calibration_error` the test rows in it, the sum of their
             confidence and those that are right, 45 numbers in all; empty in files of before.
+        confusion: K × K counts of test rows, row by row: label first, prediction second; empty in files of before.
 
     Raises:
         InputError: An unknown ``selection`` or ``scope``, a row without an error that has no finite macro F1, or a
-            ``reliability`` of another length.
+            ``reliability`` or ``confusion`` of another length.
     """
 
     method: str
@@ -81,6 +82,7 @@ class EvaluationRow:
     scope: str = "person"
     macro_f1_smoothed: float = math.nan
     reliability: tuple[float, ...] = ()
+    confusion: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -91,6 +93,8 @@ class EvaluationRow:
             raise InputError(f"{self.method} on {self.subject} has no finite macro_f1 and no error that says why")
         if len(self.reliability) not in (0, 3 * BINS):
             raise InputError(f"reliability has {len(self.reliability)} numbers, expected {3 * BINS} or none")
+        if len(self.confusion) not in (0, len(self.histogram) ** 2):
+            raise InputError(f"confusion has {len(self.confusion)} counts, expected {len(self.histogram) ** 2} or none")
 
     @classmethod
     def failure(

@@ -53,7 +53,7 @@ def train_source_head(
             f"training needs at least 2 source subjects, got {len(table.subject_names_present())}; "
             "choose fewer targets, or extract more people"
         )
-    projection = fit_projection(table.embeddings, table.subject, config.features).to(device)
+    projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
     with torch.no_grad():
         features = projection(as_tensor(table.embeddings, device))
     report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))

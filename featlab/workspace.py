@@ -111,7 +111,7 @@ class Workspace:
         return str(path) if "," not in spec and os.path.isfile(path) else spec
 
     def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
-        """Return the source: `protocol.sources`, or everyone who is no target.
+        """Return the source: `protocol.sources`, or everyone who is no target; at most `protocol.source_limit` of them.
 
         Raises:
             InputError: An unknown subject, or one that is both.
@@ -120,6 +120,10 @@ class Workspace:
         check_known((*targets, *protocol.sources), self.table.subjects)
         check_disjoint(protocol.sources, targets)
         names = protocol.sources or tuple(name for name in self.table.subjects if name not in set(targets))
+        if protocol.source_limit:
+            # Ranked by a number of their own: a smaller limit takes some of those that a larger one takes.
+            ranked = sorted(names, key=lambda name: run_seed("sources", protocol.seed, *sorted(targets), name))
+            names = tuple(ranked[: protocol.source_limit])
         return Source(
             root=self.root,
             table=self.table.rows_of(*names),

@@ -100,7 +100,9 @@ class PFT(Method):
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
-        """Return what held-out source subjects tell of the bundle; nothing where there are too few of them."""
+        """Return what held-out source subjects tell of the bundle; nothing where there are too few, or by choice."""
+        if not bundle.config.pretrain.validation:
+            return {}
         reliability = validate_on_source(source, bundle)
         return reliability.tensors() if reliability else {}
 
