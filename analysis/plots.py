@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from featlab.analysis.plot_ablation import plot_dims
+from featlab.analysis.plot_ablation import plot_bars, plot_dots, plot_lines
 from featlab.analysis.plot_images import plot_clip, plot_pairs
 from featlab.analysis.plot_people import plot_people
 from featlab.analysis.plot_projection import plot_projection, projection_data
 from featlab.analysis.plot_ranks import plot_ranks, ranks_data
 from featlab.analysis.plot_reliability import plot_reliability, reliability_data
 from featlab.analysis.plot_results import plot_subjects, plot_summary, subjects_data, summary_data
+from featlab.analysis.plot_surface import plot_modes, plot_surface
 
 __all__ = [
+    "plot_bars",
     "plot_clip",
-    "plot_dims",
+    "plot_dots",
+    "plot_lines",
+    "plot_modes",
     "plot_pairs",
     "plot_people",
     "plot_projection",
@@ -20,6 +24,7 @@ __all__ = [
     "plot_reliability",
     "plot_subjects",
     "plot_summary",
+    "plot_surface",
     "projection_data",
     "ranks_data",
     "reliability_data",

@@ -8,48 +8,84 @@ from typing import Annotated
 import typer
 
 from featlab.cli.common import (
-    CacheOption,
+    COMMON,
     DeviceOption,
     JobsOption,
     JsonOption,
     MethodsOption,
     Output,
+    PoolOption,
     QuietOption,
     SeedOption,
     SetOption,
-    SourcesOption,
     TargetsOption,
     WorkspaceOption,
     cpu_count,
     flag_values,
     open_workspace,
 )
-from featlab.cli.group import FAILED, SKIPPED
+from featlab.cli.complete import complete_ablation
+from featlab.cli.group import FAILED, SKIPPED, typed_command
 
-__all__ = ["ablate_app", "dims"]
+__all__ = ["ablate"]
 
-ablate_app = typer.Typer(
-    name="ablate", no_args_is_help=True, help="Ablations: change one setting, see what it does to the score."
-)
+_LISTS = {
+    "dims": ("dims",),
+    "pairing": ("strategies",),
+    "losses": ("terms",),
+    "lambda": ("style", "expression", "alignment", "anchor"),
+    "layers": ("updates",),
+    "neutral": ("frames",),
+    "sources": ("counts",),
+    "contamination": ("shares",),
+    "bn": ("modes",),
+}
+"""Keys of ``[ablate]`` that ``--values`` sets."""
+_LONGEST = 30
+"""Lines up to which a table is printed; the file has it always."""
 
 
-@ablate_app.callback()
-def ablate() -> None:
-    """Ablations: change one setting, see what it does to the score."""
-
-
-@ablate_app.command()
-def dims(
-    dimensions: Annotated[
-        str, typer.Option("--dims", metavar="D,D,…", help="Dimensions of the features; 0 or full keeps them all.")
-    ] = "64,128,256,512,full",
+def ablate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="dims|pairing|losses|lambda|layers|neutral|sources|contamination|bn",
+            help="dims: dimension of the features. pairing: how source rows are paired. losses: each term on and off. "
+            "lambda: weights of the losses. layers: which layers of T adapt. neutral: frames of the clip. sources: "
+            "source subjects. contamination: a clip that is not all neutral. bn: BatchNorm's mode.",
+            autocompletion=complete_ablation,
+        ),
+    ],
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            "--values", metavar="V,V,…", help="The settings to run; default: what \\[ablate] in the file says."
+        ),
+    ] = None,
+    reduce: Annotated[
+        str | None,
+        typer.Option(
+            "--reduce",
+            metavar="NAME,…",
+            help="dims: within, pca, truncate, random; a panel each. Default: features.reduce.",
+        ),
+    ] = None,
     targets: TargetsOption = None,
+    pool: PoolOption = None,
     draws: Annotated[int | None, typer.Option("--draws", min=1, metavar="K", help="Random draws of targets.")] = None,
     methods: MethodsOption = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, metavar="K", help="Seeds within a draw.")] = None,
-    sources: SourcesOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="pairing: where the images are, for example pairs."),
+    ] = None,
     workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
+    caches: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each.", rich_help_panel=COMMON
+        ),
+    ] = None,
     settings: SetOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
@@ -57,34 +93,40 @@ def dims(
     json_mode: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Accuracy against the dimension of the features, reduced on source rows only."""
-    from featlab.analysis.ablations import METHODS, ablate_dims, dims_table, write_dims
+    """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
+    from featlab.analysis.ablation import ablate as run_ablation
+    from featlab.analysis.ablation_files import write_ablation
+    from featlab.analysis.ablation_pairs import example_figures
+    from featlab.analysis.ablation_table import ablation_tables, ablation_words
 
-    wanted = _dimensions(dimensions)
     output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {"protocol.draws": draws, "protocol.seeds": seeds, "protocol.sources": sources}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
-    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else METHODS
+    flags: dict[str, object] = {"protocol.draws": draws, "protocol.seeds": seeds}
+    flags |= {"ablate.methods": methods, "ablate.reductions": reduce}
+    flags |= {f"ablate.{key}": _numbers(what, grid) for key in _LISTS.get(what, ())}
+    values = flag_values(
+        workspace, caches=caches or (), settings=settings, seed=seed, targets=targets, pool=pool, flags=flags
+    )
     with output.progress() as bars:
         opened = open_workspace(workspace, values, output, device=device)
         protocol = opened.config.protocol
-        output.note(
-            f"ablate dims: {', '.join(str(dim) if dim else 'full' for dim in wanted)}; {len(names)} methods, "
-            f"{protocol.draws} draws x {protocol.seeds} seeds"
-        )
-        bar = bars.add_task("ablate dims", total=None)
-        report = ablate_dims(
+        output.note(f"ablate {what}: {protocol.draws} draws x {protocol.seeds} seeds")
+        bar = bars.add_task(f"ablate {what}", total=None)
+        report = run_ablation(
+            what,
             opened,
-            wanted,
-            methods=names,
             jobs=cpu_count(jobs),
-            on_task=lambda done, total: bars.update(bar, completed=done, total=total),
+            on_step=lambda done, total: bars.update(bar, completed=done, total=total),
         )
-    folder = workspace / "results" / "ablate-dims"
-    files = write_dims(folder, report)
+    folder = workspace / "results" / f"ablate-{what}"
+    examples = example_figures(opened, images, output.note) if what == "pairing" else []
+    files = write_ablation(folder, report, command=typed_command(), more=examples)
     output.json(report.to_dict() | {"files": files})
-    output.table(dims_table(report))
-    output.show(f"{folder}: {', '.join(path.name for path in files)}")
+    for name, table in ablation_tables(report).items():
+        # Differences are in the words where they are clear, and all of them in the files.
+        if name != "differences" and len(table.rows) <= _LONGEST:
+            output.table(table)
+    output.show(*ablation_words(report))
+    output.files(folder, files)
     rows = [row for point in report.points for row in point.rows]
     failed = [row for row in rows if row.error]
     if failed:
@@ -92,11 +134,11 @@ def dims(
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
 
 
-def _dimensions(text: str) -> list[int]:
-    from featlab.errors import ConfigError
-
+def _numbers(what: str, text: str | None) -> str | None:
+    """Return the values as the file would hold them: ``full`` and ``all`` are 0, and percentages are shares."""
+    if text is None:
+        return None
     words = [word.strip() for word in text.split(",") if word.strip()]
-    bad = [word for word in words if word != "full" and not word.isdecimal()]
-    if bad or not words:
-        raise ConfigError(f"--dims {text}: expected whole numbers with commas, for example 64,128,full")
-    return [0 if word == "full" else int(word) for word in words]
+    if what in ("dims", "neutral", "sources"):
+        words = ["0" if word in ("full", "all") else word for word in words]
+    return ",".join(words)

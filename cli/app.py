@@ -8,7 +8,7 @@ import typer
 
 from featlab import __version__
 from featlab.cli import data, results, source, target
-from featlab.cli.ablate import ablate_app
+from featlab.cli.ablate import ablate
 from featlab.cli.backbone import backbone_app
 from featlab.cli.bundle import bundle_app
 from featlab.cli.demo import demo
@@ -69,5 +69,5 @@ app.command(rich_help_panel=RESULTS)(results.evaluate)
 app.command(rich_help_panel=RESULTS)(results.benchmark)
 app.command(rich_help_panel=RESULTS)(tune)
 app.command(rich_help_panel=RESULTS)(results.methods)
-app.add_typer(ablate_app, name="ablate", rich_help_panel=RESULTS)
+app.command(rich_help_panel=RESULTS, no_args_is_help=True)(ablate)
 app.command(rich_help_panel=RESULTS)(demo)

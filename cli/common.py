@@ -149,6 +149,7 @@ def flag_values(
     workspace: Path,
     *,
     cache: Path | None = None,
+    caches: Sequence[Path] = (),
     settings: Sequence[str] | None = None,
     seed: int | None = None,
     targets: str | None = None,
@@ -162,6 +163,7 @@ def flag_values(
     Args:
         workspace: The workspace folder.
         cache: ``--cache``.
+        caches: ``--cache`` of a command that takes several; the first is the workspace's.
         settings: ``--set`` items.
         seed: ``--seed``.
         targets: ``--targets``.
@@ -174,8 +176,10 @@ def flag_values(
     from featlab.config import parse_settings
 
     values: dict[str, Any] = dict(parse_settings(settings or ()))
+    names = tuple(_from_here(str(path), workspace) for path in (caches or ([] if cache is None else [cache])))
     given = {
-        "cache": None if cache is None else _from_here(str(cache), workspace),
+        "cache": names[0] if names else None,
+        "ablate.caches": names if caches else None,
         "protocol.seed": seed,
         "protocol.targets": _people_from_here(targets, workspace),
         "protocol.pool": _people_from_here(pool, workspace),

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 __all__ = [
+    "complete_ablation",
     "complete_backbone",
     "complete_layout",
     "complete_method",
@@ -51,6 +52,10 @@ METHODS = (
 """The built-in methods, repeated here because to ask the registry is to import torch."""
 
 
+ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "sources", "contamination", "bn")
+"""Repeated here too."""
+
+
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the subjects of the cache that the flags so far name."""
     with suppress(Exception):
@@ -75,6 +80,11 @@ def complete_methods(incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
     chosen = before.split(",")
     return [f"{before}{comma}{name}" for name in _methods() if name.startswith(last) and name not in chosen]
+
+
+def complete_ablation(incomplete: str) -> list[str]:
+    """Return the names of ablations."""
+    return [name for name in ABLATIONS if name.startswith(incomplete)]
 
 
 def complete_strategy(incomplete: str) -> list[str]:

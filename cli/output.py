@@ -88,6 +88,17 @@ class Output:
 
         self.show(to_rich(table))
 
+    def files(self, folder: Path, files: Sequence[Path]) -> None:
+        """Say where results are: each name once, with its endings as a shell would expand them."""
+        endings: dict[str, list[str]] = {}
+        for path in files:
+            endings.setdefault(path.stem, []).append(path.suffix.removeprefix("."))
+        names = [
+            f"{stem}.{found[0]}" if len(found) == 1 else f"{stem}.{{{','.join(found)}}}"
+            for stem, found in endings.items()
+        ]
+        self.show(f"{folder}: {', '.join(names)}")
+
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""
         from rich.text import Text

@@ -33,7 +33,16 @@ from featlab.pairing import Pairs, make_pairs, resolve_strategy
 from featlab.seeding import stable_hash
 from featlab.source import OnEpoch, TrainedHead, pretrain_bundle, train_source_head
 
-__all__ = ["Source", "StageOutput", "bundle_stage", "pair_stage", "train_stage"]
+__all__ = [
+    "Source",
+    "StageOutput",
+    "bundle_folder",
+    "bundle_stage",
+    "pair_folder",
+    "pair_stage",
+    "train_folder",
+    "train_stage",
+]
 
 STAGE_FORMAT = 1
 Notify = Callable[[str], None]
@@ -85,10 +94,35 @@ class StageOutput:
     reused: bool
 
 
+def train_folder(source: Source) -> Path:
+    """Return where `train_stage` keeps its output."""
+    config = source.config
+    return source.root / "stages" / f"train-{source.key('train', config.features, config.head)}"
+
+
+def pair_folder(source: Source) -> Path:
+    """Return where `pair_stage` keeps its output.
+
+    Raises:
+        InputError: Strategy landmark for a table without landmarks.
+    """
+    config = source.config.pair
+    return source.root / "stages" / f"pair-{source.key('pair', config, resolve_strategy(config, source.table))}"
+
+
+def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
+    """Return where `bundle_stage` keeps its output for these methods."""
+    config = source.config
+    strategy = resolve_strategy(config.pair, source.table)
+    prepared = _prepared(methods)
+    inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
+    return source.root / "bundles" / source.key("bundle", *inputs)
+
+
 def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     """Return projection, B and C: from an earlier run with the same inputs, or trained now."""
     config = source.config
-    folder = source.root / "stages" / f"train-{source.key('train', config.features, config.head)}"
+    folder = train_folder(source)
     path = folder / "head.safetensors"
     if path.exists():
         return _load_head(path), StageOutput(folder, True)
@@ -103,11 +137,11 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
 def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
     """Return the pairs of the source rows, likewise."""
     config = source.config.pair
-    strategy = resolve_strategy(config, source.table)
-    folder = source.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
+    folder = pair_folder(source)
     path = folder / "pairs.safetensors"
     if path.exists():
         return _load_pairs(path, len(source.table)), StageOutput(folder, True)
+    strategy = resolve_strategy(config, source.table)
     source.notify(f"pair: {strategy}, {config.label_rule} label, {len(source.table):,} rows")
     pairs = make_pairs(source.table, config, seed=source.seed)
     _write_folder(folder, path.name, lambda draft: _write_pairs(draft, pairs, source.table))
@@ -122,10 +156,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         methods: Methods that will be run on the bundle; those that carry something prepare it.
     """
     config = source.config
-    prepared = sorted(name for name in set(methods) if get_method(name).carries)
-    strategy = resolve_strategy(config.pair, source.table)
-    inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
-    folder = source.root / "bundles" / source.key("bundle", *inputs)
+    folder = bundle_folder(source, methods)
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
@@ -143,11 +174,15 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         seed=source.seed,
         extractor=source.extractor,
         cache_digest=source.cache_digest,
-        methods=prepared,
+        methods=_prepared(methods),
         on_epoch=source.on_epoch,
     )
     _write_folder(folder, "bundle.json", lambda draft: save_bundle(draft, bundle))
     return _load_bundle(folder), StageOutput(folder, False)
+
+
+def _prepared(methods: Sequence[str]) -> list[str]:
+    return sorted(name for name in set(methods) if get_method(name).carries)
 
 
 def _write_folder(folder: Path, marker: str, write: Callable[[Path], object]) -> None:

@@ -1,0 +1,327 @@
+"""Ablations: their numbers are those of an evaluation with that setting, and they say what they left out."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.analysis.ablation import ablate
+from featlab.analysis.ablation_files import draw_ablation, write_ablation
+from featlab.analysis.ablation_grid import ABLATIONS, make_grid, with_values
+from featlab.analysis.ablation_table import ablation_data, ablation_tables, ablation_words, differences
+from featlab.analysis.plots import plot_lines
+from featlab.analysis.result_page import read_page, read_table
+from featlab.analysis.style import COLUMN, FULL
+from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.campaign import plan, run_campaign
+from featlab.config_analysis import LOSS_TERMS
+from featlab.errors import ConfigError, InputError
+from featlab.methods import make_method
+from featlab.statistics import holm, paired_wilcoxon
+from featlab.subject_scores import common_subject_means
+from featlab.summary import summarise
+from featlab.workspace import Workspace
+
+METHODS = ("source-only", "neutral-shift", "pft", "oracle")
+QUICK = {
+    "head.epochs": 2,
+    "head.bottleneck": 8,
+    "pretrain.epochs": 2,
+    "pretrain.hidden": 8,
+    "features.dim": 6,
+    "protocol.targets": "3",
+    "ablate.dims": "4,64,0",
+    "ablate.style": "0,1",
+    "ablate.expression": "0,1",
+    "ablate.alignment": "0,1",
+    "ablate.anchor": "0,1",
+    "ablate.frames": "1,0",
+    "ablate.counts": "3,4,0,40",
+    "ablate.shares": "0,0.4",
+}
+DIM = 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ablations")
+    rng = np.random.default_rng(1)
+    subjects, videos, frames = 8, ("neutral-a", "neutral-b", "smile-a", "smile-b"), 5
+    shape = (subjects, len(videos), frames)
+    subject, video, frame = (part.ravel().astype(np.int32) for part in np.indices(shape))
+    label = (video >= 2).astype(np.int16)
+    person, smile = rng.normal(size=(subjects, DIM)), rng.normal(size=DIM)
+    embeddings = person[subject] + label[:, None] * smile + 0.3 * rng.normal(size=(len(label), DIM))
+    table = FeatureTable(
+        embeddings=embeddings.astype(np.float32),
+        label=label,
+        subject=subject,
+        video=video,
+        frame=frame,
+        subjects=tuple(f"s{number}" for number in range(subjects)),
+        videos=videos,
+        classes=("neutral", "smile"),
+        neutral="neutral",
+        landmarks=rng.normal(size=(len(label), 5, 2)).astype(np.float32),
+    )
+    write_table(root / "cache.h5", table, ExtractorInfo("toy", "none", "random numbers"))
+    # A second data set, without landmarks.
+    other = replace(table, embeddings=table.embeddings[:, :5], landmarks=None)
+    write_table(root / "narrow.h5", other, ExtractorInfo("toy", "none", "fewer random numbers"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def workspace(folder):
+    return Workspace.open(folder, QUICK)
+
+
+@pytest.fixture(scope="module")
+def dims(workspace):
+    return ablate("dims", with_values(workspace, {"ablate.methods": METHODS, "protocol.draws": 2}))
+
+
+def scores(rows):
+    return {(row.method, row.subject, row.draw): row.macro_f1 for row in rows}
+
+
+def labels(report):
+    return [point.setting.label for point in report.points]
+
+
+def test_each_dimension_has_the_numbers_of_an_evaluation_with_it(dims, folder):
+    assert labels(dims) == ["4", "full (10)"]
+    for point, features in zip(dims.points, ({"features.dim": 4}, {"features.reduce": "none"}), strict=True):
+        chosen = {"protocol.methods": METHODS, "protocol.draws": 2, "pretrain.validation": False}
+        alone = Workspace.open(folder, QUICK | features | chosen)
+        rows = run_campaign(alone, plan(alone))
+        assert scores(point.rows) == scores(rows)
+        assert [item.macro_f1 for item in point.summaries] == [item.macro_f1 for item in summarise(rows)]
+    assert [point.features for point in dims.points] == [4, DIM]
+
+
+def test_what_was_left_out_is_said(dims, workspace):
+    assert dims.notes[0] == "left out: 64; the embedding has 10 values"
+    assert dims.notes[0] in ablation_tables(dims)["scores"].notes
+    assert "left out: 40; there are 5 source subjects" in make_grid("sources", workspace).notes
+    bare = replace(workspace, table=replace(workspace.table, landmarks=None))
+    assert "left out: landmark; the cache has no landmarks" in make_grid("pairing", bare).notes
+
+
+def test_fewer_directions_than_asked_for_are_said(workspace):
+    # A source of two subjects with four rows each spans six directions within subjects.
+    few = replace(workspace, table=workspace.table.take(workspace.table.frame < 1))
+    values = {
+        "protocol.sources": "s0,s1",
+        "protocol.targets": "s5",
+        "ablate.dims": "8",
+        "ablate.methods": "source-only",
+    }
+    report = ablate("dims", with_values(few, values))
+    assert report.points[0].features == 6
+    assert "8: the source rows span 6 directions, so that many were kept" in report.notes
+    ticks = [tick.get_text() for tick in draw_ablation(report).drawn.axes[0].get_xticklabels()]
+    assert ticks == ["8\n(6 there)"]
+
+
+def test_a_second_run_trains_nothing(dims, folder):
+    said = []
+    chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
+    again = ablate("dims", Workspace.open(folder, QUICK | chosen, notify=said.append))
+    assert said == []
+    assert [point.rows for point in again.points] == [point.rows for point in dims.points]
+
+
+def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "cache.h5").write_bytes((workspace.root / "cache.h5").read_bytes())
+    done = []
+    chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
+    parallel = ablate("dims", Workspace.open(other, QUICK | chosen), jobs=2, on_step=lambda *now: done.append(now))
+    assert [scores(point.rows) for point in parallel.points] == [scores(point.rows) for point in dims.points]
+    # 4 heads, 2 sets of pairs (they don't hang on the dimension), 4 bundles and 4 tasks.
+    assert done == [(step, 14) for step in range(1, 15)]
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path):
+    methods = {"bn": "shot-im,shot"}.get(name, "source-only,pft" if name != "lambda" else "pft")
+    report = ablate(name, with_values(workspace, {"ablate.methods": methods}))
+    assert not [row.error for point in report.points for row in point.rows if row.error]
+    written = write_ablation(tmp_path, report, command="featlab ablate")
+    assert all(path.is_file() for path in written)
+    page, run = read_page(tmp_path), json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert page.words == tuple(ablation_words(report))
+    assert page.command == "featlab ablate"
+    with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    # The figure's numbers are those that summarising the results in run.json gives.
+    assert len(lines) == len(run["summary"])
+    for line in lines:
+        found = [
+            entry for entry in run["results"] if all(entry[key] == line[key] for key in ("group", "setting", "method"))
+        ]
+        per_subject = {entry["subject"]: entry["macro_f1"] for entry in found}
+        assert len(per_subject) == len(found) == int(line["subjects"])
+        assert float(line["macro_f1"]) == pytest.approx(np.mean(list(per_subject.values())))
+    table = read_table(tmp_path, "scores")
+    assert len(table.rows) * len(report.grid.methods) == len(lines)
+    drawn = draw_ablation(report).drawn
+    drawn.draw_without_rendering()
+    for axes in drawn.axes:
+        assert axes.title.get_window_extent().x1 <= drawn.bbox.x1
+
+
+def shown(axes, label):
+    (line,) = [line for line in axes.lines if line.get_label() == label]
+    return line
+
+
+@pytest.mark.parametrize("width", [COLUMN, FULL])
+def test_lines_are_the_means_and_no_text_is_cut(dims, width):
+    data = ablation_data(dims)
+    drawn = plot_lines(data, axis="Dimension", names={"source-only": "Source model (no adaptation)"}, width=width)
+    means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
+    np.testing.assert_array_equal(shown(drawn.axes[0], "pft").get_ydata(), means)
+    drawn.draw_without_rendering()
+    inside, box = drawn.bbox, drawn.legends[0].get_window_extent()
+    assert inside.x0 <= box.x0
+    assert box.x1 <= inside.x1
+
+
+def test_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(workspace):
+    pairing = draw_ablation(ablate("pairing", with_values(workspace, {"ablate.methods": "pft"})))
+    heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
+    assert heights == pairing.data["macro_f1"]
+    losses = draw_ablation(ablate("losses", with_values(workspace, {"ablate.methods": "pft"})))
+    matrix, dots = losses.drawn.axes
+    assert list(shown(dots, "SFDA-PFT (anchored)").get_xdata()) == losses.data["macro_f1"]
+    filled = {
+        (int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in matrix.lines if line.get_color() == "black"
+    }
+    wanted = {(row, LOSS_TERMS.index(term)) for row, at in enumerate(losses.data["at"]) for term in at.split(";")}
+    assert filled == wanted
+    surface = draw_ablation(ablate("lambda", workspace))
+    for axes, group in zip(surface.drawn.axes[:2], ("source", "target"), strict=True):
+        image = np.asarray(axes.images[0].get_array())
+        for at, of, value in zip(*(surface.data[key] for key in ("at", "group", "macro_f1")), strict=True):
+            if of == group:
+                upward, rightward = (int(float(part)) for part in at.split(";"))
+                assert image[upward, rightward] == value
+    modes = draw_ablation(ablate("bn", with_values(workspace, {"ablate.methods": "shot"})))
+    for axes, column in zip(modes.drawn.axes, ("macro_f1", "neutral_recall"), strict=True):
+        ends = [shown(axes, mode).get_xdata()[0] for mode in ("train", "eval")]
+        assert ends == modes.data[column]
+
+
+def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settings(workspace):
+    values = {"ablate.methods": "pft", "protocol.draws": 2, "ablate.frames": "1,2,0"}
+    report = ablate("neutral", with_values(workspace, values))
+    one, two, reference = (list(point.rows) for point in report.points)
+    found = differences(report)
+    assert set(found) == {("cache", "", "1", "pft"), ("cache", "", "2", "pft")}
+    raw = []
+    for rows, label in ((one, "1"), (two, "2")):
+        pairs = list(common_subject_means(rows, reference).values())
+        ours, theirs = zip(*pairs, strict=True)
+        raw.append(paired_wilcoxon(ours, theirs))
+        assert found["cache", "", label, "pft"].value == pytest.approx(np.mean(ours) - np.mean(theirs))
+        assert found["cache", "", label, "pft"].subjects == len(pairs)
+    assert [found["cache", "", label, "pft"].p for label in ("1", "2")] == holm(raw)
+    assert any("of all" in word or "from all" in word for word in ablation_words(report))
+
+
+def test_settings_are_what_they_are_called(workspace):
+    def config(name, label, group=""):
+        grid = make_grid(name, workspace)
+        (setting,) = [item for item in grid.settings if (item.label, item.group) == (label, group)]
+        return with_values(workspace, setting.values).config
+
+    alone = config("losses", "style alone")
+    assert (alone.pretrain.classification, alone.pretrain.style, alone.pretrain.expression) == (0, 0.1, 0)
+    assert alone.pretrain.form == "mlp"
+    assert alone.adapt.options["pft"] == {"style": 1.0, "consistency": 0.1, "anchor": 0.1, "optimiser": "lbfgs"}
+    assert config("losses", "without anchor").adapt.options["pft"]["anchor"] == 0
+    assert config("lambda", "style 1, KL 0", "source").pretrain.style == 1
+    idle = make_method("pft", config("lambda", "alignment 0, KL 0", "target").adapt.options).config
+    assert idle.iterations == 0
+    assert config("neutral", "1").protocol.frames == 1
+    assert config("contamination", "40 %").protocol.contamination == 0.4
+    assert config("sources", "3").protocol.source_limit == 3
+    assert config("bn", "eval").adapt.options["shot"]["bn_mode"] == "eval"
+    assert config("layers", "all layers", "MLP T").adapt.options["pft"]["update"] == "all"
+    assert config("dims", "full (10)").features.reduce == "none"
+
+
+def test_fewer_source_subjects_are_some_of_more_and_never_targets(workspace):
+    targets = workspace.targets()
+    few, more, everyone = (
+        set(with_values(workspace, {"protocol.source_limit": limit}).source(targets).subjects) for limit in (2, 4, 0)
+    )
+    assert len(few) == 2
+    assert few < more < everyone
+    assert not everyone & set(targets)
+    others = {with_values(workspace, {"protocol.source_limit": 2}).source((name,)).subjects for name in targets}
+    assert len(others) > 1
+
+
+def test_several_data_sets_have_a_panel_each(folder, tmp_path):
+    chosen = {"ablate.caches": "cache.h5,narrow.h5", "ablate.methods": "source-only,pft"}
+    report = ablate("dims", Workspace.open(folder, QUICK | chosen))
+    assert report.data_sets == ("cache", "narrow")
+    assert labels(report) == ["4", "full (10)", "4", "full (5)"]
+    assert "narrow: left out: 64; the embedding has 5 values" in report.notes
+    assert len({facts["cache_digest"] for facts in report.facts.values()}) == 2
+    write_ablation(tmp_path, report)
+    assert set(read_page(tmp_path).facts["data_sets"]) == {"cache", "narrow"}
+    drawn = draw_ablation(report).drawn
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["cache", "narrow"]
+    alone = ablate("dims", Workspace.open(folder, QUICK | {"cache": "narrow.h5", "ablate.methods": "source-only,pft"}))
+    assert [scores(point.rows) for point in alone.points] == [scores(point.rows) for point in report.points[2:]]
+
+
+def test_reductions_have_a_panel_each(workspace):
+    chosen = {"ablate.reductions": "pca,truncate,random", "ablate.dims": "4", "ablate.methods": "source-only"}
+    report = ablate("dims", with_values(workspace, chosen))
+    assert list(report.groups("cache")) == ["pca", "truncate", "random"]
+    assert len({tuple(row.macro_f1 for row in point.rows) for point in report.points}) > 1
+
+
+def test_the_table_shows_means_and_intervals_and_the_oracle_is_never_bold(dims):
+    table = ablation_tables(dims)["scores"]
+    first = dims.points[0].summaries
+    low, high = first[0].ci95
+    assert [row[0] for row in table.rows] == ["4", "full (10)"]
+    assert table.rows[0][1] == f"{100 * first[0].macro_f1:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    assert all(any(bold) and not bold[-1] for bold in table.bold)
+
+
+def test_one_subject_has_no_interval_and_says_no_difference(workspace):
+    report = ablate("neutral", with_values(workspace, {"protocol.targets": "s3", "ablate.methods": "pft"}))
+    assert math.isnan(report.points[0].summaries[0].ci95[0])
+    assert all(word.endswith("on these 1 people (p ≥ 0.05 after Holm).") for word in ablation_words(report))
+    draw_ablation(report).drawn.draw_without_rendering()
+
+
+def test_what_can_not_be_ablated_is_refused(workspace):
+    def refused(name, values, words):
+        with pytest.raises(ConfigError, match=words):
+            ablate(name, with_values(workspace, values))
+
+    refused("dims", {"ablate.dims": "64"}, "no dimension of 64")
+    refused("dims", {"ablate.dims": "4", "features.reduce": "none"}, "keeps every value")
+    refused("dims", {"ablate.methods": "pfft"}, "unknown method")
+    refused("sources", {"ablate.counts": "99"}, "there are 5 source subjects")
+    refused("sources", {"protocol.source_limit": 3}, "leave it at 0")
+    refused("bn", {"ablate.methods": "pft"}, "no option bn_mode")
+    refused("dim", {}, "did you mean")
+    refused("dims", {"ablate.caches": "cache.h5,./cache.h5"}, "same name")
+    with pytest.raises(ConfigError, match="is empty"):
+        with_values(workspace, {"ablate.frames": ""})
+    with pytest.raises(ConfigError, match="at least 2 source subjects"):
+        with_values(workspace, {"protocol.source_limit": 1})
+    with pytest.raises(InputError, match="no results"):
+        plot_lines({"data": [], "group": []}, axis="")
