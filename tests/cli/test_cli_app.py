@@ -121,3 +121,10 @@ def test_completion_without_a_cache_is_silent(tmp_path, monkeypatch):
     from featlab.cli.complete import complete_subject
 
     assert complete_subject(SimpleNamespace(params={"workspace": tmp_path}), "s") == []
+
+
+def test_the_typed_command_is_kept_without_what_changes_no_result(run):
+    from featlab.cli.group import typed_command
+
+    run("evaluate", "--cache", "my faces.h5", "--jobs", "2", "-j", "3", "--jobs=4", "--json", "-q", "--targets", "5")
+    assert typed_command() == "featlab evaluate --cache 'my faces.h5' --targets 5"

@@ -2,6 +2,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from featlab.calibration_error import reliability_counts
 from featlab.clip_conditions import ClipConditions, reduced_split
@@ -307,6 +308,16 @@ def test_operations_are_counted_on_request_and_change_nothing(bundle, mine, sour
     assert 4 * 32 * 2 * weights < by_name["ftdnn"] < 4 * 64 * 6 * weights
     for ours, theirs in zip(plain, counted, strict=True):
         assert ours.macro_f1 == theirs.macro_f1
+
+
+def test_what_was_taken_for_what_is_kept(bundle, mine):
+    (row,) = evaluate_subject(bundle, mine, methods("source-only"))
+    counts = np.array(row.confusion).reshape(CLASSES, CLASSES)
+    split = split_target(mine)
+    predicted = make_method("source-only").adapt(bundle, target_of(mine)).predict_proba(mine.embeddings[split.test])
+    wanted = confusion_matrix(mine.label[split.test], predicted.argmax(axis=1), labels=range(CLASSES))
+    np.testing.assert_array_equal(counts, wanted)
+    assert tuple(counts.sum(axis=0)) == row.histogram
 
 
 def test_the_recall_of_every_class_is_kept(bundle, mine):

@@ -75,7 +75,7 @@ def test_directions_are_orthogonal_and_share_one_scale(people, reduce):
     np.testing.assert_allclose(gram / gram[0, 0], np.eye(5), atol=1e-6)
 
 
-@pytest.mark.parametrize("reduce", ["within", "pca", "truncate", "none"])
+@pytest.mark.parametrize("reduce", ["within", "pca", "truncate", "random", "none"])
 @pytest.mark.parametrize("dim", [1, 5, 0])
 def test_features_vary_by_1_within_subjects_on_average_and_have_mean_0(people, reduce, dim):
     table = people()
@@ -159,3 +159,17 @@ def test_kept_features_that_do_not_vary_within_any_subject_are_refused(people, r
 
 def test_none_keeps_every_value_whatever_dim_says(people):
     assert fitted(people(dim=12), dim=5, reduce="none").components.shape == (12, 12)
+
+
+def test_random_directions_follow_the_seed_and_fewer_are_the_first_of_more(people):
+    table = people()
+
+    def directions(dim, seed):
+        config = FeatureConfig(dim=dim, reduce="random")
+        return fit_projection(table.embeddings, table.subject, config, seed=seed).components.numpy()
+
+    few, more, other = directions(3, 1), directions(6, 1), directions(6, 2)
+    assert few.shape[1] == 3
+    np.testing.assert_allclose(aligned(few, more[:, :3]), 1, atol=1e-6)
+    assert aligned(more, other).max() < 0.999
+    np.testing.assert_array_equal(more, directions(6, 1))

@@ -210,6 +210,13 @@ def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_
     assert few.extras == {}
 
 
+def test_validation_can_be_left_out(bundle, table, small_bundle):
+    without = small_bundle(table.without("s10"), {"pretrain.validation": False}, methods=["pft"])
+    assert without.extras == {}
+    assert Reliability.of(without) is None
+    assert Reliability.of(bundle) is not None
+
+
 def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundle, table, small_bundle):
     spoilt = replace(table, embeddings=np.where((table.subject == 10)[:, None], 1e3, table.embeddings))
     again = small_bundle(spoilt.without("s10"), methods=["pft"])

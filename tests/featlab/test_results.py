@@ -84,6 +84,7 @@ def damaged(**changes):
         (damaged(selection="best"), "selection 'best' is not one of source-free"),
         (damaged(macro_f1=None), "no finite macro_f1 and no error"),
         (damaged(reliability=[1.0, 2.0]), "reliability has 2 numbers, expected 45"),
+        (damaged(confusion=[1, 2, 3]), "confusion has 3 counts, expected "),
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path, line, said):
