@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from featlab.analysis.demo_figures import DemoFigure
+from featlab.analysis.html_parts import BASE_STYLE, data_uri, jpeg_of
 from featlab.analysis.tables import Table
 
 __all__ = ["render_page"]
@@ -28,37 +26,8 @@ _PAGE = """\
 <meta name="color-scheme" content="light dark">
 <title>featlab demo</title>
 <style>
-:root { --text: #1c1e21; --soft: #5f666d; --back: #fff; --card: #f5f6f7; --line: #d9dce0; --mark: #0072b2;
-  --warn: #fdf3e4; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e7e9; --soft: #a2a8af; --back: #15171a; --card: #202327; --line: #3a3f45; --mark: #6cb8e6;
-    --warn: #33291a; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 68rem; background: var(--back); color: var(--text);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
-p { margin: .5rem 0; max-width: 46rem; }
-.lead { color: var(--soft); margin-top: 0; }
-.note { background: var(--warn); border-left: 4px solid #e69f00; padding: .6rem .9rem; border-radius: 4px;
-  max-width: none; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .82rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .45rem; text-align: right; white-space: nowrap; }
-thead th { white-space: normal; border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600;
-  vertical-align: bottom; }
-.words { text-align: left; }
-tr.group td { border-top: 1px solid var(--line); }
-td b { color: var(--mark); }
-.under { color: var(--soft); font-size: .84rem; }
-figure { margin: 0; }
+{{ base_style | safe }}
 figure img { display: block; width: 100%; height: auto; background: #fff; padding: .6rem; }
-figcaption { color: var(--soft); font-size: .9rem; margin: .5rem 0 0; max-width: 46rem; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto;
-  font: .84rem/1.6 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .84rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   body { padding-top: 1rem; }
   figure img { min-width: 40rem; }
@@ -133,6 +102,7 @@ def render_page(
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False).from_string(_PAGE)
     images = {figure.name: _embedded(folder, figure.name) for figure in figures}
     return page.render(
+        base_style=BASE_STYLE,
         note=note,
         words=words,
         tables=tables,
@@ -147,12 +117,5 @@ def render_page(
 def _embedded(folder: Path, name: str) -> str:
     """Return a figure as a data URI: drawings as they are, photographs as JPEG, a tenth of the .png."""
     if name in _VECTOR:
-        return _data_uri("image/svg+xml", (folder / f"{name}.svg").read_bytes())
-    data = io.BytesIO()
-    with Image.open(folder / f"{name}.png") as picture:
-        picture.convert("RGB").save(data, "JPEG", quality=85)
-    return _data_uri("image/jpeg", data.getvalue())
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        return data_uri("image/svg+xml", (folder / f"{name}.svg").read_bytes())
+    return data_uri("image/jpeg", jpeg_of(folder / f"{name}.png"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from featlab.analysis.demo_figures import DemoFigure
 from featlab.analysis.demo_page import render_page
+from featlab.analysis.report_words import percent
 from featlab.analysis.tables import Table
 from featlab.campaign import versions
 from featlab.config import Config
@@ -101,17 +102,17 @@ class DemoReport:
         if source and shown:
             lines.append(
                 f"Adapting with {get_method(self.method).title} takes the mean macro F1 of {shown.subjects} new people "
-                f"from {_percent(source)} to {_percent(shown)}: {shown.wins} gain, {shown.losses} lose."
+                f"from {percent(source.macro_f1)} to {percent(shown.macro_f1)}: {shown.wins} gain, {shown.losses} lose."
             )
         light = [item for item in self.summaries if get_method(item.method).setting == "Baselines"]
         if light and shown:
             best = max(light, key=lambda item: item.macro_f1)
-            lines.append(f"The best light baseline, {get_method(best.method).title}, reaches {_percent(best)}.")
+            lines.append(f"The best light baseline, {get_method(best.method).title}, reaches {percent(best.macro_f1)}.")
         if oracle and shown and oracle.macro_f1 < shown.macro_f1:
             lines.append(
-                f"The oracle stays below at {_percent(oracle)}: fine-tuned on a few dozen frames of one person, it "
-                "overfits to how those clips were filmed, so it marks no upper bound here, and “gap closed” means "
-                "little."
+                f"The oracle stays below at {percent(oracle.macro_f1)}: fine-tuned on a few dozen frames of one "
+                "person, it overfits to how those clips were filmed, so it marks no upper bound here, and “gap closed” "
+                "means little."
             )
         return lines
 
@@ -156,7 +157,3 @@ def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
         "featlab evaluate --draws 3",
         "featlab ablate dims",
     )
-
-
-def _percent(item: MethodSummary) -> str:
-    return f"{100 * item.macro_f1:.1f}"

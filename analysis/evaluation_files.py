@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: the rows, what made them, tables and figures."""
+"""What an evaluation leaves in its folder: the rows, what made them, and a page of words, tables and figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from featlab.analysis.class_table import class_table
 from featlab.analysis.cost_table import cost_table
 from featlab.analysis.rank_table import rank_table
-from featlab.analysis.render import write_table
+from featlab.analysis.report_words import count_text, evaluation_words
+from featlab.analysis.result_page import TABLE_ENDINGS, DrawnFigure, PageFigure, write_page
 from featlab.analysis.subject_table import per_subject_table
 from featlab.analysis.summary_table import summary_table
 from featlab.analysis.tables import Settings, Table
@@ -25,9 +26,32 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluation_tables", "write_evaluation"]
 
-_ENDINGS = ("md", "csv", "tex", "jsonl")
+_FIGURE_ENDINGS = ("svg", "pdf", "png", "csv")
 _COLUMN_METHODS = 12
 """Methods up to which a figure of the means stands in one column of a page."""
+_CAPTIONS = {
+    "summary": (
+        "Mean of each method",
+        "Mean macro F1 over target subjects with its bootstrap interval. Dashed lines: source-only and the oracle.",
+    ),
+    "subjects": (
+        "Every subject before and after",
+        "A line is one target subject: macro F1 of source-only on the left, of the method on the right. Blue gained, "
+        "vermilion lost. Black dots are the means with their intervals. Above: the mean difference in points, and how "
+        "many subjects lost.",
+    ),
+    "reliability": (
+        "Confidence and accuracy",
+        "Accuracy against confidence, and below how many frames are how sure, every subject weighing the same. On the "
+        "dashed diagonal a method is right as often as it is sure; below it, less often.",
+    ),
+    "ranks": (
+        "Average ranks",
+        "Average rank of the macro F1 over the subjects that all methods finished, 1 is the best; oracles left out. A "
+        "bar joins methods that differ by less than the critical difference.",
+    ),
+}
+"""Figure to its title and caption."""
 
 
 def evaluation_tables(
@@ -58,16 +82,18 @@ def write_evaluation(
     *,
     settings: Settings,
     facts: Mapping[str, Any],
+    kind: str = "evaluate",
+    command: str = "",
     plots: bool = True,
     classes: Sequence[str] = (),
     smoothing: int = 0,
 ) -> list[Path]:
     """Write an evaluation.
 
-    ``results.jsonl`` the rows, ``run.json`` the facts, ``failures.jsonl`` the failed rows (only if there are any),
-    ``table_subjects``, ``table_summary``, ``table_costs``, ``table_classes`` (if the rows have recalls) and
-    ``table_ranks`` (if two methods have a subject in common) as .md, .csv, .tex and .jsonl, ``subjects.svg``,
-    ``summary.svg``, ``reliability.svg`` (if the rows have confidences) and ``ranks.svg`` with their numbers as .csv.
+    ``results.jsonl`` the rows, ``run.json`` the facts, ``failures.jsonl`` the failed rows (only if there are any), and
+    a page (see `featlab.analysis.result_page`): the tables ``subjects``, ``summary``, ``costs``, ``classes`` (if the
+    rows have recalls) and ``ranks`` (if two methods have a subject in common), the figures ``summary``, ``subjects``,
+    ``reliability`` (if the rows have confidences) and ``ranks``.
 
     Args:
         folder: Where; made when it isn't there.
@@ -75,7 +101,9 @@ def write_evaluation(
         summaries: Of them.
         settings: Method to (setting, display name).
         facts: JSON-ready: configuration, digest of the cache, versions.
-        plots: Draw the figures.
+        kind: ``evaluate`` or ``benchmark``.
+        command: What was typed; empty where it was called from Python.
+        plots: Draw the figures; without them the page has none, and those of an earlier run stay where they are.
         classes: The K class names, for the table of classes.
         smoothing: Frames that the smoothed macro F1 averages over, for a note; 0 where nobody knows.
 
@@ -103,23 +131,33 @@ def write_evaluation(
         "classes": class_table(rows, classes=classes, settings=settings) if _have_recalls(rows) else None,
         "ranks": rank_table(compared, selections=selections, settings=settings) if compared else None,
     }
-    written = _write_tables(folder, tables)
-    figures = _draw(folder, rows, summaries, settings, compared) if plots else []
-    return [results, run, *([failures] if failed else []), *written, *figures]
+    figures = _figures(rows, summaries, settings, compared) if plots else {}
+    _remove(folder, tables, "table_", TABLE_ENDINGS)
+    _remove(folder, figures, "", _FIGURE_ENDINGS)
+    page = write_page(
+        folder,
+        kind=kind,
+        title=_title(kind, rows),
+        words=evaluation_words(rows, summaries, settings=settings),
+        command=command,
+        tables={name: table for name, table in tables.items() if table is not None},
+        figures=[figure for figure in figures.values() if figure is not None],
+        facts=facts,
+    )
+    return [results, run, *([failures] if failed else []), *page]
 
 
-def _write_tables(folder: Path, tables: Mapping[str, Table | None]) -> list[Path]:
-    """Write what there is; a table of an earlier run that isn't there any more is removed."""
-    written = []
-    for name, table in tables.items():
-        for ending in _ENDINGS:
-            path = folder / f"table_{name}.{ending}"
-            if table is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_table(path, table)
-                written.append(path)
-    return written
+def _title(kind: str, rows: Sequence[EvaluationRow]) -> str:
+    methods, subjects = ({getattr(row, name) for row in rows} for name in ("method", "subject"))
+    what = "Benchmark" if kind == "benchmark" else "Evaluation"
+    return f"{what}: {count_text(len(methods), 'method')} on {count_text(len(subjects), 'target subject')}"
+
+
+def _remove(folder: Path, made: Mapping[str, object], prefix: str, endings: Sequence[str]) -> None:
+    """Remove the files of an earlier run of what there is none of now."""
+    for name, there in made.items():
+        for ending in endings if there is None else ():
+            (folder / f"{prefix}{name}.{ending}").unlink(missing_ok=True)
 
 
 def _have_recalls(rows: Sequence[EvaluationRow]) -> bool:
@@ -132,13 +170,13 @@ def _compared(rows: Sequence[EvaluationRow]) -> RankComparison | None:
     return compare_ranks(scores) if len(scores) > 1 and all(scores.values()) else None
 
 
-def _draw(
-    folder: Path,
+def _figures(
     rows: Sequence[EvaluationRow],
     summaries: Sequence[MethodSummary],
     settings: Settings,
     compared: RankComparison | None,
-) -> list[Path]:
+) -> dict[str, DrawnFigure | None]:
+    """Return each figure by its name; ``None`` for one that these results do not have."""
     from featlab.analysis import style
     from featlab.analysis.plot_reliability import plot_reliability, reliability_data, reliability_methods
     from featlab.analysis.plots import (
@@ -152,23 +190,21 @@ def _draw(
 
     names = {method: title for method, (_, title) in settings.items()}
     finished = [item for item in summaries if item.subjects]
-    written = []
+    figures: dict[str, DrawnFigure | None] = dict.fromkeys(_CAPTIONS)
 
-    def save(name: str, drawn: Figure, data: Mapping[str, Sequence[Any]]) -> None:
-        path = folder / f"{name}.svg"
-        style.save_figure(drawn, path)
-        written.extend([path, style.save_data(path, data)])
+    def add(name: str, drawn: Figure, data: Mapping[str, Sequence[Any]]) -> None:
+        figures[name] = DrawnFigure(PageFigure(name, *_CAPTIONS[name]), drawn, data)
 
     if finished:
         width = style.COLUMN if len(finished) <= _COLUMN_METHODS else style.FULL
-        save("summary", plot_summary(finished, names=names, width=width), summary_data(finished))
+        add("summary", plot_summary(finished, names=names, width=width), summary_data(finished))
     # The second figure compares with source-only.
     if len(finished) > 1 and any(item.method == "source-only" for item in finished):
-        save("subjects", plot_subjects(rows, names=names), subjects_data(rows))
+        add("subjects", plot_subjects(rows, names=names), subjects_data(rows))
     confident = reliability_methods(summaries)
     if confident:
-        save("reliability", plot_reliability(rows, confident, names=names), reliability_data(rows, confident))
+        add("reliability", plot_reliability(rows, confident, names=names), reliability_data(rows, confident))
     if compared:
         selections = {item.method: item.selection for item in summaries}
-        save("ranks", plot_ranks(compared, names=names, selections=selections), ranks_data(compared))
-    return written
+        add("ranks", plot_ranks(compared, names=names, selections=selections), ranks_data(compared))
+    return figures

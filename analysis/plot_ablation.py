@@ -89,8 +89,8 @@ def plot_lines(
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         drawn.supxlabel(axis, fontsize=7.5)
-        for row in range(down):
-            grid[row * across].set_ylabel("Macro F1 (%)")
+        for axes in grid[::across]:
+            axes.set_ylabel("Macro F1 (%)")
         handles, labels = grid[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside upper center", ncols=legend_across)
     return drawn
@@ -135,8 +135,8 @@ def plot_bars(data: Columns, *, names: Mapping[str, str] | None = None, width: f
             axes.set_title(title, loc="left", fontweight="bold")
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        for row in range(down):
-            grid[row * across].set_ylabel("Macro F1 (%)")
+        for axes in grid[::across]:
+            axes.set_ylabel("Macro F1 (%)")
         handles, labels = grid[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return drawn

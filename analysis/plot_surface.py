@@ -60,7 +60,7 @@ def plot_surface(data: Columns, *, axes_of: Mapping[str, tuple[str, str]], width
         if image is not None:
             bar = drawn.colorbar(image, ax=grid.tolist(), fraction=0.04, pad=0.02, label="Macro F1 (%)")
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.outline.set_visible(False)
     return drawn
 
 

@@ -119,6 +119,8 @@ def write_page(
     from featlab.analysis.style import save_plot
 
     folder.mkdir(parents=True, exist_ok=True)
+    # The page of an earlier run is about figures and tables that are about to change.
+    (folder / PAGE_FILE).unlink(missing_ok=True)
     written: list[Path] = []
     for figure in figures:
         written += save_plot(folder, figure.page.name, figure.drawn, figure.data)
@@ -145,9 +147,9 @@ def read_page(folder: Path) -> ResultPage:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("format") != PAGE_FORMAT:
             raise InputError(f"{path}: written by another version of featlab; run the command again")
-        lists = {name: tuple(data.pop(name)) for name in ("words", "tables")}
-        figures = tuple(PageFigure(**item) for item in data.pop("figures"))
-        return ResultPage(**data, **lists, figures=figures)
+        data |= {name: tuple(data[name]) for name in ("words", "tables")}
+        data["figures"] = tuple(PageFigure(**item) for item in data["figures"])
+        return ResultPage(**data)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); run the command again") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,6 +19,7 @@ from featlab.cli.importing import import_features
 from featlab.cli.layouts import layouts
 from featlab.cli.london import london
 from featlab.cli.merge import merge
+from featlab.cli.report import report
 from featlab.cli.tune import tune
 
 __all__ = ["app"]
@@ -70,4 +71,5 @@ app.command(rich_help_panel=RESULTS)(results.benchmark)
 app.command(rich_help_panel=RESULTS)(tune)
 app.command(rich_help_panel=RESULTS)(results.methods)
 app.command(rich_help_panel=RESULTS, no_args_is_help=True)(ablate)
+app.command(rich_help_panel=RESULTS)(report)
 app.command(rich_help_panel=RESULTS)(demo)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from featlab.cli.common import Output, cpu_count, open_workspace, warn_of_seen
-from featlab.cli.group import FAILED, SKIPPED
+from featlab.cli.group import FAILED, SKIPPED, typed_command
 
 if TYPE_CHECKING:
     from featlab.results import EvaluationRow
@@ -96,6 +96,8 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
         summaries,
         settings=names,
         facts=facts,
+        kind=run.command,
+        command=typed_command(),
         plots=run.plots,
         classes=classes,
         smoothing=protocol.smoothing,
@@ -119,9 +121,9 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
         output.table(cost_table(summaries, settings=names))
     output.table(summary)
     output.show(
-        f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""),
-        f"{folder}: {', '.join(path.name for path in files)}",
+        f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else "")
     )
+    output.files(folder, files)
     _tell_failures(output, failed, folder)
     if missing:
         output.warn(f"{missing} of {cells} cells have not been run: the tables are of the others")

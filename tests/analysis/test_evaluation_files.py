@@ -6,12 +6,16 @@ import json
 import pytest
 
 from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
+from featlab.analysis.report_words import evaluation_words
+from featlab.analysis.result_page import read_page, read_table
+from featlab.errors import FeatlabError
 from featlab.results import EvaluationRow, read_results
 from featlab.summary import summarise
 
 SETTINGS = {"pft": ("SFDA-PFT", "SFDA-PFT (anchored)"), "safn": ("UDA (source access)", "SAFN (Xu et al., 2019)")}
 SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 0.5, 0.5), "oracle": (0.9, 0.9, 0.9)}
 TABLES = ("subjects", "summary", "costs", "classes", "ranks")
+FIGURES = ("summary", "subjects", "reliability", "ranks")
 
 
 @pytest.fixture
@@ -46,11 +50,45 @@ def test_every_table_is_there_in_every_format_and_every_figure_with_its_numbers(
     assert names == {
         "results.jsonl",
         "run.json",
-        *(f"table_{name}.{ending}" for name in TABLES for ending in ("md", "csv", "tex", "jsonl")),
-        *(f"{name}.{ending}" for name in ("subjects", "summary", "reliability", "ranks") for ending in ("svg", "csv")),
+        "page.json",
+        *(f"table_{name}.{ending}" for name in TABLES for ending in ("md", "csv", "tex", "json", "jsonl")),
+        *(f"{name}.{ending}" for name in FIGURES for ending in ("svg", "pdf", "png", "csv")),
     }
     assert [path.name for path in written[:2]] == ["results.jsonl", "run.json"]
     assert dicts(read_results(tmp_path / "results.jsonl")) == dicts(rows)
+
+
+def test_the_folder_is_a_page(tmp_path, rows):
+    write(tmp_path, rows, kind="benchmark", command="featlab benchmark", classes=("neutral", "pain"))
+    page = read_page(tmp_path)
+    assert (page.kind, page.command, page.facts) == ("benchmark", "featlab benchmark", {"seed": 0})
+    assert page.title == "Benchmark: 4 methods on 3 target subjects"
+    assert page.words == evaluation_words(rows, summarise(rows), settings=SETTINGS)
+    assert (page.tables, tuple(figure.name for figure in page.figures)) == (TABLES, FIGURES)
+    shown = evaluation_tables(rows, summarise(rows), SETTINGS)
+    assert (read_table(tmp_path, "subjects"), read_table(tmp_path, "summary")) == shown
+
+
+def test_without_plots_the_page_has_no_figures(tmp_path, rows):
+    write(tmp_path, rows, plots=False)
+    assert read_page(tmp_path).figures == ()
+    assert not list(tmp_path.glob("*.svg"))
+
+
+def test_what_an_earlier_run_drew_and_this_one_does_not_is_removed(tmp_path, rows, result):
+    write(tmp_path, rows)
+    written = write(tmp_path, [result("pft", "a", 0.5)])
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written}
+    assert [figure.name for figure in read_page(tmp_path).figures] == ["summary"]
+
+
+def test_a_page_that_can_not_be_finished_is_no_page(tmp_path, rows):
+    write(tmp_path, rows, plots=False)
+    (tmp_path / "table_ranks.json").unlink()
+    (tmp_path / "table_ranks.json").mkdir()
+    with pytest.raises(FeatlabError):
+        write(tmp_path, rows, plots=False)
+    assert not (tmp_path / "page.json").exists()
 
 
 def test_the_table_of_classes_has_their_names(tmp_path, rows):

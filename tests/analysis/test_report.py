@@ -1,0 +1,397 @@
+"""Pages put together, and the HTML file that shows them, read back by a parser."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pytest
+
+from featlab.analysis import report as reports
+from featlab.analysis import style
+from featlab.analysis.evaluation_files import write_evaluation
+from featlab.analysis.render import to_csv, to_latex
+from featlab.analysis.report import find_pages, read_report, write_report
+from featlab.analysis.report_facts import changed_settings, commands, origins, protocol_words
+from featlab.analysis.report_page import render_report
+from featlab.analysis.result_page import DrawnFigure, PageFigure, ResultPage, write_page
+from featlab.analysis.tables import Table
+from featlab.config import Config
+from featlab.errors import InputError
+from featlab.summary import summarise
+
+NASTY = "<b>&\"'s</b>"
+VOID = {"meta", "link", "img", "wbr"}
+FACTS = {
+    "config": Config().with_values({"protocol.draws": 3, "adapt.pft.lr": 0.1}, "test").to_dict(),
+    "cache_digest": "a" * 64,
+    "extractor": {"id": "toy", "fingerprint": "f" * 64},
+    "versions": {"python": "3.12", "featlab": "0.1.0"},
+}
+
+
+def table():
+    rows = (("a", "x", "78.31", "–"), ("b", "y", "78.31", "–"), ("b", "z", "<0.001", "12/3/1"))
+    bold = ((False, False, True, False), *((False,) * 4,) * 2)
+    return Table("Scores", ("Setting", "Method", NASTY, "Average"), rows, bold, (f"note {NASTY}",), 2, True)
+
+
+def draw(name="curve", cloud=0):
+    with style.house_style():
+        drawn = style.figure()
+        drawn.subplots().scatter(*np.random.default_rng(0).normal(size=(2, 3 + cloud)))
+    return DrawnFigure(PageFigure(name, f"Title {NASTY}", f"Caption {NASTY}"), drawn, {"x": [1.5, 2], "y": ["a", "b"]})
+
+
+def page(folder, kind="ablate", title="An ablation", **changes):
+    values = {"words": ("It is so.",), "command": f"featlab {kind}", "tables": {"t": table()}, "figures": [draw()]}
+    write_page(folder, kind=kind, title=title, **{**values, "facts": FACTS, **changes})
+    return folder
+
+
+def touch(folder, seconds):
+    os.utime(folder / "page.json", (seconds, seconds))
+
+
+class Reader(HTMLParser):
+    """Collects what a reader sees: elements with their attributes, text, tables; refuses tags that don't nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.tables, self.texts = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "table" in self.open and ("td" in self.open or "th" in self.open):
+            self.tables[-1][-1][-1] += data
+        if not {"style", "script"} & set(self.open):
+            self.texts.append(data)
+
+    def links(self):
+        """Return what can be saved: name to address."""
+        found = [attrs for tag, attrs in self.elements if tag == "a" and {"href", "download"} <= set(attrs)]
+        return {attrs["download"]: attrs["href"] for attrs in found}
+
+    def all(self, tag, name):
+        return [attrs[name] for found, attrs in self.elements if found == tag and name in attrs]
+
+    @property
+    def text(self):
+        return " ".join("".join(self.texts).replace("\u00a0", " ").split())
+
+
+def data(uri):
+    head, _, body = uri.partition(",")
+    return base64.b64decode(body) if head.endswith(";base64") else unquote_to_bytes(body)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, result):
+    root = tmp_path_factory.mktemp("results")
+    scores = {"source-only": (0.5, 0.6, 0.4), "referenced": (0.6, 0.7, 0.3), "pft": (0.7, 0.5, 0.5)}
+    rows = [result(name, f"s{n}{NASTY}", score) for name, of in scores.items() for n, score in enumerate(of)]
+    folder = root / "evaluate-0123456789ab"
+    write_evaluation(
+        folder, rows, summarise(rows), settings={}, facts=FACTS, command="featlab evaluate --cache <c>", plots=False
+    )
+    return folder, page(root / "ablate-dims")
+
+
+@pytest.fixture(scope="module")
+def html(folders):
+    return render_report(read_report(folders, f"Report {NASTY}"))
+
+
+@pytest.fixture(scope="module")
+def seen(html):
+    return Reader(html)
+
+
+def test_each_command_is_there_once_with_its_newest_run_evaluations_first(tmp_path):
+    order = {
+        "plot-tsne": "plot",
+        "evaluate-0123456789ab": "evaluate",
+        "complexity": "complexity",
+        "ablate-pairing": "ablate",
+        "evaluate-ffffffffffff": "evaluate",
+        "ablate-dims": "ablate",
+        "mine": "evaluate",
+        "benchmark-0123456789ab": "benchmark",
+        "branches": "branches",
+    }
+    for age, (name, kind) in enumerate(order.items()):
+        page(tmp_path / name, kind, figures=[], tables={})
+        touch(tmp_path / name, 1000 - age)
+    (tmp_path / "cells").mkdir()
+    found = find_pages(tmp_path)
+    assert [folder.name for folder in found.shown] == [
+        "evaluate-0123456789ab",
+        "mine",
+        "benchmark-0123456789ab",
+        "ablate-dims",
+        "ablate-pairing",
+        "complexity",
+        "branches",
+        "plot-tsne",
+    ]
+    assert [folder.name for folder in found.older] == ["evaluate-ffffffffffff"]
+    touch(tmp_path / "evaluate-ffffffffffff", 2000)
+    assert "evaluate-ffffffffffff" in [folder.name for folder in find_pages(tmp_path).shown]
+    assert find_pages(tmp_path / "nowhere").shown == ()
+
+
+def test_folders_are_shown_in_the_order_given(folders):
+    made = read_report(folders[::-1], "")
+    assert [item.folder for item in made.pages] == list(folders[::-1])
+    assert made.evaluation == 1
+
+
+def test_no_page_or_a_folder_without_one_is_refused(tmp_path):
+    with pytest.raises(InputError, match="run featlab evaluate first"):
+        read_report([], "")
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(InputError, match=r"thesis: no page\.json there"):
+        read_report([tmp_path / "thesis"], "")
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}), "utf-8")
+
+
+DAMAGES = {
+    "no JSON": lambda folder: (folder / "page.json").write_text("{"),
+    "a list": lambda folder: (folder / "page.json").write_text("[]"),
+    "bytes": lambda folder: (folder / "page.json").write_bytes(b"\xff\xfe{"),
+    "later version": lambda folder: change(folder / "page.json", format=99),
+    "no facts": lambda folder: change(folder / "page.json", facts=[]),
+    "title no text": lambda folder: change(folder / "page.json", title=5),
+    "words no text": lambda folder: change(folder / "page.json", words=[{}]),
+    "a name that leads elsewhere": lambda folder: change(folder / "page.json", tables=["../t"]),
+    "odd settings": lambda folder: change(folder / "page.json", facts={"config": {"protocol": {"seeds": "many"}}}),
+    "no table": lambda folder: (folder / "table_t.json").unlink(),
+    "rows cut": lambda folder: change(folder / "table_t.json", rows=[["a"], ["b"], ["c"]]),
+    "no rows": lambda folder: change(folder / "table_t.json", rows=7),
+    "cells no text": lambda folder: change(folder / "table_t.json", columns=["a", "b", "c", 4]),
+    "no text columns": lambda folder: change(folder / "table_t.json", text_columns="2"),
+    "no drawing": lambda folder: (folder / "curve.svg").unlink(),
+    "no picture": lambda folder: (folder / "curve.png").write_bytes(b"no picture"),
+    "no numbers": lambda folder: (folder / "curve.csv").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_page_is_skipped_and_said_to_be(tmp_path, folders, damage):
+    broken = page(tmp_path / "broken")
+    DAMAGES[damage](broken)
+    made = read_report([folders[1], broken], "")
+    assert [item.folder for item in made.pages] == [folders[1]]
+    ((folder, reason),) = made.skipped
+    assert folder == broken
+    assert "run the command again" in reason
+    assert len(reason.splitlines()) == 1
+    assert "broken is left out" in Reader(render_report(made)).text
+    with pytest.raises(InputError, match="no page can be read"):
+        read_report([broken], "")
+
+
+def test_the_same_pages_give_the_same_bytes(tmp_path, folders):
+    sizes = [write_report(tmp_path / name, read_report(folders, "x")) for name in ("a.html", "b.html")]
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert sizes[0] == sizes[1] == (tmp_path / "a.html").stat().st_size
+
+
+def test_the_file_asks_for_nothing_and_runs_only_its_own(html, seen):
+    assert all(uri.startswith(("data:", "#")) for uri in [*seen.all("a", "href"), *seen.all("link", "href")])
+    assert all(uri.startswith("data:") for uri in seen.all("img", "src"))
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp|https?://", re.sub(r'"data:[^"]*"', "", html))
+    (policy,) = [attrs["content"] for tag, attrs in seen.elements if attrs.get("http-equiv")]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        known = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{known}'" in policy
+    # The policy would switch both of them off.
+    assert not [attrs for _, attrs in seen.elements if "style" in attrs or any(key.startswith("on") for key in attrs)]
+
+
+def test_whatever_is_in_a_name_is_shown_as_text(folders, seen):
+    tables = [shown for item in read_report(folders, "").pages for shown in item.tables.values()]
+    # Those of the bold cells, and none of the names.
+    assert [tag for tag, _ in seen.elements].count("b") == sum(sum(map(sum, shown.bold)) for shown in tables)
+    assert seen.all("img", "alt") == [f"Title {NASTY}"]
+    assert f"s0{NASTY}" in seen.tables[0][0]
+    for text in (f"Report {NASTY}", f"Caption {NASTY}", f"note {NASTY}", "featlab evaluate --cache <c>"):
+        assert text in seen.text
+
+
+def test_tables_hold_their_cells_and_say_what_is_a_head(folders, seen):
+    expected = [shown for item in read_report(folders, "").pages for shown in item.tables.values()]
+    for shown, lines in zip(expected, seen.tables, strict=False):
+        assert [tuple(line) for line in lines] == [shown.columns, *shown.rows]
+    assert len(seen.tables) == len(expected) + 1
+    assert seen.all("th", "scope").count("row") == sum(len(lines) - 1 for lines in seen.tables)
+    assert seen.all("th", "scope").count("col") == sum(len(lines[0]) for lines in seen.tables)
+    assert len([tag for tag, _ in seen.elements if tag == "caption"]) == len(expected)
+
+
+def test_the_best_is_bold_and_a_group_begins_with_its_rule(html, folders):
+    shown = read_report(folders[1:], "").pages[0].tables["t"]
+    part = html[html.index('id="page-2-table-1"') :]
+    assert part[: part.index("</table>")].count("<b>") == sum(map(sum, shown.bold))
+    assert re.findall(r'<tr class="(\w+)">', part[: part.index("</table>")]) == ["group", "group", "again"]
+
+
+def test_what_is_saved_is_what_is_shown(folders, seen):
+    files = seen.links()
+    for item in read_report(folders, "").pages:
+        for name, shown in item.tables.items():
+            assert data(files.pop(f"{item.folder.name}_{name}.csv")).decode() == to_csv(shown)
+            assert data(files.pop(f"{item.folder.name}_{name}.tex")).decode() == to_latex(shown)
+    for ending in ("pdf", "csv"):
+        assert data(files.pop(f"ablate-dims_curve.{ending}")) == (folders[1] / f"curve.{ending}").read_bytes()
+    assert files == {}
+    (drawing,) = seen.all("img", "src")
+    assert data(drawing) == (folders[1] / "curve.svg").read_bytes()
+    ((link, _),) = [(attrs, tag) for tag, attrs in seen.elements if "data-drawing" in attrs]
+    assert link["download"] == "ablate-dims_curve.svg"
+    assert link["data-drawing"] in seen.all("img", "id")
+
+
+@pytest.mark.parametrize(("largest", "media"), [(90_000, "image/png"), (4_000, "image/jpeg")])
+def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch, largest, media):
+    folder = page(tmp_path / "plot-tsne", "plot", figures=[draw(cloud=900)])
+    monkeypatch.setattr(reports, "LARGEST_DRAWING", largest)
+    monkeypatch.setattr(reports, "LARGEST_FILE", 1_000)
+    made = read_report([folder], "")
+    (figure,) = made.pages[0].figures
+    assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
+    assert figure.size == pytest.approx((style.COLUMN, 2.4), abs=0.01)
+    seen = Reader(render_report(made))
+    assert seen.all("img", "src")[0].startswith(f"data:{media};base64,")
+    assert f"Too large to be in here: {folder.as_posix()}/curve.svg, {folder.as_posix()}/curve.pdf" in seen.text
+    assert not [attrs for _, attrs in seen.elements if "data-drawing" in attrs]
+
+
+def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
+    words = read_report(folders, "").pages[0].page.words
+    assert all(seen.text.count(line.replace("\u00a0", " ")) == 1 for line in words if len(line) > 20)
+    assert seen.text.index("Summary") < seen.text.index(words[1][:60]) < seen.text.index("In words: see the summary")
+    without = Reader(render_report(read_report(folders[1:], "")))
+    assert "Summary" not in without.text
+    assert "It is so." in without.text
+
+
+def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path, folders):
+    other = page(tmp_path / "plot-x", "plot", facts={**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}})
+    made = read_report([*folders, other], "")
+    assert [line.split(";")[0] for line in made.warnings()] == [
+        "The sections come from 2 different caches",
+        "The sections come from 2 different sets of versions of featlab and what it needs",
+    ]
+    text = Reader(render_report(made)).text
+    assert text.count(f"From cache {'a' * 12}, toy, featlab 0.1.0.") == 2
+    assert text.count(f"From cache {'b' * 12}, toy, featlab 9.") == 1
+    assert text.count("Of sections 1–2:") == text.count("Of section 3:") == 2
+    alike = read_report(folders, "")
+    assert alike.warnings() == ()
+    assert "From cache" not in Reader(render_report(alike)).text
+
+
+def test_pages_of_one_title_are_told_apart_by_their_folders(tmp_path):
+    folders = [page(tmp_path / name, figures=[], title=title) for name, title in (("a", "T"), ("b", "U"), ("c", "T"))]
+    text = Reader(render_report(read_report(folders, ""))).text
+    assert all(text.count(line) == 2 for line in ("1. T (a)", "2. U ", "3. T (c)"))
+
+
+def test_a_page_without_facts_is_no_other_cache(tmp_path, folders):
+    bare = page(tmp_path / "bare", facts={}, command="")
+    made = read_report([folders[1], bare], "")
+    assert made.warnings() == ()
+    text = Reader(render_report(made)).text
+    assert "From nobody knows where." in text
+    assert text.count("nobody knows where") == 3
+    assert "# An ablation: called from Python" in text
+
+
+def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_folded(seen):
+    assert seen.tables[-1] == [
+        ["Setting", "Default", "Here", "Sections"],
+        ["adapt.pft.lr", "", "0.1", "all"],
+        ["protocol.draws", "1", "3", "all"],
+    ]
+    assert "head.epochs = 30" in seen.text
+    assert "details" in {tag for tag, _ in seen.elements}
+
+
+def made_page(**changes):
+    return ResultPage("evaluate", "t", (), "featlab evaluate", (), (), {**FACTS, **changes})
+
+
+def with_protocol(**values):
+    config = Config().to_dict()
+    return made_page(config={**config, "protocol": {**config["protocol"], **values}})
+
+
+def test_a_setting_with_two_values_has_two_lines():
+    pages = [with_protocol(seeds=2), with_protocol(seeds=3), with_protocol(seeds=2), with_protocol()]
+    found = [(item.key, item.default, item.value, item.pages) for item in changed_settings(pages)]
+    assert found == [("protocol.seeds", "1", "2", (0, 2)), ("protocol.seeds", "1", "3", (1,))]
+
+
+def test_a_configuration_read_back_differs_in_nothing():
+    assert changed_settings([made_page(config=json.loads(json.dumps(Config().to_dict())))]) == []
+
+
+def test_commands_are_in_order_and_once():
+    pages = [made_page(), replace(made_page(), command="featlab plot tsne"), made_page()]
+    assert commands(pages) == ["featlab evaluate", "featlab plot tsne"]
+
+
+def test_origins_are_told_apart():
+    pages = [made_page(), made_page(cache_digest="b"), made_page()]
+    assert [(origin.digest[:1], places) for origin, places in origins(pages)] == [("a", (0, 2)), ("b", (1,))]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "10 target subjects drawn at random, 1 draw, 1 seed; the root of every seed is 0."),
+        ({"pool": "p.txt", "draws": 2}, "10 target subjects drawn at random among a pool, 2 draws, 1 seed;"),
+        (
+            {"targets": "s1,s2", "seed": 7},
+            "Target subjects that were named (s1,s2), 1 seed; the root of every seed is 7.",
+        ),
+        ({"sources": ["a", "b"]}, "Source subjects: 2 subjects that were named."),
+        ({"source_limit": 5}, "Source subjects: all who are no target, 5 of them at most."),
+        ({"gap": 3}, "With one neutral video the split is in time, 3 frames apart."),
+        ({"frames": 4}, "Of the neutral videos, the first 4 frames at most."),
+        ({"contamination": 0.25}, "25 % of the adapted frames show other classes, on purpose."),
+        ({"scope": "dataset"}, "Adapted to all target subjects together"),
+    ],
+)
+def test_the_protocol_is_told_in_words(values, said):
+    assert said in " ".join(protocol_words(with_protocol(**values)))
+
+
+def test_without_a_configuration_there_is_no_protocol():
+    assert protocol_words(made_page(config={})) == ()
