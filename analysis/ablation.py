@@ -93,12 +93,19 @@ _CACHE_FACTS = ("cache_digest", "extractor")
 def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
     """Return name to workspace: one a cache that ``ablate.caches`` names, or the workspace itself.
 
+    A data set is called as its file, or as its folder where two files have the same name.
+
     Raises:
         ConfigError: Two caches of the same name.
         CacheError: A cache that can't be trusted.
     """
     caches = workspace.config.ablate.caches or (workspace.config.cache,)
     names = [Path(cache).stem for cache in caches]
+    # Workspaces all call their cache cache.h5: then the folder tells them apart.
+    names = [
+        name if names.count(name) == 1 else Path(cache).parent.name or name
+        for name, cache in zip(names, caches, strict=True)
+    ]
     if len(set(names)) < len(names):
         raise ConfigError(f"ablate.caches: two of {', '.join(caches)} have the same name; rename one of the files")
     opened = {}

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.analysis import style
+from featlab.analysis.clip_over_time import class_probability, is_shown, video_rows
+from featlab.analysis.example_pairs import example_rows, first_references
 from featlab.analysis.plots import (
     plot_clip,
     plot_pairs,
@@ -169,16 +171,15 @@ def _summary(scene: Scene) -> Drawn:
 
 def _pairs(scene: Scene) -> Drawn:
     source = scene.table.rows_of(*scene.bundle.source_subjects)
-    rows = _example_rows(source)
+    rows = example_rows(source, _PAIRS)
     at = np.flatnonzero(np.isin(scene.table.subject, np.unique(source.subject)))
     strategies = [name for name in reversed(STRATEGIES) if name != "landmark" or source.landmarks is not None]
     strips, captions = [], []
     for strategy in strategies:
         pairs = make_pairs(source, PairConfig(strategy=strategy), seed=scene.seed)
-        reference = dict(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))
-        chosen = [reference.get(row) for row in rows]
-        strips.append([None if place is None else scene.image(int(at[place])) for place in chosen])
-        captions.append(["" if place is None else source.subjects[source.subject[place]] for place in chosen])
+        chosen = first_references(pairs, rows).tolist()
+        strips.append([None if place < 0 else scene.image(int(at[place])) for place in chosen])
+        captions.append(["" if place < 0 else source.subjects[source.subject[place]] for place in chosen])
     drawn = plot_pairs([scene.image(int(at[row])) for row in rows], strips, strategies, captions=captions)
     caption = (
         "Source rows and the reference that each strategy pairs them with, always another subject: any row, the "
@@ -208,24 +209,26 @@ def _projection(scene: Scene) -> Drawn:
 def _clip(scene: Scene) -> Drawn:
     subject = scene.shown_subject()
     table = scene.table.rows_of(subject)
-    test = split_target(table, scene.gap).test
-    expressive = test[table.label[test] != table.neutral_code]
-    video = min(table.videos[code] for code in table.video[expressive if len(expressive) else test])
-    rows = test[table.video[test] == table.videos.index(video)]
-    rows = rows[np.argsort(table.frame[rows], kind="stable")]
+    rows = video_rows(table, split_target(table, scene.gap))
     at = np.flatnonzero(scene.table.subject == scene.table.subjects.index(subject))
-    before = 1 - AdaptedModel(base_model(scene.bundle)).predict_proba(table.embeddings[rows])[:, table.neutral_code]
-    after = 1 - scene.models[subject].predict_proba(table.embeddings[rows])[:, table.neutral_code]
-    before, after = np.clip(before, 0.0, 1.0), np.clip(after, 0.0, 1.0)
-    labels = (table.label[rows] != table.neutral_code).astype(np.int64)
-    columns = {"frame": table.frame[rows], "label": labels, "before": before, "after": after}
+    before, after = (
+        class_probability(model.predict_proba(table.embeddings[rows]), table.classes, table.neutral)
+        for model in (AdaptedModel(base_model(scene.bundle)), scene.models[subject])
+    )
+    labels = is_shown(table.label[rows], table.classes, table.neutral)
+    columns: dict[str, NDArray[Any]] = {
+        "frame": table.frame[rows],
+        "label": labels,
+        "before": before,
+        "after": after,
+    }
     others = [name for name in table.classes if name != table.neutral]
     drawn = plot_clip(
         [scene.image(int(at[row])) for row in rows],
         before,
         after,
         labels,
-        video,
+        table.videos[table.video[rows[0]]],
         positive=others[0] if len(others) == 1 else f"non-{table.neutral}",
         frame_numbers=table.frame[rows],
     )
@@ -245,19 +248,6 @@ FIGURES: Mapping[str, tuple[str, Callable[[Scene], Drawn]]] = {
     "clip": ("One clip over time", _clip),
 }
 """File name to (title, what draws it), in the order of the page."""
-
-
-def _example_rows(source: FeatureTable) -> list[int]:
-    """Return the middle row of a clip for a few subjects spread over the table, classes in turn."""
-    subjects = np.unique(source.subject)
-    rows = []
-    for place, code in enumerate(subjects[np.linspace(0, len(subjects) - 1, min(_PAIRS, len(subjects))).astype(int)]):
-        mine = np.flatnonzero(source.subject == code)
-        present = np.unique(source.label[mine])
-        clip = mine[source.label[mine] == present[place % len(present)]]
-        clip = clip[source.video[clip] == source.video[clip[0]]]
-        rows.append(int(clip[len(clip) // 2]))
-    return rows
 
 
 def _features(bundle: Bundle, table: FeatureTable) -> NDArray[np.float32]:

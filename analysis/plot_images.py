@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,21 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from featlab.analysis import style
+from featlab.analysis.plot_names import folded
 from featlab.errors import InputError
 
 __all__ = ["plot_clip", "plot_pairs"]
+
+_LETTER = 0.075
+"""Width of a bold letter of a title, inches."""
+_SMALL_LETTER = 0.054
+"""Width of a letter of a caption, inches."""
+_LARGEST_FACE = 1.2
+"""Side of a face in a strip, inches."""
+_FEWEST = 6
+"""Frames beneath a clip from which on they fill its width."""
+_BESIDE_LEGEND = 40
+"""Letters of a title that go beside the legend of a clip across a page."""
 
 Image = NDArray[Any]
 """(H, W) grey or (H, W, 3) colour; uint8 or floats in [0, 1]."""
@@ -29,6 +42,7 @@ def plot_clip(
     positive: str = "non-neutral",
     frame_numbers: NDArray[np.integer[Any]] | None = None,
     thumbnails: int = 9,
+    threshold: float | None = 0.5,
     width: float = style.FULL,
 ) -> Figure:
     """Draw one video: the probability of a class over time before and after adaptation, with frames beneath.
@@ -42,6 +56,7 @@ def plot_clip(
         positive: Name of the class.
         frame_numbers: (n,) increasing; 0 … n - 1 by default.
         thumbnails: How many frames to show, at most.
+        threshold: Where the decision flips, as a dotted line; ``None`` where there is no such probability.
         width: Inches.
 
     Raises:
@@ -61,14 +76,19 @@ def plot_clip(
         if not ((values >= 0) & (values <= 1)).all():
             raise InputError(f"{name} holds values outside 0..1; give probabilities")
     shown = 0 if images is None else min(thumbnails, count)
+    # Few frames are no reason for large ones.
+    below = 0.95 * width / max(shown, _FEWEST) if shown else 0.0
+    # A title that would reach the legend gets a line of its own above it.
+    above = width < style.FULL or len(title) > _BESIDE_LEGEND
     with style.house_style():
-        drawn = style.figure(width, 1.9 + (0.95 * width / shown if shown else 0.0))
-        grid = drawn.add_gridspec(2, shown, height_ratios=(1.6, 0.95 * width / shown), wspace=0) if shown else None
+        drawn = style.figure(width, 1.9 + below)
+        grid = drawn.add_gridspec(2, shown, height_ratios=(1.6, below), wspace=0) if shown else None
         axes = drawn.add_subplot(grid[0, :]) if grid is not None else drawn.subplots()
         edges = (float(time[0]) - 0.5, float(time[-1]) + 0.5)
         for start, end in _spans(labels == 1, time):
             axes.axvspan(start, end, color=style.COLOURS[4], alpha=0.18, linewidth=0, label="_span")
-        axes.axhline(0.5, color="#BBBBBB", linewidth=0.6, linestyle=":", label="_half")
+        if threshold is not None:
+            axes.axhline(threshold, color="#BBBBBB", linewidth=0.6, linestyle=":", label="_half")
         axes.plot(time, before, color=style.MUTED, linestyle="--", label="before")
         axes.plot(time, after, color=style.GAIN, label="after")
         if (labels == 1).any():
@@ -76,8 +96,8 @@ def plot_clip(
         axes.set(xlim=edges, ylim=(-0.03, 1.03), ylabel=f"p({positive})", xlabel="frame")
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
         if title:
-            # At column width the title needs a line of its own above the legend.
-            axes.set_title(title, loc="left", fontweight="bold", pad=None if width >= style.FULL else 16)
+            lines = folded(title, int(width / _LETTER))
+            axes.set_title(lines, loc="left", fontweight="bold", pad=19 if above else None)
         if grid is not None and images is not None:
             for place in range(shown):
                 # Evenly over the axis above, so that a face stands beneath its moment.
@@ -95,9 +115,12 @@ def plot_pairs(
     *,
     row_title: str = "row",
     captions: Sequence[Sequence[str]] | None = None,
+    row_captions: Sequence[str] | None = None,
     width: float = style.FULL,
 ) -> Figure:
     """Draw example pairs: the rows on top, beneath them the reference that each strategy chose for them.
+
+    Without a single image, the captions stand alone.
 
     Args:
         row_images: k images; ``None`` where there is none.
@@ -105,6 +128,7 @@ def plot_pairs(
         titles: The strategies' names, e.g. random, cosine, landmark.
         row_title: Name of the top strip.
         captions: For each strip, k short texts beneath its images (e.g. the similarity); none by default.
+        row_captions: k texts beneath the rows themselves; none by default.
         width: Inches.
 
     Raises:
@@ -115,19 +139,57 @@ def plot_pairs(
         raise InputError(f"every strip needs one image for each of the {across} rows, not {[len(s) for s in strips]}")
     if len(titles) != len(reference_images):
         raise InputError(f"{len(titles)} titles for {len(reference_images)} strips")
-    texts = [[""] * across, *(captions or [[""] * across] * len(titles))]
+    texts = [row_captions or [""] * across, *(captions or [[""] * across] * len(titles))]
     if [len(text) for text in texts] != [across] * len(strips):
-        raise InputError("captions must have one text for each reference image")
+        raise InputError("captions must have one text for each reference image, and for each row")
     cell = (width - 0.7) / across
+    side = min(cell, _LARGEST_FACE)
+    texts = [[_lines(text, cell) for text in strip] for strip in texts]
+    depths = [max(1 + text.count("\n") if text else 0 for text in strip) for strip in texts]
+    heights = [_caption_height(depth) for depth in depths]
+    pictured = any(image is not None for strip in strips for image in strip)
     with style.house_style():
-        drawn = style.figure(width, len(strips) * (cell + 0.03) + (0.13 * len(titles) if captions else 0.0))
-        axes = drawn.subplots(len(strips), across, squeeze=False)
+        drawn = style.figure(width, sum(heights) + len(strips) * ((side + 0.03) if pictured else 0.1))
+        axes = drawn.subplots(
+            len(strips), across, squeeze=False, height_ratios=None if pictured else [height + 0.1 for height in heights]
+        )
         for place, (title, strip, text) in enumerate(zip([row_title, *titles], strips, texts, strict=True)):
             for column in range(across):
-                _face(axes[place, column], strip[column], text[column])
+                if pictured:
+                    _face(axes[place, column], strip[column], text[column])
+                    if depths[place] > 1:
+                        # The layout measures a caption before the face has become square, from the bottom of its place.
+                        axes[place, column].set_anchor("S")
+                else:
+                    _words(axes[place, column], text[column])
             axes[place, 0].set_ylabel(title, rotation=0, ha="right", va="center", fontweight="bold")
         drawn.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
     return drawn
+
+
+def _lines(text: str, cell: float) -> str:
+    """Return a caption with its lines folded to the width of a cell, after the signs that join the parts of a name."""
+    most = max(4, int(cell / _SMALL_LETTER))
+    lines = []
+    for line in text.split("\n"):
+        lines.append("")
+        for part in re.findall(r"[^_\-. ]+[_\-. ]*|[_\-. ]+", line):
+            pieces = [part[start : start + most] for start in range(0, len(part), most)]
+            if len(lines[-1] + part) > most and lines[-1]:
+                lines.append("")
+            lines[-1] += pieces[0]
+            lines += pieces[1:]
+    return "\n".join(lines)
+
+
+def _caption_height(lines: int) -> float:
+    return 0.13 + 0.115 * (lines - 1) if lines else 0.0
+
+
+def _words(axes: Axes, text: str) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=6.5)
 
 
 def _face(axes: Axes, image: Image | None, caption: str) -> None:

@@ -10,7 +10,9 @@ from featlab import __version__
 from featlab.cli import data, results, source, target
 from featlab.cli.ablate import ablate
 from featlab.cli.backbone import backbone_app
+from featlab.cli.branches import branches
 from featlab.cli.bundle import bundle_app
+from featlab.cli.complexity import complexity
 from featlab.cli.demo import demo
 from featlab.cli.export import export
 from featlab.cli.extract import extract
@@ -19,6 +21,7 @@ from featlab.cli.importing import import_features
 from featlab.cli.layouts import layouts
 from featlab.cli.london import london
 from featlab.cli.merge import merge
+from featlab.cli.plot import plot_app
 from featlab.cli.report import report
 from featlab.cli.tune import tune
 
@@ -71,5 +74,8 @@ app.command(rich_help_panel=RESULTS)(results.benchmark)
 app.command(rich_help_panel=RESULTS)(tune)
 app.command(rich_help_panel=RESULTS)(results.methods)
 app.command(rich_help_panel=RESULTS, no_args_is_help=True)(ablate)
+app.add_typer(plot_app, name="plot", rich_help_panel=RESULTS)
+app.command(rich_help_panel=RESULTS)(complexity)
+app.command(rich_help_panel=RESULTS)(branches)
 app.command(rich_help_panel=RESULTS)(report)
 app.command(rich_help_panel=RESULTS)(demo)

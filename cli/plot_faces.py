@@ -1,0 +1,191 @@
+"""`featlab plot pairs | clip | confusion`: who is paired with whom, one video over time, what is taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import (
+    CacheOption,
+    DeviceOption,
+    JsonOption,
+    LabelRuleOption,
+    MethodOption,
+    MethodsOption,
+    Output,
+    PoolOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    SubjectsOption,
+    TargetsOption,
+    WorkspaceOption,
+    flag_values,
+    held_out,
+    open_workspace,
+    warn_of_seen,
+)
+from featlab.cli.complete import complete_subject
+from featlab.cli.group import typed_command
+
+if TYPE_CHECKING:
+    from featlab.analysis.picture_pages import PicturePage
+
+__all__ = ["clip", "confusion", "pairs"]
+
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
+    ),
+]
+FacesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--faces",
+        metavar="photographs|landmarks|none",
+        help="What stands for a face; landmarks are dots in which nobody is recognised.",
+    ),
+]
+
+
+def pairs(
+    strategies: Annotated[
+        str, typer.Option("--strategies", metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
+    ] = "random,cosine,landmark",
+    rows: Annotated[int, typer.Option("--rows", min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
+    label_rule: LabelRuleOption = None,
+    images: ImagesOption = None,
+    faces: FacesOption = None,
+    subjects: SubjectsOption = None,
+    targets: TargetsOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
+    from featlab.analysis.example_pairs import example_pairs, known_strategies
+    from featlab.analysis.faces import find_faces
+    from featlab.analysis.picture_pages import write_pairs
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    flags = {"pair.label_rule": label_rule, "plot.faces": faces}
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    opened = open_workspace(workspace, values, output, device="cpu")
+    shown, left_out = known_strategies([name.strip() for name in strategies.split(",") if name.strip()], opened.table)
+    pictures = find_faces(opened, images)
+    source = opened.source(held_out(opened, subjects or (), targets_given=targets is not None))
+    with output.progress() as bars:
+        bar = bars.add_task("pairs", total=len(shown))
+        examples = example_pairs(
+            source, shown, rows, on_strategy=lambda done, total: bars.update(bar, completed=done, total=total)
+        )
+    page = write_pairs(opened, examples, pictures, typed_command())
+    if left_out:
+        output.note(left_out)
+    _tell(output, page, {"strategies": [asdict(item) for item in examples.agreements], "examples": page.data})
+
+
+def clip(
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            "--subject",
+            metavar="ID",
+            help="The target subject; default: the first of the first draw of targets.",
+            autocompletion=complete_subject,
+        ),
+    ] = None,
+    video: Annotated[
+        str,
+        typer.Option("--video", metavar="NAME", help="A test video; default: that with the most non-neutral frames."),
+    ] = "",
+    method: MethodOption = None,
+    shown: Annotated[
+        str, typer.Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")
+    ] = "",
+    smooth: Annotated[
+        int, typer.Option("--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")
+    ] = 0,
+    images: ImagesOption = None,
+    faces: FacesOption = None,
+    targets: TargetsOption = None,
+    pool: PoolOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
+    from featlab.analysis.clip_over_time import clip_over_time
+    from featlab.analysis.faces import find_faces
+    from featlab.analysis.picture_pages import write_clip
+    from featlab.config_sections import check_window
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    check_window("--smooth", smooth)
+    flags = {"adapt.method": method, "plot.faces": faces}
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
+    with output.stages() as progress:
+        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
+        pictures = find_faces(opened, images)
+        name = subject or opened.targets()[0]
+        if subject is None:
+            output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
+        warn_of_seen(output, opened.extractor, [name])
+        kept_out = held_out(opened, [name], targets_given=targets is not None)
+        made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
+    page = write_clip(opened, made, pictures, typed_command())
+    facts = {"subject": name, "video": made.video, "method": made.method, "class": made.positive}
+    _tell(output, page, {**facts, "frames": page.data, "warnings": made.warnings})
+    for line in made.warnings:
+        output.warn(line)
+
+
+def confusion(
+    results: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RESULTS]",
+            help="A results folder of evaluate or benchmark, or its results.jsonl; default: the newest.",
+            show_default=False,
+        ),
+    ] = None,
+    methods: MethodsOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
+    from featlab.analysis.picture_pages import write_confusion
+    from featlab.analysis.stored_results import open_results
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    stored = open_results(workspace, results)
+    if results is None:
+        output.note(f"results: {stored.path.parent}, the newest")
+    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else []
+    page = write_confusion(workspace, stored, names, cache, typed_command())
+    _tell(output, page, {"results": stored.path, "confusion": page.data})
+
+
+def _tell(output: Output, page: PicturePage, facts: Mapping[str, Any]) -> None:
+    if page.note:
+        output.note(page.note)
+    output.json({**facts, "words": page.words, "files": page.files})
+    output.table(page.table)
+    output.show(*page.words)
+    output.files(page.folder, page.files)

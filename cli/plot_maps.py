@@ -1,0 +1,260 @@
+"""`featlab plot tsne|neighbours|style`: where target people are among the source people, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featlab.cli.common import (
+    CacheOption,
+    DeviceOption,
+    JsonOption,
+    MethodOption,
+    MethodsOption,
+    Output,
+    PoolOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    TargetsOption,
+    WorkspaceOption,
+    flag_values,
+    held_out,
+    open_workspace,
+    warn_of_seen,
+)
+from featlab.cli.complete import complete_subject
+from featlab.cli.group import SKIPPED, typed_command
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from featlab.analysis.adapted_people import AdaptedPeople
+    from featlab.analysis.tables import Table
+    from featlab.workspace import Workspace
+
+__all__ = ["neighbours", "style", "tsne"]
+
+_SubjectsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subject",
+        metavar="ID",
+        help="A target subject, repeatable: a figure each. Default: the first target of the first draw.",
+        autocompletion=complete_subject,
+    ),
+]
+_SubjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--subject",
+        metavar="ID",
+        help="The target subject. Default: the first target of the first draw.",
+        autocompletion=complete_subject,
+    ),
+]
+
+
+def tsne(
+    subject: _SubjectsOption = None,
+    methods: MethodsOption = "pft,sfda-it",
+    by: Annotated[
+        str, typer.Option("--by", metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
+    ] = "tsne",
+    perplexity: Annotated[
+        float, typer.Option("--perplexity", min=0.0, metavar="P", help="Of t-SNE; 0: 30, or a third of few rows.")
+    ] = 0.0,
+    sources: Annotated[
+        str, typer.Option("--sources", metavar="N|all", help="Source rows, evenly over classes and subjects.")
+    ] = "700",
+    layer: Annotated[
+        str, typer.Option("--layer", metavar="features|bottleneck", help="What is shown: what B is given, or C.")
+    ] = "features",
+    targets: TargetsOption = None,
+    pool: PoolOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """A target among the source rows in one plane, as extracted and translated: a panel a method.
+
+    Beneath it how many of the nearest source rows show the target's own class, before and after.
+    """
+    from featlab.analysis.feature_map import MapSettings, feature_map
+    from featlab.analysis.map_page import map_page
+    from featlab.analysis.subject_names import folder_name
+    from featlab.campaign import run_facts
+
+    how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
+    output = Output(json_mode=json_mode, quiet=quiet)
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool)
+    with output.progress() as bars:
+        opened = open_workspace(workspace, values, output, device=device)
+        people = _adapt(output, bars, opened, subject or [], _names(methods), targets is not None)
+        bar = bars.add_task(by, total=len(people.people))
+        maps = []
+        for person in people.people:
+            maps.append(feature_map(people, person, how))
+            bars.advance(bar)
+    page = map_page(maps)
+    subjects = [item.subject for item in maps]
+    facts = run_facts(opened)
+    folder = workspace / "results" / folder_name(f"plot-{by}", subjects)
+    files = page.write(folder, typed_command(), facts)
+    scores = [{"subject": item.subject} | score.to_dict() for item in maps for score in item.scores]
+    output.json({**facts, "subjects": subjects, "scores": scores, "words": page.words, "files": files})
+    _show(output, page.table, page.words, folder, files)
+
+
+def neighbours(
+    subject: _SubjectOption = None,
+    method: MethodOption = None,
+    classes: Annotated[
+        str, typer.Option("--classes", metavar="all|NAME,…", help="Only the target's frames of these classes.")
+    ] = "all",
+    targets: TargetsOption = None,
+    pool: PoolOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
+    from featlab.analysis.neighbours_page import neighbours_table, neighbours_words, write_neighbours
+    from featlab.analysis.source_neighbours import source_neighbours
+    from featlab.analysis.subject_names import folder_name
+    from featlab.campaign import run_facts
+
+    output = Output(json_mode=json_mode, quiet=quiet)
+    values = flag_values(
+        workspace,
+        cache=cache,
+        settings=settings,
+        seed=seed,
+        targets=targets,
+        pool=pool,
+        flags={"adapt.method": method},
+    )
+    with output.progress() as bars:
+        opened = open_workspace(workspace, values, output, device=device)
+        name = opened.config.adapt.method
+        people = _adapt(output, bars, opened, [subject] if subject else [], [name], targets is not None)
+    found = source_neighbours(people, people.people[0], name, classes)
+    facts = run_facts(opened)
+    folder = workspace / "results" / folder_name("plot-neighbours", [found.subject])
+    files = write_neighbours(folder, found, typed_command(), facts)
+    words = neighbours_words(found)
+    output.json({**facts, **found.to_dict(), "words": words, "files": files})
+    _show(output, neighbours_table(found), words, folder, files)
+
+
+def style(
+    targets: TargetsOption = None,
+    methods: MethodsOption = "pft",
+    pool: PoolOption = None,
+    workspace: WorkspaceOption = Path("."),
+    cache: CacheOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    json_mode: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """How far the targets are from the source's style, layer by layer, before and after adapting.
+
+    One unit is the distance of a typical source person. A figure a method.
+    """
+    from featlab.analysis.kept_out import adapt_without, can_be_split
+    from featlab.analysis.style_page import style_table, style_words, write_style
+    from featlab.analysis.style_shift import style_shift
+    from featlab.campaign import run_facts
+    from featlab.errors import InputError
+
+    names = _names(methods)
+    output = Output(json_mode=json_mode, quiet=quiet)
+    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool)
+    with output.progress() as bars:
+        opened = open_workspace(workspace, values, output, device=device)
+        everyone = opened.targets()
+        subjects, failures = can_be_split(opened, everyone)
+        if not subjects:
+            raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
+        warn_of_seen(output, opened.extractor, subjects)
+        bar = bars.add_task("adapt", total=len(subjects))
+        people = adapt_without(
+            opened, everyone, subjects, names, on_person=lambda done, _: bars.update(bar, completed=done)
+        )
+    shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
+    facts = run_facts(opened)
+    folder = workspace / "results" / "plot-style"
+    files = write_style(folder, shifts, typed_command(), facts)
+    words = [word for shift in shifts for word in style_words(shift)]
+    distances = {shift.method: shift.columns for shift in shifts}
+    output.json(
+        {**facts, "subjects": subjects, "distances": distances, "failures": failures, "words": words, "files": files}
+    )
+    _show(output, style_table(shifts), words, folder, files)
+    output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
+    if failures:
+        raise typer.Exit(SKIPPED)
+
+
+def _adapt(
+    output: Output,
+    bars: Progress,
+    opened: Workspace,
+    subjects: Sequence[str],
+    methods: Sequence[str],
+    targets_given: bool,
+) -> AdaptedPeople:
+    """Adapt to the named subjects, or to the first target where none is named."""
+    from featlab.analysis.kept_out import adapt_without
+
+    subjects = list(dict.fromkeys(subjects))
+    if not subjects:
+        subjects = [opened.targets()[0]]
+        output.note(f"no --subject: {subjects[0]}, the first target of the first draw")
+    warn_of_seen(output, opened.extractor, subjects)
+    kept_out = held_out(opened, subjects, targets_given=targets_given)
+    bar = bars.add_task("adapt", total=len(subjects))
+    return adapt_without(
+        opened, kept_out, subjects, methods, on_person=lambda done, _: bars.update(bar, completed=done)
+    )
+
+
+def _names(methods: str | None) -> list[str]:
+    from featlab.errors import ConfigError
+
+    names = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    if not names:
+        raise ConfigError("--methods names no method; see featlab methods")
+    return list(dict.fromkeys(names))
+
+
+def _source_rows(text: str) -> int:
+    from featlab.errors import ConfigError
+
+    if text == "all":
+        return 0
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(
+            f"--sources {text}: expected a number of source rows, or all; to choose source subjects, use "
+            "--set protocol.sources=…"
+        )
+    return int(text)
+
+
+def _show(output: Output, table: Table, words: Sequence[str], folder: Path, files: Sequence[Any]) -> None:
+    output.table(table)
+    output.show(*words)
+    output.files(folder, files)

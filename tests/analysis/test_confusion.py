@@ -1,0 +1,428 @@
+"""Confusions averaged over subjects, drawn, tabled and found again in a folder of results."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from sklearn.metrics import confusion_matrix
+
+from featlab.analysis import style
+from featlab.analysis.class_table import class_means
+from featlab.analysis.confusion import (
+    Confusion,
+    confusion_columns,
+    confusion_methods,
+    confusion_of,
+    confusion_table,
+    confusion_words,
+)
+from featlab.analysis.evaluation_files import write_evaluation
+from featlab.analysis.picture_pages import write_confusion
+from featlab.analysis.plot_confusion import light_to_dark, plot_confusion
+from featlab.analysis.result_page import read_page, read_table
+from featlab.analysis.stored_results import class_names, method_settings, newest_results, open_results
+from featlab.cache import ExtractorInfo, FeatureTable, open_cache, write_table
+from featlab.errors import InputError
+from featlab.metrics import subject_metrics
+from featlab.results import EvaluationRow, write_results
+from featlab.summary import summarise
+
+SEVEN = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
+
+
+@pytest.fixture
+def scored(result):
+    """``scored("pft", "s1", labels, predicted, classes, draw=1)``: the row of a run that predicted these codes."""
+
+    def make(method, subject, labels, predicted, classes=SEVEN, **changes):
+        found = subject_metrics(np.array(labels), np.array(predicted), classes=classes, neutral_code=0)
+        return result(
+            method,
+            subject,
+            found.macro_f1,
+            **{
+                "histogram": found.histogram,
+                "frames": found.frames,
+                "class_recall": found.recall,
+                "confusion": found.confusion,
+                **changes,
+            },
+        )
+
+    return make
+
+
+@pytest.fixture
+def many(scored):
+    """Two methods on five subjects in two draws and two seeds, with 7 classes of which some people lack some."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for method in ("source-only", "pft"):
+        for subject in range(5):
+            labels = rng.integers(0, 7, 40)
+            labels[labels == subject] = (subject + 1) % 7
+            for draw in range(2):
+                for seed in range(2):
+                    predicted = np.where(rng.uniform(size=40) < 0.6, labels, rng.integers(0, 7, 40))
+                    rows.append(scored(method, f"s{subject}", labels, predicted, draw=draw, seed=seed))
+    return rows
+
+
+def by_hand(rows, method, count):
+    """The same mean by plain loops: seeds, draws, then subjects."""
+    cells = {}
+    for row in rows:
+        if row.method == method:
+            cells.setdefault(row.subject, {}).setdefault(row.draw, []).append(np.array(row.confusion, dtype=float))
+    share = np.full((count, count), np.nan)
+    for label in range(count):
+        people = []
+        for draws in cells.values():
+            means = []
+            for seeds in draws.values():
+                lines = [counts.reshape(count, count)[label] for counts in seeds]
+                shares = [line / line.sum() for line in lines if line.sum()]
+                if shares:
+                    means.append(np.mean(shares, axis=0))
+            if means:
+                people.append(np.mean(means, axis=0))
+        if people:
+            share[label] = np.mean(people, axis=0)
+    return share
+
+
+def test_a_subject_s_shares_are_sklearn_s_normalised_confusion(scored):
+    rng = np.random.default_rng(1)
+    labels, predicted = rng.integers(0, 7, 90), rng.integers(0, 7, 90)
+    found = confusion_of([scored("pft", "s1", labels, predicted)], "pft")
+    assert found.share == pytest.approx(confusion_matrix(labels, predicted, normalize="true"))
+    assert found.subjects == (1,) * 7
+
+
+def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds(scored, many):
+    extra = [scored("pft", "s9", [0, 0, 0, 1], [0, 0, 1, 1], seed=seed) for seed in range(3)]
+    rows = [*many, *extra]
+    found = confusion_of(rows, "pft")
+    assert found.share == pytest.approx(by_hand(rows, "pft", 7))
+    assert found.subjects == (5, 5, 4, 4, 4, 5, 5)
+    assert found.share.sum(axis=1) == pytest.approx(np.ones(7))
+
+
+def test_the_diagonal_is_the_recall_of_each_class_in_the_results_file(many, tmp_path):
+    write_results(tmp_path / "results.jsonl", many)
+    stored = open_results(tmp_path, tmp_path)
+    for method in ("source-only", "pft"):
+        mine = [row for row in stored.rows if row.method == method]
+        recalls = [np.mean(list(means.values())) for means in class_means(mine, 7)]
+        assert np.diag(confusion_of(stored.rows, method).share) == pytest.approx(recalls, abs=1e-12)
+
+
+def test_a_class_that_nobody_shows_is_unknown(scored):
+    found = confusion_of([scored("pft", "s1", [0, 2], [0, 0])], "pft")
+    assert found.subjects == (1, 0, 1, 0, 0, 0, 0)
+    assert np.isnan(found.share[1]).all()
+    assert found.share[2].tolist() == [1.0] + [0.0] * 6
+
+
+def test_rows_of_before_and_of_two_data_sets_are_refused(result, scored):
+    with pytest.raises(InputError, match="before confusions were counted; run the same evaluation again"):
+        confusion_of([scored("pft", "s1", [0], [0]), result("pft", "s2", 0.5)], "pft")
+    both = [scored("pft", "s1", [0], [0]), scored("pft", "s2", [0], [0], ("neutral", "smile"))]
+    with pytest.raises(InputError, match="2 and 7 classes"):
+        confusion_of(both, "pft")
+
+
+def test_failed_runs_are_left_out_and_noted(scored):
+    failure = EvaluationRow.failure("pft", "s2", 0, 0, selection="source-free", error="too short a clip")
+    rows = [scored("pft", "s1", [0, 1], [0, 0]), failure]
+    found = confusion_of(rows, "pft")
+    assert found.subjects[:2] == (1, 1)
+    assert "too short a clip" in confusion_table(rows, [found], SEVEN).notes[-1]
+
+
+def test_the_usual_methods_are_shown_where_they_are_there(many, scored):
+    assert confusion_methods(many) == ("source-only", "pft")
+    assert confusion_methods(many, ["pft", "pft"]) == ("pft",)
+    others = [scored(name, "s1", [0], [0]) for name in ("shot", "nrc", "tpds")]
+    assert confusion_methods(others) == ("shot", "nrc")
+    failed = [EvaluationRow.failure("pft", "s1", 0, 0, selection="source-free", error="it diverged")]
+    assert confusion_methods([*others, *failed]) == ("shot", "nrc")
+    for rows, names, said in [
+        (many, ["pfft"], "no method 'pfft'.*did you mean 'pft'"),
+        (many, ["a", "b", "c", "d", "e"], "names 5 methods, and 4 go side by side"),
+        ([*others, *failed], ["pft"], "every run of pft failed: it diverged"),
+        (failed, [], "every run in the results failed"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            confusion_methods(rows, names)
+
+
+def matrices(*shares, names=("source-only", "pft", "shot", "nrc")):
+    return [
+        Confusion(name, "source-free", np.array(share, dtype=float), (3,) * len(share))
+        for name, share in zip(names, shares, strict=False)
+    ]
+
+
+def test_words_name_the_mistakes_and_what_became_of_them():
+    two = matrices([[0.6, 0.4], [0.2, 0.8]], [[0.9, 0.1], [0.35, 0.65]])
+    words = confusion_words(two, ("neutral", "pain"), {"pft": "SFDA-PFT"})
+    assert words == (
+        "source-only: 70.0 % of a class's frames are recognised, in the mean over classes; most often neutral is taken "
+        "for pain (40.0 % of its frames).",
+        "SFDA-PFT: 77.5 % of a class's frames are recognised, in the mean over classes; most often pain is taken for "
+        "neutral (35.0 % of its frames).",
+        "Compared with source-only, neutral is taken for pain less often (40.0 to 10.0 %), and pain is taken for "
+        "neutral more often (20.0 to 35.0 %).",
+    )
+
+
+def test_words_of_perfect_equal_and_single_class_confusions():
+    right = [[1.0, 0.0], [0.0, 1.0]]
+    words = confusion_words(matrices(right, right), ("neutral", "pain"))
+    assert words == tuple(
+        f"{name}: 100.0 % of a class's frames are recognised, in the mean over classes."
+        for name in ("source-only", "pft")
+    )
+    assert len(confusion_words(matrices([[1.0]], [[1.0]]), ("neutral",))) == 2
+    unknown = matrices([[0.5, 0.5], [math.nan, math.nan]])
+    assert "neutral is taken for pain (50.0 %" in confusion_words(unknown, ("neutral", "pain"))[0]
+
+
+def test_the_table_has_the_columns_numbers_in_percent(many):
+    confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
+    table = confusion_table(many, confusions, SEVEN, settings=method_settings(["pft", "source-only"]))
+    data = confusion_columns(confusions, SEVEN)
+    assert table.columns == ("Method", "True class", *SEVEN, "Subjects")
+    cells = [cell for row in table.rows for cell in row[2:-1]]
+    assert cells == [f"{100 * share:.2f}" for share in data["share"]]
+    assert [row[1] for row in table.rows] == list(SEVEN) * 2
+    assert {row[0] for row in table.rows} == {title for _, title in method_settings(["pft", "source-only"]).values()}
+    assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
+    assert all(
+        mark == (place + 2 == column) for place, row in enumerate(table.bold[:7]) for column, mark in enumerate(row)
+    )
+
+
+def panels(figure, count):
+    """Each panel's (K, K) percentages as they are coloured, and the texts in its cells."""
+    found = []
+    for axes in figure.axes[:count]:
+        mesh = axes.collections[0]
+        assert mesh.get_clim() == (0, 100)
+        size = round(math.sqrt(mesh.get_array().size))
+        shown = np.ma.filled(np.ma.array(mesh.get_array(), dtype=float), np.nan).reshape(size, size)
+        texts = np.full((size, size), "", dtype=object)
+        for text in axes.texts:
+            column, row = text.get_position()
+            texts[int(row), int(column)] = text
+        found.append((shown, texts))
+    return found
+
+
+def test_the_figure_is_the_columns(many):
+    confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
+    data = confusion_columns(confusions, SEVEN)
+    figure = plot_confusion(confusions, SEVEN)
+    drawn = panels(figure, 2)
+    assert np.concatenate([shown.ravel() for shown, _ in drawn]) == pytest.approx(100 * np.array(data["share"]))
+    for shown, texts in drawn:
+        assert [text.get_text() for text in texts.ravel()] == [f"{value:.1f}" for value in shown.ravel()]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(SEVEN)
+    # The first class is at the top.
+    assert figure.axes[0].get_ylim() == (7, 0)
+
+
+def luminance(colour):
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def test_every_number_stands_out_from_its_cell():
+    shares = np.linspace(0, 1, 49).reshape(7, 7)
+    figure = plot_confusion(matrices(shares), SEVEN)
+    (shown, texts), colours = panels(figure, 1)[0], light_to_dark()
+    for value, text in zip(shown.ravel(), texts.ravel(), strict=True):
+        cell, letter = luminance(colours(value / 100)[:3]), luminance(text.get_color())
+        contrast = (max(cell, letter) + 0.05) / (min(cell, letter) + 0.05)
+        assert contrast >= 4.5
+
+
+def lab(rgb):
+    """sRGB to CIE L*a*b*, the other way round than the module."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    xyz = linear @ np.array(matrix).T / (0.95047, 1.0, 1.08883)
+    roots = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = roots.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def test_the_colours_go_from_white_to_dark_in_equal_steps():
+    colours = np.array([light_to_dark()(place)[:3] for place in range(256)])
+    assert colours[0] == pytest.approx([1, 1, 1], abs=2e-3)
+    found = lab(colours)
+    steps = np.linalg.norm(np.diff(found, axis=0), axis=1)
+    assert steps == pytest.approx(np.full(255, steps.mean()), rel=0.02)
+    assert (np.diff(found[:, 0]) < 0).all()
+
+
+def test_a_class_that_nobody_shows_has_dashes():
+    share = np.array([[0.75, 0.25], [np.nan, np.nan]])
+    (_, texts) = panels(plot_confusion(matrices(share), ("neutral", "pain")), 1)[0]
+    assert [text.get_text() for text in texts.ravel()] == ["75.0", "25.0", "–", "–"]
+
+
+def overlaps(figure):
+    """Texts that reach over the figure's edge, and pairs of texts that overlap, but for tilted ones."""
+    figure.canvas.draw()
+    shown = figure.findobj(lambda item: hasattr(item, "get_text") and item.get_text() and item.get_visible())
+    hidden = [
+        label
+        for axes in figure.axes
+        for axis, flag in ((axes.xaxis, "labelbottom"), (axes.yaxis, "labelleft"))
+        if axis.get_tick_params().get(flag) is False
+        for label in axis.get_ticklabels()
+    ]
+    boxes = {text: text.get_window_extent() for text in shown if text not in hidden}
+    page = figure.bbox.padded(1.5)
+    bad = [
+        text.get_text() for text, box in boxes.items() if not all(page.contains(*corner) for corner in box.corners())
+    ]
+    straight = [(text, box.padded(-0.5)) for text, box in boxes.items() if not text.get_rotation() % 90]
+    for place, (text, box) in enumerate(straight):
+        bad += [(text.get_text(), other.get_text()) for other, beside in straight[place + 1 :] if box.overlaps(beside)]
+    return bad
+
+
+@pytest.mark.parametrize(
+    "classes", [("neutral", "pain"), SEVEN, ("no pain at all", "pain of level four or more"), ("a",)]
+)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_one_to_four_panels_fit_at_page_or_column_width(classes, count):
+    share = np.eye(len(classes))
+    titles = {"source-only": "Source model (no adaptation)", "pft": "SFDA-PFT (anchored)", "shot": "SHOT (Liang, 2020)"}
+    figure = plot_confusion(matrices(*[share] * count), classes, names=titles)
+    assert figure.get_figwidth() in (style.COLUMN, style.FULL)
+    assert figure.get_figheight() < 7.5
+    assert overlaps(figure) == []
+    sizes = [text.get_fontsize() for text in figure.findobj(lambda item: hasattr(item, "get_fontsize"))]
+    assert min(sizes) >= 6.5
+    assert len(panels(figure, count)) == count
+
+
+def test_source_access_is_marked_and_explained():
+    item = Confusion("ftdnn", "source-access", np.eye(2), (1, 1))
+    figure = plot_confusion([item], ("neutral", "pain"))
+    assert figure.axes[0].get_title().endswith("†")
+    assert "source" in figure.get_supxlabel()
+
+
+def test_figures_without_confusions_or_names_are_refused():
+    with pytest.raises(InputError, match="no confusions"):
+        plot_confusion([], SEVEN)
+    with pytest.raises(InputError, match="2 names for confusions of 7"):
+        plot_confusion(matrices(np.eye(7)), ("neutral", "pain"))
+
+
+def written(folder, rows, classes=SEVEN, facts=None):
+    write_evaluation(
+        folder,
+        rows,
+        summarise(rows),
+        settings={},
+        facts=facts or {"cache_digest": "abc"},
+        plots=False,
+        classes=classes,
+    )
+    return folder
+
+
+def test_results_are_found_by_folder_by_file_and_the_newest_by_default(many, tmp_path):
+    older, newer = (written(tmp_path / "results" / name, many) for name in ("z-first", "a-second"))
+    (tmp_path / "results" / "cells").mkdir()
+    os.utime(older / "results.jsonl", ns=(1, 1))
+    assert newest_results(tmp_path) == newer / "results.jsonl"
+    assert open_results(tmp_path).path.parent == newer
+    assert open_results(tmp_path, older).path == open_results(tmp_path, older / "results.jsonl").path
+    assert open_results(tmp_path, older).facts["cache_digest"] == "abc"
+    assert open_results(tmp_path, older).name == "z-first"
+
+
+def test_results_that_are_not_there_or_damaged_are_refused(many, tmp_path):
+    with pytest.raises(InputError, match="run featlab evaluate first"):
+        open_results(tmp_path)
+    with pytest.raises(InputError, match="no results there"):
+        open_results(tmp_path, tmp_path / "nothing")
+    (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="holds no results"):
+        open_results(tmp_path, tmp_path)
+    folder = written(tmp_path / "e", many)
+    (folder / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"run\.json: can't be read"):
+        open_results(tmp_path, folder)
+    (folder / "run.json").unlink()
+    assert open_results(tmp_path, folder).facts == {}
+
+
+def small_cache(path, classes):
+    table = FeatureTable(
+        embeddings=np.ones((2, 3), dtype=np.float32),
+        label=np.zeros(2, dtype=np.int16),
+        subject=np.arange(2, dtype=np.int32),
+        video=np.zeros(2, dtype=np.int32),
+        frame=np.zeros(2, dtype=np.int32),
+        subjects=("s1", "s2"),
+        videos=("v",),
+        classes=classes,
+        neutral=classes[0],
+    )
+    write_table(path, table, ExtractorInfo("toy", "none", "numbers"))
+    with open_cache(path) as cache:
+        return cache.digest
+
+
+def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cache(many, tmp_path):
+    shouted = tuple(name.upper() for name in SEVEN)
+    digest = small_cache(tmp_path / "cache.h5", shouted)
+    stored = open_results(tmp_path, written(tmp_path / "e", many, facts={"cache_digest": digest}))
+    assert class_names(stored, 7, tmp_path) == (SEVEN, "")
+    assert class_names(stored, 7, tmp_path, tmp_path / "cache.h5") == (shouted, "")
+    (tmp_path / "e" / "table_classes.jsonl").unlink()
+    assert class_names(stored, 7, tmp_path) == (shouted, "")
+    names, note = class_names(stored, 7, tmp_path / "elsewhere")
+    assert names == tuple(f"Class {number}" for number in range(1, 8))
+    assert "--cache" in note
+    small_cache(tmp_path / "cache.h5", SEVEN)
+    assert class_names(stored, 7, tmp_path)[0] == names
+    small_cache(tmp_path / "two.h5", ("neutral", "smile"))
+    with pytest.raises(InputError, match="has 2 classes, the results 7"):
+        class_names(stored, 7, tmp_path, tmp_path / "two.h5")
+
+
+def test_a_method_that_is_not_installed_keeps_its_name():
+    assert set(method_settings(["pft", "someone-else-s"])) == {"pft"}
+
+
+def test_the_page_holds_the_figure_s_numbers(many, tmp_path):
+    stored = open_results(tmp_path, written(tmp_path / "results" / "evaluate-1", many))
+    page = write_confusion(tmp_path, stored, ["pft"], None, "featlab plot confusion")
+    assert page.folder == Path(tmp_path / "results" / "plot-confusion-evaluate-1")
+    with (page.folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["share"]) for line in lines] == confusion_of(many, "pft").share.ravel().tolist()
+    assert [line["predicted"] for line in lines[:7]] == list(SEVEN)
+    read = read_page(page.folder)
+    assert (read.facts["results"], read.facts["cache_digest"]) == ("evaluate-1", "abc")
+    assert (read.words, read.kind) == (page.words, "plot")
+    assert read_table(page.folder, "confusion") == page.table
+    # Its own folder has no rows: it is never taken for results.
+    assert open_results(tmp_path).path.parent.name == "evaluate-1"
+    assert json.loads((page.folder / "page.json").read_text(encoding="utf-8"))["figures"][0]["name"] == "confusion"

@@ -1,0 +1,130 @@
+"""`featlab plot tsne|neighbours|style` as typed, in a folder that holds nothing but a cache."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.analysis.result_page import read_page
+from featlab.cache import write_table
+
+FAST = ["--set", "pretrain.validation=false", "--set", "adapt.sfda-it.iterations=5"]
+
+
+@pytest.fixture
+def flags(quickly):
+    return [*quickly, *FAST]
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_tsne_draws_the_first_target_where_none_is_named(folder, run, flags):
+    result = run("plot", "tsne", "--targets", "3", *flags)
+    assert result.exit_code == 0, result.stderr
+    assert "the first target of the first draw" in result.stderr
+    where = next((folder / "results").iterdir())
+    subject = where.name.removeprefix("plot-tsne-")
+    assert {f"tsne-{subject}.{ending}" for ending in ("svg", "pdf", "png", "csv")} < names(where)
+    assert result.stdout.splitlines()[-1].startswith(f"results/plot-tsne-{subject}: tsne-{subject}.{{svg,pdf,png,csv}}")
+    page = read_page(where)
+    assert page.kind == "plot"
+    assert page.command.startswith("featlab plot tsne --targets 3")
+    assert page.facts["extractor"]["id"] == "toy"
+    assert all(word in result.stdout for word in page.words)
+    assert page.words[0].startswith(f"{subject}, as extracted")
+
+
+def test_tsne_json_is_what_the_page_says(folder, run_json, flags):
+    data = run_json("plot", "tsne", "--subject", "s040", "--subject", "s041", "--by", "pca", "--sources", "all", *flags)
+    assert data["subjects"] == ["s040", "s041"]
+    views = [(item["subject"], item["view"]) for item in data["scores"]]
+    assert views[:4] == [("s040", name) for name in ("as extracted", "T, not adapted", "pft", "sfda-it")]
+    assert len(views) == 8
+    where = folder / data["files"][0].rpartition("/")[0]
+    assert where.name.startswith("plot-pca-2-targets-")
+    assert {"pca-s040.csv", "pca-s041.csv"} < names(where)
+    with (where / "pca-s040.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    source = [line for line in lines if line["panel"] == "pft" and line["group"] == "source"]
+    assert len(source) == 6 * 24
+    assert list(read_page(where).words) == data["words"]
+
+
+def test_bad_flags_of_tsne_are_refused_before_anything_is_trained(folder, refused, flags):
+    for words, what in (
+        (("--by", "tnse"), "did you mean 'tsne'"),
+        (("--by", "pca", "--perplexity", "9"), "leave it out"),
+        (("--sources", "s041,s042"), "protocol.sources"),
+        (("--sources", "0"), "a number of source rows"),
+        (("--layer", "pixels"), "features, bottleneck"),
+        (("--methods", ","), "names no method"),
+        (("--subject", "s04"), "unknown subject 's04'"),
+        (("--subject", "s040", "--methods", "ptf"), "did you mean 'pft'"),
+    ):
+        assert what in refused("plot", "tsne", "--quiet", *words, *flags)
+    assert not (folder / "results").exists()
+    assert not (folder / "bundles").exists()
+
+
+def test_umap_names_its_extra(folder, refused, monkeypatch):
+    monkeypatch.setattr("featlab.analysis.feature_map.find_spec", lambda name: None)
+    assert "pip install 'featlab[umap]'" in refused("plot", "tsne", "--subject", "s040", "--by", "umap")
+
+
+def test_neighbours_reuse_the_bundle_of_adapt(folder, run, run_json, flags):
+    assert run("adapt", "--subject", "s040", *flags).exit_code == 0
+    data = run_json("plot", "neighbours", "--subject", "s040", *flags)
+    assert len(names(folder / "bundles")) == 1
+    assert data["method"] == "pft"
+    assert data["frames"] == 18
+    assert sum(sum(data["counts"][f"after_{kind}"]) for kind in ("same", "other", "unknown")) == 18
+    assert "s040" not in data["counts"]["subject"]
+    where = folder / "results" / "plot-neighbours-s040"
+    assert {"neighbours-s040.png", "neighbours-s040.csv", "table_spread.md", "page.json"} < names(where)
+    assert list(read_page(where).words) == data["words"]
+
+
+def test_neighbours_of_some_classes_by_another_method(folder, run, refused, flags):
+    chosen = ["--subject", "s041", "--method", "neutral-shift", "--classes", "neutral"]
+    result = run("plot", "neighbours", *chosen, *flags)
+    assert result.exit_code == 0, result.stderr
+    assert "6 frames of s041" in result.stdout
+    assert "Neutral-mean shift" in result.stdout
+    assert "did you mean 'smile'" in refused(
+        "plot", "neighbours", "--subject", "s041", "--classes", "smle", "--quiet", *flags
+    )
+
+
+def test_style_measures_every_target_and_method(folder, run_json, flags):
+    data = run_json("plot", "style", "--targets", "s040,s041", "--methods", "pft,sfda-it", *flags)
+    assert data["subjects"] == ["s040", "s041"]
+    assert data["failures"] == []
+    assert set(data["distances"]) == {"pft", "sfda-it"}
+    groups = set(data["distances"]["pft"]["group"])
+    assert groups == {"adapted rows", "other rows", "source", "source moved"}
+    where = folder / "results" / "plot-style"
+    assert {"style-pft.png", "style-sfda-it.png", "table_style.tex", "page.json"} < names(where)
+    assert list(read_page(where).words) == data["words"]
+
+
+def test_style_leaves_out_who_cannot_be_adapted_to(folder, run, refused, table, extractor, flags):
+    someone = table.subject == table.subjects.index("s041")
+    joyless = replace(table, label=np.where(someone, 1, table.label).astype(np.int16))
+    write_table(folder / "joyless.h5", joyless, extractor)
+    chosen = ["--cache", "joyless.h5", *flags]
+    result = run("plot", "style", "--targets", "s040,s041", *chosen)
+    assert result.exit_code == 3, result.stderr
+    assert "s041: subject 's041' has no 'neutral' rows" in result.stderr
+    assert "1 of 2 targets were left out" in result.stderr
+    assert (folder / "results" / "plot-style" / "page.json").exists()
+    assert "none of the 1 targets can be adapted to" in refused("plot", "style", "--targets", "s041", *chosen)
+
+
+@pytest.mark.parametrize("command", ["tsne", "neighbours", "style"])
+def test_help_is_there_without_a_workspace(run, command):
+    result = run("plot", command, "--help")
+    assert result.exit_code == 0
+    assert "--workspace" in result.stdout
