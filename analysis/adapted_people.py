@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
+from featlab.errors import InputError
 from featlab.evaluation import adapted_model
 from featlab.methods import AdaptedModel, get_method, make_method
 from featlab.methods.source_access import SourceFeatures
-from featlab.protocol import Split, split_target
+from featlab.protocol import Split, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.stages import bundle_stage
 from featlab.workspace import Workspace
 
-__all__ = ["AdaptedPeople", "AdaptedPerson", "adapt_people"]
+__all__ = ["AdaptedPeople", "AdaptedPerson", "adapt_people", "can_be_split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ def adapt_people(
     subjects: Sequence[str],
     methods: Sequence[str],
     *,
+    kept_out: Sequence[str] = (),
     on_person: Callable[[int, int], None] | None = None,
 ) -> AdaptedPeople:
     """Adapt methods to target subjects as an evaluation does: the same splits, the same seeds, the same numbers.
@@ -65,6 +67,7 @@ def adapt_people(
         workspace: Cache and configuration.
         subjects: The targets.
         methods: Registry names.
+        kept_out: Whom the source stages must not see either.
         on_person: Called with the number of finished subjects and of all.
 
     Raises:
@@ -73,14 +76,17 @@ def adapt_people(
     """
     config = workspace.config
     made = [make_method(name, config.adapt.options) for name in methods]
-    source = workspace.source(tuple(subjects))
+    check_known(subjects, workspace.table.subjects)
+    tables = {subject: workspace.table.rows_of(subject) for subject in subjects}
+    # Before anything is trained.
+    splits = {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
+    source = workspace.source(tuple(dict.fromkeys((*kept_out, *subjects))))
     bundle, _ = bundle_stage(source, tuple(methods))
     needed = any(get_method(name).needs_source for name in methods)
     rows = SourceFeatures.of(bundle, source.table) if needed else None
     people = []
     for done, subject in enumerate(subjects, start=1):
-        table = workspace.table.rows_of(subject)
-        split = split_target(table, config.protocol.gap)
+        table, split = tables[subject], splits[subject]
         models = {
             method.name: adapted_model(bundle, table, split, method, rows, run_seed(bundle.seed, method.name, subject))
             for method in made
@@ -89,3 +95,24 @@ def adapt_people(
         if on_person is not None:
             on_person(done, len(subjects))
     return AdaptedPeople(bundle, source.table, tuple(people))
+
+
+def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the subjects who can be split into rows to adapt on and rows to test, and the others, each with why not.
+
+    Args:
+        workspace: Cache and configuration.
+        subjects: Candidates.
+
+    Raises:
+        InputError: An unknown subject.
+    """
+    check_known(subjects, workspace.table.subjects)
+    fit, failures = [], []
+    for subject in subjects:
+        try:
+            split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
+            fit.append(subject)
+        except InputError as error:
+            failures.append((subject, str(error)))
+    return tuple(fit), failures

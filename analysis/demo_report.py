@@ -156,4 +156,5 @@ def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
         "featlab pair --strategy landmark",
         "featlab evaluate --draws 3",
         "featlab ablate dims",
+        "featlab report",
     )

@@ -174,7 +174,7 @@ def style(
 
     One unit is the distance of a typical source person. A figure a method.
     """
-    from featlab.analysis.kept_out import adapt_without, can_be_split
+    from featlab.analysis.adapted_people import adapt_people, can_be_split
     from featlab.analysis.style_page import style_table, style_words, write_style
     from featlab.analysis.style_shift import style_shift
     from featlab.campaign import run_facts
@@ -191,8 +191,8 @@ def style(
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
         warn_of_seen(output, opened.extractor, subjects)
         bar = bars.add_task("adapt", total=len(subjects))
-        people = adapt_without(
-            opened, everyone, subjects, names, on_person=lambda done, _: bars.update(bar, completed=done)
+        people = adapt_people(
+            opened, subjects, names, kept_out=everyone, on_person=lambda done, _: bars.update(bar, completed=done)
         )
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
     facts = run_facts(opened)
@@ -218,7 +218,7 @@ def _adapt(
     targets_given: bool,
 ) -> AdaptedPeople:
     """Adapt to the named subjects, or to the first target where none is named."""
-    from featlab.analysis.kept_out import adapt_without
+    from featlab.analysis.adapted_people import adapt_people
 
     subjects = list(dict.fromkeys(subjects))
     if not subjects:
@@ -227,8 +227,8 @@ def _adapt(
     warn_of_seen(output, opened.extractor, subjects)
     kept_out = held_out(opened, subjects, targets_given=targets_given)
     bar = bars.add_task("adapt", total=len(subjects))
-    return adapt_without(
-        opened, kept_out, subjects, methods, on_person=lambda done, _: bars.update(bar, completed=done)
+    return adapt_people(
+        opened, subjects, methods, kept_out=kept_out, on_person=lambda done, _: bars.update(bar, completed=done)
     )
 
 

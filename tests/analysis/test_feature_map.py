@@ -16,9 +16,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from featlab.analysis import feature_map as module
 from featlab.analysis import style
+from featlab.analysis.adapted_people import adapt_people
 from featlab.analysis.feature_map import FeatureMap, MapSettings, feature_map, plane
 from featlab.analysis.feature_views import EXTRACTED, UNADAPTED, View, person_views, pick_rows
-from featlab.analysis.kept_out import adapt_without
 from featlab.analysis.map_page import map_page
 from featlab.analysis.map_scores import ViewScore, score_views, scores_table, scores_words
 from featlab.analysis.plot_map import plot_map
@@ -65,7 +65,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def people(workspace):
-    return adapt_without(workspace, [TARGET], [TARGET], METHODS)
+    return adapt_people(workspace, [TARGET], METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +404,7 @@ def test_the_same_map_gives_the_same_bytes(people, written, tmp_path):
 
 
 def test_adapting_uses_the_source_model_of_everyone_who_is_not_kept_out(workspace):
-    found = adapt_without(workspace, [TARGET, "s3"], [TARGET], ["source-only"])
+    found = adapt_people(workspace, [TARGET], ["source-only"], kept_out=["s3"])
     assert set(found.bundle.source_subjects) == {"s1", "s2", "s4", "s5", "s6"}
     with pytest.raises(InputError, match="unknown subject 's99'"):
-        adapt_without(workspace, ["s99"], ["s99"], ["source-only"])
+        adapt_people(workspace, ["s99"], ["source-only"])

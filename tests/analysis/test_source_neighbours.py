@@ -10,8 +10,8 @@ import torch
 from scipy.stats import entropy
 
 from featlab.analysis import style
+from featlab.analysis.adapted_people import adapt_people
 from featlab.analysis.feature_views import person_views
-from featlab.analysis.kept_out import adapt_without
 from featlab.analysis.neighbours_page import neighbours_table, neighbours_words, write_neighbours
 from featlab.analysis.plot_neighbours import plot_neighbours
 from featlab.analysis.result_page import read_page
@@ -52,7 +52,7 @@ def people(tmp_path_factory):
         neutral="neutral",
     )
     write_table(root / "cache.h5", table, ExtractorInfo("toy", "none", "random numbers"))
-    return adapt_without(Workspace.open(root, QUICK), [TARGET], [TARGET], ["pft", "source-only"])
+    return adapt_people(Workspace.open(root, QUICK), [TARGET], ["pft", "source-only"])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.kept_out import adapt_without, can_be_split
+from featlab.analysis.adapted_people import adapt_people, can_be_split
 from featlab.analysis.plot_style import plot_style
 from featlab.analysis.result_page import read_page
 from featlab.analysis.style_page import style_table, style_words, write_style
@@ -62,7 +62,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def people(workspace):
-    return adapt_without(workspace, TARGETS, TARGETS, METHODS)
+    return adapt_people(workspace, TARGETS, METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_one_neutral_frame_a_video_has_no_deviation_to_measure_by(tmp_path):
     workspace = opened(tmp_path, rows(frames=1), **{"head.batch": 8})
     table = workspace.table
     alone = replace(workspace, table=table.take((table.label == 1) | (table.video == 2) | (table.subject == 0)))
-    shift = style_shift(adapt_without(alone, ["s0"], ["s0"], ["pft"]), "pft", GAP)
+    shift = style_shift(adapt_people(alone, ["s0"], ["pft"]), "pft", GAP)
     assert {statistic for _, statistic in shift.units} == {"mean"}
     assert len(settle(plot_style(shift)).axes) == 3
 
@@ -310,4 +310,4 @@ def test_whoever_cannot_be_split_is_told_apart(workspace):
     assert fit == ("s0", "s2")
     assert [name for name, _ in failures] == ["s1"]
     with pytest.raises(InputError, match="has no 'neutral' rows"):
-        adapt_without(replace(workspace, table=joyless), ["s1"], ["s1"], ["pft"])
+        adapt_people(replace(workspace, table=joyless), ["s1"], ["pft"])
