@@ -5,8 +5,8 @@ folder, so that a killed run goes on from there.
 
     python docs/gallery.py ../london-morph/manifest.csv --work gallery-work
 
-Writes docs/gallery.md and docs/images/gallery/. Needs the manifest of `featlab london`, half an hour on two cores and
-3 GB of memory.
+Writes docs/gallery.md and docs/images/gallery/. Needs the manifest of `featlab london`, a quarter of an hour on two
+cores and 3 GB of memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent
 IMAGES = DOCS / "images" / "gallery"
 PEOPLE = DOCS.parent / "benchmarks" / "people.py"
 """Writes the people who were no development people into reported.txt."""
-POOL = "--targets 10 --draws 5 --pool reported.txt"
+POOL = "--targets 10 --draws 2 --pool reported.txt"
 MAIN = "source-only,neutral-shift,adabn,coral,referenced,pft-poster,pft,oracle"
 SYNTHETIC = "--cache ../two/cache.h5 --cache ../seven/cache.h5"
 
@@ -71,7 +71,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("seven", "plot confusion seven"),
     ),
     "What it costs, what it keeps": (
-        Entry("london", "complexity --cache geometry.h5 --targets 1"),
+        Entry("london", "complexity --cache geometry.h5 --targets 1 --repeat 3"),
         Entry("london", "branches --cache geometry.h5 --targets 20 --pool reported.txt"),
     ),
 }

@@ -1,5 +1,6 @@
 """`featlab ablate` as typed, in a folder that holds nothing but a cache."""
 
+import csv
 import json
 
 from featlab.analysis.ablation_grid import ABLATIONS
@@ -37,6 +38,27 @@ def test_a_grid_is_stated_in_the_workspace_file(folder, run_json, quickly):
     assert [(item["setting"], item["method"]) for item in data["summary"]] == [("2", "pft"), ("all", "pft")]
     data = run_json("ablate", "neutral", "--targets", "2", "--values", "1,all", "--jobs", "1", *quickly)
     assert [item["setting"] for item in data["summary"]] == ["1", "all"]
+
+
+def test_pairing_shows_example_pairs_of_every_strategy(folder, run, quickly):
+    result = run("ablate", "pairing", "--targets", "3", "--methods", "pft", "--jobs", "1", *quickly)
+    assert result.exit_code == 0, result.stderr
+    made = folder / "results" / "ablate-pairing"
+    assert [figure.name for figure in read_page(made).figures] == ["pairing", "examples"]
+    with (made / "examples.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["strategy"] for line in lines} == {"random", "cosine", "landmark"}
+    assert all(line["row_subject"] != line["reference_subject"] for line in lines)
+
+
+def test_caches_of_one_name_are_called_as_their_folders(folder, run_json, quickly):
+    for name in ("here", "there"):
+        (folder / name).mkdir()
+        (folder / name / "cache.h5").write_bytes((folder / "cache.h5").read_bytes())
+    caches = ["--cache", "here/cache.h5", "--cache", "there/cache.h5"]
+    flags = ["--targets", "2", "--values", "1", "--methods", "source-only", "--jobs", "1"]
+    data = run_json("ablate", "neutral", *caches, *flags, *quickly)
+    assert [item["data"] for item in data["summary"]] == ["here", "there"]
 
 
 def test_bad_grids_are_refused(folder, refused, quickly):
