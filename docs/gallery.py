@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.analysis.result_page import PageFigure, ResultPage, read_page
+from featlab.analysis.html_parts import jpeg_of
+from featlab.analysis.result_page import PageFigure, read_page
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images" / "gallery"
@@ -38,7 +39,7 @@ class Entry:
     Attributes:
         where: The workspace: ``london``, ``two`` or ``seven`` (drawn people with so many expressions).
         words: What follows ``featlab``.
-        photographs: Whether its pictures hold faces: shown as .png.
+        photographs: Whether its pictures hold faces: shown as JPEG.
     """
 
     where: str
@@ -67,8 +68,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     ),
     "Over people": (
         Entry("london", "plot style --cache geometry.h5 --targets 10 --pool reported.txt"),
-        Entry("london", "plot confusion geometry --cache geometry.h5"),
-        Entry("seven", "plot confusion seven"),
+        Entry("london", "plot confusion results/geometry --cache geometry.h5"),
+        Entry("seven", "plot confusion results/seven"),
     ),
     "What it costs, what it keeps": (
         Entry("london", "complexity --cache geometry.h5 --targets 1 --repeat 3"),
@@ -128,16 +129,22 @@ def shown(entry: Entry, work: Path, jobs: int) -> list[str]:
     page = read_page(made)
     lines = ["", f"### {page.title}", "", "```bash", f"featlab {entry.words}", "```", ""]
     for figure in page.figures:
-        lines += [picture(entry, made, page, figure), ""]
+        # Without photographs, example pairs would show the landmarks of real people.
+        if figure.name == "examples" and not entry.photographs:
+            continue
+        lines += [picture(entry, made, figure), ""]
     return [*lines, *(f"- {word}" for word in page.words)]
 
 
-def picture(entry: Entry, made: Path, page: ResultPage, figure: PageFigure) -> str:
+def picture(entry: Entry, made: Path, figure: PageFigure) -> str:
     """Copy one picture and return the line that shows it."""
-    ending = "png" if entry.photographs else "svg"
-    name = f"{made.name.removeprefix('plot-')}-{figure.name}-{entry.where}.{ending}"
-    target = IMAGES / name
-    shutil.copyfile(made / f"{figure.name}.{ending}", target)
+    name = f"{made.name.removeprefix('plot-')}-{figure.name}-{entry.where}"
+    if entry.photographs:
+        target = IMAGES / f"{name}.jpg"
+        target.write_bytes(jpeg_of(made / f"{figure.name}.png"))
+    else:
+        target = IMAGES / f"{name}.svg"
+        shutil.copyfile(made / f"{figure.name}.svg", target)
     return f"![{figure.title}: {figure.caption}](images/gallery/{target.name})"
 
 
