@@ -108,6 +108,7 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         summaries,
         settings=settings,
         facts=run_facts(workspace),
+        command="featlab demo",
         plots=False,
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,
