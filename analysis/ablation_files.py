@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featlab.analysis.ablation import AblationReport
+from featlab.analysis.ablation_report import CACHE_FACTS, AblationReport
 from featlab.analysis.ablation_table import ablation_data, ablation_tables, ablation_words
 from featlab.analysis.result_page import DrawnFigure, PageFigure, write_page
 from featlab.cache import atomic_write_text
@@ -78,9 +78,7 @@ def write_ablation(
     """
     facts: dict[str, Any] = dict(next(iter(report.facts.values())))
     if len(report.facts) > 1:
-        facts["data_sets"] = {
-            name: {key: item[key] for key in ("cache_digest", "extractor")} for name, item in report.facts.items()
-        }
+        facts["data_sets"] = {name: {key: item[key] for key in CACHE_FACTS} for name, item in report.facts.items()}
     written = write_page(
         folder,
         kind="ablate",

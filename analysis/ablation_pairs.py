@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from featlab.analysis.example_pairs import draw_pairs, example_columns, example_pairs, known_strategies
+from featlab.analysis.example_pairs import draw_pairs, example_columns, example_pairs, known_strategies, rows_among
 from featlab.analysis.faces import find_faces
 from featlab.analysis.result_page import DrawnFigure, PageFigure
 from featlab.workspace import Workspace
@@ -26,8 +24,7 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
     strategies, left_out = known_strategies(workspace.config.ablate.strategies, workspace.table)
     examples = example_pairs(workspace.source(workspace.targets()), strategies)
     faces = find_faces(workspace, images)
-    # The source rows stand in the cache's order, as those of everybody do.
-    at = np.flatnonzero(np.isin(workspace.table.subject, np.unique(examples.source.subject)))
+    at = rows_among(workspace.table, examples.source)
     drawn = draw_pairs(examples, lambda row: faces.image(int(at[row])))
     for line in filter(None, (left_out, faces.note)):
         notify(line)

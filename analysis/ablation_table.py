@@ -4,64 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from featlab.analysis.ablation import AblationReport, Point
+from featlab.analysis.ablation_report import AblationReport, Difference, Point
+from featlab.analysis.report_words import LEVEL
 from featlab.analysis.table_parts import competes, p_text
 from featlab.analysis.tables import MISSING, Table
 from featlab.methods import get_method
-from featlab.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
-from featlab.subject_scores import common_subject_means
 from featlab.summary import MethodSummary
 
-__all__ = ["Difference", "ablation_data", "ablation_tables", "ablation_words", "differences"]
-
-_SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A setting against the reference setting of its group, one method, over the subjects that both have.
-
-    Attributes:
-        value: Mean difference of the macro F1.
-        ci95: Its bootstrap interval over subjects.
-        p: Wilcoxon, Holm-adjusted over the settings of the group; NaN for the reference itself.
-        subjects: How many.
-    """
-
-    value: float
-    ci95: tuple[float, float]
-    p: float
-    subjects: int
-
-
-def differences(report: AblationReport) -> dict[tuple[str, str, str, str], Difference]:
-    """Return (data set, group, setting, method) to the difference from the group's reference.
-
-    A group without its reference has none.
-    """
-    found = {}
-    for data in report.data_sets:
-        for group, points in report.groups(data).items():
-            reference = next((item for item in points if item.setting.label == report.references[data]), None)
-            others = [point for point in points if point is not reference]
-            if reference is None or not others:
-                continue
-            for method in report.grid.methods:
-                pairs = [
-                    list(zip(*common_subject_means(_of(point, method), _of(reference, method)).values(), strict=True))
-                    or [(), ()]
-                    for point in others
-                ]
-                adjusted = holm([paired_wilcoxon(ours, theirs) for ours, theirs in pairs])
-                for point, (ours, theirs), p in zip(others, pairs, adjusted, strict=True):
-                    change = [a - b for a, b in zip(ours, theirs, strict=True)]
-                    found[data, group, point.setting.label, method] = Difference(
-                        mean(change), bootstrap_interval(change), p, len(change)
-                    )
-    return found
+__all__ = ["ablation_data", "ablation_tables", "ablation_words"]
 
 
 def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
@@ -71,7 +23,7 @@ def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
     low, high, difference, difference_low, difference_high, p (all against the reference), neutral_recall,
     non_neutral_recall, negative_transfer, trainable, iterations, subjects. Scores are fractions.
     """
-    against = differences(report)
+    against = report.differences
     none = Difference(math.nan, (math.nan, math.nan), math.nan, 0)
     lines = []
     for point in report.points:
@@ -105,7 +57,7 @@ def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
 
 def ablation_tables(report: AblationReport) -> dict[str, Table]:
     """Return name to table: ``scores``, and where there is a reference ``differences``; for BatchNorm ``neutral``."""
-    against = differences(report)
+    against = report.differences
     tables = {
         "scores": _table(
             report,
@@ -140,7 +92,7 @@ def ablation_tables(report: AblationReport) -> dict[str, Table]:
 
 def ablation_words(report: AblationReport) -> list[str]:
     """Return what the numbers say, a sentence or two a data set, group and method."""
-    against = differences(report)
+    against = report.differences
     about = [name for name in report.grid.methods if name == "pft"] or list(report.grid.methods)
     lines = []
     for data in report.data_sets:
@@ -179,13 +131,13 @@ def _sentence(
     clear = [
         f"{label} ({100 * difference.value:+.1f}, p {_p(difference.p)})"
         for label, difference in mine.items()
-        if difference.p < _SIGNIFICANT
+        if difference.p < LEVEL
     ]
     people = max(difference.subjects for difference in mine.values())
     reference = report.references[data]
     if not clear:
-        return f"{said} None differs from {reference} on these {people} people (p ≥ 0.05 after Holm)."
-    return f"{said} Different from {reference} on these {people} people (p < 0.05 after Holm): {', '.join(clear)}."
+        return f"{said} None differs from {reference} on these {people} people (p ≥ {LEVEL:g} after Holm)."
+    return f"{said} Different from {reference} on these {people} people (p < {LEVEL:g} after Holm): {', '.join(clear)}."
 
 
 def _table(report: AblationReport, title: str, text: Any, notes: Sequence[str], *, best: bool = False) -> Table:
@@ -214,10 +166,6 @@ def _table(report: AblationReport, title: str, text: Any, notes: Sequence[str], 
         text_columns=len(heads),
         grouped=len(heads) > 1,
     )
-
-
-def _of(point: Point, method: str) -> list[Any]:
-    return [row for row in point.rows if row.method == method]
 
 
 def _interval(value: float, ci95: tuple[float, float]) -> str:

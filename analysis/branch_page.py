@@ -12,6 +12,7 @@ from featlab.analysis.branch_table import branch_table, cosine_text
 from featlab.analysis.branches import BranchReport, Knowledge, Measure
 from featlab.analysis.plot_branches import branch_data, plot_branches
 from featlab.analysis.result_page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.table_parts import share_text
 from featlab.statistics import bootstrap_interval, mean
 
 __all__ = ["Change", "branch_words", "change", "write_branches"]
@@ -83,15 +84,15 @@ def branch_words(report: BranchReport) -> tuple[str, ...]:
     identity, expression = (change(getattr(before, name), getattr(after, name)) for name in ("identity", "expression"))
     if math.isfinite(before.identity.mean):
         words.append(
-            f"A linear probe names the person in {_percent(before.identity.mean)} of the frames before T and in "
-            f"{_percent(after.identity.mean)} after ({_points(identity)}; guessing: "
-            f"{_percent(before.identity.chance)})."
+            f"A linear probe names the person in {share_text(before.identity.mean)} of the frames before T and in "
+            f"{share_text(after.identity.mean)} after ({_points(identity)}; guessing: "
+            f"{share_text(before.identity.chance)})."
         )
     if math.isfinite(before.expression.mean):
         words.append(
             "On people that it was not fitted on, a linear probe finds the expression with a balanced accuracy of "
-            f"{_percent(before.expression.mean)} before T and {_percent(after.expression.mean)} after "
-            f"({_points(expression)}; guessing: {_percent(before.expression.chance)})."
+            f"{share_text(before.expression.mean)} before T and {share_text(after.expression.mean)} after "
+            f"({_points(expression)}; guessing: {share_text(before.expression.chance)})."
         )
     if math.isfinite(identity.low) and math.isfinite(expression.low):
         words.append(_verdict(identity, expression, after.identity))
@@ -147,7 +148,3 @@ def _points(found: Change) -> str:
 
 def _cosine(measure: Measure) -> str:
     return cosine_text(measure.mean).replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featlab.analysis.complexity_report import ComplexityReport, MethodCost
+from featlab.analysis.one_thread import one_thread
 from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.convergence import iterations_to_converge
@@ -116,7 +116,7 @@ def measure_complexity(
     people = [_person(workspace.table.rows_of(subject), subject, config.protocol.gap) for subject in chosen]
     frames = [len(person.split.adapt) for person in people if person.split is not None] or [0]
     costs = []
-    with _one_thread():
+    with one_thread():
         for done, method in enumerate(made, start=1):
             costs.append(_cost(site, method, people, repeat, batch))
             if on_method is not None:
@@ -242,17 +242,3 @@ def _converged(models: Sequence[AdaptedModel]) -> float:
 
 def _line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch and the libraries beneath NumPy use one thread; as before after it."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.analysis.report_words import percent
 from featlab.analysis.table_parts import failure_notes, marked_name, number_text, rows_by_method
 from featlab.analysis.tables import Settings, Table
 from featlab.errors import InputError, closest
@@ -170,11 +171,11 @@ def confusion_words(
     for item in confusions:
         name = (names or {}).get(item.method, item.method)
         mistakes = _mistakes(item.share)
-        right = _percent(float(np.nanmean(np.diag(item.share))))
+        right = percent(float(np.nanmean(np.diag(item.share))))
         line = f"{name}: {right} % of a class's frames are recognised, in the mean over classes"
         if np.nanmax(mistakes, initial=0.0) > 0:
             label, predicted = _place(mistakes)
-            worst = _percent(float(mistakes[label, predicted]))
+            worst = percent(float(mistakes[label, predicted]))
             line += f"; most often {classes[label]} is taken for {classes[predicted]} ({worst} % of its frames)"
         words.append(line + ".")
         if item is not confusions[0]:
@@ -190,7 +191,7 @@ def _change(first: Confusion, item: Confusion, classes: Sequence[str], names: Ma
         label, predicted = divmod(place, len(classes))
         if change[label, predicted]:
             word = "more" if change[label, predicted] > 0 else "less"
-            before, after = (_percent(float(part.share[label, predicted])) for part in (first, item))
+            before, after = (percent(float(part.share[label, predicted])) for part in (first, item))
             said.append(f"{classes[label]} is taken for {classes[predicted]} {word} often ({before} to {after} %)")
     against = names.get(first.method, first.method)
     return [f"Compared with {against}, {', and '.join(said)}."] if said else []
@@ -211,7 +212,3 @@ def _place(values: NDArray[np.float64]) -> tuple[int, int]:
     """Return row and column of the largest value."""
     row, column = divmod(int(np.nanargmax(values)), values.shape[1])
     return row, column
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

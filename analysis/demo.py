@@ -17,6 +17,7 @@ from featlab.analysis.demo_config import DemoConfig, claim_folder
 from featlab.analysis.demo_figures import FIGURES, DemoFigure, Scene, draw_figures
 from featlab.analysis.demo_report import DemoReport, Step, next_steps
 from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
+from featlab.analysis.one_thread import one_thread
 from featlab.cache import atomic_write_text
 from featlab.campaign import finished_cells, plan, run_campaign, run_facts, versions
 from featlab.extraction.backbones import make_backbone
@@ -63,7 +64,7 @@ def run_demo(
     """
     config = config or DemoConfig()
     claim_folder(folder, config)
-    with _one_thread():
+    with one_thread():
         return _run(folder, config, jobs, _Steps(notify, on_progress))
 
 
@@ -169,21 +170,6 @@ class _Steps:
         yield now
         self.done.append(Step(name, now.text, time.perf_counter() - start, now.reused))
         self._notify(self.done[-1].line())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: these networks are so small that two threads mostly wait for each other."""
-    import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None:

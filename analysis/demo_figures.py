@@ -16,7 +16,8 @@ from PIL import Image
 
 from featlab.analysis import style
 from featlab.analysis.clip_over_time import class_probability, is_shown, video_rows
-from featlab.analysis.example_pairs import example_rows, first_references
+from featlab.analysis.example_pairs import example_rows, first_references, rows_among
+from featlab.analysis.feature_views import features_of, moved_source
 from featlab.analysis.plots import (
     plot_clip,
     plot_pairs,
@@ -32,7 +33,6 @@ from featlab.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.config_sections import STRATEGIES, PairConfig
 from featlab.methods import AdaptedModel, base_model
-from featlab.models import PersonalModel
 from featlab.pairing import make_pairs
 from featlab.protocol import split_target
 from featlab.results import EvaluationRow
@@ -172,7 +172,7 @@ def _summary(scene: Scene) -> Drawn:
 def _pairs(scene: Scene) -> Drawn:
     source = scene.table.rows_of(*scene.bundle.source_subjects)
     rows = example_rows(source, _PAIRS)
-    at = np.flatnonzero(np.isin(scene.table.subject, np.unique(source.subject)))
+    at = rows_among(scene.table, source)
     strategies = [name for name in reversed(STRATEGIES) if name != "landmark" or source.landmarks is not None]
     strips, captions = [], []
     for strategy in strategies:
@@ -192,9 +192,9 @@ def _projection(scene: Scene) -> Drawn:
     subject = scene.shown_subject()
     source, target = scene.table.rows_of(*scene.bundle.source_subjects), scene.table.rows_of(subject)
     shown = slice(None, None, max(1, len(source) // _DOTS))
-    before = np.concatenate([_features(scene.bundle, source)[shown], _features(scene.bundle, target)])
-    model = scene.models[subject].model
-    after = np.concatenate([_translated_source(scene.bundle, source)[shown], _translated(model, target)])
+    base, model = base_model(scene.bundle), scene.models[subject].model
+    before = np.concatenate([features_of(base, source.embeddings)[shown], features_of(base, target.embeddings)])
+    after = np.concatenate([_translated_source(scene.bundle, source)[shown], features_of(model, target.embeddings)])
     labels = np.concatenate([source.label[shown], target.label])
     is_target = np.arange(len(labels)) >= len(source.label[shown])
     drawn = plot_projection(before, after, labels, is_target, classes=scene.table.classes)
@@ -250,28 +250,9 @@ FIGURES: Mapping[str, tuple[str, Callable[[Scene], Drawn]]] = {
 """File name to (title, what draws it), in the order of the page."""
 
 
-def _features(bundle: Bundle, table: FeatureTable) -> NDArray[np.float32]:
-    with torch.no_grad():
-        features: NDArray[np.float32] = bundle.projection(torch.from_numpy(table.embeddings)).numpy()
-    return features
-
-
-def _translated(model: PersonalModel, table: FeatureTable) -> NDArray[np.float32]:
-    with torch.no_grad():
-        features: NDArray[np.float32] = model.features(torch.from_numpy(table.embeddings)).numpy()
-    return features
-
-
 def _translated_source(bundle: Bundle, source: FeatureTable) -> NDArray[np.float32]:
-    """Translate each source subject as T met them: moved by what separates their neutral mean from the centre's."""
-    features = _features(bundle, source)
-    moved = features.copy()
-    codes = np.unique(source.subject)
-    neutral = source.label == source.neutral_code
-    means = {code: features[neutral & (source.subject == code)].mean(axis=0) for code in codes}
-    centre = np.mean(list(means.values()), axis=0)
-    for code in codes:
-        moved[source.subject == code] += centre - means[code]
+    """Translate each source subject as T met them: moved by their own offset."""
+    moved, _ = moved_source(bundle, source)
     with torch.no_grad():
-        translated: NDArray[np.float32] = bundle.translator(torch.from_numpy(moved)).numpy()
+        translated: NDArray[np.float32] = bundle.translator(moved).numpy()
     return translated

@@ -28,6 +28,7 @@ __all__ = [
     "example_rows",
     "first_references",
     "known_strategies",
+    "rows_among",
 ]
 
 Picture = Callable[[int], "NDArray[np.uint8] | None"]
@@ -116,6 +117,11 @@ def example_rows(source: FeatureTable, count: int) -> list[int]:
         clip = clip[source.video[clip] == source.video[clip[0]]]
         rows.append(int(clip[len(clip) // 2]))
     return rows
+
+
+def rows_among(table: FeatureTable, source: FeatureTable) -> NDArray[np.intp]:
+    """Return where the rows of some subjects are in the table of everybody: both have them in the cache's order."""
+    return np.flatnonzero(np.isin(table.subject, np.unique(source.subject)))
 
 
 def first_references(pairs: Pairs, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.intp]:

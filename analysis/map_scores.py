@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.analysis.feature_views import EXTRACTED, UNADAPTED, View
-from featlab.analysis.table_parts import number_text
+from featlab.analysis.table_parts import number_text, share_text
 from featlab.analysis.tables import Table
 from featlab.neighbours import search
 
@@ -122,8 +122,8 @@ def scores_words(subject: str, scores: Sequence[ViewScore], names: Mapping[str, 
     if math.isnan(before.own_class):
         return [f"{subject}: no test row with a known label, so that nothing is scored."]
     words = [
-        f"{subject}, as extracted: of the {NEAREST} source rows nearest to a test row {_percent(before.own_class)} "
-        f"show its class (mean over {before.rows} test rows; by chance {_percent(before.by_chance)})."
+        f"{subject}, as extracted: of the {NEAREST} source rows nearest to a test row {share_text(before.own_class)} "
+        f"show its class (mean over {before.rows} test rows; by chance {share_text(before.by_chance)})."
     ]
     for score in scores:
         if score.view == EXTRACTED:
@@ -131,7 +131,7 @@ def scores_words(subject: str, scores: Sequence[ViewScore], names: Mapping[str, 
         name = names.get(score.view, score.view)
         if score.view == UNADAPTED:
             words.append(
-                f"T as pretrained, not adapted to {subject}, gives {_percent(score.own_class)} (source rows "
+                f"T as pretrained, not adapted to {subject}, gives {share_text(score.own_class)} (source rows "
                 f"{score.reference}): the rest is the adaptation's."
             )
             continue
@@ -139,7 +139,7 @@ def scores_words(subject: str, scores: Sequence[ViewScore], names: Mapping[str, 
         verdict = "no nearer to its own class" if abs(change) < 0.05 else "nearer" if change > 0 else "farther away"
         verdict = verdict if verdict.startswith("no") else f"{verdict} by {abs(change):.1f} points"
         words.append(
-            f"{name} brings {subject} {verdict}: {_percent(score.own_class)}"
+            f"{name} brings {subject} {verdict}: {share_text(score.own_class)}"
             + (f" (source rows {score.reference})" if score.reference != EXTRACTED else "")
             + f"; the silhouette of its classes goes from {before.silhouette:.2f} to {score.silhouette:.2f}."
         )
@@ -153,7 +153,3 @@ def _silhouette(rows: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> 
     from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(rows, labels))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

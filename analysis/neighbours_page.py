@@ -11,7 +11,7 @@ from featlab.analysis.feature_views import EXTRACTED
 from featlab.analysis.result_page import DrawnFigure, PageFigure, write_page
 from featlab.analysis.source_neighbours import SIDES, Neighbours, Spread, neighbours_data
 from featlab.analysis.subject_names import safe_name
-from featlab.analysis.table_parts import number_text
+from featlab.analysis.table_parts import number_text, share_text
 from featlab.analysis.tables import Table
 from featlab.methods import get_method
 
@@ -50,8 +50,8 @@ def neighbours_words(found: Neighbours) -> list[str]:
     name = get_method(found.method).title
     words = [
         f"As extracted, the nearest source frames of {found.subject} are of {_subjects(before)} among "
-        f"{len(found.subjects)}; {before.largest} has {_percent(before.largest_share)} of them.",
-        f"After {name} they are of {_subjects(after)}; {after.largest} has {_percent(after.largest_share)}.",
+        f"{len(found.subjects)}; {before.largest} has {share_text(before.largest_share)} of them.",
+        f"After {name} they are of {_subjects(after)}; {after.largest} has {share_text(after.largest_share)}.",
     ]
     if math.isnan(before.same_class) or math.isnan(after.same_class):
         return [*words, "Without labels nothing says whether the nearest frame shows the same class."]
@@ -59,8 +59,8 @@ def neighbours_words(found: Neighbours) -> list[str]:
     verdict = "as often as before" if abs(change) < 0.05 else "more often" if change > 0 else "less often"
     return [
         *words,
-        f"The nearest source frame shows the class of the target's {verdict}: {_percent(before.same_class)} before, "
-        f"{_percent(after.same_class)} after.",
+        f"The nearest source frame shows the class of the target's {verdict}: {share_text(before.same_class)} before, "
+        f"{share_text(after.same_class)} after.",
     ]
 
 
@@ -103,7 +103,3 @@ def _subjects(side: Spread) -> str:
     if side.found == 1:
         return "one subject alone"
     return f"{side.found} subjects ({side.effective:.1f} effective ones)"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

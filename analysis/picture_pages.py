@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featlab.analysis.clip_over_time import Clip
 from featlab.analysis.clip_results import clip_columns, clip_name, clip_table, clip_words, draw_clip
 from featlab.analysis.confusion import (
@@ -18,7 +16,7 @@ from featlab.analysis.confusion import (
     confusion_table,
     confusion_words,
 )
-from featlab.analysis.example_pairs import ExamplePairs, draw_pairs, example_columns
+from featlab.analysis.example_pairs import ExamplePairs, draw_pairs, example_columns, rows_among
 from featlab.analysis.faces import Faces
 from featlab.analysis.pair_agreement import agreement_table, agreement_words
 from featlab.analysis.result_page import DrawnFigure, PageFigure, write_page
@@ -60,8 +58,7 @@ def write_pairs(workspace: Workspace, examples: ExamplePairs, faces: Faces, comm
         faces: Of its rows.
         command: What was typed.
     """
-    # The source rows stand in the cache's order, as those of everybody do.
-    at = np.flatnonzero(np.isin(workspace.table.subject, np.unique(examples.source.subject)))
+    at = rows_among(workspace.table, examples.source)
     table = agreement_table(examples.agreements)
     words = agreement_words(examples.agreements, workspace.config.pair.label_rule)
     data = example_columns(examples)
@@ -70,19 +67,9 @@ def write_pairs(workspace: Workspace, examples: ExamplePairs, faces: Faces, comm
         "nearest embedding (cosine), the nearest face shape (landmark), or any row (random)."
     )
     drawn = draw_pairs(examples, lambda row: faces.image(int(at[row])))
-    title = "Who is paired with whom"
+    figure = DrawnFigure(PageFigure("pairs", "Who is paired with whom", caption), drawn, data)
     folder = workspace.root / "results" / "plot-pairs"
-    files = write_page(
-        folder,
-        kind="plot",
-        title=title,
-        words=words,
-        command=command,
-        tables={"pairs": table},
-        figures=[DrawnFigure(PageFigure("pairs", title, caption), drawn, data)],
-        facts=run_facts(workspace),
-    )
-    return PicturePage(folder, files, table, words, data, faces.note)
+    return _written(folder, figure, table, words, command, run_facts(workspace), faces.note)
 
 
 def write_clip(workspace: Workspace, clip: Clip, faces: Faces, command: str) -> PicturePage:
@@ -102,19 +89,9 @@ def write_clip(workspace: Workspace, clip: Clip, faces: Faces, command: str) -> 
         f"adapted to {', '.join(clip.adapted_videos)}.{shaded}{decides}"
     )
     drawn = draw_clip(clip, [faces.image(row) for row in clip.rows.tolist()])
-    title = f"One clip over time: {clip.subject}"
+    figure = DrawnFigure(PageFigure("clip", f"One clip over time: {clip.subject}", caption), drawn, data)
     folder = workspace.root / "results" / f"plot-clip-{clip_name(clip)}"
-    files = write_page(
-        folder,
-        kind="plot",
-        title=title,
-        words=words,
-        command=command,
-        tables={"clip": table},
-        figures=[DrawnFigure(PageFigure("clip", title, caption), drawn, data)],
-        facts=run_facts(workspace),
-    )
-    return PicturePage(folder, files, table, words, data, faces.note)
+    return _written(folder, figure, table, words, command, run_facts(workspace), faces.note)
 
 
 def write_confusion(
@@ -141,22 +118,34 @@ def write_confusion(
     names = {method: title for method, (_, title) in settings.items()}
     table = confusion_table(stored.rows, confusions, classes, settings=settings)
     words, data = confusion_words(confusions, classes, names), confusion_columns(confusions, classes)
-    title = "Which class is taken for which"
     caption = (
         "Of the test frames of each true class, the share that is predicted as each class: within a subject first, "
         "then the mean over the subjects who have the class."
     )
+    drawn = plot_confusion(confusions, classes, names=names)
+    figure = DrawnFigure(PageFigure("confusion", "Which class is taken for which", caption), drawn, data)
     folder = root / "results" / f"plot-confusion-{stored.name}"
+    return _written(folder, figure, table, words, command, {**stored.facts, "results": stored.name}, note)
+
+
+def _written(
+    folder: Path,
+    figure: DrawnFigure,
+    table: Table,
+    words: tuple[str, ...],
+    command: str,
+    facts: Mapping[str, Any],
+    note: str,
+) -> PicturePage:
+    """Write a page of one figure, and the table that is called as it is."""
     files = write_page(
         folder,
         kind="plot",
-        title=title,
+        title=figure.page.title,
         words=words,
         command=command,
-        tables={"confusion": table},
-        figures=[
-            DrawnFigure(PageFigure("confusion", title, caption), plot_confusion(confusions, classes, names=names), data)
-        ],
-        facts={**stored.facts, "results": stored.name},
+        tables={figure.page.name: table},
+        figures=[figure],
+        facts=facts,
     )
-    return PicturePage(folder, files, table, words, data, note)
+    return PicturePage(folder, files, table, words, figure.data, note)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.plot_names import folded
@@ -130,7 +130,7 @@ def plot_bars(data: Columns, *, names: Mapping[str, str] | None = None, width: f
             axes.set_xticks(np.arange(len(methods)), [folded((names or {}).get(name, name), most) for name in methods])
             axes.set_ylim(0, 1.08)
             axes.set_yticks(np.arange(0, 1.01, 0.2))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+            style.in_percent(axes.yaxis)
             axes.grid(axis="y")
             axes.set_title(title, loc="left", fontweight="bold")
         for axes in grid[len(panels) :]:
@@ -239,7 +239,7 @@ def _look(order: int) -> dict[str, Any]:
 
 def _percent(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    style.in_percent(axis)
 
 
 def _tick(setting: str, rows: Panel) -> str:

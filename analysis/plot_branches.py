@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.branch_table import ROWS
@@ -101,7 +101,7 @@ def plot_branches(data: Mapping[str, Sequence[Any]]) -> Figure:
         panels[0].set_xlabel("Mean cosine (centred on the source)")
         _chance(panels[1], lines)
         panels[1].set_xlim(0, 1.03)
-        panels[1].xaxis.set_major_formatter(FuncFormatter(_percent))
+        style.in_percent(panels[1].xaxis)
         panels[1].set_xlabel("Read off by a linear probe (%)")
     return drawn
 
@@ -147,7 +147,3 @@ def _chance(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
             zorder=1,
             label=f"_chance {measure}",
         )
-
-
-def _percent(value: float, _position: int | None) -> str:
-    return f"{100 * value:g}"

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.plot_names import folded
@@ -83,7 +83,7 @@ def _axis(panel: Axes, ticks: int) -> None:
     panel.grid(axis="x")
     panel.tick_params(axis="y", length=0)
     panel.xaxis.set_major_locator(MaxNLocator(ticks))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    style.in_percent(panel.xaxis)
 
 
 def _labels(names: Sequence[str], most: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
@@ -110,7 +110,7 @@ def plot_reliability(
             )
             below.bar(edges[:-1], share, width=np.diff(edges), align="edge", color=colour, alpha=0.75, linewidth=0)
             below.yaxis.set_major_locator(MaxNLocator(3))
-            below.yaxis.set_major_formatter(FuncFormatter(_percent))
+            style.in_percent(below.yaxis)
             below.set_xlabel("Confidence (%)")
         axes[0, 0].set_ylabel("Accuracy (%)")
         axes[1, 0].set_ylabel("Frames (%)")
@@ -133,8 +133,8 @@ def _diagram(
     axes.scatter(confidence[full], accuracy[full], s=area, color=colour, zorder=3, linewidth=0, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)
-    axes.xaxis.set_major_formatter(FuncFormatter(_percent))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    style.in_percent(axes.xaxis)
+    style.in_percent(axes.yaxis)
     axes.grid()
 
 
@@ -152,7 +152,3 @@ def _curve(
     share = counts[:, 0]
     there = np.where(share > 0, share, np.nan)
     return share, counts[:, 1] / there, counts[:, 2] / there
-
-
-def _percent(value: float, _position: int | None) -> str:
-    return f"{100 * value:g}"

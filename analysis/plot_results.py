@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.plot_names import ACCESS_NOTE, figure_name, folded
@@ -166,7 +166,7 @@ def plot_summary(
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        style.in_percent(axes.xaxis)
         axes.set_xlabel(label)
     return drawn
 
@@ -196,7 +196,7 @@ def _slopes(axes: Axes, before: Sequence[float], after: Sequence[float]) -> None
     axes.set_xlim(-0.35, 1.35)
     axes.set_xticks([0, 1], ["before", "after"])
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    style.in_percent(axes.yaxis)
     axes.grid(axis="y")
 
 
@@ -206,7 +206,3 @@ def _interval_text(mean: float, low: float, high: float) -> str:
     if math.isnan(low):
         return f"{100 * mean:.1f}"
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _percent(value: float, _position: int | None) -> str:
-    return f"{100 * value:g}"

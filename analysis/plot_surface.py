@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.plot_ablation import Columns, panels_of
@@ -59,7 +59,7 @@ def plot_surface(data: Columns, *, axes_of: Mapping[str, tuple[str, str]], width
             axes.set_visible(False)
         if image is not None:
             bar = drawn.colorbar(image, ax=grid.tolist(), fraction=0.04, pad=0.02, label="Macro F1 (%)")
-            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+            style.in_percent(bar.ax.yaxis)
             bar.outline.set_visible(False)
     return drawn
 
@@ -99,7 +99,7 @@ def plot_modes(data: Columns, *, names: Mapping[str, str] | None = None, width: 
                         label=setting,
                     )
                 axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+                style.in_percent(axes.xaxis)
                 axes.grid(axis="x")
             most = 30 if width >= style.FULL else 18
             row_of_axes[0].set_yticks(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from featlab.errors import InputError
 
@@ -25,6 +27,7 @@ __all__ = [
     "MUTED",
     "figure",
     "house_style",
+    "in_percent",
     "save_data",
     "save_figure",
     "save_plot",
@@ -90,6 +93,11 @@ def figure(width: float = COLUMN, height: float = 2.4) -> Figure:
     drawn = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn
+
+
+def in_percent(axis: Axis) -> None:
+    """Label an axis of fractions in percent."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
 
 
 def save_figure(drawn: Figure, path: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "rows_by_method",
     "scope_notes",
     "score_text",
+    "share_text",
     "smoothing_notes",
 ]
 
@@ -167,6 +168,11 @@ def interval_text(bounds: tuple[float, float], fractions: bool) -> str:
     if any(math.isnan(bound) for bound in bounds):
         return MISSING
     return f"[{score_text(bounds[0], fractions)}, {score_text(bounds[1], fractions)}]"
+
+
+def share_text(share: float) -> str:
+    """Return 78.3 % for 0.783, for a sentence."""
+    return f"{100 * share:.1f} %"
 
 
 def number_text(value: float, decimals: int) -> str:

@@ -22,6 +22,7 @@ from featlab.cli.common import (
     WorkspaceOption,
     cpu_count,
     flag_values,
+    names_in,
     open_workspace,
 )
 from featlab.cli.complete import complete_ablation
@@ -121,12 +122,10 @@ def ablate(
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
     files = write_ablation(folder, report, command=typed_command(), more=examples)
     output.json(report.to_dict() | {"files": files})
-    for name, table in ablation_tables(report).items():
-        # Differences are in the words where they are clear, and all of them in the files.
-        if name != "differences" and len(table.rows) <= _LONGEST:
-            output.table(table)
-    output.show(*ablation_words(report))
-    output.files(folder, files)
+    # Differences are in the words where they are clear, and all of them in the files.
+    tables = [table for name, table in ablation_tables(report).items() if name != "differences"]
+    shown = [table for table in tables if len(table.rows) <= _LONGEST]
+    output.results(shown, ablation_words(report), folder, files)
     rows = [row for point in report.points for row in point.rows]
     failed = [row for row in rows if row.error]
     if failed:
@@ -138,7 +137,7 @@ def _numbers(what: str, text: str | None) -> str | None:
     """Return the values as the file would hold them: ``full`` and ``all`` are 0, and percentages are shares."""
     if text is None:
         return None
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = names_in(text)
     if what in ("dims", "neutral", "sources"):
         words = ["0" if word in ("full", "all") else word for word in words]
     return ",".join(words)

@@ -63,6 +63,4 @@ def branches(
     folder = workspace / "results" / name
     files = write_branches(folder, report, command=typed_command(), facts=facts)
     output.json({**facts, **report.to_dict(), "words": words, "files": files})
-    output.table(branch_table(report))
-    output.show(*words)
-    output.files(folder, files)
+    output.results([branch_table(report)], words, folder, files)

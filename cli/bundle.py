@@ -15,6 +15,7 @@ from featlab.cli.common import (
     SeedOption,
     SubjectsOption,
     TargetsOption,
+    names_in,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def import_checkpoints(
     from featlab.methods import get_method
 
     output = Output(json_mode=json_mode, quiet=quiet)
-    preparing = _names(methods)
+    preparing = names_in(methods)
     for name in preparing:
         get_method(name)
     parts = read_parts(bottleneck, classifier, translator)
@@ -77,7 +78,7 @@ def import_checkpoints(
     imported = import_bundle(
         parts,
         made_by,
-        classes=_names(classes),
+        classes=names_in(classes),
         neutral=neutral,
         source=source,
         cache_digest=digest,
@@ -159,7 +160,3 @@ def _tell(output: Output, imported: ImportedBundle, folder: Path, classes: str |
         )
     elif bank and "t" not in imported.files:
         output.note("no translator was imported: pft adapts the offset of an identity")
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -43,6 +43,7 @@ __all__ = [
     "cpu_count",
     "flag_values",
     "held_out",
+    "names_in",
     "open_workspace",
     "warn_of_seen",
 ]
@@ -231,6 +232,11 @@ def held_out(workspace: Workspace, subjects: Sequence[str] = (), *, targets_give
     """
     listed = workspace.targets() if targets_given or not workspace.config.protocol.targets.strip().isdecimal() else ()
     return tuple(sorted({*subjects, *listed}))
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return the names in a text with commas; none of no text."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def warn_of_seen(output: Output, extractor: ExtractorInfo, targets: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from featlab.cli.common import (
     SetOption,
     WorkspaceOption,
     flag_values,
+    names_in,
     open_workspace,
 )
 from featlab.cli.complete import complete_methods
@@ -68,7 +69,7 @@ def complexity(
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool)
-    names = [part.strip() for part in methods.split(",") if part.strip()] if methods else list(method_names())
+    names = names_in(methods) if methods else list(method_names())
     titles = {method: (get_method(method).setting, get_method(method).title) for method in names}
     with output.progress() as bars:
         opened = open_workspace(workspace, values, output, device=device)
@@ -91,9 +92,7 @@ def complexity(
     folder = workspace / "results" / name
     files = write_complexity(folder, report, settings=titles, command=typed_command(), facts=facts)
     output.json({**facts, **report.to_dict(), "words": words, "files": files})
-    output.table(complexity_table(report, settings=titles))
-    output.show(*words)
-    output.files(folder, files)
+    output.results([complexity_table(report, settings=titles)], words, folder, files)
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,13 @@ class Output:
             for stem, found in endings.items()
         ]
         self.show(f"{folder}: {', '.join(names)}")
+
+    def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
+        """Print what a command gave: tables, what they say, and where it is."""
+        for table in tables:
+            self.table(table)
+        self.show(*words)
+        self.files(folder, files)
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""

@@ -26,6 +26,7 @@ from featlab.cli.common import (
     WorkspaceOption,
     flag_values,
     held_out,
+    names_in,
     open_workspace,
     warn_of_seen,
 )
@@ -81,7 +82,7 @@ def pairs(
     flags = {"pair.label_rule": label_rule, "plot.faces": faces}
     values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
     opened = open_workspace(workspace, values, output, device="cpu")
-    shown, left_out = known_strategies([name.strip() for name in strategies.split(",") if name.strip()], opened.table)
+    shown, left_out = known_strategies(names_in(strategies), opened.table)
     pictures = find_faces(opened, images)
     source = opened.source(held_out(opened, subjects or (), targets_given=targets is not None))
     with output.progress() as bars:
@@ -177,8 +178,7 @@ def confusion(
     stored = open_results(workspace, results)
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
-    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else []
-    page = write_confusion(workspace, stored, names, cache, typed_command())
+    page = write_confusion(workspace, stored, names_in(methods), cache, typed_command())
     _tell(output, page, {"results": stored.path, "confusion": page.data})
 
 
@@ -186,6 +186,4 @@ def _tell(output: Output, page: PicturePage, facts: Mapping[str, Any]) -> None:
     if page.note:
         output.note(page.note)
     output.json({**facts, "words": page.words, "files": page.files})
-    output.table(page.table)
-    output.show(*page.words)
-    output.files(page.folder, page.files)
+    output.results([page.table], page.words, page.folder, page.files)

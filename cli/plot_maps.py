@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,7 @@ from featlab.cli.common import (
     WorkspaceOption,
     flag_values,
     held_out,
+    names_in,
     open_workspace,
     warn_of_seen,
 )
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from featlab.analysis.adapted_people import AdaptedPeople
-    from featlab.analysis.tables import Table
     from featlab.workspace import Workspace
 
 __all__ = ["neighbours", "style", "tsne"]
@@ -110,7 +110,7 @@ def tsne(
     files = page.write(folder, typed_command(), facts)
     scores = [{"subject": item.subject} | score.to_dict() for item in maps for score in item.scores]
     output.json({**facts, "subjects": subjects, "scores": scores, "words": page.words, "files": files})
-    _show(output, page.table, page.words, folder, files)
+    output.results([page.table], page.words, folder, files)
 
 
 def neighbours(
@@ -155,7 +155,7 @@ def neighbours(
     files = write_neighbours(folder, found, typed_command(), facts)
     words = neighbours_words(found)
     output.json({**facts, **found.to_dict(), "words": words, "files": files})
-    _show(output, neighbours_table(found), words, folder, files)
+    output.results([neighbours_table(found)], words, folder, files)
 
 
 def style(
@@ -203,7 +203,7 @@ def style(
     output.json(
         {**facts, "subjects": subjects, "distances": distances, "failures": failures, "words": words, "files": files}
     )
-    _show(output, style_table(shifts), words, folder, files)
+    output.results([style_table(shifts)], words, folder, files)
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
         raise typer.Exit(SKIPPED)
@@ -235,7 +235,7 @@ def _adapt(
 def _names(methods: str | None) -> list[str]:
     from featlab.errors import ConfigError
 
-    names = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    names = names_in(methods)
     if not names:
         raise ConfigError("--methods names no method; see featlab methods")
     return list(dict.fromkeys(names))
@@ -252,9 +252,3 @@ def _source_rows(text: str) -> int:
             "--set protocol.sources=…"
         )
     return int(text)
-
-
-def _show(output: Output, table: Table, words: Sequence[str], folder: Path, files: Sequence[Any]) -> None:
-    output.table(table)
-    output.show(*words)
-    output.files(folder, files)

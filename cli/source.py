@@ -23,6 +23,7 @@ from featlab.cli.common import (
     WorkspaceOption,
     flag_values,
     held_out,
+    names_in,
     open_workspace,
 )
 
@@ -141,8 +142,7 @@ def pretrain(
         opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
         source = _source(opened, output, subjects, targets)
         # What adapt asks for by default, so that it finds this bundle.
-        wanted = [name.strip() for name in methods.split(",") if name.strip()] if methods else []
-        bundle, made = bundle_stage(source, wanted or [opened.config.adapt.method])
+        bundle, made = bundle_stage(source, names_in(methods) or [opened.config.adapt.method])
     first, last = (bundle.history[0], bundle.history[-1]) if bundle.history else ({}, {})
     pretrain = bundle.config.pretrain
     facts = {

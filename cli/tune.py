@@ -23,6 +23,7 @@ from featlab.cli.common import (
     WorkspaceOption,
     cpu_count,
     flag_values,
+    names_in,
 )
 from featlab.cli.complete import complete_method
 from featlab.cli.group import FAILED, SKIPPED
@@ -103,8 +104,7 @@ def tune(
         },
     )
     with output.progress() as bars:
-        named = [name.strip() for name in (sources or "").split(",") if name.strip()]
-        side = open_sources(workspace, values, sources=named, device=device, notify=output.note)
+        side = open_sources(workspace, values, sources=names_in(sources), device=device, notify=output.note)
         options = side.workspace.config.adapt.options.get(method)
         searched = search_space(method, options=options, fixed=fixed, items=space or ())
         plan = plan_tuning(side, searched, trials=trials, folds=folds)

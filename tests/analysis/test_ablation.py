@@ -10,8 +10,9 @@ import pytest
 
 from featlab.analysis.ablation import ablate
 from featlab.analysis.ablation_files import draw_ablation, write_ablation
-from featlab.analysis.ablation_grid import ABLATIONS, make_grid, with_values
-from featlab.analysis.ablation_table import ablation_data, ablation_tables, ablation_words, differences
+from featlab.analysis.ablation_grid import with_values
+from featlab.analysis.ablation_table import ablation_data, ablation_tables, ablation_words
+from featlab.analysis.ablations import ABLATIONS, make_grid
 from featlab.analysis.plots import plot_lines
 from featlab.analysis.result_page import read_page, read_table
 from featlab.analysis.style import COLUMN, FULL
@@ -221,7 +222,7 @@ def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settin
     values = {"ablate.methods": "pft", "protocol.draws": 2, "ablate.frames": "1,2,0"}
     report = ablate("neutral", with_values(workspace, values))
     one, two, reference = (list(point.rows) for point in report.points)
-    found = differences(report)
+    found = report.differences
     assert set(found) == {("cache", "", "1", "pft"), ("cache", "", "2", "pft")}
     raw = []
     for rows, label in ((one, "1"), (two, "2")):

@@ -3,7 +3,7 @@
 import csv
 import json
 
-from featlab.analysis.ablation_grid import ABLATIONS
+from featlab.analysis.ablations import ABLATIONS
 from featlab.analysis.result_page import read_page
 from featlab.cli import complete
 from featlab.cli.ablate import _LISTS
