@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
 from featlab.analysis import style
-from featlab.analysis.complexity_report import ComplexityReport
-from featlab.analysis.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.report.complexity import ComplexityReport
 from featlab.errors import InputError
 
 __all__ = ["complexity_data", "plot_complexity"]

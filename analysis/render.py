@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from featlab.analysis.table_parts import number_of
-from featlab.analysis.tables import MISSING, Table
+from featlab.analysis.table import MISSING, Table, number_of
 from featlab.errors import InputError
 
 if TYPE_CHECKING:

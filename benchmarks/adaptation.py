@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from featlab.cache import ExtractorInfo, FeatureTable
-from featlab.config import Config
+from featlab.config.load import Config
 from featlab.methods import make_method
-from featlab.protocol import Target
-from featlab.source import build_bundle
+from featlab.protocol.splits import Target
+from featlab.workspace.source import build_bundle
 
 PEOPLE, FRAMES, WIDTH = 40, 12, 512
 METHODS = {

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from people import development_people, read_table
 
 from featlab.cache import FeatureTable
-from featlab.metrics import subject_metrics
-from featlab.protocol import split_target
-from featlab.smoothing import smooth_probabilities
+from featlab.evaluation.metrics import smooth_probabilities, subject_metrics
+from featlab.protocol.splits import split_target
 
 WINDOWS = (1, 3, 5, 7, 9, 11)
 THRESHOLDS = np.linspace(0.0, 0.3, 61)

@@ -21,17 +21,16 @@ from numpy.typing import NDArray
 from people import development_people, read_table
 from scipy.stats import spearmanr
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
-from featlab.calibration_error import calibration_error, reliability_counts
-from featlab.clip_conditions import ClipConditions, reduced_split
-from featlab.config import Config
+from featlab.config.load import Config
+from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
 from featlab.methods import AdaptedModel, make_method
-from featlab.metrics import subject_metrics
-from featlab.protocol import Split, split_target, target_of
-from featlab.reliability import GainEstimate, estimate_gain
+from featlab.methods.pft.reliability import GainEstimate, estimate_gain
+from featlab.protocol.clips import ClipConditions, reduced_split
+from featlab.protocol.splits import Split, split_target, target_of
 from featlab.seeding import generator
-from featlab.source import build_bundle
+from featlab.workspace.source import build_bundle
 
 FOLDS = 4
 SEEDS = 3

@@ -22,9 +22,9 @@ import scipy.spatial
 from numpy.typing import NDArray
 
 from featlab.cache import FeatureTable, open_cache
-from featlab.neighbours import search
-from featlab.pairing import PairConfig, make_pairs
-from featlab.procrustes import disparity, normalise_shapes, search_shapes
+from featlab.pairing.pairs import PairConfig, make_pairs
+from featlab.pairing.procrustes import disparity, normalise_shapes, search_shapes
+from featlab.pairing.search import search
 
 PROPOSALS = 32
 SCIPY_ROWS = 4

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from featlab.cache import FeatureTable, atomic_write_text, open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.protocol import choose_targets
+from featlab.protocol.splits import choose_targets
 
 
 def development_people(subjects: Sequence[str]) -> list[str]:

@@ -23,14 +23,14 @@ from people import development_people, read_table
 from scipy.stats import wilcoxon
 
 from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
-from featlab.config import Config, load_config, parse_settings
-from featlab.evaluation import RunNumbers, evaluate_subject
+from featlab.config.load import Config, load_config, parse_settings
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.run import RunNumbers, evaluate_subject
+from featlab.evaluation.scores import subject_means
 from featlab.methods import make_method
-from featlab.pairing import make_pairs
-from featlab.results import EvaluationRow
+from featlab.pairing.pairs import make_pairs
 from featlab.seeding import generator
-from featlab.source import TrainedHead, pretrain_bundle, train_source_head
-from featlab.subject_scores import subject_means
+from featlab.workspace.source import TrainedHead, pretrain_bundle, train_source_head
 
 FOLDS = 4
 BASELINES = ("source-only", "neutral-shift", "adabn", "coral", "referenced", "oracle")

@@ -92,11 +92,11 @@ def extract_video(video: Path, fps: float | None, window: str | None) -> dict[st
     import numpy as np
 
     from featlab.extraction.backbones import make_backbone
+    from featlab.extraction.decode import read_pixels
+    from featlab.extraction.extract import ExtractConfig, extract
     from featlab.extraction.items import Item
-    from featlab.extraction.pipeline import ExtractConfig, extract
-    from featlab.extraction.pixels import read_pixels
-    from featlab.extraction.video import Sampling, expand_videos, parse_window
-    from featlab.extraction.video_files import import_av
+    from featlab.extraction.video.files import import_av
+    from featlab.extraction.video.reader import Sampling, expand_videos, parse_window
 
     def highest() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

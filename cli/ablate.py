@@ -95,10 +95,9 @@ def ablate(
     quiet: QuietOption = False,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
-    from featlab.analysis.ablation import ablate as run_ablation
-    from featlab.analysis.ablation_files import write_ablation
-    from featlab.analysis.ablation_pairs import example_figures
-    from featlab.analysis.ablation_table import ablation_tables, ablation_words
+    from featlab.analysis.ablation.files import example_figures, write_ablation
+    from featlab.analysis.ablation.run import ablate as run_ablation
+    from featlab.analysis.ablation.table import ablation_tables, ablation_words
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags: dict[str, object] = {"protocol.draws": draws, "protocol.seeds": seeds}

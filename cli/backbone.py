@@ -32,7 +32,7 @@ from featlab.cli.input_options import (
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from featlab.backbone_training import TrainReport
+    from featlab.extraction.training import TrainReport
 
 __all__ = ["backbone_app", "train"]
 
@@ -147,8 +147,8 @@ def train(
     """
     import torch
 
-    from featlab.backbone_training import TrainConfig, held_out_subjects, list_items, take_frames, train_backbone
-    from featlab.workspace import choose_device
+    from featlab.extraction.training import TrainConfig, held_out_subjects, list_items, take_frames, train_backbone
+    from featlab.workspace.workspace import choose_device
 
     output = Output(json_mode=json_mode, quiet=quiet)
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}

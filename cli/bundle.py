@@ -20,7 +20,7 @@ from featlab.cli.common import (
 
 if TYPE_CHECKING:
     from featlab.cache import ExtractorInfo, FeatureTable
-    from featlab.checkpoint_bundle import ImportedBundle
+    from featlab.exchange.checkpoint_bundle import ImportedBundle
 
 __all__ = ["bundle_app", "import_checkpoints"]
 
@@ -63,8 +63,8 @@ def import_checkpoints(
     quiet: QuietOption = False,
 ) -> None:
     """Import netB, netC and a translator of the SHOT family. Subjects held out can be adapted to afterwards."""
-    from featlab.checkpoint_bundle import import_bundle, save_imported
-    from featlab.checkpoint_parts import check_backbone_file, read_parts
+    from featlab.exchange.checkpoint_bundle import import_bundle, save_imported
+    from featlab.exchange.checkpoints import check_backbone_file, read_parts
     from featlab.methods import get_method
 
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -94,9 +94,9 @@ def _features(
 ) -> tuple[ExtractorInfo, FeatureTable | None, str]:
     """Return who made the features, the source subjects' rows, and the cache's digest."""
     from featlab.cache import open_cache
-    from featlab.checkpoint_parts import read_extractor
     from featlab.errors import InputError
-    from featlab.protocol import check_known, choose_targets
+    from featlab.exchange.checkpoints import read_extractor
+    from featlab.protocol.splits import check_known, choose_targets
 
     if cache is None:
         if extractor is None:

@@ -13,8 +13,8 @@ from featlab.cli.common import Output, cpu_count, open_workspace, warn_of_seen
 from featlab.cli.group import FAILED, SKIPPED, typed_command
 
 if TYPE_CHECKING:
-    from featlab.results import EvaluationRow
-    from featlab.workspace import Workspace
+    from featlab.evaluation.results import EvaluationRow
+    from featlab.workspace.workspace import Workspace
 
 __all__ = ["Run", "run_and_show"]
 
@@ -33,7 +33,7 @@ class Run:
         plots: Draw the figures.
         device: ``auto``, ``cpu`` or ``cuda``.
         jobs: Processes; 0 takes every core.
-        share: (i, n), see `featlab.campaign.run_campaign`.
+        share: (i, n), see `featlab.evaluation.campaign.run_campaign`.
         collect: Run nothing.
     """
 
@@ -58,11 +58,10 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     Raises:
         typer.Exit: Some cells failed (3) or all of them did (1).
     """
-    from featlab.analysis.class_table import class_table
-    from featlab.analysis.cost_table import cost_table
-    from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
-    from featlab.campaign import finished_cells, plan, run_campaign, run_facts
-    from featlab.summary import summarise
+    from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
+    from featlab.analysis.evaluation.subject_tables import class_table, cost_table
+    from featlab.evaluation.campaign import finished_cells, plan, run_campaign, run_facts
+    from featlab.evaluation.summary import summarise
 
     with output.progress() as bars:
         opened = open_workspace(run.workspace, values, output, device=run.device)
@@ -162,7 +161,7 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.failures import failure_reasons
+    from featlab.evaluation.scores import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():
         runs = [f"{row.method} on {row.subject}" for row in rows]

@@ -14,7 +14,7 @@ from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
     from featlab.cache import ExtractorInfo
-    from featlab.workspace import Workspace
+    from featlab.workspace.workspace import Workspace
 
 __all__ = [
     "BundleOption",
@@ -174,7 +174,7 @@ def flag_values(
     Raises:
         ConfigError: A ``--set`` item without ``=``.
     """
-    from featlab.config import parse_settings
+    from featlab.config.load import parse_settings
 
     values: dict[str, Any] = dict(parse_settings(settings or ()))
     names = tuple(_from_here(str(path), workspace) for path in (caches or ([] if cache is None else [cache])))
@@ -208,7 +208,7 @@ def open_workspace(
     """
     import torch
 
-    from featlab.workspace import Workspace
+    from featlab.workspace.workspace import Workspace
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
@@ -252,7 +252,7 @@ def warn_of_seen(output: Output, extractor: ExtractorInfo, targets: Sequence[str
 
 def cpu_count(jobs: int) -> int:
     """Return ``jobs``, or the number of cores that this process may use for 0."""
-    from featlab.extraction.processes import usable_cores
+    from featlab.extraction.worker import usable_cores
 
     return jobs or usable_cores()
 

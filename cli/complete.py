@@ -60,7 +60,7 @@ def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the subjects of the cache that the flags so far name."""
     with suppress(Exception):
         from featlab.cache import open_cache
-        from featlab.config import load_config
+        from featlab.config.load import load_config
 
         root = Path(ctx.params.get("workspace") or ".")
         named = ctx.params.get("cache")
@@ -89,7 +89,7 @@ def complete_ablation(incomplete: str) -> list[str]:
 
 def complete_strategy(incomplete: str) -> list[str]:
     """Return the pairing strategies."""
-    from featlab.config_sections import STRATEGIES
+    from featlab.config.sections import STRATEGIES
 
     return [name for name in ("auto", *STRATEGIES) if name.startswith(incomplete)]
 

@@ -61,10 +61,9 @@ def complexity(
 
     Adaptations are timed one after the other, in this process, with one thread: leave the machine alone meanwhile.
     """
-    from featlab.analysis.complexity import measure_complexity
-    from featlab.analysis.complexity_page import complexity_words, write_complexity
-    from featlab.analysis.complexity_table import complexity_table
-    from featlab.campaign import run_facts
+    from featlab.analysis.cost import measure_complexity
+    from featlab.analysis.cost_page import complexity_table, complexity_words, write_complexity
+    from featlab.evaluation.campaign import run_facts
     from featlab.methods import get_method, method_names
 
     output = Output(json_mode=json_mode, quiet=quiet)

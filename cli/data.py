@@ -21,8 +21,8 @@ def init(
 ) -> None:
     """Start a workspace: write a featlab.toml that shows every setting."""
     from featlab.cache import atomic_write_text
-    from featlab.config import Config
-    from featlab.config_file import config_template
+    from featlab.config.load import Config
+    from featlab.config.toml import config_template
     from featlab.errors import InputError
 
     path = folder / "featlab.toml"
@@ -106,7 +106,7 @@ def verify(
 
 
 def _cache(named: Path | None, workspace: Path) -> Path:
-    from featlab.config import load_config
+    from featlab.config.load import load_config
     from featlab.errors import InputError
 
     path = named if named is not None else workspace / load_config(workspace / "featlab.toml").cache

@@ -32,8 +32,8 @@ def demo(
     quiet: QuietOption = False,
 ) -> None:
     """Draw people, extract, train, pair, pretrain, adapt to 10 new people, compare: tables, pictures, one page."""
-    from featlab.analysis.demo import DemoConfig, run_demo
-    from featlab.analysis.demo_report import NO_CLAIM
+    from featlab.analysis.demo.demo import DemoConfig, run_demo
+    from featlab.analysis.demo.report import NO_CLAIM
 
     output = Output(json_mode=json_mode, quiet=quiet)
     config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)

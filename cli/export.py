@@ -31,8 +31,8 @@ from featlab.cli.person import open_person
 from featlab.cli.predict_images import network_device
 
 if TYPE_CHECKING:
-    from featlab.bundle import Bundle
-    from featlab.exporting.export import ExportReport
+    from featlab.bundle.bundle import Bundle
+    from featlab.exchange.export import ExportReport
 
 __all__ = ["export"]
 
@@ -73,9 +73,8 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Write a person's model to a file whose outputs are checked against ours. Adapts first where that is missing."""
-    from featlab.exporting.backbone import exportable_network
-    from featlab.exporting.export import ExportMismatch, export_model, format_of
-    from featlab.exporting.facts import export_facts
+    from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
+    from featlab.exchange.formats import export_facts
     from featlab.extraction.backbones import make_backbone
     from featlab.methods import base_model
 
@@ -127,8 +126,8 @@ def _source_bundle(
     device: str,
 ) -> Bundle:
     """Return the bundle that was named, or the workspace's own of everyone who is no target."""
-    from featlab.bundle import load_bundle
-    from featlab.stages import bundle_stage
+    from featlab.bundle.bundle import load_bundle
+    from featlab.workspace.stages import bundle_stage
 
     if folder is not None:
         return load_bundle(folder)

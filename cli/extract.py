@@ -33,8 +33,8 @@ from featlab.cli.input_options import (
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
-    from featlab.extraction.pipeline import ExtractionReport
     from featlab.extraction.progress import Progress
 
 __all__ = ["ExtractionBar", "StageBars", "extract"]
@@ -77,11 +77,11 @@ def extract(
     quiet: QuietOption = False,
 ) -> None:
     """Embed images or video frames once into a cache. A killed run goes on where it stopped."""
-    from featlab.config import load_config
+    from featlab.config.load import load_config
     from featlab.extraction.backbones import make_backbone
+    from featlab.extraction.extract import ExtractConfig
+    from featlab.extraction.extract import extract as run_extract
     from featlab.extraction.inputs import read_inputs, with_face_crop
-    from featlab.extraction.pipeline import ExtractConfig
-    from featlab.extraction.pipeline import extract as run_extract
 
     output = Output(json_mode=json_mode, quiet=quiet)
     config = ExtractConfig(jobs=jobs, batch=batch, dtype=dtype)
@@ -142,8 +142,8 @@ class ExtractionBar:
 
 def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache import inspect_cache
-    from featlab.extraction.detect import no_face_path
-    from featlab.extraction.failures import failures_path
+    from featlab.extraction.faces.detect import no_face_path
+    from featlab.extraction.shards import failures_path
 
     listed = failures_path(report.path)
     summary = inspect_cache(report.path)

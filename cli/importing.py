@@ -13,7 +13,7 @@ from featlab.cli.group import SKIPPED
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from featlab.importing.pipeline import ImportReport
+    from featlab.extraction.tables.importing import ImportReport
 
 __all__ = ["import_features"]
 
@@ -65,10 +65,10 @@ def import_features(
     quiet: QuietOption = False,
 ) -> None:
     """Write features that you already have into a cache."""
-    from featlab.config import load_config
-    from featlab.importing.columns import Selection
-    from featlab.importing.pipeline import ImportConfig
-    from featlab.importing.pipeline import import_features as run_import
+    from featlab.config.load import load_config
+    from featlab.extraction.tables.columns import Selection
+    from featlab.extraction.tables.importing import ImportConfig
+    from featlab.extraction.tables.importing import import_features as run_import
 
     output = Output(json_mode=json_mode, quiet=quiet)
     config = ImportConfig(
@@ -102,7 +102,7 @@ class _Bar:
 
 def _tell(output: Output, report: ImportReport) -> None:
     from featlab.cache import inspect_cache
-    from featlab.extraction.failures import failures_path
+    from featlab.extraction.shards import failures_path
 
     for note in report.notes:
         output.note(f"import: {note}")

@@ -180,9 +180,9 @@ def input_config(
         ConfigError: A value that doesn't fit, or a flag that means nothing without --align.
     """
     from featlab.errors import ConfigError
-    from featlab.extraction.alignment import AlignConfig
+    from featlab.extraction.faces.align import AlignConfig
     from featlab.extraction.inputs import InputConfig
-    from featlab.extraction.video_sampling import Sampling, parse_window
+    from featlab.extraction.video.times import Sampling, parse_window
 
     crop = AlignConfig(no_face=no_face)  # type: ignore[arg-type]  # checked there, with a line for the user
     if eye_distance is not None:

@@ -63,7 +63,7 @@ def _facts(layout: Layout) -> dict[str, Any]:
 def _options(layout: Layout) -> dict[str, dict[str, Any]]:
     from dataclasses import asdict
 
-    from featlab.config_file import described
+    from featlab.config.toml import described
 
     texts = described(layout.options)
     return {key: {"default": default, "help": texts.get(key, "")} for key, default in asdict(layout.options()).items()}

@@ -36,7 +36,7 @@ def london(
     quiet: QuietOption = False,
 ) -> None:
     """Morph the London Set's photographs into clips of subtle smiles. A killed run goes on person by person."""
-    from featlab.extraction.detectors import make_detector
+    from featlab.extraction.faces.detectors import make_detector
     from featlab.extraction.london import LondonConfig, build_london
     from featlab.extraction.london_photos import find_people, parse_people
 
@@ -65,7 +65,7 @@ class _Bar:
 
 
 def _tell(output: Output, report: LondonReport) -> None:
-    from featlab.extraction.failures import failures_path
+    from featlab.extraction.shards import failures_path
 
     listed = failures_path(report.manifest)
     output.json(

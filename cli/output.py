@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
 
-    from featlab.analysis.tables import Table
+    from featlab.analysis.table import Table
 
 __all__ = ["Output", "StageProgress", "plain", "print_error"]
 

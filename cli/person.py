@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from featlab.cli.common import Output, flag_values, held_out, open_workspace, warn_of_seen
 
 if TYPE_CHECKING:
-    from featlab.bundle import Bundle
+    from featlab.bundle.bundle import Bundle
     from featlab.cache import FeatureTable
     from featlab.methods import AdaptedModel
-    from featlab.workspace import Workspace
+    from featlab.workspace.workspace import Workspace
 
 __all__ = ["Person", "bundle_for", "open_person"]
 
@@ -63,13 +63,13 @@ def open_person(
 
     A named bundle in which the person's adaptation is stored needs no cache: without one, what is stored is taken.
     """
-    from featlab.prediction import adapted_model, stored_model
+    from featlab.workspace.predict import adapted_model, stored_model
 
     values = flag_values(
         workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags={"adapt.method": method}
     )
     if bundle is not None and cache is None and not _has_cache(workspace):
-        from featlab.bundle import load_bundle
+        from featlab.bundle.bundle import load_bundle
         from featlab.errors import InputError
 
         loaded = load_bundle(bundle)
@@ -92,10 +92,10 @@ def bundle_for(
     workspace: Workspace, output: Output, subject: str, folder: Path | None, targets: str | None
 ) -> tuple[Bundle, Path]:
     """Return the bundle that was named, or the workspace's own for a person, made now if need be."""
-    from featlab.bundle import load_bundle
+    from featlab.bundle.bundle import load_bundle
     from featlab.errors import InputError, closest
     from featlab.methods import get_method
-    from featlab.stages import bundle_stage
+    from featlab.workspace.stages import bundle_stage
 
     get_method(workspace.config.adapt.method)
     if subject not in workspace.table.subjects:
@@ -117,7 +117,7 @@ def bundle_for(
 def _check_can_adapt(workspace: Workspace, subject: str) -> None:
     """Fail before the source stages run, not after."""
     from featlab.methods import make_method
-    from featlab.workspace import adapt_rows
+    from featlab.workspace.workspace import adapt_rows
 
     config = workspace.config
     make_method(config.adapt.method, config.adapt.options)
@@ -125,6 +125,6 @@ def _check_can_adapt(workspace: Workspace, subject: str) -> None:
 
 
 def _has_cache(workspace: Path) -> bool:
-    from featlab.config import load_config
+    from featlab.config.load import load_config
 
     return (workspace / load_config(workspace / "featlab.toml").cache).exists()

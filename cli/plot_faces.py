@@ -34,7 +34,7 @@ from featlab.cli.complete import complete_subject
 from featlab.cli.group import typed_command
 
 if TYPE_CHECKING:
-    from featlab.analysis.picture_pages import PicturePage
+    from featlab.analysis.inside.picture_pages import PicturePage
 
 __all__ = ["clip", "confusion", "pairs"]
 
@@ -74,9 +74,9 @@ def pairs(
     quiet: QuietOption = False,
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
-    from featlab.analysis.example_pairs import example_pairs, known_strategies
-    from featlab.analysis.faces import find_faces
-    from featlab.analysis.picture_pages import write_pairs
+    from featlab.analysis.inside.example_pairs import example_pairs, known_strategies
+    from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.inside.picture_pages import write_pairs
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {"pair.label_rule": label_rule, "plot.faces": faces}
@@ -130,10 +130,10 @@ def clip(
     quiet: QuietOption = False,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
-    from featlab.analysis.clip_over_time import clip_over_time
-    from featlab.analysis.faces import find_faces
-    from featlab.analysis.picture_pages import write_clip
-    from featlab.config_sections import check_window
+    from featlab.analysis.inside.clip_over_time import clip_over_time
+    from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.inside.picture_pages import write_clip
+    from featlab.config.sections import check_window
 
     output = Output(json_mode=json_mode, quiet=quiet)
     check_window("--smooth", smooth)
@@ -171,8 +171,8 @@ def confusion(
     quiet: QuietOption = False,
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
-    from featlab.analysis.picture_pages import write_confusion
-    from featlab.analysis.stored_results import open_results
+    from featlab.analysis.evaluation.stored_results import open_results
+    from featlab.analysis.inside.picture_pages import write_confusion
 
     output = Output(json_mode=json_mode, quiet=quiet)
     stored = open_results(workspace, results)

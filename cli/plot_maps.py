@@ -33,8 +33,8 @@ from featlab.cli.group import SKIPPED, typed_command
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from featlab.analysis.adapted_people import AdaptedPeople
-    from featlab.workspace import Workspace
+    from featlab.analysis.people import AdaptedPeople
+    from featlab.workspace.workspace import Workspace
 
 __all__ = ["neighbours", "style", "tsne"]
 
@@ -87,10 +87,10 @@ def tsne(
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
-    from featlab.analysis.feature_map import MapSettings, feature_map
-    from featlab.analysis.map_page import map_page
-    from featlab.analysis.subject_names import folder_name
-    from featlab.campaign import run_facts
+    from featlab.analysis.evaluation.subject_tables import folder_name
+    from featlab.analysis.inside.feature_map import MapSettings, feature_map
+    from featlab.analysis.inside.map_page import map_page
+    from featlab.evaluation.campaign import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -130,10 +130,14 @@ def neighbours(
     quiet: QuietOption = False,
 ) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
-    from featlab.analysis.neighbours_page import neighbours_table, neighbours_words, write_neighbours
-    from featlab.analysis.source_neighbours import source_neighbours
-    from featlab.analysis.subject_names import folder_name
-    from featlab.campaign import run_facts
+    from featlab.analysis.evaluation.subject_tables import folder_name
+    from featlab.analysis.inside.neighbours import (
+        neighbours_table,
+        neighbours_words,
+        source_neighbours,
+        write_neighbours,
+    )
+    from featlab.evaluation.campaign import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(
@@ -174,11 +178,11 @@ def style(
 
     One unit is the distance of a typical source person. A figure a method.
     """
-    from featlab.analysis.adapted_people import adapt_people, can_be_split
-    from featlab.analysis.style_page import style_table, style_words, write_style
-    from featlab.analysis.style_shift import style_shift
-    from featlab.campaign import run_facts
+    from featlab.analysis.inside.style_page import style_table, style_words, write_style
+    from featlab.analysis.inside.style_shift import style_shift
+    from featlab.analysis.people import adapt_people, can_be_split
     from featlab.errors import InputError
+    from featlab.evaluation.campaign import run_facts
 
     names = _names(methods)
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -218,7 +222,7 @@ def _adapt(
     targets_given: bool,
 ) -> AdaptedPeople:
     """Adapt to the named subjects, or to the first target where none is named."""
-    from featlab.analysis.adapted_people import adapt_people
+    from featlab.analysis.people import adapt_people
 
     subjects = list(dict.fromkeys(subjects))
     if not subjects:

@@ -70,12 +70,12 @@ def predict_from_images(
         device: ``auto``, ``cpu`` or ``cuda``.
         smooth: Frames of a video that probabilities are averaged over; 0 for none.
     """
+    from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.backbones import make_backbone
-    from featlab.extraction.failures import failures_path, write_failures
-    from featlab.extraction.pipeline import ExtractConfig
-    from featlab.image_prediction import default_backbone, predict_source
-    from featlab.prediction import write_predictions
-    from featlab.smoothing import smooth_probabilities
+    from featlab.extraction.extract import ExtractConfig
+    from featlab.extraction.shards import failures_path, write_failures
+    from featlab.workspace.predict import write_predictions
+    from featlab.workspace.predict_images import default_backbone, predict_source
 
     name = flags.backbone if flags.backbone is not None else default_backbone(person.bundle)
     where = network_device(name, device)
@@ -135,7 +135,7 @@ def tell_predictions(
     failures: int = 0,
 ) -> None:
     """Print what was predicted, by video."""
-    from featlab.prediction import video_shares
+    from featlab.workspace.predict import video_shares
 
     classes = person.bundle.classes
     shares = video_shares(rows, probabilities)

@@ -28,8 +28,8 @@ from featlab.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from featlab.stages import Source, StageOutput
-    from featlab.workspace import Workspace
+    from featlab.workspace.stages import Source, StageOutput
+    from featlab.workspace.workspace import Workspace
 
 __all__ = ["pair", "pretrain", "train"]
 
@@ -52,7 +52,7 @@ def train(
     quiet: QuietOption = False,
 ) -> None:
     """Train the source head: bottleneck B and classifier C, on everyone who is no target."""
-    from featlab.stages import train_stage
+    from featlab.workspace.stages import train_stage
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(
@@ -89,8 +89,8 @@ def pair(
     quiet: QuietOption = False,
 ) -> None:
     """Give each source row a reference: a row of another subject."""
-    from featlab.pair_files import pairs_summary
-    from featlab.stages import pair_stage
+    from featlab.pairing.pair_files import pairs_summary
+    from featlab.workspace.stages import pair_stage
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {"pair.strategy": strategy, "pair.label_rule": label_rule}
@@ -133,7 +133,7 @@ def pretrain(
     quiet: QuietOption = False,
 ) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
-    from featlab.stages import bundle_stage
+    from featlab.workspace.stages import bundle_stage
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {"pair.strategy": strategy, "pair.label_rule": label_rule, "features.dim": dim}

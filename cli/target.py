@@ -46,8 +46,8 @@ from featlab.cli.person import bundle_for, open_person
 from featlab.cli.predict_images import ImageFlags, predict_from_images, tell_predictions
 
 if TYPE_CHECKING:
-    from featlab.metrics import SubjectMetrics
-    from featlab.workspace import Adapted
+    from featlab.evaluation.metrics import SubjectMetrics
+    from featlab.workspace.workspace import Adapted
 
 __all__ = ["adapt", "predict"]
 
@@ -69,8 +69,8 @@ def adapt(
     quiet: QuietOption = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
-    from featlab.evaluation import before_and_after
-    from featlab.workspace import adapt_subject
+    from featlab.evaluation.run import before_and_after
+    from featlab.workspace.workspace import adapt_subject
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(
@@ -141,9 +141,9 @@ def predict(
     quiet: QuietOption = False,
 ) -> None:
     """Predict every frame of one person with their adaptation; adapts first where that is missing."""
-    from featlab.config_sections import check_window
-    from featlab.prediction import write_predictions
-    from featlab.smoothing import smooth_probabilities
+    from featlab.config.sections import check_window
+    from featlab.evaluation.metrics import smooth_probabilities
+    from featlab.workspace.predict import write_predictions
 
     output = Output(json_mode=json_mode, quiet=quiet)
     check_window("--smooth", smooth)

@@ -29,8 +29,8 @@ from featlab.cli.complete import complete_method
 from featlab.cli.group import FAILED, SKIPPED
 
 if TYPE_CHECKING:
-    from featlab.tuning import TuningPlan
-    from featlab.tuning_report import TuningReport
+    from featlab.evaluation.tuning import TuningPlan
+    from featlab.evaluation.tuning_report import TuningReport
 
 __all__ = ["tune"]
 
@@ -74,12 +74,12 @@ def tune(
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
 
-    from featlab.analysis.tuning_files import write_tuning
-    from featlab.config import parse_settings
-    from featlab.tuning import finished_cells, plan_tuning, run_tuning
-    from featlab.tuning_people import open_sources
-    from featlab.tuning_report import report_tuning
-    from featlab.tuning_space import search_space
+    from featlab.analysis.evaluation.tuning import write_tuning
+    from featlab.config.load import parse_settings
+    from featlab.evaluation.tuning import finished_cells, plan_tuning, run_tuning
+    from featlab.evaluation.tuning_people import open_sources
+    from featlab.evaluation.tuning_report import report_tuning
+    from featlab.evaluation.tuning_space import search_space
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
@@ -161,7 +161,7 @@ def _tell_plan(plan: TuningPlan, reused: int, cells: int, output: Output) -> Non
 
 
 def _show(report: TuningReport, output: Output) -> None:
-    from featlab.analysis.tuning_table import trials_table
+    from featlab.analysis.evaluation.tuning import trials_table
 
     title = f"Tuning of {report.method} on source subjects"
     output.table(trials_table(report.trials, title=title, full=False, top=_TOP))
@@ -189,8 +189,8 @@ def _end(report: TuningReport, output: Output) -> None:
 
 def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[Path, str]:
     """Return ``featlab.toml`` and its text with the options set."""
-    from featlab.config_edit import set_in_section
-    from featlab.workspace import CONFIG_FILE
+    from featlab.config.toml import set_in_section
+    from featlab.workspace.workspace import CONFIG_FILE
 
     path = workspace / CONFIG_FILE
     text = path.read_bytes().decode("utf-8") if path.exists() else ""

@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featlab.bundle import Bundle, load_bundle, save_bundle
+    from featlab.bundle.bundle import Bundle, load_bundle, save_bundle
     from featlab.cache import FeatureTable, open_cache
-    from featlab.config import Config, load_config
+    from featlab.config.load import Config, load_config
     from featlab.errors import FeatlabError
-    from featlab.evaluation import evaluate_subject
+    from featlab.evaluation.run import evaluate_subject
+    from featlab.evaluation.summary import summarise
     from featlab.methods import make_method, method_names
-    from featlab.protocol import Target, choose_targets, split_target, target_of
-    from featlab.source import build_bundle
-    from featlab.summary import summarise
+    from featlab.protocol.splits import Target, choose_targets, split_target, target_of
+    from featlab.workspace.source import build_bundle
 
 __version__ = "0.1.0"
 
@@ -40,23 +40,23 @@ __all__ = [
 ]
 
 _HOME = {
-    "Bundle": "bundle",
-    "load_bundle": "bundle",
-    "save_bundle": "bundle",
+    "Bundle": "bundle.bundle",
+    "load_bundle": "bundle.bundle",
+    "save_bundle": "bundle.bundle",
     "FeatureTable": "cache",
     "open_cache": "cache",
-    "Config": "config",
-    "load_config": "config",
+    "Config": "config.load",
+    "load_config": "config.load",
     "FeatlabError": "errors",
-    "evaluate_subject": "evaluation",
+    "evaluate_subject": "evaluation.run",
     "make_method": "methods",
     "method_names": "methods",
-    "Target": "protocol",
-    "choose_targets": "protocol",
-    "split_target": "protocol",
-    "target_of": "protocol",
-    "build_bundle": "source",
-    "summarise": "summary",
+    "Target": "protocol.splits",
+    "choose_targets": "protocol.splits",
+    "split_target": "protocol.splits",
+    "target_of": "protocol.splits",
+    "build_bundle": "workspace.source",
+    "summarise": "evaluation.summary",
 }
 
 

@@ -41,7 +41,7 @@ PLACES = 12
 
 
 def drawn_rows(people: int = 9, frames: int = 12, dim: int = 12, points: int = 5) -> FeatureTable:
-    """Rows of people with two neutral and two smiling clips; a person's look at rest crosses the classifier's border."""
+    """Rows of people with two neutral and two smiling clips; their look at rest crosses the classifier's border."""
     rng = np.random.default_rng(7)
     smile, mouth = rng.normal(size=dim), rng.normal(size=(points, 2))
     videos = ("neutral-a", "neutral-b", "smile-a", "smile-b")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from featlab.cache import CacheBuilder, LayerStats, Rows
 from featlab.errors import ConfigError
 from featlab.extraction.backbones.base import Backbone, BackboneOutput
+from featlab.extraction.faces.pose import has_pose, pose_from_landmarks
 from featlab.extraction.items import Item
-from featlab.extraction.pose import has_pose, pose_from_landmarks
 from featlab.extraction.precision import StorageError, storage_error
 from featlab.extraction.progress import Progress, ProgressMeter
 from featlab.extraction.shards import Shard, landmarks_of

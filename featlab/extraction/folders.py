@@ -6,7 +6,7 @@ from pathlib import Path
 
 from featlab.errors import InputError
 from featlab.extraction.items import Item, item_order, natural_key
-from featlab.extraction.video_files import VIDEO_SUFFIXES, is_video
+from featlab.extraction.video.files import VIDEO_SUFFIXES, is_video
 
 EXPECTED = "subject/label/image or subject/label/video/image"
 IMAGE_SUFFIXES = frozenset(

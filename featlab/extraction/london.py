@@ -20,11 +20,11 @@ import numpy as np
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.failures import Failure, write_failures
 from featlab.extraction.london_clips import CLIPS, FRAMES, SIDE
 from featlab.extraction.london_person import Mesh, Part, PersonTask, frame_path, make_person, read_part, video_name
 from featlab.extraction.london_photos import MORPH_PEOPLE, find_people
-from featlab.extraction.processes import run_in_order
+from featlab.extraction.shards import Failure, write_failures
+from featlab.extraction.worker import run_in_order
 
 __all__ = ["LondonConfig", "LondonReport", "build_london"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.extraction.landmark_points import to_68
+from featlab.extraction.faces.landmarks import to_68
 from featlab.extraction.london_warp import FloatArray, Morph, Similarity, resample
 from featlab.seeding import generator
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from featlab.errors import InputError, closest
 from featlab.extraction.items import MAX_FRAME, Item, item_order, natural_key
-from featlab.extraction.video_files import is_video
+from featlab.extraction.video.files import is_video
 
 REQUIRED = ("path", "subject")
 OPTIONAL = ("label", "video", "frame")

@@ -1,17 +1,160 @@
-"""How the work is cut into shards, and the key that says what went into one."""
+"""What could not be embedded, and the list of it beside the cache."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo
+from featlab.cache import CacheError, ExtractorInfo, FeatureTable, atomic_write_text, inspect_cache, open_cache
+from featlab.errors import InputError
+from featlab.extraction.faces.pose import has_pose
 from featlab.extraction.items import Item
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One image that has no row in the cache.
+
+    Attributes:
+        path: The image's name as the source writes it.
+        reason: Why, in a few words.
+    """
+
+    path: str
+    reason: str
+
+
+def failures_path(out: Path) -> Path:
+    """Where the failures of a cache are listed: ``cache.h5`` -> ``cache.failures.jsonl``."""
+    return out.with_name(f"{out.stem}.failures.jsonl")
+
+
+def write_failures(out: Path, failures: Sequence[Failure]) -> None:
+    """List the failures beside the cache; see `write_list`."""
+    write_list(failures_path(out), failures)
+
+
+def write_list(path: Path, failures: Sequence[Failure]) -> None:
+    """Write failures, one JSON object a line; without any, remove an earlier list."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    lines = [json.dumps(asdict(failure), ensure_ascii=False) for failure in failures]
+    atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+def read_failures(out: Path) -> tuple[Failure, ...]:
+    """Read the list beside a cache; empty when there is none.
+
+    Raises:
+        InputError: The file isn't such a list.
+    """
+    path = failures_path(out)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        entries = [json.loads(line) for line in lines]
+        return tuple(Failure(str(entry["path"]), str(entry["reason"])) for entry in entries)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} isn't a list of failures; remove it") from None
+
+
+def difference(
+    out: Path,
+    items: Sequence[Item],
+    landmarks: NDArray[np.float32] | None,
+    failures: Sequence[Failure],
+    extractor: ExtractorInfo,
+    classes: tuple[str, ...],
+    *,
+    failed_before: Sequence[Failure],
+    dtype: str,
+    with_files: bool,
+) -> str | None:
+    """Say in what a finished cache differs from what these inputs would give, or None when in nothing.
+
+    The embeddings are not computed again: extractor, names, labels, landmarks and the files' times are compared, and
+    what the cache lacks must be listed among its failures.
+
+    Args:
+        out: The cache.
+        items: In the cache's order.
+        landmarks: float32 (rows of the source, P, 2), or None.
+        failures: Of the run that made the cache.
+        extractor: Who would embed.
+        classes: Class names, neutral first.
+        failed_before: What failed before there were items of it, now; the list beside the cache must have it.
+        dtype: Of the embeddings that would be stored.
+        with_files: Whether the image files count.
+    """
+    try:
+        with open_cache(out) as cache:
+            if cache.extractor.fingerprint != extractor.fingerprint:
+                return f"its extractor is {cache.extractor.id!r} ({cache.extractor.preprocessing})"
+            if (stored := inspect_cache(out).dtype) != dtype:
+                return f"its embeddings are {stored}"
+            if (cache.neutral, cache.classes) != (classes[0], classes):
+                return "its classes differ"
+            if cache.has_landmarks != (landmarks is not None):
+                return "it has " + ("landmarks" if cache.has_landmarks else "no landmarks")
+            if not cache.has_pose and landmarks is not None and has_pose(landmarks.shape[1]):
+                return "it has no head pose"
+            failed = {failure.path for failure in failures}
+            for failure in failed_before:
+                if failure.path not in failed:
+                    return f"{failure.path} is new, and fails ({failure.reason})"
+            position = 0
+            for block in cache.iter_rows():
+                for row in range(len(block)):
+                    while position < len(items) and not _same(block, row, items[position], landmarks):
+                        if items[position].name not in failed:
+                            return f"{items[position].name} differs or is new"
+                        position += 1
+                    if position == len(items):
+                        return f"it has {block.describe_row(row)}, which the source hasn't"
+                    position += 1
+            for item in items[position:]:
+                if item.name not in failed:
+                    return f"{item.name} is new"
+    except CacheError as error:
+        return str(error)
+    if with_files and (changed := _changed_since(out, items, failed)):
+        return f"{changed} has changed since"
+    return None
+
+
+def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float32] | None) -> bool:
+    label = None if block.label[row] < 0 else block.classes[block.label[row]]
+    cached = (block.subjects[block.subject[row]], label, block.videos[block.video[row]], int(block.frame[row]))
+    if cached != (item.subject, item.label, item.video, item.frame):
+        return False
+    if block.paths is None or block.paths[row] != item.name:
+        return False
+    points = landmarks_of([item], landmarks)
+    return points is None or (
+        block.landmarks is not None and np.array_equal(block.landmarks[row], points[0], equal_nan=True)
+    )
+
+
+def _changed_since(out: Path, items: Sequence[Item], failed: set[str]) -> str | None:
+    """Name an image that was written after the cache; a failed one also when it was moved into its place after it."""
+    made = out.stat().st_mtime_ns
+    for item in items:
+        try:
+            stat = item.path.stat()
+        except (OSError, ValueError):
+            continue
+        latest = max(stat.st_mtime_ns, stat.st_ctime_ns) if item.name in failed else stat.st_mtime_ns
+        if latest > made:
+            return item.name
+    return None
 
 
 @dataclass(frozen=True)

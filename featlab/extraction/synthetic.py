@@ -24,10 +24,10 @@ from PIL import Image
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.errors import ConfigError, FeatlabError, InputError, closest
-from featlab.extraction.processes import settle_worker
 from featlab.extraction.synthetic_capture import draw_capture, wander
 from featlab.extraction.synthetic_people import ACTION_UNITS, EXPRESSIONS, FloatArray, deform, draw_person, recipe
 from featlab.extraction.synthetic_render import paint
+from featlab.extraction.worker import settle_worker
 
 __all__ = ["EXPRESSIONS", "SyntheticConfig", "render_person", "write_faces"]
 

@@ -1,21 +1,140 @@
-"""What happens to a batch: decode, prepare and, for a light backbone, embed; here or in worker processes."""
+"""Work spread over processes: spawned, quiet, on one thread each, never outliving their parent."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.cache import LayerStats
-from featlab.errors import InputError
+from featlab.errors import FeatlabError, InputError
 from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
+from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.pixels import read_pixels
-from featlab.extraction.processes import run_in_order
+
+__all__ = [
+    "run_in_order",
+    "settle_worker",
+    "usable_cores",
+    "worker_count",
+]
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+# Windows can't wait for more processes than this.
+_MAX_JOBS = 61
+
+
+def worker_count(jobs: int, pieces: int) -> int:
+    """Return how many processes to start for so many pieces of work.
+
+    Args:
+        jobs: What was asked for; 0 takes every core that this process may use.
+        pieces: More processes than this would find nothing to do.
+    """
+    return max(1, min(jobs or usable_cores(), pieces, _MAX_JOBS))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def run_in_order(
+    work: Callable[[Piece], Result],
+    pieces: Iterable[Piece],
+    *,
+    jobs: int,
+    died: Callable[[Piece], str],
+) -> Generator[tuple[Piece, Result], None, None]:
+    """Do the work on each piece, and yield pieces and results in their order.
+
+    At most ``jobs + 2`` pieces are under way, whatever their number, so memory is bounded.
+
+    Args:
+        work: Pickled once into each process, with all that it needs (a partial, say).
+        pieces: Taken one by one, as there is room.
+        jobs: Processes; 1 works in this one.
+        died: What to tell the user when a process died near a piece.
+
+    Raises:
+        FeatlabError: A process died.
+    """
+    if jobs == 1:
+        for piece in pieces:
+            yield piece, work(piece)
+        return
+    # "spawn": the parent may have started threads (torch, faiss, HDF5), and a fork of those can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(work,))
+    under_way: deque[tuple[Piece, Future[Any]]] = deque()
+
+    def finish_next() -> tuple[Piece, Result]:
+        piece, future = under_way.popleft()
+        try:
+            return piece, future.result()
+        except BrokenProcessPool:
+            raise FeatlabError(died(piece)) from None
+
+    try:
+        for piece in pieces:
+            try:
+                under_way.append((piece, pool.submit(_run_in_worker, piece)))
+            except BrokenProcessPool:
+                raise FeatlabError(died(piece)) from None
+            if len(under_way) >= jobs + 2:
+                yield finish_next()
+        while under_way:
+            yield finish_next()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def settle_worker() -> None:
+    """Prepare this worker process; to be called once, by the initialiser of a pool."""
+    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As many workers as cores, so one thread each.
+    threadpool_limits(limits=1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+_work: Callable[[Any], Any] | None = None
+
+
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    settle_worker()
+
+
+def _run_in_worker(piece: Any) -> Any:
+    if _work is None:
+        raise RuntimeError("the worker was not started by run_in_order")
+    return _work(piece)
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is killed: nobody else would tell it, and it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @dataclass(frozen=True)

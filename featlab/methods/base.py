@@ -12,15 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.cache import FeatureTable
 from featlab.errors import InputError
-from featlab.models import PersonalModel, as_tensor
-from featlab.pretraining import SourceRows
-from featlab.protocol import Target
-from featlab.reliability import ClipReport
+from featlab.methods.pft.reliability import ClipReport
+from featlab.model.networks import PersonalModel, as_tensor
+from featlab.model.pretrain import SourceRows
+from featlab.protocol.splits import Target
 
-__all__ = ["PARTS", "AdaptedModel", "Affine", "Method", "NoConfig", "base_model", "linear_head", "target_features"]
-
+__all__ = [
+    "PARTS",
+    "AdaptedModel",
+    "Affine",
+    "Method",
+    "NoConfig",
+    "SourceAccess",
+    "SourceFeatures",
+    "base_model",
+    "linear_head",
+    "target_features",
+]
 
 PARTS = ("translator", "bottleneck", "classifier")
 """What a method can change: what stands in T's place, B, C."""
@@ -116,7 +127,7 @@ class Method(ABC):
     needs_labels: ClassVar[bool] = False
     """Is given the target's labels: an oracle, never source-free."""
     needs_source: ClassVar[bool] = False
-    """Is given labelled source rows beside the target's: never source-free (see `featlab.methods.source_access`)."""
+    """Is given labelled source rows beside the target's: never source-free (see `featlab.methods.base`)."""
     needs_neutral: ClassVar[bool] = False
     """Takes the target rows to be one person's neutral clip; can not be given a data set of people and classes."""
     supports_single_class: ClassVar[bool] = True
@@ -131,7 +142,7 @@ class Method(ABC):
 
     @property
     def selection(self) -> str:
-        """What it is allowed to see, as results say it; one of `featlab.results.SELECTIONS`."""
+        """What it is allowed to see, as results say it; one of `featlab.evaluation.results.SELECTIONS`."""
         if self.needs_labels:
             return "oracle"
         return "source-access" if self.needs_source else "source-free"
@@ -195,3 +206,55 @@ def target_features(bundle: Bundle, target: Target) -> Tensor:
     with torch.no_grad():
         features: Tensor = bundle.projection(as_tensor(target.embeddings, bundle.projection.mean.device))
     return features
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFeatures:
+    """Labelled source rows, projected.
+
+    Attributes:
+        features: (N, D) float32.
+        labels: (N,) int64 codes in [0, K); rows of unknown label are not among them.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, bundle: Bundle, table: FeatureTable) -> SourceFeatures:
+        """Project the labelled rows of a source table, in the order of subject, video and frame."""
+        order = np.lexsort((table.frame, table.video, table.subject))
+        known = order[table.label[order] >= 0]
+        device = bundle.projection.mean.device
+        with torch.no_grad():
+            features: Tensor = bundle.projection(as_tensor(table.embeddings[known], device))
+        return cls(features, torch.from_numpy(table.label[known].astype(np.int64)).to(device))
+
+
+class SourceAccess(Method):
+    """Base of the methods with source access."""
+
+    setting = "UDA (source access)"
+    needs_source = True
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Refuse: there is no source here.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"{self.name} needs the source rows beside the target's; it runs in featlab evaluate and featlab "
+            "benchmark, never in featlab adapt"
+        )
+
+    @abstractmethod
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Make a model for one person.
+
+        Args:
+            bundle: The source model to start from; left unchanged.
+            source: Labelled source rows.
+            target: The target's rows: no labels.
+            seed: Of whatever is random.
+        """

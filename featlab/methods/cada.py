@@ -8,17 +8,16 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from featlab.adversarial import Discriminator, conditional_domain_loss, reversal_strength
-from featlab.bundle import Bundle
-from featlab.methods.base import AdaptedModel
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_share
+from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
+from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms
-from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least, check_share
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.bundle import Bundle
-from featlab.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method, base_model
+from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.methods.fit import shuffled_batches
+from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
 from featlab.methods.registry import register
-from featlab.methods.sgd import shuffled_batches
 from featlab.methods.student import Student, new_adapter, ordered_features
-from featlab.models import SourceHead, half_cosine
-from featlab.protocol import Target
+from featlab.model.head import set_learning_rate
+from featlab.model.networks import SourceHead, half_cosine
+from featlab.protocol.splits import Target
 from featlab.seeding import generator, run_seed
-from featlab.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
-from featlab.settings import check_at_least, check_choice, check_share
-from featlab.training import set_learning_rate
 
 SCORES = ("purity", "confidence")
 STARTS = ("fresh", "source")

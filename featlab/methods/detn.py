@@ -9,16 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle import Bundle
-from featlab.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
-from featlab.methods.base import AdaptedModel
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least
+from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
+from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms
-from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
-from featlab.settings import check_at_least
+from featlab.protocol.splits import Target
 
 
 def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:

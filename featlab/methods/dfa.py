@@ -8,15 +8,14 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle import Bundle
-from featlab.discrepancy import exponential_kernel
-from featlab.methods.base import AdaptedModel
+from featlab.bundle.bundle import Bundle
+from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
+from featlab.methods.losses.discrepancy import exponential_kernel
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms
-from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
+from featlab.protocol.splits import Target
 
 
 def mean_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ def discriminative_loss(z: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
     Args:
         z: (n, H) rows.
         labels: (n,) int64 codes.
-        bandwidth: See `featlab.discrepancy.exponential_kernel`.
+        bandwidth: See `featlab.methods.losses.discrepancy.exponential_kernel`.
     """
     distance = 1.0 - exponential_kernel(z, z, bandwidth)
     same = (labels.unsqueeze(1) == labels).to(z.dtype)

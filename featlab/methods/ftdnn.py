@@ -7,14 +7,13 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from featlab.bundle import Bundle
-from featlab.methods.base import AdaptedModel
+from featlab.bundle.bundle import Bundle
+from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms
-from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
+from featlab.protocol.splits import Target
 
 
 @dataclass(frozen=True)

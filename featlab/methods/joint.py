@@ -9,13 +9,13 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.errors import InputError
-from featlab.methods.sgd import SGDFit, Terms
-from featlab.methods.source_access import SourceFeatures
+from featlab.methods.base import SourceFeatures
+from featlab.methods.fit import SGDFit, Terms
 from featlab.methods.student import BN_MODES, Student
+from featlab.model.head import loss_sum
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least, check_choice, check_share
-from featlab.training import loss_sum
 
 __all__ = ["JointBatch", "JointConfig", "Phase", "both_domains", "fit_joint", "fit_phases", "is_due", "new_part"]
 

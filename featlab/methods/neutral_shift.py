@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
-from featlab.models import PersonalModel
-from featlab.protocol import Target
+from featlab.model.networks import PersonalModel
+from featlab.protocol.splits import Target
 
 
 @register

@@ -8,15 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
+from featlab.methods.losses.neighbours import WEAK_AFFINITY, NeighbourBank
+from featlab.methods.losses.target import marginal_entropy, neighbour_agreement
 from featlab.methods.registry import register
-from featlab.methods.sgd import Rates, SGDConfig, Terms, fit_sgd
 from featlab.methods.student import make_student, ordered_features
-from featlab.neighbour_bank import WEAK_AFFINITY, NeighbourBank
-from featlab.protocol import Target
-from featlab.settings import check_at_least
-from featlab.target_losses import marginal_entropy, neighbour_agreement
+from featlab.protocol.splits import Target
 
 __all__ = ["NRC", "NRCConfig"]
 

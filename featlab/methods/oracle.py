@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.methods.registry import register
-from featlab.models import PersonalModel, one_cycle
-from featlab.protocol import Target
-from featlab.settings import check_at_least, check_choice
-from featlab.training import set_learning_rate
+from featlab.model.head import set_learning_rate
+from featlab.model.networks import PersonalModel, one_cycle
+from featlab.protocol.splits import Target
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, linear_head, target_features
 from featlab.methods.registry import register
-from featlab.models import PersonalModel
-from featlab.pretraining import SourceRows
-from featlab.protocol import Target
+from featlab.model.networks import PersonalModel
+from featlab.model.pretrain import SourceRows
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
 
 INVERSE_PENALTY = 0.03

@@ -10,11 +10,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import with_options
 from featlab.errors import ConfigError, closest
 from featlab.methods.base import Method
-from featlab.pretraining import SourceRows
-from featlab.settings import with_options
+from featlab.model.pretrain import SourceRows
 
 __all__ = ["get_method", "make_method", "method_names", "prepare_extras", "register"]
 
@@ -30,11 +30,11 @@ _BUILT_IN = (
     "nrc",
     "tpds",
     "sfda_de",
-    "dsfda",
+    "dsfda.method",
     "clup",
     "sfit",
     "sfda_it",
-    "pft",
+    "pft.method",
     "icid",
     "dfa",
     "lpl",

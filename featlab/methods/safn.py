@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle import Bundle
-from featlab.methods.base import AdaptedModel
+from featlab.bundle.bundle import Bundle
+from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
+from featlab.methods.losses.target import mean_entropy
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms
-from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
-from featlab.target_losses import mean_entropy
+from featlab.protocol.splits import Target
 
 
 def norm_growth_loss(z: Tensor, step: float) -> Tensor:

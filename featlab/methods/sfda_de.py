@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle import Bundle
-from featlab.contrastive_discrepancy import contrastive_discrepancy
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.fit import SGDFit, Terms
+from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
 from featlab.methods.registry import register
-from featlab.methods.sgd import SGDFit, Terms
 from featlab.methods.student import BN_MODES, Student, make_student, ordered_features
-from featlab.protocol import Target
+from featlab.model.head import loss_sum, loss_values
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least, check_choice, check_share
-from featlab.training import loss_sum, loss_values
 
 __all__ = [
     "SFDADE",

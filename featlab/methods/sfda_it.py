@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_choice
 from featlab.errors import ConfigError
 from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.fit import SGDFit, Terms, shuffled_batches
 from featlab.methods.registry import register
-from featlab.methods.sgd import SGDFit, Terms, shuffled_batches
 from featlab.methods.student import new_adapter, ordered_features
-from featlab.models import PersonalModel, Translator, half_cosine
-from featlab.pretraining import SourceRows
-from featlab.protocol import Target
+from featlab.model.head import loss_sum, loss_values, set_learning_rate
+from featlab.model.networks import PersonalModel, Translator, half_cosine
+from featlab.model.pretrain import SourceRows
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least, check_choice
-from featlab.training import loss_sum, loss_values, set_learning_rate
 
 __all__ = ["SFDAIT", "GeneratorConfig", "SFDAITConfig", "batch_statistics", "fit_generator", "statistics_loss"]
 

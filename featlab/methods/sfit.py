@@ -11,21 +11,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
-from featlab.losses import expression_loss
 from featlab.methods.base import AdaptedModel, Method, base_model
+from featlab.methods.fit import SGDConfig, SGDFit, Terms, fit_sgd
+from featlab.methods.losses.relation import RELATION_LOSSES
+from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.registry import register
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
-from featlab.methods.sgd import SGDConfig, SGDFit, Terms, fit_sgd
 from featlab.methods.shot_im import ShotIM, ShotIMConfig
 from featlab.methods.student import BN_MODES, Student, new_adapter, ordered_features
-from featlab.models import PersonalModel, SourceHead, Translator
-from featlab.protocol import Target
-from featlab.relation_losses import RELATION_LOSSES
+from featlab.model.losses import expression_loss
+from featlab.model.networks import PersonalModel, SourceHead, Translator
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least, check_choice
-from featlab.target_losses import marginal_entropy, mean_entropy
 
 __all__ = ["SFIT", "RetrainedSFIT", "RetrainedSFITConfig", "SFITConfig"]
 

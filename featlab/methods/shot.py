@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.fit import Terms, fit_sgd
+from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms, fit_sgd
 from featlab.methods.shot_im import ShotIMConfig, information_terms
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
-from featlab.pseudo_labels import centre_labels
-from featlab.settings import check_at_least
+from featlab.protocol.splits import Target
 
 __all__ = ["Shot", "ShotConfig"]
 

@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.fit import SGDConfig, Terms, fit_sgd
+from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.registry import register
-from featlab.methods.sgd import SGDConfig, Terms, fit_sgd
 from featlab.methods.student import make_student, ordered_features
-from featlab.protocol import Target
-from featlab.settings import check_at_least
-from featlab.target_losses import marginal_entropy, mean_entropy
+from featlab.protocol.splits import Target
 
 __all__ = ["ShotIM", "ShotIMConfig", "information_terms"]
 

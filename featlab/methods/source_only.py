@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from featlab.bundle import Bundle
+from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.registry import register
-from featlab.protocol import Target
+from featlab.protocol.splits import Target
 
 
 @register

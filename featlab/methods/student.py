@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featlab.bundle import Bundle
-from featlab.models import PersonalModel, SourceHead, Translator, as_tensor
-from featlab.protocol import Target
+from featlab.bundle.bundle import Bundle
+from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
 
 __all__ = ["BN_MODES", "TRUNKS", "Student", "make_student", "new_adapter", "ordered_features"]

@@ -10,18 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featlab.bundle import Bundle
-from featlab.discrepancy import random_directions, sliced_wasserstein
-from featlab.methods.base import AdaptedModel
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least
+from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, Phase, both_domains, fit_phases
+from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
 from featlab.methods.registry import register
-from featlab.methods.sgd import Terms
-from featlab.methods.source_access import SourceAccess, SourceFeatures
 from featlab.methods.student import make_student, ordered_features
-from featlab.models import PersonalModel, SourceHead
-from featlab.protocol import Target
+from featlab.model.networks import PersonalModel, SourceHead
+from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
-from featlab.settings import check_at_least
 
 
 class TwoClassifiers(nn.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from featlab.results import EvaluationRow
+from featlab.evaluation.results import EvaluationRow
 
 NAN = float("nan")
 

@@ -8,23 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.analysis.ablation import ablate
-from featlab.analysis.ablation_files import draw_ablation, write_ablation
-from featlab.analysis.ablation_grid import with_values
-from featlab.analysis.ablation_table import ablation_data, ablation_tables, ablation_words
-from featlab.analysis.ablations import ABLATIONS, make_grid
-from featlab.analysis.plots import plot_lines
-from featlab.analysis.result_page import read_page, read_table
+from featlab.analysis.ablation.files import draw_ablation, write_ablation
+from featlab.analysis.ablation.grid import with_values
+from featlab.analysis.ablation.grids import ABLATIONS, make_grid
+from featlab.analysis.ablation.run import ablate
+from featlab.analysis.ablation.table import ablation_data, ablation_tables, ablation_words
+from featlab.analysis.figures import plot_lines
+from featlab.analysis.page import read_page, read_table
 from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
-from featlab.campaign import plan, run_campaign
-from featlab.config_analysis import LOSS_TERMS
+from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
+from featlab.evaluation.campaign import plan, run_campaign
+from featlab.evaluation.scores import common_subject_means
+from featlab.evaluation.statistics import holm, paired_wilcoxon
+from featlab.evaluation.summary import summarise
 from featlab.methods import make_method
-from featlab.statistics import holm, paired_wilcoxon
-from featlab.subject_scores import common_subject_means
-from featlab.summary import summarise
-from featlab.workspace import Workspace
+from featlab.workspace.workspace import Workspace
 
 METHODS = ("source-only", "neutral-shift", "pft", "oracle")
 QUICK = {

@@ -8,15 +8,23 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from featlab.analysis.adapted_people import adapt_people
-from featlab.analysis.branch_page import branch_words, change, write_branches
-from featlab.analysis.branch_table import ROWS, branch_table, cosine_text
-from featlab.analysis.branches import COSINES, PROBES, BranchReport, Knowledge, Measure, compare_branches, measure_of
-from featlab.analysis.plot_branches import branch_data, plot_branches
-from featlab.analysis.representations import REPRESENTATIONS, looked_at, representations
+from featlab.analysis.inside.branch_page import branch_words, change, write_branches
+from featlab.analysis.inside.branch_table import ROWS, branch_table, cosine_text
+from featlab.analysis.inside.branches import (
+    COSINES,
+    PROBES,
+    BranchReport,
+    Knowledge,
+    Measure,
+    compare_branches,
+    measure_of,
+)
+from featlab.analysis.inside.plot_branches import branch_data, plot_branches
+from featlab.analysis.inside.representations import REPRESENTATIONS, looked_at, representations
+from featlab.analysis.people import adapt_people
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
-from featlab.workspace import Workspace
+from featlab.workspace.workspace import Workspace
 
 SUBJECTS = tuple(f"participant_{number:04}_session_2" for number in range(9))
 TARGETS = SUBJECTS[2:6]

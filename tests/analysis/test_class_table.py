@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from featlab.analysis.class_table import class_means, class_table
+from featlab.analysis.evaluation.subject_tables import class_means, class_table
 from featlab.analysis.render import to_csv, to_jsonl, to_latex, to_markdown, to_rich
-from featlab.analysis.tables import MISSING
+from featlab.analysis.table import MISSING
 from featlab.errors import InputError
-from featlab.results import EvaluationRow
+from featlab.evaluation.results import EvaluationRow
 
 NAN = float("nan")
 CLASSES = ("neutral", "joy", "fear")

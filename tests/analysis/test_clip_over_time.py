@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.adapted_people import adapt_people
-from featlab.analysis.clip_over_time import choose_video, class_probability, clip_over_time, is_shown, video_rows
-from featlab.analysis.clip_results import clip_columns, clip_name, clip_table, clip_words, draw_clip
-from featlab.analysis.picture_pages import write_clip
-from featlab.analysis.plots import plot_clip
-from featlab.analysis.result_page import read_page
+from featlab.analysis.figures import plot_clip
+from featlab.analysis.inside.clip_over_time import choose_video, class_probability, clip_over_time, is_shown, video_rows
+from featlab.analysis.inside.clip_results import clip_columns, clip_name, clip_table, clip_words, draw_clip
+from featlab.analysis.inside.picture_pages import write_clip
+from featlab.analysis.page import read_page
+from featlab.analysis.people import adapt_people
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
+from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods import AdaptedModel, base_model
-from featlab.prediction import adapted_model
-from featlab.protocol import split_target
-from featlab.smoothing import smooth_probabilities
-from featlab.stages import bundle_folder, bundle_stage
-from featlab.workspace import Workspace
+from featlab.protocol.splits import split_target
+from featlab.workspace.predict import adapted_model
+from featlab.workspace.stages import bundle_folder, bundle_stage
+from featlab.workspace.workspace import Workspace
 
 QUICK = {"head.epochs": 2, "pretrain.epochs": 2, "features.dim": 6, "head.bottleneck": 8}
 CLASSES = ("anger", "neutral", "joy")

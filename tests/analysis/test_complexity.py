@@ -8,23 +8,22 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from featlab.analysis.complexity import (
+from featlab.analysis.cost import (
     clip_of_length,
     measure_complexity,
     model_values,
     with_batch,
 )
-from featlab.analysis.complexity_page import complexity_words, time_text, write_complexity
-from featlab.analysis.complexity_report import ComplexityReport, MethodCost
-from featlab.analysis.complexity_table import complexity_table
+from featlab.analysis.cost_page import complexity_table, complexity_words, time_text, write_complexity
 from featlab.analysis.plot_complexity import complexity_data, plot_complexity
+from featlab.analysis.report.complexity import ComplexityReport, MethodCost
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
-from featlab.evaluation import RunNumbers, evaluate_subject
+from featlab.evaluation.run import RunNumbers, evaluate_subject
 from featlab.methods import base_model, get_method, make_method, method_names
-from featlab.methods.source_access import SourceFeatures
-from featlab.stages import bundle_stage
-from featlab.workspace import Workspace
+from featlab.methods.base import SourceFeatures
+from featlab.workspace.stages import bundle_stage
+from featlab.workspace.workspace import Workspace
 
 DIM, FEATURES, BOTTLENECK, CLASSES, CLIPS, FRAMES = 12, 6, 8, 2, 2, 7
 SUBJECTS = tuple(f"s{number}" for number in range(7))

@@ -12,8 +12,7 @@ from matplotlib.colors import to_rgb
 from sklearn.metrics import confusion_matrix
 
 from featlab.analysis import style
-from featlab.analysis.class_table import class_means
-from featlab.analysis.confusion import (
+from featlab.analysis.evaluation.confusion import (
     Confusion,
     confusion_columns,
     confusion_methods,
@@ -21,16 +20,17 @@ from featlab.analysis.confusion import (
     confusion_table,
     confusion_words,
 )
-from featlab.analysis.evaluation_files import write_evaluation
-from featlab.analysis.picture_pages import write_confusion
-from featlab.analysis.plot_confusion import light_to_dark, plot_confusion
-from featlab.analysis.result_page import read_page, read_table
-from featlab.analysis.stored_results import class_names, method_settings, newest_results, open_results
+from featlab.analysis.evaluation.files import write_evaluation
+from featlab.analysis.evaluation.plot_confusion import light_to_dark, plot_confusion
+from featlab.analysis.evaluation.stored_results import class_names, method_settings, newest_results, open_results
+from featlab.analysis.evaluation.subject_tables import class_means
+from featlab.analysis.inside.picture_pages import write_confusion
+from featlab.analysis.page import read_page, read_table
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache, write_table
 from featlab.errors import InputError
-from featlab.metrics import subject_metrics
-from featlab.results import EvaluationRow, write_results
-from featlab.summary import summarise
+from featlab.evaluation.metrics import subject_metrics
+from featlab.evaluation.results import EvaluationRow, write_results
+from featlab.evaluation.summary import summarise
 
 SEVEN = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
 

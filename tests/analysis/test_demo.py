@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from featlab.analysis.demo import DemoConfig, run_demo
-from featlab.analysis.demo_page import render_page
-from featlab.analysis.demo_report import NO_CLAIM, next_steps
-from featlab.analysis.plots import plot_people
-from featlab.analysis.tables import Table
-from featlab.config import load_config
+from featlab.analysis.demo.demo import DemoConfig, run_demo
+from featlab.analysis.demo.page import render_page
+from featlab.analysis.demo.report import NO_CLAIM, next_steps
+from featlab.analysis.figures import plot_people
+from featlab.analysis.table import Table
+from featlab.config.load import load_config
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.synthetic import SyntheticConfig
 

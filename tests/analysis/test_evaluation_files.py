@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from featlab.analysis.evaluation_files import evaluation_tables, write_evaluation
-from featlab.analysis.report_words import evaluation_words
-from featlab.analysis.result_page import read_page, read_table
+from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
+from featlab.analysis.evaluation.words import evaluation_words
+from featlab.analysis.page import read_page, read_table
 from featlab.errors import FeatlabError
-from featlab.results import EvaluationRow, read_results
-from featlab.summary import summarise
+from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.summary import summarise
 
 SETTINGS = {"pft": ("SFDA-PFT", "SFDA-PFT (anchored)"), "safn": ("UDA (source access)", "SAFN (Xu et al., 2019)")}
 SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 0.5, 0.5), "oracle": (0.9, 0.9, 0.9)}

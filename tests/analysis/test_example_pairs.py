@@ -9,7 +9,8 @@ import pytest
 from scipy.spatial import procrustes
 
 from featlab.analysis import style
-from featlab.analysis.example_pairs import (
+from featlab.analysis.figures import plot_pairs
+from featlab.analysis.inside.example_pairs import (
     draw_pairs,
     example_columns,
     example_pairs,
@@ -17,21 +18,20 @@ from featlab.analysis.example_pairs import (
     first_references,
     known_strategies,
 )
-from featlab.analysis.pair_agreement import (
+from featlab.analysis.inside.pair_agreement import (
     agreement,
     agreement_table,
     agreement_words,
     pair_cosine,
     pair_disparity,
 )
-from featlab.analysis.picture_pages import write_pairs
-from featlab.analysis.plots import plot_pairs
-from featlab.analysis.result_page import read_page, read_table
+from featlab.analysis.inside.picture_pages import write_pairs
+from featlab.analysis.page import read_page, read_table
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
-from featlab.config_sections import PairConfig
+from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError, InputError
-from featlab.pairing import Pairs, make_pairs
-from featlab.workspace import Workspace
+from featlab.pairing.pairs import Pairs, make_pairs
+from featlab.workspace.workspace import Workspace
 
 SUBJECTS, VIDEOS, FRAMES, POINTS = 5, 3, 4, 6
 
@@ -90,7 +90,7 @@ def test_pairs_beyond_one_block_are_compared_too(monkeypatch):
     table = people()
     row = np.arange(len(table))
     whole = pair_cosine(table, row, row[::-1])
-    monkeypatch.setattr("featlab.analysis.pair_agreement._BLOCK", 7)
+    monkeypatch.setattr("featlab.analysis.inside.pair_agreement._BLOCK", 7)
     assert np.array_equal(pair_cosine(table, row, row[::-1]), whole)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.analysis.faces import DRAWN, LARGEST, draw_landmarks, find_faces
+from featlab.analysis.inside.faces import DRAWN, LARGEST, draw_landmarks, find_faces
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
-from featlab.workspace import Workspace
+from featlab.workspace.workspace import Workspace
 
 NAMES = ("frames/a.png", "frames/b.png", "frames/c.png", "frames/d.png")
 POINTS = np.array([[0, 0], [10, 0], [10, 20], [0, 20], [5, 10]], dtype=np.float32)

@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.plots import plot_subjects, plot_summary
-from featlab.summary import summarise
+from featlab.analysis.figures import plot_subjects, plot_summary
+from featlab.evaluation.summary import summarise
 
 METHODS = 26
 NAMES = {f"m{n}": f"CluP-{n} (DeepClusterV2) (Conti et al., 2022)" for n in range(0, METHODS, 2)}

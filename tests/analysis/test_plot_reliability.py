@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 
-from featlab.analysis.plot_names import ACCESS_NOTE
-from featlab.analysis.plot_reliability import plot_reliability, reliability_data, reliability_methods
+from featlab.analysis.evaluation.plot_names import ACCESS_NOTE
+from featlab.analysis.evaluation.plot_reliability import plot_reliability, reliability_data, reliability_methods
 from featlab.errors import InputError
-from featlab.results import EvaluationRow
-from featlab.summary import summarise
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.summary import summarise
 
 
 def counts(*bins):

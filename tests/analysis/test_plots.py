@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from featlab.analysis import style
-from featlab.analysis.plots import (
+from featlab.analysis.figures import (
     plot_clip,
     plot_pairs,
     plot_projection,
@@ -20,9 +20,9 @@ from featlab.analysis.plots import (
     summary_data,
 )
 from featlab.errors import InputError
-from featlab.results import EvaluationRow
-from featlab.statistics import bootstrap_interval
-from featlab.summary import summarise
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.statistics import bootstrap_interval
+from featlab.evaluation.summary import summarise
 
 SCORES = {
     "source-only": (0.60, 0.55, 0.70, 0.45),

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from featlab.analysis.cost_table import cost_table
-from featlab.analysis.rank_table import rank_table
+from featlab.analysis.evaluation.subject_tables import cost_table
+from featlab.analysis.evaluation.tables import rank_table
 from featlab.analysis.render import to_csv, to_jsonl, to_latex, to_markdown, to_rich
-from featlab.analysis.tables import MISSING
-from featlab.ranks import RankComparison, compare_ranks
-from featlab.results import EvaluationRow
-from featlab.summary import summarise
+from featlab.analysis.table import MISSING
+from featlab.evaluation.ranks import RankComparison, compare_ranks
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.summary import summarise
 
 FOUND = RankComparison(
     methods=("a", "b", "c", "d"),

@@ -12,18 +12,18 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 
-from featlab.analysis import report as reports
 from featlab.analysis import style
-from featlab.analysis.evaluation_files import write_evaluation
+from featlab.analysis.evaluation.files import write_evaluation
+from featlab.analysis.page import DrawnFigure, PageFigure, ResultPage, write_page
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report import find_pages, read_report, write_report
-from featlab.analysis.report_facts import changed_settings, commands, origins, protocol_words
-from featlab.analysis.report_page import render_report
-from featlab.analysis.result_page import DrawnFigure, PageFigure, ResultPage, write_page
-from featlab.analysis.tables import Table
-from featlab.config import Config
+from featlab.analysis.report.facts import changed_settings, commands, origins, protocol_words
+from featlab.analysis.report.page import render_report
+from featlab.analysis.report.report import find_pages, read_report, write_report
+from featlab.analysis.report.report import report as reports
+from featlab.analysis.table import Table
+from featlab.config.load import Config
 from featlab.errors import InputError
-from featlab.summary import summarise
+from featlab.evaluation.summary import summarise
 
 NASTY = "<b>&\"'s</b>"
 VOID = {"meta", "link", "img", "wbr"}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.report import read_report, write_report
-from featlab.analysis.result_page import DrawnFigure, PageFigure, write_page
-from featlab.analysis.tables import Table
+from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.report.report import read_report, write_report
+from featlab.analysis.table import Table
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "report_in_browser.py"
 CELLS = ("–", "<0.001", "0.001", "failed", "78.3 [70, 81]", "-3.2", "\u221212", "1,234", "12/3/1", "61.2*", "+4 [1, 9]")

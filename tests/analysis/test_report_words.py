@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from featlab.analysis.report_words import evaluation_words, percent
-from featlab.results import EvaluationRow
-from featlab.summary import summarise
+from featlab.analysis.evaluation.words import evaluation_words, percent
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.summary import summarise
 
 SUBJECTS = [f"s{number}" for number in range(10)]
 SOURCE = np.linspace(0.4, 0.58, 10)

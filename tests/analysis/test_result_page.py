@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from featlab.analysis.result_page import DrawnFigure, PageFigure, read_page, read_table, write_page
+from featlab.analysis.page import DrawnFigure, PageFigure, read_page, read_table, write_page
 from featlab.analysis.style import figure
-from featlab.analysis.tables import Table
+from featlab.analysis.table import Table
 from featlab.errors import InputError
 
 TABLE = Table(

@@ -10,22 +10,24 @@ import torch
 from scipy.stats import entropy
 
 from featlab.analysis import style
-from featlab.analysis.adapted_people import adapt_people
-from featlab.analysis.feature_views import person_views
-from featlab.analysis.neighbours_page import neighbours_table, neighbours_words, write_neighbours
-from featlab.analysis.plot_neighbours import plot_neighbours
-from featlab.analysis.result_page import read_page
-from featlab.analysis.source_neighbours import (
+from featlab.analysis.inside.feature_views import person_views
+from featlab.analysis.inside.neighbours import (
     KINDS,
     SIDES,
     Neighbours,
     Spread,
     neighbours_data,
+    neighbours_table,
+    neighbours_words,
     source_neighbours,
+    write_neighbours,
 )
+from featlab.analysis.inside.plot_neighbours import plot_neighbours
+from featlab.analysis.page import read_page
+from featlab.analysis.people import adapt_people
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import InputError
-from featlab.workspace import Workspace
+from featlab.workspace.workspace import Workspace
 
 QUICK = {"head.epochs": 2, "head.bottleneck": 6, "features.dim": 8, "pretrain.validation": False}
 TARGET = "s0"

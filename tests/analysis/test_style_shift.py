@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.adapted_people import adapt_people, can_be_split
-from featlab.analysis.plot_style import plot_style
-from featlab.analysis.result_page import read_page
-from featlab.analysis.style_page import style_table, style_words, write_style
-from featlab.analysis.style_shift import GROUPS, SPREAD, STATISTICS, StyleShift, style_shift
+from featlab.analysis.inside.plot_style import plot_style
+from featlab.analysis.inside.style_page import style_table, style_words, write_style
+from featlab.analysis.inside.style_shift import GROUPS, SPREAD, STATISTICS, StyleShift, style_shift
+from featlab.analysis.page import read_page
+from featlab.analysis.people import adapt_people, can_be_split
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import InputError
-from featlab.workspace import Workspace
+from featlab.workspace.workspace import Workspace
 
 QUICK = {
     "head.epochs": 2,

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from featlab.analysis.evaluation.subject_tables import per_subject_table
+from featlab.analysis.evaluation.tables import summary_table
 from featlab.analysis.render import to_csv, to_json, to_jsonl, to_latex, to_markdown, to_rich, write_table
-from featlab.analysis.subject_table import per_subject_table
-from featlab.analysis.summary_table import summary_table
-from featlab.analysis.table_parts import flops_text, number_of, p_text
-from featlab.analysis.tables import MISSING, Table
+from featlab.analysis.table import MISSING, Table, flops_text, number_of, p_text
 from featlab.errors import InputError
-from featlab.results import EvaluationRow
-from featlab.summary import summarise
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.summary import summarise
 
 # Three columns of the poster's BioVid table.
 POSTER = {

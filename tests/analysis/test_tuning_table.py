@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from featlab.analysis.evaluation.tuning import trials_table
 from featlab.analysis.render import to_markdown
-from featlab.analysis.tuning_table import trials_table
-from featlab.tuning_trials import Trial
+from featlab.evaluation.tuning_trials import Trial
 
 
 def trial(number, score, *, failed=0, lr=0.1, changed=1):

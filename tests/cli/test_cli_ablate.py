@@ -3,8 +3,8 @@
 import csv
 import json
 
-from featlab.analysis.ablations import ABLATIONS
-from featlab.analysis.result_page import read_page
+from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.analysis.page import read_page
 from featlab.cli import complete
 from featlab.cli.ablate import _LISTS
 

@@ -13,10 +13,10 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from featlab.backbone_training import read_card
 from featlab.cli.backbone import backbone_app
 from featlab.cli.group import FeatlabGroup
-from featlab.protocol import choose_targets
+from featlab.extraction.training import read_card
+from featlab.protocol.splits import choose_targets
 
 Run = Callable[..., Result]
 QUICK = ("--size", "12", "--epochs", "1", "--batch", "8", "--no-refit", "--jobs", "1", "--layers", "maxpool")
@@ -57,7 +57,7 @@ def run() -> Run:
 @pytest.fixture
 def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the file: an export takes longer than the training here."""
-    monkeypatch.setattr("featlab.backbone_training.train.export_backbone", lambda module, path, meta: 0.0)
+    monkeypatch.setattr("featlab.extraction.training.train.export_backbone", lambda module, path, meta: 0.0)
 
 
 def _refused(result: Result) -> str:

@@ -10,7 +10,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from featlab.bundle import load_bundle
+from featlab.bundle.bundle import load_bundle
 from featlab.cli import target
 from featlab.cli.bundle import bundle_app
 from featlab.cli.export import export

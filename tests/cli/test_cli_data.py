@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.config import Config, load_config
+from featlab.config.load import Config, load_config
 
 
 @pytest.fixture

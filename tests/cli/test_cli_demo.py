@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from featlab.analysis.demo import DemoConfig
+from featlab.analysis.demo.demo import DemoConfig
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from featlab.backbone_training.resnet import resnet18
-from featlab.bundle import load_bundle, save_bundle
+from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.cache import write_table
 from featlab.cli import source, target
 from featlab.cli.export import export
 from featlab.cli.group import FeatlabGroup
-from featlab.exporting import formats
+from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
+from featlab.extraction.training.networks import resnet18
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)

@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-import featlab.extraction.detectors
+import featlab.extraction.faces.detectors
 from featlab.cli.group import FeatlabGroup
 from featlab.cli.london import london
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mesh[[33, 133, 362, 263]] = [(15, 25), (25, 25), (35, 25), (45, 25)]
     detect = functools.partial(getattr, SimpleNamespace(mesh=mesh), "mesh")
     made = {"mediapipe": SimpleNamespace(info="a made-up mesh", detect=detect)}
-    monkeypatch.setattr(featlab.extraction.detectors, "make_detector", lambda spec, points: made[spec])
+    monkeypatch.setattr(featlab.extraction.faces.detectors, "make_detector", lambda spec, points: made[spec])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

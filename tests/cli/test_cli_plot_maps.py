@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.analysis.result_page import read_page
+from featlab.analysis.page import read_page
 from featlab.cache import write_table
 
 FAST = ["--set", "pretrain.validation=false", "--set", "adapt.sfda-it.iterations=5"]
@@ -70,7 +70,7 @@ def test_bad_flags_of_tsne_are_refused_before_anything_is_trained(folder, refuse
 
 
 def test_umap_names_its_extra(folder, refused, monkeypatch):
-    monkeypatch.setattr("featlab.analysis.feature_map.find_spec", lambda name: None)
+    monkeypatch.setattr("featlab.analysis.inside.feature_map.find_spec", lambda name: None)
     assert "pip install 'featlab[umap]'" in refused("plot", "tsne", "--subject", "s040", "--by", "umap")
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from featlab.cli import source, target
 from featlab.cli.group import FeatlabGroup
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.sources import read_source
 
 app = typer.Typer(cls=FeatlabGroup)

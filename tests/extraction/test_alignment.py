@@ -14,13 +14,13 @@ from PIL import Image as PilImage
 
 from featlab.cache import ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.alignment import AlignConfig, align_face, central_square, with_alignment
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.base import BackboneOutput, Preparation
 from featlab.extraction.backbones.geometry import template
-from featlab.extraction.failures import Failure
+from featlab.extraction.extract import ExtractConfig, extract
+from featlab.extraction.faces.align import AlignConfig, align_face, central_square, with_alignment
 from featlab.extraction.items import Item
-from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.shards import Failure
 
 RED, GREEN, BLUE = range(3)
 

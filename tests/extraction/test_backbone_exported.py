@@ -26,7 +26,7 @@ from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.options import NetworkOptions
 from featlab.extraction.backbones.taps import channel_statistics
 from featlab.extraction.backbones.weights import seeded
-from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.sources import read_source
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

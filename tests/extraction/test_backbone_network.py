@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.backbone_training.resnet import resnet18
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSpec
@@ -20,6 +19,7 @@ from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.network import Computed, in_fixed_batches
 from featlab.extraction.backbones.options import NetworkOptions
 from featlab.extraction.backbones.weights import seeded
+from featlab.extraction.training.networks import resnet18
 
 SIZE = 24
 SMALL = InputSpec(size=SIZE)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from featlab.backbone_training.resnet import resnet18
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.torchvision_models import remove_head
 from featlab.extraction.backbones.weights import seeded
+from featlab.extraction.training.networks import resnet18
 
 
 class Headed(nn.Module):

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from featlab.backbone_training.resnet import resnet18
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.weights import (
     load_state_dict,
@@ -19,6 +18,7 @@ from featlab.extraction.backbones.weights import (
     seeded,
     state_sha256,
 )
+from featlab.extraction.training.networks import resnet18
 
 
 class Tiny(nn.Module):

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction import detect
-from featlab.extraction.detect import Detected, detect_landmarks, no_face_path, without_face, write_no_face
-from featlab.extraction.failures import Failure
+from featlab.extraction.faces import detect
+from featlab.extraction.faces.detect import Detected, detect_landmarks, no_face_path, without_face, write_no_face
+from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Item
-from featlab.extraction.landmarks import landmarks_for
+from featlab.extraction.shards import Failure
 
 FACELESS, BROKEN = 2, 5
 ROWS = 9

@@ -15,7 +15,7 @@ from featlab.cache import ExtractorInfo, LayerStats, inspect_cache, open_cache, 
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, BackboneOutput, make_backbone
 from featlab.extraction.decode import decode_image
-from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.progress import Progress
 from featlab.extraction.sources import Item, read_source
 

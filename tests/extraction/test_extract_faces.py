@@ -7,8 +7,8 @@ import pytest
 
 from featlab.cache import open_cache
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.landmarks import find_landmarks, read_landmarks
-from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.extract import ExtractConfig, extract
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.sources import names_by_row, read_source
 
 FACES = Path(__file__).parents[2].parent / "shared" / "data" / "london-morph"

@@ -16,7 +16,7 @@ from featlab.cache import open_cache
 from featlab.errors import InputError
 from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.pipeline import ExtractConfig, ExtractionReport, extract
+from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
 from featlab.extraction.sources import Item, read_source
 
 MakeTree = Callable[..., Path]
@@ -28,7 +28,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.pipeline import ExtractConfig, extract
+from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.sources import read_source
 
 if __name__ == "__main__":

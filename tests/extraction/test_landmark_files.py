@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 
 POINTS = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2) / 4
 

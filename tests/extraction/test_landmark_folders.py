@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
+from featlab.extraction.faces.landmark_folder import largest
+from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Item
-from featlab.extraction.landmark_folder import largest
-from featlab.extraction.landmarks import landmarks_for
 
 # In order of Item.row: two images of one clip, two of another.
 NAMES = ("s1/neutral/a/img1.png", "s1/neutral/a/img2.png", "s2/smile/b/img1.png", "s2/smile/b/img3.png")

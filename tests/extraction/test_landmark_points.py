@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.backbones.geometry import template
-from featlab.extraction.landmark_points import MESH_TO_68, check_eyes, eye_centres, eye_sets, to_68
+from featlab.extraction.faces.landmarks import MESH_TO_68, check_eyes, eye_centres, eye_sets, to_68
 
 # From the schematic face of the geometry backbone, independent of the tables here.
 FACE = template(68).astype(np.float32) * 100 + 60

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction.landmark_text import read_pts, read_tem
+from featlab.extraction.faces.landmark_files import read_pts, read_tem
 
 PTS = "version: 1\nn_points: 3\n{\n1.000 1.000\n449.459 119.344\n12 7.5\n}\n"
 POINTS = [(0, 0), (448.459, 118.344), (11, 6.5)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.london import LondonConfig, build_london
 from featlab.extraction.sources import read_source
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featlab.extraction.landmark_points import MESH_TO_68
+from featlab.extraction.faces.landmarks import MESH_TO_68
 from featlab.extraction.london_clips import (
     CLIPS,
     FRAMES,

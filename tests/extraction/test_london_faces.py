@@ -12,9 +12,9 @@ from PIL import Image
 
 from featlab.cache import open_cache
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.detectors import make_detector
+from featlab.extraction.extract import ExtractConfig, extract
+from featlab.extraction.faces.detectors import make_detector
 from featlab.extraction.london import LondonConfig, build_london
-from featlab.extraction.pipeline import ExtractConfig, extract
 from featlab.extraction.sources import read_source
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

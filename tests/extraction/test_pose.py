@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from scipy.spatial.transform import Rotation
 
-from featlab.extraction.landmark_points import MESH_TO_68
-from featlab.extraction.pose import has_pose, pose_from_landmarks, template
+from featlab.extraction.faces.landmarks import MESH_TO_68
+from featlab.extraction.faces.pose import has_pose, pose_from_landmarks, template
 
 ORIGINALS = Path(__file__).parents[2].parent / "shared" / "data" / "london-originals"
 ANGLES = np.array(
@@ -128,7 +128,7 @@ def test_real_photographs_look_into_the_camera_and_turn_as_they_are_turned() -> 
     mediapipe = pytest.importorskip("mediapipe", reason="the landmarks extra (mediapipe==0.10.21) is not installed")
     if not hasattr(mediapipe, "solutions"):
         pytest.skip("this mediapipe has no models inside")
-    from featlab.extraction.detectors import make_detector
+    from featlab.extraction.faces.detectors import make_detector
 
     detector = make_detector("mediapipe")
     for photo in sorted(ORIGINALS.glob("*_03.jpg")):

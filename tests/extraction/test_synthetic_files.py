@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.sources import read_source
 from featlab.extraction.synthetic import SyntheticConfig, render_person, write_faces
 

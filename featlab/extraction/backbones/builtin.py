@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from featlab.backbone_training.resnet import resnet18
 from featlab.errors import ConfigError
 from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.extraction.backbones.options import NetworkOptions, network_options
 from featlab.extraction.backbones.weights import module_with_weights
+from featlab.extraction.training.networks import resnet18
 
 __all__ = ["build"]
 

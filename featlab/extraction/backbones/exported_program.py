@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, computed_of, read_card
-from featlab.extraction.backbones.device import choose_device, computing
 from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import AMP_NOTE
 from featlab.extraction.backbones.network import (

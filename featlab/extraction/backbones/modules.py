@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featlab.extraction.backbones.device import choose_device, computing
+from featlab.compute import choose_device, computing
 from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.network import Computed, NetworkBackbone, as_embedding, network_backbone
 from featlab.extraction.backbones.options import NetworkOptions

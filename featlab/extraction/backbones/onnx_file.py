@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featlab.compute import choose_device
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.contract import (
     CARD_KEY,
@@ -19,7 +20,6 @@ from featlab.extraction.backbones.contract import (
     read_card,
     statistics_names,
 )
-from featlab.extraction.backbones.device import choose_device
 from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.network import Computed, NetworkBackbone, in_fixed_batches, network_backbone, one_line
 from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument

@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.expressions import AFF_WILD2
 from featlab.extraction.layouts.registry import register_layout
 from featlab.extraction.layouts.tables import read_text
 from featlab.extraction.layouts.tree import child, files, folders, images, mismatch, numbered, relative
-from featlab.extraction.video_files import is_video
-from featlab.settings import check_at_least, check_choice
+from featlab.extraction.video.files import is_video
 
 EXPECTED = "EXPR_…_Challenge/Train_Set/VIDEO.txt, with cropped_aligned/VIDEO/00001.jpg or batch1/VIDEO.mp4 beside it"
 _SETS = {"train": ("Train_Set", "Training_Set"), "validation": ("Validation_Set", "Val_Set")}

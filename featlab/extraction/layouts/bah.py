@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from featlab.config.options import check_at_least, check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
 from featlab.extraction.layouts.tables import first_line, read_lines
 from featlab.extraction.layouts.tree import check_present, child, descendant, mismatch, numbered
-from featlab.extraction.video_sampling import Sampling
-from featlab.settings import check_at_least, check_choice
+from featlab.extraction.video.times import Sampling
 
 EXPECTED = (
     "split-frames/train.txt (IMAGE,0 or 1) with cropped-aligned-faces/, or split/train.txt (VIDEO,0 or 1,TEXT) with "

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from featlab.config.options import with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.video_sampling import Sampling
-from featlab.settings import with_options
+from featlab.extraction.video.times import Sampling
 
 __all__ = ["EVERY_FRAME", "Layout", "NoOptions", "Reader"]
 

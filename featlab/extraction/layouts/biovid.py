@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
 from featlab.extraction.layouts.tables import Row, header, read_table
 from featlab.extraction.layouts.tree import Clip, check_present, child, clips, folders, mismatch, numbered
-from featlab.extraction.video_sampling import Sampling
-from featlab.settings import check_choice
+from featlab.extraction.video.times import Sampling
 
 BASELINE = "BL1"
 LEVELS = (BASELINE, "PA1", "PA2", "PA3", "PA4")

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import check_at_least
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts.expressions import FER2013
 from featlab.extraction.layouts.registry import register_layout
 from featlab.extraction.layouts.tables import read_lines
 from featlab.extraction.layouts.tree import check_present, descendant, mismatch, numbered, relative
-from featlab.settings import check_at_least
 
 EXPECTED = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
 SUBJECT = "expw"

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import check_choice
 from featlab.errors import InputError, closest
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.expressions import FER2013
 from featlab.extraction.layouts.registry import register_layout
 from featlab.extraction.layouts.tables import header
 from featlab.extraction.layouts.tree import descendant, mismatch, numbered
-from featlab.settings import check_choice
 
 EXPECTED = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"
 _WHOLE = ("fer2013.csv", "fer2013/fer2013.csv", "icml_face_data.csv")

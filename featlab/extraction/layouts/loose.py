@@ -9,7 +9,7 @@ from featlab.errors import InputError
 from featlab.extraction.folders import IMAGE_SUFFIXES
 from featlab.extraction.items import Item, item_order, natural_key
 from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.video_files import is_video
+from featlab.extraction.video.files import is_video
 
 __all__ = ["LooseOptions", "is_loose", "read_loose"]
 

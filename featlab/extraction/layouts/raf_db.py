@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import check_choice
 from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts.expressions import RAF_DB
@@ -21,7 +22,6 @@ from featlab.extraction.layouts.tree import (
     numbered,
     relative,
 )
-from featlab.settings import check_choice
 
 EXPECTED = (
     "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "

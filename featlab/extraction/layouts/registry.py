@@ -16,7 +16,7 @@ from typing import Any
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.items import Item, item_order
 from featlab.extraction.layouts.base import EVERY_FRAME, Layout, NoOptions, Reader
-from featlab.extraction.video_sampling import Sampling
+from featlab.extraction.video.times import Sampling
 
 __all__ = [
     "combine_items",

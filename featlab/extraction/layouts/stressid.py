@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import check_choice
 from featlab.errors import InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
 from featlab.extraction.layouts.tables import Row, header, read_table
 from featlab.extraction.layouts.tree import child, clips, folders, mismatch, numbered
-from featlab.extraction.video_sampling import Sampling
-from featlab.settings import check_choice
+from featlab.extraction.video.times import Sampling
 
 EXPECTED = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"
 BASELINE = "Baseline"

@@ -11,7 +11,7 @@ from pathlib import Path
 from featlab.errors import InputError
 from featlab.extraction.folders import IMAGE_SUFFIXES
 from featlab.extraction.items import Item, item_order, natural_key
-from featlab.extraction.video_files import is_video
+from featlab.extraction.video.files import is_video
 
 _SHOWN = 4
 _LOOKED_AT = 200

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import detect_layout, read_layout
-from featlab.extraction.pixels import read_pixels
 from featlab.extraction.shards import _key
 
 Put = Callable[..., Path]

@@ -54,7 +54,7 @@ def test_every_layout_of_the_list_is_there_and_says_what_it_expects() -> None:
 
 
 def test_every_option_has_a_default_and_a_description() -> None:
-    from featlab.config_file import described
+    from featlab.config.toml import described
 
     for name in layout_names():
         options = get_layout(name).options

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction import pixels as module
-from featlab.extraction.decode import decode_image
+from featlab.extraction import decode as module
+from featlab.extraction.decode import decode_image, read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.pixels import read_pixels
-from featlab.extraction.video import expand_videos
+from featlab.extraction.video.reader import expand_videos
 
 MakeVideo = Callable[..., Path]
 MakeImage = Callable[..., Path]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from featlab.errors import ConfigError
-from featlab.extraction.failures import Failure
+from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.pixels import read_pixels
-from featlab.extraction.video import Sampling, expand_videos
+from featlab.extraction.shards import Failure
+from featlab.extraction.video.reader import Sampling, expand_videos
 
 MakeVideo = Callable[..., Path]
 ReadNumber = Callable[[object], int]

@@ -15,11 +15,11 @@ import pytest
 from featlab.cache import open_cache
 from featlab.errors import InputError
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.failures import Failure, failures_path
+from featlab.extraction.decode import read_pixels
+from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
 from featlab.extraction.folders import read_folder
-from featlab.extraction.pipeline import ExtractConfig, ExtractionReport, extract
-from featlab.extraction.pixels import read_pixels
-from featlab.extraction.video import Expanded, Sampling, expand_videos
+from featlab.extraction.shards import Failure, failures_path
+from featlab.extraction.video.reader import Expanded, Sampling, expand_videos
 
 MakeVideo = Callable[..., Path]
 MakeImage = Callable[..., Path]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction import video_frames
-from featlab.extraction.video_frames import decode_frames
-from featlab.extraction.video_times import probe_video
+from featlab.extraction.video.frames import decode_frames
+from featlab.extraction.video.reader import frames as video_frames
+from featlab.extraction.video.times import probe_video
 
 MakeVideo = Callable[..., Path]
 ReadNumber = Callable[[object], int]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import ConfigError
-from featlab.extraction.video_sampling import Sampling, parse_window, sample
-from featlab.extraction.video_times import VideoTimes
+from featlab.extraction.video.times import Sampling, VideoTimes, parse_window, sample
 
 
 def steady(frames: int, unit: Fraction = Fraction(1, 25), first: int = 0) -> VideoTimes:

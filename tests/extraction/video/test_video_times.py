@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction import video_files
-from featlab.extraction.video_times import VideoTimes, probe_video
+from featlab.extraction.video.reader import files as video_files
+from featlab.extraction.video.times import VideoTimes, probe_video
 
 MakeVideo = Callable[..., Path]
 
@@ -66,7 +66,7 @@ def test_nothing_is_decoded_when_the_packets_say_it_all(
     tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_video(tmp_path / "a.mp4")
-    monkeypatch.setattr("featlab.extraction.video_times.decode_packets", None)
+    monkeypatch.setattr("featlab.extraction.video.times.decode_packets", None)
     assert len(probe_video(path).stamps) == 50
 
 
@@ -76,7 +76,7 @@ def test_a_file_whose_packets_lack_time_stamps_is_decoded_once(
     path = make_video(tmp_path / "a.mp4")
     expected = probe_video(path)
 
-    monkeypatch.setattr("featlab.extraction.video_times._from_packets", lambda video: None)
+    monkeypatch.setattr("featlab.extraction.video.times._from_packets", lambda video: None)
     assert probe_video(path) == expected
 
 

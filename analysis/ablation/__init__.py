@@ -1,0 +1,1 @@
+"""Change one setting, see what it does to the score."""

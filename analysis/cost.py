@@ -1,0 +1,243 @@
+"""What each method costs for one person: parameters, operations, iterations and wall time, measured here and now."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from featlab.analysis.report.complexity import ComplexityReport, MethodCost
+from featlab.bundle.bundle import Bundle
+from featlab.cache import FeatureTable
+from featlab.compute import count_flops, one_thread
+from featlab.errors import FeatlabError, InputError
+from featlab.evaluation.convergence import iterations_to_converge
+from featlab.evaluation.run import adapted_model
+from featlab.methods import AdaptedModel, Method, make_method
+from featlab.methods.base import SourceFeatures
+from featlab.methods.oracle import Oracle
+from featlab.model.networks import as_tensor
+from featlab.protocol.splits import Split, split_target
+from featlab.seeding import run_seed
+from featlab.workspace.stages import bundle_stage
+from featlab.workspace.workspace import Workspace
+
+__all__ = [
+    "carried_values",
+    "clip_of_length",
+    "measure_complexity",
+    "model_values",
+    "with_batch",
+]
+
+_ENOUGH = 1.0
+"""Seconds after which a batch is not timed again: hundreds of steps are their own repetition."""
+_FAILURES = (FeatlabError, RuntimeError)
+"""What a failed run is recorded for. A RuntimeError is how torch says that a computation failed."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    """A subject's rows and their split, or why they can't be split."""
+
+    subject: str
+    table: FeatureTable
+    split: Split | None
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Site:
+    """What all adaptations start from."""
+
+    bundle: Bundle
+    source: SourceFeatures
+
+    @property
+    def device(self) -> torch.device:
+        """Where the source model is."""
+        return self.bundle.projection.mean.device
+
+    def adapt(self, method: Method, person: _Person) -> AdaptedModel:
+        """Adapt as an evaluation does: the same rows, the same seed."""
+        if person.split is None:
+            raise InputError(person.error)
+        seed = run_seed(self.bundle.seed, method.name, person.subject)
+        return adapted_model(self.bundle, person.table, person.split, method, self.source, seed)
+
+
+def measure_complexity(
+    workspace: Workspace,
+    subjects: Sequence[str],
+    methods: Sequence[str],
+    *,
+    measured: int = 0,
+    repeat: int = 5,
+    batch: int = 64,
+    on_method: Callable[[int, int], None] | None = None,
+) -> ComplexityReport:
+    """Adapt every method to the neutral clips of target subjects and take its costs.
+
+    A method is run once to count its operations, which warms it up, then ``repeat`` times a subject by the clock, in
+    this process, with one thread. A batch is the first subject's clip, repeated or cut to that many rows; what an
+    adaptation to it takes is divided by its iterations.
+
+    Args:
+        workspace: Cache and configuration.
+        subjects: The targets, held out of the source model.
+        methods: Registry names.
+        measured: How many of the targets are adapted to, the first ones; 0 takes all.
+        repeat: Timed adaptations a subject.
+        batch: Rows of a batch; every option of a method that is a batch size is set to it.
+        on_method: Called with the number of finished methods and of all.
+
+    Returns:
+        The costs, in the order of ``methods``. A method that fails on every subject has NaN and its reasons.
+
+    Raises:
+        InputError: An unknown subject.
+        ConfigError: An unknown method or option.
+    """
+    config = workspace.config
+    made = [make_method(name, config.adapt.options) for name in methods]
+    source = workspace.source(tuple(subjects))
+    bundle, _ = bundle_stage(source, tuple(methods))
+    site = _Site(bundle, SourceFeatures.of(bundle, source.table))
+    chosen = tuple(subjects)[: measured or None]
+    people = [_person(workspace.table.rows_of(subject), subject, config.protocol.gap) for subject in chosen]
+    frames = [len(person.split.adapt) for person in people if person.split is not None] or [0]
+    costs = []
+    with one_thread():
+        for done, method in enumerate(made, start=1):
+            costs.append(_cost(site, method, people, repeat, batch))
+            if on_method is not None:
+                on_method(done, len(made))
+    rows, width = site.source.features.shape
+    return ComplexityReport(
+        tuple(costs), chosen, (min(frames), max(frames)), (rows, width), repeat, batch, site.device.type
+    )
+
+
+def model_values(model: nn.Module) -> int:
+    """Return how many floating-point numbers a model holds: weights, and buffers such as a projection's directions."""
+    return sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
+
+
+def carried_values(bundle: Bundle, method: Method) -> int:
+    """Return how many numbers the bundle holds for a method beside the model: its extras, and the bank if it reads it.
+
+    Args:
+        bundle: With what the method prepared at the source.
+        method: An oracle shifts by the bank where there is one, and never needs it.
+    """
+    extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
+    if bundle.bank is None or not (method.needs_style_bank or isinstance(method, Oracle)):
+        return extras
+    return extras + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
+
+
+def with_batch(method: Method, batch: int) -> Method:
+    """Return a method with every option that is a batch size set to ``batch``; itself if it has none."""
+    options = fields(method.config)
+    sizes = [item.name for item in options if item.name == "batch" or item.name.endswith("_batch")]
+    return type(method)(replace(method.config, **dict.fromkeys(sizes, batch))) if sizes else method
+
+
+def clip_of_length(table: FeatureTable, clip: NDArray[np.intp], rows: int) -> FeatureTable:
+    """Return exactly so many rows: those of a clip from the first on, over and over where there are too few."""
+    return table.take(np.resize(clip, rows))
+
+
+def _person(table: FeatureTable, subject: str, gap: int) -> _Person:
+    try:
+        return _Person(subject, table, split_target(table, gap))
+    except InputError as error:
+        return _Person(subject, table, None, str(error))
+
+
+def _cost(site: _Site, method: Method, people: Sequence[_Person], repeat: int, batch: int) -> MethodCost:
+    failures: list[tuple[str, str]] = []
+    runs: list[tuple[float, AdaptedModel]] = []
+    finished: list[_Person] = []
+    adapt_flops = math.nan
+    for person in people:
+        try:
+            if not finished:
+                adapt_flops = count_flops(partial(site.adapt, method, person))
+            runs += [_timed(site, method, person) for _ in range(repeat)]
+        except _FAILURES as error:
+            failures.append((person.subject, _line(error)))
+        else:
+            finished.append(person)
+    cost = MethodCost(method.name, method.selection, method.setting, failures=tuple(failures))
+    if not finished:
+        return cost
+    try:
+        cost = replace(cost, batch_seconds=_batch_seconds(site, with_batch(method, batch), finished[0], batch, repeat))
+    except _FAILURES as error:
+        cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", _line(error))))
+    seconds = [taken for taken, _ in runs]
+    models = [model for _, model in runs]
+    return replace(
+        cost,
+        trainable=models[0].trainable,
+        parameters=model_values(models[0].model),
+        carried=carried_values(site.bundle, method),
+        adapt_flops=adapt_flops,
+        predict_flops=_predict_flops(models[0], finished[0].table),
+        iterations=statistics.median(model.iterations for model in models),
+        converged=_converged(models),
+        seconds=statistics.median(seconds),
+        fastest=min(seconds),
+        slowest=max(seconds),
+        subjects=len(finished),
+    )
+
+
+def _timed(site: _Site, method: Method, person: _Person) -> tuple[float, AdaptedModel]:
+    start = time.perf_counter()
+    model = site.adapt(method, person)
+    if site.device.type == "cuda":
+        # What was sent to a GPU is not yet done.
+        torch.cuda.synchronize(site.device)
+    return time.perf_counter() - start, model
+
+
+def _batch_seconds(site: _Site, method: Method, person: _Person, batch: int, repeat: int) -> float:
+    """Return the median seconds of a step on a batch, or of the whole of a closed form."""
+    assert person.split is not None  # the method has been adapted to this person
+    clip = clip_of_length(person.table, person.split.adapt, batch)
+    rows = np.arange(batch)
+    filled = replace(person, table=clip, split=Split(rows, rows[:0]))
+    steps: list[float] = []
+    spent = 0.0
+    while len(steps) < repeat and (not steps or spent < _ENOUGH):
+        seconds, model = _timed(site, method, filled)
+        steps.append(seconds / max(1, model.iterations))
+        spent += seconds
+    return statistics.median(steps)
+
+
+def _predict_flops(model: AdaptedModel, table: FeatureTable) -> float:
+    row = as_tensor(table.embeddings[:1], model.model.projection.mean.device)
+    with torch.no_grad():
+        return count_flops(partial(model.model, row))
+
+
+def _converged(models: Sequence[AdaptedModel]) -> float:
+    """Return the median over adaptations; one that has not converged takes longer than any other."""
+    counts = [iterations_to_converge(model.history, model.iterations) for model in models]
+    middle = statistics.median(math.inf if count is None else count for count in counts)
+    return middle if math.isfinite(middle) else math.nan
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,244 @@
+"""The page of `featlab complexity`: what the costs say in words, the table, the figure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.plot_complexity import complexity_data, plot_complexity
+from featlab.analysis.report.complexity import ComplexityReport, MethodCost
+from featlab.analysis.table import FAILED, MISSING, Settings, Table, by_setting, flops_text, marked_name, number_text
+from featlab.evaluation.convergence import CONVERGENCE_RULE
+
+__all__ = [
+    "complexity_table",
+    "complexity_words",
+    "ordered_costs",
+    "time_text",
+    "write_complexity",
+]
+
+
+def write_complexity(
+    folder: Path, report: ComplexityReport, *, settings: Settings, command: str, facts: Mapping[str, Any]
+) -> list[Path]:
+    """Write table, figure and page; the figure is left out where every method failed.
+
+    Args:
+        folder: Where.
+        report: From `featlab.analysis.cost.measure_complexity`.
+        settings: Method to (setting, display name).
+        command: What was typed.
+        facts: From `featlab.evaluation.campaign.run_facts`.
+
+    Returns:
+        The files.
+    """
+    names = {method: name for method, (_, name) in settings.items()}
+    figures = []
+    if any(cost.subjects for cost in report.costs):
+        data = complexity_data(report)
+        caption = (
+            "Median wall time of adapting to one subject's neutral clip (thin lines: fastest and slowest run), and how "
+            "many parameters are updated. Both axes are logarithmic, with a 0 on that of the parameters."
+        )
+        page = PageFigure("complexity", "Cost of one adaptation", caption)
+        figures.append(DrawnFigure(page, plot_complexity(data, names=names), data))
+    return write_page(
+        folder,
+        kind="complexity",
+        title="Computational complexity",
+        words=complexity_words(report),
+        command=command,
+        tables={"complexity": complexity_table(report, settings=settings)},
+        figures=figures,
+        facts=facts,
+    )
+
+
+def complexity_words(report: ComplexityReport, *, reference: str = "pft") -> tuple[str, ...]:
+    """Return what the costs say of one method against the published source-free ones and the light baselines.
+
+    Args:
+        report: The costs.
+        reference: Whom it is about; without it there are no words about anyone.
+    """
+    by_name = {cost.method: cost for cost in report.costs if cost.subjects}
+    failed = [cost.method for cost in report.costs if not cost.subjects]
+    words = [f"{len(failed)} of {len(report.costs)} methods failed: {', '.join(failed)}."] if failed else []
+    mine = by_name.get(reference)
+    if mine is None:
+        return tuple(words)
+    clips = "1 subject" if mine.subjects == 1 else f"{mine.subjects} subjects"
+    words.append(
+        f"{reference} adapts to one person in {time_text(mine.seconds)} (median over {clips}, {report.repeat} runs "
+        f"each), in {_counted(mine.iterations, 'iteration')}, and updates {_counted(mine.trainable, 'parameter')} of "
+        f"the {mine.parameters:,} numbers of its model."
+    )
+    published = [cost for cost in by_name.values() if cost.setting.startswith("SFDA (") and cost.method != reference]
+    if published:
+        words += _against_published(mine, published)
+    light = [cost for cost in by_name.values() if cost.setting == "Baselines"]
+    if light:
+        words.append(_against_light(mine, light))
+    return tuple(words)
+
+
+def time_text(seconds: float) -> str:
+    """Return a time with three digits, in the unit that suits it: 0.43 ms, 12.4 ms, 1.04 s."""
+    if math.isnan(seconds):
+        return "–"
+    value, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    decimals = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{decimals}f} {unit}"
+
+
+def _against_published(mine: MethodCost, published: Sequence[MethodCost]) -> list[str]:
+    middle = statistics.median(cost.seconds for cost in published)
+    quickest = min(published, key=lambda cost: cost.seconds)
+    iterations = statistics.median(cost.iterations for cost in published)
+    trainable = statistics.median(cost.trainable for cost in published)
+    slower = sum(cost.seconds > mine.seconds for cost in published)
+    words = [
+        f"That is {_times(mine.seconds, middle)} the median of the {len(published)} published source-free methods here "
+        f"({time_text(middle)}); {slower} of the {len(published)} take longer, and the quickest, {quickest.method}, "
+        f"takes {time_text(quickest.seconds)}.",
+        f"Their medians are {_counted(iterations, 'iteration')} and {_counted(trainable, 'trainable parameter')}.",
+    ]
+    unsettled = [cost.method for cost in published if math.isnan(cost.converged)]
+    if unsettled:
+        words.append(f"The loss did not settle, or ended higher than it began: {', '.join(unsettled)}.")
+    return words
+
+
+def _against_light(mine: MethodCost, light: Sequence[MethodCost]) -> str:
+    quickest, slowest = (choose(light, key=lambda cost: cost.seconds) for choose in (min, max))
+    cheaper = sum(cost.seconds < mine.seconds for cost in light)
+    return (
+        f"The {len(light)} light baselines take {time_text(quickest.seconds)} ({quickest.method}) to "
+        f"{time_text(slowest.seconds)} ({slowest.method}); {cheaper} of them are quicker than {mine.method}."
+    )
+
+
+def _times(mine: float, other: float) -> str:
+    """Return "12 times less than" or "1.4 times as much as"."""
+    ratio = other / mine if mine > 0 else math.inf
+    if ratio >= 1.05:
+        return f"{ratio:.{0 if ratio >= 10 else 1}f} times less than"
+    return f"{1 / ratio:.1f} times as much as" if ratio < 0.95 else "as much as"
+
+
+def _counted(number: float, thing: str) -> str:
+    return f"{number:,.{1 if number % 1 else 0}f} {thing}{'' if number == 1 else 's'}"
+
+
+_COLUMNS = (
+    "Method",
+    "Trainable",
+    "Model",
+    "Carried",
+    "Adapt (MFLOPs)",
+    "Frame (MFLOPs)",
+    "Iterations",
+    "Converged",
+    "Batch (s)",
+    "Subject (s)",
+)
+_NAMED = 6
+"""Subjects that a note names; more of them are counted."""
+
+
+def complexity_table(
+    report: ComplexityReport, *, settings: Settings | None = None, title: str = "Computational complexity"
+) -> Table:
+    """Return one line a method, those of one setting together.
+
+    Nothing is bold: what does nothing costs least.
+
+    Args:
+        report: From `featlab.analysis.cost.measure_complexity`.
+        settings: Method to (setting, display name); a method it does not name keeps its registry name.
+        title: Above the table.
+    """
+    costs = ordered_costs(report.costs)
+    rows = tuple(_cells(cost, settings) for cost in costs)
+    return Table(
+        title=title,
+        columns=_COLUMNS,
+        rows=rows,
+        bold=tuple((False,) * len(_COLUMNS) for _ in rows),
+        notes=(*_notes(report), *_failures(costs, settings)),
+    )
+
+
+def ordered_costs(costs: Sequence[MethodCost]) -> list[MethodCost]:
+    """Return the costs with those of one setting together, source-only first and oracles last."""
+    by_name = {cost.method: cost for cost in costs}
+    return [by_name[method] for method in by_setting({cost.method: cost.setting for cost in costs})]
+
+
+def _cells(cost: MethodCost, settings: Settings | None) -> tuple[str, ...]:
+    name = marked_name(cost.method, cost.selection, settings)
+    if not cost.subjects:
+        return (name, FAILED, *(MISSING,) * (len(_COLUMNS) - 2))
+    return (
+        name,
+        str(cost.trainable),
+        str(cost.parameters),
+        str(cost.carried),
+        flops_text(cost.adapt_flops),
+        flops_text(cost.predict_flops),
+        _steps_text(cost.iterations),
+        _steps_text(cost.converged),
+        number_text(cost.batch_seconds, 5),
+        number_text(cost.seconds, 4),
+    )
+
+
+def _steps_text(steps: float) -> str:
+    """Return a number of steps; a median that lies between two of them keeps its half."""
+    return number_text(steps, 1 if steps % 1 else 0)
+
+
+def _notes(report: ComplexityReport) -> list[str]:
+    shown = ", ".join(report.subjects[:_NAMED])
+    if len(report.subjects) > _NAMED:
+        shown += f" and {len(report.subjects) - _NAMED} more"
+    low, high = report.frames
+    frames = f"{low} frames" if low == high else f"{low} to {high} frames"
+    where = "one thread" if report.device == "cpu" else f"one thread and {report.device}"
+    notes = [
+        f"Subject: median wall time of adapting to the whole neutral clip of one subject ({shown}; {frames}), "
+        f"{report.repeat} times each after a warm-up; {where}. Times depend on the machine, and on what else it does.",
+        f"Batch: one iteration on {report.batch} rows, all of it for a closed form: the time of an adaptation to the "
+        f"first subject's clip, repeated or cut to {report.batch} rows, over its iterations. Every batch size is "
+        f"{report.batch}; a method without one takes as many rows as it is made to.",
+        "Trainable: parameters that are updated for one person. Model: all floating-point numbers of the model that "
+        "predicts: projection, T or what stands in its place, B and C, BatchNorm statistics included. Carried: numbers "
+        "in the bundle beside it: what the method prepared at the source, and the style bank where it is read.",
+        "MFLOPs: millions of floating-point operations in matrix products, of one adaptation and of predicting one "
+        "frame. What is done by elements, by decompositions or by other libraries is not counted: 0 is not nothing.",
+        f"Converged: {CONVERGENCE_RULE}; – where it ends higher than it began. The stages of a method are added up.",
+    ]
+    selections = {cost.selection for cost in report.costs}
+    if "source-access" in selections:
+        rows, width = report.source_rows
+        notes.append(f"[source access]: is given all {rows:,} source rows of {width} features besides, and labels.")
+    if "oracle" in selections:
+        notes.append("The oracle is tuned once, on the clip with its labels; an evaluation tunes it once a fold.")
+    return notes
+
+
+def _failures(costs: Sequence[MethodCost], settings: Settings | None) -> list[str]:
+    notes = []
+    for cost in costs:
+        name = marked_name(cost.method, cost.selection, settings)
+        reasons: dict[str, list[str]] = {}
+        for where, why in cost.failures:
+            reasons.setdefault(why, []).append(where)
+        notes += [f"{name} failed on {', '.join(where[:_NAMED])}: {why}" for why, where in reasons.items()]
+    return notes

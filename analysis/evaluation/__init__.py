@@ -1,0 +1,1 @@
+"""Tables, figures and words of an evaluation."""

@@ -1,0 +1,189 @@
+"""The critical-difference diagram (Demšar, 2006, figure 1): average ranks on a line, bars over what doesn't differ."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+
+from featlab.analysis import style
+from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.tables import friedman_text
+from featlab.evaluation.ranks import RankComparison
+
+__all__ = ["plot_ranks", "ranks_data"]
+
+_SIZE = 7.0
+"""Of a name's letters, points."""
+_LINE, _BAR = 0.125, 0.075
+"""Height of a line of a name, distance between two bars."""
+_HEAD, _FIRST_BAR, _PAD = 0.62, 0.1, 0.08
+"""From the top to the line of ranks, from there to the first bar, and around names."""
+_MOST_LETTERS = {style.COLUMN: 16, style.FULL: 30}
+_NUMBER = 0.15
+"""Room for a number of two digits."""
+
+
+def ranks_data(compared: RankComparison) -> dict[str, list[Any]]:
+    """Return the numbers of `plot_ranks`: columns method, rank, first_group, last_group (from 1; empty for none),
+    subjects, critical_difference, level, friedman_p.
+    """
+    methods = len(compared.methods)
+    groups = compared.groups()
+    return {
+        "method": list(compared.methods),
+        "rank": list(compared.ranks),
+        "first_group": [group[0] if group else "" for group in groups],
+        "last_group": [group[-1] if group else "" for group in groups],
+        "subjects": [compared.subjects] * methods,
+        "critical_difference": [compared.critical_difference] * methods,
+        "level": [compared.level] * methods,
+        "friedman_p": [compared.friedman_p] * methods,
+    }
+
+
+def plot_ranks(
+    compared: RankComparison,
+    *,
+    names: Mapping[str, str] | None = None,
+    selections: Mapping[str, str] | None = None,
+    width: float = style.FULL,
+) -> Figure:
+    """Draw the average ranks, the best on the right; a bar joins methods that do not differ.
+
+    Above the line: the critical difference. Names of methods with source access are grey and end in a dagger.
+
+    Args:
+        compared: From `featlab.evaluation.ranks.compare_ranks`.
+        names: Method to display name.
+        selections: Method to what it was allowed to see; source-free by default.
+        width: `featlab.analysis.style.FULL` or ``COLUMN``.
+    """
+    seen = selections or {}
+    access = [seen.get(method) == "source-access" for method in compared.methods]
+    most = _MOST_LETTERS.get(width, int(4.5 * width))
+    shown = [folded(figure_name(method, seen.get(method, "source-free"), names), most) for method in compared.methods]
+    better = math.ceil(len(shown) / 2)
+    # From the outside in on both sides, so that no line crosses another.
+    sides = ((1, range(better)), (-1, range(len(shown) - 1, better - 1, -1)))
+    levels = _levels(compared.cliques)
+    notes = _notes(compared, any(access), width)
+    bars = _FIRST_BAR + _BAR * (max(levels, default=-1) + 1)
+    lines = max(sum(_height(shown[place]) for place in places) for _, places in sides)
+    foot = 0.1 + 0.12 * len(notes)
+    height = _HEAD + bars + lines + _PAD + foot
+    margin = max(_width(line) for name in shown for line in name.split("\n")) + 3 * _PAD
+    line = _RankLine(margin, width - margin, height - _HEAD, len(shown))
+    with style.house_style():
+        drawn = style.figure(width, height)
+        drawn.set_layout_engine("none")
+        # One unit is one inch, so that what is measured in letters and lines is drawn as measured.
+        axes = drawn.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, width), ylim=(0.0, height))
+        axes.set_axis_off()
+        _draw_line(axes, line)
+        _draw_difference(axes, line, compared.critical_difference)
+        for (first, last), level in zip(compared.cliques, levels, strict=True):
+            ends = [line.at(compared.ranks[last]) - 0.035, line.at(compared.ranks[first]) + 0.035]
+            depth = line.y - _FIRST_BAR - _BAR * level
+            axes.plot(ends, [depth] * 2, color=style.COLOURS[0], linewidth=2.6, solid_capstyle="butt", label="_clique")
+        for side, places in sides:
+            depth = line.y - bars
+            for place in places:
+                depth -= _height(shown[place])
+                middle = depth + _height(shown[place]) / 2
+                _draw_method(axes, line, side, middle, compared.ranks[place], shown[place], access[place])
+        for place, note in enumerate(notes):
+            axes.text(0.06, foot - 0.04 - 0.12 * place, note, fontsize=6.5, color="#444444", va="top")
+    return drawn
+
+
+@dataclass(frozen=True)
+class _RankLine:
+    """Where the line of ranks lies, inches: from ``worst`` on the left to 1 on the right."""
+
+    left: float
+    right: float
+    y: float
+    worst: int
+
+    @property
+    def unit(self) -> float:
+        """Length of one rank."""
+        return (self.right - self.left) / (self.worst - 1)
+
+    def at(self, rank: float) -> float:
+        """Return where a rank is."""
+        return self.right - (rank - 1.0) * self.unit
+
+
+def _draw_line(axes: Axes, line: _RankLine) -> None:
+    axes.plot([line.left, line.right], [line.y] * 2, color="black", linewidth=0.8, label="_line")
+    step = math.ceil(_NUMBER / line.unit)
+    for rank in range(1, line.worst + 1):
+        numbered = (rank - 1) % step == 0
+        axes.plot([line.at(rank)] * 2, [line.y, line.y + (0.05 if numbered else 0.03)], color="black", linewidth=0.6)
+        if numbered:
+            axes.text(line.at(rank), line.y + 0.07, str(rank), ha="center", va="bottom", fontsize=6.5)
+
+
+def _draw_difference(axes: Axes, line: _RankLine, difference: float) -> None:
+    # With few subjects the difference may be more than there are ranks: then the whole line is all that can be drawn.
+    whole = difference > line.worst - 1
+    above, right = line.y + 0.3, line.right if whole else line.left + difference * line.unit
+    axes.plot([line.left, right], [above] * 2, color=style.LOSS, linewidth=1.4, label="_difference")
+    for end in (line.left, right):
+        axes.plot([end, end], [above - 0.035, above + 0.035], color=style.LOSS, linewidth=1.0)
+    text = f"CD = {difference:.2f}" + (" (more than the ranks span)" if whole else "")
+    axes.text(line.left, above + 0.07, text, va="bottom", fontsize=6.5)
+
+
+def _draw_method(axes: Axes, line: _RankLine, side: int, depth: float, rank: float, name: str, access: bool) -> None:
+    """Draw a line from a rank down to ``depth`` and out to its name; ``side`` is 1 on the right and -1 on the left."""
+    end = line.right + _PAD if side > 0 else line.left - _PAD
+    look: dict[str, Any] = {"ha": "left" if side > 0 else "right", "va": "center", "linespacing": 1.0}
+    axes.plot(
+        [line.at(rank)] * 2 + [end],
+        [line.y, depth, depth],
+        color=style.MUTED if access else "black",
+        linewidth=0.7,
+        zorder=1,
+        label="_method",
+    )
+    axes.text(end + side * 0.04, depth, name, color="#555555" if access else "black", fontsize=_SIZE, **look)
+
+
+def _levels(cliques: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each bar the highest row in which it touches no other."""
+    ends: list[int] = []
+    levels = []
+    for first, last in cliques:
+        free = next((level for level, end in enumerate(ends) if end < first), len(ends))
+        ends[free : free + 1] = [last]
+        levels.append(free)
+    return levels
+
+
+def _notes(compared: RankComparison, marked: bool, width: float) -> list[str]:
+    subjects = "1 subject" if compared.subjects == 1 else f"{compared.subjects} subjects"
+    text = f"Average rank over {subjects}, 1 is the best. A bar joins methods that do not differ (Nemenyi, "
+    text += f"{compared.level:g})."
+    if not math.isnan(compared.friedman_p):
+        text += f" Friedman: {friedman_text(compared)}."
+    if marked:
+        text += f" {ACCESS_NOTE}."
+    return textwrap.wrap(text, int((width - 0.12) / 0.055))
+
+
+def _width(text: str) -> float:
+    with style.house_style():
+        return float(TextPath((0.0, 0.0), text, size=_SIZE).get_extents().width) / 72.0
+
+
+def _height(name: str) -> float:
+    return 0.03 + _LINE * (1 + name.count("\n"))

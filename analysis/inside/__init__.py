@@ -1,0 +1,1 @@
+"""What happens inside a model: maps, neighbours, pairs, clips, branches, style."""

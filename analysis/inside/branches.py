@@ -1,0 +1,203 @@
+"""Is identity gone and expression still there? Cosines and linear probes on target subjects, before and after T."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.analysis.inside.representations import (
+    METHOD,
+    REPRESENTATIONS,
+    LookedAt,
+    Representation,
+    looked_at,
+    representations,
+)
+from featlab.analysis.people import adapt_people
+from featlab.errors import InputError
+from featlab.evaluation.campaign import plan
+from featlab.evaluation.probes import expression_probe, halves_by_video, identity_probe
+from featlab.evaluation.statistics import bootstrap_interval, mean
+from featlab.methods.losses.pseudo_labels import mean_cosines
+from featlab.workspace.workspace import Workspace
+
+__all__ = ["COSINES", "PROBES", "BranchReport", "Knowledge", "Measure", "compare_branches", "measure_of"]
+
+COSINES = ("fixed_expression", "fixed_subject", "neither")
+PROBES = ("identity", "expression")
+
+_Found = tuple[Mapping[str, float], float]
+"""Subject to value in one draw, and the value of guessing."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number, over target subjects.
+
+    Attributes:
+        mean: Over subjects; NaN without any.
+        low: Of its bootstrap interval over subjects, 95 %.
+        high: Likewise.
+        by_subject: Subject to value, draws averaged.
+        chance: What guessing would give; NaN where there is nothing to guess.
+    """
+
+    mean: float
+    low: float
+    high: float
+    by_subject: Mapping[str, float]
+    chance: float = math.nan
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What one representation holds.
+
+    Attributes:
+        representation: One of `featlab.analysis.inside.representations.REPRESENTATIONS`.
+        fixed_expression: Mean cosine of the same expression on other subjects.
+        fixed_subject: Mean cosine of other expressions of the same subject.
+        neither: Mean cosine of other expressions on other subjects.
+        identity: Share of rows whose person a linear probe names.
+        expression: Balanced accuracy of a linear probe for the expression, on people that it was not fitted on.
+    """
+
+    representation: str
+    fixed_expression: Measure
+    fixed_subject: Measure
+    neither: Measure
+    identity: Measure
+    expression: Measure
+
+
+@dataclass(frozen=True)
+class BranchReport:
+    """What was found, and on what.
+
+    Attributes:
+        rows: One a representation.
+        draws: The target subjects of each draw.
+        classes: Classes among the rows that were looked at.
+        frames: These rows, of all draws.
+        single: Class to how many subjects have a single video of it, which is left out of the identity probe.
+        unprobed: Subjects of whom nothing is left for it.
+    """
+
+    rows: tuple[Knowledge, ...]
+    draws: tuple[tuple[str, ...], ...]
+    classes: tuple[str, ...]
+    frames: int
+    single: Mapping[str, int]
+    unprobed: tuple[str, ...]
+
+    def of(self, representation: str) -> Knowledge:
+        """Return the row of one representation."""
+        return next(row for row in self.rows if row.representation == representation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return asdict(self)
+
+
+def compare_branches(workspace: Workspace, *, on_step: Callable[[int, int], None] | None = None) -> BranchReport:
+    """Measure every representation on the target subjects of the protocol, draw by draw.
+
+    Args:
+        workspace: Cache and configuration; ``protocol.targets``, ``pool``, ``draws`` and ``seed`` are read.
+        on_step: Called with the number of finished steps and of all.
+
+    Raises:
+        InputError: Fewer than two target subjects, an unknown one, or one that can't be split.
+        ConfigError: Several draws of targets that are named.
+    """
+    draws = list({task.draw: task.targets for task in plan(workspace)}.values())
+    if any(len(targets) < 2 for targets in draws):
+        raise InputError("branches compares people with each other; give --targets 2 or more")
+    total, done = len(draws) * (1 + len(REPRESENTATIONS)), 0
+    found: dict[str, dict[str, list[_Found]]] = {key: defaultdict(list) for key in REPRESENTATIONS}
+    looks: list[LookedAt] = []
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if on_step is not None:
+            on_step(done, total)
+
+    for targets in draws:
+        adapted = adapt_people(workspace, targets, [METHOD])
+        seen = looked_at(adapted)
+        views = representations(adapted, seen)
+        looks.append(seen)
+        advance()
+        for key, view in views.items():
+            for name, values in _measured(view, seen).items():
+                found[key][name].append(values)
+            advance()
+    classes = sorted({code for seen in looks for code in seen.column("label").tolist()})
+    single, unprobed = _left_out(looks)
+    return BranchReport(
+        rows=tuple(
+            Knowledge(key, **{name: measure_of(values) for name, values in part.items()}) for key, part in found.items()
+        ),
+        draws=tuple(draws),
+        classes=tuple(workspace.table.classes[code] for code in classes),
+        frames=sum(len(seen.subject) for seen in looks),
+        single=single,
+        unprobed=unprobed,
+    )
+
+
+def measure_of(draws: Sequence[_Found]) -> Measure:
+    """Average draws within a subject, then subjects, with a bootstrap interval over them.
+
+    Args:
+        draws: Subject to value, and the value of guessing, a pair a draw; values that are not finite are left out.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    for by_subject, _ in draws:
+        for subject, value in by_subject.items():
+            if math.isfinite(value):
+                values[subject].append(value)
+    subjects = {subject: mean(several) for subject, several in sorted(values.items())}
+    low, high = bootstrap_interval(list(subjects.values()))
+    guesses = [chance for _, chance in draws if math.isfinite(chance)]
+    return Measure(mean(list(subjects.values())), low, high, subjects, mean(guesses))
+
+
+def _measured(view: Representation, seen: LookedAt) -> dict[str, _Found]:
+    """Return each measure of one representation in one draw."""
+    subject, video, label = seen.subject, seen.column("video"), seen.column("label")
+    names = [person.subject for person in seen.people]
+
+    def named(codes: NDArray[np.int64], values: NDArray[np.float64], chance: float = math.nan) -> _Found:
+        return {names[code]: float(value) for code, value in zip(codes, values, strict=True)}, chance
+
+    cosines = mean_cosines(view.rows - view.centre, subject, label)
+    identity = identity_probe(view.rows, subject, video, label)
+    expression = expression_probe(view.rows, subject, label)
+    return {name: named(cosines.subject, getattr(cosines, name)) for name in COSINES} | {
+        "identity": named(identity.subject, identity.score, identity.chance),
+        "expression": named(expression.subject, expression.score, expression.chance),
+    }
+
+
+def _left_out(looks: Sequence[LookedAt]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return class to how many subjects have a single video of it, and the subjects of whom no video can be halved."""
+    cells: set[tuple[str, str]] = set()
+    unprobed: set[str] = set()
+    for seen in looks:
+        half = halves_by_video(seen.subject, seen.column("video"), seen.column("label"))
+        for place, (person, table) in enumerate(zip(seen.people, seen.tables, strict=True)):
+            alone = half[seen.subject == place] < 0
+            for video in np.unique(table.video[alone]):
+                kind = int(np.bincount(table.label[table.video == video]).argmax())
+                cells.add((person.subject, table.classes[kind]))
+            if alone.all():
+                unprobed.add(person.subject)
+    return dict(sorted(Counter(kind for _, kind in cells).items())), tuple(sorted(unprobed))

@@ -1,0 +1,118 @@
+"""People with their adapted models: what figures that look inside are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from featlab.bundle.bundle import Bundle
+from featlab.cache import FeatureTable
+from featlab.errors import InputError
+from featlab.evaluation.run import adapted_model
+from featlab.methods import AdaptedModel, get_method, make_method
+from featlab.methods.base import SourceFeatures
+from featlab.protocol.splits import Split, check_known, split_target
+from featlab.seeding import run_seed
+from featlab.workspace.stages import bundle_stage
+from featlab.workspace.workspace import Workspace
+
+__all__ = ["AdaptedPeople", "AdaptedPerson", "adapt_people", "can_be_split"]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedPerson:
+    """One target subject.
+
+    Attributes:
+        subject: Who.
+        table: Their rows, with labels: to look at, no model has met them.
+        split: Rows adapted on, and rows to test.
+        models: Method name to the model that it made.
+    """
+
+    subject: str
+    table: FeatureTable
+    split: Split
+    models: Mapping[str, AdaptedModel]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedPeople:
+    """Target subjects and the source model that they were adapted from.
+
+    Attributes:
+        bundle: The source model.
+        source: Rows of its source subjects.
+        people: The target subjects.
+    """
+
+    bundle: Bundle
+    source: FeatureTable
+    people: tuple[AdaptedPerson, ...]
+
+
+def adapt_people(
+    workspace: Workspace,
+    subjects: Sequence[str],
+    methods: Sequence[str],
+    *,
+    kept_out: Sequence[str] = (),
+    on_person: Callable[[int, int], None] | None = None,
+) -> AdaptedPeople:
+    """Adapt methods to target subjects as an evaluation does: the same splits, the same seeds, the same numbers.
+
+    All subjects share one source model, trained without any of them; it is made, or taken from an earlier run.
+
+    Args:
+        workspace: Cache and configuration.
+        subjects: The targets.
+        methods: Registry names.
+        kept_out: Whom the source stages must not see either.
+        on_person: Called with the number of finished subjects and of all.
+
+    Raises:
+        InputError: An unknown subject, or one that can't be split.
+        ConfigError: An unknown method or option.
+    """
+    config = workspace.config
+    made = [make_method(name, config.adapt.options) for name in methods]
+    check_known(subjects, workspace.table.subjects)
+    tables = {subject: workspace.table.rows_of(subject) for subject in subjects}
+    # Before anything is trained.
+    splits = {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
+    source = workspace.source(tuple(dict.fromkeys((*kept_out, *subjects))))
+    bundle, _ = bundle_stage(source, tuple(methods))
+    needed = any(get_method(name).needs_source for name in methods)
+    rows = SourceFeatures.of(bundle, source.table) if needed else None
+    people = []
+    for done, subject in enumerate(subjects, start=1):
+        table, split = tables[subject], splits[subject]
+        models = {
+            method.name: adapted_model(bundle, table, split, method, rows, run_seed(bundle.seed, method.name, subject))
+            for method in made
+        }
+        people.append(AdaptedPerson(subject, table, split, models))
+        if on_person is not None:
+            on_person(done, len(subjects))
+    return AdaptedPeople(bundle, source.table, tuple(people))
+
+
+def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the subjects who can be split into rows to adapt on and rows to test, and the others, each with why not.
+
+    Args:
+        workspace: Cache and configuration.
+        subjects: Candidates.
+
+    Raises:
+        InputError: An unknown subject.
+    """
+    check_known(subjects, workspace.table.subjects)
+    fit, failures = [], []
+    for subject in subjects:
+        try:
+            split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
+            fit.append(subject)
+        except InputError as error:
+            failures.append((subject, str(error)))
+    return tuple(fit), failures

@@ -1,0 +1,266 @@
+"""Results of a workspace put together: which pages there are, and all that a report shows of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from featlab.analysis.demo.html_parts import jpeg_of
+from featlab.analysis.page import PAGE_FILE, PageFigure, ResultPage, read_page, read_table
+from featlab.analysis.report.facts import origins, protocol_words
+from featlab.analysis.table import Table
+from featlab.cache import atomic_write_text
+from featlab.errors import InputError
+
+__all__ = [
+    "LARGEST_DRAWING",
+    "LARGEST_FILE",
+    "SVG",
+    "PageFolders",
+    "Report",
+    "ReportFigure",
+    "ReportPage",
+    "find_pages",
+    "read_report",
+    "write_report",
+]
+
+_KINDS = ("evaluate", "benchmark", "ablate", "complexity", "branches", "plot")
+"""In the order of a report; other kinds follow."""
+_EVALUATIONS = ("evaluate", "benchmark")
+_RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
+"""What makes the folder of one run differ from that of another of the same command."""
+
+SVG = "image/svg+xml"
+LARGEST_DRAWING = 450_000
+"""Bytes of an SVG up to which it is shown as it is; a larger one holds a cloud of dots, and its .png is shown, or
+photographs, and a JPEG is shown if the .png is as large."""
+LARGEST_FILE = 450_000
+"""Bytes of a file up to which it can be saved from the report; of a larger one the report says where it is."""
+_DPI = 300.0
+
+
+@dataclass(frozen=True)
+class PageFolders:
+    """Folders with a page.
+
+    Attributes:
+        shown: One a command, in the order of a report.
+        older: Those of which a newer run is shown.
+    """
+
+    shown: tuple[Path, ...]
+    older: tuple[Path, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportFigure:
+    """One figure, ready to be shown.
+
+    Attributes:
+        page: Its name, title and caption.
+        shown: The picture.
+        media: Its media type: `SVG` where the drawing itself is shown.
+        files: What can be saved beside the drawing: ending to bytes.
+        left_out: Endings of the files that are too large for that.
+        size: Width and height, inches.
+    """
+
+    page: PageFigure
+    shown: bytes
+    media: str
+    files: Mapping[str, bytes]
+    left_out: tuple[str, ...]
+    size: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportPage:
+    """Results of one command.
+
+    Attributes:
+        folder: Where they are.
+        page: Title, words and facts.
+        tables: By name, in order.
+        figures: In order.
+    """
+
+    folder: Path
+    page: ResultPage
+    tables: Mapping[str, Table]
+    figures: tuple[ReportFigure, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Pages put together.
+
+    Attributes:
+        title: One line.
+        pages: In order; one at least.
+        skipped: Folders whose page is damaged, and why.
+    """
+
+    title: str
+    pages: tuple[ReportPage, ...]
+    skipped: tuple[tuple[Path, str], ...]
+
+    @property
+    def evaluation(self) -> int | None:
+        """The page whose words stand at the top: the first evaluation, else the first benchmark; counted from 0."""
+        for kind in _EVALUATIONS:
+            for place, item in enumerate(self.pages):
+                if item.page.kind == kind:
+                    return place
+        return None
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader has to know before comparing the pages, a sentence each."""
+        found = [origin for origin, _ in origins([item.page for item in self.pages])]
+        lines = []
+        for what, values in (
+            ("caches", {origin.digest for origin in found if origin.digest}),
+            ("extractors", {origin.fingerprint for origin in found if origin.fingerprint}),
+            ("sets of versions of featlab and what it needs", {origin.versions for origin in found if origin.versions}),
+        ):
+            if len(values) > 1:
+                lines.append(f"The sections come from {len(values)} different {what}; each says from which.")
+        lines += [f"{folder.name} is left out: {reason}" for folder, reason in self.skipped]
+        return tuple(lines)
+
+
+def find_pages(results: Path) -> PageFolders:
+    """Return the folders that hold a page: of each command the newest run, evaluations first.
+
+    Two runs of one command are folders whose names differ in the key at their end; a run with a name of its own
+    (``--name``) stands for itself. A folder whose page can't be read is among them: who reads it says what is wrong.
+
+    Args:
+        results: The ``results`` folder of a workspace.
+    """
+    pages = [path.parent for path in sorted(results.glob(f"*/{PAGE_FILE}"))]
+    newest: dict[str, Path] = {}
+    for folder in sorted(pages, key=lambda folder: (folder / PAGE_FILE).stat().st_mtime_ns):
+        newest[_RUN_KEY.sub("", folder.name)] = folder
+    shown = sorted(newest.values(), key=_order)
+    return PageFolders(tuple(shown), tuple(folder for folder in pages if folder not in shown))
+
+
+def _order(folder: Path) -> tuple[int, str]:
+    try:
+        kind = read_page(folder).kind
+    except InputError:
+        kind = folder.name.partition("-")[0]
+    return (_KINDS.index(kind) if kind in _KINDS else len(_KINDS)), folder.name
+
+
+def read_report(folders: Sequence[Path], title: str) -> Report:
+    """Read pages, in the order given; a damaged one is skipped.
+
+    Args:
+        folders: Each with a page.
+        title: Of the report.
+
+    Raises:
+        InputError: A folder without a page, or no page that can be read.
+    """
+    without = [folder for folder in folders if not (folder / PAGE_FILE).is_file()]
+    if without:
+        raise InputError(
+            f"{without[0]}: no {PAGE_FILE} there; name folders that featlab evaluate, benchmark, ablate, plot, "
+            "complexity or branches wrote, as results/NAME"
+        )
+    pages, skipped = [], []
+    for folder in folders:
+        try:
+            pages.append(_read(folder))
+        except InputError as error:
+            skipped.append((folder, str(error)))
+    if skipped and not pages:
+        raise InputError(f"no page can be read, the first because: {skipped[0][1]}")
+    if not pages:
+        raise InputError(
+            "no results to report; run featlab evaluate first (or benchmark, ablate, complexity, branches, plot)"
+        )
+    return Report(title, tuple(pages), tuple(skipped))
+
+
+def write_report(path: Path, report: Report) -> int:
+    """Write a report as one HTML file, whole or not at all; the same pages give the same bytes.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        FeatlabError: It can't be written.
+    """
+    from featlab.analysis.report.page import render_report
+
+    text = render_report(report)
+    atomic_write_text(path, text)
+    return len(text.encode("utf-8"))
+
+
+def _read(folder: Path) -> ReportPage:
+    page = read_page(folder)
+    damaged = InputError(f"{folder / PAGE_FILE}: damaged; delete {folder} and run the command again")
+    if not _is_whole(page):
+        raise damaged
+    try:
+        protocol_words(page)
+    except (TypeError, ValueError, KeyError) as error:
+        raise damaged from error
+    tables = {name: _read_table(folder, name) for name in page.tables}
+    return ReportPage(folder, page, tables, tuple(_read_figure(folder, figure) for figure in page.figures))
+
+
+def _is_whole(page: ResultPage) -> bool:
+    """Return whether text is text, facts are facts, and names are names of files in the folder."""
+    names = [*page.tables, *(figure.name for figure in page.figures)]
+    text = [page.kind, page.title, page.command, *page.words, *names]
+    text += [part for figure in page.figures for part in (figure.title, figure.caption)]
+    return (
+        isinstance(page.facts, Mapping)
+        and all(isinstance(item, str) for item in text)
+        and all(name and name == Path(name).name for name in names)
+    )
+
+
+def _read_table(folder: Path, name: str) -> Table:
+    table = read_table(folder, name)
+    width, lines = len(table.columns), (table.columns, *table.rows)
+    whole = (
+        all(len(line) == width for line in (*lines, *table.bold))
+        and len(table.rows) == len(table.bold)
+        and all(isinstance(cell, str) for line in (*lines, table.notes, (table.title,)) for cell in line)
+        and isinstance(table.text_columns, int)
+    )
+    if not whole:
+        raise InputError(f"{folder / f'table_{name}.json'}: damaged; delete {folder} and run the command again")
+    return table
+
+
+def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
+    png = folder / f"{figure.name}.png"
+    try:
+        with Image.open(png) as picture:
+            dpi = float(picture.info.get("dpi", (_DPI, _DPI))[0]) or _DPI
+            size = picture.width / dpi, picture.height / dpi
+        found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in ("svg", "pdf", "csv")}
+        shown, media = found["svg"], SVG
+        if len(shown) > LARGEST_DRAWING:
+            shown, media = png.read_bytes(), "image/png"
+        if len(shown) > LARGEST_DRAWING:
+            shown, media = jpeg_of(png), "image/jpeg"
+    except OSError as error:
+        raise InputError(
+            f"{folder / figure.name}: not all of .svg, .pdf, .png and .csv can be read "
+            f"({error.strerror or 'damaged picture'}); run the command again"
+        ) from error
+    files = {ending: found[ending] for ending in ("pdf", "csv") if len(found[ending]) <= LARGEST_FILE}
+    saved = {*files, *(["svg"] if media == SVG else [])}
+    return ReportFigure(figure, shown, media, files, tuple(ending for ending in found if ending not in saved), size)

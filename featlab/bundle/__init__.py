@@ -1,0 +1,1 @@
+"""What leaves the source site, and what a person's adaptation is, on disk."""

@@ -1,0 +1,173 @@
+"""What adapting to one person changed, on disk: `subjects/<id>/adaptation.safetensors` and `.json`."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featlab.bundle.bundle import Bundle, read_tensors, write_tensors
+from featlab.cache.atomic import atomic_write_text
+from featlab.errors import BundleError, InputError
+from featlab.methods.base import AdaptedModel, Affine, linear_head
+from featlab.model.networks import PersonalModel, SourceHead, Translator
+from featlab.seeding import stable_hash
+
+__all__ = ["adaptation_folder", "load_adaptation", "save_adaptation"]
+
+_TENSORS, _META = "adaptation.safetensors", "adaptation.json"
+ADAPTATION_FORMAT = 1
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
+
+
+def adaptation_folder(bundle_folder: Path, subject: str) -> Path:
+    """Return where a subject's adaptation lives; a name that is no safe folder name gets a hash in its place."""
+    # Other letters can be too many bytes, or one name in two spellings; Windows keeps some names to itself.
+    safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", subject) and subject.lower() not in _RESERVED
+    return Path(bundle_folder) / "subjects" / (subject if safe else f"subject-{stable_hash(subject)[:16]}")
+
+
+def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: Mapping[str, Any]) -> Path:
+    """Write the tensors that differ from the bundle's, and how they came about. Nothing of the bundle is repeated.
+
+    Args:
+        folder: The subject's folder.
+        bundle: What was adapted.
+        adapted: What came out.
+        meta: JSON-ready facts to keep (method, subject, options, seconds, …).
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: A model of other parts than a `Translator` or an `Affine`, and a `SourceHead` or a linear map.
+    """
+    kind = _kind(adapted.model, bundle)
+    folder.mkdir(parents=True, exist_ok=True)
+    base = _base_tensors(bundle, kind)
+    tensors = {
+        name: tensor
+        for name, tensor in adapted.model.state_dict().items()
+        if not name.startswith("projection.") and (name not in base or not torch.equal(tensor, base[name]))
+    }
+    write_tensors(folder / _TENSORS, tensors)
+    content = {
+        "format_version": ADAPTATION_FORMAT,
+        "translator": kind,
+        "bundle": _fingerprint(bundle),
+        "iterations": adapted.iterations,
+        "trainable": adapted.trainable,
+        "warnings": list(adapted.warnings),
+        "history": [dict(entry) for entry in adapted.history],
+        **meta,
+    }
+    # The json goes last: a folder without it holds no adaptation.
+    atomic_write_text(folder / _META, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return folder
+
+
+def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[str, Any]]:
+    """Read an adaptation back onto its bundle.
+
+    Returns:
+        The adapted model and the facts stored with it.
+
+    Raises:
+        BundleError: None there, damaged, a newer format, or made for another bundle.
+    """
+    path = folder / _META
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, kind = int(meta["format_version"]), str(meta["translator"])
+        made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
+        history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BundleError(f"{folder}: no adaptation there ({reason}); run featlab adapt first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: damaged; run featlab adapt again") from error
+    if version > ADAPTATION_FORMAT:
+        raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
+    if made_for != _fingerprint(bundle):
+        raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
+    tensors = read_tensors(folder / _TENSORS)
+    try:
+        model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
+        state = model.state_dict()
+        # The projection is the bundle's own object: a tensor for it would change every other model of the bundle.
+        unknown = sorted(name for name in tensors if name not in state or name.startswith("projection."))
+        if unknown:
+            raise KeyError(f"unknown tensor {unknown[0]}")
+        model.load_state_dict(state | tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder}: does not fit its bundle ({reason}); run featlab adapt again") from error
+    model.requires_grad_(False)
+    return AdaptedModel(model, iterations, trainable, history, warnings), meta
+
+
+def _kind(model: PersonalModel, bundle: Bundle) -> str:
+    kinds = {Translator: "translator", Affine: "affine", nn.Identity: "none"}
+    for part, known in ((model.translator, tuple(kinds)), (model.head, (SourceHead, nn.Linear))):
+        if type(part) not in known:
+            names = ", ".join(kind.__name__ for kind in known)
+            raise InputError(f"a model with a {type(part).__name__} can't be stored; a method makes one of: {names}")
+    kind, part = kinds[type(model.translator)], model.translator
+    if isinstance(part, Translator) and not _same_form(part, bundle.translator):
+        if not part.residual:
+            raise InputError("a model with a T of another shape than the bundle's can be stored in residual form only")
+        return "adapter"
+    return kind
+
+
+def _same_form(part: Translator, other: Translator) -> bool:
+    return part.residual == other.residual and part.first.weight.shape == other.first.weight.shape
+
+
+def _fingerprint(bundle: Bundle) -> str:
+    """Return a hash of the weights that an adaptation is a difference from."""
+    digest = hashlib.sha256()
+    for name, tensor in _base_tensors(bundle, "translator").items():
+        if name == "temperature":
+            # A bundle has none of its own: it is a person's.
+            continue
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _base_tensors(bundle: Bundle, kind: str) -> dict[str, Tensor]:
+    translator = bundle.translator if kind == "translator" else None
+    return dict(PersonalModel(bundle.projection, translator, bundle.head).state_dict())
+
+
+def _head(bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return B and C, or the linear map that a method put in their place."""
+    if "head.weight" not in tensors:
+        return copy.deepcopy(bundle.head)
+    return linear_head(tensors["head.weight"], tensors["head.bias"])
+
+
+def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module | None:
+    if kind == "translator":
+        return copy.deepcopy(bundle.translator)
+    if kind == "affine":
+        weight, bias = tensors["translator.weight"], tensors["translator.bias"]
+        width = bundle.projection.components.shape[1]
+        if weight.shape != (width, width) or bias.shape != (width,):
+            raise ValueError(f"translator.weight has shape {tuple(weight.shape)}")
+        return Affine(weight, bias)
+    if kind == "adapter":
+        width, dim = tensors["translator.first.weight"].shape
+        # The initial weights are overwritten, but drawing them would move the caller's random state.
+        with torch.random.fork_rng(devices=[]):
+            return Translator(dim, width)
+    if kind == "none":
+        return None
+    raise KeyError(f"unknown translator kind {kind!r}")

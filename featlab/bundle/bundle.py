@@ -1,0 +1,283 @@
+"""The model bundle: all that leaves the source site. A folder of safetensors and JSON; nothing in it is executable.
+
+model.safetensors    projection, B, C, T, style bank, and what methods prepared at the source
+bundle.json          format version, config, classes, extractor fingerprint, source subjects, what the bank holds
+card.md              the same for people
+subjects/<id>/       what adapting to one person changed
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featlab.bundle.card import bundle_card
+from featlab.cache import ExtractorInfo
+from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
+from featlab.config.load import Config, flat_values
+from featlab.errors import BundleError
+from featlab.model.networks import Projection, SourceHead, Translator
+from featlab.model.style_bank import StyleBank
+
+__all__ = ["BUNDLE_FORMAT", "Bundle", "load_bundle", "read_tensors", "save_bundle", "write_tensors"]
+
+BUNDLE_FORMAT = 1
+_MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A source model that can be adapted to a new person without the source.
+
+    Attributes:
+        projection: P, from embeddings to features.
+        head: B and C, frozen, in evaluation mode.
+        translator: T as pretrained; the identity when it was not.
+        classes: K names.
+        neutral: One of them.
+        extractor: What made the embeddings; a bundle meets no others.
+        source_subjects: Whose rows trained it; none of them can be a target.
+        config: The resolved configuration.
+        seed: Root seed of its training.
+        bank: Style bank; ``None`` when it was removed or not made.
+        extras: Tensors that a method prepared at the source, by method name.
+        declared: What those tensors are, in words, by method name.
+        cache_digest: Of the cache that it was trained on.
+        history: Mean losses of the pretraining, an entry an epoch.
+    """
+
+    projection: Projection
+    head: SourceHead
+    translator: Translator
+    classes: tuple[str, ...]
+    neutral: str
+    extractor: ExtractorInfo
+    source_subjects: tuple[str, ...]
+    config: Config
+    seed: int
+    bank: StyleBank | None = None
+    extras: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    declared: Mapping[str, str] = field(default_factory=dict)
+    cache_digest: str = ""
+    history: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def neutral_code(self) -> int:
+        """The label code of the neutral class."""
+        return self.classes.index(self.neutral)
+
+    def check_extractor(self, extractor: ExtractorInfo, where: str) -> None:
+        """Raise a BundleError when features were made by another extractor than the bundle's."""
+        if extractor.fingerprint != self.extractor.fingerprint:
+            raise BundleError(
+                f"{where}: its features come from {extractor.id!r} ({extractor.fingerprint[:12]}), but the bundle was "
+                f"made for {self.extractor.id!r} ({self.extractor.fingerprint[:12]}); extract with the same backbone, "
+                "weights and preprocessing, or train another bundle"
+            )
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> Path:
+    """Write a bundle: into a temporary folder, synced, then renamed. An older one at ``folder`` is replaced.
+
+    Args:
+        folder: Where.
+        bundle: What.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: The folder can't be written.
+    """
+    folder = Path(folder)
+    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        draft.mkdir(parents=True)
+        write_tensors(draft / _MODEL, _tensors(bundle))
+        atomic_write_text(draft / _META, json.dumps(_meta(bundle), indent=2, ensure_ascii=False) + "\n")
+        atomic_write_text(draft / _CARD, bundle_card(bundle))
+        _exchange(draft, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: can't be written ({error.strerror}); check the folder and its permissions"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _exchange(draft: Path, folder: Path) -> None:
+    """Rename ``draft`` to ``folder``; what was there goes only when the new one is in its place."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    if not (folder / _META).is_file():
+        raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
+    old = draft.with_name(f"{draft.name}.old")
+    folder.rename(old)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
+    """Read a bundle.
+
+    Args:
+        folder: Where it is.
+        device: Where its tensors go.
+
+    Raises:
+        BundleError: Nothing there, a newer format, damaged or missing files or tensors.
+    """
+    folder = Path(folder)
+    path = folder / _META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        version = int(meta["format_version"])
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BundleError(f"{folder}: no model bundle there ({_META}: {reason}); run featlab pretrain") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: damaged; run featlab pretrain again") from error
+    if version > BUNDLE_FORMAT:
+        raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
+    tensors = read_tensors(folder / _MODEL, device)
+    try:
+        return _assemble(meta, tensors, device)
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder}: damaged or incomplete ({reason}); run featlab pretrain again") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    # A copy each: safetensors refuses two names for one piece of memory.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    atomic_write_bytes(path, save(copies))
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read safetensors and refuse what isn't finite.
+
+    Raises:
+        BundleError: A missing or damaged file, or a NaN or infinity in it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path, device=device)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
+    return tensors
+
+
+def _tensors(bundle: Bundle) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for part in ("projection", "head", "translator"):
+        module: torch.nn.Module = getattr(bundle, part)
+        tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+    if bundle.bank is not None:
+        for layer, (mean, std) in bundle.bank.layers.items():
+            tensors |= {f"bank.{layer}.mean": mean, f"bank.{layer}.std": std}
+    for method, extra in bundle.extras.items():
+        tensors |= {f"extras.{method}.{name}": tensor for name, tensor in extra.items()}
+    return tensors
+
+
+def _meta(bundle: Bundle) -> dict[str, Any]:
+    from featlab import __version__
+
+    return {
+        "format": "featlab-bundle",
+        "format_version": BUNDLE_FORMAT,
+        "featlab": __version__,
+        "classes": list(bundle.classes),
+        "neutral": bundle.neutral,
+        "extractor": bundle.extractor.to_dict() | {"fingerprint": bundle.extractor.fingerprint},
+        "source_subjects": list(bundle.source_subjects),
+        "bank_subjects": list(bundle.bank.subjects) if bundle.bank else None,
+        "extras": sorted(bundle.extras),
+        "declared": dict(bundle.declared),
+        "cache_digest": bundle.cache_digest,
+        "seed": bundle.seed,
+        "config": bundle.config.to_dict(),
+        "translator": {"hidden": bundle.translator.first.out_features, "residual": bundle.translator.residual},
+        "history": [dict(entry) for entry in bundle.history],
+    }
+
+
+def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> Bundle:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    dim = tensors["projection.components"].shape[1]
+    width, classes = tensors["head.linear.weight"].shape[0], len(meta["classes"])
+    projection = Projection(tensors["projection.mean"], tensors["projection.components"])
+    # The initial weights are overwritten, but drawing them would move the caller's random state.
+    with torch.random.fork_rng(devices=[]):
+        head = SourceHead(dim, width, classes).to(device)
+        translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
+    head.load_state_dict(under("head."))
+    translator.to(device).load_state_dict(under("translator."))
+    bank = None
+    if meta["bank_subjects"] is not None:
+        names = {name.removeprefix("bank.").rpartition(".")[0] for name in tensors if name.startswith("bank.")}
+        layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
+        bank = StyleBank(tuple(meta["bank_subjects"]), layers)
+    _check_consistent(meta, projection, bank, dim, width)
+    extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
+    return Bundle(
+        projection=projection,
+        head=head.eval().requires_grad_(False),
+        translator=translator.eval().requires_grad_(False),
+        classes=tuple(meta["classes"]),
+        neutral=str(meta["neutral"]),
+        extractor=ExtractorInfo.from_dict(extractor),
+        source_subjects=tuple(meta["source_subjects"]),
+        config=Config().with_values(flat_values(meta["config"]), _META),
+        seed=int(meta["seed"]),
+        bank=bank,
+        extras={name: under(f"extras.{name}.") for name in meta["extras"]},
+        # Bundles of before said nothing of it.
+        declared={str(name): str(words) for name, words in meta.get("declared", {}).items()},
+        cache_digest=str(meta["cache_digest"]),
+        history=tuple(meta["history"]),
+    )
+
+
+def _check_consistent(
+    meta: Mapping[str, Any], projection: Projection, bank: StyleBank | None, dim: int, width: int
+) -> None:
+    if meta["neutral"] not in meta["classes"]:
+        raise ValueError(f"neutral {meta['neutral']!r} is not one of the classes")
+    if projection.mean.shape != projection.components.shape[:1]:
+        raise ValueError("projection.mean does not fit projection.components")
+    if bank is None:
+        return
+    for layer, columns in (("features", dim), ("embedding", dim), ("bottleneck", width)):
+        for statistic in bank.layers[layer]:
+            if statistic.shape != (len(bank.subjects), columns):
+                raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")

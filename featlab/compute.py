@@ -1,0 +1,82 @@
+"""Where a network runs, and with what precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from featlab.errors import ConfigError
+
+__all__ = [
+    "choose_device",
+    "computing",
+    "count_flops",
+    "one_thread",
+]
+
+
+def choose_device(name: str, *, amp: bool) -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: Another name, a GPU that isn't there, or mixed precision without one.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}")
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise ConfigError("device cuda: torch finds no GPU here; use cpu")
+    chosen = "cuda" if name != "cpu" and has_gpu else "cpu"
+    if amp and chosen != "cuda":
+        raise ConfigError("mixed precision (amp) needs a GPU, and this runs on the CPU; leave it out")
+    return torch.device(chosen)
+
+
+@contextmanager
+def computing(device: torch.device, *, amp: bool) -> Iterator[None]:
+    """No gradients, and on a GPU either float16 autocast or true float32.
+
+    cuDNN's default for float32 is TF32, which keeps 10 bits: without it, CPU and GPU give the same embeddings up to
+    rounding, so the device needn't be part of a cache's fingerprint.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        if device.type == "cuda":
+            if amp:
+                stack.enter_context(torch.autocast("cuda", dtype=torch.float16))
+            else:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        yield
+
+
+def count_flops(run: Callable[[], object]) -> float:
+    """Run something once and return its floating-point operations, as torch counts them.
+
+    torch counts matrix products and convolutions, forward and backward; what is done by elements, by decompositions or
+    in other libraries (k-means, logistic regression) is not in it. Counting slows a run down, so it is not timed.
+
+    Args:
+        run: Called without arguments.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch and the libraries beneath NumPy use one thread; as before after it."""
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)

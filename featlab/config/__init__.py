@@ -1,0 +1,1 @@
+"""Every option, declared once: default, help, bounds, search values."""

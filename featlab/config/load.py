@@ -1,0 +1,181 @@
+"""The configuration of a run: frozen dataclasses, `featlab.toml`, and `--set section.key=value`.
+
+A flag beats the file, the file beats the default, and an unknown key is an error that names the closest known one.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from featlab.config.analysis import AblateConfig, PlotConfig
+from featlab.config.options import convert, with_options
+from featlab.config.sections import (
+    AdaptConfig,
+    FeatureConfig,
+    HeadConfig,
+    PairConfig,
+    PretrainConfig,
+    ProtocolConfig,
+)
+from featlab.errors import ConfigError, closest
+
+__all__ = [
+    "AblateConfig",
+    "AdaptConfig",
+    "Config",
+    "FeatureConfig",
+    "HeadConfig",
+    "PairConfig",
+    "PlotConfig",
+    "PretrainConfig",
+    "ProtocolConfig",
+    "flat_values",
+    "load_config",
+    "parse_settings",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every section of `featlab.toml`.
+
+    Attributes:
+        cache: The cache file, relative to the workspace.
+    """
+
+    cache: str = "cache.h5"
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    pair: PairConfig = field(default_factory=PairConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    ablate: AblateConfig = field(default_factory=AblateConfig)
+    plot: PlotConfig = field(default_factory=PlotConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts that JSON and TOML can hold."""
+        return asdict(self)
+
+    def with_values(self, values: Mapping[str, Any], where: str) -> Config:
+        """Return a copy with some values replaced.
+
+        Args:
+            values: ``{"section.key": value}``; a string is converted to the type of the key.
+            where: Who gave them, for the message: a file name, or ``--set``.
+
+        Raises:
+            ConfigError: An unknown key, or a value of the wrong type or range.
+        """
+        config = self
+        for key, value in values.items():
+            config = _replaced(config, key, value, where)
+        return config
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read `featlab.toml`, then apply flags.
+
+    Args:
+        path: The file; ``None`` or a missing file gives the defaults.
+        overrides: ``{"section.key": value}`` from flags and ``--set``; they beat the file.
+
+    Returns:
+        The resolved configuration.
+
+    Raises:
+        ConfigError: A file that can't be read, broken TOML, an unknown key, a value of the wrong type or range.
+    """
+    config = Config()
+    if path is not None and path.exists():
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ConfigError(f"{path}: can't be read ({error.strerror}); it should be a TOML file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        for key in data:
+            # An empty table sets nothing, so its name would never be looked at again.
+            _check_section(key, str(path))
+        config = config.with_values(dict(_flatten(data)), str(path))
+    return config.with_values(overrides or {}, "command line")
+
+
+def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"section.key": value}`` of what `Config.to_dict` gave, as `Config.with_values` takes it."""
+    values: dict[str, Any] = {}
+    for section, part in data.items():
+        if section == "adapt":
+            values["adapt.method"] = part["method"]
+            for method, options in part["options"].items():
+                values |= {f"adapt.{method}.{key}": value for key, value in options.items()}
+        elif isinstance(part, Mapping):
+            values |= {f"{section}.{key}": value for key, value in part.items()}
+        else:
+            values[section] = part
+    return values
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Turn ``["head.lr=0.01", …]`` into a dict.
+
+    Raises:
+        ConfigError: An item without ``=``.
+    """
+    values = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {item}: expected section.key=value, for example --set head.lr=0.01")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            items += _flatten(value, f"{prefix}{key}.")
+        else:
+            items.append((f"{prefix}{key}", value))
+    return items
+
+
+def _check_section(key: str, where: str) -> None:
+    section = key.partition(".")[0]
+    sections = [item.name for item in fields(Config)]
+    if section not in sections:
+        raise ConfigError(f"{where}: unknown key {key!r}{closest(section, sections)}; sections: {', '.join(sections)}")
+
+
+def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
+    _check_section(key, where)
+    section, dot, name = key.partition(".")
+    if section == "cache" and dot:
+        raise ConfigError(f"{where}: unknown key {key!r}; cache is a file name, not a section")
+    if section != "cache" and not name:
+        raise ConfigError(f"{where}: {section} is a section; write {section}.key = value")
+    if section == "adapt" and "." in name:
+        return replace(config, adapt=_with_method_option(config.adapt, name, value, where))
+    try:
+        if section == "cache":
+            part = convert("cache", str, value)
+        else:
+            part = with_options(getattr(config, section), {name: value}, section)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return replace(config, **{section: part})
+
+
+def _with_method_option(adapt: AdaptConfig, name: str, value: Any, where: str) -> AdaptConfig:
+    """Keep a method's option as it came: only the method knows its own keys, and checks them when it is made."""
+    method, _, option = name.partition(".")
+    if not method or not option or "." in option:
+        raise ConfigError(f"{where}: unknown key adapt.{name}; a method's option is adapt.<method>.<option>")
+    options = {key: dict(table) for key, table in adapt.options.items()}
+    options.setdefault(method, {})[option] = value
+    return replace(adapt, options=options)

@@ -1,0 +1,1 @@
+"""Run methods on target subjects, score them, compare them, tune them."""

@@ -1,0 +1,288 @@
+"""How well one target subject's test rows are recognised: the numbers behind every table.
+
+The label set of macro F1 is a choice that changes the number, so it is stated here once. With ``y = [0, 0, 0]`` and
+``y_hat = [0, 0, 1]``, scikit-learn's default (the union of both) gives .400, all of ``K = 7`` classes give .1143, and
+the main number of featlab, the classes *present in the subject's test labels*, gives .800: a person who never shows
+fear is not marked down for a class that can not be right. Predictions of an absent class still cost recall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.config.sections import check_window
+from featlab.errors import InputError
+
+__all__ = [
+    "BINS",
+    "SubjectMetrics",
+    "bin_edges",
+    "calibration_error",
+    "confusion_matrix",
+    "reliability_counts",
+    "smooth_probabilities",
+    "subject_metrics",
+]
+
+
+@dataclass(frozen=True)
+class SubjectMetrics:
+    """Scores of one subject's labelled test rows, all in [0, 1].
+
+    Attributes:
+        macro_f1: Mean F1 over the classes present in the test labels. The main number.
+        macro_f1_all: Mean F1 over all K classes; a class that is neither shown nor predicted counts as 0.
+        accuracy: Share of rows predicted right.
+        balanced_accuracy: Mean recall over the classes present in the test labels.
+        neutral_recall: Recall of the neutral class; NaN when the subject has no neutral test row.
+        non_neutral_recall: Mean recall over the other classes present; NaN when there is none.
+        histogram: Predicted rows for each of the K classes.
+        frames: Labelled rows that were scored.
+        recall: Recall of each of the K classes, NaN for one that is not shown.
+        confusion: K × K counts, row by row: label first, prediction second.
+        video_macro_f1: ``macro_f1`` with a video as the unit; NaN when no videos were given.
+    """
+
+    macro_f1: float
+    macro_f1_all: float
+    accuracy: float
+    balanced_accuracy: float
+    neutral_recall: float
+    non_neutral_recall: float
+    histogram: tuple[int, ...]
+    frames: int
+    recall: tuple[float, ...]
+    confusion: tuple[int, ...]
+    video_macro_f1: float = float("nan")
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether every row was predicted as one and the same class."""
+        return max(self.histogram) == self.frames
+
+
+def confusion_matrix(
+    labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], count: int
+) -> NDArray[np.int64]:
+    """Count rows by (label, prediction).
+
+    Args:
+        labels: (n,) codes in ``[0, count)``.
+        predictions: (n,) codes in ``[0, count)``.
+        count: Number of classes K.
+
+    Returns:
+        (K, K) int64, row = label, column = prediction.
+    """
+    flat = labels.astype(np.int64) * count + predictions.astype(np.int64)
+    return np.bincount(flat, minlength=count * count).reshape(count, count)
+
+
+def subject_metrics(
+    labels: NDArray[np.integer[Any]],
+    predicted: NDArray[Any],
+    *,
+    classes: Sequence[str],
+    neutral_code: int,
+    videos: NDArray[np.integer[Any]] | None = None,
+) -> SubjectMetrics:
+    """Score one subject's test rows.
+
+    Args:
+        labels: (n,) integer class codes; rows with -1 (unknown) are ignored.
+        predicted: (n, K) finite probabilities or scores (the largest wins; of equals, the first), or (n,) codes.
+        classes: The K class names.
+        neutral_code: Index of the neutral class in ``classes``.
+        videos: (n,) integer video codes; when given, ``video_macro_f1`` is filled. A video's label is its most frequent
+            frame label, its prediction the class of the largest mean probability (of the most votes, for codes).
+
+    Returns:
+        The subject's scores.
+
+    Raises:
+        InputError: Shapes or codes that do not fit, non-finite probabilities, or no labelled row.
+    """
+    count = len(classes)
+    labels = np.asarray(labels)
+    _check_codes("labels", labels, -1, count)
+    if not 0 <= neutral_code < count:
+        raise InputError(f"neutral code {neutral_code} is not one of the {count} classes")
+    scores = _as_scores(np.asarray(predicted), len(labels), count)
+    known = labels >= 0
+    if not known.any():
+        raise InputError("no labelled test row for this subject: nothing to score; give its test videos labels")
+    labels, scores = labels[known], scores[known]
+    matrix = confusion_matrix(labels, scores.argmax(axis=1), count)
+    f1, recall, present = _f1(matrix), _recall(matrix), matrix.sum(axis=1) > 0
+    expressive = present.copy()
+    expressive[neutral_code] = False
+    video_macro_f1 = float("nan")
+    if videos is not None:
+        videos = np.asarray(videos)
+        if videos.shape != known.shape:
+            raise InputError(f"videos have shape {videos.shape}, expected {known.shape}: one code a row")
+        video_macro_f1 = _video_macro_f1(labels, scores, videos[known])
+    return SubjectMetrics(
+        macro_f1=float(f1[present].mean()),
+        macro_f1_all=float(f1.mean()),
+        accuracy=float(np.trace(matrix) / matrix.sum()),
+        balanced_accuracy=float(recall[present].mean()),
+        neutral_recall=float(recall[neutral_code]) if present[neutral_code] else float("nan"),
+        non_neutral_recall=float(recall[expressive].mean()) if expressive.any() else float("nan"),
+        histogram=tuple(int(total) for total in matrix.sum(axis=0)),
+        frames=int(matrix.sum()),
+        recall=tuple(float(value) if shown else math.nan for value, shown in zip(recall, present, strict=True)),
+        confusion=tuple(int(total) for total in matrix.ravel()),
+        video_macro_f1=video_macro_f1,
+    )
+
+
+def _as_scores(predicted: NDArray[Any], rows: int, count: int) -> NDArray[np.float64]:
+    """Return (n, K) scores; codes become one-hot rows, so that a mean over them counts votes."""
+    if predicted.ndim == 2:
+        if predicted.shape != (rows, count):
+            raise InputError(f"probabilities have shape {predicted.shape}, expected {(rows, count)}: (rows, classes)")
+        scores = predicted.astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise InputError("probabilities hold NaN or infinity; the adaptation diverged or the features are damaged")
+        return scores
+    if predicted.shape != (rows,):
+        raise InputError(f"predictions have shape {predicted.shape}, expected {(rows,)} or {(rows, count)}")
+    _check_codes("predictions", predicted, 0, count)
+    votes: NDArray[np.float64] = np.eye(count)[predicted]
+    return votes
+
+
+def _check_codes(what: str, codes: NDArray[Any], lowest: int, count: int) -> None:
+    if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
+        raise InputError(f"{what} must be a 1-d integer array, not {codes.dtype} of shape {codes.shape}")
+    if codes.size and (codes.min() < lowest or codes.max() >= count):
+        raise InputError(f"{what} run from {codes.min()} to {codes.max()}, outside {lowest}..{count - 1}")
+
+
+def _f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (K,) F1 = 2 tp / (shown + predicted); 0 for a class that is neither."""
+    total = matrix.sum(axis=0) + matrix.sum(axis=1)
+    f1: NDArray[np.float64] = 2.0 * np.diag(matrix) / np.maximum(total, 1)
+    return f1
+
+
+def _recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    recall: NDArray[np.float64] = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
+    return recall
+
+
+def _video_macro_f1(
+    labels: NDArray[np.integer[Any]], scores: NDArray[np.float64], videos: NDArray[np.integer[Any]]
+) -> float:
+    count = scores.shape[1]
+    names = np.unique(videos)
+    truth = np.array([np.bincount(labels[videos == name], minlength=count).argmax() for name in names])
+    guess = np.array([scores[videos == name].mean(axis=0).argmax() for name in names])
+    matrix = confusion_matrix(truth, guess, count)
+    return float(_f1(matrix)[matrix.sum(axis=1) > 0].mean())
+
+
+BINS = 15
+"""Bins of equal width, as in Guo et al. (2017)."""
+
+
+def bin_edges() -> NDArray[np.float64]:
+    """Return the 16 edges; a bin holds its upper one, and the first holds 0 too."""
+    return np.linspace(0.0, 1.0, BINS + 1)
+
+
+def reliability_counts(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """Count rows by the probability of the predicted class, its confidence.
+
+    Args:
+        probabilities: (n, K); the largest is the prediction, of equals the first.
+        labels: (n,) codes; rows with -1 (unknown) are left out.
+
+    Returns:
+        (15, 3) float64: rows in the bin, sum of their confidence, rows that are right. Counts of several subjects can
+        be added.
+
+    Raises:
+        InputError: Shapes that do not fit, or confidences outside [0, 1].
+    """
+    if probabilities.ndim != 2 or labels.shape != (len(probabilities),):
+        raise InputError(f"probabilities of shape {probabilities.shape} need a label a row, got {labels.shape}")
+    known = labels >= 0
+    scores = probabilities[known].astype(np.float64)
+    confidence = scores.max(axis=1, initial=0.0)
+    # A softmax in float32 may end a little above 1.
+    if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
+        raise InputError("a calibration error takes probabilities, and these go beyond 1 or are not finite")
+    right = scores.argmax(axis=1) == labels[known]
+    place = np.clip(np.searchsorted(bin_edges(), confidence, side="left") - 1, 0, BINS - 1)
+    columns = [np.bincount(place, weights=values, minlength=BINS) for values in (None, confidence, right)]
+    return np.column_stack(columns).astype(np.float64)
+
+
+def calibration_error(counts: NDArray[np.float64]) -> float:
+    """Return the top-label expected calibration error: the mean of |confidence − accuracy| over bins, weighed by rows.
+
+    ECE = Σ_b n_b/n · |acc(b) − conf(b)| (Guo et al., 2017, equation 3).
+
+    Args:
+        counts: (15, 3) from `reliability_counts`, or a sum or mean of such, on any scale.
+
+    Returns:
+        ECE in [0, 1]; NaN without a row.
+    """
+    rows = float(counts[:, 0].sum())
+    return float(np.abs(counts[:, 1] - counts[:, 2]).sum() / rows) if rows else float("nan")
+
+
+def smooth_probabilities(
+    probabilities: NDArray[np.float32], video: NDArray[np.integer[Any]], frame: NDArray[np.integer[Any]], window: int
+) -> NDArray[np.float32]:
+    """Return the centred moving average of class probabilities within each video, in frame order.
+
+    The window counts rows, whatever frames were left out between them, and is cut at a video's ends: the first row is
+    the mean of itself and the (window − 1) / 2 rows after it. A mean of probabilities sums to 1 as they do.
+
+    Args:
+        probabilities: (n, K) float32, finite, rows in any order.
+        video: (n,) which rows come from one video.
+        frame: (n,) the order within a video; rows of one frame stay in the order given.
+        window: Rows averaged over; odd. 1 or 0 returns the probabilities as they are.
+
+    Returns:
+        (n, K) in the order of ``probabilities``.
+
+    Raises:
+        ConfigError: A window that is even or negative.
+        InputError: Shapes that do not fit.
+    """
+    check_window("smoothing", window)
+    rows = len(probabilities)
+    if probabilities.ndim != 2 or video.shape != (rows,) or frame.shape != (rows,):
+        raise InputError(
+            f"probabilities of shape {probabilities.shape} need {rows} values of video and frame, got "
+            f"{video.shape} and {frame.shape}"
+        )
+    if window <= 1 or not rows:
+        return probabilities
+    order = np.lexsort((frame, video))
+    ordered = video[order]
+    place = np.arange(rows)
+    first = np.searchsorted(ordered, ordered, side="left")
+    end = np.searchsorted(ordered, ordered, side="right")
+    low = np.maximum(place - window // 2, first)
+    high = np.minimum(place + window // 2 + 1, end)
+    # Sums of a stretch are differences of running sums, in float64: their error is far below that of float32.
+    total = np.zeros((rows + 1, probabilities.shape[1]))
+    np.cumsum(probabilities[order], axis=0, dtype=np.float64, out=total[1:])
+    smoothed = np.empty_like(probabilities)
+    smoothed[order] = (total[high] - total[low]) / (high - low)[:, None]
+    return smoothed

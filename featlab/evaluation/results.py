@@ -1,0 +1,247 @@
+"""One line of results: one method, on one target subject, in one draw, with one seed. Stored as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from featlab.config.sections import SCOPES
+from featlab.errors import InputError, closest
+from featlab.evaluation.metrics import BINS
+
+__all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "write_results"]
+
+SELECTIONS = ("source-free", "oracle", "source-access")
+"""What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """What one run gave.
+
+    Attributes:
+        method: Registry name, e.g. ``"source-only"``, ``"pft"``, ``"oracle"``.
+        subject: The target subject.
+        draw: Number of the random draw of target subjects.
+        seed: Number of the seed within the draw.
+        macro_f1: Over the classes present in the subject's test labels; see `SubjectMetrics`.
+        macro_f1_all: Over all K classes.
+        accuracy: Share of test rows predicted right.
+        balanced_accuracy: Mean recall over the classes present.
+        neutral_recall: NaN when there is no neutral test row.
+        non_neutral_recall: NaN when there is no other test row.
+        histogram: Predicted test rows for each of the K classes.
+        frames: Labelled test rows.
+        adapt_frames: Rows that the method adapted on.
+        seconds: Wall time of the adaptation.
+        iterations: Optimiser steps.
+        trainable: Parameters that were updated.
+        collapsed: Whether all test rows were predicted as one class.
+        selection: One of `SELECTIONS`.
+        error: Why the run failed, one line; empty when it did not.
+        class_recall: Recall of each of the K classes, NaN for one without test rows; empty in files of before.
+        flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
+            were not counted (they are counted once a method, see `featlab.evaluation.campaign`).
+        scope: One of `featlab.config.sections.SCOPES`.
+        macro_f1_smoothed: As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
+            `featlab.evaluation.metrics`); NaN when that is switched off.
+        reliability: For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their
+            confidence and those that are right, 45 numbers in all; empty in files of before.
+        confusion: K × K counts of test rows, row by row: label first, prediction second; empty in files of before.
+
+    Raises:
+        InputError: An unknown ``selection`` or ``scope``, a row without an error that has no finite macro F1, or a
+            ``reliability`` or ``confusion`` of another length.
+    """
+
+    method: str
+    subject: str
+    draw: int
+    seed: int
+    macro_f1: float
+    macro_f1_all: float
+    accuracy: float
+    balanced_accuracy: float
+    neutral_recall: float
+    non_neutral_recall: float
+    histogram: tuple[int, ...]
+    frames: int
+    adapt_frames: int
+    seconds: float
+    iterations: int
+    trainable: int
+    collapsed: bool
+    selection: str
+    error: str = ""
+    class_recall: tuple[float, ...] = ()
+    flops: float = math.nan
+    scope: str = "person"
+    macro_f1_smoothed: float = math.nan
+    reliability: tuple[float, ...] = ()
+    confusion: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise InputError(f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
+        if self.selection not in SELECTIONS:
+            raise InputError(f"selection {self.selection!r} is not one of {', '.join(SELECTIONS)}")
+        if not self.error and not math.isfinite(self.macro_f1):
+            raise InputError(f"{self.method} on {self.subject} has no finite macro_f1 and no error that says why")
+        if len(self.reliability) not in (0, 3 * BINS):
+            raise InputError(f"reliability has {len(self.reliability)} numbers, expected {3 * BINS} or none")
+        if len(self.confusion) not in (0, len(self.histogram) ** 2):
+            raise InputError(f"confusion has {len(self.confusion)} counts, expected {len(self.histogram) ** 2} or none")
+
+    @classmethod
+    def failure(
+        cls,
+        method: str,
+        subject: str,
+        draw: int,
+        seed: int,
+        *,
+        selection: str,
+        error: str,
+        seconds: float = 0.0,
+        scope: str = "person",
+    ) -> EvaluationRow:
+        """Return the row of a run that failed: every score NaN, every count 0.
+
+        Args:
+            method: Registry name.
+            subject: The target subject.
+            draw: Number of the draw.
+            seed: Number of the seed.
+            selection: One of `SELECTIONS`.
+            error: Why, in one line.
+            seconds: Wall time until it failed.
+            scope: One of `featlab.config.sections.SCOPES`.
+        """
+        nan = float("nan")
+        return cls(
+            method=method,
+            subject=subject,
+            draw=draw,
+            seed=seed,
+            macro_f1=nan,
+            macro_f1_all=nan,
+            accuracy=nan,
+            balanced_accuracy=nan,
+            neutral_recall=nan,
+            non_neutral_recall=nan,
+            histogram=(),
+            frames=0,
+            adapt_frames=0,
+            seconds=seconds,
+            iterations=0,
+            trainable=0,
+            collapsed=False,
+            selection=selection,
+            error=error or "failed without a message",
+            scope=scope,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict that JSON can hold; NaN becomes ``None``."""
+        return {name: jsonable(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EvaluationRow:
+        """Read back what `to_dict` gave.
+
+        Raises:
+            InputError: An unknown or missing key, or a value of the wrong type.
+        """
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        for name in data:
+            if name not in kinds:
+                raise InputError(f"unknown key {name!r}{closest(str(name), kinds)}")
+        optional = {field.name for field in fields(cls) if field.default is not MISSING}
+        missing = [name for name in kinds if name not in data and name not in optional]
+        if missing:
+            raise InputError(f"missing {', '.join(missing)}")
+        return cls(**{name: _checked(name, kinds[name], value) for name, value in data.items()})
+
+
+def write_results(path: Path, rows: Iterable[EvaluationRow]) -> None:
+    """Write rows as JSON lines (UTF-8), whole or not at all.
+
+    Args:
+        path: The file; replaced when it is there.
+        rows: In the order they are to be read back.
+    """
+    from featlab.cache.atomic import atomic_write_text
+
+    lines = [json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) for row in rows]
+    atomic_write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_results(path: Path) -> list[EvaluationRow]:
+    """Read what `write_results` wrote; blank lines are passed over.
+
+    Raises:
+        InputError: No such file, or a damaged line; names the file and the line.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path}: cannot read the results: {reason}; give a .jsonl file of results") from error
+    rows = []
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(EvaluationRow.from_dict(_parsed(line)))
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}; remove the line or run the evaluation again") from error
+    return rows
+
+
+def jsonable(value: Any) -> Any:
+    """Return ``value`` with NaN as ``None`` and tuples as lists, so that strict JSON can hold it."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, (tuple, list)):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("not a JSON object") from error
+    if not isinstance(data, dict):
+        raise InputError("not a JSON object")
+    return data
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InputError(f"{name} is not JSON")
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    """Return ``value`` as the field's type, or raise. A bool is no integer here, though Python says it is."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if kind == "int" and whole and value >= 0:
+        return value
+    if kind == "float" and value is None:
+        return math.nan
+    if kind == "float" and number and abs(value) < 1e300:
+        return float(value)
+    if kind.startswith("tuple") and isinstance(value, list):
+        return tuple(_checked(name, "float" if "float" in kind else "int", item) for item in value)
+    wanted = {"tuple[int, ...]": "whole numbers", "tuple[float, ...]": "numbers"}.get(kind, kind)
+    raise InputError(f"{name} is {value!r}, expected {wanted}")

@@ -1,0 +1,142 @@
+"""From evaluation rows to one score a target subject, and to the subjects that methods have in common."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.evaluation.results import EvaluationRow
+
+__all__ = [
+    "Cell",
+    "Field",
+    "cell_values",
+    "common_subject_means",
+    "failure_reasons",
+    "pooled_reliability",
+    "shared_scores",
+    "subject_means",
+]
+
+Cell = tuple[str, int]
+"""One (subject, draw): what is compared between methods, since another draw has another source model."""
+
+Field = str | Callable[[EvaluationRow], float]
+"""Name of a numeric field of `EvaluationRow`, or what reads a number from a row."""
+
+
+def subject_means(
+    rows: Sequence[EvaluationRow], field: Field = "macro_f1", cells: Collection[Cell] | None = None
+) -> dict[str, float]:
+    """Return each subject's mean of one field: over seeds within a draw, then over draws.
+
+    Args:
+        rows: Rows of one method; those with an error and those where the field is NaN are left out.
+        field: Which number of a row.
+        cells: Only these (subject, draw); all by default.
+
+    Returns:
+        Subject to mean, in the order in which the subjects first appear.
+    """
+    per_subject: dict[str, list[float]] = defaultdict(list)
+    for (subject, draw), values in cell_values(rows, field).items():
+        if cells is None or (subject, draw) in cells:
+            per_subject[subject].append(float(np.mean(values)))
+    return {subject: float(np.mean(values)) for subject, values in per_subject.items()}
+
+
+def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
+    """Return each subject's macro F1 in every method, over the (subject, draw) cells that all of them finished.
+
+    Args:
+        *methods: The rows of one method each.
+
+    Returns:
+        Subject to one mean a method, in the order given; subjects in the order of the first method.
+    """
+    cells = set.intersection(*[set(cell_values(rows, "macro_f1")) for rows in methods])
+    means = [subject_means(rows, cells=cells) for rows in methods]
+    return {subject: tuple(scores[subject] for scores in means) for subject in means[0]}
+
+
+def shared_scores(rows: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
+    """Return the macro F1 of every method but oracles on the subjects that all of them finished.
+
+    Args:
+        rows: Results; a method without a finished run is left out and stands in nobody's way.
+
+    Returns:
+        Method to one mean a shared subject, the subjects in the same order everywhere; no mean where none is shared.
+    """
+    finished: dict[str, list[EvaluationRow]] = defaultdict(list)
+    for row in rows:
+        if not row.error and row.selection != "oracle":
+            finished[row.method].append(row)
+    shared = list(common_subject_means(*finished.values()).values()) if finished else []
+    return {method: tuple(scores[place] for scores in shared) for place, method in enumerate(finished)}
+
+
+def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | None:
+    """Return the reliability of one method with the frames of all its subjects pooled, every subject weighing the same.
+
+    Args:
+        rows: Rows of one method; those with an error or of before, without reliability, are left out.
+
+    Returns:
+        (15, 3) shares of the frames, see `featlab.evaluation.metrics.reliability_counts`; ``None`` without a row.
+    """
+    cells: dict[Cell, list[NDArray[np.float64]]] = defaultdict(list)
+    for row in rows:
+        if row.reliability and not row.error:
+            cells[row.subject, row.draw].append(np.array(row.reliability) / row.frames)
+    subjects: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    for (subject, _), shares in cells.items():
+        subjects[subject].append(np.mean(shares, axis=0))
+    if not subjects:
+        return None
+    pooled: NDArray[np.float64] = np.mean([np.mean(shares, axis=0) for shares in subjects.values()], axis=0)
+    return pooled.reshape(-1, 3)
+
+
+def cell_values(rows: Sequence[EvaluationRow], field: Field) -> dict[Cell, list[float]]:
+    """Return the values of one field by (subject, draw), one a seed.
+
+    Args:
+        rows: Rows of one method; those with an error and those where the field is NaN are left out.
+        field: Which number of a row.
+    """
+    cells: dict[Cell, list[float]] = defaultdict(list)
+    for row in rows:
+        value = float(getattr(row, field) if isinstance(field, str) else field(row))
+        if not row.error and not np.isnan(value):
+            cells[row.subject, row.draw].append(value)
+    return dict(cells)
+
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def failure_reasons(rows: Sequence[EvaluationRow]) -> dict[str, list[EvaluationRow]]:
+    """Return reason to the rows that failed for it, in the order in which they first appear.
+
+    "needs 8 rows, got 5" on one subject and "needs 8 rows, got 6" on another are the reason "needs 8 rows, got …".
+
+    Args:
+        rows: Of any methods; those without an error are passed over.
+    """
+    alike: dict[tuple[str, ...], list[EvaluationRow]] = defaultdict(list)
+    for row in rows:
+        if row.error:
+            alike[tuple(_NUMBER.split(row.error))].append(row)
+    return {_merged([row.error for row in group]): group for group in alike.values()}
+
+
+def _merged(errors: Sequence[str]) -> str:
+    """Return messages that differ in numbers only as one, with an ellipsis where they differ."""
+    found = [_NUMBER.findall(error) for error in errors]
+    numbers = iter([same[0] if len(set(same)) == 1 else "…" for same in zip(*found, strict=True)])
+    return _NUMBER.sub(lambda _: next(numbers), errors[0])

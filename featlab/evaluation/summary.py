@@ -1,0 +1,264 @@
+"""From evaluation rows to one line per method. The unit is the target subject: first within a subject, then over them.
+
+Pooling frames or runs instead would let a subject with a long video, or with more seeds, speak for the others.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from featlab.errors import InputError
+from featlab.evaluation.metrics import calibration_error
+from featlab.evaluation.ranks import compare_ranks
+from featlab.evaluation.results import EvaluationRow, jsonable
+from featlab.evaluation.scores import (
+    cell_values,
+    common_subject_means,
+    failure_reasons,
+    pooled_reliability,
+    shared_scores,
+    subject_means,
+)
+from featlab.evaluation.statistics import (
+    bootstrap_interval,
+    deviation,
+    gap_closed,
+    holm,
+    mean,
+    negative_transfer,
+    paired_wilcoxon,
+    win_tie_loss,
+)
+
+__all__ = ["MethodSummary", "summarise"]
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method over its target subjects.
+
+    A value that can not be had (an interval of one subject, a comparison without source-only) is NaN.
+
+    Attributes:
+        method: Registry name.
+        selection: What it was allowed to see; see `featlab.evaluation.results.SELECTIONS`.
+        scope: What it adapted to; see `featlab.config.sections.SCOPES`.
+        subjects: Subjects with at least one finished run.
+        macro_f1: Mean over subjects of the subject's mean.
+        sd: Standard deviation (n - 1) of the subjects' means.
+        ci95: Bootstrap interval of ``macro_f1`` over subjects.
+        macro_f1_all: As ``macro_f1``, over all K classes.
+        accuracy: Mean over subjects.
+        balanced_accuracy: Mean over subjects.
+        macro_f1_smoothed: As ``macro_f1``, of smoothed probabilities; NaN when smoothing is off.
+        ci95_smoothed: Its bootstrap interval.
+        neutral_recall: Mean over the subjects that have it.
+        non_neutral_recall: Mean over the subjects that have it.
+        ece: Expected calibration error of the frames of all subjects, every subject weighing the same.
+        gap_closed: (method - source) / (oracle - source) of the means over the subjects that all three have.
+        negative_transfer: Subjects below source-only; ``None`` without source-only.
+        difference_vs_source: Mean difference over common subjects.
+        difference_ci95: Its bootstrap interval.
+        p_vs_source: Wilcoxon over common subjects, Holm-adjusted over all methods but source-only and oracles.
+        wins: Common subjects above source-only.
+        ties: Common subjects equal to it.
+        losses: Common subjects below it.
+        difference_vs_pft: Mean difference to pft over common subjects.
+        p_vs_pft: Wilcoxon over common subjects, Holm-adjusted over all methods but pft and oracles; NaN without pft.
+        rank: Average rank of the macro F1 over the subjects that all methods but oracles finished, 1 is the best.
+        rank_subjects: How many these are.
+        seconds: Mean wall time of an adaptation.
+        iterations: Mean optimiser steps.
+        trainable: Parameters updated, mean over subjects.
+        flops: Mean floating-point operations of an adaptation, over the runs where they were counted.
+        seed_sd: Standard deviation over seeds within a subject and draw, averaged; NaN with one seed.
+        runs: Finished runs (subject x draw x seed).
+        collapsed: Finished runs that predicted one single class.
+        failed: Runs that ended in an error; they are in no mean.
+        reasons: Why they failed, each reason once.
+    """
+
+    method: str
+    selection: str
+    scope: str
+    subjects: int
+    macro_f1: float
+    sd: float
+    ci95: tuple[float, float]
+    macro_f1_smoothed: float
+    ci95_smoothed: tuple[float, float]
+    macro_f1_all: float
+    accuracy: float
+    balanced_accuracy: float
+    neutral_recall: float
+    non_neutral_recall: float
+    ece: float
+    gap_closed: float
+    negative_transfer: int | None
+    difference_vs_source: float
+    difference_ci95: tuple[float, float]
+    p_vs_source: float
+    wins: int
+    ties: int
+    losses: int
+    difference_vs_pft: float
+    p_vs_pft: float
+    rank: float
+    rank_subjects: int
+    seconds: float
+    iterations: float
+    trainable: float
+    flops: float
+    seed_sd: float
+    runs: int
+    collapsed: int
+    failed: int
+    reasons: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict that JSON can hold; NaN becomes ``None``."""
+        return {name: jsonable(value) for name, value in asdict(self).items()}
+
+
+def summarise(
+    rows: Sequence[EvaluationRow], *, source: str = "source-only", oracle: str = "oracle", reference: str = "pft"
+) -> list[MethodSummary]:
+    """Summarise every method, in the order in which the methods first appear.
+
+    Args:
+        rows: Results of any number of methods, subjects, draws and seeds. Methods may have different subjects: means
+            are over each method's own, every comparison over the (subject, draw) cells that both have.
+        source: Name of the method to compare with.
+        oracle: Name of the method that marks the top of the gap.
+        reference: Name of the second method to compare with.
+
+    Returns:
+        One summary a method; a method of which every run failed has zero subjects and NaN scores.
+
+    Raises:
+        InputError: The same (method, subject, draw, seed) finished twice, or a method with two selections or scopes.
+    """
+    by_method: dict[str, list[EvaluationRow]] = defaultdict(list)
+    for row in rows:
+        by_method[row.method].append(row)
+    finished = {method: [row for row in group if not row.error] for method, group in by_method.items()}
+    for method, group in by_method.items():
+        _check(method, group)
+    summaries = [_summary(group, finished, source, oracle, reference) for group in by_method.values()]
+    against_source = _family(summaries, "p_vs_source", source)
+    against_reference = _family(summaries, "p_vs_pft", reference)
+    scores = shared_scores(rows)
+    shared = min(map(len, scores.values()), default=0)
+    ranks: dict[str, float] = {}
+    if len(scores) > 1 and shared:
+        compared = compare_ranks(scores)
+        ranks = dict(zip(compared.methods, compared.ranks, strict=True))
+    return [
+        replace(
+            item,
+            p_vs_source=p_source,
+            p_vs_pft=p_reference,
+            rank=ranks.get(item.method, float("nan")),
+            rank_subjects=shared if item.method in ranks else 0,
+        )
+        for item, p_source, p_reference in zip(summaries, against_source, against_reference, strict=True)
+    ]
+
+
+def _summary(
+    group: Sequence[EvaluationRow],
+    finished: Mapping[str, Sequence[EvaluationRow]],
+    source: str,
+    oracle: str,
+    reference: str,
+) -> MethodSummary:
+    method = group[0].method
+    rows = finished[method]
+    scores = list(subject_means(rows).values())
+    smoothed = list(subject_means(rows, "macro_f1_smoothed").values())
+    reliability = pooled_reliability(rows)
+    baseline, top = finished.get(source, ()), finished.get(oracle, ())
+    ours, theirs = _pairs(rows, baseline)
+    triples = common_subject_means(rows, baseline, top).values()
+    difference = [a - b for a, b in zip(ours, theirs, strict=True)]
+    ours_again, references = _pairs(rows, finished.get(reference, ()))
+    wins, ties, losses = win_tie_loss(ours, theirs)
+    return MethodSummary(
+        method=method,
+        selection=group[0].selection,
+        scope=group[0].scope,
+        subjects=len(scores),
+        macro_f1=mean(scores),
+        sd=deviation(scores),
+        ci95=bootstrap_interval(scores),
+        macro_f1_smoothed=mean(smoothed),
+        ci95_smoothed=bootstrap_interval(smoothed),
+        macro_f1_all=_field_mean(rows, "macro_f1_all"),
+        accuracy=_field_mean(rows, "accuracy"),
+        balanced_accuracy=_field_mean(rows, "balanced_accuracy"),
+        neutral_recall=_field_mean(rows, "neutral_recall"),
+        non_neutral_recall=_field_mean(rows, "non_neutral_recall"),
+        ece=float("nan") if reliability is None else calibration_error(reliability),
+        gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
+        negative_transfer=negative_transfer(ours, theirs) if theirs else None,
+        difference_vs_source=mean(difference),
+        difference_ci95=bootstrap_interval(difference),
+        p_vs_source=paired_wilcoxon(ours, theirs),
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        difference_vs_pft=mean([a - b for a, b in zip(ours_again, references, strict=True)]),
+        p_vs_pft=paired_wilcoxon(ours_again, references),
+        rank=float("nan"),
+        rank_subjects=0,
+        seconds=_field_mean(rows, "seconds"),
+        iterations=_field_mean(rows, "iterations"),
+        trainable=_field_mean(rows, "trainable"),
+        flops=_field_mean(rows, "flops"),
+        seed_sd=mean([deviation(values) for values in cell_values(rows, "macro_f1").values() if len(values) > 1]),
+        runs=len(rows),
+        collapsed=sum(row.collapsed for row in rows),
+        failed=len(group) - len(rows),
+        reasons=tuple(failure_reasons(group)),
+    )
+
+
+def _pairs(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow]) -> tuple[list[float], list[float]]:
+    """Return the macro F1 of two methods on their common subjects."""
+    common = common_subject_means(rows, others).values()
+    return [pair[0] for pair in common], [pair[1] for pair in common]
+
+
+def _family(summaries: Sequence[MethodSummary], field: str, reference: str) -> list[float]:
+    """Return the p values of one field adjusted over all methods but the reference and oracles; NaN for those."""
+    return holm(
+        [
+            float("nan") if item.method == reference or item.selection == "oracle" else float(getattr(item, field))
+            for item in summaries
+        ]
+    )
+
+
+def _check(method: str, rows: Sequence[EvaluationRow]) -> None:
+    """Refuse rows that would be counted twice; a failed run that was tried again is no such row."""
+    for what in ("selection", "scope"):
+        kinds = sorted({getattr(row, what) for row in rows})
+        if len(kinds) > 1:
+            raise InputError(f"{method} has rows of {what} {' and '.join(kinds)}; give each its own method name")
+    seen: set[tuple[str, int, int]] = set()
+    for row in rows:
+        key = (row.subject, row.draw, row.seed)
+        if key in seen and not row.error:
+            raise InputError(
+                f"{method} finished twice on subject {row.subject}, draw {row.draw}, seed {row.seed}; "
+                "the same results were probably given twice"
+            )
+        if not row.error:
+            seen.add(key)
+
+
+def _field_mean(rows: Sequence[EvaluationRow], field: str) -> float:
+    return mean(list(subject_means(rows, field).values()))

@@ -1,0 +1,1 @@
+"""Other programs: checkpoints in, models out, scikit-learn estimators."""

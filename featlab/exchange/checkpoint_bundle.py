@@ -1,0 +1,251 @@
+"""A bundle out of checkpoints that another program trained: netB and netC, a translator, on the features of a cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featlab.bundle.bundle import Bundle, save_bundle
+from featlab.bundle.card import bundle_card
+from featlab.cache import ExtractorInfo, FeatureTable
+from featlab.cache.atomic import atomic_write_text, sync_folder
+from featlab.config.load import Config
+from featlab.errors import BundleError, InputError, closest
+from featlab.exchange.checkpoints import Parts
+from featlab.methods import get_method, prepare_extras
+from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor
+from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
+from featlab.pairing.pairs import Pairs, make_pairs
+
+__all__ = ["FILES", "ImportedBundle", "import_bundle", "save_imported"]
+
+FILES = "checkpoints.json"
+"""Name of the file in the bundle's folder that says where it came from."""
+
+
+_NONE: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+_NO_PAIRS = Pairs(_NONE, _NONE, np.empty(0, dtype=np.float32), "random", "any", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedBundle:
+    """A bundle, where it came from, and how well it does on labelled source rows.
+
+    Attributes:
+        bundle: The bundle.
+        files: As `Parts.files`.
+        rows: Labelled source rows of classes that the checkpoint knows; 0 without a cache.
+        accuracy: Share of them that C(B(f)) recognises; NaN without any.
+        better_order: The classes in the order under which the checkpoint's outputs would fit these rows much better
+            than in the order that was given; ``None`` when there is none.
+    """
+
+    bundle: Bundle
+    files: Mapping[str, Mapping[str, str]]
+    rows: int
+    accuracy: float
+    better_order: tuple[str, ...] | None
+
+
+def import_bundle(
+    parts: Parts,
+    extractor: ExtractorInfo,
+    *,
+    classes: Sequence[str] = (),
+    neutral: str | None = None,
+    source: FeatureTable | None = None,
+    cache_digest: str = "",
+    methods: Sequence[str] = (),
+    seed: int = 0,
+) -> ImportedBundle:
+    """Put checkpoints into a bundle. Embeddings go into netB as they are: the projection is the identity.
+
+    Args:
+        parts: From `read_parts`.
+        extractor: What made the embeddings.
+        classes: Class names in the order of the checkpoint's outputs; empty takes that of ``source``. The bundle has
+            them in the order of ``source`` where that has the same classes.
+        neutral: The neutral class; ``None`` takes that of ``source``.
+        source: Rows of the source subjects: their neutral rows give the style bank. ``None``: no bank.
+        cache_digest: Of the cache that they come from.
+        methods: Methods that will be run on the bundle; those that carry something prepare it from ``source``.
+        seed: Root seed of what methods prepare.
+
+    Raises:
+        InputError: Widths or classes that don't fit, or a method that needs source rows where there are none.
+    """
+    given = _class_names(parts, classes, source)
+    named = neutral if neutral is not None else (source.neutral if source is not None else None)
+    if named is None:
+        raise InputError(
+            "without a cache the neutral class has to be named: --neutral NAME, one of " + ", ".join(given)
+        )
+    if named not in given:
+        raise InputError(
+            f"the neutral class {named!r} is none of the checkpoint's: {', '.join(given)}{closest(named, given)}"
+        )
+    if source is not None and source.dim != parts.dim:
+        raise InputError(
+            f"netB takes {parts.dim} values, and the cache's embeddings have {source.dim}; name the right cache"
+        )
+    same = source is not None and set(source.classes) == set(given)
+    order = source.classes if source is not None and same else given
+    head = _with_rows(parts.head, [given.index(name) for name in order])
+    bundle = _bundle(parts, head, extractor, order, named, seed)
+    if source is None:
+        if methods:
+            raise InputError(f"{methods[0]} is prepared from source rows, and there are none; name a --cache")
+        return ImportedBundle(bundle, parts.files, 0, float("nan"), None)
+    rows = _relabelled(source, order, named)
+    accuracy, better = _fit(bundle, rows, given)
+    return ImportedBundle(
+        _with_source(bundle, rows, cache_digest, methods), parts.files, int((rows.label >= 0).sum()), accuracy, better
+    )
+
+
+def save_imported(folder: Path, imported: ImportedBundle) -> Path:
+    """Write the bundle, its card, and the sha256 of each checkpoint (`FILES`): the folder is there whole or not at all.
+
+    Raises:
+        BundleError: The folder exists and isn't empty, or can't be written.
+    """
+    folder = Path(folder)
+    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
+        save_bundle(draft, imported.bundle)
+        atomic_write_text(draft / FILES, json.dumps(imported.files, indent=2, ensure_ascii=False) + "\n")
+        atomic_write_text(draft / "card.md", _card(imported))
+        if folder.exists():
+            folder.rmdir()
+        draft.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise BundleError(f"{folder}: can't be written ({error.strerror}); check the folder and its space") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _class_names(parts: Parts, classes: Sequence[str], source: FeatureTable | None) -> tuple[str, ...]:
+    names = tuple(classes) or (source.classes if source is not None else ())
+    if not names:
+        raise InputError(
+            f"without a cache the {parts.classes} classes have to be named, in the checkpoint's order: --classes"
+        )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the class {twice!r} is named twice among {', '.join(names)}")
+    if len(names) != parts.classes:
+        whose = "named" if classes else "in the cache"
+        raise InputError(
+            f"netC knows {parts.classes} classes, and {len(names)} are {whose} ({', '.join(names)}); name the "
+            "checkpoint's, in its order, with --classes"
+        )
+    return names
+
+
+def _with_rows(head: SourceHead, order: list[int]) -> SourceHead:
+    """Return the head with the classes of C in another order."""
+    state = head.state_dict()
+    state |= {name: tensor[order] for name, tensor in state.items() if name.startswith("classifier.")}
+    with torch.random.fork_rng(devices=[]):
+        moved = SourceHead(head.linear.in_features, head.linear.out_features, len(order))
+    moved.load_state_dict(state)
+    return moved.eval().requires_grad_(False)
+
+
+def _bundle(
+    parts: Parts, head: SourceHead, extractor: ExtractorInfo, classes: tuple[str, ...], neutral: str, seed: int
+) -> Bundle:
+    values = {
+        "features.reduce": "none",
+        "features.dim": 0,
+        "head.bottleneck": head.linear.out_features,
+        "pretrain.hidden": parts.translator.first.out_features if parts.translator is not None else 0,
+        "pretrain.residual": parts.translator is None,
+        "pretrain.style_bank": False,
+    }
+    config = Config().with_values(values, "checkpoints")
+    translator = parts.translator or new_translator(parts.dim, config.pretrain, seed).eval().requires_grad_(False)
+    return Bundle(
+        projection=Projection(torch.zeros(parts.dim), torch.eye(parts.dim)),
+        head=head,
+        translator=translator,
+        classes=classes,
+        neutral=neutral,
+        extractor=extractor,
+        source_subjects=(),
+        config=config,
+        seed=seed,
+    )
+
+
+def _relabelled(table: FeatureTable, classes: tuple[str, ...], neutral: str) -> FeatureTable:
+    """Return the rows with the bundle's label codes; a label that the checkpoint doesn't know counts as none."""
+    codes = [classes.index(name) if name in classes else -1 for name in table.classes]
+    # An unknown label is -1, which picks the last of these.
+    label = np.array([*codes, -1], dtype=np.int16)[table.label]
+    return replace(table, label=label, classes=classes, neutral=neutral)
+
+
+def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, methods: Sequence[str]) -> Bundle:
+    if not (source.label == source.neutral_code).any():
+        raise InputError(
+            f"no row of the {len(source.subject_names_present())} source subjects is labelled {source.neutral!r}, so "
+            "there is no style to bank; label them, or leave --cache out for a bundle without a style bank"
+        )
+    paired = any(get_method(name).needs_extras for name in methods)
+    config = bundle.config.with_values({"pretrain.style_bank": True}, "checkpoints")
+    bundle = replace(bundle, source_subjects=source.subject_names_present(), cache_digest=cache_digest, config=config)
+    pairs = make_pairs(source, config.pair, seed=bundle.seed) if paired else _NO_PAIRS
+    rows = SourceRows.of(source, as_tensor(source.embeddings), pairs)
+    bundle = replace(bundle, bank=make_style_bank(rows, bundle.translator, bundle.head))
+    # What a method can do without is learnt from source models that are trained here: the checkpoint is another.
+    return prepare_extras(bundle, rows, [name for name in methods if get_method(name).needs_extras])
+
+
+def _fit(bundle: Bundle, source: FeatureTable, given: tuple[str, ...]) -> tuple[float, tuple[str, ...] | None]:
+    """Return the accuracy of C(B(f)) on labelled rows, and the order of classes that fits much better, if one does."""
+    from scipy.optimize import linear_sum_assignment
+
+    known = source.label >= 0
+    if not known.any():
+        return float("nan"), None
+    with torch.no_grad():
+        logits = PersonalModel(bundle.projection, None, bundle.head)(as_tensor(source.embeddings[known]))
+    counts = np.zeros((len(given), len(given)))
+    # Rows are the checkpoint's outputs in its own order, columns the names of their labels.
+    place: NDArray[np.intp] = np.array([given.index(name) for name in bundle.classes])
+    np.add.at(counts, (place[logits.argmax(dim=1).numpy()], place[source.label[known]]), 1)
+    accuracy = float(np.trace(counts) / counts.sum())
+    _, best = linear_sum_assignment(-counts)
+    possible = float(counts[np.arange(len(given)), best].sum() / counts.sum())
+    # Two classes at chance differ by a few rows either way; a wrong order shows as much more than that.
+    if possible < accuracy + 0.2:
+        return accuracy, None
+    return accuracy, tuple(given[column] for column in best)
+
+
+def _card(imported: ImportedBundle) -> str:
+    lines = "\n".join(
+        f"| {part} | {item['file']} | {item['sha256']} |" for part, item in sorted(imported.files.items())
+    )
+    return f"""{bundle_card(imported.bundle)}
+## Imported
+
+B and C (and T and F, where listed) were trained by another program and imported from these files:
+
+| part | file | sha256 |
+|---|---|---|
+{lines}
+"""

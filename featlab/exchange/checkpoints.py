@@ -1,0 +1,290 @@
+"""What an import starts from: netB, netC and a translator read from their files, and who made the features."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from featlab.cache import ExtractorInfo
+from featlab.errors import InputError
+from featlab.exchange.checkpoint_files import Checkpoint, read_checkpoint
+from featlab.extraction.backbones.weights import file_sha256
+from featlab.model.networks import SourceHead, Translator
+
+__all__ = [
+    "Parts",
+    "check_backbone_file",
+    "head_of",
+    "read_extractor",
+    "read_parts",
+    "translator_of",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What was read from the checkpoints.
+
+    Attributes:
+        head: netB and netC.
+        translator: T, literal; ``None`` without one.
+        files: File name and sha256 of each checkpoint, by ``b``, ``c``, ``t`` and ``f``.
+    """
+
+    head: SourceHead
+    translator: Translator | None
+    files: Mapping[str, Mapping[str, str]]
+
+    @property
+    def dim(self) -> int:
+        """D, the values that netB takes."""
+        return self.head.linear.in_features
+
+    @property
+    def classes(self) -> int:
+        """K, the classes that netC knows."""
+        return len(self.head.classifier.bias)
+
+
+def read_parts(bottleneck: Path, classifier: Path, translator: Path | None = None) -> Parts:
+    """Read netB, netC and a translator.
+
+    Raises:
+        InputError: As `featlab.exchange.checkpoints.read_checkpoint`, `head_of` and `translator_of`.
+    """
+    read: dict[str, Checkpoint] = {"b": read_checkpoint(bottleneck), "c": read_checkpoint(classifier)}
+    head = head_of(read["b"], read["c"])
+    made = None
+    if translator is not None:
+        read["t"] = read_checkpoint(translator)
+        made = translator_of(read["t"], head.linear.in_features)
+    return Parts(head, made, {name: _named(item.path, item.sha256) for name, item in read.items()})
+
+
+def check_backbone_file(parts: Parts, backbone: Path, extractor: ExtractorInfo) -> Parts:
+    """Return the parts with netF's file on record, when its sha256 is that of the weights that made the features.
+
+    Raises:
+        InputError: The features were made by another network.
+    """
+    digest = file_sha256(backbone)
+    if digest != extractor.weights:
+        raise InputError(
+            f"{backbone} (sha256 {digest[:12]}) did not make the features: they are of {extractor.id!r} with weights "
+            f"{extractor.weights[:12]}; extract again with --backbone resnet18 --weights {backbone}"
+        )
+    return replace(parts, files={**parts.files, "f": _named(backbone, digest)})
+
+
+def read_extractor(path: Path) -> ExtractorInfo:
+    """Read who made the features, from JSON: the object itself, or one that holds it under ``extractor``.
+
+    `featlab inspect --json` prints such an object, and a bundle's ``bundle.json`` is one.
+
+    Raises:
+        InputError: The file can't be read, or doesn't say.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = content.get("extractor", content)
+        return ExtractorInfo.from_dict({"layers": [], "versions": {}} | content)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{path}: doesn't say who made the features; it needs the texts id, weights and preprocessing, as "
+            "`featlab inspect CACHE --json` prints them"
+        ) from None
+
+
+def _named(path: Path, digest: str) -> dict[str, str]:
+    return {"file": path.name, "sha256": digest}
+
+
+_BATCH_NORM = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+_SEEN = "bn.num_batches_tracked"
+_WEIGHT_NORMS = (
+    ("fc.parametrizations.weight.original0", "fc.parametrizations.weight.original1"),
+    ("fc.weight_g", "fc.weight_v"),
+)
+
+
+def head_of(bottleneck: Checkpoint, classifier: Checkpoint) -> SourceHead:
+    """Return netB and netC as one `SourceHead`, in evaluation mode, frozen; its logits are theirs.
+
+    Of type ``ori`` (no BatchNorm, or one that never saw a batch: SHOT leaves it in) the BatchNorm is the identity.
+
+    Raises:
+        InputError: Missing or unexpected keys, or shapes that don't fit.
+    """
+    tensors = {**_bottleneck_tensors(bottleneck), **_classifier_tensors(classifier)}
+    width, dim = tensors["linear.weight"].shape
+    classes, taken = tensors["classifier.parametrizations.weight.original1"].shape
+    if taken != width:
+        raise InputError(
+            f"{classifier.path} takes {taken} values, but {bottleneck.path} gives {width}; they don't belong together"
+        )
+    # The initial weights are overwritten, but drawing them would move the caller's random state.
+    with torch.random.fork_rng(devices=[]):
+        head = SourceHead(dim, width, classes)
+    _load(head, tensors, f"{bottleneck.path} and {classifier.path}")
+    return head.eval().requires_grad_(False)
+
+
+def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
+    """Return a two-layer MLP as a literal `Translator` of (n, dim) features, in evaluation mode, frozen.
+
+    The first layer is the one that the file names first; a ``.safetensors`` keeps no order, so there the names are
+    sorted (numbers by value), and where either order would fit, they need numbers.
+
+    Raises:
+        InputError: Another network (a whole ResNet is told so), or widths that don't fit.
+    """
+    path, tensors = checkpoint.path, checkpoint.tensors
+    if _is_resnet(tensors):
+        count = sum(tensor.numel() for tensor in tensors.values())
+        raise InputError(
+            f"{path}: this translator is a whole ResNet ({count / 1e6:.1f} M values) that reads images; a translator "
+            "here maps a cached embedding to an embedding, so it can't be imported: leave --t out"
+        )
+    layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight") and tensors[name].ndim == 2]
+    known = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    unexpected = [name for name in tensors if name not in known]
+    if len(layers) != 2 or unexpected:
+        others = f"; unexpected: {_some(unexpected)}" if unexpected else ""
+        raise InputError(
+            f"{path}: expected a translator of two linear layers, found {len(layers)} "
+            f"({_some(layers) or 'none'}){others}"
+        )
+    first, last = _in_order(checkpoint, layers, dim)
+    hidden = len(tensors[f"{first}.weight"])
+    with torch.random.fork_rng(devices=[]):
+        translator = Translator(dim, hidden, residual=False)
+    content = {"offset": torch.zeros(dim)}
+    for name, layer, width in (("first", first, hidden), ("last", last, dim)):
+        content[f"{name}.weight"] = tensors[f"{layer}.weight"]
+        content[f"{name}.bias"] = tensors.get(f"{layer}.bias", torch.zeros(width))
+    _load(translator, content, str(path))
+    return translator.eval().requires_grad_(False)
+
+
+def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fill a module; what is left to go wrong is a tensor whose shape isn't that of the others."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{where}: the tensors don't fit together ({reason})") from None
+
+
+def _bottleneck_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    tensors = checkpoint.tensors
+    with_norm = any(name.startswith("bn.") for name in tensors)
+    _check_keys(
+        checkpoint, "netB", ("bottleneck.weight", "bottleneck.bias", *(_BATCH_NORM if with_norm else ())), (_SEEN,)
+    )
+    weight = _matrix(checkpoint, "bottleneck.weight")
+    width = len(weight)
+    content = {"linear.weight": weight, "linear.bias": tensors["bottleneck.bias"]}
+    if with_norm and (_SEEN not in tensors or int(tensors[_SEEN]) > 0):
+        content |= {f"norm.{name.removeprefix('bn.')}": tensors[name] for name in _BATCH_NORM}
+    else:
+        # sqrt(variance + ε) is 1: the BatchNorm of type "ori" does nothing.
+        epsilon = torch.nn.BatchNorm1d(1).eps
+        ones, zeros = torch.ones(width), torch.zeros(width)
+        content |= {
+            "norm.weight": ones,
+            "norm.bias": zeros,
+            "norm.running_mean": zeros,
+            "norm.running_var": ones - epsilon,
+        }
+    content["norm.num_batches_tracked"] = tensors.get(_SEEN, torch.tensor(0))
+    return content
+
+
+def _classifier_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    tensors = checkpoint.tensors
+    normed = next((names for names in _WEIGHT_NORMS if any(name in tensors for name in names)), None)
+    _check_keys(checkpoint, "netC", (*(normed or ("fc.weight",)), "fc.bias"))
+    if normed is not None:
+        size, direction = tensors[normed[0]], _matrix(checkpoint, normed[1])
+    else:
+        weight = _matrix(checkpoint, "fc.weight")
+        size = weight.norm(dim=1, keepdim=True)
+        # A row of zeros has no direction; any will do, at size 0.
+        direction = torch.where(size > 0, weight, torch.ones_like(weight))
+    return {
+        "classifier.parametrizations.weight.original0": size.reshape(-1, 1),
+        "classifier.parametrizations.weight.original1": direction,
+        "classifier.bias": tensors["fc.bias"],
+    }
+
+
+def _check_keys(checkpoint: Checkpoint, part: str, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+    tensors = checkpoint.tensors
+    missing = [name for name in required if name not in tensors]
+    unexpected = [name for name in tensors if name not in (*required, *optional)]
+    if not missing and not unexpected:
+        return
+    parts = []
+    if missing:
+        parts.append(f"missing {_some(missing)}")
+    if unexpected:
+        parts.append(f"unexpected {_some(unexpected)}")
+    looks = _looks_like(tensors)
+    hint = f"; it looks like {looks}" if looks and not looks.startswith(part) else ""
+    raise InputError(f"{checkpoint.path}: isn't a {part} of the SHOT family: {', '.join(parts)}{hint}")
+
+
+def _looks_like(tensors: Mapping[str, Tensor]) -> str:
+    if _is_resnet(tensors):
+        return "netF, the backbone: give it as --f"
+    if "bottleneck.weight" in tensors:
+        return "netB: give it as --b"
+    if any(name.startswith("fc.") for name in tensors):
+        return "netC: give it as --c"
+    return ""
+
+
+def _is_resnet(tensors: Mapping[str, Tensor]) -> bool:
+    return any(re.search(r"(^|\.)layer1\.0\.conv1\.weight$", name) for name in tensors)
+
+
+def _matrix(checkpoint: Checkpoint, name: str) -> Tensor:
+    tensor = checkpoint.tensors[name]
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise InputError(f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected a matrix")
+    return tensor
+
+
+def _in_order(checkpoint: Checkpoint, layers: list[str], dim: int) -> tuple[str, str]:
+    from featlab.extraction.items import natural_key
+
+    path, tensors = checkpoint.path, checkpoint.tensors
+    one, two = layers if checkpoint.ordered else sorted(layers, key=natural_key)
+    shapes = {layer: tuple(tensors[f"{layer}.weight"].shape) for layer in (one, two)}
+    fits = [
+        (first, last)
+        for first, last in ((one, two), (two, one))
+        if shapes[first][1] == dim and shapes[last] == (dim, shapes[first][0])
+    ]
+    if not fits:
+        widths = ", ".join(f"{layer} {shape[1]} to {shape[0]}" for layer, shape in shapes.items())
+        raise InputError(f"{path}: a translator of {dim} values to {dim} is needed, and its layers are {widths}")
+    if len(fits) == 2 and not checkpoint.ordered and not all(re.search(r"\d", layer) for layer in layers):
+        raise InputError(
+            f"{path}: which of {one} and {two} comes first can't be told from a safetensors file; number them, or save "
+            "a .pt"
+        )
+    return fits[0]
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    few = ", ".join(names[:limit])
+    return f"{few} and {len(names) - limit} more" if len(names) > limit else few

@@ -1,0 +1,224 @@
+"""What the estimators share: the source stage in `fit`, validation, pickling."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.config.load import Config
+from featlab.errors import ConfigError, InputError
+from featlab.exchange.estimator_rows import EVERYONE, find_neutral, make_table, make_target, row_names
+from featlab.exchange.estimator_source import fit_source, frozen, in_blocks, one_thread, pack_bundle, unpack_bundle
+from featlab.methods.base import base_model
+from featlab.methods.registry import get_method, make_method
+from featlab.model.networks import PersonalModel
+
+__all__ = [
+    "PersonalizedClassifier",
+    "SourceEstimator",
+]
+
+
+class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """An estimator whose `fit` runs the source stage.
+
+    Subclasses have the parameters ``neutral``, ``dim``, ``bottleneck``, ``epochs``, ``pretrain_epochs``, ``settings``
+    and ``random_state``.
+    """
+
+    neutral: Any
+    dim: int
+    bottleneck: int
+    epochs: int
+    pretrain_epochs: int
+    settings: Mapping[str, Any] | None
+    random_state: Any
+
+    bundle_: Bundle
+    classes_: NDArray[Any]
+    seed_: int
+
+    def _config(self) -> Config:
+        """Return the configuration that the parameters mean; ``settings`` beat the others."""
+        values = {
+            "features.dim": self.dim,
+            "head.bottleneck": self.bottleneck,
+            "head.epochs": self.epochs,
+            "pretrain.epochs": self.pretrain_epochs,
+        }
+        return Config().with_values(values | dict(self.settings or {}), "settings")
+
+    def _fit(self, X: Any, y: Any, subject: Any, video: Any, methods: tuple[str, ...]) -> Self:
+        config = self._config()
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        table = make_table(X, codes, self.classes_, find_neutral(self.classes_, self.neutral), subject, video)
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            # None, or a generator: another seed every time, as scikit-learn has it.
+            seed = check_random_state(seed).randint(2**31)
+        self.seed_ = int(seed)
+        with one_thread():
+            self.bundle_ = fit_source(table, config, seed=self.seed_, methods=methods)
+        return self
+
+    def _rows(self, X: Any) -> NDArray[np.float32]:
+        """Return validated rows; the features are those of `fit`."""
+        rows: NDArray[np.float32] = validate_data(self, X, dtype=np.float32, reset=False)
+        return rows
+
+    def _check_target(self, name: str) -> None:
+        """Raise an InputError when a subject was fitted on: a person's source rows are no new person's."""
+        if name in self.bundle_.source_subjects and self.bundle_.source_subjects != (EVERYONE,):
+            raise InputError(f"subject {name!r} is one of those that were fitted on; personalize is for new people")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "bundle_" in state:
+            state["bundle_"] = pack_bundle(state["bundle_"])
+        return state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        state = dict(state)
+        if "bundle_" in state:
+            state["bundle_"] = unpack_bundle(state["bundle_"])
+        super().__setstate__(state)
+
+
+def as_double(rows: NDArray[np.float32]) -> Tensor:
+    """Return rows as a float64 tensor of its own."""
+    return torch.from_numpy(rows.astype(np.float64))
+
+
+class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The source model, and one adaptation of it a person.
+
+    ``subject`` is metadata of `fit`, `predict`, `predict_proba`, `decision_function` and `score`. Where it is left out
+    in `fit`, all rows are one person's: the head is trained, no pairs are possible, and T stays the identity.
+
+    Args:
+        method: How `personalize` adapts; see `featlab.methods.method_names`.
+        neutral: The neutral class; by default the one called "neutral", or else the first.
+        dim: Features kept of X, by the projection; 0 keeps as many as there are.
+        bottleneck: Width of the head's bottleneck.
+        epochs: Passes over the rows that train the head.
+        pretrain_epochs: 0 leaves T the identity; passes over the pairs where T is an MLP (``pretrain.form``).
+        settings: Any other setting, as ``{"section.key": value}``, e.g. ``{"head.lr": 0.01}``; they beat the others.
+        random_state: Seed; an int gives the same result every time.
+
+    Attributes:
+        classes_: (K,) the classes of y.
+        bundle_: The source model as a `featlab.Bundle`, which `featlab.save_bundle` writes.
+        personal_: By subject, the model that `personalize` made.
+        n_features_in_: Features of X.
+        seed_: The seed that was used.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str = "pft",
+        neutral: Any = None,
+        dim: int = 64,
+        bottleneck: int = 128,
+        epochs: int = 30,
+        pretrain_epochs: int = 10,
+        settings: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.neutral = neutral
+        self.dim = dim
+        self.bottleneck = bottleneck
+        self.epochs = epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.settings = settings
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, subject: Any = None, video: Any = None) -> Self:
+        """Run the source stage: projection, head, pairs, T, style bank. Adaptations of an earlier fit are dropped.
+
+        Args:
+            X: (n, D0) embeddings; computed as float32.
+            y: (n,) expressions.
+            subject: (n,) names or numbers of people; None: all rows are one person's.
+            video: (n,) which rows of a person come from one video; None: those of one class.
+
+        Raises:
+            InputError: Rows that don't fit, one class, or ``neutral`` is none of them.
+            ConfigError: An unknown method or setting, or a method that needs the person's labels.
+        """
+        if get_method(self.method).needs_labels:
+            raise ConfigError(f"method {self.method!r} needs the person's labels, and personalize has none")
+        self._fit(X, y, subject, video, (self.method,))
+        self.personal_: dict[str, PersonalModel] = {}
+        self._source_model = frozen(base_model(self.bundle_))
+        return self
+
+    def personalize(self, X_neutral: Any, subject: Any, video: Any = None) -> Self:
+        """Adapt to one new person; `predict` uses the adaptation for rows of that subject.
+
+        Args:
+            X_neutral: (n, D0) neutral rows of the person, in the order of their frames; no labels.
+            subject: Who.
+            video: (n,) which rows come from one video; None: all of them.
+
+        Raises:
+            InputError: The subject was fitted on, or rows that don't fit.
+        """
+        check_is_fitted(self)
+        (name,) = row_names(subject, 1, "subject")
+        self._check_target(name)
+        target = make_target(self._rows(X_neutral), video)
+        method = make_method(self.method, self.bundle_.config.adapt.options)
+        with one_thread():
+            adapted = method.adapt(self.bundle_, target, seed=self.seed_)
+        for line in adapted.warnings:
+            warnings.warn(f"subject {name!r}: {line}", UserWarning, stacklevel=2)
+        self.personal_[name] = frozen(adapted.model)
+        return self
+
+    def decision_function(self, X: Any, subject: Any = None) -> NDArray[np.float64]:
+        """Return logits (n, K); of two classes (n,), that of the second minus that of the first."""
+        logits = self._logits(X, subject)
+        return logits if len(self.classes_) > 2 else logits[:, 1] - logits[:, 0]
+
+    def predict_proba(self, X: Any, subject: Any = None) -> NDArray[np.float64]:
+        """Return (n, K) probabilities, in the order of ``classes_``."""
+        probabilities: NDArray[np.float64] = torch.softmax(torch.from_numpy(self._logits(X, subject)), dim=1).numpy()
+        return probabilities
+
+    def predict(self, X: Any, subject: Any = None) -> NDArray[Any]:
+        """Return (n,) classes. Rows of a personalised subject use their adaptation, all others the source model."""
+        winner = self._logits(X, subject).argmax(axis=1)
+        classes: NDArray[Any] = self.classes_[winner]
+        return classes
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, subject: Any = None) -> float:
+        """Return the accuracy of `predict`."""
+        return float(accuracy_score(y, self.predict(X, subject=subject), sample_weight=sample_weight))
+
+    def _logits(self, X: Any, subject: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        rows = as_double(self._rows(X))
+        names = [""] * len(rows) if subject is None else row_names(subject, len(rows), "subject")
+        models = [self.personal_.get(name, self._source_model) for name in names]
+        logits = np.empty((len(rows), len(self.classes_)))
+        with one_thread():
+            for model in {id(model): model for model in models}.values():
+                mine = np.flatnonzero([other is model for other in models])
+                logits[mine] = in_blocks(model, rows[mine]).numpy()
+        return logits

@@ -1,0 +1,237 @@
+"""From a backbone of the extraction to a network that can be exported in front of a head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featlab.cache import ExtractorInfo
+from featlab.cache.atomic import atomic_path
+from featlab.config.options import check_choice
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.exchange import formats
+from featlab.exchange.folding import ExportedNetwork, Network, fold
+from featlab.exchange.formats import facts_text
+from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.backbones.network import NetworkBackbone
+from featlab.model.networks import PersonalModel, Projection, as_tensor
+from featlab.workspace.predict_images import check_backbone
+
+__all__ = [
+    "TOLERANCE",
+    "ExportMismatch",
+    "ExportReport",
+    "export_model",
+    "exportable_network",
+    "format_of",
+]
+
+
+class _Embedder(nn.Module):
+    """A network's module, and which of its outputs is the embedding."""
+
+    def __init__(self, module: nn.Module, pick: Callable[[Any], Any] | None) -> None:
+        super().__init__()
+        self.module = module
+        self.pick = pick
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.module(images)
+        if self.pick is not None:
+            output = self.pick(output)
+        if isinstance(output, Mapping):
+            output = output["embedding"]
+        if isinstance(output, tuple | list):
+            output = output[0]
+        # A map of one position, (n, D, 1, 1), counts as one vector.
+        embedding: Tensor = output.flatten(1)
+        return embedding
+
+
+def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
+    """Return a backbone as a network to export.
+
+    Layers that are tapped for their statistics make no difference to the embedding, and what is done to an image before
+    the network (an alignment) stays outside of the file: it is in the facts, as a part of the extractor's line.
+
+    Args:
+        backbone: From `make_backbone`, on the CPU.
+        wanted: The extractor that the bundle was made for.
+
+    Raises:
+        InputError: The backbone is no torch network.
+        BundleError: It is another one than the bundle's.
+    """
+    module = getattr(backbone.network, "module", None) if isinstance(backbone, NetworkBackbone) else None
+    if not isinstance(backbone, NetworkBackbone) or not isinstance(module, nn.Module):
+        raise InputError(
+            f"the backbone {backbone.name!r} is no torch network, so it can't be exported; leave --backbone out, and "
+            "the file takes embeddings"
+        )
+    made = backbone.info()
+    before, same, _ = wanted.preprocessing.partition(made.preprocessing)
+    if same and wanted.preprocessing == before + made.preprocessing:
+        made = ExtractorInfo(made.id, made.weights, wanted.preprocessing, wanted.layers)
+    check_backbone(wanted, made)
+    spec = backbone.spec
+    return Network(
+        name=backbone.name,
+        # It is in evaluation mode already, and a module of torch.export's refuses to be told so.
+        module=_Embedder(module, getattr(backbone.network, "pick", None)),
+        size=spec.size,
+        mean=spec.mean,
+        std=spec.std,
+        preprocessing=wanted.preprocessing,
+    )
+
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, times the largest logit where that is above 1 (float32 has seven digits)."""
+_RANDOM_ROWS = 64
+_MOST_ROWS = 4096
+
+
+class ExportMismatch(FeatlabError, RuntimeError):
+    """The file that was written computes something else than the model."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        format: One of `featlab.exchange.formats.FORMATS`.
+        bytes: Its size.
+        rows: Rows of the person on which it was run against ours.
+        random_rows: Random inputs on which it was.
+        difference: Largest absolute difference of a logit.
+        facts: What the file says about itself.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    rows: int
+    random_rows: int
+    difference: float
+    facts: Mapping[str, Any]
+
+
+def format_of(path: Path, name: str | None = None) -> str:
+    """Return the format that was named, or the one that the file's suffix says.
+
+    Raises:
+        ConfigError: An unknown format or suffix.
+    """
+    if name is not None:
+        check_choice("--format", name, formats.FORMATS)
+        return name
+    if path.suffix.lower() not in formats.SUFFIXES:
+        raise ConfigError(f"{path}: which format? end the name in {', '.join(formats.SUFFIXES)}, or say --format")
+    return formats.SUFFIXES[path.suffix.lower()]
+
+
+def export_model(
+    model: PersonalModel,
+    out: Path,
+    format: str,
+    facts: Mapping[str, Any],
+    *,
+    embeddings: NDArray[np.float32] | None = None,
+    network: Network | None = None,
+) -> ExportReport:
+    """Export a model, re-load the file with its own runtime, and compare.
+
+    The file appears under its name only when its logits are ours, on the person's rows and on random inputs.
+
+    Args:
+        model: The person's, or the source model.
+        out: The file; replaced when it is there.
+        format: One of `featlab.exchange.formats.FORMATS`.
+        facts: From `featlab.exchange.formats.export_facts`.
+        embeddings: (n, D0) rows of the person to compare on, not written anywhere; the first 4,096 are taken.
+        network: The backbone, to take images; ``None`` exports a head that takes embeddings.
+
+    Raises:
+        ExportMismatch: The file computes something else; nothing is left.
+        InputError: Parts or a backbone that can't be exported.
+        ConfigError: The format's libraries are missing.
+    """
+    head = fold(model)
+    module: nn.Module = head if network is None else ExportedNetwork(network.module, head)
+    random = torch.Generator().manual_seed(0)
+    rows = _rows(model, embeddings)
+    if network is None:
+        inputs = torch.cat([rows, _random_embeddings(model.projection, random)])
+        example = torch.zeros(2, inputs.shape[1])
+    else:
+        inputs = torch.randn(3, 3, network.size, network.size, generator=random)
+        example = torch.zeros(2, 3, network.size, network.size)
+    with torch.no_grad():
+        ours = model(inputs if network is None else network.embed(inputs))
+    write = {"safetensors": formats.write_safetensors, "onnx": formats.write_onnx, "pt2": formats.write_pt2}[format]
+    with atomic_path(out) as partial:
+        try:
+            write(partial, module, example, facts_text(facts))
+        except RuntimeError as error:
+            if network is None:
+                raise
+            # torch.export raises RuntimeErrors of many classes where a network does what can't be traced.
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"the backbone {network.name!r} can't be exported as {format} ({reason[:200]})") from error
+        difference = _difference(partial, format, inputs, ours, facts)
+        size = partial.stat().st_size
+    return ExportReport(
+        path=out,
+        format=format,
+        bytes=size,
+        rows=len(rows) if network is None else 0,
+        random_rows=len(inputs) - (len(rows) if network is None else 0),
+        difference=difference,
+        facts=facts,
+    )
+
+
+def _difference(path: Path, format: str, inputs: Tensor, ours: Tensor, facts: Mapping[str, Any]) -> float:
+    """Return how far the file's logits are from ours, run all at once and the first row alone."""
+    run, text = {"safetensors": formats.run_safetensors, "onnx": formats.run_onnx, "pt2": formats.run_pt2}[format](path)
+    with torch.no_grad():
+        theirs, alone = run(inputs), run(inputs[:1])
+    shapes = theirs.shape == ours.shape and alone.shape == ours[:1].shape
+    if not shapes or json.loads(text) != json.loads(facts_text(facts)):
+        raise ExportMismatch(f"the {format} file does not read back as it was written; nothing was kept")
+    difference = float(torch.maximum((theirs - ours).abs().max(), (alone - ours[:1]).abs().max()))
+    allowed = TOLERANCE * max(1.0, float(ours.abs().max()))
+    # Not "difference > allowed": that lets NaN pass.
+    if not difference <= allowed:
+        raise ExportMismatch(
+            f"the {format} file's logits differ from the model's by {difference:.1e}, more than {allowed:.1e}; "
+            "nothing was kept"
+        )
+    return difference
+
+
+def _rows(model: PersonalModel, embeddings: NDArray[np.float32] | None) -> Tensor:
+    width = len(model.projection.mean)
+    if embeddings is None:
+        return torch.empty(0, width)
+    if embeddings.ndim != 2 or embeddings.shape[1] != width:
+        raise InputError(f"embeddings have shape {embeddings.shape}, the model takes (n, {width})")
+    return as_tensor(embeddings[:_MOST_ROWS])
+
+
+def _random_embeddings(projection: Projection, random: torch.Generator) -> Tensor:
+    """Return embeddings whose features are standard normal: what the model meets, about."""
+    # Columns of every projection are orthogonal, so that this is the transpose of their pseudo-inverse.
+    inverse = projection.components / projection.components.square().sum(dim=0)
+    features = torch.randn(_RANDOM_ROWS, inverse.shape[1], generator=random)
+    return projection.mean + features @ inverse.T

@@ -1,0 +1,222 @@
+"""What an exported file says about itself: one JSON text, in each format at the place that it has for such things."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featlab.bundle.bundle import Bundle
+from featlab.errors import ConfigError, InputError
+from featlab.exchange.folding import FoldedHead
+
+__all__ = [
+    "EXPORT_FORMAT",
+    "FORMATS",
+    "KEY",
+    "PT2_FILE",
+    "SUFFIXES",
+    "export_facts",
+    "facts_text",
+    "run_onnx",
+    "run_pt2",
+    "run_safetensors",
+    "write_onnx",
+    "write_pt2",
+    "write_safetensors",
+]
+
+EXPORT_FORMAT = 1
+KEY = "featlab"
+"""Key of the text in safetensors' metadata and in ONNX's metadata_props."""
+PT2_FILE = "featlab.json"
+"""Name of the text among the extra files of a .pt2."""
+
+
+def export_facts(
+    bundle: Bundle, *, subject: str | None, method: str, network: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the facts that go into an exported file, JSON-ready.
+
+    Args:
+        bundle: What was adapted.
+        subject: The person; ``None`` for the source model.
+        method: Registry name of the method that adapted it.
+        network: With a backbone, what its images have to be like (``size``, ``mean``, ``std``, ``preprocessing``);
+            ``None`` where embeddings go in.
+    """
+    from featlab import __version__
+
+    return {
+        "format": "featlab-export",
+        "format_version": EXPORT_FORMAT,
+        "featlab": __version__,
+        "input": "embeddings" if network is None else "images",
+        "outputs": ["logits", "probabilities"],
+        "dim": len(bundle.projection.mean),
+        "classes": list(bundle.classes),
+        "neutral": bundle.neutral,
+        "subject": subject,
+        "method": method,
+        "extractor": bundle.extractor.to_dict() | {"fingerprint": bundle.extractor.fingerprint},
+        "seed": bundle.seed,
+        **({"images": dict(network)} if network is not None else {}),
+    }
+
+
+def facts_text(facts: Mapping[str, Any]) -> str:
+    """Return the facts as JSON text."""
+    return json.dumps(facts, ensure_ascii=False, sort_keys=True)
+
+
+SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
+FORMATS = tuple(SUFFIXES.values())
+OPSET = 18
+"""Of the ONNX file; onnxruntime 1.14 and newer read it."""
+
+Run = Callable[[Tensor], Tensor]
+"""Inputs to logits."""
+
+
+def write_safetensors(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
+    """Write the tensors of a folded head.
+
+    Raises:
+        InputError: The module isn't a folded head: a backbone is more than tensors.
+    """
+    from safetensors.torch import save
+
+    if not isinstance(module, FoldedHead):
+        raise InputError("safetensors holds tensors and no network; export a backbone as onnx or pt2, or leave it out")
+    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    path.write_bytes(save(tensors, metadata={KEY: text}))
+
+
+def write_pt2(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
+    """Write a `torch.export` program whose number of rows is free.
+
+    Args:
+        path: The file.
+        module: One tensor in; a dict with ``logits`` and ``probabilities`` out.
+        example: An input; it is stored in the file, so it should be nobody's.
+        text: The facts.
+    """
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(_program(module, example), buffer, extra_files={PT2_FILE: text})
+    path.write_bytes(buffer.getvalue())
+
+
+def write_onnx(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
+    """Write an ONNX model, weights inside, whose number of rows is free. Arguments as `write_pt2`.
+
+    Raises:
+        ConfigError: onnx, onnxscript or onnxruntime is missing.
+    """
+    _import_onnxruntime()
+    with _quiet():
+        made = torch.onnx.export(
+            _program(module, example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[_input_name(example)],
+            output_names=["logits", "probabilities"],
+            verbose=False,
+        )
+    assert made is not None  # a program comes back unless a file name was given
+    model: Any = made.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, text
+    path.write_bytes(model.SerializeToString())
+
+
+def run_safetensors(path: Path) -> tuple[Run, str]:
+    """Return what computes logits from the file's tensors, and its facts: plain torch, nothing of this package."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata()[KEY]
+        t = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file isn't a dict
+
+    def logits(embeddings: Tensor) -> Tensor:
+        y = embeddings - t["mean"]
+        out: Tensor = y @ t["direct_weight"] + t["direct_bias"]
+        if "hidden_weight" in t:
+            out = out + torch.relu(y @ t["hidden_weight"] + t["hidden_bias"]) @ t["out_weight"]
+        return out
+
+    return logits, text
+
+
+def run_pt2(path: Path) -> tuple[Run, str]:
+    """Return what runs the program, and its facts."""
+    extra = {PT2_FILE: ""}
+    with _quiet(), path.open("rb") as file:
+        program = torch.export.load(io.BytesIO(file.read()), extra_files=extra).module()
+
+    def logits(inputs: Tensor) -> Tensor:
+        out: Tensor = program(inputs)["logits"]
+        return out
+
+    return logits, str(extra[PT2_FILE])
+
+
+def run_onnx(path: Path) -> tuple[Run, str]:
+    """Return what runs the model in onnxruntime on the CPU, and its facts.
+
+    Raises:
+        ConfigError: onnxruntime is missing.
+    """
+    runtime = _import_onnxruntime()
+    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def logits(inputs: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {name: inputs.numpy()})[0])
+
+    return logits, str(session.get_modelmeta().custom_metadata_map[KEY])
+
+
+def _program(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    shapes = {_input_name(example): {0: torch.export.Dim.DYNAMIC}}
+    return torch.export.export(module, (example,), dynamic_shapes=shapes)
+
+
+def _input_name(example: Tensor) -> str:
+    """Name of the modules' argument: `FoldedHead.forward` takes rows, `ExportedNetwork.forward` pictures."""
+    return "embeddings" if example.ndim == 2 else "images"
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise ConfigError(
+            f"onnx files need onnx, onnxscript and onnxruntime ({error}): pip install 'featlab[onnx]'"
+        ) from None
+    assert onnx is not None  # imported to be there: torch.onnx needs both
+    assert onnxscript is not None
+    return onnxruntime
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporter from telling of libraries that aren't there and of its own deprecations."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

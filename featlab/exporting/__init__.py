@@ -1,1 +1,0 @@
-"""Models out, in formats that other programs read."""

@@ -1,0 +1,271 @@
+"""Images to a cache: decode, embed, write, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import CacheBuilder, ExtractorInfo, open_cache
+from featlab.errors import ConfigError, InputError, closest
+from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.embed import OnProgress, embed_shards
+from featlab.extraction.faces.pose import has_pose
+from featlab.extraction.items import Item, classes_of, item_order
+from featlab.extraction.precision import StorageError
+from featlab.extraction.progress import ProgressMeter
+from featlab.extraction.shards import Failure, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.worker import worker_count
+
+IfExists = Literal["resume", "skip", "error", "overwrite"]
+_DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How to extract. Nothing here but ``dtype`` changes what the cache holds.
+
+    Attributes:
+        jobs: Worker processes; 0 takes all cores, 1 works in this process.
+        shard_rows: Items that are written at once; a killed run loses at most the shard that it was in.
+        batch: Items that are handed over, and given to a main-process backbone, at once.
+        dtype: Of the stored embeddings, "float32" or "float16".
+
+    Raises:
+        ConfigError: A value out of range.
+    """
+
+    jobs: int = 0
+    shard_rows: int = 512
+    batch: int = 64
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, least in (("jobs", 0), ("shard_rows", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"extract: {name} must be {least} or more, got {getattr(self, name)}")
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"extract: dtype must be float32 or float16, got {self.dtype!r}")
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What an extraction did.
+
+    Attributes:
+        path: The cache.
+        rows: Rows in it.
+        dim: Length of an embedding.
+        failures: What has no row: what failed before the start, then the rest in the cache's order; also listed in
+            ``<stem>.failures.jsonl`` beside the cache.
+        digest: Of the cache's content.
+        seconds: Wall time.
+        resumed_rows: Rows that an earlier run had embedded.
+        extractor: Who embedded.
+        storage_error: What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
+    """
+
+    path: Path
+    rows: int
+    dim: int
+    failures: tuple[Failure, ...]
+    digest: str
+    seconds: float
+    resumed_rows: int
+    extractor: ExtractorInfo
+    storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
+
+
+DEFAULTS = ExtractConfig()
+
+
+def extract(
+    items: Sequence[Item],
+    backbone: Backbone,
+    out: Path,
+    *,
+    neutral: str,
+    landmarks: NDArray[np.float32] | None = None,
+    failures: Sequence[Failure] = (),
+    config: ExtractConfig = DEFAULTS,
+    if_exists: IfExists = "resume",
+    on_progress: OnProgress | None = None,
+) -> ExtractionReport:
+    """Embed every item and write the cache.
+
+    Finished shards stay when a run is killed, and the same call takes them up. Items that can't be read or embedded are
+    left out and listed. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest, but that a
+    network rounds differently in batches of another size (its last bits, about 1e-6 of a value).
+
+    Args:
+        items: What to embed, in any order.
+        backbone: Who embeds.
+        out: The cache to write.
+        neutral: Name of the neutral class.
+        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN where no face was
+            found. Stored with the embeddings.
+        failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
+        config: How.
+        if_exists: What to do when ``out`` is there: "resume" leaves it if it was made from the same inputs and else is
+            an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
+            one is complete.
+        on_progress: Called in this process after every batch and every shard.
+
+    Raises:
+        InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
+            could be read.
+        FeatlabError: A worker process died.
+    """
+    start = time.monotonic()
+    ordered = _checked(items, backbone, landmarks, failures)
+    classes = classes_of(ordered, neutral)
+    extractor = backbone.info()
+    kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
+    if kept is not None:
+        return _report(out, kept, start, resumed_rows=None)
+
+    shards = plan_shards(
+        ordered,
+        landmarks,
+        extractor,
+        dtype=config.dtype,
+        shard_rows=config.shard_rows,
+        with_files=backbone.needs_images,
+    )
+    keys = [shard.key for shard in shards]
+    with CacheBuilder(
+        out,
+        extractor=extractor,
+        classes=classes,
+        neutral=neutral,
+        dtype=config.dtype,
+        has_landmarks=landmarks is not None,
+        has_pose=landmarks is not None and has_pose(landmarks.shape[1]),
+    ) as builder:
+        todo = [shard for shard in shards if not builder.has_shard(shard.key)]
+        waiting = {shard.key for shard in todo}
+        finished = [shard for shard in shards if shard.key not in waiting]
+        done = sum(len(shard.items) for shard in finished)
+        failed = len(builder.failures([shard.key for shard in finished]))
+        jobs = _jobs(config, backbone, len(ordered) - done)
+        meter = ProgressMeter(len(ordered), done, failed, jobs, jobs if backbone.in_worker else 1)
+        lost = embed_shards(
+            todo,
+            backbone,
+            builder,
+            landmarks=landmarks,
+            batch_size=config.batch,
+            dtype=config.dtype,
+            jobs=jobs,
+            meter=meter,
+            on_progress=on_progress,
+        )
+        not_embedded = tuple(Failure(**entry) for entry in builder.failures(keys))
+        if len(not_embedded) == len(ordered):
+            raise InputError(f"none of the {len(ordered)} items could be embedded ({_reasons(not_embedded)})")
+        listed = (*failures, *not_embedded)
+        # The list goes first: a cache without its list would look like one made from other inputs.
+        write_failures(out, listed)
+        builder.assemble(keys)
+    return replace(_report(out, listed, start, resumed_rows=done - failed), storage_error=lost)
+
+
+def _checked(
+    items: Sequence[Item], backbone: Backbone, landmarks: NDArray[np.float32] | None, failures: Sequence[Failure]
+) -> list[Item]:
+    """Return the items in the cache's order, after a look at what would only be noticed at the end."""
+    if not items:
+        why = f"all of it failed ({_reasons(failures)})" if failures else "the source has no items"
+        raise InputError(f"there is nothing to extract: {why}")
+    ordered = sorted(items, key=item_order)
+    for before, after in pairwise(ordered):
+        if item_order(before) == item_order(after):
+            raise InputError(
+                f"{before.name} and {after.name} are both subject {after.subject!r}, video {after.video!r}, "
+                f"frame {after.frame}; a frame can be there only once"
+            )
+    if landmarks is None:
+        if backbone.needs_landmarks:
+            raise InputError(
+                f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the "
+                "source, or name a file with --landmarks"
+            )
+        return ordered
+    if landmarks.ndim != 3 or landmarks.shape[2] != 2:
+        raise InputError(f"landmarks have shape {landmarks.shape}; expected (rows, P, 2)")
+    highest = max(item.row for item in ordered)
+    if highest >= len(landmarks):
+        raise InputError(f"the source has a row {highest}, and there are landmarks for {len(landmarks)} rows only")
+    return ordered
+
+
+def _existing(
+    out: Path,
+    items: Sequence[Item],
+    backbone: Backbone,
+    classes: tuple[str, ...],
+    landmarks: NDArray[np.float32] | None,
+    failed_before: Sequence[Failure],
+    config: ExtractConfig,
+    if_exists: IfExists,
+) -> tuple[Failure, ...] | None:
+    """Return the failures of a finished cache that is to stay, None when there is something to do."""
+    if if_exists not in get_args(IfExists):
+        known = get_args(IfExists)
+        raise ConfigError(f"if-exists must be one of {', '.join(known)}, got {if_exists!r}{closest(if_exists, known)}")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file for the cache")
+    if not out.exists() or if_exists == "overwrite":
+        return None
+    if if_exists == "error":
+        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
+    failures = read_failures(out)
+    if if_exists == "skip":
+        return failures
+    why = difference(
+        out,
+        items,
+        landmarks,
+        failures,
+        backbone.info(),
+        classes,
+        failed_before=failed_before,
+        dtype=config.dtype,
+        with_files=backbone.needs_images,
+    )
+    if why is not None:
+        raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
+    return failures
+
+
+def _reasons(failures: Sequence[Failure]) -> str:
+    return "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:3])
+
+
+def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows: int | None) -> ExtractionReport:
+    """Describe the cache at ``out``; ``resumed_rows`` of None says that all of it was there before."""
+    with open_cache(out) as cache:
+        rows = len(cache)
+        return ExtractionReport(
+            path=out,
+            rows=rows,
+            dim=cache.dim,
+            failures=failures,
+            digest=cache.digest,
+            seconds=time.monotonic() - start,
+            resumed_rows=rows if resumed_rows is None else resumed_rows,
+            extractor=cache.extractor,
+        )
+
+
+def _jobs(config: ExtractConfig, backbone: Backbone, items: int) -> int:
+    if not backbone.needs_images:
+        # Nothing is decoded: starting processes would take longer than the work.
+        return 1
+    return worker_count(config.jobs, -(-items // config.batch))

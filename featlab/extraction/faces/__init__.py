@@ -1,0 +1,1 @@
+"""Landmarks: found by a detector or read from files; faces cut out and levelled by them."""

@@ -1,0 +1,166 @@
+"""What is asked of a detector, and how one is found by its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import ConfigError, InputError, closest
+
+_NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task")
+_WHOLE_MESH = 478
+
+
+class Detector(Protocol):
+    """Finds the landmarks of the largest face. Picklable: the model is loaded in the process that first detects.
+
+    Attributes:
+        name: What the user wrote.
+        points: P, how many landmarks a face has.
+        info: One line: library, version and model. Equal lines mean equal landmarks for equal pixels.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def points(self) -> int: ...  # noqa: D102
+    @property
+    def info(self) -> str: ...  # noqa: D102
+
+    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Find the largest face.
+
+        Args:
+            image: uint8 (height, width, 3), RGB, of any size.
+
+        Returns:
+            float32 (P, 2): x and y in pixels of the image; all NaN when no face was found.
+        """
+        ...
+
+
+def detector_names() -> tuple[str, ...]:
+    """Return the forms that `make_detector` knows, sorted."""
+    return _NAMES
+
+
+def is_detector(spec: str) -> bool:
+    """Tell whether ``spec`` names a detector rather than a file of landmarks."""
+    return spec.partition(":")[0] in {name.partition(":")[0] for name in _NAMES}
+
+
+def make_detector(spec: str, *, points: int = 68) -> Detector:
+    """Build a detector by its name; its library is looked for, but the model isn't loaded yet.
+
+    Args:
+        spec: ``mediapipe`` (the face mesh that mediapipe's older wheels carry inside), ``mediapipe:FILE.task`` (a Face
+            Landmarker bundle), or ``dlib:FILE.dat`` (a shape predictor behind dlib's frontal face detector).
+        points: Landmarks a face: 68 (iBUG), or 478, mediapipe's whole mesh. dlib's file decides for itself.
+
+    Raises:
+        ConfigError: An unknown name, a missing library, or a number of points that the detector can't give.
+        InputError: The model file isn't there or isn't one.
+    """
+    kind, colon, argument = spec.partition(":")
+    if not is_detector(spec):
+        raise ConfigError(f"no detector is called {spec!r} (known: {', '.join(_NAMES)}){closest(spec, _NAMES)}")
+    if points not in (68, _WHOLE_MESH):
+        raise ConfigError(f"points = {points}: a detector gives 68 landmarks, or mediapipe's {_WHOLE_MESH}")
+    if colon and not argument:
+        raise ConfigError(f"{spec!r}: a file must follow the colon, as in {_NAMES[0] if kind == 'dlib' else _NAMES[2]}")
+    if kind == "dlib":
+        from featlab.extraction.faces.dlib import make_dlib_detector
+
+        if not argument:
+            raise ConfigError("dlib needs the file of a shape predictor: dlib:FILE.dat")
+        if points != 68:
+            raise ConfigError(f"points = {points}: only mediapipe gives the whole mesh, dlib gives what its file holds")
+        return make_dlib_detector(spec, Path(argument))
+    from featlab.extraction.faces.mesh import make_mesh_detector
+
+    return make_mesh_detector(spec, Path(argument) if argument else None, points)
+
+
+def installed(package: str, extra: str, use: str) -> Path:
+    """Find a library's folder without importing it.
+
+    Args:
+        package: The name to import.
+        extra: The extra of featlab that brings it.
+        use: What needs it, the start of the message.
+
+    Raises:
+        ConfigError: It isn't installed; names the extra.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{use} needs {package}: pip install 'featlab[{extra}]'")
+    return Path(spec.origin).parent
+
+
+def package_version(package: str) -> str:
+    """Return a library's version, or ``unknown``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def model_file(path: Path) -> str:
+    """Describe a model file by its name and the first 12 hex digits of its sha256.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: the detector's model can't be read ({error.strerror})") from None
+    return f"{path.name} {digest.hexdigest()[:12]}"
+
+
+Window = tuple[NDArray[np.uint8], int, int]
+
+
+def windows(image: NDArray[np.uint8]) -> Iterator[Window]:
+    """Yield where to look for a face, one after the other until one is found.
+
+    First the whole image. Then the image in a black frame half as wide as itself, since detectors expect some space
+    around a head. Then, in a large image, nine overlapping tiles half as wide, in which a small face is twice the size.
+
+    Args:
+        image: uint8 (height, width, 3).
+
+    Yields:
+        The pixels, C-contiguous, and the place of their left and top edge in the image.
+    """
+    height, width = image.shape[:2]
+    yield np.ascontiguousarray(image), 0, 0
+    yield cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)
+    if max(height, width) >= _LARGE:
+        for top in (0, height // 4, height - height // 2):
+            for left in (0, width // 4, width - width // 2):
+                yield cut_out(image, left, top, width // 2, height // 2)
+
+
+def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> Window:
+    """Cut a rectangle out of an image, black where it reaches over the edge; overlaps the image, 1 pixel or more."""
+    whole = np.zeros((height, width, 3), dtype=np.uint8)
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
+    whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    return whole, left, top
+
+
+# Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
+_LARGE = 256

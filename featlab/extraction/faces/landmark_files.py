@@ -1,0 +1,258 @@
+"""Landmarks in NumPy's files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import InputError
+
+# The name under which featlab's own detections lie in a .npz.
+ARRAY = "landmarks"
+
+
+def read_array(path: Path) -> NDArray[np.float32]:
+    """Read a ``.npy``, or a ``.npz`` that holds one array or one called ``landmarks``.
+
+    Args:
+        path: The file: (rows, P, 2), or (rows, 2P) as x, y, x, y, ...
+
+    Returns:
+        float32 (rows, P, 2).
+
+    Raises:
+        InputError: It isn't such an array.
+    """
+    array = _load(path)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(f"{path} doesn't hold one array of numbers")
+    if array.ndim == 2 and array.shape[1] >= 2 and array.shape[1] % 2 == 0:
+        array = array.reshape(len(array), -1, 2)
+    if array.ndim != 3 or array.shape[1] == 0 or array.shape[2] != 2:
+        raise InputError(f"{path} has shape {array.shape}; expected (rows, P, 2) or (rows, 2P)")
+    points: NDArray[np.float32] = array.astype(np.float32)
+    return points
+
+
+def read_one_clip(path: Path) -> NDArray[np.float32]:
+    """Read the array of one image, (P, 2), or of one clip, as `read_array` takes it.
+
+    Returns:
+        float32 (frames, P, 2); an image is a clip of one frame.
+
+    Raises:
+        InputError: It isn't such an array.
+    """
+    array = _load(path)
+    if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] == 2:
+        return array.astype(np.float32)[None]
+    return read_array(path)
+
+
+def _load(path: Path) -> object:
+    kind = path.suffix.lower()
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
+            names = loaded.files
+            if ARRAY in names or len(names) == 1:
+                return loaded[ARRAY if ARRAY in names else names[0]]
+    except Exception:
+        # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
+        raise InputError(f"{path} isn't a {kind} array of numbers; save it with numpy.save") from None
+    raise InputError(f"{path} holds the arrays {', '.join(names[:5]) or 'none'}; one of them must be called {ARRAY!r}")
+
+
+_POINT_X = re.compile(r"x_(\d+)")
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkCsv:
+    """What a csv of landmarks says, row by row.
+
+    Attributes:
+        points: float32 (n, P, 2); a row of NaN where no face was found.
+        paths: The ``path`` column, with forward slashes; None without one.
+        frames: The ``frame`` column, int64 (n,); None without one. OpenFace counts from 1.
+    """
+
+    points: NDArray[np.float32]
+    paths: tuple[str, ...] | None
+    frames: NDArray[np.int64] | None
+
+
+def read_landmark_csv(path: Path) -> LandmarkCsv:
+    """Read a csv with the columns ``x_0`` ... ``x_{P-1}`` and ``y_0`` ... ``y_{P-1}``, as OpenFace writes it.
+
+    No face was found where ``success`` is 0, or, without such a column, where ``confidence`` is 0 (OpenFace writes it
+    for single images, and no success).
+
+    Raises:
+        InputError: It can't be read, or its columns don't fit; names the line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} isn't UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
+    if not table:
+        raise InputError(f"{path} is empty")
+    header = table[0][1]
+    columns = _point_columns(header, path)
+    found = next((header.index(name) for name in ("success", "confidence") if name in header), None)
+    frame = header.index("frame") if "frame" in header else None
+    points = np.full((len(table) - 1, len(columns) // 2, 2), np.nan, dtype=np.float32)
+    frames = np.zeros(len(table) - 1, dtype=np.int64)
+    for row, (line, cells) in enumerate(table[1:]):
+        if len(cells) != len(header):
+            raise InputError(f"{path}, line {line}: {len(cells)} values under {len(header)} columns")
+        try:
+            if found is None or float(cells[found]) != 0:
+                points[row] = np.array([_number(cells[column]) for column in columns]).reshape(-1, 2)
+            if frame is not None:
+                frames[row] = _whole(cells[frame])
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: {error}") from None
+    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
+    listed = None
+    if "path" in header:
+        listed = tuple(cells[header.index("path")].replace("\\", "/") for _, cells in table[1:])
+    return LandmarkCsv(points, listed, None if frame is None else frames)
+
+
+def _point_columns(header: list[str], path: Path) -> list[int]:
+    """Places of x_0, y_0, x_1, y_1, ... in the header."""
+    numbers = sorted(int(match[1]) for name in header if (match := _POINT_X.fullmatch(name)))
+    if not numbers:
+        raise InputError(f"{path} has no landmark columns; expected x_0, x_1, ... and y_0, y_1, ...")
+    columns: list[int] = []
+    for point in range(len(numbers)):
+        for name in (f"x_{point}", f"y_{point}"):
+            if header.count(name) != 1:
+                raise InputError(f"{path}: the column {name!r} is {'there twice' if name in header else 'missing'}")
+            columns.append(header.index(name))
+    return columns
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell else float("nan")
+
+
+def _whole(cell: str) -> int:
+    number = float(cell)
+    if not number.is_integer():
+        raise ValueError(f"frame {cell!r} isn't a whole number")
+    return int(number)
+
+
+_COUNT = re.compile(r"n_points\s*:\s*(\d+)")
+
+
+def read_pts(path: Path) -> NDArray[np.float32]:
+    """Read a ``.pts``, the format of the iBUG annotations (300-W and others).
+
+        version: 1
+        n_points: 68
+        {
+        446.000 91.000
+        ...
+        }
+
+    Its upper left pixel is (1, 1), as in Matlab, with which these annotations were made, so 1 is taken off; menpo does
+    the same.
+
+    Returns:
+        float32 (P, 2).
+
+    Raises:
+        InputError: It isn't such a file; names the line.
+    """
+    lines = _lines(path)
+    count: int | None = None
+    for place, (number, line) in enumerate(lines):
+        if match := _COUNT.match(line.lower()):
+            count = int(match[1])
+        if line.startswith("{"):
+            rest = [(number, line[1:].strip()), *lines[place + 1 :]]
+            break
+    else:
+        raise InputError(f"{path}: isn't a .pts file: no line with an opening brace")
+    if not any("}" in line for _, line in rest):
+        raise InputError(f"{path}: the closing brace is missing; the file is cut off")
+    points: list[tuple[float, float]] = []
+    for number, line in rest:
+        before, brace, _ = line.partition("}")
+        if before.strip():
+            points.append(_point(path, number, before))
+        if brace:
+            break
+    if not points:
+        raise InputError(f"{path}: no point between the braces")
+    if count is not None and count != len(points):
+        raise InputError(f"{path}: says {count} points and holds {len(points)}")
+    return np.array(points, dtype=np.float32) - np.float32(1)
+
+
+def read_tem(path: Path) -> NDArray[np.float32]:
+    """Read a ``.tem``, the template of webmorph and Psychomorph: the number of points, the points, line definitions.
+
+        189
+        511.2<tab>623.9
+        ...
+
+    The upper left pixel is (0, 0). The line definitions after the points are not needed and not read. In the 189 points
+    of the Face Research Lab's template, 0 and 1 are the pupils.
+
+    Returns:
+        float32 (P, 2).
+
+    Raises:
+        InputError: It isn't such a file; names the line.
+    """
+    lines = _lines(path)
+    first = lines[0][1]
+    if not (first.isascii() and first.isdigit()) or int(first) == 0:
+        raise InputError(f"{path}, line {lines[0][0]}: expected the number of points, found {first[:40]!r}")
+    count = int(first)
+    if len(lines) - 1 < count:
+        raise InputError(f"{path}: says {count} points and holds {len(lines) - 1}; the file is cut off")
+    return np.array([_point(path, *line) for line in lines[1 : count + 1]], dtype=np.float32)
+
+
+def _lines(path: Path) -> Sequence[tuple[int, str]]:
+    """Numbered lines that hold something."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} isn't UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    kept = [(number, line) for number, line in lines if line]
+    if not kept:
+        raise InputError(f"{path} is empty")
+    return kept
+
+
+def _point(path: Path, number: int, line: str) -> tuple[float, float]:
+    cells = line.replace(",", " ").split()
+    try:
+        x, y = (float(cell) for cell in cells)
+    except ValueError:
+        raise InputError(f"{path}, line {number}: expected x and y, found {line[:40]!r}") from None
+    return x, y

@@ -1,0 +1,207 @@
+"""MediaPipe's face mesh: 478 points, or 68 of them.
+
+Two programming interfaces lead to it. The older ("solutions") has its models inside the wheel and works offline; the
+last such wheel that we know needs numpy < 2. The newer ("tasks") takes a ``.task`` bundle that is downloaded apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.faces.detectors import cut_out, installed, model_file, package_version, windows
+from featlab.extraction.faces.landmarks import to_68
+
+Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
+
+_POINTS = 478
+# At most this many faces are compared by size.
+_FACES = 8
+# A face smaller than this share of what was looked at is looked at again, cut out: the detector in front of the mesh
+# works on 128 x 128 pixels and places a small face only roughly.
+_SMALL = 0.25
+
+
+@dataclass(frozen=True)
+class MeshDetector:
+    """Finds the mesh of the largest face.
+
+    Attributes:
+        name: ``mediapipe`` or ``mediapipe:FILE.task``.
+        points: 68 (the mesh's vertices nearest to the iBUG points) or 478.
+        info: Library, version and model.
+        task: The bundle; None for the models inside the wheel.
+    """
+
+    name: str
+    points: int
+    info: str
+    task: Path | None
+
+    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Find the largest face; see `Detector.detect`.
+
+        Raises:
+            InputError: The model can't be loaded.
+        """
+        model = load_model(self.task)
+        for pixels, left, top in windows(image):
+            mesh = _largest(model(pixels))
+            if mesh is not None:
+                return self._placed(
+                    _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
+                )
+        return np.full((self.points, 2), np.nan, dtype=np.float32)
+
+    def _placed(self, mesh: NDArray[np.float32]) -> NDArray[np.float32]:
+        return mesh if self.points == _POINTS else to_68(mesh)
+
+
+def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetector:
+    """Build the detector called ``spec``.
+
+    Raises:
+        ConfigError: mediapipe isn't installed, or has no models inside and no bundle was named.
+        InputError: The bundle can't be read.
+    """
+    folder = installed("mediapipe", "landmarks", "finding landmarks")
+    found = package_version("mediapipe")
+    if task is not None:
+        model = model_file(task)
+    elif (folder / "python" / "solutions" / "face_mesh.py").is_file():
+        model = "face mesh of the wheel"
+    else:
+        raise ConfigError(
+            f"mediapipe {found} has no face mesh inside; either pip install 'mediapipe==0.10.21' (brings numpy < 2), "
+            "or download a Face Landmarker bundle and name it: mediapipe:face_landmarker.task"
+        )
+    return MeshDetector(spec, points, f"mediapipe {found}, {model}, {points} points", task)
+
+
+@lru_cache(maxsize=1)
+def load_model(task: Path | None) -> Model:
+    """Load the model in this process: a function from an image to the meshes of its faces, float32 (478, 2) in pixels.
+
+    Raises:
+        InputError: The bundle isn't one.
+    """
+    # Read when the library is imported.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet_stderr():
+        model = _solutions_model() if task is None else _tasks_model(task)
+    return _quiet_at_first(model)
+
+
+def _quiet_at_first(model: Model) -> Model:
+    """Hush a model until it has found a face: by then it has loaded all its parts, and said what it has to say."""
+    warm = False
+
+    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        nonlocal warm
+        if warm:
+            return model(image)
+        with quiet_stderr():
+            faces = model(image)
+        warm = bool(faces)
+        return faces
+
+    return run
+
+
+def _solutions_model() -> Model:
+    import mediapipe
+
+    mesh = mediapipe.solutions.face_mesh.FaceMesh(
+        static_image_mode=True, max_num_faces=_FACES, refine_landmarks=True, min_detection_confidence=0.5
+    )
+
+    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        square = _square(image)
+        faces = mesh.process(square).multi_face_landmarks or []
+        return [_in_pixels(face.landmark, square) for face in faces]
+
+    return run
+
+
+def _tasks_model(task: Path) -> Model:
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.FaceLandmarkerOptions(
+        # The content and not the path: the library looks for a relative path in its own folder.
+        base_options=BaseOptions(model_asset_buffer=task.read_bytes()),
+        running_mode=vision.RunningMode.IMAGE,
+        num_faces=_FACES,
+        min_face_detection_confidence=0.5,
+    )
+    try:
+        landmarker = vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({reason})") from None
+
+    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        square = _square(image)
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=square)
+        return [_in_pixels(face, square) for face in landmarker.detect(picture).face_landmarks]
+
+    return run
+
+
+def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Fill up to a square, black on the right or below: of other shapes the library warns that it may be wrong."""
+    height, width = image.shape[:2]
+    return image if height == width else cut_out(image, 0, 0, max(height, width), max(height, width))[0]
+
+
+def _in_pixels(points: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Vertices come as shares of the width and the height."""
+    height, width = image.shape[:2]
+    return np.array([(point.x * width, point.y * height) for point in points], dtype=np.float32)
+
+
+def _largest(meshes: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    whole = [mesh for mesh in meshes if mesh.shape == (_POINTS, 2) and np.isfinite(mesh).all()]
+    return max(whole, key=lambda mesh: float(np.ptp(mesh, axis=0).prod()), default=None)
+
+
+def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:
+    """Look again at a face that is small in what was ``seen`` pixels wide; the first mesh if none is found then."""
+    side = 2 * float(np.ptp(mesh, axis=0).max())
+    if side > 2 * _SMALL * seen or side < 2:
+        return mesh
+    left, top = (int(edge) for edge in (mesh.min(axis=0) + mesh.max(axis=0)) / 2 - side / 2)
+    if left + side <= 0 or top + side <= 0 or left >= image.shape[1] or top >= image.shape[0]:
+        return mesh
+    pixels, left, top = cut_out(image, left, top, int(side), int(side))
+    again = _largest(model(pixels))
+    return mesh if again is None else again + np.array([left, top], dtype=np.float32)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Send the process's stderr nowhere while the block runs: the library's C++ side logs past Python."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        # A process without a stderr has nothing to quieten.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)

@@ -1,0 +1,1 @@
+"""Features that other programs made, read from their tables."""

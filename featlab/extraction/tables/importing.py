@@ -1,0 +1,243 @@
+"""Features to a cache: read, check, name, write."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import Cache, ExtractorInfo, FeatureTable, LayerStats, open_cache, write_table
+from featlab.errors import CacheError, ConfigError, InputError, closest
+from featlab.extraction.faces.landmarks import read_landmarks
+from featlab.extraction.faces.pose import has_pose, pose_from_landmarks
+from featlab.extraction.items import class_names
+from featlab.extraction.shards import Failure, read_failures, write_failures
+from featlab.extraction.tables.columns import Selection, bad_rows, float16_error, make_extractor
+from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.readers import Source, read_source
+from featlab.extraction.tables.rows import OnProgress, ReadRows
+
+__all__ = ["ImportConfig", "ImportReport", "import_features"]
+
+IfExists = Literal["resume", "skip", "error", "overwrite"]
+_DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """How to import.
+
+    Attributes:
+        neutral: Name of the neutral class.
+        manifest: Says what the rows are, where the source doesn't.
+        landmarks: A ``.npy`` or ``.csv`` of landmarks, a row a row of the source; they take the place of the source's
+            own.
+        selection: Which columns are features.
+        extractor: What made the features; features of two names never meet.
+        dtype: Of the stored embeddings, "float32" or "float16".
+        skip_bad: Leave out rows that can't be stored and list them, in place of refusing them.
+        if_exists: What to do when the cache is there: "resume" leaves one that holds the same and refuses any other,
+            "skip" leaves it unread, "error" refuses, "overwrite" replaces it once the new one is complete.
+
+    Raises:
+        ConfigError: A value that doesn't fit.
+    """
+
+    neutral: str = "neutral"
+    manifest: Path | None = None
+    landmarks: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    extractor: str = "imported"
+    dtype: str = "float32"
+    skip_bad: bool = False
+    if_exists: IfExists = "resume"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"import: dtype must be float32 or float16, got {self.dtype!r}")
+        known = get_args(IfExists)
+        if self.if_exists not in known:
+            raise ConfigError(
+                f"if-exists must be one of {', '.join(known)}, got {self.if_exists!r}{closest(self.if_exists, known)}"
+            )
+        if not self.extractor.strip():
+            raise ConfigError("--extractor is empty; name what made the features, or leave it out")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        path: The cache.
+        rows: Rows in it.
+        dim: Length of an embedding.
+        failures: What has no row: files without any, then rows in the source's order; also listed in
+            ``<stem>.failures.jsonl`` beside the cache.
+        notes: What the user should know, a line each.
+        storage_error: Largest distance of a stored row from its float32, as a share of that row's length; None with
+            float32.
+        digest: Of the cache's content.
+        seconds: Wall time.
+        was_there: The cache was there before and has been left as it was.
+        extractor: What the cache says made the features.
+    """
+
+    path: Path
+    rows: int
+    dim: int
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    storage_error: float | None
+    digest: str
+    seconds: float
+    was_there: bool
+    extractor: ExtractorInfo
+
+
+DEFAULTS = ImportConfig()
+
+
+def import_features(
+    source: Path, out: Path, config: ImportConfig = DEFAULTS, *, on_progress: OnProgress | None = None
+) -> ImportReport:
+    """Write features that somebody else computed into a cache.
+
+    The features, as float32, are in memory once; everything else is read and written in blocks.
+
+    Args:
+        source: See `featlab.extraction.tables.readers.read_source`.
+        out: The cache to write.
+        config: How.
+        on_progress: Called while the source is read.
+
+    Raises:
+        InputError: The source, the manifest or the landmarks don't fit, a row can't be stored (unless ``skip_bad``), no
+            row is left, or ``out`` exists and may not be replaced.
+        FeatlabError: ``out`` can't be written.
+    """
+    start = time.monotonic()
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file for the cache")
+    if out.exists() and config.if_exists == "error":
+        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
+    if out.exists() and config.if_exists == "skip":
+        return _report(out, read_failures(out), (), None, start, was_there=True)
+    read = read_source(source, config.manifest, config.selection, skip_bad=config.skip_bad, on_progress=on_progress)
+    landmarks = _landmarks(read.rows, config.landmarks)
+    bad = bad_rows(read.rows, read.kept, config.dtype)
+    if bad and not config.skip_bad:
+        row, why = next(iter(bad.items()))
+        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
+        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
+    failed = dict(sorted({**read.rows.failed, **bad}.items()))
+    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
+    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
+    if not len(good):
+        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
+    table = _table(read, good, landmarks, config.neutral)
+    extractor = make_extractor(config.extractor, table.dim, read.rows.columns, tuple(table.layers))
+    notes = (*read.rows.notes, *read.index.notes)
+    error = float16_error(table.embeddings) if config.dtype == "float16" else None
+    if out.exists() and config.if_exists == "resume":
+        _check_same(out, table, extractor, config.dtype)
+        return _report(out, failures, notes, error, start, was_there=True)
+    # The list goes first: a cache without its list would look like one made from other inputs.
+    write_failures(out, failures)
+    write_table(out, table, extractor, dtype=config.dtype)
+    return _report(out, failures, notes, error, start, was_there=False)
+
+
+def _landmarks(rows: ReadRows, file: Path | None) -> NDArray[np.float32] | None:
+    if file is None:
+        return rows.landmarks
+    return read_landmarks(file, len(rows.features), [rows.called(row) for row in range(len(rows.features))])
+
+
+def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None, neutral: str) -> FeatureTable:
+    """Put the good rows into a table; ``good`` are places among the kept ones."""
+    places = read.kept[good]
+    points = None if landmarks is None else landmarks[places]
+    index = read.index.take(good)
+    classes = class_names(index.label, neutral)
+    code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
+    subjects, subject = codes_of(index.subject)
+    videos, video = codes_of(index.video)
+    everything = len(places) == len(read.rows.features)
+
+    def rows_of(array: NDArray[np.float32]) -> NDArray[np.float32]:
+        return array if everything else array[places]
+
+    return FeatureTable(
+        embeddings=rows_of(read.rows.features),
+        label=np.array([code[name] for name in index.label], dtype=np.int16),
+        subject=subject,
+        video=video,
+        frame=index.frame,
+        subjects=subjects,
+        videos=videos,
+        classes=classes,
+        neutral=neutral,
+        landmarks=points,
+        layers={
+            name: LayerStats(rows_of(stats.mean), rows_of(stats.std))
+            for name, stats in sorted(read.rows.layers.items())
+        },
+        paths=None if index.paths is None else tuple(index.paths),
+        pose=pose_from_landmarks(points) if points is not None and has_pose(points.shape[1]) else None,
+    )
+
+
+def _check_same(out: Path, table: FeatureTable, extractor: ExtractorInfo, dtype: str) -> None:
+    """Raise an InputError when the cache at ``out`` holds anything else than these rows."""
+    # The digest is over everything; writing is what computes it, and much faster than reading a csv.
+    probe = out.with_name(f"{out.name}.{secrets.token_hex(4)}.new")
+    try:
+        write_table(probe, table, extractor, dtype=dtype)
+        with open_cache(probe) as new, open_cache(out) as old:
+            why = _difference(new, old)
+    except CacheError as error:
+        why = str(error)
+    finally:
+        probe.unlink(missing_ok=True)
+    if why:
+        raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
+
+
+def _difference(new: Cache, old: Cache) -> str:
+    if new.digest == old.digest:
+        return ""
+    if new.extractor.fingerprint != old.extractor.fingerprint:
+        return f"its extractor is {old.extractor.id!r} ({old.extractor.preprocessing})"
+    if len(new) != len(old):
+        return f"it has {len(old)} rows, the source {len(new)}"
+    return f"its classes are {', '.join(old.classes)}" if new.classes != old.classes else "its rows differ"
+
+
+def _report(
+    out: Path,
+    failures: tuple[Failure, ...],
+    notes: tuple[str, ...],
+    error: float | None,
+    start: float,
+    *,
+    was_there: bool,
+) -> ImportReport:
+    with open_cache(out) as cache:
+        return ImportReport(
+            path=out,
+            rows=len(cache),
+            dim=cache.dim,
+            failures=failures,
+            notes=notes,
+            storage_error=error,
+            digest=cache.digest,
+            seconds=time.monotonic() - start,
+            was_there=was_there,
+            extractor=cache.extractor,
+        )

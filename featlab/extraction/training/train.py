@@ -1,0 +1,236 @@
+"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from featlab.errors import ConfigError, InputError, closest
+from featlab.extraction.backbones.weights import file_sha256, state_sha256
+from featlab.extraction.items import Item, classes_of, item_order
+from featlab.extraction.training.checkpoint import Checkpoint, difference, read_card, training_folder
+from featlab.extraction.training.config import TrainConfig, flat
+from featlab.extraction.training.export import BackboneMeta, export_backbone
+from featlab.extraction.training.fit import Classifier, Fitted, OnEpoch, fit, seeded
+from featlab.extraction.training.images import Images, OnImage, load_images
+from featlab.extraction.training.networks import Network, build_network, default_size, load_weights
+from featlab.extraction.training.people import People, choose_people
+from featlab.seeding import run_seed
+
+__all__ = ["IfExists", "TrainReport", "train_backbone"]
+
+IfExists = Literal["resume", "error", "overwrite"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainReport:
+    """What a training did.
+
+    Attributes:
+        path: The backbone file.
+        card: What the file says about itself: people, classes, settings, scores.
+        difference: Between the file's outputs and the network's, as a share of the largest.
+        resumed: Epochs that an earlier run had done; all of them where the file was there.
+        seconds: Wall time of this call.
+        failures: Name and reason of each source image that can't be read.
+    """
+
+    path: Path
+    card: dict[str, Any]
+    difference: float
+    resumed: int
+    seconds: float
+    failures: tuple[tuple[str, str], ...] = field(default=())
+
+
+DEFAULTS = TrainConfig()
+
+
+def train_backbone(
+    items: Sequence[Item],
+    config: TrainConfig = DEFAULTS,
+    out: Path = Path("backbone.pt2"),
+    *,
+    neutral: str = "neutral",
+    held_out: Sequence[str] = (),
+    seed: int = 0,
+    weights: Path | None = None,
+    device: str = "cpu",
+    if_exists: IfExists = "resume",
+    on_image: OnImage | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainReport:
+    """Fit a network on the labelled images of the source subjects and write it as ``.pt2``.
+
+    Some source subjects are held out to choose the epoch. A killed run goes on where it stopped, and on a CPU gives
+    the file that an uninterrupted one with as many threads gives.
+
+    Args:
+        items: The whole source; no image of a held-out subject is opened.
+        config: What and how.
+        out: The file to write. Until it is there, the state is in ``<stem>.training/`` beside it.
+        neutral: Name of the neutral class.
+        held_out: Target subjects.
+        seed: Root of every draw.
+        weights: State dict to start from; None: from scratch.
+        device: ``cpu`` or ``cuda``.
+        if_exists: When ``out`` or an unfinished run is there: ``resume`` keeps or continues what the same request
+            began and refuses another, ``error`` refuses when ``out`` is there, ``overwrite`` starts again.
+        on_image: Progress of decoding.
+        on_epoch: Progress of training.
+
+    Raises:
+        InputError: Too few people, classes or readable images, weights that don't fit, or something else is there.
+        ConfigError: An unknown network or layer, a library that isn't installed.
+        FeatlabError: The written file computes something else than the network.
+    """
+    start = time.monotonic()
+    if if_exists not in get_args(IfExists):
+        known = get_args(IfExists)
+        raise ConfigError(f"if-exists must be one of {', '.join(known)}, got {if_exists!r}{closest(if_exists, known)}")
+    people = choose_people(items, held_out, config.validation, seed)
+    source = sorted((item for item in items if item.subject in set(people.source)), key=item_order)
+    classes = classes_of(source, neutral)
+    size = config.size or default_size(config.arch)
+    request = _request(source, people, classes, config, seed, weights)
+    if out.exists() and if_exists != "overwrite":
+        return _kept(out, request, if_exists, start)
+    with seeded(run_seed(seed, "backbone weights"), device):
+        network = build_network(config.arch, size, config.layers)
+        model = Classifier(network.module, network.dim, len(classes), config.dropout)
+    if weights is not None:
+        load_weights(config.arch, network.module, weights)
+    initial = {name: value.clone() for name, value in model.state_dict().items()}
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    checkpoint = Checkpoint(training_folder(out), request, overwrite=if_exists == "overwrite")
+    images = load_images(
+        source,
+        people,
+        classes,
+        size=size,
+        ram_mb=config.ram_mb,
+        spill=checkpoint.folder / "pixels.uint8",
+        on_image=on_image,
+    )
+    chosen = fit(
+        model,
+        images,
+        images.rows_of(people.fit),
+        images.rows_of(people.validation),
+        config,
+        phase="choose",
+        epochs=config.epochs,
+        seed=seed,
+        device=device,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
+    resumed = chosen.resumed
+    if config.refit:
+        model.load_state_dict(initial)
+        again = fit(
+            model,
+            images,
+            images.rows_of(people.source),
+            None,
+            config,
+            phase="refit",
+            epochs=chosen.best_epoch,
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+        resumed += again.resumed
+    digest = state_sha256(network.module)
+    card = _card(request, people, images, network, chosen, config, digest)
+    meta = BackboneMeta(size=size, id=f"featlab-{config.arch}-{digest[:12]}", layers=network.taps, card=card)
+    worst = export_backbone(network.module, out, meta)
+    checkpoint.remove()
+    return TrainReport(out, card, worst, resumed, time.monotonic() - start, images.failures)
+
+
+def _request(
+    source: Sequence[Item],
+    people: People,
+    classes: tuple[str, ...],
+    config: TrainConfig,
+    seed: int,
+    weights: Path | None,
+) -> dict[str, Any]:
+    """Return everything that decides what comes out, JSON-ready; images by name, label, size and time of change."""
+    settings = flat(config)
+    # Where the pixels are kept changes no value of theirs.
+    del settings["ram_mb"]
+    digest = hashlib.sha256()
+    for item in source:
+        try:
+            stat = item.path.stat()
+            file = [stat.st_size, stat.st_mtime_ns]
+        except (OSError, ValueError):
+            file = []
+        entry = [item.name, item.subject, item.label, item.video, item.frame, item.at, file]
+        digest.update(json.dumps(entry).encode())
+    return {
+        **settings,
+        "seed": seed,
+        "weights": None if weights is None else file_sha256(weights),
+        "classes": list(classes),
+        "fit_subjects": list(people.fit),
+        "validation_subjects": list(people.validation),
+        "held_out_subjects": list(people.held_out),
+        "images": digest.hexdigest(),
+    }
+
+
+def _card(
+    request: dict[str, Any],
+    people: People,
+    images: Images,
+    network: Network,
+    chosen: Fitted,
+    config: TrainConfig,
+    digest: str,
+) -> dict[str, Any]:
+    """Return what the file says about itself."""
+    from featlab import __version__
+
+    best = chosen.history[chosen.best_epoch - 1]
+    return {
+        "made_by": f"featlab {__version__}, torch {torch.__version__.partition('+')[0]}",
+        "source_subjects": list(people.source if config.refit else people.fit),
+        "validation_subjects": list(people.validation),
+        "held_out_subjects": list(people.held_out),
+        "classes": list(images.classes),
+        "images": len(images.label),
+        "unreadable_images": len(images.failures),
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+        "weights_sha256": digest,
+        "epochs": len(chosen.history),
+        "best_epoch": chosen.best_epoch,
+        "refitted_on_all_source_subjects": config.refit,
+        "validation_macro_f1": best["validation_macro_f1"],
+        "validation_loss": best["validation_loss"],
+        "history": chosen.history,
+        "request": request,
+    }
+
+
+def _kept(out: Path, request: dict[str, Any], if_exists: IfExists, start: float) -> TrainReport:
+    """Return the report of a file that is there and was made by the same request."""
+    if if_exists == "error":
+        raise InputError(f"{out} exists; choose another name or --if-exists resume or overwrite")
+    card = read_card(out)
+    before = card.get("request", {})
+    changed = difference(before, json.loads(json.dumps(request)))
+    if changed is not None:
+        raise InputError(f"{out} exists and isn't what this would make: {changed}; --if-exists overwrite replaces it")
+    return TrainReport(out, card, 0.0, len(card["history"]), time.monotonic() - start)

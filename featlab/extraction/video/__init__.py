@@ -1,0 +1,1 @@
+"""Frames of videos, decoded as a stream."""

@@ -1,0 +1,191 @@
+"""When the frames of a video are shown."""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.video.files import OpenVideo, decode_packets, open_video, read_packets
+
+# Of these, packets without a picture to show can't be told from the others by their time stamps.
+_HIDDEN_FRAMES = frozenset(["vp8"])
+
+
+@dataclass(frozen=True)
+class VideoTimes:
+    """When every frame of a video is shown.
+
+    Attributes:
+        stamps: Presentation time stamps, strictly ascending, in units of ``unit``; at least one.
+        unit: Seconds.
+        cut_short: Why the file has fewer frames than it should have; None when it hasn't.
+    """
+
+    stamps: tuple[int, ...]
+    unit: Fraction
+    cut_short: str | None = None
+
+    def seconds(self, place: int) -> float:
+        """Return when a frame is shown, in seconds after the first one."""
+        return float((self.stamps[place] - self.stamps[0]) * self.unit)
+
+
+def probe_video(path: Path) -> VideoTimes:
+    """Read the time stamps of all frames.
+
+    They come from the packets, without decoding. A file whose packets don't say it all is decoded once.
+
+    Raises:
+        ConfigError: PyAV isn't installed.
+        InputError: It isn't a video that can be read, or has no frames; the reason alone, without the path.
+    """
+    times = None
+    with open_video(path) as video:
+        if not video.numbered and video.stream.codec_context.name not in _HIDDEN_FRAMES:
+            times = _from_packets(video)
+    if times is None:
+        with open_video(path) as video:
+            times = _from_frames(video)
+    return times
+
+
+def _from_packets(video: OpenVideo) -> VideoTimes | None:
+    """Return what the packets say; None when one of them says nothing, or the same as another."""
+    stamps: list[int] = []
+    packets = 0
+    cut_short = None
+    try:
+        for packet in read_packets(video):
+            packets += 1
+            # Packets outside the edit list are there for the decoder alone.
+            if packet.is_discard:
+                continue
+            if packet.pts is None:
+                return None
+            stamps.append(packet.pts)
+    except InputError as error:
+        cut_short = str(error)
+    if "mp4" in video.container.format.name and packets < video.stream.frames:
+        cut_short = f"the file breaks off: {packets} of its {video.stream.frames} frames are there"
+    stamps.sort()
+    if len(set(stamps)) < len(stamps):
+        return None
+    return _times(stamps, video, cut_short)
+
+
+def _from_frames(video: OpenVideo) -> VideoTimes:
+    stamps: list[int] = []
+    cut_short = None
+    try:
+        for stamp, _, _ in decode_packets(video, read_packets(video)):
+            if stamp is None or (stamps and stamp <= stamps[-1]):
+                raise InputError("time stamps are missing or out of order; convert it, for example to .mp4")
+            stamps.append(stamp)
+    except InputError as error:
+        if not stamps:
+            raise
+        cut_short = f"after {len(stamps)} frames: {error}"
+    return _times(stamps, video, cut_short)
+
+
+def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoTimes:
+    if not stamps:
+        raise InputError(cut_short or "the video has no frames")
+    return VideoTimes(tuple(stamps), Fraction(video.stream.time_base), cut_short)
+
+
+_WINDOW = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*-\s*(\d+(?:\.\d*)?|\.\d+)\s*")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are taken; the default is all of them. Time counts from the video's first frame.
+
+    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept.
+
+    Attributes:
+        fps: Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window,
+            the frame of the window that is nearest to it (of two that are equally near the earlier one), and none
+            twice, so that a higher rate than the video's takes every frame once. None: every frame.
+        window: Seconds from and to, half-open: a frame at the start is taken, one at the end isn't. None: all of it.
+        stride: Every how many-th frame is kept, from the first on.
+
+    Raises:
+        ConfigError: A value out of range.
+    """
+
+    fps: float | None = None
+    window: tuple[float, float] | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):
+            raise ConfigError(f"video: fps must be more than 0, got {self.fps!r}")
+        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or self.stride < 1:
+            raise ConfigError(f"video: stride must be a whole number from 1, got {self.stride!r}")
+        if self.window is not None:
+            window = self.window
+            if len(window) != 2 or not all(map(_is_number, window)) or not 0 <= window[0] < window[1]:
+                raise ConfigError(f"video: a window goes from 0 or more seconds to more than that, got {window!r}")
+
+
+def parse_window(text: str) -> tuple[float, float]:
+    """Read a window as it is written, ``2.0-5.0``.
+
+    Raises:
+        ConfigError: Something else, or a window that ends before it starts.
+    """
+    match = _WINDOW.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"video: expected a window FROM-TO in seconds, for example 2.0-5.0, got {text!r}")
+    window = float(match[1]), float(match[2])
+    Sampling(window=window)
+    return window
+
+
+def sample(times: VideoTimes, sampling: Sampling) -> range | list[int]:
+    """Return the places of the frames that are taken, 0-based and ascending; none when the window has none."""
+    stamps = times.stamps
+    first, end = 0, len(stamps)
+    start = Fraction(stamps[0])
+    if sampling.window is not None:
+        # In exact numbers: a frame at 2.1 s of a stream in tenths of a second isn't before the float 2.1.
+        opening, closing = (stamps[0] + _exact(second) / times.unit for second in sampling.window)
+        first, end = bisect_left(stamps, math.ceil(opening)), bisect_left(stamps, math.ceil(closing))
+        start = opening
+    if sampling.fps is None:
+        return range(first, end, sampling.stride)
+    step = 1 / (_exact(sampling.fps) * times.unit)
+    return _nearest(stamps, first, end, start, step)[:: sampling.stride]
+
+
+def _nearest(stamps: tuple[int, ...], first: int, end: int, start: Fraction, step: Fraction) -> list[int]:
+    """Places of the frames in first..end that are nearest to start, start + step, ..., each once."""
+    places: list[int] = []
+    # Whole numbers from here on, which are exact too, and fast enough for hours of video.
+    scale = math.lcm(start.denominator, step.denominator)
+    moment, stride = int(start * scale), int(step * scale)
+    place = first
+    while True:
+        while place < end and stamps[place] * scale < moment:
+            place += 1
+        if place == end:
+            return places
+        before_is_near = place > first and 2 * moment <= (stamps[place - 1] + stamps[place]) * scale
+        nearest = place - 1 if before_is_near else place
+        if not places or nearest > places[-1]:
+            places.append(nearest)
+        moment += stride
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(repr(float(value)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""DSFDA: disentangled identity and expression, then a target stage."""

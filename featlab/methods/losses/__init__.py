@@ -1,0 +1,1 @@
+"""Losses of the methods, under the names that the literature gives them."""

@@ -1,0 +1,278 @@
+"""Fit a translator to one person: the losses of the target stage and the ways to minimise them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import check_at_least, check_choice, check_share
+from featlab.config.sections import UPDATES
+from featlab.errors import ConfigError, InputError
+from featlab.methods.base import AdaptedModel, target_features
+from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, Alignment, align_style, bank_centre
+from featlab.methods.pft.reliability import Reliability, clip_statistics
+from featlab.methods.student import ordered_features
+from featlab.model.head import loss_sum, loss_values, set_learning_rate
+from featlab.model.losses import expression_loss, style_loss, style_statistics
+from featlab.model.networks import PersonalModel, Translator, layer_values, one_cycle
+from featlab.protocol.splits import Target
+from featlab.seeding import run_seed
+
+__all__ = ["TranslatorAdaptation", "adapt_translator"]
+
+OPTIMISERS = ("closed", "lbfgs", "adam")
+STYLE_LAYERS = ("features", "embedding", "bottleneck")
+
+
+@dataclass(frozen=True)
+class TranslatorAdaptation:
+    """Adaptation of T to one person.
+
+    Attributes:
+        iterations: Most steps; the last iterate is kept.
+        optimiser: ``closed`` (the means of the features alone, where the least is known: see
+            `featlab.methods.pft.closed_form`), ``lbfgs`` (all frames at once, a line search, stops when
+            converged) or ``adam`` (a fixed budget).
+        weighting: Which frames of the clip count, in closed form: ``neutral`` (as far as C calls them neutral),
+            ``mean`` (all alike), ``median``, or ``auto``: the mean of a clip that is as uniform as the source
+            subjects' neutral clips, ``neutral`` for any other, and where the bundle does not know theirs.
+        bank: Where the clip is moved to, in closed form: the centre of ``all`` source subjects, of the ``nearest``
+            five, or of all ``weighted`` by how near they are.
+        shrinkage: Share of the offset that is left out, in closed form: 0 takes the clip's mean for the person's, 1 the
+            bank's centre.
+        lr: Peak learning rate of Adam.
+        batch: Frames in a step of Adam; 0 takes them all.
+        update: Which tensors of T move: its ``offset``, its ``last`` layer, or ``all``.
+        style: Weight of the style alignment with the bundle's style bank.
+        std: Weight of the standard deviations in it; the means weigh 1.
+        layers: Where style is aligned: the offset ``features``, the translated ``embedding``, the ``bottleneck``.
+        consistency: Weight of the prediction consistency between two frames.
+        anchor: Weight of KL to the source model's own predictions.
+    """
+
+    iterations: int = 50
+    optimiser: str = "closed"
+    weighting: str = "auto"
+    bank: str = "all"
+    shrinkage: float = 0.0
+    lr: float = 1e-2
+    batch: int = 0
+    update: str = "offset"
+    style: float = 1.0
+    std: float = 0.0
+    layers: tuple[str, ...] = ("features",)
+    consistency: float = 0.0
+    anchor: float = 0.0
+
+    section: ClassVar[str] = "adapt.pft"
+    """Where the settings live, for messages."""
+
+    def __post_init__(self) -> None:
+        check_choice(f"{self.section}.update", self.update, UPDATES)
+        check_choice(f"{self.section}.optimiser", self.optimiser, OPTIMISERS)
+        check_choice(f"{self.section}.weighting", self.weighting, ("auto", *WEIGHTINGS))
+        check_choice(f"{self.section}.bank", self.bank, BANKS)
+        for layer in self.layers:
+            check_choice(f"{self.section}.layers", layer, STYLE_LAYERS)
+        check_share(f"{self.section}.shrinkage", self.shrinkage)
+        for name in ("iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
+            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+        alone = self.layers == ("features",) and self.style and not (self.std or self.consistency or self.anchor)
+        if self.optimiser == "closed" and not (alone and self.update == "offset"):
+            raise ConfigError(
+                f"{self.section}: only the means of the features have a closed form, over the offset; for std, "
+                f"consistency, anchor, another update or other layers set {self.section}.optimiser = lbfgs (or adam)"
+            )
+        seen = self.update == "offset" or any(layer != "features" for layer in self.layers)
+        if not (self.consistency or self.anchor or (self.style and self.layers and seen)):
+            raise ConfigError(
+                f"{self.section}: nothing to minimise over update = {self.update!r}; give style (with layers that the "
+                "update changes), consistency or anchor a weight"
+            )
+
+
+def adapt_translator(
+    bundle: Bundle, translator: Translator, target: Target, config: TranslatorAdaptation, *, seed: int
+) -> AdaptedModel:
+    """Adapt T on the target's frames.
+
+    Args:
+        bundle: Head and style bank; unchanged.
+        translator: T to adapt, in place.
+        target: Neutral frames.
+        config: Losses, weights, steps.
+        seed: Of frame order and frame pairs.
+
+    Returns:
+        The adapted model, with the loss terms of every step.
+
+    Raises:
+        InputError: A loss that is not finite, or a style term without a style bank.
+    """
+    if config.style and bundle.bank is None:
+        raise InputError(f"{config.section}.style needs a style bank, and this bundle has none; set it to 0")
+    if config.optimiser == "closed":
+        return _aligned(bundle, translator, target, config)
+    features = target_features(bundle, target)
+    trained = _trained(translator, config.update)
+    random = torch.Generator().manual_seed(run_seed(seed, "adapt"))
+    translator.eval()
+    fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
+    iterations, history = fit(bundle, translator, trained, features, config, random)
+    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
+    return AdaptedModel(
+        model,
+        iterations=iterations,
+        trainable=sum(tensor.numel() for tensor in trained),
+        history=tuple(history),
+        warnings=_warnings(bundle, model, target),
+    )
+
+
+def _aligned(bundle: Bundle, translator: Translator, target: Target, config: TranslatorAdaptation) -> AdaptedModel:
+    """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
+    assert bundle.bank is not None  # checked by adapt_translator: a closed form has a style term
+    features = ordered_features(bundle, target)
+    centre = bank_centre(bundle.bank, features, config.bank)
+
+    def align(weighting: str) -> Alignment:
+        return align_style(
+            features,
+            centre,
+            translator,
+            bundle.head,
+            bundle.neutral_code,
+            weighting=weighting,
+            iterations=config.iterations,
+        )
+
+    reliability = Reliability.of(bundle) if config.iterations else None
+    # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
+    weighted = align("neutral")
+    report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None
+    weighting = config.weighting
+    if weighting == "auto":
+        # A clip as uniform as a source subject's is all neutral for what can be seen: every frame tells of the person.
+        weighting = "mean" if report is not None and report.uniform else "neutral"
+    aligned = weighted if weighting == "neutral" else align(weighting)
+    offset = aligned.offset * (1 - config.shrinkage)
+    translator.offset.data.copy_(offset)
+    temperature = float(reliability.temperature) if reliability else 1.0
+    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head, temperature)
+    return AdaptedModel(
+        model,
+        iterations=len(aligned.history),
+        trainable=len(offset) if aligned.history else 0,
+        history=aligned.history,
+        warnings=(*_warnings(bundle, model, target), *(report.warnings if report else ())),
+        report=report,
+    )
+
+
+def _fit_lbfgs(
+    bundle: Bundle,
+    translator: Translator,
+    trained: list[torch.nn.Parameter],
+    features: Tensor,
+    config: TranslatorAdaptation,
+    random: torch.Generator,
+) -> tuple[int, list[Mapping[str, float]]]:
+    """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
+    others = features[torch.randperm(len(features), generator=random)]
+    optimiser = torch.optim.LBFGS(
+        trained, lr=1.0, max_iter=config.iterations, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+    )
+    history: list[Mapping[str, float]] = []
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        terms = _losses(bundle, translator, features, others, config)
+        loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
+        history.append(loss_values(terms, loss))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    if not config.iterations:
+        return 0, history
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    # The closure is called several times a step, by the line search.
+    return int(optimiser.state[trained[0]]["n_iter"]), history
+
+
+def _fit_adam(
+    bundle: Bundle,
+    translator: Translator,
+    trained: list[torch.nn.Parameter],
+    features: Tensor,
+    config: TranslatorAdaptation,
+    random: torch.Generator,
+) -> tuple[int, list[Mapping[str, float]]]:
+    """Take Adam steps on batches of frames, as published."""
+    optimiser = torch.optim.Adam(trained, lr=config.lr)
+    batch = min(config.batch or len(features), len(features))
+    history: list[Mapping[str, float]] = []
+    for step in range(config.iterations):
+        order = torch.randperm(len(features), generator=random)
+        terms = _losses(bundle, translator, features[order[:batch]], features[order.roll(1)[:batch]], config)
+        loss = loss_sum(terms, step + 1, config.section, config.lr)
+        history.append(loss_values(terms, loss))
+        set_learning_rate(optimiser, config.lr * one_cycle(step, config.iterations))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return len(history), history
+
+
+def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
+    translator.requires_grad_(False)
+    tensors = {
+        "offset": [translator.offset],
+        "last": list(translator.last.parameters()),
+        "all": list(translator.parameters()),
+    }[update]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    return tensors
+
+
+def _losses(
+    bundle: Bundle, translator: Translator, features: Tensor, others: Tensor, config: TranslatorAdaptation
+) -> dict[str, Tensor]:
+    head = bundle.head
+    translated = translator(features)
+    terms = {}
+    if config.style and bundle.bank is not None:
+        aligned = []
+        for layer in config.layers:
+            shifted = features + translator.offset
+            mean, std = style_statistics(shifted if layer == "features" else layer_values(layer, translated, head))
+            target_mean, target_std = bundle.bank.centre(layer)
+            aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
+            if config.std:
+                aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
+        terms["style"] = config.style * torch.stack(aligned).sum()
+    if not (config.consistency or config.anchor):
+        return terms
+    logits = head(translated)
+    if config.consistency:
+        terms["consistency"] = config.consistency * expression_loss(head(translator(others)), logits)
+    if config.anchor:
+        with torch.no_grad():
+            source = head(features)
+        terms["anchor"] = config.anchor * expression_loss(source, logits)
+    return terms
+
+
+def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str, ...]:
+    """Say so when the adapted model does not recognise the neutral clip itself."""
+    with torch.no_grad():
+        predicted = model.head(model.translator(target_features(bundle, target))).argmax(dim=1)
+    share = float((predicted == bundle.neutral_code).float().mean())
+    if share >= 0.5:
+        return ()
+    return (f"the adapted model calls only {share:.0%} of the neutral clip {bundle.neutral!r}: is the clip neutral?",)

@@ -1,0 +1,348 @@
+"""What a bundle knows of its own reliability, and what it says of a new person's clip. Learnt on source subjects only.
+
+- **Temperature**: the one number that logits are divided by so that a probability is a frequency (Guo et al., 2017).
+- **Limits** of what a neutral clip looks like: how much the log-odds of neutral vary within it once it is aligned
+  (*spread*), and where they lie before, among the source subjects (*position*).
+- **Gain** in macro F1. From the clip alone nobody can tell whom adapting will help (measured: docs/why.md); from
+  unlabelled frames of the person something can be told: the more of them the personal model decides otherwise, and the
+  surer it is of that, the more it gained on source subjects.
+- **Frames needed**: the fewest frames that keep nine tenths of the gain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.methods.pft.closed_form import Alignment
+from featlab.model.networks import PersonalModel, as_tensor
+
+__all__ = [
+    "ClipReport",
+    "ClipStatistics",
+    "Episode",
+    "GainEstimate",
+    "Reliability",
+    "clip_statistics",
+    "estimate_gain",
+    "fit_reliability",
+    "fit_temperature",
+    "gain_belief",
+]
+
+CARRIER = "pft"
+"""The method whose extras hold it."""
+WARN, REFUSE = 0.95, 3.0
+"""A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
+SHARE_KEPT = 0.9
+"""Of the gain of a whole clip, what the fewest frames must keep."""
+INTERVAL = (0.1, 0.9)
+"""Between these shares of the source clips lies what is given as a range."""
+
+
+@dataclass(frozen=True)
+class ClipStatistics:
+    """What can be seen of a clip without labels.
+
+    Attributes:
+        frames: n.
+        spread: Standard deviation, over the aligned frames, of the log-odds of neutral; 0 for one frame.
+        position: Mean log-odds of neutral of the frames before they are aligned, in standard deviations from the
+            source subjects' neutral means.
+    """
+
+    frames: int
+    spread: float
+    position: float
+
+    def log_spread(self) -> float:
+        """Return the logarithm of the spread, in which it is nearly normal over people."""
+        return math.log(self.spread + 1e-3)
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A held-out source subject, adapted to one neutral clip.
+
+    Attributes:
+        subject: Who.
+        logits: (m, K) of the adapted model on the subject's other rows.
+        source_logits: (m, K) of the source model.
+        labels: (m,) their codes.
+        before: Macro F1 of the source model on them.
+        after: That of the adapted model.
+        after_short: The same with fewer frames of the clip, by number of frames.
+        clip: What could be seen of the clip.
+    """
+
+    subject: int
+    logits: Tensor
+    source_logits: Tensor
+    labels: Tensor
+    before: float
+    after: float
+    after_short: Mapping[int, float]
+    clip: ClipStatistics
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What a bundle says of one person's clip, without labels.
+
+    Attributes:
+        clip: What was seen.
+        uniform: Whether it varies no more than `WARN` of the source subjects' neutral clips.
+        remarks: What looks unusual, one line each.
+        refusal: Why this clip should not be adapted to; empty when it may.
+    """
+
+    clip: ClipStatistics
+    uniform: bool
+    remarks: tuple[str, ...]
+    refusal: str
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return all that a user should read: the refusal first, if there is one."""
+        return (self.refusal, *self.remarks) if self.refusal else self.remarks
+
+
+@dataclass(frozen=True)
+class GainEstimate:
+    """What adapting is expected to have added to a person's macro F1, without labels.
+
+    Attributes:
+        expected: On average, over source subjects like this one.
+        low: A tenth of them gained less.
+        high: A tenth of them gained more.
+        chance: Share of them whom it helped, or left as they were.
+        frames: Unlabelled frames of the person that were looked at; 0: these are the numbers of all source subjects.
+    """
+
+    expected: float
+    low: float
+    high: float
+    chance: float
+    frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """What held-out source subjects told of a bundle.
+
+    Attributes:
+        temperature: Divides the logits.
+        spread_mean: Mean log-spread of the source clips.
+        spread_std: Its standard deviation.
+        spread_limit: The log-spread that `WARN` of the source clips stay below.
+        position_limit: The position that `WARN` of them stay above.
+        gains: (E,) gain of each source clip, ascending.
+        gain: (2,) intercept and slope of the gain on `gain_belief`.
+        residuals: (E,) what that leaves of each gain, ascending.
+        before: Mean macro F1 of the source model.
+        after: Mean macro F1 of the adapted models.
+        frames_needed: Fewest frames that keep `SHARE_KEPT` of the gain.
+    """
+
+    temperature: Tensor
+    spread_mean: Tensor
+    spread_std: Tensor
+    spread_limit: Tensor
+    position_limit: Tensor
+    gains: Tensor
+    gain: Tensor
+    residuals: Tensor
+    before: Tensor
+    after: Tensor
+    frames_needed: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the bundle carries."""
+        return dict(vars(self))
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Reliability | None:
+        """Return what a bundle carries; ``None`` where it had too few source subjects to learn it from."""
+        tensors = bundle.extras.get(CARRIER, {})
+        return cls(**{name: tensors[name].cpu() for name in cls.__dataclass_fields__}) if tensors else None
+
+    def report(self, clip: ClipStatistics) -> ClipReport:
+        """Return what is to be said of a clip."""
+        usual = float(self.spread_mean)
+        unusual = (clip.log_spread() - usual) / float(self.spread_std)
+        needed = int(self.frames_needed)
+        uniform = clip.frames == 1 or clip.log_spread() <= float(self.spread_limit)
+        remarks, refusal = [], ""
+        if clip.frames < needed:
+            refusal = (
+                f"{clip.frames} neutral {'frame is' if clip.frames == 1 else 'frames are'} too few: source subjects "
+                f"needed {needed} to keep {SHARE_KEPT:.0%} of the gain"
+            )
+        if clip.frames > 1 and unusual > REFUSE:
+            refusal = (
+                f"the clip does not look neutral: the log-odds of neutral vary by {clip.spread:.2f} within it, and by "
+                f"{math.exp(usual):.2f} in a source subject's neutral clip"
+            )
+        elif not uniform:
+            remarks.append(
+                f"the clip is less uniform than {WARN:.0%} of the source subjects' neutral clips: other expressions "
+                "may be in it (such frames count less)"
+            )
+        if clip.position < float(self.position_limit):
+            remarks.append(
+                f"before adaptation this face looks less neutral than those of {WARN:.0%} of the source subjects: "
+                "a resting face of its own, or a clip that is not neutral as a whole"
+            )
+        return ClipReport(clip=clip, uniform=uniform, remarks=tuple(remarks), refusal=refusal)
+
+    def estimate(self, belief: float | None, frames: int = 0) -> GainEstimate:
+        """Return the gain that is expected.
+
+        Args:
+            belief: `gain_belief` on unlabelled frames of the person; ``None`` where there are none.
+            frames: How many there are.
+        """
+        if belief is None:
+            expected, around = float(self.gains.mean()), self.gains.numpy() - float(self.gains.mean())
+        else:
+            expected, around = float(self.gain[0] + self.gain[1] * belief), self.residuals.numpy()
+        low, high = (expected + float(np.quantile(around, share)) for share in INTERVAL)
+        return GainEstimate(expected, low, high, float(np.mean(around + expected >= 0)), frames)
+
+
+def estimate_gain(bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]) -> GainEstimate | None:
+    """Return what adapting is expected to have done for a person, from unlabelled frames of theirs.
+
+    Args:
+        bundle: What was adapted.
+        model: The person's, by `pft`.
+        embeddings: (n, D0) frames other than the clip; with n = 0 the estimate is that of all source subjects.
+
+    Returns:
+        The estimate; ``None`` where the bundle knows nothing.
+    """
+    reliability = Reliability.of(bundle)
+    if reliability is None:
+        return None
+    if not len(embeddings):
+        return reliability.estimate(None)
+    rows = as_tensor(embeddings, model.projection.mean.device)
+    with torch.no_grad():
+        belief = gain_belief(model(rows), bundle.head(bundle.projection(rows)))
+    return reliability.estimate(belief, len(embeddings))
+
+
+def gain_belief(logits: Tensor, source_logits: Tensor) -> float:
+    """Return by how much the personal model believes itself to be more accurate than the source model, in [0, 1].
+
+    The mean over frames of its probability of its own choice minus its probability of the source model's.
+
+    Args:
+        logits: (n, K) of the personal model, calibrated.
+        source_logits: (n, K) of the source model; only their largest is looked at.
+    """
+    probability = torch.softmax(logits, dim=1)
+    other = probability.gather(1, source_logits.argmax(dim=1, keepdim=True)).squeeze(1)
+    return float((probability.max(dim=1).values - other).mean())
+
+
+def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> ClipStatistics:
+    """Return what can be seen of a clip.
+
+    Args:
+        features: (n, D) features of the clip.
+        aligned: Its alignment.
+        bundle: B, C, T and the style bank, which must be there.
+    """
+    assert bundle.bank is not None  # the alignment needed it too
+    neutral, head, translator = bundle.neutral_code, bundle.head, bundle.translator
+    with torch.no_grad():
+        own = _log_odds(head(translator(features)), neutral)
+        source = _log_odds(head(translator(bundle.bank.layers["features"][0])), neutral)
+        moved = _log_odds(head(translator(features + aligned.offset)), neutral)
+    scale = source.std(correction=0).clamp_min(1e-6)
+    return ClipStatistics(
+        frames=len(features),
+        spread=float(moved.std(correction=0)),
+        position=float((own.mean() - source.mean()) / scale),
+    )
+
+
+def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
+    """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths.
+
+    Args:
+        episodes: Two or more.
+    """
+    spread = np.array([episode.clip.log_spread() for episode in episodes])
+    position = np.array([episode.clip.position for episode in episodes])
+    gains = np.array([episode.after - episode.before for episode in episodes])
+    temperature = fit_temperature([(item.logits, item.labels) for item in episodes])
+    belief = np.array([gain_belief(item.logits / temperature, item.source_logits) for item in episodes])
+    # Where no personal model differs from its source model, the slope is 0.
+    slope = float(((belief - belief.mean()) * gains).sum() / max(((belief - belief.mean()) ** 2).sum(), 1e-12))
+    intercept = float(gains.mean() - slope * belief.mean())
+    return Reliability(
+        temperature=_tensor(temperature),
+        spread_mean=_tensor(spread.mean()),
+        spread_std=_tensor(max(spread.std(), 1e-3)),
+        spread_limit=_tensor(np.quantile(spread, WARN)),
+        position_limit=_tensor(np.quantile(position, 1 - WARN)),
+        gains=_tensor(np.sort(gains)),
+        gain=_tensor([intercept, slope]),
+        residuals=_tensor(np.sort(gains - intercept - slope * belief)),
+        before=_tensor(np.mean([episode.before for episode in episodes])),
+        after=_tensor(np.mean([episode.after for episode in episodes])),
+        frames_needed=torch.tensor(_frames_needed(episodes)),
+    )
+
+
+def fit_temperature(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Return the temperature with the least mean cross-entropy, each set weighing alike (Guo et al., 2017, section 4).
+
+    Args:
+        sets: (logits (m, K), labels (m,)) of one subject each.
+
+    Returns:
+        A number in [0.05, 20].
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        scale = math.exp(log_temperature)
+        return float(torch.stack([F.cross_entropy(logits / scale, labels) for logits, labels in sets]).mean())
+
+    # Convex in 1 / temperature, so there is one minimum.
+    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20.0)), method="bounded")
+    return math.exp(float(found.x))
+
+
+def _frames_needed(episodes: Sequence[Episode]) -> int:
+    """Return the fewest frames that keep enough of the mean gain, among the lengths that were tried."""
+    lengths = sorted({length for episode in episodes for length in episode.after_short})
+    for length in lengths:
+        tried = [episode for episode in episodes if length in episode.after_short]
+        whole = np.mean([episode.after - episode.before for episode in tried])
+        short = np.mean([episode.after_short[length] - episode.before for episode in tried])
+        if short >= SHARE_KEPT * whole:
+            return length
+    # Nothing shorter than the clips that there were: one frame where none was tried.
+    return min((episode.clip.frames for episode in episodes), default=1) if lengths else 1
+
+
+def _log_odds(logits: Tensor, neutral: int) -> Tensor:
+    """Return (n,) log p(neutral) / (1 − p(neutral))."""
+    others = torch.cat([logits[:, :neutral], logits[:, neutral + 1 :]], dim=1)
+    return logits[:, neutral] - torch.logsumexp(others, dim=1)
+
+
+def _tensor(values: object) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)

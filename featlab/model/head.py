@@ -1,0 +1,202 @@
+"""Fit the projection from embeddings to features, on source rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featlab.config.load import FeatureConfig, HeadConfig
+from featlab.errors import InputError
+from featlab.model.networks import Projection, SourceHead, one_cycle
+from featlab.seeding import generator, run_seed
+
+__all__ = [
+    "OnEpoch",
+    "epoch_batches",
+    "fit_projection",
+    "loss_sum",
+    "loss_values",
+    "set_learning_rate",
+    "subject_deviations",
+    "train_head",
+]
+
+
+def fit_projection(
+    embeddings: NDArray[np.float32], subject: NDArray[np.int32], config: FeatureConfig, *, seed: int = 0
+) -> Projection:
+    """Fit the map from embeddings to features.
+
+    The largest principal directions of all variation tell people apart, not expressions; those of the variation
+    *within* people keep the expression. Features are scaled by one number, so that within subjects they have unit
+    variance on average: directions keep their relative size, and noise or a learning rate means the same for every
+    backbone.
+
+    Args:
+        embeddings: (N, D0) float32, source rows.
+        subject: (N,) int, each row's subject.
+        config: Dimension and kind.
+        seed: Of a random projection.
+
+    Returns:
+        The fitted projection; it has min(dim, D0, rank) features (``none``: D0, ``truncate`` and ``random``: min(dim,
+        D0)).
+
+    Raises:
+        InputError: Fewer than two rows, or rows that are all alike.
+    """
+    if len(embeddings) < 2:
+        raise InputError(f"a projection needs at least 2 source rows, got {len(embeddings)}")
+    rows = embeddings.astype(np.float64)
+    mean = rows.mean(axis=0)
+    within = subject_deviations(rows, subject)
+    if not np.abs(within).max() > 0:
+        raise InputError("all rows of every source subject are the same; there is nothing to learn from")
+    wanted = config.dim or rows.shape[1]
+    if config.reduce == "none":
+        components = np.eye(rows.shape[1])
+    elif config.reduce == "truncate":
+        components = np.eye(rows.shape[1])[:, :wanted]
+    elif config.reduce == "random":
+        # Drawn direction by direction, so that fewer of them are the first of more.
+        rng = generator("random projection", seed)
+        components = rng.standard_normal((min(wanted, rows.shape[1]), rows.shape[1])).T
+    else:
+        components = _principal_directions(within if config.reduce == "within" else rows - mean, wanted)
+    scale = np.sqrt(np.mean((within @ components) ** 2))
+    if not scale > 0:
+        raise InputError("the features kept by the projection do not vary within any subject; raise features.dim")
+    return Projection(
+        torch.tensor(mean, dtype=torch.float32),
+        torch.tensor(components / scale, dtype=torch.float32),
+    )
+
+
+def subject_deviations(rows: NDArray[np.float64], subject: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return (N, D) rows minus their own subject's mean."""
+    _, code = np.unique(subject, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    count = np.bincount(code)
+    sums = np.add.reduceat(rows[order], np.cumsum(count) - count, axis=0)
+    deviations: NDArray[np.float64] = rows - (sums / count[:, None])[code]
+    return deviations
+
+
+def _principal_directions(centred: NDArray[np.float64], wanted: int) -> NDArray[np.float64]:
+    """Return (D0, D) orthonormal directions, largest variance first; the same rows give the same directions."""
+    from sklearn.decomposition import PCA
+
+    wanted = min(wanted, *centred.shape)
+    fitted = PCA(n_components=wanted, svd_solver="auto", random_state=0).fit(centred)
+    kept = fitted.explained_variance_ > 1e-9 * fitted.explained_variance_[0]
+    directions: NDArray[np.float64] = fitted.components_[kept].T
+    return directions
+
+
+OnEpoch = Callable[[int, int, float], None]
+"""Called after each epoch with its number, the number of epochs, and the mean loss."""
+
+
+def train_head(
+    features: Tensor,
+    labels: NDArray[np.int16],
+    classes: int,
+    config: HeadConfig,
+    *,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+) -> SourceHead:
+    """Train B and C: AdamW, one learning-rate cycle, label smoothing, the last iterate.
+
+    Args:
+        features: (N, D) float32, projected source rows.
+        labels: (N,) class codes; rows with -1 (unknown) are left out.
+        classes: K.
+        config: Width and training.
+        seed: Of initialisation, order and noise.
+        on_epoch: Called after each epoch.
+
+    Returns:
+        The head in evaluation mode, without gradients.
+
+    Raises:
+        InputError: Only one class among the labelled rows, a code outside [0, K), or labels that don't fit the rows.
+    """
+    if labels.shape != (len(features),) or labels.max(initial=-1) >= classes:
+        raise InputError(
+            f"the source head needs a label in [-1, {classes}) for each of {len(features)} rows, got {labels.shape} "
+            f"up to {labels.max(initial=-1)}"
+        )
+    known = labels >= 0
+    present = np.unique(labels[known])
+    if len(present) < 2:
+        raise InputError(f"the source head needs rows of at least 2 classes, got {len(present)}; label the source rows")
+    features = features[torch.from_numpy(known)]
+    target = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed every accelerator's generator too, which the fork doesn't put back.
+        torch.default_generator.manual_seed(run_seed(seed, "head"))
+        head = SourceHead(features.shape[1], config.bottleneck, classes).to(features.device)
+    random = torch.Generator().manual_seed(run_seed(seed, "head batches"))
+    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    batch = min(config.batch, len(features))
+    total = config.epochs * (len(features) // batch)
+    step = 0
+    head.train()
+    for epoch in range(config.epochs):
+        losses = []
+        for rows in epoch_batches(len(features), batch, random):
+            set_learning_rate(optimiser, config.lr * one_cycle(step, total))
+            inputs = features[rows]
+            if config.noise:
+                inputs = inputs + config.noise * torch.randn(inputs.shape, generator=random).to(inputs.device)
+            loss = F.cross_entropy(head(inputs), target[rows], label_smoothing=config.label_smoothing)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.item())
+            step += 1
+        if on_epoch is not None:
+            on_epoch(epoch + 1, config.epochs, float(np.mean(losses)))
+    return head.eval().requires_grad_(False)
+
+
+def epoch_batches(rows: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Yield index batches of one epoch in random order; a last, smaller batch is left out: BatchNorm needs its size."""
+    order = torch.randperm(rows, generator=random)
+    for start in range(0, rows - batch + 1, batch):
+        yield order[start : start + batch]
+
+
+def loss_sum(terms: Mapping[str, Tensor], step: int, section: str, lr: float) -> Tensor:
+    """Return the sum of the loss terms of one step of an adaptation.
+
+    Args:
+        terms: Scalars, weights included.
+        step: Its number, from 1, for the message.
+        section: Where the method's settings live, for the message.
+        lr: Its learning rate, for the message.
+
+    Raises:
+        InputError: A sum that is not finite.
+    """
+    loss = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(loss):
+        raise InputError(f"adaptation diverged at step {step}; lower {section}.lr ({lr})")
+    return loss
+
+
+def loss_values(terms: Mapping[str, Tensor], loss: Tensor) -> dict[str, float]:
+    """Return a step's entry in a history: the loss terms and their sum."""
+    return {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimiser.param_groups:
+        group["lr"] = value

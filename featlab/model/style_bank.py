@@ -1,0 +1,128 @@
+"""The style bank: what leaves the source site besides weights. Statistics of source subjects' neutral rows, no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featlab.cache import FeatureTable
+from featlab.model.losses import group_statistics
+
+__all__ = ["NeutralClips", "StyleBank", "neutral_clips"]
+
+
+@dataclass(frozen=True, eq=False)
+class StyleBank:
+    """Per source subject, the mean and standard deviation of the neutral rows, at every layer where style is compared.
+
+    Attributes:
+        subjects: S names.
+        layers: Layer name to (mean, std), each (S, D) float32: ``features`` (before T), ``embedding`` (after T with
+            the subject's own offset) and ``bottleneck`` (after B on top of that).
+    """
+
+    subjects: tuple[str, ...]
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+
+    def centre(self, layer: str) -> tuple[Tensor, Tensor]:
+        """Return the mean over subjects of their means and of their standard deviations at one layer, both (D,)."""
+        mean, std = self.layers[layer]
+        return mean.mean(dim=0), std.mean(dim=0)
+
+
+@dataclass(frozen=True, eq=False)
+class NeutralClips:
+    """Neutral clips of source subjects: each can play the clip through which a target subject would be seen.
+
+    Attributes:
+        subjects: S names, those with at least one neutral row.
+        row_subject: (N,) int64, the subject of each row of the table as an index into ``subjects``; -1 without one.
+        row_video: (N,) int64, the video of each row, whatever it shows; no two subjects share a code.
+        row_clip: (N,) int64, the clip that a row belongs to if it is neutral, else -1.
+        clip_mean: (M, D) mean of each clip's features.
+        clips: (S, C) int64, each subject's clips; filled up by repeating them.
+        count: (S,) int64, how many clips the subject has.
+    """
+
+    subjects: tuple[str, ...]
+    row_subject: Tensor
+    row_video: Tensor
+    row_clip: Tensor
+    clip_mean: Tensor
+    clips: Tensor
+    count: Tensor
+
+    def subject_mean(self) -> Tensor:
+        """Return (S, D): the mean over each subject's clips of their means, whatever the clips' lengths."""
+        weight = torch.arange(self.clips.shape[1])[None, :] < self.count[:, None]
+        means = self.clip_mean[self.clips] * weight[..., None]
+        return means.sum(dim=1) / self.count[:, None]
+
+    def episode_mean(self, rows: Tensor, random: torch.Generator) -> Tensor:
+        """Return (n, D): for each row, the neutral mean through which its subject is seen in a random episode.
+
+        As in the protocol, half of the subject's neutral clips are adapted on, at least one, and never the clip that
+        the row itself belongs to (unless it is the only one).
+        """
+        subject = self.row_subject[rows]
+        count = self.count[subject]
+        order = torch.rand(len(rows), self.clips.shape[1], generator=random)
+        order = order.masked_fill(self.clips[subject] == self.row_clip[rows, None], 2.0)
+        order = order.masked_fill(torch.arange(self.clips.shape[1])[None, :] >= count[:, None], 3.0)
+        rank = order.argsort(dim=1).argsort(dim=1)
+        adapted = rank < (count // 2).clamp_min(1)[:, None]
+        means = self.clip_mean[self.clips[subject]] * adapted[..., None]
+        return means.sum(dim=1) / adapted.sum(dim=1, keepdim=True)
+
+    def tested_share(self, rows: Tensor) -> Tensor:
+        """Return (n,): in what share of its subject's episodes a row is tested rather than adapted on.
+
+        1 for rows of other expressions; for a row of one of m neutral clips ceil(m / 2) / m, and a half when m = 1.
+        """
+        count = self.count[self.row_subject[rows]]
+        neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
+        return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
+
+
+def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
+    """Group the neutral rows of a table into clips: one a (subject, video).
+
+    Args:
+        table: N labelled source rows.
+        features: (N, D), their projected features.
+
+    Returns:
+        The clips. Subjects without a neutral row are left out.
+    """
+    neutral = np.flatnonzero(table.label == table.neutral_code)
+    keys = np.stack([table.subject[neutral], table.video[neutral]], axis=1)
+    unique, clip_of = np.unique(keys, axis=0, return_inverse=True)
+    clip_of = clip_of.reshape(-1)
+    codes, first, count = np.unique(unique[:, 0], return_index=True, return_counts=True)
+    width = int(count.max(initial=1))
+    clips = first[:, None] + np.arange(width)[None, :] % count[:, None]
+    row_clip = np.full(len(table), -1, dtype=np.int64)
+    row_clip[neutral] = clip_of
+    clip_mean, _ = group_statistics(features[neutral], torch.from_numpy(clip_of.astype(np.int64)), len(unique))
+    return NeutralClips(
+        subjects=tuple(table.subjects[code] for code in codes),
+        row_subject=torch.from_numpy(_positions(codes, table.subject)),
+        row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
+        row_clip=torch.from_numpy(row_clip),
+        clip_mean=clip_mean,
+        clips=torch.from_numpy(clips.astype(np.int64)),
+        count=torch.from_numpy(count.astype(np.int64)),
+    )
+
+
+def _positions(codes: NDArray[np.int32], values: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the place of each value in sorted ``codes``, -1 for a value that isn't there."""
+    if not len(codes):
+        return np.full(len(values), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(codes, values), len(codes) - 1)
+    return np.where(codes[place] == values, place, -1).astype(np.int64)

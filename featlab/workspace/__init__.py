@@ -1,0 +1,1 @@
+"""A folder with featlab.toml: its stages, its source model, one person."""

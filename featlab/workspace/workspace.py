@@ -1,0 +1,274 @@
+"""A workspace: a folder with `featlab.toml` and a cache, where every command finds what the earlier ones made."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featlab.bundle.adaptation import adaptation_folder, save_adaptation
+from featlab.bundle.bundle import Bundle
+from featlab.cache import ExtractorInfo, FeatureTable, open_cache
+from featlab.config.load import Config, load_config
+from featlab.errors import InputError, closest
+from featlab.methods import AdaptedModel, get_method, make_method
+from featlab.methods.pft.reliability import GainEstimate, estimate_gain
+from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects, split_target, target_of
+from featlab.seeding import run_seed
+from featlab.workspace.source import OnEpoch
+from featlab.workspace.stages import Notify, Source
+
+__all__ = ["CONFIG_FILE", "Adapted", "Workspace", "adapt_rows", "adapt_subject"]
+
+CONFIG_FILE = "featlab.toml"
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """A folder, its configuration, and its cache in RAM.
+
+    Attributes:
+        root: The folder.
+        config: Resolved: flags beat the file, the file beats the defaults.
+        table: Every row of the cache, or those of the subjects that it was opened for.
+        extractor: What made its embeddings.
+        cache_digest: Its digest.
+        device: Where to train.
+        notify: Called with one line when something runs that wasn't asked for by name.
+        on_epoch: Progress of training.
+    """
+
+    root: Path
+    config: Config
+    table: FeatureTable
+    extractor: ExtractorInfo
+    cache_digest: str
+    device: str = "cpu"
+    notify: Notify = field(default=lambda line: None)
+    on_epoch: OnEpoch | None = None
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        subjects: Sequence[str] | None = None,
+        device: str = "cpu",
+        notify: Notify | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Workspace:
+        """Read the configuration and the cache.
+
+        Args:
+            root: The workspace folder; a folder that holds only a cache will do.
+            overrides: ``{"section.key": value}`` from flags.
+            subjects: Whose rows are read; of the others, names and codes are. All by default.
+            device: ``cpu``, ``cuda`` or ``auto``.
+            notify: Called with one line when a stage runs.
+            on_epoch: Progress of training.
+
+        Raises:
+            ConfigError: A bad configuration.
+            CacheError: No cache, or one that can't be trusted.
+        """
+        root = Path(root)
+        config = load_config(root / CONFIG_FILE, overrides)
+        for name in config.adapt.options:
+            get_method(name)
+        with open_cache(cache_path(root, config)) as cache:
+            table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
+        return cls(
+            root, config, table, extractor, digest, choose_device(device), notify or (lambda line: None), on_epoch
+        )
+
+    def targets(self, draw: int = 0) -> tuple[str, ...]:
+        """Return the target subjects of one draw."""
+        protocol = self.config.protocol
+        spec, everyone = self._beside(protocol.targets), self.table.subjects
+        # A draw is made among those who are not named as sources.
+        people = [name for name in everyone if name not in set(protocol.sources)]
+        named = set(self.pool())
+        if named:
+            pool = [name for name in people if name in named]
+            return choose_targets(everyone, spec, seed=protocol.seed, draw=draw, pool=pool)
+        subjects = people if spec.strip().isdecimal() else everyone
+        return choose_targets(subjects, spec, seed=protocol.seed, draw=draw)
+
+    def pool(self) -> tuple[str, ...]:
+        """Return whom targets are drawn from, where `protocol.pool` says so; else nobody."""
+        spec = self.config.protocol.pool
+        return named_subjects(self.table.subjects, self._beside(spec), "--pool") if spec.strip() else ()
+
+    def _beside(self, spec: str) -> str:
+        """Return a text that names people; a file that featlab.toml names lies beside it, wherever we are."""
+        path = self.root / spec.strip()
+        return str(path) if "," not in spec and os.path.isfile(path) else spec
+
+    def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
+        """Return the source: `protocol.sources`, or everyone who is no target; at most `protocol.source_limit` of them.
+
+        Raises:
+            InputError: An unknown subject, or one that is both.
+        """
+        protocol = self.config.protocol
+        check_known((*targets, *protocol.sources), self.table.subjects)
+        check_disjoint(protocol.sources, targets)
+        names = protocol.sources or tuple(name for name in self.table.subjects if name not in set(targets))
+        if protocol.source_limit:
+            # Ranked by a number of their own: a smaller limit takes some of those that a larger one takes.
+            ranked = sorted(names, key=lambda name: run_seed("sources", protocol.seed, *sorted(targets), name))
+            names = tuple(ranked[: protocol.source_limit])
+        return Source(
+            root=self.root,
+            table=self.table.rows_of(*names),
+            extractor=self.extractor,
+            cache_digest=self.cache_digest,
+            config=self.config,
+            seed=protocol.seed if seed is None else seed,
+            device=self.device,
+            notify=self.notify,
+            on_epoch=self.on_epoch,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """One person's adaptation.
+
+    Attributes:
+        model: Predicts for the person.
+        folder: Where it was written.
+        subject: The person.
+        method: Registry name.
+        frames: Neutral rows that were adapted on.
+        videos: Where they come from.
+        unlabelled: Whether they were taken to be neutral because none of the person's rows has a label.
+        seconds: Wall time of the adaptation.
+        gain: What adapting is expected to have done for the person, from their other rows without labels; ``None``
+            where the method or the bundle can't tell.
+    """
+
+    model: AdaptedModel
+    folder: Path
+    subject: str
+    method: str
+    frames: int
+    videos: tuple[str, ...]
+    unlabelled: bool
+    seconds: float
+    gain: GainEstimate | None = None
+
+
+def cache_path(root: Path, config: Config) -> Path:
+    """Return the workspace's cache file."""
+    path = root / config.cache
+    if not path.exists():
+        raise InputError(
+            f"{path}: no cache there; make one with `featlab extract SOURCE --out {config.cache}`, "
+            "or name one with --cache"
+        )
+    return path
+
+
+def choose_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there.
+
+    Raises:
+        InputError: An unknown device, or CUDA without a GPU.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name} is not one of auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
+    """Return the rows of one subject to adapt on, and whether they were taken to be neutral without a label.
+
+    Labelled subjects follow the protocol's split. Of a subject without any label every row is taken: a new person's
+    neutral clip has no labels.
+
+    Raises:
+        InputError: Labelled rows, none of them neutral.
+    """
+    if (table.label < 0).all():
+        return table, True
+    return table.take(split_target(table, gap).adapt), False
+
+
+def adapt_subject(
+    bundle: Bundle,
+    bundle_folder: Path,
+    table: FeatureTable,
+    extractor: ExtractorInfo,
+    subject: str,
+    config: Config,
+    *,
+    force: bool = False,
+) -> Adapted:
+    """Adapt a bundle to one person and write what changed into the bundle's folder.
+
+    Args:
+        bundle: The source model.
+        bundle_folder: Where it is; ``subjects/<id>/`` is written there.
+        table: Rows that hold the person's.
+        extractor: What made their embeddings.
+        subject: The person.
+        config: ``adapt`` and ``protocol`` are read.
+        force: Adapt to a clip that the method would refuse.
+
+    Raises:
+        InputError: Unknown subject, a source subject, no neutral rows, or a clip that the method refuses: too short, or
+            not neutral.
+        BundleError: Features of another extractor.
+    """
+    if subject not in table.subjects:
+        raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
+    check_disjoint(bundle.source_subjects, [subject])
+    bundle.check_extractor(extractor, "cache")
+    rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
+    method = make_method(config.adapt.method, config.adapt.options)
+    start = time.perf_counter()
+    model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
+    seconds = time.perf_counter() - start
+    if model.report is not None and model.report.refusal and not force:
+        raise InputError(
+            f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
+            f"--subject {subject} --force"
+        )
+    gain = _expected_gain(bundle, model, table.rows_of(subject), rows)
+    folder = adaptation_folder(bundle_folder, subject)
+    videos = rows.video_names_present()
+    meta = {
+        "subject": subject,
+        "method": method.name,
+        "options": dict(config.adapt.options.get(method.name, {})),
+        "seed": config.protocol.seed,
+        "frames": len(rows),
+        "videos": list(videos),
+        "unlabelled": unlabelled,
+        "seconds": seconds,
+        "report": asdict(model.report) if model.report is not None else None,
+        "gain": asdict(gain) if gain is not None else None,
+    }
+    save_adaptation(folder, bundle, model, meta)
+    return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
+
+
+def _expected_gain(
+    bundle: Bundle, model: AdaptedModel, everything: FeatureTable, adapted: FeatureTable
+) -> GainEstimate | None:
+    """Estimate on the person's rows of other videos than the adapted ones; their labels are not looked at."""
+    if model.report is None:
+        return None
+    others = np.isin(everything.video, adapted.video, invert=True)
+    return estimate_gain(bundle, model.model, everything.embeddings[others])

@@ -1,0 +1,418 @@
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import featlab.bundle.bundle
+from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
+from featlab.cache import ExtractorInfo
+from featlab.config.load import Config
+from featlab.errors import BundleError
+from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator
+from featlab.model.style_bank import StyleBank
+
+FILES = {"model.safetensors", "bundle.json", "card.md"}
+
+
+def make_bundle(seed=0, *, bank=True, residual=True, **changes):
+    """A bundle of random tensors: 8 embedding values, 6 features, 4 bottleneck values, 3 classes, 2 source subjects."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = SourceHead(6, 4, 3)
+        head(torch.randn(20, 6))  # in training mode: running statistics that are not their defaults
+        layers = {"features": 6, "embedding": 6, "bottleneck": 4}
+        bundle = Bundle(
+            projection=Projection(torch.randn(8), torch.randn(8, 6)),
+            head=head.eval().requires_grad_(False),
+            translator=Translator(6, 5, residual=residual).eval().requires_grad_(False),
+            classes=("anger", "neutral", "joy"),
+            neutral="neutral",
+            extractor=ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"}),
+            source_subjects=("Zoë", "s1"),
+            config=Config().with_values({"head.bottleneck": 4, "adapt.pft.lr": 0.5, "protocol.sources": "a,b"}, "test"),
+            seed=7,
+            bank=StyleBank(
+                ("Zoë", "s1"), {name: (torch.randn(2, width), torch.rand(2, width)) for name, width in layers.items()}
+            )
+            if bank
+            else None,
+            extras={"shot": {"centre": torch.randn(3), "a.b": torch.arange(4)}, "empty": {}},
+            cache_digest="0" * 64,
+            history=({"loss": 1.5, "style": 0.25}, {"loss": 1.0, "style": 0.125}),
+        )
+    return replace(bundle, **changes)
+
+
+def tensors_of(bundle):
+    found = {
+        f"{part}.{name}": tensor
+        for part in ("projection", "head", "translator")
+        for name, tensor in getattr(bundle, part).state_dict().items()
+    }
+    if bundle.bank is not None:
+        found |= {
+            f"bank.{layer}.{i}": tensor for layer, pair in bundle.bank.layers.items() for i, tensor in enumerate(pair)
+        }
+    return found | {
+        f"extras.{method}.{name}": tensor for method, extra in bundle.extras.items() for name, tensor in extra.items()
+    }
+
+
+def same_bits(ours, theirs):
+    ours, theirs = tensors_of(ours), tensors_of(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype, name
+        assert tensor.shape == theirs[name].shape, name
+        if tensor.cpu().numpy().tobytes() != theirs[name].cpu().numpy().tobytes():
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory):
+    return save_bundle(tmp_path_factory.mktemp("bundle") / "model", make_bundle())
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    """A saved bundle to damage; a copy, because syncing to disk takes most of the time of saving."""
+    return Path(shutil.copytree(saved_once, tmp_path / "model"))
+
+
+def edit_meta(folder, **changes):
+    path = folder / "bundle.json"
+    meta = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(meta), encoding="utf-8")
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bank": False}, {"residual": False}, {"extras": {}}, {"history": ()}], ids=str
+)
+def test_a_bundle_comes_back_bitwise_with_all_it_says(tmp_path, options):
+    bundle = make_bundle(**options)
+    loaded = load_bundle(save_bundle(tmp_path / "deep" / "model", bundle))
+    assert same_bits(loaded, bundle)
+    for name in ("classes", "neutral", "extractor", "source_subjects", "config", "seed", "cache_digest", "history"):
+        assert getattr(loaded, name) == getattr(bundle, name), name
+    assert loaded.extractor.versions == bundle.extractor.versions
+    assert loaded.extras.keys() == bundle.extras.keys()
+    assert (loaded.bank is None) == (bundle.bank is None)
+    if bundle.bank is not None:
+        assert loaded.bank.subjects == bundle.bank.subjects
+    assert loaded.translator.residual == bundle.translator.residual
+    assert loaded.neutral_code == 1
+
+
+def test_a_loaded_bundle_predicts_bitwise_as_the_saved_one_frozen_and_in_evaluation_mode(saved):
+    bundle, loaded = make_bundle(), load_bundle(saved)
+    values = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    for module in (loaded.head, loaded.translator):
+        assert not any(part.training for part in module.modules())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    with torch.no_grad():
+        ours, theirs = (PersonalModel(made.projection, made.translator, made.head)(values) for made in (loaded, bundle))
+    assert torch.equal(ours, theirs)
+
+
+def test_loading_leaves_the_global_generator_alone(saved):
+    before = torch.get_rng_state()
+    load_bundle(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_same_bundle_is_the_same_bytes(tmp_path, saved):
+    again = save_bundle(tmp_path / "again", make_bundle())
+    for name in FILES:
+        assert (again / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_a_bundle_is_three_files_and_none_of_them_a_pickle(saved):
+    assert {path.name for path in saved.iterdir()} == FILES
+    assert not any(b"\x80\x04" in path.read_bytes()[:2] or path.read_bytes()[:2] == b"PK" for path in saved.iterdir())
+
+
+def test_the_card_names_classes_source_bank_and_extras(saved):
+    card = (saved / "card.md").read_text(encoding="utf-8")
+    for words in ("anger, neutral, joy", "hog: grey 96x96", "2 source", "features (6)", "bottleneck (4)", "shot"):
+        assert words in card
+    # Who trained the model stands in bundle.json only: the card is for showing around.
+    assert "Zoë" not in card
+
+
+def test_the_card_of_a_bundle_without_a_bank_says_so(tmp_path):
+    card = (save_bundle(tmp_path / "model", make_bundle(bank=False)) / "card.md").read_text(encoding="utf-8")
+    assert "none: only weights left the source site" in card
+
+
+# --- features of another extractor ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "geometry"}, {"weights": "f" * 64}, {"preprocessing": "grey 48x48"}, {"layers": ()}], ids=str
+)
+def test_features_of_another_extractor_are_refused(change, refused):
+    bundle = make_bundle()
+    other = replace(bundle.extractor, **change)
+    with refused(BundleError, "cache.h5", other.fingerprint[:12], bundle.extractor.fingerprint[:12]):
+        bundle.check_extractor(other, "cache.h5")
+
+
+def test_library_versions_make_no_other_extractor(saved):
+    bundle = load_bundle(saved)
+    bundle.check_extractor(replace(bundle.extractor, versions={"numpy": "3"}), "cache.h5")
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder_is_refused(tmp_path, refused):
+    with refused(BundleError, str(tmp_path / "model"), "no model bundle there", "featlab pretrain"):
+        load_bundle(tmp_path / "model")
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, refused):
+    (tmp_path / "model").write_text("x")
+    with refused(BundleError, str(tmp_path / "model"), "no model bundle there"):
+        load_bundle(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
+def test_a_bundle_with_a_missing_file_is_refused(saved, name, refused):
+    (saved / name).unlink()
+    with refused(BundleError, name):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(saved, name, share, refused):
+    data = (saved / name).read_bytes()
+    (saved / name).write_bytes(data[: int(share * len(data))])
+    with refused(BundleError, name):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00garbage" * 20, b"{}", b"[1]", b"null"])
+def test_a_file_of_something_else_is_refused(saved, name, data, refused):
+    (saved / name).write_bytes(data)
+    with refused(BundleError, name):
+        load_bundle(saved)
+
+
+def test_a_missing_card_does_no_harm(saved):
+    (saved / "card.md").unlink()
+    assert same_bits(load_bundle(saved), make_bundle())
+
+
+def test_a_newer_format_is_refused(saved, refused):
+    edit_meta(saved, format_version=BUNDLE_FORMAT + 1)
+    with refused(BundleError, "bundle.json", f"format {BUNDLE_FORMAT + 1}", "update featlab"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["head.linear.weight", "projection.mean", "bank.features.std", "extras.shot.centre"])
+def test_a_tensor_that_is_not_finite_is_refused(saved, name, value, refused):
+    edit_tensors(saved, lambda tensors: tensors[name].view(-1)[0].fill_(value))
+    with refused(BundleError, "model.safetensors", name, "NaN or infinity"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "projection.mean",
+        "projection.components",
+        "head.norm.running_var",
+        "head.linear.weight",
+        "translator.offset",
+        "bank.bottleneck.std",
+    ],
+)
+def test_a_missing_tensor_is_refused(saved, name, refused):
+    edit_tensors(saved, lambda tensors: tensors.pop(name))
+    with refused(BundleError, str(saved), "damaged or incomplete"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("name", ["head.linear.weight", "translator.first.bias", "head.classifier.bias"])
+def test_a_tensor_of_another_shape_is_refused(saved, name, refused):
+    edit_tensors(saved, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))
+    with refused(BundleError, str(saved), "damaged or incomplete"):
+        load_bundle(saved)
+
+
+def test_a_neutral_class_that_is_none_of_the_classes_is_refused(saved, refused):
+    edit_meta(saved, neutral="sad")
+    with refused(BundleError, str(saved), "'sad'"):
+        load_bundle(saved)
+
+
+def test_a_bank_of_other_subjects_than_it_names_is_refused(saved, refused):
+    edit_meta(saved, bank_subjects=["one"])
+    with refused(BundleError, str(saved), "style bank"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("name", ["projection.mean", "bank.bottleneck.std", "bank.features.mean"])
+def test_a_part_of_another_width_is_refused(saved, name, refused):
+    edit_tensors(saved, lambda tensors: tensors.update({name: tensors[name][..., :-1].clone()}))
+    with refused(BundleError, str(saved), "damaged or incomplete"):
+        load_bundle(saved)
+
+
+KEYS = sorted(
+    {
+        "classes",
+        "neutral",
+        "extractor",
+        "source_subjects",
+        "bank_subjects",
+        "extras",
+        "config",
+        "seed",
+        "translator",
+        "history",
+        "cache_digest",
+    }
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_missing_entry_of_the_description_is_refused(saved, key, refused):
+    path = saved / "bundle.json"
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    del meta[key]
+    path.write_text(json.dumps(meta), encoding="utf-8")
+    with refused(BundleError, str(saved), key):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("value", [3, 1.5, "x", [], [3], {}, {"x": 3}, True], ids=str)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_an_entry_of_another_kind_is_refused_or_harmless_but_never_a_crash(saved, key, value):
+    edit_meta(saved, **{key: value})
+    try:
+        load_bundle(saved)
+    except BundleError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_bundle_is_replaced_as_a_whole(saved):
+    (saved / "left-over.txt").write_text("old")
+    save_bundle(saved, make_bundle(1))
+    assert same_bits(load_bundle(saved), make_bundle(1))
+    assert {path.name for path in saved.iterdir()} == FILES
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path, refused):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with refused(BundleError, str(tmp_path), "no model bundle", "choose another name"):
+        save_bundle(tmp_path, make_bundle())
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    assert same_bits(load_bundle(save_bundle(tmp_path, make_bundle())), make_bundle())
+
+
+class Killed(BaseException):
+    """Stands for a kill: no `except Exception` sees it."""
+
+
+@pytest.mark.parametrize("step", ["write_tensors", "_meta", "bundle_card", "atomic_write_text"])
+def test_a_kill_while_writing_leaves_the_old_bundle(saved, step, monkeypatch):
+    def killed(*args, **options):
+        raise Killed
+
+    monkeypatch.setattr(featlab.bundle.bundle, step, killed)
+    with pytest.raises(Killed):
+        save_bundle(saved, make_bundle(1))
+    assert same_bits(load_bundle(saved), make_bundle(0))
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_rename_that_fails_leaves_the_old_bundle_or_the_new_one(saved, number, monkeypatch):
+    rename, calls = Path.rename, []
+
+    def killed_once(path, target):
+        calls.append(path)
+        if len(calls) == number:
+            raise Killed
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed_once)
+    with suppress(Killed):
+        save_bundle(saved, make_bundle(1))
+    loaded = load_bundle(saved)
+    assert same_bits(loaded, make_bundle(0)) or same_bits(loaded, make_bundle(1))
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("where", ["model", "model/deep"])
+def test_a_folder_that_can_not_be_made_is_refused(tmp_path, where, refused):
+    (tmp_path / "model").write_text("a file in the way")
+    with refused(BundleError, where, "can't be written"):
+        save_bundle(tmp_path / where, make_bundle())
+
+
+def test_a_kill_in_the_first_save_leaves_nothing_that_looks_like_a_bundle(tmp_path, monkeypatch, refused):
+    def killed(*args, **options):
+        raise Killed
+
+    monkeypatch.setattr(featlab.bundle.bundle, "bundle_card", killed)
+    with pytest.raises(Killed):
+        save_bundle(tmp_path / "model", make_bundle())
+    with refused(BundleError, "no model bundle there"):
+        load_bundle(tmp_path / "model")
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def test_tensors_go_through_a_file_and_back_bitwise(tmp_path):
+    tensors = {
+        "float32": torch.tensor([0.0, -0.0, 1e-45, 3e38]),
+        "float16": torch.randn(3, 2).half(),
+        "int64": torch.arange(3),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 4),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+    }
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    back = read_tensors(tmp_path / "x.safetensors")
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor), name
+    assert str(back["float32"][1].item()) == "-0.0"
+
+
+def test_one_tensor_under_two_names_is_written_twice(tmp_path):
+    shared = torch.arange(6.0)
+    write_tensors(tmp_path / "x.safetensors", {"a": shared, "b": shared, "part": shared[:3]})
+    back = read_tensors(tmp_path / "x.safetensors")
+    assert torch.equal(back["a"], back["b"])
+    assert torch.equal(back["part"], shared[:3])

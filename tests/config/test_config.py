@@ -1,0 +1,376 @@
+import json
+import tomllib
+from dataclasses import dataclass, fields
+
+import pytest
+
+from featlab.config.load import (
+    AdaptConfig,
+    Config,
+    FeatureConfig,
+    HeadConfig,
+    PairConfig,
+    PretrainConfig,
+    ProtocolConfig,
+    load_config,
+    parse_settings,
+)
+from featlab.config.options import with_options
+from featlab.errors import ConfigError
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write featlab.toml and return its path."""
+
+    def write_file(text):
+        path = tmp_path / "featlab.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write_file
+
+
+# --- precedence -------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_and_flags_everything_is_the_default(tmp_path, write):
+    assert load_config(None) == load_config(tmp_path / "nothing.toml") == load_config(write("")) == Config()
+
+
+def test_a_flag_beats_the_file_and_the_file_beats_the_default(write):
+    path = write('cache = "faces.h5"\n[head]\nlr = 0.5\nepochs = 7\n')
+    config = load_config(path, {"head.lr": "0.25", "protocol.seed": 3})
+    assert (config.head.lr, config.head.epochs, config.protocol.seed) == (0.25, 7, 3)
+    assert config.cache == "faces.h5"
+    assert config.head.batch == HeadConfig().batch
+    assert config.features == FeatureConfig()
+
+
+def test_every_section_and_key_can_be_set_from_a_file(write):
+    path = write(
+        """
+        cache = "x.h5"
+        features = { dim = 3, reduce = "pca" }
+        pair = { strategy = "cosine", label_rule = "same", neighbours = 4 }
+        protocol.targets = 5
+        protocol.sources = ["a", "b"]
+        [head]
+        noise = 1
+        [pretrain]
+        layers = ["bottleneck"]
+        residual = false
+        [adapt]
+        method = "shot"
+        """
+    )
+    config = load_config(path)
+    assert config.features == FeatureConfig(3, "pca")
+    assert config.pair == PairConfig("cosine", "same", 4)
+    assert (config.protocol.targets, config.protocol.sources) == ("5", ("a", "b"))
+    assert config.head.noise == 1.0
+    assert isinstance(config.head.noise, float)
+    assert (config.pretrain.layers, config.pretrain.residual) == (("bottleneck",), False)
+    assert config.adapt.method == "shot"
+
+
+def test_a_byte_order_mark_is_not_part_of_the_file(write):
+    assert load_config(write(b"\xef\xbb\xbf[head]\nlr = 0.5\n")).head.lr == 0.5
+
+
+# --- unknown keys -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[head]\nepoch = 3", ["head.epoch", "'epochs'"]),
+        ("[heda]\nlr = 3", ["'heda'", "'head'"]),
+        ("[heda]", ["'heda'", "'head'"]),
+        ("lr = 3", ["'lr'", "sections: cache, features, head"]),
+        ("head = 3", ["head is a section"]),
+        ("[[head]]\nlr = 3", ["head is a section"]),
+        ("[head.lr]\nx = 3", ["head.lr.x"]),
+        ('[cache]\nfile = "x"', ["cache is a file name"]),
+        ("[adapt]\nlr = 3", ["adapt.lr", "method, options"]),
+        ("[adapt.options.pft]\nlr = 3", ["adapt.options.pft.lr", "adapt.<method>.<option>"]),
+    ],
+)
+def test_an_unknown_key_in_the_file_is_refused_with_the_closest_known_one(write, text, words, refused):
+    path = write(text)
+    with refused(ConfigError, str(path), *words):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("head.epoch", ["head.epoch", "did you mean 'epochs'"]),
+        ("haed.lr", ["did you mean 'head'"]),
+        ("head", ["write head.key = value"]),
+        ("head.", ["write head.key = value"]),
+        ("", ["sections:"]),
+        ("adapt.pft.", ["adapt.<method>.<option>"]),
+        ("adapt..lr", ["adapt.<method>.<option>"]),
+    ],
+)
+def test_an_unknown_flag_is_refused_with_the_closest_known_one(key, words, refused):
+    with refused(ConfigError, "command line", *words):
+        load_config(None, {key: "1"})
+
+
+def test_an_empty_section_changes_nothing(write):
+    assert load_config(write("[head]\n[adapt.pft]\n")) == Config()
+
+
+@pytest.mark.parametrize("text", ["[head\n", "head.lr = \n", "[head]\nlr = 1\nlr = 2", b"\xff\xfe", "lr: 3"])
+def test_broken_toml_is_refused(write, text, refused):
+    path = write(text)
+    with refused(ConfigError, str(path), "not valid TOML"):
+        load_config(path)
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path, refused):
+    with refused(ConfigError, str(tmp_path), "can't be read"):
+        load_config(tmp_path)
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "kept"),
+    [
+        ("head.epochs", "12", 12),
+        ("head.epochs", 12.0, 12),
+        ("head.lr", "1e-4", 1e-4),
+        ("head.lr", 1, 1.0),
+        ("pretrain.residual", "false", False),
+        ("pretrain.residual", "No", False),
+        ("pretrain.residual", "0", False),
+        ("pretrain.residual", "TRUE", True),
+        ("pretrain.residual", True, True),
+        ("protocol.methods", "a,b", ("a", "b")),
+        ("protocol.methods", " a , b ,", ("a", "b")),
+        ("protocol.methods", ["a", "b"], ("a", "b")),
+        ("protocol.methods", "a", ("a",)),
+        ("protocol.sources", "", ()),
+        ("protocol.targets", 10, "10"),
+        ("protocol.targets", "s1,s2", "s1,s2"),
+        ("protocol.smoothing", "0", 0),
+        ("protocol.smoothing", 1, 1),
+        ("protocol.contamination", "0.25", 0.25),
+        ("protocol.pool", "s1,s2", "s1,s2"),
+        ("cache", "other.h5", "other.h5"),
+    ],
+)
+def test_values_take_the_type_of_their_key(key, given, kept):
+    value = load_config(None, {key: given})
+    for name in key.split("."):
+        value = getattr(value, name)
+    assert value == kept
+    assert type(value) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "word"),
+    [
+        ("head.epochs", 1.5, "whole number"),
+        ("head.epochs", "1.5", "whole number"),
+        ("head.epochs", "many", "whole number"),
+        ("head.epochs", True, "number"),
+        ("head.epochs", float("inf"), "whole number"),
+        ("head.epochs", [3], "whole number"),
+        ("head.lr", "fast", "a number"),
+        ("head.lr", "nan", "finite"),
+        ("head.lr", float("inf"), "finite"),
+        ("head.lr", None, "a number"),
+        ("pretrain.residual", "maybe", "true or false"),
+        ("pretrain.residual", 2, "true or false"),
+        ("protocol.methods", 3, "list"),
+        ("protocol.methods", [["a"]], "text"),
+        ("protocol.targets", ["a"], "text"),
+        ("adapt.options", {}, "can't be set"),
+        ("cache", True, "text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key, given, word, refused):
+    with refused(ConfigError, "command line", key, word):
+        load_config(None, {key: given})
+
+
+# --- ranges -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("features.dim", -1),
+        ("head.bottleneck", 0),
+        ("head.epochs", 0),
+        ("head.batch", 1),  # BatchNorm has no variance of one row
+        ("head.lr", -1e-9),
+        ("head.label_smoothing", 1.1),
+        ("head.noise", -1),
+        ("pair.neighbours", 0),
+        ("pretrain.hidden", -1),
+        ("pretrain.batch", 1),
+        ("pretrain.epochs", -1),
+        ("pretrain.style", -0.1),
+        ("pretrain.dropout", 1.5),
+        ("pretrain.label_smoothing", -0.1),
+        ("protocol.draws", 0),
+        ("protocol.seeds", 0),
+        ("protocol.gap", -1),
+        ("protocol.smoothing", 4),
+        ("protocol.smoothing", -3),
+        ("protocol.frames", -1),
+        ("protocol.contamination", -0.1),
+        ("protocol.contamination", 1.0),
+    ],
+)
+def test_a_value_out_of_range_is_refused(key, value, refused):
+    with refused(ConfigError, "command line", key, str(value)):
+        load_config(None, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "close"),
+    [
+        ("features.reduce", "whithin", "within"),
+        ("pair.strategy", "landmarks", "landmark"),
+        ("pair.label_rule", "diferent", "different"),
+        ("pretrain.objective", "anchor", "anchored"),
+        ("pretrain.axis", "vectors", "vector"),
+        ("pretrain.layers", "embedding,botleneck", "bottleneck"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_closest_known_one(key, value, close, refused):
+    with refused(ConfigError, key, f"did you mean '{close}'"):
+        load_config(None, {key: value})
+
+
+def test_pretraining_without_a_layer_to_compare_style_at_is_refused(refused):
+    with refused(ConfigError, "pretrain.layers", "empty"):
+        load_config(None, {"pretrain.layers": ""})
+
+
+@pytest.mark.parametrize("section", [FeatureConfig, HeadConfig, PairConfig, PretrainConfig, ProtocolConfig])
+def test_ranges_hold_without_a_file_too(section):
+    for field in fields(section):
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool) and field.name != "seed":
+            with pytest.raises(ConfigError, match=field.name):
+                section(**{field.name: -1})
+
+
+# --- methods' options -------------------------------------------------------------------------------------------------
+
+
+def test_a_methods_table_is_kept_as_it_came_and_flags_come_on_top(write):
+    path = write('[adapt]\nmethod = "pft"\n[adapt.pft]\nlr = 0.1\nlayers = ["a"]\n[adapt.shot]\nbeta = 2\n')
+    config = load_config(path, {"adapt.pft.lr": "0.5", "adapt.nrc.k": "3"})
+    assert config.adapt.method == "pft"
+    assert config.adapt.options == {"pft": {"lr": "0.5", "layers": ["a"]}, "shot": {"beta": 2}, "nrc": {"k": "3"}}
+
+
+def test_setting_an_option_leaves_the_config_it_came_from_alone():
+    first = load_config(None, {"adapt.pft.lr": 1})
+    first.with_values({"adapt.pft.lr": 2, "adapt.pft.k": 3}, "test")
+    assert first.adapt.options == {"pft": {"lr": 1}}
+    assert AdaptConfig().options == {}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a method in another package may declare."""
+
+    k: int = 3
+    rate: float | None = None
+    layers: tuple[str, ...] = ("a",)
+    widths: tuple[int, ...] = ()
+
+
+def test_options_are_converted_to_the_types_of_a_methods_config():
+    given = {"k": "5", "rate": "0.5", "layers": "a,b", "widths": "8,16"}
+    assert with_options(Options(), given, "adapt.mine") == Options(5, 0.5, ("a", "b"), (8, 16))
+    assert with_options(Options(rate=1.0), {"rate": "none"}, "adapt.mine").rate is None
+    assert with_options(Options(), {}, "adapt.mine") == Options()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"raet": 1}, ["adapt.mine.raet", "did you mean 'rate'", "known: k, rate, layers, widths"]),
+        ({"k": 1.5}, ["adapt.mine.k", "whole number"]),
+        ({"rate": "nan"}, ["adapt.mine.rate", "finite"]),
+        ({"widths": "8,wide"}, ["adapt.mine.widths", "whole number"]),
+    ],
+)
+def test_options_that_do_not_fit_a_methods_config_are_refused(options, words, refused):
+    with refused(ConfigError, *words):
+        with_options(Options(), options, "adapt.mine")
+
+
+# --- out and back -----------------------------------------------------------------------------------------------------
+
+
+def changed():
+    return load_config(
+        None,
+        {
+            "cache": "x.h5",
+            "features.dim": 3,
+            "pretrain.layers": "bottleneck",
+            "pretrain.residual": "no",
+            "protocol.sources": "a,b",
+            "adapt.method": "shot",
+            "adapt.pft.lr": 0.5,
+        },
+    )
+
+
+@pytest.mark.parametrize("config", [Config(), changed()], ids=["default", "changed"])
+def test_a_config_goes_through_json_and_back(config):
+    data = json.loads(json.dumps(config.to_dict()))
+    options = data["adapt"].pop("options")
+    values = {"cache": data.pop("cache")}
+    values |= {f"{section}.{key}": value for section, part in data.items() for key, value in part.items()}
+    values |= {f"adapt.{method}.{key}": value for method, part in options.items() for key, value in part.items()}
+    assert Config().with_values(values, "test") == config
+
+
+def test_changing_the_dict_does_not_change_the_config():
+    config = changed()
+    config.to_dict()["adapt"]["options"]["pft"]["lr"] = 9
+    assert config.adapt.options == {"pft": {"lr": 0.5}}
+
+
+def test_the_defaults_written_as_toml_are_the_defaults(write):
+    lines = ['cache = "cache.h5"']
+    for section in ("features", "head", "pair", "pretrain", "protocol"):
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in Config().to_dict()[section].items()]
+    text = "\n".join(lines)
+    assert tomllib.loads(text)
+    assert load_config(write(text)) == Config()
+
+
+# --- --set ------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_split_at_the_first_equals_sign():
+    assert parse_settings(["head.lr=0.01", " cache = a=b.h5 ", "protocol.sources="]) == {
+        "head.lr": "0.01",
+        "cache": "a=b.h5",
+        "protocol.sources": "",
+    }
+
+
+def test_the_last_of_two_settings_of_one_key_counts():
+    assert load_config(None, parse_settings(["head.lr=1", "head.lr=2"])).head.lr == 2.0
+
+
+@pytest.mark.parametrize("item", ["head.lr", "", "=3", " = 3"])
+def test_a_setting_without_key_and_value_is_refused(item, refused):
+    with refused(ConfigError, "--set", "section.key=value"):
+        parse_settings([item])

@@ -1,0 +1,458 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import featlab.evaluation.campaign
+from featlab.cache import write_table
+from featlab.config.load import flat_values
+from featlab.errors import ConfigError, InputError
+from featlab.evaluation.campaign import Task, plan, run_campaign, versions
+from featlab.evaluation.results import read_results
+from featlab.methods import get_method
+from featlab.workspace.workspace import Workspace
+
+METHODS = ("source-only", "neutral-shift", "pft-poster", "oracle")
+
+
+@pytest.fixture
+def open_workspace(tmp_path, people, small, extractor):
+    def opened(values=None, table=None):
+        if table is not None or not (tmp_path / "cache.h5").exists():
+            write_table(tmp_path / "cache.h5", people() if table is None else table, extractor)
+        options = {
+            "protocol.methods": METHODS,
+            "protocol.targets": "2",
+            "adapt.oracle.iterations": 5,
+            "adapt.pft-poster.iterations": 3,
+        }
+        return Workspace.open(tmp_path, small | options | (values or {}))
+
+    return opened
+
+
+def run(workspace, **options):
+    return run_campaign(workspace, plan(workspace), **options)
+
+
+def numbers(rows):
+    return [{name: value for name, value in row.to_dict().items() if name != "seconds"} for row in rows]
+
+
+def cells(root):
+    return sorted(root.glob("results/cells/*/*.jsonl"))
+
+
+def forbid(monkeypatch, *names):
+    for name in names:
+
+        def never(*args, name=name, **options):
+            raise AssertionError(f"{name} ran again")
+
+        monkeypatch.setattr(featlab.evaluation.campaign, name, never)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_has_a_task_for_each_draw_and_seed(open_workspace):
+    workspace = open_workspace({"protocol.draws": 3, "protocol.seeds": 2})
+    tasks = plan(workspace)
+    assert [(task.draw, task.seed) for task in tasks] == [(draw, seed) for draw in range(3) for seed in range(2)]
+    for task in tasks:
+        assert task.targets == workspace.targets(task.draw)
+    assert len({task.targets for task in tasks}) > 1
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"protocol.methods": "source-only,pfft"}, ["'pfft'", "did you mean 'pft'"]),
+        ({"adapt.oracle.iteratoins": 3}, ["adapt.oracle.iteratoins", "did you mean 'iterations'"]),
+        ({"adapt.pft-poster.update": "firts"}, ["update", "'firts'"]),
+    ],
+)
+def test_what_a_method_can_not_be_is_refused_before_anything_is_trained(values, words, open_workspace, refused):
+    with refused(ConfigError, *words):
+        plan(open_workspace(values))
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
+    workspace = open_workspace({"protocol.draws": 2})
+    progress = []
+    rows = run(workspace, on_cells=lambda *call: progress.append(call))
+    expected = [(draw, name, subject) for draw in (0, 1) for name in METHODS for subject in workspace.targets(draw)]
+    assert [(row.draw, row.method, row.subject) for row in rows] == expected
+    assert not any(row.error for row in rows)
+    assert progress == [(0, 16), *((done, 16) for done in (4, 8, 12, 16))]
+
+
+def test_the_same_seed_gives_the_same_numbers_in_another_folder(open_workspace, tmp_path):
+    first = run(open_workspace())
+    other = tmp_path / "other"
+    other.mkdir()
+    again = run(replace(open_workspace(), root=other))
+    assert numbers(first) == numbers(again)
+    assert cells(other)
+    assert numbers(first) != numbers(run(open_workspace({"protocol.seed": 1, "protocol.targets": "s00,s01"})))
+
+
+@pytest.mark.slow
+def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
+    one = run(open_workspace({"protocol.draws": 2}))
+    for path in cells(tmp_path):
+        path.unlink()
+    progress = []
+    two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_cells=lambda *call: progress.append(call))
+    assert numbers(two) == numbers(one)
+    assert progress == [(0, 16), *((done, 16) for done in (4, 8, 12, 16))]
+
+
+def test_another_target_changes_no_targets_adaptation(open_workspace):
+    """With the same sources: more people to evaluate are more rows, and no other numbers."""
+    values = {"protocol.sources": "s00,s01,s02,s03"}
+    few = run(open_workspace(values | {"protocol.targets": "s04,"}))
+    many = run(open_workspace(values | {"protocol.targets": "s04,s05"}))
+    assert numbers(few) == [entry for entry in numbers(many) if entry["subject"] == "s04"]
+    assert len(many) == 2 * len(few)
+
+
+def test_a_method_more_changes_no_methods_numbers(open_workspace):
+    many = run(open_workspace())
+    few = run(open_workspace({"protocol.methods": "pft-poster", "protocol.seeds": 1}))
+    assert numbers(few) == [entry for entry in numbers(many) if entry["method"] == "pft-poster"]
+
+
+def test_settings_cross_to_a_worker_whole(open_workspace):
+    config = open_workspace({"adapt.pft.layers": "embedding", "protocol.sources": "s00,s01"}).config
+    assert type(config)().with_values(flat_values(config.to_dict()), "test") == config
+
+
+# --- cells are kept ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing(open_workspace, monkeypatch):
+    first = run(open_workspace())
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    again = run(open_workspace())
+    assert [row.to_dict() for row in again] == [row.to_dict() for row in first]
+
+
+def test_a_cell_holds_one_row(open_workspace, tmp_path):
+    rows = run(open_workspace())
+    stored = [read_results(path) for path in cells(tmp_path)]
+    assert all(len(part) == 1 for part in stored)
+    assert sorted(str(part[0].to_dict()) for part in stored) == sorted(str(row.to_dict()) for row in rows)
+
+
+def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_path, monkeypatch):
+    workspace = open_workspace()
+    first = run(workspace)
+    gone = first[0]
+    for path in cells(tmp_path):
+        (row,) = read_results(path)
+        if (row.method, row.subject) == (gone.method, gone.subject):
+            path.unlink()
+    ran = []
+    real = featlab.evaluation.campaign.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.append((table.subject_names_present(), [method.name for method in methods]))
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.campaign, "evaluate_subject", spy)
+    again = run(workspace)
+    assert ran == [((gone.subject,), [gone.method])]
+    assert numbers(again) == numbers(first)
+
+
+def test_a_new_method_runs_alone(open_workspace, monkeypatch):
+    run(open_workspace({"protocol.methods": "source-only,pft-poster"}))
+    ran = []
+    real = featlab.evaluation.campaign.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.append([method.name for method in methods])
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.campaign, "evaluate_subject", spy)
+    run(open_workspace({"protocol.methods": "source-only,pft-poster,neutral-shift"}))
+    assert ran == [["neutral-shift"]] * 2
+
+
+STALE = {
+    "head.lr": (0.03, set(METHODS)),
+    "pretrain.style": (0.5, set(METHODS)),
+    "pair.neighbours": (2, set(METHODS)),
+    "protocol.gap": (3, set(METHODS)),
+    "protocol.smoothing": (3, set(METHODS)),
+    "protocol.frames": (3, set(METHODS)),
+    "protocol.contamination": (0.2, set(METHODS)),
+    "protocol.seed": (1, set(METHODS)),
+    "adapt.oracle.iterations": (6, {"oracle"}),
+    "adapt.pft.iterations": (6, set()),
+    "adapt.method": ("coral", set()),
+}
+
+
+@pytest.mark.parametrize("key", STALE)
+def test_a_setting_makes_stale_the_cells_that_read_it(key, open_workspace, monkeypatch):
+    value, expected = STALE[key]
+    fixed = {"protocol.targets": "s03,s04"}
+    run(open_workspace(fixed))
+    ran = []
+    real = featlab.evaluation.campaign.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.extend(method.name for method in methods)
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.campaign, "evaluate_subject", spy)
+    run(open_workspace(fixed | {key: value}))
+    assert set(ran) == expected
+
+
+def test_rows_that_changed_in_the_cache_are_run_again(open_workspace, people, tmp_path):
+    first = run(open_workspace())
+    count = len(cells(tmp_path))
+    second = run(open_workspace(table=people(seed=1)))
+    assert len(cells(tmp_path)) == 2 * count
+    assert numbers(first) != numbers(second)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'])
+def test_a_damaged_cell_is_run_again(content, open_workspace, tmp_path):
+    first = run(open_workspace())
+    cells(tmp_path)[0].write_bytes(content)
+    assert numbers(run(open_workspace())) == numbers(first)
+    assert all(len(read_results(path)) == 1 for path in cells(tmp_path))
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_workspace, tmp_path, monkeypatch):
+    method = get_method("neutral-shift")
+    real = method.adapt
+
+    def fails(self, bundle, target, *, seed=0):
+        raise InputError("the clip is too dark")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "adapt", fails)
+        rows = run(open_workspace())
+    failed = [row for row in rows if row.error]
+    assert [(row.method, row.error) for row in failed] == [("neutral-shift", "the clip is too dark")] * 2
+    assert len(cells(tmp_path)) == len(rows) - 2
+    tried = []
+
+    def counted(self, bundle, target, *, seed=0):
+        tried.append(self.name)
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(method, "adapt", counted)
+    again = run(open_workspace())
+    # Two cells, and the first of them once more to count its operations.
+    assert tried == ["neutral-shift"] * 3
+    assert not any(row.error for row in again)
+    assert [row.method for row in again] == [row.method for row in rows]
+    assert len(cells(tmp_path)) == len(rows)
+
+
+def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, people):
+    table = people()
+    # A draw takes whoever it takes; here everyone but two has no neutral rows to adapt on.
+    named = open_workspace().targets()
+    bare = table.subjects.index(named[0])
+    table = table.take((table.subject != bare) | (table.label != table.neutral_code))
+    rows = run(open_workspace(table=table))
+    assert {row.subject for row in rows if row.error} == {named[0]}
+    assert {row.subject for row in rows if not row.error} == {named[1]}
+    assert all("no 'neutral' rows" in row.error for row in rows if row.error)
+    assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
+
+
+def test_a_target_that_is_a_source_is_refused(open_workspace, refused):
+    workspace = open_workspace({"protocol.sources": "s00,s01,s02"})
+    with refused(InputError, "'s01' is both source and target"):
+        run_campaign(workspace, [Task(0, 0, ("s01",))])
+
+
+def test_no_task_gives_no_row(open_workspace):
+    assert run_campaign(open_workspace(), []) == []
+
+
+# --- shares, collecting, data sets ------------------------------------------------------------------------------------
+
+
+def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace, tmp_path):
+    values = {"protocol.draws": 2, "protocol.targets": "3"}
+    shares = []
+    for mine in (1, 2, 3):
+        before = set(cells(tmp_path))
+        run(open_workspace(values), share=(mine, 3))
+        shares.append(set(cells(tmp_path)) - before)
+    assert all(shares)
+    whole = run(open_workspace(values), collect=True)
+    assert len(whole) == 2 * 3 * len(METHODS) == sum(map(len, shares))
+    other = tmp_path / "other"
+    other.mkdir()
+    assert numbers(whole) == numbers(run(replace(open_workspace(values), root=other)))
+
+
+def test_a_share_does_not_move_when_another_is_finished(open_workspace, tmp_path):
+    values = {"protocol.targets": "3"}
+    run(open_workspace(values), share=(2, 2))
+    second = set(cells(tmp_path))
+    for path in second:
+        path.unlink()
+    run(open_workspace(values), share=(1, 2))
+    first = set(cells(tmp_path))
+    run(open_workspace(values), share=(2, 2))
+    assert set(cells(tmp_path)) - first == second
+
+
+def test_collecting_runs_nothing_and_gives_what_is_there(open_workspace, monkeypatch):
+    forbidden = open_workspace()
+    assert run(forbidden, collect=True) == []
+    some = run(open_workspace({"protocol.methods": "source-only"}))
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert run(open_workspace(), collect=True) == some
+
+
+DATASET = {
+    "protocol.scope": "dataset",
+    "protocol.methods": "source-only,adabn,ftdnn,pft,oracle",
+    "protocol.targets": "3",
+}
+
+
+def test_a_data_set_gives_a_row_a_subject_and_method(open_workspace, monkeypatch):
+    workspace = open_workspace(DATASET)
+    rows = run(workspace)
+    assert [(row.method, row.subject) for row in rows] == [
+        (name, subject) for name in workspace.config.protocol.methods for subject in workspace.targets()
+    ]
+    assert {row.scope for row in rows} == {"dataset"}
+    assert {row.method for row in rows if row.error} == {"pft"}
+    assert {row.selection for row in rows if row.method == "ftdnn"} == {"source-access"}
+    forbid(monkeypatch, "bundle_stage")
+    again = run(open_workspace(DATASET | {"protocol.methods": "source-only,adabn"}))
+    assert numbers(again) == [entry for entry in numbers(rows) if entry["method"] in ("source-only", "adabn")]
+
+
+def test_the_two_scopes_share_no_cell(open_workspace, tmp_path):
+    run(open_workspace({"protocol.methods": "source-only"}))
+    person = set(cells(tmp_path))
+    rows = run(open_workspace({"protocol.methods": "source-only", "protocol.scope": "dataset"}))
+    assert not any(row.error for row in rows)
+    assert len(cells(tmp_path)) == 2 * len(person)
+
+
+def test_another_subject_in_a_data_set_is_another_data_set(open_workspace, tmp_path):
+    values = {"protocol.scope": "dataset", "protocol.methods": "adabn", "protocol.sources": "s00,s01"}
+    run(open_workspace(values | {"protocol.targets": "s03,s04"}))
+    run(open_workspace(values | {"protocol.targets": "s03,s04,s05"}))
+    assert len(cells(tmp_path)) == 5
+
+
+def test_operations_are_counted_for_one_target_a_method(open_workspace):
+    rows = run(open_workspace({"protocol.draws": 2}))
+    counted = [(row.method, row.draw, row.seed) for row in rows if row.flops == row.flops]
+    assert counted == [(name, 0, 0) for name in METHODS]
+
+
+# --- a pool, smoothing, clips that are short or not neutral -----------------------------------------------------------
+
+
+def test_who_is_outside_the_pool_is_a_source_in_every_draw(open_workspace):
+    workspace = open_workspace({"protocol.pool": "s01,s02,s04", "protocol.draws": 6})
+    tasks = plan(workspace)
+    assert {name for task in tasks for name in task.targets} == {"s01", "s02", "s04"}
+    for task in tasks:
+        assert {"s00", "s03", "s05"} <= set(workspace.source(task.targets).table.subject_names_present())
+
+
+def test_a_pool_in_a_file_lies_beside_the_workspace(open_workspace, tmp_path, monkeypatch):
+    (tmp_path / "reported.txt").write_text("s02\ns05\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert open_workspace({"protocol.pool": "reported.txt"}).targets() == ("s02", "s05")
+
+
+def test_named_sources_are_not_drawn_from_the_pool(open_workspace, refused):
+    values = {"protocol.pool": "s01,s02,s04", "protocol.sources": "s01,s03"}
+    assert open_workspace(values).targets() == ("s02", "s04")
+    with refused(InputError, "--targets 3", "the pool has 2"):
+        open_workspace(values | {"protocol.targets": "3"}).targets()
+
+
+def test_a_cell_is_the_same_whatever_pool_its_target_came_from(open_workspace, monkeypatch):
+    values = {"protocol.sources": "s00,s01,s03"}
+    first = run(open_workspace(values | {"protocol.targets": "s02,s04"}))
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert numbers(run(open_workspace(values | {"protocol.pool": "s02,s04"}))) == numbers(first)
+
+
+def test_smoothing_changes_one_number_and_can_be_switched_off(open_workspace):
+    with_it, without = run(open_workspace()), run(open_workspace({"protocol.smoothing": 0}))
+    assert all(np.isfinite(row.macro_f1_smoothed) for row in with_it)
+    assert all(np.isnan(row.macro_f1_smoothed) for row in without)
+    both = [
+        [{key: value for key, value in entry.items() if key != "macro_f1_smoothed"} for entry in numbers(rows)]
+        for rows in (with_it, without)
+    ]
+    assert both[0] == both[1]
+
+
+def test_short_and_unclean_clips_reach_every_method(open_workspace):
+    rows = run(open_workspace({"protocol.frames": 4, "protocol.contamination": 0.5}))
+    plain = run(open_workspace())
+    assert {row.adapt_frames for row in rows} == {4}
+    # Two of the four are no longer there to be tested.
+    assert [row.frames for row in rows] == [row.frames - 2 for row in plain]
+
+
+@pytest.mark.parametrize("setting", [{"protocol.frames": 3}, {"protocol.contamination": 0.1}])
+def test_a_data_set_has_no_clip_to_change(setting, open_workspace, refused):
+    with refused(ConfigError, next(iter(setting)), "scope dataset"):
+        plan(open_workspace({"protocol.scope": "dataset"} | setting))
+
+
+def test_a_named_target_with_too_few_other_frames_is_refused_before_anything_runs(open_workspace, people, refused):
+    table = people()
+    mine = np.flatnonzero((table.subject == 4) & (table.label != table.neutral_code))
+    table = table.take(np.setdiff1d(np.arange(len(table)), mine[2:]))
+    workspace = open_workspace({"protocol.targets": "s04,", "protocol.contamination": 0.5}, table=table)
+    with refused(InputError, "'s04' has 2 test frames of other classes"):
+        plan(workspace)
+    values = {"protocol.pool": "s03,s04", "protocol.contamination": 0.5, "protocol.methods": "adabn"}
+    rows = run(open_workspace(values))
+    assert {row.subject for row in rows if row.error} == {"s04"}
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_versions_name_what_a_result_depends_on():
+    found = versions()
+    assert {"python", "featlab", "torch", "numpy"} <= set(found)
+    assert all(found.values())
+
+
+def test_a_library_under_another_name_is_left_out_of_the_versions(monkeypatch):
+    import importlib.metadata
+
+    real = importlib.metadata.version
+
+    def version(name):
+        if name == "faiss-cpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "faiss-cpu" not in versions()
+    assert versions()["numpy"] == np.__version__

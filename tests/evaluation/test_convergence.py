@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+
+from featlab.evaluation.convergence import converged_at, iterations_to_converge
+
+
+@pytest.mark.parametrize("speed", [4.0, 9.7, 25.0])
+def test_an_exponential_decay_settles_after_three_time_constants(speed):
+    # exp(-t / speed) is below 5 % of its fall from t = speed * ln 20 on; t counts from 0, iterations from 1.
+    losses = 3 + 2 * np.exp(-np.arange(400) / speed)
+    assert converged_at(losses) == math.ceil(speed * math.log(20)) + 1
+    assert converged_at(losses, tolerance=0.2) == math.ceil(speed * math.log(5)) + 1
+
+
+def test_size_and_sign_of_the_loss_do_not_matter():
+    losses = np.exp(-np.arange(60) / 6)
+    assert converged_at(losses) == converged_at(1e-6 * losses) == converged_at(100 * losses - 700)
+
+
+def test_a_step_is_found_where_it_is():
+    assert converged_at([5.0] * 12 + [1.0] * 30) == 13
+    assert converged_at([5.0, 1.0]) == 2
+    assert converged_at([5.0] + [1.0] * 9) == 2
+
+
+def test_a_single_outlier_is_no_step():
+    losses = [4.0] * 10 + [1.0] * 30
+    losses[25] = 9.0
+    losses[32] = -9.0
+    assert converged_at(losses) == 11
+
+
+def test_a_loss_that_falls_and_rises_to_its_last_level_settles_at_the_second():
+    # 10, then 0, then 2: two-sided, so the dip is not taken for the end.
+    assert converged_at([10.0] * 10 + [0.0] * 20 + [2.0] * 20) == 31
+
+
+def test_a_steady_fall_counts_as_converged_at_its_very_end_only():
+    found = converged_at(np.linspace(1, 0, 100))
+    assert found is not None
+    assert 85 <= found <= 100
+
+
+def test_no_iteration_one_iteration_and_a_constant():
+    assert converged_at([]) == 0
+    assert converged_at([3.0]) == 1
+    assert converged_at([3.0] * 50) == 1
+
+
+@pytest.mark.parametrize("losses", [[1.0, 2.0], list(range(40)), [1.0] + [3.0] * 9 + [2.0] * 30])
+def test_a_loss_that_ends_higher_than_it_began_has_not_converged(losses):
+    assert converged_at(losses) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 7, 19])
+def test_a_loss_that_is_not_finite_has_not_converged(bad, place):
+    losses = list(np.exp(-np.arange(20.0)))
+    losses[place] = bad
+    assert converged_at(losses) is None
+
+
+def test_noise_moves_the_answer_little():
+    clean = np.exp(-np.arange(500) / 20)
+    expected = converged_at(clean)
+    found = [converged_at(clean + 0.02 * np.random.default_rng(seed).normal(size=500)) for seed in range(20)]
+    assert all(answer is not None for answer in found)
+    # Beyond ln 20 time constants a slope of 0.25 % a step hides in noise of 2 %.
+    assert abs(np.median(found) - expected) <= 15
+
+
+def test_noise_without_a_fall_never_settles_early():
+    found = [converged_at(5 + np.random.default_rng(seed).normal(size=300)) for seed in range(40)]
+    early = [answer for answer in found if answer is not None and answer < 150]
+    assert len(early) <= 4
+
+
+def test_the_window_may_be_given():
+    losses = np.concatenate([[1.0] * 9, [0.0, 1.0] * 8, [0.0] * 20])
+    assert converged_at(losses, window=1) == 26
+    assert converged_at(losses, window=5) < 26
+
+
+def entries(losses, name="style"):
+    return [{name: loss, "loss": loss} for loss in losses]
+
+
+def test_stages_are_judged_one_by_one_and_added():
+    # Together they would be one loss that jumps up; apart, each falls.
+    first, second = [1.0] * 5 + [0.5] * 15, [90.0] * 8 + [80.0] * 12
+    history = entries(first, "teacher") + entries(second, "generator")
+    assert iterations_to_converge(history, 40) == converged_at(first) + converged_at(second) == 6 + 9
+    assert iterations_to_converge(entries(first + second), 40) is None
+
+
+def test_one_stage_that_has_not_converged_is_enough():
+    history = entries([1.0] * 5 + [0.5] * 15, "teacher") + entries([1.0, 2.0, 3.0], "generator")
+    assert iterations_to_converge(history, 23) is None
+
+
+def test_a_closed_form_needs_none():
+    assert iterations_to_converge((), 0) == 0
+
+
+def test_losses_that_were_not_logged_once_an_iteration_say_nothing():
+    assert iterations_to_converge((), 25) is None
+    assert iterations_to_converge(entries([3.0, 2.0, 1.0]), 2) is None
+    assert iterations_to_converge([{"style": 1.0}], 1) is None

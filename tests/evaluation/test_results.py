@@ -1,0 +1,134 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow, read_results, write_results
+
+ROW = EvaluationRow(
+    method="pft",
+    subject="s041",
+    draw=0,
+    seed=2,
+    macro_f1=0.7831,
+    macro_f1_all=0.5,
+    accuracy=0.8,
+    balanced_accuracy=0.79,
+    neutral_recall=0.9,
+    non_neutral_recall=float("nan"),
+    histogram=(30, 12),
+    frames=42,
+    adapt_frames=20,
+    seconds=0.95,
+    iterations=135,
+    trainable=1024,
+    collapsed=False,
+    selection="source-free",
+)
+
+
+def same(left, right):
+    return left.to_dict() == right.to_dict()
+
+
+def test_a_row_survives_the_round_trip_through_a_file(tmp_path):
+    failed = EvaluationRow.failure("shot", "sübject", 1, 0, selection="source-free", error="needs two classes")
+    path = tmp_path / "results.jsonl"
+    write_results(path, [ROW, failed])
+    read = read_results(path)
+    assert [same(a, b) for a, b in zip(read, [ROW, failed], strict=True)] == [True, True]
+    assert math.isnan(read[0].non_neutral_recall)
+    assert read[0].histogram == (30, 12)
+    assert read[1].error == "needs two classes"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_is_strict_json_without_nan(tmp_path):
+    path = tmp_path / "results.jsonl"
+    write_results(path, [ROW])
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    assert json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)["non_neutral_recall"] is None
+
+
+def test_no_rows_make_an_empty_file_that_reads_as_no_rows(tmp_path):
+    write_results(tmp_path / "results.jsonl", [])
+    assert read_results(tmp_path / "results.jsonl") == []
+
+
+def damaged(**changes):
+    return json.dumps({**ROW.to_dict(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (damaged()[:-9], "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
+        ('{"a": NaN}', "NaN is not JSON"),
+        (damaged(macro_f2=1.0), "unknown key 'macro_f2'; did you mean 'macro_f1'"),
+        (json.dumps({"method": "pft"}), "missing subject, draw"),
+        (damaged(draw=True), "draw is True, expected int"),
+        (damaged(draw=-1), "draw is -1"),
+        (damaged(draw=1.0), "draw is 1.0"),
+        (damaged(accuracy="0.8"), "accuracy is '0.8', expected float"),
+        (damaged(accuracy=10**400), "accuracy is"),
+        (damaged(histogram=[1, 2.5]), "histogram is 2.5"),
+        (damaged(histogram=3), "expected whole numbers"),
+        (damaged(collapsed=1), "collapsed is 1, expected bool"),
+        (damaged(selection="best"), "selection 'best' is not one of source-free"),
+        (damaged(macro_f1=None), "no finite macro_f1 and no error"),
+        (damaged(reliability=[1.0, 2.0]), "reliability has 2 numbers, expected 45"),
+        (damaged(confusion=[1, 2, 3]), "confusion has 3 counts, expected "),
+    ],
+)
+def test_a_damaged_line_is_named_by_file_and_line(tmp_path, line, said):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(ROW.to_dict()) + "\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_results(path)
+    message = str(caught.value)
+    assert said in message
+    assert message.startswith(f"{path}, line 2: ")
+    assert "\n" not in message
+
+
+def test_bytes_that_are_not_text_are_named_by_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b"\n\xff\xfe{}\n")
+    with pytest.raises(InputError, match="line 2: not a JSON object"):
+        read_results(path)
+
+
+def test_a_missing_file_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        read_results(tmp_path / "nothing.jsonl")
+
+
+def test_a_row_needs_a_score_or_a_reason():
+    with pytest.raises(InputError, match="no error that says why"):
+        replace(ROW, macro_f1=float("nan"))
+    with pytest.raises(InputError, match="selection"):
+        replace(ROW, selection="")
+
+
+def test_the_second_macro_f1_and_the_reliability_are_kept_and_may_be_missing(tmp_path):
+    path = tmp_path / "results.jsonl"
+    full = replace(ROW, macro_f1_smoothed=0.8, reliability=tuple(range(45)))
+    write_results(path, [full, ROW])
+    read = read_results(path)
+    assert (read[0].macro_f1_smoothed, read[0].reliability) == (0.8, tuple(range(45)))
+    before = {key: value for key, value in ROW.to_dict().items() if key not in ("macro_f1_smoothed", "reliability")}
+    path.write_text(json.dumps(before) + "\n", encoding="utf-8")
+    (old,) = read_results(path)
+    assert math.isnan(old.macro_f1_smoothed)
+    assert old.reliability == ()
+
+
+def test_a_failure_without_a_message_still_counts_as_one():
+    assert EvaluationRow.failure("shot", "s1", 0, 0, selection="source-free", error="").error

@@ -1,0 +1,590 @@
+"""Tuning on source subjects: who plays, what is tried, what is kept, what is chosen."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+import featlab.evaluation.tuning
+from featlab.cache import FeatureTable, write_table
+from featlab.errors import ConfigError, InputError
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.tuning import plan_tuning, run_tuning
+from featlab.evaluation.tuning_people import cannot_play, deal_folds, open_sources
+from featlab.evaluation.tuning_report import report_tuning
+from featlab.evaluation.tuning_space import search_space
+from featlab.evaluation.tuning_trials import best_first, choose, score_trials, unscored_subjects, verdict
+from featlab.methods import AdaptedModel, Method
+from featlab.methods.base import Affine, SourceAccess, SourceFeatures
+from featlab.methods.registry import _REGISTRY
+from featlab.model.networks import PersonalModel
+
+
+@dataclass(frozen=True)
+class PlantedConfig:
+    """Only ``spoil`` matters, and ``least`` where a clip is short."""
+
+    spoil: float = 1.0
+    idle: int = 0
+    least: int = 1
+    words: tuple[str, ...] = ("a",)
+
+
+def planted(bundle, target, config):
+    """Features scaled by 1 - spoil: at 1 everybody looks alike, at 0 it is the source model."""
+    if len(target) < config.least:
+        raise InputError(f"planted needs {config.least} rows, got {len(target)}")
+    width = bundle.projection.components.shape[1]
+    shrink = Affine((1 - config.spoil) * torch.eye(width), torch.zeros(width))
+    return AdaptedModel(PersonalModel(bundle.projection, shrink, bundle.head))
+
+
+class Planted(Method):
+    """A method whose best option is known."""
+
+    name = "planted"
+    title = "Planted"
+    setting = "Baselines"
+    published = "Nowhere."
+    config_type = PlantedConfig
+    space = (("spoil", (0.0, 1.0)), ("idle", (0, 1, 2)))
+
+    def adapt(self, bundle, target, *, seed=0):
+        return planted(bundle, target, self.config)
+
+
+class PlantedSource(SourceAccess):
+    """The same with source rows, which it counts."""
+
+    name = "planted-source"
+    title = "Planted"
+    published = "Nowhere."
+    config_type = PlantedConfig
+    space = Planted.space
+    seen: ClassVar[list[int]] = []
+
+    def fit(self, bundle, source, target, *, seed=0):
+        self.seen.append(len(source.features))
+        return planted(bundle, target, self.config)
+
+
+@pytest.fixture(autouse=True)
+def methods(monkeypatch):
+    monkeypatch.setitem(_REGISTRY, Planted.name, Planted)
+    monkeypatch.setitem(_REGISTRY, PlantedSource.name, PlantedSource)
+    monkeypatch.setattr(PlantedSource, "seen", [])
+
+
+@pytest.fixture
+def opened(tmp_path, people, small, extractor):
+    """Opens the source side of a workspace with 12 people, 3 of whom are targets."""
+
+    def open_side(values=None, *, table=None, root=tmp_path, **options):
+        root.mkdir(exist_ok=True)
+        if table is not None or not (root / "cache.h5").exists():
+            write_table(root / "cache.h5", people(subjects=12) if table is None else table, extractor)
+        return open_sources(root, small | {"protocol.targets": "3"} | (values or {}), **options)
+
+    return open_side
+
+
+def plan(side, *items, method="planted", trials=24, folds=3, fixed=(), options=None):
+    space = search_space(method, items=items, fixed=fixed, options=options)
+    return plan_tuning(side, space, trials=trials, folds=folds)
+
+
+def numbers(rows):
+    return {cell: row.to_dict() | {"seconds": 0} for cell, row in rows.items()}
+
+
+def cells(root):
+    return sorted(root.glob("results/tune-cells/planted/*.jsonl"))
+
+
+def forbid(monkeypatch, *names):
+    for name in names:
+
+        def never(*args, name=name, **options):
+            raise AssertionError(f"{name} ran again")
+
+        monkeypatch.setattr(featlab.evaluation.tuning, name, never)
+
+
+# --- no target ever ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """Names of everyone who has a row in any table that is ever made."""
+    met: set[str] = set()
+    real = FeatureTable.__post_init__
+
+    def spy(self):
+        real(self)
+        met.update(self.subject_names_present())
+
+    monkeypatch.setattr(FeatureTable, "__post_init__", spy)
+    return met
+
+
+@pytest.mark.parametrize("scope", ["person", "dataset"])
+def test_no_row_of_a_target_of_any_draw_is_ever_in_a_table(scope, opened, people, tables):
+    table = people(subjects=12)
+    opened(table=table)
+    tables.clear()
+    side = opened({"protocol.draws": 3, "protocol.scope": scope})
+    run_tuning(plan(side, folds=2))
+    assert len(side.reported) > 3
+    assert tables == set(table.subjects) - set(side.reported) == set(side.subjects)
+
+
+def test_the_spy_would_see_a_target(opened, tables):
+    side = opened()
+    tables.clear()
+    opened({"protocol.targets": "s00,"})
+    assert "s00" not in tables
+    assert tables & set(side.reported)
+
+
+def test_other_rows_of_the_targets_change_no_number(opened, people, tmp_path):
+    table = people(subjects=12)
+    side = opened(table=table)
+    theirs = np.isin(table.subject, [table.subjects.index(name) for name in side.reported])
+    noise = np.random.default_rng(5).normal(size=table.embeddings.shape).astype(np.float32)
+    changed = table.take(slice(None))
+    changed.embeddings[:] = np.where(theirs[:, None], 100 * noise, table.embeddings)
+    other = opened(table=changed, root=tmp_path / "other")
+    assert other.workspace.cache_digest != side.workspace.cache_digest
+    assert numbers(run_tuning(plan(other))) == numbers(run_tuning(plan(side)))
+
+
+def test_reported_are_the_targets_that_evaluate_would_draw(opened):
+    from featlab.workspace.workspace import Workspace
+
+    side = opened({"protocol.draws": 3})
+    workspace = Workspace.open(side.workspace.root, {"protocol.targets": "3"})
+    assert set(side.reported) == {name for draw in range(3) for name in workspace.targets(draw)}
+
+
+def test_sources_narrow(opened):
+    everyone = opened().subjects
+    few = everyone[2:7]
+    assert opened(sources=few).subjects == few
+    assert opened().reported == opened(sources=few).reported
+
+
+def test_sources_of_the_protocol_are_the_only_ones(opened):
+    side = opened({"protocol.sources": "s00,s01,s02,s03,s04,s05"})
+    assert side.subjects == ("s00", "s01", "s02", "s03", "s04", "s05")
+    assert set(side.reported) < {f"s{number:02d}" for number in range(6, 12)}
+    assert not any(row.error for row in run_tuning(plan(side)).values())
+
+
+def test_a_source_that_is_a_target_is_refused(opened, refused):
+    target = opened().reported[0]
+    with refused(InputError, target, "both source and target"):
+        opened(sources=(target, "s00"))
+
+
+def test_an_unknown_source_is_refused(opened, refused):
+    with refused(InputError, "'s99'"):
+        opened(sources=("s99",))
+
+
+def test_nobody_left_is_refused(opened, refused):
+    with refused(InputError, "all 12 subjects are targets", "fewer"):
+        opened({"protocol.targets": "8", "protocol.draws": 8})
+
+
+def test_no_workspace_is_refused(tmp_path, refused):
+    with refused(InputError, "no such folder"):
+        open_sources(tmp_path / "nowhere")
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def test_folds_are_disjoint_and_complete(opened):
+    side = opened()
+    made = plan(side)
+    assert sorted(made.subjects) == sorted(side.subjects)
+    assert len(set(made.subjects)) == len(made.subjects) == 9
+    assert all(fold.subjects for fold in made.folds)
+
+
+def test_each_fold_is_trained_on_the_others(opened, monkeypatch):
+    real = featlab.evaluation.tuning.evaluate_subject
+    ran = []
+
+    def spy(bundle, table, methods, **options):
+        ran.append((table.subject_names_present(), set(bundle.source_subjects)))
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.tuning, "evaluate_subject", spy)
+    side = opened()
+    made = plan(side)
+    run_tuning(made)
+    fold_of = {name: set(fold.subjects) for fold in made.folds for name in fold.subjects}
+    assert {names for names, _ in ran} == {(name,) for name in side.subjects}
+    for (name,), source in ran:
+        assert source == set(side.subjects) - fold_of[name]
+
+
+def test_a_new_subject_moves_nobody_else():
+    names = [f"p{number}" for number in range(30)]
+    few = {name: fold.number for fold in deal_folds(names[:20], names[:20], 4, 0) for name in fold.subjects}
+    many = {name: fold.number for fold in deal_folds(names, names, 4, 0) for name in fold.subjects}
+    assert few == {name: many[name] for name in names[:20]}
+    other = {name: fold.number for fold in deal_folds(names, names, 4, 1) for name in fold.subjects}
+    assert other != many
+
+
+def test_empty_folds_are_left_out():
+    names = ["p0", "p1", "p2", "p3"]
+    folds = deal_folds(names, names, 50, 0)
+    assert sorted(name for fold in folds for name in fold.subjects) == names
+    assert len(folds) <= 4
+
+
+@pytest.mark.parametrize(
+    ("subjects", "players", "count", "words"),
+    [
+        (["a", "b", "c"], ["a", "b", "c"], 1, ["--folds 1"]),
+        (["a", "b", "c"], ["a"], 4, ["1 of the 3 source subjects can play"]),
+        (["a", "b"], ["a", "b"], 9, ["leaves 1 to train on", "--folds"]),
+    ],
+)
+def test_too_few_for_folds_is_refused(subjects, players, count, words, refused):
+    with refused(InputError, *words):
+        deal_folds(subjects, players, count, 0)
+
+
+def test_who_has_no_neutral_clip_is_trained_on_and_never_plays(opened, people):
+    table = people(subjects=12)
+    bare = opened(table=table).subjects[0]
+    theirs = table.subject == table.subjects.index(bare)
+    side = opened(table=table.take(~theirs | (table.label != table.neutral_code)))
+    made = plan(side)
+    assert list(made.bystanders) == [bare]
+    assert "no 'neutral' rows" in made.bystanders[bare]
+    assert bare not in made.subjects
+    assert bare in side.subjects
+    assert set(cannot_play(side.workspace.table, "dataset", 5)) == set()
+
+
+def test_who_has_no_labels_never_plays(people):
+    table = people(subjects=3)
+    table.label[table.subject == 1] = -1
+    for scope in ("person", "dataset"):
+        assert list(cannot_play(table, scope, 5)) == ["s01"]
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_value_is_found(opened, people):
+    made = plan(opened({"head.epochs": 10}, table=people(subjects=12, identity=0.3, resting=0.0)))
+    trials = score_trials(made, run_tuning(made))
+    chosen = choose(trials)
+    # idle does nothing: of the three that are equal, the one that changes least.
+    assert chosen.options == {"spoil": 0.0, "idle": 0}
+    assert chosen.macro_f1 > trials[0].macro_f1 + 0.2
+    assert chosen.subjects == 9
+    assert (chosen.wins, chosen.losses) == (9, 0)
+    assert chosen.p == pytest.approx(2 / 2**9)
+    assert chosen.p_holm == pytest.approx(5 * chosen.p)
+    assert "Better than the default on 9 validation subjects" in verdict(chosen, trials)
+
+
+def test_a_trial_is_the_mean_over_subjects(opened):
+    made = plan(opened(), "spoil=0,0.5")
+    rows = run_tuning(made)
+    for trial in score_trials(made, rows):
+        scores = {name: rows[trial.number, name].macro_f1 for name in made.subjects}
+        assert trial.macro_f1 == pytest.approx(np.mean(list(scores.values())))
+        assert trial.sd == pytest.approx(np.std(list(scores.values()), ddof=1))
+        assert trial.folds == pytest.approx([np.mean([scores[name] for name in fold.subjects]) for fold in made.folds])
+
+
+def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, people, tmp_path):
+    few = run_tuning(plan(opened(), "spoil=0.25", "idle=0"))
+    many = run_tuning(plan(opened(table=people(subjects=12), root=tmp_path / "other"), "spoil=0.5,0.25", "idle=0"))
+    assert [row for cell, row in numbers(few).items() if cell[0] == 2] == [
+        row for cell, row in numbers(many).items() if cell[0] == 3
+    ]
+
+
+def test_progress_counts_cells(opened):
+    progress = []
+    run_tuning(plan(opened()), on_cells=lambda *call: progress.append(call))
+    assert progress[0] == (0, 54)
+    assert progress[-1] == (54, 54)
+    assert progress == sorted(progress)
+
+
+def test_a_data_set_of_players_is_adapted_to_at_once(opened, monkeypatch):
+    real = featlab.evaluation.tuning.evaluate_dataset
+    ran = []
+
+    def spy(bundle, table, methods, **options):
+        ran.append((table.subject_names_present(), len(methods)))
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.tuning, "evaluate_dataset", spy)
+    made = plan(opened({"protocol.scope": "dataset"}))
+    rows = run_tuning(made)
+    assert sorted(ran) == sorted((fold.subjects, 1) for fold in made.folds for _ in made.candidates)
+    assert {row.scope for row in rows.values()} == {"dataset"}
+    assert choose(score_trials(made, rows)).options == {"spoil": 0.0, "idle": 0}
+    forbid(monkeypatch, "bundle_stage", "evaluate_dataset")
+    assert run_tuning(made) == rows
+
+
+def test_a_method_that_takes_one_persons_clip_is_not_tuned_on_a_data_set(opened, monkeypatch, refused):
+    monkeypatch.setattr(Planted, "needs_neutral", True)
+    with refused(ConfigError, "neutral clip", "--scope dataset"):
+        plan(opened({"protocol.scope": "dataset"}))
+
+
+def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
+    met = []
+    real = SourceFeatures.of.__func__
+
+    def spy(cls, bundle, table):
+        met.append((set(table.subject_names_present()), set(bundle.source_subjects), len(table)))
+        return real(cls, bundle, table)
+
+    monkeypatch.setattr(SourceFeatures, "of", classmethod(spy))
+    made = plan(opened(), method="planted-source")
+    rows = run_tuning(made)
+    assert not any(row.error for row in rows.values())
+    assert all(present == trained for present, trained, _ in met)
+    assert {frozenset(present) for present, _, _ in met} == {
+        frozenset(set(made.side.subjects) - set(fold.subjects)) for fold in made.folds
+    }
+    assert set(PlantedSource.seen) == {count for _, _, count in met}
+
+
+@pytest.mark.slow
+def test_two_jobs_give_what_one_does(opened, people, tmp_path):
+    one = plan(opened(), "epochs=1,2", "lr=0.01", method="shot-im", fixed=["bn_mode"], options={"bn_mode": "eval"})
+    side = opened(table=people(subjects=12), root=tmp_path / "other")
+    two = plan(side, "epochs=1,2", "lr=0.01", method="shot-im", fixed=["bn_mode"], options={"bn_mode": "eval"})
+    assert numbers(run_tuning(two, jobs=2)) == numbers(run_tuning(one))
+
+
+# --- cells are kept ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing(opened, tmp_path, monkeypatch):
+    first = run_tuning(plan(opened()))
+    assert len(cells(tmp_path)) == 54
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert run_tuning(plan(opened())) == first
+
+
+def test_a_killed_run_keeps_what_it_had(opened, tmp_path, monkeypatch):
+    real = featlab.evaluation.tuning.evaluate_subject
+    calls = []
+
+    def dies(*args, **options):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(featlab.evaluation.tuning, "evaluate_subject", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_tuning(plan(opened()))
+    kept = len(cells(tmp_path))
+    assert 0 < kept < 54
+    progress = []
+    run_tuning(plan(opened()), on_cells=lambda *call: progress.append(call))
+    assert progress[0] == (kept, 54)
+    assert len(cells(tmp_path)) == 54
+
+
+def test_more_trials_run_only_the_new_ones(opened, monkeypatch):
+    items = ("spoil=0,0.1,0.2,0.3", "idle=0,1,2,3")
+    run_tuning(plan(opened(), *items, trials=4))
+    ran = []
+    real = featlab.evaluation.tuning.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        ran.extend(method.config for method in methods)
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.tuning, "evaluate_subject", spy)
+    made = plan(opened(), *items, trials=6)
+    run_tuning(made)
+    assert set(ran) == {made.space.make(item.values).config for item in made.candidates[4:]}
+
+
+def test_another_setting_or_other_rows_are_run_again(opened, people, tmp_path):
+    run_tuning(plan(opened()))
+    run_tuning(plan(opened({"head.lr": 0.01})))
+    assert len(cells(tmp_path)) == 108
+    run_tuning(plan(opened(table=people(subjects=12, seed=1))))
+    assert len(cells(tmp_path)) == 162
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short(opened, people):
+    """The source side with one subject whose clip has 2 rows; the others' have 6."""
+
+    def make():
+        table = people(subjects=12)
+        name = opened(table=table).subjects[3]
+        theirs = table.subject == table.subjects.index(name)
+        clip = theirs & (table.video == table.videos.index("neutral-0"))
+        return name, opened(table=table.take(~clip | (table.frame < 2)))
+
+    return make
+
+
+def test_a_candidate_that_fails_on_somebody_is_never_chosen(short):
+    name, side = short()
+    made = plan(side, "least=1,3", "idle=0")
+    rows = run_tuning(made)
+    assert {cell[1] for cell, row in rows.items() if row.error} == {name}
+    trials = score_trials(made, rows)
+    failed = [trial for trial in trials if trial.failed]
+    assert [trial.options["least"] for trial in failed] == [3, 3]
+    assert {trial.reasons for trial in failed} == {("planted needs 3 rows, got 2",)}
+    assert choose(trials).options == {"spoil": 0.0, "idle": 0, "least": 1}
+    assert best_first(trials)[-2:] == sorted(failed, key=lambda trial: -trial.macro_f1)
+
+
+def test_failed_cells_are_tried_again(short, monkeypatch):
+    _, side = short()
+    made = plan(side, "least=1,3", "idle=0")
+    run_tuning(made)
+    progress = []
+    run_tuning(made, on_cells=lambda *call: progress.append(call))
+    assert progress[0] == (34, 36)
+
+
+def test_a_subject_on_whom_all_fail_is_in_nobodys_mean(short):
+    name, side = short()
+    made = plan(side, options={"least": 3})
+    rows = run_tuning(made)
+    assert unscored_subjects(rows) == {name: "planted needs 3 rows, got 2"}
+    trials = score_trials(made, rows)
+    assert {trial.subjects for trial in trials} == {8}
+    assert not any(trial.failed for trial in trials)
+    assert choose(trials).options == {"spoil": 0.0, "idle": 0}
+
+
+def test_nothing_is_chosen_when_all_fail(opened):
+    made = plan(opened(), options={"least": 7})
+    trials = score_trials(made, run_tuning(made))
+    assert choose(trials) is None
+    assert {trial.failed for trial in trials} == {9}
+    report = report_tuning(made, run_tuning(made))
+    assert report.options == {}
+    assert report.to_dict()["chosen"] is None
+    assert "Nothing was chosen" in report.verdict
+
+
+def test_the_choice_is_made_without_the_default_when_that_fails(short):
+    _, side = short()
+    made = plan(side, "least=1", "idle=0")
+    rows = run_tuning(made)
+    rows[1, made.subjects[0]] = row_of(made.subjects[0], error="too dark")
+    trials = score_trials(made, rows)
+    assert choose(trials).number != 1
+    assert "The default failed" in verdict(choose(trials), trials)
+
+
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def row_of(subject, score=float("nan"), error=""):
+    row = EvaluationRow.failure("planted", subject, 0, 0, selection="source-free", error=error)
+    return row if error else replace(row, error="", macro_f1=score)
+
+
+@pytest.fixture
+def scored(opened):
+    """Trials of candidates with given scores; candidate 1 is the default."""
+
+    def make(*scores, items=("spoil=0", "idle=0,1,2"), count=9):
+        made = plan(opened(), *items)
+        names = made.subjects[:count]
+        rows = {
+            (item.number, name): row_of(name, score if np.isscalar(score) else score[place])
+            for item, score in zip(made.candidates, scores, strict=True)
+            for place, name in enumerate(made.subjects)
+        }
+        if count < len(made.subjects):
+            for cell in rows:
+                if cell[1] not in names:
+                    rows[cell] = row_of(cell[1], error="dark")
+        return score_trials(made, rows)
+
+    return make
+
+
+def test_the_highest_mean_wins(scored):
+    assert choose(scored(0.5, 0.4, 0.6, 0.7)).number == 4
+
+
+def test_of_equals_the_one_nearest_the_default_wins_then_the_first(scored):
+    # Candidates: default (1, 0); (0, 0) changes one option, (0, 1) and (0, 2) two.
+    assert choose(scored(0.5, 0.7, 0.7, 0.7)).number == 2
+    assert choose(scored(0.5, 0.6, 0.7, 0.7)).number == 3
+    assert choose(scored(0.7, 0.7, 0.7, 0.7)).number == 1
+    assert choose(scored(0.5, 0.7, 0.7 + 1e-12, 0.7)).number == 2
+
+
+def test_the_default_is_chosen_when_nothing_beats_it(scored):
+    trials = scored(0.7, 0.4, 0.6, 0.5)
+    assert "No candidate scored higher than the default" in verdict(choose(trials), trials)
+
+
+def test_a_choice_within_noise_says_so(scored):
+    base = np.linspace(0.3, 0.7, 9)
+    trials = scored(base, base + 0.01 * np.array([3, -1, 1, -1, 1, -1, 1, -1, 1]), 0.1, 0.2)
+    said = verdict(choose(trials), trials)
+    assert choose(trials).p_holm > 0.05
+    assert said.startswith("Within noise: not shown to be better than the default")
+    assert "Holm over 3 comparisons" in said
+
+
+def test_no_difference_is_shown_by_five_subjects(scored):
+    trials = scored(0.3, 0.9, 0.1, 0.2, count=5)
+    assert choose(trials).subjects == 5
+    said = verdict(choose(trials), trials)
+    assert said.startswith("Within noise")
+    assert "it takes 6 or more" in said
+
+
+def test_many_small_losses_are_no_gain(scored):
+    """The mean rises by one subject; the test speaks for the others."""
+    base = np.full(9, 0.5)
+    better = base - 0.01 * np.arange(1, 10)
+    better[0] = 1.0
+    trials = scored(base, better, 0.1, 0.1)
+    chosen = choose(trials)
+    assert chosen.number == 2
+    assert chosen.wins < chosen.losses
+    assert "not shown to be better" in verdict(chosen, trials)
+
+
+def test_a_report_says_what_was_chosen_in_types_and_in_flags(opened):
+    options = {"least": "2", "words": "a,b"}
+    made = plan(opened(), options=options, fixed=["least", "words"])
+    report = report_tuning(made, run_tuning(made), "featlab tune planted")
+    assert report.options == {"least": 2, "words": ("a", "b"), "spoil": 0.0, "idle": 0}
+    assert report.flags[:4] == ["--set", "adapt.planted.least=2", "--set", "adapt.planted.words=a,b"]
+    facts = report.to_dict()
+    assert facts["space"] == {"spoil": [0.0, 1.0], "idle": [0, 1, 2]}
+    assert sorted(name for fold in facts["folds"] for name in fold["subjects"]) == sorted(made.side.subjects)
+    assert not set(facts["reported_targets"]) & set(facts["sources"])
+    assert facts["trials"][0]["default"] is True

@@ -1,0 +1,436 @@
+"""State dicts of the SHOT family to bundles, against a SHOT head written for this test."""
+
+import json
+import warnings
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from featlab.bundle.bundle import load_bundle
+from featlab.cache import ExtractorInfo
+from featlab.errors import BundleError, InputError
+from featlab.exchange.checkpoint_bundle import FILES, import_bundle, save_imported
+from featlab.exchange.checkpoint_files import read_checkpoint
+from featlab.exchange.checkpoints import check_backbone_file, head_of, read_extractor, read_parts, translator_of
+from featlab.extraction.backbones.weights import file_sha256
+from featlab.extraction.training.networks import resnet18
+from featlab.methods import AdaptedModel, base_model, get_method, make_method, method_names
+from featlab.model.networks import PersonalModel
+from featlab.protocol.splits import target_of
+
+DIM, WIDTH = 12, 7
+
+
+class NetB(nn.Module):
+    """SHOT's feat_bottleneck, as its paper and the released state dicts describe it."""
+
+    def __init__(self, dim=DIM, width=WIDTH, kind="bn", with_bn=True):
+        super().__init__()
+        self.kind = kind
+        if with_bn:
+            self.bn = nn.BatchNorm1d(width)
+        self.bottleneck = nn.Linear(dim, width)
+
+    def forward(self, rows):
+        out = self.bottleneck(rows)
+        return self.bn(out) if self.kind == "bn" else out
+
+
+class NetC(nn.Module):
+    """SHOT's feat_classifier."""
+
+    def __init__(self, classes, width=WIDTH, norm="old"):
+        super().__init__()
+        self.fc = nn.Linear(width, classes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if norm == "old":
+                self.fc = nn.utils.weight_norm(self.fc, name="weight")
+            elif norm == "new":
+                self.fc = nn.utils.parametrizations.weight_norm(self.fc)
+
+    def forward(self, rows):
+        return self.fc(rows)
+
+
+def make_shot(classes=2, *, dim=DIM, kind="bn", with_bn=True, norm="old", seed=0):
+    """A netB and a netC with running statistics and weight norms that are not their defaults."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        b, c = NetB(dim, kind=kind, with_bn=with_bn), NetC(classes, norm=norm)
+        b.train()
+        for _ in range(3):
+            b(3 * torch.randn(20, dim) + 1)
+        for tensor in (*b.parameters(), *c.parameters()):
+            tensor.data += 0.3 * torch.randn(tensor.shape)
+    return b.eval(), c.eval()
+
+
+def make_t(dim=DIM, hidden=9, seed=3):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim)).eval()
+
+
+def save_shot(folder: Path, b: nn.Module, c: nn.Module, t: nn.Module | None = None):
+    """Write them as SHOT does; returns the paths."""
+    paths = {"b": folder / "source_B.pt", "c": folder / "source_C.pt"}
+    torch.save(b.state_dict(), paths["b"])
+    torch.save(c.state_dict(), paths["c"])
+    if t is not None:
+        paths["t"] = folder / "target_T.pt"
+        torch.save(t.state_dict(), paths["t"])
+    return paths
+
+
+def rows(dim=DIM, seed=9):
+    return torch.randn(30, dim, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("norm", ["old", "new", "none"])
+@pytest.mark.parametrize(("kind", "with_bn"), [("bn", True), ("ori", True), ("ori", False)])
+def test_the_logits_are_those_of_the_modules_that_were_saved(tmp_path, norm, kind, with_bn):
+    b, c = make_shot(3, kind=kind, with_bn=with_bn, norm=norm)
+    paths = save_shot(tmp_path, b, c)
+    head = head_of(read_checkpoint(paths["b"]), read_checkpoint(paths["c"]))
+    with torch.no_grad():
+        torch.testing.assert_close(head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(head.bottleneck(rows()), b(rows()), atol=1e-6, rtol=1e-6)
+    assert not head.training
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+
+
+def test_a_class_whose_weights_are_all_zero_keeps_its_bias_as_logit(tmp_path):
+    b, c = make_shot(3, norm="none")
+    with torch.no_grad():
+        c.fc.weight[1] = 0
+    paths = save_shot(tmp_path, b, c)
+    with torch.no_grad():
+        logits = read_parts(paths["b"], paths["c"]).head(rows())
+        torch.testing.assert_close(logits, c(b(rows())), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", ["module", "state_dict", "float64", "safetensors"])
+def test_what_is_around_a_state_dict_is_taken_off(tmp_path, wrap):
+    b, c = make_shot(3)
+    paths = {}
+    for name, module in (("b", b), ("c", c)):
+        state = module.state_dict()
+        path = tmp_path / f"{name}.pt"
+        if wrap == "module":
+            torch.save({f"module.{key}": tensor for key, tensor in state.items()}, path)
+        elif wrap == "state_dict":
+            torch.save({"state_dict": state, "epoch": 3, "best": 0.5}, path)
+        elif wrap == "float64":
+            torch.save({key: tensor.double() for key, tensor in state.items()}, path)
+        else:
+            path = tmp_path / f"{name}.safetensors"
+            save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+        paths[name] = path
+    with torch.no_grad():
+        torch.testing.assert_close(read_parts(paths["b"], paths["c"]).head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("0", "2"), ("fc1", "fc2"), ("up", "down"), ("net.10", "net.9")])
+def test_a_translator_is_the_mlp_that_was_saved_whatever_its_layers_are_called(tmp_path, names):
+    t = make_t(hidden=DIM)  # square: only the order says which layer comes first
+    state = {
+        f"{name}.{part}": getattr(t[place], part)
+        for name, place in zip(names, (0, 2), strict=True)
+        for part in ("weight", "bias")
+    }
+    torch.save(state, tmp_path / "t.pt")
+    translator = translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
+    with torch.no_grad():
+        torch.testing.assert_close(translator(rows()), t(rows()), atol=1e-6, rtol=1e-6)
+    assert torch.equal(translator.offset, torch.zeros(DIM))
+
+
+def test_a_translator_in_safetensors_goes_by_numbers_or_by_the_shapes_that_fit_one_way(tmp_path, refused):
+    square, narrow = make_t(hidden=DIM), make_t(hidden=5)
+
+    def saved(t, first, last):
+        tensors = {f"{first}.weight": t[0].weight, f"{first}.bias": t[0].bias, f"{last}.weight": t[2].weight}
+        tensors |= {f"{last}.bias": t[2].bias}
+        save_file({name: tensor.detach() for name, tensor in tensors.items()}, tmp_path / "t.safetensors")
+        return read_checkpoint(tmp_path / "t.safetensors")
+
+    with torch.no_grad():
+        for t, names in ((square, ("fc2", "fc10")), (narrow, ("in", "back"))):
+            torch.testing.assert_close(translator_of(saved(t, *names), DIM)(rows()), t(rows()), atol=1e-6, rtol=1e-6)
+    with refused(InputError, "comes first", "encoder", "decoder"):
+        translator_of(saved(square, "encoder", "decoder"), DIM)
+
+
+def test_layers_without_a_bias_have_none(tmp_path):
+    t = make_t()
+    torch.save({"0.weight": t[0].weight.detach(), "2.weight": t[2].weight.detach()}, tmp_path / "t.pt")
+    expected = torch.relu(rows() @ t[0].weight.T) @ t[2].weight.T
+    torch.testing.assert_close(translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)(rows()), expected)
+
+
+def test_a_whole_resnet_as_translator_is_refused_with_the_reason(tmp_path, refused):
+    with torch.random.fork_rng(devices=[]):
+        torch.save({f"model.{name}": value for name, value in resnet18().state_dict().items()}, tmp_path / "t.pt")
+    with refused(InputError, "a whole ResNet (11.2 M values)", "leave --t out"):
+        translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda b, c: b.pop("bottleneck.bias"), ("netB", "missing bottleneck.bias")),
+        (lambda b, c: b.pop("bn.running_var"), ("netB", "missing bn.running_var")),
+        (lambda b, c: b.update(extra=torch.ones(1)), ("netB", "unexpected extra")),
+        (lambda b, c: c.pop("fc.weight_g"), ("netC", "missing fc.weight_g")),
+        (lambda b, c: c.pop("fc.bias"), ("netC", "missing fc.bias")),
+        (lambda b, c: c.update({"fc.weight": torch.ones(2, 7)}), ("netC", "unexpected fc.weight")),
+        (lambda b, c: c.update({"fc.weight_v": torch.ones(2, 6)}), ("takes 6 values", "gives 7")),
+        (lambda b, c: c.update({"fc.bias": torch.ones(3)}), ("don't fit together", "classifier.bias")),
+        (lambda b, c: b.update({"bottleneck.weight": torch.ones(7)}), ("bottleneck.weight has shape (7,)",)),
+        (lambda b, c: b.update({"bn.bias": torch.full((7,), torch.nan)}), ("bn.bias holds NaN",)),
+        (lambda b, c: b.update(note="best"), ("no state dict",)),
+    ],
+)
+def test_keys_and_shapes_that_do_not_fit_are_named(tmp_path, refused, change, words):
+    b, c = (module.state_dict() for module in make_shot())
+    change(b, c)
+    torch.save(dict(b), tmp_path / "b.pt")
+    torch.save(dict(c), tmp_path / "c.pt")
+    with refused(InputError, *words):
+        read_parts(tmp_path / "b.pt", tmp_path / "c.pt")
+
+
+def test_a_file_given_for_another_part_is_told_so(tmp_path, refused):
+    paths = save_shot(tmp_path, *make_shot())
+    with refused(InputError, "looks like netC: give it as --c"):
+        read_parts(paths["c"], paths["b"])
+    with torch.random.fork_rng(devices=[]):
+        torch.save(resnet18().state_dict(), tmp_path / "f.pt")
+    with refused(InputError, "and ", "more", "netF, the backbone: give it as --f"):
+        read_parts(tmp_path / "f.pt", paths["c"])
+
+
+def test_files_that_hold_no_state_dict_are_refused(tmp_path, refused):
+    torch.save(make_shot()[0], tmp_path / "module.pt")
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    torch.save({}, tmp_path / "nothing.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.safetensors").write_text("no")
+    for name, words in {
+        "module.pt": ("pickled", "torch.save(model.state_dict()"),
+        "list.pt": ("a list",),
+        "nothing.pt": ("no state dict",),
+        "text.pt": ("text.pt",),
+        "empty.pt": ("empty.pt",),
+        "text.safetensors": ("isn't a safetensors file",),
+        "nosuch.pt": ("no such",),
+    }.items():
+        with refused(InputError, name, *words):
+            read_checkpoint(tmp_path / name)
+
+
+def test_reading_a_checkpoint_leaves_the_random_state_alone(tmp_path):
+    paths = save_shot(tmp_path, *make_shot(), make_t())
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    read_parts(paths["b"], paths["c"], paths["t"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---- bundles
+
+
+@pytest.fixture
+def table(people):
+    """Rows of six people, classes (anger, neutral, disgust), 12 values."""
+    return people(classes=3, frames=8)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return read_parts(*(save_shot(tmp_path, *make_shot(3))[name] for name in "bc"))
+
+
+def test_the_classifier_follows_the_cache_s_order_of_classes(table, parts, tmp_path, extractor):
+    b, c = make_shot(3)
+    given = ("disgust", "anger", "neutral")
+    imported = import_bundle(parts, extractor, classes=given, source=table)
+    assert imported.bundle.classes == table.classes == ("anger", "neutral", "disgust")
+    model = AdaptedModel(base_model(imported.bundle))
+    with torch.no_grad():
+        theirs = torch.softmax(c(b(torch.from_numpy(table.embeddings))), dim=1).numpy()
+    ours = model.predict_proba(table.embeddings)
+    for name in given:
+        np.testing.assert_allclose(ours[:, table.classes.index(name)], theirs[:, given.index(name)], atol=1e-6)
+
+
+def test_the_projection_of_an_imported_bundle_is_the_identity_bitwise(table, parts, extractor):
+    bundle = import_bundle(parts, extractor, source=table).bundle
+    embeddings = torch.from_numpy(table.embeddings)
+    assert torch.equal(bundle.projection(embeddings), embeddings)
+    assert torch.equal(bundle.translator(embeddings), embeddings)
+
+
+def test_the_style_bank_holds_the_neutral_statistics_of_the_source_subjects(table, parts, extractor):
+    source = table.without("s04", "s05")
+    bundle = import_bundle(parts, extractor, source=source, cache_digest="d" * 64).bundle
+    assert bundle.source_subjects == bundle.bank.subjects == ("s00", "s01", "s02", "s03")
+    assert bundle.cache_digest == "d" * 64
+    mean, _ = bundle.bank.layers["features"]
+    for place, name in enumerate(bundle.bank.subjects):
+        mine = source.rows_of(name)
+        neutral = mine.embeddings[mine.label == mine.neutral_code]
+        np.testing.assert_allclose(mean[place].numpy(), neutral.mean(axis=0), atol=1e-5)
+
+
+def test_the_bank_of_a_literal_translator_is_of_translated_rows(table, tmp_path, extractor):
+    b, c, t = (*make_shot(3), make_t())
+    paths = save_shot(tmp_path, b, c, t)
+    bundle = import_bundle(read_parts(paths["b"], paths["c"], paths["t"]), extractor, source=table).bundle
+    means = np.stack(
+        [
+            np.stack([table.rows_of(name).embeddings[table.rows_of(name).label == 1]]).mean(axis=(0, 1))
+            for name in table.subjects
+        ]
+    )
+    mine = table.rows_of("s02")
+    neutral = torch.from_numpy(mine.embeddings[mine.label == 1] + (means.mean(axis=0) - means[2]).astype(np.float32))
+    with torch.no_grad():
+        expected, at_b = t(neutral).mean(dim=0), b(t(neutral)).mean(dim=0)
+    torch.testing.assert_close(bundle.bank.layers["embedding"][0][2], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(bundle.bank.layers["bottleneck"][0][2], at_b, atol=1e-5, rtol=1e-5)
+    assert not bundle.config.pretrain.residual
+
+
+def test_every_method_runs_on_an_imported_bundle_that_was_prepared_for_it(table, tmp_path, extractor):
+    paths = save_shot(tmp_path, *make_shot(3), make_t())
+    names = [name for name in method_names() if make_method(name).selection == "source-free"]
+    imported = import_bundle(
+        read_parts(paths["b"], paths["c"], paths["t"]), extractor, source=table.without("s05"), methods=names
+    )
+    save_imported(tmp_path / "bundle", imported)
+    bundle = load_bundle(tmp_path / "bundle")
+    mine = table.rows_of("s05")
+    target = target_of(mine.take(mine.label == mine.neutral_code))
+    for name in names:
+        steps = {"epochs", "iterations"} & {field.name for field in fields(get_method(name).config_type)}
+        method = make_method(name, {name: dict.fromkeys(steps, 5)})
+        probabilities = method.adapt(bundle, target).predict_proba(mine.embeddings)
+        assert np.isfinite(probabilities).all(), name
+
+
+def test_a_saved_import_reads_back_and_says_where_it_came_from(table, parts, tmp_path, extractor):
+    imported = import_bundle(parts, extractor, source=table)
+    folder = save_imported(tmp_path / "bundle", imported)
+    bundle = load_bundle(folder)
+    embeddings = torch.from_numpy(table.embeddings)
+    ours, theirs = (PersonalModel(item.projection, item.translator, item.head) for item in (bundle, imported.bundle))
+    assert torch.equal(ours(embeddings), theirs(embeddings))
+    listed = json.loads((folder / FILES).read_text())
+    assert listed["b"] == {"file": "source_B.pt", "sha256": file_sha256(tmp_path / "source_B.pt")}
+    for entry in listed.values():
+        assert entry["sha256"] in (folder / "card.md").read_text()
+    with pytest.raises(BundleError, match="exists"):
+        save_imported(folder, imported)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_wrong_order_of_classes_shows_in_the_accuracy_and_the_better_order_is_named(people, tmp_path, extractor):
+    table = people(subjects=12, classes=3, expression=4.0, identity=0.5, resting=0.2)
+    c = NetC(3, width=DIM, norm="none")
+    b = NetB(DIM, DIM, kind="ori", with_bn=False)
+    means = torch.stack([torch.from_numpy(table.embeddings[table.label == code].mean(axis=0)) for code in range(3)])
+    with torch.no_grad():
+        # Nearest class mean, written as a linear classifier on the embeddings themselves.
+        b.bottleneck.weight.copy_(torch.eye(DIM))
+        b.bottleneck.bias.zero_()
+        c.fc.weight.copy_(2 * means)
+        c.fc.bias.copy_(-means.square().sum(dim=1))
+    paths = save_shot(tmp_path, b, c)
+    read = read_parts(paths["b"], paths["c"])
+    right = import_bundle(read, extractor, classes=table.classes, source=table)
+    assert right.accuracy > 0.95
+    assert right.better_order is None
+    wrong = import_bundle(read, extractor, classes=("neutral", "anger", "disgust"), source=table)
+    assert wrong.accuracy < 0.5
+    assert wrong.better_order == table.classes
+    assert (right.rows, wrong.rows) == (len(table), len(table))
+
+
+def test_without_a_cache_the_bundle_has_no_bank_and_knows_no_source(parts, extractor):
+    imported = import_bundle(parts, extractor, classes=("anger", "neutral", "joy"), neutral="neutral")
+    assert imported.bundle.bank is None
+    assert imported.bundle.source_subjects == ()
+    assert (imported.rows, imported.better_order) == (0, None)
+    assert np.isnan(imported.accuracy)
+
+
+def test_classes_that_the_cache_has_beside_the_checkpoint_s_count_as_unknown(people, parts, extractor):
+    table = people(classes=5)
+    bundle_classes = ("joy", "disgust", "neutral")
+    imported = import_bundle(parts, extractor, classes=bundle_classes, source=table)
+    assert imported.bundle.classes == bundle_classes
+    known = np.isin(table.label, [table.classes.index(name) for name in bundle_classes])
+    assert imported.rows == known.sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": ("a", "neutral")}, ("3 classes", "2 are named")),
+        ({"classes": ("anger", "neutral", "anger")}, ("'anger' is named twice",)),
+        ({"classes": ("anger", "Neutral", "joy")}, ("'neutral' is none", "did you mean 'Neutral'")),
+        ({"neutral": "nose"}, ("'nose' is none of the checkpoint's",)),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(table, parts, extractor, refused, options, words):
+    with refused(InputError, *words):
+        import_bundle(parts, extractor, source=table, **options)
+
+
+def test_what_a_bundle_without_a_cache_lacks_is_named(parts, extractor, refused):
+    with refused(InputError, "--classes"):
+        import_bundle(parts, extractor)
+    with refused(InputError, "--neutral"):
+        import_bundle(parts, extractor, classes=("a", "b", "c"))
+    with refused(InputError, "coral", "--cache"):
+        import_bundle(parts, extractor, classes=("a", "b", "c"), neutral="a", methods=["coral"])
+
+
+def test_another_width_than_the_cache_s_is_refused_with_both(people, parts, extractor, refused):
+    with refused(InputError, "netB takes 12 values", "have 8"):
+        import_bundle(parts, extractor, source=people(dim=8, classes=3))
+
+
+def test_source_rows_without_neutral_ones_are_refused(table, parts, extractor, refused):
+    with refused(InputError, "no row of the 6 source subjects is labelled 'neutral'"):
+        import_bundle(parts, extractor, source=table.take(table.label != 1))
+
+
+def test_the_backbone_s_file_must_be_the_one_that_made_the_features(parts, tmp_path, refused):
+    torch.save({"conv1.weight": torch.ones(2)}, tmp_path / "source_F.pt")
+    digest = file_sha256(tmp_path / "source_F.pt")
+    right = ExtractorInfo("resnet18", digest, "RGB 224x224")
+    assert check_backbone_file(parts, tmp_path / "source_F.pt", right).files["f"]["sha256"] == digest
+    with refused(InputError, digest[:12], "did not make the features", "'resnet18'"):
+        check_backbone_file(parts, tmp_path / "source_F.pt", replace(right, weights="0" * 64))
+
+
+def test_the_extractor_is_read_from_json(tmp_path, extractor, refused):
+    path = tmp_path / "extractor.json"
+    for content in (extractor.to_dict(), {"extractor": extractor.to_dict() | {"fingerprint": "x"}}):
+        path.write_text(json.dumps(content))
+        assert read_extractor(path).fingerprint == extractor.fingerprint
+    for text in ("[1]", "{", '{"id": "hog"}', '{"id": 3, "weights": "none", "preprocessing": ""}'):
+        path.write_text(text)
+        with refused(InputError, "who made the features"):
+            read_extractor(path)
+    with refused(InputError, "can't be read"):
+        read_extractor(tmp_path / "nosuch.json")

@@ -1,0 +1,366 @@
+"""PersonalizedClassifier and StyleTranslator against scikit-learn's own checks and against featlab's functions."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featlab import build_bundle, load_bundle, make_method, save_bundle
+from featlab.cache import ExtractorInfo
+from featlab.config.load import Config
+from featlab.errors import ConfigError, InputError
+from featlab.exchange.estimator_translator import StyleTranslator
+from featlab.exchange.estimators import PersonalizedClassifier
+from featlab.protocol.splits import Target
+
+pytestmark = pytest.mark.filterwarnings("ignore:subject .* is the clip neutral:UserWarning")
+
+QUICK = {"dim": 8, "bottleneck": 64, "epochs": 20, "pretrain_epochs": 1}
+"""Enough for the check that a classifier learns three blobs."""
+SMALL = {"dim": 6, "bottleneck": 8, "epochs": 4, "pretrain_epochs": 3, "random_state": 5}
+EXPECTED_FAILED: dict[str, str] = {}
+"""Checks of scikit-learn that fail on purpose, and why: none."""
+ESTIMATORS = [PersonalizedClassifier(**SMALL), StyleTranslator(**SMALL)]
+
+both = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+
+
+@parametrize_with_checks(
+    [PersonalizedClassifier(**QUICK), StyleTranslator(**QUICK)],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILED,
+)
+def test_scikit_learns_checks(estimator, check):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=sklearn.exceptions.SkipTestWarning)
+        check(estimator)
+
+
+@pytest.fixture
+def data(people):
+    """(X, y, subject, video) of 5 people as scikit-learn has them, and (X, subject, video) of a sixth, at rest."""
+    table = people(subjects=6, clips=3)
+    new = table.rows_of("s05")
+    rest = new.take(new.label == new.neutral_code)
+    known = table.without("s05")
+    return _arrays(known), _arrays(rest)
+
+
+def _arrays(table):
+    names = np.array(table.classes)
+    subject, video = np.array(table.subjects)[table.subject], np.array(table.videos)[table.video]
+    return table.embeddings, names[table.label], subject, video
+
+
+def _bundle(people):
+    """What the package's own function makes of the same rows and settings."""
+    table = people(subjects=6, clips=3).without("s05")
+    values = {"features.dim": 6, "head.bottleneck": 8, "head.epochs": 4, "pretrain.epochs": 3}
+    # The estimator has no landmarks, so its pairs are by cosine.
+    values["pair.strategy"] = "cosine"
+    return build_bundle(
+        table, Config().with_values(values, "test"), seed=5, extractor=ExtractorInfo("array", "none", "12 values")
+    )
+
+
+def test_a_personalised_classifier_is_what_pft_makes_of_the_same_rows(people, data):
+    (X, y, subject, video), (X_rest, _, _, video_rest) = data
+    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video)
+    model.personalize(X_rest, subject="s05", video=video_rest)
+    bundle = _bundle(people)
+    _, codes = np.unique(video_rest, return_inverse=True)
+    target = Target(X_rest, codes.astype(np.int32), np.arange(len(X_rest), dtype=np.int32))
+    adapted = make_method("pft").adapt(bundle, target, seed=5)
+    tested = people(subjects=6, clips=3).rows_of("s05").embeddings
+    np.testing.assert_allclose(model.predict_proba(tested, subject="s05"), adapted.predict_proba(tested), atol=1e-5)
+    base = make_method("source-only").adapt(bundle, target).predict_proba(tested)
+    np.testing.assert_allclose(model.predict_proba(tested), base, atol=1e-5)
+    assert np.abs(adapted.predict_proba(tested) - base).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "method", ["source-only", "neutral-shift", "adabn", "coral", "referenced", "pft-poster", "pft"]
+)
+def test_every_method_that_needs_no_labels_personalises_and_can_be_pickled(people, data, method):
+    (X, y, subject, video), (X_rest, _, _, _) = data
+    model = PersonalizedClassifier(method=method, **SMALL).fit(X, y, subject=subject, video=video)
+    model.personalize(X_rest, subject="new")
+    target = Target(X_rest, np.zeros(len(X_rest), dtype=np.int32), np.arange(len(X_rest), dtype=np.int32))
+    expected = make_method(method).adapt(model.bundle_, target, seed=5).predict_proba(X)
+    np.testing.assert_allclose(model.predict_proba(X, subject="new"), expected, atol=1e-5)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X, subject="new"), model.predict_proba(X, subject="new"))
+    again.personalize(X_rest, subject="newer")
+    np.testing.assert_array_equal(again.predict_proba(X, subject="newer"), model.predict_proba(X, subject="new"))
+
+
+def test_each_row_is_predicted_by_its_own_subjects_model(data):
+    (X, y, subject, video), (X_rest, _, _, _) = data
+    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video).personalize(X_rest, subject=7)
+    names = np.array([7.0, 8.0, 7.0])
+    mixed = model.predict_proba(X[:3], subject=names)
+    own, source = model.predict_proba(X[:3], subject=7), model.predict_proba(X[:3])
+    np.testing.assert_allclose(mixed, np.stack([own[0], source[1], own[2]]), atol=1e-12)
+    assert np.abs(own - source).max() > 0.01
+    assert model.predict(X[:3], subject=names).tolist() == model.classes_[mixed.argmax(axis=1)].tolist()
+
+
+def test_logits_probabilities_and_classes_agree(people):
+    X, y, subject, video = _arrays(people(classes=4))
+    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video)
+    logits = model.decision_function(X)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict_proba(X), shares, atol=1e-12)
+    assert model.predict(X).tolist() == model.classes_[logits.argmax(axis=1)].tolist()
+    two = np.isin(y, model.classes_[:2])
+    model.fit(X[two], y[two], subject=subject[two])
+    odds = model.predict_proba(X)[:, 1] / model.predict_proba(X)[:, 0]
+    np.testing.assert_allclose(model.decision_function(X), np.log(odds), atol=1e-9)
+
+
+def test_the_score_is_the_accuracy_of_the_personal_models(data):
+    (X, y, subject, video), (X_rest, y_rest, _, _) = data
+    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video).personalize(X_rest, subject="new")
+    expected = float(np.mean(model.predict(X_rest, subject="new") == y_rest))
+    assert model.score(X_rest, y_rest, subject="new") == expected
+
+
+def test_the_bundle_can_be_saved_and_read(tmp_path, data):
+    (X, y, subject, video), _ = data
+    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video)
+    bundle = load_bundle(save_bundle(tmp_path / "bundle", model.bundle_))
+    assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s04")
+    assert bundle.classes == tuple(model.classes_)
+
+
+@both
+def test_a_pipeline_routes_the_subject(data, estimator):
+    (X, y, subject, _), (X_rest, _, _, _) = data
+    with sklearn.config_context(enable_metadata_routing=True):
+        last = clone(estimator).set_fit_request(subject=True)
+        is_classifier = isinstance(last, PersonalizedClassifier)
+        last = last.set_predict_request(subject=True) if is_classifier else last.set_transform_request(subject=True)
+        pipeline = make_pipeline(StandardScaler(), last).fit(X, y, subject=subject)
+        scaled = StandardScaler().fit_transform(X)
+        direct = clone(estimator).fit(scaled, y, subject=subject)
+        rest = StandardScaler().fit(X).transform(X_rest)
+        assert pipeline[-1].bundle_.source_subjects == direct.bundle_.source_subjects
+        for model in (pipeline[-1], direct):
+            model.personalize(rest, subject="new")
+        names = np.repeat("new", len(X_rest))
+        if is_classifier:
+            assert pipeline.predict(X_rest, subject=names).tolist() == direct.predict(rest, subject=names).tolist()
+        else:
+            found = pipeline.transform(X_rest, subject=names)
+            np.testing.assert_array_equal(found, direct.transform(rest, subject=names))
+            assert np.abs(found - direct.transform(rest)).max() > 0.01
+
+
+def test_a_translator_in_a_pipeline_translates_in_fit_as_it_does_afterwards(data):
+    (X, y, subject, _), _ = data
+    with sklearn.config_context(enable_metadata_routing=True):
+        translator = StyleTranslator(**SMALL).set_fit_request(subject=True).set_transform_request(subject=True)
+        pipeline = Pipeline([("translate", translator), ("classify", _Seen())])
+        pipeline.fit(X, y, subject=subject)
+        np.testing.assert_array_equal(pipeline[-1].seen_, pipeline[0].transform(X, subject=subject))
+        np.testing.assert_array_equal(pipeline[-1].seen_, clone(translator).fit_transform(X, y, subject=subject))
+
+
+class _Seen(sklearn.base.ClassifierMixin, sklearn.base.BaseEstimator):
+    """Keeps what it was fitted on."""
+
+    def fit(self, X, y):
+        self.seen_ = X
+        return self
+
+
+def test_cross_validation_with_groups_routes_the_subject(data):
+    (X, y, subject, _), _ = data
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = PersonalizedClassifier(**SMALL).set_fit_request(subject=True).set_score_request(subject=True)
+        found = cross_validate(
+            model, X, y, cv=GroupKFold(5), params={"subject": subject, "groups": subject}, return_estimator=True
+        )
+        fitted_on = [len(estimator.bundle_.source_subjects) for estimator in found["estimator"]]
+        assert fitted_on == [4] * 5
+        folds = list(GroupKFold(5).split(X, y, subject))
+        for score, estimator, (_, test) in zip(found["test_score"], found["estimator"], folds, strict=True):
+            assert set(subject[test]).isdisjoint(estimator.bundle_.source_subjects)
+            assert score == estimator.score(X[test], y[test])
+
+
+@both
+def test_without_a_subject_the_head_is_trained_and_the_translator_is_the_identity(data, estimator):
+    (X, y, _, _), (X_rest, _, _, _) = data
+    model = clone(estimator).set_params(settings={"pretrain.residual": False}).fit(X, y)
+    assert model.bundle_.source_subjects == ("everyone",)
+    features = model.bundle_.projection(torch.from_numpy(X))
+    assert torch.equal(model.bundle_.translator(features), features)
+    assert torch.equal(
+        clone(estimator).fit(X, y, subject=[3] * len(X)).bundle_.projection(torch.from_numpy(X)), features
+    )
+    # A new person is still moved to where the rows of the neutral class are.
+    rest = X[y == "neutral"].mean(axis=0)
+    model.personalize(X_rest, subject="everyone")
+    if isinstance(model, StyleTranslator):
+        expected = (X - X_rest.mean(axis=0) + rest) @ model.bundle_.projection.components.numpy()
+        expected -= model.bundle_.projection.mean.numpy() @ model.bundle_.projection.components.numpy()
+        np.testing.assert_allclose(model.transform(X, subject="everyone"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["personalize", "fit", "nothing", "no subject"])
+def test_the_offset_is_the_centre_minus_the_persons_neutral_mean(data, given):
+    (X, y, subject, video), (X_rest, _, _, _) = data
+    model = StyleTranslator(**SMALL).fit(X, y, subject=subject, video=video)
+    bundle = model.bundle_
+    rows = X[subject == "s01"] if given == "fit" else X_rest
+
+    def features(values):
+        with torch.no_grad():
+            return bundle.projection(torch.from_numpy(values))
+
+    neutral = y == "neutral"
+    means = torch.stack([features(X[neutral & (subject == name)]).mean(dim=0) for name in bundle.source_subjects])
+    own = {
+        "personalize": features(X_rest[:4]).mean(dim=0),
+        "fit": means[1],
+        "nothing": features(rows).mean(dim=0),
+        "no subject": means.mean(dim=0),
+    }[given]
+    if given == "personalize":
+        model.personalize(X_rest[:4], subject="new")
+    who = {"fit": "s01", "no subject": None}.get(given, "new")
+    with torch.no_grad():
+        expected = bundle.translator(features(rows) + means.mean(dim=0) - own).numpy()
+    np.testing.assert_allclose(model.transform(rows, subject=who), expected, atol=1e-4)
+
+
+def test_the_translator_names_its_features(data):
+    (X, y, subject, _), _ = data
+    model = StyleTranslator(**SMALL).fit(X, y, subject=subject)
+    assert list(model.get_feature_names_out()) == [f"styletranslator{place}" for place in range(6)]
+    assert model.transform(X, subject=subject).shape == (len(X), 6)
+
+
+@both
+def test_an_integer_seed_gives_the_same_and_none_another_model(data, estimator):
+    (X, y, subject, _), _ = data
+
+    def weights(random_state):
+        return (
+            clone(estimator).set_params(random_state=random_state).fit(X, y, subject=subject).bundle_.head.linear.weight
+        )
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+    assert not torch.equal(weights(None), weights(None))
+    assert torch.equal(weights(np.random.RandomState(1)), weights(np.random.RandomState(1)))
+
+
+@both
+def test_fit_forgets_the_people_of_an_earlier_fit(data, estimator):
+    (X, y, subject, _), (X_rest, _, _, _) = data
+    model = clone(estimator).fit(X, y, subject=subject).personalize(X_rest, subject="new")
+    assert set(model.personal_) == {"new"}
+    assert model.fit(X, y, subject=subject).personal_ == {}
+
+
+@both
+def test_the_neutral_class_is_called_so_or_named_or_the_first(data, estimator):
+    (X, y, subject, _), _ = data
+    assert clone(estimator).fit(X, y, subject=subject).bundle_.neutral == "neutral"
+    assert clone(estimator).set_params(neutral="anger").fit(X, y, subject=subject).bundle_.neutral == "anger"
+    numbers = (y == "neutral") + 3
+    assert clone(estimator).fit(X, numbers, subject=subject).bundle_.neutral == "3"
+    assert clone(estimator).set_params(neutral=4).fit(X, numbers, subject=subject).bundle_.neutral == "4"
+    with pytest.raises(InputError, match="neutral = 'calm' is none of the classes"):
+        clone(estimator).set_params(neutral="calm").fit(X, y, subject=subject)
+
+
+@both
+def test_threads_and_torchs_random_state_are_left_alone(data, estimator):
+    (X, y, subject, _), (X_rest, _, _, _) = data
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    state = torch.get_rng_state()
+    try:
+        model = clone(estimator).fit(X, y, subject=subject).personalize(X_rest, subject="new")
+        pickle.loads(pickle.dumps(model))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@both
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        (["a", "b"], r"subject has shape \(2,\); expected one value for each of 90 rows"),
+        ([["a"]] * 90, r"subject has shape \(90, 1\)"),
+        (["a"] * 50 + [None] * 40, "subject of row 50 is empty"),
+        ([1.0] * 50 + [float("nan")] * 40, "subject of row 50 is empty"),
+        ([""] * 90, "subject of row 0 is empty"),
+    ],
+)
+def test_subjects_that_do_not_fit_are_refused(people, estimator, subject, words):
+    X, y, _, _ = _arrays(people(subjects=5, clips=3, frames=3))
+    with pytest.raises(InputError, match=words):
+        clone(estimator).fit(X, y, subject=subject)
+    model = clone(estimator).fit(X, y)
+    ask = model.predict if isinstance(model, PersonalizedClassifier) else model.transform
+    with pytest.raises(InputError, match=words):
+        ask(X, subject=subject)
+
+
+@both
+def test_a_source_subject_cannot_be_a_new_person(data, estimator):
+    (X, y, subject, _), (X_rest, _, _, _) = data
+    model = clone(estimator).fit(X, y, subject=subject)
+    with pytest.raises(InputError, match="'s03' is one of those that were fitted on"):
+        model.personalize(X_rest, subject="s03")
+    with pytest.raises(ValueError, match="NaN"):
+        model.personalize(np.full_like(X_rest, np.nan), subject="new")
+    with pytest.raises(ValueError, match="0 sample"):
+        model.personalize(X_rest[:0], subject="new")
+    assert model.personal_ == {}
+
+
+def test_settings_and_methods_that_do_not_exist_are_refused(data):
+    (X, y, subject, _), _ = data
+    with pytest.raises(ConfigError, match=r"unknown key head\.l; did you mean 'lr'"):
+        PersonalizedClassifier(settings={"head.l": 1}).fit(X, y, subject=subject)
+    with pytest.raises(ConfigError, match=r"unknown method 'pftt'.*did you mean 'pft'"):
+        PersonalizedClassifier(method="pftt").fit(X, y, subject=subject)
+    with pytest.raises(ConfigError, match="'oracle' needs the person's labels"):
+        PersonalizedClassifier(method="oracle").fit(X, y, subject=subject)
+    with pytest.raises(ConfigError, match="style bank"):
+        StyleTranslator(settings={"pretrain.style_bank": False}).fit(X, y, subject=subject)
+
+
+def test_settings_reach_the_source_stage_and_the_method(data):
+    (X, y, subject, _), (X_rest, _, _, _) = data
+    model = PersonalizedClassifier(settings={"head.lr": 0.5, "adapt.pft.iterations": 0}, **SMALL).fit(
+        X, y, subject=subject
+    )
+    assert model.bundle_.config.head.lr == 0.5
+    model.personalize(X_rest, subject="new")
+    # No step: what predicts is T as pretrained, whose offset is zero.
+    assert float(model.personal_["new"].translator.offset.abs().max()) == 0
+
+
+def test_a_clip_that_does_not_look_neutral_is_warned_about(data):
+    (X, y, subject, _), _ = data
+    model = PersonalizedClassifier(settings={"adapt.pft.iterations": 0}, **SMALL | {"epochs": 60})
+    model.fit(X, y, subject=subject)
+    with pytest.warns(UserWarning, match="subject 'new': .*is the clip neutral"):
+        model.personalize(X[y == "anger"], subject="new")

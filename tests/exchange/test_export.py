@@ -1,0 +1,250 @@
+"""Round trips: each format is written, read by its own runtime, and gives our logits."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.exchange import formats
+from featlab.exchange.export import ExportMismatch, export_model, format_of
+from featlab.exchange.folding import Network
+from featlab.exchange.formats import export_facts
+from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.protocol.splits import target_of
+
+SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
+
+
+def needs(name):
+    if name == "onnx":
+        pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+        pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+
+
+def holds_no_row(path, person):
+    """Whether no row of the person can be found in the file."""
+    data = path.read_bytes()
+    return not any(row[:4].tobytes() in data for row in person.embeddings)
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def exported(tmp_path, bundle, person, adapted):
+    """``exported("pt2", method="pft")``: the person's model, the file it went into, and the report."""
+
+    def export(format, method="pft"):
+        facts = export_facts(bundle, subject="s4", method=method)
+        path = tmp_path / f"head{SUFFIX[format]}"
+        return adapted(method), path, export_model(adapted(method), path, format, facts, embeddings=person.embeddings)
+
+    return export
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if not get_method(name).needs_source])
+def test_every_method_s_model_exports_as_tensors_that_numpy_can_compute(exported, person, method):
+    model, path, report = exported("safetensors", method)
+    with safe_open(path, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(file.metadata()["featlab"])
+    y = person.embeddings - tensors["mean"]
+    logits = y @ tensors["direct_weight"] + tensors["direct_bias"]
+    if "hidden_weight" in tensors:
+        hidden = np.maximum(y @ tensors["hidden_weight"] + tensors["hidden_bias"], 0)
+        logits = logits + hidden @ tensors["out_weight"]
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, model(torch.from_numpy(person.embeddings)).numpy(), atol=1e-4)
+    assert (facts["method"], facts["subject"], facts["classes"]) == (method, "s4", ["anger", "neutral", "joy"])
+    assert report.rows == len(person)
+    assert 0 <= report.difference < 1e-4
+    assert holds_no_row(path, person)
+
+
+@pytest.mark.parametrize("method", ["pft", "source-only"])
+def test_pt2_gives_our_logits_and_probabilities_for_any_number_of_rows(exported, person, method):
+    model, path, report = exported("pt2", method)
+    extra = {"featlab.json": ""}
+    program = torch.export.load(path, extra_files=extra).module()
+    for count in (1, 2, 7, len(person)):
+        rows = torch.from_numpy(person.embeddings[:count])
+        with torch.no_grad():
+            outputs, ours = program(rows), model(rows)
+        torch.testing.assert_close(outputs["logits"], ours, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(outputs["probabilities"], torch.softmax(ours, dim=1), atol=1e-5, rtol=1e-5)
+    assert json.loads(extra["featlab.json"]) == json.loads(json.dumps(report.facts))
+    assert holds_no_row(path, person)
+
+
+@pytest.mark.parametrize("method", ["pft", "coral"])
+def test_onnx_gives_our_logits_and_probabilities_for_any_number_of_rows(exported, person, method, capfd):
+    needs("onnx")
+    import onnxruntime
+
+    model, path, report = exported("onnx", method)
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [item.name for item in session.get_inputs()] == ["embeddings"]
+    for count in (1, 2, 7, len(person)):
+        rows = person.embeddings[:count]
+        logits, probabilities = session.run(["logits", "probabilities"], {"embeddings": rows})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(torch.from_numpy(rows)).numpy(), atol=1e-4)
+        np.testing.assert_allclose(probabilities, softmax(logits), atol=1e-6)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["featlab"]) == json.loads(json.dumps(report.facts))
+    assert holds_no_row(path, person)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "onnx", "pt2"])
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path, exported, monkeypatch, format, refused):
+    needs(format)
+    path = tmp_path / f"head{SUFFIX[format]}"
+    path.write_bytes(b"an older export")
+    write = getattr(formats, f"write_{format}")
+
+    def spoilt(partial, module, example, text):
+        module.direct_bias += 0.001
+        write(partial, module, example, text)
+
+    monkeypatch.setattr(formats, f"write_{format}", spoilt)
+    with refused(ExportMismatch, format, "1.0e-03"):
+        exported(format)
+    assert path.read_bytes() == b"an older export"
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_facts_that_are_lost_on_the_way_are_noticed(exported, monkeypatch, refused):
+    write = formats.write_safetensors
+    monkeypatch.setattr(formats, "write_safetensors", lambda *words: write(*words[:3], '{"classes": []}'))
+    with refused(ExportMismatch, "does not read back"):
+        exported("safetensors")
+
+
+def test_the_source_model_exports_without_any_rows(tmp_path, bundle):
+    facts = export_facts(bundle, subject=None, method="source-only")
+    report = export_model(base_model(bundle), tmp_path / "source.pt2", "pt2", facts)
+    assert (report.rows, report.facts["subject"]) == (0, None)
+    assert report.random_rows > 0
+
+
+def test_a_wide_ill_scaled_model_stays_within_the_tolerance(tmp_path, table_of, bundle_of):
+    # 600 values far from zero, as pooled features are: rounding that folding adds would show here.
+    table = table_of(dim=600)
+    table.embeddings[:] *= 30
+    bundle, person = bundle_of(table.without("s4")), table.rows_of("s4")
+    neutral = target_of(person.take(person.label == person.neutral_code))
+    model = make_method("pft").adapt(bundle, neutral).model
+    facts = export_facts(bundle, subject="s4", method="pft")
+    report = export_model(model, tmp_path / "head.safetensors", "safetensors", facts, embeddings=person.embeddings)
+    assert report.difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "expected"),
+    [("a.onnx", None, "onnx"), ("a.PT2", None, "pt2"), ("a.safetensors", None, "safetensors"), ("a.bin", "pt2", "pt2")],
+)
+def test_the_suffix_says_the_format_unless_one_is_named(tmp_path, name, format, expected):
+    assert format_of(tmp_path / name, format) == expected
+
+
+def test_an_unknown_format_is_refused(tmp_path, refused):
+    with refused(ConfigError, ".onnx", "--format"):
+        format_of(tmp_path / "model.bin")
+    with refused(ConfigError, "did you mean 'onnx'"):
+        format_of(tmp_path / "model", "onx")
+
+
+def test_rows_of_another_width_are_refused(tmp_path, bundle, refused):
+    with refused(InputError, "(3, 5)", "(n, 12)"):
+        export_model(base_model(bundle), tmp_path / "a.pt2", "pt2", {}, embeddings=np.zeros((3, 5), dtype=np.float32))
+
+
+def test_without_onnxscript_the_extra_is_named(tmp_path, bundle, monkeypatch, refused):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    facts = export_facts(bundle, subject=None, method="source-only")
+    with refused(ConfigError, "onnxscript", "featlab[onnx]"):
+        export_model(base_model(bundle), tmp_path / "a.onnx", "onnx", facts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_not_be_written_is_one_line(tmp_path, bundle, refused):
+    (tmp_path / "file").write_text("")
+    with refused(FeatlabError, "can't be written"):
+        export_model(base_model(bundle), tmp_path / "file" / "a.safetensors", "safetensors", {})
+
+
+# ---- with a backbone
+
+
+class Pool(nn.Module):
+    """A little network whose embedding is 12 wide; its output is a dict as that of featlab's own files."""
+
+    def __init__(self, as_dict=True):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            self.conv, self.bn = nn.Conv2d(3, 12, 3, 2), nn.BatchNorm2d(12)
+            self.bn.running_mean.uniform_(-1, 1)
+        self.as_dict = as_dict
+        self.eval()
+
+    def forward(self, images):
+        maps = torch.relu(self.bn(self.conv(images)))
+        embedding = maps.mean(dim=(2, 3))
+        return {"embedding": embedding, "layers.conv.mean": embedding} if self.as_dict else embedding
+
+
+def network(module):
+    return Network("pt2:net.pt2", module, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "RGB 16x16")
+
+
+@pytest.mark.parametrize(("format", "as_dict"), [("onnx", True), ("pt2", True), ("pt2", False)])
+def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format, as_dict):
+    needs(format)
+    model, backbone = adapted("pft"), network(Pool(as_dict))
+    facts = export_facts(bundle, subject="s4", method="pft", network=backbone.facts())
+    path = tmp_path / f"net{SUFFIX[format]}"
+    report = export_model(model, path, format, facts, embeddings=person.embeddings, network=backbone)
+    assert (report.rows, report.random_rows) == (0, 3)
+    assert report.facts["input"] == "images"
+    assert report.facts["images"]["size"] == 16
+    images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        maps = torch.relu(backbone.module.bn(backbone.module.conv(images)))
+        ours = model(maps.mean(dim=(2, 3)))
+    run, _ = (formats.run_onnx if format == "onnx" else formats.run_pt2)(path)
+    torch.testing.assert_close(run(images), ours, atol=1e-4, rtol=1e-4)
+
+
+def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, adapted):
+    pool, images = Pool(), torch.zeros(2, 3, 16, 16)
+    program = torch.export.export(pool, (images,), dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}})
+    torch.export.save(program, tmp_path / "backbone.pt2")
+    loaded = network(torch.export.load(tmp_path / "backbone.pt2").module())
+    facts = export_facts(bundle, subject="s4", method="pft", network=loaded.facts())
+    for format in ("pt2", "onnx"):
+        needs(format)
+        path = tmp_path / f"again{SUFFIX[format]}"
+        export_model(adapted("pft"), path, format, facts, network=loaded)
+
+
+def test_a_backbone_as_safetensors_is_refused(tmp_path, bundle, refused):
+    with refused(InputError, "safetensors holds tensors", "onnx or pt2"):
+        export_model(base_model(bundle), tmp_path / "a.safetensors", "safetensors", {}, network=network(Pool()))
+
+
+def test_a_backbone_that_can_not_be_traced_is_refused(tmp_path, bundle, refused):
+    class Branching(Pool):
+        def forward(self, images):
+            return super().forward(images if images.sum() > 0 else -images)
+
+    with refused(InputError, "can't be exported as pt2", "'pt2:net.pt2'"):
+        export_model(base_model(bundle), tmp_path / "a.pt2", "pt2", {}, network=network(Branching()))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,77 @@
+"""The folded head against the model that it was folded from, for every method of the registry."""
+
+import pytest
+import torch
+from torch import nn
+
+from featlab.errors import InputError
+from featlab.exchange.folding import fold
+from featlab.methods import base_model, get_method, method_names
+from featlab.model.networks import PersonalModel, Translator
+
+
+@pytest.mark.parametrize("name", [name for name in method_names() if not get_method(name).needs_source])
+def test_every_method_s_model_folds_to_the_same_logits(name, adapted, person):
+    model = adapted(name)
+    rows = torch.from_numpy(person.embeddings)
+    with torch.no_grad():
+        outputs = fold(model)(rows)
+        torch.testing.assert_close(outputs["logits"], model(rows), atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(outputs["probabilities"], torch.softmax(model(rows), dim=1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_translator_with_an_offset_folds_exactly_in_float64(bundle, residual):
+    # Every tensor of T differs from its default, and the comparison is in float64, where rounding hides nothing.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        translator = Translator(8, 5, residual=residual, dropout=0.5)
+        for tensor in translator.parameters():
+            nn.init.normal_(tensor)
+        rows = torch.randn(50, 12, dtype=torch.float64)
+    model = PersonalModel(bundle.projection, translator, bundle.head)
+    head = fold(model).to(torch.float64)
+    with torch.no_grad():
+        features = (rows - model.projection.mean) @ model.projection.components.double()
+        shifted = features + translator.offset
+        change = torch.relu(shifted @ translator.first.weight.T.double() + translator.first.bias)
+        change = change @ translator.last.weight.T.double() + translator.last.bias
+        translated = shifted + change if residual else change
+        z = translated @ bundle.head.linear.weight.T.double() + bundle.head.linear.bias
+        norm = bundle.head.norm
+        z = (z - norm.running_mean) / torch.sqrt(norm.running_var.double() + norm.eps) * norm.weight + norm.bias
+        expected = z @ bundle.head.classifier.weight.T.double() + bundle.head.classifier.bias
+        difference = (head(rows)["logits"] - expected).abs().max()
+    assert difference < 1e-4 * expected.abs().max()
+
+
+def test_the_source_model_folds_to_one_affine_map(bundle):
+    head = fold(base_model(bundle))
+    assert set(head.state_dict()) == {"mean", "direct_weight", "direct_bias"}
+    assert head.direct_weight.shape == (12, 3)
+
+
+def test_a_hidden_layer_whose_output_is_zero_is_left_out(bundle):
+    with torch.random.fork_rng(devices=[]):
+        translator = Translator(8, 5)
+    with torch.no_grad():
+        translator.offset.fill_(0.5)
+    model = PersonalModel(bundle.projection, translator, bundle.head)
+    head, rows = fold(model), torch.ones(2, 12)
+    assert "hidden_weight" not in head.state_dict()
+    with torch.no_grad():
+        torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_folding_changes_nothing_of_the_model(adapted):
+    model = adapted("pft")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fold(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_parts_that_no_method_makes_are_refused(bundle, refused):
+    with refused(InputError, "Sequential", "can't be exported"):
+        fold(PersonalModel(bundle.projection, nn.Sequential(), bundle.head))
+    with refused(InputError, "Tanh", "can't be exported"):
+        fold(PersonalModel(bundle.projection, None, nn.Tanh()))

@@ -1,0 +1,132 @@
+"""Rows of features, and the files that people keep them in."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from featlab.cache import FeatureTable, open_cache
+from featlab.errors import FeatlabError
+from featlab.extraction.tables.importing import ImportConfig, ImportReport, import_features
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Rows in no order that a cache would like."""
+
+    features: NDArray[np.float32]
+    columns: tuple[str, ...]
+    subject: list[str]
+    label: list[str]
+    video: list[str]
+    frame: list[int]
+
+    def key(self, row: int) -> tuple[str, str, int]:
+        return self.subject[row], self.video[row], self.frame[row]
+
+
+def make_people(dim: int = 3, seed: int = 0) -> People:
+    rng = np.random.default_rng(seed)
+    rows = [
+        (s, la, f"{la}-{clip}", f) for s in ("bo", "anna") for la in ("smile", "rest") for clip in "ba" for f in (4, 0)
+    ]
+    rows = [rows[place] for place in rng.permutation(len(rows))]
+    return People(
+        features=rng.normal(size=(len(rows), dim)).astype(np.float32),
+        columns=tuple(f"f{place}" for place in range(dim)),
+        subject=[row[0] for row in rows],
+        label=[row[1] for row in rows],
+        video=[row[2] for row in rows],
+        frame=[row[3] for row in rows],
+    )
+
+
+@pytest.fixture
+def people() -> People:
+    return make_people()
+
+
+def write_csv(path: Path, people: People, *, names: tuple[str, ...] = ("subject", "label", "video", "frame")) -> Path:
+    """The user's card: subject,label,video,frame, then a column a feature."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writerow([*names, *people.columns])
+        for row, values in enumerate(people.features):
+            # repr of a float32's float64 gives all of its digits.
+            writer.writerow([*(getattr(people, name)[row] for name in names), *map(repr, values.tolist())])
+    return path
+
+
+def write_manifest(
+    path: Path, people: People, *, names: tuple[str, ...] = ("subject", "label", "video", "frame")
+) -> Path:
+    lines = [",".join(names)]
+    lines += [",".join(str(getattr(people, name)[row]) for name in names) for row in range(len(people.subject))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def card(tmp_path: Path, people: People) -> Path:
+    return write_csv(tmp_path / "features.csv", people)
+
+
+def check_cache(path: Path, people: People) -> FeatureTable:
+    """Every row is in the cache, under its own name and with its own values, exactly."""
+    with open_cache(path) as cache:
+        table = cache.read()
+    found = {}
+    for row in range(len(table)):
+        label = None if table.label[row] < 0 else table.classes[table.label[row]]
+        key = (table.subjects[table.subject[row]], table.videos[table.video[row]], int(table.frame[row]))
+        found[key] = (label, table.embeddings[row].tolist())
+    wanted = {people.key(row): (people.label[row], people.features[row].tolist()) for row in range(len(people.subject))}
+    assert found == wanted
+    assert table.classes[0] == table.neutral == "rest"
+    return table
+
+
+@pytest.fixture(scope="session")
+def tools() -> SimpleNamespace:
+    """The functions of this file, for tests that make their own people."""
+    return SimpleNamespace(
+        make_people=make_people, write_csv=write_csv, write_manifest=write_manifest, check_cache=check_cache
+    )
+
+
+Import = Callable[..., ImportReport]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Import:
+    """``run(source, out=…, **config)``: import with neutral label ``rest``."""
+
+    def do(source: Path, *, out: Path | None = None, **config: object) -> ImportReport:
+        settings = ImportConfig(**{"neutral": "rest", **config})  # type: ignore[arg-type]
+        return import_features(source, out or tmp_path / "cache.h5", settings)
+
+    return do
+
+
+@pytest.fixture
+def refused() -> Callable[..., object]:
+    """``with refused("word"):`` the block raises a FeatlabError, in one line with the words."""
+
+    @contextmanager
+    def check(*words: str) -> Iterator[None]:
+        with pytest.raises(FeatlabError) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words:
+            assert word in message, message
+
+    return check

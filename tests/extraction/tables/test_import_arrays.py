@@ -1,0 +1,197 @@
+"""Features in NumPy's files, with a manifest or without."""
+
+import numpy as np
+import pytest
+
+from featlab.cache import open_cache
+from featlab.extraction.tables.columns import Selection
+
+
+@pytest.fixture
+def manifest(tmp_path, people, tools):
+    return tools.write_manifest(tmp_path / "manifest.csv", people)
+
+
+def save(path, people, /, **changes):
+    arrays = {"embeddings": people.features}
+    arrays |= {name: np.array(getattr(people, name)) for name in ("subject", "label", "video", "frame")}
+    np.savez(path, **{name: value for name, value in (arrays | changes).items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("fortran", [False, True])
+def test_an_array_and_its_manifest_come_back_as_they_were(tmp_path, people, tools, manifest, run, dtype, fortran):
+    array = people.features.astype(dtype, order="F" if fortran else "C")
+    np.save(tmp_path / "features.npy", array)
+    report = run(tmp_path / "features.npy", manifest=manifest)
+    tools.check_cache(report.path, people)
+    assert report.extractor.preprocessing == "3 imported values without names"
+
+
+def test_whole_numbers_are_features_too(tmp_path, manifest, run):
+    np.save(tmp_path / "features.npy", np.arange(32).reshape(16, 2))
+    report = run(tmp_path / "features.npy", manifest=manifest)
+    with open_cache(report.path) as cache:
+        assert sorted(cache.read().embeddings[:, 0].tolist()) == list(range(0, 32, 2))
+
+
+@pytest.mark.parametrize("features", ["embeddings", "features", "X"])
+@pytest.mark.parametrize("plural", ["", "s"])
+def test_an_npz_says_all_by_itself(tmp_path, people, tools, run, features, plural):
+    names = {name + plural: np.array(getattr(people, name)) for name in ("subject", "label", "video", "frame")}
+    np.savez(tmp_path / "all.npz", **{features: people.features}, **names)
+    tools.check_cache(run(tmp_path / "all.npz").path, people)
+
+
+def test_an_npz_may_have_a_manifest(tmp_path, people, tools, manifest, run):
+    np.savez(tmp_path / "x.npz", X=people.features)
+    tools.check_cache(run(tmp_path / "x.npz", manifest=manifest).path, people)
+
+
+def test_landmarks_layers_paths_and_column_names_go_with_their_rows(tmp_path, people, run):
+    rng = np.random.default_rng(1)
+    rows = len(people.subject)
+    points = rng.normal(size=(rows, 5, 2)).astype(np.float32)
+    points[3, 2, 1] = np.nan
+    mean, std = rng.normal(size=(2, rows, 4)).astype(np.float32)
+    source = save(
+        tmp_path / "x.npz",
+        people,
+        landmarks=points,
+        path=np.array([f"img/{row}.png" for row in range(rows)]),
+        columns=np.array(people.columns),
+        speed=np.zeros(3),
+        **{"layers.stem.0.mean": mean, "layers.stem.0.std": std},
+    )
+    report = run(source)
+    assert report.notes == ("not read: speed",)
+    assert report.extractor.layers == ("stem.0",)
+    with open_cache(report.path) as cache:
+        table = cache.read()
+    order = [int(path.removeprefix("img/").removesuffix(".png")) for path in table.paths]
+    assert sorted(order) == list(range(rows))
+    points[3] = np.nan
+    np.testing.assert_array_equal(table.embeddings, people.features[order])
+    np.testing.assert_array_equal(table.landmarks, points[order])
+    np.testing.assert_array_equal(table.layers["stem.0"].mean, mean[order])
+    np.testing.assert_array_equal(table.layers["stem.0"].std, std[order])
+
+
+def test_names_may_be_bytes_or_numbers(tmp_path, run):
+    np.savez(
+        tmp_path / "x.npz", X=np.ones((2, 1)), subject=np.array([7.0, 11.0]), label=np.array([b"rest", "Zoë".encode()])
+    )
+    report = run(tmp_path / "x.npz")
+    with open_cache(report.path) as cache:
+        assert (cache.subjects, cache.classes) == (("11", "7"), ("rest", "Zoë"))
+
+
+def test_the_same_rows_give_the_same_digest_whatever_file_they_come_in(tmp_path, people, tools, card, run):
+    named = save(tmp_path / "x.npz", people, columns=np.array(people.columns))
+    digests = {run(source, out=tmp_path / f"{n}.h5").digest for n, source in enumerate((card, named))}
+    assert len(digests) == 1
+    assert run(save(tmp_path / "y.npz", people), out=tmp_path / "y.h5").digest not in digests
+
+
+def test_a_row_that_is_not_finite_is_named_by_its_number(tmp_path, people, run, refused):
+    people.features[5, 1] = np.nan
+    with refused("x.npz, row 5", "value 1 is missing or NaN"):
+        run(save(tmp_path / "x.npz", people))
+
+
+def test_a_layer_that_is_not_finite_is_a_bad_row(tmp_path, people, run, refused):
+    stats = np.ones((16, 2), dtype=np.float32)
+    broken = stats.copy()
+    broken[4, 1] = np.inf
+    source = save(tmp_path / "x.npz", people, **{"layers.a.mean": stats, "layers.a.std": broken})
+    with refused("row 4", "layer 'a'"):
+        run(source)
+    assert run(source, skip_bad=True).rows == 15
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"embeddings": None}, ("expected one array of features: embeddings, features, X", "subject")),
+        ({"X": np.ones((16, 2))}, ("expected one array of features",)),
+        ({"embeddings": np.ones(16)}, ("embeddings has shape (16,)",)),
+        ({"embeddings": np.ones((16, 0))}, ("shape (16, 0)",)),
+        ({"embeddings": np.ones((16, 2), dtype=complex)}, ("complex128",)),
+        ({"embeddings": np.array([["1", "2"]] * 16)}, ("embeddings", "expected numbers")),
+        ({"subject": None}, ("no column 'subject'", "--manifest")),
+        ({"subject": np.array(["a"] * 15)}, ("subject has 15 values", "16 rows")),
+        ({"subject": np.array([["a"]] * 16)}, ("subject has shape (16, 1)",)),
+        ({"subject": np.array("a")}, ("subject has shape ()",)),
+        ({"subjects": np.array(["a"] * 16)}, ("both 'subject' and 'subjects'",)),
+        ({"label": np.array(["a", None] * 8, dtype=object)}, ("pickled objects", "dtype=str")),
+        ({"label": np.array([b"\xff"] * 16)}, ("label", "aren't UTF-8")),
+        ({"columns": np.array(["a", "b"])}, ("names 2 columns", "have 3")),
+        ({"landmarks": np.ones((16, 5))}, ("landmarks has shape (16, 5)", "(rows, P, 2)")),
+        ({"landmarks": np.ones((15, 5, 2))}, ("landmarks has 15 rows",)),
+        ({"layers.a.mean": np.ones((16, 2))}, ("layers.a needs a mean and a std",)),
+        ({"layers.a.mean": np.ones((16, 2)), "layers.a.std": np.ones((16, 3))}, ("layers.a needs",)),
+    ],
+)
+def test_arrays_that_do_not_fit_are_one_line(tmp_path, people, run, refused, changes, words):
+    source = save(tmp_path / "x.npz", people, **changes)
+    with refused("x.npz", *words):
+        run(source)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 cut short", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_file_is_one_line(tmp_path, manifest, run, refused, suffix, content):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with refused(f"x{suffix}", "numpy.save"):
+        run(path, manifest=manifest)
+
+
+def test_an_array_of_objects_is_never_loaded(tmp_path, manifest, run, refused):
+    np.save(tmp_path / "x.npy", np.array([[1, None]] * 16, dtype=object), allow_pickle=True)
+    with refused("isn't a .npy array of numbers"):
+        run(tmp_path / "x.npy", manifest=manifest)
+
+
+def test_an_array_alone_asks_for_a_manifest(tmp_path, people, run, refused):
+    np.save(tmp_path / "x.npy", people.features)
+    with refused("features alone", "--manifest"):
+        run(tmp_path / "x.npy")
+
+
+def test_a_manifest_of_another_length_is_one_line(tmp_path, people, manifest, run, refused):
+    np.save(tmp_path / "x.npy", people.features[:-1])
+    with refused("manifest.csv has 16 rows", "x.npy has 15"):
+        run(tmp_path / "x.npy", manifest=manifest)
+
+
+def test_a_manifest_in_another_order_is_noticed_where_both_name_the_rows(
+    tmp_path, people, tools, manifest, run, refused
+):
+    people.subject.reverse()
+    people.frame.reverse()
+    with refused("manifest.csv, line ", "and in ", "same order"):
+        run(save(tmp_path / "x.npz", people), manifest=manifest)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["path,label", "a,b"], ("no column 'subject'", "found: path, label")),
+        (["subject,label"], ("a header and no rows",)),
+        ([], ("is empty",)),
+        (["subject;label", "a;b"], ("separate the columns with commas",)),
+    ],
+)
+def test_a_malformed_manifest_is_one_line(tmp_path, people, run, refused, lines, words):
+    np.save(tmp_path / "x.npy", people.features)
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    with refused("m.csv", *words):
+        run(tmp_path / "x.npy", manifest=tmp_path / "m.csv")
+
+
+def test_arrays_have_no_columns_to_choose(tmp_path, people, manifest, run, refused):
+    np.save(tmp_path / "x.npy", people.features)
+    with refused("no columns to choose from"):
+        run(tmp_path / "x.npy", manifest=manifest, selection=Selection("f0"))

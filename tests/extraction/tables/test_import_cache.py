@@ -1,0 +1,176 @@
+"""From rows to a cache: what is there already, what float16 costs, landmarks, fingerprints."""
+
+import numpy as np
+import pytest
+
+from featlab.cache import open_cache, verify_cache
+from featlab.extraction.tables.columns import Selection, make_extractor
+from featlab.extraction.tables.importing import ImportConfig
+
+
+def test_features_of_other_columns_never_meet():
+    names = ("a", "b", "c")
+    base = make_extractor("x", 3, names).fingerprint
+    others = [
+        make_extractor("y", 3, names),
+        make_extractor("x", 3, ("a", "c", "b")),
+        make_extractor("x", 3, ("a", "b2", "c")),
+        make_extractor("x", 3, ()),
+        make_extractor("x", 3, names, ("stem",)),
+    ]
+    assert len({base, *(other.fingerprint for other in others)}) == 6
+    assert make_extractor("x", 3, names).fingerprint == base
+
+
+def test_the_cache_is_sound(card, run):
+    assert verify_cache(run(card).path) == []
+
+
+def test_equal_imports_give_equal_digests_whatever_the_order_of_rows(tmp_path, people, card, tools, run):
+    order = list(range(len(people.subject)))[::-1]
+    turned = tools.make_people()
+    for name in ("subject", "label", "video", "frame"):
+        getattr(turned, name)[:] = [getattr(people, name)[row] for row in order]
+    turned.features[:] = people.features[order]
+    other = tools.write_csv(tmp_path / "turned.csv", turned)
+    assert run(card, out=tmp_path / "a.h5").digest == run(other, out=tmp_path / "b.h5").digest
+
+
+def test_a_second_import_leaves_a_cache_that_holds_the_same(card, run):
+    first = run(card)
+    stamp = first.path.stat().st_mtime_ns
+    again = run(card)
+    assert (again.was_there, again.digest, first.was_there) == (True, first.digest, False)
+    assert first.path.stat().st_mtime_ns == stamp
+    assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"extractor": "other"}, ("its extractor is 'imported'",)),
+        ({"selection": Selection("f0,f1")}, ("3 imported columns",)),
+        ({"dtype": "float16"}, ("its rows differ",)),
+        ({"neutral": "smile"}, ("its classes are rest, smile",)),
+    ],
+)
+def test_another_cache_is_not_replaced_unless_told(card, run, refused, change, words):
+    first = run(card)
+    with refused("cache.h5 exists and isn't what this would make", "--if-exists overwrite", *words):
+        run(card, **change)
+    assert run(card, if_exists="skip", **change).digest == first.digest
+    with refused("cache.h5 exists", "--if-exists"):
+        run(card, if_exists="error", **change)
+    assert run(card, if_exists="overwrite", **change).digest != first.digest
+    assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
+
+
+def test_a_damaged_cache_is_not_replaced_unless_told(tmp_path, card, run, refused):
+    (tmp_path / "cache.h5").write_bytes(b"not HDF5")
+    with refused("cache.h5 exists and isn't", "overwrite"):
+        run(card)
+    assert run(card, if_exists="overwrite").rows == 16
+
+
+def test_more_rows_than_before_are_counted(tmp_path, card, run, refused):
+    run(card)
+    with card.open("a") as file:
+        file.write("zoe,rest,v,0,1,2,3\n")
+    with refused("it has 16 rows, the source 17"):
+        run(card)
+
+
+def test_a_list_of_failures_goes_with_its_cache(tmp_path, card, run):
+    text = card.read_text()
+    card.write_text(text + "zoe,rest,v,0,1,nan,3\n")
+    assert len(run(card, skip_bad=True).failures) == 1
+    assert len(run(card, skip_bad=True, if_exists="skip").failures) == 1
+    card.write_text(text)
+    assert run(card, if_exists="overwrite").failures == ()
+    assert not (tmp_path / "cache.failures.jsonl").exists()
+
+
+def test_float16_says_what_it_costs(tmp_path, people, card, run, refused):
+    report = run(card, dtype="float16")
+    with open_cache(report.path) as cache:
+        stored = cache.read().embeddings
+    half = people.features.astype(np.float16).astype(np.float64)
+    lengths = np.linalg.norm(people.features.astype(np.float64), axis=1)
+    worst = float((np.linalg.norm(half - people.features, axis=1) / lengths).max())
+    assert report.storage_error == pytest.approx(worst, rel=1e-9)
+    assert sorted(map(tuple, stored.tolist())) == sorted(map(tuple, half.tolist()))
+    assert run(card, out=tmp_path / "full.h5").storage_error is None
+    with card.open("a") as file:
+        file.write("zoe,rest,v,0,1,70000,3\n")
+    with refused("line 18", "f1 is 70000, too large for float16"):
+        run(card, dtype="float16", if_exists="overwrite")
+
+
+def test_landmarks_of_a_file_go_with_their_rows_through_bad_ones(tmp_path, run):
+    path = tmp_path / "x.csv"
+    path.write_text("subject,label,frame,f\ns,rest,2,2\ns,rest,1,nan\ns,rest,0,0\n")
+    points = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    points[2, 0, 0] = np.nan
+    np.save(tmp_path / "points.npy", points)
+    report = run(path, landmarks=tmp_path / "points.npy", skip_bad=True)
+    with open_cache(report.path) as cache:
+        table = cache.read()
+    assert table.frame.tolist() == [0, 2]
+    assert np.isnan(table.landmarks[0]).all()
+    np.testing.assert_array_equal(table.landmarks[1], points[0])
+    assert table.pose is None
+
+
+def test_full_landmarks_give_the_head_pose_that_an_extraction_stores(tmp_path, card, run):
+    from featlab.extraction.faces.pose import pose_from_landmarks
+
+    points = np.random.default_rng(2).uniform(0, 96, size=(16, 68, 2)).astype(np.float32)
+    points[3] = np.nan
+    np.save(tmp_path / "points.npy", points)
+    report = run(card, landmarks=tmp_path / "points.npy")
+    with open_cache(report.path) as cache:
+        table = cache.read()
+    np.testing.assert_array_equal(table.pose, pose_from_landmarks(table.landmarks))
+    assert np.isnan(table.pose).all(axis=1).sum() == 1
+
+
+def test_landmarks_for_other_rows_are_one_line(tmp_path, card, run, refused):
+    np.save(tmp_path / "points.npy", np.ones((15, 2, 2)))
+    with refused("points.npy has landmarks for 15 rows, the source has 16"):
+        run(card, landmarks=tmp_path / "points.npy")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"dtype": "float8"}, ("float32 or float16", "'float8'")),
+        ({"if_exists": "overwite"}, ("did you mean 'overwrite'",)),
+        ({"extractor": " "}, ("--extractor is empty",)),
+    ],
+)
+def test_settings_that_do_not_exist_are_one_line(refused, values, words):
+    with refused(*words):
+        ImportConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("no.csv", ("no such file",)), ("x.mat", (".csv, .tsv, .npy, .npz, .parquet",))]
+)
+def test_a_source_that_is_none_is_one_line(tmp_path, run, refused, name, words):
+    if name == "x.mat":
+        (tmp_path / name).touch()
+    with refused(name, *words):
+        run(tmp_path / name)
+
+
+def test_a_folder_in_the_place_of_the_cache_is_one_line(tmp_path, card, run, refused):
+    (tmp_path / "cache.h5").mkdir()
+    with refused("cache.h5 is a folder"):
+        run(card)
+
+
+def test_an_import_without_labels_has_the_neutral_class_alone(tmp_path, run):
+    (tmp_path / "x.csv").write_text("subject,f\ns,1\nt,2\n")
+    report = run(tmp_path / "x.csv")
+    with open_cache(report.path) as cache:
+        assert (cache.classes, cache.read().label.tolist()) == (("rest",), [-1, -1])

@@ -1,0 +1,239 @@
+"""The user's card: a csv with subject,label,video,frame and a column a feature."""
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featlab.cache import open_cache
+from featlab.extraction.tables.columns import Selection
+from featlab.extraction.tables.delimited import read_delimited
+
+HEAD = "subject,label,video,frame"
+
+
+def put(path, *lines, encoding="utf-8"):
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_comes_back_as_it_was_written(tmp_path, people, tools, run, suffix):
+    report = run(tools.write_csv(tmp_path / f"features{suffix}", people))
+    table = tools.check_cache(report.path, people)
+    assert (report.rows, report.dim, report.failures, report.notes) == (16, 3, (), ())
+    assert table.paths is None
+    assert table.landmarks is None
+
+
+def test_thousands_of_rows_come_back_in_blocks_and_are_reported(tmp_path, tools):
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(5001, 2)).astype(np.float32)
+    lines = [f"s,{row},{a!r},{b!r}" for row, (a, b) in enumerate(values.tolist())]
+    seen = []
+    read = read_delimited(
+        put(tmp_path / "x.csv", "subject,frame,a,b", *lines), Selection(), on_progress=lambda *now: seen.append(now)
+    )
+    assert np.array_equal(read.features, values)
+    assert seen == [(2000, 5002), (4000, 5002)]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    values=st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=1, max_size=5),
+    names=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=4), min_size=5, max_size=5
+    ),
+    end=st.sampled_from(["\n", "\r\n"]),
+    mark=st.booleans(),
+)
+def test_any_numbers_and_names_survive_the_reader(tmp_path, values, names, end, mark):
+    path = tmp_path / "any.csv"
+    with path.open("w", newline="", encoding="utf-8-sig" if mark else "utf-8") as file:
+        writer = csv.writer(file, lineterminator=end)
+        writer.writerow(["subject", "a", "b"])
+        for name, row in zip(names, values, strict=False):
+            writer.writerow([f"s{name}", *map(repr, row)])
+    read = read_delimited(path, Selection("a,b"))
+    assert np.array_equal(read.features, np.array(values, dtype=np.float32), equal_nan=True)
+    assert list(read.names["subject"]) == [f"s{name}".strip() for name in names[: len(values)]]
+
+
+def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(tmp_path, run):
+    lines = [f"{row},s{row % 2},rest,left,{row / 8},{row}" for row in range(6)]
+    report = run(put(tmp_path / "x.csv", ",subject,label,side,f0,f1", *lines))
+    assert report.dim == 2
+    assert report.notes[0] == "not features: (without a name), side"
+    assert "f0 to f1" in report.extractor.preprocessing
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("f1", ["f1"]),
+        ("f1,f12", ["f1", "f12"]),
+        ("f,age", ["f1", "f12", "f2", "age"]),
+        (r"f\d", ["f1", "f2"]),
+        ("f.*", ["f1", "f12", "f2"]),
+        ("x_", ["x_0"]),
+    ],
+)
+def test_columns_are_names_beginnings_or_an_expression(tmp_path, spec, expected):
+    path = put(tmp_path / "x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
+    read = read_delimited(path, Selection(spec))
+    assert list(read.columns) == expected
+    # Points whose x or y is a feature are no landmarks.
+    assert (read.landmarks is None) == (spec == "x_")
+
+
+def test_landmark_columns_are_landmarks(tmp_path, run):
+    report = run(
+        put(
+            tmp_path / "x.csv",
+            "subject,label,f,y_1,x_0,y_0,x_1",
+            "s,rest,9,4,1,2,3",
+            "s,rest,8,,1,2,3",
+            "t,rest,7,0,0,0,0",
+        )
+    )
+    with open_cache(report.path) as cache:
+        table = cache.read()
+    assert report.dim == 1
+    np.testing.assert_array_equal(table.landmarks, [[[1, 2], [3, 4]], [[np.nan] * 2] * 2, [[0, 0], [0, 0]]])
+    assert "2 landmarks" in report.notes[0]
+
+
+def test_without_videos_a_label_is_one_and_frames_follow_the_rows(tmp_path, run):
+    lines = ["s,rest,1", "s,smile,2", "s,rest,3", "s,,4", "t,rest,5"]
+    report = run(put(tmp_path / "x.csv", "subject,label,f", *lines))
+    with open_cache(report.path) as cache:
+        table = cache.read()
+    rows = [
+        (table.subjects[s], table.videos[v], f, e)
+        for s, v, f, e in zip(table.subject, table.video, table.frame, table.embeddings[:, 0], strict=True)
+    ]
+    assert rows == [
+        ("s", "rest", 0, 1),
+        ("s", "rest", 1, 3),
+        ("s", "smile", 0, 2),
+        ("s", "unlabelled", 0, 4),
+        ("t", "rest", 0, 5),
+    ]
+    assert table.label.tolist() == [0, 0, 1, -1, 0]
+    assert "no row names a video" in report.notes[0]
+
+
+def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(tmp_path, run):
+    lines = [r"a\v1\img10.png,s,rest,1", r"a\v1\img2.png,s,rest,2", "img.png,s,rest,3"]
+    report = run(put(tmp_path / "x.csv", "path,subject,label,f", *lines))
+    with open_cache(report.path) as cache:
+        table = cache.read()
+    assert table.paths == ("a/v1/img2.png", "a/v1/img10.png", "img.png")
+    assert [table.videos[code] for code in table.video] == ["a/v1", "a/v1", "rest"]
+    assert table.frame.tolist() == [0, 1, 0]
+
+
+def test_frames_written_as_floats_are_whole_numbers(tmp_path, run):
+    report = run(put(tmp_path / "x.csv", f"{HEAD},f", "s,rest,v,3.0,1", "s,rest,v,12,1"))
+    with open_cache(report.path) as cache:
+        assert cache.read().frame.tolist() == [3, 12]
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "n/a", "nan", "NaN", "null", "inf", "-Infinity", "1e39"])
+def test_a_row_that_cannot_be_stored_is_refused_with_its_line(tmp_path, run, refused, missing):
+    path = put(
+        tmp_path / "x.csv", f"{HEAD},f,g", "s,rest,v,0,1,1", f"s,rest,v,1,1,{missing}", f"s,rest,v,2,{missing},1"
+    )
+    with refused("x.csv, line 3", "g is ", "(1 more rows like it)", "--skip-bad"):
+        run(path)
+
+
+def test_skipped_rows_are_listed_and_the_others_keep_their_frames(tmp_path, run):
+    path = put(tmp_path / "x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3")
+    report = run(path, skip_bad=True)
+    with open_cache(report.path) as cache:
+        assert cache.read().frame.tolist() == [0, 2]
+    assert [(failure.path, failure.reason) for failure in report.failures] == [("x.csv#row=1", "f is missing or NaN")]
+    assert "x.csv#row=1" in (tmp_path / "cache.failures.jsonl").read_text()
+
+
+def test_a_file_of_bad_rows_alone_is_refused(tmp_path, run, refused):
+    path = put(tmp_path / "x.csv", "subject,label,f", "s,rest,inf")
+    with refused("no row can be stored", "x.csv#row=0", "infinite"):
+        run(path, skip_bad=True)
+
+
+def good(**changes):
+    """Lines of a small good table, some replaced."""
+    lines = {"head": f"{HEAD},f0,f1", "one": "s,rest,v,0,1.5,2", "two": "s,smile,w,0,3,4"}
+    return [line for line in (lines | changes).values() if line is not None]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], ("is empty", "subject,label,video,frame")),
+        (good(one=None, two=None), ("a header and no rows",)),
+        (
+            good(head="person,label,video,frame,f0,f1"),
+            ("no column 'subject'", "found: label, video, frame, person", "--manifest"),
+        ),
+        (good(head="Subject,label,video,frame,f0,f1"), ("no column 'subject'", "did you mean 'Subject'")),
+        (good(head=f"{HEAD},f0,f0"), ("line 1", "'f0' appears twice")),
+        ([line.replace(",", ";") for line in good()], ("line 1", "separate the columns with commas")),
+        ([line.replace(",", "\t") for line in good()], ("line 1", "separate the columns with commas")),
+        (good(two="s,smile,w,0,3"), ("line 3", "5 values under 6 columns")),
+        (good(two="s,smile,w,0,3,4,5"), ("line 3", "7 values under 6 columns")),
+        (good(one='s,rest,v,0,"1.5,2'), ("not valid csv",)),
+        (good(two="s,smile,w,0,three,4"), ("line 3", "f0 is 'three', not a number", "--columns")),
+        (good(two="s,smile,w,0,'3,4"), ("line 3", "not a number")),
+        (good(one=",rest,v,0,1,2"), ("line 2", "the subject is empty")),
+        (good(one="s,rest,v,-1,1,2"), ("line 2", "frame '-1' isn't a whole number")),
+        (good(one="s,rest,v,1.5,1,2"), ("line 2", "frame '1.5'")),
+        (good(one="s,rest,v,99999999999,1,2"), ("line 2", "frame '99999999999'")),
+        (good(two="s,rest,v,,3,4"), ("line 3", "the frame is empty", "'v'")),
+        (good(two="s,smile,v,0,3,4"), ("line 3", "video 'v', frame 0 is already there", "line 2")),
+        (good(one="s,Rest,v,0,1,2"), ("neutral label 'rest'", "did you mean 'Rest'", "--neutral")),
+        (good(head=f"{HEAD},a,b", one="s,rest,v,0,x,y", two="s,smile,w,0,x,y"), ("no column of numbers",)),
+    ],
+)
+def test_a_malformed_table_is_one_line(tmp_path, run, refused, lines, words):
+    path = put(tmp_path / "x.csv", *lines)
+    with refused("x.csv" if "neutral label" not in words[0] else "", *words):
+        run(path)
+    assert not (tmp_path / "cache.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("utf-16", ("UTF-8",)), ("utf-16-le", ("NUL",)), ("latin-1", ("isn't UTF-8 text",))]
+)
+def test_another_encoding_is_one_line(tmp_path, run, refused, encoding, words):
+    path = put(
+        tmp_path / "x.csv",
+        *good(one="Zoë,rest,v,0,3,4" if "le" not in encoding else "Zoe,rest,v,0,3,4"),
+        encoding=encoding,
+    )
+    with refused("x.csv", "CSV UTF-8", *words):
+        run(path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [("g.*", ("'g.*'", "fits no column", "f0, f1")), ("(", ("'('", "no column begins so", "no expression"))],
+)
+def test_a_selection_of_nothing_is_one_line(card, run, refused, spec, words):
+    with refused(*words):
+        run(card, selection=Selection(spec))
+
+
+def test_a_selection_may_name_no_index_column(card, run, refused):
+    with refused("fits no column"):
+        run(card, selection=Selection("subject"))
+
+
+def test_text_in_a_chosen_column_is_refused(tmp_path, run, refused):
+    path = put(tmp_path / "x.csv", "subject,label,f,side", "s,rest,1,left")
+    with refused("line 2", "side is 'left', not a number"):
+        run(path, selection=Selection("f,side"))

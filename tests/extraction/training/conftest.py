@@ -1,0 +1,42 @@
+"""Tiny people: noise above, and below a band that is brighter in a smile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featlab.extraction.items import Item
+from featlab.extraction.sources import read_source
+from featlab.extraction.training.config import TrainConfig
+
+MakeSource = Callable[..., list[Item]]
+
+
+@pytest.fixture
+def make_source(tmp_path: Path) -> MakeSource:
+    """Write subject/label/image for some people, and list it."""
+
+    def make(subjects: int = 5, frames: int = 4, side: int = 12, name: str = "source") -> list[Item]:
+        random = np.random.default_rng(0)
+        root = tmp_path / name
+        for person in range(subjects):
+            for label, text in enumerate(("neutral", "smile")):
+                folder = root / f"s{person}" / text
+                folder.mkdir(parents=True)
+                for frame in range(frames):
+                    image = random.integers(0, 256, (side, side, 3))
+                    image[side // 2 :] = image[side // 2 :] // 2 + 120 * label
+                    Image.fromarray(image.astype(np.uint8)).save(folder / f"{frame}.png")
+        return read_source(root)
+
+    return make
+
+
+@pytest.fixture
+def quick() -> TrainConfig:
+    """Two epochs of a few steps, one tap: what a network costs to export grows with what it returns."""
+    return TrainConfig(size=12, layers=("maxpool",), epochs=2, batch=8)

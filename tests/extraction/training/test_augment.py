@@ -1,0 +1,114 @@
+"""Each change does what its strength says, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from featlab.errors import ConfigError
+from featlab.extraction.training.augment import augment
+from featlab.extraction.training.config import AugmentConfig
+
+NOTHING = {entry.name: 0.0 for entry in fields(AugmentConfig)}
+
+
+def _images(count: int = 6, side: int = 16) -> Tensor:
+    values = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(5))
+    return 0.3 + 0.4 * values
+
+
+def _changed(images: Tensor, seed: int = 0, **strengths: float) -> Tensor:
+    return augment(images, AugmentConfig(**{**NOTHING, **strengths}), torch.Generator().manual_seed(seed))
+
+
+def test_all_strengths_of_zero_change_nothing() -> None:
+    images = _images()
+    torch.testing.assert_close(_changed(images), images, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NOTHING if name != "move"])
+def test_each_change_alone_changes_images_and_stays_in_range(name: str) -> None:
+    strength = {"flip": 1.0, "rotation": 20.0, "erase": 1.0}.get(name, 0.3)
+    images = _images()
+    changed = _changed(images, move=1.0, **{name: strength})
+    assert changed.shape == images.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert bool(((changed - images).abs().amax(dim=(1, 2, 3)) > 1e-3).all())
+
+
+def test_the_same_generator_gives_the_same_images_and_another_others() -> None:
+    images, config = _images(), AugmentConfig()
+    first, again, other = (augment(images, config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first, other)
+
+
+def test_turning_one_change_off_leaves_the_draws_of_the_others() -> None:
+    images = _images()
+    torch.testing.assert_close(
+        _changed(images, brightness=0.1, gamma=0.0), _changed(images, brightness=0.1, erase=0.0), rtol=0, atol=0
+    )
+    with_noise = _changed(images, brightness=0.1, noise=1e-6)
+    torch.testing.assert_close(with_noise, _changed(images, brightness=0.1), rtol=0, atol=1e-4)
+
+
+def test_flip_mirrors_left_and_right() -> None:
+    images = _images()
+    torch.testing.assert_close(_changed(images, flip=1.0), images.flip(3), rtol=0, atol=0)
+
+
+def test_a_shift_moves_by_at_most_its_share_of_the_side() -> None:
+    side = 32
+    images = torch.zeros(64, 3, side, side)
+    images[:, :, side // 2, side // 2] = 1
+    place = torch.arange(side) - side // 2
+    moved = _changed(images, shift=0.25, move=1.0)[:, 0]
+    weight = moved.sum(dim=(1, 2))
+    for axis in (1, 2):
+        distance = (moved.sum(dim=3 - axis) * place).sum(dim=1) / weight
+        assert distance.abs().max() < 0.25 * side + 1
+        assert distance.abs().max() > 0.2 * side
+        assert distance.min() < 0 < distance.max()
+
+
+def test_only_the_share_that_moves_is_resampled() -> None:
+    images = _images(count=400, side=8)
+    same = (_changed(images, rotation=10, move=0.3) == images).flatten(1).all(dim=1)
+    assert 0.6 < same.float().mean() < 0.8
+
+
+def test_brightness_adds_one_value_to_all_of_an_image() -> None:
+    images = _images(count=200, side=4)
+    added = (_changed(images, brightness=0.2) - images).flatten(1)
+    assert (added.amax(dim=1) - added.amin(dim=1)).max() < 1e-6
+    assert added.abs().max() <= 0.2 + 1e-6
+    assert added.min() < -0.15
+    assert added.max() > 0.15
+
+
+def test_contrast_keeps_the_mean() -> None:
+    images = _images()
+    changed = _changed(images, contrast=0.2)
+    torch.testing.assert_close(changed.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+    assert not torch.equal(changed, images)
+
+
+def test_erasing_fills_one_rectangle_of_a_fifth_to_a_half_of_each_side() -> None:
+    images = _images(count=50, side=40)
+    changed = (_changed(images, erase=1.0) != images).any(dim=1)
+    for hole in changed:
+        rows, columns = hole.any(dim=1).nonzero().flatten(), hole.any(dim=0).nonzero().flatten()
+        high, wide = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+        assert int(hole.sum()) == high * wide
+        assert 7 <= high <= 21
+        assert 7 <= wide <= 21
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"flip": 1.5}, {"shift": float("nan")}])
+def test_strengths_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}"):
+        AugmentConfig(**wrong)

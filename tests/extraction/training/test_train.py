@@ -1,0 +1,294 @@
+"""From a source to a backbone file: people kept apart, runs taken up, changed requests refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import make_backbone
+from featlab.extraction.items import Item
+from featlab.extraction.training.checkpoint import Checkpoint, read_card, read_meta, training_folder
+from featlab.extraction.training.config import AugmentConfig, TrainConfig
+from featlab.extraction.training.export import BackboneMeta
+from featlab.extraction.training.train import train_backbone
+
+MakeSource = Callable[..., list[Item]]
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    return dict(torch.export.load(path).state_dict)
+
+
+def _kill_after(phase: str, epoch: int) -> Callable[..., None]:
+    def on_epoch(now: str, done: int, total: int, facts: dict[str, float]) -> None:
+        if (now, done) == (phase, epoch):
+            raise Killed
+
+    return on_epoch
+
+
+@pytest.fixture
+def tensors_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the network's tensors in place of its program: an export takes longer than the training here."""
+
+    def write(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
+        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
+        return 0.0
+
+    monkeypatch.setattr("featlab.extraction.training.train.export_backbone", write)
+
+
+tensors_only_here = pytest.mark.usefixtures("tensors_only")
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two files of `tensors_only` hold the same values."""
+    one, two = load_file(first), load_file(second)
+    return set(one) == set(two) and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@tensors_only_here
+def test_a_killed_run_ends_in_the_same_network_bitwise(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    config = replace(quick, epochs=3)
+    whole, killed = tmp_path / "whole.pt2", tmp_path / "killed.pt2"
+    report = train_backbone(items, config, whole, seed=4)
+    last = report.card["best_epoch"]
+    for phase, epoch in (("choose", 1), ("choose", 3), ("refit", 1)):
+        with pytest.raises(Killed):
+            train_backbone(items, config, killed, seed=4, on_epoch=_kill_after(phase, epoch))
+        assert not killed.exists()
+        torch.manual_seed(epoch)
+    again = train_backbone(items, config, killed, seed=4)
+    assert again.resumed == 3 + 1
+    assert last >= 1
+    assert _same(whole, killed)
+    assert again.card == report.card
+    assert not training_folder(killed).exists()
+
+
+@tensors_only_here
+def test_another_seed_gives_another_network(make_source: MakeSource, quick: TrainConfig, tmp_path: Path) -> None:
+    items = make_source()
+    config = replace(quick, epochs=1, refit=False)
+    for seed in (0, 1):
+        train_backbone(items, config, tmp_path / f"{seed}.pt2", seed=seed)
+    assert not _same(tmp_path / "0.pt2", tmp_path / "1.pt2")
+
+
+def test_the_file_is_the_best_epochs_network_and_says_who_made_it(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    out = tmp_path / "net.pt2"
+    state = torch.get_rng_state()
+    report = train_backbone(items, replace(quick, epochs=4, refit=False), out, held_out=["s3"], seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    card = read_card(out)
+    assert card == json.loads(json.dumps(report.card))
+    assert card["held_out_subjects"] == ["s3"]
+    assert len(card["validation_subjects"]) == 1
+    assert sorted(card["source_subjects"] + card["validation_subjects"]) == ["s0", "s1", "s2", "s4"]
+    assert make_backbone(f"pt2:{out}").info().trained_on == ("s0", "s1", "s2", "s4")
+    assert card["classes"] == ["neutral", "smile"]
+    assert card["request"]["seed"] == 1
+    assert len(card["history"]) == card["epochs"] == 4
+    scores = [(facts["validation_macro_f1"], -facts["validation_loss"]) for facts in card["history"]]
+    assert scores[card["best_epoch"] - 1] == max(scores)
+    assert report.difference <= 1e-5
+    assert read_meta(out)["size"] == 12
+
+
+@tensors_only_here
+def test_refitting_trains_on_everyone_but_the_held_out(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    seen: list[tuple[str, int, int]] = []
+    report = train_backbone(
+        items,
+        quick,
+        tmp_path / "net.pt2",
+        held_out=["s0"],
+        on_epoch=lambda phase, done, total, facts: seen.append((phase, done, total)),
+    )
+    assert report.card["source_subjects"] == ["s1", "s2", "s3", "s4"]
+    best = report.card["best_epoch"]
+    assert seen == [("choose", 1, 2), ("choose", 2, 2), *(("refit", done, best) for done in range(1, best + 1))]
+
+
+@tensors_only_here
+def test_an_unreadable_image_of_a_target_is_never_noticed_and_one_of_a_source_subject_is_listed(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    target = next(item for item in items if item.subject == "s2")
+    source = next(item for item in items if item.subject == "s3")
+    target.path.write_bytes(b"not an image")
+    source.path.write_bytes(b"not an image")
+    config = replace(quick, epochs=1, refit=False)
+    report = train_backbone(items, config, tmp_path / "net.pt2", held_out=["s2"])
+    assert [name for name, _ in report.failures] == [source.name]
+    assert report.card["unreadable_images"] == 1
+    target.path.unlink()
+    again = train_backbone(items, config, tmp_path / "again.pt2", held_out=["s2"])
+    assert _same(tmp_path / "net.pt2", tmp_path / "again.pt2")
+    assert again.card == report.card
+
+
+@tensors_only_here
+def test_training_learns_what_tells_the_classes_apart(make_source: MakeSource, tmp_path: Path) -> None:
+    items = make_source(subjects=6, frames=6)
+    mild = AugmentConfig(brightness=0.02, contrast=0.1, gamma=0.0, light=0.0, erase=0.0)
+    config = TrainConfig(size=12, epochs=8, batch=8, refit=False, augment=mild)
+    report = train_backbone(items, config, tmp_path / "net.pt2")
+    assert report.card["validation_macro_f1"] >= 0.9
+    assert report.card["history"][-1]["loss"] < report.card["history"][0]["loss"]
+
+
+@tensors_only_here
+def test_training_ends_when_nothing_gets_better(make_source: MakeSource, quick: TrainConfig, tmp_path: Path) -> None:
+    # A learning rate that moves nothing: the statistics of BatchNorm alone change the scores.
+    config = replace(quick, epochs=40, lr=1e-12, patience=2, refit=False)
+    report = train_backbone(make_source(subjects=3), config, tmp_path / "net.pt2")
+    assert report.card["epochs"] == report.card["best_epoch"] + 2 < 40
+
+
+def test_the_same_request_keeps_the_file_and_another_is_refused(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    out = tmp_path / "net.pt2"
+    config = replace(quick, epochs=1, refit=False)
+    train_backbone(items, config, out)
+    before = out.stat().st_mtime_ns
+    report = train_backbone(items, replace(config, ram_mb=7), out)
+    assert (report.resumed, out.stat().st_mtime_ns) == (1, before)
+    for change, words in (
+        ({"config": replace(config, lr=0.5)}, r"lr was 0\.\d+ and is 0\.5"),
+        ({"config": replace(config, augment=AugmentConfig(flip=0.0))}, "augment.flip was 0.5 and is 0.0"),
+        ({"seed": 2}, "seed was 0 and is 2"),
+        ({"held_out": ["s1"]}, r"fit_subjects was|held_out_subjects was"),
+        ({"if_exists": "error"}, "exists; choose another name"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train_backbone(items, **{"config": config, "out": out, **change})  # type: ignore[arg-type]
+    items[0].path.write_bytes(items[1].path.read_bytes())
+    with pytest.raises(InputError, match=r"images was .*--if-exists overwrite"):
+        train_backbone(items, config, out)
+    train_backbone(items, config, out, if_exists="overwrite")
+    assert read_card(out)["request"] != report.card["request"]
+
+
+@tensors_only_here
+def test_an_unfinished_run_of_another_request_is_refused_until_overwritten(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    out = tmp_path / "net.pt2"
+    with pytest.raises(Killed):
+        train_backbone(items, quick, out, on_epoch=_kill_after("choose", 1))
+    with pytest.raises(InputError, match=r"unfinished training.*weight_decay was .* and is 0\.5.*overwrite"):
+        train_backbone(items, replace(quick, weight_decay=0.5), out)
+    report = train_backbone(items, replace(quick, weight_decay=0.5), out, if_exists="overwrite")
+    assert report.resumed == 0
+
+
+def test_a_damaged_checkpoint_is_refused_with_a_way_out(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    out = tmp_path / "net.pt2"
+    with pytest.raises(Killed):
+        train_backbone(items, quick, out, on_epoch=_kill_after("choose", 1))
+    state = training_folder(out) / "choose-1.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"choose\.json is damaged .*overwrite"):
+        train_backbone(items, quick, out)
+    (training_folder(out) / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json is damaged .*overwrite"):
+        train_backbone(items, quick, out)
+
+
+def test_a_checkpoint_keeps_two_files_of_tensors_and_no_pickle(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "net.pt2"
+    with pytest.raises(Killed):
+        train_backbone(make_source(), replace(quick, epochs=3), out, on_epoch=_kill_after("choose", 3))
+    folder = training_folder(out)
+    names = sorted(path.name for path in folder.iterdir())
+    best = json.loads((folder / "choose.json").read_text())["best_epoch"]
+    assert names == sorted(["run.json", "choose.json", "choose-3.safetensors", f"choose-best-{best}.safetensors"])
+    checkpoint = Checkpoint(folder, json.loads((folder / "run.json").read_text()))
+    saved = checkpoint.load("choose")
+    assert saved is not None
+    assert saved.epoch == 3
+    assert checkpoint.load("refit") is None
+
+
+def test_weights_start_the_network_and_are_part_of_the_request(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    first = tmp_path / "first.pt2"
+    train_backbone(items, replace(quick, epochs=1, refit=False), first)
+    # No step changes anything: what comes out is what went in, but for the statistics of BatchNorm.
+    still = replace(quick, epochs=1, refit=False, lr=1e-12, weight_decay=0.0)
+    train_backbone(items, still, tmp_path / "second.pt2", weights=first)
+    before, after = _weights(first), _weights(tmp_path / "second.pt2")
+    np.testing.assert_allclose(after["network.conv1.weight"], before["network.conv1.weight"], atol=1e-9)
+    with pytest.raises(InputError, match="weights was"):
+        train_backbone(items, still, tmp_path / "second.pt2")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lr": 0}, "lr = 0"),
+        ({"validation": 1.0}, "validation"),
+        ({"batch": 1}, "batch = 1"),
+        ({"learning": 1}, "unknown key backbone.learning"),
+        ({"augment.blur": 1}, "unknown key augment.blur"),
+        ({"epochs": "many"}, "epochs = 'many'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        TrainConfig().with_values(values)
+
+
+def test_values_from_a_command_line_are_converted() -> None:
+    config = TrainConfig().with_values({"lr": "0.01", "augment.flip": "0", "refit": "no", "layers": "layer1,layer2"})
+    assert (config.lr, config.augment.flip, config.refit, config.layers) == (0.01, 0.0, False, ("layer1", "layer2"))
+
+
+def test_a_word_that_is_no_choice_is_refused(make_source: MakeSource, quick: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'resume'"):
+        train_backbone(make_source(), quick, tmp_path / "x.pt2", if_exists="resumed")  # type: ignore[arg-type]
+
+
+@tensors_only_here
+def test_the_neutral_class_comes_first_and_must_be_there(
+    make_source: MakeSource, quick: TrainConfig, tmp_path: Path
+) -> None:
+    items = make_source()
+    config = replace(quick, epochs=1, refit=False)
+    assert train_backbone(items, config, tmp_path / "n.pt2", neutral="smile").card["classes"] == ["smile", "neutral"]
+    with pytest.raises(InputError, match="no row has the neutral label 'calm'"):
+        train_backbone(items, config, tmp_path / "x.pt2", neutral="calm")

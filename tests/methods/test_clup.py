@@ -1,0 +1,399 @@
+"""CluP: its three stages together, what it keeps, what it changes, and what it refuses."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from featlab.bundle.adaptation import load_adaptation, save_adaptation
+from featlab.errors import ConfigError, InputError
+from featlab.evaluation.metrics import subject_metrics
+from featlab.methods import clup, get_method, make_method
+from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.model.networks import SourceHead, Translator
+from featlab.protocol.splits import Target, target_of
+from featlab.seeding import run_seed
+
+NAMES = ("clup-swav", "clup-deepcluster")
+CLASSES = 3
+QUICK = {"epochs": 2, "ssl_iterations": 2}
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    """People whom the source model mostly gets right."""
+    return people(subjects=6, classes=CLASSES, clips=2, frames=10, identity=0.8, resting=0.3)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), {"head.epochs": 20}, methods=[])
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    return table.rows_of("s05")
+
+
+@pytest.fixture(scope="module")
+def neutral(rows):
+    return rows.take(rows.label == rows.neutral_code)
+
+
+@pytest.fixture(scope="module")
+def probe(rows):
+    return rows.embeddings
+
+
+def adapted(name, bundle, rows, *, seed=0, **options):
+    given = rows if isinstance(rows, Target) else target_of(rows)
+    return make_method(name, {name: QUICK | options}).adapt(bundle, given, seed=seed)
+
+
+def source_probabilities(bundle, embeddings):
+    with torch.no_grad():
+        return torch.softmax(bundle.head(bundle.projection(torch.from_numpy(embeddings))), dim=1).numpy()
+
+
+def target(embeddings):
+    return Target(embeddings, np.zeros(len(embeddings), dtype=np.int32), np.arange(len(embeddings), dtype=np.int32))
+
+
+def steps(model, term):
+    return [entry[term] for entry in model.history if term in entry]
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+
+def learnt_from(monkeypatch, name, bundle, rows, **options):
+    """Return the features and labels that stage 3 is given."""
+    seen = []
+
+    def record(student, trained, features, labels, config, seed):
+        seen.append((features, labels))
+        return []
+
+    monkeypatch.setattr(clup, "_fine_tune", record)
+    adapted(name, bundle, rows, **options)
+    return seen[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stage_3_is_given_the_purest_rows_with_their_clusters_labels(name, monkeypatch, bundle, rows):
+    features, labels = learnt_from(monkeypatch, name, bundle, rows, keep=0.4)
+    with torch.no_grad():
+        ours = bundle.projection(torch.from_numpy(rows.embeddings))
+        codes = bundle.head.bottleneck(ours)
+        predicted = bundle.head.classify(codes).argmax(dim=1).numpy()
+    cluster = cluster_rows(codes.numpy(), len(rows) // 4, seed=run_seed(0, "clusters"))
+    found = label_clusters(cluster, predicted, clusters=len(rows) // 4, classes=CLASSES)
+    kept = purest_rows(found.label[cluster], found.purity[cluster], 0.4)
+    assert torch.equal(features, ours[kept])
+    assert labels.tolist() == found.label[cluster][kept].tolist()
+
+
+def test_by_confidence_the_surest_rows_are_kept_with_their_own_predictions(monkeypatch, bundle, rows):
+    features, labels = learnt_from(monkeypatch, "clup-swav", bundle, rows, score="confidence")
+    chances = source_probabilities(bundle, rows.embeddings)
+    with torch.no_grad():
+        ours = bundle.projection(torch.from_numpy(rows.embeddings))
+    place = [int((ours == row).all(dim=1).nonzero()[0]) for row in features]
+    predicted = chances.argmax(axis=1)
+    assert labels.tolist() == predicted[place].tolist()
+    for code in range(CLASSES):
+        mine = np.flatnonzero(predicted == code)
+        kept = [row for row in place if predicted[row] == code]
+        assert len(kept) == int(0.3 * len(mine))
+        rest = np.setdiff1d(mine, kept)
+        assert chances[kept, code].min() >= chances[rest, code].max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_learning_stages_lower_their_loss(name, bundle, rows):
+    model = adapted(name, bundle, rows, epochs=50, ssl_iterations=60, mixup=0.0)
+    learning, tuning = steps(model, "self-supervision"), steps(model, "classification")
+    assert len(learning) + len(tuning) == len(model.history) == model.iterations
+    # The second step is the first one of DeepClusterV2 with a clustering.
+    assert np.mean(learning[-10:]) < 0.95 * learning[1]
+    assert tuning[-1] < 0.1 * tuning[0]
+    assert all(entry["loss"] == next(iter(entry.values())) for entry in model.history)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_defaults_recognise_a_person_whom_the_source_model_labels_well(name, bundle, rows):
+    model = make_method(name).adapt(bundle, target_of(rows))
+    assert np.mean(source_probabilities(bundle, rows.embeddings).argmax(axis=1) == rows.label) > 0.9
+    assert np.mean(model.predict_proba(rows.embeddings).argmax(axis=1) == rows.label) > 0.9
+    assert model.warnings == ()
+
+
+def test_the_first_self_supervised_epoch_of_deepcluster_teaches_nothing(bundle, rows):
+    model = adapted("clup-deepcluster", bundle, rows, ssl_iterations=2)
+    first, second = steps(model, "self-supervision")
+    assert first == 0
+    assert second > 0
+
+
+def test_self_supervision_runs_whole_epochs_of_at_least_as_many_steps(bundle, rows):
+    # 60 rows in batches of 16 are 4 steps an epoch.
+    for wished, taken in ((1, 4), (4, 4), (5, 8)):
+        model = adapted("clup-swav", bundle, rows, ssl_iterations=wished, ssl_batch=16)
+        assert len(steps(model, "self-supervision")) == taken
+
+
+def test_the_rate_falls_along_half_a_cosine(monkeypatch, bundle, rows):
+    rates = []
+    real = clup.set_learning_rate
+    monkeypatch.setattr(clup, "set_learning_rate", lambda optimiser, rate: (rates.append(rate), real(optimiser, rate)))
+    adapted("clup-swav", bundle, rows, epochs=4, ssl_iterations=0)
+    np.testing.assert_allclose(rates, [0.1, 0.1 * (1 + math.sqrt(0.5)) / 2, 0.05, 0.1 * (1 - math.sqrt(0.5)) / 2])
+
+
+def test_mixed_rows_cost_the_mixed_cross_entropy(bundle, rows):
+    """At a rate of nothing the first loss is that of the initial model: two rows and both of their labels, by hand."""
+    model = adapted("clup-swav", bundle, rows, lr=0.0, ssl_iterations=0, epochs=30, batch=64)
+    plain = adapted("clup-swav", bundle, rows, lr=0.0, ssl_iterations=0, epochs=30, batch=64, mixup=0.0)
+    assert np.ptp(steps(plain, "classification")) < 1e-5
+    assert np.ptp(steps(model, "classification")) > 1e-3
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_loss_of_a_mix_equals_numpy(share, monkeypatch):
+    class Share:
+        def beta(self, first, second):
+            assert (first, second) == (0.2, 0.2)
+            return share
+
+    monkeypatch.setattr(clup, "generator", lambda *parts: Share())
+    features, labels = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0])
+    with torch.random.fork_rng(devices=[]):
+        student = clup.Student(None, SourceHead(4, 5, CLASSES))
+    config = clup.CluPConfig(epochs=1, lr=0.0)
+    # The seed decides whether the two rows are exchanged; take one where they are.
+    random = torch.Generator().manual_seed(run_seed(0, "fine-tuning"))
+    order = torch.randperm(2, generator=random)
+    other = order[torch.randperm(2, generator=random)]
+    loss = clup._fine_tune(student, list(student.head.parameters()), features, labels, config, 0)[0]["classification"]
+    mixed = share * features[order] + (1 - share) * features[other]
+    student.set_mode("train")
+    with torch.no_grad():
+        logs = torch.log_softmax(student.logits(mixed).double(), dim=1).numpy()
+    expected = -np.mean(
+        [share * logs[row, labels[order[row]]] + (1 - share) * logs[row, labels[other[row]]] for row in range(2)]
+    )
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+# --- what changes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_fine_tuning_it_is_the_source_model_bitwise(name, bundle, rows, probe):
+    model = adapted(name, bundle, rows, epochs=0, ssl_iterations=50)
+    assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
+    assert (model.iterations, model.trainable, model.history, model.warnings) == (0, 0, (), ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_three_parts_are_learnt_and_the_bundle_stays(name, bundle, rows):
+    before = {key: value.clone() for key, value in bundle.head.state_dict().items()}
+    model = adapted(name, bundle, rows)
+    assert isinstance(model.model.translator, Translator)
+    assert isinstance(model.model.head, SourceHead)
+    assert model.model.translator.last.weight.abs().sum() > 0
+    assert not any(torch.equal(value, before[key]) for key, value in model.model.head.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in bundle.head.state_dict().items())
+    assert not any(value.requires_grad for value in model.model.parameters())
+    assert not any(part.training for part in model.model.modules())
+
+
+def test_the_encoder_starts_fresh_or_as_the_sources(bundle):
+    fresh, source = (clup._new_student(bundle, start, 0) for start in ("fresh", "source"))
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for student in (fresh, source):
+            assert torch.equal(student.features(features), features)
+        fresh.set_mode("eval")
+        source.set_mode("eval")
+        assert torch.equal(source.bottleneck(features), bundle.head.bottleneck(features))
+        assert not torch.allclose(fresh.bottleneck(features), bundle.head.bottleneck(features))
+        assert not torch.allclose(source.logits(features), bundle.head(features))
+
+
+def test_a_fresh_encoder_knows_the_source_by_its_labels_alone(bundle, rows, probe):
+    """Another source model that labels the rows alike gives the same result."""
+    other = replace(bundle, head=scaled(bundle.head))
+    first, second = (adapted("clup-swav", given, rows, score="confidence") for given in (bundle, other))
+    assert np.array_equal(first.predict_proba(probe), second.predict_proba(probe))
+    ours, theirs = (
+        adapted("clup-swav", given, rows, score="confidence", start="source", epochs=1, ssl_iterations=0)
+        for given in (bundle, other)
+    )
+    assert not np.array_equal(ours.predict_proba(probe), theirs.predict_proba(probe))
+
+
+def scaled(head):
+    """The same predictions by other weights: B twice as large, C half as large."""
+    copy = SourceHead(head.linear.in_features, head.linear.out_features, CLASSES)
+    copy.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        copy.norm.weight.mul_(2)
+        copy.norm.bias.mul_(2)
+        copy.classifier.parametrizations.weight.original0.mul_(0.5)
+    return copy.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_of_the_objective_gets_a_gradient(name, bundle, rows):
+    method = make_method(name, {name: QUICK})
+    with torch.random.fork_rng(devices=[]):
+        objective = method.objective(6, 15, 60, 0)
+    random = torch.Generator().manual_seed(0)
+    for epoch in (0, 1):
+        objective.zero_grad()
+        objective.start_epoch(epoch)
+        codes = torch.randn(120, 6, generator=random).requires_grad_()
+        first, second = objective.directions(codes).chunk(2)
+        objective.loss(first, second, torch.arange(60)).backward()
+    assert codes.grad.abs().sum() > 0
+    for key, value in objective.named_parameters():
+        assert value.grad is not None, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_how_many_parameters_it_fitted(name, bundle, rows):
+    model = adapted(name, bundle, rows)
+    kept = [value for key, value in model.model.named_parameters() if not key.endswith("offset")]
+    objective = get_method(name)().objective(6, 15, 60, 0)
+    assert model.trainable == sum(value.numel() for value in (*kept, *objective.parameters()))
+    without = adapted(name, bundle, rows, ssl_iterations=0)
+    assert without.trainable == sum(value.numel() for value in kept)
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("keep", [0.0, 0.01])
+def test_when_nothing_is_kept_it_is_the_source_model_with_a_warning(name, keep, bundle, rows, probe):
+    model = adapted(name, bundle, rows, keep=keep)
+    assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
+    assert model.warnings == (f"0 of 60 rows were kept: nothing was learnt; raise adapt.{name}.keep",)
+    assert model.iterations == 0
+
+
+def test_a_class_that_vanishes_is_named(bundle, rows):
+    few = rows.take(np.concatenate([np.flatnonzero(rows.label == 0)[:2], np.flatnonzero(rows.label == 1)]))
+    warning = adapted("clup-swav", bundle, few, keep=0.3).warnings[0]
+    assert "no row was kept of anger, disgust: the new classifier does not know them" in warning
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_neutral_clip_teaches_one_answer_and_both_the_warning_and_the_evaluation_say_so(name, bundle, neutral, rows):
+    model = make_method(name).adapt(bundle, target_of(neutral))
+    assert model.warnings == ("no row was kept of anger, disgust: the new classifier does not know them",)
+    chances = model.predict_proba(rows.embeddings)
+    scores = subject_metrics(rows.label, chances, classes=rows.classes, neutral_code=rows.neutral_code)
+    assert scores.collapsed
+    assert scores.neutral_recall == 1
+
+
+# --- targets of every kind --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_clip_too_short_for_more_clusters_than_classes_is_refused(name, bundle, rows, probe, refused):
+    assert get_method(name).least_rows(CLASSES) == 16
+    with refused(InputError, name, "16 target rows", "got 15"):
+        adapted(name, bundle, rows.take(slice(15)))
+    assert np.isfinite(adapted(name, bundle, rows.take(slice(16)), keep=1.0).predict_proba(probe)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["constant", "duplicated", "zero", "large", "alone", "two kinds"])
+def test_odd_rows_give_finite_probabilities(name, kind, bundle, rows, probe):
+    own = rows.embeddings
+    odd = {
+        "constant": target(np.repeat(own[:1], 20, axis=0)),
+        "duplicated": target(np.concatenate([own, own])),
+        "zero": target(np.zeros_like(own)),
+        "large": target(own * np.float32(1e4)),
+        "alone": Target(own, np.arange(len(own), dtype=np.int32), np.zeros(len(own), dtype=np.int32)),
+        "two kinds": target(np.repeat(own[[0, 30]], 10, axis=0)),
+    }[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = adapted(name, bundle, odd, epochs=5, ssl_iterations=10)
+    assert np.isfinite(model.predict_proba(probe)).all()
+    assert model.iterations > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_the_rows_changes_nothing(name, bundle, rows, probe):
+    order = np.random.default_rng(0).permutation(len(rows))
+    straight, mixed = adapted(name, bundle, target_of(rows)), adapted(name, bundle, target_of(rows, order))
+    assert np.array_equal(straight.predict_proba(probe), mixed.predict_proba(probe))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_says_what_is_drawn_and_no_global_generator_moves(name, bundle, rows, probe):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, again, other = (adapted(name, bundle, rows, seed=seed).predict_proba(probe) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adaptation_comes_back_bitwise(name, tmp_path, bundle, rows, probe):
+    model = adapted(name, bundle, rows)
+    folder = save_adaptation(tmp_path / "s05", bundle, model, {})
+    assert np.array_equal(load_adaptation(folder, bundle)[0].predict_proba(probe), model.predict_proba(probe))
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_more_prototypes_than_classes_are_refused(bundle, rows, refused):
+    with refused(ConfigError, "3 clusters for 3 classes", "prototypes"):
+        adapted("clup-swav", bundle, rows, prototypes=3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"score": "puritty"}, "did you mean 'purity'"),
+        ({"start": "b"}, "start = 'b' is not one of fresh, source"),
+        ({"epochs": -1}, "epochs = -1"),
+        ({"keep": 1.5}, "keep = 1.5"),
+        ({"ssl_batch": 1}, "ssl_batch = 1"),
+        ({"mixup": -0.1}, "mixup = -0.1"),
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_refused(name, options, words, refused):
+    with refused(ConfigError, f"adapt.{name}.", words):
+        make_method(name, {name: options})
+
+
+@pytest.mark.parametrize(("options", "stage"), [({}, "self-supervision"), ({"ssl_iterations": 0}, "classification")])
+def test_values_that_explode_are_refused_with_what_to_do(options, stage, bundle, rows, refused):
+    with refused(InputError, f"{stage} diverged in epoch", "lower adapt.clup-swav.lr (1e+30)"):
+        adapted("clup-swav", bundle, rows, lr=1e30, epochs=20, **({"ssl_iterations": 20} | options))
+
+
+def test_the_two_are_one_method_with_two_kinds_of_self_supervision():
+    first, second = (get_method(name) for name in NAMES)
+    assert first.title != second.title
+    assert first.updates == second.updates == ("translator", "bottleneck", "classifier")
+    assert not first.supports_single_class
+    kinds = [type(method().objective(4, 5, 20, 0)).__name__ for method in (first, second)]
+    assert kinds == ["SwAV", "DeepCluster"]
+    assert isinstance(first().objective(4, 5, 20, 0).prototypes, nn.Parameter)

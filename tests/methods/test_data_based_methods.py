@@ -1,0 +1,399 @@
+"""SFIT and SFDA-IT: a generator in front of an unchanged source model, and the retrained teacher of SFIT."""
+
+import math
+from itertools import chain
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import f1_score
+
+import featlab.methods.sfda_it
+import featlab.methods.sfit  # noqa: F401
+from featlab.errors import ConfigError, InputError
+from featlab.methods import get_method, make_method
+from featlab.methods.losses.relation import RELATION_LOSSES
+from featlab.methods.losses.target import mean_entropy
+from featlab.methods.sfda_it import GeneratorConfig, SFDAITConfig, fit_generator, statistics_loss
+from featlab.methods.sfit import RetrainedSFITConfig, SFITConfig, agreeing_entropy
+from featlab.methods.shot_im import ShotIM
+from featlab.methods.student import new_adapter
+from featlab.protocol.splits import target_of
+
+NAMES = ("sfit", "sfit-T", "sfda-it")
+GENERATING = ("sfit", "sfda-it")
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=6, clips=1, frames=10, classes=CLASSES, expression=1.5, identity=1.0, resting=1.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), {"head.epochs": 20, "head.bottleneck": 16}, methods=["sfda-it"])
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    return table.rows_of("s05")
+
+
+@pytest.fixture(scope="module")
+def clip(rows):
+    """The person's neutral clip."""
+    return rows.take(rows.label == rows.neutral_code)
+
+
+def adapt(name, bundle, rows, *, seed=0, **options):
+    small = {"iterations": 30} | ({} if name == "sfda-it" else {"teacher_epochs": 5})
+    small |= {"retrain_epochs": 5} if name == "sfit-T" else {}
+    return make_method(name, {name: small | options}).adapt(bundle, target_of(rows), seed=seed)
+
+
+def features_of(bundle, rows):
+    with torch.no_grad():
+        return bundle.projection(torch.from_numpy(rows.embeddings))
+
+
+def generated(model):
+    """The steps of the generator alone; the teacher's come first."""
+    return [entry for entry in model.history if "entropy" not in entry]
+
+
+# --- all three --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_step_it_is_the_source_model_bitwise_and_no_teacher_is_made(name, bundle, rows, monkeypatch):
+    expected = make_method("source-only").adapt(bundle, target_of(rows)).predict_proba(rows.embeddings)
+    monkeypatch.setattr(ShotIM, "adapt", lambda *_, **__: pytest.fail("a teacher was trained"))
+    model = adapt(name, bundle, rows, iterations=0)
+    assert np.array_equal(model.predict_proba(rows.embeddings), expected)
+    assert (model.iterations, model.history, model.warnings) == (0, (), ())
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_source_model_and_buffers_stay_and_all_of_the_generator_but_its_offset_moves(name, bundle, rows):
+    model = adapt(name, bundle, rows).model
+    for key, tensor in bundle.head.state_dict().items():
+        assert torch.equal(model.head.state_dict()[key], tensor), key
+    start = new_adapter(bundle, 0).state_dict()
+    for key, tensor in model.translator.state_dict().items():
+        assert torch.equal(tensor, start[key]) == (key == "offset"), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_is_logged_and_adds_up(name, bundle, rows):
+    model = adapt(name, bundle, rows)
+    assert model.iterations == len(model.history)
+    assert len(generated(model)) == 30
+    for entry in model.history:
+        assert entry["loss"] == pytest.approx(sum(value for key, value in entry.items() if key != "loss"), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["one row", "two rows", "constant", "zero", "large", "one class"])
+def test_odd_rows_stay_finite(name, kind, bundle, rows):
+    target = target_of(rows)
+    values = {
+        "one row": rows.embeddings[:1],
+        "two rows": rows.embeddings[:2],
+        "constant": np.repeat(rows.embeddings[:1], 9, axis=0),
+        "zero": np.zeros_like(rows.embeddings[:9]),
+        "large": rows.embeddings * np.float32(1e4),
+        "one class": rows.embeddings[rows.label == 0],
+    }[kind]
+    odd = type(target)(values, np.zeros(len(values), dtype=np.int32), np.arange(len(values), dtype=np.int32))
+    model = make_method(name, {name: {"iterations": 5}}).adapt(bundle, odd)
+    assert np.isfinite(model.predict_proba(rows.embeddings)).all()
+    assert bool(model.warnings) == (kind == "one row")
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_the_loss_falls(name, bundle, rows):
+    losses = [entry["loss"] for entry in generated(adapt(name, bundle, rows, iterations=150, lr=3e-3))]
+    assert np.mean(losses[-10:]) < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_width_of_the_generator_is_an_option(name, bundle, rows):
+    wide, plain = (adapt(name, bundle, rows, hidden=hidden, iterations=1).trainable for hidden in (20, 0))
+    dim = len(features_of(bundle, rows)[0])
+    assert wide - plain == (20 - dim) * (2 * dim + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *((name, option, -1) for name in NAMES for option in ("iterations", "lr", "hidden")),
+        *((name, "batch", 1) for name in NAMES),
+        *(("sfit", option, -1) for option in ("knowledge", "relation_weight", "teacher_epochs", "teacher_lr")),
+        ("sfit", "relation", "grams"),
+        ("sfit", "bn_mode", "off"),
+        *(("sfit-T", option, -1) for option in ("retrain_epochs", "retrain_lr", "knowledge")),
+        ("sfit-T", "retrain_batch", 1),
+        *(("sfda-it", option, -1) for option in ("style", "content")),
+        ("sfda-it", "layers", ("embedding",)),
+        ("sfda-it", "layers", ()),
+    ],
+)
+def test_an_option_out_of_range_is_refused(name, option, value, refused):
+    with refused(ConfigError, f"adapt.{name}.{option}"):
+        get_method(name).config_type(**{option: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tuning_tries_the_defaults(name):
+    for option, values in get_method(name).space:
+        assert getattr(get_method(name).config_type(), option) in values
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_follows_a_cosine_down_to_zero(bundle):
+    """Adam moves by its rate, whatever the size of a gradient that never changes."""
+    generator = new_adapter(bundle, 0)
+    fit = fit_generator(
+        generator,
+        10,
+        GeneratorConfig(iterations=40, lr=1e-2),
+        lambda _: {"pull": generator.last.bias.sum() + 0 * generator.first.weight.sum()},
+        seed=0,
+    )
+    expected = -1e-2 * sum(0.5 * (1 + math.cos(math.pi * step / 40)) for step in range(40))
+    torch.testing.assert_close(generator.last.bias, torch.full_like(generator.last.bias, expected))
+    assert fit.iterations == 40
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+
+
+def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle):
+    generator, seen = new_adapter(bundle, 0), []
+
+    def losses(picked):
+        seen.append(picked.tolist())
+        return {"pull": generator.last.bias.sum() + 0 * generator.first.weight.sum()}
+
+    fit_generator(generator, 9, GeneratorConfig(iterations=6, batch=4), losses, seed=0)
+    assert [len(picked) for picked in seen] == [4, 4, 1, 4, 4, 1]
+    assert all(sorted(chain.from_iterable(epoch)) == list(range(9)) for epoch in (seen[:3], seen[3:]))
+    assert seen[:3] != seen[3:]
+    seen.clear()
+    fit_generator(generator, 9, GeneratorConfig(iterations=6, batch=4), losses, seed=0, least=2)
+    assert [len(picked) for picked in seen] == [4] * 6
+    assert fit_generator(generator, 1, GeneratorConfig(iterations=6), losses, seed=0, least=2).history == ()
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_divergence_is_one_line_that_names_the_rate(name, bundle, rows, refused):
+    with refused(InputError, "diverged", f"adapt.{name}.lr"):
+        adapt(name, bundle, rows, lr=1e30)
+
+
+# --- SFIT -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_learnt_nothing_leaves_nothing_to_imitate(bundle, rows):
+    model = adapt("sfit", bundle, rows, teacher_epochs=0, iterations=1)
+    assert [abs(value) < 1e-6 for value in model.history[0].values()] == [True] * 3
+
+
+@pytest.mark.parametrize("relation", sorted(RELATION_LOSSES))
+def test_the_first_step_equals_the_published_objective(relation, bundle, rows):
+    """All rows in one batch, G still the identity: source model against SHOT-IM's on the same features."""
+    entry = generated(adapt("sfit", bundle, rows, relation=relation, knowledge=2.0, relation_weight=3.0))[0]
+    teacher = make_method("shot-im", {"shot-im": {"epochs": 5}}).adapt(bundle, target_of(rows)).model.head
+    features = features_of(bundle, rows)
+    with torch.no_grad():
+        source, taught = bundle.head(features), teacher(features)
+        related = RELATION_LOSSES[relation](bundle.head.bottleneck(features), teacher.bottleneck(features)).item()
+    p, q = (scipy.special.softmax(logits.double().numpy(), axis=1) for logits in (taught, source))
+    divergence = np.sum(scipy.special.rel_entr(p, q)) / (len(rows) * CLASSES)
+    assert entry["knowledge"] == pytest.approx(2 * divergence, rel=1e-4)
+    published = F.kl_div(torch.log_softmax(source, dim=1), torch.softmax(taught, dim=1), reduction="none").mean().item()
+    assert entry["knowledge"] == pytest.approx(2 * published, rel=1e-4)
+    assert entry["relation"] == pytest.approx(3 * related, rel=1e-4)
+
+
+@pytest.mark.parametrize("relation", sorted(RELATION_LOSSES))
+def test_the_source_model_comes_to_see_in_the_translation_what_the_teacher_sees(relation, bundle, rows):
+    options = {"teacher_epochs": 15, "relation": relation, "iterations": 250, "lr": 3e-3}
+    ours = adapt("sfit", bundle, rows, **options).predict_proba(rows.embeddings)
+    teacher = make_method("shot-im").adapt(bundle, target_of(rows)).predict_proba(rows.embeddings)
+    before = make_method("source-only").adapt(bundle, target_of(rows)).predict_proba(rows.embeddings)
+    assert np.mean(before.argmax(axis=1) == teacher.argmax(axis=1)) < 0.9
+    assert np.mean(ours.argmax(axis=1) == teacher.argmax(axis=1)) > 0.95
+    assert np.abs(ours - teacher).mean() < 0.3 * np.abs(before - teacher).mean()
+
+
+def test_on_a_neutral_clip_it_inherits_what_the_teacher_does_wrong(bundle, rows, clip):
+    score = {}
+    for name, options in {"source-only": {}, "shot-im": {}, "sfit": {"iterations": 250, "lr": 3e-3}}.items():
+        predicted = make_method(name, {name: options}).adapt(bundle, target_of(clip)).predict_proba(rows.embeddings)
+        score[name] = f1_score(rows.label, predicted.argmax(axis=1), average="macro")
+        score[f"{name} neutral"] = np.mean(
+            predicted.argmax(axis=1)[rows.label == rows.neutral_code] == rows.neutral_code
+        )
+    assert score["sfit"] <= score["shot-im"] + 0.05
+    assert abs(score["sfit neutral"] - score["shot-im neutral"]) <= 0.2
+
+
+def test_the_weights_switch_terms_off(bundle, rows):
+    first = adapt("sfit", bundle, rows, relation_weight=0)
+    assert all(entry["relation"] == 0 for entry in generated(first))
+    assert all(entry["knowledge"] == 0 for entry in generated(adapt("sfit", bundle, rows, knowledge=0)))
+    assert generated(first)[-1]["knowledge"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("sfit", "teacher_lr"), ("sfit-T", "teacher_lr"), ("sfit-T", "retrain_lr")]
+)
+def test_a_teacher_that_diverges_is_blamed_on_the_option_that_sets_its_rate(name, option, bundle, rows, refused):
+    with refused(InputError, "teacher diverged", f"adapt.{name}.{option}"):
+        adapt(name, bundle, rows, **{option: 1e30}, bn_mode="eval")
+
+
+# --- SFIT, retrained T ------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_is_not_retrained_is_shot_im_bitwise(bundle, rows):
+    model = adapt("sfit-T", bundle, rows, retrain_epochs=0)
+    expected = make_method("shot-im", {"shot-im": {"epochs": 5}}).adapt(bundle, target_of(rows))
+    assert np.array_equal(model.predict_proba(rows.embeddings), expected.predict_proba(rows.embeddings))
+
+
+def test_retraining_moves_the_bottleneck_and_never_the_classifier(bundle, rows):
+    teacher = adapt("sfit-T", bundle, rows, retrain_epochs=0).model.head.state_dict()
+    after = adapt("sfit-T", bundle, rows).model
+    for name, tensor in after.head.state_dict().items():
+        assert torch.equal(tensor, teacher[name]) == name.startswith("classifier"), name
+    assert isinstance(after.translator, torch.nn.Identity)
+
+
+def test_only_rows_that_agree_are_made_certain():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.5]], requires_grad=True)
+    p = torch.softmax(logits, dim=1)
+    value = agreeing_entropy(p, torch.tensor([0, 2, 2]))
+    torch.testing.assert_close(value, mean_entropy(p[[0, 2]]))
+    value.backward()
+    assert (logits.grad.abs().sum(dim=1) > 0).tolist() == [True, False, True]
+
+
+def test_where_no_row_agrees_there_is_no_entropy():
+    value = agreeing_entropy(torch.eye(3), torch.tensor([1, 2, 0]))
+    assert value.item() == 0
+    torch.testing.assert_close(agreeing_entropy(torch.eye(3), torch.tensor([0, 1, 2])), mean_entropy(torch.eye(3)))
+
+
+# --- SFDA-IT ----------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_that_match_cost_nothing_and_a_shift_its_mean_square():
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 6)))
+    mean, std = torch.from_numpy(values.numpy().mean(axis=0)), torch.from_numpy(values.numpy().std(axis=0, ddof=1))
+    shift = torch.arange(6.0)
+    assert statistics_loss(values, mean, std).item() == pytest.approx(0, abs=1e-20)
+    assert statistics_loss(values + shift, mean, std).item() == pytest.approx((shift**2).mean().item())
+    doubled = statistics_loss(2 * (values - mean) + mean, mean, std).item()
+    assert doubled == pytest.approx((std**2).mean().item())
+
+
+def test_rows_without_spread_have_a_finite_gradient():
+    values = torch.ones(4, 3, requires_grad=True)
+    statistics_loss(values, torch.zeros(3), torch.ones(3)).backward()
+    torch.testing.assert_close(values.grad, torch.full((4, 3), 2 / (3 * 4)))
+
+
+def test_what_it_carries_is_the_mean_and_the_unbiased_deviation_of_the_source_rows(table, bundle):
+    features = features_of(bundle, table.without("s05")).double().numpy()
+    carried = bundle.extras["sfda-it"]
+    assert carried.keys() == {"mean", "std"}
+    np.testing.assert_allclose(carried["mean"], features.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(carried["std"], features.std(axis=0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [("features",), ("bottleneck",), ("features", "bottleneck")], ids="+".join)
+def test_the_first_step_equals_numpy(layers, table, bundle, rows):
+    """All rows in one batch, G still the identity: no content is lost, and style is what the person differs in."""
+    features = features_of(bundle, rows).double().numpy()
+    source = features_of(bundle, table.without("s05")).double().numpy()
+    linear, norm = bundle.head.linear, bundle.head.norm
+    before = features @ linear.weight.double().numpy().T + linear.bias.double().numpy()
+    stored = {
+        "features": (features, source.mean(axis=0), source.std(axis=0, ddof=1)),
+        "bottleneck": (before, norm.running_mean.double().numpy(), np.sqrt(norm.running_var.double().numpy())),
+    }
+    expected = np.mean(
+        [
+            np.mean((values.mean(axis=0) - mean) ** 2) + np.mean((values.std(axis=0, ddof=1) - std) ** 2)
+            for values, mean, std in (stored[layer] for layer in layers)
+        ]
+    )
+    entry = adapt("sfda-it", bundle, rows, layers=layers, style=2.0).history[0]
+    assert entry["style"] == pytest.approx(2 * expected, rel=1e-4)
+    assert entry["content"] == 0
+
+
+def test_content_is_the_distance_of_bottlenecks_with_and_without_translation(bundle, rows):
+    """The second step's content, from a generator that took the first one."""
+    entry = adapt("sfda-it", bundle, rows, iterations=2, content=3.0).history[1]
+    once = make_method("sfda-it", {"sfda-it": {"iterations": 1}}).adapt(bundle, target_of(rows)).model.translator
+    features = features_of(bundle, rows)
+    with torch.no_grad():
+        apart = (bundle.head.bottleneck(once(features)) - bundle.head.bottleneck(features)).abs().mean().item()
+    assert apart > 0
+    assert entry["content"] == pytest.approx(3 * apart, rel=1e-4)
+
+
+def to_the_source(bundle, rows, model):
+    """The distance of the rows' mean at B's BatchNorm from the source's, before and after translation."""
+    with torch.no_grad():
+        features = features_of(bundle, rows)
+        means = [bundle.head.linear(values).mean(dim=0) for values in (features, model.model.translator(features))]
+    return [(mean - bundle.head.norm.running_mean).norm().item() for mean in means]
+
+
+def test_a_neutral_clip_is_moved_to_the_mean_of_all_classes_and_content_limits_it(bundle, clip):
+    left = []
+    for content in (0, 1, 10):
+        options = {"iterations": 200, "lr": 3e-3, "layers": ("bottleneck",), "content": content}
+        before, after = to_the_source(bundle, clip, adapt("sfda-it", bundle, clip, **options))
+        left.append(after / before)
+    assert left[0] < 0.25
+    assert 2 * left[0] < left[1] < left[2] <= 1
+
+
+def test_a_shift_of_the_source_rows_is_undone(table, bundle):
+    """Rows of all classes, moved by one vector: the statistics lead back to where the source model knows them."""
+    source = table.without("s05")
+    shift = 3 * np.random.default_rng(0).normal(size=source.embeddings.shape[1])
+    moved = target_of(source)
+    moved = type(moved)((source.embeddings + shift).astype(np.float32), moved.video, moved.frame)
+    known = make_method("source-only").adapt(bundle, moved).predict_proba(source.embeddings).argmax(axis=1)
+    lost = make_method("source-only").adapt(bundle, moved).predict_proba(moved.embeddings).argmax(axis=1)
+    options = {"sfda-it": {"iterations": 300, "lr": 3e-3, "content": 0.01, "batch": 200}}
+    found = make_method("sfda-it", options).adapt(bundle, moved).predict_proba(moved.embeddings).argmax(axis=1)
+    assert np.mean(lost != known) > 0.3
+    assert np.mean(found != known) < 0.5 * np.mean(lost != known)
+
+
+def test_one_row_has_no_spread_and_teaches_nothing(bundle, rows):
+    model = adapt("sfda-it", bundle, rows.take([0]))
+    assert (model.iterations, model.history) == (0, ())
+    assert "one row" in model.warnings[0]
+
+
+def test_the_published_settings_are_the_defaults():
+    assert (SFITConfig().lr, SFITConfig().batch, SFITConfig().knowledge, SFITConfig().relation_weight) == (
+        3e-4,
+        64,
+        1,
+        1,
+    )
+    retrained = RetrainedSFITConfig()
+    assert (retrained.retrain_lr, retrained.retrain_batch, retrained.teacher_lr) == (5e-3, 32, 1e-2)
+    assert (SFDAITConfig().style, SFDAITConfig().content) == (1, 1)

@@ -1,0 +1,363 @@
+"""The generator's losses on networks whose answer is known, and how judges and makers take turns."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from featlab.errors import InputError
+from featlab.methods.dsfda.disentanglement import (
+    Discriminator,
+    GeneratorWeights,
+    Learning,
+    Swap,
+    generator_losses,
+    identity_discriminator_loss,
+    new_disentangler,
+    take_turns,
+)
+
+HALF = 3
+"""A feature is (who: 3 values, how: 3 values)."""
+ONES = GeneratorWeights(1.0, 1.0, 1.0, 1.0)
+
+
+def random(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=random(seed))
+
+
+def expression(rows):
+    """The true expression encoder."""
+    return rows[:, HALF:]
+
+
+class Slice(nn.Module):
+    def __init__(self, start, stop):
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def forward(self, values):
+        return values[:, self.start : self.stop]
+
+
+class Together(nn.Module):
+    """The true decoder, of (how, who, noise) → (who, how); or one that forgets who."""
+
+    def __init__(self, forgetful=False):
+        super().__init__()
+        self.forgetful = forgetful
+
+    def forward(self, values):
+        how, who = values[:, :HALF], values[:, HALF : 2 * HALF]
+        return torch.cat([torch.zeros_like(who) if self.forgetful else who, how], dim=1)
+
+
+def true_networks(forgetful=False):
+    networks = new_disentangler(2 * HALF, HALF, 4, 2, seed=0)
+    networks.identity_encoder, networks.decoder = Slice(0, HALF), Together(forgetful)
+    return networks
+
+
+def swap_of(networks, rows, reference, encode=expression, *, drawn=False, labels=None):
+    code = encode(reference)
+    generated = networks.generate(rows, code, random(1))
+    count = len(rows)
+    return Swap(
+        rows=rows,
+        own=encode(rows),
+        identity=torch.arange(count) % 2,
+        code=code,
+        expression=torch.arange(count) % 4 if labels is None else labels,
+        reference=None if drawn else reference,
+        generated=generated,
+        recovered=encode(generated),
+    )
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_true_networks_have_no_cycle_loss(drawn):
+    networks = true_networks()
+    swap = swap_of(networks, normal(8, 6), normal(8, 6, seed=1), drawn=drawn)
+    assert torch.equal(swap.generated, torch.cat([swap.rows[:, :HALF], swap.code], dim=1))
+    terms = generator_losses(networks, swap, ONES, random())
+    assert terms["identity cycle"].item() == 0
+    assert terms["expression cycle"].item() == 0
+
+
+def test_a_decoder_that_forgets_who_it_is_has_a_cycle_loss_of_what_it_forgot():
+    networks = true_networks(forgetful=True)
+    rows, reference = normal(8, 6), normal(8, 6, seed=1)
+    terms = generator_losses(networks, swap_of(networks, rows, reference), ONES, random())
+    # Half of the values are right; the others are 0 instead of what they were.
+    assert terms["identity cycle"].item() == pytest.approx(rows[:, :HALF].abs().mean().item() / 2)
+    assert terms["expression cycle"].item() == pytest.approx(reference[:, :HALF].abs().mean().item() / 2)
+
+
+def test_an_encoder_that_mixes_in_who_it_is_has_a_cycle_loss():
+    networks = true_networks()
+
+    def mixed(rows):
+        return rows[:, HALF:] + rows[:, :HALF]
+
+    terms = generator_losses(networks, swap_of(networks, normal(8, 6), normal(8, 6, seed=1), mixed), ONES, random())
+    assert terms["identity cycle"].item() > 0.1
+    assert terms["expression cycle"].item() > 0.1
+
+
+def test_a_row_swapped_with_itself_is_reconstructed_and_looks_like_itself():
+    networks = true_networks()
+    rows = normal(8, 6)
+    swap = swap_of(networks, rows, rows)
+    assert torch.equal(swap.generated, rows)
+    terms = generator_losses(networks, swap, ONES, random())
+    assert terms["likeness"].item() == terms["identity cycle"].item() == terms["expression cycle"].item() == 0
+
+
+def test_a_drawn_code_has_to_come_back_where_there_is_no_row_to_come_back():
+    networks = new_disentangler(6, HALF, 4, 2, seed=0)
+    swap = swap_of(networks, normal(8, 6), normal(8, 6, seed=1), drawn=True)
+    terms = generator_losses(networks, swap, ONES, random())
+    assert terms["expression cycle"].item() == pytest.approx((swap.recovered - swap.code).abs().mean().item())
+
+
+def by_hand(networks, swap, weights, seed):
+    """The five terms in NumPy."""
+
+    def array(tensor):
+        return tensor.detach().double().numpy()
+
+    def layer(linear, values):
+        return values @ array(linear.weight).T + array(linear.bias)
+
+    def hidden(judge, values):
+        values = layer(judge.first, values)
+        return np.where(values > 0, values, 0.2 * values)
+
+    def entropy(judge, values, codes):
+        logits = layer(judge.last, hidden(judge, values))
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        return -np.log(chances[np.arange(len(codes)), codes.numpy()]).mean()
+
+    def perceptron(network, values):
+        return layer(network[2], np.maximum(layer(network[0], values), 0))
+
+    noise = random(seed)
+
+    def generate(rows, code):
+        drawn = array(torch.randn(len(rows), 256, generator=noise))
+        return perceptron(
+            networks.decoder, np.concatenate([code, perceptron(networks.identity_encoder, rows), drawn], axis=1)
+        )
+
+    rows, fake, reference = array(swap.rows), array(swap.generated), array(swap.reference)
+    judge = networks.identity_discriminator
+    return {
+        "identity cycle": weights.cycle * np.abs(generate(fake, array(swap.own)) - rows).mean(),
+        "expression cycle": weights.cycle * np.abs(generate(reference, array(swap.recovered)) - reference).mean(),
+        "identity": weights.identity * entropy(judge, fake, swap.identity),
+        "expression": weights.expression * entropy(networks.expression_discriminator, fake, swap.expression),
+        "likeness": weights.likeness * ((hidden(judge, fake) - hidden(judge, rows)) ** 2).mean(),
+    }
+
+
+def test_every_term_equals_numpy():
+    networks = new_disentangler(6, HALF, 4, 2, seed=0)
+    swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1))
+    weights = GeneratorWeights(0.3, 0.7, 1.5, 4.0)
+    terms = generator_losses(networks, swap, weights, random(7))
+    expected = by_hand(networks, swap, weights, 7)
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, rel=1e-4), name
+        assert value >= 0
+
+
+def test_the_published_weights():
+    weights = GeneratorWeights()
+    assert (weights.identity, weights.expression, weights.likeness, weights.cycle) == (0.2, 0.8, 1.0, 5.0)
+
+
+def test_uncertain_judges_cost_the_logarithm_of_their_classes():
+    networks = true_networks()
+    for judge in (networks.identity_discriminator, networks.expression_discriminator):
+        nn.init.zeros_(judge.last.weight)
+        nn.init.zeros_(judge.last.bias)
+    terms = generator_losses(networks, swap_of(networks, normal(8, 6), normal(8, 6, seed=1)), ONES, random())
+    # Two people and the generated rows; four expressions.
+    assert terms["identity"].item() == pytest.approx(math.log(3))
+    assert terms["expression"].item() == pytest.approx(math.log(4))
+
+
+def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generated():
+    judge = new_disentangler(6, HALF, 4, 1, seed=0).identity_discriminator
+    assert judge.last.out_features == 2
+    nn.init.zeros_(judge.last.weight)
+    with torch.no_grad():
+        judge.last.bias.copy_(torch.tensor([5.0, 0.0]))
+    rows, generated = normal(4, 6), normal(3, 6, seed=1).requires_grad_()
+    loss = identity_discriminator_loss(judge, rows, torch.zeros(4, dtype=torch.int64), generated)
+    # It calls everything real: right on the real ones, wrong by 5 on the generated ones.
+    assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-5)) + 5, rel=1e-5)
+    loss.backward()
+    assert generated.grad is None
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_makers_losses_reach_every_tensor_of_encoders_and_decoder(drawn):
+    networks = new_disentangler(6, HALF, 4, 2, seed=0)
+    encode = nn.Linear(6, HALF)
+    swap = swap_of(networks, normal(8, 6), normal(8, 6, seed=1), encode, drawn=drawn)
+    torch.stack(list(generator_losses(networks, swap, ONES, random()).values())).sum().backward()
+    for part in (networks.identity_encoder, networks.decoder, encode):
+        for name, value in part.named_parameters():
+            assert value.grad is not None, name
+            assert value.grad.abs().sum() > 0, name
+
+
+def small_game(weights=ONES, makers_lr=1e-3, rows=None):
+    """Networks, an encoder, and a function that plays batches with them."""
+    networks = new_disentangler(6, HALF, 4, 2, seed=0).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        encode = nn.Linear(6, HALF).requires_grad_(False)
+    rows = normal(16, 6) if rows is None else rows
+    judge = networks.identity_discriminator
+
+    def swapped(picked):
+        return swap_of(networks, rows[picked], rows[picked.flip(0)], encode, labels=picked % 4)
+
+    def judged(picked, swap):
+        return {"judge": identity_discriminator_loss(judge, swap.rows, swap.identity, swap.generated)}
+
+    judges = Learning([judge]).optimiser(1e-3)
+    makers = Learning([networks.decoder, encode], [networks.identity_encoder]).optimiser(makers_lr)
+
+    def play(batches):
+        return take_turns(
+            networks,
+            batches,
+            swapped,
+            judged,
+            judges=judges,
+            makers=makers,
+            weights=weights,
+            random=random(),
+            advice="lower x.lr",
+        )
+
+    return networks, encode, play
+
+
+BATCHES = [torch.arange(8), torch.arange(8, 16), torch.arange(4, 12)]
+
+
+def test_each_side_moves_its_own_tensors_and_nobody_elses():
+    networks, encode, play = small_game()
+    before = {name: value.clone() for name, value in networks.state_dict().items()}
+    code = {name: value.clone() for name, value in encode.state_dict().items()}
+    play(BATCHES)
+    for name, value in networks.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("expression_discriminator."), name
+    assert not any(torch.equal(value, code[name]) for name, value in encode.state_dict().items())
+
+
+def test_what_the_makers_want_does_not_move_the_judges():
+    """The makers' loss passes through the judges; what it leaves there is not stepped on."""
+    judges = []
+    for weights in (ONES, GeneratorWeights(100.0, 100.0, 100.0, 0.0)):
+        networks, _, play = small_game(weights, makers_lr=0.0)
+        before = networks.identity_discriminator.last.weight.clone()
+        play(BATCHES)
+        judges.append(networks.identity_discriminator.state_dict())
+        assert not torch.equal(judges[-1]["last.weight"], before)
+    assert all(torch.equal(value, judges[1][name]) for name, value in judges[0].items())
+
+
+def test_what_starts_from_nothing_learns_ten_times_as_fast():
+    networks, encode, play = small_game()
+    before = networks.identity_encoder[2].bias.clone(), encode.bias.clone()
+    play(BATCHES[:1])
+    # Adam's first step is the rate, whatever the gradient.
+    assert (networks.identity_encoder[2].bias - before[0]).abs().max().item() == pytest.approx(1e-2, rel=1e-2)
+    assert (encode.bias - before[1]).abs().max().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_playing_lowers_the_cycle_losses_and_the_history_adds_up():
+    _, _, play = small_game(GeneratorWeights(), makers_lr=3e-3)
+    history = play(BATCHES * 60)
+    assert len(history) == 180
+    for name in ("identity cycle", "expression cycle"):
+        assert np.mean([entry[name] for entry in history[-9:]]) < 0.6 * np.mean([entry[name] for entry in history[:9]])
+    for entry in history:
+        assert entry["loss"] == pytest.approx(sum(value for name, value in entry.items() if name != "loss"))
+        assert all(value >= 0 for value in entry.values())
+
+
+def test_no_batch_changes_nothing():
+    networks, _, play = small_game()
+    before = {name: value.clone() for name, value in networks.state_dict().items()}
+    assert play([]) == []
+    assert all(torch.equal(value, before[name]) for name, value in networks.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(refused):
+    _, _, play = small_game(rows=torch.full((16, 6), 1e30))
+    with refused(InputError, "diverged at step 1", "lower x.lr"):
+        play(BATCHES)
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(16, 6), torch.full((16, 6), 3.0), 1e4 * normal(16, 6)], ids=["zero", "equal", "large"]
+)
+def test_odd_rows_keep_every_tensor_finite(rows):
+    networks, encode, play = small_game(GeneratorWeights(), rows=rows)
+    play([*BATCHES, torch.tensor([3])])
+    for part in (networks, encode):
+        assert all(torch.isfinite(value).all() for value in part.state_dict().values())
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_networks_and_the_global_generator_stays():
+    state = torch.get_rng_state()
+    first, again, other = (new_disentangler(6, HALF, 4, 2, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not torch.equal(first["decoder.0.weight"], other["decoder.0.weight"])
+
+
+def test_generated_rows_depend_on_the_noise_the_person_and_the_expression():
+    networks = new_disentangler(6, HALF, 4, 2, seed=0)
+    rows, code = normal(5, 6), normal(5, HALF)
+    made = networks.generate(rows, code, random())
+    assert made.shape == (5, 6)
+    assert torch.equal(made, networks.generate(rows, code, random()))
+    for other in (
+        networks.generate(rows, code, random(1)),
+        networks.generate(rows + 1, code, random()),
+        networks.generate(rows, code + 1, random()),
+    ):
+        assert not torch.allclose(other, made)
+
+
+def test_a_discriminator_judges_by_its_hidden_values():
+    with torch.random.fork_rng(devices=[]):
+        judge = Discriminator(6, 3)
+    rows = normal(5, 6)
+    torch.testing.assert_close(judge(rows), judge.last(judge.hidden(rows)))
+    torch.testing.assert_close(judge.hidden(rows), F.leaky_relu(judge.first(rows), 0.2))

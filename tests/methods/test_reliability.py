@@ -1,0 +1,225 @@
+"""What a bundle says of itself, learnt from held-out source subjects: temperature, limits, gain; what it refuses."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from featlab.bundle.adaptation import load_adaptation, save_adaptation
+from featlab.exchange.folding import fold
+from featlab.methods import make_method
+from featlab.methods.pft.closed_form import align_style, bank_centre
+from featlab.methods.pft.reliability import (
+    ClipStatistics,
+    Episode,
+    Reliability,
+    clip_statistics,
+    estimate_gain,
+    fit_reliability,
+    fit_temperature,
+    gain_belief,
+)
+from featlab.methods.pft.validation import LEAST_SUBJECTS
+from featlab.protocol.splits import target_of
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=11, frames=8, classes=3)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s10"), methods=["pft"])
+
+
+@pytest.fixture(scope="module")
+def clip(table):
+    mine = table.rows_of("s10")
+    return mine.take(mine.label == mine.neutral_code)
+
+
+def episode(subject=0, spread=1.0, before=0.5, after=0.7, frames=8, short=None, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    logits, source = torch.randn(2, 20, 3, generator=random)
+    labels = torch.randint(3, (20,), generator=random)
+    return Episode(subject, logits, source, labels, before, after, short or {}, ClipStatistics(frames, spread, 0.0))
+
+
+def reliability_of(spreads=(0.8, 0.9, 1.0, 1.1, 1.2), **values):
+    return fit_reliability([episode(number, spread, seed=number, **values) for number, spread in enumerate(spreads)])
+
+
+# --- temperature ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [0.3, 1.0, 4.0])
+def test_the_temperature_of_logits_that_are_off_by_a_factor_is_that_factor(wanted):
+    """Labels drawn from softmax(z): logits z · t are calibrated by t, up to sampling."""
+    random = np.random.default_rng(0)
+    logits = torch.from_numpy(random.normal(size=(20_000, 3)) * 2)
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    assert fit_temperature([(logits * wanted, labels)]) == pytest.approx(wanted, rel=0.05)
+
+
+def test_the_temperature_has_the_least_loss_of_a_grid_and_every_set_weighs_alike():
+    sets = [(torch.randn(n, 3) * 3, torch.randint(3, (n,))) for n in (5, 50, 500)]
+
+    def loss(temperature):
+        return np.mean([float(F.cross_entropy(logits / temperature, labels)) for logits, labels in sets])
+
+    found = fit_temperature(sets)
+    assert loss(found) <= min(loss(value) for value in np.geomspace(0.05, 20, 200)) + 1e-6
+
+
+def test_labels_that_are_always_right_or_always_wrong_stay_within_the_bounds():
+    logits = torch.eye(3).repeat(4, 1) * 5
+    labels = torch.arange(3).repeat(4)
+    assert 0.05 <= fit_temperature([(logits, labels)]) < 0.5
+    assert 10 < fit_temperature([(logits, (labels + 1) % 3)]) <= 20
+
+
+def test_a_temperature_changes_probabilities_and_no_prediction(bundle, clip, table):
+    embeddings = table.rows_of("s10").embeddings
+    adapted = make_method("pft").adapt(bundle, target_of(clip))
+    temperature = float(adapted.model.temperature)
+    assert temperature == pytest.approx(float(Reliability.of(bundle).temperature))
+    plain = replace(adapted, model=type(adapted.model)(bundle.projection, adapted.model.translator, bundle.head))
+    ours, theirs = adapted.predict_proba(embeddings), plain.predict_proba(embeddings)
+    assert np.array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
+    np.testing.assert_allclose(ours, torch.softmax(torch.from_numpy(theirs).log() / temperature, dim=1), atol=1e-5)
+
+
+def test_a_temperature_is_stored_and_exported(bundle, clip, table, tmp_path):
+    embeddings = table.rows_of("s10").embeddings
+    adapted = make_method("pft").adapt(bundle, target_of(clip))
+    save_adaptation(tmp_path, bundle, adapted, {"method": "pft"})
+    loaded, _ = load_adaptation(tmp_path, bundle)
+    assert torch.equal(loaded.model.temperature, adapted.model.temperature)
+    folded = fold(adapted.model)(torch.from_numpy(embeddings))["probabilities"]
+    np.testing.assert_allclose(folded.numpy(), adapted.predict_proba(embeddings), atol=1e-5)
+
+
+# --- gain -------------------------------------------------------------------------------------------------------------
+
+
+def test_belief_is_the_probability_of_ones_own_choice_over_the_others():
+    probability = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    source = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 9.0, 0]])
+    assert gain_belief(probability.log(), source) == pytest.approx((0 + 0.2 + 0.7) / 3)
+    assert gain_belief(source, source) == 0
+
+
+def test_the_gain_is_the_line_that_numpy_fits():
+    episodes = [episode(number, before=0.1 * number, after=0.6, seed=number) for number in range(6)]
+    found = fit_reliability(episodes)
+    temperature = float(found.temperature)
+    belief = np.array([gain_belief(item.logits / temperature, item.source_logits) for item in episodes])
+    gains = np.array([0.6 - 0.1 * number for number in range(6)])
+    slope, intercept = np.polyfit(belief, gains, 1)
+    np.testing.assert_allclose(found.gain.numpy(), [intercept, slope], rtol=1e-3)
+    np.testing.assert_allclose(found.residuals.numpy(), np.sort(gains - intercept - slope * belief), atol=1e-5)
+    estimate = found.estimate(0.3, frames=12)
+    assert estimate.expected == pytest.approx(intercept + 0.3 * slope, rel=1e-3)
+    assert estimate.low <= estimate.expected <= estimate.high
+    assert estimate.frames == 12
+
+
+def test_without_other_frames_the_estimate_is_that_of_all_source_subjects():
+    found = fit_reliability([episode(number, before=0.5, after=after) for number, after in enumerate((0.4, 0.6, 0.9))])
+    estimate = found.estimate(None)
+    assert estimate.expected == pytest.approx(np.mean([-0.1, 0.1, 0.4]), abs=1e-6)
+    assert (estimate.chance, estimate.frames) == (pytest.approx(2 / 3), 0)
+
+
+def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, clip, table):
+    model = make_method("pft").adapt(bundle, target_of(clip)).model
+    embeddings = table.rows_of("s10").embeddings
+    assert estimate_gain(bundle, model, embeddings).frames == len(embeddings)
+    assert estimate_gain(bundle, model, embeddings[:0]).frames == 0
+    assert estimate_gain(replace(bundle, extras={}), model, embeddings) is None
+
+
+# --- the clip ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
+    with torch.no_grad():
+        features = bundle.projection(torch.from_numpy(clip.embeddings))
+        aligned = align_style(features, bank_centre(bundle.bank), bundle.translator, bundle.head, bundle.neutral_code)
+        found = clip_statistics(features, aligned, bundle)
+
+        def odds(rows):
+            probability = torch.softmax(bundle.head(bundle.translator(rows)).double(), dim=1)[:, bundle.neutral_code]
+            return np.log((probability / (1 - probability)).numpy())
+
+        source = odds(bundle.bank.layers["features"][0])
+    assert found.frames == len(clip)
+    assert found.spread == pytest.approx(odds(features + aligned.offset).std(), rel=1e-3)
+    assert found.position == pytest.approx((odds(features).mean() - source.mean()) / source.std(), rel=1e-3)
+
+
+def test_a_clip_like_those_of_the_source_is_taken_without_a_word():
+    report = reliability_of().report(ClipStatistics(8, 1.0, 0.0))
+    assert (report.remarks, report.refusal) == ((), "")
+
+
+@pytest.mark.parametrize(("spread", "refused"), [(1.3, False), (30.0, True)])
+def test_a_clip_that_varies_more_is_remarked_on_and_then_refused(spread, refused):
+    report = reliability_of().report(ClipStatistics(8, spread, 0.0))
+    assert bool(report.refusal) == refused
+    assert bool(report.remarks) == (not refused)
+    assert "neutral" in (report.refusal or report.remarks[0])
+
+
+def test_a_face_far_from_the_source_subjects_is_remarked_on():
+    assert "less neutral" in reliability_of().report(ClipStatistics(8, 1.0, -9.0)).remarks[0]
+
+
+@pytest.mark.parametrize(("short", "needed"), [({1: 0.69, 4: 0.7}, 1), ({1: 0.5, 4: 0.69}, 4), ({1: 0.5, 4: 0.5}, 8)])
+def test_a_clip_that_is_shorter_than_source_subjects_needed_is_refused(short, needed):
+    found = reliability_of(short=short)
+    assert int(found.frames_needed) == needed
+    assert not found.report(ClipStatistics(needed, 1.0, 0.0)).refusal
+    if needed > 1:
+        refusal = found.report(ClipStatistics(needed - 1, 1.0, 0.0)).refusal
+        assert "too few" in refusal
+        assert str(needed) in refusal
+
+
+def test_one_frame_has_no_spread_and_is_not_called_uneven():
+    report = reliability_of().report(ClipStatistics(1, 0.0, 0.0))
+    assert (report.remarks, report.refusal) == ((), "")
+    assert math.isfinite(ClipStatistics(1, 0.0, 0.0).log_spread())
+
+
+# --- source subjects play targets -------------------------------------------------------------------------------------
+
+
+def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_bundle):
+    found = Reliability.of(bundle)
+    assert 0.05 <= float(found.temperature) <= 20
+    assert len(found.gains) == len(found.residuals) >= LEAST_SUBJECTS
+    assert 0 <= float(found.before) <= 1
+    assert float(found.after) - float(found.before) == pytest.approx(float(found.gains.mean()), abs=1e-5)
+    few = small_bundle(table.without(*[f"s{number:02d}" for number in range(LEAST_SUBJECTS - 1, 11)]), methods=["pft"])
+    assert Reliability.of(few) is None
+    assert few.extras == {}
+
+
+def test_validation_can_be_left_out(bundle, table, small_bundle):
+    without = small_bundle(table.without("s10"), {"pretrain.validation": False}, methods=["pft"])
+    assert without.extras == {}
+    assert Reliability.of(without) is None
+    assert Reliability.of(bundle) is not None
+
+
+def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundle, table, small_bundle):
+    spoilt = replace(table, embeddings=np.where((table.subject == 10)[:, None], 1e3, table.embeddings))
+    again = small_bundle(spoilt.without("s10"), methods=["pft"])
+    ours, theirs = bundle.extras["pft"], again.extras["pft"]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,369 @@
+"""SFDA-DE: clustering, surrogate Gaussians, and what its steps do to a source model."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.errors import ConfigError, InputError
+from featlab.methods import base_model, make_method
+from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
+from featlab.methods.sfda_de import (
+    SFDADE,
+    SFDADEConfig,
+    discrepancy_terms,
+    estimate_surrogates,
+    inverse_decay,
+    spherical_kmeans,
+)
+from featlab.methods.student import make_student
+from featlab.protocol.splits import target_of
+
+CLASSES = 3
+
+
+def drawn(rows, width, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(rows, width))).float()
+
+
+def around(*directions, rows=8, noise=0.05, length=3.0):
+    """Rows around directions, direction by direction, of many lengths."""
+    random = np.random.default_rng(1)
+    centres = np.repeat(np.array(directions, dtype=float), rows, axis=0)
+    values = centres / np.linalg.norm(centres, axis=1, keepdims=True) + noise * random.normal(size=centres.shape)
+    return torch.from_numpy(length * random.uniform(0.5, 2, size=(len(values), 1)) * values).float()
+
+
+# --- clustering -------------------------------------------------------------------------------------------------------
+
+
+def by_loops(values, anchors):
+    """Spherical k-means and the best of all permutations, in float64."""
+    rows = [value / np.linalg.norm(value) for value in values.astype(float)]
+    starts = [anchor / np.linalg.norm(anchor) for anchor in anchors.astype(float)]
+    centres = list(starts)
+    while True:
+        nearest = [int(np.argmax([row @ centre for centre in centres])) for row in rows]
+        moved = []
+        for code, start in enumerate(starts):
+            mine = [row for row, own in zip(rows, nearest, strict=True) if own == code]
+            moved.append(sum(mine) / np.linalg.norm(sum(mine)) if mine else start)
+        shift = np.mean([0.5 * (1 - a @ b) for a, b in zip(moved, centres, strict=True)])
+        centres = moved
+        if shift < 1e-3:
+            break
+    orders = list(itertools.permutations(range(len(starts))))
+    costs = [sum(0.5 * (1 - centres[i] @ starts[order[i]]) for i in range(len(starts))) for order in orders]
+    matched = orders[int(np.argmin(costs))]
+    labels = [matched[int(np.argmax([row @ centre for centre in centres]))] for row in rows]
+    return labels, [min(0.5 * (1 - row @ centre) for centre in centres) for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_clusters_equal_a_loop_over_rows(seed):
+    values, anchors = drawn(40, 3, seed), drawn(4, 3, seed + 100)
+    labels, distance = spherical_kmeans(values, anchors)
+    expected, apart = by_loops(values.numpy(), anchors.numpy())
+    assert labels.tolist() == expected
+    np.testing.assert_allclose(distance, apart, atol=1e-6)
+
+
+def test_clusters_are_found_away_from_their_anchors_whatever_the_length_of_a_row():
+    values = around((1, 0.4, 0), (0, 1, 0.4), (0.4, 0, 1))
+    labels, distance = spherical_kmeans(values, torch.eye(3))
+    assert labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert distance.max() < 0.02
+    again, _ = spherical_kmeans(values, torch.tensor([1.0, 10.0, 0.1])[:, None] * torch.eye(3))
+    assert torch.equal(again, labels)
+
+
+def test_a_cluster_without_rows_stays_at_its_anchor():
+    values = around((1, 0, 0), (0, 1, 0))
+    anchors = torch.tensor([[1.0, 0.3, 0.0], [0.3, 1.0, 0.0], [0.0, 0.0, -1.0]])
+    labels, distance = spherical_kmeans(values, anchors)
+    assert labels.tolist() == [0] * 8 + [1] * 8
+    assert torch.isfinite(distance).all()
+
+
+@pytest.mark.parametrize("seed", [6, 48, 147, 561, 1453])
+def test_clusters_that_drifted_to_others_anchors_are_given_their_classes(seed):
+    """On a circle, from bad anchors: the best matching swaps two classes (the first case) or cycles three."""
+    values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
+    labels, _ = spherical_kmeans(values, anchors)
+    assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
+    assert len(labels.unique()) == 4
+
+
+def test_rows_of_zeros_are_half_way_to_everything_and_never_kept():
+    labels, distance = spherical_kmeans(torch.zeros(9, 4), drawn(3, 4))
+    assert torch.isfinite(distance).all()
+    assert torch.equal(distance, torch.full((9,), 0.5))
+    assert len(labels.unique()) == 1
+    assert len(estimate_surrogates(torch.zeros(9, 4), drawn(3, 4), 0.5, 5).classes) == 0
+
+
+# --- surrogates -------------------------------------------------------------------------------------------------------
+
+SPREAD = torch.tensor([[0.3, 0.1], [-0.3, 0.1], [0.1, -0.1], [-0.1, -0.1], [0.2, 0.3], [-0.2, -0.3]])
+
+
+def test_the_mean_is_as_long_as_the_targets_along_the_anchor():
+    surrogates = estimate_surrogates(SPREAD + torch.tensor([0.0, 2.0]), torch.tensor([[3.0, 4.0], [3.0, -4.0]]), 0.5, 5)
+    assert surrogates.classes.tolist() == [0]
+    torch.testing.assert_close(surrogates.mean, torch.tensor([[1.2, 1.6]]))
+    assert surrogates.member.tolist() == [[1.0] * 6]
+
+
+def test_far_rows_and_small_classes_are_left_out():
+    values = torch.cat([around((1, 0), rows=6, noise=0), around((0, 1), rows=4, noise=0), torch.tensor([[1.0, -3.0]])])
+    anchors = torch.eye(2)
+    kept = estimate_surrogates(values, anchors, 0.1, 5)
+    assert kept.classes.tolist() == [0]
+    assert kept.member.tolist() == [[1.0] * 6 + [0.0] * 5]
+    both = estimate_surrogates(values, anchors, 0.1, 4)
+    assert both.classes.tolist() == [0, 1]
+    assert both.member.sum(dim=1).tolist() == [6, 4]
+    wide = estimate_surrogates(values, anchors, 0.5, 5)
+    assert wide.member.tolist() == [[1.0] * 6 + [0.0] * 4 + [1.0]]
+    assert len(estimate_surrogates(values, anchors, 0.0, 1).classes) == 0
+
+
+def test_a_distance_at_the_threshold_is_too_far():
+    """A row at a right angle to its centre has the cosine distance 0.5, exactly."""
+    values = torch.cat([torch.tensor([[1.0, 0.0]]).expand(6, 2), torch.zeros(1, 2)])
+    assert estimate_surrogates(values, torch.eye(2), 0.5, 1).member[:, -1].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_surrogate_rows_have_the_mean_and_the_scaled_covariance_of_the_class(covariance, spread):
+    other = SPREAD.flip(1) * torch.tensor([1.0, -2.0]) + torch.tensor([4.0, 0.0])
+    values = torch.cat([SPREAD + torch.tensor([0.0, 4.0]), other])
+    surrogates = estimate_surrogates(values, torch.tensor([[0.1, 1.0], [1.0, 0.1]]), 0.5, 5)
+    assert surrogates.classes.tolist() == [0, 1]
+    rows = surrogates.draw(60000, covariance, spread, torch.Generator().manual_seed(0))
+    assert rows.shape == (2, 60000, 2)
+    for code, own in enumerate((values[:6], values[6:])):
+        expected = spread**2 * np.cov(own.numpy().T)
+        if covariance == "diagonal":
+            expected = np.diag(np.diag(expected))
+        np.testing.assert_allclose(rows[code].mean(dim=0), surrogates.mean[code], atol=0.01 * spread)
+        np.testing.assert_allclose(np.cov(rows[code].numpy().T), expected, atol=0.03 * spread**2 * own.var().item())
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_a_class_of_one_row_has_surrogates_without_spread(covariance):
+    surrogates = estimate_surrogates(torch.tensor([[2.0, 0.0]]), torch.eye(2), 0.5, 1)
+    rows = surrogates.draw(4, covariance, 1.0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rows, torch.tensor([[2.0, 0.0]]).expand(1, 4, 2))
+
+
+# --- the method -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=6, clips=1, frames=10, classes=CLASSES, expression=1.5, identity=1.0, resting=1.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), {"head.epochs": 20, "head.bottleneck": 16})
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    return table.rows_of("s05")
+
+
+def adapt(bundle, rows, *, seed=0, **options):
+    return make_method("sfda-de", {"sfda-de": {"epochs": 2, "steps": 10} | options}).adapt(
+        bundle, target_of(rows), seed=seed
+    )
+
+
+def test_the_rate_falls_as_published():
+    assert [inverse_decay(step) for step in (0, 500, 2000)] == pytest.approx([1.0, 1.25**-2.25, 2.0**-2.25])
+
+
+def test_without_a_loop_it_is_the_source_model_bitwise(bundle, rows):
+    model = adapt(bundle, rows, epochs=0)
+    expected = make_method("source-only").adapt(bundle, target_of(rows)).predict_proba(rows.embeddings)
+    assert np.array_equal(model.predict_proba(rows.embeddings), expected)
+    assert (model.iterations, model.history, model.warnings) == (0, (), ())
+
+
+def test_the_classifier_stays_bitwise_and_all_of_the_bottleneck_moves(bundle, rows):
+    after = adapt(bundle, rows).model.head.state_dict()
+    for name, tensor in bundle.head.state_dict().items():
+        assert torch.equal(after[name], tensor) == name.startswith("classifier"), name
+
+
+def test_in_evaluation_mode_the_statistics_stay(bundle, rows):
+    after, before = adapt(bundle, rows, bn_mode="eval").model.head.norm, bundle.head.norm
+    assert torch.equal(after.running_mean, before.running_mean)
+    assert torch.equal(after.running_var, before.running_var)
+    assert after.num_batches_tracked == before.num_batches_tracked
+    assert not torch.equal(after.weight, before.weight)
+
+
+def test_batch_norm_has_its_own_rate(bundle, rows):
+    still = adapt(bundle, rows, norm_rate=0).model.head
+    assert torch.equal(still.norm.weight, bundle.head.norm.weight)
+    assert not torch.equal(still.linear.weight, bundle.head.linear.weight)
+    moved = [
+        (adapt(bundle, rows, norm_rate=rate, epochs=1, steps=1).model.head.norm.weight - bundle.head.norm.weight).norm()
+        for rate in (1.0, 10.0)
+    ]
+    assert (moved[1] / moved[0]).item() == pytest.approx(10, rel=1e-3)
+
+
+def test_weight_decay_is_applied(bundle, rows):
+    """With nothing else to follow than the loss, the first step differs by rate times decay times weight."""
+    plain, decayed = (
+        adapt(bundle, rows, epochs=1, steps=1, weight_decay=decay).model.head.linear.weight for decay in (0.0, 0.5)
+    )
+    torch.testing.assert_close(plain - decayed, 1e-3 * 0.5 * bundle.head.linear.weight, atol=1e-6, rtol=1e-3)
+
+
+def test_every_step_is_logged_in_words_and_adds_up(bundle, rows):
+    model = adapt(bundle, rows)
+    assert model.iterations == len(model.history) == 20
+    assert model.trainable == sum(
+        parameter.numel() for part in (bundle.head.linear, bundle.head.norm) for parameter in part.parameters()
+    )
+    for entry in model.history:
+        assert entry.keys() == {"bottleneck", "predictions", "loss"}
+        assert entry["loss"] == pytest.approx(entry["bottleneck"] + entry["predictions"], abs=1e-5)
+
+
+@pytest.mark.parametrize("term", ["bottleneck", "predictions"])
+def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, rows):
+    student = make_student(bundle, "none", 0)
+    for parameter in student.parameters_of("bottleneck"):
+        parameter.requires_grad_(True)
+    features = bundle.projection(torch.from_numpy(rows.embeddings[:12]))
+    drawn_rows = drawn(12, 16).view(3, 4, 16)
+    loss = discrepancy_terms(student, drawn_rows, features)[term]
+    with torch.no_grad():
+        values = [drawn_rows, student.bottleneck(features).view(3, 4, 16)]
+        if term == "predictions":
+            values = [torch.softmax(student.head.classify(z), dim=2) for z in values]
+        torch.testing.assert_close(loss, contrastive_discrepancy(*values))
+    loss.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in student.parameters_of("bottleneck"))
+    assert all(parameter.grad is None for parameter in student.parameters_of("classifier"))
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covariance, bundle, rows):
+    model = adapt(bundle, rows, epochs=5, steps=20, bn_mode=bn_mode, covariance=covariance)
+    losses = [entry["loss"] for entry in model.history]
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.5
+    anchors = torch.nn.functional.normalize(bundle.head.classifier.weight, dim=1)
+
+    def nearness(head):
+        with torch.no_grad():
+            z = head.bottleneck(bundle.projection(torch.from_numpy(rows.embeddings)))
+        return (torch.nn.functional.normalize(z, dim=1) @ anchors.T).max(dim=1).values.mean()
+
+    assert nearness(model.model.head) > nearness(bundle.head)
+
+
+def test_all_classes_of_a_person_are_recognised_better(bundle, rows):
+    before = base_model(bundle)(torch.from_numpy(rows.embeddings)).argmax(dim=1).numpy()
+    after = adapt(bundle, rows, epochs=5, steps=20).predict_proba(rows.embeddings).argmax(axis=1)
+    assert np.mean(after == rows.label) > np.mean(before == rows.label)
+
+
+def test_of_one_class_only_the_distance_to_its_own_anchor_is_left(table, bundle, rows):
+    """The clip of one class, tight: one cluster is kept, nothing is repelled, and the clip moves to that anchor."""
+    clip = rows.take(rows.label == rows.neutral_code)
+    with torch.no_grad():
+        z = bundle.head.bottleneck(bundle.projection(torch.from_numpy(clip.embeddings)))
+    anchors = bundle.head.classifier.weight
+    surrogates = estimate_surrogates(z, anchors, 0.5, len(clip) // 2 + 1)
+    assert len(surrogates.classes) == 1
+    kept = int(surrogates.classes)
+    model = adapt(bundle, clip, least=len(clip) // 2 + 1, bn_mode="eval", steps=40)
+    assert min(entry["loss"] for entry in model.history) > -1e-5
+    assert model.history[-1]["loss"] < model.history[0]["loss"]
+    with torch.no_grad():
+        after = model.model.head.bottleneck(bundle.projection(torch.from_numpy(clip.embeddings)))
+    towards = [torch.cosine_similarity(values.mean(dim=0), anchors[kept], dim=0).item() for values in (z, after)]
+    assert towards[1] > towards[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_too_few_rows_teach_nothing_and_it_says_so(count, bundle, rows):
+    few = rows.take(slice(count))
+    model = adapt(bundle, few)
+    assert (model.iterations, model.history) == (0, ())
+    assert len(model.warnings) == 1
+    assert "adapt.sfda-de.least = 5" in model.warnings[0]
+    for name, tensor in bundle.head.state_dict().items():
+        assert torch.equal(model.model.head.state_dict()[name], tensor), name
+
+
+def test_one_row_is_enough_in_evaluation_mode_and_no_batch_in_training(bundle, rows):
+    one = rows.take([0])
+    assert adapt(bundle, one, least=1, bn_mode="eval").iterations == 20
+    model = adapt(bundle, one, least=1)
+    assert model.iterations == 0
+    assert model.warnings
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("kind", ["constant", "zero", "large", "one class", "more rows than a class has"])
+def test_odd_rows_stay_finite(kind, bn_mode, bundle, rows):
+    target = target_of(rows)
+    values = {"constant": np.repeat(rows.embeddings[:1], len(rows), axis=0), "zero": np.zeros_like(rows.embeddings)}
+    if kind == "large":
+        values["large"] = rows.embeddings * np.float32(1e4)
+    if kind in values:
+        target = type(target)(values[kind], target.video, target.frame)
+    elif kind == "one class":
+        target = target_of(rows.take(rows.label == 0))
+    method = make_method("sfda-de", {"sfda-de": {"epochs": 2, "steps": 10, "bn_mode": bn_mode, "rows": 64}})
+    assert np.isfinite(method.adapt(bundle, target).predict_proba(rows.embeddings)).all()
+
+
+def test_another_seed_draws_other_rows_and_surrogates(bundle, rows):
+    first, again, other = (adapt(bundle, rows, seed=seed).history for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 1, "epochs": 5}], ids=["within a loop", "between loops"])
+def test_divergence_is_one_line_that_names_the_rate(options, bundle, rows, refused):
+    with refused(InputError, "diverged", "adapt.sfda-de.lr"):
+        adapt(bundle, rows, lr=1e30, bn_mode="eval", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", -1),
+        ("steps", 0),
+        ("rows", 0),
+        ("least", 0),
+        ("lr", -1.0),
+        ("norm_rate", -1.0),
+        ("spread", -0.1),
+        ("threshold", 1.5),
+        ("momentum", -0.1),
+        ("weight_decay", float("nan")),
+        ("covariance", "spherical"),
+        ("bn_mode", "off"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(name, value, refused):
+    with refused(ConfigError, f"adapt.sfda-de.{name}"):
+        SFDADEConfig(**{name: value})
+
+
+def test_tuning_tries_the_published_values():
+    for name, values in SFDADE.space:
+        assert getattr(SFDADEConfig(), name) in values

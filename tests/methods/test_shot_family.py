@@ -1,0 +1,535 @@
+"""SHOT-IM, SHOT, NRC and TPDS: the optimiser, one step of each by hand, what they change, where they help or hurt."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.spatial.distance import cdist
+from sklearn.metrics import f1_score
+
+from featlab.errors import ConfigError
+from featlab.methods import make_method
+from featlab.methods import nrc as nrc_module
+from featlab.methods import shot as shot_module
+from featlab.methods import tpds as tpds_module
+from featlab.methods.fit import Rates, SGDConfig, fit_sgd, shot_decay
+from featlab.methods.losses.neighbours import NeighbourBank
+from featlab.methods.nrc import NRC, NRCConfig
+from featlab.methods.shot import Shot, ShotConfig
+from featlab.methods.shot_im import ShotIM, ShotIMConfig
+from featlab.methods.student import Student, make_student, ordered_features
+from featlab.methods.tpds import TPDS, TPDSConfig
+from featlab.model.networks import SourceHead
+from featlab.protocol.splits import Target, target_of
+
+FAMILY = {
+    "shot-im": (ShotIM, ShotIMConfig),
+    "shot": (Shot, ShotConfig),
+    "nrc": (NRC, NRCConfig),
+    "tpds": (TPDS, TPDSConfig),
+}
+CLASSES = 4
+
+
+def run(name, bundle, target, *, seed=0, **options):
+    method, config = FAMILY[name]
+    return method(config(**options)).adapt(bundle, target, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=6, classes=CLASSES, landmarks=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), {"pretrain.epochs": 0}, methods=[])
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    """All of the target's 48 rows, of every class."""
+    return table.rows_of("s05")
+
+
+@pytest.fixture(scope="module")
+def target(rows):
+    return target_of(rows)
+
+
+def target_of_rows(embeddings):
+    count = len(embeddings)
+    return Target(embeddings, np.zeros(count, dtype=np.int32), np.arange(count, dtype=np.int32))
+
+
+# --- the optimiser ----------------------------------------------------------------------------------------------------
+
+
+def fresh_student(dim=5, bottleneck=5):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return Student(None, SourceHead(dim, bottleneck, 3).eval().requires_grad_(False))
+
+
+def test_the_rate_falls_to_the_published_values():
+    assert shot_decay(0, 100) == 1
+    assert shot_decay(50, 100) == pytest.approx(0.26085, abs=1e-5)
+    assert shot_decay(100, 100) == pytest.approx(0.16556, abs=1e-5)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_every_step_is_taken_at_its_own_rate_and_the_last_at_the_lowest(decay):
+    """A loss that is linear in two biases moves each by its learning rate."""
+    student = fresh_student()
+    config = SGDConfig(epochs=4, batch=5, lr=0.1, momentum=0.0, weight_decay=0.0, decay=decay, bn_mode="eval")
+    places = []
+
+    def losses(picked):
+        places.append((student.head.linear.bias[0].item(), student.head.classifier.bias[0].item()))
+        return {"linear": student.head.linear.bias[0] + student.head.classifier.bias[0]}
+
+    fit = fit_sgd(student, 10, config, losses, seed=0, rates=Rates(classifier=0.5))
+    places.append((student.head.linear.bias[0].item(), student.head.classifier.bias[0].item()))
+    t = np.arange(1, fit.iterations + 1)
+    rate = 0.1 * (1 + 10 * t / len(t)) ** -0.75 if decay else np.full(len(t), 0.1)
+    assert fit.iterations == 8
+    np.testing.assert_allclose(-np.diff(places, axis=0), np.stack([rate, 0.5 * rate], axis=1), rtol=1e-4)
+
+
+def test_weight_decay_acts_from_the_first_step_on_with_nesterov_momentum():
+    student = fresh_student()
+    weight = student.head.linear.weight.double().numpy().copy()
+    config = SGDConfig(epochs=3, lr=0.1, momentum=0.9, weight_decay=0.5, decay=False, bn_mode="eval")
+    fit_sgd(student, 4, config, lambda picked: {"none": 0.0 * student.head.linear.weight.sum()}, seed=0)
+    velocity = np.zeros_like(weight)
+    for step in range(3):
+        gradient = 0.5 * weight
+        velocity = gradient if step == 0 else 0.9 * velocity + gradient
+        weight = weight - 0.1 * (gradient + 0.9 * velocity)
+    np.testing.assert_allclose(student.head.linear.weight, weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "mode", "steps"), [(9, "train", 2), (9, "eval", 3), (8, "train", 2), (1, "train", 0)])
+def test_a_last_batch_of_one_row_is_skipped_where_batch_norm_needs_two(rows, mode, steps):
+    student, sizes = fresh_student(), []
+
+    def losses(picked):
+        sizes.append(len(picked))
+        return {"any": student.logits(torch.ones(len(picked), 5)).square().mean()}
+
+    fit = fit_sgd(student, rows, SGDConfig(epochs=1, batch=4, bn_mode=mode), losses, seed=0)
+    assert (fit.iterations, len(sizes)) == (steps, steps)
+    assert bool(fit.warnings) == (steps == 0)
+
+
+def test_batch_norm_in_training_centres_every_batch_at_its_shift():
+    """Of rows of one class too: whatever they have in common is taken away."""
+    student = fresh_student()
+    with torch.no_grad():
+        student.head.norm.bias.copy_(torch.linspace(-1, 1, 5))
+    student.set_mode("train")
+    for number in range(3):
+        batch = 5 + number + torch.randn(64, 5, generator=torch.Generator().manual_seed(number))
+        mean = student.bottleneck(batch).mean(dim=0)
+        assert float((mean - student.head.norm.bias).abs().max()) < 1e-5
+
+
+def test_batch_norms_statistics_follow_the_target_within_a_run():
+    """After m batches with mean 5 the running mean is 5 (1 − 0.9^m): 4.95 after 44."""
+    student = fresh_student()
+    with torch.no_grad():
+        student.head.linear.weight.copy_(torch.eye(5))
+    features = 5 + torch.randn(256, 5, generator=torch.Generator().manual_seed(0))
+    config = SGDConfig(epochs=11, lr=0.0)
+    fit = fit_sgd(student, 256, config, lambda picked: {"any": student.logits(features[picked]).mean()}, seed=0)
+    assert fit.iterations == 44
+    expected = features.mean(dim=0) * (1 - 0.9**44)
+    torch.testing.assert_close(student.head.norm.running_mean, expected, atol=0.05, rtol=0)
+    assert float(student.head.norm.running_mean.mean()) == pytest.approx(4.95, abs=0.05)
+
+
+# --- one step by hand -------------------------------------------------------------------------------------------------
+
+
+def entropy_of(p):
+    return -(p * (p + 1e-5).log()).sum(dim=-1)
+
+
+def hand_labels(head, features, rounds):
+    """SHOT's pseudo-labels and the distances, by SciPy."""
+    head.eval()
+    with torch.no_grad():
+        z = head.bottleneck(features)
+        weight = torch.softmax(head.classify(z), dim=1).double().numpy()
+    codes = np.concatenate([z.double().numpy(), np.ones((len(z), 1))], axis=1)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    labels = weight.argmax(axis=1)
+    for _ in range(rounds):
+        kept = np.unique(labels)
+        distance = cdist(codes, (weight.T @ codes / (1e-8 + weight.sum(axis=0)[:, None]))[kept], "cosine")
+        labels = kept[distance.argmin(axis=1)]
+        weight = np.eye(weight.shape[1])[labels]
+    return torch.from_numpy(labels), distance.min(axis=1)
+
+
+def hand_reached(head, features):
+    """The row that TPDS pairs each row with: walks by the definition, in float64."""
+    _, distance = hand_labels(head, features, 1)
+    with torch.no_grad():
+        entropy = entropy_of(torch.softmax(head(features), dim=1)).numpy()
+    count = len(features)
+    uncertain = set(np.argsort(-entropy)[: count // 2].tolist())
+    near = set(np.argsort(distance)[: int(count * 0.6)].tolist())
+    similarity = 1 - cdist(features.double().numpy(), features.double().numpy(), "cosine")
+    reached = []
+    for row in range(count):
+        visited, walk = [row], []
+        while len(walk) < count - 1:
+            order = np.argsort(-similarity[visited[-1]])
+            visited.append(next(other for other in order.tolist() if other not in visited))
+            walk.append(visited[-1])
+        reached.append(next((other for other in walk if other not in uncertain - near), walk[0]))
+    return torch.tensor(reached)
+
+
+def hand_terms(name, head, features, bn_mode):
+    """The loss terms of the first step on all rows at once."""
+    labels, reached = hand_labels(head, features, 2)[0], hand_reached(head, features)
+    head.norm.train(bn_mode == "train")
+    z = head.bottleneck(features)
+    logits = head.classify(z)
+    p = torch.softmax(logits, dim=1)
+    diversity = {"diversity": -entropy_of(p.mean(dim=0))}
+    if name in ("shot-im", "shot"):
+        terms = diversity | {"entropy": entropy_of(p).mean()}
+        return terms | ({"pseudo-labels": 0.3 * F.cross_entropy(logits, labels)} if name == "shot" else {})
+    if name == "tpds":
+        q = torch.softmax(head(features[reached]), dim=1)
+        joint = (p.T @ q + q.T @ p) / (2 * len(p))
+        product = joint.sum(dim=1)[:, None] * joint.sum(dim=0)
+        return diversity | {"information": -(joint * (joint / product).log()).sum()}
+    angle = cdist(z.detach().double().numpy(), z.detach().double().numpy(), "cosine")
+    np.fill_diagonal(angle, np.inf)
+    order, score = angle.argsort(axis=1), p.detach()
+    near = torch.zeros(())
+    beyond = torch.zeros(())
+    for row in range(len(p)):
+        # The first half of training: K = 3, M = 2.
+        for neighbour in order[row, :3]:
+            affinity = 1.0 if row in order[neighbour, :2] else 0.1
+            near = near - affinity * (p[row] @ score[neighbour])
+            for other in order[neighbour, :2]:
+                beyond = beyond - 0.1 * (p[row] @ score[other])
+    return diversity | {"neighbours": near / len(p), "expanded neighbours": beyond / len(p)}
+
+
+STEP = {"epochs": 1, "batch": 64, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0, "decay": False}
+CLASSIFIER_RATE = {"shot-im": 0.0, "shot": 0.0, "nrc": 1.0, "tpds": 0.1}
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("name", FAMILY)
+def test_one_step_equals_the_step_by_hand(name, bn_mode, bundle, target):
+    """Loss terms, and every parameter of B and C after a step along their gradient at its part's rate."""
+    model = run(name, bundle, target, bn_mode=bn_mode, **STEP)
+    head = copy.deepcopy(bundle.head).requires_grad_(True)
+    terms = hand_terms(name, head, ordered_features(bundle, target), bn_mode)
+    torch.stack(list(terms.values())).sum().backward()
+    (entry,) = model.history
+    assert set(entry) == {*terms, "loss"}
+    for term, value in terms.items():
+        assert entry[term] == pytest.approx(value.item(), abs=1e-5), term
+    assert entry["loss"] == pytest.approx(sum(value.item() for value in terms.values()), abs=1e-5)
+    after = dict(model.model.head.named_parameters())
+    for key, parameter in head.named_parameters():
+        rate = CLASSIFIER_RATE[name] if key.startswith("classifier") else 1.0
+        expected = parameter.detach() - 0.05 * rate * parameter.grad
+        torch.testing.assert_close(after[key], expected, atol=2e-6, rtol=1e-5, msg=key)
+        # With batch statistics, what the linear layer adds to all rows is taken away again.
+        if rate and not (bn_mode == "train" and key == "linear.bias"):
+            assert float(parameter.grad.abs().max()) > 1e-5, key
+
+
+# --- what is renewed, and when ----------------------------------------------------------------------------------------
+
+
+def test_shot_renews_pseudo_labels_every_epoch_in_evaluation_mode_on_all_rows(bundle, target, monkeypatch):
+    calls, real = [], shot_module.centre_labels
+
+    def spy(z, p, **options):
+        calls.append((z, p, options))
+        return real(z, p, **options)
+
+    monkeypatch.setattr(shot_module, "centre_labels", spy)
+    run("shot", bundle, target, epochs=4, batch=16, threshold=3)
+    assert len(calls) == 4
+    z, p, options = calls[0]
+    with torch.no_grad():
+        expected = bundle.head.bottleneck(ordered_features(bundle, target))
+    assert torch.equal(z, expected)
+    assert torch.equal(p, torch.softmax(bundle.head.classify(expected), dim=1))
+    assert options == {"threshold": 3}
+    assert not torch.equal(calls[-1][0], z)
+
+
+def test_tpds_makes_its_walks_once_on_the_features_and_stops_them_anew_every_epoch(bundle, target, monkeypatch):
+    made, stopped = [], []
+    walk, stop = tpds_module.neighbour_walks, tpds_module.destinations
+    monkeypatch.setattr(tpds_module, "neighbour_walks", lambda features: made.append(features) or walk(features))
+    monkeypatch.setattr(tpds_module, "destinations", lambda *given: stopped.append(given[1]) or stop(*given))
+    run("tpds", bundle, target, epochs=4, batch=16, trunk="adapter", lr=0.1)
+    assert len(made) == 1
+    assert torch.equal(made[0], ordered_features(bundle, target))
+    assert len(stopped) == 4
+    assert not all(torch.equal(stopped[0], later) for later in stopped)
+
+
+def test_nrc_writes_a_batch_into_its_memory_before_it_searches(bundle, target, monkeypatch):
+    seen, real = [], NeighbourBank.neighbourhood
+
+    def spy(bank, rows, *sizes):
+        seen.append((rows, bank.directions.clone(), bank.scores.clone(), sizes))
+        return real(bank, rows, *sizes)
+
+    monkeypatch.setattr(nrc_module.NeighbourBank, "neighbourhood", spy)
+    run("nrc", bundle, target, epochs=4, batch=16, bn_mode="train")
+    features, student = ordered_features(bundle, target), make_student(bundle, "none", 0)
+    first, directions, scores, _ = seen[0]
+    with torch.no_grad():
+        expected = student.bottleneck(features)
+        student.set_mode("train")
+        expected[first] = student.bottleneck(features[first])
+    torch.testing.assert_close(directions, F.normalize(expected, dim=1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(scores, torch.softmax(bundle.head.classify(expected), dim=1), atol=1e-6, rtol=0)
+    # K and M grow after half of the training.
+    assert [sizes for *_, sizes in seen] == [(3, 2)] * 6 + [(5, 4)] * 6
+
+
+def test_nrcs_neighbourhoods_grow_in_the_second_half_of_the_epochs():
+    sizes = [NRCConfig().sizes(epoch) for epoch in range(40)]
+    assert sizes == [(3, 2)] * 20 + [(5, 4)] * 20
+    same = NRCConfig(late_neighbours=3, late_expanded=2)
+    assert {same.sizes(epoch) for epoch in range(40)} == {(3, 2)}
+
+
+def test_nrcs_neighbourhoods_larger_than_the_target_are_those_of_all_other_rows(bundle, rows):
+    few = target_of(rows, np.array([0, 13, 26, 39]))
+    sizes = dict.fromkeys(("neighbours", "expanded", "late_neighbours", "late_expanded"), 3)
+    wide = dict.fromkeys(sizes, 50)
+    probe = few.embeddings
+    cut = run("nrc", bundle, few, epochs=8, **wide).predict_proba(probe)
+    assert np.array_equal(cut, run("nrc", bundle, few, epochs=8, **sizes).predict_proba(probe))
+
+
+def test_shot_without_pseudo_labels_is_shot_im(bundle, rows, target):
+    probe = rows.embeddings
+    expected = run("shot-im", bundle, target).predict_proba(probe)
+    assert np.array_equal(run("shot", bundle, target, pseudo=0).predict_proba(probe), expected)
+    assert not np.array_equal(run("shot", bundle, target).predict_proba(probe), expected)
+
+
+# --- what moves -------------------------------------------------------------------------------------------------------
+
+
+def moved(before, after):
+    return {key for key, tensor in before.state_dict().items() if not torch.equal(tensor, after.state_dict()[key])}
+
+
+LINEAR = {"linear.weight", "linear.bias"}
+NORM = {"norm.weight", "norm.bias"}
+STATISTICS = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+CLASSIFIER = {
+    "classifier.bias",
+    "classifier.parametrizations.weight.original0",
+    "classifier.parametrizations.weight.original1",
+}
+
+
+@pytest.mark.parametrize("trunk", ["none", "adapter"])
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("name", FAMILY)
+def test_b_moves_c_where_the_method_trains_it_and_statistics_in_training_mode_only(
+    name, bn_mode, trunk, bundle, target
+):
+    model = run(name, bundle, target, epochs=3, bn_mode=bn_mode, trunk=trunk)
+    expected = LINEAR | NORM | (STATISTICS if bn_mode == "train" else set())
+    expected |= CLASSIFIER if CLASSIFIER_RATE[name] else set()
+    assert moved(bundle.head, model.model.head) == expected
+    # What is done between the steps (labels, memory, walks) is done in evaluation mode and adds nothing to statistics.
+    passes = (2 if name == "tpds" else 1) if bn_mode == "train" else 0
+    seen = model.model.head.norm.num_batches_tracked - bundle.head.norm.num_batches_tracked
+    assert int(seen) == passes * model.iterations
+    assert ("classifier" in FAMILY[name][0].updates) == bool(CLASSIFIER_RATE[name])
+    parameters = sum(
+        parameter.numel()
+        for key, parameter in bundle.head.named_parameters()
+        if key in LINEAR | NORM | CLASSIFIER & expected
+    )
+    if trunk == "none":
+        assert isinstance(model.model.translator, torch.nn.Identity)
+        assert model.trainable == parameters
+    else:
+        fresh = make_student(bundle, "adapter", 0).trunk
+        assert moved(fresh, model.model.translator) == {"first.weight", "first.bias", "last.weight", "last.bias"}
+        assert model.trainable == parameters + sum(p.numel() for n, p in fresh.named_parameters() if n != "offset")
+
+
+@pytest.mark.parametrize("trunk", ["none", "adapter"])
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("name", FAMILY)
+def test_without_an_epoch_the_model_is_the_source_model_bitwise(name, bn_mode, trunk, bundle, rows, target):
+    expected = make_method("source-only").adapt(bundle, target).predict_proba(rows.embeddings)
+    model = run(name, bundle, target, epochs=0, bn_mode=bn_mode, trunk=trunk)
+    assert np.array_equal(model.predict_proba(rows.embeddings), expected)
+    assert (model.iterations, model.history, model.warnings) == (0, (), ())
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_order_of_the_rows_changes_no_bit_and_the_seed_does(name, bundle, rows, target):
+    order = np.random.default_rng(0).permutation(len(rows))
+    options = {"batch": 16, "epochs": 3}
+    straight = run(name, bundle, target, **options).predict_proba(rows.embeddings)
+    mixed = run(name, bundle, target_of(rows, order), **options).predict_proba(rows.embeddings)
+    assert np.array_equal(mixed, straight)
+    assert not np.array_equal(run(name, bundle, target, seed=1, **options).predict_proba(rows.embeddings), straight)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_bundle_and_the_global_generators_stay_as_they_were(name, bundle, target):
+    head = {key: tensor.clone() for key, tensor in bundle.head.state_dict().items()}
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    run(name, bundle, target, epochs=2, trunk="adapter")
+    assert all(torch.equal(tensor, head[key]) for key, tensor in bundle.head.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in bundle.head.parameters())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+# --- odd targets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("count", [2, CLASSES, CLASSES + 1])
+def test_a_few_rows_are_enough(name, count, bn_mode, bundle, rows):
+    model = run(name, bundle, target_of(rows, np.arange(count) * 9), bn_mode=bn_mode, epochs=4)
+    assert model.iterations > 0
+    assert np.isfinite(model.predict_proba(rows.embeddings)).all()
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_one_row_teaches_nothing_and_says_so(name, bundle, rows, target):
+    modes = ["train", "eval"] if name in ("nrc", "tpds") else ["train"]
+    expected = make_method("source-only").adapt(bundle, target).predict_proba(rows.embeddings)
+    for mode in modes:
+        model = run(name, bundle, target_of(rows, np.array([0])), bn_mode=mode)
+        assert np.array_equal(model.predict_proba(rows.embeddings), expected)
+        assert model.iterations == 0
+        assert len(model.warnings) == 1
+        assert "nothing was learnt" in model.warnings[0]
+
+
+@pytest.mark.parametrize("trunk", ["none", "adapter"])
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("kind", ["constant", "duplicated", "zero", "large", "one class"])
+def test_odd_rows_give_finite_probabilities(name, kind, bn_mode, trunk, bundle, rows):
+    own = rows.embeddings
+    odd = {
+        "constant": np.repeat(own[:1], 9, axis=0),
+        "duplicated": np.concatenate([own, own]),
+        "zero": np.zeros_like(own[:9]),
+        "large": own * np.float32(1e4),
+        "one class": own[rows.label == rows.neutral_code],
+    }[kind]
+    model = run(name, bundle, target_of_rows(odd), bn_mode=bn_mode, trunk=trunk, epochs=4)
+    assert np.isfinite(model.predict_proba(own)).all()
+    assert np.isfinite(model.predict_proba(odd)).all()
+    assert all(np.isfinite(list(entry.values())).all() for entry in model.history)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("shot-im", "diversity", -1),
+        ("shot", "diversity", -0.1),
+        ("shot", "pseudo", -1),
+        ("shot", "threshold", -1),
+        ("nrc", "neighbours", 0),
+        ("nrc", "expanded", 0),
+        ("nrc", "late_neighbours", 0),
+        ("nrc", "late_expanded", 0),
+        ("tpds", "diversity", -1),
+        ("tpds", "epochs", -1),
+        ("nrc", "bn_mode", "trian"),
+    ],
+)
+def test_options_out_of_range_are_refused_under_their_methods_name(name, option, value, refused):
+    with refused(ConfigError, f"adapt.{name}.{option}", str(value)):
+        replace(FAMILY[name][1](), **{option: value})
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_what_tuning_searches_are_options_with_the_published_value_among_them(name):
+    method, config = FAMILY[name]
+    for option, values in method.space:
+        assert getattr(config(), option) in values
+        assert all(replace(config(), **{option: value}) for value in values)
+
+
+# --- what they should do ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+@pytest.mark.parametrize("name", FAMILY)
+def test_adapting_lowers_the_loss(name, bn_mode, bundle, target):
+    sizes = {"late_neighbours": 3, "late_expanded": 2} if name == "nrc" else {}
+    history = run(name, bundle, target, bn_mode=bn_mode, **sizes).history
+    assert history[-1]["loss"] < history[0]["loss"] - 0.01
+
+
+@pytest.fixture(scope="module")
+def scores(people, small_bundle):
+    """Macro F1 of three unseen people in each of two synthetic worlds, on clips of all classes not adapted on.
+
+    Rows are class mean + subject offset + noise, nothing else: the offsets are half as large again as the class means,
+    so that the source model (nine people) is right for most rows of a new person and not for all.
+    """
+    found = {}
+    for seed in range(2):
+        table = people(12, 2, 16, 32, CLASSES, False, seed, expression=1.0, identity=1.5, resting=0.0, noise=1.0)
+        source, new = table, ("s09", "s10", "s11")
+        for person in new:
+            source = source.without(person)
+        sizes = {"features.dim": 24, "head.bottleneck": 32, "head.epochs": 15, "head.batch": 64, "pretrain.epochs": 0}
+        bundle = small_bundle(source, sizes, methods=[], seed=seed)
+        for person in new:
+            mine = table.rows_of(person)
+            first = np.array([mine.videos[code].endswith("-0") for code in mine.video])
+            test = mine.take(~first)
+            neutral = first & (mine.label == mine.neutral_code)
+            every, single = (target_of(mine, np.flatnonzero(picked)) for picked in (first, neutral))
+            models = {"source": make_method("source-only").adapt(bundle, every)}
+            for name in FAMILY:
+                models[name, "all"] = run(name, bundle, every, seed=seed)
+                for mode in ("train", "eval"):
+                    models[name, mode] = run(name, bundle, single, seed=seed, bn_mode=mode)
+            for key, model in models.items():
+                predicted = model.predict_proba(test.embeddings).argmax(axis=1)
+                found.setdefault(key, []).append(f1_score(test.label, predicted, average="macro"))
+    return {key: np.array(values) for key, values in found.items()}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_on_rows_of_all_classes_adapting_helps(name, scores):
+    assert (scores[name, "all"] >= scores["source"]).all()
+    assert scores[name, "all"].mean() > scores["source"].mean() + 0.03
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_on_neutral_rows_alone_adapting_hurts_and_less_so_with_the_sources_statistics(name, scores):
+    assert scores[name, "train"].mean() < scores["source"].mean() - 0.03
+    assert scores[name, "eval"].mean() > scores[name, "train"].mean() + 0.03

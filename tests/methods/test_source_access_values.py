@@ -1,0 +1,589 @@
+"""The losses and parts of the methods with source access against closed forms and NumPy, and what they bring about."""
+
+import copy
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from sklearn.cluster import KMeans
+
+from featlab.methods import cada, detn, make_method
+from featlab.methods.agra import (
+    SOURCE,
+    TARGET,
+    GraphAdaptation,
+    cluster_means,
+    moved_means,
+    nearest_mean,
+    normalised,
+    normalised_links,
+    pair_nodes,
+    prior_links,
+)
+from featlab.methods.base import SourceFeatures
+from featlab.methods.detn import class_ratios
+from featlab.methods.dfa import discriminative_loss, mean_distance
+from featlab.methods.icid import Channel, FusedHead, pair_labels
+from featlab.methods.losses.discrepancy import (
+    joint_kernel,
+    marginal_weights,
+    maximum_mean_discrepancy,
+    random_directions,
+    sliced_wasserstein,
+)
+from featlab.methods.lpl import locality_loss
+from featlab.methods.safn import norm_growth_loss
+from featlab.methods.swd import TwoClassifiers, part_ways
+from featlab.protocol.splits import target_of
+
+for name in ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra"):
+    import_module(f"featlab.methods.{name}")
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    """s05 is the target; the bundle doesn't know them."""
+    return people(subjects=6, classes=3)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"))
+
+
+@pytest.fixture(scope="module")
+def source(bundle, table):
+    return SourceFeatures.of(bundle, table.without("s05"))
+
+
+@pytest.fixture(scope="module")
+def mine(table):
+    """All rows of the target, every class."""
+    return table.rows_of("s05")
+
+
+@pytest.fixture(scope="module")
+def neutral(mine):
+    """Their neutral rows."""
+    return mine.take(mine.label == mine.neutral_code)
+
+
+def fitted(name, bundle, source, rows, *, seed=0, **options):
+    return make_method(name, {name: options}).fit(bundle, source, target_of(rows), seed=seed)
+
+
+def bottleneck_of(model, bundle, rows):
+    """B' of a table's rows."""
+    head = getattr(model.model.head, "head", model.model.head)
+    with torch.no_grad():
+        return head.bottleneck(bundle.projection(torch.from_numpy(rows.embeddings)))
+
+
+def source_bottleneck_of(model, source):
+    head = getattr(model.model.head, "head", model.model.head)
+    with torch.no_grad():
+        return head.bottleneck(source.features)
+
+
+def random_rows(*shape, seed=0, shift=0.0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(shift, size=shape))
+
+
+# --- LPL --------------------------------------------------------------------------------------------------------------
+
+
+def locality_by_loops(z, labels, neighbours):
+    value = 0.0
+    for i, row in enumerate(z):
+        others = [j for j in range(len(z)) if j != i and labels[j] == labels[i]]
+        others.sort(key=lambda j: np.linalg.norm(z[j] - row))
+        if others:
+            value += 0.5 * np.sum(np.square(row - z[others[:neighbours]].mean(axis=0)))
+    return value / len(z)
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 20])
+def test_locality_equals_a_loop_over_rows(neighbours):
+    z, labels = random_rows(12, 3), np.random.default_rng(1).integers(0, 3, size=12)
+    expected = locality_by_loops(z.numpy(), labels, neighbours)
+    assert locality_loss(z, torch.from_numpy(labels), neighbours).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_row_is_drawn_to_its_neighbours_mean_and_has_a_gradient():
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    locality_loss(z, torch.zeros(3, dtype=torch.int64), 20).backward()
+    means = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    torch.testing.assert_close(z.grad, (z.detach() - means) / 3)
+
+
+def test_a_class_of_one_row_has_no_neighbour_and_costs_nothing():
+    z = random_rows(3, 2).requires_grad_(True)
+    loss = locality_loss(z, torch.tensor([0, 1, 1]), 20)
+    loss.backward()
+    assert torch.equal(z.grad[0], torch.zeros(2, dtype=z.dtype))
+    assert (z.grad[1:].abs() > 0).all()
+    assert locality_loss(z.detach()[:1], torch.tensor([0]), 20).item() == 0
+
+
+def test_a_row_is_never_its_own_neighbour_and_its_copy_may_be():
+    z, labels = torch.tensor([[0.0], [0.0], [5.0]]), torch.zeros(3, dtype=torch.int64)
+    # The two copies are each other's nearest; the third row's nearest is one of them.
+    assert locality_loss(z, labels, 1).item() == pytest.approx(0.5 * 25 / 3)
+
+
+def test_a_large_lambda_makes_the_classes_of_the_source_compact(bundle, source, mine):
+    def spread(model):
+        z = source_bottleneck_of(model, source)
+        z = z / z.norm()
+        within = [z[source.labels == code] for code in range(3)]
+        return sum((rows - rows.mean(dim=0)).square().sum().item() for rows in within)
+
+    loose, tight = (
+        fitted("lpl", bundle, source, mine, iterations=100, lr=1e-2, locality=value) for value in (0.0, 1.0)
+    )
+    assert spread(tight) < 0.9 * spread(loose)
+
+
+def test_ftdnn_is_lpl_without_locality(bundle, source, mine):
+    plain = fitted("ftdnn", bundle, source, mine, iterations=5)
+    without = fitted("lpl", bundle, source, mine, iterations=5, locality=0.0)
+    assert np.array_equal(plain.predict_proba(mine.embeddings), without.predict_proba(mine.embeddings))
+    assert plain.history[0]["loss"] == without.history[0]["loss"]
+
+
+# --- ICID -------------------------------------------------------------------------------------------------------------
+
+
+def test_pair_labels_compare_each_row_with_the_next():
+    assert pair_labels(torch.tensor([0, 0, 1])).tolist() == [1, 0, 0]
+    assert pair_labels(torch.tensor([2, 2, 2])).tolist() == [1, 1, 1]
+    assert pair_labels(torch.tensor([1])).tolist() == [1]
+
+
+def test_a_new_channel_is_the_identity_bitwise_and_learns():
+    z = random_rows(5, 4).float()
+    channel = Channel(4)
+    assert torch.equal(channel(z), z)
+    channel(z).square().sum().backward()
+    assert (channel.change.weight.grad.abs() > 0).all()
+
+
+def test_the_fused_head_is_c_of_the_channels_mean(bundle, source):
+    head = FusedHead(copy.deepcopy(bundle.head), Channel(6), Channel(6)).eval()
+    with torch.no_grad():
+        assert torch.equal(head(source.features), bundle.head(source.features))
+        head.common.change.bias.fill_(2.0)
+        head.distinct.change.weight.copy_(torch.eye(6))
+        z = bundle.head.bottleneck(source.features)
+        expected = bundle.head.classify(0.5 * (z + 2.0) + 0.5 * (2 * z))
+    torch.testing.assert_close(head(source.features), expected)
+
+
+def test_icid_learns_both_channels_each_for_its_own_task(bundle, source, mine):
+    def channels(**options):
+        head = fitted("icid", bundle, source, mine, iterations=20, **options).model.head
+        return head.common.change.weight, head.distinct.change.weight
+
+    both, no_pairs, no_distinction = channels(), channels(pairs=0.0), channels(distinction=0.0)
+    assert all((weight.abs() > 0).all() for weight in both)
+    assert not torch.equal(both[0], no_pairs[0])
+    assert not torch.equal(both[1], no_distinction[1])
+    history = fitted("icid", bundle, source, mine, iterations=150, lr=1e-2, dropout=0.0).history
+    for term in ("pairs", "distinction", "classification"):
+        assert np.mean([entry[term] for entry in history[-20:]]) < np.mean([entry[term] for entry in history[:20]])
+
+
+# --- SAFN -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_norm_loss_is_always_the_squared_step_and_its_gradient_is_the_published_one():
+    z = torch.tensor([[3.0, 4.0], [6.0, 8.0]], requires_grad=True)
+    loss = 0.05 * norm_growth_loss(z, 1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.05)
+    torch.testing.assert_close(z.grad, torch.tensor([[-0.03, -0.04], [-0.03, -0.04]]))
+
+
+@pytest.mark.parametrize("step", [0.3, 1.0, 2.0])
+def test_the_norm_loss_is_finite_at_zero_and_far_away(step):
+    z = torch.tensor([[0.0, 0.0], [1e4, 0.0]], requires_grad=True)
+    loss = norm_growth_loss(z, step)
+    loss.backward()
+    assert loss.item() == pytest.approx(step**2, rel=1e-2)
+    torch.testing.assert_close(z.grad, torch.tensor([[0.0, 0.0], [-step, 0.0]]), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+def test_norms_of_both_domains_grow(bn_mode, bundle, source, mine):
+    grown, plain = (
+        fitted("safn", bundle, source, mine, iterations=100, lr=1e-2, norm=value, bn_mode=bn_mode)
+        for value in (0.05, 0.0)
+    )
+    for size in (
+        lambda model: bottleneck_of(model, bundle, mine).norm(dim=1).mean(),
+        lambda model: source_bottleneck_of(model, source).norm(dim=1).mean(),
+    ):
+        assert size(grown) > 1.1 * size(plain)
+    for entry in grown.history:
+        assert (entry["source norm"], entry["target norm"]) == pytest.approx((0.05, 0.05), rel=1e-4)
+
+
+def test_the_entropy_of_target_predictions_is_an_option(bundle, source, mine):
+    assert "entropy" not in fitted("safn", bundle, source, mine, iterations=1).history[0]
+    model = fitted("safn", bundle, source, mine, iterations=100, lr=1e-2, entropy=1.0)
+    terms = [entry["entropy"] for entry in model.history]
+    assert np.mean(terms[-10:]) < np.mean(terms[:10])
+
+
+# --- DFA --------------------------------------------------------------------------------------------------------------
+
+
+def test_mean_distance_is_that_of_the_means():
+    x, y = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    assert mean_distance(x, y).item() == pytest.approx(4 + 9)
+    assert mean_distance(x, x.flip(0)).item() == 0
+
+
+def test_the_discriminative_term_equals_a_loop_over_pairs():
+    z, labels = random_rows(8, 3), np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    distance = 1 - np.exp(-cdist(z.numpy(), z.numpy()) / 2.0)
+    within = [distance[i, j] for i in range(8) for j in range(8) if i != j and labels[i] == labels[j]]
+    between = [distance[i, j] for i in range(8) for j in range(8) if labels[i] != labels[j]]
+    expected = 0.5 * (np.mean(within) - np.mean(between))
+    assert discriminative_loss(z, torch.from_numpy(labels), 2.0).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_compact_and_separate_classes_are_better_and_no_term_is_unbounded():
+    labels = torch.tensor([0, 0, 1, 1])
+    good = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    bad = torch.tensor([[0.0], [5.0], [0.1], [5.1]])
+    assert discriminative_loss(good, labels, 2.0) < 0 < discriminative_loss(bad, labels, 2.0)
+    assert discriminative_loss(1e6 * good, labels, 2.0).item() >= -0.5
+
+
+@pytest.mark.parametrize(("labels", "sign"), [([0, 0], 1.0), ([0, 1], -1.0)])
+def test_rows_of_one_class_are_drawn_together_and_of_two_pushed_apart(labels, sign):
+    z = torch.tensor([[0.0], [5.0]], requires_grad=True)
+    discriminative_loss(z, torch.tensor(labels), 2.0).backward()
+    assert sign * z.grad[0] < 0 < sign * z.grad[1]
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [0]])
+def test_a_batch_without_pairs_of_one_kind_is_finite(labels):
+    z = random_rows(len(labels), 2).requires_grad_(True)
+    loss = discriminative_loss(z, torch.tensor(labels), 0.0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(z.grad).all()
+
+
+def distance_of_domains(model, bundle, source, rows):
+    """Squared distance of the domains' means, as a share of the spread of all rows."""
+    ours, theirs = source_bottleneck_of(model, source), bottleneck_of(model, bundle, rows)
+    return (mean_distance(ours, theirs) / torch.cat([ours, theirs]).var(dim=0).sum()).item()
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+def test_dfa_brings_the_domains_means_together(bn_mode, bundle, source, mine):
+    aligned, plain = (
+        fitted("dfa", bundle, source, mine, iterations=100, lr=1e-2, align=value, bn_mode=bn_mode)
+        for value in (1.0, 0.0)
+    )
+    assert distance_of_domains(aligned, bundle, source, mine) < 0.5 * distance_of_domains(plain, bundle, source, mine)
+
+
+# --- DETN and ECAN ----------------------------------------------------------------------------------------------------
+
+
+def test_ratios_are_shares_of_the_target_over_shares_of_the_source():
+    ratios = class_ratios(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1]), 4)
+    np.testing.assert_allclose(ratios, [0.2 / 0.5, 0.8 / 0.25, 0.0, 0.0], rtol=1e-6)
+    assert class_ratios(torch.tensor([0, 1]), torch.tensor([1, 0, 1, 0]), 2).tolist() == [1.0, 1.0]
+
+
+def test_a_class_that_the_source_lacks_has_no_weight():
+    assert class_ratios(torch.tensor([0, 0]), torch.tensor([1, 1]), 2).tolist() == [0.0, 0.0]
+
+
+def test_a_neutral_target_leaves_source_rows_of_other_classes_alone():
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+    ratios = class_ratios(labels, torch.ones(5, dtype=torch.int64), 3)
+    assert ratios.tolist() == pytest.approx([0.0, 8 / 3, 0.0])
+    ours, theirs = random_rows(8, 3).float().requires_grad_(True), random_rows(5, 3, seed=1).float()
+    weights = marginal_weights(ratios[labels], 5)
+    maximum_mean_discrepancy(joint_kernel(ours, theirs, 2.0), weights).backward()
+    assert torch.equal(ours.grad[labels != 1], torch.zeros(5, 3))
+    assert (ours.grad[labels == 1].abs() > 0).all()
+
+
+def test_equal_shares_make_detn_the_plain_discrepancy():
+    labels = torch.tensor([0, 1, 0, 1])
+    ratios = class_ratios(labels, torch.tensor([1, 0, 0, 1]), 2)
+    kernel = joint_kernel(random_rows(4, 3).float(), random_rows(3, 3, seed=1).float(), 2.0)
+    plain = maximum_mean_discrepancy(kernel, marginal_weights(torch.ones(4), 3))
+    assert torch.equal(maximum_mean_discrepancy(kernel, marginal_weights(ratios[labels], 3)), plain)
+
+
+@pytest.mark.parametrize("name", ["detn", "ecan"])
+def test_detn_and_ecan_bring_the_domains_together(name, bundle, source, mine):
+    def discrepancy(model):
+        ours, theirs = source_bottleneck_of(model, source), bottleneck_of(model, bundle, mine)
+        weights = marginal_weights(torch.ones(len(ours)), len(theirs))
+        return maximum_mean_discrepancy(joint_kernel(ours, theirs), weights).item()
+
+    options = {"iterations": 150, "lr": 1e-2}
+    plain = fitted("ftdnn", bundle, source, mine, **options)
+    aligned = fitted(name, bundle, source, mine, align=10.0, **options)
+    assert discrepancy(aligned) < 0.7 * discrepancy(plain)
+
+
+def test_ecan_is_detn_with_a_term_by_class(bundle, source, mine):
+    detn, ecan = (fitted(name, bundle, source, mine, iterations=3) for name in ("detn", "ecan"))
+    assert set(ecan.history[0]) - set(detn.history[0]) == {"alignment by class"}
+    assert ecan.history[0]["alignment by class"] > 0
+    for term in ("classification", "alignment"):
+        assert ecan.history[0][term] == detn.history[0][term]
+    same = fitted("ecan", bundle, source, mine, iterations=3, conditional=0.0)
+    assert np.array_equal(same.predict_proba(mine.embeddings), detn.predict_proba(mine.embeddings))
+
+
+def test_a_discrepancy_term_is_its_weight_times_the_discrepancy(bundle, source, mine):
+    one, ten = (fitted("ecan", bundle, source, mine, iterations=1, align=v, conditional=v) for v in (1.0, 10.0))
+    for term in ("alignment", "alignment by class"):
+        assert ten.history[0][term] == pytest.approx(10 * one.history[0][term], rel=1e-5)
+
+
+@pytest.mark.parametrize("renewals", [1, 3])
+def test_pseudo_labels_are_the_models_predictions_and_renewed(renewals, bundle, source, mine, monkeypatch):
+    seen = []
+
+    def record(ours, theirs, classes):
+        seen.append(theirs.clone())
+        return class_ratios(ours, theirs, classes)
+
+    monkeypatch.setattr(detn, "class_ratios", record)
+    # A last third at a hundredth of the rate: the model of the last renewal predicts what the final one does.
+    model = fitted("detn", bundle, source, mine, iterations=30, lr=1e-2, renewals=renewals)
+    assert len(seen) == renewals
+    with torch.no_grad():
+        features = bundle.projection(torch.from_numpy(mine.embeddings))
+        assert torch.equal(seen[0], bundle.head(features).argmax(dim=1))
+        assert (seen[-1] == model.model.head(features).argmax(dim=1)).float().mean() > 0.8
+
+
+# --- CADA -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_step_of_cada_moves_b_and_c_as_ftdnn_does_on_the_joint_batch(bundle, source, mine):
+    """The reversal starts at 0: what an untrained discriminator says moves nothing."""
+    options = {"iterations": 1, "bn_mode": "eval"}
+    adversarial, plain = (fitted(name, bundle, source, mine, **options) for name in ("cada", "ftdnn"))
+    np.testing.assert_allclose(
+        adversarial.predict_proba(mine.embeddings), plain.predict_proba(mine.embeddings), atol=1e-6
+    )
+    assert adversarial.history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
+    later = [fitted(name, bundle, source, mine, iterations=9, bn_mode="eval") for name in ("cada", "ftdnn")]
+    difference = later[0].predict_proba(mine.embeddings) - later[1].predict_proba(mine.embeddings)
+    assert np.abs(difference).max() > 1e-5
+
+
+def test_a_discriminator_without_weight_is_ftdnn_with_a_joint_batch(bundle, source, mine):
+    options = {"iterations": 9, "bn_mode": "eval"}
+    without, plain = (
+        fitted("cada", bundle, source, mine, domain=0.0, **options),
+        fitted("ftdnn", bundle, source, mine, **options),
+    )
+    np.testing.assert_allclose(without.predict_proba(mine.embeddings), plain.predict_proba(mine.embeddings), atol=1e-6)
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+def test_features_that_resist_make_the_discriminator_worse_and_the_domains_closer(
+    bn_mode, bundle, source, mine, monkeypatch
+):
+    def learnt():
+        model = fitted("cada", bundle, source, mine, iterations=200, lr=3e-3, hidden=32, bn_mode=bn_mode)
+        loss = np.mean([entry["domain"] for entry in model.history[-20:]])
+        return loss, distance_of_domains(model, bundle, source, mine)
+
+    resisting = learnt()
+    monkeypatch.setattr(cada, "reversal_strength", lambda step, total: 0.0)
+    passive = learnt()
+    assert resisting[0] > 1.1 * passive[0]
+    assert resisting[1] < 0.8 * passive[1]
+
+
+# --- SWD --------------------------------------------------------------------------------------------------------------
+
+
+def test_two_equal_classifiers_are_one_bitwise(bundle, source):
+    head = TwoClassifiers(bundle.head, copy.deepcopy(bundle.head.classifier))
+    with torch.no_grad():
+        assert torch.equal(head(source.features), bundle.head(source.features))
+
+
+def test_classifiers_part_in_opposite_directions(bundle):
+    first, second = (copy.deepcopy(bundle.head.classifier) for _ in range(2))
+    part_ways(first, second, 0.1, torch.Generator().manual_seed(0))
+    for one, other, before in zip(
+        first.parameters(), second.parameters(), bundle.head.classifier.parameters(), strict=True
+    ):
+        torch.testing.assert_close((one + other) / 2, before)
+        assert not torch.equal(one, before)
+        size = (one - before).square().mean().sqrt() / before.square().mean().sqrt()
+        assert 0.02 < size < 0.3
+
+
+def test_classifiers_that_start_equal_would_never_disagree(bundle, source, mine):
+    assert (
+        fitted("swd", bundle, source, mine, iterations=20, spread=0.0).history[-1]["disagreement of the features"] == 0
+    )
+    history = fitted("swd", bundle, source, mine, iterations=20).history
+    assert all(entry["disagreement of the features"] > 0 for entry in history)
+    for entry in history:
+        assert entry["disagreement of the classifiers"] < 0
+
+
+def test_in_a_step_the_classifiers_pull_apart_and_then_b_makes_them_agree(bundle, source, mine):
+    """One step without momentum; with weight 0 what is left of it is the classification of the source."""
+    options = {"iterations": 1, "lr": 1e-2, "momentum": 0.0, "spread": 0.5, "bn_mode": "eval", "batch": 48}
+    apart, alone = (fitted("swd", bundle, source, mine, disagreement=value, **options) for value in (1.0, 0.0))
+    directions = random_directions(3, 500, torch.Generator().manual_seed(0))
+
+    def disagreement(classifiers, bottleneck):
+        z = bottleneck_of(bottleneck, bundle, mine)
+        head = classifiers.model.head
+        with torch.no_grad():
+            p, q = (torch.softmax(logits, dim=1) for logits in (head.head.classify(z), head.second(z)))
+        return sliced_wasserstein(p, q, directions).item()
+
+    assert disagreement(apart, alone) > 1.0001 * disagreement(alone, alone)
+    assert disagreement(apart, apart) < 0.9999 * disagreement(apart, alone)
+
+
+def test_the_model_averages_two_classifiers_that_differ(bundle, source, mine):
+    head = fitted("swd", bundle, source, mine, iterations=3).model.head
+    with torch.no_grad():
+        z = head.head.bottleneck(source.features)
+        one, other = head.head.classify(z), head.second(z)
+        assert not torch.allclose(one, other)
+        torch.testing.assert_close(head(source.features), (one + other) / 2)
+
+
+# --- AGRA -------------------------------------------------------------------------------------------------------------
+
+
+def test_links_of_twelve_nodes_have_the_published_sums():
+    within, across = prior_links(6)
+    assert within.shape == across.shape == (12, 12)
+    face = torch.tensor([True, *[False] * 5, True, *[False] * 5])
+    for links, sums in ((within, (5.0, 3.8)), (across, (3.9, 3.3))):
+        assert torch.equal(links, links.T)
+        assert torch.equal(links.diagonal(), torch.ones(12))
+        torch.testing.assert_close(links.sum(dim=1), torch.where(face, *(torch.tensor(value) for value in sums)))
+        torch.testing.assert_close(normalised_links(links).sum(dim=1), torch.ones(12))
+    assert within[0, 6] == 0
+    assert across[0, 1] == 0
+    assert (across[0, 6], across[0, 7], across[1, 7], across[1, 8]) == pytest.approx((0.9, 0.4, 0.9, 0.25))
+    assert within.unique().tolist() == pytest.approx([0.0, 0.5, 0.8, 1.0])
+
+
+def test_one_region_is_two_nodes():
+    within, across = prior_links(1)
+    assert torch.equal(within, torch.eye(2))
+    torch.testing.assert_close(normalised_links(across), torch.tensor([[1.0, 0.9], [0.9, 1.0]]) / 1.9)
+
+
+def test_links_are_never_negative_and_a_node_without_links_passes_nothing_on():
+    links = torch.tensor([[2.0, -3.0], [-1.0, -1.0]])
+    assert torch.equal(normalised_links(links), torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+
+def test_a_new_graph_changes_nothing_bitwise_and_every_tensor_of_it_can_learn():
+    graph = GraphAdaptation(4, 5, regions=1)
+    nodes = random_rows(6, 2, 4).float()
+    assert torch.equal(nodes + graph(nodes), nodes)
+    graph(nodes).sum().backward()
+    assert (graph.last.weight.grad.abs() > 0).any()
+    torch.nn.init.ones_(graph.last.weight)
+    graph(nodes).square().sum().backward()
+    assert all((parameter.grad.abs() > 0).any() for key, parameter in graph.named_parameters() if key != "within")
+    # A node that is linked to itself alone has a link of 1 whatever it learns; and unlinked nodes stay unlinked.
+    assert torch.equal(graph.within.grad, torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("regions", [1, 2, 6])
+def test_the_graph_equals_numpy(regions):
+    graph = GraphAdaptation(4, 5, regions).double()
+    torch.nn.init.normal_(graph.last.weight, generator=torch.Generator().manual_seed(0))
+    nodes = random_rows(3, 2 * regions, 4)
+    within, across = (links.double().numpy() for links in prior_links(regions))
+    first, last = ((part.weight.detach().numpy(), part.bias.detach().numpy()) for part in (graph.first, graph.last))
+    for row in range(3):
+        passed = (within / within.sum(axis=1, keepdims=True)) @ nodes[row].numpy() @ first[0].T + first[1]
+        expected = (across / across.sum(axis=1, keepdims=True)) @ np.maximum(passed, 0) @ last[0].T + last[1]
+        np.testing.assert_allclose(graph(nodes)[row].detach(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_other_domains_node_is_its_nearest_mean():
+    z, means = torch.tensor([[0.0, 0.0], [9.0, 9.0]]), torch.tensor([[1.0, 1.0], [8.0, 8.0]])
+    assert torch.equal(nearest_mean(z, means), means)
+    assert torch.equal(pair_nodes(z, means, SOURCE), torch.stack([z, means], dim=1))
+    assert torch.equal(pair_nodes(z, means, TARGET), torch.stack([means, z], dim=1))
+
+
+def test_means_move_a_share_of_the_way_and_those_without_rows_stay():
+    means = torch.tensor([[0.0], [10.0], [100.0]])
+    rows = torch.tensor([[1.0], [3.0], [11.0]])
+    torch.testing.assert_close(moved_means(means, rows, 0.1), torch.tensor([[0.2], [10.1], [100.0]]))
+    torch.testing.assert_close(cluster_means(rows, means), torch.tensor([[2.0], [11.0], [100.0]]))
+
+
+def test_clusters_equal_scikit_learns():
+    rows = torch.cat([random_rows(20, 3), random_rows(20, 3, seed=1, shift=4.0)])
+    start = rows[[0, -1]]
+    expected = KMeans(2, init=start.numpy(), n_init=1).fit(rows.numpy()).cluster_centers_
+    np.testing.assert_allclose(cluster_means(rows, start), expected, rtol=1e-9)
+
+
+def test_clusters_are_of_rows_normalised_as_in_training(bundle, source):
+    values = bundle.head.linear(source.features).detach()
+    norm = copy.deepcopy(bundle.head.norm)
+    torch.testing.assert_close(normalised(norm, values, "eval"), norm(values))
+    torch.testing.assert_close(normalised(norm, values[:1], "train"), norm(values[:1]))
+    found = normalised(norm, values, "train")
+    assert torch.equal(norm.running_mean, bundle.head.norm.running_mean)
+    torch.testing.assert_close(found, norm.train()(values))
+
+
+def test_agra_has_a_batch_norm_for_each_domain(bundle, source, mine):
+    """The one that is returned has seen target rows and no source rows."""
+    model = fitted("agra", bundle, source, mine, iterations=60, lr=0.0)
+    values = bundle.head.linear(bundle.projection(torch.from_numpy(mine.embeddings))).detach()
+    torch.testing.assert_close(model.model.head.head.norm.running_mean, values.mean(dim=0), atol=0.1, rtol=0.05)
+    joint = fitted("cada", bundle, source, mine, iterations=60, lr=0.0)
+    own = (model.model.head.head.norm.running_mean - values.mean(dim=0)).norm()
+    assert own < 0.2 * (joint.model.head.norm.running_mean - values.mean(dim=0)).norm()
+
+
+def test_one_target_row_is_no_batch_of_its_own_and_is_warned_about(bundle, source, neutral):
+    model = fitted("agra", bundle, source, neutral.take([0]), iterations=3)
+    norm = model.model.head.head.norm
+    assert torch.equal(norm.running_mean, bundle.head.norm.running_mean)
+    assert len(model.warnings) == 1
+    assert "one row is no batch" in model.warnings[0]
+    assert fitted("agra", bundle, source, neutral.take([0]), iterations=3, bn_mode="eval").warnings == ()
+    assert fitted("agra", bundle, source, neutral, iterations=3).warnings == ()
+
+
+def test_agras_graph_and_means_are_learnt(bundle, source, mine):
+    start, end = (fitted("agra", bundle, source, mine, iterations=steps).model.head for steps in (0, 20))
+    assert (end.graph.last.weight.abs() > 0).all()
+    assert not torch.equal(end.graph.first.weight, start.graph.first.weight)
+    assert not torch.equal(end.graph.across, start.graph.across)
+    with torch.no_grad():
+        z = bundle.head.bottleneck(source.features)
+    expected = torch.stack([z[source.labels == code].mean(dim=0) for code in range(3)])
+    torch.testing.assert_close(start.source_means, expected)
+    assert not torch.allclose(end.source_means, expected)

@@ -1,0 +1,116 @@
+"""Alignment in closed form: where it lies, and what it makes of clips that are not neutral, short or degenerate."""
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.methods.pft.closed_form import NEAREST, WEIGHTINGS, align_style, bank_centre
+from featlab.model.networks import SourceHead, Translator
+from featlab.model.style_bank import StyleBank
+
+DIM = 4
+NEUTRAL = 0
+
+
+@pytest.fixture(scope="module")
+def translator():
+    torch.manual_seed(0)
+    return Translator(DIM, 6).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def head():
+    """Expression is the first feature: neutral at 0, the other class at 4, the same for everyone."""
+    torch.manual_seed(0)
+    head = SourceHead(DIM, 2, 2).eval().requires_grad_(False)
+    state = {name: torch.zeros_like(value) for name, value in head.state_dict().items()}
+    state |= {"norm.weight": torch.ones(2), "norm.running_var": torch.ones(2)}
+    state["linear.weight"] = torch.tensor([[-1.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    state["linear.bias"] = torch.tensor([2.0, -2.0])
+    state["classifier.parametrizations.weight.original0"] = torch.ones(2, 1)
+    state["classifier.parametrizations.weight.original1"] = torch.eye(2)
+    head.load_state_dict(state)
+    return head
+
+
+def clip(neutral, other, seed=0, identity=(1.0, -3.0, 2.0, 0.5)):
+    random = torch.Generator().manual_seed(seed)
+    frames = torch.tensor(identity) + 0.1 * torch.randn(neutral + other, DIM, generator=random)
+    frames[neutral:, 0] += 4.0
+    return frames[torch.randperm(len(frames), generator=random)]
+
+
+def align(features, translator, head, **options):
+    return align_style(features, torch.zeros(DIM), translator, head, NEUTRAL, **options)
+
+
+@pytest.mark.parametrize(("weighting", "middle"), [("mean", np.mean), ("median", np.median)])
+def test_mean_and_median_move_themselves_onto_the_centre(weighting, middle, translator, head):
+    features = clip(7, 1)
+    centre = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = align_style(features, centre, translator, head, NEUTRAL, weighting=weighting)
+    expected = centre.numpy() - middle(features.numpy(), axis=0)
+    np.testing.assert_allclose(found.offset.numpy(), expected, atol=1e-5)
+    assert len(found.history) == 1
+    assert torch.equal(found.weight, torch.ones(8))
+
+
+def test_weights_and_offset_belong_together_at_the_end(translator, head):
+    """The fixed point of its two equations, in numpy."""
+    features = clip(9, 3)
+    found = align(features, translator, head)
+    moved = features.numpy() + found.offset.numpy()
+    logits = head(torch.from_numpy(moved)).numpy().astype(np.float64)
+    probability = np.exp(logits[:, NEUTRAL]) / np.exp(logits).sum(axis=1)
+    np.testing.assert_allclose(found.weight.numpy(), probability, atol=1e-3)
+    mean = (probability[:, None] * features.numpy()).sum(axis=0) / probability.sum()
+    np.testing.assert_allclose(found.offset.numpy(), -mean, atol=1e-3)
+    assert 1 < len(found.history) < 20
+    assert found.history[-1]["style"] < 1e-8
+
+
+@pytest.mark.parametrize("other", [0, 1, 3, 5])
+def test_frames_of_another_expression_do_not_move_the_person(other, translator, head):
+    features = clip(12 - other, other)
+    place = torch.tensor([1.0, -3.0, 2.0, 0.5])
+    ours = align(features, translator, head).offset + place
+    assert float(ours.abs().max()) < 0.25
+    if other >= 3:
+        plain = align(features, translator, head, weighting="mean").offset + place
+        assert float(plain.abs().max()) > 0.8
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_degenerate_clips_stay_finite(weighting, translator, head):
+    for features in (clip(1, 0), torch.zeros(3, DIM), torch.ones(5, DIM) * 1e4, clip(2, 2) * 1e3, clip(0, 4)):
+        found = align(features, translator, head, weighting=weighting)
+        assert torch.isfinite(found.offset).all()
+        assert torch.isfinite(found.weight).all()
+    one = clip(1, 0)
+    torch.testing.assert_close(align(one, translator, head, weighting=weighting).offset, -one[0])
+
+
+def test_no_iteration_moves_nothing(translator, head):
+    found = align(clip(5, 0), translator, head, iterations=0)
+    assert (found.offset.abs().max(), found.history) == (0, ())
+
+
+def test_t_with_the_bundles_offset_is_left_alone(translator, head):
+    before = {name: value.clone() for name, value in translator.state_dict().items()}
+    align(clip(5, 2), translator, head)
+    assert all(torch.equal(value, before[name]) for name, value in translator.state_dict().items())
+
+
+def test_the_centre_of_a_bank_is_all_the_nearest_or_a_weighted_mean():
+    means = torch.arange(8.0)[:, None] * torch.ones(DIM)
+    bank = StyleBank(tuple("abcdefgh"), {"features": (means, means)})
+    features = torch.zeros(3, DIM) + 0.2
+    torch.testing.assert_close(bank_centre(bank, features), torch.full((DIM,), 3.5))
+    nearest = bank_centre(bank, features, "nearest")
+    torch.testing.assert_close(nearest, means[:NEAREST].mean(dim=0))
+    squared = ((means.numpy() - 0.2) ** 2).sum(axis=1)
+    weight = np.exp(-squared / np.sort(squared)[3])
+    expected = (weight[:, None] * means.numpy()).sum(axis=0) / weight.sum()
+    np.testing.assert_allclose(bank_centre(bank, features, "weighted").numpy(), expected, rtol=1e-5)
+    alone = StyleBank(("a",), {"features": (means[:1], means[:1])})
+    torch.testing.assert_close(bank_centre(alone, means[:1], "weighted"), means[0])

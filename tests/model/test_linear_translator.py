@@ -1,0 +1,142 @@
+"""The linear T against scikit-learn's logistic regression, and its algebra."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from featlab.config.load import Config
+from featlab.errors import ConfigError, InputError
+from featlab.model.linear import fit_linear_translator, linear_translator
+from featlab.model.networks import SourceHead, head_map
+from featlab.model.style_bank import neutral_clips
+
+DIM, CLASSES = 5, 3
+
+
+def random_head(classes=CLASSES, seed=0):
+    torch.manual_seed(seed)
+    head = SourceHead(DIM, 7, classes)
+    head.train()
+    head(torch.randn(64, DIM) * 2 + 1)
+    return head.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def head():
+    return random_head()
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=6, frames=6, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    features = torch.from_numpy(table.embeddings[:, :DIM].copy())
+    return features, torch.from_numpy(table.label.astype(np.int64)), neutral_clips(table, features)
+
+
+def config_of(**values):
+    return Config().with_values({f"pretrain.{key}": value for key, value in values.items()}, "test").pretrain
+
+
+def test_the_head_as_one_map_is_the_head(head):
+    features = torch.randn(20, DIM)
+    weight, bias = head_map(head)
+    torch.testing.assert_close(features.double() @ weight + bias, head(features).double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_t_gives_the_wanted_probabilities_through_the_unchanged_head(classes):
+    head = random_head(classes)
+    weight, bias = torch.randn(DIM, classes).double(), torch.randn(classes).double()
+    translator = linear_translator(head, weight, bias)
+    features = torch.randn(50, DIM)
+    ours = torch.softmax(head(translator(features)), dim=1)
+    expected = torch.softmax(features.double() @ weight + bias, dim=1)
+    torch.testing.assert_close(ours.double(), expected, atol=1e-4, rtol=0)
+    assert not translator.training
+    assert not any(parameter.requires_grad for parameter in translator.parameters())
+
+
+def test_t_of_the_heads_own_map_moves_nothing(head):
+    features = torch.randn(20, DIM)
+    assert torch.equal(linear_translator(head, *head_map(head))(features), features)
+
+
+def test_t_moves_features_along_the_directions_that_c_tells_apart_alone(head):
+    translator = linear_translator(head, torch.randn(DIM, CLASSES).double(), torch.zeros(CLASSES).double())
+    features = torch.randn(50, DIM)
+    change = translator(features) - features
+    assert torch.linalg.matrix_rank(change, atol=1e-3) <= CLASSES - 1
+
+
+def test_a_head_that_tells_nothing_apart_leaves_t_without_a_move():
+    head = random_head()
+    head.classifier.parametrizations.weight.original0.zero_()
+    features = torch.randn(9, DIM)
+    moved = linear_translator(head, torch.randn(DIM, CLASSES).double(), torch.zeros(CLASSES).double())(features)
+    torch.testing.assert_close(moved, features)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 12.0])
+def test_it_is_the_logistic_regression_that_scikit_learn_fits(penalty, rows, head):
+    """The same episodes, the same weights, the same penalty: another program, another solver."""
+    features, labels, clips = rows
+    config = config_of(penalty=penalty, episodes=1)
+    translator, history = fit_linear_translator(features, labels, clips, head, config, seed=3)
+    from featlab.seeding import run_seed
+
+    random = torch.Generator().manual_seed(run_seed(3, "linear"))
+    every = torch.arange(len(features))
+    seen = features + clips.subject_mean().mean(dim=0) - clips.episode_mean(every, random)
+    share = clips.tested_share(every).double()
+    weight = (share / share.sum()).numpy()
+    # scikit-learn minimises C · Σ wᵢ lossᵢ + ‖W‖² / 2.
+    fitted = LogisticRegression(C=len(np.unique(clips.row_video)) / penalty, tol=1e-10, max_iter=20_000)
+    fitted.fit(seen.double().numpy(), labels.numpy(), sample_weight=weight)
+    expected = fitted.predict_proba(seen.double().numpy())
+    ours = torch.softmax(head(translator(seen)), dim=1).numpy()
+    np.testing.assert_allclose(ours, expected, atol=2e-3)
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["loss"] == pytest.approx(history[-1]["penalty"] + history[-1]["classification"])
+
+
+def test_expression_alone_is_least_where_nothing_changes(rows, head):
+    """KL to the source model's own prediction carries no personal signal: with neither penalty nor labels T is the
+    translation back to where the row was."""
+    features, labels, clips = rows
+    config = config_of(penalty=0.0, classification=0.0, expression=1.0)
+    translator, history = fit_linear_translator(features, labels, clips, head, config, seed=0)
+    assert history[-1]["expression"] < history[0]["expression"]
+    assert torch.isfinite(translator(features)).all()
+
+
+def test_the_same_seed_gives_the_same_bits_and_the_global_generator_stays(rows, head):
+    features, labels, clips = rows
+    before = torch.get_rng_state()
+    one, _ = fit_linear_translator(features, labels, clips, head, config_of(), seed=1)
+    two, _ = fit_linear_translator(features, labels, clips, head, config_of(), seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_rows_without_a_label_change_nothing(rows, head):
+    features, labels, clips = rows
+    known = torch.where(torch.arange(len(labels)) % 5 == 0, torch.full_like(labels, -1), labels)
+    spoilt = torch.where((known < 0)[:, None], torch.full_like(features, 1e3), features)
+    ours, _ = fit_linear_translator(features, known, clips, head, config_of(), seed=1)
+    theirs, _ = fit_linear_translator(spoilt, known, clips, head, config_of(), seed=1)
+    assert torch.equal(ours.first.weight, theirs.first.weight)
+
+
+def test_what_it_can_not_learn_from_is_refused(rows, head, refused):
+    features, labels, clips = rows
+    with refused(ConfigError, "pretrain.classification", "form"):
+        fit_linear_translator(features, labels, clips, head, config_of(classification=0.0), seed=0)
+    with refused(InputError, "neutral rows"):
+        fit_linear_translator(features, torch.full_like(labels, -1), clips, head, config_of(), seed=0)
+    with refused(InputError, "not finite"):
+        fit_linear_translator(features * torch.nan, labels, clips, head, config_of(), seed=0)

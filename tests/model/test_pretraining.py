@@ -1,0 +1,352 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.config.load import Config
+from featlab.errors import FeatlabError, InputError
+from featlab.model.head import fit_projection
+from featlab.model.networks import Projection
+from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
+from featlab.pairing.pairs import make_pairs
+from featlab.workspace.source import build_bundle, train_source_head
+
+WEIGHTS = ("style", "expression", "classification")
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=4, frames=5)
+
+
+@pytest.fixture(scope="module")
+def trained(table):
+    config = Config().with_values({"features.dim": 8, "head.bottleneck": 6, "head.epochs": 3, "head.batch": 16}, "test")
+    return train_source_head(table, config, seed=0)
+
+
+def config_of(**values):
+    small = {"form": "mlp", "hidden": 8, "epochs": 2, "batch": 16, "lr": 0.01, "style": 1.0, "expression": 1.0}
+    return Config().with_values({f"pretrain.{key}": value for key, value in (small | values).items()}, "t").pretrain
+
+
+def source_of(table, trained):
+    with torch.no_grad():
+        features = trained.projection(torch.from_numpy(table.embeddings))
+    return SourceRows.of(table, features, make_pairs(table, Config().pair, seed=0))
+
+
+@pytest.fixture(scope="module")
+def source(table, trained):
+    return source_of(table, trained)
+
+
+def pretrained(source, trained, seed=0, on_epoch=None, **values):
+    return pretrain_translator(source, trained.head, config_of(**values), seed=seed, on_epoch=on_epoch)
+
+
+def changed(translator, fresh):
+    theirs = fresh.state_dict()
+    return {name for name, tensor in translator.state_dict().items() if not torch.equal(tensor, theirs[name])}
+
+
+# --- every loss reaches every tensor ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "term"),
+    [("anchored", name) for name in WEIGHTS] + [("poster", name) for name in ("style", "expression")],
+)
+@pytest.mark.parametrize("axis", ["subject", "vector"])
+@pytest.mark.parametrize("layers", ["embedding", "bottleneck"])
+def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(
+    objective, term, axis, layers, source, trained, monkeypatch
+):
+    """The seeds' code took its style loss from a frozen network and its KL through an argmax: T learnt nothing."""
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def spy(optimiser, *args, **options):
+        tensors = [tensor for group in optimiser.param_groups for tensor in group["params"]]
+        seen.append([None if tensor.grad is None else tensor.grad.clone() for tensor in tensors])
+        return step(optimiser, *args, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    weights = dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
+    # Without the residual T starts at random: at W₂ = 0 the gradient of W₁ is 0, and KL(p ‖ p) has none at all.
+    pretrained(source, trained, objective=objective, axis=axis, layers=layers, residual=False, dropout=0.0, **weights)
+    assert len(seen[0]) == 4
+    for gradients in seen:
+        for gradient in gradients:
+            assert gradient is not None
+            assert torch.isfinite(gradient).all()
+            assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("objective", ["anchored", "poster"])
+def test_from_its_zero_start_t_learns_in_all_tensors_but_the_offset(objective, source, trained):
+    values = {"objective": objective, "weight_decay": 0.0}
+    translator = pretrained(source, trained, **values).translator
+    fresh = new_translator(8, config_of(**values), 0)
+    assert changed(translator, fresh) == {"first.weight", "first.bias", "last.weight", "last.bias"}
+    assert torch.count_nonzero(translator.offset) == 0
+
+
+def test_the_posters_style_loss_alone_changes_t_and_falls(source, trained):
+    result = pretrained(source, trained, objective="poster", style=1.0, expression=0.0, epochs=8, residual=False)
+    assert changed(result.translator, new_translator(8, config_of(residual=False), 0))
+    losses = [entry["style"] for entry in result.history]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("term", ["style", "expression", "classification"])
+def test_each_anchored_loss_falls_when_it_is_all_that_is_minimised(term, source, trained):
+    """A style loss against the reference as the same T moves it chases its own tail, and grows."""
+    weights = dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
+    history = pretrained(source, trained, epochs=10, dropout=0.0, noise=0.0, **weights).history
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_no_loss_at_all_is_refused_in_one_line(source, trained, refused):
+    with refused(FeatlabError, "weight"):
+        pretrained(source, trained, style=0.0, expression=0.0, classification=0.0)
+
+
+@pytest.mark.parametrize("objective", ["anchored", "poster"])
+def test_pretraining_that_diverges_is_refused(objective, source, trained, refused):
+    with refused(InputError, "diverged", "pretrain.lr"):
+        pretrained(source, trained, objective=objective, lr=1e30, epochs=4)
+
+
+# --- what stays as it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["anchored", "poster"])
+def test_pretraining_leaves_the_head_and_the_rows_alone(objective, source, trained):
+    head, features = copy.deepcopy(trained.head.state_dict()), source.features.clone()
+    pretrained(source, trained, objective=objective)
+    assert all(torch.equal(tensor, head[name]) for name, tensor in trained.head.state_dict().items())
+    assert not any(part.training for part in trained.head.modules())
+    assert not any(parameter.requires_grad for parameter in trained.head.parameters())
+    assert torch.equal(source.features, features)
+
+
+def test_t_comes_out_frozen_and_in_evaluation_mode(source, trained):
+    translator = pretrained(source, trained).translator
+    assert not any(part.training for part in translator.modules())
+    assert not any(parameter.requires_grad for parameter in translator.parameters())
+
+
+def test_the_whole_source_stage_leaves_the_global_generators_alone(table, small, extractor):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    config = Config().with_values(small, "test")
+    build_bundle(table, config, seed=0, extractor=extractor, methods=("coral", "referenced", "pft-poster", "pft"))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+# --- repeating --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["anchored", "poster"])
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(objective, source, trained):
+    first = pretrained(source, trained, objective=objective)
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(7)
+        again = pretrained(source, trained, objective=objective)
+    other = pretrained(source, trained, objective=objective, seed=1)
+    assert not changed(first.translator, again.translator)
+    assert first.history == again.history
+    assert {"first.weight", "last.weight"} <= changed(first.translator, other.translator)
+
+
+def test_a_fresh_translator_depends_on_the_seed_and_is_the_identity():
+    values = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    fresh = new_translator(8, config_of(), 0)
+    assert not changed(fresh, new_translator(8, config_of(), 0))
+    assert changed(fresh, new_translator(8, config_of(), 1)) == {"first.weight", "first.bias"}
+    assert torch.equal(fresh(values), values)
+    assert not torch.equal(new_translator(8, config_of(residual=False), 0)(values), values)
+
+
+def test_hidden_zero_takes_the_width_of_the_features():
+    assert new_translator(8, config_of(hidden=0), 0).first.out_features == 8
+
+
+# --- history ----------------------------------------------------------------------------------------------------------
+
+
+def test_history_has_an_entry_an_epoch_with_every_term_and_their_sum(source, trained):
+    calls = []
+    result = pretrained(source, trained, epochs=3, on_epoch=lambda *call: calls.append(call))
+    assert len(result.history) == 3
+    for entry in result.history:
+        assert set(entry) == {"classification", "style", "expression", "loss"}
+        assert entry["loss"] == pytest.approx(sum(entry[name] for name in WEIGHTS), rel=1e-4)
+    assert calls == [(epoch + 1, 3, entry["loss"]) for epoch, entry in enumerate(result.history)]
+
+
+def test_no_epoch_leaves_t_as_it_was(source, trained):
+    result = pretrained(source, trained, epochs=0)
+    assert result.history == ()
+    assert not changed(result.translator, new_translator(8, config_of(), 0))
+
+
+def test_a_batch_larger_than_all_pairs_is_one_step_an_epoch(source, trained):
+    assert len(pretrained(source, trained, batch=10_000).history) == 2
+
+
+# --- the style bank ---------------------------------------------------------------------------------------------------
+
+
+def numpy_bank(table, source, translator, head):
+    """Means and standard deviations of each subject's neutral rows, before and after T with their own offset."""
+    features = source.features.numpy()
+    neutral = table.label == table.neutral_code
+    own = {}
+    for code in np.unique(table.subject):
+        clips = [neutral & (table.subject == code) & (table.video == video) for video in np.unique(table.video)]
+        own[code] = np.mean([features[clip].mean(axis=0) for clip in clips if clip.any()], axis=0)
+    centre = np.mean(list(own.values()), axis=0)
+    first, last = translator.first, translator.last
+    layers = {"features": [], "embedding": [], "bottleneck": []}
+    for code, mean in own.items():
+        rows = features[neutral & (table.subject == code)]
+        seen = rows + centre - mean
+        hidden = np.maximum(seen @ first.weight.numpy().T + first.bias.numpy(), 0)
+        moved = seen + hidden @ last.weight.numpy().T + last.bias.numpy()
+        with torch.no_grad():
+            deep = head.bottleneck(torch.from_numpy(moved)).numpy()
+        for name, values in zip(layers, (rows, moved, deep), strict=True):
+            layers[name].append((values.mean(axis=0), np.sqrt(values.var(axis=0) + 1e-6)))
+    return {name: [np.stack(part) for part in zip(*pairs, strict=True)] for name, pairs in layers.items()}
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_the_style_bank_equals_numpy(uneven, people, trained):
+    table = people(subjects=4, frames=5)
+    if uneven:
+        table = table.take((table.video != table.videos.index("neutral-1")) | (table.frame < 2) | (table.subject > 1))
+    source = source_of(table, trained)
+    translator = pretrained(source, trained, epochs=4).translator
+    bank = make_style_bank(source, translator, trained.head)
+    expected = numpy_bank(table, source, translator, trained.head)
+    assert bank.subjects == table.subjects
+    assert set(bank.layers) == set(expected)
+    for name, (mean, std) in bank.layers.items():
+        np.testing.assert_allclose(mean, expected[name][0], atol=1e-4)
+        np.testing.assert_allclose(std, expected[name][1], atol=1e-4)
+
+
+def test_with_an_untrained_t_every_subject_has_its_mean_at_the_centre(source, trained):
+    bank = make_style_bank(source, pretrained(source, trained, epochs=0).translator, trained.head)
+    centre, _ = bank.centre("features")
+    torch.testing.assert_close(bank.layers["embedding"][0], centre.expand(4, -1), atol=1e-5, rtol=0)
+
+
+# --- sources that can't be used ---------------------------------------------------------------------------------------
+
+
+def without_neutral(table, *subjects):
+    codes = [table.subjects.index(name) for name in subjects]
+    return table.take((table.label != table.neutral_code) | ~np.isin(table.subject, codes))
+
+
+def test_a_source_subject_without_neutral_rows_is_left_out_of_pairs_and_bank(table, trained):
+    source = source_of(without_neutral(table, "s01"), trained)
+    result = pretrained(source, trained)
+    bank = make_style_bank(source, result.translator, trained.head)
+    assert bank.subjects == ("s00", "s02", "s03")
+    assert np.isfinite([entry["loss"] for entry in result.history]).all()
+    # Their rows are in the table, and change nothing.
+    other = replace(source, features=torch.where(source.clips.row_subject[:, None] >= 0, source.features, 99.0))
+    assert not changed(pretrained(other, trained).translator, result.translator)
+
+
+def test_no_subject_with_neutral_rows_is_refused(table, trained, refused):
+    source = source_of(without_neutral(table, *table.subjects), trained)
+    with refused(InputError, "neutral rows", "anchored", "label them"):
+        pretrained(source, trained)
+
+
+def test_the_poster_does_not_need_neutral_rows(table, trained):
+    source = source_of(without_neutral(table, *table.subjects), trained)
+    assert np.isfinite(pretrained(source, trained, objective="poster").history[-1]["loss"])
+
+
+def test_a_style_bank_of_nobody_is_refused(table, trained, refused):
+    source = source_of(without_neutral(table, *table.subjects), trained)
+    translator = pretrained(source, trained, objective="poster").translator
+    with refused(InputError, "neutral rows"):
+        make_style_bank(source, translator, trained.head)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_pairs_are_refused(count, source, trained, refused):
+    pairs = source.pairs
+    few = replace(pairs, row=pairs.row[:count], reference=pairs.reference[:count], score=pairs.score[:count])
+    with refused(InputError, "2 pairs"):
+        pretrained(replace(source, pairs=few), trained, objective="poster")
+
+
+@pytest.mark.parametrize("method", ["coral", "referenced"])
+def test_a_method_that_needs_neutral_rows_at_the_source_says_so(method, people, small_bundle, refused):
+    table = people(subjects=3, classes=3)
+    with refused(InputError, method, "neutral"):
+        small_bundle(
+            without_neutral(table, *table.subjects),
+            {"pretrain.objective": "poster", "pretrain.style_bank": False},
+            methods=[method],
+        )
+
+
+def test_rows_of_unknown_label_train_neither_head_nor_t(table, trained):
+    hidden = replace(table, label=np.where(table.frame == 4, -1, table.label).astype(np.int16))
+    source = source_of(hidden, trained)
+    shifted = torch.where(torch.from_numpy(hidden.label < 0)[:, None], torch.tensor(99.0), source.features)
+    first = pretrained(source, trained, style=0.0, expression=0.0).translator
+    second = pretrained(replace(source, features=shifted), trained, style=0.0, expression=0.0).translator
+    assert not changed(first, second)
+
+
+def test_training_needs_two_source_subjects(people, small, refused):
+    with refused(InputError, "at least 2 source subjects", "choose fewer targets"):
+        train_source_head(people(subjects=1), Config().with_values(small, "test"), seed=0)
+
+
+# --- a bundle as a whole ----------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_says_what_it_was_made_of(people, small_bundle, extractor):
+    table = people(subjects=4)
+    bundle = small_bundle(table.without("s03"), {"pretrain.style_bank": True}, methods=["pft", "coral"], seed=5)
+    assert bundle.source_subjects == ("s00", "s01", "s02")
+    assert (bundle.classes, bundle.neutral, bundle.extractor) == (table.classes, "neutral", extractor)
+    assert (bundle.seed, set(bundle.extras)) == (5, {"coral"})
+    assert bundle.history[-1]["loss"] < bundle.history[0]["loss"]
+    assert small_bundle(table, {"pretrain.style_bank": False}).bank is None
+
+
+def test_the_projection_is_fitted_on_the_source_alone(people, small_bundle):
+    table = people(subjects=5)
+    bundle = small_bundle(table.without("s04"))
+    source = table.without("s04")
+    expected = fit_projection(source.embeddings, source.subject, bundle.config.features)
+    assert isinstance(expected, Projection)
+    assert torch.equal(bundle.projection.mean, expected.mean)
+    np.testing.assert_allclose(bundle.projection.mean, source.embeddings.mean(axis=0), atol=1e-5)
+
+
+def test_a_target_in_the_cache_changes_no_bit_of_the_source_model(people, small_bundle):
+    """`without` keeps the target's name in the table; nothing of it may get into a weight."""
+    few, many = people(subjects=4), people(subjects=5).without("s04")
+    ours, theirs = (
+        small_bundle(few, methods=["coral", "referenced"]),
+        small_bundle(many, methods=["coral", "referenced"]),
+    )
+    for part in ("projection", "head", "translator"):
+        assert not changed(getattr(ours, part), getattr(theirs, part))
+    for name, tensors in ours.extras.items():
+        assert all(torch.equal(tensor, theirs.extras[name][key]) for key, tensor in tensors.items())

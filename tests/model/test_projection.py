@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+
+from featlab.config.load import FeatureConfig
+from featlab.errors import InputError
+from featlab.model.head import fit_projection, subject_deviations
+
+
+def deviations_by_loop(rows, subject):
+    """The oracle: one subject after the other."""
+    out = np.empty(rows.shape, dtype=np.float64)
+    for code in set(subject.tolist()):
+        mine = subject == code
+        out[mine] = rows[mine] - rows[mine].mean(axis=0)
+    return out
+
+
+def fitted(table, **config):
+    return fit_projection(table.embeddings, table.subject, FeatureConfig(**config))
+
+
+def aligned(ours, theirs):
+    """|cosine| of each pair of columns: directions are known up to their sign."""
+    ours, theirs = ours / np.linalg.norm(ours, axis=0), theirs / np.linalg.norm(theirs, axis=0)
+    return np.abs((ours * theirs).sum(axis=0))
+
+
+def test_subject_deviations_are_rows_minus_their_own_subjects_mean(people):
+    table = people(subjects=4)
+    shuffled = np.random.default_rng(0).permutation(len(table))
+    rows, subject = table.embeddings[shuffled].astype(np.float64), 7 * table.subject[shuffled]
+    np.testing.assert_allclose(subject_deviations(rows, subject), deviations_by_loop(rows, subject), atol=1e-12)
+
+
+# Few rows, many rows, and wide rows: scikit-learn takes another solver for each.
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [({"subjects": 4, "dim": 12}, 5), ({"subjects": 30, "dim": 20}, 5), ({"subjects": 8, "dim": 600}, 5)],
+    ids=["few", "many", "wide"],
+)
+def test_within_is_pca_of_the_deviations_within_subjects(people, shape, dim):
+    table = people(classes=7, **shape)
+    deviations = deviations_by_loop(table.embeddings.astype(np.float64), table.subject)
+    directions = np.linalg.svd(deviations, full_matrices=False)[2][:dim].T
+    assert aligned(fitted(table, dim=dim).components.double().numpy(), directions).min() > 1 - 1e-4
+
+
+def test_pca_is_pca_of_all_variation(people):
+    table = people(classes=3)
+    rows = table.embeddings.astype(np.float64)
+    directions = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:4].T
+    ours = fitted(table, dim=4, reduce="pca").components.double().numpy()
+    assert aligned(ours, directions).min() > 1 - 1e-6
+
+
+def test_within_keeps_expression_where_pca_keeps_identity(people):
+    table = people(subjects=20, identity=10.0)
+    features = {
+        reduce: fitted(table, dim=1, reduce=reduce)(torch.from_numpy(table.embeddings)).numpy()[:, 0]
+        for reduce in ("within", "pca")
+    }
+
+    def share_of_expression(values):
+        deviations = deviations_by_loop(values[:, None].astype(np.float64), table.subject)[:, 0]
+        return deviations.var() / values.astype(np.float64).var()
+
+    assert share_of_expression(features["within"]) > 2 * share_of_expression(features["pca"])
+
+
+@pytest.mark.parametrize("reduce", ["within", "pca", "truncate"])
+def test_directions_are_orthogonal_and_share_one_scale(people, reduce):
+    components = fitted(people(), dim=5, reduce=reduce).components.double().numpy()
+    gram = components.T @ components
+    np.testing.assert_allclose(gram / gram[0, 0], np.eye(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("reduce", ["within", "pca", "truncate", "random", "none"])
+@pytest.mark.parametrize("dim", [1, 5, 0])
+def test_features_vary_by_1_within_subjects_on_average_and_have_mean_0(people, reduce, dim):
+    table = people()
+    features = fitted(table, dim=dim, reduce=reduce)(torch.from_numpy(table.embeddings)).double().numpy()
+    assert (deviations_by_loop(features, table.subject) ** 2).mean() == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
+
+
+def test_directions_come_with_the_largest_variance_within_subjects_first(people):
+    table = people(classes=4)
+    features = fitted(table)(torch.from_numpy(table.embeddings)).double().numpy()
+    variance = deviations_by_loop(features, table.subject).var(axis=0)
+    assert (np.diff(variance) <= 1e-9).all()
+
+
+def test_the_scale_of_the_embeddings_does_not_change_the_features(people):
+    table = people()
+    small = fit_projection(table.embeddings * np.float32(2**-10), table.subject, FeatureConfig(dim=4))
+    features = fitted(table, dim=4)(torch.from_numpy(table.embeddings))
+    torch.testing.assert_close(small(torch.from_numpy(table.embeddings) * 2**-10).abs(), features.abs())
+
+
+@pytest.mark.parametrize("reduce", ["within", "pca", "none"])
+def test_fitting_again_gives_the_same_bits(people, reduce):
+    table = people(dim=40, subjects=10)
+    first, again = fitted(table, dim=8, reduce=reduce), fitted(table, dim=8, reduce=reduce)
+    assert torch.equal(first.components, again.components)
+    assert torch.equal(first.mean, again.mean)
+    assert first.components.dtype == first.mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("dim", "kept"), [(3, 3), (0, 12), (128, 12)])
+def test_dim_is_a_limit_and_0_keeps_all(people, dim, kept):
+    assert fitted(people(), dim=dim).components.shape == (12, kept)
+
+
+def test_directions_without_variance_are_left_out(people):
+    rows = people().embeddings.copy()
+    rows[:, 9:] = rows[:, :3]
+    assert fit_projection(rows, people().subject, FeatureConfig()).components.shape == (12, 9)
+
+
+def test_fewer_rows_than_dimensions_keep_what_varies_within_subjects(people):
+    table = people(subjects=2, clips=1, frames=2, dim=40)
+    # 8 rows of 2 subjects: 6 directions are left when each subject's mean is gone.
+    assert fitted(table).components.shape == (40, 6)
+
+
+def test_a_feature_that_never_changes_gets_no_weight(people):
+    rows = people().embeddings.copy()
+    rows[:, 4] = 3.5
+    components = fit_projection(rows, people().subject, FeatureConfig(dim=5)).components
+    assert components[4].abs().max() < 1e-6
+
+
+def test_rows_that_are_not_given_change_nothing(people):
+    few, many = people(subjects=5), people(subjects=8)
+    source = many.rows_of(*few.subjects)
+    assert torch.equal(fitted(few).components, fitted(source).components)
+    assert not torch.equal(fitted(few).components, fitted(many).components)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_fewer_than_two_rows_are_refused(people, rows, refused):
+    with refused(InputError, "at least 2 source rows", str(rows)):
+        fitted(people().take(slice(0, rows)))
+
+
+def test_rows_that_do_not_vary_within_any_subject_are_refused(refused):
+    rows = np.repeat(np.array([[1.1, 2.2], [3.3, -4.4]], dtype=np.float32), 3, axis=0)
+    with refused(InputError, "nothing to learn"):
+        fit_projection(rows, np.repeat(np.arange(2, dtype=np.int32), 3), FeatureConfig())
+
+
+def test_kept_features_that_do_not_vary_within_any_subject_are_refused(people, refused):
+    rows = people().embeddings.copy()
+    rows[:, 0] = people().subject
+    with refused(InputError, "features.dim"):
+        fit_projection(rows, people().subject, FeatureConfig(dim=1, reduce="truncate"))
+
+
+def test_none_keeps_every_value_whatever_dim_says(people):
+    assert fitted(people(dim=12), dim=5, reduce="none").components.shape == (12, 12)
+
+
+def test_random_directions_follow_the_seed_and_fewer_are_the_first_of_more(people):
+    table = people()
+
+    def directions(dim, seed):
+        config = FeatureConfig(dim=dim, reduce="random")
+        return fit_projection(table.embeddings, table.subject, config, seed=seed).components.numpy()
+
+    few, more, other = directions(3, 1), directions(6, 1), directions(6, 2)
+    assert few.shape[1] == 3
+    np.testing.assert_allclose(aligned(few, more[:, :3]), 1, atol=1e-6)
+    assert aligned(more, other).max() < 0.999
+    np.testing.assert_array_equal(more, directions(6, 1))

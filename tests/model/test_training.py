@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+
+from featlab.config.load import HeadConfig
+from featlab.errors import InputError
+from featlab.model.head import epoch_batches, set_learning_rate, train_head
+
+FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
+
+
+def toy(rows=96, classes=3, seed=0):
+    """Separable classes: (N, 5) float32 rows and (N,) int16 codes."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    centres = 4 * rng.normal(size=(classes, 5))
+    return torch.from_numpy(centres[labels] + rng.normal(size=(rows, 5))).float(), labels.astype(np.int16)
+
+
+def trained(config=FAST, *, seed=0, data=None, classes=3, **options):
+    features, labels = data or toy()
+    return train_head(features, labels, classes, config, seed=seed, **options)
+
+
+def same(ours, theirs):
+    return all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_weights_bitwise_and_another_seed_others():
+    noisy = HeadConfig(bottleneck=8, epochs=3, batch=16, noise=0.3)
+    assert same(trained(noisy), trained(noisy))
+    assert not same(trained(noisy), trained(noisy, seed=1))
+
+
+def test_weights_do_not_depend_on_the_state_of_the_global_generators():
+    first = trained()
+    torch.manual_seed(99)
+    torch.rand(7)
+    assert same(first, trained())
+
+
+def test_training_leaves_the_global_generators_alone(monkeypatch):
+    # No accelerator is needed to see whether its generator would have been seeded.
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeds the accelerator's generator"))
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    trained(HeadConfig(bottleneck=4, epochs=1, noise=0.1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.get_state()[1].tolist() == numpy_before  # noqa: NPY002
+
+
+def test_rows_without_a_label_change_nothing():
+    features, labels = toy()
+    known = torch.arange(len(features)) % 4 != 0
+    hidden = np.where(known.numpy(), labels, -1).astype(np.int16)
+    assert same(trained(data=(features, hidden)), trained(data=(features[known], labels[known.numpy()])))
+
+
+def test_a_separable_problem_is_learnt_and_generalises():
+    features, labels = toy(192)
+    head = trained(data=(features[:96], labels[:96]))
+    predicted = head(features[96:]).argmax(dim=1).numpy()
+    assert (predicted == labels[96:]).mean() > 0.95
+
+
+def test_the_loss_falls_and_every_epoch_is_reported():
+    reports = []
+    trained(on_epoch=lambda epoch, epochs, loss: reports.append((epoch, epochs, loss)))
+    assert [report[:2] for report in reports] == [(epoch, 15) for epoch in range(1, 16)]
+    losses = [loss for _, _, loss in reports]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_reported_loss_is_the_cross_entropy_written_out_in_numpy():
+    """One step at learning rate 0: what is reported is the loss of the initial weights in training mode."""
+    features, labels = toy(32)
+    seen = []
+    config = HeadConfig(bottleneck=8, epochs=1, batch=32, lr=0, label_smoothing=0)
+    head = trained(config, data=(features, labels), on_epoch=lambda *report: seen.append(report[2]))
+    with torch.no_grad():
+        logits = head.train()(features).double().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert seen[0] == pytest.approx(-log_p[np.arange(32), labels].mean(), rel=1e-5)
+
+
+def test_the_head_comes_back_in_evaluation_mode_without_gradients():
+    head = trained()
+    assert not any(module.training for module in head.modules())
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+    assert all(torch.isfinite(tensor).all() for tensor in head.state_dict().values())
+
+
+def test_a_class_without_a_row_still_has_a_logit():
+    features, labels = toy(classes=2)
+    assert trained(data=(features, labels), classes=4)(features).shape == (96, 4)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 17])
+def test_few_rows_make_one_smaller_batch(rows):
+    head = trained(data=toy(rows, classes=2), classes=2)
+    assert torch.isfinite(head(toy(rows, classes=2)[0])).all()
+
+
+def test_constant_features_train_to_something_finite():
+    head = trained(data=(torch.ones(32, 5), toy(32)[1]))
+    assert torch.isfinite(head(torch.ones(2, 5))).all()
+
+
+@pytest.mark.parametrize("labels", [[1, 1, 1, 1], [-1, -1, -1, 2], [-1, -1, -1, -1]], ids=["one", "one known", "none"])
+def test_fewer_than_two_classes_are_refused(labels, refused):
+    with refused(InputError, "at least 2 classes", "label the source rows"):
+        trained(data=(torch.zeros(4, 5), np.array(labels, dtype=np.int16)))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 2, 3]], ids=["too few", "unknown class"])
+def test_labels_that_do_not_fit_the_rows_are_refused(labels, refused):
+    with refused(InputError, "[-1, 3)"):
+        trained(data=(torch.zeros(4, 5), np.array(labels, dtype=np.int16)))
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(10, 5), (11, 5), (4, 5), (5, 5), (3, 1)])
+def test_an_epoch_sees_each_row_at_most_once_in_full_batches(rows, batch):
+    batches = list(epoch_batches(rows, batch, torch.Generator().manual_seed(0)))
+    assert [len(one) for one in batches] == [batch] * (rows // batch)
+    seen = torch.cat(batches).tolist() if batches else []
+    assert len(set(seen)) == len(seen) == batch * (rows // batch)
+    assert set(seen) <= set(range(rows))
+
+
+def test_every_epoch_has_its_own_order():
+    random = torch.Generator().manual_seed(0)
+    first, second = (torch.cat(list(epoch_batches(20, 5, random))).tolist() for _ in range(2))
+    assert first != second
+
+
+def test_the_learning_rate_of_every_group_is_set():
+    one, two = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [two], "lr": 2.0}])
+    set_learning_rate(optimiser, 0.25)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]

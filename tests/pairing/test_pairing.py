@@ -1,0 +1,327 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.spatial
+
+from featlab.cache import FeatureTable
+from featlab.errors import BundleError, ConfigError, InputError
+from featlab.pairing.pair_files import pairs_from_arrays, pairs_summary, pairs_to_arrays, write_pairs_csv
+from featlab.pairing.pairs import (
+    LABEL_RULES,
+    STRATEGIES,
+    PairConfig,
+    make_pairs,
+    resolve_strategy,
+)
+
+CLASSES = ("neutral", "pain", "joy")
+
+
+def make_table(n=120, subjects=7, seed=0, dim=12, points=10, spread=1.0, unknown=0.1, faceless=0.05):
+    """Rows about a few expressions and people; small `spread` packs the rows of one subject closely together."""
+    rng = np.random.default_rng(seed)
+    subject = np.sort(rng.integers(subjects, size=n)).astype(np.int32)
+    label = rng.integers(-1 if unknown else 0, len(CLASSES), size=n).astype(np.int16)
+    people = rng.normal(size=(subjects, dim))
+    face, people_faces = rng.normal(size=(points, 2)), 0.2 * rng.normal(size=(subjects, points, 2))
+    landmarks = face + people_faces[subject] + 0.1 * spread * rng.normal(size=(n, points, 2))
+    landmarks = (landmarks * rng.uniform(30, 90, size=(n, 1, 1)) + 200).astype(np.float32)
+    landmarks[rng.random(n) < faceless] = np.nan
+    return FeatureTable(
+        embeddings=(people[subject] + spread * rng.normal(size=(n, dim))).astype(np.float32),
+        label=label,
+        subject=subject,
+        video=np.zeros(n, np.int32),
+        frame=np.arange(n, dtype=np.int32),
+        subjects=tuple(f"s{code:02d}" for code in range(subjects)),
+        videos=("v",),
+        classes=CLASSES,
+        neutral="neutral",
+        landmarks=landmarks,
+    )
+
+
+def scipy_similarity(table):
+    """1 - scipy's disparity for every two rows, NaN without a face; it is symmetric, so half is computed."""
+    n = len(table)
+    similarity = np.full((n, n), np.nan)
+    faces = np.flatnonzero(np.isfinite(table.landmarks).all(axis=(1, 2)))
+    points = table.landmarks.astype(np.float64)
+    for place, i in enumerate(faces):
+        for j in faces[place + 1 :]:
+            if table.subject[i] != table.subject[j]:
+                similarity[i, j] = similarity[j, i] = 1.0 - scipy.spatial.procrustes(points[i], points[j])[2]
+    return similarity
+
+
+def cosine_similarity(table):
+    rows = table.embeddings.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1)
+    with np.errstate(invalid="ignore"):
+        return rows @ rows.T / norms / norms[:, None]
+
+
+def admissible(table, row, rule):
+    """The rows that may be the row's reference by subject and label, one at a time."""
+    for other in range(len(table)):
+        if table.subject[other] == table.subject[row]:
+            continue
+        if rule != "any" and (table.label[row] < 0 or table.label[other] < 0):
+            continue
+        if rule == "same" and table.label[other] != table.label[row]:
+            continue
+        if rule == "different" and table.label[other] == table.label[row]:
+            continue
+        yield other
+
+
+def naive_pairs(table, similarity, rule, k):
+    pairs = []
+    for row in range(len(table)):
+        scored = [(-round(similarity[row, other], 11), other) for other in admissible(table, row, rule)]
+        scored = sorted(pair for pair in scored if not np.isnan(pair[0]))
+        pairs += [(row, other) for _, other in scored[:k]]
+    return pairs
+
+
+def check(table, config, similarity):
+    pairs = make_pairs(table, config, seed=0)
+    expected = naive_pairs(table, similarity, config.label_rule, config.neighbours)
+    assert list(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True)) == expected
+    np.testing.assert_allclose(pairs.score, similarity[pairs.row, pairs.reference], atol=1e-6)
+    assert pairs.skipped == len(table) - len({row for row, _ in expected})
+
+
+@pytest.fixture(scope="module")
+def faces():
+    table = make_table(n=200, subjects=12, points=20, faceless=0.02)
+    return table, scipy_similarity(table)
+
+
+@pytest.mark.parametrize("rule", LABEL_RULES)
+def test_landmark_pairs_equal_a_loop_over_scipys_procrustes(rule, faces):
+    table, similarity = faces
+    check(table, PairConfig("landmark", rule), similarity)
+    check(table, PairConfig("landmark", rule, neighbours=3), similarity)
+
+
+@pytest.mark.parametrize("rule", LABEL_RULES)
+@pytest.mark.parametrize(("spread", "k"), [(1.0, 1), (0.01, 4)])
+@pytest.mark.parametrize("no_faiss", ["0", "1"])
+def test_cosine_pairs_equal_brute_force(rule, spread, k, no_faiss, monkeypatch):
+    monkeypatch.setenv("FEATLAB_NO_FAISS", no_faiss)
+    table = make_table(n=200, subjects=12, spread=spread)
+    check(table, PairConfig("cosine", rule, k), cosine_similarity(table))
+
+
+@pytest.fixture(scope="module")
+def equal_faces():
+    """Rows about four times each."""
+    table = make_table(n=30)
+    table = table.take(np.sort(np.random.default_rng(1).integers(30, size=120)))
+    return table, scipy_similarity(table)
+
+
+@pytest.mark.parametrize("rule", LABEL_RULES)
+def test_equal_rows_are_paired_in_table_order(rule, equal_faces):
+    table, similarity = equal_faces
+    check(table, PairConfig("cosine", rule, neighbours=6), cosine_similarity(table))
+    check(table, PairConfig("landmark", rule, neighbours=6), similarity)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rule", LABEL_RULES)
+def test_every_pair_keeps_the_rules(strategy, rule):
+    table = make_table(seed=3)
+    pairs = make_pairs(table, PairConfig(strategy, rule, neighbours=2), seed=5)
+    assert (table.subject[pairs.row] != table.subject[pairs.reference]).all()
+    row_label, reference_label = table.label[pairs.row], table.label[pairs.reference]
+    if rule == "any":
+        assert (row_label < 0).any()
+    else:
+        assert min(row_label.min(), reference_label.min()) >= 0
+        assert ((row_label == reference_label) == (rule == "same")).all()
+    if strategy == "landmark":
+        assert np.isfinite(table.landmarks[pairs.row]).all()
+        assert np.isfinite(table.landmarks[pairs.reference]).all()
+    assert len(set(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))) == len(pairs)
+    assert pairs.skipped == len(table) - len(set(pairs.row.tolist()))
+    assert (pairs.row.dtype, pairs.reference.dtype, pairs.score.dtype) == (np.int64, np.int64, np.float32)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_order_of_the_rows_changes_no_pair(strategy):
+    table = make_table(seed=4)
+    shuffle = np.random.default_rng(0).permutation(len(table))
+    config = PairConfig(strategy, "different", neighbours=3)
+    straight, shuffled = make_pairs(table, config, seed=1), make_pairs(table.take(shuffle), config, seed=1)
+    known = set(zip(straight.row.tolist(), straight.reference.tolist(), strict=True))
+    assert known == set(zip(shuffle[shuffled.row].tolist(), shuffle[shuffled.reference].tolist(), strict=True))
+
+
+def test_rows_with_few_admissible_references_get_those_there_are():
+    table = make_table(n=60, subjects=2, unknown=0)
+    table = replace(table, label=np.where(np.arange(60) == 0, 1, 0).astype(np.int16))
+    for strategy in STRATEGIES:
+        pairs = make_pairs(table, PairConfig(strategy, "different", neighbours=5), seed=0)
+        second = table.subject == 1
+        usable = np.isfinite(table.landmarks).all(axis=(1, 2)) if strategy == "landmark" else np.ones(60, bool)
+        assert np.bincount(pairs.row, minlength=60)[0] == 5
+        assert set(pairs.row.tolist()) == {0} | set(np.flatnonzero(second & usable).tolist())
+        assert (pairs.reference[pairs.row > 0] == 0).all()
+
+
+def test_random_references_are_uniform_over_the_admissible_rows():
+    table = make_table(n=40, subjects=4, seed=6)
+    counts = np.zeros((40, 40))
+    for seed in range(400):
+        pairs = make_pairs(table, PairConfig("random", "same", neighbours=2), seed=seed)
+        np.add.at(counts, (pairs.row, pairs.reference), 1)
+    for row in range(40):
+        allowed = list(admissible(table, row, "same"))
+        if len(allowed) > 2:
+            expected = 800 / len(allowed)
+            assert counts[row].sum() == counts[row, allowed].sum() == 800
+            chi_square = ((counts[row, allowed] - expected) ** 2 / expected).sum()
+            assert chi_square < scipy.stats.chi2.isf(1e-5, len(allowed) - 1)
+
+
+def test_random_pairs_depend_on_the_seed_alone():
+    table = make_table()
+    first, again, other = (make_pairs(table, PairConfig("random"), seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.reference, again.reference)
+    assert (first.reference != other.reference).any()
+    assert np.isnan(first.score).all()
+
+
+def test_rows_without_a_direction_take_no_part_in_cosine():
+    table = make_table()
+    embeddings = table.embeddings.copy()
+    embeddings[[3, 50]] = 0.0
+    pairs = make_pairs(replace(table, embeddings=embeddings), PairConfig("cosine"), seed=0)
+    assert pairs.skipped == 2
+    assert not np.isin([3, 50], np.concatenate([pairs.row, pairs.reference])).any()
+
+
+def test_auto_is_landmark_where_there_are_landmarks_else_cosine():
+    table = make_table()
+    assert resolve_strategy(PairConfig(), table) == "landmark"
+    assert resolve_strategy(PairConfig(), replace(table, landmarks=None)) == "cosine"
+    assert resolve_strategy(PairConfig("random"), table) == "random"
+    assert make_pairs(table, PairConfig(), seed=0).strategy == "landmark"
+
+
+def test_a_wrong_configuration_is_refused_with_the_closest_name():
+    with pytest.raises(ConfigError, match=r"pair.strategy = 'landmarks'.*did you mean 'landmark'"):
+        PairConfig("landmarks")
+    with pytest.raises(ConfigError, match=r"pair.label_rule = 'differnt'.*did you mean 'different'"):
+        PairConfig(label_rule="differnt")
+    with pytest.raises(ConfigError, match=r"pair\.neighbours = 0"):
+        PairConfig(neighbours=0)
+    with pytest.raises(ConfigError, match="a seed is 0 or more"):
+        make_pairs(make_table(), PairConfig(), seed=-1)
+
+
+def test_rows_that_can_not_be_paired_are_refused_with_the_remedy():
+    table = make_table()
+    bare = replace(table, landmarks=None)
+    faceless = replace(table, landmarks=np.full_like(table.landmarks, np.nan))
+    unlabelled = replace(table, label=np.full(len(table), -1, np.int16))
+    one_class = replace(table, label=np.zeros(len(table), np.int16))
+    with pytest.raises(InputError, match=r"two source subjects and the rows hold fewer \(s02\)"):
+        make_pairs(table.rows_of("s02"), PairConfig(), seed=0)
+    with pytest.raises(InputError, match=r"fewer \(none\)"):
+        make_pairs(table.take([]), PairConfig(), seed=0)
+    with pytest.raises(InputError, match="--landmarks FILE, or use --strategy cosine"):
+        make_pairs(bare, PairConfig("landmark"), seed=0)
+    with pytest.raises(InputError, match="check the landmarks, or use --strategy cosine"):
+        make_pairs(faceless, PairConfig("landmark"), seed=0)
+    with pytest.raises(InputError, match="look for zero embeddings"):
+        make_pairs(replace(table, embeddings=np.zeros_like(table.embeddings)), PairConfig("cosine"), seed=0)
+    for hopeless in (replace(unlabelled, landmarks=None), replace(one_class, landmarks=None)):
+        with pytest.raises(InputError, match=r"label rule 'different' may pair.*use label rule 'any'"):
+            make_pairs(hopeless, PairConfig(label_rule="different"), seed=0)
+
+
+def test_the_summary_counts_the_pairs():
+    table = make_table(seed=8)
+    pairs = make_pairs(table, PairConfig("cosine", neighbours=2), seed=0)
+    summary = json.loads(json.dumps(pairs_summary(pairs, table), allow_nan=False))
+    uses = [pairs.reference.tolist().count(row) for row in range(len(table))]
+    labels = [(int(table.label[i]), int(table.label[j])) for i, j in zip(pairs.row, pairs.reference, strict=True)]
+    known = [a == b for a, b in labels if a >= 0 and b >= 0]
+    assert summary["pairs"] == 240
+    assert summary["skipped"] == 0
+    assert summary["reference_rows"] == sum(use > 0 for use in uses)
+    assert summary["most_used_row"] == max(uses)
+    assert summary["same_label_share"] == pytest.approx(sum(known) / len(known))
+    assert summary["median_score"] == pytest.approx(float(np.median(pairs.score)))
+    assert list(summary["references"]) == list(table.subjects)
+    assert sum(summary["references"].values()) == 240
+    assert summary["references"]["s03"] == sum(np.array(uses)[table.subject == 3])
+    random = make_pairs(replace(table, label=np.full(len(table), -1, np.int16)), PairConfig("random"), seed=0)
+    assert pairs_summary(random, table)["median_score"] is None
+
+
+def test_the_csv_spells_pairs_out_by_name(tmp_path):
+    table = make_table()
+    pairs = make_pairs(table, PairConfig("cosine"), seed=0)
+    write_pairs_csv(tmp_path / "pairs.csv", pairs, table)
+    with open(tmp_path / "pairs.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(pairs)
+    row, reference = int(pairs.row[7]), int(pairs.reference[7])
+    names = ("", *CLASSES)
+    assert lines[7] == {
+        "row_subject": table.subjects[table.subject[row]],
+        "row_video": "v",
+        "row_frame": str(row),
+        "row_label": names[table.label[row] + 1],
+        "reference_subject": table.subjects[table.subject[reference]],
+        "reference_video": "v",
+        "reference_frame": str(reference),
+        "reference_label": names[table.label[reference] + 1],
+        "score": f"{pairs.score[7]:.6f}",
+    }
+    write_pairs_csv(tmp_path / "pairs.csv", make_pairs(table, PairConfig("random"), seed=0), table)
+    assert (tmp_path / "pairs.csv").read_text().splitlines()[1].endswith(",")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
+
+
+def test_pairs_survive_being_stored_as_arrays(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    table = make_table()
+    pairs = make_pairs(table, PairConfig("landmark", "different"), seed=0)
+    save_file(pairs_to_arrays(pairs), tmp_path / "pairs.safetensors")
+    loaded = pairs_from_arrays(load_file(tmp_path / "pairs.safetensors"), rows=len(table))
+    for name in ("row", "reference", "score"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(pairs, name))
+    assert (loaded.strategy, loaded.label_rule, loaded.skipped) == ("landmark", "different", pairs.skipped)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("row", None),
+        ("row", np.zeros(3)),
+        ("score", np.zeros(2, np.float32)),
+        ("reference", np.full(120, 120)),
+        ("row", np.full(120, -1)),
+        ("strategy", np.frombuffer(b"nearest", np.uint8)),
+        ("label_rule", np.frombuffer(b"\xff", np.uint8)),
+        ("skipped", np.zeros(0, np.int64)),
+    ],
+)
+def test_stored_pairs_that_were_tampered_with_are_refused(name, array):
+    table = make_table()
+    arrays = pairs_to_arrays(make_pairs(table, PairConfig("cosine"), seed=0))
+    if array is None:
+        del arrays[name]
+    else:
+        arrays[name] = array
+    with pytest.raises(BundleError, match=r"stored pairs: .*pair again"):
+        pairs_from_arrays(arrays, rows=len(table))

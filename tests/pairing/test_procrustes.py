@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import scipy.spatial
+
+from featlab.errors import InputError
+from featlab.pairing.procrustes import disparity, normalise_shapes, search_shapes
+
+
+def faces(rng, n, points=68, spread=0.05):
+    """Shapes about one template, turned, scaled and moved as faces in images are; a third of them mirrored."""
+    template = rng.normal(size=(points, 2))
+    shapes = template + spread * rng.normal(size=(n, points, 2))
+    shapes[::3, :, 0] *= -1
+    angle = rng.uniform(-np.pi, np.pi, size=n)
+    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(n, 2, 2)
+    moved = np.einsum("npc,ncd->npd", shapes, turn) * rng.uniform(20, 200, size=(n, 1, 1))
+    return (moved + rng.uniform(100, 900, size=(n, 1, 2))).astype(np.float32)
+
+
+def by_closed_form(queries, base):
+    """All disparities at once from SVDs, for searches too large for a loop over scipy's function."""
+
+    def unit(shapes):
+        centred = shapes.astype(np.float64) - shapes.mean(axis=1, keepdims=True, dtype=np.float64)
+        return centred / np.linalg.norm(centred, axis=(1, 2), keepdims=True)
+
+    products = np.einsum("npc,mpd->nmcd", unit(queries), unit(base))
+    return 1.0 - np.linalg.svd(products, compute_uv=False).sum(axis=-1) ** 2
+
+
+@pytest.mark.parametrize("points", [3, 5, 68])
+def test_disparity_equals_scipys(points):
+    landmarks = faces(np.random.default_rng(points), 12, points, spread=0.5)
+    shapes, _ = normalise_shapes(landmarks)
+    for i in range(12):
+        for j in range(12):
+            expected = scipy.spatial.procrustes(landmarks[i], landmarks[j])[2]
+            assert disparity(shapes[i], shapes[j]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_disparity_ignores_place_size_rotation_and_reflection():
+    shape = np.random.default_rng(0).normal(size=(1, 10, 2))
+    turned = shape @ np.array([[0.6, -0.8], [0.8, 0.6]]) * 7.5 + [30.0, -4.0]
+    mirrored = turned * [-1.0, 1.0]
+    shapes, _ = normalise_shapes(np.concatenate([shape, turned, mirrored]))
+    np.testing.assert_allclose(disparity(shapes[:1], shapes), 0.0, atol=1e-14)
+
+
+def test_normalised_shapes_are_centred_and_of_unit_norm():
+    shapes, valid = normalise_shapes(faces(np.random.default_rng(1), 20))
+    assert shapes.dtype == np.complex128
+    assert valid.all()
+    np.testing.assert_allclose(shapes.mean(axis=1), 0.0, atol=1e-15)
+    np.testing.assert_allclose(np.linalg.norm(shapes, axis=1), 1.0)
+
+
+def test_shapes_without_a_face_or_without_extent_are_invalid():
+    landmarks = faces(np.random.default_rng(2), 6)
+    landmarks[1] = np.nan
+    landmarks[2, 5, 1] = np.nan
+    landmarks[3] = [312.7, 90.1]
+    landmarks[4, 0, 0] = np.inf
+    shapes, valid = normalise_shapes(landmarks)
+    assert valid.tolist() == [True, False, False, False, False, True]
+    assert not shapes[~valid].any()
+
+
+def test_other_arrays_than_points_in_the_plane_are_refused():
+    with pytest.raises(InputError, match="rows, points, 2"):
+        normalise_shapes(np.zeros((4, 68, 3)))
+    shapes, _ = normalise_shapes(faces(np.random.default_rng(0), 4))
+    with pytest.raises(InputError, match="as many points"):
+        search_shapes(shapes, shapes[:, :5], 1)
+    with pytest.raises(InputError, match="5 neighbours a row among 4 rows"):
+        search_shapes(shapes, shapes, 5)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("spread", [0.5, 0.02, 1e-4])
+def test_the_search_equals_all_disparities_sorted(k, spread):
+    rng = np.random.default_rng(3)
+    landmarks = faces(rng, 420, spread=spread)
+    shapes, _ = normalise_shapes(landmarks)
+    all_disparities = by_closed_form(landmarks[:120], landmarks[120:])
+    found, index = search_shapes(shapes[:120], shapes[120:], k)
+    expected = np.argsort(all_disparities, axis=1)[:, :k]
+    np.testing.assert_allclose(found, np.take_along_axis(all_disparities, expected, axis=1), rtol=1e-6, atol=1e-12)
+    np.testing.assert_array_equal(index, expected)
+
+
+def test_tiles_of_any_size_give_the_same_neighbours():
+    shapes, _ = normalise_shapes(faces(np.random.default_rng(4), 200))
+    whole = search_shapes(shapes, shapes, 3)
+    tiny = search_shapes(shapes, shapes, 3, byte_budget=10_000)
+    np.testing.assert_array_equal(whole[1], tiny[1])
+    np.testing.assert_array_equal(whole[0], tiny[0])

@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.errors import InputError
+from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
+from featlab.protocol.splits import split_target
+
+
+@pytest.fixture
+def mine(people):
+    """Four neutral clips of five frames, of which two are adapted on, and eight clips of two expressions."""
+    return people(subjects=1, clips=4, frames=5, classes=3)
+
+
+def reduced(table, seed=0, **conditions):
+    return reduced_split(table, split_target(table), ClipConditions(**conditions), seed)
+
+
+def frames_of(table, rows):
+    """(video, frame) of some rows, in time."""
+    return sorted((table.videos[table.video[row]], int(table.frame[row])) for row in rows)
+
+
+def test_the_whole_clip_is_the_split_as_it_was(mine):
+    split = split_target(mine)
+    same = reduced_split(mine, split, WHOLE_CLIP, 0)
+    assert np.array_equal(same.adapt, split.adapt)
+    assert np.array_equal(same.test, split.test)
+
+
+@pytest.mark.parametrize("frames", [1, 4, 5, 7, 10, 99])
+def test_a_short_clip_is_the_first_frames_in_time(mine, frames):
+    split, short = split_target(mine), reduced(mine, frames=frames)
+    assert frames_of(mine, short.adapt) == frames_of(mine, split.adapt)[:frames]
+    assert np.array_equal(short.test, split.test)
+
+
+def test_time_is_that_of_names_and_frames_and_not_the_order_of_the_table(mine):
+    shuffled = mine.take(np.random.default_rng(0).permutation(len(mine)))
+    backwards = replace(shuffled, videos=tuple(f"{99 - n}" for n in range(len(mine.videos))))
+    for table in (shuffled, backwards):
+        short = reduced(table, frames=7)
+        assert frames_of(table, short.adapt) == frames_of(table, split_target(table).adapt)[:7]
+        assert (np.diff(short.adapt) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "frames", "replaced"), [(0.1, 0, 1), (0.5, 0, 5), (0.9, 0, 9), (0.3, 4, 1), (0.04, 0, 0)]
+)
+def test_a_share_of_the_clip_becomes_test_frames_of_other_classes(mine, share, frames, replaced):
+    whole, unclean = reduced(mine, frames=frames), reduced(mine, frames=frames, contamination=share)
+    come = np.setdiff1d(unclean.adapt, whole.adapt)
+    assert len(unclean.adapt) == len(whole.adapt)
+    assert len(come) == replaced
+    assert (mine.label[come] != mine.neutral_code).all()
+    assert set(come) <= set(whole.test)
+    # What came left the test; what was replaced is nowhere.
+    assert np.array_equal(unclean.test, np.setdiff1d(whole.test, come))
+    for rows in (unclean.adapt, unclean.test):
+        assert (np.diff(rows) > 0).all()
+
+
+def test_rows_of_unknown_label_are_not_taken_for_another_class(mine):
+    label = mine.label.copy()
+    unknown = np.flatnonzero(label != mine.neutral_code)[::2]
+    label[unknown] = -1
+    unclean = reduced(replace(mine, label=label), contamination=0.9)
+    assert not set(unclean.adapt) & set(unknown)
+
+
+def test_which_frames_depends_on_the_seed_and_the_name_alone(mine):
+    def chosen(table, seed=0):
+        return frames_of(table, reduced(table, seed, contamination=0.5).adapt)
+
+    shuffled = mine.take(np.random.default_rng(3).permutation(len(mine)))
+    assert chosen(mine) == chosen(mine) == chosen(shuffled)
+    assert chosen(mine) != chosen(mine, seed=1)
+    assert chosen(mine) != chosen(replace(mine, subjects=("someone else",)))
+
+
+def test_a_larger_share_replaces_what_a_smaller_one_does(mine):
+    few, many = reduced(mine, contamination=0.3), reduced(mine, contamination=0.6)
+    is_other = mine.label != mine.neutral_code
+    assert set(few.adapt[is_other[few.adapt]]) < set(many.adapt[is_other[many.adapt]])
+    assert set(many.adapt[~is_other[many.adapt]]) < set(few.adapt[~is_other[few.adapt]])
+
+
+def test_the_global_generators_do_not_move(mine):
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    reduced(mine, contamination=0.5)
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_one_frame_of_another_class_stays_in_the_test(mine, refused):
+    others = np.flatnonzero(mine.label != mine.neutral_code)
+    for there in (5, 6):
+        few = mine.take(np.setdiff1d(np.arange(len(mine)), others[there:]))
+        if there == 6:
+            unclean = reduced(few, contamination=0.5)
+            assert (few.label[unclean.test] != few.neutral_code).sum() == 1
+            continue
+        with refused(InputError, "'s00' has 5 test frames of other classes", "replace 5 of 10"):
+            reduced(few, contamination=0.5)

@@ -1,0 +1,361 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featlab.cache import FeatureTable, LayerStats
+from featlab.errors import InputError
+from featlab.protocol.splits import Target, check_disjoint, choose_targets, named_subjects, split_target, target_of
+
+CODES = {"n": 1, "p": 0, "?": -1}
+NAMES = tuple(f"s{number:03d}" for number in range(40))
+
+
+def one_person(*videos, seed=None):
+    """Rows of one subject; a video is a text of one letter a frame: n neutral, p pain, ? unknown. Named v0, v1, …"""
+    frames = [len(video) for video in videos]
+    rows = sum(frames)
+    table = FeatureTable(
+        embeddings=np.arange(rows * 2, dtype=np.float32).reshape(rows, 2),
+        label=np.array([CODES[letter] for video in videos for letter in video], dtype=np.int16),
+        subject=np.zeros(rows, dtype=np.int32),
+        video=np.repeat(np.arange(len(videos), dtype=np.int32), frames),
+        frame=np.concatenate([np.arange(count, dtype=np.int32) for count in frames] or [np.zeros(0, np.int32)]),
+        subjects=("s0",),
+        videos=tuple(f"v{number}" for number in range(len(videos))),
+        classes=("pain", "neutral"),
+        neutral="neutral",
+    )
+    return table if seed is None else table.take(np.random.default_rng(seed).permutation(rows))
+
+
+def where(table, rows):
+    """{video name: frames} of some rows."""
+    found = {}
+    for row in rows:
+        found.setdefault(table.videos[table.video[row]], []).append(int(table.frame[row]))
+    return {name: sorted(frames) for name, frames in sorted(found.items())}
+
+
+def all_frames(*videos):
+    return {f"v{number}": list(range(len(video))) for number, video in enumerate(videos)}
+
+
+# --- split ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("videos", "adapt"),
+    [
+        (("nnn", "nn", "ppp"), ["v0"]),
+        (("ppp", "nnn", "nn"), ["v1"]),
+        (("nn", "nn", "nn"), ["v0"]),
+        (("nn", "pp", "nn", "nn", "nn"), ["v0", "v2"]),
+        (("np", "nn", "pn", "nn"), ["v1"]),
+        (("n?", "nn", "nn"), ["v1"]),
+        (("nn", "nn"), ["v0"]),
+    ],
+    ids=["neutral first", "neutral last", "odd number", "even number", "among mixed", "unknown is not neutral", "only"],
+)
+def test_half_of_the_neutral_videos_is_adapted_on_and_every_other_video_tested(videos, adapt):
+    table, every = one_person(*videos), all_frames(*videos)
+    split = split_target(table)
+    assert where(table, split.adapt) == {name: every[name] for name in adapt}
+    assert where(table, split.test) == {name: frames for name, frames in every.items() if name not in adapt}
+
+
+def test_neutral_videos_are_halved_in_the_order_of_their_names_and_not_of_their_codes():
+    table = replace(one_person("nn", "nnn"), videos=("z", "a"))
+    assert where(table, split_target(table).adapt) == {"a": [0, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("videos", "gap", "adapt", "test"),
+    [
+        (("n" * 10, "pp"), 2, {"v0": [0, 1, 2, 3, 4]}, {"v0": [7, 8, 9], "v1": [0, 1]}),
+        (("n" * 10, "pp"), 0, {"v0": [0, 1, 2, 3, 4]}, {"v0": [5, 6, 7, 8, 9], "v1": [0, 1]}),
+        (("n" * 9, "pp"), 3, {"v0": [0, 1, 2, 3, 4]}, {"v0": [7, 8], "v1": [0, 1]}),
+        (("n", "pp"), 5, {"v0": [0]}, {"v1": [0, 1]}),
+        (("nnnn", "np"), 1, {"v0": [0, 1]}, {"v0": [3], "v1": [0, 1]}),
+        (("pp", "nnppnnpp"), 1, {"v1": [0, 1]}, {"v0": [0, 1], "v1": [3, 4, 5, 6, 7]}),
+        (("npnpnpnp",), 1, {"v0": [0, 2]}, {"v0": [4, 5, 6, 7]}),
+        (("n?nn??pp",), 0, {"v0": [0, 2]}, {"v0": [3, 4, 5, 6, 7]}),
+    ],
+    ids=[
+        "one neutral video",
+        "no gap",
+        "odd rows",
+        "one neutral row",
+        "the pure video before a mixed one",
+        "only a mixed video",
+        "labels that alternate",
+        "unknown rows",
+    ],
+)
+def test_without_a_second_neutral_video_the_split_is_in_time_with_a_gap(videos, gap, adapt, test):
+    table = one_person(*videos)
+    split = split_target(table, gap)
+    assert where(table, split.adapt) == adapt
+    assert where(table, split.test) == test
+
+
+@pytest.mark.parametrize("videos", [("pp", "p?"), ("??",), ()], ids=["pain", "unknown", "no rows"])
+def test_a_target_without_neutral_rows_is_refused(videos, refused):
+    with refused(InputError, "no 'neutral' rows"):
+        split_target(one_person(*videos))
+
+
+@pytest.mark.parametrize("videos", [("n",)])
+def test_a_target_with_nothing_left_to_test_on_is_refused(videos, refused):
+    with refused(InputError, "'s0'", "no rows left to test on"):
+        split_target(one_person(*videos), gap=5)
+
+
+layouts = st.lists(st.text("np?", min_size=1, max_size=14), min_size=1, max_size=6)
+
+
+@given(layouts, st.integers(0, 6), st.integers(0, 99))
+def test_for_every_layout_adapt_is_neutral_and_apart_from_test_in_video_or_in_time(videos, gap, seed):
+    table = one_person(*videos, seed=seed)
+    try:
+        split = split_target(table, gap)
+    except InputError:
+        return
+    assert len(split.adapt) > 0
+    assert len(split.test) > 0
+    assert (table.label[split.adapt] == table.neutral_code).all()
+    assert (np.diff(split.adapt) > 0).all()
+    assert (np.diff(split.test) > 0).all()
+    assert not set(split.adapt) & set(split.test)
+    for video in set(table.video[split.adapt]) & set(table.video[split.test]):
+        last_seen = table.frame[split.adapt][table.video[split.adapt] == video].max()
+        first_tested = table.frame[split.test][table.video[split.test] == video].min()
+        following = int((table.frame[table.video == video] > last_seen).sum())
+        assert first_tested > last_seen + min(gap, following // 2)
+    outside = np.setdiff1d(np.arange(len(table)), np.concatenate([split.adapt, split.test]))
+    assert set(table.video[outside]) <= set(table.video[split.adapt])
+
+
+@given(layouts, st.integers(0, 99))
+def test_a_split_does_not_depend_on_the_order_of_rows(videos, seed):
+    def split(table):
+        try:
+            parts = split_target(table, 2)
+        except InputError as error:
+            return str(error)
+        return where(table, parts.adapt), where(table, parts.test)
+
+    assert split(one_person(*videos)) == split(one_person(*videos, seed=seed))
+
+
+# --- target -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_has_no_label_no_name_and_no_path():
+    assert {field.name for field in fields(Target)} == {"embeddings", "video", "frame", "landmarks", "layers"}
+    target = target_of(one_person("nn"))
+    for name in ("label", "labels", "subject", "subjects", "videos", "classes", "paths", "neutral"):
+        assert not hasattr(target, name)
+
+
+def test_a_target_is_the_rows_it_was_made_of(people):
+    table = people(subjects=1)
+    table = replace(table, layers={"stem": LayerStats(table.embeddings, abs(table.embeddings))})
+    rows = split_target(table).adapt
+    target = target_of(table, rows)
+    assert len(target) == len(rows)
+    for name in ("embeddings", "video", "frame", "landmarks"):
+        assert np.array_equal(getattr(target, name), getattr(table, name)[rows])
+    assert np.array_equal(target.layers["stem"].mean, table.embeddings[rows])
+    assert np.array_equal(target.layers["stem"].std, abs(table.embeddings)[rows])
+    assert len(target_of(table)) == len(table)
+
+
+def test_a_target_does_not_depend_on_labels():
+    table, other = one_person("nnpp"), one_person("p?nn")
+    for name in ("embeddings", "video", "frame", "landmarks"):
+        assert np.array_equal(getattr(target_of(table), name), getattr(target_of(other), name))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_target_with_a_value_that_is_not_finite_is_refused(value, refused):
+    table = one_person("nnn")
+    table.embeddings[1, 1] = value
+    with refused(InputError, "NaN or infinity"):
+        target_of(table)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 2, 2)])
+def test_a_target_without_rows_of_features_is_refused(shape, refused):
+    codes = np.zeros(shape[0], dtype=np.int32)
+    with refused(InputError, "needs rows (n, D)", str(shape)):
+        Target(np.zeros(shape, dtype=np.float32), codes, codes)
+
+
+# --- who is a target --------------------------------------------------------------------------------------------------
+
+
+def test_a_number_draws_that_many_and_repeats():
+    drawn = choose_targets(NAMES, "10", seed=0)
+    assert len(set(drawn)) == 10
+    assert set(drawn) < set(NAMES)
+    assert drawn == tuple(sorted(drawn)) == choose_targets(NAMES, " 10 ", seed=0)
+
+
+def test_a_draw_does_not_depend_on_the_order_of_subjects():
+    assert choose_targets(NAMES[::-1], "10", seed=0) == choose_targets(NAMES, "10", seed=0)
+
+
+def test_other_draws_and_other_seeds_choose_others():
+    drawn = {choose_targets(NAMES, "10", seed=seed, draw=draw) for seed in range(3) for draw in range(3)}
+    assert len(drawn) == 9
+
+
+def test_a_larger_draw_holds_the_smaller_one():
+    assert set(choose_targets(NAMES, "5", seed=0)) < set(choose_targets(NAMES, "10", seed=0))
+
+
+@given(st.text(min_size=1, max_size=5).filter(lambda name: name not in NAMES), st.integers(1, 39), st.integers(0, 9))
+def test_a_new_subject_takes_at_most_one_place_in_a_draw(name, number, draw):
+    before = set(choose_targets(NAMES, str(number), seed=0, draw=draw))
+    after = set(choose_targets((*NAMES, name), str(number), seed=0, draw=draw))
+    assert after - before <= {name}
+    assert len(before - after) == len(after - before)
+
+
+def test_everyone_is_drawn_about_equally_often():
+    times = dict.fromkeys(NAMES, 0)
+    for draw in range(400):
+        for name in choose_targets(NAMES, "10", seed=0, draw=draw):
+            times[name] += 1
+    # Binomial(400, 1/4): mean 100, standard deviation 8.7.
+    assert all(60 < count < 140 for count in times.values())
+
+
+@pytest.mark.parametrize("spec", ["s003,s001", " s001 , s003 ,", "s001,s003,s001"])
+def test_ids_with_commas_are_taken_as_they_are(spec):
+    assert choose_targets(NAMES, spec, seed=0) == ("s001", "s003")
+    assert choose_targets(NAMES, spec, seed=7, draw=3) == ("s001", "s003")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["s003\ns001\n", "# targets\ns001  # first\n\n  s003\n", "\ufeffs001\r\ns003\r\n"],
+    ids=["plain", "comments", "byte order mark"],
+)
+def test_a_file_holds_one_id_a_line(tmp_path, content):
+    path = tmp_path / "targets.txt"
+    path.write_bytes(content.encode())
+    assert choose_targets(NAMES, str(path), seed=0) == ("s001", "s003")
+
+
+def test_a_subject_beats_a_file_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s001").write_text("s002\n")
+    assert choose_targets(NAMES, "s001", seed=0) == ("s001",)
+
+
+def test_a_plain_number_is_a_draw_also_where_subjects_are_called_by_numbers():
+    numbers = tuple(str(number) for number in range(1, 21))
+    assert len(choose_targets(numbers, "10", seed=0)) == 10
+    assert choose_targets(numbers, "10,", seed=0) == ("10",)
+    padded = tuple(f"{number:03d}" for number in range(20))
+    assert choose_targets(padded, "010", seed=0) == ("010",)
+    assert len(choose_targets(padded, "10", seed=0)) == 10
+
+
+@pytest.mark.parametrize("spec", ["0", "40", "41", "99999"])
+def test_a_draw_that_leaves_no_source_or_no_target_is_refused(spec, refused):
+    with refused(InputError, f"--targets {spec}", "40 subjects", "1 to 39"):
+        choose_targets(NAMES, spec, seed=0)
+
+
+@pytest.mark.parametrize("spec", ["s0033", "s001,s0O3", "-3", "2.5", "missing.txt", "s " * 200])
+def test_an_unknown_subject_is_refused(spec, refused):
+    with refused(InputError, "unknown subject"):
+        choose_targets(NAMES, spec, seed=0)
+
+
+def test_the_refusal_of_an_unknown_subject_names_the_closest():
+    with pytest.raises(InputError, match="'s0O3' among the 3 of the cache; did you mean 's003'"):
+        choose_targets(("s003", "x", "y"), "s0O3", seed=0)
+
+
+@pytest.mark.parametrize("spec", ["", " ", ",", " , ,"])
+def test_a_spec_that_names_no_one_is_refused(spec, refused):
+    with refused(InputError, "names no subject"):
+        choose_targets(NAMES, spec, seed=0)
+
+
+def test_a_file_that_names_no_one_or_is_no_text_is_refused(tmp_path, refused):
+    path = tmp_path / "targets.txt"
+    path.write_text("# nobody\n")
+    with refused(InputError, str(path), "names no subject"):
+        choose_targets(NAMES, str(path), seed=0)
+    path.write_bytes(b"\xff\xfes001")
+    with refused(InputError, str(path), "can't be read"):
+        choose_targets(NAMES, str(path), seed=0)
+
+
+# --- a pool -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_is_drawn_from_and_nobody_else():
+    pool = NAMES[5:15]
+    draws = [choose_targets(NAMES, "4", seed=0, draw=draw, pool=pool) for draw in range(20)]
+    assert set().union(*draws) == set(pool)
+    assert all(len(set(drawn)) == 4 for drawn in draws)
+
+
+def test_a_draw_of_everyone_who_is_in_the_pool_is_the_pool():
+    assert choose_targets(NAMES, "10", seed=3, pool=NAMES[30:]) == NAMES[30:]
+
+
+def test_a_pool_of_everyone_is_no_pool_at_all():
+    assert choose_targets(NAMES, "10", seed=0, pool=NAMES[::-1]) == choose_targets(NAMES, "10", seed=0)
+
+
+def test_who_comes_to_the_pool_reshuffles_nobody():
+    before = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:20]))
+    after = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:21]))
+    assert after - before <= {NAMES[20]}
+
+
+@pytest.mark.parametrize("number", ["0", "4"])
+def test_a_draw_that_the_pool_has_not_got_is_refused(number, refused):
+    with refused(InputError, f"--targets {number}", "the pool has 3 subjects"):
+        choose_targets(NAMES, number, seed=0, pool=NAMES[:3])
+
+
+def test_a_draw_of_everyone_leaves_no_source_also_with_a_pool(refused):
+    with refused(InputError, "at least one must stay a source"):
+        choose_targets(NAMES, "40", seed=0, pool=NAMES)
+
+
+def test_a_pool_beside_targets_who_are_named_is_refused(refused):
+    with refused(InputError, "--targets s001,s002", "names the targets", "--pool"):
+        choose_targets(NAMES, "s001,s002", seed=0, pool=NAMES[:10])
+
+
+def test_a_pool_is_read_as_targets_are_and_its_refusals_name_it(tmp_path, refused):
+    path = tmp_path / "pool.txt"
+    path.write_text("s003 # first\ns001\n")
+    assert (
+        named_subjects(NAMES, str(path), "--pool") == named_subjects(NAMES, " s003,s001", "--pool") == ("s001", "s003")
+    )
+    with refused(InputError, "unknown subject 's0O3'"):
+        named_subjects(NAMES, "s0O3", "--pool")
+    with refused(InputError, "--pool ','", "give ids with commas"):
+        named_subjects(NAMES, ",", "--pool")
+    path.write_bytes(b"\xff\xfes001")
+    with refused(InputError, f"--pool {path}", "can't be read"):
+        named_subjects(NAMES, str(path), "--pool")
+
+
+def test_a_subject_that_is_source_and_target_is_refused(refused):
+    check_disjoint(("a", "b"), ("c",))
+    check_disjoint((), ("c",))
+    with refused(InputError, "'b'", "both source and target"):
+        check_disjoint(("a", "b", "c"), ("c", "b"))

@@ -1,0 +1,364 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import featlab.workspace.stages
+from featlab.bundle.adaptation import load_adaptation
+from featlab.cache import write_table
+from featlab.errors import BundleError, ConfigError, InputError
+from featlab.methods import make_method
+from featlab.protocol.splits import split_target, target_of
+from featlab.seeding import run_seed
+from featlab.workspace.stages import bundle_stage, pair_stage, train_stage
+from featlab.workspace.workspace import Workspace, adapt_rows, adapt_subject
+
+TARGETS = ("s04",)
+
+
+@pytest.fixture
+def open_workspace(tmp_path, people, small, extractor):
+    """``open_workspace(values=None)``: six people in a cache; the lines that stages say go to ``.said``."""
+    write_table(tmp_path / "cache.h5", people(), extractor)
+
+    def opened(values=None):
+        said = []
+        workspace = Workspace.open(tmp_path, small | (values or {}), notify=said.append)
+        return workspace, said
+
+    return opened
+
+
+@pytest.fixture
+def source(open_workspace):
+    return lambda values=None, **changes: replace(open_workspace(values)[0].source(TARGETS), **changes)
+
+
+def folders(root):
+    """Names of stage outputs, and of anything half-made."""
+    return sorted(path.name for kind in ("stages", "bundles") for path in root.glob(f"{kind}/*"))
+
+
+# --- reuse and staleness ----------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_runs_the_stages_before_it_once_and_says_so(tmp_path, open_workspace):
+    workspace, said = open_workspace()
+    bundle, output = bundle_stage(workspace.source(TARGETS), ["pft"])
+    assert not output.reused
+    assert [line.partition(":")[0] for line in said] == ["train", "pair", "pretrain"]
+    assert [name.partition("-")[0] for name in folders(tmp_path)[1:]] == ["pair", "train"]
+    assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s05")
+    again, output = bundle_stage(workspace.source(TARGETS), ["pft"])
+    assert output.reused
+    assert len(said) == 3
+    assert torch.equal(again.translator.last.weight, bundle.translator.last.weight)
+    assert len(folders(tmp_path)) == 3
+
+
+def test_stages_that_are_there_are_not_run_again(source, monkeypatch):
+    train_stage(source())
+    pair_stage(source())
+
+    def never(*args, **options):
+        raise AssertionError("ran again")
+
+    monkeypatch.setattr(featlab.workspace.stages, "train_source_head", never)
+    monkeypatch.setattr(featlab.workspace.stages, "make_pairs", never)
+    assert train_stage(source())[1].reused
+    assert pair_stage(source())[1].reused
+    bundle_stage(source(), ["pft"])
+
+
+def test_a_stage_read_back_is_what_was_made(source):
+    for stage in (train_stage, pair_stage):
+        first, second = stage(source())[0], stage(source())[0]
+        if stage is pair_stage:
+            assert all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ("row", "reference"))
+            assert (first.strategy, first.label_rule) == (second.strategy, second.label_rule)
+        else:
+            for part in ("projection", "head"):
+                ours, theirs = getattr(first, part).state_dict(), getattr(second, part).state_dict()
+                assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+STAGES = {"train": train_stage, "pair": pair_stage, "bundle": lambda source: bundle_stage(source, ["pft"])}
+READ_BY = {
+    "features.dim": (7, {"train", "bundle"}),
+    "head.lr": (0.03, {"train", "bundle"}),
+    "pair.label_rule": ("different", {"pair", "bundle"}),
+    "pretrain.style": (0.5, {"bundle"}),
+    "pretrain.style_bank": (False, {"bundle"}),
+    "adapt.method": ("coral", set()),
+    "adapt.pft.iterations": (3, set()),
+    "protocol.gap": (2, set()),
+    "protocol.draws": (4, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test that needs them leaves the stages' outputs for the others."""
+    return tmp_path_factory.mktemp("kept") / "workspace"
+
+
+@pytest.fixture
+def finished(kept, source, tmp_path):
+    """The folder of each stage's output, in a workspace in which every stage has run."""
+    if kept.exists():
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    folder = {name: stage(source())[1].folder for name, stage in STAGES.items()}
+    if not kept.exists():
+        shutil.copytree(tmp_path, kept)
+    return folder
+
+
+@pytest.mark.parametrize("key", READ_BY)
+def test_a_setting_makes_stale_what_reads_it_and_nothing_else(key, finished, source):
+    value, readers = READ_BY[key]
+    second = {name: stage(source({key: value}))[1] for name, stage in STAGES.items()}
+    assert {name for name, output in second.items() if output.folder != finished[name]} == readers
+    assert {name for name, output in second.items() if not output.reused} == readers
+    third = {name: stage(source())[1] for name, stage in STAGES.items()}
+    assert all(output.reused and output.folder == finished[name] for name, output in third.items())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"cache_digest": "f" * 64}, {"targets": ("s03",)}, {"targets": ("s03", "s04")}], ids=str
+)
+def test_other_rows_or_another_seed_make_everything_stale(changes, finished, open_workspace):
+    workspace, _ = open_workspace()
+    changes = dict(changes)
+    targets = changes.pop("targets", TARGETS)
+    other = replace(workspace.source(targets), **changes)
+    for name, stage in STAGES.items():
+        output = stage(other)[1]
+        assert not output.reused
+        assert output.folder != finished[name]
+
+
+def test_methods_that_carry_something_have_a_bundle_of_their_own(source):
+    plain, first = bundle_stage(source(), ["adabn", "source-only"])
+    same, second = bundle_stage(source(), ["neutral-shift"])
+    more, third = bundle_stage(source(), ["adabn", "coral"])
+    assert second.reused
+    assert second.folder == first.folder
+    assert third.folder != first.folder
+    assert (set(plain.extras), set(same.extras), set(more.extras)) == (set(), set(), {"coral"})
+    for part in ("head", "translator"):
+        ours, theirs = getattr(plain, part).state_dict(), getattr(more, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_folder_may_be_deleted_at_any_time(stage, finished, source):
+    first = finished[stage]
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    shutil.rmtree(first)
+    output = STAGES[stage](source())[1]
+    assert not output.reused
+    assert {path.name: path.read_bytes() for path in output.folder.iterdir()} == before
+
+
+def test_stages_leave_the_global_generator_alone(source):
+    state = torch.get_rng_state()
+    bundle_stage(source(), ["pft", "pft-poster", "coral", "referenced"])
+    bundle_stage(source(), ["pft", "pft-poster", "coral", "referenced"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- kills, damage, and two at once -----------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a kill: no `except Exception` sees it."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [
+        ("train", "write_tensors"),
+        ("train", "sync_folder"),
+        ("pair", "write_pairs_csv"),
+        ("pair", "atomic_write_text"),
+        ("bundle", "save_bundle"),
+    ],
+)
+def test_a_killed_stage_leaves_nothing_half_made_and_the_next_run_makes_it(stage, step, tmp_path, source, monkeypatch):
+    if stage == "bundle":
+        train_stage(source())
+        pair_stage(source())
+    before = folders(tmp_path)
+    real = getattr(featlab.workspace.stages, step)
+
+    def killed(*args, **options):
+        real(*args, **options)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(featlab.workspace.stages, step, killed)
+        with pytest.raises(Killed):
+            STAGES[stage](source())
+    left = [name for name in folders(tmp_path) if name not in before]
+    assert not any(name.endswith(".partial") for name in left)
+    # Killed after the rename, the folder is whole.
+    assert len(left) == (step == "sync_folder")
+    assert STAGES[stage](source())[1].reused == (step == "sync_folder")
+    assert STAGES[stage](source())[1].reused
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"), [("train", "train_source_head"), ("pair", "make_pairs"), ("bundle", "pretrain_bundle")]
+)
+def test_two_runs_at_once_make_one_output_and_the_first_stays(stage, step, tmp_path, source, monkeypatch):
+    """The second may be loading the folder while the first wants to replace it by the same."""
+    real, made = getattr(featlab.workspace.stages, step), []
+
+    def overtaken(*args, **options):
+        monkeypatch.setattr(featlab.workspace.stages, step, real)
+        folder = STAGES[stage](source())[1].folder
+        (folder / "mark").write_text("first")
+        made.append(folder)
+        return real(*args, **options)
+
+    monkeypatch.setattr(featlab.workspace.stages, step, overtaken)
+    output = STAGES[stage](source())[1]
+    assert made == [output.folder]
+    assert (output.folder / "mark").exists()
+    assert not any(name.endswith(".partial") for name in folders(tmp_path))
+
+
+@pytest.mark.parametrize(("stage", "name"), [("train", "head.safetensors"), ("pair", "pairs.safetensors")])
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100])
+def test_a_damaged_stage_says_what_to_delete(stage, name, data, finished, source, refused):
+    folder = finished[stage]
+    (folder / name).write_bytes(data)
+    with refused(BundleError, name, "delete", str(folder)):
+        STAGES[stage](source())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
+def test_a_damaged_bundle_says_what_to_delete(name, finished, source, refused):
+    folder = finished["bundle"]
+    (folder / name).write_bytes(b"damage")
+    with refused(BundleError, name, f"delete {folder}"):
+        STAGES["bundle"](source())
+
+
+def test_a_half_made_folder_without_its_marker_is_replaced(source):
+    folder = train_stage(source())[1].folder
+    (folder / "head.safetensors").rename(folder / "left-over")
+    assert not train_stage(source())[1].reused
+    assert [path.name for path in folder.iterdir()] == ["head.safetensors"]
+
+
+def test_a_workspace_that_can_not_be_written_is_refused(tmp_path, source, refused):
+    (tmp_path / "stages").write_text("a file in the way")
+    with refused(BundleError, "stages", "can't be written"):
+        train_stage(source())
+
+
+# --- the workspace ----------------------------------------------------------------------------------------------------
+
+
+def test_a_workspace_without_a_cache_says_how_to_make_one(tmp_path, refused):
+    with refused(InputError, "cache.h5", "featlab extract"):
+        Workspace.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"adapt.pfft.iterations": "3"}, ["'pfft'", "did you mean 'pft'"]),
+        ({"head.epoch": "3"}, ["head.epoch", "did you mean 'epochs'"]),
+    ],
+)
+def test_a_setting_of_nothing_is_refused_before_anything_runs(values, words, open_workspace, refused):
+    with refused(ConfigError, *words):
+        open_workspace(values)
+
+
+def test_the_source_is_everyone_who_is_no_target(open_workspace):
+    workspace, _ = open_workspace()
+    assert workspace.source(("s00", "s03")).subjects == ("s01", "s02", "s04", "s05")
+    chosen, _ = open_workspace({"protocol.sources": "s01,s02,s05"})
+    assert chosen.source(TARGETS).subjects == ("s01", "s02", "s05")
+
+
+def test_a_subject_that_is_unknown_or_on_both_sides_is_refused(open_workspace, refused):
+    workspace, _ = open_workspace({"protocol.sources": "s01,s02"})
+    with refused(InputError, "'s44'", "did you mean 's04'"):
+        workspace.source(("s44",))
+    with refused(InputError, "'s02' is both source and target"):
+        workspace.source(("s02",))
+
+
+# --- adapting to one person -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapt(open_workspace):
+    def run(subject="s04", values=None, workspace=None, targets=TARGETS, **changes):
+        workspace = workspace or open_workspace(values)[0]
+        bundle, output = bundle_stage(workspace.source(targets), [workspace.config.adapt.method])
+        arguments = {"table": workspace.table, "extractor": workspace.extractor} | changes
+        return adapt_subject(bundle, output.folder, subject=subject, config=workspace.config, **arguments), bundle
+
+    return run
+
+
+@pytest.mark.parametrize("method", ["pft", "pft-poster", "coral", "source-only"])
+def test_adapting_writes_what_it_returns(method, adapt, people):
+    done, bundle = adapt(values={"adapt.method": method, f"adapt.{method}.iterations": 3} if "pft" in method else {})
+    loaded, meta = load_adaptation(done.folder, bundle)
+    probe = people().embeddings
+    assert np.array_equal(loaded.predict_proba(probe), done.model.predict_proba(probe))
+    assert (meta["subject"], meta["method"], meta["seed"], meta["unlabelled"]) == ("s04", done.method, 0, False)
+    assert (meta["frames"], meta["videos"]) == (6, ["neutral-0"])
+    assert done.folder.name == "s04"
+    json.dumps(meta, allow_nan=False)
+
+
+def test_adapting_follows_the_protocols_split(adapt, people):
+    table = people()
+    mine = table.rows_of("s04")
+    rows, unlabelled = adapt_rows(mine, 5)
+    assert not unlabelled
+    assert np.array_equal(rows.embeddings, mine.embeddings[split_target(mine).adapt])
+    done, bundle = adapt(values={"adapt.method": "neutral-shift"})
+    expected = make_method("neutral-shift").adapt(bundle, target_of(rows))
+    assert np.array_equal(done.model.predict_proba(table.embeddings), expected.predict_proba(table.embeddings))
+
+
+def test_of_a_person_without_labels_every_row_is_the_neutral_clip(adapt, people):
+    table = people()
+    clip = (table.subject != 4) | (table.label == table.neutral_code)
+    label = np.where(table.subject == 4, -1, table.label).astype(np.int16)
+    done, _ = adapt(table=replace(table, label=label).take(clip))
+    assert done.unlabelled
+    assert done.frames == 12
+
+
+@pytest.mark.parametrize("subject", ["s01", "s44"])
+def test_a_source_subject_and_an_unknown_one_are_refused(subject, adapt, refused):
+    with refused(InputError, f"'{subject}'", "did you mean" if subject == "s44" else "both source and target"):
+        adapt(subject)
+
+
+def test_features_of_another_extractor_are_refused(adapt, extractor, refused):
+    with refused(BundleError, "'geometry'", "'hog'", "extract with the same backbone"):
+        adapt(extractor=replace(extractor, id="geometry"))
+
+
+def test_another_subject_changes_no_subjects_numbers(adapt, people):
+    """Seeds come from who is adapted, not from their place among the others."""
+    values = {"adapt.method": "pft-poster", "adapt.pft-poster.iterations": 4, "adapt.pft-poster.batch": 2}
+    table = people()
+    few, bundle = adapt("s04", values, targets=("s04", "s05"), table=table.without("s05"))
+    many, other = adapt("s04", values, targets=("s04", "s05"))
+    assert torch.equal(bundle.head.linear.weight, other.head.linear.weight)
+    assert np.array_equal(few.model.predict_proba(table.embeddings), many.model.predict_proba(table.embeddings))
+    assert run_seed(0, "pft-poster", "s04") != run_seed(0, "pft-poster", "s05")
