@@ -86,7 +86,7 @@ def head_from_state(state: Mapping[str, Tensor]) -> SourceHead:
     """Build B and C from their state dict: frozen, in evaluation mode; the caller's random state stays as it is."""
     width, dim = state["linear.weight"].shape
     with torch.random.fork_rng(devices=[]):
-        head = SourceHead(dim, width, len(state["classifier.bias"]))
+        head = SourceHead(dim, width, len(state["classifier.parametrizations.weight.original1"]))
     head.load_state_dict(dict(state))
     return head.eval().requires_grad_(False)
 
