@@ -62,10 +62,12 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     from featlab.analysis.evaluation.subject_tables import class_table, cost_table
     from featlab.evaluation.campaign import finished_cells, plan, run_campaign, run_facts
     from featlab.evaluation.summary import summarise
+    from featlab.methods.reads import refuse_unread
 
     with output.progress() as bars:
         opened = open_workspace(run.workspace, values, output, device=run.device)
         protocol = opened.config.protocol
+        refuse_unread(opened.config, protocol.methods)
         tasks = plan(opened)
         cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
         reused = finished_cells(opened, tasks)

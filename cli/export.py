@@ -127,6 +127,7 @@ def _source_bundle(
 ) -> Bundle:
     """Return the bundle that was named, or the workspace's own of everyone who is no target."""
     from featlab.bundle.bundle import load_bundle
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     if folder is not None:
@@ -134,6 +135,7 @@ def _source_bundle(
     values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets)
     with output.stages() as progress:
         opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
+        refuse_unread(opened.config, [opened.config.adapt.method])
         kept_out = held_out(opened, targets_given=targets is not None)
         made, stage = bundle_stage(opened.source(kept_out), [opened.config.adapt.method])
     if stage.reused:

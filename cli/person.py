@@ -95,6 +95,7 @@ def bundle_for(
     from featlab.bundle.bundle import load_bundle
     from featlab.errors import InputError, closest
     from featlab.methods import get_method
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     get_method(workspace.config.adapt.method)
@@ -106,6 +107,7 @@ def bundle_for(
         bundle = load_bundle(folder)
         bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
         return bundle, folder
+    refuse_unread(workspace.config, [workspace.config.adapt.method])
     _check_can_adapt(workspace, subject)
     kept_out = held_out(workspace, [subject], targets_given=targets is not None)
     bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])

@@ -133,6 +133,7 @@ def pretrain(
     quiet: QuietOption = False,
 ) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -142,7 +143,9 @@ def pretrain(
         opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
         source = _source(opened, output, subjects, targets)
         # What adapt asks for by default, so that it finds this bundle.
-        bundle, made = bundle_stage(source, names_in(methods) or [opened.config.adapt.method])
+        names = names_in(methods) or [opened.config.adapt.method]
+        refuse_unread(opened.config, names)
+        bundle, made = bundle_stage(source, names)
     first, last = (bundle.history[0], bundle.history[-1]) if bundle.history else ({}, {})
     pretrain = bundle.config.pretrain
     facts = {

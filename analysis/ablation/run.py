@@ -17,6 +17,7 @@ from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
 from featlab.evaluation.summary import MethodSummary, summarise
+from featlab.methods.reads import refuse_unread
 from featlab.workspace.stages import bundle_folder, bundle_stage, pair_folder, pair_stage, train_folder, train_stage
 from featlab.workspace.workspace import Workspace
 
@@ -211,6 +212,8 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
         for data, grid in grids.items()
         for setting in grid.settings
     ]
+    methods = {name for grid in grids.values() for name in grid.methods}
+    refuse_unread(workspace.config, sorted(methods), [variant.config for _, _, variant in variants])
     tasks = [plan(variant) for _, _, variant in variants]
     calls = [(variant, task) for (_, _, variant), theirs in zip(variants, tasks, strict=True) for task in theirs]
     results = iter(run_calls(calls, jobs, on_step))

@@ -22,6 +22,7 @@ from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
 from featlab.config.load import Config
 from featlab.errors import BundleError
+from featlab.methods.reads import reads_pairs
 from featlab.methods.registry import get_method
 from featlab.model.networks import Projection, head_from_state
 from featlab.pairing.pairs import (
@@ -116,9 +117,9 @@ def pair_folder(source: Source) -> Path:
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
-    strategy = resolve_strategy(config.pair, source.table)
     prepared = _prepared(methods)
-    inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
+    paired = (config.pair, resolve_strategy(config.pair, source.table)) if reads_pairs(config, prepared) else ()
+    inputs = (config.features, config.head, *paired, config.pretrain, prepared, BUNDLE_FORMAT)
     return source.root / "bundles" / source.key("bundle", *inputs)
 
 
@@ -154,7 +155,7 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
 
 
 def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageOutput]:
-    """Return the model bundle, likewise; runs `train_stage` and `pair_stage` first where their output is missing.
+    """Return the model bundle, likewise; runs `train_stage` first, and `pair_stage` where training is on pairs.
 
     Args:
         source: What to work on.
@@ -165,9 +166,9 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
-    pairs, _ = pair_stage(source)
+    pairs = pair_stage(source)[0] if reads_pairs(config, _prepared(methods)) else None
     how = config.pretrain
-    if how.linear:
+    if pairs is None or how.linear:
         source.notify(f"pretrain: anchored, a linear T, {len(source.table):,} rows in {how.episodes} episodes each")
     else:
         source.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
