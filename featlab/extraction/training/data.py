@@ -88,7 +88,7 @@ class People:
 
 
 def choose_people(items: Sequence[Item], held_out: Sequence[str], fraction: float, seed: int) -> People:
-    """Divide the subjects; a fraction of the source subjects, at least one, is for validation, by a hash of seed and name."""
+    """Divide the subjects; of the source subjects a fraction, at least one, is for validation, by a hash of names."""
     subjects = {item.subject for item in items}
     for name in held_out:
         if name not in subjects:

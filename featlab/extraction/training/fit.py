@@ -194,7 +194,9 @@ class _Trainer:
         """Go on from a checkpoint."""
 
         def under(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in saved.tensors.items() if name.startswith(prefix)}
+            return {
+                name.removeprefix(prefix): value for name, value in saved.tensors.items() if name.startswith(prefix)
+            }
 
         self.model.load_state_dict(under("model."))
         state: dict[int, dict[str, Tensor]] = {}
