@@ -132,12 +132,12 @@ def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points: int) 
 def test_geometry_is_blind_to_place_size_and_tilt(points: int) -> None:
     backbone = make_backbone(f"geometry:{points}")
     original = faces(5, points)
-    plain = backbone.embed([], original.astype(np.float32)).embeddings
+    plain = backbone.embed([], original.astype(np.float32))
     assert plain.shape == (5, 2 * points)
     assert plain.dtype == np.float32
     for degrees in (-170, -90, -20, 7, 45, 120, 180):
         moved = turned(original * 0.3 + [40, -7], degrees)
-        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)).embeddings, plain, atol=1e-5)
+        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
 
 
@@ -179,15 +179,15 @@ def test_no_other_rotation_is_closer() -> None:
 def test_geometry_does_not_depend_on_the_batch() -> None:
     backbone = make_backbone("geometry")
     points = faces(70).astype(np.float32)
-    together = backbone.embed([], points).embeddings
-    alone = np.concatenate([backbone.embed([], points[row : row + 1]).embeddings for row in range(len(points))])
+    together = backbone.embed([], points)
+    alone = np.concatenate([backbone.embed([], points[row : row + 1]) for row in range(len(points))])
     np.testing.assert_array_equal(together, alone)
 
 
 def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not() -> None:
     points = faces(3).astype(np.float32)
     points[1] = 512.1
-    embeddings = make_backbone("geometry").embed([], points).embeddings
+    embeddings = make_backbone("geometry").embed([], points)
     assert np.isnan(embeddings[1]).all()
     assert np.isfinite(embeddings[[0, 2]]).all()
 
