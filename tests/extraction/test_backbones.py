@@ -91,8 +91,8 @@ def test_the_registry_imports_no_heavy_library() -> None:
 def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
     images = [np.asarray(Image.fromarray(pixels(seed)).resize((96, 96))) for seed in range(3)]
     output = make_backbone("hog").embed(images, None)
-    assert output.embeddings.dtype == np.float32
-    for image, row in zip(images, output.embeddings, strict=True):
+    assert output.dtype == np.float32
+    for image, row in zip(images, output, strict=True):
         grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float64) / 255
         expected = hog(grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
         np.testing.assert_allclose(row, expected, atol=1e-5)
@@ -101,7 +101,7 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
 def test_hog_takes_any_size_and_says_its_dim(pixels: Pixels) -> None:
     backbone = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
     output = backbone.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
-    assert output.embeddings.shape == (3, 2 * 2 * 9 * 6)
+    assert output.shape == (3, 2 * 2 * 9 * 6)
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in backbone.info().preprocessing
 
 
