@@ -24,8 +24,15 @@ from featlab.config.load import Config
 from featlab.errors import BundleError
 from featlab.methods.registry import get_method
 from featlab.model.networks import Projection, head_from_state
-from featlab.pairing.pair_files import pairs_from_arrays, pairs_summary, pairs_to_arrays, write_pairs_csv
-from featlab.pairing.pairs import Pairs, make_pairs, resolve_strategy
+from featlab.pairing.pairs import (
+    Pairs,
+    make_pairs,
+    pairs_from_arrays,
+    pairs_summary,
+    pairs_to_arrays,
+    resolve_strategy,
+    write_pairs_csv,
+)
 from featlab.seeding import stable_hash
 from featlab.workspace.source import OnEpoch, TrainedHead, pretrain_bundle, train_source_head
 
