@@ -49,7 +49,7 @@ def branches(
     from featlab.analysis.inside.branch_page import branch_words, write_branches
     from featlab.analysis.inside.branch_table import branch_table
     from featlab.analysis.inside.branches import compare_branches
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {"protocol.draws": draws, "protocol.sources": sources}

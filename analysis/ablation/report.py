@@ -65,7 +65,7 @@ class AblationReport:
         references: Data set to the label of the setting that its others are compared with.
         points: Data set by data set, in the order of its grid.
         notes: What was left out, and what else differs from the workspace's settings.
-        facts: Of each data set, as `featlab.evaluation.campaign.run_facts` gives them.
+        facts: Of each data set, as `featlab.evaluation.results.run_facts` gives them.
     """
 
     grid: Grid

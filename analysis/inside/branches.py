@@ -21,8 +21,8 @@ from featlab.analysis.inside.representations import (
 )
 from featlab.analysis.people import adapt_people
 from featlab.errors import InputError
-from featlab.evaluation.campaign import plan
 from featlab.evaluation.probes import expression_probe, halves_by_video, identity_probe
+from featlab.evaluation.runner import plan
 from featlab.evaluation.statistics import bootstrap_interval, mean
 from featlab.methods.losses.pseudo_labels import mean_cosines
 from featlab.workspace.workspace import Workspace

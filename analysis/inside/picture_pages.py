@@ -22,7 +22,7 @@ from featlab.analysis.inside.faces import Faces
 from featlab.analysis.inside.pair_agreement import agreement_table, agreement_words
 from featlab.analysis.page import DrawnFigure, PageFigure, write_page
 from featlab.analysis.table import Table
-from featlab.evaluation.campaign import run_facts
+from featlab.evaluation.results import run_facts
 from featlab.workspace.workspace import Workspace
 
 __all__ = ["PicturePage", "write_clip", "write_confusion", "write_pairs"]

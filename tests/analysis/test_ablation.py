@@ -19,7 +19,7 @@ from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
-from featlab.evaluation.campaign import plan, run_campaign
+from featlab.evaluation.runner import plan, run_campaign
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
 from featlab.evaluation.summary import summarise
