@@ -88,7 +88,7 @@ def tsne(
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
     from featlab.analysis.evaluation.subject_tables import folder_name
-    from featlab.analysis.inside.feature_map import MapSettings, feature_map
+    from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_page import map_page
     from featlab.evaluation.results import run_facts
 

@@ -267,6 +267,13 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, protocol.smoothing)
     done = {}
     for name in piece.methods:
+        runs = [Run(subject, task.draw, task.seed, name) for subject in piece.subjects]
+        paths = {run: task.path(run) for run in runs}
+        # Settings that change nothing here share their runs, and so do machines.
+        found = {run: row for run, path in paths.items() if (row := _read(path)) is not None}
+        if len(found) == len(runs):
+            done |= found
+            continue
         method = task.methods[name]
         source = _source_rows(task) if method.needs_source else None
         how: dict[str, Any] = {"source": source, "numbers": numbers, "gap": protocol.gap}
@@ -280,7 +287,7 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
         for row in rows:
             run = Run(row.subject, task.draw, task.seed, name)
             done[run] = row
-            _keep(task.path(run), row)
+            _keep(paths[run], row)
     return piece.place, done
 
 

@@ -21,7 +21,6 @@ from featlab.methods.cada import CADAConfig, new_discriminator
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
 from featlab.methods.losses.adversarial import conditional_domain_loss, reversal_strength
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.protocol.splits import Target
@@ -196,7 +195,6 @@ class AGRAConfig(CADAConfig):
         check_share("adapt.agra.means_momentum", self.means_momentum)
 
 
-@register
 class AGRA(SourceAccess):
     """CDAN-E on features that passed a graph of both domains (Xie et al., 2020; Chen et al., 2021)."""
 

@@ -13,7 +13,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.discrepancy import exponential_kernel
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -63,7 +62,6 @@ class DFAConfig(JointConfig):
         self.check_weights("align", "discriminate", "bandwidth")
 
 
-@register
 class DFA(SourceAccess):
     """Cross-entropy, aligned domain means and separated classes (after Zhu, Sang & Zhao, 2016)."""
 

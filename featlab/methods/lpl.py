@@ -14,7 +14,6 @@ from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -61,7 +60,6 @@ class LPLConfig(JointConfig):
         check_at_least("adapt.lpl.neighbours", self.neighbours, 1)
 
 
-@register
 class LPL(SourceAccess):
     """Cross-entropy and a locality preserving loss on source rows (Li, Deng & Du, 2017)."""
 

@@ -14,7 +14,6 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
-from featlab.methods.registry import register
 from featlab.model.head import set_learning_rate
 from featlab.model.networks import PersonalModel, one_cycle
 from featlab.protocol.splits import Target
@@ -42,7 +41,6 @@ class OracleConfig:
             check_at_least(f"adapt.oracle.{name}", getattr(self, name), 0)
 
 
-@register
 class Oracle(Method):
     """B and C fine-tuned with the person's labels; tested on frames that it was not tuned on."""
 

@@ -16,7 +16,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, Phase, both_domains, fit_phases
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.protocol.splits import Target
@@ -82,7 +81,6 @@ class SWDConfig(JointConfig):
         check_at_least("adapt.swd.directions", self.directions, 1)
 
 
-@register
 class SWD(SourceAccess):
     """Maximum classifier discrepancy, measured by sliced Wasserstein distance (Lee, Batra, Baig & Ulbricht, 2019)."""
 

@@ -15,7 +15,6 @@ from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import entropies, information_loss, marginal_entropy
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.pairing.search import search
 from featlab.protocol.splits import Target
@@ -117,7 +116,6 @@ class TPDSConfig(SGDConfig):
         check_at_least(f"{self.section}.diversity", self.diversity, 0)
 
 
-@register
 class TPDS(Method):
     """Target prediction distribution searching (Tang et al., IJCV 2023)."""
 

@@ -8,18 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.analysis.ablation.files import draw_ablation, write_ablation
-from featlab.analysis.ablation.grid import with_values
-from featlab.analysis.ablation.grids import ABLATIONS, make_grid
+from featlab.analysis.ablation.grids import ABLATIONS, make_grid, with_values
+from featlab.analysis.ablation.report import (
+    ablation_data,
+    ablation_tables,
+    ablation_words,
+    draw_ablation,
+    write_ablation,
+)
 from featlab.analysis.ablation.run import ablate
-from featlab.analysis.ablation.table import ablation_data, ablation_tables, ablation_words
 from featlab.analysis.figures import plot_lines
 from featlab.analysis.page import read_page, read_table
 from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
-from featlab.evaluation.runner import plan, run_campaign
+from featlab.evaluation.runner import plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
 from featlab.evaluation.summary import summarise
@@ -98,7 +102,7 @@ def test_each_dimension_has_the_numbers_of_an_evaluation_with_it(dims, folder):
     for point, features in zip(dims.points, ({"features.dim": 4}, {"features.reduce": "none"}), strict=True):
         chosen = {"protocol.methods": METHODS, "protocol.draws": 2, "pretrain.validation": False}
         alone = Workspace.open(folder, QUICK | features | chosen)
-        rows = run_campaign(alone, plan(alone))
+        rows = [row for done in run_tasks(plan(alone)) for row in done.values()]
         assert scores(point.rows) == scores(rows)
         assert [item.macro_f1 for item in point.summaries] == [item.macro_f1 for item in summarise(rows)]
     assert [point.features for point in dims.points] == [4, DIM]

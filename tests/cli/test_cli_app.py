@@ -108,11 +108,12 @@ def test_values_are_completed(folder, words, expected):
 
 
 def test_the_methods_that_are_completed_are_those_of_the_registry():
-    from featlab.cli.complete import METHODS
+    from featlab.cli.complete import complete_method, complete_methods
     from featlab.methods import get_method, method_names
 
-    own = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
-    assert list(METHODS) == own
+    assert complete_method("") == list(method_names())
+    assert all(get_method(name).name == name for name in method_names())
+    assert complete_methods("pft,clup") == ["pft,clup-swav", "pft,clup-deepcluster"]
 
 
 def test_completion_without_a_cache_is_silent(tmp_path, monkeypatch):

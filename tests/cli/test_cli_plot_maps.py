@@ -70,7 +70,7 @@ def test_bad_flags_of_tsne_are_refused_before_anything_is_trained(folder, refuse
 
 
 def test_umap_names_its_extra(folder, refused, monkeypatch):
-    monkeypatch.setattr("featlab.analysis.inside.feature_map.find_spec", lambda name: None)
+    monkeypatch.setattr("featlab.analysis.inside.map.find_spec", lambda name: None)
     assert "pip install 'featlab[umap]'" in refused("plot", "tsne", "--subject", "s040", "--by", "umap")
 
 

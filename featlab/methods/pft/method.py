@@ -12,7 +12,6 @@ from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.methods.pft.validation import validate_on_source
-from featlab.methods.registry import register
 from featlab.model.pretrain import SourceRows, new_translator, pretrain_translator
 from featlab.protocol.splits import Target
 
@@ -34,7 +33,6 @@ class PosterConfig(TranslatorAdaptation):
     anchor: float = 1.0
 
 
-@register
 class PosterPFT(Method):
     """The seeds' objective as written, at the source and at the target."""
 
@@ -69,7 +67,6 @@ class PosterPFT(Method):
         return adapt_translator(bundle, translator, target, self.config, seed=seed)
 
 
-@register
 class PFT(Method):
     """Style alignment to the bundle's style bank, then what T learnt in episodes at the source does the rest."""
 

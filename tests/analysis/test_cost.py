@@ -9,14 +9,21 @@ import torch
 from safetensors.numpy import load_file
 
 from featlab.analysis.cost import (
+    ComplexityReport,
+    MethodCost,
     clip_of_length,
     measure_complexity,
     model_values,
     with_batch,
 )
-from featlab.analysis.cost_page import complexity_table, complexity_words, time_text, write_complexity
-from featlab.analysis.plot_complexity import complexity_data, plot_complexity
-from featlab.analysis.report.complexity import ComplexityReport, MethodCost
+from featlab.analysis.cost_page import (
+    complexity_data,
+    complexity_table,
+    complexity_words,
+    plot_complexity,
+    time_text,
+    write_complexity,
+)
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.run import RunNumbers, evaluate_subject

@@ -8,19 +8,28 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from featlab.analysis.inside.branch_page import branch_words, change, write_branches
-from featlab.analysis.inside.branch_table import ROWS, branch_table, cosine_text
 from featlab.analysis.inside.branches import (
     COSINES,
     PROBES,
+    REPRESENTATIONS,
     BranchReport,
     Knowledge,
     Measure,
     compare_branches,
+    looked_at,
     measure_of,
+    representations,
 )
-from featlab.analysis.inside.plot_branches import branch_data, plot_branches
-from featlab.analysis.inside.representations import REPRESENTATIONS, looked_at, representations
+from featlab.analysis.inside.branches_page import (
+    ROWS,
+    branch_data,
+    branch_table,
+    branch_words,
+    change,
+    cosine_text,
+    plot_branches,
+    write_branches,
+)
 from featlab.analysis.people import adapt_people
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.errors import ConfigError, InputError

@@ -9,8 +9,18 @@ import pytest
 
 from featlab.analysis import style
 from featlab.analysis.figures import plot_clip
-from featlab.analysis.inside.clip_over_time import choose_video, class_probability, clip_over_time, is_shown, video_rows
-from featlab.analysis.inside.clip_results import clip_columns, clip_name, clip_table, clip_words, draw_clip
+from featlab.analysis.inside.clip import (
+    choose_video,
+    class_probability,
+    clip_columns,
+    clip_name,
+    clip_over_time,
+    clip_table,
+    clip_words,
+    draw_clip,
+    is_shown,
+    video_rows,
+)
 from featlab.analysis.inside.picture_pages import write_clip
 from featlab.analysis.page import read_page
 from featlab.analysis.people import adapt_people

@@ -10,18 +10,16 @@ from scipy.spatial import procrustes
 
 from featlab.analysis import style
 from featlab.analysis.figures import plot_pairs
-from featlab.analysis.inside.example_pairs import (
+from featlab.analysis.inside.pairs import (
+    agreement,
+    agreement_table,
+    agreement_words,
     draw_pairs,
     example_columns,
     example_pairs,
     example_rows,
     first_references,
     known_strategies,
-)
-from featlab.analysis.inside.pair_agreement import (
-    agreement,
-    agreement_table,
-    agreement_words,
     pair_cosine,
     pair_disparity,
 )
@@ -90,7 +88,7 @@ def test_pairs_beyond_one_block_are_compared_too(monkeypatch):
     table = people()
     row = np.arange(len(table))
     whole = pair_cosine(table, row, row[::-1])
-    monkeypatch.setattr("featlab.analysis.inside.pair_agreement._BLOCK", 7)
+    monkeypatch.setattr("featlab.analysis.inside.pairs._BLOCK", 7)
     assert np.array_equal(pair_cosine(table, row, row[::-1]), whole)
 
 

@@ -5,8 +5,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featlab.analysis.inside.probes import expression_probe, halves_by_video, identity_probe
 from featlab.errors import InputError
-from featlab.evaluation.probes import expression_probe, halves_by_video, identity_probe
 
 
 def made(seed=0, *, person=1.0, expression=1.0, noise=0.5, subjects=6, classes=2, videos=2, frames=5, dim=8):

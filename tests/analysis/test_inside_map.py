@@ -15,12 +15,19 @@ from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
 from featlab.analysis import style
-from featlab.analysis.inside import feature_map as module
-from featlab.analysis.inside.feature_map import FeatureMap, MapSettings, feature_map, plane
-from featlab.analysis.inside.feature_views import EXTRACTED, UNADAPTED, View, person_views, pick_rows
-from featlab.analysis.inside.map_page import map_page
-from featlab.analysis.inside.map_scores import ViewScore, score_views, scores_table, scores_words
-from featlab.analysis.inside.plot_map import plot_map
+from featlab.analysis.inside import map as module
+from featlab.analysis.inside.map import (
+    FeatureMap,
+    MapSettings,
+    ViewScore,
+    feature_map,
+    plane,
+    score_views,
+    scores_table,
+    scores_words,
+)
+from featlab.analysis.inside.map_page import map_page, plot_map
+from featlab.analysis.inside.views import EXTRACTED, UNADAPTED, View, person_views, pick_rows
 from featlab.analysis.page import read_page, read_table
 from featlab.analysis.people import adapt_people
 from featlab.cache import ExtractorInfo, FeatureTable, write_table

@@ -10,7 +10,6 @@ import torch
 from scipy.stats import entropy
 
 from featlab.analysis import style
-from featlab.analysis.inside.feature_views import person_views
 from featlab.analysis.inside.neighbours import (
     KINDS,
     SIDES,
@@ -19,10 +18,11 @@ from featlab.analysis.inside.neighbours import (
     neighbours_data,
     neighbours_table,
     neighbours_words,
+    plot_neighbours,
     source_neighbours,
     write_neighbours,
 )
-from featlab.analysis.inside.plot_neighbours import plot_neighbours
+from featlab.analysis.inside.views import person_views
 from featlab.analysis.page import read_page
 from featlab.analysis.people import adapt_people
 from featlab.cache import ExtractorInfo, FeatureTable, write_table

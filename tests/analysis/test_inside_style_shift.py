@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.inside.plot_style import plot_style
-from featlab.analysis.inside.style_page import style_table, style_words, write_style
+from featlab.analysis.inside.style_page import plot_style, style_table, style_words, write_style
 from featlab.analysis.inside.style_shift import GROUPS, SPREAD, STATISTICS, StyleShift, style_shift
 from featlab.analysis.page import read_page
 from featlab.analysis.people import adapt_people, can_be_split
