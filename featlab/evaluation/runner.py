@@ -265,7 +265,7 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     task, protocol = piece.task, piece.task.workspace.config.protocol
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
     numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, protocol.smoothing)
-    done = {}
+    done: dict[Run, EvaluationRow] = {}
     for name in piece.methods:
         runs = [Run(subject, task.draw, task.seed, name) for subject in piece.subjects]
         paths = {run: task.path(run) for run in runs}

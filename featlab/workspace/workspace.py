@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class Source:
 
     def key(self, stage: str, *inputs: Any) -> str:
         """Return the stage's key: a hash of the version, the rows, the seed and the settings that it reads."""
-        text = json.dumps([asdict(item) if is_dataclass(item) else item for item in inputs])
+        text = json.dumps([asdict(item) if hasattr(item, "__dataclass_fields__") else item for item in inputs])
         names = ",".join(self.subjects)
         return stable_hash(__version__, STAGE_FORMAT, stage, self.workspace.cache_digest, names, self.seed, text)[:12]
 

@@ -109,8 +109,7 @@ def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
     progress = []
     two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_step=lambda *call: progress.append(call))
     assert numbers(two) == numbers(one)
-    # A head, pairs and a bundle a draw, then the runs of one target after the other.
-    assert progress == [(done, 22) for done in (0, 1, 2, 3, 4, 5, 6, 10, 14, 18, 22)]
+    assert progress == [(done, 16) for done in (0, 4, 8, 12, 16)]
 
 
 def test_another_target_changes_no_targets_adaptation(open_workspace):
