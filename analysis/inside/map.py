@@ -255,7 +255,7 @@ def score_views(
     for view in views:
         own, chance = math.nan, math.nan
         if len(known) and len(rows):
-            _, index = search(view.target[rows], view.source[known], min(nearest, len(known)), metric="l2")
+            index = search(view.target[rows], view.source[known], min(nearest, len(known)), metric="l2").rows
             own = float((source_label[known][index] == labels[:, None]).mean())
             share = np.bincount(source_label[known], minlength=int(labels.max()) + 1) / len(known)
             chance = float(share[labels].mean())

@@ -183,7 +183,7 @@ def _counts(
     subjects: int,
 ) -> NDArray[np.int64]:
     """Return (S, 3) frames by the source subject of the nearest source frame, and by kind."""
-    _, index = search(view.target[rows], view.source, 1)
+    index = search(view.target[rows], view.source, 1).rows
     nearest = index[:, 0]
     ours, theirs = target_label[rows], source_label[nearest]
     kind = np.where((ours < 0) | (theirs < 0), 2, (ours != theirs).astype(np.intp))
