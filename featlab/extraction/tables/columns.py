@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.precision import StorageError, storage_error
+from featlab.extraction.embed import StorageError, storage_error
 from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows
 
 __all__ = [
@@ -50,7 +50,7 @@ def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, st
 
 
 def float16_error(features: NDArray[np.float32]) -> float:
-    """Return the largest relative error of a row (see `featlab.extraction.precision`) that float16 makes."""
+    """Return the largest relative error of a row (see `featlab.extraction.embed`) that float16 makes."""
     rows = np.arange(len(features))
     return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
 

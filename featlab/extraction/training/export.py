@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.errors import ConfigError, FeatlabError
-from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD
+from featlab.extraction.backbones.modules import Taps
 from featlab.extraction.backbones.network import one_line
-from featlab.extraction.backbones.taps import Taps
+from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["BACKBONE_FORMAT", "BackboneMeta", "Tapped", "export_backbone", "export_onnx"]
 
@@ -87,7 +87,7 @@ class Tapped(nn.Module):
 
     Args:
         network: Images to (n, D).
-        layers: Names of its submodules; see `featlab.extraction.backbones.taps`.
+        layers: Names of its submodules; see `featlab.extraction.backbones.modules`.
 
     Raises:
         ConfigError: A layer that the network doesn't have; names the closest.

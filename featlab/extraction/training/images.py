@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.errors import InputError
-from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
+from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
 from featlab.extraction.training.people import People

@@ -16,8 +16,9 @@ from featlab.extraction.inputs import InputConfig
 from featlab.extraction.items import Item, item_order
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.shards import Failure
-from featlab.extraction.video.files import is_video
-from featlab.extraction.video.reader import Sampling, expand_videos
+from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.video.frames import is_video
+from featlab.extraction.video.times import Sampling
 from featlab.protocol.splits import check_known, choose_targets
 from featlab.seeding import stable_hash
 
