@@ -19,8 +19,8 @@ from featlab.extraction.backbones.options import (
     network_options,
     require_argument,
 )
+from featlab.extraction.backbones.resnet import resnet18
 from featlab.extraction.backbones.weights import RANDOM, module_with_weights, state_sha256
-from featlab.extraction.training.networks import resnet18
 
 PRETRAINED = "pretrained"
 # Where torchvision's families keep the layers after pooling.
