@@ -1,14 +1,15 @@
 """From rows as people name them to the columns that a file holds, checked on the way in."""
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import encode_names
 from featlab.cache.schema import (
     CODE_DTYPES,
@@ -20,44 +21,30 @@ from featlab.cache.schema import (
     LABEL,
     LANDMARKS,
     PATHS,
-    POSE,
     SUBJECT,
     UNKNOWN_LABEL,
     VIDEO,
     ExtractorInfo,
     canonical_json,
-    layer_datasets,
 )
-from featlab.cache.table import LayerStats, Rows, closest_names
+from featlab.cache.table import Rows, closest_names
+from featlab.errors import CacheError
 
 Describe: TypeAlias = Callable[[int], str]
 
-# Equal-length arrays by dataset name ("embeddings", "layers/stem/mean", ...): what is stored, a row at a time.
+# Equal-length arrays by dataset name ("embeddings", "label", ...): what is stored, a row at a time.
 Columns: TypeAlias = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What every row of one cache has in common.
-
-    Attributes:
-        extractor: who makes the embeddings.
-        classes: names of the labels, in code order.
-        neutral: one of `classes`.
-        dtype: "float32" or "float16", how embeddings are stored.
-        has_landmarks: whether every row has landmarks (NaN where no face was found).
-        has_pose: whether every row has a head pose (NaN likewise).
-
-    Raises:
-        CacheError: no, repeated or empty classes, a neutral class that is none of them, another dtype.
-    """
+class Header:
+    """What every row of one cache has in common; refuses classes that make no sense and another dtype."""
 
     extractor: ExtractorInfo
     classes: tuple[str, ...]
     neutral: str
     dtype: str
     has_landmarks: bool
-    has_pose: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes or len(self.classes) > np.iinfo(np.int16).max:
@@ -70,9 +57,6 @@ class Settings:
             raise CacheError(f"neutral: {self.neutral!r} is not a class; {closest_names(self.neutral, self.classes)}")
         if self.dtype not in EMBEDDING_DTYPES:
             raise CacheError(f"dtype: expected one of {', '.join(EMBEDDING_DTYPES)}, got {self.dtype!r}")
-        for name in self.extractor.layers:
-            if not name or "/" in name or "\0" in name or name == ".":
-                raise CacheError(f"layers: {name!r} can't name a layer in HDF5; choose a name without '/'")
 
     @property
     def run(self) -> str:
@@ -84,8 +68,6 @@ class Settings:
             "neutral": self.neutral,
             "dtype": self.dtype,
             "has_landmarks": self.has_landmarks,
-            # Left out without, so that the shards of a run that an earlier featlab began still count.
-            **({"has_pose": True} if self.has_pose else {}),
         }
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -102,17 +84,12 @@ class CodedRows:
         return len(self.columns[EMBEDDINGS])
 
 
-def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
-    """Checks `rows` and codes their names.
-
-    Args:
-        rows: at least one row.
-        settings: what they must agree with.
-        where: named in messages, e.g. "shard 's1/v1'".
+def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
+    """Check at least one row and code its names; `where` begins the messages.
 
     Raises:
-        CacheError: lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
-            float16 can't hold, landmarks or a pose that is NaN in part.
+        CacheError: Lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
+            float16 can't hold, landmarks that are NaN in part.
     """
     count = len(rows)
     for what, values in (("labels", rows.labels), ("subjects", rows.subjects), ("videos", rows.videos)):
@@ -127,23 +104,17 @@ def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
         return f"{where}, subject {rows.subjects[row]!r}, video {rows.videos[row]!r}, frame {rows.frames[row]}"
 
     columns: Columns = {
-        EMBEDDINGS: _embeddings(rows.embeddings, settings, describe, where),
-        LABEL: _label_codes(rows.labels, settings.classes, describe),
+        EMBEDDINGS: _embeddings(rows.embeddings, header.dtype, describe, where),
+        LABEL: _label_codes(rows.labels, header.classes, describe),
         SUBJECT: subject_codes,
         VIDEO: video_codes,
         FRAME: _frames(rows.frames, where),
     }
-    if settings.has_landmarks != (rows.landmarks is not None):
-        held, wanted = ("no", "some") if settings.has_landmarks else ("some", "none")
+    if header.has_landmarks != (rows.landmarks is not None):
+        held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
     if rows.landmarks is not None:
         columns[LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
-    if settings.has_pose != (rows.pose is not None):
-        held, wanted = ("no", "one") if settings.has_pose else ("a", "none")
-        raise CacheError(f"{where}: holds {held} pose, the cache was opened for {wanted}; set has_pose")
-    if rows.pose is not None:
-        columns[POSE] = _pose(rows.pose, count, describe, where)
-    columns.update(_layers(rows.layers, settings.extractor.layers, count, describe, where))
     if rows.paths is not None:
         _check_count(where, "paths", len(rows.paths), count)
         columns[PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
@@ -161,16 +132,15 @@ def _code(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     return known, np.array([codes[name] for name in names], dtype=CODE_DTYPES[SUBJECT])
 
 
-def _embeddings(embeddings: NDArray[Any], settings: Settings, describe: Describe, where: str) -> NDArray[Any]:
+def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where: str) -> NDArray[Any]:
     if embeddings.ndim != 2 or embeddings.shape[1] == 0 or embeddings.dtype.kind != "f":
         raise CacheError(
             f"{where}: expected embeddings of shape (n, D) and a float dtype, got {embeddings.shape} {embeddings.dtype}"
         )
     _refuse_rows(~_all_finite(embeddings), describe, "its embedding is not finite; leave the row out")
     with np.errstate(over="ignore"):
-        stored = embeddings.astype(EMBEDDING_DTYPES[settings.dtype])
-    too_large = f"its embedding is too large for {settings.dtype}; write the cache as float32"
-    _refuse_rows(~_all_finite(stored), describe, too_large)
+        stored = embeddings.astype(EMBEDDING_DTYPES[dtype])
+    _refuse_rows(~_all_finite(stored), describe, f"its embedding is too large for {dtype}; write the cache as float32")
     return stored
 
 
@@ -196,40 +166,14 @@ def _landmarks(landmarks: NDArray[Any], count: int, describe: Describe, where: s
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] == 0:
         raise CacheError(f"{where}: expected landmarks of shape ({count}, P, 2), got {landmarks.shape}")
     _check_count(where, "rows of landmarks", len(landmarks), count)
-    return _whole_or_missing(landmarks, "its landmarks are", describe)
-
-
-def _pose(pose: NDArray[Any], count: int, describe: Describe, where: str) -> NDArray[Any]:
-    if pose.ndim != 2 or pose.shape[1] != 3:
-        raise CacheError(f"{where}: expected pose of shape ({count}, 3), got {pose.shape}")
-    _check_count(where, "rows of pose", len(pose), count)
-    return _whole_or_missing(pose, "its pose is", describe)
-
-
-def _whole_or_missing(values: NDArray[Any], what: str, describe: Describe) -> NDArray[Any]:
-    stored = values.astype(FLOAT_DTYPE)
+    stored = landmarks.astype(FLOAT_DTYPE)
     flat = stored.reshape(len(stored), -1)
     missing = np.isnan(flat).all(axis=1)
     partial = ~missing & ~_all_finite(flat)
-    _refuse_rows(partial, describe, f"{what} not finite in part; give all of it, or all NaN for no face")
+    _refuse_rows(partial, describe, "its landmarks are not finite in part; give all of them, or all NaN for no face")
     # One NaN among many: the digest is over bytes.
     stored[missing] = np.nan
     return stored
-
-
-def _layers(
-    layers: Mapping[str, LayerStats], expected: tuple[str, ...], count: int, describe: Describe, where: str
-) -> Columns:
-    if set(layers) != set(expected):
-        raise CacheError(f"{where}: expected the extractor's layers {sorted(expected)}, got {sorted(layers)}")
-    columns: Columns = {}
-    for name, stats in layers.items():
-        for dataset, values in zip(layer_datasets(name), (stats.mean, stats.std), strict=True):
-            if values.ndim != 2 or values.shape != stats.mean.shape or len(values) != count or values.shape[1] == 0:
-                raise CacheError(f"{where}: expected {dataset} of shape ({count}, C), got {values.shape}")
-            _refuse_rows(~_all_finite(values), describe, f"its {dataset} is not finite; leave the row out")
-            columns[dataset] = values.astype(FLOAT_DTYPE)
-    return columns
 
 
 def _all_finite(values: NDArray[Any]) -> NDArray[np.bool_]:

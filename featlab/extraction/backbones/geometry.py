@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.base import BackboneOutput, Image, Preparation
+from featlab.extraction.backbones.base import Image, Preparation
 
 # A schematic upright face in the 68-point iBUG order, x to the right and y down, mirror-symmetric about x = 0. It only
 # says which way is up, so round numbers do.
@@ -47,14 +47,7 @@ _SUBSETS: dict[int, tuple[int, ...]] = {
 
 
 def template(points: int = 68) -> NDArray[np.float64]:
-    """Return the fixed upright face, centred, with Frobenius norm 1: float64 (P, 2).
-
-    Args:
-        points: 68 (iBUG), 51 (without the jaw) or 49 (without jaw and inner mouth corners).
-
-    Raises:
-        ConfigError: Another number of points.
-    """
+    """Return the fixed upright face, centred, with Frobenius norm 1: float64 (P, 2)."""
     if points not in _SUBSETS:
         raise ConfigError(f"geometry: {points} landmarks have no template; supported are 68, 51 (no jaw) and 49")
     face = np.array(_FACE_68, dtype=np.float64)[list(_SUBSETS[points])]
@@ -68,12 +61,7 @@ def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> ND
     With the points as complex numbers z and the template t, ``|r z - t|`` over rotations r, ``|r| = 1``, is least for
     ``r = conj(s) / |s|`` with ``s = sum z conj(t)``.
 
-    Args:
-        landmarks: (n, P, 2), any unit.
-        onto: (P, 2), centred.
-
-    Returns:
-        float64 (n, P, 2); NaN for a shape whose points all coincide or aren't finite.
+    Returns float64 (n, P, 2).
     """
     points = np.asarray(landmarks, dtype=np.float64)
     z = points[..., 0] + 1j * points[..., 1]
@@ -100,9 +88,6 @@ class GeometryBackbone:
 
     Attributes:
         points: P, one of 68, 51 and 49.
-
-    Raises:
-        ConfigError: No template has that many points.
     """
 
     points: int = 68
@@ -124,12 +109,8 @@ class GeometryBackbone:
             versions={"numpy": np.__version__},
         )
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
-        """Align n faces; see `Backbone.embed`. Images are not used.
-
-        Raises:
-            InputError: No landmarks, or another number of points.
-        """
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Align n faces; see `Backbone.embed`. Images are not used."""
         if landmarks is None:
             raise InputError("the geometry backbone embeds landmarks, and none were given")
         if landmarks.shape[1] != self.points:
@@ -137,15 +118,11 @@ class GeometryBackbone:
             hint = f"use geometry:{found}" if found in _SUBSETS else "supported are 68, 51 and 49"
             raise InputError(f"geometry: the backbone is for {self.points} landmarks, the file has {found}; {hint}")
         shapes = align(landmarks, template(self.points))
-        return BackboneOutput(shapes.reshape(len(shapes), -1).astype(np.float32))
+        return shapes.reshape(len(shapes), -1).astype(np.float32)
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> GeometryBackbone:
-    """Build the backbone called ``geometry`` (68 points), ``geometry:51`` or ``geometry:49``.
-
-    Raises:
-        ConfigError: An unsupported number of points, or any option.
-    """
+    """Build the backbone called ``geometry`` (68 points), ``geometry:51`` or ``geometry:49``."""
     if options:
         raise ConfigError(f"the backbone 'geometry' has no option {next(iter(options))!r}")
     if argument is None:

@@ -15,7 +15,7 @@ from skimage.feature import hog
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.base import BackboneOutput, Image, Preparation, config_from_options
+from featlab.extraction.backbones.base import Image, Preparation, config_from_options
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,6 @@ class HogConfig:
         cell: Side of a cell in pixels.
         block: Side of a normalisation block in cells.
         orientations: Bins over 180 degrees.
-
-    Raises:
-        ConfigError: A value that isn't a positive whole number, or a block larger than the image.
     """
 
     size: int = 96
@@ -79,12 +76,12 @@ class HogBackbone:
             versions={"pillow": PIL.__version__, "scikit-image": version("scikit-image"), "numpy": np.__version__},
         )
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Describe n images; see `Backbone.embed`. Landmarks are not used."""
         rows = np.empty((len(images), self.config.dim), dtype=np.float32)
         for row, image in enumerate(images):
             rows[row] = self._describe(image)
-        return BackboneOutput(rows)
+        return rows
 
     def _describe(self, image: Image) -> NDArray[np.float32]:
         config = self.config
@@ -103,11 +100,7 @@ class HogBackbone:
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> HogBackbone:
-    """Build the backbone called ``hog``; the options are the fields of `HogConfig`.
-
-    Raises:
-        ConfigError: An argument after a colon, an unknown option or a value that doesn't fit.
-    """
+    """Build the backbone called ``hog``; the options are the fields of `HogConfig`."""
     if argument is not None:
         raise ConfigError(f"the backbone 'hog' takes nothing after a colon, got {argument!r}")
     return HogBackbone(config_from_options("hog", HogConfig, options))
