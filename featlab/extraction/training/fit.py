@@ -20,8 +20,8 @@ from featlab.extraction.training.checkpoint import Checkpoint, Saved
 from featlab.extraction.training.config import TrainConfig
 from featlab.extraction.training.images import Images, normalise
 from featlab.extraction.training.people import balanced_epoch, batches, cells
-from featlab.model.head import set_learning_rate
 from featlab.model.networks import one_cycle
+from featlab.model.training import set_learning_rate
 from featlab.seeding import run_seed
 
 __all__ = ["Classifier", "Fitted", "OnEpoch", "fit", "seeded"]
