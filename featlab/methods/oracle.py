@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import one_cycle
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
-from featlab.model.networks import PersonalModel, one_cycle
+from featlab.model.networks import PersonalModel
 from featlab.model.training import Phase, train
 from featlab.protocol.splits import Target
 

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import half_cosine
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import ConfigError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.student import new_adapter, ordered_features
-from featlab.model.networks import PersonalModel, Translator, half_cosine
+from featlab.model.networks import PersonalModel, Translator
 from featlab.model.pretrain import SourceRows
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target

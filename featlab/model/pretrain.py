@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.cache import FeatureTable
+from featlab.compute import one_cycle
 from featlab.config.load import PretrainConfig
 from featlab.errors import InputError
 from featlab.model.linear import fit_linear_translator
 from featlab.model.losses import expression_loss, group_statistics, style_loss, style_statistics
-from featlab.model.networks import SourceHead, Translator, layer_values, one_cycle
+from featlab.model.networks import SourceHead, Translator, layer_values
 from featlab.model.style_bank import NeutralClips, StyleBank, neutral_clips
 from featlab.model.training import History, OnEpoch, Phase, shuffled_batches, train
 from featlab.pairing.pairs import Pairs

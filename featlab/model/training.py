@@ -163,11 +163,5 @@ def shuffled_batches(rows: int, batch: int, minimum: int, random: torch.Generato
             yield picked
 
 
-def set_learning_rate(optimiser: Optimizer, value: float) -> None:
-    """Set the learning rate of every parameter group."""
-    for group in optimiser.param_groups:
-        group["lr"] = value
-
-
 def _parameters(optimiser: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.compute import set_learning_rate
 from featlab.config.load import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_head
-from featlab.model.training import Phase, minimise, set_learning_rate, shuffled_batches, train
+from featlab.model.training import Phase, minimise, shuffled_batches, train
 
 FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
 

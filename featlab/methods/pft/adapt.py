@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import one_cycle
 from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
@@ -18,7 +19,7 @@ from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, Alignment, align_
 from featlab.methods.pft.reliability import Reliability, clip_statistics
 from featlab.methods.student import ordered_features
 from featlab.model.losses import expression_loss, style_loss, style_statistics
-from featlab.model.networks import PersonalModel, Translator, layer_values, one_cycle
+from featlab.model.networks import PersonalModel, Translator, layer_values
 from featlab.model.training import Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
