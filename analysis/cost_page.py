@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.evaluation.methods import by_setting, method_name
+from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.plot_complexity import complexity_data, plot_complexity
 from featlab.analysis.report.complexity import ComplexityReport, MethodCost
-from featlab.analysis.table import FAILED, MISSING, Settings, Table, by_setting, flops_text, marked_name, number_text
+from featlab.analysis.table import FAILED, MISSING, Table, flops_text, number_text
 from featlab.evaluation.convergence import CONVERGENCE_RULE
 
 __all__ = [
@@ -23,22 +24,18 @@ __all__ = [
 ]
 
 
-def write_complexity(
-    folder: Path, report: ComplexityReport, *, settings: Settings, command: str, facts: Mapping[str, Any]
-) -> list[Path]:
+def write_complexity(folder: Path, report: ComplexityReport, *, command: str, facts: Mapping[str, Any]) -> list[Path]:
     """Write table, figure and page; the figure is left out where every method failed.
 
     Args:
         folder: Where.
         report: From `featlab.analysis.cost.measure_complexity`.
-        settings: Method to (setting, display name).
         command: What was typed.
         facts: From `featlab.evaluation.campaign.run_facts`.
 
     Returns:
         The files.
     """
-    names = {method: name for method, (_, name) in settings.items()}
     figures = []
     if any(cost.subjects for cost in report.costs):
         data = complexity_data(report)
@@ -46,17 +43,18 @@ def write_complexity(
             "Median wall time of adapting to one subject's neutral clip (thin lines: fastest and slowest run), and how "
             "many parameters are updated. Both axes are logarithmic, with a 0 on that of the parameters."
         )
-        page = PageFigure("complexity", "Cost of one adaptation", caption)
-        figures.append(DrawnFigure(page, plot_complexity(data, names=names), data))
-    return write_page(
+        figures.append(DrawnFigure("complexity", "Cost of one adaptation", caption, plot_complexity(data), data))
+    return write_result(
         folder,
-        kind="complexity",
-        title="Computational complexity",
-        words=complexity_words(report),
-        command=command,
-        tables={"complexity": complexity_table(report, settings=settings)},
-        figures=figures,
-        facts=facts,
+        Result(
+            kind="complexity",
+            title="Computational complexity",
+            summary=complexity_words(report),
+            tables={"complexity": complexity_table(report)},
+            figures=figures,
+            metadata=facts,
+        ),
+        command,
     )
 
 
@@ -152,26 +150,23 @@ _NAMED = 6
 """Subjects that a note names; more of them are counted."""
 
 
-def complexity_table(
-    report: ComplexityReport, *, settings: Settings | None = None, title: str = "Computational complexity"
-) -> Table:
+def complexity_table(report: ComplexityReport, *, title: str = "Computational complexity") -> Table:
     """Return one line a method, those of one setting together.
 
     Nothing is bold: what does nothing costs least.
 
     Args:
         report: From `featlab.analysis.cost.measure_complexity`.
-        settings: Method to (setting, display name); a method it does not name keeps its registry name.
         title: Above the table.
     """
     costs = ordered_costs(report.costs)
-    rows = tuple(_cells(cost, settings) for cost in costs)
+    rows = tuple(_cells(cost) for cost in costs)
     return Table(
         title=title,
         columns=_COLUMNS,
         rows=rows,
         bold=tuple((False,) * len(_COLUMNS) for _ in rows),
-        notes=(*_notes(report), *_failures(costs, settings)),
+        notes=(*_notes(report), *_failures(costs)),
     )
 
 
@@ -181,8 +176,8 @@ def ordered_costs(costs: Sequence[MethodCost]) -> list[MethodCost]:
     return [by_name[method] for method in by_setting({cost.method: cost.setting for cost in costs})]
 
 
-def _cells(cost: MethodCost, settings: Settings | None) -> tuple[str, ...]:
-    name = marked_name(cost.method, cost.selection, settings)
+def _cells(cost: MethodCost) -> tuple[str, ...]:
+    name = method_name(cost.method, cost.selection)
     if not cost.subjects:
         return (name, FAILED, *(MISSING,) * (len(_COLUMNS) - 2))
     return (
@@ -233,10 +228,10 @@ def _notes(report: ComplexityReport) -> list[str]:
     return notes
 
 
-def _failures(costs: Sequence[MethodCost], settings: Settings | None) -> list[str]:
+def _failures(costs: Sequence[MethodCost]) -> list[str]:
     notes = []
     for cost in costs:
-        name = marked_name(cost.method, cost.selection, settings)
+        name = method_name(cost.method, cost.selection)
         reasons: dict[str, list[str]] = {}
         for where, why in cost.failures:
             reasons.setdefault(why, []).append(where)

@@ -40,7 +40,7 @@ def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
     return {name: [getattr(cost, name) for cost in there] for name in _COLUMNS}
 
 
-def plot_complexity(data: Mapping[str, Sequence[Any]], *, names: Mapping[str, str] | None = None) -> Figure:
+def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
     """Draw a line a method, the quickest at the top: its seconds for one subject, and its trainable parameters.
 
     Dots are medians, the thin lines reach from the fastest to the slowest run. Both axes are logarithmic; that of the
@@ -48,12 +48,11 @@ def plot_complexity(data: Mapping[str, Sequence[Any]], *, names: Mapping[str, st
 
     Args:
         data: From `complexity_data`.
-        names: Method to display name.
     """
     methods, places = list(data["method"]), range(len(data["method"]))
     looks = _looks(data["setting"])
     shown = [
-        folded(figure_name(method, selection, names), _NAME_LETTERS)
+        folded(figure_name(method, selection), _NAME_LETTERS)
         for method, selection in zip(methods, data["selection"], strict=True)
     ]
     # The distance of all lines is the same, whatever their names need.

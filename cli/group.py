@@ -25,7 +25,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 _TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
 
 
 def typed_command() -> str:

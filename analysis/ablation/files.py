@@ -17,7 +17,7 @@ from featlab.analysis.inside.example_pairs import (
     rows_among,
 )
 from featlab.analysis.inside.faces import find_faces
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.cache import atomic_write_text
 from featlab.config.analysis import LOSS_TERMS
 from featlab.methods import get_method
@@ -73,7 +73,7 @@ def draw_ablation(report: AblationReport) -> DrawnFigure:
     caption = f"{_CAPTIONS[report.grid.name]} Means over target subjects, lines are 95 % bootstrap intervals."
     if report.grid.name in ("lambda", "bn"):
         caption = f"{_CAPTIONS[report.grid.name]} Means over target subjects."
-    return DrawnFigure(PageFigure(report.grid.name, report.grid.title, caption), drawn, data)
+    return DrawnFigure(report.grid.name, report.grid.title, caption, drawn, data)
 
 
 def write_ablation(
@@ -93,15 +93,17 @@ def write_ablation(
     facts: dict[str, Any] = dict(next(iter(report.facts.values())))
     if len(report.facts) > 1:
         facts["data_sets"] = {name: {key: item[key] for key in CACHE_FACTS} for name, item in report.facts.items()}
-    written = write_page(
+    written = write_result(
         folder,
-        kind="ablate",
-        title=f"Ablation: {report.grid.title}",
-        words=ablation_words(report),
-        command=command,
-        tables=ablation_tables(report),
-        figures=[draw_ablation(report), *more],
-        facts=facts,
+        Result(
+            kind="ablate",
+            title=f"Ablation: {report.grid.title}",
+            summary=ablation_words(report),
+            tables=ablation_tables(report),
+            figures=[draw_ablation(report), *more],
+            metadata=facts,
+        ),
+        command,
     )
     written.append(folder / "run.json")
     atomic_write_text(written[-1], json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
@@ -124,4 +126,4 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
     for line in filter(None, (left_out, faces.note)):
         notify(line)
     caption = "Source rows, and beneath each the reference that every strategy chose, always another subject."
-    return [DrawnFigure(PageFigure("examples", "Example pairs", caption), drawn, example_columns(examples))]
+    return [DrawnFigure("examples", "Example pairs", caption, drawn, example_columns(examples))]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from featlab.analysis.ablation.report import AblationReport, Difference, Point
-from featlab.analysis.evaluation.words import LEVEL
-from featlab.analysis.table import MISSING, Table, competes, p_text
+from featlab.analysis.evaluation.methods import competes
+from featlab.analysis.evaluation.summary import LEVEL
+from featlab.analysis.table import MISSING, Table, p_text
 from featlab.evaluation.summary import MethodSummary
 from featlab.methods import get_method
 

@@ -11,7 +11,7 @@ from typing import Any
 from featlab.analysis.inside.branch_table import branch_table, cosine_text
 from featlab.analysis.inside.branches import BranchReport, Knowledge, Measure
 from featlab.analysis.inside.plot_branches import branch_data, plot_branches
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.table import share_text
 from featlab.evaluation.statistics import bootstrap_interval, mean
 
@@ -64,16 +64,17 @@ def write_branches(folder: Path, report: BranchReport, *, command: str, facts: M
         "each representation, the person and the expression; dashed: guessing. Thin lines are 95 % intervals over "
         "target subjects."
     )
-    page = PageFigure("branches", "Identity and expression", caption)
-    return write_page(
+    return write_result(
         folder,
-        kind="branches",
-        title="Does only identity change?",
-        words=branch_words(report),
-        command=command,
-        tables={"branches": branch_table(report)},
-        figures=[DrawnFigure(page, plot_branches(data), data)],
-        facts=facts,
+        Result(
+            kind="branches",
+            title="Does only identity change?",
+            summary=branch_words(report),
+            tables={"branches": branch_table(report)},
+            figures=[DrawnFigure("branches", "Identity and expression", caption, plot_branches(data), data)],
+            metadata=facts,
+        ),
+        command,
     )
 
 

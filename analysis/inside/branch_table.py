@@ -66,7 +66,7 @@ def _cells(row: Knowledge) -> tuple[str, ...]:
         cells += [cosine_text(measure.mean), _cosine_interval(measure)]
     cells.append(cosine_text(row.neither.mean))
     for measure in (row.identity, row.expression):
-        cells += [score_text(measure.mean, False), interval_text((measure.low, measure.high), False)]
+        cells += [score_text(measure.mean), interval_text((measure.low, measure.high))]
     return tuple(cells)
 
 

@@ -32,9 +32,9 @@ def test_tsne_draws_the_first_target_where_none_is_named(folder, run, flags):
     page = read_page(where)
     assert page.kind == "plot"
     assert page.command.startswith("featlab plot tsne --targets 3")
-    assert page.facts["extractor"]["id"] == "toy"
-    assert all(word in result.stdout for word in page.words)
-    assert page.words[0].startswith(f"{subject}, as extracted")
+    assert page.metadata["extractor"]["id"] == "toy"
+    assert all(word in result.stdout for word in page.summary)
+    assert page.summary[0].startswith(f"{subject}, as extracted")
 
 
 def test_tsne_json_is_what_the_page_says(folder, run_json, flags):
