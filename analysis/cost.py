@@ -1,4 +1,4 @@
-"""What each method costs for one person: parameters, operations, iterations and wall time, measured here and now."""
+"""What `featlab.analysis.cost` measured: the costs of each method, and on what."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from featlab.analysis.report.complexity import ComplexityReport, MethodCost
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.compute import count_flops, one_thread
@@ -23,7 +23,6 @@ from featlab.evaluation.convergence import iterations_to_converge
 from featlab.evaluation.run import adapted_model
 from featlab.methods import AdaptedModel, Method, make_method
 from featlab.methods.base import SourceFeatures
-from featlab.methods.oracle import Oracle
 from featlab.model.networks import as_tensor
 from featlab.protocol.splits import Split, split_target
 from featlab.seeding import run_seed
@@ -31,12 +30,83 @@ from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
 __all__ = [
+    "ComplexityReport",
+    "MethodCost",
     "carried_values",
     "clip_of_length",
     "measure_complexity",
     "model_values",
     "with_batch",
 ]
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """What one method costs.
+
+    Attributes:
+        method: Registry name.
+        selection: What it may see, one of `featlab.evaluation.results.SELECTIONS`.
+        setting: Its group in tables.
+        trainable: Parameters that are updated for one person.
+        parameters: Numbers in the model that predicts.
+        carried: Numbers that the bundle holds for this method alone, or that it reads beside the model.
+        adapt_flops: Floating-point operations of one adaptation, as `featlab.compute` counts them.
+        predict_flops: Those of predicting one frame.
+        iterations: Optimiser steps; the median over subjects, as the next. 0 for a closed form.
+        converged: Iterations until the loss had settled, see `featlab.evaluation.convergence`; NaN where it did not.
+        batch_seconds: Wall time of one step on a batch, or of all of a closed form.
+        seconds: Median wall time of one adaptation.
+        fastest: Of the timed adaptations.
+        slowest: Likewise.
+        subjects: Subjects that were adapted to.
+        failures: What could not be run, and why.
+    """
+
+    method: str
+    selection: str
+    setting: str
+    trainable: int = 0
+    parameters: int = 0
+    carried: int = 0
+    adapt_flops: float = math.nan
+    predict_flops: float = math.nan
+    iterations: float = math.nan
+    converged: float = math.nan
+    batch_seconds: float = math.nan
+    seconds: float = math.nan
+    fastest: float = math.nan
+    slowest: float = math.nan
+    subjects: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ComplexityReport:
+    """The costs of several methods, and what they were measured on.
+
+    Attributes:
+        costs: A method each.
+        subjects: Whose neutral clips were adapted to.
+        frames: Frames of the shortest and of the longest of them; (0, 0) where no subject could be split.
+        source_rows: Rows and features that methods with source access are given besides.
+        repeat: Timed adaptations a subject.
+        batch: Rows of a batch.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    costs: tuple[MethodCost, ...]
+    subjects: tuple[str, ...]
+    frames: tuple[int, int]
+    source_rows: tuple[int, int]
+    repeat: int
+    batch: int
+    device: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return asdict(self)
+
 
 _ENOUGH = 1.0
 """Seconds after which a batch is not timed again: hundreds of steps are their own repetition."""
@@ -139,7 +209,7 @@ def carried_values(bundle: Bundle, method: Method) -> int:
         method: An oracle shifts by the bank where there is one, and never needs it.
     """
     extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
-    if bundle.bank is None or not (method.needs_style_bank or isinstance(method, Oracle)):
+    if bundle.bank is None or not (method.needs_style_bank or method.needs_labels):
         return extras
     return extras + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
 

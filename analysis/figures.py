@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from featlab.analysis.ablation.plot import plot_bars, plot_dots, plot_lines
-from featlab.analysis.ablation.plot_surface import plot_modes, plot_surface
+from featlab.analysis.ablation.figures import plot_bars, plot_dots, plot_lines, plot_modes, plot_surface
+from featlab.analysis.cost_page import complexity_data, plot_complexity
 from featlab.analysis.demo.plot_people import plot_people
 from featlab.analysis.evaluation.plot_confusion import plot_confusion
 from featlab.analysis.evaluation.plot_projection import plot_projection, projection_data
 from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
 from featlab.analysis.evaluation.plot_reliability import plot_reliability, reliability_data
 from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
-from featlab.analysis.inside.plot_branches import branch_data, plot_branches
-from featlab.analysis.inside.plot_images import plot_clip, plot_pairs
-from featlab.analysis.inside.plot_map import plot_map
-from featlab.analysis.inside.plot_neighbours import plot_neighbours
-from featlab.analysis.inside.plot_style import plot_style
-from featlab.analysis.plot_complexity import complexity_data, plot_complexity
+from featlab.analysis.inside.branches_page import branch_data, plot_branches
+from featlab.analysis.inside.map_page import plot_map
+from featlab.analysis.inside.neighbours import plot_neighbours
+from featlab.analysis.inside.strips import plot_clip, plot_pairs
+from featlab.analysis.inside.style_page import plot_style
 
 __all__ = [
     "branch_data",

@@ -95,9 +95,8 @@ def ablate(
     quiet: QuietOption = False,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
-    from featlab.analysis.ablation.files import example_figures, write_ablation
+    from featlab.analysis.ablation.report import ablation_tables, ablation_words, example_figures, write_ablation
     from featlab.analysis.ablation.run import ablate as run_ablation
-    from featlab.analysis.ablation.table import ablation_tables, ablation_words
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags: dict[str, object] = {"protocol.draws": draws, "protocol.seeds": seeds}

@@ -46,9 +46,8 @@ def branches(
 
     Before and after pft has adapted T to each target, and in DSFDA's two branches. Labels only score, never adapt.
     """
-    from featlab.analysis.inside.branch_page import branch_words, write_branches
-    from featlab.analysis.inside.branch_table import branch_table
     from featlab.analysis.inside.branches import compare_branches
+    from featlab.analysis.inside.branches_page import branch_table, branch_words, write_branches
     from featlab.evaluation.campaign import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)

@@ -18,42 +18,8 @@ __all__ = [
 ]
 
 
-METHODS = (
-    "source-only",
-    "neutral-shift",
-    "adabn",
-    "coral",
-    "referenced",
-    "shot-im",
-    "shot",
-    "nrc",
-    "tpds",
-    "sfda-de",
-    "dsfda",
-    "clup-swav",
-    "clup-deepcluster",
-    "sfit",
-    "sfit-T",
-    "sfda-it",
-    "pft-poster",
-    "pft",
-    "icid",
-    "dfa",
-    "lpl",
-    "detn",
-    "ftdnn",
-    "ecan",
-    "cada",
-    "safn",
-    "swd",
-    "agra",
-    "oracle",
-)
-"""The built-in methods, repeated here because to ask the registry is to import torch."""
-
-
 ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "sources", "contamination", "bn")
-"""Repeated here too."""
+"""The ablations, repeated here because to ask for them is to import torch."""
 
 
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -113,10 +79,9 @@ def complete_layout(incomplete: str) -> list[str]:
 
 
 def _methods() -> list[str]:
-    """Return the methods' names without their modules, which would import torch."""
-    from importlib.metadata import entry_points
-
-    names = list(METHODS)
+    """Return the methods' names; none of them is imported."""
     with suppress(Exception):
-        names += sorted(point.name for point in entry_points(group="featlab.methods"))
-    return names
+        from featlab.methods.registry import method_names
+
+        return list(method_names())
+    return []

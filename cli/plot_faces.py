@@ -74,8 +74,8 @@ def pairs(
     quiet: QuietOption = False,
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
-    from featlab.analysis.inside.example_pairs import example_pairs, known_strategies
     from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.inside.pairs import example_pairs, known_strategies
     from featlab.analysis.inside.picture_pages import write_pairs
 
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -130,7 +130,7 @@ def clip(
     quiet: QuietOption = False,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
-    from featlab.analysis.inside.clip_over_time import clip_over_time
+    from featlab.analysis.inside.clip import clip_over_time
     from featlab.analysis.inside.faces import find_faces
     from featlab.analysis.inside.picture_pages import write_clip
     from featlab.config.sections import check_window

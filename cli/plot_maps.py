@@ -87,7 +87,7 @@ def tsne(
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
-    from featlab.analysis.inside.feature_map import MapSettings, feature_map
+    from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_page import map_page
     from featlab.analysis.page import folder_name
     from featlab.evaluation.campaign import run_facts

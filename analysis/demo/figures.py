@@ -26,9 +26,9 @@ from featlab.analysis.figures import (
     subjects_data,
     summary_data,
 )
-from featlab.analysis.inside.clip_over_time import class_probability, is_shown, video_rows
-from featlab.analysis.inside.example_pairs import example_rows, first_references, rows_among
-from featlab.analysis.inside.feature_views import features_of, moved_source
+from featlab.analysis.inside.clip import class_probability, is_shown, video_rows
+from featlab.analysis.inside.pairs import example_rows, first_references, rows_among
+from featlab.analysis.inside.views import features_of, moved_source
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.config.sections import STRATEGIES, PairConfig

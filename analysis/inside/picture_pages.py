@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.inside.clip_over_time import Clip
-from featlab.analysis.inside.clip_results import clip_columns, clip_name, clip_table, clip_words, draw_clip
-from featlab.analysis.inside.example_pairs import ExamplePairs, draw_pairs, example_columns, rows_among
+from featlab.analysis.inside.clip import Clip, clip_columns, clip_name, clip_table, clip_words, draw_clip
 from featlab.analysis.inside.faces import Faces
-from featlab.analysis.inside.pair_agreement import agreement_table, agreement_words
+from featlab.analysis.inside.pairs import (
+    ExamplePairs,
+    agreement_table,
+    agreement_words,
+    draw_pairs,
+    example_columns,
+    rows_among,
+)
 from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.table import Table
 from featlab.evaluation.campaign import run_facts

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.inside.feature_views import features_of
+from featlab.analysis.inside.views import features_of
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable

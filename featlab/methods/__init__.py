@@ -1,7 +1,11 @@
-"""Adaptation methods, one file each, registered by name."""
+"""Adaptation methods, one file each, found by name. Names are loaded on first use: to list methods costs no torch."""
 
-from featlab.methods.base import AdaptedModel, Affine, Method, NoConfig, base_model, linear_head, target_features
-from featlab.methods.registry import get_method, make_method, method_names, prepare_extras, register
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featlab.methods.base import AdaptedModel, Affine, Method, NoConfig, base_model, linear_head, target_features
+    from featlab.methods.registry import get_method, make_method, method_names, prepare_extras, register
 
 __all__ = [
     "AdaptedModel",
@@ -17,3 +21,11 @@ __all__ = [
     "register",
     "target_features",
 ]
+
+_REGISTRY = {"get_method", "make_method", "method_names", "prepare_extras", "register"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'registry' if name in _REGISTRY else 'base'}"), name)

@@ -8,12 +8,10 @@ import torch
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Method, target_features
-from featlab.methods.registry import register
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import Target
 
 
-@register
 class AdaBN(Method):
     """Batch-norm statistics of the target's neutral rows in place of the source's (Li et al., 2016)."""
 

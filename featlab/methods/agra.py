@@ -21,7 +21,6 @@ from featlab.methods.cada import CADAConfig, new_discriminator
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
 from featlab.methods.losses.adversarial import conditional_domain_loss, reversal_strength
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.protocol.splits import Target
@@ -196,7 +195,6 @@ class AGRAConfig(CADAConfig):
         check_share("adapt.agra.means_momentum", self.means_momentum)
 
 
-@register
 class AGRA(SourceAccess):
     """CDAN-E on features that passed a graph of both domains (Xie et al., 2020; Chen et al., 2021)."""
 
@@ -220,9 +218,8 @@ class AGRA(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(z + graph(z, nearest source mean)) with z = B'(f)."""
-        self.check(bundle, target)
         config: AGRAConfig = self.config
         features = ordered_features(bundle, target)
         student = make_student(bundle, "none", seed)

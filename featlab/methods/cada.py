@@ -14,7 +14,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
@@ -51,7 +50,6 @@ def new_discriminator(bundle: Bundle, config: CADAConfig, seed: int) -> Discrimi
     return new_part(lambda: Discriminator(width, config.hidden, config.dropout, random), device, seed, "discriminator")
 
 
-@register
 class CADA(SourceAccess):
     """Cross-entropy, and CDAN-E: features that no discriminator tells apart (Long, Cao, Wang & Jordan, 2018)."""
 
@@ -73,9 +71,8 @@ class CADA(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: CADAConfig = self.config
         student = make_student(bundle, "none", seed)
         discriminator = new_discriminator(bundle, config, seed)

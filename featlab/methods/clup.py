@@ -21,7 +21,6 @@ from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
 from featlab.methods.fit import shuffled_batches
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
-from featlab.methods.registry import register
 from featlab.methods.student import Student, new_adapter, ordered_features
 from featlab.model.head import set_learning_rate
 from featlab.model.networks import SourceHead, half_cosine
@@ -108,7 +107,7 @@ class CluP(Method):
     space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_iterations", (100, 200)))
 
     @classmethod
-    def least_rows(cls, classes: int) -> int:
+    def minimum_rows(cls, classes: int) -> int:
         """Return four rows a cluster and one cluster more than classes."""
         return 4 * (classes + 1)
 
@@ -165,7 +164,6 @@ PUBLISHED = (
 )
 
 
-@register
 class CluPSwAV(CluP):
     """CluP with SwAV (Caron et al., 2020) as self-supervision (Conti, Rota, Wang & Ricci, 2022)."""
 
@@ -183,7 +181,6 @@ class CluPSwAV(CluP):
         return SwAV(width, prototypes)
 
 
-@register
 class CluPDeepCluster(CluP):
     """CluP with DeepClusterV2 (Caron et al., 2018, 2020) as self-supervision (Conti, Rota, Wang & Ricci, 2022)."""
 

@@ -8,13 +8,11 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
-from featlab.methods.registry import register
 from featlab.model.networks import PersonalModel
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
 
 
-@register
 class Coral(Method):
     """Whiten by the target's neutral covariance, colour by the source's (Sun, Feng & Saenko, 2016)."""
 

@@ -15,7 +15,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -56,7 +55,6 @@ class DETNConfig(JointConfig):
         check_at_least(f"{self.section}.renewals", self.renewals, 1)
 
 
-@register
 class DETN(SourceAccess):
     """Cross-entropy and a class-reweighted maximum mean discrepancy (Li & Deng, 2018)."""
 
@@ -78,9 +76,8 @@ class DETN(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: DETNConfig = self.config
         features = ordered_features(bundle, target)
         student = make_student(bundle, "none", seed)

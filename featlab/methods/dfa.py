@@ -13,7 +13,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.discrepancy import exponential_kernel
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -63,7 +62,6 @@ class DFAConfig(JointConfig):
         self.check_weights("align", "discriminate", "bandwidth")
 
 
-@register
 class DFA(SourceAccess):
     """Cross-entropy, aligned domain means and separated classes (after Zhu, Sang & Zhao, 2016)."""
 
@@ -85,9 +83,8 @@ class DFA(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: DFAConfig = self.config
         student = make_student(bundle, "none", seed)
 

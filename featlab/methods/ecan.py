@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from featlab.methods.detn import DETN, DETNConfig
-from featlab.methods.registry import register
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,6 @@ class ECANConfig(DETNConfig):
     conditional: float = 1.0
 
 
-@register
 class ECAN(DETN):
     """Cross-entropy, and reweighted and conditional maximum mean discrepancies (Li & Deng, 2020)."""
 

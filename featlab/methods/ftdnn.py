@@ -11,7 +11,6 @@ from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -23,7 +22,6 @@ class FTDNNConfig(JointConfig):
     section: ClassVar[str] = "adapt.ftdnn"
 
 
-@register
 class FTDNN(SourceAccess):
     """Cross-entropy on source rows from the source model on (Zavarez, Berriel & Oliveira-Santos, 2017)."""
 
@@ -37,9 +35,8 @@ class FTDNN(SourceAccess):
     updates = ("bottleneck", "classifier")
     space = (("lr", (1e-4, 1e-3, 1e-2)), ("iterations", (100, 500)), ("bn_mode", ("train", "eval")))
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         student = make_student(bundle, "none", seed)
 
         def losses(batch: JointBatch) -> Terms:

@@ -16,7 +16,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import drop
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.protocol.splits import Target
@@ -86,7 +85,6 @@ class ICIDConfig(JointConfig):
         check_share("adapt.icid.dropout", self.dropout)
 
 
-@register
 class ICID(SourceAccess):
     """Intra-category common and inter-category distinction features, fused (Ji, Hu, Yang, Shen & Shen, 2019)."""
 
@@ -108,9 +106,8 @@ class ICID(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'((common(B'(f)) + distinct(B'(f))) / 2)."""
-        self.check(bundle, target)
         config: ICIDConfig = self.config
         student = make_student(bundle, "none", seed)
         width = bundle.head.linear.out_features

@@ -14,7 +14,6 @@ from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -61,7 +60,6 @@ class LPLConfig(JointConfig):
         check_at_least("adapt.lpl.neighbours", self.neighbours, 1)
 
 
-@register
 class LPL(SourceAccess):
     """Cross-entropy and a locality preserving loss on source rows (Li, Deng & Du, 2017)."""
 
@@ -77,9 +75,8 @@ class LPL(SourceAccess):
     updates = ("bottleneck", "classifier")
     space = (("lr", (1e-4, 1e-3, 1e-2)), ("locality", (0.0003, 0.003, 0.03)), ("neighbours", (5, 20)))
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: LPLConfig = self.config
         student = make_student(bundle, "none", seed)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
-from featlab.methods.registry import register
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import Target
 
 
-@register
 class NeutralShift(Method):
     """One vector: the centre of the source subjects' neutral means minus the target's neutral mean."""
 

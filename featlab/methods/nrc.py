@@ -14,7 +14,6 @@ from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
 from featlab.methods.losses.neighbours import WEAK_AFFINITY, NeighbourBank
 from featlab.methods.losses.target import marginal_entropy, neighbour_agreement
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -54,7 +53,6 @@ class NRCConfig(SGDConfig):
         return (self.late_neighbours, self.late_expanded) if late else (self.neighbours, self.expanded)
 
 
-@register
 class NRC(Method):
     """Neighbourhood reciprocity clustering (Yang, van de Weijer, Herranz & Jui, NeurIPS 2021)."""
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, linear_head, target_features
-from featlab.methods.registry import register
 from featlab.model.networks import PersonalModel
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
@@ -19,7 +18,6 @@ INVERSE_PENALTY = 0.03
 """C of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
 
 
-@register
 class Referenced(Method):
     """Logistic regression on differences from the neutral mean: the strongest light baseline."""
 

@@ -1,85 +1,85 @@
-"""Methods by name: a decorator registers a class, an entry point brings one from another package."""
+"""Methods by name; a method's module is imported when the method is asked for."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from featlab.bundle.bundle import Bundle
 from featlab.config.options import with_options
-from featlab.errors import ConfigError, closest
-from featlab.methods.base import Method
-from featlab.model.pretrain import SourceRows
+from featlab.registry import Registry
 
-__all__ = ["get_method", "make_method", "method_names", "prepare_extras", "register"]
+if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
+    from featlab.methods.base import Method
+    from featlab.model.pretrain import SourceRows
 
-ENTRY_POINTS = "featlab.methods"
-_BUILT_IN = (
-    "source_only",
-    "neutral_shift",
-    "adabn",
-    "coral",
-    "referenced",
-    "shot_im",
-    "shot",
-    "nrc",
-    "tpds",
-    "sfda_de",
-    "dsfda.method",
-    "clup",
-    "sfit",
-    "sfda_it",
-    "pft.method",
-    "icid",
-    "dfa",
-    "lpl",
-    "detn",
-    "ftdnn",
-    "ecan",
-    "cada",
-    "safn",
-    "swd",
-    "agra",
-    "oracle",
+__all__ = ["METHODS", "get_method", "make_method", "method_names", "prepare_extras", "register"]
+
+_PLACES = {
+    "source-only": "source_only:SourceOnly",
+    "neutral-shift": "neutral_shift:NeutralShift",
+    "adabn": "adabn:AdaBN",
+    "coral": "coral:Coral",
+    "referenced": "referenced:Referenced",
+    "shot-im": "shot_im:ShotIM",
+    "shot": "shot:Shot",
+    "nrc": "nrc:NRC",
+    "tpds": "tpds:TPDS",
+    "sfda-de": "sfda_de:SFDADE",
+    "dsfda": "dsfda.method:DSFDA",
+    "clup-swav": "clup:CluPSwAV",
+    "clup-deepcluster": "clup:CluPDeepCluster",
+    "sfit": "sfit:SFIT",
+    "sfit-T": "sfit:RetrainedSFIT",
+    "sfda-it": "sfda_it:SFDAIT",
+    "pft-poster": "pft.method:PosterPFT",
+    "pft": "pft.method:PFT",
+    "icid": "icid:ICID",
+    "dfa": "dfa:DFA",
+    "lpl": "lpl:LPL",
+    "detn": "detn:DETN",
+    "ftdnn": "ftdnn:FTDNN",
+    "ecan": "ecan:ECAN",
+    "cada": "cada:CADA",
+    "safn": "safn:SAFN",
+    "swd": "swd:SWD",
+    "agra": "agra:AGRA",
+    "oracle": "oracle:Oracle",
+}
+METHODS: Registry[type[Method]] = Registry(
+    "method", {name: f"featlab.methods.{place}" for name, place in _PLACES.items()}, group="featlab.methods"
 )
-_REGISTRY: dict[str, type[Method]] = {}
 
-M = TypeVar("M", bound=type[Method])
+M = TypeVar("M", bound="type[Method]")
 
 
 def register(method: M) -> M:
-    """Class decorator: add a method under its ``name``. Registering another class under a known name warns."""
-    known = _REGISTRY.get(method.name)
-    if known is not None and (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+    """Class decorator for a method of another package: add it under its ``name``.
+
+    The package names its module in the entry-point group ``featlab.methods``, under the method's name. Registering
+    another class under a known name warns.
+    """
+    known = METHODS.get(method.name) if method.name in {*METHODS.built_in, *METHODS.found} else method
+    if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
         warnings.warn(f"method {method.name!r} of {known.__module__} is replaced by {method.__module__}", stacklevel=2)
-    _REGISTRY[method.name] = method
+    METHODS.add(method.name, method)
     return method
 
 
 def method_names() -> tuple[str, ...]:
-    """Return every registered name: the built-in ones in the order of the tables, then the plug-ins."""
-    _load()
-    # Not the order of registration: whoever imports a method's module by itself registers it first.
-    place = {f"featlab.methods.{module}": number for number, module in enumerate(_BUILT_IN)}
-    return tuple(sorted(_REGISTRY, key=lambda name: place.get(_REGISTRY[name].__module__, len(place))))
+    """Return every name, without importing a method: the built-in ones in the order of the tables, then plug-ins."""
+    return METHODS.names()
 
 
 def get_method(name: str) -> type[Method]:
     """Return a method's class.
 
     Raises:
-        ConfigError: No such name; names the closest.
+        ConfigError: No such name (names the closest), or a plug-in that can't be loaded.
     """
-    _load()
-    if name not in _REGISTRY:
-        known = method_names()
-        raise ConfigError(f"unknown method {name!r}, known: {', '.join(known)}{closest(name, known)}")
-    return _REGISTRY[name]
+    return METHODS.get(name)
 
 
 def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Method:
@@ -109,14 +109,3 @@ def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -
     # A method that can do without may find too few subjects to make anything of.
     extras = {name: tensors for name, tensors in made.items() if tensors}
     return replace(bundle, extras=extras, declared={name: get_method(name).carries for name in extras})
-
-
-@cache
-def _load() -> None:
-    for module in _BUILT_IN:
-        import_module(f"featlab.methods.{module}")
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:
-            raise ConfigError(f"the method plug-in {point.name!r} ({point.value}) can't be loaded: {error}") from error

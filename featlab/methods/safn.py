@@ -14,7 +14,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.target import mean_entropy
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -50,7 +49,6 @@ class SAFNConfig(JointConfig):
         self.check_weights("norm", "norm_step", "entropy")
 
 
-@register
 class SAFN(SourceAccess):
     """Cross-entropy on source rows, and larger feature norms on both domains (Xu, Li, Yang & Lin, 2019)."""
 
@@ -72,9 +70,8 @@ class SAFN(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: SAFNConfig = self.config
         student = make_student(bundle, "none", seed)
 

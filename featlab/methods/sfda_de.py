@@ -16,7 +16,6 @@ from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import SGDFit, Terms
 from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
-from featlab.methods.registry import register
 from featlab.methods.student import BN_MODES, Student, make_student, ordered_features
 from featlab.model.head import loss_sum, loss_values
 from featlab.protocol.splits import Target
@@ -173,7 +172,6 @@ def estimate_surrogates(values: Tensor, anchors: Tensor, threshold: float, least
     return Surrogates(classes, weights[classes], estimated[classes], values - means[labels])
 
 
-@register
 class SFDADE(Method):
     """Source-free domain adaptation via distribution estimation (Ding et al., CVPR 2022); C stays frozen."""
 

@@ -19,7 +19,6 @@ from featlab.config.options import check_at_least, check_choice
 from featlab.errors import ConfigError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import SGDFit, Terms, shuffled_batches
-from featlab.methods.registry import register
 from featlab.methods.student import new_adapter, ordered_features
 from featlab.model.head import loss_sum, loss_values, set_learning_rate
 from featlab.model.networks import PersonalModel, Translator, half_cosine
@@ -153,7 +152,6 @@ class SFDAITConfig(GeneratorConfig):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
 
 
-@register
 class SFDAIT(Method):
     """Source-free image translation to the statistics that BatchNorm stored (Hou & Zheng, 2021a, arXiv 2008.07514)."""
 

@@ -18,7 +18,6 @@ from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.fit import SGDConfig, SGDFit, Terms, fit_sgd
 from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
-from featlab.methods.registry import register
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
 from featlab.methods.shot_im import ShotIM, ShotIMConfig
 from featlab.methods.student import BN_MODES, Student, new_adapter, ordered_features
@@ -72,7 +71,6 @@ class _Translation:
     fits: tuple[AdaptedModel | SGDFit, ...]
 
 
-@register
 class SFIT(Method):
     """Source-free image translation (Hou & Zheng, CVPR 2021b): what adaptation learnt, as a translation of the rows.
 
@@ -129,7 +127,6 @@ class RetrainedSFITConfig(SFITConfig):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
 
 
-@register
 class RetrainedSFIT(Method):
     """SFIT whose teacher is trained on and predicts (Hou & Zheng, 2021b, their optional last stage).
 

@@ -14,7 +14,6 @@ from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import Terms, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
-from featlab.methods.registry import register
 from featlab.methods.shot_im import ShotIMConfig, information_terms
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
@@ -42,7 +41,6 @@ class ShotConfig(ShotIMConfig):
             check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
 
 
-@register
 class Shot(Method):
     """Information maximisation and self-supervised pseudo-labels, renewed every epoch (Liang, Hu & Feng, ICML 2020)."""
 

@@ -13,7 +13,6 @@ from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import SGDConfig, Terms, fit_sgd
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.protocol.splits import Target
 
@@ -52,7 +51,6 @@ def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
     return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
 
 
-@register
 class ShotIM(Method):
     """Predictions that are sure one by one and varied together (Liang, Hu & Feng, ICML 2020)."""
 

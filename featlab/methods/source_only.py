@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, Method, base_model
-from featlab.methods.registry import register
 from featlab.protocol.splits import Target
 
 
-@register
 class SourceOnly(Method):
     """No adaptation."""
 

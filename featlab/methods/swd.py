@@ -16,7 +16,6 @@ from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, Phase, both_domains, fit_phases
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.protocol.splits import Target
@@ -82,7 +81,6 @@ class SWDConfig(JointConfig):
         check_at_least("adapt.swd.directions", self.directions, 1)
 
 
-@register
 class SWD(SourceAccess):
     """Maximum classifier discrepancy, measured by sliced Wasserstein distance (Lee, Batra, Baig & Ulbricht, 2019)."""
 
@@ -104,9 +102,8 @@ class SWD(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return the mean of C₁(B'(f)) and C₂(B'(f))."""
-        self.check(bundle, target)
         config: SWDConfig = self.config
         student = make_student(bundle, "none", seed)
         first, second = student.head.classifier, copy.deepcopy(student.head.classifier)

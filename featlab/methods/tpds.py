@@ -15,7 +15,6 @@ from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import entropies, information_loss, marginal_entropy
-from featlab.methods.registry import register
 from featlab.methods.student import make_student, ordered_features
 from featlab.pairing.search import search
 from featlab.protocol.splits import Target
@@ -58,7 +57,7 @@ def neighbour_walks(features: Tensor, hops: int = HOPS) -> Tensor:
     hops = min(hops, count - 1)
     itself = np.arange(count)[:, None] + np.array([0, 1])
     # On hop h a row has h − 1 visited rows at most among its neighbours: of the h nearest, one is free.
-    _, ranked = search(values, values, hops, skip=itself)
+    ranked = search(values, values, hops, skip=itself).rows
     walks = np.empty((count, hops), dtype=np.int64)
     for start in range(0, count, max(1, _BLOCK_BYTES // count)):
         here = np.arange(start, min(start + max(1, _BLOCK_BYTES // count), count))
@@ -117,7 +116,6 @@ class TPDSConfig(SGDConfig):
         check_at_least(f"{self.section}.diversity", self.diversity, 0)
 
 
-@register
 class TPDS(Method):
     """Target prediction distribution searching (Tang et al., IJCV 2023)."""
 

@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.analysis.ablation.files import draw_ablation, write_ablation
-from featlab.analysis.ablation.grid import with_values
-from featlab.analysis.ablation.grids import ABLATIONS, make_grid
+from featlab.analysis.ablation.grids import ABLATIONS, make_grid, with_values
+from featlab.analysis.ablation.report import (
+    ablation_data,
+    ablation_tables,
+    ablation_words,
+    draw_ablation,
+    write_ablation,
+)
 from featlab.analysis.ablation.run import ablate
-from featlab.analysis.ablation.table import ablation_data, ablation_tables, ablation_words
 from featlab.analysis.figures import plot_lines
 from featlab.analysis.page import read_page, read_table
 from featlab.analysis.style import COLUMN, FULL

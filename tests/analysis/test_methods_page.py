@@ -10,7 +10,8 @@ from typing import ClassVar
 import pytest
 
 from featlab.analysis.methods_page import methods_page, option_lines
-from featlab.methods import Method, get_method, method_names, register, registry
+from featlab.methods import Method, get_method, method_names, register
+from featlab.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Own(Base):
 
 @pytest.fixture
 def mine(monkeypatch):
-    method_names()  # loads all of them, once
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(METHODS, "found", dict(METHODS.found))
 
     class Mine(Method):
         """One | method
@@ -72,7 +72,7 @@ def mine(monkeypatch):
         space = (("lr", (1e-3, 1e-2)),)
 
         @classmethod
-        def least_rows(cls, classes):
+        def minimum_rows(cls, classes):
             return classes + 1
 
         def adapt(self, bundle, target, *, seed=0):

@@ -47,6 +47,10 @@ def test_bad_usage_is_one_line_and_exit_2(refused, words):
     assert "--help" in refused(*words)
 
 
+def test_a_command_that_has_moved_says_where_to(refused):
+    assert "benchmarks/london_morph/make_clips.py" in refused("london", "photographs")
+
+
 def test_a_bug_is_one_line_and_exit_1(folder, run, monkeypatch):
     monkeypatch.setattr("featlab.cache.inspect_cache", lambda path: 1 / 0)
     result = run("inspect")
@@ -108,11 +112,12 @@ def test_values_are_completed(folder, words, expected):
 
 
 def test_the_methods_that_are_completed_are_those_of_the_registry():
-    from featlab.cli.complete import METHODS
+    from featlab.cli.complete import complete_method, complete_methods
     from featlab.methods import get_method, method_names
 
-    own = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
-    assert list(METHODS) == own
+    assert complete_method("") == list(method_names())
+    assert all(get_method(name).name == name for name in method_names())
+    assert complete_methods("pft,clup") == ["pft,clup-swav", "pft,clup-deepcluster"]
 
 
 def test_completion_without_a_cache_is_silent(tmp_path, monkeypatch):

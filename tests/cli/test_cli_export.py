@@ -20,7 +20,7 @@ from featlab.cli.export import export
 from featlab.cli.group import FeatlabGroup
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.training.networks import resnet18
+from featlab.extraction.backbones.resnet import resnet18
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)
@@ -105,7 +105,7 @@ def write_cache(backbone, size, table):
     """net.h5: the table with the network's embeddings of random images."""
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(len(table))]
-    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None).embeddings), backbone.info())
+    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None)), backbone.info())
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from featlab.evaluation.tuning_space import search_space
 from featlab.evaluation.tuning_trials import best_first, choose, score_trials, unscored_subjects, verdict
 from featlab.methods import AdaptedModel, Method
 from featlab.methods.base import Affine, SourceAccess, SourceFeatures
-from featlab.methods.registry import _REGISTRY
+from featlab.methods.registry import METHODS
 from featlab.model.networks import PersonalModel
 
 
@@ -72,8 +72,8 @@ class PlantedSource(SourceAccess):
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setitem(_REGISTRY, Planted.name, Planted)
-    monkeypatch.setitem(_REGISTRY, PlantedSource.name, PlantedSource)
+    monkeypatch.setitem(METHODS.found, Planted.name, Planted)
+    monkeypatch.setitem(METHODS.found, PlantedSource.name, PlantedSource)
     monkeypatch.setattr(PlantedSource, "seen", [])
 
 

@@ -7,7 +7,7 @@ import pytest
 from featlab.errors import ConfigError
 from featlab.evaluation.tuning_space import choose_candidates, search_space, value_text
 from featlab.methods import Method
-from featlab.methods.registry import _REGISTRY
+from featlab.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Searched(Method):
 
 @pytest.fixture(autouse=True)
 def searched(monkeypatch):
-    monkeypatch.setitem(_REGISTRY, Searched.name, Searched)
+    monkeypatch.setitem(METHODS.found, Searched.name, Searched)
 
 
 def test_the_full_grid_is_tried_when_it_is_small_enough():

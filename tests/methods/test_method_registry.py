@@ -1,13 +1,14 @@
 """What holds for every registered method, and the registry itself. A new method is tested once it is registered."""
 
 import dataclasses
+import importlib.metadata
 import os
 import subprocess
 import sys
 import textwrap
 import warnings
 from dataclasses import replace
-from types import SimpleNamespace
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ import torch
 
 from featlab.bundle.card import bundle_card
 from featlab.errors import ConfigError, InputError
-from featlab.methods import Method, get_method, make_method, method_names, register, registry
+from featlab.methods import Method, get_method, make_method, method_names, register
 from featlab.methods.base import PARTS, SourceFeatures
+from featlab.methods.registry import METHODS
 from featlab.protocol.splits import Target, target_of
+from featlab.registry import Registry
 
 NAMES = method_names()
 ADAPTING = [name for name in NAMES if not get_method(name).needs_labels]
@@ -64,9 +67,9 @@ def adapted(name, bundle, target, *, seed=0, labels=None, **options):
     method = method_of(name, **options)
     if method.needs_labels:
         neutral = np.full(len(target), bundle.neutral_code, dtype=np.int16)
-        return method.fit(bundle, target, neutral if labels is None else labels)
+        return method.adapt(bundle, target, labels=neutral if labels is None else labels)
     if method.needs_source:
-        return method.fit(bundle, source_of(bundle), target, seed=seed)
+        return method.adapt(bundle, target, source=source_of(bundle), seed=seed)
     return method.adapt(bundle, target, seed=seed)
 
 
@@ -228,7 +231,7 @@ def assert_probabilities(values, rows):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", [1, 2, CLASSES, CLASSES + 1])
 def test_a_target_of_a_few_rows_is_enough_or_refused_in_one_line(name, count, bundle, rows, probe, refused):
-    least = get_method(name).least_rows(CLASSES)
+    least = get_method(name).minimum_rows(CLASSES)
     if count < least:
         with refused(InputError, name, f"needs {least} target rows or more, got {count}"):
             adapted(name, bundle, target_of(rows.take(slice(count))))
@@ -400,7 +403,7 @@ def test_only_a_methods_own_options_are_read():
 
 @pytest.fixture
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(METHODS, "found", dict(METHODS.found))
 
 
 def plug_in(name="source-only"):
@@ -429,18 +432,35 @@ def test_another_class_under_a_known_name_warns_even_when_it_is_called_the_same(
     assert get_method("source-only") is other
 
 
-def test_a_plug_in_that_does_not_load_is_named(monkeypatch, refused):
-    def load():
-        raise ImportError("no module named 'nowhere'")
+def test_a_plug_in_that_does_not_load_or_brings_nothing_is_named(monkeypatch, refused):
+    points = [
+        EntryPoint(name, value, METHODS.group) for name, value in (("broken", "nowhere:Broken"), ("empty", "json"))
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    methods = Registry("method", METHODS.built_in, METHODS.group)
+    assert methods.names() == (*METHODS.built_in, "broken", "empty")
+    with refused(ConfigError, "'broken'", "nowhere:Broken", "can't be loaded"):
+        methods.get("broken")
+    with refused(ConfigError, "'empty' (json) registers no method of that name"):
+        methods.get("empty")
 
-    point = SimpleNamespace(name="broken", value="nowhere:Broken", load=load)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
-    registry._load.cache_clear()
-    try:
-        with refused(ConfigError, "'broken'", "nowhere:Broken", "can't be loaded"):
-            method_names()
-    finally:
-        registry._load.cache_clear()
+
+def test_one_method_imports_one_module():
+    """Of the methods alone; asking for the names imports not even torch."""
+    script = """
+        import sys
+        from featlab.methods import get_method, method_names
+        names = method_names()
+        assert len(names) == 29 and "torch" not in sys.modules
+        places = {name: get_method(name).__module__ for name in sys.argv[1:]}
+        print(*(module for module in sys.modules if module in set(places.values()) | set(sys.argv)), sep=",")
+        print(*sorted(module for module in sys.modules if module.startswith("featlab.methods.")), sep=",")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), "adabn"]
+    asked, imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert asked == "featlab.methods.adabn"
+    homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
+    assert homes & set(imported.split(",")) == {asked}
 
 
 PLUG_IN = """

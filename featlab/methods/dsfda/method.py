@@ -25,7 +25,6 @@ from featlab.methods.dsfda.disentanglement import (
     take_turns,
 )
 from featlab.methods.fit import Terms, shuffled_batches
-from featlab.methods.registry import register
 from featlab.methods.student import BN_MODES, make_student, ordered_features
 from featlab.model.losses import group_statistics
 from featlab.model.networks import SourceHead
@@ -86,7 +85,6 @@ class DSFDAConfig:
         return GeneratorWeights(self.identity, self.expression, self.likeness, self.cycle)
 
 
-@register
 class DSFDA(Method):
     """Disentangled source-free adaptation to a neutral clip (Sharafi et al., 2025)."""
 

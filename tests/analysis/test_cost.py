@@ -1,0 +1,420 @@
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from featlab.analysis.cost import (
+    ComplexityReport,
+    MethodCost,
+    clip_of_length,
+    measure_complexity,
+    model_values,
+    with_batch,
+)
+from featlab.analysis.cost_page import (
+    complexity_data,
+    complexity_table,
+    complexity_words,
+    plot_complexity,
+    time_text,
+    write_complexity,
+)
+from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.errors import ConfigError, InputError
+from featlab.evaluation.run import RunNumbers, evaluate_subject
+from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.methods.base import SourceFeatures
+from featlab.workspace.stages import bundle_stage
+from featlab.workspace.workspace import Workspace
+
+DIM, FEATURES, BOTTLENECK, CLASSES, CLIPS, FRAMES = 12, 6, 8, 2, 2, 7
+SUBJECTS = tuple(f"s{number}" for number in range(7))
+METHODS = ("source-only", "neutral-shift", "adabn", "shot", "pft-poster", "pft", "ftdnn", "oracle")
+SMALL = {
+    "cache": "cache.h5",
+    "head.epochs": 2,
+    "pretrain.epochs": 1,
+    "features.dim": FEATURES,
+    "head.bottleneck": BOTTLENECK,
+    "pretrain.hidden": 5,
+    "adapt.ftdnn.iterations": 20,
+    "adapt.oracle.iterations": 10,
+}
+
+
+def made_table(seed=0):
+    random = np.random.default_rng(seed)
+    codes = [
+        (who, kind * CLIPS + clip, kind, frame)
+        for who in range(len(SUBJECTS))
+        for kind in range(CLASSES)
+        for clip in range(CLIPS)
+        for frame in range(FRAMES)
+    ]
+    subject, video, label, frame = np.array(codes).T
+    people, faces = random.normal(size=(len(SUBJECTS), DIM)), random.normal(size=(CLASSES, DIM))
+    rows = people[subject] + faces[label] + 0.3 * random.normal(size=(len(codes), DIM))
+    return FeatureTable(
+        embeddings=rows.astype(np.float32),
+        label=label.astype(np.int16),
+        subject=subject.astype(np.int32),
+        video=video.astype(np.int32),
+        frame=frame.astype(np.int32),
+        subjects=SUBJECTS,
+        videos=("n-a", "n-b", "s-a", "s-b"),
+        classes=("neutral", "smile"),
+        neutral="neutral",
+    )
+
+
+def opened(root, table=None, **values):
+    write_table(root / "cache.h5", table or made_table(), ExtractorInfo("toy", "none", "random numbers"))
+    return Workspace.open(root, SMALL | values)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return opened(tmp_path_factory.mktemp("complexity"))
+
+
+@pytest.fixture(scope="module")
+def report(workspace):
+    return measure_complexity(workspace, ("s1", "s2", "s4"), METHODS, measured=2, repeat=2, batch=16)
+
+
+def of(report, method):
+    return next(cost for cost in report.costs if cost.method == method)
+
+
+def test_sizes_operations_and_iterations_are_those_of_an_evaluation(workspace, report):
+    source = workspace.source(("s1", "s2", "s4"))
+    bundle, stage = bundle_stage(source, METHODS)
+    assert stage.reused  # the very model that was measured
+    made = [make_method(name, workspace.config.adapt.options) for name in METHODS]
+    rows, others = (
+        evaluate_subject(
+            bundle,
+            workspace.table.rows_of(subject),
+            made,
+            source=SourceFeatures.of(bundle, source.table),
+            numbers=RunNumbers(count_flops=True),
+            gap=workspace.config.protocol.gap,
+        )
+        for subject in ("s1", "s2")
+    )
+    for row, other in zip(rows, others, strict=True):
+        cost = of(report, row.method)
+        assert (cost.trainable, cost.selection) == (row.trainable, row.selection), row.method
+        assert cost.adapt_flops == row.flops, row.method
+        assert cost.iterations == (row.iterations + other.iterations) / 2, row.method
+    assert [cost.method for cost in report.costs] == list(METHODS)
+    assert (report.subjects, report.frames, report.source_rows) == (("s1", "s2"), (FRAMES, FRAMES), (4 * 28, FEATURES))
+
+
+def test_the_numbers_of_a_model_counted_by_hand(report):
+    projection = DIM + DIM * FEATURES
+    head = (FEATURES * BOTTLENECK + BOTTLENECK) + 4 * BOTTLENECK + (CLASSES + CLASSES * BOTTLENECK + CLASSES)
+    temperature = 1
+    assert of(report, "source-only").parameters == projection + head + temperature
+    # An affine map of features stands in T's place.
+    shifted = projection + head + temperature + FEATURES * FEATURES + FEATURES
+    assert of(report, "neutral-shift").parameters == shifted
+    assert of(report, "source-only").trainable == 0
+    assert of(report, "pft").trainable == FEATURES
+    multiplied = 2 * (DIM * FEATURES + FEATURES * BOTTLENECK + BOTTLENECK * CLASSES)
+    assert of(report, "source-only").predict_flops == multiplied
+    assert of(report, "neutral-shift").predict_flops == multiplied + 2 * FEATURES * FEATURES
+
+
+def test_counts_of_steps_are_no_numbers_of_the_model():
+    module = torch.nn.BatchNorm1d(3)
+    assert model_values(module) == 4 * 3
+    assert "num_batches_tracked" in module.state_dict()
+
+
+def test_what_a_bundle_carries_is_in_its_file(workspace, report):
+    bundle, stage = bundle_stage(workspace.source(("s1", "s2", "s4")), METHODS)
+    tensors = load_file(stage.folder / "model.safetensors")
+
+    def size(prefix):
+        return sum(tensor.size for name, tensor in tensors.items() if name.startswith(prefix))
+
+    assert of(report, "source-only").carried == of(report, "shot").carried == 0
+    assert of(report, "neutral-shift").carried == of(report, "oracle").carried == size("bank.") > 0
+    assert of(report, "pft-poster").carried == size("extras.pft-poster.") > 0
+    assert of(report, "pft").carried == size("extras.pft.") + size("bank.")
+    assert model_values(base_model(bundle)) == of(report, "source-only").parameters
+
+
+def test_closed_forms_take_no_iteration_and_need_none(report):
+    for method in ("source-only", "neutral-shift", "adabn"):
+        assert (of(report, method).iterations, of(report, method).converged) == (0, 0)
+    assert of(report, "shot").iterations == make_method("shot").config.epochs
+    for cost in report.costs:
+        assert not cost.failures
+        assert cost.subjects == 2
+        assert not cost.converged > cost.iterations
+        assert 0 < cost.fastest <= cost.seconds <= cost.slowest
+        assert cost.batch_seconds > 0
+
+
+def test_every_batch_size_is_set_and_nothing_else():
+    for name in method_names():
+        method = make_method(name)
+        sized = with_batch(method, 77)
+        assert type(sized) is type(method)
+        changed = {
+            field
+            for field in getattr(method.config, "__dataclass_fields__", {})
+            if getattr(sized.config, field) != getattr(method.config, field)
+        }
+        assert all("batch" in field for field in changed)
+        assert all(getattr(sized.config, field) == 77 for field in changed)
+        assert (sized is method) == (not changed)
+    assert with_batch(make_method("sfit-T"), 77).config.retrain_batch == 77
+
+
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_a_clip_is_repeated_or_cut(rows):
+    table = made_table()
+    clip = clip_of_length(table, np.array([4, 9, 11]), rows)
+    assert len(clip) == rows
+    expected = table.embeddings[[[4, 9, 11][place % 3] for place in range(rows)]]
+    assert clip.embeddings.tolist() == expected.tolist()
+
+
+def test_a_batch_is_that_many_rows(workspace, monkeypatch):
+    seen = []
+    shot = get_method("shot")
+    adapt = shot.adapt
+
+    def spy(self, bundle, target, *, seed=0):
+        seen.append((len(target), self.config.batch))
+        return adapt(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(shot, "adapt", spy)
+    measure_complexity(workspace, ("s1", "s2", "s4"), ("shot",), measured=1, repeat=3, batch=16)
+    # Once to count, three times the clip, three times the batch.
+    assert seen == [(FRAMES, 64)] * 4 + [(16, 16)] * 3
+
+
+def test_threads_are_as_before(workspace, monkeypatch):
+    seen = []
+    method = get_method("source-only")
+    adapt = method.adapt
+    monkeypatch.setattr(
+        method, "adapt", lambda *args, **more: (seen.append(torch.get_num_threads()), adapt(*args, **more))[1]
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        measure_complexity(workspace, ("s1", "s2", "s4"), ("source-only",), repeat=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+
+
+def test_global_randomness_is_left_alone(workspace):
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    measure_complexity(workspace, ("s1", "s2", "s4"), ("shot", "pft"), measured=1, repeat=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert np.random.get_state()[1].tolist() == numpy_state  # noqa: NPY002
+
+
+def test_who_fails_is_named_with_the_reason_and_the_others_run(tmp_path):
+    workspace = opened(tmp_path, **{"pretrain.style_bank": False})
+    progress = []
+    found = measure_complexity(
+        workspace,
+        ("s1", "s2"),
+        ("source-only", "neutral-shift"),
+        repeat=1,
+        on_method=lambda *steps: progress.append(steps),
+    )
+    assert progress == [(1, 2), (2, 2)]
+    broken = of(found, "neutral-shift")
+    assert [where for where, _ in broken.failures] == ["s1", "s2"]
+    assert "style bank" in broken.failures[0][1]
+    assert (broken.subjects, math.isnan(broken.seconds)) == (0, True)
+    assert of(found, "source-only").subjects == 2
+    table = complexity_table(found)
+    assert table.rows[1][:3] == ("neutral-shift", "failed", "–")
+    assert any(note.startswith("neutral-shift failed on s1, s2: ") for note in table.notes)
+    assert complexity_data(found)["method"] == ["source-only"]
+    assert complexity_words(found) == ("1 of 2 methods failed: neutral-shift.",)
+
+
+def test_a_subject_without_a_neutral_clip_fails_alone(tmp_path):
+    table = made_table()
+    there = (table.subject != 1) | (table.label == 1)
+    found = measure_complexity(opened(tmp_path, table.take(there)), ("s1", "s2"), ("adabn",), repeat=1)
+    cost = of(found, "adabn")
+    assert (cost.subjects, cost.failures[0][0]) == (1, "s1")
+    assert "neutral" in cost.failures[0][1]
+
+
+def test_a_clip_of_one_frame(tmp_path):
+    table = made_table()
+    there = (table.subject != 1) | (table.video != 0) | (table.frame == 0)
+    found = measure_complexity(opened(tmp_path, table.take(there)), ("s1",), ("pft", "shot"), repeat=1, batch=8)
+    assert found.frames == (1, 1)
+    assert [cost.subjects for cost in found.costs] == [1, 1]
+
+
+def test_what_does_not_exist_is_refused(workspace):
+    with pytest.raises(ConfigError, match="unknown method"):
+        measure_complexity(workspace, ("s1",), ("shott",))
+    with pytest.raises(InputError, match="unknown subject"):
+        measure_complexity(workspace, ("nobody",), ("pft",))
+
+
+def cost(method, seconds, *, setting="SFDA (model-based)", **changes):
+    selection = {"Oracle": "oracle", "UDA (source access)": "source-access"}.get(setting, "source-free")
+    values = {
+        "trainable": 100,
+        "parameters": 2000,
+        "carried": 10,
+        "adapt_flops": 2.5e6,
+        "predict_flops": 1000.0,
+        "iterations": 200.0,
+        "converged": 120.0,
+        "batch_seconds": 0.001,
+        "seconds": seconds,
+        "fastest": 0.9 * seconds,
+        "slowest": 1.2 * seconds,
+        "subjects": 2,
+    }
+    return MethodCost(method, selection, setting, **{**values, **changes})
+
+
+COSTS = (
+    cost("oracle", 0.5, setting="Oracle"),
+    cost("shot", 0.2),
+    cost("pft", 0.004, setting="SFDA-PFT", iterations=1, trainable=64, converged=1),
+    cost("nrc", 0.6, iterations=100, trainable=300, converged=math.nan),
+    cost("safn", 3.0, setting="UDA (source access)"),
+    cost("adabn", 0.001, setting="Baselines", iterations=0, converged=0),
+    cost("coral", 0.01, setting="Baselines", iterations=0, converged=0),
+    cost("source-only", 0.0005, setting="Source-only", trainable=0, iterations=0, converged=0),
+)
+REPORT = ComplexityReport(COSTS, ("ann", "ben"), (10, 12), (500, 64), 5, 64, "cpu")
+
+
+def test_the_table_groups_settings_and_marks_who_saw_what():
+    table = complexity_table(REPORT)
+    assert [row[0] for row in table.rows] == [
+        "source-only",
+        "shot",
+        "nrc",
+        "pft",
+        "safn [source access]",
+        "adabn",
+        "coral",
+        "oracle",
+    ]
+    assert table.rows[1][1:] == ("100", "2000", "10", "2.500", "0.001", "200", "120", "0.00100", "0.2000")
+    assert table.rows[2][table.columns.index("Converged")] == "–"
+    assert not any(any(line) for line in table.bold)
+    notes = " ".join(table.notes)
+    for words in ("ann, ben", "10 to 12 frames", "5 times", "64 rows", "5 %", "500 source rows", "tuned once"):
+        assert words in notes
+    fewer = complexity_table(replace(REPORT, costs=COSTS[1:3], frames=(12, 12)))
+    assert "source rows" not in " ".join(fewer.notes)
+    assert "; 12 frames)" in fewer.notes[0]
+
+
+def test_a_median_between_two_steps_keeps_its_half():
+    between = replace(REPORT, costs=(replace(COSTS[2], iterations=2.5, converged=2.5),))
+    assert complexity_table(between).rows[0][6:8] == ("2.5", "2.5")
+    assert "in 2.5 iterations" in complexity_words(between)[0]
+
+
+def test_the_words_say_what_is_quicker_and_by_how_much():
+    words = complexity_words(REPORT)
+    assert words[0].startswith(
+        "pft adapts to one person in 4.00 ms (median over 2 subjects, 5 runs each), in 1 iteration"
+    )
+    assert "updates 64 parameters of the 2,000 numbers" in words[0]
+    # The median of 0.2 and 0.6.
+    assert "100 times less than the median of the 2 published source-free methods here (400 ms)" in words[1]
+    assert "2 of the 2 take longer, and the quickest, shot, takes 200 ms" in words[1]
+    assert words[2] == "Their medians are 150 iterations and 200 trainable parameters."
+    assert words[3].endswith(": nrc.")
+    assert "1.00 ms (adabn) to 10.0 ms (coral); 1 of them are quicker than pft" in words[4]
+
+
+def test_the_words_say_so_when_the_method_loses():
+    slow = replace(REPORT, costs=tuple(replace(item, seconds=2.0) if item.method == "pft" else item for item in COSTS))
+    words = " ".join(complexity_words(slow))
+    assert "5.0 times as much as the median" in words
+    assert "0 of the 2 take longer" in words
+    even = replace(REPORT, costs=tuple(replace(item, seconds=0.4) if item.method == "pft" else item for item in COSTS))
+    assert "That is as much as the median" in " ".join(complexity_words(even))
+
+
+def test_there_may_be_nothing_to_say():
+    assert complexity_words(replace(REPORT, costs=COSTS[:2])) == ()
+    alone = complexity_words(replace(REPORT, costs=(COSTS[2],)))
+    assert len(alone) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.00043, "0.43 ms"), (0.0124, "12.4 ms"), (0.25, "250 ms"), (1.04, "1.04 s"), (75.0, "75.0 s"), (math.nan, "–")],
+)
+def test_times_have_three_digits(seconds, text):
+    assert time_text(seconds) == text
+
+
+def test_the_figure_shows_the_numbers_of_the_csv():
+    data = complexity_data(REPORT)
+    assert data["seconds"] == sorted(data["seconds"])
+    assert data["method"][0] == "source-only"
+    left, right = plot_complexity(data).axes
+    assert (left.get_xscale(), right.get_xscale()) == ("log", "symlog")
+    lines = {line.get_label(): line for axes in (left, right) for line in axes.lines}
+    for place, method in enumerate(data["method"]):
+        assert lines[f"_seconds {method}"].get_xdata()[0] == data["seconds"][place]
+        assert list(lines[f"_span {method}"].get_xdata()) == [data["fastest"][place], data["slowest"][place]]
+        assert lines[f"_trainable {method}"].get_xdata()[0] == data["trainable"][place]
+        for kind in ("seconds", "trainable"):
+            assert lines[f"_{kind} {method}"].get_ydata()[0] == place
+    low, high = right.get_xlim()
+    assert low < 0 < max(data["trainable"]) <= high
+    assert [text.get_text() for text in left.get_yticklabels()][data["method"].index("safn")] == "safn\u00a0†"
+
+
+def test_many_methods_with_long_names_do_not_overlap():
+    many = replace(REPORT, costs=tuple(cost(f"method-{number}", 0.001 * 1.4**number) for number in range(29)))
+    drawn = plot_complexity(complexity_data(many))
+    drawn.canvas.draw()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].get_yticklabels()]
+    tops = sorted((box.y0, box.y1) for box in boxes)
+    assert all(below[1] <= above[0] + 1 for below, above in pairwise(tops))
+    assert min(box.x0 for box in boxes) >= 0
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(InputError, match="no method could be run"):
+        complexity_data(replace(REPORT, costs=(MethodCost("pft", "source-free", "SFDA-PFT"),)))
+
+
+def test_the_page_is_written_whole(tmp_path):
+    files = write_complexity(tmp_path, REPORT, command="featlab complexity", facts={"versions": {}})
+    assert files[-1].name == "page.json"
+    page = json.loads(files[-1].read_text(encoding="utf-8"))
+    assert (page["kind"], page["tables"], page["command"]) == ("complexity", ["complexity"], "featlab complexity")
+    assert tuple(page["words"]) == complexity_words(REPORT)
+    lines = (tmp_path / "complexity.csv").read_text(encoding="utf-8").splitlines()
+    data = complexity_data(REPORT)
+    assert lines[0] == ",".join(data)
+    assert [float(line.split(",")[3]) for line in lines[1:]] == data["seconds"]
+    nothing = replace(REPORT, costs=(MethodCost("pft", "source-free", "SFDA-PFT", failures=(("ann", "no"),)),))
+    files = write_complexity(tmp_path / "empty", nothing, command="", facts={})
+    assert not any(path.suffix == ".svg" for path in files)

@@ -1,0 +1,306 @@
+"""Example pairs and what the strategies do to all rows, against scipy and plain loops."""
+
+import csv
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial import procrustes
+
+from featlab.analysis import style
+from featlab.analysis.figures import plot_pairs
+from featlab.analysis.inside.pairs import (
+    agreement,
+    agreement_table,
+    agreement_words,
+    draw_pairs,
+    example_columns,
+    example_pairs,
+    example_rows,
+    first_references,
+    known_strategies,
+    pair_cosine,
+    pair_disparity,
+)
+from featlab.analysis.inside.picture_pages import write_pairs
+from featlab.analysis.page import read_page, read_table
+from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.config.sections import PairConfig
+from featlab.errors import ConfigError, InputError
+from featlab.pairing.pairs import Pairs, make_pairs
+from featlab.workspace.workspace import Workspace
+
+SUBJECTS, VIDEOS, FRAMES, POINTS = 5, 3, 4, 6
+
+
+def people(landmarks=True, seed=0, subjects=SUBJECTS):
+    rng = np.random.default_rng(seed)
+    rows = subjects * VIDEOS * FRAMES
+    return FeatureTable(
+        embeddings=rng.normal(size=(rows, 7)).astype(np.float32),
+        label=np.tile(np.repeat(np.arange(VIDEOS, dtype=np.int16), FRAMES), subjects),
+        subject=np.repeat(np.arange(subjects, dtype=np.int32), VIDEOS * FRAMES),
+        video=np.tile(np.repeat(np.arange(VIDEOS, dtype=np.int32), FRAMES), subjects),
+        frame=np.tile(np.arange(FRAMES, dtype=np.int32), subjects * VIDEOS),
+        subjects=tuple(f"participant_{number:04}_session_2" for number in range(subjects)),
+        videos=("anger-a", "neutral-a", "joy-a"),
+        classes=("anger", "neutral", "joy"),
+        neutral="neutral",
+        landmarks=rng.normal(size=(rows, POINTS, 2)).astype(np.float32) if landmarks else None,
+    )
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """``opened(table)``: a workspace with these rows."""
+
+    def make(table, values=None):
+        write_table(tmp_path / "cache.h5", table, ExtractorInfo("toy", "none", "numbers"))
+        return Workspace.open(tmp_path, values)
+
+    return make
+
+
+def examples_of(workspace, strategies=("random", "cosine", "landmark"), count=4):
+    return example_pairs(workspace.source(()), strategies, count)
+
+
+def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy():
+    table = people()
+    table.embeddings[3] = 0
+    table.landmarks[5] = np.nan
+    row, reference = np.array([0, 1, 3, 9, 5]), np.array([20, 33, 40, 3, 50])
+    cosine, shape = pair_cosine(table, row, reference), pair_disparity(table, row, reference)
+    for place, (left, right) in enumerate(zip(row, reference, strict=True)):
+        a, b = table.embeddings[left].astype(float), table.embeddings[right].astype(float)
+        if 3 in (left, right):
+            assert math.isnan(cosine[place])
+        else:
+            assert cosine[place] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-7)
+        if 5 in (left, right):
+            assert math.isnan(shape[place])
+        else:
+            assert shape[place] == pytest.approx(procrustes(table.landmarks[left], table.landmarks[right])[2], abs=1e-6)
+
+
+def test_pairs_beyond_one_block_are_compared_too(monkeypatch):
+    table = people()
+    row = np.arange(len(table))
+    whole = pair_cosine(table, row, row[::-1])
+    monkeypatch.setattr("featlab.analysis.inside.pairs._BLOCK", 7)
+    assert np.array_equal(pair_cosine(table, row, row[::-1]), whole)
+
+
+def test_agreement_is_the_mean_over_all_pairs():
+    table = people()
+    table.label[:2] = -1
+    pairs = make_pairs(table, PairConfig(strategy="cosine", neighbours=2), seed=0)
+    found = agreement(pairs, table)
+    same, used = [], set()
+    for left, right in zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True):
+        used.add(right)
+        if table.label[left] >= 0 and table.label[right] >= 0:
+            same.append(table.label[left] == table.label[right])
+    assert found.same_label == pytest.approx(sum(same) / len(same))
+    assert found.cosine == pytest.approx(float(pairs.score.mean()), abs=1e-6)
+    assert found.used == pytest.approx(len(used) / len(table))
+    assert (found.pairs, found.skipped) == (2 * len(table), 0)
+
+
+def test_landmark_pairs_agree_most_in_shape_and_cosine_pairs_most_in_direction():
+    table = people()
+    found = {
+        name: agreement(make_pairs(table, PairConfig(strategy=name), seed=0), table)
+        for name in ("random", "cosine", "landmark")
+    }
+    assert min(found, key=lambda name: found[name].disparity) == "landmark"
+    assert max(found, key=lambda name: found[name].cosine) == "cosine"
+    shape = make_pairs(table, PairConfig(strategy="landmark"), seed=0)
+    assert found["landmark"].disparity == pytest.approx(float((1 - shape.score).mean()), abs=1e-5)
+
+
+def test_numbers_that_nothing_is_known_about_are_dashes():
+    table = people(landmarks=False)
+    table.label[:] = -1
+    table.embeddings[:] = 0
+    found = agreement(make_pairs(table, PairConfig(strategy="random"), seed=0), table)
+    assert [math.isnan(value) for value in (found.same_label, found.cosine, found.disparity)] == [True] * 3
+    assert agreement_table([found]).rows == (("random", "60", "0", "–", "–", "–", agreement_table([found]).rows[0][6]),)
+    assert agreement_words([found], "any")[1:] == ()
+
+
+def test_first_references_are_the_best_and_minus_one_where_there_is_none():
+    pairs = Pairs(
+        row=np.array([1, 1, 4, 7, 7]),
+        reference=np.array([9, 8, 3, 5, 2]),
+        score=np.ones(5, dtype=np.float32),
+        strategy="cosine",
+        label_rule="any",
+        skipped=0,
+    )
+    assert first_references(pairs, [0, 1, 4, 6, 7, 12]).tolist() == [-1, 9, 3, -1, 5, -1]
+
+
+def test_example_rows_are_of_different_subjects_spread_over_all_with_classes_in_turn():
+    table = people(subjects=9)
+    rows = example_rows(table, 3)
+    assert table.subject[rows].tolist() == [0, 4, 8]
+    assert table.label[rows].tolist() == [0, 1, 2]
+    assert table.frame[rows].tolist() == [FRAMES // 2] * 3
+    assert len(example_rows(table, 50)) == 9
+
+
+def test_landmark_is_left_out_with_a_note_where_there_are_none():
+    with_points, without = people(), people(landmarks=False)
+    assert known_strategies(["landmark", "random", "random"], with_points) == (("landmark", "random"), "")
+    shown, note = known_strategies(["random", "landmark"], without)
+    assert shown == ("random",)
+    assert "landmark is left out" in note
+    for names, said in [(["landmarks"], "did you mean 'landmark'"), ([], "none was named"), (["landmark"], "no landm")]:
+        with pytest.raises(ConfigError, match=said):
+            known_strategies(names, without)
+
+
+def test_the_examples_are_the_pairs_that_featlab_pair_makes(opened):
+    workspace = opened(people(), {"pair.label_rule": "same", "protocol.seed": 3})
+    examples = examples_of(workspace)
+    source = workspace.source(())
+    for strategy, references in examples.references.items():
+        pairs = make_pairs(source.table, PairConfig(strategy=strategy, label_rule="same"), seed=3)
+        wanted = dict(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))
+        assert references.tolist() == [wanted[row] for row in examples.rows.tolist()]
+        assert (source.table.subject[references] != source.table.subject[examples.rows]).all()
+    assert [item.same_label for item in examples.agreements] == [1.0] * 3
+    again = examples_of(workspace)
+    assert example_columns(again) == example_columns(examples)
+
+
+def test_one_source_subject_has_no_pairs(opened):
+    workspace = opened(people(), {"protocol.sources": ["participant_0001_session_2"]})
+    with pytest.raises(InputError, match="two source subjects"):
+        examples_of(workspace)
+
+
+def shade(row):
+    return np.full((6, 6, 3), row, dtype=np.uint8)
+
+
+def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened):
+    examples = examples_of(opened(people()), count=3)
+    table, data = examples.source, example_columns(examples)
+    figure = draw_pairs(examples, shade)
+    shown = [(int(axes.images[0].get_array()[0, 0, 0]), axes.get_xlabel().split("\n")) for axes in figure.axes]
+    assert [row for row, _ in shown[:3]] == examples.rows.tolist()
+    names = dict(zip(range(len(table)), (table.describe_row(row) for row in range(len(table))), strict=True))
+    assert len(data["strategy"]) == 9
+    for place, (row, caption) in enumerate(shown[3:]):
+        line = {name: values[place] for name, values in data.items()}
+        said = f"subject {line['reference_subject']!r}, video {line['reference_video']!r}, frame "
+        assert names[row] == said + str(line["reference_frame"])
+        *folded, label, number = caption
+        assert "".join(folded) == line["reference_subject"]
+        assert label == line["reference_label"]
+        shape = line["strategy"] == "landmark"
+        assert number == (f"{line['disparity']:.4f}" if shape else f"{line['cosine']:.3f}")
+
+
+def test_a_row_without_a_reference_has_an_empty_place_and_no_line(opened):
+    table = people()
+    table.landmarks[example_rows(table, 3)[1]] = np.nan
+    examples = examples_of(opened(table), ("landmark",), count=3)
+    assert (examples.references["landmark"] >= 0).tolist() == [True, False, True]
+    assert examples.agreements[0].skipped == 1
+    assert len(example_columns(examples)["strategy"]) == 2
+    figure = draw_pairs(examples, shade)
+    assert [bool(axes.images) for axes in figure.axes] == [True] * 3 + [True, False, True]
+    assert "landmark: 1 source rows have no reference." in agreement_words(examples.agreements, "any")
+
+
+def texts_inside(figure):
+    """Whether every text of a figure lies within it and no two captions of a strip overlap."""
+    figure.canvas.draw()
+    drawn = [
+        text.get_window_extent() for text in figure.findobj(lambda item: hasattr(item, "get_text") and item.get_text())
+    ]
+    box = figure.bbox
+    inside = all(
+        text.x0 >= 0 and text.x1 <= box.width + 1 and text.y0 >= -1 and text.y1 <= box.height for text in drawn
+    )
+    apart = not any(a.overlaps(b) for place, a in enumerate(drawn) for b in drawn[place + 1 :])
+    return inside and apart
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("pictured", [True, False])
+def test_long_names_are_folded_and_nothing_overlaps(opened, count, pictured):
+    examples = examples_of(opened(people()), count=count)
+    figure = draw_pairs(examples, shade if pictured else lambda row: None)
+    assert figure.get_figwidth() == style.FULL
+    assert texts_inside(figure)
+    if not pictured:
+        assert figure.get_figheight() < 2.6
+        assert "participant" in figure.axes[0].texts[0].get_text()
+
+
+def test_twelve_long_names_side_by_side_do_not_overlap():
+    images, captions = [shade(0)] * 12, ["participant_0041_session_2\nhappiness\n0.874"] * 12
+    figure = plot_pairs(images, [images], ["random\n(cosine)"], captions=[captions], row_captions=captions)
+    assert texts_inside(figure)
+    assert figure.axes[0].get_xlabel().replace("\n", "").startswith("participant_0041_session_2")
+
+
+def test_captions_that_do_not_fit_the_rows_are_refused():
+    with pytest.raises(InputError, match="captions"):
+        plot_pairs([shade(0)] * 2, [[shade(0)] * 2], ["random"], row_captions=["a"])
+
+
+def test_the_page_holds_the_figure_s_numbers_and_the_table(opened, tmp_path):
+    workspace = opened(people())
+    examples = examples_of(workspace)
+    asked = []
+
+    class Faces:
+        note = ""
+
+        def image(self, row):
+            asked.append(row)
+            return shade(row)
+
+    page = write_pairs(workspace, examples, Faces(), "featlab plot pairs")
+    with (page.folder / "pairs.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    data = example_columns(examples)
+    assert {name: [line[name] for line in lines] for name in data} == {
+        name: [str(value) for value in values] for name, values in data.items()
+    }
+    read = read_page(page.folder)
+    assert (read.kind, read.command, read.summary) == ("plot", "featlab plot pairs", page.words)
+    assert read_table(page.folder, "pairs") == page.table
+    assert set(asked) >= set(examples.rows.tolist())
+
+
+def test_pictures_are_of_the_cache_s_rows_also_where_a_subject_is_held_out(opened):
+    workspace = opened(people())
+    examples = example_pairs(workspace.source((workspace.table.subjects[0],)), ("random",), 2)
+    asked = []
+
+    class Faces:
+        note = ""
+
+        def image(self, row):
+            asked.append(row)
+
+    write_pairs(workspace, examples, Faces(), "")
+    seen = workspace.table.take(np.array(asked, dtype=np.intp))
+    source = examples.source
+    wanted = np.concatenate([examples.references["random"], examples.rows])
+    assert sorted(map(tuple, seen.embeddings.tolist())) == sorted(map(tuple, source.embeddings[wanted].tolist()))
+    assert 0 not in seen.subject
+
+
+def test_unknown_labels_are_left_out_of_captions(opened):
+    table = people()
+    examples = examples_of(opened(replace(table, label=table.label * 0 - 1)), ("cosine",), count=1)
+    assert example_columns(examples)["row_label"] == [""]
+    assert draw_pairs(examples, shade).axes[0].get_xlabel() == "participant_0000_session_2"

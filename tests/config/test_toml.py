@@ -1,0 +1,133 @@
+"""Setting keys in a section of a TOML text: the rest stays byte for byte."""
+
+import tomllib
+
+import pytest
+
+from featlab.config.toml import section_text, set_in_section, toml_value
+from featlab.errors import ConfigError
+
+SECTION = ("adapt", "shot")
+FILE = """\
+# Mine.
+cache = "faces.h5"   # where it lies
+
+[adapt.shot] # tuned by hand
+  lr   = 0.01\t# was 0.1
+name = "a # b"
+# epochs = 15
+
+[head]
+lr = 0.001
+"""
+
+
+def edited(text, values, section=SECTION):
+    return set_in_section(text, section, values, "featlab.toml")
+
+
+def test_a_key_is_replaced_and_nothing_else():
+    assert edited(FILE, {"lr": 0.003}) == FILE.replace("lr   = 0.01\t", "lr   = 0.003\t")
+
+
+def test_a_sign_in_a_string_is_no_comment():
+    assert edited(FILE, {"name": "c"}) == FILE.replace('"a # b"', '"c"')
+
+
+def test_the_value_that_is_there_already_changes_no_byte():
+    text = FILE.replace("0.01", "1e-2")
+    assert edited(text, {"lr": 0.01, "name": "a # b"}) == text
+
+
+def test_new_keys_stand_at_the_end_of_the_section():
+    assert edited(FILE, {"lr": 0.003, "epochs": 5, "decay": True}) == FILE.replace("0.01", "0.003").replace(
+        "# epochs = 15\n", "# epochs = 15\nepochs = 5\ndecay = true\n"
+    )
+
+
+def test_a_section_that_is_not_there_is_added_at_the_end():
+    assert edited(FILE, {"lr": 0.1}, ("adapt", "nrc")) == FILE + "\n[adapt.nrc]\nlr = 0.1\n"
+    assert edited("", {"lr": 0.1}) == "[adapt.shot]\nlr = 0.1\n"
+    assert edited("a = 1", {"lr": 0.1}) == "a = 1\n\n[adapt.shot]\nlr = 0.1\n"
+
+
+def test_a_section_of_a_longer_name_is_another():
+    text = "[adapt.shot-im]\nlr = 1.0\n"
+    assert edited(text, {"lr": 0.1}) == text + "\n[adapt.shot]\nlr = 0.1\n"
+
+
+@pytest.mark.parametrize("header", ["[ adapt . shot ]", '[adapt."shot"]', "['adapt'.shot]#x", "\t[adapt.shot]"])
+def test_a_header_is_known_however_it_is_spelled(header):
+    assert edited(f"{header}\nlr = 1\n", {"lr": 2, "k": 1}) == f"{header}\nlr = 2\nk = 1\n"
+
+
+@pytest.mark.parametrize("key", ['"lr"', "'lr'"])
+def test_a_quoted_key_is_the_same_key(key):
+    assert edited(f"[adapt.shot]\n{key} = 1\n", {"lr": 2}) == f"[adapt.shot]\n{key} = 2\n"
+
+
+@pytest.mark.parametrize("text", ["[adapt.shot]", "[adapt.shot]\nlr = 1", "[adapt.shot]\n\n\n", "[adapt.shot]\n# x"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_file_without_a_last_newline_and_of_either_newline(text, newline):
+    before = ("a = 1\n" + text).replace("\n", newline)
+    after = edited(before, {"k": 2})
+    assert tomllib.loads(after)["adapt"]["shot"]["k"] == 2
+    assert after.count("\n") == after.count(newline)
+    left = after.replace(f"k = 2{newline}", "", 1)
+    assert left.rstrip() == before.rstrip()
+
+
+def test_a_byte_order_mark_stays():
+    assert edited("\ufeff[adapt.shot]\nlr = 1\n", {"lr": 2}) == "\ufeff[adapt.shot]\nlr = 2\n"
+
+
+def test_letters_that_only_python_takes_for_line_ends_stay():
+    text = '[adapt.shot]\nname = "a\u2028b\x85c"\nlr = 1\n'
+    assert edited(text, {"lr": 2}) == text.replace("lr = 1", "lr = 2")
+
+
+def test_a_list_over_several_lines_stays():
+    text = '[adapt.shot]\nwords = [\n  "a", # one\n  "b",\n]\n\n[head]\n'
+    assert edited(text, {"lr": 1}) == text.replace("]\n\n", "]\nlr = 1\n\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("adapt.shot.lr = 1\n", "adapt.shot.lr = 2\n"),
+        ("adapt = { shot = { lr = 1 } }\n", "adapt = { shot = { lr = 2 } }\n"),
+        ("[adapt]\nshot.lr = 1\n", "[adapt]\nshot.lr = 2\n"),
+        ("[adapt]\nshot = { lr = 1 }\n", "[adapt]\nshot = { lr = 2 }\n"),
+        ("[adapt.shot]\nlr = [\n1,\n]\n", "[adapt.shot]\nlr = 2\n"),
+        ('x = """\n[adapt.shot]\nlr = 1\n"""\n', 'x = """\n[adapt.shot]\nlr = 1\n"""\n\n[adapt.shot]\nlr = 2\n'),
+        ('[adapt.shot]\nx = """\nlr = 1\n"""\n', '[adapt.shot]\nx = """\nlr = 1\n"""\nlr = 2\n'),
+    ],
+)
+def test_a_section_is_edited_however_it_is_written(text, after):
+    assert edited(text, {"lr": 2}) == after
+
+
+@pytest.mark.parametrize("text", ["[[adapt.shot]]\nlr = 1\n", "adapt = 3\n", "adapt = { nrc = { k = 3 } }\n"])
+def test_a_text_without_a_place_for_the_section_is_refused(text, refused):
+    with refused(ConfigError, "featlab.toml", "no place for a section [adapt.shot]"):
+        edited(text, {"lr": 2})
+
+
+def test_no_toml_is_refused(refused):
+    with refused(ConfigError, "featlab.toml: not valid TOML"):
+        edited("a =\n", {"lr": 2})
+
+
+@pytest.mark.parametrize("value", [1, 0.1, 1e-05, 1e22, True, False, "none", 'a "b" \\', "ä", [1, 2], ["a"], []])
+def test_a_value_is_read_back_as_it_was(value):
+    assert tomllib.loads(f"v = {toml_value(value)}") == {"v": value}
+
+
+def test_an_option_without_a_value_is_the_word_none():
+    from featlab.config.options import convert
+
+    assert convert("v", int | None, tomllib.loads(f"v = {toml_value(None)}")["v"]) is None
+
+
+def test_an_odd_name_is_quoted():
+    assert tomllib.loads(section_text(("adapt", "my method"), {"v": (1, 2)})) == {"adapt": {"my method": {"v": [1, 2]}}}
