@@ -386,7 +386,7 @@ def test_the_page_says_what_the_panels_are(people, drawn_map, written):
     caption = page.figures[0].caption
     assert f"{len(people.people[0].split.test)} test rows of {TARGET}" in caption
     assert "sfda-it: as extracted" in caption
-    assert "SFDA-PFT (anchored): through T, each with their own offset" in caption
+    assert "pft: through T, each with their own offset" in caption
     texts = [text.get_text() for axes in map_page([drawn_map]).figures[0].drawn.axes for text in axes.texts]
     assert any("batch statistics" in text.replace("\n", " ") for text in texts)
     by_view = {score.view: score for score in drawn_map.scores}
