@@ -40,7 +40,7 @@ def write_complexity(folder: Path, report: ComplexityReport, *, command: str, fa
         folder: Where.
         report: From `featlab.analysis.cost.measure_complexity`.
         command: What was typed.
-        facts: From `featlab.evaluation.campaign.run_facts`.
+        facts: From `featlab.evaluation.results.run_facts`.
 
     Returns:
         The files.

@@ -62,7 +62,7 @@ class Result:
         summary: What the numbers say, a sentence each.
         tables: By name, in order.
         figures: In order.
-        metadata: JSON-ready: what `featlab.evaluation.campaign.run_facts` gives.
+        metadata: JSON-ready: what `featlab.evaluation.results.run_facts` gives.
         data: What ``--json`` prints besides metadata, summary and names of files.
         files: Further files: name to text. ``None`` for one that an earlier run may have left and this one does not.
         printed: Names of the tables that a terminal shows; ``None`` for all of them.

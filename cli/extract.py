@@ -33,9 +33,9 @@ from featlab.cli.input_options import (
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from featlab.extraction.embed import Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
-    from featlab.extraction.progress import Progress
 
 __all__ = ["ExtractionBar", "StageBars", "extract"]
 

@@ -391,7 +391,7 @@ def test_the_page_says_what_the_panels_are(people, drawn_map, written):
     assert any("batch statistics" in text.replace("\n", " ") for text in texts)
     by_view = {score.view: score for score in drawn_map.scores}
     shown = {row[1]: row[3] for row in read_table(written, "scores").rows}
-    assert shown["SFDA-PFT (anchored)"] == f"{100 * by_view['pft'].own_class:.1f}"
+    assert shown["pft"] == f"{100 * by_view['pft'].own_class:.1f}"
     assert any(f"{100 * by_view['pft'].own_class:.1f} %" in word for word in page.summary)
 
 
