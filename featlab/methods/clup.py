@@ -18,7 +18,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import half_cosine
 from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.methods.base import AdaptedModel, Method, base_model
-from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
 from featlab.methods.student import Student, new_adapter, ordered_features
 from featlab.model.networks import SourceHead
@@ -115,12 +115,7 @@ class CluP(Method):
         """Return the self-supervision of (n, H) bottleneck outputs; initial weights from the global generator."""
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(A(f))): adapter, B and C are all learnt on the target.
-
-        Raises:
-            ConfigError: No more prototypes than classes (`label_clusters`).
-            InputError: Too few rows, or a loss that is not finite.
-        """
+        """Return C'(B'(A(f))): adapter, B and C are all learnt on the target."""
         self.check(bundle, target)
         features = ordered_features(bundle, target)
         if not self.config.epochs:

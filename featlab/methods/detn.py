@@ -20,13 +20,7 @@ from featlab.protocol.splits import Target
 
 
 def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Return α_c = P_t(c) / P_s(c), (K,); 0 for a class without source rows.
-
-    Args:
-        source: (N,) int64 labels.
-        target: (n,) int64 pseudo-labels.
-        classes: K.
-    """
+    """Return α_c = P_t(c) / P_s(c), (K,); 0 for a class without source rows."""
     ours, theirs = (torch.bincount(labels, minlength=classes) / len(labels) for labels in (source, target))
     return torch.where(ours > 0, theirs / ours, torch.zeros_like(ours))
 

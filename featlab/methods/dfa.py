@@ -26,11 +26,6 @@ def discriminative_loss(z: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
     """Return half the mean distance of pairs of one class minus half that of pairs of two.
 
     A pair's distance is 1 − exp(−‖z_i − z_j‖ / bandwidth), in [0, 1]: there is an end to how far classes are pushed.
-
-    Args:
-        z: (n, H) rows.
-        labels: (n,) int64 codes.
-        bandwidth: See `featlab.methods.losses.discrepancy.exponential_kernel`.
     """
     distance = 1.0 - exponential_kernel(z, z, bandwidth)
     same = (labels.unsqueeze(1) == labels).to(z.dtype)

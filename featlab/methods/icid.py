@@ -42,13 +42,7 @@ class Channel(nn.Module):
 
 
 class FusedHead(nn.Module):
-    """B, the two channels on its output, and C on the mean of both.
-
-    Args:
-        head: B and C.
-        common: The intra-category channel.
-        distinct: The inter-category channel.
-    """
+    """B, the two channels on its output, and C on the mean of both."""
 
     def __init__(self, head: SourceHead, common: Channel, distinct: Channel) -> None:
         super().__init__()

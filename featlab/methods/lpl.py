@@ -22,11 +22,6 @@ def locality_loss(z: Tensor, labels: Tensor, neighbours: int) -> Tensor:
     """Return the mean over rows of ½‖z_i − mean of its nearest rows of the same class‖² (Li, Deng & Du, 2017).
 
     The neighbours' mean has no gradient: a row is drawn to its neighbours and does not draw them.
-
-    Args:
-        z: (n, H) rows.
-        labels: (n,) int64 codes.
-        neighbours: k; a row with fewer others of its class in the batch takes those, and one with none counts as 0.
     """
     with torch.no_grad():
         others = labels.unsqueeze(1) == labels

@@ -18,8 +18,6 @@ from featlab.methods.student import make_student, ordered_features
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
-__all__ = ["NRC", "NRCConfig"]
-
 
 @dataclass(frozen=True)
 class NRCConfig(SGDConfig):

@@ -60,17 +60,7 @@ class Oracle(Method):
     def adapt(
         self, bundle: Bundle, target: Target, *, seed: int = 0, labels: NDArray[np.int16] | None = None
     ) -> AdaptedModel:
-        """Fine-tune on labelled rows of one person.
-
-        Args:
-            bundle: The source model; left unchanged.
-            target: The person's rows.
-            seed: Not used: nothing is random.
-            labels: (n,) codes; rows with -1 are left out.
-
-        Raises:
-            InputError: No labels, or no labelled row.
-        """
+        """Fine-tune on labelled rows of one person."""
         if labels is None:
             raise InputError(
                 "the oracle needs the target's labels; it runs in featlab evaluate, never in featlab adapt"

@@ -20,16 +20,6 @@ from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
-__all__ = [
-    "SFDADE",
-    "SFDADEConfig",
-    "Surrogates",
-    "discrepancy_terms",
-    "estimate_surrogates",
-    "inverse_decay",
-    "spherical_kmeans",
-]
-
 COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3
 """Mean cosine distance that the centres may still move when k-means stops."""
@@ -93,13 +83,6 @@ def spherical_kmeans(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
 
     Centres start at the anchors; a cluster without rows goes back to its own. When the centres have come to rest they
     are matched with the anchors one to one, at the least sum of cosine distances.
-
-    Args:
-        values: (n, H) rows.
-        anchors: (K, H), one a class.
-
-    Returns:
-        (n,) int64 classes, and (n,) cosine distances ½(1 − cos) of rows to their cluster's centre, in [0, 1].
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -150,17 +133,7 @@ class Surrogates:
 
 
 def estimate_surrogates(values: Tensor, anchors: Tensor, threshold: float, least: int) -> Surrogates:
-    """Cluster the target's rows, keep what is near a centre, and estimate the source's distribution of each class.
-
-    Args:
-        values: (n, H) bottleneck outputs.
-        anchors: (K, H) rows of C.
-        threshold: Rows at this cosine distance from their centre, or further, are left out.
-        least: Classes with fewer rows are left out.
-
-    Returns:
-        Gaussians of C ≤ K classes, maybe none.
-    """
+    """Cluster the target's rows, keep what is near a centre, and estimate the source's distribution of each class."""
     labels, distance = spherical_kmeans(values, anchors)
     known = torch.arange(len(anchors), device=values.device)[:, None]
     member = (labels == known) & (distance < threshold)
@@ -244,13 +217,7 @@ def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) ->
 
 
 def discrepancy_terms(student: Student, drawn: Tensor, features: Tensor) -> Terms:
-    """Return the discrepancy of target rows from surrogate rows, at the bottleneck and in the predictions.
-
-    Args:
-        student: BatchNorm in the mode that it is trained in.
-        drawn: (C, m, H) surrogate rows.
-        features: (C·m, D) target features, class by class.
-    """
+    """Return the discrepancy of target rows from surrogate rows, at the bottleneck and in the predictions."""
     ours = student.bottleneck(features).view(drawn.shape)
     predicted, expected = (torch.softmax(student.head.classify(values), dim=-1) for values in (ours, drawn))
     return {

@@ -26,8 +26,6 @@ from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
-__all__ = ["SFDAIT", "GeneratorConfig", "SFDAITConfig", "batch_statistics", "fit_generator", "statistics_loss"]
-
 LAYERS = ("features", "bottleneck")
 """Where statistics are matched: the translated features, and the input of B's BatchNorm."""
 LEAST_VARIANCE = 1e-12
@@ -70,22 +68,7 @@ def fit_generator(
     seed: int,
     minimum: int = 1,
 ) -> Fit:
-    """Minimise a loss over batches of target rows, in G alone.
-
-    Args:
-        generator: Trained in place, but for its offset; left frozen.
-        rows: n, the number of target rows.
-        config: Optimisation.
-        losses: Called with the (b,) row numbers of a batch; returns the loss terms, weights included.
-        seed: Of the order of the rows.
-        minimum: Batches of fewer rows are left out.
-
-    Returns:
-        The fit.
-
-    Raises:
-        InputError: A loss that is not finite.
-    """
+    """Minimise a loss over batches of target rows, in G alone."""
     trained = [*generator.first.parameters(), *generator.last.parameters()]
     total = config.iterations if rows >= minimum else 0
     random = torch_generator(seed, "generator batches")
@@ -106,16 +89,7 @@ def batch_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def statistics_loss(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return MSE(μ, mean) + MSE(σ, std) between a batch's statistics and the source's at one layer.
-
-    Args:
-        values: (n, D) rows of a batch, n ≥ 2.
-        mean: (D,) the source's means.
-        std: (D,) the source's standard deviations.
-
-    Returns:
-        A scalar ≥ 0. A constant shift Δ of rows that match costs mean(Δ²).
-    """
+    """Return MSE(μ, mean) + MSE(σ, std) between a batch's statistics and the source's at one layer."""
     ours, spread = batch_statistics(values)
     return F.mse_loss(ours, mean) + F.mse_loss(spread, std)
 

@@ -27,8 +27,6 @@ from featlab.model.training import Fit, Terms
 from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
 
-__all__ = ["SFIT", "RetrainedSFIT", "RetrainedSFITConfig", "SFITConfig"]
-
 
 @dataclass(frozen=True)
 class SFITConfig(GeneratorConfig):
@@ -173,12 +171,7 @@ class RetrainedSFIT(Method):
 
 
 def agreeing_entropy(p: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean entropy of the rows whose most probable class is the given one; 0 when there is none.
-
-    Args:
-        p: (n, K) probabilities.
-        classes: (n,) int64.
-    """
+    """Return the mean entropy of the rows whose most probable class is the given one; 0 when there is none."""
     agree = p.argmax(dim=1) == classes
     return mean_entropy(p[agree]) if bool(agree.any()) else p.new_zeros(())
 

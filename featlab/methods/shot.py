@@ -19,8 +19,6 @@ from featlab.methods.student import make_student, ordered_features
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
-__all__ = ["Shot", "ShotConfig"]
-
 
 @dataclass(frozen=True)
 class ShotConfig(ShotIMConfig):

@@ -17,8 +17,6 @@ from featlab.methods.student import make_student, ordered_features
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
-__all__ = ["ShotIM", "ShotIMConfig", "information_terms"]
-
 
 @dataclass(frozen=True)
 class ShotIMConfig(SGDConfig):
@@ -43,10 +41,6 @@ def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
 
     Only predictions that are sure and balanced over the classes reach the minimum, −log K. Where all are sure of one
     class, they score 0, like predictions that know nothing.
-
-    Args:
-        logits: Of one batch.
-        diversity: Weight of the second term, minus the entropy of the mean prediction.
     """
     p = torch.softmax(logits, dim=1)
     return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}

@@ -21,8 +21,6 @@ from featlab.model.networks import PersonalModel, SourceHead, Translator, as_ten
 from featlab.protocol.splits import Target
 from featlab.seeding import seeded
 
-__all__ = ["BN_MODES", "TRUNKS", "Student", "make_student", "new_adapter", "ordered_features"]
-
 BN_MODES = ("train", "eval")
 """``train``: statistics of the batch, running statistics follow the target; ``eval``: those of the source stay."""
 TRUNKS = ("none", "adapter")

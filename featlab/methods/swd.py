@@ -23,12 +23,7 @@ from featlab.seeding import torch_generator
 
 
 class TwoClassifiers(nn.Module):
-    """B with two classifiers, whose logits are averaged.
-
-    Args:
-        head: B and the first classifier.
-        second: The second.
-    """
+    """B with two classifiers, whose logits are averaged."""
 
     def __init__(self, head: SourceHead, second: nn.Module) -> None:
         super().__init__()
@@ -44,14 +39,7 @@ class TwoClassifiers(nn.Module):
 
 
 def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.Generator) -> None:
-    """Move the parameters of two equal classifiers apart, the same way in opposite directions, in place.
-
-    Args:
-        first: One classifier.
-        second: Its copy.
-        spread: How far, as a share of the root mean square of each tensor.
-        random: CPU generator.
-    """
+    """Move the parameters of two equal classifiers apart, the same way in opposite directions, in place."""
     with torch.no_grad():
         for one, other in zip(first.parameters(), second.parameters(), strict=True):
             way = torch.randn(one.shape, generator=random).to(one.device) * spread * one.square().mean().sqrt()

@@ -23,8 +23,6 @@ from featlab.model.style_bank import NeutralClips
 from featlab.model.training import History, Terms, minimise
 from featlab.seeding import blank, torch_generator
 
-__all__ = ["fit_linear_translator", "linear_translator"]
-
 MAX_ITERATIONS = 500
 RANK_TOLERANCE = 1e-6
 """Smallest singular value of V, relative to its largest, along which T moves features."""
@@ -103,17 +101,7 @@ def fit_linear_translator(
 
 
 def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Translator:
-    """Return the T for which C(B(T(g))) has the class probabilities softmax(g · weight + bias).
-
-    Args:
-        head: B and C.
-        weight: (D, K) float64.
-        bias: (K,) float64.
-
-    Returns:
-        T in residual form with 2K hidden units, in evaluation mode, with a zero offset. It is exact where C∘B tells all
-        K classes apart, and along the directions that it does tell apart otherwise.
-    """
+    """Return the T for which C(B(T(g))) has the class probabilities softmax(g · weight + bias)."""
     source_weight, source_bias = head_map(head)
     change, constant = weight - source_weight, bias - source_bias
     # What all logits have in common changes no probability.

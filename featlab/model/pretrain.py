@@ -32,9 +32,6 @@ from featlab.model.training import History, OnEpoch, Phase, shuffled_batches, tr
 from featlab.pairing.pairs import Pairs
 from featlab.seeding import seeded, torch_generator
 
-__all__ = ["Pretrained", "SourceRows", "make_style_bank", "new_translator", "pretrain_translator"]
-
-
 MAX_GRADIENT = 1.0
 """Largest norm of a step's gradient."""
 
@@ -154,16 +151,7 @@ def _fit_linear(
 
 
 def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead) -> StyleBank:
-    """Return the style bank of a pretrained T: each source subject translated with their own offset.
-
-    Args:
-        source: Source rows.
-        translator: T, in evaluation mode, with a zero offset.
-        head: B and C.
-
-    Raises:
-        InputError: No neutral rows.
-    """
+    """Return the style bank of a pretrained T: each source subject translated with their own offset."""
     clips = source.clips
     if not clips.subjects:
         raise InputError(

@@ -13,7 +13,7 @@ from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.methods import clup, get_method, make_method
-from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 from featlab.model.networks import SourceHead, Translator
 from featlab.protocol.splits import Target, target_of
 from featlab.seeding import run_seed

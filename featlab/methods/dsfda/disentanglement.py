@@ -45,12 +45,7 @@ class GeneratorWeights:
 
 
 class Discriminator(nn.Module):
-    """Classifies features: (n, D) → logits over some classes.
-
-    Args:
-        dim: D.
-        classes: How many it tells apart.
-    """
+    """Classifies features: (n, D) → logits over some classes."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
@@ -68,14 +63,7 @@ class Discriminator(nn.Module):
 
 
 class Disentangler(nn.Module):
-    """Identity encoder, decoder and the two discriminators; the expression encoder is the caller's.
-
-    Args:
-        dim: D.
-        code: H, width of an expression code.
-        classes: K expressions.
-        identities: People that are told apart; generated rows are one more.
-    """
+    """Identity encoder, decoder and the two discriminators; the expression encoder is the caller's."""
 
     def __init__(self, dim: int, code: int, classes: int, identities: int) -> None:
         super().__init__()
@@ -129,15 +117,6 @@ def generator_losses(
 
     Identity cycle: x_a from the identity of x_f and its own expression. Expression cycle: x_b from its own identity and
     the expression of x_f; a code that was drawn belongs to no row, so there the code itself must come back.
-
-    Args:
-        networks: The discriminators get gradients too, which their own step has to discard.
-        swap: With its graph.
-        weights: Of the terms.
-        random: Of the decoder's noise.
-
-    Returns:
-        Five terms ≥ 0 by name.
     """
     discriminator = networks.identity_discriminator
     back = networks.generate(swap.generated, swap.own, random)
@@ -159,14 +138,7 @@ def generator_losses(
 def identity_discriminator_loss(
     discriminator: Discriminator, rows: Tensor, identity: Tensor, generated: Tensor
 ) -> Tensor:
-    """Return the cross-entropy of real rows with their people plus that of generated rows with the last class.
-
-    Args:
-        discriminator: Tells N people and generated rows apart.
-        rows: (n, D) real ones.
-        identity: (n,) int64 in [0, N).
-        generated: (m, D); no gradient goes into them.
-    """
+    """Return the cross-entropy of real rows with their people plus that of generated rows with the last class."""
     fake = torch.full((len(generated),), discriminator.last.out_features - 1, device=generated.device)
     return F.cross_entropy(discriminator(rows), identity) + F.cross_entropy(discriminator(generated.detach()), fake)
 
@@ -191,18 +163,7 @@ def take_turns(
     random: torch.Generator,
     advice: str,
 ) -> Fit:
-    """Let discriminators and generator take a step each on every swap.
-
-    Args:
-        networks: In place.
-        swaps: Row numbers, and what was generated from them.
-        discriminator_losses: What the discriminators minimise; no gradient may reach the generator.
-        discriminators: Optimiser of the discriminators and of what else learns from labels.
-        generator: Optimiser of encoders and decoder, which minimise `generator_losses`.
-        weights: Of those.
-        random: Of the decoder's noise.
-        advice: What to do when a loss is not finite, for the message.
-    """
+    """Let discriminators and generator take a step each on every swap."""
     # The generator's loss leaves gradients in the discriminators on its way: `train` drops them before their own.
     phases = [
         Phase(discriminators, lambda batch: discriminator_losses(*batch)),

@@ -135,11 +135,7 @@ class DSFDA(Method):
         return carried | {"gaussians.mean": mean, "gaussians.std": std, "gaussians.known": known}
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f)).
-
-        Raises:
-            InputError: A loss that is not finite.
-        """
+        """Return C'(B'(f))."""
         self.check(bundle, target)
         config, extras = self.config, bundle.extras[self.name]
         features = ordered_features(bundle, target)
@@ -201,19 +197,7 @@ class DSFDA(Method):
 def train_disentangler(
     features: Tensor, labels: Tensor, identity: Tensor, head: SourceHead, *, classes: int, seed: int
 ) -> Disentangler:
-    """Train the networks on labelled source rows; B and C stay as they are.
-
-    Args:
-        features: (N, D).
-        labels: (N,) int64 classes in [0, K).
-        identity: (N,) int64, whose row each is, counted from 0.
-        head: B and C, in evaluation mode.
-        classes: K.
-        seed: Of initial weights, order and noise.
-
-    Raises:
-        InputError: A loss that is not finite.
-    """
+    """Train the networks on labelled source rows; B and C stay as they are."""
     people = int(identity.max()) + 1
     networks = new_disentangler(features.shape[1], head.linear.out_features, classes, people, seed=seed)
     random = torch_generator(seed, "dsfda source")

@@ -24,8 +24,6 @@ from featlab.model.training import Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
-__all__ = ["TranslatorAdaptation", "adapt_translator"]
-
 OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
 

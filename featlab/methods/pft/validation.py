@@ -22,8 +22,6 @@ from featlab.model.pretrain import SourceRows, pretrain_translator
 from featlab.model.style_bank import NeutralClips, StyleBank
 from featlab.seeding import torch_generator
 
-__all__ = ["LEAST_SUBJECTS", "validate_on_source"]
-
 FOLDS = 5
 CLIPS = 2
 """Neutral clips of a subject that are adapted to, one at a time; more add little."""
@@ -37,13 +35,6 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Reliability | None
     """Adapt to held-out source subjects and summarise how that went.
 
     The projection is the bundle's own, fitted on all source rows; it sees no label.
-
-    Args:
-        source: Source rows.
-        bundle: Projection, configuration, classes and seed are read.
-
-    Returns:
-        The summary; ``None`` when fewer than `LEAST_SUBJECTS` can be scored.
     """
     if len(source.clips.subjects) < LEAST_SUBJECTS:
         return None
