@@ -46,12 +46,12 @@ def init(
 @command("cache", "workspace", "json_mode", "quiet")
 def inspect(
     session: Session,
-    cache: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Show what a cache holds."""
     from featlab.cache import inspect_cache
 
-    summary = inspect_cache(_cache(cache or session["cache"], session.workspace))
+    summary = inspect_cache(_cache(file or session["cache"], session.workspace))
     output = session.output
     output.json(summary.to_dict())
     rows = sorted(summary.subjects.values())
@@ -81,12 +81,12 @@ def inspect(
 @command("cache", "workspace", "json_mode", "quiet")
 def verify(
     session: Session,
-    cache: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Read all of a cache and check it: checksums, finiteness, digest. Exit code 2 when something is wrong."""
     from featlab.cache import CacheError, verify_cache
 
-    path = _cache(cache or session["cache"], session.workspace)
+    path = _cache(file or session["cache"], session.workspace)
     output = session.output
     try:
         findings = verify_cache(path)

@@ -127,7 +127,7 @@ def style(session: Session) -> None:
     from featlab.errors import InputError
     from featlab.evaluation.campaign import run_facts
 
-    names = _names(session["methods"])
+    names = _names(session["methods"] or "pft")
     output = session.output
     with output.progress() as bars:
         opened = session.open()
