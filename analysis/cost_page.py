@@ -42,7 +42,7 @@ def write_complexity(
         report: From `featlab.analysis.cost.measure_complexity`.
         settings: Method to (setting, display name).
         command: What was typed.
-        facts: From `featlab.evaluation.campaign.run_facts`.
+        facts: From `featlab.evaluation.results.run_facts`.
 
     Returns:
         The files.

@@ -15,7 +15,7 @@ from featlab.cli.session import Session, command, parse_options
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from featlab.extraction.training import TrainReport
+    from featlab.extraction.training.train import TrainReport
 
 _NETWORK, _TRAINING = "Network", "Training"
 _FLAGS = ("layout", "layout_options", *VIDEO_FLAGS)
@@ -119,7 +119,10 @@ def train(
     """
     import torch
 
-    from featlab.extraction.training import TrainConfig, held_out_subjects, list_items, take_frames, train_backbone
+    from featlab.extraction.training.config import TrainConfig
+    from featlab.extraction.training.data import list_items, take_frames
+    from featlab.extraction.training.train import train_backbone
+    from featlab.protocol.splits import subjects_held_out
     from featlab.workspace.workspace import choose_device
 
     output = session.output
@@ -129,7 +132,7 @@ def train(
     chosen_device = choose_device(session["device"])
     torch.set_num_threads(session.jobs)
     listed = list_items(source, session.input_config())
-    held = held_out_subjects(
+    held = subjects_held_out(
         listed.subjects, session["targets"], draws=draws, seed=session["seed"] or 0, named=session["subjects"] or ()
     )
     if not held:

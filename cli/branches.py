@@ -21,7 +21,7 @@ def branches(
     """
     from featlab.analysis.inside.branches import compare_branches
     from featlab.analysis.inside.branches_page import branch_table, branch_words, write_branches
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
 
     output = session.output
     with output.progress() as bars:

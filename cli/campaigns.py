@@ -38,7 +38,7 @@ def run_and_show(
         values: Configuration values of the command line.
         name: Folder under ``results/``; ``None`` takes a key of the run.
         plots: Draw the figures.
-        share: (i, n), see `featlab.evaluation.campaign.run_campaign`.
+        share: (i, n), see `featlab.evaluation.runner.run_tasks`.
         collect: Run nothing.
 
     Raises:
@@ -46,7 +46,8 @@ def run_and_show(
     """
     from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
     from featlab.analysis.evaluation.subject_tables import class_table, cost_table
-    from featlab.evaluation.campaign import finished_cells, plan, run_campaign, run_facts
+    from featlab.evaluation.results import run_facts
+    from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
 
     output = session.output
@@ -55,18 +56,18 @@ def run_and_show(
         protocol = opened.config.protocol
         tasks = plan(opened)
         cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
-        reused = finished_cells(opened, tasks)
+        reused = count_finished(tasks)
         session.warn_of_seen(opened.extractor, sorted({name for task in tasks for name in task.targets}))
         output.note(_what_runs(command, share, opened, len(tasks[0].targets), cells, reused))
         bar = bars.add_task(command, total=cells)
-        rows = run_campaign(
-            opened,
+        done = run_tasks(
             tasks,
             jobs=session.jobs,
             share=share,
             collect=collect,
-            on_cells=lambda done, total: bars.update(bar, completed=done, total=total),
+            on_step=lambda done, total: bars.update(bar, completed=done, total=total),
         )
+    rows = [row for part in done for row in part.values()]
     if not rows:
         from featlab.errors import InputError
 

@@ -17,9 +17,9 @@ from featlab.cli.session import Session, command
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from featlab.extraction.embed import Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
-    from featlab.extraction.progress import Progress
 
 
 @command(*INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "json_mode", "quiet")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,21 @@ from typing import Any
 from featlab.analysis.ablation.grids import Grid, Setting, make_grid, with_values
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError
-from featlab.evaluation.campaign import Task, plan, run_campaign, run_facts, task_source
-from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.results import EvaluationRow, run_facts
+from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.workspace.stages import bundle_folder, bundle_stage, pair_folder, pair_stage, train_folder, train_stage
+from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 
 __all__ = [
     "CACHE_FACTS",
     "AblationReport",
-    "Call",
     "Difference",
-    "OnStep",
     "Point",
     "ablate",
     "open_data_sets",
-    "run_calls",
 ]
 
 CACHE_FACTS = ("cache_digest", "extractor")
@@ -82,7 +79,7 @@ class AblationReport:
         references: Data set to the label of the setting that its others are compared with.
         points: Data set by data set, in the order of its grid.
         notes: What was left out, and what else differs from the workspace's settings.
-        facts: Of each data set, as `featlab.evaluation.campaign.run_facts` gives them.
+        facts: Of each data set, as `featlab.evaluation.results.run_facts` gives them.
     """
 
     grid: Grid
@@ -198,7 +195,7 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
         name: One of `featlab.analysis.ablation.grids.ABLATIONS`.
         workspace: Caches, protocol (targets, draws, seeds) and everything but what the ablation changes.
         jobs: Processes, each with one thread; 1 works in this one.
-        on_step: Progress over source models and tasks.
+        on_step: Progress over source models and runs.
 
     Raises:
         ConfigError: An unknown ablation or method, or a grid of which nothing can be had.
@@ -212,12 +209,12 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
         for setting in grid.settings
     ]
     tasks = [plan(variant) for _, _, variant in variants]
-    calls = [(variant, task) for (_, _, variant), theirs in zip(variants, tasks, strict=True) for task in theirs]
-    results = iter(run_calls(calls, jobs, on_step))
+    results = iter(run_tasks([task for theirs in tasks for task in theirs], jobs=jobs, on_step=on_step))
     points = []
-    for (data, setting, variant), theirs in zip(variants, tasks, strict=True):
-        rows = [row for part in islice(results, len(theirs)) for row in part]
-        points.append(Point(data, setting, _features(variant, grids[data].name), tuple(rows), tuple(summarise(rows))))
+    for (data, setting, _), theirs in zip(variants, tasks, strict=True):
+        rows = [row for part in islice(results, len(theirs)) for row in part.values()]
+        features = _features(theirs[0]) if grids[data].name == "dims" else 0
+        points.append(Point(data, setting, features, tuple(rows), tuple(summarise(rows))))
     first = next(iter(grids.values()))
     return AblationReport(
         grid=first,
@@ -228,10 +225,8 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
     )
 
 
-def _features(variant: Workspace, name: str) -> int:
-    if name != "dims":
-        return 0
-    trained, _ = train_stage(task_source(variant, plan(variant)[0]))
+def _features(task: Task) -> int:
+    trained, _ = train_stage(task.source)
     return int(trained.projection.components.shape[1])
 
 
@@ -246,125 +241,3 @@ def _notes(grids: Mapping[str, Grid], points: Sequence[Point]) -> tuple[str, ...
             where = f"{point.data}, " if several else ""
             lines.append(f"{where}{asked}: the source rows span {point.features:,} directions, so that many were kept")
     return tuple(dict.fromkeys(lines))
-
-
-OnStep = Callable[[int, int], None]
-"""Called with the number of finished steps and of all steps."""
-Call = tuple[Workspace, Task]
-"""A variant of a workspace, and one of its tasks."""
-
-
-def run_calls(calls: Sequence[Call], jobs: int = 1, on_step: OnStep | None = None) -> list[list[EvaluationRow]]:
-    """Return the rows of each call, in order; what an earlier run finished is read, not run.
-
-    Args:
-        calls: Variants of one or several workspaces.
-        jobs: Processes, each with one thread; 1 works in this one.
-        on_step: Progress over source models and calls.
-    """
-    jobs = min(jobs, len(calls))
-    stages = [(_first_of_each(calls, folder), make) for folder, make in _STAGES] if jobs > 1 else []
-    steps = sum(len(stage) for stage, _ in stages) + len(calls)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if on_step is not None:
-            on_step(done, steps)
-
-    for stage, make in stages:
-        for _ in _run(stage, make, jobs):
-            step()
-    results: dict[int, list[EvaluationRow]] = {}
-    for place, rows in _run(calls, _run_task, jobs):
-        results[place] = rows
-        step()
-    return [results[place] for place in range(len(calls))]
-
-
-def _first_of_each(calls: Sequence[Call], folder: Callable[[Workspace, Task], Path]) -> list[Call]:
-    """Return one call a folder that isn't there: two processes that need the same would both make it."""
-    first: dict[Path, Call] = {}
-    for call in calls:
-        first.setdefault(folder(*call), call)
-    return [call for path, call in first.items() if not path.exists()]
-
-
-def _run(calls: Sequence[Call], work: Callable[[Workspace, Task], Any], jobs: int) -> Iterator[tuple[int, Any]]:
-    """Yield the number of each call with what the work on it gave, as they finish."""
-    if jobs <= 1:
-        for place, call in enumerate(calls):
-            yield place, work(*call)
-        return
-    if not calls:
-        return
-    from joblib import Parallel, delayed
-
-    options = {"n_jobs": min(jobs, len(calls)), "return_as": "generator_unordered", "inner_max_num_threads": 1}
-    # Largest caches first, so that no process is left alone with a large one at the end.
-    order = sorted(range(len(calls)), key=lambda place: -calls[place][0].table.embeddings.size)
-    sent = (delayed(_in_worker)(place, work, *_sent(*calls[place])) for place in order)
-    yield from Parallel(**options, backend="loky")(sent)
-
-
-def _sent(workspace: Workspace, task: Task) -> tuple[str, Mapping[str, Any], str, Task]:
-    """Return what another process needs to have the same variant: not its rows, which it reads itself."""
-    return str(workspace.root.resolve()), flat_values(workspace.config.to_dict()), workspace.device, task
-
-
-def _in_worker(
-    place: int,
-    work: Callable[[Workspace, Task], Any],
-    root: str,
-    values: Mapping[str, Any],
-    device: str,
-    task: Task,
-) -> tuple[int, Any]:
-    import torch
-
-    torch.set_num_threads(1)
-    base = _opened(root, values["cache"], device)
-    return place, work(replace(base, config=base.config.with_values(values, "ablation")), task)
-
-
-@lru_cache(maxsize=2)
-def _opened(root: str, cache: str, device: str) -> Workspace:
-    """Read a cache once a process: it can be large."""
-    return Workspace.open(Path(root), {"cache": cache}, device=device)
-
-
-def _head_folder(workspace: Workspace, task: Task) -> Path:
-    return train_folder(task_source(workspace, task))
-
-
-def _pairs_folder(workspace: Workspace, task: Task) -> Path:
-    return pair_folder(task_source(workspace, task))
-
-
-def _bundle_folder(workspace: Workspace, task: Task) -> Path:
-    return bundle_folder(task_source(workspace, task), workspace.config.protocol.methods)
-
-
-def _make_head(workspace: Workspace, task: Task) -> None:
-    train_stage(task_source(workspace, task))
-
-
-def _make_pairs(workspace: Workspace, task: Task) -> None:
-    pair_stage(task_source(workspace, task))
-
-
-def _make_bundle(workspace: Workspace, task: Task) -> None:
-    bundle_stage(task_source(workspace, task), workspace.config.protocol.methods)
-
-
-def _run_task(workspace: Workspace, task: Task) -> list[EvaluationRow]:
-    return run_campaign(workspace, [task])
-
-
-_STAGES: tuple[tuple[Callable[[Workspace, Task], Path], Callable[[Workspace, Task], None]], ...] = (
-    (_head_folder, _make_head),
-    (_pairs_folder, _make_pairs),
-    (_bundle_folder, _make_bundle),
-)
-"""Where each source stage keeps its output, and what makes it; in the order in which they need each other."""

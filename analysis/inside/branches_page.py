@@ -167,7 +167,7 @@ def write_branches(folder: Path, report: BranchReport, *, command: str, facts: M
         folder: Where.
         report: From `featlab.analysis.inside.branches.compare_branches`.
         command: What was typed.
-        facts: From `featlab.evaluation.campaign.run_facts`.
+        facts: From `featlab.evaluation.results.run_facts`.
 
     Returns:
         The files.

@@ -254,7 +254,7 @@ def write_neighbours(folder: Path, found: Neighbours, command: str, facts: Mappi
         folder: Where; made if missing.
         found: From `featlab.analysis.inside.neighbours.source_neighbours`.
         command: What was typed.
-        facts: From `featlab.evaluation.campaign.run_facts`.
+        facts: From `featlab.evaluation.results.run_facts`.
 
     Returns:
         The files.

@@ -239,16 +239,18 @@ def example_pairs(
     Raises:
         InputError: Fewer than two source subjects, landmark without landmarks, or no admissible pair.
     """
-    rows = np.array(example_rows(source.table, count), dtype=np.intp)
+    table, workspace = source.table, source.workspace
+    rows = np.array(example_rows(table, count), dtype=np.intp)
     references, agreements = {}, []
     on_strategy(0, len(strategies))
     for done, strategy in enumerate(strategies, start=1):
         settings: PairConfig = replace(source.config.pair, strategy=strategy)
-        pairs, _ = pair_stage(replace(source, config=replace(source.config, pair=settings)))
+        variant = replace(workspace, config=replace(source.config, pair=settings))
+        pairs, _ = pair_stage(replace(source, workspace=variant))
         references[strategy] = first_references(pairs, rows)
-        agreements.append(agreement(pairs, source.table))
+        agreements.append(agreement(pairs, table))
         on_strategy(done, len(strategies))
-    return ExamplePairs(source.table, rows, references, tuple(agreements))
+    return ExamplePairs(table, rows, references, tuple(agreements))
 
 
 def example_rows(source: FeatureTable, count: int) -> list[int]:

@@ -27,7 +27,7 @@ from featlab.analysis.inside.pairs import (
 )
 from featlab.analysis.page import DrawnFigure, PageFigure, write_page
 from featlab.analysis.table import Table
-from featlab.evaluation.campaign import run_facts
+from featlab.evaluation.results import run_facts
 from featlab.workspace.workspace import Workspace
 
 __all__ = ["PicturePage", "write_clip", "write_confusion", "write_pairs"]

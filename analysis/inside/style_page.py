@@ -107,7 +107,7 @@ def write_style(folder: Path, shifts: Sequence[StyleShift], command: str, facts:
         folder: Where; made if missing.
         shifts: From `featlab.analysis.inside.style_shift.style_shift`, a method each.
         command: What was typed.
-        facts: From `featlab.evaluation.campaign.run_facts`.
+        facts: From `featlab.evaluation.results.run_facts`.
 
     Returns:
         The files.

@@ -16,9 +16,8 @@ from featlab.exchange.export import ExportMismatch, export_model, exportable_net
 from featlab.exchange.folding import Network
 from featlab.exchange.formats import export_facts
 from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import NetworkOptions
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
