@@ -27,23 +27,22 @@ def complexity(
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_page import complexity_table, complexity_words, write_complexity
     from featlab.evaluation.results import run_facts
-    from featlab.methods import get_method, method_names
+    from featlab.methods import method_names
 
     output = session.output
     names = names_in(session["methods"]) or list(method_names())
-    titles = {method: (get_method(method).setting, get_method(method).title) for method in names}
     with output.progress() as bars:
         opened = session.open()
         subjects = opened.targets()
         measured = len(subjects) if session["targets"] else min(_FEW, len(subjects))
         output.note(
-            f"complexity: {len(titles)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
+            f"complexity: {len(names)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
         )
-        bar = bars.add_task("complexity", total=len(titles))
+        bar = bars.add_task("complexity", total=len(names))
         report = measure_complexity(
             opened,
             subjects,
-            list(titles),
+            names,
             measured=measured,
             repeat=repeat,
             batch=batch,
@@ -51,9 +50,9 @@ def complexity(
         )
     facts, words = run_facts(opened), complexity_words(report)
     folder = session.workspace / "results" / name
-    files = write_complexity(folder, report, settings=titles, command=typed_command(), facts=facts)
+    files = write_complexity(folder, report, command=typed_command(), facts=facts)
     output.json({**facts, **report.to_dict(), "words": words, "files": files})
-    output.results([complexity_table(report, settings=titles)], words, folder, files)
+    output.results([complexity_table(report)], words, folder, files)
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:

@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Write a person's model to a file whose outputs are checked against ours. Adapts first where that is missing."""
     from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
-    from featlab.exchange.formats import export_facts
+    from featlab.exchange.formats import export_metadata
     from featlab.methods import base_model
 
     wanted = format_of(out, format)
@@ -63,9 +63,10 @@ def export(
         source, model, name = person.bundle, person.model.model, person.method
         rows = person.rows.embeddings if person.rows is not None else None
     network = exportable_network(made, source.extractor) if made is not None else None
-    facts = export_facts(source, subject=subject, method=name, network=network.facts() if network is not None else None)
+    images = network.input_metadata() if network is not None else None
+    metadata = export_metadata(source, subject=subject, method=name, network=images)
     try:
-        report = export_model(model, out, wanted, facts, embeddings=rows, network=network)
+        report = export_model(model, out, wanted, metadata, embeddings=rows, network=network)
     except ExportMismatch as error:
         print_error(str(error))
         raise typer.Exit(FAILED) from None
@@ -97,18 +98,19 @@ def _tell(output: Output, report: ExportReport) -> None:
             "rows_checked": report.rows,
             "random_rows_checked": report.random_rows,
             "max_difference": report.difference,
-            "facts": report.facts,
+            "facts": report.metadata,
         }
     )
-    facts = report.facts
-    checked = f"{report.rows:,} rows of {facts['subject']} and " if report.rows else ""
-    inputs = f"images {facts['images']['size']}x{facts['images']['size']}" if "images" in facts else "embeddings"
+    metadata = report.metadata
+    checked = f"{report.rows:,} rows of {metadata['subject']} and " if report.rows else ""
+    side = metadata["images"]["size"] if "images" in metadata else 0
+    inputs = f"images {side}x{side}" if side else f"embeddings of {metadata['dim']} values"
     output.facts(
         str(report.path),
         {
-            "model": f"{facts['method']}, {facts['subject'] or 'nobody in particular'}",
-            "in": inputs if "images" in facts else f"{inputs} of {facts['dim']} values",
-            "out": f"logits and probabilities of {', '.join(facts['classes'])}",
+            "model": f"{metadata['method']}, {metadata['subject'] or 'nobody in particular'}",
+            "in": inputs,
+            "out": f"logits and probabilities of {', '.join(metadata['classes'])}",
             "size": f"{report.bytes / 1024:,.0f} KiB",
             "checked": f"{checked}{report.random_rows} random inputs: logits differ by {report.difference:.1e} at most",
         },

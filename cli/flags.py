@@ -169,6 +169,13 @@ FLAGS = {
         help="Root of every seed.",
         rich_help_panel=COMMON,
     ),
+    "wide": _flag(
+        bool,
+        "--wide",
+        default=False,
+        help="Every column of the tables; the files have them always.",
+        rich_help_panel=COMMON,
+    ),
     "json_mode": _flag(bool, "--json", default=False, help="Print one JSON object on stdout.", rich_help_panel=COMMON),
     "quiet": _flag(bool, "--quiet -q", default=False, help="No progress and no notes.", rich_help_panel=COMMON),
 }

@@ -128,15 +128,15 @@ def confusion(
     ] = None,
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
+    from featlab.analysis.evaluation.confusion import confusion_result
     from featlab.analysis.evaluation.stored_results import open_results
-    from featlab.analysis.inside.picture_pages import write_confusion
 
     output = session.output
     stored = open_results(session.workspace, results)
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
-    page = write_confusion(session.workspace, stored, names_in(session["methods"]), session["cache"], typed_command())
-    _tell(output, page, {"results": stored.path, "confusion": page.data})
+    found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
+    output.result(session.workspace / "results" / f"plot-confusion-{stored.name}", found, typed_command())
 
 
 def _tell(output: Output, page: PicturePage, facts: Mapping[str, Any]) -> None:

@@ -58,9 +58,9 @@ def tsne(
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
-    from featlab.analysis.evaluation.subject_tables import folder_name
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_page import map_page
+    from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
@@ -92,13 +92,13 @@ def neighbours(
     ] = "all",
 ) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
-    from featlab.analysis.evaluation.subject_tables import folder_name
     from featlab.analysis.inside.neighbours import (
         neighbours_table,
         neighbours_words,
         source_neighbours,
         write_neighbours,
     )
+    from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
     output = session.output

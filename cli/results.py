@@ -21,16 +21,16 @@ PlotsOption = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the 
 
 
 _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
-_PAIRED = ("strategy", "label_rule", "device", "jobs")
+_SHOWN = ("strategy", "label_rule", "device", "jobs", "wide")
 
 
-@workspace_command(*_SCORED, *_PAIRED, "dim")
+@workspace_command(*_SCORED, *_SHOWN, "dim")
 def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Adapt to target subjects with the main methods and score them. Finished runs are kept and reused."""
     run_and_show(session, "evaluate", session.values({"protocol.methods": session["methods"]}), name=name, plots=plots)
 
 
-@workspace_command(*_SCORED, *_PAIRED, "scope")
+@workspace_command(*_SCORED, *_SHOWN, "scope")
 def benchmark(
     session: Session,
     share: Annotated[

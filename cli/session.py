@@ -34,7 +34,8 @@ class Session:
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = given
-        self.output = Output(json_mode=given.get("json_mode", False), quiet=given.get("quiet", False))
+        modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
+        self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
 
     def __getitem__(self, name: str) -> Any:

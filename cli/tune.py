@@ -22,7 +22,7 @@ _TOP = 10
 """Candidates that are printed; the files have all of them."""
 
 
-@workspace_command("targets", "draws", "scope", "sources", "device", "jobs")
+@workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "wide")
 def tune(
     session: Session,
     method: Annotated[
@@ -43,7 +43,6 @@ def tune(
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
 
-    from featlab.analysis.evaluation.tuning import write_tuning
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
     from featlab.evaluation.tuning import plan_tuning, run_tuning
@@ -94,13 +93,13 @@ def tune(
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
-    files = write_tuning(folder, report)
+    files = write_result(folder, tuning_result(report), command)
     applied = _apply(session.workspace, report) if apply and report.chosen is not None else None
     counts = {"all": cells, "reused": reused, "failed": report.failed}
     output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
     _show(report, output)
     output.show(f"{cells} cells: {reused} reused, {report.failed} failed")
-    output.show(f"{folder}: {', '.join(path.name for path in files)}")
+    output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
     _end(report, output)
@@ -138,7 +137,7 @@ def _show(report: TuningReport, output: Output) -> None:
     from featlab.analysis.evaluation.tuning import trials_table
 
     title = f"Tuning of {report.method} on source subjects"
-    output.table(trials_table(report.trials, title=title, full=False, top=_TOP))
+    output.table(trials_table(report.trials, title=title, top=_TOP))
     if report.chosen is None:
         return
     score, default = report.chosen, report.default

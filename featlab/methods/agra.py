@@ -18,11 +18,11 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least, check_share
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.cada import CADAConfig, new_discriminator
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
 from featlab.methods.losses.adversarial import conditional_domain_loss, reversal_strength
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 __all__ = [
@@ -265,7 +265,7 @@ class AGRA(SourceAccess):
             fit = replace(
                 fit, warnings=("one row is no batch for the target's BatchNorm: the source's statistics stay",)
             )
-        return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.facts())
+        return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.summary())
 
 
 class _Clusters:

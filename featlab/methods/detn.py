@@ -12,10 +12,10 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 
@@ -106,4 +106,4 @@ class DETN(SourceAccess):
             return terms
 
         fit = fit_joint(student, source, features, config, losses, seed=seed, on_step=renew)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.discrepancy import exponential_kernel
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 
@@ -97,4 +97,4 @@ class DFA(SourceAccess):
             }
 
         fit = fit_joint(student, source, ordered_features(bundle, target), config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

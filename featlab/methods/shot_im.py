@@ -11,9 +11,10 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import SGDConfig, Terms, fit_sgd
+from featlab.methods.fit import SGDConfig, fit_sgd
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 __all__ = ["ShotIM", "ShotIMConfig", "information_terms"]
@@ -79,4 +80,4 @@ class ShotIM(Method):
             return information_terms(student.logits(features[rows]), self.config.diversity)
 
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

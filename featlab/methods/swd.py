@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
-from featlab.methods.joint import JointBatch, JointConfig, Phase, both_domains, fit_phases
+from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_updates
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 
 class TwoClassifiers(nn.Module):
@@ -107,7 +107,7 @@ class SWD(SourceAccess):
         config: SWDConfig = self.config
         student = make_student(bundle, "none", seed)
         first, second = student.head.classifier, copy.deepcopy(student.head.classifier)
-        random = torch.Generator().manual_seed(run_seed(seed, "directions"))
+        random = torch_generator(seed, "directions")
 
         def begin(step: int) -> None:
             if step == 0:
@@ -138,7 +138,7 @@ class SWD(SourceAccess):
             return {"disagreement of the features": disagreement(theirs)}
 
         bottleneck, heads = student.parameters_of("bottleneck"), [*first.parameters(), *second.parameters()]
-        phases = [Phase(learn_source, [*bottleneck, *heads]), Phase(disagree, heads), Phase(agree, bottleneck)]
-        fit = fit_phases(student, source, ordered_features(bundle, target), config, phases, seed=seed, on_step=begin)
+        updates = [(learn_source, [*bottleneck, *heads]), (disagree, heads), (agree, bottleneck)]
+        fit = fit_updates(student, source, ordered_features(bundle, target), config, updates, seed=seed, on_step=begin)
         head = TwoClassifiers(student.head, second).requires_grad_(False)
-        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.facts())
+        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.summary())

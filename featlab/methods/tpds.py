@@ -12,10 +12,11 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
+from featlab.methods.fit import Rates, SGDConfig, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import entropies, information_loss, marginal_entropy
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.pairing.search import search
 from featlab.protocol.splits import Target
 
@@ -164,4 +165,4 @@ class TPDS(Method):
 
         rates = Rates(classifier=0.1)
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=rates, on_epoch=stop_walks)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

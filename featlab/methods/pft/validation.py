@@ -20,7 +20,7 @@ from featlab.methods.pft.reliability import Episode, Reliability, clip_statistic
 from featlab.model.head import train_head
 from featlab.model.pretrain import SourceRows, pretrain_translator
 from featlab.model.style_bank import NeutralClips, StyleBank
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 __all__ = ["LEAST_SUBJECTS", "validate_on_source"]
 
@@ -64,7 +64,7 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Reliability | None
 
 def _folds(source: SourceRows, seed: int) -> list[Tensor]:
     people = len(source.clips.subjects)
-    order = torch.randperm(people, generator=torch.Generator().manual_seed(run_seed(seed, "source validation")))
+    order = torch.randperm(people, generator=torch_generator(seed, "source validation"))
     return [order[fold::FOLDS] for fold in range(min(FOLDS, people))]
 
 
