@@ -43,6 +43,8 @@ def tune(
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
 
+    from featlab.analysis.evaluation.tuning import tuning_result
+    from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
     from featlab.evaluation.tuning import plan_tuning, run_tuning
