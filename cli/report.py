@@ -36,7 +36,8 @@ def report(
 
     Tables can be sorted, tables and figures saved; it reads on a phone and in print. The same results, the same bytes.
     """
-    from featlab.analysis.report.report import find_pages, read_report, write_report
+    from featlab.analysis.report.collect import find_pages, read_report
+    from featlab.analysis.report.page import write_report
 
     output = Output(json_mode=json_mode, quiet=quiet)
     path = out or workspace / "report.html"
