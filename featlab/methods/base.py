@@ -18,6 +18,7 @@ from featlab.errors import InputError
 from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
+from featlab.seeding import blank
 
 __all__ = [
     "PARTS",
@@ -248,9 +249,7 @@ def base_model(bundle: Bundle) -> PersonalModel:
 def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
     """Return the frozen linear map of (K, D) weights and (K,) biases, to stand in place of B and C."""
     classes, width = weight.shape
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        head = nn.Linear(width, classes).to(weight.device)
+    head = blank(lambda: nn.Linear(width, classes)).to(weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     return head.requires_grad_(False)
 
