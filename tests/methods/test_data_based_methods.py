@@ -143,7 +143,7 @@ def test_the_width_of_the_generator_is_an_option(name, bundle, rows):
 )
 def test_an_option_out_of_range_is_refused(name, option, value, refused):
     with refused(ConfigError, f"adapt.{name}.{option}"):
-        get_method(name).config_type(**{option: value})
+        get_method(name).config_type(**{option: value}, where=f"adapt.{name}")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -361,7 +361,7 @@ def test_divergence_is_one_line_that_names_the_rate(options, bundle, rows, refus
 )
 def test_an_option_out_of_range_is_refused(name, value, refused):
     with refused(ConfigError, f"adapt.sfda-de.{name}"):
-        SFDADEConfig(**{name: value})
+        SFDADEConfig(**{name: value}, where="adapt.sfda-de")
 
 
 def test_tuning_tries_the_published_values():

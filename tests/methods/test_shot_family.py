@@ -469,7 +469,7 @@ def test_odd_rows_give_finite_probabilities(name, kind, bn_mode, trunk, bundle, 
 )
 def test_options_out_of_range_are_refused_under_their_methods_name(name, option, value, refused):
     with refused(ConfigError, f"adapt.{name}.{option}", str(value)):
-        replace(FAMILY[name][1](), **{option: value})
+        replace(FAMILY[name][1](where=f"adapt.{name}"), **{option: value})
 
 
 @pytest.mark.parametrize("name", FAMILY)

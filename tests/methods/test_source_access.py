@@ -89,7 +89,7 @@ def test_a_method_with_source_access_says_so(name):
     assert method.title.lower().startswith(name)
     assert method.updates == ("bottleneck", "classifier")
     assert "500 steps" in method.published or name == "ecan"
-    assert method.config_type.section == f"adapt.{name}"
+    assert method().config.section == f"adapt.{name}"
     assert not any((method.needs_extras, method.needs_style_bank, method.needs_labels))
 
 
@@ -120,7 +120,7 @@ def test_every_value_of_the_search_space_is_a_setting_and_the_default_is_among_t
         assert 2 <= len(values) <= 4
         assert getattr(default, option) in values
         for value in values:
-            assert getattr(with_options(default, {option: value}, default.section), option) == value
+            assert getattr(with_options(default, {option: value}, method.name), option) == value
 
 
 # --- before any step --------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
 
 
-_GRADIENT = "optimiser = lbfgs or optimiser = adam or style = 0.0"
+_GRADIENT = "optimiser = lbfgs or optimiser = adam"
 
 
 @dataclass(frozen=True)
