@@ -25,7 +25,7 @@ from featlab.extraction.backbones.modules import channel_statistics, module_back
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 from featlab.extraction.backbones.weights import seeded
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LAYERS = ("stem", "body.0")
@@ -418,7 +418,7 @@ def test_without_the_extra_the_line_names_it(
 def test_extract_writes_what_the_network_gives(
     files: Callable[[str], Path], tmp_path: Path, make_tree: Callable[..., Path], name: str
 ) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     (tmp_path / "faces" / "s0" / "neutral" / "img1.png").write_bytes(b"broken")
     made = backbone(files(name), layers=LAYERS)
     reports = [

@@ -92,6 +92,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
 def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     for name in required:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the column {name!r} appears twice")
         if name not in names:
             raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
     return names

@@ -56,6 +56,11 @@ def images(folder: Path) -> list[Path]:
     return [path for path in files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
+def videos(folder: Path) -> list[Path]:
+    """Return the visible video files in a folder, in natural order."""
+    return [path for path in files(folder) if is_video(path)]
+
+
 def clips(folder: Path) -> list[Clip]:
     """Return the recordings in a folder, by name: its video files, and the folders in it that hold images."""
     inside, loose = _entries(folder)
