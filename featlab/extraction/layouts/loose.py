@@ -12,8 +12,6 @@ from featlab.extraction.layouts.base import register_layout
 from featlab.extraction.layouts.tree import files, folders, numbered
 from featlab.extraction.video.frames import is_video
 
-__all__ = ["LooseOptions", "is_loose", "read_loose"]
-
 EXPECTED = "an image, a video, or a folder of them, with or without a folder a clip"
 
 

@@ -16,15 +16,10 @@ _LOOKED_AT = 4096
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        where: File and line, for messages.
-        values: Column name to text.
-    """
-
-    where: str
-    values: dict[str, str]
+    where: str  # File and line, for messages
+    values: dict[str, str]  # Column name to text
 
 
 def read_text(path: Path) -> str:

@@ -18,15 +18,10 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording.
+    """One recording."""
 
-    Attributes:
-        path: The video file, or the folder that holds its frames.
-        frames: The frames, in natural order of their names; None for a video file.
-    """
-
-    path: Path
-    frames: tuple[Path, ...] | None
+    path: Path  # The video file, or the folder that holds its frames
+    frames: tuple[Path, ...] | None  # The frames, in natural order of their names; None for a video file
 
     @property
     def name(self) -> str:
