@@ -30,39 +30,10 @@ from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
-__all__ = [
-    "ComplexityReport",
-    "MethodCost",
-    "carried_values",
-    "clip_of_length",
-    "measure_complexity",
-    "model_values",
-    "with_batch",
-]
-
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What one method costs.
-
-    Attributes:
-        method: Registry name.
-        selection: What it may see, one of `featlab.evaluation.results.SELECTIONS`.
-        setting: Its group in tables.
-        trainable: Parameters that are updated for one person.
-        parameters: Numbers in the model that predicts.
-        carried: Numbers that the bundle holds for this method alone, or that it reads beside the model.
-        adapt_flops: Floating-point operations of one adaptation, as `featlab.compute` counts them.
-        predict_flops: Those of predicting one frame.
-        iterations: Optimiser steps; the median over subjects, as the next. 0 for a closed form.
-        converged: Iterations until the loss had settled, see `featlab.evaluation.convergence`; NaN where it did not.
-        batch_seconds: Wall time of one step on a batch, or of all of a closed form.
-        seconds: Median wall time of one adaptation.
-        fastest: Of the timed adaptations.
-        slowest: Likewise.
-        subjects: Subjects that were adapted to.
-        failures: What could not be run, and why.
-    """
+    """What one method costs."""
 
     method: str
     selection: str
@@ -84,17 +55,7 @@ class MethodCost:
 
 @dataclass(frozen=True)
 class ComplexityReport:
-    """The costs of several methods, and what they were measured on.
-
-    Attributes:
-        costs: A method each.
-        subjects: Whose neutral clips were adapted to.
-        frames: Frames of the shortest and of the longest of them; (0, 0) where no subject could be split.
-        source_rows: Rows and features that methods with source access are given besides.
-        repeat: Timed adaptations a subject.
-        batch: Rows of a batch.
-        device: ``cpu`` or ``cuda``.
-    """
+    """The costs of several methods, and what they were measured on."""
 
     costs: tuple[MethodCost, ...]
     subjects: tuple[str, ...]
@@ -155,28 +116,7 @@ def measure_complexity(
     batch: int = 64,
     on_method: Callable[[int, int], None] | None = None,
 ) -> ComplexityReport:
-    """Adapt every method to the neutral clips of target subjects and take its costs.
-
-    A method is run once to count its operations, which warms it up, then ``repeat`` times a subject by the clock, in
-    this process, with one thread. A batch is the first subject's clip, repeated or cut to that many rows; what an
-    adaptation to it takes is divided by its iterations.
-
-    Args:
-        workspace: Cache and configuration.
-        subjects: The targets, held out of the source model.
-        methods: Registry names.
-        measured: How many of the targets are adapted to, the first ones; 0 takes all.
-        repeat: Timed adaptations a subject.
-        batch: Rows of a batch; every option of a method that is a batch size is set to it.
-        on_method: Called with the number of finished methods and of all.
-
-    Returns:
-        The costs, in the order of ``methods``. A method that fails on every subject has NaN and its reasons.
-
-    Raises:
-        InputError: An unknown subject.
-        ConfigError: An unknown method or option.
-    """
+    """Adapt every method to the neutral clips of target subjects and take its costs."""
     config = workspace.config
     made = [make_method(name, config.adapt.options) for name in methods]
     source = workspace.source(tuple(subjects))
@@ -203,12 +143,7 @@ def model_values(model: nn.Module) -> int:
 
 
 def carried_values(bundle: Bundle, method: Method) -> int:
-    """Return how many numbers the bundle holds for a method beside the model: its extras, and the bank if it reads it.
-
-    Args:
-        bundle: With what the method prepared at the source.
-        method: An oracle shifts by the bank where there is one, and never needs it.
-    """
+    """Return how many numbers the bundle holds for a method beside the model: its extras, and the bank if it reads it."""
     extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
     if bundle.bank is None or not (method.needs_style_bank or isinstance(method, Oracle)):
         return extras

@@ -21,32 +21,11 @@ from featlab.analysis.table import FAILED, MISSING, Settings, Table, by_setting,
 from featlab.errors import InputError
 from featlab.evaluation.convergence import CONVERGENCE_RULE
 
-__all__ = [
-    "complexity_data",
-    "complexity_table",
-    "complexity_words",
-    "ordered_costs",
-    "plot_complexity",
-    "time_text",
-    "write_complexity",
-]
-
 
 def write_complexity(
     folder: Path, report: ComplexityReport, *, settings: Settings, command: str, facts: Mapping[str, Any]
 ) -> list[Path]:
-    """Write table, figure and page; the figure is left out where every method failed.
-
-    Args:
-        folder: Where.
-        report: From `featlab.analysis.cost.measure_complexity`.
-        settings: Method to (setting, display name).
-        command: What was typed.
-        facts: From `featlab.evaluation.campaign.run_facts`.
-
-    Returns:
-        The files.
-    """
+    """Write table, figure and page; the figure is left out where every method failed."""
     names = {method: name for method, (_, name) in settings.items()}
     figures = []
     if any(cost.subjects for cost in report.costs):
@@ -70,12 +49,7 @@ def write_complexity(
 
 
 def complexity_words(report: ComplexityReport, *, reference: str = "pft") -> tuple[str, ...]:
-    """Return what the costs say of one method against the published source-free ones and the light baselines.
-
-    Args:
-        report: The costs.
-        reference: Whom it is about; without it there are no words about anyone.
-    """
+    """Return what the costs say of one method against the published source-free ones and the light baselines."""
     by_name = {cost.method: cost for cost in report.costs if cost.subjects}
     failed = [cost.method for cost in report.costs if not cost.subjects]
     words = [f"{len(failed)} of {len(report.costs)} methods failed: {', '.join(failed)}."] if failed else []
@@ -164,15 +138,7 @@ _NAMED = 6
 def complexity_table(
     report: ComplexityReport, *, settings: Settings | None = None, title: str = "Computational complexity"
 ) -> Table:
-    """Return one line a method, those of one setting together.
-
-    Nothing is bold: what does nothing costs least.
-
-    Args:
-        report: From `featlab.analysis.cost.measure_complexity`.
-        settings: Method to (setting, display name); a method it does not name keeps its registry name.
-        title: Above the table.
-    """
+    """Return one line a method, those of one setting together."""
     costs = ordered_costs(report.costs)
     rows = tuple(_cells(cost, settings) for cost in costs)
     return Table(
@@ -260,14 +226,7 @@ _GREY, _OURS = ("Source-only", "Oracle"), "SFDA-PFT"
 
 
 def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
-    """Return the numbers of `plot_complexity`, the quickest method first.
-
-    Columns method, setting, selection, seconds, fastest, slowest, trainable; methods that failed on every subject are
-    left out.
-
-    Raises:
-        InputError: None is left.
-    """
+    """Return the numbers of `plot_complexity`, the quickest method first."""
     there = [cost for cost in report.costs if cost.subjects]
     if not there:
         raise InputError("no method could be run; the table says why")
@@ -276,15 +235,7 @@ def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
 
 
 def plot_complexity(data: Mapping[str, Sequence[Any]], *, names: Mapping[str, str] | None = None) -> Figure:
-    """Draw a line a method, the quickest at the top: its seconds for one subject, and its trainable parameters.
-
-    Dots are medians, the thin lines reach from the fastest to the slowest run. Both axes are logarithmic; that of the
-    parameters has a 0.
-
-    Args:
-        data: From `complexity_data`.
-        names: Method to display name.
-    """
+    """Draw a line a method, the quickest at the top: its seconds for one subject, and its trainable parameters."""
     methods, places = list(data["method"]), range(len(data["method"]))
     looks = _looks(data["setting"])
     shown = [

@@ -29,23 +29,9 @@ from featlab.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "ablation_data",
-    "ablation_tables",
-    "ablation_words",
-    "draw_ablation",
-    "example_figures",
-    "write_ablation",
-]
-
 
 def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
-    """Return the numbers of every figure and table, an entry a (data set, setting, method).
-
-    Columns: data, group, setting, at (where the setting stands, parts joined by ``;``), features, method, macro_f1,
-    low, high, difference, difference_low, difference_high, p (all against the reference), neutral_recall,
-    non_neutral_recall, negative_transfer, trainable, iterations, subjects. Scores are fractions.
-    """
+    """Return the numbers of every figure and table, an entry a (data set, setting, method)."""
     against = report.differences
     none = Difference(math.nan, (math.nan, math.nan), math.nan, 0)
     lines = []
@@ -263,17 +249,7 @@ def draw_ablation(report: AblationReport) -> DrawnFigure:
 def write_ablation(
     folder: Path, report: AblationReport, *, command: str = "", more: Sequence[DrawnFigure] = ()
 ) -> list[Path]:
-    """Write the figure, its numbers, tables and ``page.json``, then ``run.json`` with every result.
-
-    Args:
-        folder: Where; made if missing.
-        report: The ablation.
-        command: What was typed.
-        more: Further figures, after the ablation's own.
-
-    Returns:
-        The files, those to look at first.
-    """
+    """Write the figure, its numbers, tables and ``page.json``, then ``run.json`` with every result."""
     facts: dict[str, Any] = dict(next(iter(report.facts.values())))
     if len(report.facts) > 1:
         facts["data_sets"] = {name: {key: item[key] for key in CACHE_FACTS} for name, item in report.facts.items()}
@@ -293,13 +269,7 @@ def write_ablation(
 
 
 def example_figures(workspace: Workspace, images: Path | None, notify: Callable[[str], None]) -> list[DrawnFigure]:
-    """Return the figure of example pairs of source rows, for every strategy of the ablation.
-
-    Args:
-        workspace: Its first draw's source subjects are paired, by ``ablate.strategies``.
-        images: Folder of the images; ``None`` looks where `featlab.analysis.inside.faces.find_faces` does.
-        notify: Called with one line when faces are missing.
-    """
+    """Return the figure of example pairs of source rows, for every strategy of the ablation."""
     strategies, left_out = known_strategies(workspace.config.ablate.strategies, workspace.table)
     examples = example_pairs(workspace.source(workspace.targets()), strategies)
     faces = find_faces(workspace, images)

@@ -20,32 +20,13 @@ from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.workspace.stages import bundle_folder, bundle_stage, pair_folder, pair_stage, train_folder, train_stage
 from featlab.workspace.workspace import Workspace
 
-__all__ = [
-    "CACHE_FACTS",
-    "AblationReport",
-    "Call",
-    "Difference",
-    "OnStep",
-    "Point",
-    "ablate",
-    "open_data_sets",
-    "run_calls",
-]
-
 CACHE_FACTS = ("cache_digest", "extractor")
 """Facts of a run that differ from data set to data set."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting against the reference setting of its group, one method, over the subjects that both have.
-
-    Attributes:
-        value: Mean difference of the macro F1.
-        ci95: Its bootstrap interval over subjects.
-        p: Wilcoxon, Holm-adjusted over the settings of the group; NaN for the reference itself.
-        subjects: How many.
-    """
+    """A setting against the reference setting of its group, one method, over the subjects that both have."""
 
     value: float
     ci95: tuple[float, float]
@@ -55,16 +36,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One setting on one data set.
-
-    Attributes:
-        data: Name of the data set.
-        setting: What was set.
-        features: Features that the projection kept, fewer than asked for when source rows span fewer directions; 0
-            where the ablation is not about them.
-        rows: Results.
-        summaries: One a method.
-    """
+    """One setting on one data set."""
 
     data: str
     setting: Setting
@@ -75,15 +47,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class AblationReport:
-    """What an ablation gave.
-
-    Attributes:
-        grid: That of the first data set: names, title, methods.
-        references: Data set to the label of the setting that its others are compared with.
-        points: Data set by data set, in the order of its grid.
-        notes: What was left out, and what else differs from the workspace's settings.
-        facts: Of each data set, as `featlab.evaluation.campaign.run_facts` gives them.
-    """
+    """What an ablation gave."""
 
     grid: Grid
     references: Mapping[str, str]
@@ -158,14 +122,7 @@ def _placed(point: Point, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
-    """Return name to workspace: one a cache that ``ablate.caches`` names, or the workspace itself.
-
-    A data set is called as its file, or as its folder where two files have the same name.
-
-    Raises:
-        ConfigError: Two caches of the same name.
-        CacheError: A cache that can't be trusted.
-    """
+    """Return name to workspace: one a cache that ``ablate.caches`` names, or the workspace itself."""
     caches = workspace.config.ablate.caches or (workspace.config.cache,)
     names = [Path(cache).stem for cache in caches]
     # Workspaces all call their cache cache.h5: then the folder tells them apart.
@@ -192,18 +149,7 @@ def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
 
 
 def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | None = None) -> AblationReport:
-    """Run an ablation on every data set; what an earlier run finished is read, not run.
-
-    Args:
-        name: One of `featlab.analysis.ablation.grids.ABLATIONS`.
-        workspace: Caches, protocol (targets, draws, seeds) and everything but what the ablation changes.
-        jobs: Processes, each with one thread; 1 works in this one.
-        on_step: Progress over source models and tasks.
-
-    Raises:
-        ConfigError: An unknown ablation or method, or a grid of which nothing can be had.
-        InputError: An unknown target, or a draw that can't be made.
-    """
+    """Run an ablation on every data set; what an earlier run finished is read, not run."""
     data_sets = open_data_sets(workspace)
     grids = {data: make_grid(name, opened) for data, opened in data_sets.items()}
     variants = [
@@ -255,13 +201,7 @@ Call = tuple[Workspace, Task]
 
 
 def run_calls(calls: Sequence[Call], jobs: int = 1, on_step: OnStep | None = None) -> list[list[EvaluationRow]]:
-    """Return the rows of each call, in order; what an earlier run finished is read, not run.
-
-    Args:
-        calls: Variants of one or several workspaces.
-        jobs: Processes, each with one thread; 1 works in this one.
-        on_step: Progress over source models and calls.
-    """
+    """Return the rows of each call, in order; what an earlier run finished is read, not run."""
     jobs = min(jobs, len(calls))
     stages = [(_first_of_each(calls, folder), make) for folder, make in _STAGES] if jobs > 1 else []
     steps = sum(len(stage) for stage, _ in stages) + len(calls)
