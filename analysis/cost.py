@@ -23,7 +23,6 @@ from featlab.evaluation.convergence import iterations_to_converge
 from featlab.evaluation.run import adapted_model
 from featlab.methods import AdaptedModel, Method, make_method
 from featlab.methods.base import SourceFeatures
-from featlab.methods.oracle import Oracle
 from featlab.model.networks import as_tensor
 from featlab.protocol.splits import Split, split_target
 from featlab.seeding import run_seed
@@ -145,7 +144,7 @@ def model_values(model: nn.Module) -> int:
 def carried_values(bundle: Bundle, method: Method) -> int:
     """Return how many numbers the bundle holds for a method beside the model: its extras, and the bank if it reads it."""
     extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
-    if bundle.bank is None or not (method.needs_style_bank or isinstance(method, Oracle)):
+    if bundle.bank is None or not (method.needs_style_bank or method.needs_labels):
         return extras
     return extras + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
 

@@ -76,7 +76,7 @@ def _method(method: type[Method]) -> list[str]:
         "Needs": ", ".join(_needs(method)) or "nothing but the source model and the target's rows",
         "Leaves the source site": ", ".join(filter(None, [bank, method.carries])),
         "Changes": _changes(method),
-        "Fewest target rows": f"{method.least_rows(2)} for 2 classes, {method.least_rows(7)} for 7",
+        "Fewest target rows": f"{method.minimum_rows(2)} for 2 classes, {method.minimum_rows(7)} for 7",
         "Target of one class": "supported"
         if method.supports_single_class
         else "runs, but the objective expects all classes",

@@ -25,8 +25,8 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
 from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
-from featlab.methods import AdaptedModel, make_method
-from featlab.methods.pft.reliability import GainEstimate, estimate_gain
+from featlab.methods import AdaptedModel, Method, make_method
+from featlab.methods.base import GainEstimate
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import Split, split_target, target_of
 from featlab.seeding import generator
@@ -93,12 +93,18 @@ def trials(bundle: Bundle, table: FeatureTable) -> list[Trial]:
         for words, split in conditions(whole, table, seed):
             for name, method in made.items():
                 adapted = method.adapt(bundle, target_of(table, split.adapt))
-                found.append(trial(words, name, bundle, adapted, table, split.test))
+                found.append(trial(words, name, method, bundle, adapted, table, split.test))
     return found
 
 
 def trial(
-    words: str, name: str, bundle: Bundle, adapted: AdaptedModel, table: FeatureTable, test: NDArray[np.intp]
+    words: str,
+    name: str,
+    method: Method,
+    bundle: Bundle,
+    adapted: AdaptedModel,
+    table: FeatureTable,
+    test: NDArray[np.intp],
 ) -> Trial:
     """Score an adapted model."""
     probabilities = adapted.predict_proba(table.embeddings[test])
@@ -113,7 +119,7 @@ def trial(
         ).macro_f1,
         warned=bool(report and (report.remarks or report.refusal)),
         refused=bool(report and report.refusal),
-        gain=estimate_gain(bundle, model, table.embeddings[test]) if report else None,
+        gain=method.expected_gain(bundle, model, table.embeddings[test]) if report else None,
         probabilities=probabilities,
         plain=plain.predict_proba(table.embeddings[test]),
         labels=table.label[test],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from featlab.cache.merge import MergedInput, MergeReport, merge_caches
     from featlab.cache.reader import Cache, open_cache
     from featlab.cache.schema import FORMAT, FORMAT_VERSION, ExtractorInfo
-    from featlab.cache.table import FeatureTable, LayerStats, Rows
+    from featlab.cache.table import FeatureTable, Rows
     from featlab.cache.verify import CacheSummary, inspect_cache, verify_cache
     from featlab.cache.writer import CacheBuilder, write_table
 
@@ -27,7 +27,6 @@ __all__ = [
     "ExtractorInfo",
     "FeatlabError",
     "FeatureTable",
-    "LayerStats",
     "MergeReport",
     "MergedInput",
     "Rows",
@@ -54,7 +53,6 @@ _HOME = {
     "FORMAT_VERSION": "schema",
     "ExtractorInfo": "schema",
     "FeatureTable": "table",
-    "LayerStats": "table",
     "Rows": "table",
     "CacheSummary": "verify",
     "inspect_cache": "verify",

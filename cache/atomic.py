@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +73,53 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
         FeatlabError: the file can't be written.
     """
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = FeatlabError) -> Iterator[Path]:
+    """Yields a new folder `<name>.<random>.partial` beside `path`; renames it onto `path` when the block succeeds.
+
+    A folder at `path` is replaced, unless it holds a file `keep`: another run made the same in the meantime and may be
+    reading it, so it stays. When the block raises, `path` is untouched and nothing is left beside it.
+
+    Args:
+        path: where the folder belongs.
+        keep: a file that only a complete folder holds; none by default.
+        error: what is raised.
+
+    Raises:
+        FeatlabError: as `error`: the folder can't be written.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        _put_folder(draft, path, keep)
+        sync_folder(path.parent)
+    except OSError as caught:
+        reason = caught.strerror or str(caught)
+        raise error(f"{path}: can't be written ({reason}); check the folder, its permissions and its space") from caught
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _put_folder(draft: Path, path: Path, keep: str) -> None:
+    try:
+        draft.rename(path)
+    except OSError:
+        if keep and (path / keep).exists():
+            return
+        if not path.is_dir():
+            raise
+        # No system call exchanges two folders everywhere: the old one goes once the new one is in its place.
+        old = draft.with_name(f"{draft.name}.old")
+        path.rename(old)
+        try:
+            draft.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _cannot_write(path: str | os.PathLike[str], error: OSError) -> FeatlabError:

@@ -1,7 +1,7 @@
 """From rows as people name them to the columns that a file holds, checked on the way in."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,19 +20,17 @@ from featlab.cache.schema import (
     LABEL,
     LANDMARKS,
     PATHS,
-    POSE,
     SUBJECT,
     UNKNOWN_LABEL,
     VIDEO,
     ExtractorInfo,
     canonical_json,
-    layer_datasets,
 )
-from featlab.cache.table import LayerStats, Rows, closest_names
+from featlab.cache.table import Rows, closest_names
 
 Describe: TypeAlias = Callable[[int], str]
 
-# Equal-length arrays by dataset name ("embeddings", "layers/stem/mean", ...): what is stored, a row at a time.
+# Equal-length arrays by dataset name ("embeddings", "label", ...): what is stored, a row at a time.
 Columns: TypeAlias = dict[str, NDArray[Any]]
 
 
@@ -46,7 +44,6 @@ class Settings:
         neutral: one of `classes`.
         dtype: "float32" or "float16", how embeddings are stored.
         has_landmarks: whether every row has landmarks (NaN where no face was found).
-        has_pose: whether every row has a head pose (NaN likewise).
 
     Raises:
         CacheError: no, repeated or empty classes, a neutral class that is none of them, another dtype.
@@ -57,7 +54,6 @@ class Settings:
     neutral: str
     dtype: str
     has_landmarks: bool
-    has_pose: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes or len(self.classes) > np.iinfo(np.int16).max:
@@ -70,9 +66,6 @@ class Settings:
             raise CacheError(f"neutral: {self.neutral!r} is not a class; {closest_names(self.neutral, self.classes)}")
         if self.dtype not in EMBEDDING_DTYPES:
             raise CacheError(f"dtype: expected one of {', '.join(EMBEDDING_DTYPES)}, got {self.dtype!r}")
-        for name in self.extractor.layers:
-            if not name or "/" in name or "\0" in name or name == ".":
-                raise CacheError(f"layers: {name!r} can't name a layer in HDF5; choose a name without '/'")
 
     @property
     def run(self) -> str:
@@ -84,8 +77,6 @@ class Settings:
             "neutral": self.neutral,
             "dtype": self.dtype,
             "has_landmarks": self.has_landmarks,
-            # Left out without, so that the shards of a run that an earlier featlab began still count.
-            **({"has_pose": True} if self.has_pose else {}),
         }
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -112,7 +103,7 @@ def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
 
     Raises:
         CacheError: lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
-            float16 can't hold, landmarks or a pose that is NaN in part.
+            float16 can't hold, landmarks that are NaN in part.
     """
     count = len(rows)
     for what, values in (("labels", rows.labels), ("subjects", rows.subjects), ("videos", rows.videos)):
@@ -138,12 +129,6 @@ def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
     if rows.landmarks is not None:
         columns[LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
-    if settings.has_pose != (rows.pose is not None):
-        held, wanted = ("no", "one") if settings.has_pose else ("a", "none")
-        raise CacheError(f"{where}: holds {held} pose, the cache was opened for {wanted}; set has_pose")
-    if rows.pose is not None:
-        columns[POSE] = _pose(rows.pose, count, describe, where)
-    columns.update(_layers(rows.layers, settings.extractor.layers, count, describe, where))
     if rows.paths is not None:
         _check_count(where, "paths", len(rows.paths), count)
         columns[PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
@@ -196,40 +181,14 @@ def _landmarks(landmarks: NDArray[Any], count: int, describe: Describe, where: s
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] == 0:
         raise CacheError(f"{where}: expected landmarks of shape ({count}, P, 2), got {landmarks.shape}")
     _check_count(where, "rows of landmarks", len(landmarks), count)
-    return _whole_or_missing(landmarks, "its landmarks are", describe)
-
-
-def _pose(pose: NDArray[Any], count: int, describe: Describe, where: str) -> NDArray[Any]:
-    if pose.ndim != 2 or pose.shape[1] != 3:
-        raise CacheError(f"{where}: expected pose of shape ({count}, 3), got {pose.shape}")
-    _check_count(where, "rows of pose", len(pose), count)
-    return _whole_or_missing(pose, "its pose is", describe)
-
-
-def _whole_or_missing(values: NDArray[Any], what: str, describe: Describe) -> NDArray[Any]:
-    stored = values.astype(FLOAT_DTYPE)
+    stored = landmarks.astype(FLOAT_DTYPE)
     flat = stored.reshape(len(stored), -1)
     missing = np.isnan(flat).all(axis=1)
     partial = ~missing & ~_all_finite(flat)
-    _refuse_rows(partial, describe, f"{what} not finite in part; give all of it, or all NaN for no face")
+    _refuse_rows(partial, describe, "its landmarks are not finite in part; give all of them, or all NaN for no face")
     # One NaN among many: the digest is over bytes.
     stored[missing] = np.nan
     return stored
-
-
-def _layers(
-    layers: Mapping[str, LayerStats], expected: tuple[str, ...], count: int, describe: Describe, where: str
-) -> Columns:
-    if set(layers) != set(expected):
-        raise CacheError(f"{where}: expected the extractor's layers {sorted(expected)}, got {sorted(layers)}")
-    columns: Columns = {}
-    for name, stats in layers.items():
-        for dataset, values in zip(layer_datasets(name), (stats.mean, stats.std), strict=True):
-            if values.ndim != 2 or values.shape != stats.mean.shape or len(values) != count or values.shape[1] == 0:
-                raise CacheError(f"{where}: expected {dataset} of shape ({count}, C), got {values.shape}")
-            _refuse_rows(~_all_finite(values), describe, f"its {dataset} is not finite; leave the row out")
-            columns[dataset] = values.astype(FLOAT_DTYPE)
-    return columns
 
 
 def _all_finite(values: NDArray[Any]) -> NDArray[np.bool_]:

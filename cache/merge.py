@@ -32,9 +32,7 @@ from featlab.cache.schema import (
     FLOAT_DTYPE,
     LANDMARKS,
     PATHS,
-    POSE,
     ExtractorInfo,
-    layer_datasets,
 )
 from featlab.cache.table import FeatureTable, Rows
 from featlab.cache.verify import CacheSummary, inspect_cache
@@ -76,10 +74,9 @@ class MergeReport:
 
 @dataclass(frozen=True)
 class _Optional:
-    """The optional data that every input has: points a face (0: none), head pose, paths."""
+    """The optional data that every input has: points a face (0: none), paths."""
 
     landmarks: int
-    pose: bool
     paths: bool
 
 
@@ -102,9 +99,7 @@ class _Part:
             videos=[table.videos[code] for code in table.video.tolist()],
             frames=table.frame,
             landmarks=table.landmarks if self.optional.landmarks else None,
-            layers=table.layers,
             paths=table.paths if self.optional.paths else None,
-            pose=table.pose if self.optional.pose else None,
         )
 
 
@@ -121,7 +116,7 @@ def merge_caches(
 
     Rows go through RAM block by block. The cache is whole or not there; the lists follow when it is. Classes are united
     by name, in the order of the first cache, then of the next. Embeddings stay float16 where all are, else they are
-    stored as float32, which changes no value. Landmarks, poses and paths that not every cache has are left out.
+    stored as float32, which changes no value. Landmarks and paths that not every cache has are left out.
 
     Args:
         paths: two caches or more, made by the same extractor, without a subject in common.
@@ -154,7 +149,6 @@ def merge_caches(
         neutral=_neutral(summaries, rename),
         dtype="float32" if len(dtypes) > 1 else dtypes.pop(),
         has_landmarks=optional.landmarks > 0,
-        has_pose=optional.pose,
     )
     notes += [*_class_notes(settings.classes, summaries, rename), *_unlistable(subjects)]
     owners = {name: number for number, part in enumerate(subjects) for name in part}
@@ -205,10 +199,6 @@ def _kinds(
     kinds |= {name: (code, ()) for name, code in CODE_DTYPES.items()}
     if optional.landmarks:
         kinds[LANDMARKS] = (FLOAT_DTYPE, (optional.landmarks, 2))
-    if optional.pose:
-        kinds[POSE] = (FLOAT_DTYPE, (3,))
-    for layer, channels in first.layers.items():
-        kinds |= dict.fromkeys(layer_datasets(layer), (FLOAT_DTYPE, (channels,)))
     if optional.paths:
         kinds[PATHS] = (np.dtype(f"S{max(_path_width(Path(each.path)) for each in summaries)}"), ())
     return kinds
@@ -240,7 +230,6 @@ def _shared_data(summaries: Sequence[CacheSummary]) -> tuple[_Optional, list[str
     points = {each.landmarks for each in summaries}
     has = {
         "landmarks": [each.landmarks > 0 for each in summaries],
-        "head poses": [each.has_pose for each in summaries],
         "paths": [each.has_paths for each in summaries],
     }
     for what, held in has.items():
@@ -250,7 +239,7 @@ def _shared_data(summaries: Sequence[CacheSummary]) -> tuple[_Optional, list[str
         told = ", ".join(f"{each.path} has {each.landmarks} points" for each in summaries)
         notes.append(f"landmarks are left out: {told}")
     landmarks = points.pop() if len(points) == 1 else 0
-    return _Optional(landmarks, all(has["head poses"]), all(has["paths"])), notes
+    return _Optional(landmarks, all(has["paths"])), notes
 
 
 def _joined_extractor(summaries: Sequence[CacheSummary], prefixes: Sequence[str]) -> ExtractorInfo:

@@ -33,7 +33,7 @@ def check_free(outputs: Sequence[Path], force: bool) -> None:
 
 
 def check_alike(summaries: Sequence[CacheSummary]) -> None:
-    """Raise a CacheError for caches of two extractors, widths or sets of layers, or of the same rows."""
+    """Raise a CacheError for caches of two extractors or widths, or of the same rows."""
     first, *others = summaries
     for each in others:
         if each.extractor.fingerprint != first.extractor.fingerprint:
@@ -42,13 +42,10 @@ def check_alike(summaries: Sequence[CacheSummary]) -> None:
                 f"{each.path}: was made by {other}, {first.path} by {one}; features of two extractors never meet, "
                 "extract both with one"
             )
-        if (each.dim, each.layers) != (first.dim, first.layers):
-            one, other = (
-                ", ".join([f"{part.dim} values", *(f"{size} of layer {name}" for name, size in part.layers.items())])
-                for part in (first, each)
-            )
+        if each.dim != first.dim:
             raise CacheError(
-                f"{each.path}: a row has {other}, one of {first.path} {one}; extract both with the same options"
+                f"{each.path}: a row has {each.dim} values, one of {first.path} {first.dim}; extract both with the "
+                "same options"
             )
     for one_cache, other_cache in combinations(summaries, 2):
         if one_cache.digest == other_cache.digest:

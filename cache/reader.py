@@ -17,16 +17,13 @@ from featlab.cache.schema import (
     FRAME,
     LABEL,
     LANDMARKS,
-    MAY_BE_MISSING,
     PATHS,
-    POSE,
     SUBJECT,
     VIDEO,
     ExtractorInfo,
-    layer_datasets,
 )
 from featlab.cache.structure import Structure, read_structure
-from featlab.cache.table import FeatureTable, LayerStats, closest_names
+from featlab.cache.table import FeatureTable, closest_names
 from featlab.cache.verify import find_problems
 
 _READ_BYTES = 8 << 20
@@ -103,16 +100,6 @@ class Cache:
         """Whether rows have landmarks."""
         return LANDMARKS in self._structure.large
 
-    @property
-    def has_pose(self) -> bool:
-        """Whether rows have a head pose."""
-        return POSE in self._structure.large
-
-    @property
-    def layer_names(self) -> tuple[str, ...]:
-        """The tapped layers whose channel statistics are stored."""
-        return self._structure.extractor.layers
-
     def read(self, subjects: Sequence[str] | None = None) -> FeatureTable:
         """All rows, or those of the named subjects, in the file's order.
 
@@ -123,7 +110,7 @@ class Cache:
             subjects: which; None for all.
 
         Raises:
-            CacheError: an unknown subject, a damaged file, a row whose embedding or layer statistics are not finite.
+            CacheError: an unknown subject, a damaged file, a row whose embedding is not finite.
         """
         return self._read(self._ranges(subjects))
 
@@ -173,10 +160,6 @@ class Cache:
             raise CacheError(f"{self._path}: was closed before it was read; read inside the `with` block")
         codes = {name: _join(column, ranges) for name, column in self._structure.codes.items()}
         large = {name: self._floats(name, ranges) for name in self._structure.large if name != PATHS}
-        layers = {}
-        for layer in self.layer_names:
-            mean, std = layer_datasets(layer)
-            layers[layer] = LayerStats(large[mean], large[std])
         return FeatureTable(
             embeddings=large[EMBEDDINGS],
             label=codes[LABEL],
@@ -188,9 +171,7 @@ class Cache:
             classes=self.classes,
             neutral=self.neutral,
             landmarks=large.get(LANDMARKS),
-            layers=layers,
             paths=self._paths(ranges),
-            pose=large.get(POSE),
         )
 
     def _floats(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[np.float32]:
@@ -203,7 +184,7 @@ class Cache:
                 last = min(first + step, stop)
                 with guarded(self._path, f"dataset {name!r}"):
                     out[at : at + last - first] = dataset[first:last]
-                if name not in MAY_BE_MISSING:
+                if name == EMBEDDINGS:
                     self._refuse_not_finite(name, out[at : at + last - first], first)
                 at += last - first
         return out

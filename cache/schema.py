@@ -2,9 +2,7 @@
 
     attributes   featlab_format, format_version, extractor (JSON), classes (JSON), neutral, rows, dim, digest
     datasets     embeddings            float32 or float16 (N, D)
-                 layers/<name>/mean    float32 (N, C), and /std          optional
                  landmarks             float32 (N, P, 2), pixels          optional; a row of NaN where no face was found
-                 pose                  float32 (N, 3), degrees            optional; yaw, pitch, roll, NaN like landmarks
                  label                 int16 (N), an index into classes; -1 unknown
                  subject, video        int32 (N), indices into subjects and videos
                  frame                 int32 (N)
@@ -14,6 +12,9 @@
 
 Rows ascend by (subject, video, frame), each triple once. Text is fixed-length UTF-8 padded with NUL: it needs no heap
 and no object type, so a reader can refuse those outright, and any HDF5 tool shows it.
+
+Older files may also hold `pose` (N, 3) and `layers/<name>/mean` and `/std` (N, C). The digest covers them;
+nothing else reads them.
 """
 
 import hashlib
@@ -33,9 +34,7 @@ FORMAT_ATTR: Final = "featlab_format"
 VERSION_ATTR: Final = "format_version"
 
 EMBEDDINGS: Final = "embeddings"
-LAYERS: Final = "layers"
 LANDMARKS: Final = "landmarks"
-POSE: Final = "pose"
 LABEL: Final = "label"
 SUBJECT: Final = "subject"
 VIDEO: Final = "video"
@@ -57,8 +56,6 @@ FLOAT_DTYPE: Final = np.dtype("<f4")
 EMBEDDING_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 UNKNOWN_LABEL: Final = -1
-# Datasets in which a row of nothing but NaN says that no face was found.
-MAY_BE_MISSING: Final = frozenset({LANDMARKS, POSE})
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class ExtractorInfo:
         id: the backbone, e.g. "hog", "geometry", "pt2:resnet.pt2".
         weights: sha256 of the weights file, or "none".
         preprocessing: one readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
-        layers: the tapped layers whose channel statistics go with every row.
+        layers: the layers whose channel means and deviations are appended to the embedding.
         versions: library versions, for the reader's information; neither compared nor part of the fingerprint.
         trained_on: subjects whose images trained the backbone, where it says so; not compared either.
     """
@@ -120,11 +117,6 @@ class ExtractorInfo:
         ):
             raise TypeError("every field of an extractor is text")
         return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people))
-
-
-def layer_datasets(name: str) -> tuple[str, str]:
-    """The two datasets of a tapped layer: channel means, channel standard deviations."""
-    return f"{LAYERS}/{name}/mean", f"{LAYERS}/{name}/std"
 
 
 def canonical_json(content: object) -> bytes:

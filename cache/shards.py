@@ -37,12 +37,10 @@ from featlab.cache.schema import (
     FORMAT_VERSION,
     LANDMARKS,
     PATHS,
-    POSE,
     SHARD_FORMAT,
     SUBJECTS,
     VERSION_ATTR,
     VIDEOS,
-    layer_datasets,
 )
 
 Failure = Mapping[str, str]
@@ -135,10 +133,6 @@ def _read_head(file: h5py.File, path: Path, key: str, settings: Settings) -> Sha
     names = [EMBEDDINGS, *CODE_DTYPES]
     if settings.has_landmarks:
         names.append(LANDMARKS)
-    if settings.has_pose:
-        names.append(POSE)
-    for layer in settings.extractor.layers:
-        names += layer_datasets(layer)
     if PATHS in file:
         names.append(PATHS)
     kinds = {}

@@ -25,10 +25,8 @@ from featlab.cache.schema import (
     FRAME,
     LABEL,
     LANDMARKS,
-    LAYERS,
     OFFSETS_DTYPE,
     PATHS,
-    POSE,
     SHARD_FORMAT,
     SUBJECT,
     SUBJECT_OFFSETS,
@@ -38,7 +36,6 @@ from featlab.cache.schema import (
     VIDEO,
     VIDEOS,
     ExtractorInfo,
-    layer_datasets,
 )
 
 _AGAIN = "make it again with `featlab extract`"
@@ -94,7 +91,7 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
         rows, dim, digest = read_attr(file, "rows"), read_attr(file, "dim"), read_attr(file, "digest")
         if not isinstance(rows, int) or not isinstance(dim, int) or not isinstance(digest, str) or rows < 1 or dim < 1:
             raise CacheError(f"{path}: rows, dim or digest make no sense ({rows!r}, {dim!r}, {digest!r}); {_AGAIN}")
-        large = _large_datasets(file, path, rows, dim, extractor.layers)
+        large = _large_datasets(file, path, rows, dim)
         codes = {
             name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
             for name, dtype in CODE_DTYPES.items()
@@ -134,19 +131,10 @@ def _read_settings(file: h5py.File, path: Path) -> tuple[ExtractorInfo, tuple[st
     return extractor, tuple(classes), neutral
 
 
-def _large_datasets(file: h5py.File, path: Path, rows: int, dim: int, layers: Sequence[str]) -> dict[str, h5py.Dataset]:
+def _large_datasets(file: h5py.File, path: Path, rows: int, dim: int) -> dict[str, h5py.Dataset]:
     datasets = {EMBEDDINGS: _checked(file, path, EMBEDDINGS, list(EMBEDDING_DTYPES.values()), (rows, dim))}
     if LANDMARKS in file:
         datasets[LANDMARKS] = _checked(file, path, LANDMARKS, [FLOAT_DTYPE], (rows, None, 2))
-    if POSE in file:
-        datasets[POSE] = _checked(file, path, POSE, [FLOAT_DTYPE], (rows, 3))
-    stored = set(file[LAYERS]) if LAYERS in file and isinstance(file[LAYERS], h5py.Group) else set()
-    if stored != set(layers):
-        raise CacheError(f"{path}: holds the layers {sorted(stored)}, its extractor {sorted(layers)}; {_AGAIN}")
-    for layer in layers:
-        mean, std = layer_datasets(layer)
-        datasets[mean] = _checked(file, path, mean, [FLOAT_DTYPE], (rows, None))
-        datasets[std] = _checked(file, path, std, [FLOAT_DTYPE], datasets[mean].shape)
     if PATHS in file:
         datasets[PATHS] = _checked(file, path, PATHS, (), (rows,))
     return datasets

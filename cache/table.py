@@ -1,8 +1,8 @@
 """Rows in RAM: what is read from a cache (`FeatureTable`) and what is written into a shard (`Rows`)."""
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,6 @@ from numpy.typing import NDArray
 from featlab.cache.errors import CacheError
 
 RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
-
-
-@dataclass(frozen=True, eq=False)
-class LayerStats:
-    """Channel statistics of one tapped backbone layer, per image.
-
-    Attributes:
-        mean: float32 (N, C), the spatial mean of each channel.
-        std: float32 (N, C), the spatial standard deviation of each channel.
-    """
-
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +28,7 @@ class FeatureTable:
         classes: names of the labels.
         neutral: the neutral class, one of `classes`.
         landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
-        layers: channel statistics by layer name.
         paths: where each row's image came from. None: not stored.
-        pose: float32 (N, 3), yaw, pitch and roll of the head in degrees; a row of NaN where no face was found. None:
-            not stored.
 
     Raises:
         CacheError: arrays of different lengths, a wrong dtype or shape, a code without a name.
@@ -60,9 +44,7 @@ class FeatureTable:
     classes: tuple[str, ...]
     neutral: str
     landmarks: NDArray[np.float32] | None = None
-    layers: Mapping[str, LayerStats] = field(default_factory=dict)
     paths: tuple[str, ...] | None = None
-    pose: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         _check_array("embeddings", self.embeddings, np.float32, (None, None))
@@ -73,11 +55,6 @@ class FeatureTable:
         _check_array("frame", self.frame, np.int32, (rows,))
         if self.landmarks is not None:
             _check_array("landmarks", self.landmarks, np.float32, (rows, None, 2))
-        if self.pose is not None:
-            _check_array("pose", self.pose, np.float32, (rows, 3))
-        for name, stats in self.layers.items():
-            _check_array(f"layers/{name}/mean", stats.mean, np.float32, (rows, None))
-            _check_array(f"layers/{name}/std", stats.std, np.float32, stats.mean.shape)
         if self.paths is not None and len(self.paths) != rows:
             raise CacheError(f"feature table: expected {rows} paths, one a row, got {len(self.paths)}")
         _check_codes("label", self.label, -1, len(self.classes))
@@ -107,10 +84,6 @@ class FeatureTable:
         arrays: list[NDArray[Any]] = [self.embeddings, self.label, self.subject, self.video, self.frame]
         if self.landmarks is not None:
             arrays.append(self.landmarks)
-        if self.pose is not None:
-            arrays.append(self.pose)
-        for stats in self.layers.values():
-            arrays += [stats.mean, stats.std]
         return sum(array.nbytes for array in arrays)
 
     def take(self, index: RowIndex) -> "FeatureTable":
@@ -136,9 +109,7 @@ class FeatureTable:
             video=self.video[where],
             frame=self.frame[where],
             landmarks=None if self.landmarks is None else self.landmarks[where],
-            layers={name: LayerStats(stats.mean[where], stats.std[where]) for name, stats in self.layers.items()},
             paths=paths,
-            pose=None if self.pose is None else self.pose[where],
         )
 
     def rows_of(self, *subjects: str) -> "FeatureTable":
@@ -190,10 +161,7 @@ class Rows:
         videos: n video names.
         frames: n integers (fit int32).
         landmarks: float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
-        layers: channel statistics by layer name, the extractor's layers exactly.
         paths: n paths; None if the cache holds none.
-        pose: float32 (n, 3), yaw, pitch and roll in degrees, a row of NaN where no face was found; None if the cache
-            holds none.
     """
 
     embeddings: NDArray[np.floating[Any]]
@@ -202,9 +170,7 @@ class Rows:
     videos: Sequence[str]
     frames: Sequence[int] | NDArray[np.integer[Any]]
     landmarks: NDArray[np.floating[Any]] | None = None
-    layers: Mapping[str, LayerStats] = field(default_factory=dict)
     paths: Sequence[str] | None = None
-    pose: NDArray[np.floating[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)

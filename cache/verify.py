@@ -11,17 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.errors import CacheError
-from featlab.cache.hdf5 import decode_names, guarded, open_file
+from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file
 from featlab.cache.schema import (
     CODE_DTYPES,
     EMBEDDINGS,
     FORMAT_VERSION,
     LABEL,
     LANDMARKS,
-    LAYERS,
-    MAY_BE_MISSING,
     PATHS,
-    POSE,
     SUBJECT_OFFSETS,
     SUBJECTS,
     UNKNOWN_LABEL,
@@ -32,6 +29,7 @@ from featlab.cache.schema import (
 from featlab.cache.structure import Structure, read_structure
 
 _BLOCK_BYTES = 8 << 20
+_UNREAD = (POSE, LAYERS) = ("pose", "layers")
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,7 @@ class CacheSummary:
         subjects: rows by subject.
         videos: how many (subject, video) there are.
         landmarks: points a face, 0 when there are none.
-        layers: channels by tapped layer.
         has_paths: whether rows name their image.
-        has_pose: whether rows have a head pose.
     """
 
     path: str
@@ -72,9 +68,7 @@ class CacheSummary:
     subjects: Mapping[str, int]
     videos: int
     landmarks: int
-    layers: Mapping[str, int]
     has_paths: bool
-    has_pose: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON types."""
@@ -108,14 +102,12 @@ def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
             subjects=dict(zip(cache.subjects, np.diff(cache.offsets).tolist(), strict=True)),
             videos=int(np.any(videos[1:] != videos[:-1], axis=1).sum()) + 1,
             landmarks=int(large[LANDMARKS].shape[1]) if LANDMARKS in large else 0,
-            layers={layer: int(large[f"{LAYERS}/{layer}/mean"].shape[1]) for layer in cache.extractor.layers},
             has_paths=PATHS in large,
-            has_pose=POSE in large,
         )
 
 
 def verify_cache(path: str | os.PathLike[str]) -> list[str]:
-    """Reads everything, in bounded memory: checksums, finiteness, landmarks and pose, text, the digest.
+    """Reads everything, in bounded memory: checksums, finiteness, landmarks, text, the digest.
 
     Returns:
         One line a problem, naming the file and the dataset; an empty list when all is well.
@@ -135,7 +127,7 @@ def find_problems(file: h5py.File, path: Path, cache: Structure) -> list[str]:
     for name, codes in cache.codes.items():
         digest.update(name, codes)
     readable = True
-    for name, dataset in cache.large.items():
+    for name, dataset in {**cache.large, **_unread(file, path)}.items():
         try:
             problems += _problems_of(path, cache, name, dataset, digest)
         except CacheError as error:
@@ -146,10 +138,18 @@ def find_problems(file: h5py.File, path: Path, cache: Structure) -> list[str]:
             f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
             f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
         )
-    known = {*cache.large, *CODE_DTYPES, SUBJECTS, VIDEOS, SUBJECT_OFFSETS, LAYERS}
+    known = {*cache.large, *CODE_DTYPES, SUBJECTS, VIDEOS, SUBJECT_OFFSETS, *_UNREAD}
     for name in sorted(set(file) - known):
         problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
     return problems
+
+
+def _unread(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """Datasets of older files that only the digest covers: head pose, statistics of layers."""
+    names = [POSE] if POSE in file else []
+    if LAYERS in file:
+        names += [f"{LAYERS}/{layer}/{part}" for layer in file[LAYERS] for part in ("mean", "std")]
+    return {name: get_dataset(file, path, name) for name in names}
 
 
 def _problems_of(path: Path, cache: Structure, name: str, dataset: h5py.Dataset, digest: ContentDigest) -> list[str]:
@@ -183,6 +183,6 @@ def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros(len(block), dtype=np.bool_)
     flat = block.reshape(len(block), -1)
     bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1)
-    if name in MAY_BE_MISSING:
+    if name != EMBEDDINGS:
         bad &= ~np.isnan(flat).all(axis=1)
     return bad

@@ -34,7 +34,6 @@ class CacheBuilder:
         neutral: the neutral class, one of `classes`.
         dtype: "float32" or "float16", how embeddings are stored.
         has_landmarks: whether rows come with landmarks.
-        has_pose: whether rows come with a head pose.
 
     Raises:
         CacheError: settings that make no sense, another run on the same `out`, a folder that can't be made.
@@ -49,10 +48,9 @@ class CacheBuilder:
         neutral: str = "neutral",
         dtype: str = "float32",
         has_landmarks: bool = True,
-        has_pose: bool = False,
     ) -> None:
         self._out = Path(out)
-        self._settings = Settings(extractor, tuple(classes), neutral, dtype, has_landmarks, has_pose)
+        self._settings = Settings(extractor, tuple(classes), neutral, dtype, has_landmarks)
         self._folder = self._out.with_name(self._out.name + ".shards")
         self._heads: dict[str, ShardHead] = {}
         try:
@@ -190,7 +188,7 @@ def write_table(
     Args:
         path: the cache file; replaced when it exists.
         table: at least one row. Names of subjects and videos without a row are left out.
-        extractor: who made the embeddings; its layers are the table's, exactly.
+        extractor: who made the embeddings.
         dtype: "float32" or "float16", how embeddings are stored.
 
     Returns:
@@ -200,9 +198,7 @@ def write_table(
         CacheError: no rows, a row twice, a value that is not finite or that float16 can't hold.
         FeatlabError: the file can't be written.
     """
-    settings = Settings(
-        extractor, table.classes, table.neutral, dtype, table.landmarks is not None, table.pose is not None
-    )
+    settings = Settings(extractor, table.classes, table.neutral, dtype, table.landmarks is not None)
     if not len(table):
         raise CacheError(f"{path}: the table has no row, and a cache needs one")
     subjects = tuple(sorted(table.subject_names_present()))
@@ -239,9 +235,7 @@ def _spelled(table: FeatureTable) -> Rows:
         videos=[table.videos[code] for code in table.video],
         frames=table.frame,
         landmarks=table.landmarks,
-        layers=table.layers,
         paths=table.paths,
-        pose=table.pose,
     )
 
 

@@ -19,7 +19,6 @@ from featlab.cli.extract import extract
 from featlab.cli.group import FeatlabGroup
 from featlab.cli.importing import import_features
 from featlab.cli.layouts import layouts
-from featlab.cli.london import london
 from featlab.cli.merge import merge
 from featlab.cli.plot import plot_app
 from featlab.cli.report import report
@@ -60,7 +59,6 @@ app.command(rich_help_panel=DATA)(merge)
 app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)
 app.command(rich_help_panel=DATA)(layouts)
-app.command(rich_help_panel=DATA)(london)
 app.add_typer(backbone_app, name="backbone", rich_help_panel=SOURCE)
 app.command(rich_help_panel=SOURCE)(source.train)
 app.command(rich_help_panel=SOURCE)(source.pair)

@@ -66,8 +66,6 @@ def inspect(
             "neutral class": summary.neutral,
             "embeddings": f"{summary.dim} values, {summary.dtype}",
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
-            "head pose": "yaw, pitch, roll" if summary.has_pose else "none",
-            "layers": ", ".join(f"{name} ({width})" for name, width in summary.layers.items()) or "none",
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
             "fingerprint": extractor.fingerprint[:12],
             "digest": summary.digest[:12],

@@ -152,7 +152,7 @@ def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
         "subjects": len(summary.subjects),
         "classes": list(summary.classes),
         "dim": report.dim,
-        "layers": dict(summary.layers),
+        "layers": list(report.extractor.layers),
         "landmarks": inputs.landmark_source,
         "no_face": len(inputs.no_face),
         "extractor": report.extractor.id,
@@ -165,7 +165,7 @@ def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     output.json({"path": report.path, **facts, "failures_file": listed if report.failures else None})
     shown: dict[str, Any] = {name.replace("_", " "): value for name, value in facts.items()}
     shown |= {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
-    shown["layers"] = ", ".join(summary.layers)
+    shown["layers"] = ", ".join(report.extractor.layers)
     shown["landmarks"] = inputs.landmark_source or "none"
     lost = report.storage_error
     shown["storage error"] = f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from featlab.cli.output import print_error
-from featlab.errors import FeatlabError
+from featlab.errors import FeatlabError, InputError
 
 __all__ = ["DONE", "FAILED", "REFUSED", "SKIPPED", "FeatlabGroup", "typed_command"]
 
@@ -25,6 +25,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 _TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+_MOVED = {"london": "this command is now a script of the repository: python benchmarks/london_morph/make_clips.py"}
 _SILENT, _WITH_VALUE = ("--json", "--quiet", "-q"), ("--jobs", "-j")
 
 
@@ -41,6 +42,12 @@ def typed_command() -> str:
 
 class FeatlabGroup(TyperGroup):
     """A command group that speaks one line an error."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; one that has moved says where to."""
+        if ctx.parent is None and args[0] in _MOVED:
+            raise InputError(f"featlab {args[0]}: {_MOVED[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C says what is left behind."""

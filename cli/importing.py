@@ -115,7 +115,6 @@ def _tell(output: Output, report: ImportReport) -> None:
         "classes": list(summary.classes),
         "dim": report.dim,
         "landmarks": summary.landmarks,
-        "layers": dict(summary.layers),
         "extractor": report.extractor.id,
         "was_there": report.was_there,
         "failures": len(report.failures),
@@ -128,13 +127,12 @@ def _tell(output: Output, report: ImportReport) -> None:
     shown |= {
         "classes": ", ".join(summary.classes),
         "landmarks": summary.landmarks and f"{summary.landmarks} points",
-        "layers": ", ".join(summary.layers),
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
         "seconds": f"{report.seconds:.1f}",
         "digest": report.digest[:12],
     }
-    for name in ("landmarks", "layers", "was there", "float16 error"):
+    for name in ("landmarks", "was there", "float16 error"):
         if not shown[name]:
             del shown[name]
     output.facts(str(report.path), shown)

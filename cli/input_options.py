@@ -74,7 +74,7 @@ LayersOption = Annotated[
     typer.Option(
         "--layers",
         metavar="A,B",
-        help="Layers of a network whose channel means and deviations are stored.",
+        help="Layers of a network whose channel means and deviations are appended to the embedding.",
         rich_help_panel=_BACKBONE,
     ),
 ]

@@ -63,10 +63,13 @@ def _facts(layout: Layout) -> dict[str, Any]:
 def _options(layout: Layout) -> dict[str, dict[str, Any]]:
     from dataclasses import asdict
 
-    from featlab.config.toml import described
+    from featlab.config.options import options_of
 
-    texts = described(layout.options)
-    return {key: {"default": default, "help": texts.get(key, "")} for key, default in asdict(layout.options()).items()}
+    declared = options_of(layout.options)
+    return {
+        key: {"default": default, "help": (declared[key].help or "").replace("`", "")}
+        for key, default in asdict(layout.options()).items()
+    }
 
 
 def _sampling(layout: Layout) -> str:

@@ -83,7 +83,6 @@ def _tell(output: Output, report: MergeReport) -> None:
             "dim": summary.dim,
             "dtype": summary.dtype,
             "landmarks": summary.landmarks,
-            "has_pose": summary.has_pose,
             "has_paths": summary.has_paths,
             "digest": summary.digest,
             "inputs": [

@@ -89,7 +89,7 @@ def pair(
     quiet: QuietOption = False,
 ) -> None:
     """Give each source row a reference: a row of another subject."""
-    from featlab.pairing.pair_files import pairs_summary
+    from featlab.pairing.pairs import pairs_summary
     from featlab.workspace.stages import pair_stage
 
     output = Output(json_mode=json_mode, quiet=quiet)

@@ -5,8 +5,8 @@ folder, so that a killed run goes on from there.
 
     python docs/gallery.py ../london-morph/manifest.csv --work gallery-work
 
-Writes docs/gallery.md and docs/images/gallery/. Needs the manifest of `featlab london`, a quarter of an hour on two
-cores and 3 GB of memory.
+Writes docs/gallery.md and docs/images/gallery/. Needs the manifest that benchmarks/london_morph
+makes, a quarter of an hour on two cores and 3 GB of memory.
 """
 
 from __future__ import annotations

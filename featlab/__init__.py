@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featlab.errors import FeatlabError
     from featlab.evaluation.run import evaluate_subject
     from featlab.evaluation.summary import summarise
+    from featlab.exchange.estimators import PersonalizedClassifier, StyleTranslator
     from featlab.methods import make_method, method_names
     from featlab.protocol.splits import Target, choose_targets, split_target, target_of
     from featlab.workspace.source import build_bundle
@@ -24,6 +25,8 @@ __all__ = [
     "Config",
     "FeatlabError",
     "FeatureTable",
+    "PersonalizedClassifier",
+    "StyleTranslator",
     "Target",
     "build_bundle",
     "choose_targets",
@@ -49,6 +52,8 @@ _HOME = {
     "load_config": "config.load",
     "FeatlabError": "errors",
     "evaluate_subject": "evaluation.run",
+    "PersonalizedClassifier": "exchange.estimators",
+    "StyleTranslator": "exchange.estimators",
     "make_method": "methods",
     "method_names": "methods",
     "Target": "protocol.splits",

@@ -12,7 +12,7 @@ from featlab.cache import atomic_write_text
 from featlab.config.load import Config
 from featlab.config.toml import config_template
 from featlab.errors import InputError
-from featlab.extraction.synthetic import SyntheticConfig
+from featlab.extraction.drawn_faces import FacesConfig
 from featlab.workspace.workspace import CONFIG_FILE
 
 __all__ = ["DemoConfig", "claim_folder"]
@@ -30,7 +30,7 @@ class DemoConfig:
         settings: ``{"section.key": value}`` that the workspace's ``featlab.toml`` gets besides, any but a method's own.
     """
 
-    faces: SyntheticConfig = field(default_factory=lambda: SyntheticConfig(people=48, clips=4, frames=10))
+    faces: FacesConfig = field(default_factory=lambda: FacesConfig(people=48, clips=4, frames=10))
     targets: int = 10
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class DemoConfig:
             raise InputError(
                 f"--people {people}: {targets} become targets, and 2 must stay sources; draw {targets + 2}"
             )
-        faces = SyntheticConfig(people=people, expressions=expressions, clips=clips, frames=frames, seed=seed)
+        faces = FacesConfig(people=people, expressions=expressions, clips=clips, frames=frames, seed=seed)
         return cls(faces, targets, {"head.epochs": 15, "pretrain.epochs": 10} if quick else {})
 
     def values(self) -> dict[str, Any]:

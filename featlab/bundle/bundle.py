@@ -9,8 +9,6 @@ subjects/<id>/       what adapting to one person changed
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +19,10 @@ from torch import Tensor
 
 from featlab.bundle.card import bundle_card
 from featlab.cache import ExtractorInfo
-from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
+from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
-from featlab.model.networks import Projection, SourceHead, Translator
+from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
 from featlab.model.style_bank import StyleBank
 
 __all__ = ["BUNDLE_FORMAT", "Bundle", "load_bundle", "read_tensors", "save_bundle", "write_tensors"]
@@ -98,40 +96,13 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
         BundleError: The folder can't be written.
     """
     folder = Path(folder)
-    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        draft.mkdir(parents=True)
+    if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
+    with atomic_folder(folder, error=BundleError) as draft:
         write_tensors(draft / _MODEL, _tensors(bundle))
         atomic_write_text(draft / _META, json.dumps(_meta(bundle), indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / _CARD, bundle_card(bundle))
-        _exchange(draft, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise BundleError(
-            f"{folder}: can't be written ({error.strerror}); check the folder and its permissions"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
-
-
-def _exchange(draft: Path, folder: Path) -> None:
-    """Rename ``draft`` to ``folder``; what was there goes only when the new one is in its place."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    if not (folder / _META).is_file():
-        raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
-    old = draft.with_name(f"{draft.name}.old")
-    folder.rename(old)
-    try:
-        draft.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
@@ -234,24 +205,22 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
     dim = tensors["projection.components"].shape[1]
-    width, classes = tensors["head.linear.weight"].shape[0], len(meta["classes"])
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
+    head = head_from_state(under("head.")).to(device)
     # The initial weights are overwritten, but drawing them would move the caller's random state.
     with torch.random.fork_rng(devices=[]):
-        head = SourceHead(dim, width, classes).to(device)
         translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
-    head.load_state_dict(under("head."))
     translator.to(device).load_state_dict(under("translator."))
     bank = None
     if meta["bank_subjects"] is not None:
         names = {name.removeprefix("bank.").rpartition(".")[0] for name in tensors if name.startswith("bank.")}
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
         bank = StyleBank(tuple(meta["bank_subjects"]), layers)
-    _check_consistent(meta, projection, bank, dim, width)
+    _check_consistent(meta, projection, bank, head)
     extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
     return Bundle(
         projection=projection,
-        head=head.eval().requires_grad_(False),
+        head=head,
         translator=translator.eval().requires_grad_(False),
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
@@ -269,8 +238,11 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
 
 
 def _check_consistent(
-    meta: Mapping[str, Any], projection: Projection, bank: StyleBank | None, dim: int, width: int
+    meta: Mapping[str, Any], projection: Projection, bank: StyleBank | None, head: SourceHead
 ) -> None:
+    dim, width = projection.components.shape[1], head.linear.out_features
+    if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(meta["classes"])):
+        raise ValueError(f"the head doesn't fit {dim} features and {len(meta['classes'])} classes")
     if meta["neutral"] not in meta["classes"]:
         raise ValueError(f"neutral {meta['neutral']!r} is not one of the classes")
     if projection.mean.shape != projection.components.shape[:1]:

@@ -1,86 +1,91 @@
-"""Sections of the configuration that change no result: the grids of ablations, and what pictures show."""
+"""Sections of `featlab.toml` that change no result: the grids of ablations, and what pictures show."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from featlab.config.options import check_at_least, check_choice
+from featlab.config.options import Options, option
 from featlab.config.sections import REDUCTIONS, STRATEGIES, UPDATES
-from featlab.errors import ConfigError
-
-__all__ = ["BN_MODES", "FACES", "LOSS_TERMS", "AblateConfig", "PlotConfig"]
 
 FACES = ("photographs", "landmarks", "none")
 LOSS_TERMS = ("classification", "style", "expression", "alignment", "consistency", "anchor")
 """The first three when T is pretrained, the others when it is adapted."""
 BN_MODES = ("train", "eval")
 
-
-@dataclass(frozen=True)
-class PlotConfig:
-    """Pictures that show faces.
-
-    Attributes:
-        images: Folder that the cache's image names are relative to, that of the manifest; empty looks beside the cache.
-        faces: What stands for a face: its ``photographs``, its ``landmarks`` as dots, in which nobody is recognised, or
-            ``none``. Without the image, dots; without landmarks, nothing.
-    """
-
-    images: str = ""
-    faces: str = "photographs"
-
-    def __post_init__(self) -> None:
-        check_choice("plot.faces", self.faces, FACES)
+_WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
-class AblateConfig:
-    """What `featlab ablate` runs: one grid an ablation, each beside everything else that this file says.
+class PlotConfig(Options):
+    """Pictures that show faces."""
 
-    Attributes:
-        caches: Caches to run it on, a panel each; empty takes the workspace's own.
-        methods: Registry names; empty takes those that the ablation is about.
-        validation: Whether each bundle is validated on source people, see ``pretrain.validation``.
-        dims: ``dims``: dimensions of the features; 0 is the embedding as it is.
-        reductions: ``dims``: how they are reduced, a panel each; empty takes ``features.reduce``.
-        strategies: ``pairing``: how rows find their references.
-        terms: ``losses``: which are switched off, and on alone.
-        style: ``lambda``: weights of the style loss, at the source.
-        expression: ``lambda``: weights of the KL expression loss, at the source.
-        alignment: ``lambda``: weights of the style alignment, at the target.
-        anchor: ``lambda``: weights of KL to the source model's prediction, at the target.
-        updates: ``layers``: which of T's layers adapt.
-        frames: ``neutral``: frames of the neutral clip; 0 is all of it.
-        counts: ``sources``: source subjects; 0 is all of them.
-        shares: ``contamination``: of the clip that shows other classes.
-        modes: ``bn``: BatchNorm's mode while a method adapts.
-    """
+    images: str = option(
+        "",
+        "Folder that the cache's image names are relative to, that of the manifest; empty looks beside the cache.",
+    )
+    faces: str = option(
+        "photographs",
+        "What stands for a face: its `photographs`, its `landmarks` as dots, in which nobody is recognised, or `none`. "
+        "Without the image, dots; without landmarks, nothing.",
+        choices=FACES,
+    )
 
-    caches: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    validation: bool = False
-    dims: tuple[int, ...] = (64, 128, 256, 512, 0)
-    reductions: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ("random", "cosine", "landmark")
-    terms: tuple[str, ...] = LOSS_TERMS
-    style: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0, 10.0)
-    expression: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0, 10.0)
-    alignment: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0, 10.0)
-    anchor: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0, 10.0)
-    updates: tuple[str, ...] = UPDATES
-    frames: tuple[int, ...] = (1, 2, 4, 8, 0)
-    counts: tuple[int, ...] = (5, 10, 20, 40, 0)
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
-    modes: tuple[str, ...] = BN_MODES
 
-    def __post_init__(self) -> None:
-        known = {"reductions": REDUCTIONS, "strategies": STRATEGIES, "terms": LOSS_TERMS, "updates": UPDATES}
-        for name, choices in {**known, "modes": BN_MODES}.items():
-            for value in getattr(self, name):
-                check_choice(f"ablate.{name}", value, choices)
-        for name in ("dims", "style", "expression", "alignment", "anchor", "frames", "counts", "shares"):
-            for value in getattr(self, name):
-                check_at_least(f"ablate.{name}", value, 0)
-        for name in (item.name for item in fields(self)):
-            if name not in ("caches", "methods", "reductions", "validation") and not getattr(self, name):
-                raise ConfigError(f"ablate.{name} is empty; give it at least one value")
+@dataclass(frozen=True)
+class AblateConfig(Options):
+    """What `featlab ablate` runs: a grid for each ablation, beside everything else that this file says."""
+
+    caches: tuple[str, ...] = option((), "Caches to run it on, a panel for each; empty takes the workspace's own.")
+    methods: tuple[str, ...] = option((), "Registry names; empty takes those that the ablation is about.")
+    validation: bool = option(False, "Whether each bundle is validated on source people, see `pretrain.validation`.")
+    dims: tuple[int, ...] = option(
+        (64, 128, 256, 512, 0),
+        "`dims`: dimensions of the features; 0 is the embedding as it is.",
+        minimum=0,
+        required=True,
+    )
+    reductions: tuple[str, ...] = option(
+        (),
+        "`dims`: how they are reduced, a panel for each; empty takes `features.reduce`.",
+        choices=REDUCTIONS,
+    )
+    strategies: tuple[str, ...] = option(
+        ("random", "cosine", "landmark"),
+        "`pairing`: how rows find their references.",
+        choices=STRATEGIES,
+        required=True,
+    )
+    terms: tuple[str, ...] = option(
+        LOSS_TERMS, "`losses`: which are switched off, and on alone.", choices=LOSS_TERMS, required=True
+    )
+    style: tuple[float, ...] = option(
+        _WEIGHTS, "`lambda`: weights of the style loss, at the source.", minimum=0, required=True
+    )
+    expression: tuple[float, ...] = option(
+        _WEIGHTS, "`lambda`: weights of the KL expression loss, at the source.", minimum=0, required=True
+    )
+    alignment: tuple[float, ...] = option(
+        _WEIGHTS, "`lambda`: weights of the style alignment, at the target.", minimum=0, required=True
+    )
+    anchor: tuple[float, ...] = option(
+        _WEIGHTS,
+        "`lambda`: weights of KL to the source model's prediction, at the target.",
+        minimum=0,
+        required=True,
+    )
+    updates: tuple[str, ...] = option(UPDATES, "`layers`: which of T's layers adapt.", choices=UPDATES, required=True)
+    frames: tuple[int, ...] = option(
+        (1, 2, 4, 8, 0), "`neutral`: frames of the neutral clip; 0 is all of it.", minimum=0, required=True
+    )
+    counts: tuple[int, ...] = option(
+        (5, 10, 20, 40, 0), "`sources`: source subjects; 0 is all of them.", minimum=0, required=True
+    )
+    shares: tuple[float, ...] = option(
+        (0.0, 0.1, 0.2, 0.3, 0.5),
+        "`contamination`: fractions of the clip that show other classes.",
+        minimum=0,
+        required=True,
+    )
+    modes: tuple[str, ...] = option(
+        BN_MODES, "`bn`: BatchNorm's mode while a method adapts.", choices=BN_MODES, required=True
+    )

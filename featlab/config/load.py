@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featlab.config.analysis import AblateConfig, PlotConfig
-from featlab.config.options import convert, with_options
+from featlab.config.options import convert, option, with_options
 from featlab.config.sections import (
     AdaptConfig,
     FeatureConfig,
@@ -24,6 +24,8 @@ from featlab.config.sections import (
 from featlab.errors import ConfigError, closest
 
 __all__ = [
+    "FLAGS",
+    "SECTIONS",
     "AblateConfig",
     "AdaptConfig",
     "Config",
@@ -38,16 +40,15 @@ __all__ = [
     "parse_settings",
 ]
 
+FLAGS = "command line"
+"""Where a key was set that no file sets, in messages."""
+
 
 @dataclass(frozen=True)
 class Config:
-    """Every section of `featlab.toml`.
+    """Every section of `featlab.toml`."""
 
-    Attributes:
-        cache: The cache file, relative to the workspace.
-    """
-
-    cache: str = "cache.h5"
+    cache: str = option("cache.h5", "The cache file, relative to the workspace.")
     features: FeatureConfig = field(default_factory=FeatureConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     pair: PairConfig = field(default_factory=PairConfig)
@@ -56,10 +57,14 @@ class Config:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     plot: PlotConfig = field(default_factory=PlotConfig)
+    given: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The keys that the user set, each with the file's name or `FLAGS`; no part of what is recorded."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts that JSON and TOML can hold."""
-        return asdict(self)
+        values = asdict(self)
+        del values["given"]
+        return values
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:
         """Return a copy with some values replaced.
@@ -77,6 +82,9 @@ class Config:
         return config
 
 
+SECTIONS = tuple(item.name for item in fields(Config) if item.name not in ("cache", "given"))
+
+
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read `featlab.toml`, then apply flags.
 
@@ -91,6 +99,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         ConfigError: A file that can't be read, broken TOML, an unknown key, a value of the wrong type or range.
     """
     config = Config()
+    given: dict[str, str] = {}
     if path is not None and path.exists():
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -101,8 +110,11 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         for key in data:
             # An empty table sets nothing, so its name would never be looked at again.
             _check_section(key, str(path))
-        config = config.with_values(dict(_flatten(data)), str(path))
-    return config.with_values(overrides or {}, "command line")
+        values = dict(_flatten(data))
+        config = config.with_values(values, str(path))
+        given |= dict.fromkeys(values, str(path))
+    given |= dict.fromkeys(overrides or {}, FLAGS)
+    return replace(config.with_values(overrides or {}, FLAGS), given=given)
 
 
 def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 def _check_section(key: str, where: str) -> None:
     section = key.partition(".")[0]
-    sections = [item.name for item in fields(Config)]
+    sections = ("cache", *SECTIONS)
     if section not in sections:
         raise ConfigError(f"{where}: unknown key {key!r}{closest(section, sections)}; sections: {', '.join(sections)}")
 

@@ -1,17 +1,151 @@
-"""Values of settings: checked, converted from TOML or from the command line, put into a frozen dataclass."""
+"""Declare an option once: its default, what it is, its bounds, the values that tuning tries, and what reads it.
+
+    @dataclass(frozen=True)
+    class ShotConfig(Options):
+        lr: float = option(1e-2, "Learning rate.", minimum=0, search=(1e-3, 1e-2))
+
+From this come the default, the check, the comments of `featlab.toml`, the docs page and the space of `featlab tune`.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field, fields, replace
 from typing import Any
 
 from featlab.errors import ConfigError, closest
 
-__all__ = ["check_at_least", "check_choice", "check_share", "convert", "with_options"]
+__all__ = [
+    "Option",
+    "Options",
+    "check_at_least",
+    "check_choice",
+    "check_share",
+    "convert",
+    "option",
+    "options_of",
+    "refuse_inert",
+    "search_values",
+    "with_options",
+]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is declared of an option beside its type and default; ``None`` is inherited from the base class's field.
+
+    Attributes:
+        help: What it is, in a sentence.
+        minimum: Smallest value, or smallest item of a list.
+        maximum: Largest one.
+        choices: The values, or items of a list, that there are.
+        required: Whether a list may not be empty.
+        search: Values that `featlab tune` tries.
+        only: With which other options of the section it is read, e.g. ``form = mlp or objective = poster``; always
+            where it is empty. ``and`` binds closer than ``or``.
+    """
+
+    help: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: Sequence[str] | None = None
+    required: bool | None = None
+    search: tuple[Any, ...] | None = None
+    only: str | None = None
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise a ConfigError when the value, or an item of it, is not one of the choices or out of bounds."""
+        if self.required and not value:
+            known = f"; choose from {', '.join(self.choices)}" if self.choices else "; give it at least one value"
+            raise ConfigError(f"{key} is empty{known}")
+        for item in value if isinstance(value, tuple) else (value,):
+            if self.choices is not None:
+                check_choice(key, item, self.choices)
+            if self.minimum is not None and self.maximum is not None:
+                if not self.minimum <= item <= self.maximum:
+                    raise ConfigError(f"{key} = {item} must be between {self.minimum:g} and {self.maximum:g}")
+            elif self.minimum is not None:
+                check_at_least(key, item, self.minimum)
+
+    def is_read(self, config: Any) -> bool:
+        """Return whether anything reads the option, the others being what they are."""
+        return not self.only or any(
+            all(_says(config, term) for term in case.split(" and ")) for case in self.only.split(" or ")
+        )
+
+    def belongs_to(self, section: str) -> str:
+        """Return ``only`` with the options as the user writes them."""
+        return re.sub(r"(\w+) = ", rf"{section}.\1 = ", self.only or "")
+
+
+def option(default: Any, help: str | None = None, **declared: Any) -> Any:
+    """Declare a field of an `Options` dataclass; the keywords are those of `Option`.
+
+    A class as the default is called for it, since a dict or another dataclass can't be shared.
+    """
+    made: Any = {"default_factory": default} if isinstance(default, type) else {"default": default}
+    return field(**made, metadata={"option": Option(help, **declared)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of a frozen dataclass of options: every field is checked when one is made.
+
+    ``where`` is the section that it is read from, such as ``adapt.pft``; messages then name ``adapt.pft.lr``.
+    """
+
+    where: InitVar[str] = field(default="", kw_only=True)
+
+    def __post_init__(self, where: str) -> None:
+        # Kept, so that dataclasses.replace hands it on.
+        object.__setattr__(self, "where", where)
+        for name, declared in options_of(type(self)).items():
+            value = getattr(self, name)
+            if value is not None:
+                declared.check(self.key(name), value)
+        self.check_together()
+
+    @property
+    def section(self) -> str:
+        """The section that it is read from; empty where nobody said."""
+        return str(vars(self)["where"])
+
+    def key(self, name: str) -> str:
+        """Return an option's name as the user writes it."""
+        return f"{self.section}.{name}" if self.section else name
+
+    def check_together(self) -> None:
+        """Raise a ConfigError when values that are fine alone don't go together."""
+
+
+def options_of(config_type: type[Any]) -> dict[str, Option]:
+    """Return what is declared of each option of a dataclass; a field that says nothing takes the base class's word."""
+    found = {item.name: Option() for item in fields(config_type)}
+    for kind in reversed(config_type.__mro__):
+        for item in getattr(kind, "__dataclass_fields__", {}).values():
+            declared = item.metadata.get("option")
+            if declared is not None and item.name in found:
+                said = {name: value for name, value in vars(declared).items() if value is not None}
+                found[item.name] = replace(found[item.name], **said)
+    return found
+
+
+def search_values(config: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the options that `featlab tune` searches with the values to try, but for those that nothing reads."""
+    declared = options_of(type(config)).items()
+    return {name: entry.search for name, entry in declared if entry.search and entry.is_read(config)}
+
+
+def refuse_inert(config: Any, given: Iterable[str], where: str) -> None:
+    """Raise a ConfigError when one of the given options has no effect with the rest of the configuration."""
+    declared = options_of(type(config))
+    for name in given:
+        if not declared[name].is_read(config):
+            raise ConfigError(f"{where}.{name} has no effect here: it belongs to {declared[name].belongs_to(where)}")
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -20,10 +154,10 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{name} = {value!r} is not one of {', '.join(known)}{closest(value, known)}")
 
 
-def check_at_least(name: str, value: float, least: float) -> None:
-    """Raise a ConfigError when ``value`` is below ``least``."""
-    if not value >= least:
-        raise ConfigError(f"{name} = {value} must be at least {least}")
+def check_at_least(name: str, value: float, minimum: float) -> None:
+    """Raise a ConfigError when ``value`` is below ``minimum``."""
+    if not value >= minimum:
+        raise ConfigError(f"{name} = {value} must be at least {minimum}")
 
 
 def check_share(name: str, value: float) -> None:
@@ -50,7 +184,7 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
         if key not in known:
             raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
         values[key] = convert(f"{where}.{key}", hints[key], value)
-    return replace(config, **values)
+    return replace(config, **values, **({"where": where} if isinstance(config, Options) else {}))
 
 
 def convert(key: str, kind: Any, value: Any) -> Any:
@@ -74,17 +208,7 @@ def convert(key: str, kind: Any, value: Any) -> Any:
             return words[str(value).lower()]
         raise ConfigError(f"{key} = {value!r} must be true or false")
     if kind in (int, float):
-        if isinstance(value, bool):
-            raise ConfigError(f"{key} = {value!r} must be a number")
-        try:
-            number = kind(value)
-        except (TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{key} = {value!r} must be {'a whole number' if kind is int else 'a number'}") from None
-        if kind is int and isinstance(value, float) and value != number:
-            raise ConfigError(f"{key} = {value!r} must be a whole number")
-        if not math.isfinite(number):
-            raise ConfigError(f"{key} = {value!r} must be finite")
-        return number
+        return _number(key, kind, value)
     if kind is str:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
@@ -92,3 +216,22 @@ def convert(key: str, kind: Any, value: Any) -> Any:
             raise ConfigError(f"{key} = {value!r} must be text")
         return value
     raise ConfigError(f"{key} can't be set from a file or a flag")
+
+
+def _number(key: str, kind: Any, value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ConfigError(f"{key} = {value!r} must be a number")
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{key} = {value!r} must be {'a whole number' if kind is int else 'a number'}") from None
+    if kind is int and isinstance(value, float) and value != number:
+        raise ConfigError(f"{key} = {value!r} must be a whole number")
+    if not math.isfinite(number):
+        raise ConfigError(f"{key} = {value!r} must be finite")
+    return number
+
+
+def _says(config: Any, term: str) -> bool:
+    name, _, value = term.partition(" = ")
+    return str(getattr(config, name)) == value

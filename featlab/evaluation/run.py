@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,7 @@ from featlab.evaluation.metrics import SubjectMetrics, subject_metrics
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.rows import Cost, RunNumbers, failed_rows, scored_rows
 from featlab.methods import AdaptedModel, Method, base_model
-from featlab.methods.base import SourceAccess, SourceFeatures
-from featlab.methods.oracle import Oracle
+from featlab.methods.base import SourceFeatures
 from featlab.model.networks import PersonalModel
 from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
 from featlab.protocol.splits import Split, check_disjoint, split_dataset, split_target, target_of
@@ -157,7 +157,7 @@ def _rows(
     seed = run_seed(bundle.seed, method.name, "the target data set" if whole else names[0])
     start = time.perf_counter()
     try:
-        if isinstance(method, Oracle) and not whole:
+        if method.needs_labels and not whole:
             probabilities, model = oracle_probabilities(bundle, table, split, method)
             seconds = time.perf_counter() - start
         else:
@@ -198,22 +198,19 @@ def adapted_model(
         InputError: A method that needs what isn't there.
     """
     target = target_of(table, split.adapt)
-    if isinstance(method, Oracle):
-        return method.fit(bundle, target, table.label[split.adapt])
     if whole and method.needs_neutral:
         raise InputError(f"{method.name} takes one person's neutral clip; a data set of people and classes is none")
-    if isinstance(method, SourceAccess):
-        if source is None:
-            raise InputError(f"{method.name} needs the source rows beside the target's, and was given none")
-        return method.fit(bundle, source, target, seed=seed)
-    return method.adapt(bundle, target, seed=seed)
+    given: dict[str, Any] = {"labels": table.label[split.adapt]} if method.needs_labels else {}
+    if method.needs_source:
+        given["source"] = source
+    return method.adapt(bundle, target, seed=seed, **given)
 
 
 ORACLE_FOLDS = 5
 
 
 def oracle_probabilities(
-    bundle: Bundle, table: FeatureTable, split: Split, method: Oracle
+    bundle: Bundle, table: FeatureTable, split: Split, method: Method
 ) -> tuple[NDArray[np.float32], AdaptedModel]:
     """Fine-tune with one person's labels and predict the test rows, leaving out the rows that are predicted.
 
@@ -236,7 +233,7 @@ def oracle_probabilities(
     for number in np.unique(fold):
         held_out = fold == number
         seen = np.concatenate([split.adapt, split.test[~held_out]])
-        model = method.fit(bundle, target_of(table, seen), table.label[seen])
+        model = adapted_model(bundle, table, replace(split, adapt=seen), method, None, seed=0)
         probabilities[held_out] = model.predict_proba(table.embeddings[split.test[held_out]])
     return probabilities, model
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +14,12 @@ from numpy.typing import NDArray
 from featlab.bundle.bundle import Bundle, save_bundle
 from featlab.bundle.card import bundle_card
 from featlab.cache import ExtractorInfo, FeatureTable
-from featlab.cache.atomic import atomic_write_text, sync_folder
+from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.exchange.checkpoints import Parts
 from featlab.methods import get_method, prepare_extras
-from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor
+from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.pairing.pairs import Pairs, make_pairs
 
@@ -118,21 +116,12 @@ def save_imported(folder: Path, imported: ImportedBundle) -> Path:
         BundleError: The folder exists and isn't empty, or can't be written.
     """
     folder = Path(folder)
-    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
+    with atomic_folder(folder, error=BundleError) as draft:
         save_bundle(draft, imported.bundle)
         atomic_write_text(draft / FILES, json.dumps(imported.files, indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / "card.md", _card(imported))
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise BundleError(f"{folder}: can't be written ({error.strerror}); check the folder and its space") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
@@ -158,10 +147,7 @@ def _with_rows(head: SourceHead, order: list[int]) -> SourceHead:
     """Return the head with the classes of C in another order."""
     state = head.state_dict()
     state |= {name: tensor[order] for name, tensor in state.items() if name.startswith("classifier.")}
-    with torch.random.fork_rng(devices=[]):
-        moved = SourceHead(head.linear.in_features, head.linear.out_features, len(order))
-    moved.load_state_dict(state)
-    return moved.eval().requires_grad_(False)
+    return head_from_state(state)
 
 
 def _bundle(

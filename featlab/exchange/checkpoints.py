@@ -1,10 +1,11 @@
-"""What an import starts from: netB, netC and a translator read from their files, and who made the features."""
+"""State dicts of the SHOT family (netB, netC, a translator) to B, C and T, and who made their features."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +14,28 @@ from torch import Tensor
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import InputError
-from featlab.exchange.checkpoint_files import Checkpoint, read_checkpoint
-from featlab.extraction.backbones.weights import file_sha256
-from featlab.model.networks import SourceHead, Translator
+from featlab.extraction.backbones.weights import file_sha256, read_state_dict
+from featlab.extraction.items import natural_key
+from featlab.model.networks import SourceHead, Translator, head_from_state
 
-__all__ = [
-    "Parts",
-    "check_backbone_file",
-    "head_of",
-    "read_extractor",
-    "read_parts",
-    "translator_of",
-]
+__all__ = ["Parts", "check_backbone_file", "read_extractor", "read_parts"]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One state dict as it came from a file.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        tensors: Key to tensor on the CPU, float32 where it was any float; no ``module.`` in front.
+        ordered: Whether the file keeps the order in which the module's tensors were defined.
+    """
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    ordered: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +64,18 @@ class Parts:
 
 
 def read_parts(bottleneck: Path, classifier: Path, translator: Path | None = None) -> Parts:
-    """Read netB, netC and a translator.
+    """Read netB, netC and a translator from ``.safetensors`` or what ``torch.save`` wrote; only tensors are unpickled.
 
     Raises:
-        InputError: As `featlab.exchange.checkpoints.read_checkpoint`, `head_of` and `translator_of`.
+        InputError: No such file, a pickled module, values that aren't finite, keys or shapes that don't fit.
     """
-    read: dict[str, Checkpoint] = {"b": read_checkpoint(bottleneck), "c": read_checkpoint(classifier)}
+    read = {"b": read_checkpoint(bottleneck), "c": read_checkpoint(classifier)}
     head = head_of(read["b"], read["c"])
     made = None
     if translator is not None:
         read["t"] = read_checkpoint(translator)
         made = translator_of(read["t"], head.linear.in_features)
-    return Parts(head, made, {name: _named(item.path, item.sha256) for name, item in read.items()})
+    return Parts(head, made, {name: {"file": item.path.name, "sha256": item.sha256} for name, item in read.items()})
 
 
 def check_backbone_file(parts: Parts, backbone: Path, extractor: ExtractorInfo) -> Parts:
@@ -79,11 +90,11 @@ def check_backbone_file(parts: Parts, backbone: Path, extractor: ExtractorInfo) 
             f"{backbone} (sha256 {digest[:12]}) did not make the features: they are of {extractor.id!r} with weights "
             f"{extractor.weights[:12]}; extract again with --backbone resnet18 --weights {backbone}"
         )
-    return replace(parts, files={**parts.files, "f": _named(backbone, digest)})
+    return replace(parts, files={**parts.files, "f": {"file": backbone.name, "sha256": digest}})
 
 
 def read_extractor(path: Path) -> ExtractorInfo:
-    """Read who made the features, from JSON: the object itself, or one that holds it under ``extractor``.
+    """Read who made the features from JSON: the object itself, or one that holds it under ``extractor``.
 
     `featlab inspect --json` prints such an object, and a bundle's ``bundle.json`` is one.
 
@@ -103,8 +114,17 @@ def read_extractor(path: Path) -> ExtractorInfo:
         ) from None
 
 
-def _named(path: Path, digest: str) -> dict[str, str]:
-    return {"file": path.name, "sha256": digest}
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one state dict; see `read_parts`."""
+    tensors = {}
+    for name, value in read_state_dict(path).items():
+        tensor = value.detach().to(torch.float32) if value.is_floating_point() else value.detach()
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path}: {name} holds NaN or infinity; take an earlier checkpoint")
+        tensors[name] = tensor
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return Checkpoint(path, file_sha256(path), tensors, ordered=path.suffix.lower() != ".safetensors")
 
 
 _BATCH_NORM = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
@@ -116,36 +136,22 @@ _WEIGHT_NORMS = (
 
 
 def head_of(bottleneck: Checkpoint, classifier: Checkpoint) -> SourceHead:
-    """Return netB and netC as one `SourceHead`, in evaluation mode, frozen; its logits are theirs.
+    """Return netB and netC as one head with their logits, in evaluation mode, frozen.
 
     Of type ``ori`` (no BatchNorm, or one that never saw a batch: SHOT leaves it in) the BatchNorm is the identity.
-
-    Raises:
-        InputError: Missing or unexpected keys, or shapes that don't fit.
     """
     tensors = {**_bottleneck_tensors(bottleneck), **_classifier_tensors(classifier)}
-    width, dim = tensors["linear.weight"].shape
-    classes, taken = tensors["classifier.parametrizations.weight.original1"].shape
+    width, taken = len(tensors["linear.weight"]), tensors["classifier.parametrizations.weight.original1"].shape[1]
     if taken != width:
         raise InputError(
             f"{classifier.path} takes {taken} values, but {bottleneck.path} gives {width}; they don't belong together"
         )
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        head = SourceHead(dim, width, classes)
-    _load(head, tensors, f"{bottleneck.path} and {classifier.path}")
-    return head.eval().requires_grad_(False)
+    with _fitting(f"{bottleneck.path} and {classifier.path}"):
+        return head_from_state(tensors)
 
 
 def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
-    """Return a two-layer MLP as a literal `Translator` of (n, dim) features, in evaluation mode, frozen.
-
-    The first layer is the one that the file names first; a ``.safetensors`` keeps no order, so there the names are
-    sorted (numbers by value), and where either order would fit, they need numbers.
-
-    Raises:
-        InputError: Another network (a whole ResNet is told so), or widths that don't fit.
-    """
+    """Return a two-layer MLP as a literal `Translator` of (n, dim) features, in evaluation mode, frozen."""
     path, tensors = checkpoint.path, checkpoint.tensors
     if _is_resnet(tensors):
         count = sum(tensor.numel() for tensor in tensors.values())
@@ -170,14 +176,16 @@ def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
     for name, layer, width in (("first", first, hidden), ("last", last, dim)):
         content[f"{name}.weight"] = tensors[f"{layer}.weight"]
         content[f"{name}.bias"] = tensors.get(f"{layer}.bias", torch.zeros(width))
-    _load(translator, content, str(path))
+    with _fitting(str(path)):
+        translator.load_state_dict(content)
     return translator.eval().requires_grad_(False)
 
 
-def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Fill a module; what is left to go wrong is a tensor whose shape isn't that of the others."""
+@contextmanager
+def _fitting(where: str) -> Iterator[None]:
+    """What is left to go wrong is a tensor whose shape isn't that of the others."""
     try:
-        module.load_state_dict(dict(tensors))
+        yield
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{where}: the tensors don't fit together ({reason})") from None
@@ -232,11 +240,7 @@ def _check_keys(checkpoint: Checkpoint, part: str, required: Sequence[str], opti
     unexpected = [name for name in tensors if name not in (*required, *optional)]
     if not missing and not unexpected:
         return
-    parts = []
-    if missing:
-        parts.append(f"missing {_some(missing)}")
-    if unexpected:
-        parts.append(f"unexpected {_some(unexpected)}")
+    parts = [f"{what} {_some(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
     looks = _looks_like(tensors)
     hint = f"; it looks like {looks}" if looks and not looks.startswith(part) else ""
     raise InputError(f"{checkpoint.path}: isn't a {part} of the SHOT family: {', '.join(parts)}{hint}")
@@ -264,8 +268,11 @@ def _matrix(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _in_order(checkpoint: Checkpoint, layers: list[str], dim: int) -> tuple[str, str]:
-    from featlab.extraction.items import natural_key
+    """Return the names of the first and the last layer, as the file orders them.
 
+    A ``.safetensors`` keeps no order, so there the names are sorted (numbers by value), and where either order would
+    fit, they need numbers.
+    """
     path, tensors = checkpoint.path, checkpoint.tensors
     one, two = layers if checkpoint.ordered else sorted(layers, key=natural_key)
     shapes = {layer: tuple(tensors[f"{layer}.weight"].shape) for layer in (one, two)}

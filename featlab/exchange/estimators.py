@@ -1,4 +1,4 @@
-"""What the estimators share: the source stage in `fit`, validation, pickling."""
+"""scikit-learn estimators of arrays: a classifier that is personalised, and a transformer that takes styles away."""
 
 from __future__ import annotations
 
@@ -7,65 +7,69 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
-from featlab.bundle.bundle import Bundle
+from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
-from featlab.exchange.estimator_rows import EVERYONE, find_neutral, make_table, make_target, row_names
-from featlab.exchange.estimator_source import fit_source, frozen, in_blocks, one_thread, pack_bundle, unpack_bundle
+from featlab.exchange.estimator_source import (
+    EVERYONE,
+    fit_source,
+    frozen,
+    in_blocks,
+    make_table,
+    make_target,
+    pack_bundle,
+    row_names,
+    unpack_bundle,
+)
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel
 
-__all__ = [
-    "PersonalizedClassifier",
-    "SourceEstimator",
-]
+__all__ = ["PersonalizedClassifier", "StyleTranslator"]
 
 
 class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """An estimator whose `fit` runs the source stage.
+    """What both estimators share: the source stage in `fit`, the checks, pickling."""
 
-    Subclasses have the parameters ``neutral``, ``dim``, ``bottleneck``, ``epochs``, ``pretrain_epochs``, ``settings``
-    and ``random_state``.
-    """
+    def __init__(
+        self,
+        *,
+        neutral: Any = None,
+        dim: int = 64,
+        bottleneck: int = 128,
+        epochs: int = 30,
+        pretrain_epochs: int = 10,
+        settings: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.neutral = neutral
+        self.dim = dim
+        self.bottleneck = bottleneck
+        self.epochs = epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.settings = settings
+        self.random_state = random_state
 
-    neutral: Any
-    dim: int
-    bottleneck: int
-    epochs: int
-    pretrain_epochs: int
-    settings: Mapping[str, Any] | None
-    random_state: Any
-
-    bundle_: Bundle
-    classes_: NDArray[Any]
-    seed_: int
-
-    def _config(self) -> Config:
-        """Return the configuration that the parameters mean; ``settings`` beat the others."""
+    def _fit(self, X: Any, y: Any, subject: Any, video: Any, methods: tuple[str, ...]) -> None:
         values = {
             "features.dim": self.dim,
             "head.bottleneck": self.bottleneck,
             "head.epochs": self.epochs,
             "pretrain.epochs": self.pretrain_epochs,
         }
-        return Config().with_values(values | dict(self.settings or {}), "settings")
-
-    def _fit(self, X: Any, y: Any, subject: Any, video: Any, methods: tuple[str, ...]) -> Self:
-        config = self._config()
+        config = Config().with_values(values | dict(self.settings or {}), "settings")
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        table = make_table(X, codes, self.classes_, find_neutral(self.classes_, self.neutral), subject, video)
+        table = make_table(X, codes, self.classes_, self.neutral, subject, video)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             # None, or a generator: another seed every time, as scikit-learn has it.
@@ -73,17 +77,19 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         self.seed_ = int(seed)
         with one_thread():
             self.bundle_ = fit_source(table, config, seed=self.seed_, methods=methods)
-        return self
 
     def _rows(self, X: Any) -> NDArray[np.float32]:
-        """Return validated rows; the features are those of `fit`."""
+        """Validate rows against the features of `fit`."""
         rows: NDArray[np.float32] = validate_data(self, X, dtype=np.float32, reset=False)
         return rows
 
-    def _check_target(self, name: str) -> None:
-        """Raise an InputError when a subject was fitted on: a person's source rows are no new person's."""
+    def _new_person(self, subject: Any) -> str:
+        """Return the name; refuse somebody who was fitted on."""
+        check_is_fitted(self)
+        (name,) = row_names(subject, 1, "subject")
         if name in self.bundle_.source_subjects and self.bundle_.source_subjects != (EVERYONE,):
             raise InputError(f"subject {name!r} is one of those that were fitted on; personalize is for new people")
+        return name
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -98,25 +104,20 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         super().__setstate__(state)
 
 
-def as_double(rows: NDArray[np.float32]) -> Tensor:
-    """Return rows as a float64 tensor of its own."""
-    return torch.from_numpy(rows.astype(np.float64))
-
-
 class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The source model, and one adaptation of it a person.
 
-    ``subject`` is metadata of `fit`, `predict`, `predict_proba`, `decision_function` and `score`. Where it is left out
-    in `fit`, all rows are one person's: the head is trained, no pairs are possible, and T stays the identity.
+    ``subject`` is metadata of `fit`, `predict`, `predict_proba`, `decision_function` and `score`. Without it in `fit`,
+    all rows are one person's: the head is trained, there are no pairs, and T stays the identity.
 
     Args:
-        method: How `personalize` adapts; see `featlab.methods.method_names`.
+        method: How `personalize` adapts; see `featlab.method_names`.
         neutral: The neutral class; by default the one called "neutral", or else the first.
         dim: Features kept of X, by the projection; 0 keeps as many as there are.
         bottleneck: Width of the head's bottleneck.
         epochs: Passes over the rows that train the head.
         pretrain_epochs: 0 leaves T the identity; passes over the pairs where T is an MLP (``pretrain.form``).
-        settings: Any other setting, as ``{"section.key": value}``, e.g. ``{"head.lr": 0.01}``; they beat the others.
+        settings: Any other option, as ``{"section.key": value}``, e.g. ``{"head.lr": 0.01}``; they beat the others.
         random_state: Seed; an int gives the same result every time.
 
     Attributes:
@@ -139,17 +140,19 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
     ) -> None:
+        super().__init__(
+            neutral=neutral,
+            dim=dim,
+            bottleneck=bottleneck,
+            epochs=epochs,
+            pretrain_epochs=pretrain_epochs,
+            settings=settings,
+            random_state=random_state,
+        )
         self.method = method
-        self.neutral = neutral
-        self.dim = dim
-        self.bottleneck = bottleneck
-        self.epochs = epochs
-        self.pretrain_epochs = pretrain_epochs
-        self.settings = settings
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, subject: Any = None, video: Any = None) -> Self:
-        """Run the source stage: projection, head, pairs, T, style bank. Adaptations of an earlier fit are dropped.
+        """Train the source model: projection, head, T, style bank. Adaptations of an earlier fit are dropped.
 
         Args:
             X: (n, D0) embeddings; computed as float32.
@@ -159,7 +162,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
 
         Raises:
             InputError: Rows that don't fit, one class, or ``neutral`` is none of them.
-            ConfigError: An unknown method or setting, or a method that needs the person's labels.
+            ConfigError: An unknown method or option, or a method that needs the person's labels.
         """
         if get_method(self.method).needs_labels:
             raise ConfigError(f"method {self.method!r} needs the person's labels, and personalize has none")
@@ -179,9 +182,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         Raises:
             InputError: The subject was fitted on, or rows that don't fit.
         """
-        check_is_fitted(self)
-        (name,) = row_names(subject, 1, "subject")
-        self._check_target(name)
+        name = self._new_person(subject)
         target = make_target(self._rows(X_neutral), video)
         method = make_method(self.method, self.bundle_.config.adapt.options)
         with one_thread():
@@ -198,7 +199,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
 
     def predict_proba(self, X: Any, subject: Any = None) -> NDArray[np.float64]:
         """Return (n, K) probabilities, in the order of ``classes_``."""
-        probabilities: NDArray[np.float64] = torch.softmax(torch.from_numpy(self._logits(X, subject)), dim=1).numpy()
+        probabilities: NDArray[np.float64] = softmax(self._logits(X, subject), axis=1)
         return probabilities
 
     def predict(self, X: Any, subject: Any = None) -> NDArray[Any]:
@@ -213,12 +214,86 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
 
     def _logits(self, X: Any, subject: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        rows = as_double(self._rows(X))
+        rows = self._rows(X)
         names = [""] * len(rows) if subject is None else row_names(subject, len(rows), "subject")
         models = [self.personal_.get(name, self._source_model) for name in names]
         logits = np.empty((len(rows), len(self.classes_)))
         with one_thread():
             for model in {id(model): model for model in models}.values():
                 mine = np.flatnonzero([other is model for other in models])
-                logits[mine] = in_blocks(model, rows[mine]).numpy()
+                logits[mine] = in_blocks(model, rows[mine])
         return logits
+
+
+class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceEstimator):  # type: ignore[misc]
+    """Translate features: T(P(x) + offset of the person).
+
+    `fit` pretrains T on source subjects. `transform` moves each person by an offset, the centre of the source
+    subjects' neutral means minus the person's own neutral mean, and then applies T. The person's neutral mean is that
+    of the rows given to `personalize`; or that of their neutral rows in `fit`; **or, without either, the mean of all of
+    their rows in X**. The last looks at no label, and assumes that the rows are neutral on the whole: where they are
+    not, part of the expression is taken away too, and a row's translation depends on the person's other rows in X. Rows
+    without a subject are not moved. Without ``subject`` in `fit`, all rows are one person's and T is the identity.
+
+    The parameters are those of `PersonalizedClassifier` but ``method``.
+
+    Attributes:
+        classes_: (K,) the classes of y.
+        bundle_: The source model as a `featlab.Bundle`.
+        personal_: By subject, float64 (D,), the neutral mean that `personalize` measured.
+        n_features_in_: Features of X.
+        seed_: The seed that was used.
+    """
+
+    def fit(self, X: Any, y: Any, subject: Any = None, video: Any = None) -> Self:
+        """Train the source model, as `PersonalizedClassifier.fit`. What an earlier `personalize` measured is dropped.
+
+        Raises:
+            InputError: As there.
+            ConfigError: An unknown option, or one that leaves the style bank out.
+        """
+        self._fit(X, y, subject, video, ())
+        if (bank := self.bundle_.bank) is None:
+            raise ConfigError("settings: offsets need the style bank; leave pretrain.style_bank at true")
+        means = bank.layers["features"][0].double()
+        self._centre: NDArray[np.float64] = means.mean(dim=0).numpy()
+        self._source_means = dict(zip(bank.subjects, means.numpy(), strict=True))
+        self._projection = frozen(self.bundle_.projection)
+        self._translator = frozen(self.bundle_.translator)
+        self.personal_: dict[str, NDArray[np.float64]] = {}
+        return self
+
+    def personalize(self, X_neutral: Any, subject: Any) -> Self:
+        """Measure the neutral mean of one new person; arguments as of `PersonalizedClassifier.personalize`."""
+        self.personal_[self._new_person(subject)] = self._features(X_neutral).mean(axis=0)
+        return self
+
+    def transform(self, X: Any, subject: Any = None) -> NDArray[np.float64]:
+        """Return (n, D) translated features of (n, D0) embeddings; ``subject`` is (n,) or one name; None: no moves."""
+        check_is_fitted(self)
+        features = self._features(X)
+        if subject is not None:
+            names = np.array(row_names(subject, len(features), "subject"))
+            for name in np.unique(names).tolist():
+                mine = names == name
+                own = self.personal_.get(name, self._source_means.get(name))
+                features[mine] += self._centre - (features[mine].mean(axis=0) if own is None else own)
+        with one_thread():
+            return in_blocks(self._translator, features)
+
+    def fit_transform(self, X: Any, y: Any = None, subject: Any = None, video: Any = None) -> NDArray[np.float64]:
+        """Return ``fit(X, y, subject, video).transform(X, subject)``."""
+        return self.fit(X, y, subject=subject, video=video).transform(X, subject=subject)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.bundle_.projection.components.shape[1])
+
+    def _features(self, X: Any) -> NDArray[np.float64]:
+        with one_thread():
+            return in_blocks(self._projection, self._rows(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,31 +36,23 @@ __all__ = [
 
 
 class _Embedder(nn.Module):
-    """A network's module, and which of its outputs is the embedding."""
+    """A backbone's network as a module."""
 
-    def __init__(self, module: nn.Module, pick: Callable[[Any], Any] | None) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.module = module
-        self.pick = pick
+        self.module = network.module
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        output = self.module(images)
-        if self.pick is not None:
-            output = self.pick(output)
-        if isinstance(output, Mapping):
-            output = output["embedding"]
-        if isinstance(output, tuple | list):
-            output = output[0]
-        # A map of one position, (n, D, 1, 1), counts as one vector.
-        embedding: Tensor = output.flatten(1)
+        embedding: Tensor = self.network.vectors(images)
         return embedding
 
 
 def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
     """Return a backbone as a network to export.
 
-    Layers that are tapped for their statistics make no difference to the embedding, and what is done to an image before
-    the network (an alignment) stays outside of the file: it is in the facts, as a part of the extractor's line.
+    What is done to an image before the network (an alignment) stays outside of the file: it is in the facts, as a part
+    of the extractor's line.
 
     Args:
         backbone: From `make_backbone`, on the CPU.
@@ -79,13 +71,13 @@ def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
     made = backbone.info()
     before, same, _ = wanted.preprocessing.partition(made.preprocessing)
     if same and wanted.preprocessing == before + made.preprocessing:
-        made = ExtractorInfo(made.id, made.weights, wanted.preprocessing, wanted.layers)
+        made = ExtractorInfo(made.id, made.weights, wanted.preprocessing, made.layers)
     check_backbone(wanted, made)
     spec = backbone.spec
     return Network(
         name=backbone.name,
         # It is in evaluation mode already, and a module of torch.export's refuses to be told so.
-        module=_Embedder(module, getattr(backbone.network, "pick", None)),
+        module=_Embedder(backbone.network),
         size=spec.size,
         mean=spec.mean,
         std=spec.std,

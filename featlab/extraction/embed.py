@@ -10,15 +10,14 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheBuilder, LayerStats, Rows
+from featlab.cache import CacheBuilder, Rows
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.base import Backbone, BackboneOutput
-from featlab.extraction.faces.pose import has_pose, pose_from_landmarks
+from featlab.extraction.backbones.base import Backbone
 from featlab.extraction.items import Item
 from featlab.extraction.precision import StorageError, storage_error
 from featlab.extraction.progress import Progress, ProgressMeter
 from featlab.extraction.shards import Shard, landmarks_of
-from featlab.extraction.worker import Batch, BatchResult, Task, join_outputs, run_batches
+from featlab.extraction.worker import Batch, BatchResult, Task, run_batches
 
 OnProgress = Callable[[Progress], None]
 
@@ -67,24 +66,24 @@ def embed_shards(
     with closing(run_batches(_batches(shards, landmarks, batch_size), task, jobs)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
-            outputs: list[BackboneOutput] = []
+            parts: list[NDArray[np.float32]] = []
             failed: list[tuple[Item, str]] = []
             for batch, result in group:
-                output = _output(batch, result, backbone, meter)
+                embeddings = _embedded(batch, result, backbone, meter)
                 bad = dict(result.failed)
-                if output is not None:
-                    output, unusable = _usable(output, result.kept, backbone, dtype, dim)
-                    dim = output.embeddings.shape[1]
+                if embeddings is not None:
+                    embeddings, unusable = _usable(embeddings, result.kept, backbone, dtype, dim)
+                    dim = embeddings.shape[1]
                     bad |= unusable
-                    outputs.append(output)
+                    parts.append(embeddings)
                     if dtype != "float32":
-                        lost.append(storage_error(output.embeddings, dtype))
+                        lost.append(storage_error(embeddings, dtype))
                 kept += [item for place, item in enumerate(batch.items) if place not in bad]
                 failed += [(batch.items[place], bad[place]) for place in sorted(bad)]
                 meter.finished(len(batch.items), len(bad))
                 tell(meter.snapshot())
             start = time.perf_counter()
-            rows = _rows(kept, outputs, landmarks_of(kept, landmarks))
+            rows = _rows(kept, parts, landmarks_of(kept, landmarks))
             builder.write_shard(
                 shards[index].key, rows, [{"path": item.name, "reason": reason} for item, reason in failed]
             )
@@ -100,58 +99,46 @@ def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, siz
             yield Batch(index, items, landmarks_of(items, landmarks))
 
 
-def _output(batch: Batch, result: BatchResult, backbone: Backbone, meter: ProgressMeter) -> BackboneOutput | None:
+def _embedded(
+    batch: Batch, result: BatchResult, backbone: Backbone, meter: ProgressMeter
+) -> NDArray[np.float32] | None:
     """Return the rows of the kept items, embedding them here if no worker did; None if none was kept."""
-    output = result.output
+    embeddings = result.embeddings
     embed_seconds = result.embed_seconds
-    if output is None and result.kept:
+    if embeddings is None and result.kept:
         start = time.perf_counter()
         points = None if batch.landmarks is None else batch.landmarks[result.kept]
-        output = backbone.embed(result.images, points)
+        embeddings = backbone.embed(result.images, points)
         embed_seconds += time.perf_counter() - start
     meter.busy("read", len(batch.items), result.read_seconds)
     meter.busy("embed", len(result.kept), embed_seconds)
-    return output
+    return embeddings
 
 
 def _usable(
-    output: BackboneOutput, kept: Sequence[int], backbone: Backbone, dtype: str, dim: int | None
-) -> tuple[BackboneOutput, dict[int, str]]:
+    embeddings: NDArray[np.float32], kept: Sequence[int], backbone: Backbone, dtype: str, dim: int | None
+) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Check what the backbone returned; cut out the rows that can't be stored and say which and why."""
-    embeddings = output.embeddings
     if embeddings.ndim != 2 or len(embeddings) != len(kept) or dim not in (None, embeddings.shape[1]):
         wanted = f"({len(kept)}, {'D' if dim is None else dim})"
         raise ConfigError(f"the backbone {backbone.name!r} returned shape {embeddings.shape}, expected {wanted}")
-    if set(output.layers) != set(backbone.info().layers):
-        raise ConfigError(
-            f"the backbone {backbone.name!r} returned the layers {sorted(output.layers)} and announces "
-            f"{sorted(backbone.info().layers)}"
-        )
     with np.errstate(over="ignore"):
         fits = np.isfinite(embeddings.astype(dtype)).all(axis=1)
-    for stats in output.layers.values():
-        fits &= np.isfinite(stats.mean).all(axis=1) & np.isfinite(stats.std).all(axis=1)
     bad = {
         place: f"the embedding isn't finite as {dtype}"
         for place, fit in zip(kept, fits.tolist(), strict=True)
         if not fit
     }
-    if not bad:
-        return output, bad
-    layers = {name: LayerStats(stats.mean[fits], stats.std[fits]) for name, stats in output.layers.items()}
-    return BackboneOutput(embeddings[fits], layers), bad
+    return (embeddings[fits] if bad else embeddings), bad
 
 
-def _rows(items: Sequence[Item], outputs: Sequence[BackboneOutput], landmarks: NDArray[np.float32] | None) -> Rows:
-    output = join_outputs(outputs) if outputs else BackboneOutput(np.empty((0, 0), dtype=np.float32))
+def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks: NDArray[np.float32] | None) -> Rows:
     return Rows(
-        embeddings=output.embeddings,
+        embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
         labels=[item.label for item in items],
         subjects=[item.subject for item in items],
         videos=[item.video for item in items],
         frames=[item.frame for item in items],
         landmarks=landmarks,
-        layers=output.layers,
         paths=[item.name for item in items],
-        pose=pose_from_landmarks(landmarks) if landmarks is not None and has_pose(landmarks.shape[1]) else None,
     )

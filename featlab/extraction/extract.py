@@ -16,7 +16,6 @@ from featlab.cache import CacheBuilder, ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones.base import Backbone
 from featlab.extraction.embed import OnProgress, embed_shards
-from featlab.extraction.faces.pose import has_pose
 from featlab.extraction.items import Item, classes_of, item_order
 from featlab.extraction.precision import StorageError
 from featlab.extraction.progress import ProgressMeter
@@ -146,7 +145,6 @@ def extract(
         neutral=neutral,
         dtype=config.dtype,
         has_landmarks=landmarks is not None,
-        has_pose=landmarks is not None and has_pose(landmarks.shape[1]),
     ) as builder:
         todo = [shard for shard in shards if not builder.has_shard(shard.key)]
         waiting = {shard.key for shard in todo}

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from featlab.cache import LayerStats
 from featlab.errors import FeatlabError, InputError
-from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
+from featlab.extraction.backbones.base import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
 
@@ -171,7 +170,7 @@ class BatchResult:
         kept: Places in the batch that didn't fail, ascending.
         failed: Place and reason of the others.
         images: The kept images, when the main process embeds them.
-        output: The kept rows, when the worker embedded them.
+        embeddings: float32 (kept, D), when the worker embedded them.
         read_seconds: Spent in decoding and preparing.
         embed_seconds: Spent in the backbone.
     """
@@ -179,7 +178,7 @@ class BatchResult:
     kept: list[int]
     failed: list[tuple[int, str]]
     images: list[Image]
-    output: BackboneOutput | None
+    embeddings: NDArray[np.float32] | None
     read_seconds: float
     embed_seconds: float
 
@@ -195,7 +194,7 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
         return _process_landmarks(task.backbone, batch, usable, failed)
     kept: list[int] = []
     images: list[Image] = []
-    outputs: list[BackboneOutput] = []
+    rows: list[NDArray[np.float32]] = []
     read_seconds = embed_seconds = 0.0
     pixels = read_pixels([batch.items[place] for place in usable])
     for place in usable:
@@ -211,10 +210,10 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
             images.append(image)
         else:
             start = time.perf_counter()
-            outputs.append(task.backbone.embed([image], None if points is None else points[None]))
+            rows.append(task.backbone.embed([image], None if points is None else points[None]))
             embed_seconds += time.perf_counter() - start
-    output = join_outputs(outputs) if outputs else None
-    return BatchResult(kept, failed, images, output, read_seconds, embed_seconds)
+    embeddings = np.concatenate(rows) if rows else None
+    return BatchResult(kept, failed, images, embeddings, read_seconds, embed_seconds)
 
 
 def _has_landmarks(batch: Batch, place: int) -> bool:
@@ -236,27 +235,11 @@ def _process_landmarks(
     backbone: Backbone | None, batch: Batch, usable: list[int], failed: list[tuple[int, str]]
 ) -> BatchResult:
     """Embed the landmarks of a batch whose images nobody needs."""
-    output = None
+    embeddings = None
     start = time.perf_counter()
     if backbone is not None and usable:
-        output = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
-    return BatchResult(usable, failed, [], output, 0.0, time.perf_counter() - start)
-
-
-def join_outputs(outputs: Sequence[BackboneOutput]) -> BackboneOutput:
-    """Stack the rows of several outputs; at least one."""
-    if len(outputs) == 1:
-        return outputs[0]
-    return BackboneOutput(
-        np.concatenate([output.embeddings for output in outputs]),
-        {
-            name: LayerStats(
-                np.concatenate([output.layers[name].mean for output in outputs]),
-                np.concatenate([output.layers[name].std for output in outputs]),
-            )
-            for name in outputs[0].layers
-        },
-    )
+        embeddings = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
+    return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
 
 
 def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tuple[Batch, BatchResult], None, None]:

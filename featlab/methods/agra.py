@@ -218,9 +218,8 @@ class AGRA(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(z + graph(z, nearest source mean)) with z = B'(f)."""
-        self.check(bundle, target)
         config: AGRAConfig = self.config
         features = ordered_features(bundle, target)
         student = make_student(bundle, "none", seed)

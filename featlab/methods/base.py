@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.errors import InputError
-from featlab.methods.pft.reliability import ClipReport
 from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
@@ -24,6 +23,8 @@ __all__ = [
     "PARTS",
     "AdaptedModel",
     "Affine",
+    "ClipReport",
+    "GainEstimate",
     "Method",
     "NoConfig",
     "SourceAccess",
@@ -63,6 +64,47 @@ class Affine(nn.Module):
         return cls(torch.eye(len(bias), device=bias.device), bias)
 
 
+@dataclass(frozen=True)
+class ClipReport:
+    """What a method can say of a person's clip, without labels.
+
+    Attributes:
+        clip: Numbers that describe it, by name.
+        uniform: Whether it varies no more than the source subjects' clips usually do.
+        remarks: What looks unusual, one line each.
+        refusal: Why this clip should not be adapted to; empty when it may.
+    """
+
+    clip: Mapping[str, float]
+    uniform: bool
+    remarks: tuple[str, ...]
+    refusal: str
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return all that a user should read: the refusal first, if there is one."""
+        return (self.refusal, *self.remarks) if self.refusal else self.remarks
+
+
+@dataclass(frozen=True)
+class GainEstimate:
+    """What adapting is expected to have added to a person's macro F1, without labels.
+
+    Attributes:
+        expected: On average, over source subjects like this one.
+        low: A tenth of them gained less.
+        high: A tenth of them gained more.
+        chance: Fraction of them whom it helped, or left as they were.
+        frames: Unlabelled frames of the person that were looked at; 0: these are the numbers of all source subjects.
+    """
+
+    expected: float
+    low: float
+    high: float
+    chance: float
+    frames: int
+
+
 @dataclass(frozen=True, eq=False)
 class AdaptedModel:
     """A model for one person.
@@ -73,7 +115,7 @@ class AdaptedModel:
         trainable: Parameters that were fitted to this person.
         history: Loss terms, an entry a step that was logged.
         warnings: What the user should know, one line each.
-        report: What the bundle expects of this clip, where the method can tell.
+        report: What the method says of this clip, where it can tell.
     """
 
     model: PersonalModel
@@ -125,9 +167,9 @@ class Method(ABC):
     """What those tensors are, in words: statistics and weights that leave the source site, for the bundle's card. A
     method that carries something has a `prepare`; it may still do without (``needs_extras = False``)."""
     needs_labels: ClassVar[bool] = False
-    """Is given the target's labels: an oracle, never source-free."""
+    """Its `adapt` takes the target's labels too: an oracle, never source-free."""
     needs_source: ClassVar[bool] = False
-    """Is given labelled source rows beside the target's: never source-free (see `featlab.methods.base`)."""
+    """Its `adapt` takes labelled source rows too: never source-free (see `SourceAccess`)."""
     needs_neutral: ClassVar[bool] = False
     """Takes the target rows to be one person's neutral clip; can not be given a data set of people and classes."""
     supports_single_class: ClassVar[bool] = True
@@ -148,7 +190,7 @@ class Method(ABC):
         return "source-access" if self.needs_source else "source-free"
 
     @classmethod
-    def least_rows(cls, classes: int) -> int:
+    def minimum_rows(cls, classes: int) -> int:
         """Return the fewest target rows that it can be given."""
         return 1
 
@@ -167,12 +209,24 @@ class Method(ABC):
             seed: Of whatever is random.
         """
 
+    def expected_gain(
+        self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]
+    ) -> GainEstimate | None:
+        """Return what adapting is expected to have gained, where the method can tell.
+
+        Args:
+            bundle: What was adapted.
+            model: The person's.
+            embeddings: (n, D0) unlabelled frames other than the clip; n = 0 asks for what source subjects gained.
+        """
+        return None
+
     def check(self, bundle: Bundle, target: Target) -> None:
         """Raise an InputError when the bundle lacks what the method needs, or the target doesn't fit the bundle."""
         width = len(bundle.projection.mean)
         if target.embeddings.shape[1] != width:
             raise InputError(f"the target's embeddings have {target.embeddings.shape[1]} values, the bundle's {width}")
-        least = self.least_rows(len(bundle.classes))
+        least = self.minimum_rows(len(bundle.classes))
         if len(target) < least:
             raise InputError(f"{self.name} needs {least} target rows or more, got {len(target)}; give it a longer clip")
         if self.needs_style_bank and bundle.bank is None:
@@ -232,29 +286,27 @@ class SourceFeatures:
 
 
 class SourceAccess(Method):
-    """Base of the methods with source access."""
+    """Base of the methods with source access: they implement `fit`."""
 
     setting = "UDA (source access)"
     needs_source = True
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Refuse: there is no source here.
+    def adapt(
+        self, bundle: Bundle, target: Target, *, seed: int = 0, source: SourceFeatures | None = None
+    ) -> AdaptedModel:
+        """Make a model for one person, with the labelled source rows at hand.
 
         Raises:
-            InputError: Always.
+            InputError: No source.
         """
-        raise InputError(
-            f"{self.name} needs the source rows beside the target's; it runs in featlab evaluate and featlab "
-            "benchmark, never in featlab adapt"
-        )
+        if source is None:
+            raise InputError(
+                f"{self.name} needs the source rows beside the target's; it runs in featlab evaluate and featlab "
+                "benchmark, never in featlab adapt"
+            )
+        self.check(bundle, target)
+        return self.fit(bundle, source, target, seed=seed)
 
     @abstractmethod
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Make a model for one person.
-
-        Args:
-            bundle: The source model to start from; left unchanged.
-            source: Labelled source rows.
-            target: The target's rows: no labels.
-            seed: Of whatever is random.
-        """
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
+        """Make a model for one person out of what `adapt` was given and has checked."""

@@ -71,9 +71,8 @@ class CADA(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: CADAConfig = self.config
         student = make_student(bundle, "none", seed)
         discriminator = new_discriminator(bundle, config, seed)

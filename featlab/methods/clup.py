@@ -107,7 +107,7 @@ class CluP(Method):
     space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_iterations", (100, 200)))
 
     @classmethod
-    def least_rows(cls, classes: int) -> int:
+    def minimum_rows(cls, classes: int) -> int:
         """Return four rows a cluster and one cluster more than classes."""
         return 4 * (classes + 1)
 

@@ -35,9 +35,8 @@ class FTDNN(SourceAccess):
     updates = ("bottleneck", "classifier")
     space = (("lr", (1e-4, 1e-3, 1e-2)), ("iterations", (100, 500)), ("bn_mode", ("train", "eval")))
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         student = make_student(bundle, "none", seed)
 
         def losses(batch: JointBatch) -> Terms:

@@ -106,9 +106,8 @@ class ICID(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'((common(B'(f)) + distinct(B'(f))) / 2)."""
-        self.check(bundle, target)
         config: ICIDConfig = self.config
         student = make_student(bundle, "none", seed)
         width = bundle.head.linear.out_features

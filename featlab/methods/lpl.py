@@ -75,9 +75,8 @@ class LPL(SourceAccess):
     updates = ("bottleneck", "classifier")
     space = (("lr", (1e-4, 1e-3, 1e-2)), ("locality", (0.0003, 0.003, 0.03)), ("neighbours", (5, 20)))
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""
-        self.check(bundle, target)
         config: LPLConfig = self.config
         student = make_student(bundle, "none", seed)
 

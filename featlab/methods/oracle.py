@@ -56,28 +56,24 @@ class Oracle(Method):
     needs_labels = True
     updates = ("translator", "bottleneck", "classifier")
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Refuse: an oracle is not a source-free method.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError("the oracle needs the target's labels; it runs in featlab evaluate, never in featlab adapt")
-
-    def fit(self, bundle: Bundle, target: Target, labels: NDArray[np.int16]) -> AdaptedModel:
+    def adapt(
+        self, bundle: Bundle, target: Target, *, seed: int = 0, labels: NDArray[np.int16] | None = None
+    ) -> AdaptedModel:
         """Fine-tune on labelled rows of one person.
 
         Args:
             bundle: The source model; left unchanged.
             target: The person's rows.
+            seed: Not used: nothing is random.
             labels: (n,) codes; rows with -1 are left out.
 
-        Returns:
-            The fine-tuned model.
-
         Raises:
-            InputError: No labelled row.
+            InputError: No labels, or no labelled row.
         """
+        if labels is None:
+            raise InputError(
+                "the oracle needs the target's labels; it runs in featlab evaluate, never in featlab adapt"
+            )
         self.check(bundle, target)
         known = labels >= 0
         if not known.any():

@@ -102,9 +102,8 @@ class SWD(SourceAccess):
         ("bn_mode", ("train", "eval")),
     )
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return the mean of C₁(B'(f)) and C₂(B'(f))."""
-        self.check(bundle, target)
         config: SWDConfig = self.config
         student = make_student(bundle, "none", seed)
         first, second = student.head.classifier, copy.deepcopy(student.head.classifier)

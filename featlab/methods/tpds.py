@@ -57,7 +57,7 @@ def neighbour_walks(features: Tensor, hops: int = HOPS) -> Tensor:
     hops = min(hops, count - 1)
     itself = np.arange(count)[:, None] + np.array([0, 1])
     # On hop h a row has h − 1 visited rows at most among its neighbours: of the h nearest, one is free.
-    _, ranked = search(values, values, hops, skip=itself)
+    ranked = search(values, values, hops, skip=itself).rows
     walks = np.empty((count, hops), dtype=np.int64)
     for start in range(0, count, max(1, _BLOCK_BYTES // count)):
         here = np.arange(start, min(start + max(1, _BLOCK_BYTES // count), count))

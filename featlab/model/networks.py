@@ -6,6 +6,7 @@ Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D);
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ __all__ = [
     "Translator",
     "as_tensor",
     "half_cosine",
+    "head_from_state",
     "head_map",
     "layer_values",
     "one_cycle",
@@ -78,6 +80,15 @@ class SourceHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return C(B(f)), (n, K) logits."""
         return self.classify(self.bottleneck(features))
+
+
+def head_from_state(state: Mapping[str, Tensor]) -> SourceHead:
+    """Build B and C from their state dict: frozen, in evaluation mode; the caller's random state stays as it is."""
+    width, dim = state["linear.weight"].shape
+    with torch.random.fork_rng(devices=[]):
+        head = SourceHead(dim, width, len(state["classifier.parametrizations.weight.original1"]))
+    head.load_state_dict(dict(state))
+    return head.eval().requires_grad_(False)
 
 
 class Translator(nn.Module):

@@ -1,17 +1,15 @@
-"""Face shapes compared as scipy.spatial.procrustes does, but for millions of pairs: exact, by matrix products.
+"""Face shapes compared as scipy.spatial.procrustes does, but for millions of pairs, through an inner-product index.
 
-The disparity of two shapes A and B, (P, 2) each, centred and of unit norm, is 1 - s² where s is the sum of the singular
-values of the 2 x 2 matrix M = AᵀB (Schönemann 1966; rotation, reflection and scale are free). Two numbers have a closed
-sum: s² = ‖M‖² + 2 |det M|. So all s² between two sets of shapes take four real products of length P a pair, that is two
-matrix products of stacked x and y coordinates, and a few element-wise operations. No SVD, no loop over pairs.
+With a shape as complex numbers a = x + iy, centred and of unit norm, the disparity of two shapes is 1 - s² with
+s = max(|aᴴb|, |aᵀb|): the best rotation, or the best reflection (Kendall 1984). |aᴴb| is a maximum over all rotations
+and no inner product, but it has a tight bound that is one. Let m be the mean shape and turn every shape so that
+a = αm + u with α = |mᴴa| and u orthogonal to m. Then
 
-With a = x + iy the same reads s = max(|aᴴb|, |aᵀb|) (Kendall 1984): the best rotation, or the best reflection. It shows
-why an inner-product index such as faiss's doesn't do the search directly: |aᴴb| is a maximum over all rotations, not
-one inner product. It becomes one in the lifted features a aᴴ, but those have (P-1)² dimensions, 4489 for 68 points, and
-are searched twice, for the reflection too, against four products of length 68 here. And shapes turned to a common
-direction can be proposed by one inner product, but whether the proposals hold the nearest must be proven row by row,
-and the bound that would prove it is looser than the gaps between faces. `benchmarks/pairing.py` times all of these; the
-direct products are the fastest of the exact ways, so landmarks don't go through faiss.
+    |aᴴb|² = |αβ + uᴴv|² <= α²β² + 2αβ Re(uᴴv) + |u|²|v|² = <(α², √2 αu, |u|²), (β², √2 βv, |v|²)>,
+
+an inner product of two unit vectors of 2P + 2 numbers, which faiss can hold. Faces are near their mean, so u and v are
+small and the bound is nearly the value. A reflection can't be better than cos(∠(a, m) - ∠(b̄, m)), with b̄ the mirror
+image of b; faces are far from the mirror images of other faces, so this rules reflections out at once.
 """
 
 from __future__ import annotations
@@ -20,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.exact_search import RowIndex, Scorer, nearest, product_error
-
-__all__ = ["disparity", "normalise_shapes", "search_shapes"]
+from featlab.pairing.search import Neighbours, Rows, Space, nearest, product_error
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
 
@@ -76,9 +72,9 @@ def search_shapes(
     base: NDArray[np.complex128],
     k: int,
     *,
-    skip: NDArray[np.intp] | None = None,
-    byte_budget: int = 8 << 20,
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    skip: Rows | None = None,
+    backend: str = "auto",
+) -> Neighbours:
     """Find each query's k base shapes of least disparity, exactly; ties go to the lowest index.
 
     Args:
@@ -86,53 +82,53 @@ def search_shapes(
         base: complex128 (m, P), valid shapes.
         k: Neighbours a query, 1 to m.
         skip: (n, 2), base rows [start, stop) that each query may not have (see `featlab.pairing.search.nearest`).
-        byte_budget: Bytes for one tile of scores; results don't depend on it.
+        backend: As in `featlab.pairing.search.search`.
 
     Returns:
-        Disparities, float64 (n, k), lowest first, and indices into `base`, (n, k). A query with fewer than k base rows
-        left after `skip` gets inf and -1 in the places that stay empty.
+        Disparities as scores, lowest first, inf where there are fewer than k.
 
     Raises:
         InputError: Different numbers of points, or a k that is not between 1 and m.
     """
     if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1]:
         raise InputError(f"shapes must be (rows, points) with as many points, not {queries.shape} and {base.shape}")
-    points = base.shape[1]
-    query_x, query_y = (np.ascontiguousarray(part, dtype=np.float32) for part in (queries.real, queries.imag))
-    base_x, base_y = (np.ascontiguousarray(part, dtype=np.float32) for part in (base.real, base.imag))
+    mean = np.linalg.eigh(base.T @ base.conj())[1][:, -1]
+    left, query_cosine = _lifted(queries, mean)
+    right, _ = _lifted(base, mean)
+    # Of the mirror images of all base shapes, the one whose angle to the mean is nearest to the query's.
+    mirrored = np.abs(base @ mean)
+    mirror = np.clip(query_cosine, mirrored.min(initial=1.0), mirrored.max(initial=0.0))
+    reflection = (query_cosine * mirror + _sine(query_cosine) * _sine(mirror)) ** 2
+    # A square changes by at most twice the error of its root.
+    error = 4.0 * product_error(left.shape[1])
+    small, small_base = queries.astype(np.complex64), base.astype(np.complex64)
 
-    def quick(rows: RowIndex, first: int, last: int) -> NDArray[np.float32]:
-        x, y = query_x[rows], query_y[rows]
-        stacked = np.concatenate([x, y])
-        from_x, from_y = stacked @ base_x[first:last].T, stacked @ base_y[first:last].T
-        return _squared_nuclear_norm(from_x[: len(x)], from_y[: len(x)], from_x[len(x) :], from_y[len(x) :])
+    def limit(rows: Rows, inner: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(np.maximum(inner, reflection[rows]) + error)
 
-    def exact(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
+    def quick(rows: Rows) -> NDArray[np.float32]:
+        rotation, mirror = np.abs(small[rows].conj() @ small_base.T), np.abs(small[rows] @ small_base.T)
+        return np.asarray(np.square(np.maximum(rotation, mirror)))
+
+    def exact(rows: Rows, columns: Rows) -> NDArray[np.float64]:
         return 1.0 - disparity(queries[rows], base[columns])
 
-    scorer = Scorer(
-        queries=len(queries),
-        base=len(base),
-        quick=quick,
-        exact=exact,
-        scale=np.ones(len(queries)),
-        error=4.0 * product_error(points),  # s² changes by at most 2√2 times the error of M, and rounds itself
-        pair_bytes=24,
-        exact_bytes=64 * points,
-    )
-    scores, index = nearest(scorer, k, skip=skip, byte_budget=byte_budget)
-    return 1.0 - scores, index
+    found = nearest(Space(left, right, limit, quick, exact, np.ones(len(left)), error), k, skip=skip, backend=backend)
+    return found._replace(score=1.0 - found.score)
 
 
-def _squared_nuclear_norm(
-    xx: NDArray[np.float32], xy: NDArray[np.float32], yx: NDArray[np.float32], yy: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return (sum of singular values)² of the matrices [[xx, xy], [yx, yy]]; overwrites its arguments."""
-    determinant = xx * yy
-    determinant -= xy * yx
-    np.abs(determinant, out=determinant)
-    determinant *= 2.0
-    for entry in (xx, xy, yx, yy):
-        np.square(entry, out=entry)
-        determinant += entry
-    return determinant
+def _lifted(
+    shapes: NDArray[np.complex128], mean: NDArray[np.complex128]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the unit vectors (α², √2 αu, |u|²), float32 (n, 2P + 2), and α (n,)."""
+    along = shapes @ mean.conj()
+    cosine = np.minimum(np.abs(along), 1.0)
+    turn = np.divide(along.conj(), cosine, out=np.ones_like(along), where=cosine > 0)
+    rest = shapes * turn[:, None] - cosine[:, None] * mean
+    middle = np.sqrt(2.0) * cosine[:, None] * rest
+    parts = [np.square(cosine)[:, None], middle.real, middle.imag, np.square(_sine(cosine))[:, None]]
+    return np.concatenate(parts, axis=1).astype(np.float32), cosine
+
+
+def _sine(cosine: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(1.0 - np.square(cosine))

@@ -1,8 +1,10 @@
-"""Nearest neighbours of vectors, by cosine or distance, through faiss.
+"""Exact nearest neighbours: faiss proposes, float64 decides, and a bound proves that nothing better was left out.
 
-The float32 scores come from faiss (Johnson, Douze & Jégou 2021) or, without faiss, from numpy. faiss alone leaves open
-which of two equal rows it returns; here it only proposes, and a row of queries whose proposals might not hold all
-candidates is scored by numpy (see `featlab.pairing.exact_search`).
+Each kind of score (cosine, distance, face shape) comes with float32 vectors whose inner product bounds it from above.
+faiss (Johnson, Douze & Jégou 2021) finds the base rows with the largest inner products; they are scored again in
+float64. Where the k-th of them is better than the bound allows for any row that was not proposed, the answer is proven.
+The other query rows, and all of them where faiss can't be used, are searched in full. So the answer is the same on
+every machine, with and without faiss, and ties go to the lowest index. No n x m matrix is ever held.
 
 This is the only module that imports faiss, and only when it is used.
 """
@@ -10,17 +12,15 @@ This is the only module that imports faiss, and only when it is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
-from featlab.pairing.exact_search import Proposer, RowIndex, Scorer, nearest, product_error
-
-__all__ = ["BACKENDS", "METRICS", "lengths", "search"]
 
 BACKENDS = ("auto", "faiss", "numpy")
 METRICS = ("cosine", "l2")
@@ -28,11 +28,61 @@ METRICS = ("cosine", "l2")
 SHORTEST = 1e-30
 """A vector shorter than this has no direction: in float32 its inverse would overflow."""
 
+_TIE = 1e-13  # scores nearer than this, relative to their scale, tie; float64 sums of equal rows may differ so
+_BLOCK_ROWS = 1024  # queries a block: enough for a matrix product to run at full speed
+_PROPOSED = 32  # base rows that are proposed beyond k
+_BYTES = 64 << 20  # for one tile of scores or of vectors; results don't depend on it
+Rows = NDArray[np.intp]
+
+
+class Neighbours(NamedTuple):
+    """The k best base rows of each query; -1, with the worst possible score, where there are fewer than k.
+
+    Attributes:
+        score: float64 (n, k), best first.
+        rows: (n, k) base rows; of equal scores the lowest comes first.
+        searched_in_full: Queries whose proposals could not be proven to hold the best.
+    """
+
+    score: NDArray[np.float64]
+    rows: Rows
+    searched_in_full: int
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """How well n queries match m base rows; a higher score is better.
+
+    Attributes:
+        left: float32 (n, d) vectors of the queries.
+        right: float32 (m, d) vectors of the base rows.
+        limit: (query rows, inner products) -> float64, what no base row with a smaller inner product can exceed.
+        quick: query rows (r,) -> float32 (r, m) scores.
+        exact: ((p,) query rows, (p,) base rows) -> float64 (p,) scores of those pairs.
+        scale: float64 (n,), the size of the largest score that each query can have.
+        error: How far `quick` may be from `exact`, relative to `scale`.
+    """
+
+    left: NDArray[np.float32]
+    right: NDArray[np.float32]
+    limit: Callable[[Rows, NDArray[np.float32]], NDArray[np.float64]]
+    quick: Callable[[Rows], NDArray[np.float32]]
+    exact: Callable[[Rows, Rows], NDArray[np.float64]]
+    scale: NDArray[np.float64]
+    error: float
+
+
+def product_error(length: int) -> float:
+    """Return how far a float32 inner product of two unit vectors may be from the true one.
+
+    λ √n u with u = 2⁻²⁴ and λ = 16: a bound that holds but for a chance of about 2n exp(-λ²/2) (Higham & Mary 2019).
+    """
+    return 16.0 * float(np.sqrt(length)) * 2.0**-24
+
 
 def lengths(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the Euclidean norms, float64 (n,), of the rows of a float32 (n, D) array."""
-    squares: NDArray[np.float64] = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
-    return np.sqrt(squares)
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)))
 
 
 def search(
@@ -42,9 +92,8 @@ def search(
     *,
     backend: str = "auto",
     metric: str = "cosine",
-    skip: NDArray[np.intp] | None = None,
-    byte_budget: int = 32 << 20,
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    skip: Rows | None = None,
+) -> Neighbours:
     """Find each query's k nearest base rows, exactly; ties go to the lowest index, whatever the backend.
 
     Args:
@@ -55,11 +104,6 @@ def search(
         metric: "cosine" (similarity, highest first; 0 for a vector shorter than `SHORTEST`) or "l2" (Euclidean
             distance, lowest first).
         skip: As in `nearest`.
-        byte_budget: As in `nearest`.
-
-    Returns:
-        Similarities or distances, float64 (n, k), and indices into `base`, (n, k). A query with fewer than k base rows
-        left after `skip` gets -1 in the places that stay empty, with a score of -inf (cosine) or inf (l2).
 
     Raises:
         InputError: Arrays that don't fit together, values that are not finite, or a k that is not between 1 and m.
@@ -67,56 +111,158 @@ def search(
     """
     if metric not in METRICS:
         raise ConfigError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}{closest(metric, METRICS)}")
-    faiss = _load_faiss(backend)
     if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1]:
         raise InputError(f"queries and base must be (rows, D) with one D, not {queries.shape} and {base.shape}")
-    scorer, left, right = _vector_scorer(queries, base, metric)
-    propose = None if faiss is None else _faiss_proposer(faiss, left, right, metric)
-    scores, index = nearest(scorer, k, skip=skip, propose=propose, byte_budget=byte_budget)
-    return (scores, index) if metric == "cosine" else (np.sqrt(-scores), index)
-
-
-def _vector_scorer(
-    queries: NDArray[np.float32], base: NDArray[np.float32], metric: str
-) -> tuple[Scorer, NDArray[np.float32], NDArray[np.float32]]:
-    """Return the scorer of cosine or of -(distance²), and the vectors whose product or distance faiss is to search."""
-    query_lengths, base_lengths = lengths(queries), lengths(base)
-    if not (np.isfinite(query_lengths).all() and np.isfinite(base_lengths).all()):
+    if not all(np.isfinite(lengths(vectors)).all() for vectors in (queries, base)):
         raise InputError("neighbours need finite vectors; some rows hold NaN or infinity")
-    query_inverse, base_inverse = _inverse(query_lengths), _inverse(base_lengths)
-    query_squares, base_squares = (query_lengths**2).astype(np.float32), (base_lengths**2).astype(np.float32)
-    left, right = queries, base
-    scale = np.maximum((query_lengths + base_lengths.max(initial=0.0)) ** 2, SHORTEST)
     if metric == "cosine":
-        scale = np.ones(len(queries))
-        right = base * base_inverse.astype(np.float32)[:, None]
-        left = right if queries is base else queries * query_inverse.astype(np.float32)[:, None]
+        return nearest(_cosine_space(queries, base), k, skip=skip, backend=backend)
+    found = nearest(_distance_space(queries, base), k, skip=skip, backend=backend)
+    return found._replace(score=np.sqrt(-found.score))
 
-    def quick(rows: RowIndex, first: int, last: int) -> NDArray[np.float32]:
-        scores = left[rows] @ right[first:last].T
-        if metric == "l2":
-            scores *= 2.0
-            scores -= query_squares[rows, None]
-            scores -= base_squares[first:last]
-        return scores
 
-    def exact(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
+def nearest(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto") -> Neighbours:
+    """Find each query's k best base rows, exactly.
+
+    Args:
+        space: The n queries and m base rows.
+        k: Neighbours a query, 1 to m.
+        skip: (n, 2), a range [start, stop) of base rows that each query may not have. Fast when queries with the same
+            range follow one another and ranges ascend (rows sorted by subject); correct in any order.
+        backend: As in `search`.
+
+    Raises:
+        InputError: k is not between 1 and m.
+        ConfigError: faiss asked for by name and not to be had.
+    """
+    n, m = len(space.left), len(space.right)
+    if not 1 <= k <= m:
+        raise InputError(f"can't find {k} neighbours a row among {m} rows; ask for 1 to {m}")
+    faiss = _load_faiss(backend)
+    ranges = np.zeros((n, 2), dtype=np.intp) if skip is None else skip
+    found = Neighbours(np.full((n, k), -np.inf), np.full((n, k), -1, dtype=np.intp), 0)
+    in_full = 0
+    for start in range(0, n, _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, n))
+        if faiss is not None:
+            columns, inner, left_out = _proposals(faiss, space, rows, ranges[rows], k + _PROPOSED)
+            tie = 2 * _TIE * space.scale[rows]
+            for wanted in (_largest(inner, k), None):
+                # First the k with the largest bounds, then whatever may be better than the k-th of them.
+                near = space.limit(rows[:, None], inner) >= (found.score[rows, -1] - tie)[:, None]
+                query, place = np.nonzero((near if wanted is None else wanted) & (inner > -np.inf))
+                _keep_best(found, space, rows[query], columns[query, place])
+            proven = found.score[rows, -1] > space.limit(rows, left_out) + tie
+            rows = rows[~proven & (left_out > -np.inf)]
+        in_full += len(rows)
+        step = max(1, _BYTES // (4 * m))
+        for part in (rows[first : first + step] for first in range(0, len(rows), step)):
+            _keep_best(found, space, *_near_the_best(space, part, ranges[part], k))
+    return found._replace(searched_in_full=in_full)
+
+
+def _proposals(
+    faiss: Any, space: Space, rows: Rows, ranges: Rows, count: int
+) -> tuple[Rows, NDArray[np.float32], NDArray[np.float32]]:
+    """Return base rows (r, c), their inner products (-inf: not allowed), and the largest of what was left out (r,)."""
+    low, high = int(ranges[:, 0].min()), int(ranges[:, 1].max())
+    queries, parts = space.left[rows], []
+    for first, last in ((0, low), (high, len(space.right))):  # rows that no query of the block skips
+        if last > first:
+            kind = faiss.METRIC_INNER_PRODUCT
+            with _one_thread(faiss):
+                inner, near = faiss.knn(queries, space.right[first:last], min(count, last - first), metric=kind)
+            parts.append((near + first, inner, last - first))
+    if high > low:
+        kept = min(count, high - low)
+        near = np.empty((len(rows), kept), dtype=np.intp)
+        inner = np.empty((len(rows), kept), dtype=np.float32)
+        step = max(1, _BYTES // (4 * (high - low)))
+        for part in (slice(first, first + step) for first in range(0, len(rows), step)):
+            scores = queries[part] @ space.right[low:high].T
+            _exclude(scores, ranges[part] - low)
+            near[part] = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+            inner[part] = np.take_along_axis(scores, near[part], axis=1)
+        parts.append((near + low, inner, high - low))
+    left_out = [np.where(len(inner[0]) < size, inner.min(axis=1), -np.inf) for _, inner, size in parts]
+    columns, inner = (np.concatenate([part[place] for part in parts], axis=1) for place in (0, 1))
+    return columns, inner, np.max(left_out, axis=0)
+
+
+def _largest(inner: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+    """Return which k places of each row hold the largest values."""
+    chosen = np.zeros(inner.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, np.argpartition(-inner, k - 1, axis=1)[:, :k], True, axis=1)
+    return chosen
+
+
+def _near_the_best(space: Space, rows: Rows, ranges: Rows, k: int) -> tuple[Rows, Rows]:
+    """Return the pairs (query row, base row) that rounding could have kept from the k best."""
+    scores = space.quick(rows)
+    _exclude(scores, ranges)
+    kth = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k]
+    slack = 2.0 * space.error * space.scale[rows]
+    query, column = np.nonzero((scores >= (kth - slack)[:, None]) & (scores > -np.inf))
+    return rows[query], column
+
+
+def _exclude(scores: NDArray[np.float32], ranges: Rows) -> None:
+    for row, (start, stop) in enumerate(ranges):
+        scores[row, max(start, 0) : max(stop, 0)] = -np.inf
+
+
+def _keep_best(found: Neighbours, space: Space, rows: Rows, columns: Rows) -> None:
+    """Score candidate pairs exactly and put the best of each row into `found`."""
+    exact = np.empty(len(rows))
+    step = max(1, _BYTES // (32 * space.left.shape[1]))
+    for part in (slice(first, first + step) for first in range(0, len(rows), step)):
+        exact[part] = space.exact(rows[part], columns[part])
+    grade = np.rint(exact / (space.scale[rows] * _TIE))
+    order = np.lexsort((columns, -grade, rows))
+    rows, columns, exact = rows[order], columns[order], exact[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    best = rank < found.rows.shape[1]
+    found.score[rows[best], rank[best]] = exact[best]
+    found.rows[rows[best], rank[best]] = columns[best]
+
+
+def _cosine_space(queries: NDArray[np.float32], base: NDArray[np.float32]) -> Space:
+    query_inverse, base_inverse = _inverse(lengths(queries)), _inverse(lengths(base))
+    right = base * base_inverse.astype(np.float32)[:, None]
+    left = right if queries is base else queries * query_inverse.astype(np.float32)[:, None]
+    error = product_error(queries.shape[1])
+
+    def exact(rows: Rows, columns: Rows) -> NDArray[np.float64]:
         a, b = queries[rows].astype(np.float64), base[columns].astype(np.float64)
-        if metric == "l2":
-            return np.asarray(-np.square(a - b).sum(axis=1))
         return np.asarray(np.einsum("pd,pd->p", a, b) * query_inverse[rows] * base_inverse[columns])
 
-    scorer = Scorer(
-        queries=len(queries),
-        base=len(base),
-        quick=quick,
-        exact=exact,
-        scale=scale,
-        error=product_error(queries.shape[1]),
-        pair_bytes=8,
-        exact_bytes=32 * queries.shape[1] + 1,
-    )
-    return scorer, left, right
+    def limit(_: Rows, inner: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.add(inner, 2 * error, dtype=np.float64)
+
+    def quick(rows: Rows) -> NDArray[np.float32]:
+        return np.asarray(left[rows] @ right.T)
+
+    return Space(left, right, limit, quick, exact, np.ones(len(left)), error)
+
+
+def _distance_space(queries: NDArray[np.float32], base: NDArray[np.float32]) -> Space:
+    """Return scores -|a - b|² = <(2a, 1), (b, -|b|²)> - |a|²."""
+    query_lengths, base_lengths = lengths(queries), lengths(base)
+    left = np.concatenate([2 * queries, np.ones((len(queries), 1), dtype=np.float32)], axis=1)
+    right = np.concatenate([base, -np.square(base_lengths)[:, None].astype(np.float32)], axis=1)
+    scale = np.maximum((query_lengths + base_lengths.max(initial=0.0)) ** 2, SHORTEST)
+    squares, error = query_lengths**2, 2 * product_error(left.shape[1])
+
+    def limit(rows: Rows, inner: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(inner - squares[rows] + 2 * error * scale[rows])
+
+    def quick(rows: Rows) -> NDArray[np.float32]:
+        return np.asarray(left[rows] @ right.T - squares[rows, None].astype(np.float32))
+
+    def exact(rows: Rows, columns: Rows) -> NDArray[np.float64]:
+        return np.asarray(-np.square(queries[rows].astype(np.float64) - base[columns]).sum(axis=1))
+
+    return Space(left, right, limit, quick, exact, scale, error)
 
 
 def _inverse(norms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -136,18 +282,6 @@ def _load_faiss(backend: str) -> Any:
             return None
         raise ConfigError(f"faiss can't be imported ({error}); install faiss-cpu or use backend 'numpy'") from error
     return faiss
-
-
-def _faiss_proposer(faiss: Any, queries: NDArray[np.float32], base: NDArray[np.float32], metric: str) -> Proposer:
-    queries, base = np.ascontiguousarray(queries), np.ascontiguousarray(base)
-    kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-
-    def propose(rows: slice, first: int, last: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-        with _one_thread(faiss):
-            scores, columns = faiss.knn(queries[rows], base[first:last], count, metric=kind)
-        return scores if metric == "cosine" else -scores, columns + first
-
-    return propose
 
 
 @contextmanager

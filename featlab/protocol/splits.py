@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable, LayerStats
+from featlab.cache import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.seeding import stable_hash
 
@@ -35,22 +35,18 @@ class Target:
         embeddings: (n, D0) float32.
         video: (n,) int32, which rows come from one video.
         frame: (n,) int32, the order within a video.
-        landmarks: (n, P, 2) float32 pixels, or ``None``.
-        layers: Per-image channel statistics of backbone layers.
     """
 
     embeddings: NDArray[np.float32]
     video: NDArray[np.int32]
     frame: NDArray[np.int32]
-    landmarks: NDArray[np.float32] | None = None
-    layers: dict[str, LayerStats] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or not len(self.embeddings):
             raise InputError(f"a target needs rows (n, D) with n ≥ 1, got shape {self.embeddings.shape}")
-        for name in ("video", "frame", "landmarks"):
+        for name in ("video", "frame"):
             values = getattr(self, name)
-            if values is not None and len(values) != len(self.embeddings):
+            if len(values) != len(self.embeddings):
                 raise InputError(f"a target with {len(self.embeddings)} rows has {len(values)} values of {name}")
         if not np.isfinite(self.embeddings).all():
             raise InputError("the target's embeddings hold NaN or infinity; extract its frames again")
@@ -81,7 +77,7 @@ def target_of(table: FeatureTable, rows: NDArray[np.intp] | None = None) -> Targ
     video = part.video
     if len(part.subject_names_present()) > 1:
         video = (part.subject * len(part.videos) + part.video).astype(np.int32)
-    return Target(part.embeddings, video, part.frame, part.landmarks, dict(part.layers))
+    return Target(part.embeddings, video, part.frame)
 
 
 def split_target(table: FeatureTable, gap: int = 5) -> Split:

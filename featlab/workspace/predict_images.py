@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones.base import Backbone, backbone_names
+from featlab.extraction.backbones.base import APPENDED, Backbone, backbone_names
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Item
@@ -158,7 +158,9 @@ def predict_images(
 
 def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
     """Raise a BundleError that says in what a backbone differs from the one that a bundle was made for."""
-    if made.fingerprint == wanted.fingerprint:
+    # An older featlab stored statistics of layers beside the embedding, which was what it is without layers.
+    older = wanted if APPENDED in wanted.preprocessing else replace(wanted, layers=())
+    if made.fingerprint in (wanted.fingerprint, older.fingerprint):
         return
     parts = []
     for name in ("id", "weights", "preprocessing"):

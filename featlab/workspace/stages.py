@@ -11,25 +11,28 @@ the next command that needs it makes it again.
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from featlab import __version__
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
 from featlab.cache import ExtractorInfo, FeatureTable
-from featlab.cache.atomic import atomic_write_bytes, atomic_write_text, sync_folder
+from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
 from featlab.config.load import Config
 from featlab.errors import BundleError
 from featlab.methods.registry import get_method
-from featlab.model.networks import Projection, SourceHead
-from featlab.pairing.pair_files import pairs_from_arrays, pairs_summary, pairs_to_arrays, write_pairs_csv
-from featlab.pairing.pairs import Pairs, make_pairs, resolve_strategy
+from featlab.model.networks import Projection, head_from_state
+from featlab.pairing.pairs import (
+    Pairs,
+    make_pairs,
+    pairs_from_arrays,
+    pairs_summary,
+    pairs_to_arrays,
+    resolve_strategy,
+    write_pairs_csv,
+)
 from featlab.seeding import stable_hash
 from featlab.workspace.source import OnEpoch, TrainedHead, pretrain_bundle, train_source_head
 
@@ -130,7 +133,8 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     trained = train_source_head(source.table, config, seed=source.seed, device=source.device, on_epoch=source.on_epoch)
     tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
     tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
-    _write_folder(folder, path.name, lambda draft: write_tensors(draft / path.name, tensors))
+    with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
+        write_tensors(draft / path.name, tensors)
     return _load_head(path), StageOutput(folder, False)
 
 
@@ -144,7 +148,8 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
     strategy = resolve_strategy(config, source.table)
     source.notify(f"pair: {strategy}, {config.label_rule} label, {len(source.table):,} rows")
     pairs = make_pairs(source.table, config, seed=source.seed)
-    _write_folder(folder, path.name, lambda draft: _write_pairs(draft, pairs, source.table))
+    with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
+        _write_pairs(draft, pairs, source.table)
     return pairs, StageOutput(folder, False)
 
 
@@ -177,32 +182,13 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         methods=_prepared(methods),
         on_epoch=source.on_epoch,
     )
-    _write_folder(folder, "bundle.json", lambda draft: save_bundle(draft, bundle))
+    with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
+        save_bundle(draft, bundle)
     return _load_bundle(folder), StageOutput(folder, False)
 
 
 def _prepared(methods: Sequence[str]) -> list[str]:
     return sorted(name for name in set(methods) if get_method(name).carries)
-
-
-def _write_folder(folder: Path, marker: str, write: Callable[[Path], object]) -> None:
-    """Write a stage's folder, whole or not at all; one that holds ``marker`` is complete, and stays."""
-    draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        draft.mkdir(parents=True)
-        write(draft)
-        try:
-            draft.rename(folder)
-        except OSError:
-            # Another run may have made the same in the meantime, and may be reading it.
-            if not (folder / marker).exists():
-                shutil.rmtree(folder)
-                draft.rename(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise BundleError(f"{folder}: can't be written ({error.strerror}); check the folder and its space") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _load_bundle(folder: Path) -> Bundle:
@@ -234,12 +220,8 @@ def _load_head(path: Path) -> TrainedHead:
     try:
         tensors = read_tensors(path)
         weights = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
-        width, dim = weights["linear.weight"].shape
-        # The initial weights are overwritten, but drawing them would move the caller's random state.
-        with torch.random.fork_rng(devices=[]):
-            head = SourceHead(dim, width, len(weights["classifier.bias"]))
-        head.load_state_dict(weights)
+        head = head_from_state(weights)
         projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     except (BundleError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
-    return TrainedHead(projection, head.eval().requires_grad_(False))
+    return TrainedHead(projection, head)

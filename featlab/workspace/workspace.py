@@ -17,7 +17,7 @@ from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.config.load import Config, load_config
 from featlab.errors import InputError, closest
 from featlab.methods import AdaptedModel, get_method, make_method
-from featlab.methods.pft.reliability import GainEstimate, estimate_gain
+from featlab.methods.base import GainEstimate
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.source import OnEpoch
@@ -245,7 +245,12 @@ def adapt_subject(
             f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
             f"--subject {subject} --force"
         )
-    gain = _expected_gain(bundle, model, table.rows_of(subject), rows)
+    gain = None
+    if model.report is not None:
+        # From the person's rows of other videos than the adapted ones; their labels are not looked at.
+        everything = table.rows_of(subject)
+        others = np.isin(everything.video, rows.video, invert=True)
+        gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
     folder = adaptation_folder(bundle_folder, subject)
     videos = rows.video_names_present()
     meta = {
@@ -262,13 +267,3 @@ def adapt_subject(
     }
     save_adaptation(folder, bundle, model, meta)
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
-
-
-def _expected_gain(
-    bundle: Bundle, model: AdaptedModel, everything: FeatureTable, adapted: FeatureTable
-) -> GainEstimate | None:
-    """Estimate on the person's rows of other videos than the adapted ones; their labels are not looked at."""
-    if model.report is None:
-        return None
-    others = np.isin(everything.video, adapted.video, invert=True)
-    return estimate_gain(bundle, model.model, everything.embeddings[others])

@@ -18,11 +18,11 @@ from featlab.analysis.figures import plot_people
 from featlab.analysis.table import Table
 from featlab.config.load import load_config
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.synthetic import SyntheticConfig
+from featlab.extraction.drawn_faces import FacesConfig
 
 CONFIG_FOLDER = Path("featlab-demo")
 CONFIG = DemoConfig(
-    SyntheticConfig(people=12, clips=2, frames=4, size=48, seed=3),
+    FacesConfig(people=12, clips=2, frames=4, size=48, seed=3),
     targets=3,
     settings={"head.epochs": 2, "pretrain.epochs": 2, "pretrain.hidden": 8, "features.dim": 16},
 )
@@ -162,7 +162,7 @@ def test_unknown_settings_are_refused_before_anything_is_drawn(tmp_path):
 def test_the_number_of_threads_is_put_back(tmp_path):
     before = torch.get_num_threads()
     with pytest.raises(FeatlabError):
-        run_demo(tmp_path / "it", replace(CONFIG, targets=12, faces=SyntheticConfig(2, clips=1, frames=1, size=32)))
+        run_demo(tmp_path / "it", replace(CONFIG, targets=12, faces=FacesConfig(2, clips=1, frames=1, size=32)))
     assert torch.get_num_threads() == before
 
 

@@ -72,7 +72,7 @@ def mine(monkeypatch):
         space = (("lr", (1e-3, 1e-2)),)
 
         @classmethod
-        def least_rows(cls, classes):
+        def minimum_rows(cls, classes):
             return classes + 1
 
         def adapt(self, bundle, target, *, seed=0):

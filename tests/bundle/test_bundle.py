@@ -353,7 +353,7 @@ def test_a_kill_while_writing_leaves_the_old_bundle(saved, step, monkeypatch):
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_rename_that_fails_leaves_the_old_bundle_or_the_new_one(saved, number, monkeypatch):
     rename, calls = Path.rename, []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, LayerStats, Rows, open_cache
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
@@ -35,12 +35,6 @@ def make_rows() -> Callable[..., Rows]:
             videos=[name for part in parts for name in part.videos],
             frames=np.concatenate([part.frames for part in parts]),
             landmarks=np.concatenate([part.landmarks for part in parts]),
-            layers={
-                "stem.0": LayerStats(
-                    np.concatenate([part.layers["stem.0"].mean for part in parts]),
-                    np.concatenate([part.layers["stem.0"].std for part in parts]),
-                )
-            },
             paths=[path for part in parts for path in part.paths],
         )
 
@@ -52,7 +46,6 @@ def _video(index: int, dim: int) -> Rows:
     rng = np.random.default_rng(index)
     landmarks = rng.uniform(0, 96, (frames, 5, 2)).astype(np.float32)
     landmarks[1::3] = np.nan
-    layer = rng.normal(size=(2, frames, 4)).astype(np.float32)
     labels = [None if frame == 2 else CLASSES[frame % 3] for frame in range(frames)]
     return Rows(
         embeddings=rng.normal(size=(frames, dim)).astype(np.float32),
@@ -61,7 +54,6 @@ def _video(index: int, dim: int) -> Rows:
         videos=[video] * frames,
         frames=np.arange(frames) * 5,
         landmarks=landmarks,
-        layers={"stem.0": LayerStats(layer[0], np.abs(layer[1]))},
         paths=[f"{subject}/{video}/{frame}.png" for frame in range(frames)],
     )
 

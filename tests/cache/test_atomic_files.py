@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from featlab.cache import FeatlabError, atomic_path, atomic_write_bytes, atomic_write_text
+from featlab.cache.atomic import atomic_folder
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -74,6 +75,30 @@ def test_a_place_that_can_not_be_written_is_one_clear_line(tmp_path, name):
 def test_errors_about_other_files_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
         (tmp_path / "missing").read_text()
+
+
+def test_a_folder_is_whole_or_not_there_and_a_complete_one_of_another_run_stays(tmp_path):
+    def make(text, **options):
+        with atomic_folder(tmp_path / "a", **options) as draft:
+            assert list(draft.iterdir()) == []
+            (draft / "x").write_text(text)
+            if text == "broken":
+                raise KeyError
+
+    make("one")
+    make("two")
+    with pytest.raises(KeyError):
+        make("broken")
+    make("three", keep="x")
+    assert (tmp_path / "a" / "x").read_text() == "two"
+    make("four", keep="y")
+    assert (tmp_path / "a" / "x").read_text() == "four"
+    assert os.listdir(tmp_path) == ["a"]
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        with pytest.raises(FeatlabError, match="can't be written"), atomic_folder(tmp_path / name):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["a", "file"]
 
 
 def test_importing_the_package_loads_neither_numpy_nor_h5py():

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
-from featlab.cache import inspect_cache, open_cache, verify_cache
+from featlab.cache import CacheError, inspect_cache, merge_caches, open_cache, verify_cache, write_table
 
-FORMAT_1 = Path(__file__).parent / "data" / "format-1.h5"
+DATA = Path(__file__).parent / "data"
+FORMAT_1 = DATA / "format-1.h5"
+WITH_POSE = DATA / "format-1-pose.h5"
 DIGEST = "da3b739d2a925da86a5519ac1127fb5c6770525619cab64d589eff1a9c027b6a"
 FINGERPRINT = "ff952bb47c2d94f3935e33ecdf5aea1bf29af17460722f898bc71cb88f6761ec"
 
@@ -53,3 +56,31 @@ def test_the_digest_is_the_documented_one():
         {"header": header, "datasets": datasets}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     assert hashlib.sha256(content.encode()).hexdigest() == DIGEST
+
+
+def test_statistics_of_layers_and_head_pose_of_older_files_are_ignored_but_covered_by_the_digest(tmp_path):
+    with open_cache(FORMAT_1) as plain, open_cache(WITH_POSE, verify=True) as posed:
+        assert plain.digest != posed.digest
+        np.testing.assert_array_equal(plain.read().embeddings, posed.read().embeddings)
+        np.testing.assert_array_equal(plain.read().landmarks, posed.read().landmarks)
+        info, part = posed.extractor, posed.read().rows_of("p02")
+    assert verify_cache(WITH_POSE) == []
+    for name, index in (("pose", (0, 1)), ("layers/stem/mean", (3, 1)), ("layers/stem/std", (11, 0))):
+        changed = tmp_path / "changed.h5"
+        changed.write_bytes(WITH_POSE.read_bytes())
+        with h5py.File(changed, "r+") as file:
+            file[name][index] += 1
+        (problem,) = verify_cache(changed)
+        assert "digest" in problem
+        with pytest.raises(CacheError, match="digest"):
+            open_cache(changed, verify=True)
+        with open_cache(changed) as cache:
+            assert len(cache.read()) == 12
+    # What is written of their rows, or merged, has neither.
+    write_table(tmp_path / "part.h5", part, info)
+    with open_cache(FORMAT_1) as plain:
+        write_table(tmp_path / "rest.h5", plain.read().without("p02"), info)
+    merge_caches([tmp_path / "part.h5", tmp_path / "rest.h5"], tmp_path / "both.h5")
+    with h5py.File(tmp_path / "both.h5") as file:
+        assert not {"pose", "layers"} & set(file)
+    assert verify_cache(tmp_path / "both.h5") == []

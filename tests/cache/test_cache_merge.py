@@ -49,7 +49,6 @@ def spelled(table):
             e.tobytes(),
             None if table.landmarks is None else table.landmarks[row].tobytes(),
             None if table.paths is None else table.paths[row],
-            *(stats.mean[row].tobytes() + stats.std[row].tobytes() for stats in table.layers.values()),
         )
         for row, (s, v, f, label, e) in enumerate(
             zip(table.subject, table.video, table.frame, table.label, table.embeddings, strict=True)

@@ -86,16 +86,14 @@ def test_json_that_makes_no_sense_is_refused(cache_path, refuses, name, text):
 
 @pytest.mark.parametrize(
     "name",
-    ["embeddings", "label", "subject", "video", "frame", "subjects", "videos", "subject_offsets", "layers/stem.0/std"],
+    ["embeddings", "label", "subject", "video", "frame", "subjects", "videos", "subject_offsets"],
 )
 def test_a_missing_dataset_is_refused(cache_path, refuses, name):
     edit(cache_path, lambda file: file.__delitem__(name))
     refuses(cache_path, name)
 
 
-@pytest.mark.parametrize(
-    "name", ["embeddings", "label", "subject", "video", "frame", "landmarks", "paths", "layers/stem.0/mean"]
-)
+@pytest.mark.parametrize("name", ["embeddings", "label", "subject", "video", "frame", "landmarks", "paths"])
 def test_lengths_that_differ_are_refused(cache_path, refuses, name):
     edit(cache_path, lambda file: replace(file, name, file[name][:-1]))
     refuses(cache_path, name, "shape")
@@ -140,13 +138,13 @@ def test_an_external_link_is_refused_before_it_is_followed(cache_path, refuses, 
     refuses(cache_path, name, "external link")
 
 
-def test_a_linked_layer_is_refused(cache_path, refuses):
+def test_a_soft_link_is_refused(cache_path, refuses):
     def change(file):
-        file.move("layers/stem.0/mean", "layers/stem.0/other")
-        file["layers/stem.0/mean"] = h5py.SoftLink("/layers/stem.0/other")
+        file.move("landmarks", "other")
+        file["landmarks"] = h5py.SoftLink("/other")
 
     edit(cache_path, change)
-    refuses(cache_path, "mean", "link")
+    refuses(cache_path, "landmarks", "link")
 
 
 def test_data_outside_the_file_is_refused(cache_path, refuses, tmp_path):
@@ -194,15 +192,6 @@ def test_a_small_dataset_with_a_huge_claim_is_refused(cache_path, refuses, name)
 
     edit(cache_path, change)
     refuses(cache_path, name, "claims")
-
-
-def test_a_dataset_in_the_place_of_the_layers_is_refused(cache_path, refuses):
-    def change(file):
-        del file["layers"]
-        file["layers"] = np.zeros(3)
-
-    edit(cache_path, change)
-    refuses(cache_path, "layers")
 
 
 def test_a_group_in_the_place_of_a_dataset_is_refused(cache_path, refuses):
@@ -272,8 +261,6 @@ def test_landmarks_missing_in_part_are_found(cache_path, refuses):
         ("label", 0, 1),
         ("frame", 18, 1000),
         ("landmarks", (0, 0, 0), 0.5),
-        ("layers/stem.0/mean", (0, 0), 0.5),
-        ("layers/stem.0/std", (18, 3), 0.5),
         ("paths", 7, b"elsewhere"),
     ],
 )
@@ -302,8 +289,7 @@ def test_a_repacked_cache_is_the_same_cache(cache_path, tmp_path):
     with h5py.File(cache_path) as old, h5py.File(tmp_path / "packed.h5", "w") as new:
         for name, value in old.attrs.items():
             new.attrs[name] = value
-        for name in [*(set(old) - {"layers"}), "layers/stem.0/mean", "layers/stem.0/std"]:
-            data = old[name]
+        for name, data in old.items():
             new.create_dataset(name, data=data[:], dtype=data.dtype, chunks=True, compression="gzip", shuffle=True)
     assert verify_cache(tmp_path / "packed.h5") == []
 

@@ -21,8 +21,6 @@ from featlab.cache import (
 def same_rows(table: FeatureTable, rows: Rows) -> None:
     np.testing.assert_array_equal(table.embeddings, rows.embeddings)
     np.testing.assert_array_equal(table.landmarks, rows.landmarks)
-    np.testing.assert_array_equal(table.layers["stem.0"].mean, rows.layers["stem.0"].mean)
-    np.testing.assert_array_equal(table.layers["stem.0"].std, rows.layers["stem.0"].std)
     np.testing.assert_array_equal(table.frame, rows.frames)
     assert [table.subjects[code] for code in table.subject] == rows.subjects
     assert [table.videos[code] for code in table.video] == rows.videos
@@ -33,9 +31,6 @@ def same_rows(table: FeatureTable, rows: Rows) -> None:
 def same_tables(one: FeatureTable, other: FeatureTable) -> None:
     for name in ("embeddings", "label", "subject", "video", "frame", "landmarks"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    for name in one.layers:
-        np.testing.assert_array_equal(one.layers[name].mean, other.layers[name].mean)
-        np.testing.assert_array_equal(one.layers[name].std, other.layers[name].std)
     assert one.paths == other.paths
     assert (one.subjects, one.videos, one.classes) == (other.subjects, other.videos, other.classes)
 
@@ -51,7 +46,6 @@ def test_every_row_comes_back_as_it_was_written(cache_path, make_rows, extractor
         assert cache.extractor == extractor
         assert dict(cache.extractor.versions) == {"numpy": "2"}
         assert cache.has_landmarks
-        assert cache.layer_names == ("stem.0",)
         assert cache.path == cache_path
         same_rows(cache.read(), make_rows())
 
@@ -74,7 +68,7 @@ def test_float16_is_stored_as_such_and_read_as_float32(build, make_rows, tmp_pat
     np.testing.assert_array_equal(table.embeddings, make_rows().embeddings.astype(np.float16).astype(np.float32))
 
 
-def test_a_cache_without_landmarks_layers_and_paths_has_none(tmp_path):
+def test_a_cache_without_landmarks_and_paths_has_none(tmp_path):
     plain = ExtractorInfo("plain", "none", "none")
     with CacheBuilder(tmp_path / "c.h5", extractor=plain, classes=["neutral"], has_landmarks=False) as builder:
         builder.write_shard("k", Rows(np.ones((2, 3), np.float32), [None, None], ["s", "s"], ["v", "v"], [0, 1]), [])
@@ -82,10 +76,8 @@ def test_a_cache_without_landmarks_layers_and_paths_has_none(tmp_path):
     with open_cache(tmp_path / "c.h5", verify=True) as cache:
         table = cache.read()
         assert not cache.has_landmarks
-        assert cache.layer_names == ()
     assert table.landmarks is None
     assert table.paths is None
-    assert table.layers == {}
     assert table.label.tolist() == [-1, -1]
 
 
@@ -126,7 +118,7 @@ def test_the_summary_counts_what_is_there(cache_path):
     assert summary.classes == {"neutral": 8, "happy": 6, "pain": 1}
     assert summary.unknown_labels == 4
     assert (summary.rows, summary.dim, summary.videos, summary.landmarks) == (19, 8, 5, 5)
-    assert summary.layers == {"stem.0": 4}
+    assert summary.extractor.layers == ("stem.0",)
     assert summary.has_paths
     assert summary.to_dict()["extractor"]["id"] == "hog"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import CacheError, ExtractorInfo, FeatureTable, LayerStats
+from featlab.cache import CacheError, ExtractorInfo, FeatureTable
 
 
 @pytest.fixture
@@ -23,7 +23,6 @@ def table() -> FeatureTable:
         classes=("neutral", "pain"),
         neutral="neutral",
         landmarks=rng.normal(size=(6, 4, 2)).astype(np.float32),
-        layers={"stem": LayerStats(rng.normal(size=(6, 2)).astype(np.float32), np.ones((6, 2), np.float32))},
         paths=tuple("abcdef"),
     )
 
@@ -40,7 +39,6 @@ def table() -> FeatureTable:
         ({"subject": np.full(6, 4, np.int32)}, "subject codes"),
         ({"video": np.full(6, -1, np.int32)}, "video codes"),
         ({"landmarks": np.zeros((6, 4, 3), np.float32)}, "landmarks of shape (6, any, 2)"),
-        ({"layers": {"stem": LayerStats(np.zeros((6, 2), np.float32), np.zeros((6, 3), np.float32))}}, "stem/std"),
         ({"paths": ("a",)}, "6 paths"),
         ({"neutral": "happy"}, "'happy'"),
     ],
@@ -67,7 +65,6 @@ def test_every_column_takes_the_same_rows(table, index):
     np.testing.assert_array_equal(part.embeddings, table.embeddings[[0, 2, 5]])
     np.testing.assert_array_equal(part.frame, [0, 2, 5])
     np.testing.assert_array_equal(part.landmarks, table.landmarks[[0, 2, 5]])
-    np.testing.assert_array_equal(part.layers["stem"].mean, table.layers["stem"].mean[[0, 2, 5]])
     assert part.subjects == table.subjects
 
 
@@ -101,7 +98,7 @@ def test_a_table_knows_what_it_holds(table):
     assert table.subject_names_present() == ("anna", "ben", "carl")
     assert table.video_names_present() == ("v0", "v1")
     assert table.describe_row(4) == "subject 'carl', video 'v0', frame 4"
-    assert table.nbytes == 6 * (3 * 4 + 2 + 4 * 3 + 4 * 2 * 4 + 2 * 2 * 4)
+    assert table.nbytes == 6 * (3 * 4 + 2 + 4 * 3 + 4 * 2 * 4)
 
 
 def test_the_fingerprint_is_about_features_and_not_about_library_versions():

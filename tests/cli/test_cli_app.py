@@ -47,6 +47,10 @@ def test_bad_usage_is_one_line_and_exit_2(refused, words):
     assert "--help" in refused(*words)
 
 
+def test_a_command_that_has_moved_says_where_to(refused):
+    assert "benchmarks/london_morph/make_clips.py" in refused("london", "photographs")
+
+
 def test_a_bug_is_one_line_and_exit_1(folder, run, monkeypatch):
     monkeypatch.setattr("featlab.cache.inspect_cache", lambda path: 1 / 0)
     result = run("inspect")

@@ -43,7 +43,7 @@ def test_without_names_every_method_is_run(folder, run, words):
     assert [item["method"] for item in data["summary"]] == list(method_names())
     # One neutral clip of six frames is too short for some, and they say so.
     failed = {row["method"]: row["error"] for row in data["results"] if row["error"]}
-    assert set(failed) == {name for name in method_names() if get_method(name).least_rows(2) > 6}
+    assert set(failed) == {name for name in method_names() if get_method(name).minimum_rows(2) > 6}
     assert all("target rows or more, got 6" in error for error in failed.values())
     assert result.exit_code == 3
     selections = {row["method"]: row["selection"] for row in data["results"]}

@@ -105,7 +105,7 @@ def write_cache(backbone, size, table):
     """net.h5: the table with the network's embeddings of random images."""
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(len(table))]
-    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None).embeddings), backbone.info())
+    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None)), backbone.info())
 
 
 @pytest.fixture

@@ -215,9 +215,9 @@ def test_tuning_again_after_apply_chooses_the_same(folder, run_json, words):
 
 
 def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(folder, refused, words):
-    text = "[adapt]\nshot-im = { lr = 0.5 }\n"
+    text = "adapt = { shot = { lr = 0.5 } }\n"
     Path("featlab.toml").write_text(text)
-    assert "can't be changed safely" in refused(*words, "--apply", "--quiet")
+    assert "no place for a section [adapt.shot-im]" in refused(*words, "--apply", "--quiet")
     assert Path("featlab.toml").read_text() == text
     assert not Path("bundles").exists()
 

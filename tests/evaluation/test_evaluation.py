@@ -86,7 +86,7 @@ def test_test_labels_change_no_prediction_but_the_oracles(change, bundle, mine, 
         label[others] = np.random.default_rng(0).permutation(label[others])
     assert (label != mine.label).any()
     frames = len(split_target(mine).adapt)
-    able = [name for name in LABEL_FREE if frames >= get_method(name).least_rows(CLASSES)]
+    able = [name for name in LABEL_FREE if frames >= get_method(name).minimum_rows(CLASSES)]
     straight, errors = predictions_of(bundle, mine, able, source, monkeypatch)
     other, _ = predictions_of(bundle, replace(mine, label=label), able, source, monkeypatch)
     assert not any(errors), errors
@@ -193,7 +193,7 @@ def test_a_bundle_without_what_a_method_needs_is_that_methods_error(bundle, mine
     rows = evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES), source=source)
     for row in rows:
         method = get_method(row.method)
-        few = row.error.startswith(f"{row.method} needs {method.least_rows(CLASSES)} target rows")
+        few = row.error.startswith(f"{row.method} needs {method.minimum_rows(CLASSES)} target rows")
         assert few or bool(row.error) == (method.needs_style_bank or method.needs_extras), row
         assert not row.error or "needs" in row.error
 
@@ -420,21 +420,21 @@ def test_rows_with_other_classes_than_the_bundles_are_refused(classes, bundle, m
 def fits(monkeypatch):
     """(rows that the oracle was tuned on, rows that it then predicted), fold by fold, as sets of embeddings."""
     oracle, seen = get_method("oracle"), []
-    fit, predict = oracle.fit, AdaptedModel.predict_proba
+    adapt, predict = oracle.adapt, AdaptedModel.predict_proba
 
     def keys(embeddings):
         return {row.tobytes() for row in embeddings}
 
-    def spy_fit(method, bundle, target, labels):
+    def spy_fit(method, bundle, target, *, seed=0, labels=None):
         assert len(labels) == len(target)
         seen.append([keys(target.embeddings), None])
-        return fit(method, bundle, target, labels)
+        return adapt(method, bundle, target, labels=labels)
 
     def spy_predict(model, embeddings, **options):
         seen[-1][1] = keys(embeddings)
         return predict(model, embeddings, **options)
 
-    monkeypatch.setattr(oracle, "fit", spy_fit)
+    monkeypatch.setattr(oracle, "adapt", spy_fit)
     monkeypatch.setattr(AdaptedModel, "predict_proba", spy_predict)
     return seen
 

@@ -87,7 +87,7 @@ def adapt(name: str, bundle: Bundle, person: FeatureTable) -> PersonalModel:
     steps = getattr(get_method(name).config_type(), "iterations", 0)
     method = make_method(name, {name: {"iterations": 100}} if steps > 100 else None)
     if get_method(name).needs_labels:
-        return method.fit(bundle, target_of(person), person.label).model
+        return method.adapt(bundle, target_of(person), labels=person.label).model
     return method.adapt(bundle, target_of(person.take(person.label == person.neutral_code))).model
 
 

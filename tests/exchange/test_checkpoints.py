@@ -15,8 +15,14 @@ from featlab.bundle.bundle import load_bundle
 from featlab.cache import ExtractorInfo
 from featlab.errors import BundleError, InputError
 from featlab.exchange.checkpoint_bundle import FILES, import_bundle, save_imported
-from featlab.exchange.checkpoint_files import read_checkpoint
-from featlab.exchange.checkpoints import check_backbone_file, head_of, read_extractor, read_parts, translator_of
+from featlab.exchange.checkpoints import (
+    check_backbone_file,
+    head_of,
+    read_checkpoint,
+    read_extractor,
+    read_parts,
+    translator_of,
+)
 from featlab.extraction.backbones.weights import file_sha256
 from featlab.extraction.training.networks import resnet18
 from featlab.methods import AdaptedModel, base_model, get_method, make_method, method_names

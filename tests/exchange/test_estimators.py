@@ -15,12 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featlab import build_bundle, load_bundle, make_method, save_bundle
+from featlab import PersonalizedClassifier, StyleTranslator, build_bundle, load_bundle, make_method, save_bundle
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
-from featlab.exchange.estimator_translator import StyleTranslator
-from featlab.exchange.estimators import PersonalizedClassifier
 from featlab.protocol.splits import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:subject .* is the clip neutral:UserWarning")

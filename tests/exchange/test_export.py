@@ -1,6 +1,7 @@
 """Round trips: each format is written, read by its own runtime, and gives our logits."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,19 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.cache import ExtractorInfo
+from featlab.errors import BundleError, ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
-from featlab.exchange.export import ExportMismatch, export_model, format_of
+from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
 from featlab.exchange.folding import Network
 from featlab.exchange.formats import export_facts
+from featlab.extraction.backbones.base import APPENDED
+from featlab.extraction.backbones.inputs import InputSpec
+from featlab.extraction.backbones.modules import module_backbone
+from featlab.extraction.backbones.options import NetworkOptions
 from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.protocol.splits import target_of
+from featlab.workspace.predict_images import check_backbone
 
 SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 
@@ -221,6 +228,28 @@ def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format,
         ours = model(maps.mean(dim=(2, 3)))
     run, _ = (formats.run_onnx if format == "onnx" else formats.run_pt2)(path)
     torch.testing.assert_close(run(images), ours, atol=1e-4, rtol=1e-4)
+
+
+def test_the_statistics_that_a_backbone_appends_are_in_the_exported_network():
+    backbone = module_backbone(
+        "net", Pool(as_dict=False), NetworkOptions(layers=("conv",)), InputSpec(16), id="net", weights="w"
+    )
+    made = exportable_network(backbone, backbone.info())
+    images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    ours = backbone.network(images)
+    assert ours.shape == (5, 12 + 2 * 12)
+    batch = {0: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(made.module, (images[:2],), dynamic_shapes=(batch,))
+    torch.testing.assert_close(program.module()(images), ours)
+
+
+def test_a_bundle_of_an_older_featlab_knows_its_backbone_without_layers():
+    made = ExtractorInfo("net", "w", f"RGB 16x16, {APPENDED}", layers=("conv",))
+    older = ExtractorInfo("net", "w", "RGB 16x16", layers=("conv",))
+    check_backbone(older, replace(older, layers=()))
+    for wanted, other in ((older, made), (made, older), (made, replace(older, layers=()))):
+        with pytest.raises(BundleError, match="preprocessing 'RGB 16x16"):
+            check_backbone(wanted, other)
 
 
 def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, adapted):

@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 from featlab.cache import ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.base import BackboneOutput, Preparation
+from featlab.extraction.backbones.base import Preparation
 from featlab.extraction.backbones.geometry import template
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.align import AlignConfig, align_face, central_square, with_alignment
@@ -157,11 +157,11 @@ class Recorder:
     def info(self) -> ExtractorInfo:
         return ExtractorInfo("recorder", "none", "mean colour")
 
-    def embed(self, images: Sequence[NDArray[np.uint8]], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[NDArray[np.uint8]], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         assert landmarks is not None
         assert len({image.shape for image in images}) == 1
         means = np.stack([image.mean(axis=(0, 1)) for image in images])
-        return BackboneOutput(np.concatenate([means, np.nan_to_num(landmarks[:, 0])], axis=1).astype(np.float32))
+        return np.concatenate([means, np.nan_to_num(landmarks[:, 0])], axis=1).astype(np.float32)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import Backbone, make_backbone
+from featlab.extraction.backbones.base import APPENDED
 from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import Computed, in_fixed_batches
+from featlab.extraction.backbones.network import in_fixed_batches
 from featlab.extraction.backbones.options import NetworkOptions
 from featlab.extraction.backbones.weights import seeded
 from featlab.extraction.training.networks import resnet18
@@ -65,19 +66,26 @@ def test_embeddings_are_the_modules_own_on_normalised_images() -> None:
     with torch.no_grad():
         expected = module(normalised(images(4)))
     output = small().embed(images(4), None)
-    assert output.embeddings.dtype == np.float32
-    np.testing.assert_allclose(output.embeddings, expected.numpy(), atol=1e-6)
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, expected.numpy(), atol=1e-6)
 
 
-def test_layer_statistics_are_numpys_over_the_modules_own_maps() -> None:
+def test_what_is_appended_are_numpys_statistics_of_the_modules_own_maps() -> None:
     module = seeded(Small).eval()
     with torch.no_grad():
         maps = module.conv(normalised(images(4))).numpy().astype(np.float64)
-    output = small(layers=("conv", "norm")).embed(images(4), None)
-    assert set(output.layers) == {"conv", "norm"}
-    np.testing.assert_allclose(output.layers["conv"].mean, maps.mean(axis=(2, 3)), atol=1e-6)
-    np.testing.assert_allclose(output.layers["conv"].std, maps.std(axis=(2, 3)), atol=1e-6)
-    assert output.layers["conv"].std.dtype == np.float32
+        normed = module.norm(module.conv(normalised(images(4)))).numpy().astype(np.float64)
+    backbone = small(layers=("norm", "conv"))
+    output = backbone.embed(images(4), None)
+    assert output.dtype == np.float32
+    assert (output.shape, backbone.dim) == ((4, 6 + 4 * 6), 30)
+    expected = [small().embed(images(4), None)]
+    for values in (normed, maps):
+        expected += [values.mean(axis=(2, 3)), values.std(axis=(2, 3))]
+    np.testing.assert_allclose(output, np.concatenate(expected, axis=1), atol=1e-6)
+    info, plain = backbone.info(), small().info()
+    assert (info.layers, plain.layers) == (("norm", "conv"), ())
+    assert info.preprocessing == f"{plain.preprocessing}, {APPENDED}"
 
 
 def test_the_batch_changes_nothing_but_the_order_counts() -> None:
@@ -85,20 +93,17 @@ def test_the_batch_changes_nothing_but_the_order_counts() -> None:
     batch = images(7, 32)
     together = backbone.embed(batch, None)
     alone = [backbone.embed([image], None) for image in batch]
-    close(np.concatenate([one.embeddings for one in alone]), together.embeddings)
-    close(np.concatenate([one.layers["layer1"].std for one in alone]), together.layers["layer1"].std)
-    close(backbone.embed(batch[::-1], None).embeddings[::-1], together.embeddings)
-    assert np.abs(np.diff(together.embeddings, axis=0)).max() > 1e-3
+    close(np.concatenate(alone), together)
+    close(backbone.embed(batch[::-1], None)[::-1], together)
+    assert np.abs(np.diff(together, axis=0)).max() > 1e-3
 
 
 def test_images_of_other_sizes_are_prepared_and_none_at_all_is_fine() -> None:
     backbone = small(layers=("conv",))
     large = images(2, 51)
     prepared = [backbone.prepare(image, None) for image in large]
-    np.testing.assert_array_equal(backbone.embed(large, None).embeddings, backbone.embed(prepared, None).embeddings)
-    empty = backbone.embed([], None)
-    assert empty.embeddings.shape == (0, 6)
-    assert set(empty.layers) == {"conv"}
+    np.testing.assert_array_equal(backbone.embed(large, None), backbone.embed(prepared, None))
+    assert backbone.embed([], None).shape == (0, 18)
 
 
 def test_the_network_stays_in_evaluation_mode_without_gradients() -> None:
@@ -128,7 +133,7 @@ def test_the_built_in_resnet18_fits_the_protocol() -> None:
     module = seeded(resnet18).eval()
     with torch.no_grad():
         expected = module(normalised(images(2, 32)))
-    np.testing.assert_allclose(backbone.embed(images(2, 32), None).embeddings, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(backbone.embed(images(2, 32), None), expected.numpy(), atol=1e-5)
 
 
 def test_a_renamed_weights_file_keeps_the_fingerprint_and_other_weights_change_it(tmp_path: Path) -> None:
@@ -178,12 +183,12 @@ def test_what_needs_a_gpu_says_so_where_there_is_none() -> None:
 def test_gpu_and_cpu_agree_and_mixed_precision_is_another_extractor() -> None:
     batch = images(5)
     cpu, gpu = small(device="cpu", layers=("conv",)), small(device="cuda", layers=("conv",))
-    np.testing.assert_allclose(gpu.embed(batch, None).embeddings, cpu.embed(batch, None).embeddings, atol=1e-5)
+    np.testing.assert_allclose(gpu.embed(batch, None), cpu.embed(batch, None), atol=1e-5)
     assert gpu.info().fingerprint == cpu.info().fingerprint
     mixed = small(device="cuda", amp=True, layers=("conv",))
     output = mixed.embed(batch, None)
-    assert output.embeddings.dtype == output.layers["conv"].std.dtype == np.float32
-    np.testing.assert_allclose(output.embeddings, cpu.embed(batch, None).embeddings, atol=1e-2)
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, cpu.embed(batch, None), atol=1e-2)
     assert mixed.info().fingerprint != cpu.info().fingerprint
 
 
@@ -208,23 +213,20 @@ def test_an_output_that_is_no_embedding_is_one_line(change: Any, says: str) -> N
 
 
 def test_a_map_of_one_position_and_a_tuple_of_one_are_embeddings() -> None:
-    expected = small().embed(images(3), None).embeddings
+    expected = small().embed(images(3), None)
     for change in (lambda maps: maps.mean(dim=(2, 3), keepdim=True), lambda maps: (maps.mean(dim=(2, 3)),)):
-        np.testing.assert_array_equal(small(change).embed(images(3), None).embeddings, expected)
+        np.testing.assert_array_equal(small(change).embed(images(3), None), expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_a_fixed_batch_is_filled_up_and_cut(count: int) -> None:
     seen = []
 
-    def run(batch: Tensor) -> Computed:
+    def run(batch: Tensor) -> Tensor:
         seen.append(len(batch))
-        vectors = batch.flatten(1).sum(dim=1, keepdim=True)
-        return Computed(vectors, {"a": (vectors * 2, vectors * 3)})
+        return batch.flatten(1).sum(dim=1, keepdim=True)
 
     batch = torch.arange(count * 3.0).reshape(count, 3, 1, 1)
-    computed = in_fixed_batches(run, batch, 3)
+    vectors = in_fixed_batches(run, batch, 3)
     assert set(seen) == {3}
-    expected = batch.flatten(1).sum(dim=1, keepdim=True)
-    assert torch.equal(computed.embedding, expected)
-    assert torch.equal(computed.layers["a"][1], expected * 3)
+    assert torch.equal(vectors, batch.flatten(1).sum(dim=1, keepdim=True))

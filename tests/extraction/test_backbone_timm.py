@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import make_backbone
+from featlab.extraction.backbones.base import APPENDED
 
 
 class Tiny(nn.Module):
@@ -59,11 +60,11 @@ def images(size: int) -> list[Any]:
 def test_timms_own_input_is_used_and_the_classifier_is_left_out() -> None:
     backbone = make_backbone("timm:tiny.tag", weights="pretrained", layers="stem")
     output = backbone.embed(images(40), None)
-    assert output.embeddings.shape == (2, 8)
-    np.testing.assert_allclose(output.layers["stem"].mean, output.embeddings, atol=1e-6)
+    assert output.shape == (2, 24)
+    np.testing.assert_allclose(output[:, 8:16], output[:, :8], atol=1e-6)
     info = backbone.info()
     assert info.id == "timm:tiny.tag"
-    assert info.preprocessing == "RGB, centre square, 40x40 bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+    assert info.preprocessing == f"RGB, centre square, 40x40 bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5, {APPENDED}"
     assert info.weights == make_backbone("timm:tiny", weights="pretrained").info().weights
     assert info.weights != make_backbone("timm:tiny", weights="random").info().weights
 
@@ -73,7 +74,7 @@ def test_a_checkpoint_with_a_classifier_loads(tmp_path: Path) -> None:
     state = Tiny(5).state_dict()
     torch.save({"model": state}, tmp_path / "w.pth")
     backbone = make_backbone("timm:tiny", weights=str(tmp_path / "w.pth"), size=16, layers="stem")
-    assert backbone.embed(images(16), None).embeddings.shape == (2, 8)
+    assert backbone.embed(images(16), None).shape == (2, 24)
     del state["stem.bias"]
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=r"doesn't fit timm:tiny: keys 1 missing \(stem.bias\)"):
@@ -105,16 +106,14 @@ def test_without_timm_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("name", "layer", "dim"),
+    ("name", "layer", "dim", "channels"),
     [
-        ("resnet18", "layer1", 512),
-        ("vit_tiny_patch16_224", "blocks.3", 192),
-        ("swin_tiny_patch4_window7_224", "layers.0", 768),
+        ("resnet18", "layer1", 512, 64),
+        ("vit_tiny_patch16_224", "blocks.3", 192, 192),
+        ("swin_tiny_patch4_window7_224", "layers.0", 768, 96),
     ],
 )
-def test_the_real_library_gives_one_vector_an_image(name: str, layer: str, dim: int) -> None:
+def test_the_real_library_gives_one_vector_an_image(name: str, layer: str, dim: int, channels: int) -> None:
     pytest.importorskip("timm", reason="timm isn't installed (extra: backbones)", exc_type=ImportError)
     backbone = make_backbone(f"timm:{name}", weights="random", layers=layer)
-    output = backbone.embed(images(224), None)
-    assert output.embeddings.shape == (2, dim)
-    assert output.layers[layer].mean.shape[1] in (64, 96, 192)
+    assert backbone.embed(images(224), None).shape == (2, dim + 2 * channels)

@@ -71,7 +71,7 @@ def test_a_folder_gives_what_the_librarys_processor_and_model_give(vit: Make) ->
     for batch in (images(), images(size=48)):
         expected = reference(folder, batch).pooler_output.numpy()
         backbone = make_backbone(f"hf:{folder}")
-        np.testing.assert_allclose(backbone.embed(batch, None).embeddings, expected, atol=2e-5)
+        np.testing.assert_allclose(backbone.embed(batch, None), expected, atol=2e-5)
     info = backbone.info()
     assert info.id == "hf:vit"
     assert info.preprocessing == (
@@ -86,7 +86,7 @@ def test_tokens_can_be_pooled_otherwise(vit: Make, pooling: str) -> None:
     hidden = reference(folder, images()).last_hidden_state.numpy()
     expected = hidden[:, 0] if pooling == "cls" else hidden.mean(axis=1)
     backbone = make_backbone(f"hf:{folder}", pooling=pooling)
-    np.testing.assert_allclose(backbone.embed(images(), None).embeddings, expected, atol=1e-5)
+    np.testing.assert_allclose(backbone.embed(images(), None), expected, atol=1e-5)
     assert backbone.info().fingerprint != make_backbone(f"hf:{folder}").info().fingerprint
 
 
@@ -94,8 +94,8 @@ def test_a_pooler_without_weights_in_the_folder_is_never_used(vit: Make) -> None
     folder = vit(pooler=False)
     backbone = make_backbone(f"hf:{folder}")
     assert backbone.info().preprocessing.endswith("pooling cls")
-    first = backbone.embed(images(), None).embeddings
-    np.testing.assert_array_equal(make_backbone(f"hf:{folder}").embed(images(), None).embeddings, first)
+    first = backbone.embed(images(), None)
+    np.testing.assert_array_equal(make_backbone(f"hf:{folder}").embed(images(), None), first)
     with pytest.raises(ConfigError, match="holds no weights of the pooler; choose pooling=cls"):
         make_backbone(f"hf:{folder}", pooling="pooler")
 
@@ -104,11 +104,13 @@ def test_layers_of_tokens_are_tapped(vit: Make) -> None:
     folder = vit()
     names = [name for name, _ in transformers.AutoModel.from_pretrained(str(folder)).named_modules()]
     block = next(name for name in names if name.endswith(("layers.1", "layer.1")))
+    plain = make_backbone(f"hf:{folder}").embed(images(), None)
     output = make_backbone(f"hf:{folder}", layers=(block, "layernorm")).embed(images(), None)
     hidden = reference(folder, images()).last_hidden_state.numpy()
-    np.testing.assert_allclose(output.layers["layernorm"].mean, hidden.mean(axis=1), atol=1e-5)
-    np.testing.assert_allclose(output.layers["layernorm"].std, hidden.std(axis=1), atol=1e-5)
-    assert output.layers[block].std.shape == (3, 16)
+    assert output.shape == (3, plain.shape[1] + 4 * 16)
+    np.testing.assert_allclose(output[:, : plain.shape[1]], plain, atol=1e-6)
+    np.testing.assert_allclose(output[:, -32:-16], hidden.mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(output[:, -16:], hidden.std(axis=1), atol=1e-5)
 
 
 def test_a_moved_folder_keeps_the_fingerprint_and_other_weights_change_it(vit: Make, tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_of_two_towers_the_vision_tower_is_taken(tmp_path: Path) -> None:
     pixels = torch.from_numpy(np.stack(batch).transpose(0, 3, 1, 2).astype(np.float32) / 255)
     with torch.no_grad():
         expected = model.vision_model(pixels).pooler_output.numpy()
-    np.testing.assert_allclose(backbone.embed(batch, None).embeddings, expected, atol=1e-5)
+    np.testing.assert_allclose(backbone.embed(batch, None), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def test_the_registry_imports_no_heavy_library() -> None:
 def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
     images = [np.asarray(Image.fromarray(pixels(seed)).resize((96, 96))) for seed in range(3)]
     output = make_backbone("hog").embed(images, None)
-    assert output.embeddings.dtype == np.float32
-    for image, row in zip(images, output.embeddings, strict=True):
+    assert output.dtype == np.float32
+    for image, row in zip(images, output, strict=True):
         grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float64) / 255
         expected = hog(grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
         np.testing.assert_allclose(row, expected, atol=1e-5)
@@ -101,7 +101,7 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
 def test_hog_takes_any_size_and_says_its_dim(pixels: Pixels) -> None:
     backbone = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
     output = backbone.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
-    assert output.embeddings.shape == (3, 2 * 2 * 9 * 6)
+    assert output.shape == (3, 2 * 2 * 9 * 6)
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in backbone.info().preprocessing
 
 
@@ -132,12 +132,12 @@ def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points: int) 
 def test_geometry_is_blind_to_place_size_and_tilt(points: int) -> None:
     backbone = make_backbone(f"geometry:{points}")
     original = faces(5, points)
-    plain = backbone.embed([], original.astype(np.float32)).embeddings
+    plain = backbone.embed([], original.astype(np.float32))
     assert plain.shape == (5, 2 * points)
     assert plain.dtype == np.float32
     for degrees in (-170, -90, -20, 7, 45, 120, 180):
         moved = turned(original * 0.3 + [40, -7], degrees)
-        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)).embeddings, plain, atol=1e-5)
+        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
 
 
@@ -179,15 +179,15 @@ def test_no_other_rotation_is_closer() -> None:
 def test_geometry_does_not_depend_on_the_batch() -> None:
     backbone = make_backbone("geometry")
     points = faces(70).astype(np.float32)
-    together = backbone.embed([], points).embeddings
-    alone = np.concatenate([backbone.embed([], points[row : row + 1]).embeddings for row in range(len(points))])
+    together = backbone.embed([], points)
+    alone = np.concatenate([backbone.embed([], points[row : row + 1]) for row in range(len(points))])
     np.testing.assert_array_equal(together, alone)
 
 
 def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not() -> None:
     points = faces(3).astype(np.float32)
     points[1] = 512.1
-    embeddings = make_backbone("geometry").embed([], points).embeddings
+    embeddings = make_backbone("geometry").embed([], points)
     assert np.isnan(embeddings[1]).all()
     assert np.isfinite(embeddings[[0, 2]]).all()
 

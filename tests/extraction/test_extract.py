@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo, LayerStats, inspect_cache, open_cache, verify_cache
+from featlab.cache import ExtractorInfo, inspect_cache, open_cache, verify_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.backbones import Backbone, BackboneOutput, make_backbone
+from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.decode import decode_image
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.progress import Progress
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {"neutral": "neutral", "config": ONE}
 
 @dataclass(frozen=True)
 class MeanColour:
-    """A stand-in for a network: batches in the main process, one layer tapped."""
+    """A stand-in for a network: batches in the main process."""
 
     name: str = "mean"
     needs_images: bool = True
@@ -38,19 +38,16 @@ class MeanColour:
     in_worker: bool = False
     prepare: Any = None
     scale: float = 1.0
-    layers: tuple[str, ...] = ("stem",)
     seen: list[list[tuple[int, ...]]] = field(default_factory=list)
     points: list[NDArray[np.float32] | None] = field(default_factory=list)
 
     def info(self) -> ExtractorInfo:
-        return ExtractorInfo(f"mean:{self.scale}", "none", "mean colour", self.layers)
+        return ExtractorInfo(f"mean:{self.scale}", "none", "mean colour")
 
-    def embed(self, images: Sequence[NDArray[np.uint8]], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[NDArray[np.uint8]], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         self.seen.append([image.shape for image in images])
         self.points.append(landmarks)
-        mean = np.array([image.mean(axis=(0, 1)) for image in images], dtype=np.float32) * np.float32(self.scale)
-        std = np.array([image.std(axis=(0, 1)) for image in images], dtype=np.float32)
-        return BackboneOutput(mean, {"stem": LayerStats(mean[:, :2], std[:, :2])})
+        return np.array([image.mean(axis=(0, 1)) for image in images], dtype=np.float32) * np.float32(self.scale)
 
 
 def run(items: Sequence[Item], backbone: Backbone, out: Path, **more: Any) -> Any:
@@ -71,7 +68,7 @@ def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path: Path, make_tr
     assert [table.subjects[code] for code in table.subject] == [item.subject for item in items]
     assert [table.videos[code] for code in table.video] == [item.video for item in items]
     assert [table.classes[code] for code in table.label] == [item.label for item in items]
-    expected = HOG.embed([decode_image(item.path) for item in items], None).embeddings
+    expected = HOG.embed([decode_image(item.path) for item in items], None)
     np.testing.assert_array_equal(table.embeddings, expected)
     assert table.landmarks is None
     assert not (tmp_path / "c.h5.shards").exists()
@@ -96,9 +93,7 @@ def test_jobs_batches_and_shards_do_not_change_the_digest(tmp_path: Path, make_t
     assert len({report.failures for report in reports}) == 1
 
 
-def test_a_backbone_of_the_main_process_gets_batches_and_its_layers_are_stored(
-    tmp_path: Path, make_tree: MakeTree
-) -> None:
+def test_a_backbone_of_the_main_process_gets_batches(tmp_path: Path, make_tree: MakeTree) -> None:
     items = read_source(make_tree(tmp_path / "faces"))
     backbone = MeanColour()
     two = run(items, backbone, tmp_path / "2.h5", config=ExtractConfig(jobs=2, shard_rows=5, batch=2))
@@ -108,7 +103,6 @@ def test_a_backbone_of_the_main_process_gets_batches_and_its_layers_are_stored(
         table = cache.read()
     images = [decode_image(item.path) for item in items]
     np.testing.assert_allclose(table.embeddings, [image.mean(axis=(0, 1)) for image in images], rtol=1e-6)
-    np.testing.assert_allclose(table.layers["stem"].std, [image.std(axis=(0, 1))[:2] for image in images], rtol=1e-6)
 
 
 def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(
@@ -152,7 +146,7 @@ def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path: Path
         table = cache.read()
     kept = [0, 4, 6, 1, 3, 7]
     np.testing.assert_array_equal(table.landmarks, points[kept])
-    np.testing.assert_array_equal(table.embeddings, make_backbone("geometry").embed([], points[kept]).embeddings)
+    np.testing.assert_array_equal(table.embeddings, make_backbone("geometry").embed([], points[kept]))
 
 
 def test_unreadable_images_are_left_out_and_listed(tmp_path: Path, make_tree: MakeTree) -> None:
@@ -246,13 +240,12 @@ def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(
 @pytest.mark.parametrize(
     ("output", "says"),
     [
-        (BackboneOutput(np.zeros((1, 3), np.float32), {}), "shape (1, 3), expected (2, D)"),
-        (BackboneOutput(np.zeros(2, np.float32), {}), "shape (2,), expected (2, D)"),
-        (BackboneOutput(np.zeros((2, 3), np.float32), {}), "returned the layers [] and announces ['stem']"),
+        (np.zeros((1, 3), np.float32), "shape (1, 3), expected (2, D)"),
+        (np.zeros(2, np.float32), "shape (2,), expected (2, D)"),
     ],
 )
 def test_a_backbone_that_breaks_its_word_is_named(
-    tmp_path: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, output: BackboneOutput, says: str
+    tmp_path: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, output: NDArray[np.float32], says: str
 ) -> None:
     items = read_source(make_tree(tmp_path / "faces"))
     monkeypatch.setattr(MeanColour, "embed", lambda self, images, landmarks: output)

@@ -308,7 +308,7 @@ def test_a_neutral_clip_teaches_one_answer_and_both_the_warning_and_the_evaluati
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_clip_too_short_for_more_clusters_than_classes_is_refused(name, bundle, rows, probe, refused):
-    assert get_method(name).least_rows(CLASSES) == 16
+    assert get_method(name).minimum_rows(CLASSES) == 16
     with refused(InputError, name, "16 target rows", "got 15"):
         adapted(name, bundle, rows.take(slice(15)))
     assert np.isfinite(adapted(name, bundle, rows.take(slice(16)), keep=1.0).predict_proba(probe)).all()

@@ -67,9 +67,9 @@ def adapted(name, bundle, target, *, seed=0, labels=None, **options):
     method = method_of(name, **options)
     if method.needs_labels:
         neutral = np.full(len(target), bundle.neutral_code, dtype=np.int16)
-        return method.fit(bundle, target, neutral if labels is None else labels)
+        return method.adapt(bundle, target, labels=neutral if labels is None else labels)
     if method.needs_source:
-        return method.fit(bundle, source_of(bundle), target, seed=seed)
+        return method.adapt(bundle, target, source=source_of(bundle), seed=seed)
     return method.adapt(bundle, target, seed=seed)
 
 
@@ -231,7 +231,7 @@ def assert_probabilities(values, rows):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", [1, 2, CLASSES, CLASSES + 1])
 def test_a_target_of_a_few_rows_is_enough_or_refused_in_one_line(name, count, bundle, rows, probe, refused):
-    least = get_method(name).least_rows(CLASSES)
+    least = get_method(name).minimum_rows(CLASSES)
     if count < least:
         with refused(InputError, name, f"needs {least} target rows or more, got {count}"):
             adapted(name, bundle, target_of(rows.take(slice(count))))

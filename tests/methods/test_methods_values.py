@@ -53,7 +53,7 @@ def run(name, bundle, rows, **options):
     few = {} if name in FULL else {key: 2 for key in ("iterations", "epochs", "ssl_iterations") if key in known}
     method = make_method(name, {name: few | options})
     if method.needs_labels:
-        return method.fit(bundle, target_of(rows), rows.label)
+        return method.adapt(bundle, target_of(rows), labels=rows.label)
     return method.adapt(bundle, target_of(rows))
 
 
@@ -263,19 +263,19 @@ def test_a_clip_that_is_not_called_neutral_afterwards_is_warned_about(bundle, ta
 def test_the_oracle_learns_the_labels_it_is_given_and_none_it_is_not(bundle, table, probe):
     mine = table.rows_of("s05")
     method = make_method("oracle")
-    model = method.fit(bundle, target_of(mine), mine.label)
+    model = method.adapt(bundle, target_of(mine), labels=mine.label)
     assert np.mean(model.predict_proba(probe).argmax(axis=1) == mine.label) > 0.9
     assert model.history[-1]["loss"] < model.history[0]["loss"]
     half = np.where(mine.frame < 5, mine.label, -1).astype(np.int16)
     first = target_of(mine, np.flatnonzero(mine.frame < 5))
-    partly = method.fit(bundle, target_of(mine), half)
-    only = method.fit(bundle, first, mine.label[mine.frame < 5])
+    partly = method.adapt(bundle, target_of(mine), labels=half)
+    only = method.adapt(bundle, first, labels=mine.label[mine.frame < 5])
     assert np.array_equal(partly.predict_proba(probe), only.predict_proba(probe))
 
 
 def test_the_oracle_without_a_label_is_refused(bundle, rows, refused):
     with refused(InputError, "labelled row"):
-        make_method("oracle").fit(bundle, target_of(rows), np.full(len(rows), -1, dtype=np.int16))
+        make_method("oracle").adapt(bundle, target_of(rows), labels=np.full(len(rows), -1, dtype=np.int16))
 
 
 # --- adaptations on disk ----------------------------------------------------------------------------------------------

@@ -17,10 +17,9 @@ from featlab.methods.pft.reliability import (
     Episode,
     Reliability,
     clip_statistics,
-    estimate_gain,
+    confidence_gap,
     fit_reliability,
     fit_temperature,
-    gain_belief,
 )
 from featlab.methods.pft.validation import LEAST_SUBJECTS
 from featlab.protocol.splits import target_of
@@ -86,7 +85,7 @@ def test_a_temperature_changes_probabilities_and_no_prediction(bundle, clip, tab
     embeddings = table.rows_of("s10").embeddings
     adapted = make_method("pft").adapt(bundle, target_of(clip))
     temperature = float(adapted.model.temperature)
-    assert temperature == pytest.approx(float(Reliability.of(bundle).temperature))
+    assert temperature == pytest.approx(float(Reliability.of(bundle.extras["pft"]).temperature))
     plain = replace(adapted, model=type(adapted.model)(bundle.projection, adapted.model.translator, bundle.head))
     ours, theirs = adapted.predict_proba(embeddings), plain.predict_proba(embeddings)
     assert np.array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
@@ -106,22 +105,22 @@ def test_a_temperature_is_stored_and_exported(bundle, clip, table, tmp_path):
 # --- gain -------------------------------------------------------------------------------------------------------------
 
 
-def test_belief_is_the_probability_of_ones_own_choice_over_the_others():
+def test_gap_is_the_probability_of_ones_own_choice_over_the_others():
     probability = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
     source = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 9.0, 0]])
-    assert gain_belief(probability.log(), source) == pytest.approx((0 + 0.2 + 0.7) / 3)
-    assert gain_belief(source, source) == 0
+    assert confidence_gap(probability.log(), source) == pytest.approx((0 + 0.2 + 0.7) / 3)
+    assert confidence_gap(source, source) == 0
 
 
 def test_the_gain_is_the_line_that_numpy_fits():
     episodes = [episode(number, before=0.1 * number, after=0.6, seed=number) for number in range(6)]
     found = fit_reliability(episodes)
     temperature = float(found.temperature)
-    belief = np.array([gain_belief(item.logits / temperature, item.source_logits) for item in episodes])
+    gap = np.array([confidence_gap(item.logits / temperature, item.source_logits) for item in episodes])
     gains = np.array([0.6 - 0.1 * number for number in range(6)])
-    slope, intercept = np.polyfit(belief, gains, 1)
+    slope, intercept = np.polyfit(gap, gains, 1)
     np.testing.assert_allclose(found.gain.numpy(), [intercept, slope], rtol=1e-3)
-    np.testing.assert_allclose(found.residuals.numpy(), np.sort(gains - intercept - slope * belief), atol=1e-5)
+    np.testing.assert_allclose(found.residuals.numpy(), np.sort(gains - intercept - slope * gap), atol=1e-5)
     estimate = found.estimate(0.3, frames=12)
     assert estimate.expected == pytest.approx(intercept + 0.3 * slope, rel=1e-3)
     assert estimate.low <= estimate.expected <= estimate.high
@@ -136,11 +135,12 @@ def test_without_other_frames_the_estimate_is_that_of_all_source_subjects():
 
 
 def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, clip, table):
-    model = make_method("pft").adapt(bundle, target_of(clip)).model
+    method = make_method("pft")
+    model = method.adapt(bundle, target_of(clip)).model
     embeddings = table.rows_of("s10").embeddings
-    assert estimate_gain(bundle, model, embeddings).frames == len(embeddings)
-    assert estimate_gain(bundle, model, embeddings[:0]).frames == 0
-    assert estimate_gain(replace(bundle, extras={}), model, embeddings) is None
+    assert method.expected_gain(bundle, model, embeddings).frames == len(embeddings)
+    assert method.expected_gain(bundle, model, embeddings[:0]).frames == 0
+    assert method.expected_gain(replace(bundle, extras={}), model, embeddings) is None
 
 
 # --- the clip ---------------------------------------------------------------------------------------------------------
@@ -200,21 +200,21 @@ def test_one_frame_has_no_spread_and_is_not_called_uneven():
 
 
 def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_bundle):
-    found = Reliability.of(bundle)
+    found = Reliability.of(bundle.extras["pft"])
     assert 0.05 <= float(found.temperature) <= 20
     assert len(found.gains) == len(found.residuals) >= LEAST_SUBJECTS
     assert 0 <= float(found.before) <= 1
     assert float(found.after) - float(found.before) == pytest.approx(float(found.gains.mean()), abs=1e-5)
     few = small_bundle(table.without(*[f"s{number:02d}" for number in range(LEAST_SUBJECTS - 1, 11)]), methods=["pft"])
-    assert Reliability.of(few) is None
+    assert Reliability.of(few.extras.get("pft", {})) is None
     assert few.extras == {}
 
 
 def test_validation_can_be_left_out(bundle, table, small_bundle):
     without = small_bundle(table.without("s10"), {"pretrain.validation": False}, methods=["pft"])
     assert without.extras == {}
-    assert Reliability.of(without) is None
-    assert Reliability.of(bundle) is not None
+    assert Reliability.of(without.extras.get("pft", {})) is None
+    assert Reliability.of(bundle.extras["pft"]) is not None
 
 
 def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundle, table, small_bundle):

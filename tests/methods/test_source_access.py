@@ -58,7 +58,7 @@ def probe(table):
 def fitted(name, bundle, source, target, *, seed=0, **options):
     known = {field.name for field in dataclasses.fields(get_method(name).config_type)}
     small = {key: value for key, value in SMALL.items() if key in known}
-    return make_method(name, {name: small | options}).fit(bundle, source, target, seed=seed)
+    return make_method(name, {name: small | options}).adapt(bundle, target, source=source, seed=seed)
 
 
 def target(embeddings):

@@ -71,7 +71,7 @@ def neutral(mine):
 
 
 def fitted(name, bundle, source, rows, *, seed=0, **options):
-    return make_method(name, {name: options}).fit(bundle, source, target_of(rows), seed=seed)
+    return make_method(name, {name: options}).adapt(bundle, target_of(rows), source=source, seed=seed)
 
 
 def bottleneck_of(model, bundle, rows):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import featlab
+import featlab.pairing.search as search_module
 from featlab.errors import ConfigError, InputError
-from featlab.pairing.pairs import exact_search
 from featlab.pairing.search import search
 
 BACKENDS = ("faiss", "numpy")
@@ -39,7 +39,7 @@ def clusters(rng, n, dim, groups=6, spread=1e-3):
 
 
 def compare(found, expected, atol=1e-9):
-    scores, index = found
+    scores, index = found[:2]
     np.testing.assert_array_equal(index, expected[1])
     np.testing.assert_allclose(scores[index >= 0], expected[0][index >= 0], atol=atol)
 
@@ -65,13 +65,14 @@ def test_equal_rows_come_in_index_order(backend, metric):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_both_backends_agree_to_the_last_bit_whatever_the_tile(metric):
+def test_both_backends_agree_to_the_last_bit_whatever_the_tile(metric, monkeypatch):
     rng = np.random.default_rng(1)
     base = np.concatenate([clusters(rng, 700, 33, spread=1e-5), rng.normal(size=(700, 33)).astype(np.float32)])
     queries = base[rng.permutation(len(base))[:500]]
     expected = search(queries, base, 5, backend="faiss", metric=metric)
-    for options in ({"backend": "numpy"}, {"backend": "numpy", "byte_budget": 70_000}, {"backend": "faiss"}):
-        scores, index = search(queries, base, 5, metric=metric, **options)
+    for backend, tile in (("numpy", 64 << 20), ("numpy", 70_000), ("faiss", 70_000)):
+        monkeypatch.setattr(search_module, "_BYTES", tile)
+        scores, index, _ = search(queries, base, 5, metric=metric, backend=backend)
         np.testing.assert_array_equal(index, expected[1])
         np.testing.assert_array_equal(scores, expected[0])
 
@@ -79,7 +80,7 @@ def test_both_backends_agree_to_the_last_bit_whatever_the_tile(metric):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 def test_skipped_rows_are_never_found(backend, order, monkeypatch):
-    monkeypatch.setattr(exact_search, "_BLOCK_ROWS", 32)
+    monkeypatch.setattr(search_module, "_BLOCK_ROWS", 32)
     rng = np.random.default_rng(2)
     group = np.sort(rng.integers(8, size=200))
     base = clusters(rng, 200, 12)
@@ -94,19 +95,19 @@ def test_skipped_rows_are_never_found(backend, order, monkeypatch):
 def test_places_without_a_neighbour_stay_empty(backend):
     base = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
     skip = np.array([[0, 5], [1, 5], [0, 0]])
-    scores, index = search(base[:3], base, 2, backend=backend, skip=skip)
+    scores, index, _ = search(base[:3], base, 2, backend=backend, skip=skip)
     assert index[0].tolist() == [-1, -1]
     assert index[1].tolist() == [0, -1]
     assert (index[2] >= 0).all()
     assert np.isneginf(scores[index < 0]).all()
-    distances, _ = search(base[:3], base, 2, backend=backend, metric="l2", skip=skip)
+    distances, *_ = search(base[:3], base, 2, backend=backend, metric="l2", skip=skip)
     assert np.isposinf(distances[index < 0]).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_vector_without_direction_has_similarity_zero(backend):
     base = np.array([[-1.0, 0.0], [0.0, 0.0], [0.0, 2.0]], dtype=np.float32)
-    scores, index = search(np.array([[1.0, 0.0], [0.0, 0.0]], dtype=np.float32), base, 3, backend=backend)
+    scores, index, _ = search(np.array([[1.0, 0.0], [0.0, 0.0]], dtype=np.float32), base, 3, backend=backend)
     assert index.tolist() == [[1, 2, 0], [0, 1, 2]]
     np.testing.assert_allclose(scores, [[0.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
 
@@ -118,11 +119,12 @@ def test_similarity_is_of_the_vectors_given_not_of_rounded_unit_vectors():
     compare(search(base[:50], base, 4), brute_force(base[:50], base, 4, "cosine"), atol=1e-12)
 
 
-def test_candidates_are_ranked_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(exact_search, "_PENDING", 50)
+def test_equal_rows_are_ranked_in_bounded_memory(monkeypatch):
+    monkeypatch.setattr(search_module, "_BYTES", 2_000)
     base = np.ones((90, 3), dtype=np.float32)
-    _, index = search(base, base, 4, backend="numpy", byte_budget=2_000)
-    np.testing.assert_array_equal(index, np.tile(np.arange(4), (90, 1)))
+    for backend in BACKENDS:
+        index = search(base, base, 4, backend=backend).rows
+        np.testing.assert_array_equal(index, np.tile(np.arange(4), (90, 1)))
 
 
 @pytest.mark.parametrize("k", [0, 6])
@@ -186,4 +188,4 @@ def test_only_this_module_imports_faiss():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "faiss" for name in names):
                 importers.append(path.name)
-    assert importers == ["neighbours.py"]
+    assert importers == ["search.py"]

@@ -7,14 +7,15 @@ import pytest
 import scipy.spatial
 
 from featlab.cache import FeatureTable
+from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import BundleError, ConfigError, InputError
-from featlab.pairing.pair_files import pairs_from_arrays, pairs_summary, pairs_to_arrays, write_pairs_csv
 from featlab.pairing.pairs import (
-    LABEL_RULES,
-    STRATEGIES,
-    PairConfig,
     make_pairs,
+    pairs_from_arrays,
+    pairs_summary,
+    pairs_to_arrays,
     resolve_strategy,
+    write_pairs_csv,
 )
 
 CLASSES = ("neutral", "pain", "joy")

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import scipy.spatial
 
+import featlab.pairing.search as search_module
 from featlab.errors import InputError
-from featlab.pairing.procrustes import disparity, normalise_shapes, search_shapes
+from featlab.pairing.procrustes import _lifted, disparity, normalise_shapes, search_shapes
 
 
 def faces(rng, n, points=68, spread=0.05):
@@ -82,15 +83,31 @@ def test_the_search_equals_all_disparities_sorted(k, spread):
     landmarks = faces(rng, 420, spread=spread)
     shapes, _ = normalise_shapes(landmarks)
     all_disparities = by_closed_form(landmarks[:120], landmarks[120:])
-    found, index = search_shapes(shapes[:120], shapes[120:], k)
+    found, index, _ = search_shapes(shapes[:120], shapes[120:], k)
     expected = np.argsort(all_disparities, axis=1)[:, :k]
     np.testing.assert_allclose(found, np.take_along_axis(all_disparities, expected, axis=1), rtol=1e-6, atol=1e-12)
     np.testing.assert_array_equal(index, expected)
 
 
-def test_tiles_of_any_size_give_the_same_neighbours():
+def test_with_and_without_faiss_whatever_the_tile_the_neighbours_are_the_same(monkeypatch):
     shapes, _ = normalise_shapes(faces(np.random.default_rng(4), 200))
     whole = search_shapes(shapes, shapes, 3)
-    tiny = search_shapes(shapes, shapes, 3, byte_budget=10_000)
-    np.testing.assert_array_equal(whole[1], tiny[1])
-    np.testing.assert_array_equal(whole[0], tiny[0])
+    in_full = search_shapes(shapes, shapes, 3, backend="numpy")
+    assert in_full.searched_in_full == len(shapes)
+    monkeypatch.setattr(search_module, "_BYTES", 10_000)
+    for found in (in_full, search_shapes(shapes, shapes, 3)):
+        np.testing.assert_array_equal(whole.rows, found.rows)
+        np.testing.assert_array_equal(whole.score, found.score)
+
+
+def test_the_choice_among_upright_faces_is_proven_and_a_bound_is_never_below_the_score():
+    rng = np.random.default_rng(5)
+    landmarks = rng.normal(size=(68, 2)) + 0.05 * rng.normal(size=(600, 68, 2))
+    shapes, _ = normalise_shapes(landmarks)
+    found = search_shapes(shapes, shapes, 1, skip=np.stack([np.arange(600), np.arange(600) + 1], axis=1))
+    assert found.searched_in_full < 60
+    both = np.concatenate([shapes, shapes.conj()])
+    mean = shapes[0]
+    (left, _), (right, _) = _lifted(shapes[:50], mean), _lifted(both, mean)
+    rotation = np.abs(shapes[:50].conj() @ both.T) ** 2
+    assert (left @ right.T >= rotation - 1e-5).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featlab.cache import FeatureTable, LayerStats
+from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.protocol.splits import Target, check_disjoint, choose_targets, named_subjects, split_target, target_of
 
@@ -154,7 +154,7 @@ def test_a_split_does_not_depend_on_the_order_of_rows(videos, seed):
 
 
 def test_a_target_has_no_label_no_name_and_no_path():
-    assert {field.name for field in fields(Target)} == {"embeddings", "video", "frame", "landmarks", "layers"}
+    assert {field.name for field in fields(Target)} == {"embeddings", "video", "frame"}
     target = target_of(one_person("nn"))
     for name in ("label", "labels", "subject", "subjects", "videos", "classes", "paths", "neutral"):
         assert not hasattr(target, name)
@@ -162,20 +162,17 @@ def test_a_target_has_no_label_no_name_and_no_path():
 
 def test_a_target_is_the_rows_it_was_made_of(people):
     table = people(subjects=1)
-    table = replace(table, layers={"stem": LayerStats(table.embeddings, abs(table.embeddings))})
     rows = split_target(table).adapt
     target = target_of(table, rows)
     assert len(target) == len(rows)
-    for name in ("embeddings", "video", "frame", "landmarks"):
+    for name in ("embeddings", "video", "frame"):
         assert np.array_equal(getattr(target, name), getattr(table, name)[rows])
-    assert np.array_equal(target.layers["stem"].mean, table.embeddings[rows])
-    assert np.array_equal(target.layers["stem"].std, abs(table.embeddings)[rows])
     assert len(target_of(table)) == len(table)
 
 
 def test_a_target_does_not_depend_on_labels():
     table, other = one_person("nnpp"), one_person("p?nn")
-    for name in ("embeddings", "video", "frame", "landmarks"):
+    for name in ("embeddings", "video", "frame"):
         assert np.array_equal(getattr(target_of(table), name), getattr(target_of(other), name))
 
 

@@ -2,11 +2,10 @@
 
 from featlab.extraction.backbones.base import (
     Backbone,
-    BackboneOutput,
     Preparation,
     backbone_names,
     make_backbone,
     register_backbone,
 )
 
-__all__ = ["Backbone", "BackboneOutput", "Preparation", "backbone_names", "make_backbone", "register_backbone"]
+__all__ = ["Backbone", "Preparation", "backbone_names", "make_backbone", "register_backbone"]

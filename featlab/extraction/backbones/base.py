@@ -7,30 +7,20 @@ module behind a prefix is imported when it is asked for, so that ``hog`` costs n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo, LayerStats
+from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, closest
 
 Image = NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class BackboneOutput:
-    """What a backbone returns for n images.
-
-    Attributes:
-        embeddings: float32 (n, D). A row with a value that isn't finite says that this image can't be embedded.
-        layers: Channel statistics of the tapped layers, exactly the names of ``info().layers``; float32 (n, C) each.
-    """
-
-    embeddings: NDArray[np.float32]
-    layers: Mapping[str, LayerStats] = field(default_factory=dict)
+APPENDED = "means and deviations of the layers appended"
+"""Ends the preprocessing line of an extractor with layers; older ones, without it, kept them beside the embedding."""
 
 
 class Preparation(Protocol):
@@ -78,7 +68,7 @@ class Backbone(Protocol):
         """Identity of the embeddings: equal fingerprints mean that rows may meet in one cache."""
         ...
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n images.
 
         Args:
@@ -86,7 +76,7 @@ class Backbone(Protocol):
             landmarks: float32 (n, P, 2) in pixels of the image as it is in the file; None without landmarks.
 
         Returns:
-            n rows, in the order of the input.
+            float32 (n, D), in the order of the input. A value that isn't finite says that this image can't be embedded.
         """
         ...
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.inputs import InputSpec
-from featlab.extraction.backbones.network import Computed, as_embedding
+from featlab.extraction.backbones.network import as_embedding
 from featlab.extraction.backbones.options import NetworkOptions
-from featlab.extraction.backbones.taps import channel_statistics, check_layers
+from featlab.extraction.backbones.taps import appended, channel_statistics, check_layers
 
-__all__ = ["CARD_FILE", "CARD_KEY", "EMBEDDING", "BackboneCard", "computed_of", "read_card", "statistics_names"]
+__all__ = ["CARD_FILE", "CARD_KEY", "EMBEDDING", "BackboneCard", "embedding_of", "read_card", "statistics_names"]
 
 CARD_FILE = "featlab.json"
 """Name among the extra files of a ``.pt2``."""
@@ -34,7 +34,7 @@ class BackboneCard:
 
     Attributes:
         spec: The input that it was made for.
-        layers: Whose statistics are among its outputs; see `statistics_names`.
+        layers: Whose statistics are among its outputs, and can be appended; see `statistics_names`.
         dim: D.
         id: What its maker called it.
         trained_on: Subjects whose images trained it or chose its epoch, where its card says so.
@@ -101,15 +101,15 @@ def read_card(text: str, path: Path) -> BackboneCard:
         raise InputError(f"{path}: what it says of itself can't be read ({what}); export it again") from None
 
 
-def computed_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str], rows: int) -> Computed:
-    """Return the embedding and the layers' statistics from named outputs.
+def embedding_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str], rows: int) -> Tensor:
+    """Return the embedding with the layers' statistics appended, from named outputs.
 
     A layer is there as its two statistics, or as an output of its own name with a map or tokens.
 
     Args:
         name: Of the backbone, for messages.
         outputs: By name; `EMBEDDING` is among them.
-        layers: Which to return.
+        layers: Which to append.
         rows: Images.
 
     Raises:
@@ -136,7 +136,7 @@ def computed_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str],
             check_layers(name, [layer], layers_among(list(outputs)))
             raise ConfigError(f"{name}: the layer {layer!r} has only one of its outputs {mean!r} and {std!r}")
         found[layer] = statistics
-    return Computed(as_embedding(name, outputs[EMBEDDING], rows), found)
+    return appended(as_embedding(name, outputs[EMBEDDING], rows), layers, found)
 
 
 def layers_among(outputs: Sequence[str]) -> list[str]:

@@ -17,11 +17,10 @@ from torch.export import ExportedProgram
 
 from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, computed_of, read_card
+from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, read_card
 from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import AMP_NOTE
 from featlab.extraction.backbones.network import (
-    Computed,
     NetworkBackbone,
     as_embedding,
     in_fixed_batches,
@@ -29,7 +28,7 @@ from featlab.extraction.backbones.network import (
     one_line,
 )
 from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.taps import Taps, check_layers
+from featlab.extraction.backbones.taps import Taps, appended, check_layers
 from featlab.extraction.backbones.weights import file_sha256
 
 __all__ = ["ProgramNetwork", "build", "load_program"]
@@ -40,8 +39,8 @@ _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``pt2:FILE``; the options are the fields of `NetworkOptions`.
 
-    A file with a ``featlab.json`` says its own size, normalisation and layers, and all of its layers are taken unless
-    some are named. Of another file, ``layers`` are hooked where the exporter kept the modules.
+    A file with a ``featlab.json`` says its own size and normalisation, and which ``layers`` it has. Of another file,
+    they are hooked where the exporter kept the modules.
 
     Raises:
         ConfigError: Options that don't fit the file, or a program that isn't one image batch to one vector an image.
@@ -56,14 +55,14 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     batch, side = _input_shape(name, program)
     if card is None:
         spec = chosen.input_spec(InputSpec(size=side) if side is not None else InputSpec())
-        layers = chosen.layers or ()
     else:
         spec = card.input_spec(name, chosen)
-        layers = card.layers if chosen.layers is None else chosen.layers
-        check_layers(name, layers, card.layers)
+        check_layers(name, chosen.layers, card.layers)
     if side is not None and spec.size != side:
         raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
-    network = ProgramNetwork(name, program, layers, own=card is not None, batch=batch, device=device, amp=chosen.amp)
+    network = ProgramNetwork(
+        name, program, chosen.layers, own=card is not None, batch=batch, device=device, amp=chosen.amp
+    )
     return network_backbone(
         name,
         network,
@@ -81,7 +80,7 @@ class ProgramNetwork:
     Args:
         name: Of the backbone, for messages.
         program: Moved to the device.
-        layers: Statistics to return: outputs of a program of featlab's, hooked modules of another.
+        layers: Whose statistics are appended: outputs of a program of featlab's, hooked modules of another.
         own: Whether the program is featlab's.
         batch: Images that it takes at once; None: any number.
         device: Where.
@@ -115,23 +114,25 @@ class ProgramNetwork:
         self.module: nn.Module = _unflattened(name, program) if hooked else program.module()
         self._taps = Taps(name, self.module, layers if hooked else ())
 
-    def __call__(self, images: Tensor) -> Computed:
+    def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S).
 
         Raises:
             ConfigError: The outputs aren't what a backbone file has.
         """
         with computing(self.device, amp=self._amp):
-            return in_fixed_batches(self._embed, images.contiguous(), self._batch)
+            return in_fixed_batches(self.vectors, images.contiguous(), self._batch)
 
-    def _embed(self, images: Tensor) -> Computed:
+    def vectors(self, images: Tensor) -> Tensor:
+        """Embed as many images as the program takes, in whatever mode torch is in; torch.export can trace it."""
         with self._taps.collect() as statistics:
             output = self.module(images)
+        rows = images.shape[0]
         if isinstance(output, Mapping) and EMBEDDING in output:
-            layers = [layer for layer in self.layers if layer not in statistics]
-            computed = computed_of(self._name, output, layers, len(images))
-            return Computed(computed.embedding, {**computed.layers, **statistics})
-        return Computed(as_embedding(self._name, output, len(images)), statistics)
+            if not statistics:
+                return embedding_of(self._name, output, self.layers, rows)
+            output = output[EMBEDDING]
+        return appended(as_embedding(self._name, output, rows), self.layers, statistics)
 
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.base import BackboneOutput, Image, Preparation
+from featlab.extraction.backbones.base import Image, Preparation
 
 # A schematic upright face in the 68-point iBUG order, x to the right and y down, mirror-symmetric about x = 0. It only
 # says which way is up, so round numbers do.
@@ -124,7 +124,7 @@ class GeometryBackbone:
             versions={"numpy": np.__version__},
         )
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Align n faces; see `Backbone.embed`. Images are not used.
 
         Raises:
@@ -137,7 +137,7 @@ class GeometryBackbone:
             hint = f"use geometry:{found}" if found in _SUBSETS else "supported are 68, 51 and 49"
             raise InputError(f"geometry: the backbone is for {self.points} landmarks, the file has {found}; {hint}")
         shapes = align(landmarks, template(self.points))
-        return BackboneOutput(shapes.reshape(len(shapes), -1).astype(np.float32))
+        return shapes.reshape(len(shapes), -1).astype(np.float32)
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> GeometryBackbone:

@@ -15,7 +15,7 @@ from skimage.feature import hog
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.base import BackboneOutput, Image, Preparation, config_from_options
+from featlab.extraction.backbones.base import Image, Preparation, config_from_options
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class HogBackbone:
             versions={"pillow": PIL.__version__, "scikit-image": version("scikit-image"), "numpy": np.__version__},
         )
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Describe n images; see `Backbone.embed`. Landmarks are not used."""
         rows = np.empty((len(images), self.config.dim), dtype=np.float32)
         for row, image in enumerate(images):
             rows[row] = self._describe(image)
-        return BackboneOutput(rows)
+        return rows
 
     def _describe(self, image: Image) -> NDArray[np.float32]:
         config = self.config

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from featlab.compute import choose_device, computing
 from featlab.extraction.backbones.inputs import InputSpec
-from featlab.extraction.backbones.network import Computed, NetworkBackbone, as_embedding, network_backbone
+from featlab.extraction.backbones.network import NetworkBackbone, as_embedding, network_backbone
 from featlab.extraction.backbones.options import NetworkOptions
-from featlab.extraction.backbones.taps import Taps
+from featlab.extraction.backbones.taps import Taps, appended
 
 __all__ = ["ModuleNetwork", "module_backbone"]
 
@@ -25,7 +25,7 @@ class ModuleNetwork:
     Args:
         name: Of the backbone, for messages.
         module: Returns one vector an image, or what ``pick`` makes one of; put into evaluation mode and moved.
-        layers: Modules to tap.
+        layers: Modules whose statistics are appended.
         device: Where.
         amp: float16 autocast.
         channels_last: Keep maps in channels-last memory, which convolutions are faster in. Only for code that is known
@@ -58,16 +58,20 @@ class ModuleNetwork:
         self._taps = Taps(name, self.module, layers)
         self.pick = pick or (lambda output: output)
 
-    def __call__(self, images: Tensor) -> Computed:
+    def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S).
 
         Raises:
             ConfigError: The output isn't one vector an image, or a layer has no positions.
         """
         with computing(self.device, amp=self._amp):
-            with self._taps.collect() as statistics:
-                output = self.module(images.contiguous(memory_format=self._memory))
-            return Computed(as_embedding(self._name, self.pick(output), len(images)), statistics)
+            return self.vectors(images.contiguous(memory_format=self._memory))
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """Embed as the call does, in whatever mode torch is in; torch.export can trace it."""
+        with self._taps.collect() as statistics:
+            output = self.module(images)
+        return appended(as_embedding(self._name, self.pick(output), images.shape[0]), self.layers, statistics)
 
 
 def module_backbone(
@@ -103,7 +107,7 @@ def module_backbone(
     network = ModuleNetwork(
         name,
         module,
-        options.layers or (),
+        options.layers,
         device=choose_device(options.device, amp=options.amp),
         amp=options.amp,
         channels_last=channels_last,

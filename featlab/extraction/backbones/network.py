@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,21 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.cache import ExtractorInfo, LayerStats
+from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, FeatlabError
-from featlab.extraction.backbones.base import BackboneOutput, Image
+from featlab.extraction.backbones.base import APPENDED, Image
 from featlab.extraction.backbones.inputs import InputSpec, ResizeCrop
-from featlab.extraction.backbones.taps import Statistics
 
-__all__ = ["Computed", "Network", "NetworkBackbone", "as_embedding", "in_fixed_batches", "network_backbone", "one_line"]
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What a network gives for n images: embedding (n, D), and statistics of the tapped layers, float32 (n, C) each."""
-
-    embedding: Tensor
-    layers: Mapping[str, Statistics] = field(default_factory=dict)
+__all__ = ["Network", "NetworkBackbone", "as_embedding", "in_fixed_batches", "network_backbone", "one_line"]
 
 
 class Network(Protocol):
@@ -34,7 +25,7 @@ class Network(Protocol):
 
     Attributes:
         device: Where it wants them.
-        layers: Names of the tapped layers.
+        layers: Names of the layers whose statistics are appended.
     """
 
     @property
@@ -42,8 +33,8 @@ class Network(Protocol):
     @property
     def layers(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def __call__(self, images: Tensor) -> Computed:
-        """Embed float32 (n, 3, S, S), which may be in channels-last memory."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed float32 (n, 3, S, S), which may be in channels-last memory, as (n, D)."""
         ...
 
 
@@ -74,7 +65,7 @@ class NetworkBackbone:
         """Identity of the embeddings: weights, input, layers and precision are part of it; the device isn't."""
         return self.extractor
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used.
 
         Raises:
@@ -82,16 +73,11 @@ class NetworkBackbone:
             FeatlabError: The GPU's memory is too small for the batch.
         """
         if not images:
-            empty = np.empty((0, 0), dtype=np.float32)
-            layers = {name: LayerStats(empty, empty) for name in self.network.layers}
-            return BackboneOutput(np.empty((0, self.dim), dtype=np.float32), layers)
-        computed = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
-        if computed.embedding.shape[1] != self.dim:
-            raise ConfigError(f"{self.name} gave {computed.embedding.shape[1]} features after {self.dim} before")
-        return BackboneOutput(
-            _numpy(computed.embedding),
-            {name: LayerStats(_numpy(mean), _numpy(std)) for name, (mean, std) in computed.layers.items()},
-        )
+            return np.empty((0, self.dim), dtype=np.float32)
+        vectors = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
+        if vectors.shape[1] != self.dim:
+            raise ConfigError(f"{self.name} gave {vectors.shape[1]} features after {self.dim} before")
+        return vectors.float().cpu().numpy()
 
     def _fitted(self, image: Image) -> Image:
         size = self.spec.size
@@ -126,7 +112,9 @@ def network_backbone(
     """
     size = spec.size
     grey = np.linspace(0, 255, 2 * size * size * 3).astype(np.uint8).reshape(2, size, size, 3)
-    computed = _run(name, network, spec, list(grey))
+    vectors = _run(name, network, spec, list(grey))
+    if network.layers:
+        notes = (*notes, APPENDED)
     extractor = ExtractorInfo(
         id=id,
         weights=weights,
@@ -135,7 +123,7 @@ def network_backbone(
         versions={"torch": torch.__version__, "pillow": PIL.__version__, "numpy": np.__version__, **(versions or {})},
         trained_on=tuple(trained_on),
     )
-    return NetworkBackbone(name, network, spec, extractor, computed.embedding.shape[1], spec.prepare())
+    return NetworkBackbone(name, network, spec, extractor, vectors.shape[1], spec.prepare())
 
 
 def as_embedding(name: str, output: Any, rows: int) -> Tensor:
@@ -156,7 +144,7 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
     shape = tuple(output.shape)
     if len(shape) == 4 and shape[2:] == (1, 1):
         output = output.flatten(1)
-    if output.ndim != 2 or len(output) != rows or output.shape[1] == 0 or not output.is_floating_point():
+    if output.ndim != 2 or output.shape[0] != rows or output.shape[1] == 0 or not output.is_floating_point():
         raise ConfigError(
             f"{name} returned {str(output.dtype).removeprefix('torch.')} {shape} for {rows} images; it must return "
             "floats (n, D), one vector an image (pool the map or the tokens in the network)"
@@ -165,7 +153,7 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
     return vectors
 
 
-def in_fixed_batches(run: Callable[[Tensor], Computed], images: Tensor, batch: int | None) -> Computed:
+def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int | None) -> Tensor:
     """Run a network that takes only ``batch`` images at once; the last images are repeated to fill it up.
 
     Args:
@@ -180,19 +168,8 @@ def in_fixed_batches(run: Callable[[Tensor], Computed], images: Tensor, batch: i
         part = images[start : start + batch]
         kept = len(part)
         filled = part if kept == batch else torch.cat([part, part[-1:].expand(batch - kept, -1, -1, -1)])
-        computed = run(filled)
-        layers = {name: (mean[:kept], std[:kept]) for name, (mean, std) in computed.layers.items()}
-        parts.append(Computed(computed.embedding[:kept], layers))
-    return Computed(
-        torch.cat([part.embedding for part in parts]),
-        {
-            name: (
-                torch.cat([part.layers[name][0] for part in parts]),
-                torch.cat([part.layers[name][1] for part in parts]),
-            )
-            for name in parts[0].layers
-        },
-    )
+        parts.append(run(filled)[:kept])
+    return torch.cat(parts)
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
@@ -201,7 +178,7 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Computed:
+def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Tensor:
     pixels = torch.from_numpy(np.stack(images)).to(network.device)
     try:
         return network(_normalised(pixels, spec))
@@ -223,7 +200,3 @@ def _normalised(pixels: Tensor, spec: InputSpec) -> Tensor:
     mean = torch.tensor(spec.mean, dtype=torch.float32, device=pixels.device)
     std = torch.tensor(spec.std, dtype=torch.float32, device=pixels.device)
     return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
-
-
-def _numpy(values: Tensor) -> NDArray[np.float32]:
-    return values.float().cpu().numpy()

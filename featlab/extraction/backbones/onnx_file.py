@@ -15,13 +15,13 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.contract import (
     CARD_KEY,
     EMBEDDING,
-    computed_of,
+    embedding_of,
     layers_among,
     read_card,
     statistics_names,
 )
 from featlab.extraction.backbones.inputs import InputSpec
-from featlab.extraction.backbones.network import Computed, NetworkBackbone, in_fixed_batches, network_backbone, one_line
+from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone, one_line
 from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.taps import check_layers
 from featlab.extraction.backbones.weights import file_sha256
@@ -45,8 +45,8 @@ class OnnxOptions(NetworkOptions):
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``onnx:FILE``; the options are the fields of `OnnxOptions`.
 
-    A file with featlab's metadata says its own size, normalisation and layers, and all of its layers are taken unless
-    some are named. Of another file, a layer is an output of that name.
+    A file with featlab's metadata says its own size and normalisation, and which ``layers`` it has. Of another file, a
+    layer is an output of that name.
 
     Raises:
         ConfigError: onnxruntime is missing, options don't fit the file, or it isn't one image batch to one vector an
@@ -73,12 +73,11 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     people: tuple[str, ...] = ()
     if text is None:
         spec = chosen.input_spec(InputSpec(size=side) if side is not None else InputSpec())
-        layers = chosen.layers or ()
     else:
         card = read_card(text, path)
         people = card.trained_on
         spec = card.input_spec(name, chosen)
-        layers = card.layers if chosen.layers is None else chosen.layers
+    layers = chosen.layers
     check_layers(name, layers, layers_among(outputs))
     if side is not None and spec.size != side:
         raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
@@ -101,7 +100,7 @@ class OnnxNetwork:
     Args:
         name: Of the backbone, for messages.
         session: onnxruntime's.
-        layers: Statistics to return.
+        layers: Whose statistics are appended.
         embedding: The output that is the embedding.
         batch: Images that it takes at once; None: any number.
     """
@@ -122,7 +121,7 @@ class OnnxNetwork:
             wanted += statistics if available.issuperset(statistics) else [layer]
         self._wanted = wanted
 
-    def __call__(self, images: Tensor) -> Computed:
+    def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S).
 
         Raises:
@@ -131,11 +130,11 @@ class OnnxNetwork:
         with torch.inference_mode():
             return in_fixed_batches(self._embed, images.contiguous(), self._batch)
 
-    def _embed(self, images: Tensor) -> Computed:
+    def _embed(self, images: Tensor) -> Tensor:
         values = self._session.run(self._wanted, {self._input: images.numpy()})
         outputs = {key: torch.from_numpy(value) for key, value in zip(self._wanted, values, strict=True)}
         outputs[EMBEDDING] = outputs[self._embedding]
-        return computed_of(self._name, outputs, self.layers, len(images))
+        return embedding_of(self._name, outputs, self.layers, len(images))
 
 
 def weight_files(path: Path) -> list[Path]:

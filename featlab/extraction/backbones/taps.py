@@ -1,8 +1,8 @@
-"""Channel statistics of a network's layers, taken by forward hooks."""
+"""Channel statistics of a network's layers, taken by forward hooks and appended to the embedding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featlab.errors import ConfigError, closest
 
-__all__ = ["Statistics", "Taps", "channel_statistics", "check_layers", "position_axes"]
+__all__ = ["Statistics", "Taps", "appended", "channel_statistics", "check_layers", "position_axes"]
 
 Statistics = tuple[Tensor, Tensor]
 """Mean and standard deviation of each channel: float32 (n, C) both."""
@@ -52,6 +52,11 @@ def channel_statistics(output: Tensor) -> Statistics | None:
         return None
     variance, mean = torch.var_mean(output.float(), dim=axes, correction=0)
     return mean, variance.sqrt()
+
+
+def appended(embedding: Tensor, layers: Sequence[str], statistics: Mapping[str, Statistics]) -> Tensor:
+    """Return (n, D) with each layer's channel means and standard deviations after it, layer by layer."""
+    return torch.cat([embedding, *(part for layer in layers for part in statistics[layer])], dim=1)
 
 
 def check_layers(backbone: str, layers: Sequence[str], known: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from PIL import Image as PilImage
 from featlab.cache import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.base import Backbone, BackboneOutput, Image, Preparation
+from featlab.extraction.backbones.base import Backbone, Image, Preparation
 from featlab.extraction.faces.landmarks import check_eyes, eye_centres
 
 NoFace = Literal["keep", "drop"]
@@ -200,7 +200,7 @@ class AlignedBackbone:
             versions={**inner.versions, "pillow": PIL.__version__},
         )
 
-    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> BackboneOutput:
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n prepared images; see `Backbone.embed`."""
         return self.inner.embed(images, landmarks)
 

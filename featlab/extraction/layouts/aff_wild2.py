@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import check_at_least, check_choice
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.expressions import AFF_WILD2
@@ -27,27 +27,21 @@ _IMAGE = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
-class AffWild2Options:
-    """Options of the layout aff-wild2.
+class AffWild2Options(Options):
+    """Options of the layout aff-wild2."""
 
-    Attributes:
-        split: train, validation or all.
-        every: Every how many-th frame is kept of folders of images; videos are thinned out with --fps or --stride.
-        drop: Classes that are left out, for example other.
-        media: The folder below the root in which images or videos are looked for, where there are several; empty
-            looks in all of them.
-    """
-
-    split: str = "all"
-    every: int = 1
-    drop: tuple[str, ...] = ()
-    media: str = ""
-
-    def __post_init__(self) -> None:
-        check_choice("aff-wild2.split", self.split, ("all", *_SETS))
-        check_at_least("aff-wild2.every", self.every, 1)
-        for name in self.drop:
-            check_choice("aff-wild2.drop", name, AFF_WILD2)
+    split: str = option("all", "train, validation or all.", choices=("all", *_SETS))
+    every: int = option(
+        1,
+        "Every how many-th frame is kept of folders of images; videos are thinned out with --fps or --stride.",
+        minimum=1,
+    )
+    drop: tuple[str, ...] = option((), "Classes that are left out, for example other.", choices=AFF_WILD2)
+    media: str = option(
+        "",
+        "The folder below the root in which images or videos are looked for, where there are several; "
+        "empty looks in all of them.",
+    )
 
 
 def _recognises(root: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from featlab.config.options import check_at_least, check_choice
+from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
@@ -30,24 +30,21 @@ _NUMBER = re.compile(r"(\d+)$")
 
 
 @dataclass(frozen=True)
-class BAHOptions:
-    """Options of the layout bah.
+class BAHOptions(Options):
+    """Options of the layout bah."""
 
-    Attributes:
-        level: Where labels come from: frame (the images of faces), video (one label a video), or auto (frame where it
-            is there).
-        split: train, val, test or all.
-        every: Every how many-th frame is kept, at level frame; videos are thinned out with --fps instead.
-    """
-
-    level: str = "auto"
-    split: str = "all"
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        check_choice("bah.level", self.level, ("auto", "frame", "video"))
-        check_choice("bah.split", self.split, ("all", *_SPLITS))
-        check_at_least("bah.every", self.every, 1)
+    level: str = option(
+        "auto",
+        "Where labels come from: frame (the images of faces), video (one label for each video), or auto (frame "
+        "where it is there).",
+        choices=("auto", "frame", "video"),
+    )
+    split: str = option("all", "train, val, test or all.", choices=("all", *_SPLITS))
+    every: int = option(
+        1,
+        "Every how many-th frame is kept, at level frame; videos are thinned out with --fps instead.",
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from featlab.config.options import with_options
+from featlab.config.options import Options, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.video.times import Sampling
@@ -22,7 +22,7 @@ Reader = Callable[[Path, Any], list[Item]]
 
 
 @dataclass(frozen=True)
-class NoOptions:
+class NoOptions(Options):
     """The options of a layout that has none."""
 
 

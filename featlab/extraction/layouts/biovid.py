@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import check_choice
+from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
@@ -23,22 +23,23 @@ _COLUMNS = ("subject_name", "class_name", "sample_name")
 
 
 @dataclass(frozen=True)
-class BioVidOptions:
-    """Options of the layout biovid.
+class BioVidOptions(Options):
+    """Options of the layout biovid."""
 
-    Attributes:
-        levels: Which of BL1, PA1, PA2, PA3, PA4 are kept. BL1, without pain, is the neutral class.
-        merge: Whether every pain level is one class, ``pain``; false leaves a class a level (PA1 to PA4).
-    """
+    levels: tuple[str, ...] = option(
+        (BASELINE, "PA4"),
+        "Which of BL1, PA1, PA2, PA3, PA4 are kept. BL1, without pain, is the neutral class.",
+        choices=LEVELS,
+    )
+    merge: bool = option(
+        True,
+        "Whether every pain level is one class, `pain`; false leaves a class for each level (PA1 to PA4).",
+    )
 
-    levels: tuple[str, ...] = (BASELINE, "PA4")
-    merge: bool = True
-
-    def __post_init__(self) -> None:
-        for level in self.levels:
-            check_choice("biovid.levels", level, LEVELS)
+    def check_together(self) -> None:
+        """Refuse levels without the neutral one."""
         if BASELINE not in self.levels:
-            raise ConfigError(f"biovid.levels = {','.join(self.levels)} must have {BASELINE}, the neutral level")
+            raise ConfigError(f"{self.key('levels')} = {','.join(self.levels)} must have {BASELINE}, the neutral level")
 
 
 def _recognises(root: Path) -> bool:

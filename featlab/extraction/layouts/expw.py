@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import check_at_least
+from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts.expressions import FER2013
@@ -22,20 +22,15 @@ _VALUES = 8
 
 
 @dataclass(frozen=True)
-class ExpWOptions:
-    """Options of the layout expw.
+class ExpWOptions(Options):
+    """Options of the layout expw."""
 
-    Attributes:
-        confidence: Faces whose box has less than this confidence (0 to 100) are left out.
-        margin: How far the crop reaches over the box, as a share of the box's size, on every side.
-    """
-
-    confidence: float = 0.0
-    margin: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_at_least("expw.confidence", self.confidence, 0)
-        check_at_least("expw.margin", self.margin, 0)
+    confidence: float = option(0.0, "Faces whose box has less than this confidence (0 to 100) are left out.", minimum=0)
+    margin: float = option(
+        0.0,
+        "How far the crop reaches over the box, as a fraction of the box's size, on every side.",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)

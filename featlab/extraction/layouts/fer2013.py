@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import check_choice
+from featlab.config.options import Options, option
 from featlab.errors import InputError, closest
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.expressions import FER2013
@@ -21,18 +21,15 @@ _UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class FER2013Options:
-    """Options of the layout fer2013.
+class FER2013Options(Options):
+    """Options of the layout fer2013."""
 
-    Attributes:
-        group: What a subject is: split (fer2013-Training, fer2013-PublicTest, fer2013-PrivateTest) or dataset
-            (fer2013), to put it beside other data sets.
-    """
-
-    group: str = "split"
-
-    def __post_init__(self) -> None:
-        check_choice("fer2013.group", self.group, ("split", "dataset"))
+    group: str = option(
+        "split",
+        "What a subject is: split (fer2013-Training, fer2013-PublicTest, fer2013-PrivateTest) or dataset "
+        "(fer2013), to put it beside other data sets.",
+        choices=("split", "dataset"),
+    )
 
 
 def _recognises(root: Path) -> bool:

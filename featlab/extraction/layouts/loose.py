@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.folders import IMAGE_SUFFIXES
 from featlab.extraction.items import Item, item_order, natural_key
@@ -17,14 +18,10 @@ EXPECTED = "an image, a video, or a folder of them, with or without a folder a c
 
 
 @dataclass(frozen=True)
-class LooseOptions:
-    """Of a person's images.
+class LooseOptions(Options):
+    """Of a person's images."""
 
-    Attributes:
-        subject: Who is seen in all of them.
-    """
-
-    subject: str = "person"
+    subject: str = option("person", "Who is seen in all of them.")
 
 
 def is_loose(source: Path) -> bool:

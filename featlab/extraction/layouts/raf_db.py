@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import check_choice
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts.expressions import RAF_DB
@@ -34,20 +34,19 @@ _SPLITS = {"train": ("train", "train_set"), "test": ("test", "test_set", "val_se
 
 
 @dataclass(frozen=True)
-class RAFDBOptions:
-    """Options of the layout raf-db.
+class RAFDBOptions(Options):
+    """Options of the layout raf-db."""
 
-    Attributes:
-        images: aligned (100 x 100, cropped by RAF-DB's authors) or original (whole photographs).
-        group: What a subject is: split (raf-db-train, raf-db-test) or dataset (raf-db), to put it beside others.
-    """
-
-    images: str = "aligned"
-    group: str = "split"
-
-    def __post_init__(self) -> None:
-        check_choice("raf-db.images", self.images, ("aligned", "original"))
-        check_choice("raf-db.group", self.group, ("split", "dataset"))
+    images: str = option(
+        "aligned",
+        "aligned (100 x 100, cropped by RAF-DB's authors) or original (whole photographs).",
+        choices=("aligned", "original"),
+    )
+    group: str = option(
+        "split",
+        "What a subject is: split (raf-db-train, raf-db-test) or dataset (raf-db), to put it beside others.",
+        choices=("split", "dataset"),
+    )
 
 
 @dataclass(frozen=True)

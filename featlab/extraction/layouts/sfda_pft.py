@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
@@ -14,21 +15,20 @@ EXPECTED = "SUBJECT/IMAGE_N.jpg and SUBJECT/IMAGE_P.jpg (or a clip's folder betw
 
 
 @dataclass(frozen=True)
-class SFDAPFTOptions:
-    """Options of the layout sfda-pft.
+class SFDAPFTOptions(Options):
+    """Options of the layout sfda-pft."""
 
-    Attributes:
-        labels: What follows the last underscore of a name, and the class that it stands for: LETTERS=CLASS, apart by
-            commas.
-    """
+    labels: tuple[str, ...] = option(
+        ("N=neutral", "P=pain"),
+        "What follows the last underscore of a name, and the class that it stands for: LETTERS=CLASS, apart by commas.",
+    )
 
-    labels: tuple[str, ...] = ("N=neutral", "P=pain")
-
-    def __post_init__(self) -> None:
+    def check_together(self) -> None:
+        """Refuse an entry that names no class."""
         for entry in self.labels:
             mark, equals, name = entry.partition("=")
             if not (mark and equals and name):
-                raise ConfigError(f"sfda-pft.labels: {entry!r} isn't LETTERS=CLASS, as in N=neutral,P=pain")
+                raise ConfigError(f"{self.key('labels')}: {entry!r} isn't LETTERS=CLASS, as in N=neutral,P=pain")
 
     @property
     def classes(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import check_choice
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts.registry import register_layout
@@ -20,23 +20,20 @@ _CLASSES = {"binary-stress": ("neutral", "stress"), "affect3-class": ("relaxed",
 
 
 @dataclass(frozen=True)
-class StressIDOptions:
-    """Options of the layout stressid.
+class StressIDOptions(Options):
+    """Options of the layout stressid."""
 
-    Attributes:
-        labels: Column of labels.csv: binary-stress (0 neutral, 1 stress) or affect3-class (0 relaxed, 1 neutral,
-            2 stress).
-        baseline: What the Baseline recording is, which has no label of its own: neutral, unknown or drop.
-        tasks: Which tasks are kept, by name; empty keeps all of them.
-    """
-
-    labels: str = "binary-stress"
-    baseline: str = "neutral"
-    tasks: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_choice("stressid.labels", self.labels, tuple(_CLASSES))
-        check_choice("stressid.baseline", self.baseline, ("neutral", "unknown", "drop"))
+    labels: str = option(
+        "binary-stress",
+        "Column of labels.csv: binary-stress (0 neutral, 1 stress) or affect3-class (0 relaxed, 1 neutral, 2 stress).",
+        choices=tuple(_CLASSES),
+    )
+    baseline: str = option(
+        "neutral",
+        "What the Baseline recording is, which has no label of its own: neutral, unknown or drop.",
+        choices=("neutral", "unknown", "drop"),
+    )
+    tasks: tuple[str, ...] = option((), "Which tasks are kept, by name; empty keeps all of them.")
 
 
 def _recognises(root: Path) -> bool:

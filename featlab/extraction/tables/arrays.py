@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import LayerStats
 from featlab.errors import InputError
 from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, as_points, as_texts
 
 __all__ = ["read_npy", "read_npz"]
 
 FEATURE_ARRAYS = ("embeddings", "features", "X")
-_LAYER = re.compile(r"layers\.(.+)\.(mean|std)")
 _PLURALS = {f"{name}s": name for name in INDEX_COLUMNS}
 _BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
@@ -44,8 +41,7 @@ def read_npz(path: Path) -> ReadRows:
     """Read a ``.npz`` with ``embeddings`` (or ``features``, or ``X``) and whatever else it says about the rows.
 
     Arrays of N values: ``subject``, ``label``, ``video``, ``frame``, ``path`` (or their plurals). ``landmarks``
-    (N, P, 2); ``layers.<name>.mean`` and ``layers.<name>.std`` (N, C); ``columns``, D names of features. Others are
-    named in a note.
+    (N, P, 2); ``columns``, D names of features. Others are named in a note.
 
     Raises:
         InputError: It can't be read, has no features, pickled objects, or arrays that don't fit.
@@ -70,9 +66,8 @@ def read_npz(path: Path) -> ReadRows:
         if len(columns) != features.shape[1]:
             raise InputError(f"{path} names {len(columns)} columns, and its features have {features.shape[1]}")
     landmarks = as_points(arrays.pop("landmarks"), rows, f"{path}, landmarks") if "landmarks" in arrays else None
-    layers = _layers(arrays, rows, path)
     notes = (f"not read: {', '.join(arrays)}",) if arrays else ()
-    return _rows(path, features, names, header=header, columns=columns, landmarks=landmarks, layers=layers, notes=notes)
+    return _rows(path, features, names, header=header, columns=columns, landmarks=landmarks, notes=notes)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -102,21 +97,6 @@ def _fitting(array: NDArray[Any], rows: int, what: str) -> NDArray[Any]:
     if array.ndim and len(array) != rows:
         raise InputError(f"{what} has {len(array)} values, and there are {rows} rows of features; one each is needed")
     return array
-
-
-def _layers(arrays: dict[str, NDArray[Any]], rows: int, path: Path) -> dict[str, LayerStats]:
-    """Take the statistics of layers out of ``arrays``."""
-    found: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for name in list(arrays):
-        if match := _LAYER.fullmatch(name):
-            values = _fitting(arrays.pop(name), rows, f"{path}, {name}")
-            found.setdefault(match[1], {})[match[2]] = _features(values, f"{path}, {name}")
-    layers = {}
-    for name, stats in found.items():
-        if len(stats) != 2 or stats["mean"].shape != stats["std"].shape:
-            raise InputError(f"{path}: layers.{name} needs a mean and a std of one shape")
-        layers[name] = LayerStats(stats["mean"], stats["std"])
-    return layers
 
 
 def _rows(path: Path, features: NDArray[np.float32], names: Mapping[str, list[str]], **more: Any) -> ReadRows:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, st
     """Return the rows that can't be stored, in their order, and why.
 
     Args:
-        rows: Features and layers.
+        rows: Features.
         kept: Places that are looked at, ascending.
         dtype: As the embeddings would be stored.
     """
@@ -47,11 +46,7 @@ def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, st
         for place in np.flatnonzero(~fits.all(axis=1)).tolist():
             column = int(np.argmin(fits[place]))
             bad[int(part[place])] = _why(rows, column, float(block[place, column]), dtype)
-    for name, stats in rows.layers.items():
-        finite = _finite_rows(stats.mean) & _finite_rows(stats.std)
-        for row in kept[~finite[kept]].tolist():
-            bad.setdefault(row, f"its statistics of the layer {name!r} aren't finite")
-    return dict(sorted(bad.items()))
+    return bad
 
 
 def float16_error(features: NDArray[np.float32]) -> float:
@@ -64,11 +59,6 @@ def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
     step = max(1, _BLOCK_BYTES // (4 * width))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
-
-
-def _finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
-    finite: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
-    return finite
 
 
 def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
@@ -182,7 +172,7 @@ def is_openface(header: Sequence[str]) -> bool:
     return any(re.fullmatch(_AU_R, name) for name in header) and not {"success", "confidence"}.isdisjoint(header)
 
 
-def make_extractor(name: str, dim: int, columns: Sequence[str], layers: tuple[str, ...] = ()) -> ExtractorInfo:
+def make_extractor(name: str, dim: int, columns: Sequence[str]) -> ExtractorInfo:
     """Describe who made imported features: the name, how many there are, and a hash of their names in their order.
 
     Features of other columns, or of the same in another order, get another fingerprint, so they never meet.
@@ -191,14 +181,11 @@ def make_extractor(name: str, dim: int, columns: Sequence[str], layers: tuple[st
         name: What the user calls the extractor.
         dim: D.
         columns: D names, or none.
-        layers: Layers whose statistics go with every row.
     """
     if not columns:
-        return ExtractorInfo(name, "none", f"{dim} imported values without names", layers)
+        return ExtractorInfo(name, "none", f"{dim} imported values without names")
     digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
-    return ExtractorInfo(
-        name, "none", f"{dim} imported columns, {columns[0]} to {columns[-1]}, names {digest[:12]}", layers
-    )
+    return ExtractorInfo(name, "none", f"{dim} imported columns, {columns[0]} to {columns[-1]}, names {digest[:12]}")
 
 
 def _named(header: Sequence[str], places: Sequence[int], spec: str, source: Path) -> list[int]:

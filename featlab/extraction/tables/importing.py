@@ -11,10 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import Cache, ExtractorInfo, FeatureTable, LayerStats, open_cache, write_table
+from featlab.cache import Cache, ExtractorInfo, FeatureTable, open_cache, write_table
 from featlab.errors import CacheError, ConfigError, InputError, closest
 from featlab.extraction.faces.landmarks import read_landmarks
-from featlab.extraction.faces.pose import has_pose, pose_from_landmarks
 from featlab.extraction.items import class_names
 from featlab.extraction.shards import Failure, read_failures, write_failures
 from featlab.extraction.tables.columns import Selection, bad_rows, float16_error, make_extractor
@@ -141,7 +140,7 @@ def import_features(
     if not len(good):
         raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
     table = _table(read, good, landmarks, config.neutral)
-    extractor = make_extractor(config.extractor, table.dim, read.rows.columns, tuple(table.layers))
+    extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
     notes = (*read.rows.notes, *read.index.notes)
     error = float16_error(table.embeddings) if config.dtype == "float16" else None
     if out.exists() and config.if_exists == "resume":
@@ -168,13 +167,9 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
-    everything = len(places) == len(read.rows.features)
-
-    def rows_of(array: NDArray[np.float32]) -> NDArray[np.float32]:
-        return array if everything else array[places]
-
+    features = read.rows.features
     return FeatureTable(
-        embeddings=rows_of(read.rows.features),
+        embeddings=features if len(places) == len(features) else features[places],
         label=np.array([code[name] for name in index.label], dtype=np.int16),
         subject=subject,
         video=video,
@@ -184,12 +179,7 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
         classes=classes,
         neutral=neutral,
         landmarks=points,
-        layers={
-            name: LayerStats(rows_of(stats.mean), rows_of(stats.std))
-            for name, stats in sorted(read.rows.layers.items())
-        },
         paths=None if index.paths is None else tuple(index.paths),
-        pose=pose_from_landmarks(points) if points is not None and has_pose(points.shape[1]) else None,
     )
 
 

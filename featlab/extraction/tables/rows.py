@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import LayerStats
 from featlab.errors import InputError, closest
 from featlab.extraction.shards import Failure
 
@@ -36,7 +35,6 @@ class ReadRows:
         header: All names that the file has for its columns or arrays, for messages.
         columns: D names of features; empty where the file gives them none.
         landmarks: float32 (N, P, 2) in pixels, a row of NaN without a face; None without any.
-        layers: Channel statistics by layer name.
         failed: Rows that the file itself calls failed, and why.
         missing: Files that gave no rows.
         notes: What the user should know, a line each.
@@ -49,7 +47,6 @@ class ReadRows:
     header: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     landmarks: NDArray[np.float32] | None = None
-    layers: Mapping[str, LayerStats] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
     missing: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()

@@ -97,7 +97,13 @@ class TranslatorAdaptation:
 
 
 def adapt_translator(
-    bundle: Bundle, translator: Translator, target: Target, config: TranslatorAdaptation, *, seed: int
+    bundle: Bundle,
+    translator: Translator,
+    target: Target,
+    config: TranslatorAdaptation,
+    *,
+    seed: int,
+    reliability: Reliability | None = None,
 ) -> AdaptedModel:
     """Adapt T on the target's frames.
 
@@ -107,6 +113,7 @@ def adapt_translator(
         target: Neutral frames.
         config: Losses, weights, steps.
         seed: Of frame order and frame pairs.
+        reliability: What source subjects told of the bundle; read in closed form.
 
     Returns:
         The adapted model, with the loss terms of every step.
@@ -117,7 +124,7 @@ def adapt_translator(
     if config.style and bundle.bank is None:
         raise InputError(f"{config.section}.style needs a style bank, and this bundle has none; set it to 0")
     if config.optimiser == "closed":
-        return _aligned(bundle, translator, target, config)
+        return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
     features = target_features(bundle, target)
     trained = _trained(translator, config.update)
     random = torch.Generator().manual_seed(run_seed(seed, "adapt"))
@@ -134,7 +141,13 @@ def adapt_translator(
     )
 
 
-def _aligned(bundle: Bundle, translator: Translator, target: Target, config: TranslatorAdaptation) -> AdaptedModel:
+def _aligned(
+    bundle: Bundle,
+    translator: Translator,
+    target: Target,
+    config: TranslatorAdaptation,
+    reliability: Reliability | None,
+) -> AdaptedModel:
     """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
     assert bundle.bank is not None  # checked by adapt_translator: a closed form has a style term
     features = ordered_features(bundle, target)
@@ -151,7 +164,6 @@ def _aligned(bundle: Bundle, translator: Translator, target: Target, config: Tra
             iterations=config.iterations,
         )
 
-    reliability = Reliability.of(bundle) if config.iterations else None
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
     weighted = align("neutral")
     report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None

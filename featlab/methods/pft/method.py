@@ -6,12 +6,17 @@ import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.base import AdaptedModel, GainEstimate, Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
+from featlab.methods.pft.reliability import Reliability, confidence_gap
 from featlab.methods.pft.validation import validate_on_source
+from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.pretrain import SourceRows, new_translator, pretrain_translator
 from featlab.protocol.splits import Target
 
@@ -106,4 +111,22 @@ class PFT(Method):
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the bundle's T."""
         self.check(bundle, target)
-        return adapt_translator(bundle, copy.deepcopy(bundle.translator), target, self.config, seed=seed)
+        translator, reliability = copy.deepcopy(bundle.translator), self._reliability(bundle)
+        return adapt_translator(bundle, translator, target, self.config, seed=seed, reliability=reliability)
+
+    def expected_gain(
+        self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]
+    ) -> GainEstimate | None:
+        """Return what source subjects tell of the gain, from unlabelled frames of the person; ``None`` if nothing."""
+        reliability = self._reliability(bundle)
+        if reliability is None:
+            return None
+        if not len(embeddings):
+            return reliability.estimate(None)
+        rows = as_tensor(embeddings, model.projection.mean.device)
+        with torch.no_grad():
+            gap = confidence_gap(model(rows), bundle.head(bundle.projection(rows)))
+        return reliability.estimate(gap, len(embeddings))
+
+    def _reliability(self, bundle: Bundle) -> Reliability | None:
+        return Reliability.of(bundle.extras.get(self.name, {}))

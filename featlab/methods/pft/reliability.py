@@ -13,33 +13,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.methods.base import ClipReport, GainEstimate
 from featlab.methods.pft.closed_form import Alignment
-from featlab.model.networks import PersonalModel, as_tensor
 
 __all__ = [
-    "ClipReport",
     "ClipStatistics",
     "Episode",
-    "GainEstimate",
     "Reliability",
     "clip_statistics",
-    "estimate_gain",
+    "confidence_gap",
     "fit_reliability",
     "fit_temperature",
-    "gain_belief",
 ]
 
-CARRIER = "pft"
-"""The method whose extras hold it."""
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
 SHARE_KEPT = 0.9
@@ -93,47 +87,6 @@ class Episode:
     clip: ClipStatistics
 
 
-@dataclass(frozen=True)
-class ClipReport:
-    """What a bundle says of one person's clip, without labels.
-
-    Attributes:
-        clip: What was seen.
-        uniform: Whether it varies no more than `WARN` of the source subjects' neutral clips.
-        remarks: What looks unusual, one line each.
-        refusal: Why this clip should not be adapted to; empty when it may.
-    """
-
-    clip: ClipStatistics
-    uniform: bool
-    remarks: tuple[str, ...]
-    refusal: str
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Return all that a user should read: the refusal first, if there is one."""
-        return (self.refusal, *self.remarks) if self.refusal else self.remarks
-
-
-@dataclass(frozen=True)
-class GainEstimate:
-    """What adapting is expected to have added to a person's macro F1, without labels.
-
-    Attributes:
-        expected: On average, over source subjects like this one.
-        low: A tenth of them gained less.
-        high: A tenth of them gained more.
-        chance: Share of them whom it helped, or left as they were.
-        frames: Unlabelled frames of the person that were looked at; 0: these are the numbers of all source subjects.
-    """
-
-    expected: float
-    low: float
-    high: float
-    chance: float
-    frames: int
-
-
 @dataclass(frozen=True, eq=False)
 class Reliability:
     """What held-out source subjects told of a bundle.
@@ -145,7 +98,7 @@ class Reliability:
         spread_limit: The log-spread that `WARN` of the source clips stay below.
         position_limit: The position that `WARN` of them stay above.
         gains: (E,) gain of each source clip, ascending.
-        gain: (2,) intercept and slope of the gain on `gain_belief`.
+        gain: (2,) intercept and slope of the gain on `confidence_gap`.
         residuals: (E,) what that leaves of each gain, ascending.
         before: Mean macro F1 of the source model.
         after: Mean macro F1 of the adapted models.
@@ -169,9 +122,8 @@ class Reliability:
         return dict(vars(self))
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Reliability | None:
+    def of(cls, tensors: Mapping[str, Tensor]) -> Reliability | None:
         """Return what a bundle carries; ``None`` where it had too few source subjects to learn it from."""
-        tensors = bundle.extras.get(CARRIER, {})
         return cls(**{name: tensors[name].cpu() for name in cls.__dataclass_fields__}) if tensors else None
 
     def report(self, clip: ClipStatistics) -> ClipReport:
@@ -201,46 +153,24 @@ class Reliability:
                 f"before adaptation this face looks less neutral than those of {WARN:.0%} of the source subjects: "
                 "a resting face of its own, or a clip that is not neutral as a whole"
             )
-        return ClipReport(clip=clip, uniform=uniform, remarks=tuple(remarks), refusal=refusal)
+        return ClipReport(clip=asdict(clip), uniform=uniform, remarks=tuple(remarks), refusal=refusal)
 
-    def estimate(self, belief: float | None, frames: int = 0) -> GainEstimate:
+    def estimate(self, gap: float | None, frames: int = 0) -> GainEstimate:
         """Return the gain that is expected.
 
         Args:
-            belief: `gain_belief` on unlabelled frames of the person; ``None`` where there are none.
+            gap: `confidence_gap` on unlabelled frames of the person; ``None`` where there are none.
             frames: How many there are.
         """
-        if belief is None:
+        if gap is None:
             expected, around = float(self.gains.mean()), self.gains.numpy() - float(self.gains.mean())
         else:
-            expected, around = float(self.gain[0] + self.gain[1] * belief), self.residuals.numpy()
+            expected, around = float(self.gain[0] + self.gain[1] * gap), self.residuals.numpy()
         low, high = (expected + float(np.quantile(around, share)) for share in INTERVAL)
         return GainEstimate(expected, low, high, float(np.mean(around + expected >= 0)), frames)
 
 
-def estimate_gain(bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]) -> GainEstimate | None:
-    """Return what adapting is expected to have done for a person, from unlabelled frames of theirs.
-
-    Args:
-        bundle: What was adapted.
-        model: The person's, by `pft`.
-        embeddings: (n, D0) frames other than the clip; with n = 0 the estimate is that of all source subjects.
-
-    Returns:
-        The estimate; ``None`` where the bundle knows nothing.
-    """
-    reliability = Reliability.of(bundle)
-    if reliability is None:
-        return None
-    if not len(embeddings):
-        return reliability.estimate(None)
-    rows = as_tensor(embeddings, model.projection.mean.device)
-    with torch.no_grad():
-        belief = gain_belief(model(rows), bundle.head(bundle.projection(rows)))
-    return reliability.estimate(belief, len(embeddings))
-
-
-def gain_belief(logits: Tensor, source_logits: Tensor) -> float:
+def confidence_gap(logits: Tensor, source_logits: Tensor) -> float:
     """Return by how much the personal model believes itself to be more accurate than the source model, in [0, 1].
 
     The mean over frames of its probability of its own choice minus its probability of the source model's.
@@ -286,10 +216,10 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
     position = np.array([episode.clip.position for episode in episodes])
     gains = np.array([episode.after - episode.before for episode in episodes])
     temperature = fit_temperature([(item.logits, item.labels) for item in episodes])
-    belief = np.array([gain_belief(item.logits / temperature, item.source_logits) for item in episodes])
+    gap = np.array([confidence_gap(item.logits / temperature, item.source_logits) for item in episodes])
     # Where no personal model differs from its source model, the slope is 0.
-    slope = float(((belief - belief.mean()) * gains).sum() / max(((belief - belief.mean()) ** 2).sum(), 1e-12))
-    intercept = float(gains.mean() - slope * belief.mean())
+    slope = float(((gap - gap.mean()) * gains).sum() / max(((gap - gap.mean()) ** 2).sum(), 1e-12))
+    intercept = float(gains.mean() - slope * gap.mean())
     return Reliability(
         temperature=_tensor(temperature),
         spread_mean=_tensor(spread.mean()),
@@ -298,7 +228,7 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
         position_limit=_tensor(np.quantile(position, 1 - WARN)),
         gains=_tensor(np.sort(gains)),
         gain=_tensor([intercept, slope]),
-        residuals=_tensor(np.sort(gains - intercept - slope * belief)),
+        residuals=_tensor(np.sort(gains - intercept - slope * gap)),
         before=_tensor(np.mean([episode.before for episode in episodes])),
         after=_tensor(np.mean([episode.after for episode in episodes])),
         frames_needed=torch.tensor(_frames_needed(episodes)),

@@ -1,4 +1,7 @@
-"""Makes format-1.h5, the cache that every later featlab must still read. Run once; never again for format 1."""
+"""Makes format-1.h5 and format-1-pose.h5, the caches that every later featlab must still read.
+
+Run once, with commit 1bb209c, the last to write statistics of layers and head pose; no later code can make them.
+"""
 
 from pathlib import Path
 
@@ -7,15 +10,16 @@ import numpy as np
 from featlab.cache import CacheBuilder, ExtractorInfo, LayerStats, Rows, open_cache
 
 
-def main() -> None:
+def main(name: str, with_pose: bool) -> None:
     rng = np.random.default_rng(20260101)
     names = [("p01", "calm"), ("p01", "talk"), ("p02", "calm"), ("é-3", "talk")]
     rows = 3 * len(names)
     landmarks = rng.uniform(0, 96, (rows, 5, 2)).astype(np.float32)
     landmarks[4] = np.nan
     info = ExtractorInfo("seeded", "none", "standard normal numbers", ("stem",), {"numpy": "any"})
-    out = Path(__file__).with_name("format-1.h5")
-    with CacheBuilder(out, extractor=info, classes=("neutral", "happy", "pain"), neutral="neutral") as builder:
+    out = Path(__file__).with_name(name)
+    classes = ("neutral", "happy", "pain")
+    with CacheBuilder(out, extractor=info, classes=classes, neutral="neutral", has_pose=with_pose) as builder:
         builder.write_shard(
             "all",
             Rows(
@@ -32,6 +36,7 @@ def main() -> None:
                     )
                 },
                 paths=[f"{subject}/{video}/{10 * frame}.png" for subject, video in names for frame in range(3)],
+                pose=landmarks.reshape(rows, -1)[:, :3] if with_pose else None,
             ),
         )
         builder.assemble(["all"])
@@ -40,4 +45,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("format-1.h5", with_pose=False)
+    main("format-1-pose.h5", with_pose=True)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ def test_every_layout_of_the_list_is_there_and_says_what_it_expects() -> None:
 
 
 def test_every_option_has_a_default_and_a_description() -> None:
-    from featlab.config.toml import described
+    from featlab.config.options import options_of
 
     for name in layout_names():
         options = get_layout(name).options
-        assert set(described(options)) == {field.name for field in fields(options)}
+        assert all(declared.help for declared in options_of(options).values())
         options()
 
 

@@ -49,12 +49,11 @@ def test_an_npz_may_have_a_manifest(tmp_path, people, tools, manifest, run):
     tools.check_cache(run(tmp_path / "x.npz", manifest=manifest).path, people)
 
 
-def test_landmarks_layers_paths_and_column_names_go_with_their_rows(tmp_path, people, run):
+def test_landmarks_paths_and_column_names_go_with_their_rows(tmp_path, people, run):
     rng = np.random.default_rng(1)
     rows = len(people.subject)
     points = rng.normal(size=(rows, 5, 2)).astype(np.float32)
     points[3, 2, 1] = np.nan
-    mean, std = rng.normal(size=(2, rows, 4)).astype(np.float32)
     source = save(
         tmp_path / "x.npz",
         people,
@@ -62,11 +61,9 @@ def test_landmarks_layers_paths_and_column_names_go_with_their_rows(tmp_path, pe
         path=np.array([f"img/{row}.png" for row in range(rows)]),
         columns=np.array(people.columns),
         speed=np.zeros(3),
-        **{"layers.stem.0.mean": mean, "layers.stem.0.std": std},
     )
     report = run(source)
     assert report.notes == ("not read: speed",)
-    assert report.extractor.layers == ("stem.0",)
     with open_cache(report.path) as cache:
         table = cache.read()
     order = [int(path.removeprefix("img/").removesuffix(".png")) for path in table.paths]
@@ -74,8 +71,6 @@ def test_landmarks_layers_paths_and_column_names_go_with_their_rows(tmp_path, pe
     points[3] = np.nan
     np.testing.assert_array_equal(table.embeddings, people.features[order])
     np.testing.assert_array_equal(table.landmarks, points[order])
-    np.testing.assert_array_equal(table.layers["stem.0"].mean, mean[order])
-    np.testing.assert_array_equal(table.layers["stem.0"].std, std[order])
 
 
 def test_names_may_be_bytes_or_numbers(tmp_path, run):
@@ -100,16 +95,6 @@ def test_a_row_that_is_not_finite_is_named_by_its_number(tmp_path, people, run, 
         run(save(tmp_path / "x.npz", people))
 
 
-def test_a_layer_that_is_not_finite_is_a_bad_row(tmp_path, people, run, refused):
-    stats = np.ones((16, 2), dtype=np.float32)
-    broken = stats.copy()
-    broken[4, 1] = np.inf
-    source = save(tmp_path / "x.npz", people, **{"layers.a.mean": stats, "layers.a.std": broken})
-    with refused("row 4", "layer 'a'"):
-        run(source)
-    assert run(source, skip_bad=True).rows == 15
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -129,8 +114,6 @@ def test_a_layer_that_is_not_finite_is_a_bad_row(tmp_path, people, run, refused)
         ({"columns": np.array(["a", "b"])}, ("names 2 columns", "have 3")),
         ({"landmarks": np.ones((16, 5))}, ("landmarks has shape (16, 5)", "(rows, P, 2)")),
         ({"landmarks": np.ones((15, 5, 2))}, ("landmarks has 15 rows",)),
-        ({"layers.a.mean": np.ones((16, 2))}, ("layers.a needs a mean and a std",)),
-        ({"layers.a.mean": np.ones((16, 2)), "layers.a.std": np.ones((16, 3))}, ("layers.a needs",)),
     ],
 )
 def test_arrays_that_do_not_fit_are_one_line(tmp_path, people, run, refused, changes, words):

@@ -16,9 +16,8 @@ def test_features_of_other_columns_never_meet():
         make_extractor("x", 3, ("a", "c", "b")),
         make_extractor("x", 3, ("a", "b2", "c")),
         make_extractor("x", 3, ()),
-        make_extractor("x", 3, names, ("stem",)),
     ]
-    assert len({base, *(other.fingerprint for other in others)}) == 6
+    assert len({base, *(other.fingerprint for other in others)}) == 5
     assert make_extractor("x", 3, names).fingerprint == base
 
 
@@ -118,20 +117,6 @@ def test_landmarks_of_a_file_go_with_their_rows_through_bad_ones(tmp_path, run):
     assert table.frame.tolist() == [0, 2]
     assert np.isnan(table.landmarks[0]).all()
     np.testing.assert_array_equal(table.landmarks[1], points[0])
-    assert table.pose is None
-
-
-def test_full_landmarks_give_the_head_pose_that_an_extraction_stores(tmp_path, card, run):
-    from featlab.extraction.faces.pose import pose_from_landmarks
-
-    points = np.random.default_rng(2).uniform(0, 96, size=(16, 68, 2)).astype(np.float32)
-    points[3] = np.nan
-    np.save(tmp_path / "points.npy", points)
-    report = run(card, landmarks=tmp_path / "points.npy")
-    with open_cache(report.path) as cache:
-        table = cache.read()
-    np.testing.assert_array_equal(table.pose, pose_from_landmarks(table.landmarks))
-    assert np.isnan(table.pose).all(axis=1).sum() == 1
 
 
 def test_landmarks_for_other_rows_are_one_line(tmp_path, card, run, refused):

@@ -90,7 +90,7 @@ def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path: Path,
     )
     assert table.frame[:3].tolist() == [0, 2, 4]
     images = [image for image in read_pixels(expanded.items) if not isinstance(image, InputError)]
-    np.testing.assert_array_equal(table.embeddings, HOG.embed(images, None).embeddings)
+    np.testing.assert_array_equal(table.embeddings, HOG.embed(images, None))
 
 
 def test_jobs_batches_and_an_interruption_do_not_change_the_digest(tmp_path: Path, people: Path) -> None:

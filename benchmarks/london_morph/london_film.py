@@ -2,8 +2,7 @@
 
 The recipe is the one of `london-morph`; its random numbers are not known, so these clips are others of the same
 distribution. Where the recipe names no number, the one here was measured on `london-morph` itself: the phase and the
-two periods of the neutral sine and the span of the smile (the intensities in its manifest follow them to 0.001), the
-whole crop as the frame, and the spread and the walk of the lighting gradient.
+two periods of the neutral sine, the span of the smile, the whole crop as the frame, and the walk of the light.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from london_warp import FloatArray, Morph, Similarity, resample
 from numpy.typing import NDArray
 
 from featlab.extraction.faces.landmarks import to_68
-from featlab.extraction.london_warp import FloatArray, Morph, Similarity, resample
 from featlab.seeding import generator
 
 FRAMES = 12
@@ -23,23 +22,13 @@ CLIPS = (("neutral", "a"), ("neutral", "b"), ("smile", "a"), ("smile", "b"))
 SIDE = 96
 """Side of a frame, pixels, that the shifts of the head are given for."""
 
-_NEUTRAL_MOST = 0.15
-_SMILE_LEAST = 0.12
-_SWAY, _SWAY_PERIODS = 0.03, 2
 _SMILE_START, _SMILE_STEP, _SMILE_POWER = 0.12, 0.10, 0.7
-_SHIFT, _TURN, _GROW = 0.25, np.deg2rad(0.25), 0.003
-_LIGHT, _LIGHT_STEP = 0.10, 0.012
+_SHIFT, _TURN, _GROW, _LIGHT, _LIGHT_STEP = 0.25, np.deg2rad(0.25), 0.003, 0.10, 0.012
 
 
 @dataclass(frozen=True)
 class Look:
-    """What all clips of one person share.
-
-    Attributes:
-        rest: Intensity of the resting face, 0 to 0.1.
-        gain: Of the camera, by channel, (3,): exposure and tint.
-        bias: Grey levels.
-    """
+    """What a person's clips share: intensity at rest, 0 to 0.1; the camera's gain (3,) and bias in grey levels."""
 
     rest: float
     gain: FloatArray
@@ -53,8 +42,7 @@ class Clip:
     Attributes:
         intensity: (12,), the weight of the smiling photograph.
         places: From the crop to the frame, for each frame.
-        light: (12,), the lighting gradient: by how much the right edge of the frame is brighter than its middle, as a
-            share; the left edge is as much darker.
+        light: (12,), by which fraction the right edge of the frame is brighter than its middle, and the left darker.
         gain: (3,), by channel.
         bias: Grey levels.
         noise: Standard deviation of the sensor noise, grey levels.
@@ -77,15 +65,7 @@ def draw_look(seed: int, subject: str) -> Look:
 
 
 def draw_clip(look: Look, label: str, rng: np.random.Generator, side: int, crop: int) -> Clip:
-    """Draw one clip of a person.
-
-    Args:
-        look: The person's own.
-        label: ``neutral`` or ``smile``.
-        rng: The clip's generator.
-        side: Of a frame, pixels.
-        crop: Side of the morphed picture, pixels.
-    """
+    """Draw one clip, ``neutral`` or ``smile``, for frames and a morphed picture of these sides."""
     intensity = neutral_course(look.rest, rng) if label == "neutral" else smile_course(look.rest, rng)
     gain = look.gain * rng.uniform(0.9, 1.1) * rng.uniform(0.97, 1.03, 3)
     bias = look.bias + rng.uniform(-10, 10)
@@ -105,8 +85,8 @@ def draw_clip(look: Look, label: str, rng: np.random.Generator, side: int, crop:
 def neutral_course(rest: float, rng: np.random.Generator) -> FloatArray:
     """Return the intensity of a neutral clip, (12,): the person's rest, off by a little, swaying; 0 to 0.15."""
     off, phase = rng.normal(0, 0.03), rng.uniform(0, 2 * np.pi)
-    sway = _SWAY * np.sin(np.linspace(0, 2 * np.pi * _SWAY_PERIODS, FRAMES) + phase)
-    return np.clip(rest + off + sway, 0, _NEUTRAL_MOST)
+    sway = 0.03 * np.sin(np.linspace(0, 4 * np.pi, FRAMES) + phase)
+    return np.clip(rest + off + sway, 0, 0.15)
 
 
 def smile_course(rest: float, rng: np.random.Generator) -> FloatArray:
@@ -117,24 +97,14 @@ def smile_course(rest: float, rng: np.random.Generator) -> FloatArray:
     peak = rng.uniform(0.25, 0.75)
     time = _SMILE_START + _SMILE_STEP * np.arange(FRAMES)
     smile = np.maximum(np.sin(np.pi * time), 0) ** _SMILE_POWER
-    course: FloatArray = np.maximum(rest + (peak - rest) * smile, _SMILE_LEAST)
+    course: FloatArray = np.maximum(rest + (peak - rest) * smile, 0.12)
     return course
 
 
 def film(
     clip: Clip, morph: Morph, rng: np.random.Generator, side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Draw a clip's frames.
-
-    Args:
-        clip: What to draw.
-        morph: The person.
-        rng: Of the sensor noise.
-        side: Of a frame, pixels.
-
-    Returns:
-        Frames (12, side, side, 3) uint8 RGB, and where the 68 iBUG points lie in them, (12, 68, 2) float32, pixels.
-    """
+    """Draw a clip's frames, (12, side, side, 3) uint8 RGB, and the 68 iBUG points in them, (12, 68, 2) float32."""
     frames = np.empty((FRAMES, side, side, 3), dtype=np.uint8)
     landmarks = np.empty((FRAMES, 68, 2), dtype=np.float32)
     across = np.linspace(-1, 1, side)[:, None]
@@ -149,5 +119,5 @@ def film(
 
 
 def _walk(rng: np.random.Generator, step: float) -> FloatArray:
-    """Return a random walk, (12,), that has made one step by the first frame."""
+    """A random walk, (12,), that has made one step by the first frame."""
     return np.cumsum(rng.normal(0, step, FRAMES))

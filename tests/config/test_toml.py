@@ -1,4 +1,4 @@
-"""Setting keys in a section of a TOML text: the rest stays byte for byte, or the edit is refused."""
+"""Setting keys in a section of a TOML text: the rest stays byte for byte."""
 
 import tomllib
 
@@ -39,9 +39,9 @@ def test_the_value_that_is_there_already_changes_no_byte():
     assert edited(text, {"lr": 0.01, "name": "a # b"}) == text
 
 
-def test_new_keys_follow_the_last_one_of_the_section():
+def test_new_keys_stand_at_the_end_of_the_section():
     assert edited(FILE, {"lr": 0.003, "epochs": 5, "decay": True}) == FILE.replace("0.01", "0.003").replace(
-        'name = "a # b"\n', 'name = "a # b"\nepochs = 5\ndecay = true\n'
+        "# epochs = 15\n", "# epochs = 15\nepochs = 5\ndecay = true\n"
     )
 
 
@@ -92,22 +92,24 @@ def test_a_list_over_several_lines_stays():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "after"),
     [
-        "adapt.shot.lr = 1\n",
-        "adapt = { shot = { lr = 1 } }\n",
-        "[adapt]\nshot.lr = 1\n",
-        "[adapt]\nshot = { lr = 1 }\n",
-        "[adapt.shot]\nlr = [\n1,\n]\n",
-        "[[adapt.shot]]\nlr = 1\n",
-        "adapt = 3\n",
-        'x = """\n[adapt.shot]\nlr = 1\n"""\n',
-        '[adapt.shot]\nx = """\nlr = 1\n"""\n',
+        ("adapt.shot.lr = 1\n", "adapt.shot.lr = 2\n"),
+        ("adapt = { shot = { lr = 1 } }\n", "adapt = { shot = { lr = 2 } }\n"),
+        ("[adapt]\nshot.lr = 1\n", "[adapt]\nshot.lr = 2\n"),
+        ("[adapt]\nshot = { lr = 1 }\n", "[adapt]\nshot = { lr = 2 }\n"),
+        ("[adapt.shot]\nlr = [\n1,\n]\n", "[adapt.shot]\nlr = 2\n"),
+        ('x = """\n[adapt.shot]\nlr = 1\n"""\n', 'x = """\n[adapt.shot]\nlr = 1\n"""\n\n[adapt.shot]\nlr = 2\n'),
+        ('[adapt.shot]\nx = """\nlr = 1\n"""\n', '[adapt.shot]\nx = """\nlr = 1\n"""\nlr = 2\n'),
     ],
 )
-def test_what_can_not_be_edited_line_by_line_is_refused(text, refused):
-    tomllib.loads(text)
-    with refused(ConfigError, "featlab.toml", "adapt.shot", "can't be changed safely"):
+def test_a_section_is_edited_however_it_is_written(text, after):
+    assert edited(text, {"lr": 2}) == after
+
+
+@pytest.mark.parametrize("text", ["[[adapt.shot]]\nlr = 1\n", "adapt = 3\n", "adapt = { nrc = { k = 3 } }\n"])
+def test_a_text_without_a_place_for_the_section_is_refused(text, refused):
+    with refused(ConfigError, "featlab.toml", "no place for a section [adapt.shot]"):
         edited(text, {"lr": 2})
 
 

@@ -1,0 +1,218 @@
+"""Drawn faces: people who differ, whose expressions overlap, with the true landmarks of every picture.
+
+One person's resting face looks like another's mild smile, which is the problem that personalisation solves. Every clip
+has its own light, noise and head movement. The pictures are files with a manifest, for a real extraction.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, fields
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from featlab.cache.atomic import atomic_path, atomic_write_text
+from featlab.errors import ConfigError, InputError, closest
+from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatArray, Person, sketch_face
+from featlab.extraction.worker import run_in_order
+
+__all__ = ["EXPRESSIONS", "FacesConfig", "render_person", "write_faces"]
+
+
+@dataclass(frozen=True)
+class FacesConfig:
+    """How many faces, and how much people and clips differ.
+
+    Attributes:
+        people: Number of subjects, s001 onwards.
+        expressions: Number of classes, the first so many of `EXPRESSIONS`; 2 is neutral and happiness.
+        clips: Clips per person and expression, a to z.
+        frames: Frames per clip.
+        size: Side of a picture, pixels.
+        seed: A person depends on the seed and the person's number only, a clip on the expression and its letter too.
+        identity_strength: Scale of the differences in shape and resting expression; 0 makes all faces the same.
+        capture_strength: Scale of light, tint, noise and head movement; 0 is a studio and a still head.
+
+    Raises:
+        ConfigError: A value is out of its range; names the field.
+    """
+
+    people: int = 48
+    expressions: int = 2
+    clips: int = 2
+    frames: int = 10
+    size: int = 96
+    seed: int = 0
+    identity_strength: float = 1.0
+    capture_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits = (1, 100_000), (2, len(EXPRESSIONS)), (1, 26), (1, 10_000), (32, 1024), (0, 2**63 - 1), (0, 2), (0, 2)
+        for field, (low, high) in zip(fields(self), limits, strict=True):
+            value, kind = getattr(self, field.name), Integral if isinstance(field.default, int) else Real
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ConfigError(f"{field.name} = {value!r}: expected a {'whole ' if kind is Integral else ''}number")
+            if not low <= float(value) <= high:
+                raise ConfigError(f"{field.name} = {value}: must lie between {low} and {high}")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, neutral first."""
+        return EXPRESSIONS[: self.expressions]
+
+
+def write_faces(
+    folder: Path,
+    config: FacesConfig,
+    *,
+    jobs: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draw everybody and write the pictures, the landmarks and, last, the manifest.
+
+    Writes ``frames/*.jpg``, ``landmarks.npy`` (float32 (N, 68, 2), pixels, rows as in the manifest, points in iBUG
+    order) and ``manifest.csv`` (path, subject, label, video, frame, intensity). A killed run leaves no manifest. The
+    same config gives the same bytes with the same versions of NumPy and Pillow.
+
+    Args:
+        folder: Where to; made if missing.
+        config: What to draw.
+        jobs: Number of processes; the files are the same for any number.
+        on_progress: Called with (clips done, clips in all) after every clip.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        ConfigError: `jobs` is below 1.
+        InputError: The folder can't be written.
+        FeatlabError: A worker process died.
+    """
+    if jobs < 1:
+        raise ConfigError(f"jobs = {jobs}: at least one process is needed")
+    manifest, landmarks, text = folder / "manifest.csv", [], io.StringIO()
+    clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("path", "subject", "label", "video", "frame", "intensity"))
+    died = f"{folder}: a worker process died (out of memory?); draw again with fewer jobs"
+    try:
+        (folder / "frames").mkdir(parents=True, exist_ok=True)
+        manifest.unlink(missing_ok=True)
+        write = partial(_write_clip, folder, config)
+        with closing(run_in_order(write, clips, jobs=min(jobs, len(clips)), died=lambda _: died)) as drawn:
+            for done, ((person, label, clip), (points, intensity)) in enumerate(drawn, start=1):
+                landmarks.append(points)
+                video = _video(person, label, clip)
+                for frame, value in enumerate(intensity):
+                    path = f"frames/{video}-{frame:02d}.jpg"
+                    rows.writerow((path, video[:4], label, video, frame, f"{value:.3f}"))
+                if on_progress is not None:
+                    on_progress(done, len(clips))
+        with atomic_path(folder / "landmarks.npy") as partial_file, partial_file.open("wb") as file:
+            np.save(file, np.concatenate(landmarks))
+        atomic_write_text(manifest, text.getvalue())
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{folder}: can't write faces there ({why}); choose another folder") from error
+    return manifest
+
+
+def _video(person: int, label: str, clip: int) -> str:
+    return f"s{person + 1:03d}-{label}-{chr(ord('a') + clip)}"
+
+
+def _write_clip(
+    folder: Path, config: FacesConfig, clip: tuple[int, str, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    frames, landmarks, intensity = render_person(config, *clip)
+    for frame, picture in enumerate(frames):
+        path = folder / "frames" / f"{_video(*clip)}-{frame:02d}.jpg"
+        Image.fromarray(picture).save(path, quality=92, subsampling=0)
+    return landmarks, intensity
+
+
+def render_person(
+    config: FacesConfig, person: int, expression: str, clip: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    """Draw one clip of one person; no other clip is needed for it.
+
+    Args:
+        config: What to draw.
+        person: The person's number, 0 up to `config.people`.
+        expression: One of `config.classes`.
+        clip: The clip's number, 0 up to `config.clips`.
+
+    Returns:
+        Frames (F, H, W, 3) uint8 RGB; true landmarks (F, 68, 2) float32, pixels; intensity (F,) float32 of the
+        expression or, when neutral, of the drift that no resting face is without.
+
+    Raises:
+        ConfigError: There is no such person, expression or clip.
+    """
+    if expression not in config.classes:
+        known = ", ".join(config.classes)
+        raise ConfigError(f"no expression {expression!r} among {known}{closest(expression, EXPRESSIONS)}")
+    if not 0 <= person < config.people or not 0 <= clip < config.clips:
+        there = f"there are {config.people} people and {config.clips} clips, from 0"
+        raise ConfigError(f"person {person}, clip {clip}: {there}")
+    who, size = Person(_stream(config, 0, person), config.identity_strength), config.size
+    rng = _stream(config, 1, person, EXPRESSIONS.index(expression), clip)
+    wander = partial(_wander, rng, config.frames)
+    neutral = expression == EXPRESSIONS[0]
+    recipe = RECIPES[expression if not neutral else EXPRESSIONS[rng.integers(1, len(EXPRESSIONS))]]
+    intensity = np.abs(wander(1, 0.06)[:, 0])
+    if not neutral:
+        time = ((np.arange(config.frames) + 0.5) / config.frames) ** rng.uniform(0.75, 1.35)
+        peak = rng.uniform(0.5, 0.95)
+        intensity = np.clip(peak * (0.25 + 0.75 * np.sin(np.pi * time)) + 0.5 * intensity, 0, 1)
+    levels = intensity[:, None] * [recipe.get(unit, 0.0) for unit in UNITS] + wander(len(UNITS), 0.06)
+    levels = who.rest * (1 - 0.6 * intensity[:, None]) + who.gain * levels
+    levels[:, -1] = np.where(rng.random(config.frames) < 0.05, 0.9, levels[:, -1])  # a blink
+    twitch, gaze = wander(68 * 2, 0.006).reshape(-1, 68, 2), wander(2, 0.02)
+    strength = config.capture_strength
+    head = wander(6, 1.0).clip(-2.2, 2.2) * strength * (0.004, 0.004, 0.003, 0.014, 0.06, 0.045)
+    tint = np.exp(strength * (rng.normal(-0.03, 0.08) + rng.normal(0, 0.025, 3)))
+    bias, noise = np.float32(strength * rng.normal(0, 5)), np.float32(strength * rng.uniform(0.5, 3))
+    ramp, angle = np.linspace(-0.5, 0.5, size), rng.uniform(0, 2 * np.pi)
+    light = strength * rng.uniform(0, 0.25) * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
+    exposure = ((1 + light[:, :, None]) * tint).astype(np.float32)
+    frames = np.empty((config.frames, size, size, 3), dtype=np.uint8)
+    landmarks = np.empty((config.frames, 68, 2), dtype=np.float32)
+    for frame, pose in enumerate(head):
+        place, points = partial(_place, pose, size), who.landmarks(levels[frame]) + twitch[frame]
+        landmarks[frame] = place(points)
+        picture = sketch_face(who, points, levels[frame], gaze[frame]).paint(place, size, who.backdrop) * exposure
+        grain = noise * rng.standard_normal(picture.shape, dtype=np.float32)
+        frames[frame] = np.clip(np.round(picture + bias + grain), 0, 255)
+    return frames, landmarks, intensity.astype(np.float32)
+
+
+def _stream(config: FacesConfig, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(int(config.seed), spawn_key=key))
+
+
+def _wander(rng: np.random.Generator, frames: int, channels: int, spread: float) -> FloatArray:
+    """A stationary first-order random walk, (F, channels): slow within a clip, elsewhere in the next."""
+    walk = rng.normal(0, spread, (frames, channels))
+    for frame in range(1, frames):
+        walk[frame] = 0.9 * walk[frame - 1] + np.sqrt(1 - 0.9**2) * walk[frame]
+    return walk
+
+
+def _place(pose: FloatArray, size: int, points: FloatArray) -> FloatArray:
+    """Face units to pixels, (N, 2), by a pose: shift right and down, zoom, and roll, yaw and pitch in radians."""
+    right, down, zoom, roll, yaw, pitch = pose
+    x, y = points.T
+    depth = np.sqrt(np.maximum(1 - (x / 1.2) ** 2 - ((y - 0.3) / 1.45) ** 2, 0)) - 0.85
+    depth += 0.35 * np.exp(-((x / 0.16) ** 2) - ((y - 0.5) / 0.22) ** 2)  # the nose
+    turned = ((x + yaw * depth) + 1j * (y + pitch * depth)) * (0.355 + zoom) * np.exp(1j * roll)
+    return np.stack((turned.real + 0.5 + right, turned.imag + 0.41 + down), axis=1) * size - 0.5

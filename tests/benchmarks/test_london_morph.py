@@ -1,0 +1,374 @@
+"""The clips of the London Set: the morph, the curves, the capture, and six real people beside the given clips."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.transform import PiecewiseAffineTransform
+
+from featlab.errors import InputError
+from featlab.extraction.faces.detectors import make_detector
+from featlab.extraction.faces.landmarks import MESH_TO_68
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks" / "london_morph"))
+
+from london_film import CLIPS, FRAMES, Clip, Look, draw_clip, draw_look, film, neutral_course, smile_course  # noqa: E402
+from london_warp import Morph, Similarity, eye_similarity, make_morph, resample  # noqa: E402
+from make_clips import MORPH_PEOPLE, find_photographs, make_clips  # noqa: E402
+
+DATA = ROOT.parent / "shared" / "data"
+GIVEN, ORIGINALS = DATA / "london-morph", DATA / "london-originals"
+SEEDS = range(300)
+SIDE = 48
+
+
+def a_mesh(seed: int = 0, width: float = 100.0) -> NDArray[np.float64]:
+    """A face-sized cloud of 478 points with two eyes."""
+    points = np.random.default_rng(seed).uniform(-1, 1, (478, 2)) * (0.4, 0.45) + (0.5, 0.55)
+    points[[33, 133, 362, 263]] = [(0.25, 0.42), (0.40, 0.42), (0.60, 0.42), (0.75, 0.42)]
+    return points * width
+
+
+def grid(side: int) -> NDArray[np.float64]:
+    axis = np.arange(side, dtype=np.float64)
+    return np.stack(np.meshgrid(axis, axis), axis=-1)
+
+
+def some_clips(label: str = "smile") -> list[Clip]:
+    look = Look(0.05, np.array((1.0, 0.9, 1.1)), 4.0)
+    return [draw_clip(look, label, np.random.default_rng(seed), 96, 160) for seed in SEEDS]
+
+
+def still(**changes: object) -> Clip:
+    """A clip in which nothing happens."""
+    place = Similarity(complex(0.6), 0j)
+    values: dict[str, object] = {
+        "intensity": np.zeros(FRAMES),
+        "places": (place,) * FRAMES,
+        "light": np.zeros(FRAMES),
+        "gain": np.ones(3),
+        "bias": 0.0,
+        "noise": 0.0,
+    }
+    return Clip(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def morph() -> Morph:
+    """An even grey face that smiles by moving its lower half."""
+    neutral = np.random.default_rng(0).uniform(20, 140, (478, 2))
+    smiling = neutral + np.where(neutral[:, 1:] > 90, np.array((4.0, -6.0)), 0.0)
+    grey = np.full((160, 160, 3), 100.0)
+    return Morph(grey, grey + 50, neutral, smiling)
+
+
+def test_the_eyes_of_a_crop_are_level_and_at_their_place() -> None:
+    for turn in (0.0, 0.3, -0.5):
+        face = Similarity(1.7 * np.exp(1j * turn), 30 - 12j)(a_mesh())
+        place = eye_similarity(face, 160)
+        np.testing.assert_allclose(place(face)[[33, 133]].mean(axis=0), (80 - 28.8, 64), atol=1e-9)
+        np.testing.assert_allclose(place(face)[[362, 263]].mean(axis=0), (80 + 28.8, 64), atol=1e-9)
+        np.testing.assert_allclose(place.inverse()(place(face)), face, atol=1e-9)
+
+
+def test_resampling_keeps_a_ramp_and_averages_what_it_can_not_show() -> None:
+    # Bilinear values and their averages are exact for a linear picture, so this says where every pixel comes from.
+    source = grid(200)[..., :1] * 0.5 + grid(200)[..., 1:] * 0.25
+    place = Similarity(0.3 * np.exp(0.1j), 2 - 1j)
+    x, y = np.moveaxis(place.inverse()(grid(40)), -1, 0)
+    inside = (x > 4) & (x < 195) & (y > 4) & (y < 195)
+    assert inside.sum() > 1000
+    for shrink in (False, True):
+        drawn = resample(source, place, 40, shrink=shrink)
+        np.testing.assert_allclose(drawn[..., 0][inside], (0.5 * x + 0.25 * y)[inside], atol=1e-9)
+    checkers = (grid(200).sum(axis=-1) % 2)[..., None] * 200
+    drawn = resample(checkers, Similarity(0.25, -0.375 - 0.375j), 50, shrink=True)
+    assert np.abs(drawn[1:-1, 1:-1] - 100).max() < 1
+    # Unaveraged, every fourth pixel of checkers is a black one.
+    assert resample(checkers, Similarity(0.25, 0j), 50, shrink=False).max() == 0
+
+
+def test_the_warp_is_the_piecewise_affine_map_of_scikit_image() -> None:
+    # Pictures whose grey levels are x and y: a warped one says where its pixels come from.
+    coordinates = np.concatenate((grid(SIDE), np.zeros((SIDE, SIDE, 1))), axis=-1)
+    rng = np.random.default_rng(3)
+    neutral = rng.uniform(4, SIDE - 5, (478, 2))
+    smiling = neutral + rng.normal(0, 0.05, neutral.shape)
+    morph = Morph(coordinates, np.zeros_like(coordinates), neutral, smiling)
+    picture, mesh = morph.at(0.5)
+    np.testing.assert_allclose(mesh, (neutral + smiling) / 2)
+    low, middle, high = 0.0, (SIDE - 1) / 2, SIDE - 1.0
+    border = [(x, y) for y in (low, middle, high) for x in (low, middle, high) if (x, y) != (middle, middle)]
+    oracle = PiecewiseAffineTransform()
+    oracle.estimate(np.concatenate((mesh[:468], border)), np.concatenate((neutral[:468], border)))
+    expected = oracle(grid(SIDE).reshape(-1, 2)).reshape(SIDE, SIDE, 2)
+    np.testing.assert_allclose(2 * picture[..., :2], expected, atol=1e-6)
+
+
+def test_a_morph_begins_and_ends_with_the_photographs() -> None:
+    photographs = [np.random.default_rng(seed).integers(0, 256, (100, 110, 3), dtype=np.uint8) for seed in (0, 1)]
+    smiling = a_mesh() + np.where(a_mesh()[:, 1:] > 70, np.array((3.0, -4.0)), 0.0)
+    morph = make_morph((photographs[0], photographs[1]), (a_mesh(), smiling), SIDE)
+    for intensity, image, points in (
+        (0.0, morph.neutral, morph.neutral_mesh),
+        (1.0, morph.smiling, morph.smiling_mesh),
+    ):
+        drawn, at = morph.at(intensity)
+        np.testing.assert_allclose(drawn, image, atol=1e-5)
+        np.testing.assert_array_equal(at, points)
+
+
+def test_a_neutral_clip_stays_low_and_sways_twice() -> None:
+    courses = np.array([neutral_course(0.075, np.random.default_rng(seed)) for seed in SEEDS])
+    assert courses.shape == (300, FRAMES)
+    assert courses.min() >= 0
+    assert courses.max() <= 0.15
+    free = courses[(courses.min(axis=1) > 0) & (courses.max(axis=1) < 0.15)]
+    assert len(free) > 100
+    # 11 frames make two whole periods: the mean is the level, and the second harmonic is all that is left.
+    spectrum = np.abs(np.fft.rfft(free[:, :-1], axis=1)) / 11 * 2
+    np.testing.assert_allclose(spectrum[:, 2], 0.03, rtol=1e-6)
+    np.testing.assert_allclose(spectrum[:, [1, 3, 4, 5]], 0, atol=1e-12)
+
+
+def test_a_smile_goes_up_to_its_peak_and_back_and_is_never_neutral() -> None:
+    courses = np.array([smile_course(0.03, np.random.default_rng(seed)) for seed in SEEDS])
+    assert courses.min() == 0.12
+    assert (courses[:, 9:] == 0.12).all()
+    assert (courses.argmax(axis=1) == 4).all()
+    peaks = 0.03 + (courses[:, 4] - 0.03) / np.sin(0.52 * np.pi) ** 0.7
+    assert 0.25 <= peaks.min() < 0.27
+    assert 0.73 < peaks.max() <= 0.75
+    assert (courses[:, 0] < courses[:, 2]).all()
+
+
+@pytest.mark.faces
+@pytest.mark.skipif(not GIVEN.is_dir(), reason="../shared/data/london-morph is not there")
+def test_the_intensities_of_london_morph_follow_these_curves() -> None:
+    with (GIVEN / "manifest.csv").open(newline="") as file:
+        given = np.array([float(row["intensity"]) for row in csv.DictReader(file)]).reshape(62, 4, FRAMES)
+    wave = np.maximum(np.sin(np.pi * (0.12 + 0.1 * np.arange(FRAMES))), 0) ** 0.7
+    rests = np.empty((62, 2))
+    for person, clip in np.ndindex(62, 2):
+        course = given[person, 2 + clip]
+        risen = course > 0.1205
+        basis = np.stack((1 - wave[risen], wave[risen]), axis=1)
+        (rests[person, clip], peak), *_ = np.linalg.lstsq(basis, course[risen], rcond=None)
+        assert np.abs(basis @ (rests[person, clip], peak) - course[risen]).max() < 0.001
+        assert 0.249 < peak < 0.751
+    assert np.abs(rests[:, 0] - rests[:, 1]).max() < 0.01
+    assert -0.01 < rests.min() < rests.max() < 0.11
+    assert given[:, :2].max() == 0.15
+    assert given[:, 2:].min() == 0.12
+
+
+def test_the_camera_differs_as_much_as_the_recipe_says() -> None:
+    looks = [draw_look(seed, "s001") for seed in SEEDS]
+    assert all(0 <= look.rest <= 0.1 and -20 <= look.bias <= 20 for look in looks)
+    gains = np.array([look.gain for look in looks])
+    assert gains.min() >= 0.8 * 0.92
+    assert gains.max() <= 1.2 * 1.08
+    assert gains.std() > 0.1
+    assert 1 < (gains.max(axis=1) / gains.min(axis=1)).max() < 1.08 / 0.92
+    clips = some_clips()
+    ratio = np.array([clip.gain for clip in clips]) / (1.0, 0.9, 1.1)
+    assert 0.9 * 0.97 <= ratio.min() < 0.91
+    assert 1.09 < ratio.max() <= 1.1 * 1.03
+    bias = np.array([clip.bias for clip in clips]) - 4
+    assert -10 <= bias.min() < -9.5
+    assert 9.5 < bias.max() <= 10
+    noise = np.array([clip.noise for clip in clips])
+    assert 1 <= noise.min() < 1.2
+    assert 5.8 < noise.max() <= 6
+
+
+def test_the_head_walks_as_far_as_the_recipe_says() -> None:
+    places = [clip.places for clip in some_clips()]
+    zoom = np.array([[place.a for place in row] for row in places]) / 0.6
+    centre = np.array([[place.a * (80 + 80j) + place.b for place in row] for row in places]) - (48 + 48j)
+    walks = {"right": (centre.real, 0.25), "down": (centre.imag, 0.25)}
+    walks |= {"turn": (np.rad2deg(np.angle(zoom)), 0.25), "grow": (np.abs(zoom) - 1, 0.003)}
+    for walk, step in walks.values():
+        # A sum of n independent steps spreads by the square root of n.
+        for frame in (0, 3, 11):
+            assert walk[:, frame].std() == pytest.approx(step * np.sqrt(frame + 1), rel=0.12)
+        assert np.diff(walk, axis=1).std() == pytest.approx(step, rel=0.05)
+
+
+def test_a_larger_frame_moves_by_as_large_a_share() -> None:
+    small, large = (
+        draw_clip(Look(0.05, np.ones(3), 0.0), "smile", np.random.default_rng(1), side, side * 5 // 3)
+        for side in (96, 192)
+    )
+    corner = np.array((10.0, 20.0))
+    for one, two in zip(small.places, large.places, strict=True):
+        np.testing.assert_allclose(2 * one(corner), two(2 * corner), atol=1e-9)
+
+
+def test_a_person_depends_on_nothing_but_seed_and_name() -> None:
+    first, again, other, later = draw_look(0, "s001"), draw_look(0, "s001"), draw_look(0, "s002"), draw_look(1, "s001")
+    assert first.rest == again.rest
+    np.testing.assert_array_equal(first.gain, again.gain)
+    assert len({first.rest, other.rest, later.rest}) == 3
+
+
+def test_landmarks_are_the_mesh_points_under_the_same_map(morph: Morph) -> None:
+    intensity = np.linspace(0, 1, FRAMES)
+    places = tuple(Similarity(0.6 * np.exp(0.01j * frame), frame / 10 - 0.5j) for frame in range(FRAMES))
+    _, landmarks = film(still(intensity=intensity, places=places), morph, np.random.default_rng(0), 96)
+    assert landmarks.shape == (FRAMES, 68, 2)
+    assert landmarks.dtype == np.float32
+    for frame, place in enumerate(places):
+        mesh = (1 - intensity[frame]) * morph.neutral_mesh + intensity[frame] * morph.smiling_mesh
+        x, y = mesh[list(MESH_TO_68)].T
+        turned = place.a * (x + 1j * y) + place.b
+        np.testing.assert_allclose(landmarks[frame], np.stack((turned.real, turned.imag), axis=1), atol=1e-4)
+
+
+def test_light_gain_and_bias_act_on_grey_levels(morph: Morph) -> None:
+    clip = still(light=np.full(FRAMES, 0.2), gain=np.array((1.0, 0.5, 1.5)), bias=7.0)
+    frames, _ = film(clip, morph, np.random.default_rng(0), 96)
+    assert frames.shape == (FRAMES, 96, 96, 3)
+    assert frames.dtype == np.uint8
+    assert frames[0, 40, 0].tolist() == [87, 47, 127]
+    assert frames[0, 40, -1].tolist() == [127, 67, 187]
+    np.testing.assert_array_equal(frames[0], frames[5])
+
+
+def test_the_two_photographs_are_blended_by_the_intensity(morph: Morph) -> None:
+    clip = still(intensity=np.linspace(0, 1, FRAMES))
+    frames, _ = film(clip, morph, np.random.default_rng(0), 96)
+    np.testing.assert_array_equal(frames[:, 50, 50, 0], np.round(100 + 50 * np.linspace(0, 1, FRAMES)))
+
+
+def test_noise_is_new_in_every_frame_pixel_and_channel(morph: Morph) -> None:
+    frames, _ = film(still(noise=5.0), morph, np.random.default_rng(0), 96)
+    noise = frames.astype(float) - 100
+    assert noise.std() == pytest.approx(5, rel=0.02)
+    flat = noise.reshape(FRAMES, -1, 3)
+    assert abs(np.corrcoef(flat[0, :, 0], flat[0, :, 1])[0, 1]) < 0.05
+    assert abs(np.corrcoef(flat[0, :, 0], flat[1, :, 0])[0, 1]) < 0.05
+
+
+def test_bright_pixels_are_clipped_not_wrapped(morph: Morph) -> None:
+    frames: NDArray[np.uint8] = film(still(bias=300.0), morph, np.random.default_rng(0), 96)[0]
+    assert frames.min() == 255
+    assert film(still(bias=-300.0), morph, np.random.default_rng(0), 96)[0].max() == 0
+
+
+def save_photographs(folder: Path, numbers: tuple[int, ...]) -> Path:
+    for number in numbers:
+        for kind in ("03", "08"):
+            folder.mkdir(exist_ok=True, parents=True)
+            pixels = np.random.default_rng([number, int(kind)]).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}_{kind}.jpg")
+    return folder
+
+
+def test_the_files_are_complete_and_who_is_left_out_is_told(tmp_path: Path) -> None:
+    photographs = save_photographs(tmp_path / "in" / "deep", (1, 7)).parent
+    (photographs / "deep" / "007_08.jpg").unlink()
+    out = tmp_path / "out"
+    left_out = make_clips(photographs, out, lambda image: a_mesh(), "drawn", {1, 7, 9}, 0, 32)
+    assert left_out == ["s007: no photograph 007_08.jpg", "s009: no photograph 009_03.jpg"]
+    with (out / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert len(listed) == len(CLIPS) * FRAMES == 48
+    assert {row["label"] for row in listed} == {"neutral", "smile"}
+    assert all(Image.open(out / row["path"]).size == (32, 32) for row in listed)
+    assert np.load(out / "landmarks.npy").shape == (48, 68, 2)
+    note = (out / "README.md").read_text(encoding="utf-8")
+    assert "CC BY 4.0" in note
+    assert "48 frames of 1 people, 32 x 32 pixels" in note
+    again = tmp_path / "again"
+    make_clips(save_photographs(tmp_path / "more", (1, 2)), again, lambda image: a_mesh(), "drawn", None, 0, 32)
+    first = (again / listed[0]["path"]).read_bytes()
+    assert first == (out / listed[0]["path"]).read_bytes(), "a person depends on the seed and their number only"
+
+
+def test_photographs_that_are_no_use_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unpack"):
+        find_photographs(tmp_path)
+    save_photographs(tmp_path / "one", (1,))
+    with pytest.raises(InputError, match="nobody could be drawn; s001: no face"):
+        make_clips(tmp_path, tmp_path / "out", lambda image: np.full((478, 2), np.nan), "drawn", None, 0, 32)
+    save_photographs(tmp_path / "two", (1,))
+    with pytest.raises(InputError, match="twice"):
+        find_photographs(tmp_path)
+    assert len(MORPH_PEOPLE) == len(set(MORPH_PEOPLE)) == 62
+
+
+PEOPLE = (1, 2, 3, 6, 8, 11)
+
+
+def real_people(test: Callable[..., None]) -> Callable[..., None]:
+    there = pytest.mark.skipif(not ORIGINALS.is_dir(), reason="../shared/data/london-originals is not there")
+    return pytest.mark.faces(pytest.mark.slow(there(test)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mediapipe", reason="the landmarks extra is not installed")
+    detector = make_detector("mediapipe", points=478)
+    folder = tmp_path_factory.mktemp("london") / "set"
+    assert make_clips(ORIGINALS, folder, detector.detect, detector.info, set(PEOPLE), 0, 96) == []
+    return folder
+
+
+def rows(folder: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows of the six people, with their places in the manifest."""
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        listed = list(enumerate(csv.DictReader(file)))
+    return [(place, row) for place, row in listed if int(row["subject"][1:]) in PEOPLE]
+
+
+def landmarks(folder: Path) -> NDArray[np.float32]:
+    points: NDArray[np.float32] = np.load(folder / "landmarks.npy")
+    return points[[place for place, _ in rows(folder)]].reshape(6, 48, 68, 2)
+
+
+def pictures(folder: Path) -> NDArray[np.float32]:
+    grey = [np.asarray(Image.open(folder / row["path"]).convert("L"), dtype=np.float32) for _, row in rows(folder)]
+    return np.stack(grey).reshape(6, 48, 96, 96)
+
+
+@real_people
+def test_rows_are_named_as_in_london_morph(made: Path) -> None:
+    ours, given = ([{**row, "intensity": ""} for _, row in rows(folder)] for folder in (made, GIVEN))
+    assert ours == given
+
+
+@real_people
+def test_faces_are_where_those_of_london_morph_are(made: Path) -> None:
+    ours, given = landmarks(made), landmarks(GIVEN)
+    for eye in (slice(36, 42), slice(42, 48)):
+        apart = ours[:, :, eye].mean(axis=(1, 2)) - given[:, :, eye].mean(axis=(1, 2))
+        assert np.linalg.norm(apart, axis=1).max() < 1.5
+    apart = ours[:, :24].mean(axis=1) - given[:, :24].mean(axis=1)
+    assert np.median(np.linalg.norm(apart, axis=-1)) < 1.5
+
+
+@real_people
+def test_neutral_clips_look_like_those_of_the_same_person(made: Path) -> None:
+    ours, given = (pictures(folder)[:, :24].mean(axis=1).reshape(6, -1) for folder in (made, GIVEN))
+    alike = np.corrcoef(ours, given)[:6, 6:]
+    assert alike.diagonal().min() > 0.9
+    assert (alike.argmax(axis=1) == np.arange(6)).all()
+
+
+@real_people
+def test_pictures_are_as_bright_sharp_and_noisy_as_the_given_ones(made: Path) -> None:
+    ours, given = pictures(made), pictures(GIVEN)
+    assert abs(ours.mean() - given.mean()) < 25
+    for axis in (2, 3):
+        assert np.abs(np.diff(ours, axis=axis)).mean() == pytest.approx(
+            np.abs(np.diff(given, axis=axis)).mean(), rel=0.2
+        )

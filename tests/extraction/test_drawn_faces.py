@@ -1,0 +1,231 @@
+"""Drawn faces: repeatable, true to their landmarks, hard in the way that people are, and whole on disk."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.drawn_faces import EXPRESSIONS, FacesConfig, render_person, write_faces
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.sources import read_source
+
+Frames = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Clip = tuple[Frames, Floats, Floats]
+
+SMALL = FacesConfig(people=12, expressions=7, frames=3, size=48)
+CROWD = FacesConfig(people=16, frames=6, size=64)
+FILES = FacesConfig(people=2, expressions=3, clips=2, frames=2, size=48)
+
+
+@pytest.fixture(scope="module")
+def crowd() -> dict[tuple[int, str], Clip]:
+    """One neutral and one happy clip of every person."""
+    return {
+        (person, expression): render_person(CROWD, person, expression, 0)
+        for person in range(CROWD.people)
+        for expression in CROWD.classes
+    }
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a small set of faces."""
+    return write_faces(tmp_path_factory.mktemp("faces") / "set", FILES)
+
+
+def same(one: Clip, other: Clip) -> bool:
+    return all(np.array_equal(one[part], other[part]) for part in range(3))
+
+
+def corner_lift(landmarks: Floats) -> Floats:
+    """How far the mouth corners lie above the middle of the lips, in distances between the eye centres, (F,)."""
+    eyes = np.linalg.norm(landmarks[:, 36:42].mean(axis=1) - landmarks[:, 42:48].mean(axis=1), axis=1)
+    lift: Floats = (landmarks[:, [51, 57], 1].mean(axis=1) - landmarks[:, [48, 54], 1].mean(axis=1)) / eyes
+    return lift
+
+
+def test_a_clip_depends_on_the_seed_the_person_the_expression_and_its_letter_only() -> None:
+    clip = render_person(SMALL, 0, "anger", 0)
+    assert [part.shape for part in clip] == [(3, 48, 48, 3), (3, 68, 2), (3,)]
+    assert [part.dtype.name for part in clip] == ["uint8", "float32", "float32"]
+    for more in ({}, {"people": 40}, {"expressions": 5}, {"clips": 5}):
+        assert same(clip, render_person(replace(SMALL, **more), 0, "anger", 0))
+    for person, expression, number, seed in (
+        (1, "anger", 0, 0),
+        (0, "anger", 1, 0),
+        (0, "fear", 0, 0),
+        (0, "anger", 0, 1),
+    ):
+        other = render_person(replace(SMALL, seed=seed), person, expression, number)
+        assert not np.array_equal(clip[0], other[0])
+
+
+def test_frames_are_pictures_at_every_expression_and_size() -> None:
+    for size in (32, 96):
+        for person, expression in enumerate(EXPRESSIONS):
+            frames, landmarks, _ = render_person(replace(SMALL, frames=1, size=size), person, expression, 0)
+            assert frames.std() > 15
+            assert np.isfinite(landmarks).all()
+
+
+def test_landmarks_are_in_ibug_order_inside_the_picture_with_level_eyes(crowd: dict[tuple[int, str], Clip]) -> None:
+    landmarks = np.concatenate([clip[1] for clip in crowd.values()])
+    assert ((landmarks >= 0) & (landmarks <= CROWD.size - 1)).all(axis=(1, 2)).mean() > 0.95
+    apart = (landmarks[:, 42:48].mean(axis=1) - landmarks[:, 36:42].mean(axis=1)) / CROWD.size
+    assert np.abs(apart[:, 0].mean() - 0.36) < 0.02
+    assert np.abs(np.degrees(np.arctan2(apart[:, 1], apart[:, 0]))).max() < 8
+    x, y = np.moveaxis(landmarks, 2, 0)
+    jaw, brows, eyes = [0, 4, 8, 12, 16], [17, 19, 21, 22, 24, 26], [36, 39, 42, 45]
+    for run in (jaw, brows, eyes, [31, 33, 35], [48, 51, 54], [60, 62, 64]):
+        assert (np.diff(x[:, run], axis=1) > 0).all(), f"left to right: {run}"
+    for run in ([27, 28, 29, 30, 33, 51], [66, 57, 8], [19, 37], [24, 44]):
+        assert (np.diff(y[:, run], axis=1) > 0).all(), f"top to bottom: {run}"
+    for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46), (51, 62), (61, 67), (62, 66), (63, 65)):
+        # Closed lids and lips lie on each other; the head is tilted by a few degrees.
+        assert (y[:, lower] - y[:, upper] > -0.02 * CROWD.size).all(), f"{upper} above {lower}"
+
+
+def test_landmarks_lie_on_what_they_name_in_the_picture() -> None:
+    config = replace(SMALL, size=96, capture_strength=0.0)
+    iris_darker, lip_redder = [], []
+    for person in range(config.people):
+        frames, landmarks, _ = render_person(config, person, "surprise", 0)
+        picture, points = frames[1].astype(float), landmarks[1]
+
+        def at(point: Floats, picture: NDArray[np.float64] = picture) -> NDArray[np.float64]:
+            x, y = np.round(point).astype(int)
+            patch: NDArray[np.float64] = picture[y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1))
+            return patch
+
+        iris, cheek = at(points[36:42].mean(axis=0)), at(points[[29, 1]].mean(axis=0))
+        lip, nose = at(points[[57, 66]].mean(axis=0)), at(points[29])
+        iris_darker.append(iris.mean() < cheek.mean())
+        lip_redder.append(lip[0] / lip[1:].sum() > nose[0] / nose[1:].sum())
+    assert np.mean(iris_darker) > 0.9
+    assert np.mean(lip_redder) > 0.9
+
+
+def test_an_expression_rises_to_a_peak_and_falls_while_neutral_stays_low() -> None:
+    config = replace(SMALL, frames=9, size=32)
+    for expression in EXPRESSIONS[1:]:
+        course = render_person(config, 0, expression, 0)[2]
+        assert 0 < int(course.argmax()) < 8
+        assert course.max() > 1.4 * max(course[0], course[-1])
+    rest = np.concatenate([render_person(config, person, "neutral", 0)[2] for person in range(config.people)])
+    assert 0 < rest.mean() < 0.12
+
+
+def test_everybody_smiles_when_happy_yet_some_rest_above_other_peoples_smiles(
+    crowd: dict[tuple[int, str], Clip],
+) -> None:
+    resting = np.array([corner_lift(crowd[person, "neutral"][1]).mean() for person in range(CROWD.people)])
+    happy = [crowd[person, "happiness"] for person in range(CROWD.people)]
+    peak = np.array([corner_lift(landmarks)[int(intensity.argmax())] for _, landmarks, intensity in happy])
+    assert (peak > resting).all()
+    assert (peak > np.median(resting)).all(), "a smile must look like one"
+    mild = np.array([corner_lift(marks)[(level > 0.1) & (level < 0.5)].mean() for _, marks, level in happy])
+    # Chance that a stranger's rest shows more of a smile than a mild smile does: 0 would be no problem at all.
+    assert 0.1 < np.mean(resting[:, None] > mild[None, :]) < 0.5
+
+
+def test_without_identity_everybody_rests_alike() -> None:
+    config = replace(CROWD, frames=2, size=32)
+
+    def spread(config: FacesConfig) -> float:
+        rest = [corner_lift(render_person(config, person, "neutral", 0)[1]).mean() for person in range(config.people)]
+        return float(np.std(rest))
+
+    assert spread(replace(config, identity_strength=0.0)) < 0.6 * spread(config)
+
+
+def test_what_is_out_of_range_is_refused_by_name() -> None:
+    for wrong, named in (
+        ({"expressions": 1}, "expressions = 1"),
+        ({"expressions": 8}, "expressions = 8"),
+        ({"people": 0}, "people = 0"),
+        ({"clips": 27}, "clips = 27"),
+        ({"seed": -1}, "seed = -1"),
+        ({"people": 2.5}, "people = 2.5"),
+        ({"people": True}, "people = True"),
+        ({"size": "96"}, "size = '96'"),
+        ({"capture_strength": float("nan")}, "capture_strength = nan"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            FacesConfig(**wrong)  # type: ignore[arg-type]
+        assert named in str(caught.value)
+        assert "\n" not in str(caught.value)
+    for person, expression, clip, said in (
+        (0, "hapiness", 0, "'happiness'"),
+        (0, "anger", 0, "neutral, happiness"),
+        (16, "neutral", 0, "16 people"),
+        (-1, "neutral", 0, "person -1"),
+        (0, "neutral", 2, "2 clips"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            render_person(CROWD, person, expression, clip)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces: Path) -> None:
+    assert sorted(path.name for path in faces.parent.iterdir()) == ["frames", "landmarks.npy", "manifest.csv"]
+    assert len(list((faces.parent / "frames").iterdir())) == 24
+    with faces.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0].values())[:5] == ["frames/s001-neutral-a-00.jpg", "s001", "neutral", "s001-neutral-a", "0"]
+    assert list(rows[0]) == ["path", "subject", "label", "video", "frame", "intensity"]
+    assert all(0 <= float(row["intensity"]) <= 1 for row in rows)
+    items = read_source(faces)
+    assert {item.label for item in items} == {"neutral", "happiness", "sadness"}
+    assert len({item.path for item in items}) == len(items) == 24
+    assert {item.subject for item in items} == {"s001", "s002"}
+    found = find_landmarks(faces)
+    assert found == faces.parent / "landmarks.npy"
+    landmarks = read_landmarks(found, len(items))
+    frames, points, _ = render_person(FILES, 1, "happiness", 1)
+    clip = [item for item in items if item.video == "s002-happiness-b"]
+    assert len(clip) == 2
+    for item in clip:
+        assert np.array_equal(landmarks[item.row], points[item.frame])
+        # JPEG loses some of the noise, not the picture.
+        assert np.abs(np.asarray(Image.open(item.path), dtype=float) - frames[item.frame]).mean() < 4
+
+
+def test_two_processes_write_the_same_bytes_as_one(faces: Path, tmp_path: Path) -> None:
+    def contents(folder: Path) -> dict[str, bytes]:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    calls: list[tuple[int, int]] = []
+    write_faces(tmp_path, FILES, jobs=2, on_progress=lambda done, total: calls.append((done, total)))
+    assert contents(tmp_path) == contents(faces.parent)
+    assert calls == [(done, 12) for done in range(1, 13)]
+
+
+def test_a_run_that_stops_leaves_no_manifest_not_even_the_old_one(tmp_path: Path) -> None:
+    config = FacesConfig(people=1, clips=1, frames=1, size=32)
+    write_faces(tmp_path, config)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_faces(tmp_path, config, on_progress=stop)
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_where_and_with_how_many_processes_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError) as caught:
+        write_faces(tmp_path / "taken", FILES)
+    assert "taken" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="jobs = 0"):
+        write_faces(tmp_path, FILES, jobs=0)
