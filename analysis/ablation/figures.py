@@ -111,9 +111,7 @@ def plot_dots(data: Columns, *, terms: Sequence[str] = (), width: float = style.
                 look = _look(order)
                 _intervals(axes, places, mine, sideways=True, color=look["color"], linewidth=0.9, alpha=0.6)
                 name = get_method(method).title
-                axes.plot(
-                    [row["macro_f1"] for row in mine], places, linestyle="none", markersize=4, label=name, **look
-                )
+                axes.plot([row["macro_f1"] for row in mine], places, linestyle="none", markersize=4, label=name, **look)
             shown = settings if terms else [_with_parameters(setting, rows) for setting in settings]
             grid[line, 0].set_yticks(np.arange(len(settings)), shown)
             for part in grid[line]:
@@ -132,7 +130,7 @@ def plot_dots(data: Columns, *, terms: Sequence[str] = (), width: float = style.
 
 
 def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]], width: float = style.FULL) -> Figure:
-    """Draw macro F1 over a grid of two weights on one colour scale; ``weights`` names a group's (vertical, horizontal)."""
+    """Draw macro F1 over two weights on one colour scale; ``weights`` names a group's (vertical, horizontal)."""
     panels = _panels(data)
     low, high = float(np.nanmin(data["macro_f1"])), float(np.nanmax(data["macro_f1"]))
     across = 2 if width >= style.FULL and len(panels) > 1 else 1

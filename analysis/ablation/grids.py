@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
+from featlab.analysis.ablation.results import Grid, Setting
 from featlab.config.analysis import LOSS_TERMS
-from featlab.config.load import Config
+from featlab.config.load import Config, flat_values
 from featlab.errors import ConfigError, closest
 from featlab.methods import get_method
 from featlab.pairing.pairs import resolve_strategy
 from featlab.workspace.workspace import Workspace
-
-Values = Mapping[str, Any]
-"""``{"section.key": value}``."""
 
 _WEIGHTS = {
     "classification": ("pretrain.classification", 1.0),
@@ -28,34 +26,6 @@ _WEIGHTS = {
 _LBFGS = {"adapt.pft.optimiser": "lbfgs"}
 # Without any loss there is nothing to minimise, and pft refuses that: no step leaves T as it was pretrained.
 _NO_STEP = {"adapt.pft.style": 1.0, "adapt.pft.iterations": 0}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of an ablation: what it sets, under a label that no other of its group (a panel each) has."""
-
-    label: str
-    values: Values
-    group: str = ""
-    at: tuple[Any, ...] = ()  # Where it stands: the weights in a surface, the terms that are on, the mode.
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The settings to run on one data set, in the order of the figure."""
-
-    title: str
-    axis: str
-    settings: Sequence[Setting]
-    reference: str  # Label of the setting that the others are compared with.
-    caption: str
-    figure: str = "lines"  # Or bars, dots, surface, modes.
-    notes: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ("source-only", "neutral-shift", "referenced", "pft")
-    base: Values = field(default_factory=dict)  # What every setting sets that does not set it itself.
-    retrains: bool = False  # Every setting has a bundle of its own: validated only on demand.
-    weighs: bool = True  # pft aligns in closed form, and so weighs the frames of a clip.
-    name: str = ""
 
 
 def make_grid(name: str, workspace: Workspace) -> Grid:
@@ -77,11 +47,6 @@ def make_grid(name: str, workspace: Workspace) -> Grid:
     return replace(grid, name=name, methods=methods, settings=settings, notes=notes)
 
 
-def with_values(workspace: Workspace, values: Values) -> Workspace:
-    """Return the workspace with other settings."""
-    return replace(workspace, config=workspace.config.with_values(values, "ablation"))
-
-
 def _dims(workspace: Workspace) -> Grid:
     config, embedding = workspace.config, workspace.table.dim
     reductions = config.ablate.reductions or (config.features.reduce,)
@@ -89,25 +54,23 @@ def _dims(workspace: Workspace) -> Grid:
     kept = [dim for dim in wanted if dim < embedding or (dim == embedding and 0 not in wanted)]
     if not kept:
         raise ConfigError(
-            f"no dimension of {_listed(wanted)} is there: the embedding has {embedding:,} values; "
+            f"no dimension of {', '.join(map(str, wanted))} is there: the embedding has {embedding:,} values; "
             "0 stands for the full size"
         )
     if "none" in reductions and any(kept):
-        raise ConfigError(
-            'features.reduce = "none" keeps every value, whatever the dimension; choose another, e.g. pca'
-        )
+        raise ConfigError('features.reduce = "none" keeps every value; choose another to reduce them, e.g. pca')
     settings = []
     for how in reductions:
         for dim in kept:
             values = {"features.reduce": how if dim else "none", "features.dim": dim}
             label = f"{dim}" if dim else f"full ({embedding:,})"
             settings.append(Setting(label, values, how if len(reductions) > 1 else "", (dim or embedding,)))
-    labels = [item.label for item in settings]
+    labels, usual = [item.label for item in settings], str(config.features.dim)
     return Grid(
         title=f"Dimension of the features ({' and '.join(reductions)})",
         axis="Dimension of the features",
         settings=settings,
-        reference=str(config.features.dim) if str(config.features.dim) in labels else labels[0],
+        reference=usual if usual in labels else labels[0],
         caption="Macro F1 against the dimension of the features, reduced on source rows only.",
         notes=_left_out((dim for dim in wanted if dim > embedding), f"the embedding has {embedding:,} values"),
         retrains=True,
@@ -186,8 +149,8 @@ def _lambda(workspace: Workspace) -> Grid:
             settings.append(Setting(f"style {style:g}, KL {expression:g}", values, "source", (style, expression)))
     for alignment in dict.fromkeys(ablate.alignment):
         for anchor in dict.fromkeys(ablate.anchor):
-            weights = {"adapt.pft.style": alignment, "adapt.pft.anchor": anchor}
-            values = {**_LBFGS, **(weights if alignment or anchor else _NO_STEP)}
+            some = {"adapt.pft.style": alignment, "adapt.pft.anchor": anchor}
+            values = {**_LBFGS, **(some if alignment or anchor else _NO_STEP)}
             settings.append(Setting(f"alignment {alignment:g}, KL {anchor:g}", values, "target", (alignment, anchor)))
     return Grid(
         title="Sensitivity to the loss weights",
@@ -322,12 +285,8 @@ ABLATIONS: Mapping[str, Callable[[Workspace], Grid]] = {
 
 
 def _left_out(values: Iterable[Any], why: str) -> tuple[str, ...]:
-    names = _listed(values)
+    names = ", ".join(map(str, values))
     return (f"left out: {names}; {why}",) if names else ()
-
-
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))
 
 
 def _mlp(config: Config) -> dict[str, Any]:
@@ -338,9 +297,4 @@ def _mlp(config: Config) -> dict[str, Any]:
 
 def _weight(config: Config, term: str) -> float:
     key, usual = _WEIGHTS[term]
-    section, _, name = key.rpartition(".")
-    if section == "pretrain":
-        given = float(getattr(config.pretrain, name))
-    else:
-        given = float(config.adapt.options.get("pft", {}).get(name, 0.0))
-    return given or usual
+    return float(flat_values(config.to_dict()).get(key, 0.0)) or usual

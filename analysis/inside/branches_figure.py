@@ -14,7 +14,16 @@ from matplotlib.ticker import MaxNLocator
 from featlab.analysis import style
 from featlab.analysis.inside.branches import COSINES, PROBES, BranchReport, Measure, Scores
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import MISSING, Column, Table, interval_text, make_table, number_text, score_text, share_text
+from featlab.analysis.table import (
+    MISSING,
+    Column,
+    Table,
+    interval_text,
+    make_table,
+    number_text,
+    score_text,
+    share_text,
+)
 from featlab.evaluation.statistics import bootstrap_interval
 
 ROWS = (

@@ -156,9 +156,7 @@ def _draw_panel(panel: Axes, line: _Line) -> None:
         for pair in zip(before, after, strict=True):
             panel.plot(places, pair, alpha=0.6, zorder=2, label=f"_{group}", **_SLOPE, **_LOOKS[_kind(*pair)])
         medians = [float(np.median(before)), float(np.median(after))]
-        panel.plot(
-            places, medians, color="black", linewidth=1.8, marker="o", zorder=4, clip_on=False, label="_median"
-        )
+        panel.plot(places, medians, color="black", linewidth=1.8, marker="o", zorder=4, clip_on=False, label="_median")
         for place, value, away, side in zip(places, medians, (-3, 3), ("right", "left"), strict=True):
             look: dict[str, Any] = {"ha": side, "va": "bottom", "fontsize": 6.5, "fontweight": "bold", "zorder": 5}
             panel.annotate(f"{value:.2f}", (place, value), (away, -1), textcoords="offset points", **look)

@@ -46,9 +46,13 @@ class StyleShift:
     """Distances of one method's targets, and of the source people beside them."""
 
     method: str
-    layers: tuple[str, ...]  # features (before T), embedding (after it), bottleneck; without T, features and bottleneck.
+    layers: tuple[
+        str, ...
+    ]  # features (before T), embedding (after it), bottleneck; without T, features and bottleneck.
     columns: dict[str, list[Any]]  # A line a person, in units; source people as they are have no after (NaN).
-    units: Mapping[tuple[str, str], float]  # (layer, statistic) to a Euclidean distance; none where people don't differ.
+    units: Mapping[
+        tuple[str, str], float
+    ]  # (layer, statistic) to a Euclidean distance; none where people don't differ.
 
     def values(self, layer: str, statistic: str, group: str, side: str = "after") -> NDArray[np.float64]:
         """Return (n,) distances of one group before or after, in the order of the columns; n is 0 without any."""

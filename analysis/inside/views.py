@@ -85,7 +85,7 @@ def features_of(model: PersonalModel, embeddings: NDArray[np.float32]) -> Tensor
 
 
 def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
-    """Return (N, D) features, each source subject's moved by their own offset, and (D,) where neutral means come to lie.
+    """Return (N, D) features, each source subject's moved by their own offset, and (D,) where neutral means then lie.
 
     The offsets are those of `featlab.model.pretrain.make_style_bank`; whoever has no neutral rows has none.
     """
