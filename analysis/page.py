@@ -78,7 +78,7 @@ class ResultPage:
         command: What was typed; empty where it was called from Python.
         tables: Names of the tables, in order.
         figures: In order.
-        facts: JSON-ready: what `featlab.evaluation.campaign.run_facts` gives.
+        facts: JSON-ready: what `featlab.evaluation.results.run_facts` gives.
     """
 
     kind: str

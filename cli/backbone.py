@@ -32,7 +32,7 @@ from featlab.cli.input_options import (
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from featlab.extraction.training import TrainReport
+    from featlab.extraction.training.train import TrainReport
 
 __all__ = ["backbone_app", "train"]
 
@@ -147,7 +147,10 @@ def train(
     """
     import torch
 
-    from featlab.extraction.training import TrainConfig, held_out_subjects, list_items, take_frames, train_backbone
+    from featlab.extraction.training.config import TrainConfig
+    from featlab.extraction.training.data import list_items, take_frames
+    from featlab.extraction.training.train import train_backbone
+    from featlab.protocol.splits import subjects_held_out
     from featlab.workspace.workspace import choose_device
 
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -157,7 +160,7 @@ def train(
     chosen_device = choose_device(device)
     torch.set_num_threads(cpu_count(jobs))
     listed = list_items(source, input_config(layout, layout_options, fps=fps, window=window, stride=stride))
-    held = held_out_subjects(listed.subjects, targets, draws=draws, seed=seed or 0, named=subjects or ())
+    held = subjects_held_out(listed.subjects, targets, draws=draws, seed=seed or 0, named=subjects or ())
     if not held:
         output.warn("nobody is held out: no one in this source can be an honest target of this backbone")
     output.note(f"backbone train: {len(listed.subjects) - len(held)} source subjects, {len(held)} held out")

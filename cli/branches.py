@@ -48,7 +48,7 @@ def branches(
     """
     from featlab.analysis.inside.branches import compare_branches
     from featlab.analysis.inside.branches_page import branch_table, branch_words, write_branches
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {"protocol.draws": draws, "protocol.sources": sources}

@@ -33,7 +33,7 @@ class Run:
         plots: Draw the figures.
         device: ``auto``, ``cpu`` or ``cuda``.
         jobs: Processes; 0 takes every core.
-        share: (i, n), see `featlab.evaluation.campaign.run_campaign`.
+        share: (i, n), see `featlab.evaluation.runner.run_tasks`.
         collect: Run nothing.
     """
 
@@ -60,7 +60,8 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     """
     from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
     from featlab.analysis.evaluation.subject_tables import class_table, cost_table
-    from featlab.evaluation.campaign import finished_cells, plan, run_campaign, run_facts
+    from featlab.evaluation.results import run_facts
+    from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
 
     with output.progress() as bars:
@@ -68,18 +69,18 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
         protocol = opened.config.protocol
         tasks = plan(opened)
         cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
-        reused = finished_cells(opened, tasks)
+        reused = count_finished(tasks)
         warn_of_seen(output, opened.extractor, sorted({name for task in tasks for name in task.targets}))
         output.note(_what_runs(run, opened, len(tasks[0].targets), cells, reused))
         bar = bars.add_task(run.command, total=cells)
-        rows = run_campaign(
-            opened,
+        done = run_tasks(
             tasks,
             jobs=cpu_count(run.jobs),
             share=run.share,
             collect=run.collect,
-            on_cells=lambda done, total: bars.update(bar, completed=done, total=total),
+            on_step=lambda done, total: bars.update(bar, completed=done, total=total),
         )
+    rows = [row for part in done for row in part.values()]
     if not rows:
         from featlab.errors import InputError
 

@@ -63,7 +63,7 @@ def complexity(
     """
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_page import complexity_table, complexity_words, write_complexity
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
     from featlab.methods import get_method, method_names
 
     output = Output(json_mode=json_mode, quiet=quiet)

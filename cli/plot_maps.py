@@ -90,7 +90,7 @@ def tsne(
     from featlab.analysis.evaluation.subject_tables import folder_name
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_page import map_page
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -137,7 +137,7 @@ def neighbours(
         source_neighbours,
         write_neighbours,
     )
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(
@@ -182,7 +182,7 @@ def style(
     from featlab.analysis.inside.style_shift import style_shift
     from featlab.analysis.people import adapt_people, can_be_split
     from featlab.errors import InputError
-    from featlab.evaluation.campaign import run_facts
+    from featlab.evaluation.results import run_facts
 
     names = _names(methods)
     output = Output(json_mode=json_mode, quiet=quiet)

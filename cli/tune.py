@@ -76,7 +76,8 @@ def tune(
 
     from featlab.analysis.evaluation.tuning import write_tuning
     from featlab.config.load import parse_settings
-    from featlab.evaluation.tuning import finished_cells, plan_tuning, run_tuning
+    from featlab.evaluation.runner import count_finished
+    from featlab.evaluation.tuning import plan_tuning, run_tuning
     from featlab.evaluation.tuning_people import open_sources
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.evaluation.tuning_space import search_space
@@ -111,11 +112,11 @@ def tune(
         if apply:
             # Refused now rather than after hours.
             _edited(workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
-        reused, cells = finished_cells(plan), len(plan.candidates) * len(plan.subjects)
+        reused, cells = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, cells, output)
         bar = bars.add_task("tune", total=cells)
         rows = run_tuning(
-            plan, jobs=cpu_count(jobs), on_cells=lambda done, total: bars.update(bar, completed=done, total=total)
+            plan, jobs=cpu_count(jobs), on_step=lambda done, total: bars.update(bar, completed=done, total=total)
         )
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"

@@ -1,7 +1,8 @@
-"""Where a network runs, and with what precision."""
+"""Where a network runs, with what precision, and at what learning rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,7 +14,10 @@ __all__ = [
     "choose_device",
     "computing",
     "count_flops",
+    "half_cosine",
+    "one_cycle",
     "one_thread",
+    "set_learning_rate",
 ]
 
 
@@ -80,3 +84,22 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_cycle(step: int, total: int, warmup: float = 0.1) -> float:
+    """Return the factor of the peak learning rate at ``step``: a linear rise, then half a cosine down to zero."""
+    rise = max(1, int(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    return half_cosine(step - rise, total - rise)
+
+
+def half_cosine(step: int, total: int) -> float:
+    """Return the factor of the first learning rate at ``step``: half a cosine from 1 down to 0 at ``total``."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / max(1, total)))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimiser.param_groups:
+        group["lr"] = value

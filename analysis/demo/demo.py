@@ -19,7 +19,8 @@ from featlab.analysis.demo.report import DemoReport, Step, next_steps
 from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
 from featlab.cache import atomic_write_text
 from featlab.compute import one_thread
-from featlab.evaluation.campaign import finished_cells, plan, run_campaign, run_facts, versions
+from featlab.evaluation.results import run_facts, versions
+from featlab.evaluation.runner import count_finished, plan, run_tasks
 from featlab.evaluation.summary import summarise
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import write_faces
@@ -96,10 +97,8 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         now.text = f"{_METHOD} to {len(targets)} target subjects, to each from neutral clips without labels"
     with steps.step("evaluate") as now:
         tasks = plan(workspace)
-        now.reused = finished_cells(workspace, tasks) == sum(len(task.targets) for task in tasks) * len(
-            protocol.methods
-        )
-        results = run_campaign(workspace, tasks, jobs=jobs)
+        now.reused = count_finished(tasks) == sum(len(task.runs) for task in tasks)
+        results = [row for done in run_tasks(tasks, jobs=jobs) for row in done.values()]
         now.text = f"{len(protocol.methods)} methods on {len(targets)} target subjects"
     summaries = summarise(results)
     settings = {name: (get_method(name).setting, get_method(name).title) for name in protocol.methods}

@@ -13,8 +13,7 @@ from featlab.analysis.demo.page import render_page
 from featlab.analysis.evaluation.words import percent
 from featlab.analysis.table import Table
 from featlab.config.load import Config
-from featlab.evaluation.campaign import versions
-from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.results import EvaluationRow, versions
 from featlab.evaluation.summary import MethodSummary
 from featlab.methods import get_method
 

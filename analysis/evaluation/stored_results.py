@@ -25,7 +25,7 @@ class StoredResults:
     Attributes:
         path: The file of rows.
         rows: Results.
-        facts: What made them, see `featlab.evaluation.campaign.run_facts`; empty where that isn't kept beside them.
+        facts: What made them, see `featlab.evaluation.results.run_facts`; empty where that isn't kept beside them.
     """
 
     path: Path

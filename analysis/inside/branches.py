@@ -17,7 +17,7 @@ from featlab.analysis.inside.probes import expression_probe, halves_by_video, id
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson, adapt_people
 from featlab.cache import FeatureTable
 from featlab.errors import InputError
-from featlab.evaluation.campaign import plan
+from featlab.evaluation.runner import plan
 from featlab.evaluation.statistics import bootstrap_interval, mean
 from featlab.methods.dsfda.method import train_disentangler
 from featlab.methods.losses.pseudo_labels import mean_cosines

@@ -21,7 +21,8 @@ from featlab.errors import ConfigError, closest
 from featlab.pairing.pairs import Pairs
 from featlab.pairing.procrustes import disparity, normalise_shapes
 from featlab.pairing.search import SHORTEST, lengths
-from featlab.workspace.stages import Source, pair_stage
+from featlab.workspace.stages import pair_stage
+from featlab.workspace.workspace import Source
 
 Codes = NDArray[np.integer[Any]]
 
@@ -74,11 +75,11 @@ def example_pairs(
 ) -> ExamplePairs:
     """Pair all source rows by each strategy, as `featlab pair` does with the same settings, and pick examples."""
     rows = np.array(example_rows(source.table, count), dtype=np.intp)
-    references, agreements = {}, []
+    workspace, references, agreements = source.workspace, {}, []
     on_strategy(0, len(strategies))
     for done, strategy in enumerate(strategies, start=1):
-        chosen = replace(source.config.pair, strategy=strategy)
-        pairs, _ = pair_stage(replace(source, config=replace(source.config, pair=chosen)))
+        config = replace(workspace.config, pair=replace(workspace.config.pair, strategy=strategy))
+        pairs, _ = pair_stage(replace(source, workspace=replace(workspace, config=config)))
         references[strategy] = first_references(pairs, rows)
         agreements.append(agreement(pairs, source.table))
         on_strategy(done, len(strategies))

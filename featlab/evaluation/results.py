@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,8 +14,9 @@ from typing import Any, NoReturn
 from featlab.config.sections import SCOPES
 from featlab.errors import InputError, closest
 from featlab.evaluation.metrics import BINS
+from featlab.workspace.workspace import Workspace
 
-__all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "write_results"]
+__all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "run_facts", "versions", "write_results"]
 
 SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
@@ -45,7 +48,7 @@ class EvaluationRow:
         error: Why the run failed, one line; empty when it did not.
         class_recall: Recall of each of the K classes, NaN for one without test rows; empty in files of before.
         flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
-            were not counted (they are counted once a method, see `featlab.evaluation.campaign`).
+            were not counted (they are counted once a method, see `featlab.evaluation.runner`).
         scope: One of `featlab.config.sections.SCOPES`.
         macro_f1_smoothed: As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
             `featlab.evaluation.metrics`); NaN when that is switched off.
@@ -200,6 +203,29 @@ def read_results(path: Path) -> list[EvaluationRow]:
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error}; remove the line or run the evaluation again") from error
     return rows
+
+
+def run_facts(workspace: Workspace) -> dict[str, Any]:
+    """Return what made the results of a run: configuration, digest and extractor of the cache, versions."""
+    extractor = workspace.extractor
+    return {
+        "config": workspace.config.to_dict(),
+        "cache_digest": workspace.cache_digest,
+        "extractor": {"id": extractor.id, "fingerprint": extractor.fingerprint},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on; what is not installed under its usual name is left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("featlab", "torch", "numpy", "scikit-learn", "faiss-cpu", "h5py"):
+        # conda, for one, calls faiss something else.
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def jsonable(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.protocol.splits import check_disjoint, check_known, split_target
 from featlab.seeding import run_seed
-from featlab.workspace.stages import Notify, Source
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.workspace import Notify, Workspace
 
-__all__ = ["Fold", "SourceSide", "cannot_play", "deal_folds", "fold_source", "open_sources", "read_subjects"]
+__all__ = ["Fold", "SourceSide", "cannot_play", "deal_folds", "open_sources", "read_subjects"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +168,3 @@ def deal_folds(subjects: Sequence[str], players: Collection[str], count: int, se
                 "to train on; give more --folds or another --seed"
             )
     return folds
-
-
-def fold_source(workspace: Workspace, fold: Fold) -> Source:
-    """Return what a fold's source model is trained on: all rows of the workspace but those of its players."""
-    source = workspace.source(())
-    return replace(source, table=source.table.without(*fold.subjects))

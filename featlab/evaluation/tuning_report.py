@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featlab.evaluation.campaign import versions
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.tuning import Cell, TuningPlan
+from featlab.evaluation.results import versions
+from featlab.evaluation.tuning import Rows, TuningPlan
 from featlab.evaluation.tuning_space import value_text
 from featlab.evaluation.tuning_trials import Trial, beats_default, choose, score_trials, unscored_subjects, verdict
 
@@ -103,7 +102,7 @@ class TuningReport:
         return self.facts() | {"trials": trials, "chosen": choice, "verdict": self.verdict}
 
 
-def report_tuning(plan: TuningPlan, rows: Mapping[Cell, EvaluationRow], command: str = "") -> TuningReport:
+def report_tuning(plan: TuningPlan, rows: Rows, command: str = "") -> TuningReport:
     """Score what `featlab.evaluation.tuning.run_tuning` gave.
 
     Args:
@@ -111,5 +110,5 @@ def report_tuning(plan: TuningPlan, rows: Mapping[Cell, EvaluationRow], command:
         rows: What it gave.
         command: What was typed.
     """
-    failed = sum(bool(row.error) for row in rows.values())
+    failed = sum(bool(row.error) for group in rows.values() for row in group.values())
     return TuningReport(plan, tuple(score_trials(plan, rows)), unscored_subjects(rows), failed, command)

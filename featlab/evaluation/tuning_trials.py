@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from featlab.evaluation.results import EvaluationRow, jsonable
+from featlab.evaluation.results import jsonable
 from featlab.evaluation.scores import failure_reasons
 from featlab.evaluation.statistics import (
     TOLERANCE,
@@ -17,7 +17,7 @@ from featlab.evaluation.statistics import (
     paired_wilcoxon,
     win_tie_loss,
 )
-from featlab.evaluation.tuning import Cell, TuningPlan
+from featlab.evaluation.tuning import Rows, TuningPlan
 from featlab.evaluation.tuning_space import Candidate
 
 __all__ = ["Trial", "beats_default", "best_first", "choose", "score_trials", "unscored_subjects", "verdict"]
@@ -82,15 +82,14 @@ class Trial:
         return {name: jsonable(value) for name, value in asdict(self).items()} | {"default": self.number == 1}
 
 
-def unscored_subjects(rows: Mapping[Cell, EvaluationRow]) -> dict[str, str]:
+def unscored_subjects(rows: Rows) -> dict[str, str]:
     """Return the subjects on whom every candidate failed, each with the first reason: they are in nobody's mean."""
-    groups: dict[str, list[EvaluationRow]] = {}
-    for (_, subject), row in rows.items():
-        groups.setdefault(subject, []).append(row)
-    return {name: group[0].error for name, group in groups.items() if all(row.error for row in group)}
+    first = next(iter(rows.values()))
+    failed = (name for name in first if all(group[name].error for group in rows.values()))
+    return {name: first[name].error for name in failed}
 
 
-def score_trials(plan: TuningPlan, rows: Mapping[Cell, EvaluationRow]) -> list[Trial]:
+def score_trials(plan: TuningPlan, rows: Rows) -> list[Trial]:
     """Return a trial for each candidate, in the order of the plan.
 
     Args:
@@ -158,12 +157,12 @@ def verdict(chosen: Trial, trials: Sequence[Trial]) -> str:
 
 def _trial(
     plan: TuningPlan,
-    rows: Mapping[Cell, EvaluationRow],
+    rows: Rows,
     candidate: Candidate,
     subjects: Sequence[str],
     default: Mapping[str, float],
 ) -> Trial:
-    own = [rows[candidate.number, name] for name in subjects]
+    own = [rows[candidate.number][name] for name in subjects]
     scores = _scores(rows, candidate.number, subjects)
     common = [name for name in scores if name in default]
     ours, theirs = [scores[name] for name in common], [default[name] for name in common]
@@ -190,5 +189,5 @@ def _trial(
     )
 
 
-def _scores(rows: Mapping[Cell, EvaluationRow], number: int, subjects: Sequence[str]) -> dict[str, float]:
-    return {name: rows[number, name].macro_f1 for name in subjects if not rows[number, name].error}
+def _scores(rows: Rows, number: int, subjects: Sequence[str]) -> dict[str, float]:
+    return {name: rows[number][name].macro_f1 for name in subjects if not rows[number][name].error}

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featlab.compute import one_cycle, set_learning_rate
 from featlab.config.load import FeatureConfig, HeadConfig
 from featlab.errors import InputError
-from featlab.model.networks import Projection, SourceHead, one_cycle
+from featlab.model.networks import Projection, SourceHead
 from featlab.seeding import generator, run_seed
 
 __all__ = [
@@ -194,9 +195,3 @@ def loss_sum(terms: Mapping[str, Tensor], step: int, section: str, lr: float) ->
 def loss_values(terms: Mapping[str, Tensor], loss: Tensor) -> dict[str, float]:
     """Return a step's entry in a history: the loss terms and their sum."""
     return {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
-    """Set the learning rate of every parameter group."""
-    for group in optimiser.param_groups:
-        group["lr"] = value

@@ -5,7 +5,6 @@ Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D);
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+
+from featlab.compute import half_cosine, one_cycle
 
 __all__ = [
     "PersonalModel",
@@ -189,16 +190,3 @@ def _double(tensor: Tensor) -> Tensor:
 def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:
     """Return an array as a tensor on a device, without a copy where there needs to be none."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
-
-
-def one_cycle(step: int, total: int, warmup: float = 0.1) -> float:
-    """Return the factor of the peak learning rate at ``step``: a linear rise, then half a cosine down to zero."""
-    rise = max(1, int(warmup * total))
-    if step < rise:
-        return (step + 1) / rise
-    return half_cosine(step - rise, total - rise)
-
-
-def half_cosine(step: int, total: int) -> float:
-    """Return the factor of the first learning rate at ``step``: half a cosine from 1 down to 0 at ``total``."""
-    return 0.5 * (1.0 + math.cos(math.pi * step / max(1, total)))

@@ -23,6 +23,7 @@ __all__ = [
     "named_subjects",
     "split_dataset",
     "split_target",
+    "subjects_held_out",
     "target_of",
 ]
 
@@ -199,6 +200,18 @@ def choose_targets(
             "out --pool"
         )
     return named_subjects(subjects, spec)
+
+
+def subjects_held_out(
+    subjects: Sequence[str], targets: str | None, *, draws: int = 1, seed: int = 0, named: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return everyone who is a target in any of the draws that `featlab evaluate` makes, and those named, sorted."""
+    check_known(named, subjects)
+    held = set(named)
+    if targets is not None:
+        for draw in range(draws):
+            held |= set(choose_targets(subjects, targets, seed=seed, draw=draw))
+    return tuple(sorted(held))
 
 
 def named_subjects(subjects: Sequence[str], spec: str, flag: str = "--targets") -> tuple[str, ...]:

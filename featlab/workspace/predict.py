@@ -17,8 +17,7 @@ from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
 from featlab.config.load import Config
 from featlab.errors import BundleError
 from featlab.methods import AdaptedModel, make_method
-from featlab.workspace.stages import Notify
-from featlab.workspace.workspace import adapt_subject
+from featlab.workspace.workspace import Notify, adapt_subject
 
 __all__ = ["adapted_model", "stored_model", "video_shares", "write_predictions"]
 

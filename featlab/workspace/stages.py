@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from featlab import __version__
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
-from featlab.cache import ExtractorInfo, FeatureTable
+from featlab.cache import FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
-from featlab.config.load import Config
 from featlab.errors import BundleError
 from featlab.methods.registry import get_method
 from featlab.model.networks import Projection, head_from_state
@@ -33,8 +31,8 @@ from featlab.pairing.pairs import (
     resolve_strategy,
     write_pairs_csv,
 )
-from featlab.seeding import stable_hash
-from featlab.workspace.source import OnEpoch, TrainedHead, pretrain_bundle, train_source_head
+from featlab.workspace.source import TrainedHead, pretrain_bundle, train_source_head
+from featlab.workspace.workspace import Source
 
 __all__ = [
     "Source",
@@ -43,50 +41,10 @@ __all__ = [
     "bundle_stage",
     "pair_folder",
     "pair_stage",
+    "source_stages",
     "train_folder",
     "train_stage",
 ]
-
-STAGE_FORMAT = 1
-Notify = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What the source stages work on.
-
-    Attributes:
-        root: The workspace folder.
-        table: Rows of the source subjects.
-        extractor: What made the embeddings.
-        cache_digest: Of the cache they come from.
-        config: The resolved configuration.
-        seed: Root seed.
-        device: Where to train.
-        notify: Called with one line when a stage runs.
-        on_epoch: Progress of training.
-    """
-
-    root: Path
-    table: FeatureTable
-    extractor: ExtractorInfo
-    cache_digest: str
-    config: Config
-    seed: int
-    device: str = "cpu"
-    notify: Notify = print
-    on_epoch: OnEpoch | None = None
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Names of the source subjects."""
-        return self.table.subject_names_present()
-
-    def key(self, stage: str, *inputs: Any) -> str:
-        """Return the stage's key: a hash of the version, the rows, the seed and the settings that it reads."""
-        text = json.dumps([asdict(item) if hasattr(item, "__dataclass_fields__") else item for item in inputs])
-        parts = (__version__, STAGE_FORMAT, stage, self.cache_digest, ",".join(self.subjects), self.seed, text)
-        return stable_hash(*parts)[:12]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +58,7 @@ class StageOutput:
 def train_folder(source: Source) -> Path:
     """Return where `train_stage` keeps its output."""
     config = source.config
-    return source.root / "stages" / f"train-{source.key('train', config.features, config.head)}"
+    return source.workspace.root / "stages" / f"train-{source.key('train', config.features, config.head)}"
 
 
 def pair_folder(source: Source) -> Path:
@@ -110,27 +68,30 @@ def pair_folder(source: Source) -> Path:
         InputError: Strategy landmark for a table without landmarks.
     """
     config = source.config.pair
-    return source.root / "stages" / f"pair-{source.key('pair', config, resolve_strategy(config, source.table))}"
+    strategy = resolve_strategy(config, source.workspace.table)
+    return source.workspace.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
 
 
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
-    strategy = resolve_strategy(config.pair, source.table)
+    strategy = resolve_strategy(config.pair, source.workspace.table)
     prepared = _prepared(methods)
     inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
-    return source.root / "bundles" / source.key("bundle", *inputs)
+    return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
 def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     """Return projection, B and C: from an earlier run with the same inputs, or trained now."""
-    config = source.config
     folder = train_folder(source)
     path = folder / "head.safetensors"
     if path.exists():
         return _load_head(path), StageOutput(folder, True)
-    source.notify(f"train: {len(source.table):,} rows of {len(source.subjects)} source subjects")
-    trained = train_source_head(source.table, config, seed=source.seed, device=source.device, on_epoch=source.on_epoch)
+    workspace, table = source.workspace, source.table
+    workspace.notify(f"train: {len(table):,} rows of {len(source.subjects)} source subjects")
+    trained = train_source_head(
+        table, source.config, seed=source.seed, device=workspace.device, on_epoch=workspace.on_epoch
+    )
     tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
     tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
     with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
@@ -141,15 +102,15 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
 def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
     """Return the pairs of the source rows, likewise."""
     config = source.config.pair
-    folder = pair_folder(source)
+    folder, table = pair_folder(source), source.table
     path = folder / "pairs.safetensors"
     if path.exists():
-        return _load_pairs(path, len(source.table)), StageOutput(folder, True)
-    strategy = resolve_strategy(config, source.table)
-    source.notify(f"pair: {strategy}, {config.label_rule} label, {len(source.table):,} rows")
-    pairs = make_pairs(source.table, config, seed=source.seed)
+        return _load_pairs(path, len(table)), StageOutput(folder, True)
+    strategy = resolve_strategy(config, table)
+    source.workspace.notify(f"pair: {strategy}, {config.label_rule} label, {len(table):,} rows")
+    pairs = make_pairs(table, config, seed=source.seed)
     with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
-        _write_pairs(draft, pairs, source.table)
+        _write_pairs(draft, pairs, table)
     return pairs, StageOutput(folder, False)
 
 
@@ -160,31 +121,43 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         source: What to work on.
         methods: Methods that will be run on the bundle; those that carry something prepare it.
     """
-    config = source.config
     folder = bundle_folder(source, methods)
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
     pairs, _ = pair_stage(source)
-    how = config.pretrain
+    workspace, how, table = source.workspace, source.config.pretrain, source.table
     if how.linear:
-        source.notify(f"pretrain: anchored, a linear T, {len(source.table):,} rows in {how.episodes} episodes each")
+        workspace.notify(f"pretrain: anchored, a linear T, {len(table):,} rows in {how.episodes} episodes each")
     else:
-        source.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
+        workspace.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
     bundle = pretrain_bundle(
-        source.table,
+        table,
         trained,
         pairs,
-        config,
+        source.config,
         seed=source.seed,
-        extractor=source.extractor,
-        cache_digest=source.cache_digest,
+        extractor=workspace.extractor,
+        cache_digest=workspace.cache_digest,
         methods=_prepared(methods),
-        on_epoch=source.on_epoch,
+        on_epoch=workspace.on_epoch,
     )
     with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
         save_bundle(draft, bundle)
     return _load_bundle(folder), StageOutput(folder, False)
+
+
+Make = Callable[[], object]
+"""Makes the output of a stage."""
+
+
+def source_stages(source: Source, methods: Sequence[str]) -> list[tuple[Path, Make]]:
+    """Return each stage's folder and what makes it, in the order in which they need each other."""
+    return [
+        (train_folder(source), partial(train_stage, source)),
+        (pair_folder(source), partial(pair_stage, source)),
+        (bundle_folder(source, methods), partial(bundle_stage, source, methods)),
+    ]
 
 
 def _prepared(methods: Sequence[str]) -> list[str]:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featlab import __version__
 from featlab.bundle.adaptation import adaptation_folder, save_adaptation
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable, open_cache
+from featlab.cache import CacheError, ExtractorInfo, FeatureTable, open_cache
 from featlab.config.load import Config, load_config
 from featlab.errors import InputError, closest
 from featlab.methods import AdaptedModel, get_method, make_method
 from featlab.methods.base import GainEstimate
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects, split_target, target_of
-from featlab.seeding import run_seed
+from featlab.seeding import run_seed, stable_hash
 from featlab.workspace.source import OnEpoch
-from featlab.workspace.stages import Notify, Source
 
-__all__ = ["CONFIG_FILE", "Adapted", "Workspace", "adapt_rows", "adapt_subject"]
+__all__ = ["CONFIG_FILE", "Adapted", "Source", "Workspace", "adapt_rows", "adapt_subject"]
 
 CONFIG_FILE = "featlab.toml"
+STAGE_FORMAT = 1
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +128,59 @@ class Workspace:
             # Ranked by a number of their own: a smaller limit takes some of those that a larger one takes.
             ranked = sorted(names, key=lambda name: run_seed("sources", protocol.seed, *sorted(targets), name))
             names = tuple(ranked[: protocol.source_limit])
-        return Source(
-            root=self.root,
-            table=self.table.rows_of(*names),
-            extractor=self.extractor,
-            cache_digest=self.cache_digest,
-            config=self.config,
-            seed=protocol.seed if seed is None else seed,
-            device=self.device,
-            notify=self.notify,
-            on_epoch=self.on_epoch,
-        )
+        chosen = set(names)
+        present = tuple(name for name in self.table.subject_names_present() if name in chosen)
+        return Source(self, present, protocol.seed if seed is None else seed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process as the path of the cache, which that process reads once."""
+        names = self.table.subject_names_present()
+        subjects = None if len(names) == len(self.table.subjects) else names
+        return _reopened, (self.root.resolve(), self.config, subjects, self.cache_digest, self.device)
+
+
+@lru_cache(maxsize=2)
+def _read_once(path: Path, subjects: tuple[str, ...] | None, digest: str) -> tuple[FeatureTable, ExtractorInfo]:
+    with open_cache(path) as cache:
+        if cache.digest != digest:
+            raise CacheError(f"{path}: replaced while it was in use; run the same command again")
+        return cache.read(subjects), cache.extractor
+
+
+def _reopened(root: Path, config: Config, subjects: tuple[str, ...] | None, digest: str, device: str) -> Workspace:
+    table, extractor = _read_once(cache_path(root, config), subjects, digest)
+    return Workspace(root, config, table, extractor, digest, device)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What the source stages work on: the rows of some subjects of a workspace, and the root seed.
+
+    Attributes:
+        workspace: Its cache, its configuration and its device.
+        subjects: Names of the source subjects, in the order of the cache.
+        seed: Root seed.
+    """
+
+    workspace: Workspace
+    subjects: tuple[str, ...]
+    seed: int
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return self.workspace.config
+
+    @property
+    def table(self) -> FeatureTable:
+        """Rows of the source subjects: a copy each time, which is as large as they are."""
+        return self.workspace.table.rows_of(*self.subjects)
+
+    def key(self, stage: str, *inputs: Any) -> str:
+        """Return the stage's key: a hash of the version, the rows, the seed and the settings that it reads."""
+        text = json.dumps([asdict(item) if hasattr(item, "__dataclass_fields__") else item for item in inputs])
+        names = ",".join(self.subjects)
+        return stable_hash(__version__, STAGE_FORMAT, stage, self.workspace.cache_digest, names, self.seed, text)[:12]
 
 
 @dataclass(frozen=True, eq=False)

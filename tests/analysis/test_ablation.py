@@ -23,7 +23,7 @@ from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
-from featlab.evaluation.campaign import plan, run_campaign
+from featlab.evaluation.runner import plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
 from featlab.evaluation.summary import summarise
@@ -102,7 +102,7 @@ def test_each_dimension_has_the_numbers_of_an_evaluation_with_it(dims, folder):
     for point, features in zip(dims.points, ({"features.dim": 4}, {"features.reduce": "none"}), strict=True):
         chosen = {"protocol.methods": METHODS, "protocol.draws": 2, "pretrain.validation": False}
         alone = Workspace.open(folder, QUICK | features | chosen)
-        rows = run_campaign(alone, plan(alone))
+        rows = [row for done in run_tasks(plan(alone)) for row in done.values()]
         assert scores(point.rows) == scores(rows)
         assert [item.macro_f1 for item in point.summaries] == [item.macro_f1 for item in summarise(rows)]
     assert [point.features for point in dims.points] == [4, DIM]
@@ -147,8 +147,10 @@ def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
     chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
     parallel = ablate("dims", Workspace.open(other, QUICK | chosen), jobs=2, on_step=lambda *now: done.append(now))
     assert [scores(point.rows) for point in parallel.points] == [scores(point.rows) for point in dims.points]
-    # 4 heads, 2 sets of pairs (they don't hang on the dimension), 4 bundles and 4 tasks.
-    assert done == [(step, 14) for step in range(1, 15)]
+    # 4 heads, 2 sets of pairs (they don't hang on the dimension), 4 bundles, then the runs.
+    runs = sum(len(point.rows) for point in parallel.points)
+    assert done[:11] == [(step, 10 + runs) for step in range(11)]
+    assert done[-1] == (10 + runs, 10 + runs)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from featlab.cli.backbone import backbone_app
 from featlab.cli.group import FeatlabGroup
-from featlab.extraction.training import read_card
+from featlab.extraction.training.export import read_card
 from featlab.protocol.splits import choose_targets
 
 Run = Callable[..., Result]

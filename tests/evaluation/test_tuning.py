@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import featlab.evaluation.tuning
+import featlab.evaluation.runner
 from featlab.cache import FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.results import EvaluationRow
@@ -96,7 +96,11 @@ def plan(side, *items, method="planted", trials=24, folds=3, fixed=(), options=N
 
 
 def numbers(rows):
-    return {cell: row.to_dict() | {"seconds": 0} for cell, row in rows.items()}
+    return {key: row.to_dict() | {"seconds": 0} for key, row in flat(rows).items()}
+
+
+def flat(rows):
+    return {(number, name): row for number, group in rows.items() for name, row in group.items()}
 
 
 def cells(root):
@@ -109,7 +113,7 @@ def forbid(monkeypatch, *names):
         def never(*args, name=name, **options):
             raise AssertionError(f"{name} ran again")
 
-        monkeypatch.setattr(featlab.evaluation.tuning, name, never)
+        monkeypatch.setattr(featlab.evaluation.runner, name, never)
 
 
 # --- no target ever ---------------------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ def test_sources_of_the_protocol_are_the_only_ones(opened):
     side = opened({"protocol.sources": "s00,s01,s02,s03,s04,s05"})
     assert side.subjects == ("s00", "s01", "s02", "s03", "s04", "s05")
     assert set(side.reported) < {f"s{number:02d}" for number in range(6, 12)}
-    assert not any(row.error for row in run_tuning(plan(side)).values())
+    assert not any(row.error for row in flat(run_tuning(plan(side))).values())
 
 
 def test_a_source_that_is_a_target_is_refused(opened, refused):
@@ -215,14 +219,14 @@ def test_folds_are_disjoint_and_complete(opened):
 
 
 def test_each_fold_is_trained_on_the_others(opened, monkeypatch):
-    real = featlab.evaluation.tuning.evaluate_subject
+    real = featlab.evaluation.runner.evaluate_subject
     ran = []
 
     def spy(bundle, table, methods, **options):
         ran.append((table.subject_names_present(), set(bundle.source_subjects)))
         return real(bundle, table, methods, **options)
 
-    monkeypatch.setattr(featlab.evaluation.tuning, "evaluate_subject", spy)
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
     side = opened()
     made = plan(side)
     run_tuning(made)
@@ -302,7 +306,7 @@ def test_a_trial_is_the_mean_over_subjects(opened):
     made = plan(opened(), "spoil=0,0.5")
     rows = run_tuning(made)
     for trial in score_trials(made, rows):
-        scores = {name: rows[trial.number, name].macro_f1 for name in made.subjects}
+        scores = {name: rows[trial.number][name].macro_f1 for name in made.subjects}
         assert trial.macro_f1 == pytest.approx(np.mean(list(scores.values())))
         assert trial.sd == pytest.approx(np.std(list(scores.values()), ddof=1))
         assert trial.folds == pytest.approx([np.mean([scores[name] for name in fold.subjects]) for fold in made.folds])
@@ -318,25 +322,26 @@ def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, peo
 
 def test_progress_counts_cells(opened):
     progress = []
-    run_tuning(plan(opened()), on_cells=lambda *call: progress.append(call))
-    assert progress[0] == (0, 54)
-    assert progress[-1] == (54, 54)
+    run_tuning(plan(opened()), on_step=lambda *call: progress.append(call))
+    # Head, pairs and bundle of each of the two folds are steps too.
+    assert progress[0] == (0, 60)
+    assert progress[-1] == (60, 60)
     assert progress == sorted(progress)
 
 
 def test_a_data_set_of_players_is_adapted_to_at_once(opened, monkeypatch):
-    real = featlab.evaluation.tuning.evaluate_dataset
+    real = featlab.evaluation.runner.evaluate_dataset
     ran = []
 
     def spy(bundle, table, methods, **options):
         ran.append((table.subject_names_present(), len(methods)))
         return real(bundle, table, methods, **options)
 
-    monkeypatch.setattr(featlab.evaluation.tuning, "evaluate_dataset", spy)
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_dataset", spy)
     made = plan(opened({"protocol.scope": "dataset"}))
     rows = run_tuning(made)
     assert sorted(ran) == sorted((fold.subjects, 1) for fold in made.folds for _ in made.candidates)
-    assert {row.scope for row in rows.values()} == {"dataset"}
+    assert {row.scope for row in flat(rows).values()} == {"dataset"}
     assert choose(score_trials(made, rows)).options == {"spoil": 0.0, "idle": 0}
     forbid(monkeypatch, "bundle_stage", "evaluate_dataset")
     assert run_tuning(made) == rows
@@ -359,7 +364,7 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     monkeypatch.setattr(SourceFeatures, "of", classmethod(spy))
     made = plan(opened(), method="planted-source")
     rows = run_tuning(made)
-    assert not any(row.error for row in rows.values())
+    assert not any(row.error for row in flat(rows).values())
     assert all(present == trained for present, trained, _ in met)
     assert {frozenset(present) for present, _, _ in met} == {
         frozenset(set(made.side.subjects) - set(fold.subjects)) for fold in made.folds
@@ -386,7 +391,7 @@ def test_a_second_run_computes_nothing(opened, tmp_path, monkeypatch):
 
 
 def test_a_killed_run_keeps_what_it_had(opened, tmp_path, monkeypatch):
-    real = featlab.evaluation.tuning.evaluate_subject
+    real = featlab.evaluation.runner.evaluate_subject
     calls = []
 
     def dies(*args, **options):
@@ -396,13 +401,13 @@ def test_a_killed_run_keeps_what_it_had(opened, tmp_path, monkeypatch):
         return real(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(featlab.evaluation.tuning, "evaluate_subject", dies)
+        patch.setattr(featlab.evaluation.runner, "evaluate_subject", dies)
         with pytest.raises(KeyboardInterrupt):
             run_tuning(plan(opened()))
     kept = len(cells(tmp_path))
     assert 0 < kept < 54
     progress = []
-    run_tuning(plan(opened()), on_cells=lambda *call: progress.append(call))
+    run_tuning(plan(opened()), on_step=lambda *call: progress.append(call))
     assert progress[0] == (kept, 54)
     assert len(cells(tmp_path)) == 54
 
@@ -411,13 +416,13 @@ def test_more_trials_run_only_the_new_ones(opened, monkeypatch):
     items = ("spoil=0,0.1,0.2,0.3", "idle=0,1,2,3")
     run_tuning(plan(opened(), *items, trials=4))
     ran = []
-    real = featlab.evaluation.tuning.evaluate_subject
+    real = featlab.evaluation.runner.evaluate_subject
 
     def spy(bundle, table, methods, **options):
         ran.extend(method.config for method in methods)
         return real(bundle, table, methods, **options)
 
-    monkeypatch.setattr(featlab.evaluation.tuning, "evaluate_subject", spy)
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
     made = plan(opened(), *items, trials=6)
     run_tuning(made)
     assert set(ran) == {made.space.make(item.values).config for item in made.candidates[4:]}
@@ -452,7 +457,7 @@ def test_a_candidate_that_fails_on_somebody_is_never_chosen(short):
     name, side = short()
     made = plan(side, "least=1,3", "idle=0")
     rows = run_tuning(made)
-    assert {cell[1] for cell, row in rows.items() if row.error} == {name}
+    assert {name for (_, name), row in flat(rows).items() if row.error} == {name}
     trials = score_trials(made, rows)
     failed = [trial for trial in trials if trial.failed]
     assert [trial.options["least"] for trial in failed] == [3, 3]
@@ -466,7 +471,7 @@ def test_failed_cells_are_tried_again(short, monkeypatch):
     made = plan(side, "least=1,3", "idle=0")
     run_tuning(made)
     progress = []
-    run_tuning(made, on_cells=lambda *call: progress.append(call))
+    run_tuning(made, on_step=lambda *call: progress.append(call))
     assert progress[0] == (34, 36)
 
 
@@ -496,7 +501,7 @@ def test_the_choice_is_made_without_the_default_when_that_fails(short):
     _, side = short()
     made = plan(side, "least=1", "idle=0")
     rows = run_tuning(made)
-    rows[1, made.subjects[0]] = row_of(made.subjects[0], error="too dark")
+    rows[1][made.subjects[0]] = row_of(made.subjects[0], error="too dark")
     trials = score_trials(made, rows)
     assert choose(trials).number != 1
     assert "The default failed" in verdict(choose(trials), trials)
@@ -518,14 +523,12 @@ def scored(opened):
         made = plan(opened(), *items)
         names = made.subjects[:count]
         rows = {
-            (item.number, name): row_of(name, score if np.isscalar(score) else score[place])
+            item.number: {
+                name: row_of(name, score if np.isscalar(score) else score[place], "" if name in names else "dark")
+                for place, name in enumerate(made.subjects)
+            }
             for item, score in zip(made.candidates, scores, strict=True)
-            for place, name in enumerate(made.subjects)
         }
-        if count < len(made.subjects):
-            for cell in rows:
-                if cell[1] not in names:
-                    rows[cell] = row_of(cell[1], error="dark")
         return score_trials(made, rows)
 
     return make

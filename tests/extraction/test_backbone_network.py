@@ -19,8 +19,8 @@ from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, Inp
 from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.network import in_fixed_batches
 from featlab.extraction.backbones.options import NetworkOptions
+from featlab.extraction.backbones.resnet import resnet18
 from featlab.extraction.backbones.weights import seeded
-from featlab.extraction.training.networks import resnet18
 
 SIZE = 24
 SMALL = InputSpec(size=SIZE)

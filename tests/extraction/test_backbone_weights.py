@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.resnet import resnet18
 from featlab.extraction.backbones.weights import (
     load_state_dict,
     module_with_weights,
@@ -18,7 +19,6 @@ from featlab.extraction.backbones.weights import (
     seeded,
     state_sha256,
 )
-from featlab.extraction.training.networks import resnet18
 
 
 class Tiny(nn.Module):

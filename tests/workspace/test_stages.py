@@ -134,7 +134,8 @@ def test_other_rows_or_another_seed_make_everything_stale(changes, finished, ope
     workspace, _ = open_workspace()
     changes = dict(changes)
     targets = changes.pop("targets", TARGETS)
-    other = replace(workspace.source(targets), **changes)
+    other = replace(workspace, cache_digest=changes.pop("cache_digest", workspace.cache_digest))
+    other = replace(other.source(targets), **changes)
     for name, stage in STAGES.items():
         output = stage(other)[1]
         assert not output.reused

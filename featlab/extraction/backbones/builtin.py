@@ -10,8 +10,8 @@ from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.extraction.backbones.options import NetworkOptions, network_options
+from featlab.extraction.backbones.resnet import resnet18
 from featlab.extraction.backbones.weights import module_with_weights
-from featlab.extraction.training.networks import resnet18
 
 __all__ = ["build"]
 

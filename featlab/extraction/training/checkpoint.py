@@ -10,26 +10,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor
 
-from featlab.bundle.bundle import read_tensors, write_tensors
-from featlab.cache.atomic import atomic_write_text
-from featlab.errors import BundleError, InputError
-
-__all__ = [
-    "Checkpoint",
-    "Saved",
-    "difference",
-    "read_card",
-    "read_meta",
-    "training_folder",
-]
+from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
+from featlab.errors import InputError
+from featlab.extraction.backbones.weights import read_state_dict
 
 _FORMAT = 1
 
@@ -43,7 +34,7 @@ class Saved:
         tensors: To go on from here.
         best: Network and classifier of the best epoch.
         best_epoch: Which one that is.
-        history: Facts of each epoch.
+        history: Metrics of each epoch.
         extra: Other JSON-ready state.
     """
 
@@ -61,7 +52,7 @@ def training_folder(out: Path) -> Path:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Name the first fact in which two requests differ, with both values; None when in none."""
+    """Name the first key in which two requests differ, with both values; None when in none."""
     for key in (*now, *(key for key in before if key not in now)):
         if before.get(key) != now.get(key):
             return f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}"
@@ -69,16 +60,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 class Checkpoint:
-    """The folder of one run.
-
-    Args:
-        folder: Where; made when it isn't there.
-        request: JSON-ready facts that decide what comes out.
-        overwrite: Start again whatever is there.
-
-    Raises:
-        InputError: The folder belongs to a run with another request, or its state is damaged.
-    """
+    """The folder of one run; refuses a folder of a run with another ``request`` (JSON-ready), unless ``overwrite``."""
 
     def __init__(self, folder: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.folder = folder
@@ -86,23 +68,19 @@ class Checkpoint:
         path = folder / "run.json"
         if overwrite and folder.exists():
             shutil.rmtree(folder)
-        if path.exists():
-            changed = difference(_read_json(path), content)
-            if changed is not None:
-                raise InputError(
-                    f"{folder} holds an unfinished training of another kind: {changed}; "
-                    "--if-exists overwrite starts again"
-                )
-        else:
+        if not path.exists():
             atomic_write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        elif (changed := difference(_read_json(path), content)) is not None:
+            raise InputError(
+                f"{folder} holds an unfinished training of another kind: {changed}; --if-exists overwrite starts again"
+            )
 
     def save(self, phase: str, saved: Saved) -> None:
         """Replace what is kept of a phase. A kill at any moment leaves the earlier state or this one."""
-        path = self.folder / f"{phase}.json"
         state, best = f"{phase}-{saved.epoch}.safetensors", f"{phase}-best-{saved.best_epoch}.safetensors"
-        write_tensors(self.folder / state, saved.tensors)
+        self._write(state, saved.tensors)
         if not (self.folder / best).exists() or saved.best_epoch == saved.epoch:
-            write_tensors(self.folder / best, saved.best)
+            self._write(best, saved.best)
         content = {
             "epoch": saved.epoch,
             "best_epoch": saved.best_epoch,
@@ -111,17 +89,13 @@ class Checkpoint:
             "history": saved.history,
             "extra": dict(saved.extra),
         }
-        atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+        atomic_write_text(self.folder / f"{phase}.json", json.dumps(content, indent=2) + "\n")
         for old in self.folder.glob(f"{phase}-*.safetensors"):
             if old.name not in (state, best):
                 old.unlink(missing_ok=True)
 
     def load(self, phase: str) -> Saved | None:
-        """Read back what is kept of a phase; None when there is nothing.
-
-        Raises:
-            InputError: Damaged.
-        """
+        """Read back what is kept of a phase; None when there is nothing."""
         path = self.folder / f"{phase}.json"
         if not path.exists():
             return None
@@ -129,18 +103,22 @@ class Checkpoint:
         try:
             return Saved(
                 epoch=int(content["epoch"]),
-                tensors=read_tensors(self.folder / str(content["state"])),
-                best=read_tensors(self.folder / str(content["best"])),
+                tensors=read_state_dict(self.folder / str(content["state"])),
+                best=read_state_dict(self.folder / str(content["best"])),
                 best_epoch=int(content["best_epoch"]),
                 history=[dict(entry) for entry in content["history"]],
                 extra=dict(content["extra"]),
             )
-        except (BundleError, KeyError, TypeError, ValueError) as error:
+        except (InputError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error
 
     def remove(self) -> None:
         """Delete the folder, once the result is in its place."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        atomic_write_bytes(self.folder / name, save(plain))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -158,35 +136,3 @@ def _damaged(path: Path, error: Exception) -> InputError:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def read_meta(path: Path) -> dict[str, Any]:
-    """Return the content of ``featlab.json`` in a ``.pt2`` file.
-
-    Raises:
-        InputError: No such file, not a ``.pt2``, or one without ``featlab.json``.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # The archive's one folder is named by torch, and where extra files lie depends on its version.
-            names = [name for name in archive.namelist() if name.rpartition("/")[2] == "featlab.json"]
-            if not names:
-                raise InputError(f"{path} has no featlab.json: it wasn't written by `featlab backbone train`")
-            content = json.loads(archive.read(names[0]).decode("utf-8"))
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} can't be read as a .pt2 file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or content.get("format") != "featlab-backbone":
-        raise InputError(f"{path}: its featlab.json describes no backbone")
-    return content
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them.
-
-    Raises:
-        InputError: As `read_meta`.
-    """
-    card = read_meta(path).get("card", {})
-    return dict(card) if isinstance(card, dict) else {}

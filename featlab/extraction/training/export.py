@@ -16,7 +16,8 @@ import copy
 import io
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,12 +27,13 @@ import torch
 from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes
-from featlab.errors import ConfigError, FeatlabError
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.extraction.backbones.contract import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
 from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD
 from featlab.extraction.backbones.network import one_line
 from featlab.extraction.backbones.taps import Taps
 
-__all__ = ["BACKBONE_FORMAT", "BackboneMeta", "Tapped", "export_backbone", "export_onnx"]
+__all__ = ["BackboneMeta", "export_backbone", "export_onnx", "read_card", "read_meta"]
 
 BACKBONE_FORMAT = 1
 _TOLERANCE = 1e-5
@@ -47,7 +49,7 @@ class BackboneMeta:
         layers: Submodules whose channel statistics are returned, as in ``named_modules``.
         mean: Subtracted from RGB values in [0, 1].
         std: What that is divided by.
-        card: Free JSON-ready facts: the training data, scores, the licence.
+        card: Whatever else is to be known, JSON-ready: the training data, scores, the licence.
 
     Raises:
         ConfigError: A size below 1, or a mean or std that isn't three numbers.
@@ -83,15 +85,7 @@ class BackboneMeta:
 
 
 class Tapped(nn.Module):
-    """A network that returns its embedding and the channel statistics of some layers.
-
-    Args:
-        network: Images to (n, D).
-        layers: Names of its submodules; see `featlab.extraction.backbones.taps`.
-
-    Raises:
-        ConfigError: A layer that the network doesn't have; names the closest.
-    """
+    """A network that returns its embedding and the channel statistics of some of its submodules."""
 
     def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
@@ -100,12 +94,12 @@ class Tapped(nn.Module):
         self.layers = tuple(layers)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the outputs by the names of the module's docstring, for (n, 3, S, S) images."""
+        """Return the outputs, named as above, of (n, 3, S, S) images."""
         with self._taps.collect() as statistics:
             embedding = self.network(images)
-        outputs = {"embedding": embedding}
+        outputs = {EMBEDDING: embedding}
         for name in self.layers:
-            outputs[f"layers.{name}.mean"], outputs[f"layers.{name}.std"] = statistics[name]
+            outputs |= dict(zip(statistics_names(name), statistics[name], strict=True))
         return outputs
 
 
@@ -119,46 +113,18 @@ def export_backbone(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
         meta: Size, layers, normalisation.
 
     Returns:
-        The largest difference between the file's outputs and the network's, as a share of the largest output; checked
+        The largest difference between the file's outputs and the network's, relative to the largest output; checked
         to be at most 1e-5.
 
     Raises:
         ConfigError: A layer that isn't there, outputs of another shape, or a network that torch can't export.
         FeatlabError: The file computes something else than the network, or it can't be written.
     """
-    tapped, outputs = _prepared(module, meta)
-    images = torch.zeros(2, 3, meta.size, meta.size)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                tapped, (images,), dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}}, strict=False
-            )
-    except Exception as error:
-        raise ConfigError(f"torch can't export this network ({one_line(error)})") from error
-    buffer = io.BytesIO()
-    text = meta.to_json(outputs["embedding"].shape[1])
-    torch.export.save(program, buffer, extra_files={"featlab.json": text})
-    buffer.seek(0)
-    batch = _check_images(meta)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again = torch.export.load(buffer).module()
-        difference = _compare(path, tapped(batch), again(batch))
-    atomic_write_bytes(path, buffer.getvalue())
-    return difference
+    return _export(module, path, meta, _pt2)
 
 
 def export_onnx(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
-    """Write a network as ONNX, with the outputs of `export_backbone`, once onnxruntime computes the same.
-
-    Args:
-        module: As in `export_backbone`.
-        path: The file to write.
-        meta: As in `export_backbone`.
-
-    Returns:
-        As `export_backbone`.
+    """Write a network as ONNX, once onnxruntime computes the same; all else is as in `export_backbone`.
 
     Raises:
         ConfigError: The extra ``onnx`` isn't installed, or as `export_backbone`.
@@ -167,37 +133,68 @@ def export_onnx(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
     # torch's exporter is built on onnxscript, and says so only deep inside.
     if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
         raise ConfigError("an ONNX file needs the extra onnx: pip install 'featlab[onnx]'")
-    import onnxruntime
+    return _export(module, path, meta, _onnx)
 
+
+Outputs = Mapping[str, Tensor]
+Written = tuple[bytes, Callable[[Tensor], Outputs]]
+"""A file's content, and what runs it."""
+
+
+def _export(
+    module: nn.Module, path: Path, meta: BackboneMeta, write: Callable[[Tapped, Tensor, Outputs, str], Written]
+) -> float:
     tapped, outputs = _prepared(module, meta)
-    images = torch.zeros(2, 3, meta.size, meta.size)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                tapped,
-                (images,),
-                dynamo=True,
-                input_names=["images"],
-                output_names=list(outputs),
-                dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
-                verbose=False,
-            )
-    except Exception as error:
-        raise ConfigError(f"torch can't export this network to ONNX ({one_line(error)})") from error
-    if program is None:
-        raise ConfigError("torch's ONNX exporter returned nothing; update torch")
-    model = program.model_proto
-    model.metadata_props.add(key="featlab", value=meta.to_json(outputs["embedding"].shape[1]))
-    content = model.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    batch = _check_images(meta)
-    names = [output.name for output in session.get_outputs()]
-    values = [torch.from_numpy(value) for value in session.run(names, {"images": batch.numpy()})]
-    with torch.no_grad():
-        difference = _compare(path, tapped(batch), dict(zip(names, values, strict=True)))
+    text = meta.to_json(outputs["embedding"].shape[1])
+    # Another number of images than the export sees.
+    noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content, run = write(tapped, torch.zeros(2, 3, meta.size, meta.size), outputs, text)
+        difference = _compare(path, tapped(noise), run(noise))
     atomic_write_bytes(path, content)
     return difference
+
+
+def _pt2(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Written:
+    shapes = {"images": {0: torch.export.Dim("n", min=1)}}
+    try:
+        program = torch.export.export(tapped, (images,), dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise ConfigError(f"torch can't export this network ({one_line(error)})") from error
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={CARD_FILE: text})
+    buffer.seek(0)
+    return buffer.getvalue(), torch.export.load(buffer).module()
+
+
+def _onnx(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Written:
+    import onnxruntime
+
+    try:
+        program = torch.onnx.export(
+            tapped,
+            (images,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
+            verbose=False,
+        )
+    except Exception as error:
+        raise ConfigError(f"torch can't export this network to ONNX ({one_line(error)})") from error
+    assert program is not None  # one comes back unless a file name was given
+    model = program.model_proto
+    model.metadata_props.add(key=CARD_KEY, value=text)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(batch: Tensor) -> Outputs:
+        values = session.run(names, {"images": batch.numpy()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+    return content, run
 
 
 def _prepared(module: nn.Module, meta: BackboneMeta) -> tuple[Tapped, dict[str, Tensor]]:
@@ -215,12 +212,7 @@ def _prepared(module: nn.Module, meta: BackboneMeta) -> tuple[Tapped, dict[str, 
     return tapped, outputs
 
 
-def _check_images(meta: BackboneMeta) -> Tensor:
-    """Return three images of noise: another number than the export saw."""
-    return torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
-
-
-def _compare(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
+def _compare(path: Path, expected: Outputs, found: Outputs) -> float:
     if set(found) != set(expected):
         raise FeatlabError(f"{path}: the file returns {sorted(found)}, the network {sorted(expected)}; not usable")
     worst = 0.0
@@ -230,3 +222,35 @@ def _compare(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Ten
     if not worst <= _TOLERANCE:
         raise FeatlabError(f"{path}: the file's outputs differ from the network's by {worst:.1e} of their size")
     return worst
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return the content of ``featlab.json`` in a ``.pt2`` file.
+
+    Raises:
+        InputError: No such file, not a ``.pt2``, or one without ``featlab.json``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # The archive's one folder is named by torch, and where extra files lie depends on its version.
+            names = [name for name in archive.namelist() if name.rpartition("/")[2] == "featlab.json"]
+            if not names:
+                raise InputError(f"{path} has no featlab.json: it wasn't written by `featlab backbone train`")
+            content = json.loads(archive.read(names[0]).decode("utf-8"))
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} can't be read as a .pt2 file ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or content.get("format") != "featlab-backbone":
+        raise InputError(f"{path}: its featlab.json describes no backbone")
+    return content
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them.
+
+    Raises:
+        InputError: As `read_meta`.
+    """
+    card = read_meta(path).get("card", {})
+    return dict(card) if isinstance(card, dict) else {}

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,13 +16,12 @@ import torch
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones.weights import file_sha256, state_sha256
 from featlab.extraction.items import Item, classes_of, item_order
-from featlab.extraction.training.checkpoint import Checkpoint, difference, read_card, training_folder
+from featlab.extraction.training.checkpoint import Checkpoint, difference, training_folder
 from featlab.extraction.training.config import TrainConfig, flat
-from featlab.extraction.training.export import BackboneMeta, export_backbone
+from featlab.extraction.training.data import Images, OnProgress, People, choose_people, load_images
+from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.fit import Classifier, Fitted, OnEpoch, fit, seeded
-from featlab.extraction.training.images import Images, OnImage, load_images
-from featlab.extraction.training.networks import Network, build_network, default_size, load_weights
-from featlab.extraction.training.people import People, choose_people
+from featlab.extraction.training.networks import TrainableNetwork, build_network, default_size, load_weights
 from featlab.seeding import run_seed
 
 __all__ = ["IfExists", "TrainReport", "train_backbone"]
@@ -36,7 +36,7 @@ class TrainReport:
     Attributes:
         path: The backbone file.
         card: What the file says about itself: people, classes, settings, scores.
-        difference: Between the file's outputs and the network's, as a share of the largest.
+        difference: Between the file's outputs and the network's, relative to the largest.
         resumed: Epochs that an earlier run had done; all of them where the file was there.
         seconds: Wall time of this call.
         failures: Name and reason of each source image that can't be read.
@@ -64,7 +64,7 @@ def train_backbone(
     weights: Path | None = None,
     device: str = "cpu",
     if_exists: IfExists = "resume",
-    on_image: OnImage | None = None,
+    on_image: OnProgress | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainReport:
     """Fit a network on the labelled images of the source subjects and write it as ``.pt2``.
@@ -120,38 +120,17 @@ def train_backbone(
         spill=checkpoint.folder / "pixels.uint8",
         on_image=on_image,
     )
-    chosen = fit(
-        model,
-        images,
-        images.rows_of(people.fit),
-        images.rows_of(people.validation),
-        config,
-        phase="choose",
-        epochs=config.epochs,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
+    train = partial(
+        fit, model, images, config=config, seed=seed, device=device, checkpoint=checkpoint, on_epoch=on_epoch
     )
+    fitted, validation = images.rows_of(people.fit), images.rows_of(people.validation)
+    chosen = train(fitted, validation, phase="choose", epochs=config.epochs)
     resumed = chosen.resumed
     if config.refit:
         model.load_state_dict(initial)
-        again = fit(
-            model,
-            images,
-            images.rows_of(people.source),
-            None,
-            config,
-            phase="refit",
-            epochs=chosen.best_epoch,
-            seed=seed,
-            device=device,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-        )
-        resumed += again.resumed
+        resumed += train(images.rows_of(people.source), None, phase="refit", epochs=chosen.best_epoch).resumed
     digest = state_sha256(network.module)
-    card = _card(request, people, images, network, chosen, config, digest)
+    card = _card(request, people, images, network, chosen, config.refit, digest)
     meta = BackboneMeta(size=size, id=f"featlab-{config.arch}-{digest[:12]}", layers=network.taps, card=card)
     worst = export_backbone(network.module, out, meta)
     checkpoint.remove()
@@ -195,9 +174,9 @@ def _card(
     request: dict[str, Any],
     people: People,
     images: Images,
-    network: Network,
+    network: TrainableNetwork,
     chosen: Fitted,
-    config: TrainConfig,
+    refit: bool,
     digest: str,
 ) -> dict[str, Any]:
     """Return what the file says about itself."""
@@ -206,7 +185,7 @@ def _card(
     best = chosen.history[chosen.best_epoch - 1]
     return {
         "made_by": f"featlab {__version__}, torch {torch.__version__.partition('+')[0]}",
-        "source_subjects": list(people.source if config.refit else people.fit),
+        "source_subjects": list(people.source if refit else people.fit),
         "validation_subjects": list(people.validation),
         "held_out_subjects": list(people.held_out),
         "classes": list(images.classes),
@@ -216,7 +195,7 @@ def _card(
         "weights_sha256": digest,
         "epochs": len(chosen.history),
         "best_epoch": chosen.best_epoch,
-        "refitted_on_all_source_subjects": config.refit,
+        "refitted_on_all_source_subjects": refit,
         "validation_macro_f1": best["validation_macro_f1"],
         "validation_loss": best["validation_loss"],
         "history": chosen.history,

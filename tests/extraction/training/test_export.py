@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.training.checkpoint import read_card, read_meta
-from featlab.extraction.training.export import BackboneMeta, Tapped, export_backbone, export_onnx
-from featlab.extraction.training.networks import TAPS, ResNet, small_resnet
+from featlab.extraction.backbones.resnet import TAPS, ResNet, small_resnet
+from featlab.extraction.training.export import BackboneMeta, Tapped, export_backbone, export_onnx, read_card, read_meta
 
 SIZE = 32
 META = BackboneMeta(size=SIZE, id="mine", layers=("maxpool", "layer2"), card={"source_subjects": ["s1"], "n": 3})

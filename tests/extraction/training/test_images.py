@@ -14,8 +14,7 @@ from featlab.errors import InputError
 from featlab.extraction import decode as pixels_module
 from featlab.extraction.decode import decode_image
 from featlab.extraction.items import Item
-from featlab.extraction.training.images import load_images, normalise, to_floats
-from featlab.extraction.training.people import choose_people
+from featlab.extraction.training.data import choose_people, load_images, normalise, to_floats
 
 CLASSES = ("neutral", "smile")
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.resnet import TAPS, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone
-from featlab.extraction.training.networks import TAPS, build_network, default_size, load_weights, small_resnet
+from featlab.extraction.training.networks import build_network, default_size, load_weights
 
 
 def test_the_small_net_is_for_96_pixels_and_the_others_for_224() -> None:

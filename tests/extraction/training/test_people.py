@@ -8,8 +8,8 @@ import pytest
 
 from featlab.errors import InputError
 from featlab.extraction.items import Item
-from featlab.extraction.training.people import choose_people, held_out_subjects
-from featlab.protocol.splits import choose_targets
+from featlab.extraction.training.data import choose_people
+from featlab.protocol.splits import choose_targets, subjects_held_out
 
 PEOPLE = [f"p{number:02}" for number in range(20)]
 
@@ -20,7 +20,7 @@ def _items(names: list[str], label: str | None = "neutral") -> list[Item]:
 
 def test_everyone_who_is_a_target_in_any_draw_is_held_out() -> None:
     draws = [choose_targets(PEOPLE, "4", seed=3, draw=draw) for draw in range(3)]
-    held = held_out_subjects(PEOPLE, "4", draws=3, seed=3, named=["p00"])
+    held = subjects_held_out(PEOPLE, "4", draws=3, seed=3, named=["p00"])
     assert set(held) == {"p00", *draws[0], *draws[1], *draws[2]}
     assert list(held) == sorted(held)
     assert len(held) > 4
@@ -29,14 +29,14 @@ def test_everyone_who_is_a_target_in_any_draw_is_held_out() -> None:
 def test_ids_and_files_hold_out_those_they_name(tmp_path: Path) -> None:
     file = tmp_path / "targets.txt"
     file.write_text("p03\np01  # comment\n")
-    assert held_out_subjects(PEOPLE, str(file), draws=5) == ("p01", "p03")
-    assert held_out_subjects(PEOPLE, "p02,p07") == ("p02", "p07")
-    assert held_out_subjects(PEOPLE) == ()
+    assert subjects_held_out(PEOPLE, str(file), draws=5) == ("p01", "p03")
+    assert subjects_held_out(PEOPLE, "p02,p07") == ("p02", "p07")
+    assert subjects_held_out(PEOPLE, None) == ()
 
 
 def test_an_unknown_name_is_refused_with_the_closest() -> None:
     with pytest.raises(InputError, match=r"unknown subject 'q07'.*did you mean 'p07'"):
-        held_out_subjects(PEOPLE, named=["q07"])
+        subjects_held_out(PEOPLE, None, named=["q07"])
     with pytest.raises(InputError, match="unknown subject 'who'"):
         choose_people(_items(PEOPLE), ["who"], 0.2, 0)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.errors import ConfigError
-from featlab.extraction.training.networks import TAPS, ResNet, resnet18, small_resnet
+from featlab.extraction.backbones.resnet import TAPS, ResNet, resnet18, small_resnet
 
 
 def _normalised(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:

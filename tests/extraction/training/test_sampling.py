@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from featlab.extraction.training.people import balanced_epoch, batches, cells
+from featlab.extraction.training.data import balanced_epoch, balanced_groups, batches
 
 
 def test_shares_are_equal_over_classes_and_over_subjects_within_a_class() -> None:
     # Class 0: subject 0 with 90 rows, subject 1 with 10. Class 1: subject 0 alone, 20 rows.
     subject = np.array([0] * 90 + [1] * 10 + [0] * 20)
     label = np.array([0] * 100 + [1] * 20)
-    epoch = balanced_epoch(cells(subject, label), torch.Generator().manual_seed(0)).numpy()
+    epoch = balanced_epoch(balanced_groups(subject, label), torch.Generator().manual_seed(0)).numpy()
     assert len(epoch) == 120
     counts = {
         (int(c), int(s)): int(((label[epoch] == c) & (subject[epoch] == s)).sum()) for c, s in [(0, 0), (0, 1), (1, 0)]
@@ -22,7 +22,7 @@ def test_shares_are_equal_over_classes_and_over_subjects_within_a_class() -> Non
 
 def test_an_image_comes_again_only_after_all_of_its_group() -> None:
     subject, label = np.array([0] * 9 + [1] * 3), np.zeros(12, dtype=np.intp)
-    epoch = balanced_epoch(cells(subject, label), torch.Generator().manual_seed(0))
+    epoch = balanced_epoch(balanced_groups(subject, label), torch.Generator().manual_seed(0))
     assert sorted(torch.bincount(epoch, minlength=12)[9:].tolist()) == [2, 2, 2]
     assert torch.bincount(epoch, minlength=12)[:9].max() == 1
 
@@ -30,7 +30,7 @@ def test_an_image_comes_again_only_after_all_of_its_group() -> None:
 def test_balanced_rows_are_each_seen_once_and_in_a_new_order() -> None:
     subject, label = np.repeat([0, 1, 2], 8), np.tile([0, 1], 12)
     random = torch.Generator().manual_seed(0)
-    groups = cells(subject, label)
+    groups = balanced_groups(subject, label)
     first, second = balanced_epoch(groups, random), balanced_epoch(groups, random)
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(24))
     assert first.tolist() != second.tolist()

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.items import Item
-from featlab.extraction.training.checkpoint import Checkpoint, read_card, read_meta, training_folder
+from featlab.extraction.training.checkpoint import Checkpoint, training_folder
 from featlab.extraction.training.config import AugmentConfig, TrainConfig
-from featlab.extraction.training.export import BackboneMeta
+from featlab.extraction.training.export import BackboneMeta, read_card, read_meta
 from featlab.extraction.training.train import train_backbone
 
 MakeSource = Callable[..., list[Item]]

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import featlab.evaluation.campaign
+import featlab.evaluation.runner
 from featlab.cache import write_table
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError, InputError
-from featlab.evaluation.campaign import Task, plan, run_campaign, versions
-from featlab.evaluation.results import read_results
+from featlab.evaluation.results import read_results, versions
+from featlab.evaluation.runner import plan, run_tasks
 from featlab.methods import get_method
 from featlab.workspace.workspace import Workspace
 
@@ -32,7 +32,7 @@ def open_workspace(tmp_path, people, small, extractor):
 
 
 def run(workspace, **options):
-    return run_campaign(workspace, plan(workspace), **options)
+    return [row for done in run_tasks(plan(workspace), **options) for row in done.values()]
 
 
 def numbers(rows):
@@ -49,7 +49,7 @@ def forbid(monkeypatch, *names):
         def never(*args, name=name, **options):
             raise AssertionError(f"{name} ran again")
 
-        monkeypatch.setattr(featlab.evaluation.campaign, name, never)
+        monkeypatch.setattr(featlab.evaluation.runner, name, never)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -83,11 +83,12 @@ def test_what_a_method_can_not_be_is_refused_before_anything_is_trained(values, 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
     workspace = open_workspace({"protocol.draws": 2})
     progress = []
-    rows = run(workspace, on_cells=lambda *call: progress.append(call))
+    rows = run(workspace, on_step=lambda *call: progress.append(call))
     expected = [(draw, name, subject) for draw in (0, 1) for name in METHODS for subject in workspace.targets(draw)]
     assert [(row.draw, row.method, row.subject) for row in rows] == expected
     assert not any(row.error for row in rows)
-    assert progress == [(0, 16), *((done, 16) for done in (4, 8, 12, 16))]
+    # A head, pairs and a bundle a draw, then the runs of one target after the other.
+    assert progress == [(done, 22) for done in (0, 1, 2, 3, 4, 5, 6, 10, 14, 18, 22)]
 
 
 def test_the_same_seed_gives_the_same_numbers_in_another_folder(open_workspace, tmp_path):
@@ -106,9 +107,9 @@ def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
     for path in cells(tmp_path):
         path.unlink()
     progress = []
-    two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_cells=lambda *call: progress.append(call))
+    two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_step=lambda *call: progress.append(call))
     assert numbers(two) == numbers(one)
-    assert progress == [(0, 16), *((done, 16) for done in (4, 8, 12, 16))]
+    assert progress == [(done, 16) for done in (0, 4, 8, 12, 16)]
 
 
 def test_another_target_changes_no_targets_adaptation(open_workspace):
@@ -157,13 +158,13 @@ def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_pat
         if (row.method, row.subject) == (gone.method, gone.subject):
             path.unlink()
     ran = []
-    real = featlab.evaluation.campaign.evaluate_subject
+    real = featlab.evaluation.runner.evaluate_subject
 
     def spy(bundle, table, methods, **options):
         ran.append((table.subject_names_present(), [method.name for method in methods]))
         return real(bundle, table, methods, **options)
 
-    monkeypatch.setattr(featlab.evaluation.campaign, "evaluate_subject", spy)
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
     again = run(workspace)
     assert ran == [((gone.subject,), [gone.method])]
     assert numbers(again) == numbers(first)
@@ -172,13 +173,13 @@ def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_pat
 def test_a_new_method_runs_alone(open_workspace, monkeypatch):
     run(open_workspace({"protocol.methods": "source-only,pft-poster"}))
     ran = []
-    real = featlab.evaluation.campaign.evaluate_subject
+    real = featlab.evaluation.runner.evaluate_subject
 
     def spy(bundle, table, methods, **options):
         ran.append([method.name for method in methods])
         return real(bundle, table, methods, **options)
 
-    monkeypatch.setattr(featlab.evaluation.campaign, "evaluate_subject", spy)
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
     run(open_workspace({"protocol.methods": "source-only,pft-poster,neutral-shift"}))
     assert ran == [["neutral-shift"]] * 2
 
@@ -204,13 +205,13 @@ def test_a_setting_makes_stale_the_cells_that_read_it(key, open_workspace, monke
     fixed = {"protocol.targets": "s03,s04"}
     run(open_workspace(fixed))
     ran = []
-    real = featlab.evaluation.campaign.evaluate_subject
+    real = featlab.evaluation.runner.evaluate_subject
 
     def spy(bundle, table, methods, **options):
         ran.extend(method.name for method in methods)
         return real(bundle, table, methods, **options)
 
-    monkeypatch.setattr(featlab.evaluation.campaign, "evaluate_subject", spy)
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
     run(open_workspace(fixed | {key: value}))
     assert set(ran) == expected
 
@@ -278,11 +279,11 @@ def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, peopl
 def test_a_target_that_is_a_source_is_refused(open_workspace, refused):
     workspace = open_workspace({"protocol.sources": "s00,s01,s02"})
     with refused(InputError, "'s01' is both source and target"):
-        run_campaign(workspace, [Task(0, 0, ("s01",))])
+        workspace.source(("s01",))
 
 
-def test_no_task_gives_no_row(open_workspace):
-    assert run_campaign(open_workspace(), []) == []
+def test_no_task_gives_no_row():
+    assert run_tasks([]) == []
 
 
 # --- shares, collecting, data sets ------------------------------------------------------------------------------------

@@ -1,0 +1,330 @@
+"""The one runner: evaluate methods on targets, in parallel, keeping every finished run for the next time.
+
+A run is one method on one target subject. A task is one source model and the runs that start from it. Source models are
+made first, each once; then workers take the runs of one target (scope ``person``) or of one method (``dataset``) at a
+time. Every finished run is a file of its own, named by a hash of all that its numbers depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from featlab.bundle.bundle import Bundle
+from featlab.config.load import ProtocolConfig
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.evaluation.results import EvaluationRow, read_results, write_results
+from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
+from featlab.methods import Method, make_method
+from featlab.methods.base import SourceFeatures
+from featlab.protocol.clips import ClipConditions, reduced_split
+from featlab.protocol.splits import split_target
+from featlab.seeding import stable_hash
+from featlab.workspace.stages import Make, bundle_folder, bundle_stage, source_stages
+from featlab.workspace.workspace import Source, Workspace
+
+__all__ = ["Run", "Task", "count_finished", "plan", "run_tasks"]
+
+RUN_FORMAT = 5
+"""Raised when older files lack what tables now show."""
+
+OnStep = Callable[[int, int], None]
+"""Called with the number of finished steps and of all steps: a step is a run, or a stage of a source model."""
+
+
+class Run(NamedTuple):
+    """One method on one target subject, in one draw of targets, with one seed."""
+
+    subject: str
+    draw: int
+    seed: int
+    method: str
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One source model and the runs that start from it; equal to another one that starts from the same model.
+
+    Attributes:
+        workspace: Where.
+        source_subjects: Whom the source model is trained on.
+        source_seed: Its root seed.
+        targets: The target subjects.
+        methods: Name to method, in the order of the table; candidates of one method have a name each.
+        draw: Number of the draw.
+        seed: Number of the seed within it.
+        folder: Folder under ``results/`` that keeps the runs.
+        count_flops: Whether the operations of every method are counted, on one target.
+    """
+
+    workspace: Workspace
+    source_subjects: tuple[str, ...]
+    source_seed: int
+    targets: tuple[str, ...]
+    methods: Mapping[str, Method]
+    draw: int = 0
+    seed: int = 0
+    folder: str = "cells"
+    count_flops: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self.model == other.model
+
+    def __hash__(self) -> int:
+        return hash(self.model)
+
+    @cached_property
+    def model(self) -> Path:
+        """Folder of the source model."""
+        return bundle_folder(self.source, self.prepares)
+
+    @property
+    def source(self) -> Source:
+        """What the source model is made from."""
+        return Source(self.workspace, self.source_subjects, self.source_seed)
+
+    @property
+    def prepares(self) -> tuple[str, ...]:
+        """Registry names of the methods, each once."""
+        return tuple(dict.fromkeys(method.name for method in self.methods.values()))
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs, by method and then by subject."""
+        return [Run(subject, self.draw, self.seed, name) for name in self.methods for subject in self.targets]
+
+    def path(self, run: Run) -> Path:
+        """Return where a finished run is kept."""
+        method, protocol = self.methods[run.method], self.workspace.config.protocol
+        # As if the source model were made for this method alone: other methods change no run.
+        made_from = bundle_folder(self.source, (method.name,)).name
+        # In a data set every subject's rows are adapted on: all of them are part of each run.
+        scope = (protocol.scope, *(self.targets if protocol.scope == "dataset" else ()))
+        clip = (protocol.gap, protocol.frames, protocol.contamination, protocol.smoothing)
+        key = stable_hash(
+            RUN_FORMAT, made_from, *scope, *clip, run.draw, run.seed, run.subject, method.name, method.config
+        )
+        # Not relative: a worker process may have been started in another folder.
+        return self.workspace.root.resolve() / "results" / self.folder / method.name / f"{key[:16]}.jsonl"
+
+
+def plan(workspace: Workspace) -> list[Task]:
+    """Return the tasks that the protocol asks for, draw by draw.
+
+    Raises:
+        ConfigError: An unknown method, an option that a method doesn't have, or settings that exclude each other.
+        InputError: An unknown target, or one that was asked for by name and can't be split into adapt and test rows;
+            one that is only drawn is a failed run.
+    """
+    config, protocol = workspace.config, workspace.config.protocol
+    methods = {name: make_method(name, config.adapt.options) for name in protocol.methods}
+    for name in ("frames", "contamination"):
+        if protocol.scope == "dataset" and getattr(protocol, name):
+            raise ConfigError(
+                f"protocol.{name} changes one person's neutral clip, and the scope dataset has none; leave out --{name}"
+            )
+    if not protocol.targets.strip().isdecimal():
+        if protocol.draws > 1:
+            raise ConfigError(
+                f"protocol.draws = {protocol.draws}, but the targets are named: every draw would be the same; "
+                "give --targets a number, or leave out --draws"
+            )
+        for subject in workspace.targets() if protocol.scope == "person" else ():
+            rows = workspace.table.rows_of(subject)
+            reduced_split(rows, split_target(rows, protocol.gap), _conditions(protocol), protocol.seed)
+    tasks = []
+    for draw in range(protocol.draws):
+        targets = workspace.targets(draw)
+        sources = workspace.source(targets).subjects
+        for seed in range(protocol.seeds):
+            first = draw == 0 and seed == 0
+            tasks.append(
+                Task(workspace, sources, protocol.seed + seed, targets, methods, draw, seed, count_flops=first)
+            )
+    return tasks
+
+
+def count_finished(tasks: Sequence[Task]) -> int:
+    """Return how many of the tasks' runs an earlier call finished."""
+    return sum(task.path(run).exists() for task in tasks for run in task.runs)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    *,
+    jobs: int = 1,
+    share: tuple[int, int] = (1, 1),
+    collect: bool = False,
+    on_step: OnStep | None = None,
+) -> list[dict[Run, EvaluationRow]]:
+    """Run every task; what an earlier call finished is read, not run.
+
+    Args:
+        tasks: What; they may be of several workspaces.
+        jobs: Processes, each with one thread; 1 works in this one.
+        share: (i, n): do the i-th of n parts of the work, for n machines that share the folder; other runs are read
+            where they are there.
+        collect: Read what is there and run nothing.
+        on_step: Progress; called first with the runs that are there.
+
+    Returns:
+        Run to row for each task, by method and then by subject. A failed run is a row with its error, and is tried
+        again the next time; one that another share or a later call will fill has no row.
+    """
+    done = [{run: row for run in task.runs if (row := _read(task.path(run))) is not None} for task in tasks]
+    pieces = [
+        piece
+        for place, task in enumerate(tasks)
+        for piece in ([] if collect else _pieces(place, task, done[place], share))
+    ]
+    # The largest caches first, so that no worker is left alone with a large one at the end.
+    pieces.sort(key=lambda piece: -piece.task.workspace.table.embeddings.size)
+    stages = _missing_stages(pieces)
+    steps = sum(len(task.runs) for task in tasks) + sum(map(len, stages))
+    finished = sum(map(len, done))
+
+    def step(count: int) -> None:
+        nonlocal finished
+        finished += count
+        if on_step is not None:
+            on_step(finished, steps)
+
+    step(0)
+    try:
+        for stage in stages:
+            for _ in _parallel(_make, stage, jobs):
+                step(1)
+        for place, rows in _parallel(_run, pieces, jobs):
+            done[place] |= rows
+            step(len(rows))
+    finally:
+        _bundle.cache_clear()
+        _source_rows.cache_clear()
+    return [{run: rows[run] for run in task.runs if run in rows} for task, rows in zip(tasks, done, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Work for one process at a time: methods, each on all of these subjects, of the task at one place of the list."""
+
+    place: int
+    task: Task
+    subjects: tuple[str, ...]
+    methods: tuple[str, ...]
+    count_flops: bool
+
+
+def _pieces(place: int, task: Task, done: Mapping[Run, EvaluationRow], share: tuple[int, int]) -> Iterator[_Piece]:
+    """Yield this share of what a task lacks: the methods of a target, or in a data set a method for all targets."""
+    missing = {(run.subject, run.method) for run in task.runs if run not in done}
+    mine, of = share
+    if task.workspace.config.protocol.scope == "dataset":
+        for number, name in enumerate(task.methods):
+            # One subject without a row means that the method is run again, for all of them.
+            if number % of == mine - 1 and any((subject, name) in missing for subject in task.targets):
+                yield _Piece(place, task, task.targets, (name,), task.count_flops)
+        return
+    for number, subject in enumerate(task.targets):
+        lacking = tuple(name for name in task.methods if (subject, name) in missing)
+        if (number + task.draw + task.seed) % of == mine - 1 and lacking:
+            # Operations depend on the number of frames and little else: one target is enough.
+            yield _Piece(place, task, (subject,), lacking, task.count_flops and number == 0)
+
+
+def _missing_stages(pieces: Sequence[_Piece]) -> list[list[Make]]:
+    """Return what makes the source models, stage by stage, each output once: two processes would both make it."""
+    tasks = dict.fromkeys(piece.task for piece in pieces)
+    stages = zip(*(source_stages(task.source, task.prepares) for task in tasks), strict=True)
+    return [[make for folder, make in dict(stage).items() if not folder.exists()] for stage in stages]
+
+
+def _make(make: Make) -> None:
+    make()
+
+
+@lru_cache(maxsize=1)
+def _bundle(task: Task) -> Bundle:
+    """Return the source model, kept for the next piece of the same task."""
+    return bundle_stage(task.source, task.prepares)[0]
+
+
+@lru_cache(maxsize=1)
+def _source_rows(task: Task) -> SourceFeatures:
+    return SourceFeatures.of(_bundle(task), task.source.table)
+
+
+def _conditions(protocol: ProtocolConfig) -> ClipConditions:
+    return ClipConditions(protocol.frames, protocol.contamination)
+
+
+def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
+    """Run each method of a piece, and keep its rows as soon as they are there."""
+    task, protocol = piece.task, piece.task.workspace.config.protocol
+    bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
+    numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, protocol.smoothing)
+    done: dict[Run, EvaluationRow] = {}
+    for name in piece.methods:
+        runs = [Run(subject, task.draw, task.seed, name) for subject in piece.subjects]
+        paths = {run: task.path(run) for run in runs}
+        # Settings that change nothing here share their runs, and so do machines.
+        found = {run: row for run, path in paths.items() if (row := _read(path)) is not None}
+        if len(found) == len(runs):
+            done |= found
+            continue
+        method = task.methods[name]
+        source = _source_rows(task) if method.needs_source else None
+        how: dict[str, Any] = {"source": source, "numbers": numbers, "gap": protocol.gap}
+        try:
+            if protocol.scope == "dataset":
+                rows = evaluate_dataset(bundle, table, [method], **how)
+            else:
+                rows = evaluate_subject(bundle, table, [method], conditions=_conditions(protocol), **how)
+        except FeatlabError as error:
+            rows = failed_rows(method, piece.subjects, numbers, error)
+        for row in rows:
+            run = Run(row.subject, task.draw, task.seed, name)
+            done[run] = row
+            _keep(paths[run], row)
+    return piece.place, done
+
+
+def _read(path: Path) -> EvaluationRow | None:
+    """Return the row of a finished run; ``None`` where there is none or it is damaged: then it is run again."""
+    try:
+        rows = read_results(path)
+    except InputError:
+        return None
+    return rows[0] if len(rows) == 1 else None
+
+
+def _keep(path: Path, row: EvaluationRow) -> None:
+    """Keep a finished run; one that failed is not kept, so that the next call tries it again."""
+    if not row.error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_results(path, [row])
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _parallel(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
+    """Yield what the work on each item gave, as they finish. The only place that starts processes."""
+    jobs = min(jobs, len(items))
+    if jobs <= 1:
+        yield from map(work, items)
+        return
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1, backend="loky")
+    yield from parallel(delayed(_with_one_thread)(work, item) for item in items)
+
+
+def _with_one_thread(work: Callable[[Item], Result], item: Item) -> Result:
+    import torch
+
+    torch.set_num_threads(1)
+    return work(item)

@@ -1,0 +1,247 @@
+"""Who trains a backbone, who chooses its epoch, whose images are never opened; and the images, decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featlab.errors import InputError, closest
+from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
+from featlab.extraction.decode import read_pixels
+from featlab.extraction.inputs import InputConfig
+from featlab.extraction.items import Item, item_order
+from featlab.extraction.layouts import resolve_layout
+from featlab.extraction.shards import Failure
+from featlab.extraction.video.files import is_video
+from featlab.extraction.video.reader import Sampling, expand_videos
+from featlab.seeding import stable_hash
+
+OnProgress = Callable[[int, int], None]
+"""Called with how many are done, and how many there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """What a source holds, by its names alone: images, and videos as a whole; frames are taken by ``sampling``."""
+
+    items: list[Item]
+    neutral: str
+    sampling: Sampling
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Everyone, sorted."""
+        return tuple(sorted({item.subject for item in self.items}))
+
+
+def list_items(source: Path, config: InputConfig) -> Listed:
+    """List a source in any known layout. No image and no video is opened."""
+    layout, root = resolve_layout(config.layout, source)
+    items = layout.read(root, config.layout_options)
+    if config.sampling is not None and not any(is_video(item.path) for item in items):
+        raise InputError(
+            f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
+        )
+    return Listed(items, layout.neutral, config.sampling if config.sampling is not None else layout.sampling)
+
+
+def take_frames(
+    listed: Listed, held_out: Sequence[str], *, jobs: int = 0, on_progress: OnProgress | None = None
+) -> tuple[list[Item], tuple[Failure, ...]]:
+    """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores.
+
+    Videos of held-out subjects stay as they are, unopened.
+    """
+    held = set(held_out)
+    source = [item for item in listed.items if item.subject not in held]
+    if not any(is_video(item.path) for item in source):
+        return listed.items, ()
+    expanded = expand_videos(source, listed.sampling, jobs=jobs, on_progress=on_progress)
+    rest = [item for item in listed.items if item.subject in held]
+    return sorted([*expanded.items, *rest], key=item_order), tuple(expanded.failures)
+
+
+@dataclass(frozen=True)
+class People:
+    """Subjects by their part, each sorted; nobody is in two parts.
+
+    Attributes:
+        fit: Trained on.
+        validation: Source subjects who are held out to choose the epoch.
+        held_out: Target subjects. No image of theirs is opened.
+    """
+
+    fit: tuple[str, ...]
+    validation: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    @property
+    def source(self) -> tuple[str, ...]:
+        """Everyone whose images may be opened, sorted."""
+        return tuple(sorted((*self.fit, *self.validation)))
+
+
+def choose_people(items: Sequence[Item], held_out: Sequence[str], fraction: float, seed: int) -> People:
+    """Divide the subjects; of the source subjects a fraction, at least one, is for validation, by a hash of names."""
+    subjects = {item.subject for item in items}
+    for name in held_out:
+        if name not in subjects:
+            raise InputError(f"unknown subject {name!r} among the {len(subjects)} there are{closest(name, subjects)}")
+    labelled = {item.subject for item in items if item.label is not None} - set(held_out)
+    if len(labelled) < 2:
+        raise InputError(
+            f"training a backbone needs 2 or more source subjects with labels, one of them for validation; "
+            f"{len(labelled)} of {len(subjects)} are left after {len(set(held_out))} were held out"
+        )
+    ranked = sorted(labelled, key=lambda name: stable_hash("backbone validation", seed, name))
+    count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
+    return People(
+        fit=tuple(sorted(ranked[count:])),
+        validation=tuple(sorted(ranked[:count])),
+        held_out=tuple(sorted(set(held_out))),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Decoded images of source subjects.
+
+    Attributes:
+        pixels: uint8 (n, S, S, 3), RGB; perhaps mapped from a file.
+        subject: (n,) places in ``subjects``.
+        label: (n,) places in ``classes``.
+        subjects: Source subjects, sorted.
+        classes: Class names, neutral first.
+        failures: Name and reason of each image that can't be read.
+    """
+
+    pixels: NDArray[np.uint8]
+    subject: NDArray[np.intp]
+    label: NDArray[np.intp]
+    subjects: tuple[str, ...]
+    classes: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
+
+    def rows_of(self, subjects: Sequence[str]) -> NDArray[np.intp]:
+        """Return the rows of some subjects, ascending."""
+        return np.flatnonzero(np.isin(self.subject, [self.subjects.index(name) for name in subjects]))
+
+    def batch(self, rows: NDArray[np.intp], device: str | torch.device) -> Tensor:
+        """Return (n, 3, S, S) float32 in [0, 1], with the channels last in memory."""
+        return to_floats(self.pixels[rows], device)
+
+
+def load_images(
+    items: Sequence[Item],
+    people: People,
+    classes: tuple[str, ...],
+    *,
+    size: int,
+    ram_mb: int,
+    spill: Path,
+    on_image: OnProgress | None = None,
+) -> Images:
+    """Decode the labelled images of the source subjects at (size, size); nobody else's are opened.
+
+    Up to ``ram_mb`` megabytes stay in RAM; more go into the file ``spill``, which every run writes anew and the caller
+    removes.
+    """
+    source = set(people.source)
+    wanted = [item for item in items if item.subject in source and item.label is not None]
+    shape = (len(wanted), size, size, 3)
+    pixels: NDArray[np.uint8]
+    if np.prod(shape, dtype=np.int64) <= ram_mb * 1_000_000:
+        pixels = np.empty(shape, dtype=np.uint8)
+    else:
+        spill.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
+    prepare = ResizeCrop(size)
+    kept: list[Item] = []
+    failures: list[tuple[str, str]] = []
+    for number, (item, image) in enumerate(zip(wanted, read_pixels(wanted), strict=True)):
+        if isinstance(image, InputError):
+            failures.append((item.name, str(image)))
+        else:
+            pixels[len(kept)] = prepare(image)
+            kept.append(item)
+        if on_image is not None:
+            on_image(number + 1, len(wanted))
+    images = Images(
+        pixels=pixels[: len(kept)],
+        subject=np.array([people.source.index(item.subject) for item in kept], dtype=np.intp),
+        label=np.array([classes.index(str(item.label)) for item in kept], dtype=np.intp),
+        subjects=people.source,
+        classes=classes,
+        failures=tuple(failures),
+    )
+    _check(images, people)
+    return images
+
+
+def to_floats(pixels: NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
+    """Return (n, 3, S, S) float32 in [0, 1] of uint8 (n, S, S, 3), with the channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return (image - mean) / std, channel by channel, of (n, 3, S, S) values in [0, 1]."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    return (images - mean) / std
+
+
+def _check(images: Images, people: People) -> None:
+    """Refuse a part of the people that has no readable images of two classes."""
+    for what, subjects in (("trained on", people.fit), ("held out for validation", people.validation)):
+        present = np.unique(images.label[images.rows_of(subjects)])
+        if len(present) < 2:
+            found = ", ".join(images.classes[code] for code in present) or "none"
+            why = f"; {len(images.failures)} images can't be read, e.g. {images.failures[0]}" if images.failures else ""
+            raise InputError(
+                f"the {len(subjects)} source subjects that are {what} have images of {len(present)} classes ({found}), "
+                f"and a network needs 2 or more{why}"
+            )
+
+
+def balanced_groups(subject: NDArray[np.intp], label: NDArray[np.intp]) -> list[tuple[Tensor, float]]:
+    """Return the rows of each (class, subject), and their fraction of an epoch.
+
+    Classes get equal fractions, and within a class its subjects do.
+    """
+    found = np.unique(np.stack([label, subject], axis=1), axis=0)
+    classes, subjects_of = np.unique(found[:, 0], return_counts=True)
+    fraction = {int(code): 1 / (len(classes) * int(count)) for code, count in zip(classes, subjects_of, strict=True)}
+    return [
+        (torch.from_numpy(np.flatnonzero((label == code) & (subject == who))), fraction[code])
+        for code, who in found.tolist()
+    ]
+
+
+def balanced_epoch(groups: list[tuple[Tensor, float]], random: torch.Generator) -> Tensor:
+    """Return the rows of one epoch in random order, about as many as there are.
+
+    A group's rows are gone through in a random order, and again where its fraction asks for more: an image is seen a
+    second time only after every other of its group.
+    """
+    total = sum(len(rows) for rows, _ in groups)
+    chosen = []
+    for rows, fraction in groups:
+        quota = max(1, round(total * fraction))
+        for start in range(0, quota, len(rows)):
+            order = torch.randperm(len(rows), generator=random)[: quota - start]
+            chosen.append(rows[order])
+    epoch = torch.cat(chosen)
+    return epoch[torch.randperm(len(epoch), generator=random)]
+
+
+def batches(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Cut rows into batches of equal size; a last, smaller one is left out: BatchNorm needs its size."""
+    size = min(size, len(rows))
+    for start in range(0, len(rows) - size + 1, size):
+        yield rows[start : start + size]
