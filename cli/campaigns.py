@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "run_and_show"]
 
-_WIDEST = 12
-"""Target subjects up to which the per-subject table is printed; the file has it always."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -58,8 +55,7 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
     Raises:
         typer.Exit: Some cells failed (3) or all of them did (1).
     """
-    from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
-    from featlab.analysis.evaluation.subject_tables import class_table, cost_table
+    from featlab.analysis.evaluation.result import evaluation_result
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
@@ -86,44 +82,28 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
 
         raise InputError(f"no cell of this {run.command} has been run yet; run it without --collect first")
     summaries = summarise(rows)
-    names = _names(protocol.methods)
     facts = run_facts(opened)
     folder = run.workspace / "results" / (run.name or _run_key(run.command, facts))
-    classes = opened.table.classes
-    files = write_evaluation(
-        folder,
-        rows,
-        summaries,
-        settings=names,
-        facts=facts,
-        kind=run.command,
-        command=typed_command(),
-        plots=run.plots,
-        classes=classes,
-        smoothing=protocol.smoothing,
-    )
     failed = [row for row in rows if row.error]
     missing = cells - len(rows)
-    output.json(
-        {
-            **facts,
+    result = evaluation_result(
+        rows,
+        summaries,
+        metadata=facts,
+        kind=run.command,
+        plots=run.plots,
+        classes=opened.table.classes,
+        smoothing=protocol.smoothing,
+        data={
             "results": [row.to_dict() for row in rows],
             "summary": [item.to_dict() for item in summaries],
             "cells": {"all": cells, "reused": reused, "failed": len(failed), "missing": missing},
-            "files": files,
-        }
+        },
     )
-    per_subject, summary = evaluation_tables(rows, summaries, names, full=False, smoothing=protocol.smoothing)
-    if protocol.draws == 1 and len(tasks[0].targets) <= _WIDEST:
-        output.table(per_subject)
-    if run.command == "benchmark":
-        output.table(class_table(rows, classes=classes, settings=names))
-        output.table(cost_table(summaries, settings=names))
-    output.table(summary)
+    output.result(folder, result, typed_command())
     output.show(
         f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else "")
     )
-    output.files(folder, files)
     _tell_failures(output, failed, folder)
     if missing:
         output.warn(f"{missing} of {cells} cells have not been run: the tables are of the others")
@@ -141,13 +121,6 @@ def _what_runs(run: Run, opened: Workspace, targets: int, cells: int, reused: in
         f"{run.command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
         f"{protocol.draws} draws x {protocol.seeds} seeds{share}; {reused} of {cells} cells are there already"
     )
-
-
-def _names(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return method name to (setting, title), as the tables take it."""
-    from featlab.methods import get_method
-
-    return {name: (get_method(name).setting, get_method(name).title) for name in methods}
 
 
 def _run_key(command: str, facts: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ __all__ = [
     "SubjectOption",
     "SubjectsOption",
     "TargetsOption",
+    "WideOption",
     "WorkspaceOption",
     "cpu_count",
     "flag_values",
@@ -75,6 +76,10 @@ JobsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=COMMON)]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=COMMON)]
+
+WideOption = Annotated[
+    bool, typer.Option("--wide", help="Every column of the tables; the files have them always.", rich_help_panel=COMMON)
+]
 
 SubjectOption = Annotated[
     str, typer.Option("--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject)

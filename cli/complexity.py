@@ -62,36 +62,31 @@ def complexity(
     Adaptations are timed one after the other, in this process, with one thread: leave the machine alone meanwhile.
     """
     from featlab.analysis.cost import measure_complexity
-    from featlab.analysis.cost_page import complexity_table, complexity_words, write_complexity
+    from featlab.analysis.cost_figure import complexity_result
     from featlab.evaluation.results import run_facts
-    from featlab.methods import get_method, method_names
+    from featlab.methods import method_names
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool)
     names = names_in(methods) if methods else list(method_names())
-    titles = {method: (get_method(method).setting, get_method(method).title) for method in names}
     with output.progress() as bars:
         opened = open_workspace(workspace, values, output, device=device)
         subjects = opened.targets()
         measured = len(subjects) if targets else min(_FEW, len(subjects))
         output.note(
-            f"complexity: {len(titles)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
+            f"complexity: {len(names)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
         )
-        bar = bars.add_task("complexity", total=len(titles))
+        bar = bars.add_task("complexity", total=len(names))
         report = measure_complexity(
             opened,
             subjects,
-            list(titles),
+            names,
             measured=measured,
             repeat=repeat,
             batch=batch,
             on_method=lambda done, total: bars.update(bar, completed=done, total=total),
         )
-    facts, words = run_facts(opened), complexity_words(report)
-    folder = workspace / "results" / name
-    files = write_complexity(folder, report, settings=titles, command=typed_command(), facts=facts)
-    output.json({**facts, **report.to_dict(), "words": words, "files": files})
-    output.results([complexity_table(report, settings=titles)], words, folder, files)
+    output.result(workspace / "results" / name, complexity_result(report, run_facts(opened)), typed_command())
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:

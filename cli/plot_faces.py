@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,9 +30,6 @@ from featlab.cli.common import (
 )
 from featlab.cli.complete import complete_subject
 from featlab.cli.group import typed_command
-
-if TYPE_CHECKING:
-    from featlab.analysis.inside.picture_pages import PicturePage
 
 __all__ = ["clip", "confusion", "pairs"]
 
@@ -75,8 +70,8 @@ def pairs(
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
     from featlab.analysis.inside.faces import find_faces
-    from featlab.analysis.inside.pairs import example_pairs, known_strategies
-    from featlab.analysis.inside.picture_pages import write_pairs
+    from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_result
+    from featlab.evaluation.results import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
     flags = {"pair.label_rule": label_rule, "plot.faces": faces}
@@ -90,10 +85,10 @@ def pairs(
         examples = example_pairs(
             source, shown, rows, on_strategy=lambda done, total: bars.update(bar, completed=done, total=total)
         )
-    page = write_pairs(opened, examples, pictures, typed_command())
+    result = pairs_result(examples, pictures, opened.config.pair.label_rule, run_facts(opened))
+    output.result(workspace / "results" / "plot-pairs", result, typed_command())
     if left_out:
         output.note(left_out)
-    _tell(output, page, {"strategies": [asdict(item) for item in examples.agreements], "examples": page.data})
 
 
 def clip(
@@ -130,10 +125,10 @@ def clip(
     quiet: QuietOption = False,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
-    from featlab.analysis.inside.clip import clip_over_time
+    from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
-    from featlab.analysis.inside.picture_pages import write_clip
     from featlab.config.sections import check_window
+    from featlab.evaluation.results import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
     check_window("--smooth", smooth)
@@ -148,9 +143,8 @@ def clip(
         warn_of_seen(output, opened.extractor, [name])
         kept_out = held_out(opened, [name], targets_given=targets is not None)
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
-    page = write_clip(opened, made, pictures, typed_command())
-    facts = {"subject": name, "video": made.video, "method": made.method, "class": made.positive}
-    _tell(output, page, {**facts, "frames": page.data, "warnings": made.warnings})
+    result = clip_result(made, pictures, run_facts(opened))
+    output.result(workspace / "results" / f"plot-clip-{clip_name(made)}", result, typed_command())
     for line in made.warnings:
         output.warn(line)
 
@@ -171,19 +165,12 @@ def confusion(
     quiet: QuietOption = False,
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
+    from featlab.analysis.evaluation.confusion import confusion_result
     from featlab.analysis.evaluation.stored_results import open_results
-    from featlab.analysis.inside.picture_pages import write_confusion
 
     output = Output(json_mode=json_mode, quiet=quiet)
     stored = open_results(workspace, results)
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
-    page = write_confusion(workspace, stored, names_in(methods), cache, typed_command())
-    _tell(output, page, {"results": stored.path, "confusion": page.data})
-
-
-def _tell(output: Output, page: PicturePage, facts: Mapping[str, Any]) -> None:
-    if page.note:
-        output.note(page.note)
-    output.json({**facts, "words": page.words, "files": page.files})
-    output.results([page.table], page.words, page.folder, page.files)
+    found = confusion_result(stored, names_in(methods), workspace, cache)
+    output.result(workspace / "results" / f"plot-confusion-{stored.name}", found, typed_command())

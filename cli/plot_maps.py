@@ -87,9 +87,9 @@ def tsne(
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
-    from featlab.analysis.evaluation.subject_tables import folder_name
     from featlab.analysis.inside.map import MapSettings, feature_map
-    from featlab.analysis.inside.map_page import map_page
+    from featlab.analysis.inside.map_figure import map_result
+    from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
@@ -103,14 +103,8 @@ def tsne(
         for person in people.people:
             maps.append(feature_map(people, person, how))
             bars.advance(bar)
-    page = map_page(maps)
-    subjects = [item.subject for item in maps]
-    facts = run_facts(opened)
-    folder = workspace / "results" / folder_name(f"plot-{by}", subjects)
-    files = page.write(folder, typed_command(), facts)
-    scores = [{"subject": item.subject} | score.to_dict() for item in maps for score in item.scores]
-    output.json({**facts, "subjects": subjects, "scores": scores, "words": page.words, "files": files})
-    output.results([page.table], page.words, folder, files)
+    folder = workspace / "results" / folder_name(f"plot-{by}", [item.subject for item in maps])
+    output.result(folder, map_result(maps, run_facts(opened)), typed_command())
 
 
 def neighbours(
@@ -130,13 +124,8 @@ def neighbours(
     quiet: QuietOption = False,
 ) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
-    from featlab.analysis.evaluation.subject_tables import folder_name
-    from featlab.analysis.inside.neighbours import (
-        neighbours_table,
-        neighbours_words,
-        source_neighbours,
-        write_neighbours,
-    )
+    from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
+    from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
     output = Output(json_mode=json_mode, quiet=quiet)
@@ -154,12 +143,8 @@ def neighbours(
         name = opened.config.adapt.method
         people = _adapt(output, bars, opened, [subject] if subject else [], [name], targets is not None)
     found = source_neighbours(people, people.people[0], name, classes)
-    facts = run_facts(opened)
     folder = workspace / "results" / folder_name("plot-neighbours", [found.subject])
-    files = write_neighbours(folder, found, typed_command(), facts)
-    words = neighbours_words(found)
-    output.json({**facts, **found.to_dict(), "words": words, "files": files})
-    output.results([neighbours_table(found)], words, folder, files)
+    output.result(folder, neighbours_result(found, run_facts(opened)), typed_command())
 
 
 def style(
@@ -178,7 +163,9 @@ def style(
 
     One unit is the distance of a typical source person. A figure a method.
     """
-    from featlab.analysis.inside.style_page import style_table, style_words, write_style
+    from dataclasses import replace
+
+    from featlab.analysis.inside.style_figure import style_result
     from featlab.analysis.inside.style_shift import style_shift
     from featlab.analysis.people import adapt_people, can_be_split
     from featlab.errors import InputError
@@ -199,15 +186,9 @@ def style(
             opened, subjects, names, kept_out=everyone, on_person=lambda done, _: bars.update(bar, completed=done)
         )
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
-    facts = run_facts(opened)
-    folder = workspace / "results" / "plot-style"
-    files = write_style(folder, shifts, typed_command(), facts)
-    words = [word for shift in shifts for word in style_words(shift)]
-    distances = {shift.method: shift.columns for shift in shifts}
-    output.json(
-        {**facts, "subjects": subjects, "distances": distances, "failures": failures, "words": words, "files": files}
-    )
-    output.results([style_table(shifts)], words, folder, files)
+    result = style_result(shifts, run_facts(opened))
+    result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
+    output.result(workspace / "results" / "plot-style", result, typed_command())
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
         raise typer.Exit(SKIPPED)

@@ -26,6 +26,7 @@ from featlab.cli.common import (
     SourcesOption,
     StrategyOption,
     TargetsOption,
+    WideOption,
     WorkspaceOption,
     flag_values,
 )
@@ -68,10 +69,11 @@ def evaluate(
     device: DeviceOption = "auto",
     jobs: JobsOption = 0,
     json_mode: JsonOption = False,
+    wide: WideOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Adapt to target subjects with every method and score them. Finished cells are kept and reused."""
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = Output(json_mode=json_mode, quiet=quiet, wide=wide)
     flags = {
         "protocol.draws": draws,
         "protocol.methods": methods,
@@ -129,12 +131,13 @@ def benchmark(
     device: DeviceOption = "auto",
     jobs: JobsOption = 0,
     json_mode: JsonOption = False,
+    wide: WideOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished cells are kept, failed retried."""
     from featlab.methods import method_names
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = Output(json_mode=json_mode, quiet=quiet, wide=wide)
     flags = {
         "protocol.draws": draws,
         "protocol.methods": methods or method_names(),

@@ -20,6 +20,7 @@ from featlab.cli.common import (
     SetOption,
     SourcesOption,
     TargetsOption,
+    WideOption,
     WorkspaceOption,
     cpu_count,
     flag_values,
@@ -69,12 +70,14 @@ def tune(
     device: DeviceOption = "auto",
     jobs: JobsOption = 0,
     json_mode: JsonOption = False,
+    wide: WideOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
 
-    from featlab.analysis.evaluation.tuning import write_tuning
+    from featlab.analysis.evaluation.tuning import tuning_result
+    from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
     from featlab.evaluation.tuning import plan_tuning, run_tuning
@@ -84,7 +87,7 @@ def tune(
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = Output(json_mode=json_mode, quiet=quiet, wide=wide)
     flags = {"protocol.draws": draws, "protocol.scope": scope}
     values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
     prefix = f"adapt.{method}."
@@ -121,13 +124,13 @@ def tune(
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
-    files = write_tuning(folder, report)
+    files = write_result(folder, tuning_result(report), command)
     applied = _apply(workspace, report) if apply and report.chosen is not None else None
     counts = {"all": cells, "reused": reused, "failed": report.failed}
     output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
     _show(report, output)
     output.show(f"{cells} cells: {reused} reused, {report.failed} failed")
-    output.show(f"{folder}: {', '.join(path.name for path in files)}")
+    output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
     _end(report, output)
@@ -165,7 +168,7 @@ def _show(report: TuningReport, output: Output) -> None:
     from featlab.analysis.evaluation.tuning import trials_table
 
     title = f"Tuning of {report.method} on source subjects"
-    output.table(trials_table(report.trials, title=title, full=False, top=_TOP))
+    output.table(trials_table(report.trials, title=title, top=_TOP))
     if report.chosen is None:
         return
     score, default = report.chosen, report.default

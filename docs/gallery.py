@@ -133,7 +133,7 @@ def shown(entry: Entry, work: Path, jobs: int) -> list[str]:
         if figure.name == "examples" and not entry.photographs:
             continue
         lines += [picture(entry, made, figure), ""]
-    return [*lines, *(f"- {word}" for word in page.words)]
+    return [*lines, *(f"- {word}" for word in page.summary)]
 
 
 def picture(entry: Entry, made: Path, figure: PageFigure) -> str:

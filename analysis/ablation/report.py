@@ -25,6 +25,8 @@ _WEIGHTS = {
     "source": ("λ of the style loss", "λ of the KL expression loss"),
     "target": ("λ of the style alignment", "λ of KL to the source model"),
 }
+_LONGEST = 30
+"""Lines up to which a table is printed; the files have it always."""
 
 
 def ablation_result(report: AblationReport, examples: Sequence[DrawnFigure] = ()) -> Result:
@@ -43,7 +45,7 @@ def ablation_result(report: AblationReport, examples: Sequence[DrawnFigure] = ()
         data=report.to_dict(),
         files={"run.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"},
         # Differences are in the sentences where they are clear, and all of them in the files.
-        printed=[name for name in tables if name != "differences"],
+        printed=[name for name, table in tables.items() if name != "differences" and len(table.rows) <= _LONGEST],
     )
 
 

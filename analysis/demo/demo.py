@@ -16,7 +16,8 @@ from pathlib import Path
 from featlab.analysis.demo.config import DemoConfig, claim_folder
 from featlab.analysis.demo.figures import FIGURES, DemoFigure, Scene, draw_figures
 from featlab.analysis.demo.report import DemoReport, Step, next_steps
-from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.page import write_result
 from featlab.cache import atomic_write_text
 from featlab.compute import one_thread
 from featlab.evaluation.results import run_facts, versions
@@ -102,17 +103,15 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         now.text = f"{len(protocol.methods)} methods on {len(targets)} target subjects"
     summaries = summarise(results)
     settings = {name: (get_method(name).setting, get_method(name).title) for name in protocol.methods}
-    write_evaluation(
-        folder / "results" / "demo",
+    found = evaluation_result(
         results,
         summaries,
-        settings=settings,
-        facts=run_facts(workspace),
-        command="featlab demo",
+        metadata=run_facts(workspace),
         plots=False,
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,
     )
+    write_result(folder / "results" / "demo", found, "featlab demo")
     scene = Scene(
         faces=folder / "faces",
         table=workspace.table,
@@ -128,7 +127,6 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
     with steps.step("pictures") as now:
         figures, now.reused = _pictures(scene, folder / "figures", workspace.cache_digest, steps)
         now.text = f"{len(figures)} figures as .png and .svg"
-    per_subject, summary = evaluation_tables(results, summaries, settings, full=False, smoothing=protocol.smoothing)
     report = DemoReport(
         folder=folder,
         config=workspace.config,
@@ -136,8 +134,8 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         method=_METHOD,
         rows=tuple(results),
         summaries=tuple(summaries),
-        per_subject=per_subject,
-        summary=summary,
+        per_subject=found.tables["subjects"],
+        summary=found.tables["summary"],
         figures=figures,
         steps=tuple(steps.done),
         next_steps=next_steps(folder, workspace.table.subjects),

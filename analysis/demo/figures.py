@@ -15,19 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.analysis import style
-from featlab.analysis.figures import (
-    plot_clip,
-    plot_pairs,
-    plot_people,
-    plot_projection,
-    plot_subjects,
-    plot_summary,
-    projection_data,
-    subjects_data,
-    summary_data,
-)
+from featlab.analysis.demo.plot_people import plot_people
+from featlab.analysis.evaluation.plot_projection import plot_projection, projection_data
+from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
 from featlab.analysis.inside.clip import class_probability, is_shown, video_rows
 from featlab.analysis.inside.pairs import example_rows, first_references, rows_among
+from featlab.analysis.inside.strips import plot_clip, plot_pairs
 from featlab.analysis.inside.views import features_of, moved_source
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
@@ -157,7 +150,7 @@ def _subjects(scene: Scene) -> Drawn:
         "Macro F1 of each target subject before (source-only) and after each method: blue lines gained, vermilion "
         "lines lost; the black dots are the means with their 95 % intervals."
     )
-    return plot_subjects(scene.rows, names=scene.names), caption, subjects_data(scene.rows)
+    return plot_subjects(scene.rows), caption, subjects_data(scene.rows)
 
 
 def _summary(scene: Scene) -> Drawn:
@@ -165,7 +158,7 @@ def _summary(scene: Scene) -> Drawn:
         "Mean macro F1 over the target subjects with its bootstrap interval; the dashed lines are source-only and the "
         "oracle, which was fine-tuned with the person's own labels."
     )
-    drawn = plot_summary(scene.summaries, names=scene.names, width=style.FULL)
+    drawn = plot_summary(scene.summaries, width=style.FULL)
     return drawn, caption, summary_data(scene.summaries)
 
 
@@ -180,7 +173,8 @@ def _pairs(scene: Scene) -> Drawn:
         chosen = first_references(pairs, rows).tolist()
         strips.append([None if place < 0 else scene.image(int(at[place])) for place in chosen])
         captions.append(["" if place < 0 else source.subjects[source.subject[place]] for place in chosen])
-    drawn = plot_pairs([scene.image(int(at[row])) for row in rows], strips, strategies, captions=captions)
+    top = [scene.image(int(at[row])) for row in rows]
+    drawn = plot_pairs([top, *strips], ["row", *strategies], [[""] * len(rows), *captions])
     caption = (
         "Source rows and the reference that each strategy pairs them with, always another subject: any row, the "
         "nearest embedding, or the nearest face shape."

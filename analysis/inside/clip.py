@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from featlab.analysis.inside.faces import Faces
 from featlab.analysis.inside.strips import Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, Table, make_table, number_text
@@ -167,8 +168,8 @@ def is_shown(label: NDArray[np.int16], classes: Sequence[str], neutral: str, sho
     return np.where(label < 0, -1, true).astype(np.int64)
 
 
-def clip_result(clip: Clip, image: Callable[[int], Image | None], metadata: Mapping[str, Any]) -> Result:
-    """Return curves, frames and a table; ``image`` gives the picture of a row of the workspace's table."""
+def clip_result(clip: Clip, faces: Faces, metadata: Mapping[str, Any]) -> Result:
+    """Return curves, frames and a table."""
     data = clip_columns(clip)
     decides = " The dotted line is where the decision flips." if len(clip.classes) == 2 else ""
     shaded = f" Shaded: the frames that show {clip.positive}." if 1 in data["shown"] else ""
@@ -177,7 +178,7 @@ def clip_result(clip: Clip, image: Callable[[int], Image | None], metadata: Mapp
         f"The probability of {clip.positive}{smoothed} in video {clip.video} of {clip.subject}, before and after "
         f"{clip.method} adapted to {clip.adapted_frames:,} frames of {', '.join(clip.adapted_videos)}.{shaded}{decides}"
     )
-    drawn = draw_clip(clip, [image(row) for row in clip.rows.tolist()])
+    drawn = draw_clip(clip, [faces.image(row) for row in clip.rows.tolist()])
     title = f"One clip over time: {clip.subject}"
     return Result(
         kind="plot",
@@ -194,6 +195,7 @@ def clip_result(clip: Clip, image: Callable[[int], Image | None], metadata: Mapp
             "frames": data,
             "warnings": clip.warnings,
         },
+        notes=[faces.note] if faces.note else [],
     )
 
 

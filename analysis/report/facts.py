@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featlab.analysis.evaluation.words import count_text
-from featlab.analysis.page import ResultPage
+from featlab.analysis.page import Page
+from featlab.analysis.table import count_text
 from featlab.config.load import Config
 
 __all__ = [
@@ -43,18 +43,18 @@ class Origin:
     versions: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, page: ResultPage) -> Origin:
+    def of(cls, page: Page) -> Origin:
         """Return what a page says of itself."""
-        versions = tuple((name, str(version)) for name, version in _part(page.facts, "versions").items())
+        versions = tuple((name, str(version)) for name, version in _part(page.metadata, "versions").items())
         # An ablation may have been run on several caches.
-        several = {name: _part(_part(page.facts, "data_sets"), name) for name in _part(page.facts, "data_sets")}
+        several = {name: _part(_part(page.metadata, "data_sets"), name) for name in _part(page.metadata, "data_sets")}
         if several:
             digests = ", ".join(f"{name} {str(facts.get('cache_digest', ''))[:12]}" for name, facts in several.items())
             extractors = dict.fromkeys(str(_part(facts, "extractor").get("id", "")) for facts in several.values())
             return cls(digests, ", ".join(extractors), "", versions)
-        extractor = _part(page.facts, "extractor")
+        extractor = _part(page.metadata, "extractor")
         return cls(
-            str(page.facts.get("cache_digest", "")),
+            str(page.metadata.get("cache_digest", "")),
             str(extractor.get("id", "")),
             str(extractor.get("fingerprint", "")),
             versions,
@@ -92,7 +92,7 @@ class ChangedSetting:
     pages: tuple[int, ...]
 
 
-def origins(pages: Sequence[ResultPage]) -> list[tuple[Origin, tuple[int, ...]]]:
+def origins(pages: Sequence[Page]) -> list[tuple[Origin, tuple[int, ...]]]:
     """Return each origin and the pages that have it, counted from 0, in the order in which they appear."""
     found: dict[Origin, list[int]] = {}
     for place, page in enumerate(pages):
@@ -100,7 +100,7 @@ def origins(pages: Sequence[ResultPage]) -> list[tuple[Origin, tuple[int, ...]]]
     return [(origin, tuple(places)) for origin, places in found.items()]
 
 
-def sources_of(pages: Sequence[ResultPage]) -> list[tuple[dict[str, str], tuple[int, ...]]]:
+def sources_of(pages: Sequence[Page]) -> list[tuple[dict[str, str], tuple[int, ...]]]:
     """Return each cache and the pages that come from it, then each set of versions and its pages: name to value."""
     found = [Origin.of(page) for page in pages]
     known = [[origin.cache() for origin in found], [dict(o.versions) or {"versions": _UNKNOWN} for o in found]]
@@ -111,12 +111,12 @@ def sources_of(pages: Sequence[ResultPage]) -> list[tuple[dict[str, str], tuple[
     return listed
 
 
-def changed_settings(pages: Sequence[ResultPage]) -> list[ChangedSetting]:
+def changed_settings(pages: Sequence[Page]) -> list[ChangedSetting]:
     """Return the settings that differ from the defaults: one entry a value, in the order of the configuration."""
     defaults = _flat(Config().to_dict())
     found: dict[tuple[str, str], list[int]] = {}
     for place, page in enumerate(pages):
-        for key, value in _flat(_part(page.facts, "config")).items():
+        for key, value in _flat(_part(page.metadata, "config")).items():
             if defaults.get(key) != value:
                 found.setdefault((key, value), []).append(place)
     sections, order = list(Config().to_dict()), list(defaults)
@@ -135,25 +135,25 @@ def changed_settings(pages: Sequence[ResultPage]) -> list[ChangedSetting]:
     return sorted(changed, key=place_of)
 
 
-def configurations(pages: Sequence[ResultPage]) -> list[tuple[str, tuple[int, ...]]]:
+def configurations(pages: Sequence[Page]) -> list[tuple[str, tuple[int, ...]]]:
     """Return each whole configuration, a setting a line, and the pages that have it, counted from 0."""
     found: dict[str, list[int]] = {}
     for place, page in enumerate(pages):
-        settings = _flat(_part(page.facts, "config"))
+        settings = _flat(_part(page.metadata, "config"))
         if settings:
             found.setdefault("\n".join(f"{key} = {value}" for key, value in settings.items()), []).append(place)
     return [(text, tuple(places)) for text, places in found.items()]
 
 
-def commands(pages: Sequence[ResultPage]) -> list[str]:
+def commands(pages: Sequence[Page]) -> list[str]:
     """Return what reproduces the pages, each command once; a page that no command made is a comment."""
     lines = [page.command or f"# {page.title}: called from Python" for page in pages]
     return list(dict.fromkeys(" ".join(line.splitlines()) for line in lines))
 
 
-def protocol_words(page: ResultPage) -> tuple[str, ...]:
+def protocol_words(page: Page) -> tuple[str, ...]:
     """Return the protocol of a page, a sentence each; nothing where its facts hold none."""
-    protocol = _part(_part(page.facts, "config"), "protocol")
+    protocol = _part(_part(page.metadata, "config"), "protocol")
     if not protocol:
         return ()
     defaults = Config().protocol

@@ -124,7 +124,7 @@ def render_report(report: Report) -> str:
         # The same command on two data sets gives two pages of one title.
         alike = [page.title for page in pages].count(item.page.title) > 1
         title = f"{item.page.title} ({item.folder.name})" if alike else item.page.title
-        words = () if place == top else item.page.words
+        words = () if place == top else item.page.summary
         views.append(_page_view(item, f"page-{place + 1}", title, short.get(place, ""), words))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["breakable"] = _breakable

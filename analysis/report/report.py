@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from featlab.analysis.demo.html_parts import jpeg_of
-from featlab.analysis.page import PAGE_FILE, PageFigure, ResultPage, read_page, read_table
+from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
 from featlab.analysis.report.facts import origins, protocol_words
 from featlab.analysis.table import Table
 from featlab.cache import atomic_write_text
@@ -90,7 +90,7 @@ class ReportPage:
     """
 
     folder: Path
-    page: ResultPage
+    page: Page
     tables: Mapping[str, Table]
     figures: tuple[ReportFigure, ...]
 
@@ -207,41 +207,12 @@ def write_report(path: Path, report: Report) -> int:
 
 def _read(folder: Path) -> ReportPage:
     page = read_page(folder)
-    damaged = InputError(f"{folder / PAGE_FILE}: damaged; delete {folder} and run the command again")
-    if not _is_whole(page):
-        raise damaged
     try:
         protocol_words(page)
     except (TypeError, ValueError, KeyError) as error:
-        raise damaged from error
-    tables = {name: _read_table(folder, name) for name in page.tables}
+        raise InputError(f"{folder / PAGE_FILE}: damaged; delete {folder} and run the command again") from error
+    tables = {name: read_table(folder, name) for name in page.tables}
     return ReportPage(folder, page, tables, tuple(_read_figure(folder, figure) for figure in page.figures))
-
-
-def _is_whole(page: ResultPage) -> bool:
-    """Return whether text is text, facts are facts, and names are names of files in the folder."""
-    names = [*page.tables, *(figure.name for figure in page.figures)]
-    text = [page.kind, page.title, page.command, *page.words, *names]
-    text += [part for figure in page.figures for part in (figure.title, figure.caption)]
-    return (
-        isinstance(page.facts, Mapping)
-        and all(isinstance(item, str) for item in text)
-        and all(name and name == Path(name).name for name in names)
-    )
-
-
-def _read_table(folder: Path, name: str) -> Table:
-    table = read_table(folder, name)
-    width, lines = len(table.columns), (table.columns, *table.rows)
-    whole = (
-        all(len(line) == width for line in (*lines, *table.bold))
-        and len(table.rows) == len(table.bold)
-        and all(isinstance(cell, str) for line in (*lines, table.notes, (table.title,)) for cell in line)
-        and isinstance(table.text_columns, int)
-    )
-    if not whole:
-        raise InputError(f"{folder / f'table_{name}.json'}: damaged; delete {folder} and run the command again")
-    return table
 
 
 def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:

@@ -101,7 +101,7 @@ width="{{ view.pixels[0] }}" height="{{ view.pixels[1] }}"></div>
 {% if top %}
 <section id="summary">
 <h2>Summary</h2>
-<ul>{% for line in top.item.page.words %}<li>{{ line | kept }}</li>{% endfor %}</ul>
+<ul>{% for line in top.item.page.summary %}<li>{{ line | kept }}</li>{% endfor %}</ul>
 <p class="from">Of <a href="#{{ top.id }}">{{ top.title }}</a>.</p>
 </section>
 {% endif %}

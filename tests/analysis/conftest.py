@@ -75,7 +75,8 @@ def readable() -> Any:
         outside = [
             text.get_text()
             for text in found
-            if text.get_visible() and not (box := text.get_window_extent()).width == 0
+            if text.get_visible()
+            and (box := text.get_window_extent()).width
             and not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)
         ]
         assert not outside

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featlab.analysis.ablation.figures import plot_lines
 from featlab.analysis.ablation.grids import ABLATIONS, make_grid, with_values
 from featlab.analysis.ablation.report import (
     ablation_data,
@@ -17,7 +18,6 @@ from featlab.analysis.ablation.report import (
     write_ablation,
 )
 from featlab.analysis.ablation.run import ablate
-from featlab.analysis.figures import plot_lines
 from featlab.analysis.page import read_page, read_table
 from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
@@ -161,7 +161,7 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
     written = write_ablation(tmp_path, report, command="featlab ablate")
     assert all(path.is_file() for path in written)
     page, run = read_page(tmp_path), json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    assert page.words == tuple(ablation_words(report))
+    assert page.summary == tuple(ablation_words(report))
     assert page.command == "featlab ablate"
     with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -283,7 +283,7 @@ def test_several_data_sets_have_a_panel_each(folder, tmp_path):
     assert "narrow: left out: 64; the embedding has 5 values" in report.notes
     assert len({facts["cache_digest"] for facts in report.facts.values()}) == 2
     write_ablation(tmp_path, report)
-    assert set(read_page(tmp_path).facts["data_sets"]) == {"cache", "narrow"}
+    assert set(read_page(tmp_path).metadata["data_sets"]) == {"cache", "narrow"}
     drawn = draw_ablation(report).drawn
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["cache", "narrow"]
     alone = ablate("dims", Workspace.open(folder, QUICK | {"cache": "narrow.h5", "ablate.methods": "source-only,pft"}))

@@ -115,7 +115,7 @@ def test_the_cosines_equal_those_of_all_pairs(views, report):
         subject, label = seen.subject, seen.column("label")
         same_person = subject[:, None] == subject[None, :]
         same_class = label[:, None] == label[None, :]
-        # Two videos of anger for a neutral one: as many rows in each pair of cells, so a plain mean would do but for it.
+        # Two videos of anger for a neutral one: as many rows in each pair of cells, a plain mean would do but for it.
         rows = np.where(label == 1, 10, 20)
         pairs = {
             "fixed_expression": same_class & ~same_person,
@@ -182,9 +182,7 @@ def test_labels_of_targets_change_no_representation(table, views, opened):
 def test_draws_are_averaged_within_a_subject(table, opened):
     draws = {"protocol.targets": "3", "protocol.draws": 2}
     report = compare_branches(opened(table, **draws))
-    single = [
-        compare_branches(opened(table, **{"protocol.targets": ",".join(targets)})) for targets in report.draws
-    ]
+    single = [compare_branches(opened(table, **{"protocol.targets": ",".join(targets)})) for targets in report.draws]
     assert len(report.draws) == 2
     for name in (*COSINES, *PROBES):
         found = getattr(report.of("features-after"), name)

@@ -139,5 +139,3 @@ def test_it_is_the_same_every_time():
     rows, subject, video, label = made(5, noise=1.5)
     first, second = (identity_probe(rows, subject, video, label).score.tolist() for _ in range(2))
     assert first == second
-
-

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from featlab.analysis.table import Settings, competes, label
+from featlab.analysis.evaluation.methods import competes, method_name, method_setting
+from featlab.analysis.table import count_text
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import MethodSummary
-
-__all__ = ["LEVEL", "count_text", "evaluation_words", "percent", "score_words"]
 
 LEVEL = 0.05
 """Largest p value of a difference that is called significant."""
@@ -19,9 +18,7 @@ _NAMED = 4
 """Methods that a sentence about runs names; more of them are counted."""
 
 
-def evaluation_words(
-    rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary], *, settings: Settings | None = None
-) -> tuple[str, ...]:
+def evaluation_summary(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary]) -> tuple[str, ...]:
     """Return what the results say, a sentence each.
 
     Shown are source-only, `pft`, the baseline with the largest mean, the others with and without source rows that have
@@ -31,9 +28,8 @@ def evaluation_words(
     Args:
         rows: Results.
         summaries: Of them, from `featlab.evaluation.summary.summarise`.
-        settings: Method to (setting, display name).
     """
-    named = [_Named(item, *label(item.method, item.selection, settings)) for item in summaries]
+    named = [_Named(item) for item in summaries]
     finished = [item for item in named if item.of.subjects]
     words = [_size(rows)]
     if finished:
@@ -42,11 +38,6 @@ def evaluation_words(
     elif named:
         words.append("Every run failed, so there is no score.")
     return (*words, *_collapsed(finished), *_failed(named)) if named else tuple(words)
-
-
-def count_text(number: int, thing: str) -> str:
-    """Return ``1 draw`` or ``1,200 draws``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def percent(value: float) -> str:
@@ -64,8 +55,14 @@ class _Named:
     """A summary, and how its method is called."""
 
     of: MethodSummary
-    setting: str
-    name: str
+
+    @property
+    def name(self) -> str:
+        return method_name(self.of.method, self.of.selection)
+
+    @property
+    def is_baseline(self) -> bool:
+        return method_setting(self.of.method, self.of.selection) == _BASELINES
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,8 @@ class _Cast:
             method = _best(free, "methods without source rows")
             kinds: tuple[_Best | None, ...] = (access,)
         else:
-            light = [item for item in free if item.setting == _BASELINES]
-            others = [item for item in free if item.setting != _BASELINES]
+            light = [item for item in free if item.is_baseline]
+            others = [item for item in free if not item.is_baseline]
             method = _Best(pft, "methods", 1)
             kinds = (_best(light, "baselines"), _best(others, "other methods without source rows"), access)
         return cls(source, method, tuple(kind for kind in kinds if kind), oracle.item if oracle else None)
