@@ -5,9 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from featlab.cache.errors import CacheError, FeatlabError
-
 __all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest"]
+
+
+class FeatlabError(Exception):
+    """Something that the user can act on: the message is one line that says what, where and what to do."""
+
+
+class CacheError(FeatlabError, ValueError):
+    """A cache file that can't be trusted or written; names the file, the dataset and what to do."""
 
 
 class InputError(FeatlabError, ValueError):

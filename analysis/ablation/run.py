@@ -14,6 +14,7 @@ from featlab.errors import ConfigError
 from featlab.evaluation.results import run_facts
 from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
 from featlab.evaluation.summary import summarise
+from featlab.methods.reads import refuse_unread
 from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 
@@ -54,6 +55,8 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
         for data, grid in grids.items()
         for setting in grid.settings
     ]
+    methods = {name for grid in grids.values() for name in grid.methods}
+    refuse_unread(workspace.config, sorted(methods), [variant.config for _, _, variant in variants])
     tasks = [plan(variant) for _, _, variant in variants]
     results = iter(run_tasks([task for theirs in tasks for task in theirs], jobs=jobs, on_step=on_step))
     points = []

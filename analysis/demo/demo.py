@@ -27,7 +27,8 @@ from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import write_faces
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
-from featlab.extraction.sources import names_by_row, read_source
+from featlab.extraction.items import names_by_row
+from featlab.extraction.layouts.plain import read_source
 from featlab.methods import AdaptedModel, get_method
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage, pair_stage, train_stage

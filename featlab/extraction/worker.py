@@ -39,12 +39,7 @@ _MAX_JOBS = 61
 
 
 def worker_count(jobs: int, pieces: int) -> int:
-    """Return how many processes to start for so many pieces of work.
-
-    Args:
-        jobs: What was asked for; 0 takes every core that this process may use.
-        pieces: More processes than this would find nothing to do.
-    """
+    """Return how many processes to start for so many pieces of work."""
     return max(1, min(jobs or usable_cores(), pieces, _MAX_JOBS))
 
 
@@ -64,15 +59,6 @@ def run_in_order(
     """Do the work on each piece, and yield pieces and results in their order.
 
     At most ``jobs + 2`` pieces are under way, whatever their number, so memory is bounded.
-
-    Args:
-        work: Pickled once into each process, with all that it needs (a partial, say).
-        pieces: Taken one by one, as there is room.
-        jobs: Processes; 1 works in this one.
-        died: What to tell the user when a process died near a piece.
-
-    Raises:
-        FeatlabError: A process died.
     """
     if jobs == 1:
         for piece in pieces:
@@ -243,16 +229,7 @@ def _process_landmarks(
 
 
 def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tuple[Batch, BatchResult], None, None]:
-    """Process batches, in their order; see `run_in_order`.
-
-    Args:
-        batches: Taken one by one, as there is room.
-        task: What to do with each.
-        jobs: Worker processes; 1 works in this process.
-
-    Raises:
-        FeatlabError: A worker process died.
-    """
+    """Process batches, in their order; see `run_in_order`."""
     return run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)
 
 

@@ -15,7 +15,7 @@ from featlab.cli import source, target
 from featlab.cli.group import FeatlabGroup
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)

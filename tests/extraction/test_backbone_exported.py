@@ -21,13 +21,11 @@ from torch import Tensor, nn
 from featlab.cache import open_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, make_backbone
-from featlab.extraction.backbones.inputs import InputSpec
-from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import NetworkOptions
-from featlab.extraction.backbones.taps import channel_statistics
+from featlab.extraction.backbones.modules import channel_statistics, module_backbone
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 from featlab.extraction.backbones.weights import seeded
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LAYERS = ("stem", "body.0")

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.inputs import IMAGENET_MEAN, InputSpec, ResizeCrop
-from featlab.extraction.backbones.options import NetworkOptions, network_options
+from featlab.extraction.backbones.options import IMAGENET_MEAN, InputSpec, NetworkOptions, ResizeCrop, network_options
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -95,7 +94,6 @@ def test_everything_that_changes_pixels_is_in_the_description() -> None:
         ({"interpolation": "nearest"}, "must be one of bilinear, bicubic, lanczos"),
         ({"layers": 3}, "layers must be names"),
         ({"layers": ("a", "a")}, "'a' is named twice"),
-        ({"layers": "a/b"}, "reserves '/'"),
         ({"amp": "yes"}, "amp must be true or false"),
         ({"weights": 3}, "weights must be text"),
         ({"sise": 3}, "did you mean 'size'"),
@@ -112,5 +110,5 @@ def test_options_come_as_the_command_line_gives_them() -> None:
     spec = options.input_spec(InputSpec(crop=0.9))
     assert spec == InputSpec(64, (0.5, 0.5, 0.5), (1.0, 2.0, 3.0), 0.9)
     assert network_options("net", NetworkOptions, {"layers": "none"}).layers == ()
-    assert network_options("net", NetworkOptions, {}).layers is None
+    assert network_options("net", NetworkOptions, {}).layers == ()
     assert network_options("net", NetworkOptions, {}).input_spec(InputSpec()).mean == IMAGENET_MEAN

@@ -14,7 +14,7 @@ from PIL import Image
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.drawn_faces import EXPRESSIONS, FacesConfig, render_person, write_faces
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]

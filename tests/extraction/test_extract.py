@@ -15,9 +15,10 @@ from featlab.cache import ExtractorInfo, inspect_cache, open_cache, verify_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.decode import decode_image
+from featlab.extraction.embed import Progress
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.progress import Progress
-from featlab.extraction.sources import Item, read_source
+from featlab.extraction.items import Item
+from featlab.extraction.layouts.plain import read_source
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 MakeTree = Callable[..., Path]

@@ -9,7 +9,8 @@ from featlab.cache import open_cache
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
-from featlab.extraction.sources import names_by_row, read_source
+from featlab.extraction.items import names_by_row
+from featlab.extraction.layouts.plain import read_source
 
 FACES = Path(__file__).parents[2].parent / "shared" / "data" / "london-morph"
 

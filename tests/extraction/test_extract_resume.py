@@ -17,7 +17,8 @@ from featlab.errors import InputError
 from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
-from featlab.extraction.sources import Item, read_source
+from featlab.extraction.items import Item
+from featlab.extraction.layouts.plain import read_source
 
 MakeTree = Callable[..., Path]
 
@@ -29,7 +30,7 @@ import sys
 from pathlib import Path
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 
 if __name__ == "__main__":
     source, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

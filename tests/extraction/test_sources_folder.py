@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction.sources import classes_of, read_source
+from featlab.extraction.items import classes_of
+from featlab.extraction.layouts.plain import read_source
 
 
 def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:

@@ -27,9 +27,6 @@ class HogConfig:
         cell: Side of a cell in pixels.
         block: Side of a normalisation block in cells.
         orientations: Bins over 180 degrees.
-
-    Raises:
-        ConfigError: A value that isn't a positive whole number, or a block larger than the image.
     """
 
     size: int = 96
@@ -103,11 +100,7 @@ class HogBackbone:
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> HogBackbone:
-    """Build the backbone called ``hog``; the options are the fields of `HogConfig`.
-
-    Raises:
-        ConfigError: An argument after a colon, an unknown option or a value that doesn't fit.
-    """
+    """Build the backbone called ``hog``; the options are the fields of `HogConfig`."""
     if argument is not None:
         raise ConfigError(f"the backbone 'hog' takes nothing after a colon, got {argument!r}")
     return HogBackbone(config_from_options("hog", HogConfig, options))

@@ -15,7 +15,7 @@ from torch import Tensor
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, FeatlabError
 from featlab.extraction.backbones.base import APPENDED, Image
-from featlab.extraction.backbones.inputs import InputSpec, ResizeCrop
+from featlab.extraction.backbones.options import InputSpec, ResizeCrop
 
 __all__ = ["Network", "NetworkBackbone", "as_embedding", "in_fixed_batches", "network_backbone", "one_line"]
 
@@ -66,12 +66,7 @@ class NetworkBackbone:
         return self.extractor
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used.
-
-        Raises:
-            ConfigError: The network returned another shape than before.
-            FeatlabError: The GPU's memory is too small for the batch.
-        """
+        """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
         if not images:
             return np.empty((0, self.dim), dtype=np.float32)
         vectors = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
@@ -95,21 +90,7 @@ def network_backbone(
     versions: Mapping[str, str] | None = None,
     trained_on: Sequence[str] = (),
 ) -> NetworkBackbone:
-    """Make a backbone of a network, after a trial on two images.
-
-    Args:
-        name: What the user wrote.
-        network: Embeds.
-        spec: Its input.
-        id: Of the extractor: no path in it, so that a renamed file keeps its fingerprint.
-        weights: sha256 of the weights.
-        notes: What else changes values; each is added to the preprocessing line.
-        versions: Of the libraries beside torch, Pillow and numpy.
-        trained_on: Subjects whose images trained it, where that is known.
-
-    Raises:
-        ConfigError: The network can't embed images of this size, or a tapped layer can't be used.
-    """
+    """Make a backbone of a network, after a trial on two images."""
     size = spec.size
     grey = np.linspace(0, 255, 2 * size * size * 3).astype(np.uint8).reshape(2, size, size, 3)
     vectors = _run(name, network, spec, list(grey))
@@ -127,16 +108,7 @@ def network_backbone(
 
 
 def as_embedding(name: str, output: Any, rows: int) -> Tensor:
-    """Return a network's output as (n, D); a map of one position, (n, D, 1, 1), counts as one.
-
-    Args:
-        name: Of the backbone, for messages.
-        output: Whatever the network returned.
-        rows: n.
-
-    Raises:
-        ConfigError: It isn't one tensor with one vector an image; says what it is.
-    """
+    """Return a network's output as (n, D); a map of one position, (n, D, 1, 1), counts as one."""
     if isinstance(output, tuple | list) and len(output) == 1:
         output = output[0]
     if not isinstance(output, Tensor):
@@ -154,13 +126,7 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
 
 
 def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int | None) -> Tensor:
-    """Run a network that takes only ``batch`` images at once; the last images are repeated to fill it up.
-
-    Args:
-        run: Embeds ``batch`` images, or any number of them if that is None.
-        images: (n, 3, S, S).
-        batch: As many as the network was exported with; None: it takes any number.
-    """
+    """Run a network that takes only ``batch`` images at once; the last images are repeated to fill it up."""
     if batch is None or batch == len(images):
         return run(images)
     parts = []

@@ -21,14 +21,7 @@ ARRAY = "landmarks"
 def read_array(path: Path) -> NDArray[np.float32]:
     """Read a ``.npy``, or a ``.npz`` that holds one array or one called ``landmarks``.
 
-    Args:
-        path: The file: (rows, P, 2), or (rows, 2P) as x, y, x, y, ...
-
-    Returns:
-        float32 (rows, P, 2).
-
-    Raises:
-        InputError: It isn't such an array.
+    Returns float32 (rows, P, 2).
     """
     array = _load(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
@@ -44,11 +37,7 @@ def read_array(path: Path) -> NDArray[np.float32]:
 def read_one_clip(path: Path) -> NDArray[np.float32]:
     """Read the array of one image, (P, 2), or of one clip, as `read_array` takes it.
 
-    Returns:
-        float32 (frames, P, 2); an image is a clip of one frame.
-
-    Raises:
-        InputError: It isn't such an array.
+    Returns float32 (frames, P, 2).
     """
     array = _load(path)
     if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] == 2:
@@ -95,9 +84,6 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
 
     No face was found where ``success`` is 0, or, without such a column, where ``confidence`` is 0 (OpenFace writes it
     for single images, and no success).
-
-    Raises:
-        InputError: It can't be read, or its columns don't fit; names the line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -176,11 +162,7 @@ def read_pts(path: Path) -> NDArray[np.float32]:
     Its upper left pixel is (1, 1), as in Matlab, with which these annotations were made, so 1 is taken off; menpo does
     the same.
 
-    Returns:
-        float32 (P, 2).
-
-    Raises:
-        InputError: It isn't such a file; names the line.
+    Returns float32 (P, 2).
     """
     lines = _lines(path)
     count: int | None = None
@@ -218,11 +200,7 @@ def read_tem(path: Path) -> NDArray[np.float32]:
     The upper left pixel is (0, 0). The line definitions after the points are not needed and not read. In the 189 points
     of the Face Research Lab's template, 0 and 1 are the pupils.
 
-    Returns:
-        float32 (P, 2).
-
-    Raises:
-        InputError: It isn't such a file; names the line.
+    Returns float32 (P, 2).
     """
     lines = _lines(path)
     first = lines[0][1]

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from featlab.config.options import Options, option
 from featlab.errors import InputError
-from featlab.extraction.folders import IMAGE_SUFFIXES
-from featlab.extraction.items import Item, item_order, natural_key
-from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.video.files import is_video
+from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
+from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.video.frames import is_video
 
 __all__ = ["LooseOptions", "is_loose", "read_loose"]
 
@@ -53,10 +52,6 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
     All are of one subject, the option ``subject``. A folder's images are a clip, their frames numbered in natural order
     (``img2`` before ``img10``); a video is a clip by itself. The root may also be one image or one video. Hidden files
     and folders, and files of other kinds, are ignored.
-
-    Args:
-        root: The folder or the file.
-        options: Whose images they are.
     """
     if root.is_file():
         if not _wanted(root):

@@ -28,11 +28,7 @@ class Row:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file, UTF-8 with or without a byte order mark.
-
-    Raises:
-        InputError: It can't be read, or isn't text.
-    """
+    """Read a text file, UTF-8 with or without a byte order mark."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -45,11 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that aren't empty, each with its number from 1.
-
-    Raises:
-        InputError: The file can't be read, or has no such line.
-    """
+    """Return the lines that aren't empty, each with its number from 1."""
     lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1)]
     filled = [(number, line) for number, line in lines if line]
     if not filled:
@@ -73,15 +65,7 @@ def header(path: Path) -> list[str]:
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[Row]:
-    """Read a table with a header, its columns apart by tabs, semicolons or commas.
-
-    Args:
-        path: The file.
-        required: Columns that have to be there, in lower case; column names are compared in lower case.
-
-    Raises:
-        InputError: The file can't be read, a column is missing, or a row has another number of values.
-    """
+    """Read a table with a header, its columns apart by tabs, semicolons or commas."""
     text = read_text(path)
     first = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_mark(first), strict=True)
@@ -115,3 +99,14 @@ def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[st
 
 def _mark(line: str) -> str:
     return max(_MARKS, key=line.count)
+
+
+NEUTRAL, ANGER, DISGUST, FEAR = "neutral", "anger", "disgust", "fear"
+HAPPINESS, SADNESS, SURPRISE, OTHER = "happiness", "sadness", "surprise", "other"
+
+FER2013 = (ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
+"""By FER2013's and ExpW's own number, from 0."""
+RAF_DB = (SURPRISE, FEAR, DISGUST, HAPPINESS, SADNESS, ANGER, NEUTRAL)
+"""By RAF-DB's own number, from 1."""
+AFF_WILD2 = (NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER)
+"""By Aff-Wild2's own number, from 0; earlier releases have the first seven."""

@@ -9,9 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from featlab.errors import InputError
-from featlab.extraction.folders import IMAGE_SUFFIXES
-from featlab.extraction.items import Item, item_order, natural_key
-from featlab.extraction.video.files import is_video
+from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
+from featlab.extraction.video.frames import is_video
 
 _SHOWN = 4
 _LOOKED_AT = 200
@@ -58,11 +57,7 @@ def images(folder: Path) -> list[Path]:
 
 
 def clips(folder: Path) -> list[Clip]:
-    """Return the recordings in a folder, by name: its video files, and the folders in it that hold images.
-
-    Raises:
-        InputError: One recording is there both as a video and as a folder, or in two formats.
-    """
+    """Return the recordings in a folder, by name: its video files, and the folders in it that hold images."""
     inside, loose = _entries(folder)
     found = [Clip(path, None) for path in loose if is_video(path)]
     found += [Clip(path, tuple(frames)) for path in inside if (frames := images(path))]

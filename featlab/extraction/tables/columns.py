@@ -1,72 +1,22 @@
-"""Rows that a cache can't hold, and what storing the others costs."""
+"""What the columns of a table are: which say what a row is, which are features, which are landmarks."""
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.precision import StorageError, storage_error
-from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows
+from featlab.extraction.shards import Failure
 
-__all__ = [
-    "GROUPS",
-    "Chosen",
-    "Selection",
-    "bad_rows",
-    "choose_columns",
-    "float16_error",
-    "is_openface",
-    "make_extractor",
-]
-
-_BLOCK_BYTES = 16 << 20
-
-
-def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
-    """Return the rows that can't be stored, in their order, and why.
-
-    Args:
-        rows: Features.
-        kept: Places that are looked at, ascending.
-        dtype: As the embeddings would be stored.
-    """
-    bad: dict[int, str] = {}
-    for part in _blocks(kept, rows.features.shape[1]):
-        block = rows.features[part]
-        with np.errstate(over="ignore"):
-            fits = np.isfinite(block.astype(dtype))
-        for place in np.flatnonzero(~fits.all(axis=1)).tolist():
-            column = int(np.argmin(fits[place]))
-            bad[int(part[place])] = _why(rows, column, float(block[place, column]), dtype)
-    return bad
-
-
-def float16_error(features: NDArray[np.float32]) -> float:
-    """Return the largest relative error of a row (see `featlab.extraction.precision`) that float16 makes."""
-    rows = np.arange(len(features))
-    return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
-
-
-def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
-    step = max(1, _BLOCK_BYTES // (4 * width))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
-
-
-def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
-    name = rows.columns[column] if rows.columns else f"value {column}"
-    if np.isnan(value):
-        return f"{name} is missing or NaN"
-    return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {dtype}"
-
+INDEX_COLUMNS = ("subject", "label", "video", "frame", "path")
+"""Columns that say what a row is; every other one may be a feature."""
 
 _AU_R, _AU_C = r"AU\d+_r", r"AU\d+_c"
 _POSE, _GAZE = r"pose_[TR][xyz]", r"gaze_(\d_[xyz]|angle_[xy])"
@@ -80,8 +30,46 @@ GROUPS = {
 }
 """Groups of OpenFace's columns: action units (intensity _r, presence _c), head pose, gaze."""
 
+# Nameless columns are the row numbers that pandas writes; the others name a row, even where their values are numbers.
+_NEVER_FEATURES = re.compile(r"|Unnamed: \d+|file_?name|file|id", re.IGNORECASE)
 _POINT = re.compile(r"([xy])_(\d+)")
 _NAMES_IN_A_NOTE = 6
+
+OnProgress = Callable[[int, int], None]
+"""Called with the rows that were read and how many there are, as far as is known before they have been."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRows:
+    """N rows as a file holds them, in its own order; nothing has been left out.
+
+    Attributes:
+        features: float32 (N, D); NaN or infinite where the file says so, or says nothing.
+        names: The index columns that there are, as text, N values each; empty text where nothing is said.
+        where: Says where a row is, for messages: "features.csv, line 13".
+        name_of: Names a row that has no path, for the list of failures: "features.csv#row=11".
+        header: All names that the file has for its columns or arrays, for messages.
+        columns: D names of features; empty where the file gives them none.
+        landmarks: float32 (N, P, 2) in pixels, a row of NaN without a face; None without any.
+        failed: Rows that the file itself calls failed, and why.
+        missing: Files that gave no rows.
+        notes: What the user should know, a line each.
+    """
+
+    features: NDArray[np.float32]
+    names: Mapping[str, Sequence[str]]
+    where: Callable[[int], str]
+    name_of: Callable[[int], str]
+    header: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    landmarks: NDArray[np.float32] | None = None
+    failed: Mapping[int, str] = field(default_factory=dict)
+    missing: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def called(self, row: int) -> str:
+        """Name of a row in the list of failures: its path, or else its place in the file."""
+        return self.names["path"][row] if "path" in self.names else self.name_of(row)
 
 
 @dataclass(frozen=True)
@@ -91,9 +79,6 @@ class Selection:
     Attributes:
         columns: Names and beginnings of names with commas, or a regular expression for whole names; None: not said.
         group: One of `GROUPS`; None: not said.
-
-    Raises:
-        ConfigError: Both are said, or the group is unknown.
     """
 
     columns: str | None = None
@@ -120,8 +105,8 @@ class Chosen:
     """
 
     features: tuple[int, ...]
-    landmarks: tuple[int, ...]
-    notes: tuple[str, ...]
+    landmarks: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def choose_columns(
@@ -129,18 +114,8 @@ def choose_columns(
 ) -> Chosen:
     """Decide which columns are features.
 
-    Without a selection all columns of numbers are, but for the index columns, landmarks (``x_0``, ``y_0``, …), and
-    columns without a name (the row numbers that pandas writes). In a table of OpenFace's the action units' intensities
-    are (group ``au-r``).
-
-    Args:
-        header: Names of the columns.
-        selection: What the user said.
-        is_number: Whether the column at a place holds numbers, asked where the user said nothing.
-        source: The file, for messages.
-
-    Raises:
-        InputError: A selection that names no column, or no feature at all.
+    Without a selection, those are all columns of numbers but the index columns, landmarks (``x_0``, ``y_0``, …) and
+    names of rows; in a table of OpenFace's, the action units' intensities. ``is_number`` is asked only then.
     """
     places = [place for place, name in enumerate(header) if name not in INDEX_COLUMNS]
     group = selection.group
@@ -150,17 +125,16 @@ def choose_columns(
         features = [place for place in places if re.fullmatch(GROUPS[group], header[place])]
         if not features:
             raise InputError(f"{source} has none of OpenFace's columns of the group {group!r}; choose with --columns")
-        return Chosen(tuple(features), _points(header, features), ())
+        return Chosen(tuple(features), _points(header, features))
     if selection.columns is not None:
         features = _named(header, places, selection.columns, source)
-        return Chosen(tuple(features), _points(header, features), ())
+        return Chosen(tuple(features), _points(header, features))
     landmarks = _points(header, ())
     others = [place for place in places if place not in set(landmarks)]
-    features = [place for place in others if _has_name(header[place]) and is_number(place)]
+    features = [place for place in others if not _NEVER_FEATURES.fullmatch(header[place]) and is_number(place)]
     if not features:
         raise InputError(f"{source} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
-    kept = set(features)
-    left = [header[place] or "(without a name)" for place in others if place not in kept]
+    left = [header[place] or "(without a name)" for place in others if place not in set(features)]
     notes = [f"not features: {_few(left)}"] if left else []
     if landmarks:
         notes.append(f"x_0, y_0, … are taken as {len(landmarks) // 2} landmarks")
@@ -172,20 +146,36 @@ def is_openface(header: Sequence[str]) -> bool:
     return any(re.fullmatch(_AU_R, name) for name in header) and not {"success", "confidence"}.isdisjoint(header)
 
 
-def make_extractor(name: str, dim: int, columns: Sequence[str]) -> ExtractorInfo:
-    """Describe who made imported features: the name, how many there are, and a hash of their names in their order.
+def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> None:
+    """Refuse a table without a column ``subject``, naming the closest one; ``remedy`` ends the message."""
+    if "subject" not in names:
+        found = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise InputError(f"{source}: no column 'subject' (found: {found}){closest('subject', names)}; {remedy}")
 
-    Features of other columns, or of the same in another order, get another fingerprint, so they never meet.
 
-    Args:
-        name: What the user calls the extractor.
-        dim: D.
-        columns: D names, or none.
-    """
-    if not columns:
-        return ExtractorInfo(name, "none", f"{dim} imported values without names")
-    digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
-    return ExtractorInfo(name, "none", f"{dim} imported columns, {columns[0]} to {columns[-1]}, names {digest[:12]}")
+def as_text(value: Any) -> str:
+    """Return a name as text: 3.0 (a whole number beside missing ones) is "3"; None and NaN are empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8").strip()
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value).strip()
+
+
+def as_points(array: NDArray[Any], rows: int, what: str) -> NDArray[np.float32]:
+    """Return (rows, P, 2) or (rows, 2P) numbers as landmarks; a row with any that isn't finite becomes wholly NaN."""
+    points = array.reshape(len(array), -1, 2) if array.ndim == 2 and array.size and array.shape[1] % 2 == 0 else array
+    if points.ndim != 3 or points.shape[1] == 0 or points.shape[2] != 2 or array.dtype.kind not in "fiu":
+        raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected numbers (rows, P, 2)")
+    if len(points) != rows:
+        raise InputError(f"{what} has {len(points)} rows, and there are {rows} rows of features; one each is needed")
+    points = points.astype(np.float32)
+    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
+    return points
 
 
 def _named(header: Sequence[str], places: Sequence[int], spec: str, source: Path) -> list[int]:
@@ -213,10 +203,6 @@ def _points(header: Sequence[str], features: Sequence[int]) -> tuple[int, ...]:
     points = len(place) // 2
     wanted = [f"{axis}_{point}" for point in range(points) for axis in "xy"]
     return tuple(place[name] for name in wanted) if points and set(wanted) == set(place) else ()
-
-
-def _has_name(name: str) -> bool:
-    return bool(name) and re.fullmatch(r"Unnamed: \d+", name) is None
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
-"""Features in a .csv or .tsv: a header, then one row a line."""
+"""Tables as text, .csv or .tsv: a header, then one row a line."""
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -10,10 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from featlab.errors import InputError
-from featlab.extraction.tables.columns import Selection, choose_columns, is_openface
-from featlab.extraction.tables.rows import INDEX_COLUMNS, OnProgress, ReadRows, as_points, check_subject_column
-
-__all__ = ["read_cells", "read_delimited", "read_index_columns"]
+from featlab.extraction.tables.columns import (
+    INDEX_COLUMNS,
+    OnProgress,
+    ReadRows,
+    Selection,
+    as_points,
+    check_subject_column,
+    choose_columns,
+    is_openface,
+)
 
 _SAMPLE = 100
 """Rows that are looked at to tell columns of numbers from columns of text."""
@@ -31,21 +38,10 @@ def read_delimited(
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> ReadRows:
-    """Read a table of features, line by line.
+    """Read a table of features line by line, holding only its features, landmarks and index columns.
 
-    Only the features, the landmarks and the index columns are held. Of a table of OpenFace's, rows of ``success`` 0 are
-    reported as failed.
-
-    Args:
-        path: ``.csv`` (commas) or ``.tsv`` (tabs), UTF-8 with or without a byte order mark.
-        selection: Which columns are features.
-        extra: Columns that are held as text beside the index columns, where they are there.
-        name: What rows are named after; by default the file's own name.
-        on_progress: Called every few thousand rows.
-
-    Raises:
-        InputError: It can't be read, a line has too many or too few values, or a feature isn't a number; names the
-            line.
+    ``extra`` columns are held as text too; rows are named after ``name``, by default the file's own. Of a table of
+    OpenFace's, rows of ``success`` 0 are reported as failed.
     """
     most = _count_lines(path)
     lines = read_cells(path)
@@ -54,28 +50,24 @@ def read_delimited(
     if not sample:
         raise InputError(f"{path} has a header and no rows")
     chosen = choose_columns(header, selection, lambda place: _is_number(sample, place), path)
-    index = [(column, header.index(column)) for column in (*INDEX_COLUMNS, *extra) if column in header]
     called = name or path.name
     success = header.index("success") if is_openface(header) and "success" in header else None
     # Pages of an empty array are only used once they are written: the bound on the rows costs no memory.
     features = np.empty((most, len(chosen.features)), dtype=np.float32)
-    landmarks = np.empty((most, len(chosen.landmarks)), dtype=np.float32) if chosen.landmarks else None
-    names: dict[str, list[str]] = {column: [] for column, _ in index}
+    points = np.empty((most, len(chosen.landmarks)), dtype=np.float32)
+    filled = [(features, chosen.features)] + ([(points, chosen.landmarks)] if chosen.landmarks else [])
+    names: dict[str, list[str]] = {column: [] for column in (*INDEX_COLUMNS, *extra) if column in header}
+    places_of = [(values, header.index(column)) for column, values in names.items()]
     numbers: list[int] = []
     failed: dict[int, str] = {}
     with np.errstate(over="ignore"):
         for row, (number, cells) in enumerate(chain(sample, lines)):
             if success is not None and _is_zero(cells[success]):
                 failed[row] = "success is 0: no face was found"
-                features[row] = np.nan
-                if landmarks is not None:
-                    landmarks[row] = np.nan
-            else:
-                features[row] = _values(cells, chosen.features, header, path, number)
-                if landmarks is not None:
-                    landmarks[row] = _values(cells, chosen.landmarks, header, path, number)
-            for column, at in index:
-                names[column].append(cells[at].strip())
+            for array, places in filled:
+                array[row] = np.nan if row in failed else _values(cells, places, header, path, number)
+            for values, place in places_of:
+                values.append(cells[place].strip())
             numbers.append(number)
             if on_progress is not None and row % _TELL_EVERY == _TELL_EVERY - 1:
                 on_progress(row + 1, most)
@@ -87,33 +79,23 @@ def read_delimited(
         name_of=lambda row: f"{called}#row={row}",
         header=tuple(header),
         columns=tuple(header[place] for place in chosen.features),
-        landmarks=None if landmarks is None else as_points(landmarks[:rows], rows, f"{path}, x_0, y_0, …"),
+        landmarks=as_points(points[:rows], rows, f"{path}, x_0, y_0, …") if chosen.landmarks else None,
         failed=failed,
         notes=chosen.notes,
     )
 
 
-def read_index_columns(path: Path) -> tuple[dict[str, list[str]], Callable[[int], str]]:
-    """Read the index columns of a manifest, ``subject`` among them; others are ignored.
-
-    Args:
-        path: ``.csv`` or ``.tsv``.
-
-    Returns:
-        The columns as text, and what says where a row is.
-
-    Raises:
-        InputError: It can't be read, has no column ``subject``, or holds no rows.
-    """
+def read_manifest(path: Path) -> tuple[dict[str, list[str]], Callable[[int], str]]:
+    """Read the index columns of a manifest as text, and return what says where a row is; other columns are ignored."""
     lines = read_cells(path)
     _, header = next(lines)
     check_subject_column(header, path, "a manifest has the columns subject,label,video,frame")
     names: dict[str, list[str]] = {name: [] for name in INDEX_COLUMNS if name in header}
-    places = [(name, header.index(name)) for name in names]
+    places_of = [(values, header.index(name)) for name, values in names.items()]
     numbers: list[int] = []
     for number, cells in lines:
-        for name, place in places:
-            names[name].append(cells[place].strip())
+        for values, place in places_of:
+            values.append(cells[place].strip())
         numbers.append(number)
     if not numbers:
         raise InputError(f"{path} has a header and no rows")
@@ -121,38 +103,29 @@ def read_index_columns(path: Path) -> tuple[dict[str, list[str]], Callable[[int]
 
 
 def read_cells(path: Path) -> Iterator[Line]:
-    """Yield (line number, cells) of the header, its names stripped, and then of every row, as wide as the header.
-
-    Args:
-        path: ``.tsv`` is separated by tabs, anything else by commas.
-
-    Raises:
-        InputError: It can't be read, isn't UTF-8 text, has no header, a column twice, or a row of another width.
-    """
-    reader_line = 0
+    """Yield (line number, cells) of the header, its names stripped, and then of every row, as wide as the header."""
+    line = 0
     header: list[str] | None = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
             for cells in reader:
-                reader_line = reader.line_num
+                line = reader.line_num
                 if not any(cell.strip() for cell in cells):
                     continue
                 if header is None:
-                    header = [cell.strip() for cell in cells]
+                    cells = header = [cell.strip() for cell in cells]
                     _check_header(header, path)
-                    yield reader_line, header
-                    continue
-                if len(cells) != len(header):
+                elif len(cells) != len(header):
                     raise InputError(
-                        f"{path}, line {reader_line}: {len(cells)} values under {len(header)} columns; quote a value "
-                        "that has the separator in it"
+                        f"{path}, line {line}: {len(cells)} values under {len(header)} columns; quote a value that has "
+                        "the separator in it"
                     )
-                yield reader_line, cells
+                yield line, cells
     except UnicodeDecodeError:
-        raise InputError(f"{path} isn't UTF-8 text (after line {reader_line}); save it as 'CSV UTF-8'") from None
+        raise InputError(f"{path} isn't UTF-8 text (after line {line}); save it as 'CSV UTF-8'") from None
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader_line + 1}: not valid csv: {error}") from None
+        raise InputError(f"{path}, line {line + 1}: not valid csv: {error}") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
     if header is None:
@@ -165,11 +138,9 @@ def _check_header(header: Sequence[str], path: Path) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t,"):
         right = "tabs" if path.suffix.lower() == ".tsv" else "commas"
         raise InputError(f"{path}, line 1: one column ({header[0][:40]!r}); separate the columns with {right}")
-    seen: set[str] = set()
-    for name in header:
-        if name and name in seen:
+    for name, count in Counter(header).items():
+        if name and count > 1:
             raise InputError(f"{path}, line 1: the column {name!r} appears twice")
-        seen.add(name)
 
 
 def _count_lines(path: Path) -> int:
@@ -187,15 +158,7 @@ def _is_number(sample: Sequence[Line], place: int) -> bool:
     """Whether half of a column's cells are numbers: a text among numbers is a mistake, a column of text is none."""
     cells = [cells[place].strip() for _, cells in sample]
     present = [cell for cell in cells if cell.lower() not in _MISSING]
-    return bool(present) and 2 * sum(map(_parses, present)) >= len(present)
-
-
-def _parses(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return bool(present) and 2 * sum(_number(cell) is not None for cell in present) >= len(present)
 
 
 def _values(cells: Sequence[str], places: Sequence[int], header: Sequence[str], path: Path, number: int) -> list[float]:
@@ -208,16 +171,20 @@ def _values(cells: Sequence[str], places: Sequence[int], header: Sequence[str], 
 def _value(cell: str, name: str, path: Path, number: int) -> float:
     if cell.lower() in _MISSING:
         return float("nan")
+    value = _number(cell)
+    if value is None:
+        raise InputError(
+            f"{path}, line {number}: {name} is {cell[:40]!r}, not a number; --columns chooses the columns of features"
+        )
+    return value
+
+
+def _number(cell: str) -> float | None:
     try:
         return float(cell)
     except ValueError:
-        raise InputError(
-            f"{path}, line {number}: {name} is {cell[:40]!r}, not a number; --columns chooses the columns of features"
-        ) from None
+        return None
 
 
 def _is_zero(cell: str) -> bool:
-    try:
-        return float(cell) == 0
-    except ValueError:
-        return False
+    return _number(cell) == 0

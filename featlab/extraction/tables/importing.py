@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,18 +15,17 @@ from numpy.typing import NDArray
 
 from featlab.cache import Cache, ExtractorInfo, FeatureTable, open_cache, write_table
 from featlab.errors import CacheError, ConfigError, InputError, closest
+from featlab.extraction.embed import StorageError, storage_error
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import class_names
 from featlab.extraction.shards import Failure, read_failures, write_failures
-from featlab.extraction.tables.columns import Selection, bad_rows, float16_error, make_extractor
+from featlab.extraction.tables.columns import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.index import codes_of
-from featlab.extraction.tables.readers import Source, read_source
-from featlab.extraction.tables.rows import OnProgress, ReadRows
-
-__all__ = ["ImportConfig", "ImportReport", "import_features"]
+from featlab.extraction.tables.sources import Source, read_source
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
 _DTYPES = ("float32", "float16")
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,6 @@ class ImportConfig:
         skip_bad: Leave out rows that can't be stored and list them, in place of refusing them.
         if_exists: What to do when the cache is there: "resume" leaves one that holds the same and refuses any other,
             "skip" leaves it unread, "error" refuses, "overwrite" replaces it once the new one is complete.
-
-    Raises:
-        ConfigError: A value that doesn't fit.
     """
 
     neutral: str = "neutral"
@@ -79,7 +77,7 @@ class ImportReport:
         failures: What has no row: files without any, then rows in the source's order; also listed in
             ``<stem>.failures.jsonl`` beside the cache.
         notes: What the user should know, a line each.
-        storage_error: Largest distance of a stored row from its float32, as a share of that row's length; None with
+        storage_error: Largest distance of a stored row from its float32, relative to that row's length; None with
             float32.
         digest: Of the cache's content.
         seconds: Wall time.
@@ -105,20 +103,9 @@ DEFAULTS = ImportConfig()
 def import_features(
     source: Path, out: Path, config: ImportConfig = DEFAULTS, *, on_progress: OnProgress | None = None
 ) -> ImportReport:
-    """Write features that somebody else computed into a cache.
+    """Write features that somebody else computed into the cache ``out``; see `read_source` for what ``source`` may be.
 
     The features, as float32, are in memory once; everything else is read and written in blocks.
-
-    Args:
-        source: See `featlab.extraction.tables.readers.read_source`.
-        out: The cache to write.
-        config: How.
-        on_progress: Called while the source is read.
-
-    Raises:
-        InputError: The source, the manifest or the landmarks don't fit, a row can't be stored (unless ``skip_bad``), no
-            row is left, or ``out`` exists and may not be replaced.
-        FeatlabError: ``out`` can't be written.
     """
     start = time.monotonic()
     if out.is_dir():
@@ -181,6 +168,49 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
         landmarks=points,
         paths=None if index.paths is None else tuple(index.paths),
     )
+
+
+def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
+    """Return which of the kept rows can't be stored, in their order, and why."""
+    bad: dict[int, str] = {}
+    for part in _blocks(kept, rows.features.shape[1]):
+        block = rows.features[part]
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(block.astype(dtype))
+        for place in np.flatnonzero(~fits.all(axis=1)).tolist():
+            column = int(np.argmin(fits[place]))
+            bad[int(part[place])] = _why(rows, column, float(block[place, column]), dtype)
+    return bad
+
+
+def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
+    name = rows.columns[column] if rows.columns else f"value {column}"
+    if np.isnan(value):
+        return f"{name} is missing or NaN"
+    return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {dtype}"
+
+
+def float16_error(features: NDArray[np.float32]) -> float:
+    """Return the largest relative error of a row that float16 makes."""
+    rows = np.arange(len(features))
+    return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
+
+
+def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
+    step = max(1, _BLOCK_BYTES // (4 * width))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def make_extractor(name: str, dim: int, columns: tuple[str, ...]) -> ExtractorInfo:
+    """Describe who made imported features: ``name``, their number, and a hash of their names (if any) in their order.
+
+    Features of other columns, or of the same in another order, get another fingerprint, so they never meet.
+    """
+    if not columns:
+        return ExtractorInfo(name, "none", f"{dim} imported values without names")
+    digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
+    return ExtractorInfo(name, "none", f"{dim} imported columns, {columns[0]} to {columns[-1]}, names {digest[:12]}")
 
 
 def _check_same(out: Path, table: FeatureTable, extractor: ExtractorInfo, dtype: str) -> None:

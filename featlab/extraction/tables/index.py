@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.items import MAX_FRAME, natural_key
-
-__all__ = ["RowIndex", "make_index"]
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -42,7 +39,7 @@ class RowIndex:
     notes: tuple[str, ...] = ()
 
     def take(self, rows: NDArray[np.intp]) -> RowIndex:
-        """The rows at these places, in their order."""
+        """Return the rows at these places, in their order."""
         places = rows.tolist()
         return RowIndex(
             [self.subject[row] for row in places],
@@ -60,15 +57,6 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
     A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
     images; without one, all rows of a subject with one label are one video. Clips without frames are numbered in
     natural order of the paths, or else of the rows; a clip gives all of its frames or none.
-
-    Args:
-        names: Index columns as text, N values each; ``subject`` must be there.
-        rows: N.
-        where: Says where a row is.
-
-    Raises:
-        InputError: An empty subject, a frame that is no whole number, frames given for a part of a clip, or a
-            (subject, video, frame) twice; names the row.
     """
     none = [""] * rows
     subject = list(names["subject"])
@@ -139,15 +127,11 @@ def _frame(text: str, where: str) -> int:
 
 
 def _refuse_duplicates(index: RowIndex, where: Where) -> None:
-    _, subject = codes_of(index.subject)
-    _, video = codes_of(index.video)
-    keys = np.stack([subject, video, index.frame])
-    order: NDArray[Any] = np.lexsort((np.arange(len(subject)), index.frame, video, subject))
-    again = np.flatnonzero((keys[:, order[1:]] == keys[:, order[:-1]]).all(axis=0)) + 1
-    if len(again):
-        second = int(again[np.argmin(order[again])])
-        row, earlier = int(order[second]), int(order[second - 1])
-        raise InputError(
-            f"{where(row)}: subject {index.subject[row]!r}, video {index.video[row]!r}, frame {index.frame[row]} is "
-            f"already there ({where(earlier)})"
-        )
+    first: dict[tuple[str, str, int], int] = {}
+    for row, key in enumerate(zip(index.subject, index.video, index.frame.tolist(), strict=True)):
+        earlier = first.setdefault(key, row)
+        if earlier != row:
+            subject, video, frame = key
+            raise InputError(
+                f"{where(row)}: subject {subject!r}, video {video!r}, frame {frame} is already there ({where(earlier)})"
+            )

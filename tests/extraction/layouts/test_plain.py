@@ -9,7 +9,7 @@ import pytest
 
 from featlab.errors import InputError
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 
 Put = Callable[..., Path]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from featlab.cache import open_cache, verify_cache
-from featlab.extraction.tables.columns import Selection, make_extractor
-from featlab.extraction.tables.importing import ImportConfig
+from featlab.extraction.tables.columns import Selection
+from featlab.extraction.tables.importing import ImportConfig, make_extractor
 
 
 def test_features_of_other_columns_never_meet():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featlab.extraction.items import Item
-from featlab.extraction.sources import read_source
+from featlab.extraction.layouts.plain import read_source
 from featlab.extraction.training.config import TrainConfig
 
 MakeSource = Callable[..., list[Item]]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from featlab.analysis.inside.similarity import mean_cosines
 from featlab.errors import InputError
-from featlab.methods.losses.pseudo_labels import mean_cosines
 
 
 def rows_of(seed=0, subjects=5, classes=3, dim=4):

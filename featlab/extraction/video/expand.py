@@ -10,13 +10,8 @@ from pathlib import Path
 
 from featlab.extraction.items import Item
 from featlab.extraction.shards import Failure
-from featlab.extraction.video.files import VIDEO_SUFFIXES, is_video
-from featlab.extraction.video.probing import OnVideo, probe_videos
-from featlab.extraction.video.times import Sampling, VideoTimes, parse_window, sample
-
-__all__ = ["EVERY_FRAME", "VIDEO_SUFFIXES", "Expanded", "Sampling", "expand_videos", "is_video", "parse_window"]
-
-EVERY_FRAME = Sampling()
+from featlab.extraction.video.frames import is_video
+from featlab.extraction.video.times import EVERY_FRAME, OnVideo, Sampling, VideoTimes, probe_videos, sample
 
 _Clip = tuple[Path, str, str]
 
