@@ -35,7 +35,8 @@ def report(
 
     Tables can be sorted, tables and figures saved; it reads on a phone and in print. The same results, the same bytes.
     """
-    from featlab.analysis.report.report import find_pages, read_report, write_report
+    from featlab.analysis.report.collect import find_pages, read_report
+    from featlab.analysis.report.page import write_report
 
     output = session.output
     path = out or session.workspace / "report.html"

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.analysis.demo.html_parts import jpeg_of
 from featlab.analysis.page import PageFigure, read_page
+from featlab.analysis.report.collect import jpeg_of
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images" / "gallery"

@@ -16,10 +16,10 @@ from featlab.analysis import style
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report import report as reports
-from featlab.analysis.report.facts import changed_settings, commands, origins, protocol_words
-from featlab.analysis.report.page import render_report
-from featlab.analysis.report.report import find_pages, read_report, write_report
+from featlab.analysis.report import collect
+from featlab.analysis.report.collect import find_pages, read_report
+from featlab.analysis.report.page import render_report, write_report
+from featlab.analysis.report.provenance import changed_settings, commands, origins, protocol_summary
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.errors import InputError
@@ -280,8 +280,8 @@ def test_what_is_saved_is_what_is_shown(folders, seen):
 @pytest.mark.parametrize(("largest", "media"), [(90_000, "image/png"), (4_000, "image/jpeg")])
 def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch, largest, media):
     folder = page(tmp_path / "plot-tsne", "plot", figures=[draw(cloud=900)])
-    monkeypatch.setattr(reports, "LARGEST_DRAWING", largest)
-    monkeypatch.setattr(reports, "LARGEST_FILE", 1_000)
+    monkeypatch.setattr(collect, "LARGEST_DRAWING", largest)
+    monkeypatch.setattr(collect, "LARGEST_FILE", 1_000)
     made = read_report([folder], "")
     (figure,) = made.pages[0].figures
     assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
@@ -392,8 +392,8 @@ def test_origins_are_told_apart():
     ],
 )
 def test_the_protocol_is_told_in_words(values, said):
-    assert said in " ".join(protocol_words(with_protocol(**values)))
+    assert said in " ".join(protocol_summary(with_protocol(**values)))
 
 
 def test_without_a_configuration_there_is_no_protocol():
-    assert protocol_words(made_page(config={})) == ()
+    assert protocol_summary(made_page(config={})) == ()

@@ -7,7 +7,8 @@ import pytest
 
 from featlab.analysis import style
 from featlab.analysis.page import DrawnFigure, Result, write_result
-from featlab.analysis.report.report import read_report, write_report
+from featlab.analysis.report.collect import read_report
+from featlab.analysis.report.page import write_report
 from featlab.analysis.table import Table
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "report_in_browser.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,29 +10,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from featlab.analysis.demo.html_parts import jpeg_of
 from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
-from featlab.analysis.report.facts import origins, protocol_words
+from featlab.analysis.report.provenance import origins, protocol_summary
 from featlab.analysis.table import Table
-from featlab.cache import atomic_write_text
 from featlab.errors import InputError
 
-__all__ = [
-    "LARGEST_DRAWING",
-    "LARGEST_FILE",
-    "SVG",
-    "PageFolders",
-    "Report",
-    "ReportFigure",
-    "ReportPage",
-    "find_pages",
-    "read_report",
-    "write_report",
-]
-
-_KINDS = ("evaluate", "benchmark", "ablate", "complexity", "branches", "plot")
+_KINDS = ("evaluate", "benchmark", "tune", "ablate", "complexity", "branches", "plot")
 """In the order of a report; other kinds follow."""
-_EVALUATIONS = ("evaluate", "benchmark")
 _RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
 """What makes the folder of one run differ from that of another of the same command."""
 
@@ -46,12 +31,7 @@ _DPI = 300.0
 
 @dataclass(frozen=True)
 class PageFolders:
-    """Folders with a page.
-
-    Attributes:
-        shown: One a command, in the order of a report.
-        older: Those of which a newer run is shown.
-    """
+    """Folders with a page: one a command in the order of a report, and those of which a newer run is shown."""
 
     shown: tuple[Path, ...]
     older: tuple[Path, ...]
@@ -80,14 +60,7 @@ class ReportFigure:
 
 @dataclass(frozen=True, eq=False)
 class ReportPage:
-    """Results of one command.
-
-    Attributes:
-        folder: Where they are.
-        page: Title, words and facts.
-        tables: By name, in order.
-        figures: In order.
-    """
+    """Results of one command: their folder, the page, its tables by name, its figures in order."""
 
     folder: Path
     page: Page
@@ -97,13 +70,7 @@ class ReportPage:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Pages put together.
-
-    Attributes:
-        title: One line.
-        pages: In order; one at least.
-        skipped: Folders whose page is damaged, and why.
-    """
+    """Pages put together, one at least; folders whose page is damaged are skipped, with the reason."""
 
     title: str
     pages: tuple[ReportPage, ...]
@@ -111,12 +78,9 @@ class Report:
 
     @property
     def evaluation(self) -> int | None:
-        """The page whose words stand at the top: the first evaluation, else the first benchmark; counted from 0."""
-        for kind in _EVALUATIONS:
-            for place, item in enumerate(self.pages):
-                if item.page.kind == kind:
-                    return place
-        return None
+        """The page whose summary stands at the top: the first evaluation, else the first benchmark; counted from 0."""
+        kinds = [item.page.kind for item in self.pages]
+        return next((kinds.index(kind) for kind in ("evaluate", "benchmark") if kind in kinds), None)
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader has to know before comparing the pages, a sentence each."""
@@ -129,8 +93,7 @@ class Report:
         ):
             if len(values) > 1:
                 lines.append(f"The sections come from {len(values)} different {what}; each says from which.")
-        lines += [f"{folder.name} is left out: {reason}" for folder, reason in self.skipped]
-        return tuple(lines)
+        return (*lines, *(f"{folder.name} is left out: {reason}" for folder, reason in self.skipped))
 
 
 def find_pages(results: Path) -> PageFolders:
@@ -171,7 +134,7 @@ def read_report(folders: Sequence[Path], title: str) -> Report:
     without = [folder for folder in folders if not (folder / PAGE_FILE).is_file()]
     if without:
         raise InputError(
-            f"{without[0]}: no {PAGE_FILE} there; name folders that featlab evaluate, benchmark, ablate, plot, "
+            f"{without[0]}: no {PAGE_FILE} there; name folders that featlab evaluate, benchmark, tune, ablate, plot, "
             "complexity or branches wrote, as results/NAME"
         )
     pages, skipped = [], []
@@ -189,26 +152,10 @@ def read_report(folders: Sequence[Path], title: str) -> Report:
     return Report(title, tuple(pages), tuple(skipped))
 
 
-def write_report(path: Path, report: Report) -> int:
-    """Write a report as one HTML file, whole or not at all; the same pages give the same bytes.
-
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        FeatlabError: It can't be written.
-    """
-    from featlab.analysis.report.page import render_report
-
-    text = render_report(report)
-    atomic_write_text(path, text)
-    return len(text.encode("utf-8"))
-
-
 def _read(folder: Path) -> ReportPage:
     page = read_page(folder)
     try:
-        protocol_words(page)
+        protocol_summary(page)
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{folder / PAGE_FILE}: damaged; delete {folder} and run the command again") from error
     tables = {name: read_table(folder, name) for name in page.tables}
@@ -235,3 +182,15 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
     files = {ending: found[ending] for ending in ("pdf", "csv") if len(found[ending]) <= LARGEST_FILE}
     saved = {*files, *(["svg"] if media == SVG else [])}
     return ReportFigure(figure, shown, media, files, tuple(ending for ending in found if ending not in saved), size)
+
+
+def jpeg_of(png: Path) -> bytes:
+    """Return a picture with photographs as JPEG, a tenth of the .png.
+
+    Raises:
+        OSError: No picture there, or a damaged one.
+    """
+    data = io.BytesIO()
+    with Image.open(png) as picture:
+        picture.convert("RGB").save(data, "JPEG", quality=85)
+    return data.getvalue()

@@ -1,27 +1,15 @@
-"""How the results of a report were made: what they come from, which settings differ, the protocol, the commands."""
+"""Where the results of a report come from: cache and versions, settings that differ, the protocol, the commands."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from featlab.analysis.page import Page
 from featlab.analysis.table import count_text
 from featlab.config.load import Config
-
-__all__ = [
-    "ChangedSetting",
-    "Origin",
-    "changed_settings",
-    "commands",
-    "configurations",
-    "origins",
-    "protocol_words",
-    "sources_of",
-]
-
 
 _UNKNOWN = "nobody knows where"
 
@@ -151,14 +139,41 @@ def commands(pages: Sequence[Page]) -> list[str]:
     return list(dict.fromkeys(" ".join(line.splitlines()) for line in lines))
 
 
-def protocol_words(page: Page) -> tuple[str, ...]:
-    """Return the protocol of a page, a sentence each; nothing where its facts hold none."""
+def protocol_summary(page: Page) -> tuple[str, ...]:
+    """Return the protocol of a page, a sentence each; nothing where its metadata hold none."""
     protocol = _part(_part(page.metadata, "config"), "protocol")
     if not protocol:
         return ()
     defaults = Config().protocol
     said = {name: protocol.get(name, getattr(defaults, name)) for name in vars(defaults)}
-    return (*_people(said), *_adapting(said), *_SCORING)
+    targets, sources = str(said["targets"]).strip(), said["sources"]
+    seeds = f"{count_text(int(said['seeds']), 'seed')}; the root of every seed is {said['seed']}"
+    if targets.isdecimal():
+        pool = " among a pool" if said["pool"] else ""
+        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{pool}"
+        lines = [f"{drawn}, {count_text(int(said['draws']), 'draw')}, {seeds}."]
+    else:
+        lines = [f"Target subjects that were named ({targets}), {seeds}."]
+    limit = f", {said['source_limit']} of them at most" if said["source_limit"] else ""
+    who = f"{count_text(len(sources), 'subject')} that were named" if sources else "all who are no target"
+    lines.append(f"Source subjects: {who}{limit}. Source and target have nobody in common.")
+    if said["scope"] == "dataset":
+        lines.append(
+            "Adapted to all target subjects together: half of their videos of every class, without labels; the other "
+            "half is tested."
+        )
+    else:
+        lines.append(
+            "Adapted to each target subject alone, on half of their neutral videos, without labels; every other video "
+            f"is tested. With one neutral video the split is in time, {count_text(int(said['gap']), 'frame')} apart."
+        )
+        if said["frames"]:
+            lines.append(f"Of the neutral videos, the first {count_text(int(said['frames']), 'frame')} at most.")
+        if said["contamination"]:
+            lines.append(
+                f"{100 * float(said['contamination']):g} % of the adapted frames show other classes, on purpose."
+            )
+    return (*lines, *_SCORING)
 
 
 _SCORING = (
@@ -169,41 +184,8 @@ _SCORING = (
 )
 
 
-def _people(said: Mapping[str, Any]) -> Iterator[str]:
-    targets, sources = str(said["targets"]).strip(), said["sources"]
-    seeds = f"{count_text(int(said['seeds']), 'seed')}; the root of every seed is {said['seed']}"
-    if targets.isdecimal():
-        pool = " among a pool" if said["pool"] else ""
-        yield (
-            f"{count_text(int(targets), 'target subject')} drawn at random{pool}, "
-            f"{count_text(int(said['draws']), 'draw')}, {seeds}."
-        )
-    else:
-        yield f"Target subjects that were named ({targets}), {seeds}."
-    limit = f", {said['source_limit']} of them at most" if said["source_limit"] else ""
-    who = f"{count_text(len(sources), 'subject')} that were named" if sources else "all who are no target"
-    yield f"Source subjects: {who}{limit}. Source and target have nobody in common."
-
-
-def _adapting(said: Mapping[str, Any]) -> Iterator[str]:
-    if said["scope"] == "dataset":
-        yield (
-            "Adapted to all target subjects together: half of their videos of every class, without labels; the other "
-            "half is tested."
-        )
-        return
-    yield (
-        "Adapted to each target subject alone, on half of their neutral videos, without labels; every other video is "
-        f"tested. With one neutral video the split is in time, {count_text(int(said['gap']), 'frame')} apart."
-    )
-    if said["frames"]:
-        yield f"Of the neutral videos, the first {count_text(int(said['frames']), 'frame')} at most."
-    if said["contamination"]:
-        yield f"{100 * float(said['contamination']):g} % of the adapted frames show other classes, on purpose."
-
-
-def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = facts.get(name)
+def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = metadata.get(name)
     return part if isinstance(part, Mapping) else {}
 
 
