@@ -28,7 +28,7 @@ from featlab.extraction.drawn_faces import write_faces
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.items import names_by_row
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 from featlab.methods import AdaptedModel, get_method
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage, pair_stage, train_stage
@@ -183,7 +183,7 @@ def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None
         pictures = faces.people * len(faces.classes) * faces.clips * faces.frames
         now.text = f"{pictures:,} pictures of {faces.people} drawn people: {', '.join(faces.classes)}"
     with steps.step("extract") as now:
-        items = read_source(manifest)
+        items = read_layout("auto", manifest)
         found = find_landmarks(manifest)
         done = extract(
             items,
