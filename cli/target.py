@@ -47,7 +47,7 @@ from featlab.cli.predict_images import ImageFlags, predict_from_images, tell_pre
 
 if TYPE_CHECKING:
     from featlab.evaluation.metrics import SubjectMetrics
-    from featlab.workspace.workspace import Adapted
+    from featlab.workspace.adapt import Adapted
 
 __all__ = ["adapt", "predict"]
 
@@ -69,8 +69,8 @@ def adapt(
     quiet: QuietOption = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
-    from featlab.evaluation.run import before_and_after
-    from featlab.workspace.workspace import adapt_subject
+    from featlab.evaluation.metrics import before_and_after
+    from featlab.workspace.adapt import adapt_subject
 
     output = Output(json_mode=json_mode, quiet=quiet)
     values = flag_values(

@@ -13,9 +13,9 @@ from featlab.analysis.evaluation.words import count_text, evaluation_words
 from featlab.analysis.page import TABLE_ENDINGS, DrawnFigure, PageFigure, write_page
 from featlab.analysis.table import Settings, Table
 from featlab.cache import atomic_write_text
-from featlab.evaluation.ranks import RankComparison, compare_ranks
 from featlab.evaluation.results import EvaluationRow, write_results
 from featlab.evaluation.scores import shared_scores
+from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from featlab.analysis.table import (
     score_text,
     smoothing_notes,
 )
-from featlab.evaluation.ranks import RankComparison
+from featlab.evaluation.statistics import RankComparison
 from featlab.evaluation.summary import MethodSummary
 
 __all__ = [
@@ -159,7 +159,7 @@ def rank_table(
     """Return one line a method, the best first: its average rank and the groups that it belongs to.
 
     Args:
-        compared: From `featlab.evaluation.ranks.compare_ranks`.
+        compared: From `featlab.evaluation.statistics.compare_ranks`.
         selections: Method to what it was allowed to see, for the marks; source-free by default.
         settings: Method to (setting, display name); a method it does not name keeps its registry name.
         title: Above the table.

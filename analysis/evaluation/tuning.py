@@ -11,9 +11,8 @@ from featlab.analysis.render import write_table
 from featlab.analysis.table import FAILED, MISSING, Table, bold_largest, interval_text, number_text, p_text, score_text
 from featlab.cache import atomic_write_text
 from featlab.config.toml import section_text
-from featlab.evaluation.tuning_report import TuningReport
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
 from featlab.evaluation.tuning_space import value_text
-from featlab.evaluation.tuning_trials import Trial, best_first, choose
 
 __all__ = [
     "chosen_text",
@@ -85,7 +84,7 @@ def trials_table(
     """Return one line a candidate, the best first and those that failed last.
 
     Args:
-        trials: From `featlab.evaluation.tuning_trials.score_trials`.
+        trials: From `featlab.evaluation.tuning_report.score_trials`.
         title: Above the table.
         full: Every column, those of the folds among them.
         top: Only so many lines, and the default wherever it stands.

@@ -8,8 +8,8 @@ from featlab.analysis.evaluation.subject_tables import cost_table
 from featlab.analysis.evaluation.tables import rank_table
 from featlab.analysis.render import to_csv, to_jsonl, to_latex, to_markdown, to_rich
 from featlab.analysis.table import MISSING
-from featlab.evaluation.ranks import RankComparison, compare_ranks
 from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import summarise
 
 FOUND = RankComparison(

@@ -6,7 +6,7 @@ import pytest
 
 from featlab.analysis.evaluation.tuning import trials_table
 from featlab.analysis.render import to_markdown
-from featlab.evaluation.tuning_trials import Trial
+from featlab.evaluation.tuning_report import Trial
 
 
 def trial(number, score, *, failed=0, lr=0.1, changed=1):

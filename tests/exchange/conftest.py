@@ -16,7 +16,7 @@ from featlab.errors import FeatlabError
 from featlab.methods import get_method, make_method, method_names
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
-from featlab.workspace.source import build_bundle
+from featlab.workspace.stages import build_bundle
 
 CLASSES = ("anger", "neutral", "joy")
 EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
