@@ -15,9 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, Symmetrica
 
 from featlab.analysis import style
 from featlab.analysis.cost import ComplexityReport, MethodCost
+from featlab.analysis.evaluation.methods import by_setting, method_name
 from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
-from featlab.analysis.table import FAILED, MISSING, Settings, Table, by_setting, flops_text, marked_name, number_text
+from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.table import FAILED, MISSING, Table, flops_text, number_text
 from featlab.errors import InputError
 from featlab.evaluation.convergence import CONVERGENCE_RULE
 
@@ -32,22 +33,18 @@ __all__ = [
 ]
 
 
-def write_complexity(
-    folder: Path, report: ComplexityReport, *, settings: Settings, command: str, facts: Mapping[str, Any]
-) -> list[Path]:
+def write_complexity(folder: Path, report: ComplexityReport, *, command: str, facts: Mapping[str, Any]) -> list[Path]:
     """Write table, figure and page; the figure is left out where every method failed.
 
     Args:
         folder: Where.
         report: From `featlab.analysis.cost.measure_complexity`.
-        settings: Method to (setting, display name).
         command: What was typed.
         facts: From `featlab.evaluation.results.run_facts`.
 
     Returns:
         The files.
     """
-    names = {method: name for method, (_, name) in settings.items()}
     figures = []
     if any(cost.subjects for cost in report.costs):
         data = complexity_data(report)
@@ -55,17 +52,18 @@ def write_complexity(
             "Median wall time of adapting to one subject's neutral clip (thin lines: fastest and slowest run), and how "
             "many parameters are updated. Both axes are logarithmic, with a 0 on that of the parameters."
         )
-        page = PageFigure("complexity", "Cost of one adaptation", caption)
-        figures.append(DrawnFigure(page, plot_complexity(data, names=names), data))
-    return write_page(
+        figures.append(DrawnFigure("complexity", "Cost of one adaptation", caption, plot_complexity(data), data))
+    return write_result(
         folder,
-        kind="complexity",
-        title="Computational complexity",
-        words=complexity_words(report),
-        command=command,
-        tables={"complexity": complexity_table(report, settings=settings)},
-        figures=figures,
-        facts=facts,
+        Result(
+            kind="complexity",
+            title="Computational complexity",
+            summary=complexity_words(report),
+            tables={"complexity": complexity_table(report)},
+            figures=figures,
+            metadata=facts,
+        ),
+        command,
     )
 
 
@@ -161,26 +159,23 @@ _NAMED = 6
 """Subjects that a note names; more of them are counted."""
 
 
-def complexity_table(
-    report: ComplexityReport, *, settings: Settings | None = None, title: str = "Computational complexity"
-) -> Table:
+def complexity_table(report: ComplexityReport, *, title: str = "Computational complexity") -> Table:
     """Return one line a method, those of one setting together.
 
     Nothing is bold: what does nothing costs least.
 
     Args:
         report: From `featlab.analysis.cost.measure_complexity`.
-        settings: Method to (setting, display name); a method it does not name keeps its registry name.
         title: Above the table.
     """
     costs = ordered_costs(report.costs)
-    rows = tuple(_cells(cost, settings) for cost in costs)
+    rows = tuple(_cells(cost) for cost in costs)
     return Table(
         title=title,
         columns=_COLUMNS,
         rows=rows,
         bold=tuple((False,) * len(_COLUMNS) for _ in rows),
-        notes=(*_notes(report), *_failures(costs, settings)),
+        notes=(*_notes(report), *_failures(costs)),
     )
 
 
@@ -190,8 +185,8 @@ def ordered_costs(costs: Sequence[MethodCost]) -> list[MethodCost]:
     return [by_name[method] for method in by_setting({cost.method: cost.setting for cost in costs})]
 
 
-def _cells(cost: MethodCost, settings: Settings | None) -> tuple[str, ...]:
-    name = marked_name(cost.method, cost.selection, settings)
+def _cells(cost: MethodCost) -> tuple[str, ...]:
+    name = method_name(cost.method, cost.selection)
     if not cost.subjects:
         return (name, FAILED, *(MISSING,) * (len(_COLUMNS) - 2))
     return (
@@ -242,10 +237,10 @@ def _notes(report: ComplexityReport) -> list[str]:
     return notes
 
 
-def _failures(costs: Sequence[MethodCost], settings: Settings | None) -> list[str]:
+def _failures(costs: Sequence[MethodCost]) -> list[str]:
     notes = []
     for cost in costs:
-        name = marked_name(cost.method, cost.selection, settings)
+        name = method_name(cost.method, cost.selection)
         reasons: dict[str, list[str]] = {}
         for where, why in cost.failures:
             reasons.setdefault(why, []).append(where)
@@ -275,7 +270,7 @@ def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
     return {name: [getattr(cost, name) for cost in there] for name in _DRAWN}
 
 
-def plot_complexity(data: Mapping[str, Sequence[Any]], *, names: Mapping[str, str] | None = None) -> Figure:
+def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
     """Draw a line a method, the quickest at the top: its seconds for one subject, and its trainable parameters.
 
     Dots are medians, the thin lines reach from the fastest to the slowest run. Both axes are logarithmic; that of the
@@ -283,12 +278,11 @@ def plot_complexity(data: Mapping[str, Sequence[Any]], *, names: Mapping[str, st
 
     Args:
         data: From `complexity_data`.
-        names: Method to display name.
     """
     methods, places = list(data["method"]), range(len(data["method"]))
     looks = _looks(data["setting"])
     shown = [
-        folded(figure_name(method, selection, names), _NAME_LETTERS)
+        folded(figure_name(method, selection), _NAME_LETTERS)
         for method, selection in zip(methods, data["selection"], strict=True)
     ]
     # The distance of all lines is the same, whatever their names need.

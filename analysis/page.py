@@ -1,51 +1,43 @@
-"""What every command that shows results leaves in its folder: `featlab report` puts a page together from it.
+"""What a command found: one `Result`, one writer for its folder, one reader for `featlab report`.
 
-page.json           title, words, the command that was typed, names of tables and figures, facts about the run
+A command builds a `Result` and hands it to `featlab.cli.output.Output.result`, which writes it and shows it. A folder
+of results holds
+
+page.json           title, summary, the command that was typed, names of tables and figures, metadata of the run
 table_<name>.*      each table as .json, .jsonl, .csv, .md and .tex
-<figure>.*          each figure as .svg, .pdf and .png, and the numbers behind it as .csv
+<figure>.*          each figure as .svg, .pdf and .png, and the numbers that it is drawn from as .csv
+
+and whatever `Result.files` names besides, as ``run.json``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.render import write_table
 from featlab.analysis.table import Table
+from featlab.bundle.adaptation import adaptation_folder
 from featlab.cache import atomic_write_text
 from featlab.errors import InputError
+from featlab.seeding import stable_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "PAGE_FILE",
-    "TABLE_ENDINGS",
-    "DrawnFigure",
-    "PageFigure",
-    "ResultPage",
-    "read_page",
-    "read_table",
-    "write_page",
-]
-
 PAGE_FILE = "page.json"
 PAGE_FORMAT = 1
 TABLE_ENDINGS = ("json", "jsonl", "csv", "md", "tex")
+FIGURE_ENDINGS = ("svg", "pdf", "png", "csv")
 
 
 @dataclass(frozen=True)
 class PageFigure:
-    """One figure of a page.
-
-    Attributes:
-        name: File name without ending.
-        title: A few words.
-        caption: What it shows, a sentence or two.
-    """
+    """A figure that was written: its file name without ending, a few words, and what it shows in a sentence or two."""
 
     name: str
     title: str
@@ -53,124 +45,215 @@ class PageFigure:
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnFigure:
-    """A figure that is still to be written.
+class DrawnFigure(PageFigure):
+    """A figure that is still to be written, and the numbers that it is drawn from, column by column."""
 
-    Attributes:
-        page: Its name, title and caption.
-        drawn: The figure.
-        data: The numbers behind it, column by column.
-    """
-
-    page: PageFigure
     drawn: Figure
     data: Mapping[str, Sequence[Any]]
 
 
-@dataclass(frozen=True)
-class ResultPage:
-    """Results of one command, as they are shown.
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a command found, ready to be written and shown.
 
     Attributes:
-        kind: Which command: ``evaluate``, ``benchmark``, ``ablate``, ``plot``, ``complexity`` or ``branches``.
+        kind: Which command: ``evaluate``, ``benchmark``, ``tune``, ``ablate``, ``plot``, ``complexity``, ``branches``.
         title: One line.
-        words: What the numbers say, a sentence each.
-        command: What was typed; empty where it was called from Python.
-        tables: Names of the tables, in order.
+        summary: What the numbers say, a sentence each.
+        tables: By name, in order.
         figures: In order.
-        facts: JSON-ready: what `featlab.evaluation.results.run_facts` gives.
+        metadata: JSON-ready: what `featlab.evaluation.results.run_facts` gives.
+        data: What ``--json`` prints besides metadata, summary and names of files.
+        files: Further files: name to text. ``None`` for one that an earlier run may have left and this one does not.
+        printed: Names of the tables that a terminal shows; ``None`` for all of them.
+        notes: What the user should know, a line each, for stderr.
     """
 
     kind: str
     title: str
-    words: tuple[str, ...]
+    summary: Sequence[str]
+    tables: Mapping[str, Table]
+    figures: Sequence[DrawnFigure] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    printed: Sequence[str] | None = None
+    notes: Sequence[str] = ()
+
+    def shown(self) -> list[Table]:
+        """Return the tables that a terminal shows."""
+        return [self.tables[name] for name in (self.tables if self.printed is None else self.printed)]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A result as its folder tells of it; see `Result`.
+
+    Attributes:
+        kind: Which command.
+        title: One line.
+        summary: What the numbers say, a sentence each.
+        command: What was typed; empty where it was called from Python.
+        tables: Their names, in order.
+        figures: In order.
+        metadata: Of the run.
+    """
+
+    kind: str
+    title: str
+    summary: tuple[str, ...]
     command: str
     tables: tuple[str, ...]
     figures: tuple[PageFigure, ...]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
-def write_page(
-    folder: Path,
-    *,
-    kind: str,
-    title: str,
-    words: Sequence[str],
-    command: str,
-    tables: Mapping[str, Table],
-    figures: Sequence[DrawnFigure],
-    facts: Mapping[str, Any],
-) -> list[Path]:
-    """Write figures, tables and at last ``page.json``: a page that is there is complete.
+def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
+    """Write a result into its folder, ``page.json`` last: a page that is there is complete.
+
+    Files of an earlier run that this one has no more are removed; figures only where this one draws any.
 
     Args:
         folder: Where; made if missing.
-        kind: See `ResultPage`, as the others.
-        title: One line.
-        words: A sentence each.
+        result: What to write.
         command: What was typed.
-        tables: By name.
-        figures: To be saved.
-        facts: JSON-ready.
 
     Returns:
         The files, those to look at first.
+
+    Raises:
+        FeatlabError: A file can't be written.
     """
     from featlab.analysis.style import save_plot
 
     folder.mkdir(parents=True, exist_ok=True)
+    for path in _left_over(folder, result):
+        path.unlink(missing_ok=True)
     # The page of an earlier run is about figures and tables that are about to change.
     (folder / PAGE_FILE).unlink(missing_ok=True)
     written: list[Path] = []
-    for figure in figures:
-        written += save_plot(folder, figure.page.name, figure.drawn, figure.data)
-    for name, table in tables.items():
+    for name, text in result.files.items():
+        if text is not None:
+            written.append(folder / name)
+            atomic_write_text(written[-1], text)
+    for figure in result.figures:
+        written += save_plot(folder, figure.name, figure.drawn, figure.data)
+    for name, table in result.tables.items():
         for ending in TABLE_ENDINGS:
             written.append(folder / f"table_{name}.{ending}")
             write_table(written[-1], table)
-    shown = tuple(figure.page for figure in figures)
-    page = ResultPage(kind, title, tuple(words), command, tuple(tables), shown, facts)
+    page = {
+        "format": PAGE_FORMAT,
+        "kind": result.kind,
+        "title": result.title,
+        "words": list(result.summary),
+        "command": command,
+        "tables": list(result.tables),
+        "figures": [{"name": item.name, "title": item.title, "caption": item.caption} for item in result.figures],
+        "facts": result.metadata,
+    }
     written.append(folder / PAGE_FILE)
-    text = json.dumps({"format": PAGE_FORMAT, **asdict(page)}, indent=2, ensure_ascii=False)
-    atomic_write_text(written[-1], text + "\n")
+    atomic_write_text(written[-1], json.dumps(page, indent=2, ensure_ascii=False) + "\n")
     return written
 
 
-def read_page(folder: Path) -> ResultPage:
-    """Read what `write_page` wrote.
+def read_page(folder: Path) -> Page:
+    """Read what `write_result` wrote.
 
     Raises:
         InputError: No page there, a damaged one, or one of a later version.
     """
     path = folder / PAGE_FILE
-    try:
+    with _readable(path):
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != PAGE_FORMAT:
+        if data["format"] != PAGE_FORMAT:
             raise InputError(f"{path}: written by another version of featlab; run the command again")
-        data |= {name: tuple(data[name]) for name in ("words", "tables")}
-        data["figures"] = tuple(PageFigure(**item) for item in data["figures"])
-        return ResultPage(**data)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); run the command again") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged; delete {folder} and run the command again") from error
+        figures = tuple(PageFigure(**item) for item in data["figures"])
+        page = Page(
+            kind=data["kind"],
+            title=data["title"],
+            summary=tuple(data["words"]),
+            command=data["command"],
+            tables=tuple(data["tables"]),
+            figures=figures,
+            metadata=data["facts"],
+        )
+        names = [*page.tables, *(figure.name for figure in figures)]
+        captions = [text for figure in figures for text in (figure.title, figure.caption)]
+        text = [page.kind, page.title, page.command, *page.summary, *names, *captions]
+        if not (isinstance(page.metadata, dict) and all(isinstance(item, str) for item in text)):
+            raise TypeError("text is text, and metadata is an object")
+        if not all(name and name == Path(name).name for name in names):
+            raise ValueError("tables and figures are files of the folder")
+    return page
 
 
 def read_table(folder: Path, name: str) -> Table:
-    """Read a table that `write_page` wrote.
+    """Read a table that `write_result` wrote.
 
     Raises:
         InputError: It isn't there, or is damaged.
     """
     path = folder / f"table_{name}.json"
-    try:
+    with _readable(path):
         data = json.loads(path.read_text(encoding="utf-8"))
         rows, bold = (tuple(tuple(line) for line in data[key]) for key in ("rows", "bold"))
         columns, notes = tuple(data["columns"]), tuple(data["notes"])
-        return Table(data["title"], columns, rows, bold, notes, data["text_columns"], data["grouped"])
+        table = Table(data["title"], columns, rows, bold, notes, data["text_columns"], data["grouped"])
+        lines = (columns, *rows)
+        if any(len(line) != len(columns) for line in (*lines, *bold)) or len(rows) != len(bold):
+            raise ValueError("every line has a cell a column")
+        text = (cell for line in (*lines, notes, (table.title,)) for cell in line)
+        if not (isinstance(table.text_columns, int) and all(isinstance(cell, str) for cell in text)):
+            raise TypeError("cells are text")
+    return table
+
+
+def json_lines(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Return the text of a .jsonl file, an entry a line."""
+    return "".join(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
+
+
+def safe_name(subject: str) -> str:
+    """Return a subject's name, or a hash where it is no safe name of a file."""
+    return adaptation_folder(Path(), subject).name
+
+
+def folder_name(command: str, subjects: Sequence[str]) -> str:
+    """Return the folder of a command's results on some subjects: the same subjects give the same.
+
+    Args:
+        command: What it begins with, e.g. ``plot-tsne``.
+        subjects: One or more.
+    """
+    if len(subjects) == 1:
+        return f"{command}-{safe_name(subjects[0])}"
+    return f"{command}-{len(subjects)}-targets-{stable_hash(*sorted(subjects))[:8]}"
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line which file can't be read and what to do, whatever is wrong with it."""
+    try:
+        yield
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); run the command again") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged; delete {folder} and run the command again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged; delete {path.parent} and run the command again") from error
+
+
+def _left_over(folder: Path, result: Result) -> list[Path]:
+    """Return the files of an earlier run that this one has no more."""
+    gone = [folder / name for name, text in result.files.items() if text is None]
+    try:
+        before = read_page(folder)
+    except InputError:
+        return gone
+    tables = set(before.tables) - set(result.tables)
+    figures = {item.name for item in before.figures} - {item.name for item in result.figures}
+    gone += [folder / f"table_{name}.{ending}" for name in sorted(tables) for ending in TABLE_ENDINGS]
+    if result.figures:
+        gone += [folder / f"{name}.{ending}" for name in sorted(figures) for ending in FIGURE_ENDINGS]
+    return gone

@@ -10,16 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from featlab.analysis.table import MISSING, Table, number_of
+from featlab.analysis.table import MISSING, Table, narrowed, number_of
 from featlab.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
-
-__all__ = ["to_csv", "to_json", "to_jsonl", "to_latex", "to_markdown", "to_rich", "write_table"]
-
-_NARROWEST = 16
-"""Letters to which a column of names is narrowed at most."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -41,12 +36,20 @@ _LATEX = {
 }
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return it for a terminal: `rich.print` fits it to the width."""
+def to_rich(table: Table, *, wide: bool = False) -> RichTable:
+    """Return it for a terminal.
+
+    Where that is too narrow, names take a second line at a space or after a hyphen; no word and no number is cut.
+
+    Args:
+        table: What to show.
+        wide: Every column; by default those that decide.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    table = table if wide else narrowed(table)
     # Text, not str: a subject named "[s1]" is a name, not markup.
     rich = RichTable(
         title=Text(table.title) if table.title else None,
@@ -61,9 +64,10 @@ def to_rich(table: Table) -> RichTable:
         widest = max((len(row[place]) for row in table.rows), default=0)
         head = textwrap.fill(column, max(widest, 8), break_long_words=False, break_on_hyphens=False)
         justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
-        # Where a terminal is too narrow, names take a second line and numbers stay whole.
         whole = place >= table.text_columns
-        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=widest if whole else _NARROWEST)
+        words = [len(word) for row in table.rows for word in row[place].split()]
+        least = widest if whole else max(words, default=0)
+        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=least, overflow="fold")
     for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
         cells = [Text(cell, style="bold" if strong else "") for cell, strong in zip(row, bold, strict=True)]
         rich.add_row(*cells, end_section=ends)

@@ -1,49 +1,22 @@
-"""What a table is, whoever makes or renders it."""
+"""Tables: columns declared once, numbers formatted in one place; `featlab.analysis.render` turns them into text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from featlab.evaluation.metrics import BINS
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import failure_reasons
-
-__all__ = [
-    "FAILED",
-    "MISSING",
-    "Settings",
-    "Table",
-    "best_notes",
-    "bold_largest",
-    "by_setting",
-    "calibration_notes",
-    "competes",
-    "failure_notes",
-    "flops_text",
-    "interval_text",
-    "label",
-    "marked_name",
-    "number_of",
-    "number_text",
-    "p_text",
-    "rows_by_method",
-    "scope_notes",
-    "score_text",
-    "share_text",
-    "smoothing_notes",
-]
+Item = TypeVar("Item")
 
 MISSING = "–"
-
-Settings = Mapping[str, tuple[str, str]]
-"""Method name to (setting, display name), e.g. ``{"shot": ("SFDA (model-based)", "SHOT (Liang et al., 2020)")}``."""
+FAILED = "failed"
+"""The cell of what could not be run; a note says why."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells and which of them are the best; how it looks is the business of `featlab.analysis.render`.
+    """Text cells and which of them are the best.
 
     Attributes:
         title: One line above it; may be empty.
@@ -53,6 +26,7 @@ class Table:
         notes: Lines beneath it.
         text_columns: How many columns on the left are words; the rest are numbers and go to the right.
         grouped: Whether rows with the same first cell belong together (shown once, ruled off from the next).
+        narrow: Places of the columns that a terminal shows without ``--wide``; empty for all. Files have every column.
     """
 
     title: str
@@ -62,144 +36,108 @@ class Table:
     notes: tuple[str, ...] = ()
     text_columns: int = 1
     grouped: bool = False
+    narrow: tuple[int, ...] = ()
 
 
-FAILED = "failed"
-"""The cell of what could not be run; a note says why."""
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """A column, declared: its head, and the cell of an item.
 
-_DEFAULT_SETTINGS: Settings = {
-    "source-only": ("Source-only", "Source model (no adaptation)"),
-    "oracle": ("Oracle", "Supervised fine-tuning"),
-    "pft": ("SFDA-PFT", "SFDA-PFT"),
-}
-_MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
-_NAMED = 6
-"""Subjects that a note names; more of them are counted."""
+    Attributes:
+        head: Its name.
+        cell: Item to text; see `number_text` and the others below.
+        text: Words, which stand on the left; number columns follow.
+        best: The largest number is bold.
+        wide: A terminal shows it with ``--wide`` only.
+    """
 
-
-def rows_by_method(rows: Iterable[EvaluationRow]) -> dict[str, list[EvaluationRow]]:
-    """Return method to its rows, in the order in which the methods first appear."""
-    groups: dict[str, list[EvaluationRow]] = {}
-    for row in rows:
-        groups.setdefault(row.method, []).append(row)
-    return groups
+    head: str
+    cell: Callable[[Item], str]
+    text: bool = False
+    best: bool = False
+    wide: bool = False
 
 
-def label(method: str, selection: str, settings: Settings | None) -> tuple[str, str]:
-    """Return (setting, display name); what saw labels or source rows says so, whatever it is called."""
-    setting, name = _known_label(method, selection, settings)
-    said = selection != "source-access" or "source access" in setting.lower()
-    return setting, name if said else name + _MARKS[selection]
+def make_table(
+    title: str,
+    columns: Sequence[Column[Item]],
+    items: Sequence[Item],
+    *,
+    notes: Sequence[str] = (),
+    competes: Callable[[Item], bool] = lambda item: True,
+    grouped: bool = False,
+) -> Table:
+    """Return one line an item.
+
+    Args:
+        title: Above the table.
+        columns: Those of words first.
+        items: In order.
+        notes: Beneath it.
+        competes: Whether an item may be the best of a column.
+        grouped: Whether lines with the same first cell belong together.
+    """
+    cells = tuple(tuple(column.cell(item) for column in columns) for item in items)
+    may_win = [tuple(column.best and competes(item) for column in columns) for item in items]
+    narrow = tuple(place for place, column in enumerate(columns) if not column.wide)
+    return Table(
+        title=title,
+        columns=tuple(column.head for column in columns),
+        rows=cells,
+        bold=bold_largest(cells, may_win),
+        notes=tuple(notes),
+        text_columns=sum(column.text for column in columns),
+        grouped=grouped,
+        narrow=narrow if len(narrow) < len(columns) else (),
+    )
 
 
-def marked_name(method: str, selection: str, settings: Settings | None) -> str:
-    """Return the name in a table without settings; what saw labels or source rows is marked, whatever it is called."""
-    name = settings[method][1] if settings and method in settings else method
-    return name if name == "oracle" else name + _MARKS.get(selection, "")
+def narrowed(table: Table) -> Table:
+    """Return the columns that a terminal shows without ``--wide``."""
+    if not table.narrow:
+        return table
+
+    def kept(line: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(line[place] for place in table.narrow)
+
+    return Table(
+        title=table.title,
+        columns=kept(table.columns),
+        rows=tuple(map(kept, table.rows)),
+        bold=tuple(map(kept, table.bold)),
+        notes=table.notes,
+        text_columns=sum(place < table.text_columns for place in table.narrow),
+        grouped=table.grouped and 0 in table.narrow,
+    )
 
 
-def by_setting(settings: Mapping[str, str]) -> list[str]:
-    """Return the methods with those of one setting together: source-only first, oracles last, else as they came."""
-    order = list(dict.fromkeys(settings.values()))
-    order.sort(key=lambda setting: {"Source-only": -1, "Oracle": 1}.get(setting, 0))
-    return sorted(settings, key=lambda method: order.index(settings[method]))
-
-
-def competes(selection: str) -> bool:
-    """Return whether a method may be the best: not with source rows against those without, nor with target labels."""
-    return selection == "source-free"
-
-
-def bold_largest(
-    cells: Sequence[Sequence[str]], competing: Sequence[Sequence[bool]], first: int
-) -> tuple[tuple[bool, ...], ...]:
+def bold_largest(cells: Sequence[Sequence[str]], competing: Sequence[Sequence[bool]]) -> tuple[tuple[bool, ...], ...]:
     """Mark the largest number of each column as it is shown, so that what looks equal is equal.
 
     Args:
         cells: Rows of text.
-        competing: For each row, whether its cells from column ``first`` on may be the best.
-        first: First column of numbers.
+        competing: Same shape: whether a cell may be the best.
     """
     bold = [[False] * len(line) for line in cells]
-    for column in range(first, len(cells[0]) if cells else first):
+    for column in range(len(cells[0]) if cells else 0):
         values = {
             row: value
             for row, line in enumerate(cells)
-            if competing[row][column - first] and (value := number_of(line[column])) is not None
+            if competing[row][column] and (value := number_of(line[column])) is not None
         }
         for row, value in values.items():
             bold[row][column] = value == max(values.values())
-    return tuple(tuple(line) for line in bold)
+    return tuple(map(tuple, bold))
 
 
-def best_notes(selections: Iterable[str]) -> list[str]:
-    """Return what bold means where some methods with source access stand among the others."""
-    if "source-access" not in selections:
-        return []
-    return ["Bold: the best without source rows; methods with source access and oracles do not compete."]
+def score_text(value: float) -> str:
+    """Return 78.31 for 0.7831."""
+    return number_text(100.0 * value, 2)
 
 
-def scope_notes(scopes: Iterable[str]) -> list[str]:
-    """Return what was adapted to, where it isn't one person's neutral clip."""
-    if "dataset" not in scopes:
-        return []
-    return ["Adapted to all target subjects together, every class among their rows."]
-
-
-def smoothing_notes(scores: Iterable[float], window: int) -> list[str]:
-    """Return how predictions were smoothed, where some were.
-
-    Args:
-        scores: Smoothed scores; NaN where there is none.
-        window: Frames averaged over; 0 where nobody knows.
-    """
-    if all(math.isnan(score) for score in scores):
-        return []
-    over = f"{window} frames" if window else "neighbouring frames"
-    return [
-        f"Smoothed: macro F1 after averaging the predicted probabilities over {over} of a video, for every method "
-        "alike; all else is frame by frame."
-    ]
-
-
-def calibration_notes(errors: Iterable[float]) -> list[str]:
-    """Return what the calibration error is, where there is one."""
-    if all(math.isnan(error) for error in errors):
-        return []
-    return [
-        f"ECE: expected calibration error, how far confidence and accuracy are apart in the mean over {BINS} bins, "
-        "every subject weighing the same; 0 is the best."
-    ]
-
-
-def failure_notes(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:
-    """Return one note a method and reason: how many runs failed, on whom, and why.
-
-    Args:
-        groups: Display name to the rows of a method.
-    """
-    notes = []
-    for name, rows in groups.items():
-        for reason, failed in failure_reasons(rows).items():
-            subjects = list(dict.fromkeys(row.subject for row in failed))
-            where = ", ".join(subjects[:_NAMED])
-            if len(subjects) > _NAMED:
-                where += f" and {len(subjects) - _NAMED} more"
-            few = f"{len(failed)} of {len(rows)} runs failed ({where})"
-            notes.append(f"{name}: {'every run failed' if len(failed) == len(rows) else few}: {reason}")
-    return notes
-
-
-def score_text(value: float, fractions: bool) -> str:
-    """Return 78.31, or 0.7831 as a fraction."""
-    return number_text(value, 4) if fractions else number_text(100.0 * value, 2)
-
-
-def interval_text(bounds: tuple[float, float], fractions: bool) -> str:
+def interval_text(bounds: tuple[float, float]) -> str:
     """Return [70.12, 81.50]."""
-    if any(math.isnan(bound) for bound in bounds):
-        return MISSING
-    return f"[{score_text(bounds[0], fractions)}, {score_text(bounds[1], fractions)}]"
+    return MISSING if any(map(math.isnan, bounds)) else f"[{score_text(bounds[0])}, {score_text(bounds[1])}]"
 
 
 def share_text(share: float) -> str:
@@ -223,6 +161,11 @@ def p_text(value: float) -> str:
     return "<0.001" if value < 0.001 else number_text(value, 3)
 
 
+def count_text(number: int, thing: str) -> str:
+    """Return ``1 draw`` or ``1,200 draws``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def number_of(cell: str) -> float | None:
     """Return the number that a cell shows; ``None`` for words, dashes, stars and bounds."""
     try:
@@ -230,16 +173,3 @@ def number_of(cell: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _known_label(method: str, selection: str, settings: Settings | None) -> tuple[str, str]:
-    for known in (settings or {}, _DEFAULT_SETTINGS):
-        if method in known:
-            return known[method]
-    if selection == "oracle":
-        return "Oracle", method
-    if selection == "source-access":
-        return "Source access", method
-    if method.startswith("pft-"):
-        return "SFDA-PFT", f"SFDA-PFT ({method.removeprefix('pft-')})"
-    return "Baselines", method

@@ -29,9 +29,9 @@ from PIL import Image
 
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.decode import decode_image
+from featlab.extraction.embed import Progress
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.items import Item
-from featlab.extraction.progress import Progress
 
 
 def main() -> None:

@@ -3,19 +3,43 @@
 Names are loaded on first use, so that importing this package costs neither numpy nor h5py.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from featlab.cache.errors import CacheError, FeatlabError
+from featlab.errors import CacheError, FeatlabError
 
 if TYPE_CHECKING:
+    from featlab.cache.assemble import write_table
     from featlab.cache.atomic import atomic_path, atomic_write_bytes, atomic_write_text
     from featlab.cache.merge import MergedInput, MergeReport, merge_caches
-    from featlab.cache.reader import Cache, open_cache
+    from featlab.cache.reader import Cache, CacheSummary, inspect_cache, open_cache
     from featlab.cache.schema import FORMAT, FORMAT_VERSION, ExtractorInfo
     from featlab.cache.table import FeatureTable, Rows
-    from featlab.cache.verify import CacheSummary, inspect_cache, verify_cache
-    from featlab.cache.writer import CacheBuilder, write_table
+    from featlab.cache.verify import verify_cache
+    from featlab.cache.writer import CacheBuilder
+
+_HOME = {
+    "write_table": "assemble",
+    "atomic_path": "atomic",
+    "atomic_write_bytes": "atomic",
+    "atomic_write_text": "atomic",
+    "MergeReport": "merge",
+    "MergedInput": "merge",
+    "merge_caches": "merge",
+    "Cache": "reader",
+    "CacheSummary": "reader",
+    "inspect_cache": "reader",
+    "open_cache": "reader",
+    "FORMAT": "schema",
+    "FORMAT_VERSION": "schema",
+    "ExtractorInfo": "schema",
+    "FeatureTable": "table",
+    "Rows": "table",
+    "verify_cache": "verify",
+    "CacheBuilder": "writer",
+}
 
 __all__ = [
     "FORMAT",
@@ -39,27 +63,6 @@ __all__ = [
     "verify_cache",
     "write_table",
 ]
-
-_HOME = {
-    "atomic_path": "atomic",
-    "atomic_write_bytes": "atomic",
-    "atomic_write_text": "atomic",
-    "MergeReport": "merge",
-    "MergedInput": "merge",
-    "merge_caches": "merge",
-    "Cache": "reader",
-    "open_cache": "reader",
-    "FORMAT": "schema",
-    "FORMAT_VERSION": "schema",
-    "ExtractorInfo": "schema",
-    "FeatureTable": "table",
-    "Rows": "table",
-    "CacheSummary": "verify",
-    "inspect_cache": "verify",
-    "verify_cache": "verify",
-    "CacheBuilder": "writer",
-    "write_table": "writer",
-}
 
 
 def __getattr__(name: str) -> object:

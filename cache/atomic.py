@@ -1,5 +1,7 @@
 """Files that are either whole or not there: written beside their place, synced, then renamed onto it."""
 
+from __future__ import annotations
+
 import errno
 import os
 import secrets
@@ -8,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featlab.cache.errors import FeatlabError
+from featlab.errors import FeatlabError
 
 # These can only come from writing, so they are about the partial file even when the error names none.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -16,7 +18,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary `<name>.<random>.partial` beside `path`; renames it onto `path` when the block succeeds.
+    """Yield a temporary `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
     The file and its folder are synced to disk, so after a crash or a power loss `path` holds the old content or the
     new one, never a part. Missing folders are made. When the block raises, the temporary file is removed and `path`
@@ -25,10 +27,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name ends in `.partial`, so a library that picks a format by suffix must be told the format.
 
     Args:
-        path: where the file belongs. Of a symbolic link, what it points to is replaced and the link stays.
+        path: Where the file belongs. Of a symbolic link, what it points to is replaced and the link stays.
 
     Raises:
-        FeatlabError: the folder or the file can't be written (no permission, disk full, a folder of that name).
+        FeatlabError: The folder or the file can't be written (no permission, disk full, a folder of that name).
     """
     # Renaming onto a symbolic link would replace the link itself, and split its users from the file they share.
     target = Path(os.path.realpath(path))
@@ -57,38 +59,38 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path` as one whole file (see `atomic_path`).
+    """Write `data` to `path` as one whole file (see `atomic_path`).
 
     Raises:
-        FeatlabError: the file can't be written.
+        FeatlabError: The file can't be written.
     """
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` as one whole UTF-8 file, line ends kept as they are (see `atomic_path`).
+    """Write `text` to `path` as one whole UTF-8 file, line ends kept as they are (see `atomic_path`).
 
     Raises:
-        FeatlabError: the file can't be written.
+        FeatlabError: The file can't be written.
     """
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
 @contextmanager
 def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = FeatlabError) -> Iterator[Path]:
-    """Yields a new folder `<name>.<random>.partial` beside `path`; renames it onto `path` when the block succeeds.
+    """Yield a new folder `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
     A folder at `path` is replaced, unless it holds a file `keep`: another run made the same in the meantime and may be
     reading it, so it stays. When the block raises, `path` is untouched and nothing is left beside it.
 
     Args:
-        path: where the folder belongs.
-        keep: a file that only a complete folder holds; none by default.
-        error: what is raised.
+        path: Where the folder belongs.
+        keep: A file that only a complete folder holds; none by default.
+        error: What is raised.
 
     Raises:
-        FeatlabError: as `error`: the folder can't be written.
+        FeatlabError: As `error`: the folder can't be written.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:

@@ -1,5 +1,7 @@
 """From rows as people name them to the columns that a file holds, checked on the way in."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import encode_names
 from featlab.cache.schema import (
     CODE_DTYPES,
@@ -27,6 +28,7 @@ from featlab.cache.schema import (
     canonical_json,
 )
 from featlab.cache.table import Rows, closest_names
+from featlab.errors import CacheError
 
 Describe: TypeAlias = Callable[[int], str]
 
@@ -35,19 +37,8 @@ Columns: TypeAlias = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What every row of one cache has in common.
-
-    Attributes:
-        extractor: who makes the embeddings.
-        classes: names of the labels, in code order.
-        neutral: one of `classes`.
-        dtype: "float32" or "float16", how embeddings are stored.
-        has_landmarks: whether every row has landmarks (NaN where no face was found).
-
-    Raises:
-        CacheError: no, repeated or empty classes, a neutral class that is none of them, another dtype.
-    """
+class Header:
+    """What every row of one cache has in common; refuses classes that make no sense and another dtype."""
 
     extractor: ExtractorInfo
     classes: tuple[str, ...]
@@ -93,16 +84,11 @@ class CodedRows:
         return len(self.columns[EMBEDDINGS])
 
 
-def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
-    """Checks `rows` and codes their names.
-
-    Args:
-        rows: at least one row.
-        settings: what they must agree with.
-        where: named in messages, e.g. "shard 's1/v1'".
+def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
+    """Check at least one row and code its names; `where` begins the messages.
 
     Raises:
-        CacheError: lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
+        CacheError: Lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
             float16 can't hold, landmarks that are NaN in part.
     """
     count = len(rows)
@@ -118,14 +104,14 @@ def encode_rows(rows: Rows, settings: Settings, where: str) -> CodedRows:
         return f"{where}, subject {rows.subjects[row]!r}, video {rows.videos[row]!r}, frame {rows.frames[row]}"
 
     columns: Columns = {
-        EMBEDDINGS: _embeddings(rows.embeddings, settings, describe, where),
-        LABEL: _label_codes(rows.labels, settings.classes, describe),
+        EMBEDDINGS: _embeddings(rows.embeddings, header.dtype, describe, where),
+        LABEL: _label_codes(rows.labels, header.classes, describe),
         SUBJECT: subject_codes,
         VIDEO: video_codes,
         FRAME: _frames(rows.frames, where),
     }
-    if settings.has_landmarks != (rows.landmarks is not None):
-        held, wanted = ("no", "some") if settings.has_landmarks else ("some", "none")
+    if header.has_landmarks != (rows.landmarks is not None):
+        held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
     if rows.landmarks is not None:
         columns[LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
@@ -146,16 +132,15 @@ def _code(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     return known, np.array([codes[name] for name in names], dtype=CODE_DTYPES[SUBJECT])
 
 
-def _embeddings(embeddings: NDArray[Any], settings: Settings, describe: Describe, where: str) -> NDArray[Any]:
+def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where: str) -> NDArray[Any]:
     if embeddings.ndim != 2 or embeddings.shape[1] == 0 or embeddings.dtype.kind != "f":
         raise CacheError(
             f"{where}: expected embeddings of shape (n, D) and a float dtype, got {embeddings.shape} {embeddings.dtype}"
         )
     _refuse_rows(~_all_finite(embeddings), describe, "its embedding is not finite; leave the row out")
     with np.errstate(over="ignore"):
-        stored = embeddings.astype(EMBEDDING_DTYPES[settings.dtype])
-    too_large = f"its embedding is too large for {settings.dtype}; write the cache as float32"
-    _refuse_rows(~_all_finite(stored), describe, too_large)
+        stored = embeddings.astype(EMBEDDING_DTYPES[dtype])
+    _refuse_rows(~_all_finite(stored), describe, f"its embedding is too large for {dtype}; write the cache as float32")
     return stored
 
 

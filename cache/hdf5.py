@@ -1,31 +1,30 @@
 """What featlab asks of HDF5, and nothing else of it: plain checksummed datasets, fixed-length text, guarded reading."""
 
+from __future__ import annotations
+
 import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.errors import CacheError
+from featlab.cache.atomic import atomic_path
+from featlab.errors import CacheError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
 _CHUNK_CACHE_BYTES = 16 << 20
-_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
-# Deflate shrinks by 1032 at most: what claims to unfold to more than this is not data.
-_MOST_COMPRESSION = 1100
-_LARGEST_CHUNK_BYTES = 256 << 20
+_READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 
 
 class _Sink(io.FileIO):
-    """A file that HDF5 can write to without ever seeing a write fail, which crashes the process when HDF5 closes it.
+    """A file whose failed writes HDF5 never sees: it would crash the process when it closes the file.
 
     The first failure is kept, and what follows is dropped.
     """
@@ -33,7 +32,6 @@ class _Sink(io.FileIO):
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Writes all of `data`, or notes that it could not."""
         rest = memoryview(data)
         while len(rest) and self.failure is None:
             try:
@@ -43,7 +41,6 @@ class _Sink(io.FileIO):
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        """Sets the file's length, or notes that it could not."""
         if self.failure is None:
             try:
                 return super().truncate(size)
@@ -52,66 +49,59 @@ class _Sink(io.FileIO):
         return size or 0
 
 
-class NewFile:
-    """A new HDF5 file in the 1.10 layout, the oldest one whose own structures carry checksums; use in a `with` block.
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that appears at `path` whole, or not at all.
 
-    Args:
-        path: the file to make.
+    It has the 1.10 layout, the oldest one whose own structures carry checksums.
 
     Raises:
-        OSError: it can't be made, or (from `check` and at the end of the block) a write failed, e.g. on a full disk.
+        CacheError: A write failed, e.g. on a full disk.
+        FeatlabError: The file can't be made.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._sink = _Sink(path, "w+")
-        self.file = h5py.File(self._sink, "w", libver=("v110", "v110"), rdcc_nbytes=_CHUNK_CACHE_BYTES)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    with atomic_path(path) as partial:
         try:
-            self.file.close()
-        finally:
-            self._sink.close()
-            # First of all the full disk: whatever else went wrong follows from it.
-            self.check()
+            sink = _Sink(partial, "w+")
+            try:
+                with h5py.File(sink, "w", libver=("v110", "v110"), rdcc_nbytes=_CHUNK_CACHE_BYTES) as file:
+                    yield file
+            finally:
+                sink.close()
+                # First of all the full disk: whatever else went wrong follows from it.
+                if sink.failure is not None:
+                    raise sink.failure
+        except (OSError, RuntimeError) as error:
+            raise CacheError(
+                f"{path}: can't be written ({one_line(error)}); check the folder, its permissions and the free space"
+            ) from error
 
-    def check(self) -> None:
-        """Raises the OSError of the first failed write, if there was one."""
-        if self._sink.failure is not None:
-            raise self._sink.failure
 
-
-def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """A dataset chunked by rows, each chunk with a Fletcher-32 checksum.
-
-    Args:
-        group: where.
-        name: its name; groups on the way are made.
-        shape: (rows, ...), no axis empty.
-        dtype: a number type, or kind S for UTF-8 text of that many bytes.
-    """
+def create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """Make a dataset chunked by rows, each chunk with a Fletcher-32 checksum; dtype kind S is UTF-8 text."""
     if dtype.kind == "S":
         dtype = h5py.string_dtype("utf-8", dtype.itemsize)
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
     rows = min(shape[0], max(1, _CHUNK_BYTES // row_bytes))
-    return group.create_dataset(name, shape=shape, dtype=dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+    return file.create_dataset(name, shape=shape, dtype=dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+
+
+def write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    """Write a whole array as a dataset of its own."""
+    dataset = create_dataset(file, name, array.shape, array.dtype)
+    dataset[:] = array.astype(dataset.dtype)
 
 
 def write_text_attr(file: h5py.File, name: str, text: str) -> None:
-    """A fixed-length UTF-8 attribute: it lies in the checksummed header, variable-length text would not."""
+    """Write a fixed-length UTF-8 attribute: it lies in the checksummed header, variable-length text would not."""
     data = text.encode("utf-8")
     file.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", len(data)))
 
 
 def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool = False) -> NDArray[np.bytes_]:
-    """Names as a fixed-length UTF-8 array (kind S, as wide as the longest).
+    """Return names as a fixed-length UTF-8 array (kind S, as wide as the longest).
 
     Raises:
-        CacheError: a name that is empty, holds NUL or can't be written as UTF-8.
+        CacheError: A name that is empty, holds NUL or can't be written as UTF-8.
     """
     for name in names:
         if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
@@ -124,22 +114,13 @@ def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool
 
 
 def decode_names(array: NDArray[Any]) -> tuple[str, ...]:
-    """The inverse of `encode_names`.
-
-    Raises:
-        UnicodeDecodeError: bytes that are no UTF-8 (a ValueError; `guarded` turns it into a CacheError).
-    """
+    """Return the names that `encode_names` made an array of; other bytes are a UnicodeDecodeError (see `guarded`)."""
     return tuple(name.decode("utf-8") for name in array.tolist())
 
 
 @contextmanager
 def guarded(path: Path, what: str = "") -> Iterator[None]:
-    """Turns whatever HDF5 raises inside the block into a CacheError that says the file is damaged.
-
-    Args:
-        path: the file to name.
-        what: what was being read, e.g. "dataset 'embeddings'".
-    """
+    """Turn whatever HDF5 raises inside the block into a CacheError that says that `what` in the file is damaged."""
     try:
         yield
     except CacheError:
@@ -153,16 +134,16 @@ def guarded(path: Path, what: str = "") -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's own words on one line."""
+    """Return the error's own words on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def open_file(path: Path) -> h5py.File:
-    """Opens a regular HDF5 file for reading.
+    """Open a regular HDF5 file for reading.
 
     Raises:
-        CacheError: no such file, a folder, not HDF5, truncated, not readable.
+        CacheError: No such file, a folder, not HDF5, truncated, not readable.
     """
     try:
         mode = path.stat().st_mode
@@ -185,11 +166,7 @@ def open_file(path: Path) -> h5py.File:
 
 
 def read_attr(file: h5py.File, name: str) -> str | int:
-    """A scalar attribute, text or whole number.
-
-    Raises:
-        KeyError, TypeError, ValueError, OSError: there is none, or it is something else (run inside `guarded`).
-    """
+    """Return a scalar attribute, text or whole number; run inside `guarded`."""
     # The shape is looked at first: reading an attribute allocates what it claims to hold.
     if file.attrs.get_id(name).shape != ():
         raise TypeError(f"attribute {name!r} is not a single value")
@@ -204,10 +181,10 @@ def read_attr(file: h5py.File, name: str) -> str | int:
 
 
 def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """A dataset whose bytes lie in this file and whose claimed size fits the file's.
+    """Return a dataset of plain values that lie in this file.
 
     Raises:
-        CacheError: missing, a link, an object type, stored elsewhere, or larger than the file can hold.
+        CacheError: Missing, a link, an object type, or stored elsewhere.
     """
     node: Any = file
     for part in name.split("/"):
@@ -219,34 +196,14 @@ def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
         raise CacheError(f"{path}: {name!r} is a group, expected a dataset; make the cache again")
     if node.dtype.kind == "O":
         raise CacheError(f"{path}: dataset {name!r} holds objects, which featlab never reads; make the cache again")
-    settings = node.id.get_create_plist()
-    if settings.get_layout() == h5py.h5d.VIRTUAL or settings.get_external_count() > 0:
+    if node.is_virtual or node.external is not None:
         raise CacheError(f"{path}: dataset {name!r} lies in other files, which featlab never follows; copy the data in")
-    _check_size(path, name, node)
     return node
 
 
 def refuse_link(group: h5py.Group, path: Path, name: str) -> None:
-    """Raises CacheError when `name` in `group` is an external or soft link."""
+    """Raise a CacheError when `name` in `group` is an external or soft link."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a link"
         raise CacheError(f"{path}: {name!r} is {kind}, which featlab never follows; copy the data in")
-
-
-def _check_size(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    if dataset.shape is None:
-        raise CacheError(f"{path}: dataset {name!r} is empty; make the cache again with `featlab extract`")
-    claimed = dataset.dtype.itemsize
-    for length in dataset.shape:
-        claimed *= length
-    stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    most = stored * _MOST_COMPRESSION if dataset.compression is not None else stored
-    chunk = dataset.dtype.itemsize
-    for length in dataset.chunks or ():
-        chunk *= length
-    if claimed > most or chunk > _LARGEST_CHUNK_BYTES:
-        raise CacheError(
-            f"{path}: dataset {name!r} claims {claimed} bytes but holds {stored}, so it is damaged or forged; make the "
-            "cache again"
-        )

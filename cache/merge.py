@@ -1,41 +1,24 @@
 """Several caches of one extractor into one: subjects side by side, classes united by name."""
 
+from __future__ import annotations
+
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.encode import CodedRows, Settings, encode_rows
-from featlab.cache.errors import CacheError
-from featlab.cache.hdf5 import get_dataset, open_file
-from featlab.cache.merge_checks import (
-    check_alike,
-    check_disjoint,
-    check_files,
-    check_free,
-    check_renames,
-    spelled_few,
-)
-from featlab.cache.reader import Cache, open_cache
-from featlab.cache.schema import (
-    CODE_DTYPES,
-    EMBEDDING_DTYPES,
-    EMBEDDINGS,
-    FLOAT_DTYPE,
-    LANDMARKS,
-    PATHS,
-    ExtractorInfo,
-)
-from featlab.cache.table import FeatureTable, Rows
-from featlab.cache.verify import CacheSummary, inspect_cache
+from featlab.cache.encode import CodedRows, Header, encode_rows
+from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
+from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, LANDMARKS, PATHS, ExtractorInfo
+from featlab.cache.table import FeatureTable, Rows, closest_names
+from featlab.errors import CacheError
+
+_SPELLED_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -43,11 +26,11 @@ class MergedInput:
     """One cache that went into a merged one.
 
     Attributes:
-        path: its file.
-        name: what its subjects' file, and with a prefix its subjects, are called after.
-        rows: how many it brought.
-        subjects: its subjects, as they are called in the merged cache.
-        subjects_file: the text file that lists them, one a line.
+        path: Its file.
+        name: What its subjects' file, and with a prefix its subjects, are called after.
+        rows: How many it brought.
+        subjects: Its subjects, as they are called in the merged cache.
+        subjects_file: The text file that lists them, one a line.
     """
 
     path: Path
@@ -62,45 +45,14 @@ class MergeReport:
     """What a merge made.
 
     Attributes:
-        path: the merged cache.
-        inputs: the caches that went in, as they were named.
-        notes: one line each: what was left out, and what the caches do not share.
+        path: The merged cache.
+        inputs: The caches that went in, as they were named.
+        notes: One line each: what was left out, and what the caches do not share.
     """
 
     path: Path
     inputs: tuple[MergedInput, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Optional:
-    """The optional data that every input has: points a face (0: none), paths."""
-
-    landmarks: int
-    paths: bool
-
-
-@dataclass(frozen=True)
-class _Part:
-    """How the rows of one input are called in the merged cache."""
-
-    prefix: str
-    rename: Mapping[str, str]
-    optional: _Optional
-
-    def rows(self, table: FeatureTable) -> Rows:
-        """The table's rows under their new names, without the data that not every input has."""
-        labels: list[str | None] = [*(self.rename.get(name, name) for name in table.classes), None]
-        subjects = [self.prefix + name for name in table.subjects]
-        return Rows(
-            embeddings=table.embeddings,
-            labels=[labels[code] for code in table.label.tolist()],
-            subjects=[subjects[code] for code in table.subject.tolist()],
-            videos=[table.videos[code] for code in table.video.tolist()],
-            frames=table.frame,
-            landmarks=table.landmarks if self.optional.landmarks else None,
-            paths=table.paths if self.optional.paths else None,
-        )
 
 
 def merge_caches(
@@ -112,109 +64,109 @@ def merge_caches(
     force: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
-    """Puts the rows of several caches into a new one, and a list of each cache's subjects beside it.
+    """Put the rows of several caches into a new one, and a list of each cache's subjects beside it.
 
-    Rows go through RAM block by block. The cache is whole or not there; the lists follow when it is. Classes are united
-    by name, in the order of the first cache, then of the next. Embeddings stay float16 where all are, else they are
-    stored as float32, which changes no value. Landmarks and paths that not every cache has are left out.
+    Rows go through memory block by block. The cache is whole or not there; the lists follow when it is. Classes are
+    united by name, in the order of the first cache, then of the next. Embeddings stay float16 where all are, else they
+    are stored as float32, which changes no value. Landmarks and paths that not every cache has are left out.
 
     Args:
-        paths: two caches or more, made by the same extractor, without a subject in common.
-        out: the cache to make.
-        rename: new class names by old, in all caches at once; two classes of one new name become one.
-        prefix: whether each subject is called "<name of its cache>/<subject>".
-        force: whether files that are there are replaced.
-        on_progress: called with (rows written, all rows).
+        paths: Two caches or more, made by the same extractor, without a subject in common.
+        out: The cache to make.
+        rename: New class names by old, in all caches at once; two classes of one new name become one.
+        prefix: Whether each subject is called "<name of its cache>/<subject>".
+        force: Whether files that are there are replaced.
+        on_progress: Called with (rows written, all rows).
 
     Raises:
-        CacheError: caches that can't be joined, or a file that is there; one line with the files and what to do.
-        FeatlabError: a file can't be written.
+        CacheError: Caches that can't be joined, or a file that is there; one line with the files and what to do.
+        FeatlabError: A file can't be written.
     """
-    inputs, out, rename = [Path(path) for path in paths], Path(out), dict(rename or {})
-    check_files(inputs, out)
-    summaries = [inspect_cache(path) for path in inputs]
-    names = _short_names(inputs)
-    lists = [out.with_name(f"{out.stem}.{name}.subjects.txt") for name in names]
-    check_free((out, *lists), force)
-    check_alike(summaries)
-    check_renames(rename, summaries)
+    files, out, rename = [Path(path) for path in paths], Path(out), dict(rename or {})
+    _check_files(files, out)
+    summaries, names = [inspect_cache(path) for path in files], _short_names(files)
     prefixes = [f"{name}/" if prefix else "" for name in names]
-    subjects = [tuple(start + name for name in each.subjects) for start, each in zip(prefixes, summaries, strict=True)]
-    check_disjoint(inputs, subjects, prefix)
-    optional, notes = _shared_data(summaries)
+    inputs = [
+        MergedInput(
+            path=path,
+            name=name,
+            rows=summary.rows,
+            subjects=tuple(before + subject for subject in summary.subjects),
+            subjects_file=out.with_name(f"{out.stem}.{name}.subjects.txt"),
+        )
+        for path, name, before, summary in zip(files, names, prefixes, summaries, strict=True)
+    ]
+    for path in (out, *(each.subjects_file for each in inputs)):
+        if path.exists() and not force:
+            raise CacheError(f"{path}: exists; --force replaces it, or choose another --out")
+    _check_alike(summaries, rename)
+    _check_disjoint(inputs, prefix)
+    points = {each.landmarks for each in summaries}
+    landmarks = points.pop() if len(points) == 1 else 0
+    with_paths = all(each.has_paths for each in summaries)
     dtypes = {each.dtype for each in summaries}
-    settings = Settings(
+    header = Header(
         extractor=_joined_extractor(summaries, prefixes),
         classes=tuple(dict.fromkeys(rename.get(name, name) for each in summaries for name in each.classes)),
         neutral=_neutral(summaries, rename),
         dtype="float32" if len(dtypes) > 1 else dtypes.pop(),
-        has_landmarks=optional.landmarks > 0,
+        has_landmarks=landmarks > 0,
     )
-    notes += [*_class_notes(settings.classes, summaries, rename), *_unlistable(subjects)]
-    owners = {name: number for number, part in enumerate(subjects) for name in part}
-    parts = [_Part(start, rename, optional) for start in prefixes]
+    notes = (
+        *_notes_of_optional_data(summaries),
+        *_notes_of_classes(header.classes, summaries, rename),
+        *_notes_of_subjects(inputs),
+    )
+
+    def renamed(table: FeatureTable, before: str) -> Rows:
+        labels: list[str | None] = [*(rename.get(name, name) for name in table.classes), None]
+        return Rows(
+            embeddings=table.embeddings,
+            labels=[labels[code] for code in table.label.tolist()],
+            subjects=[before + table.subjects[code] for code in table.subject.tolist()],
+            videos=[table.videos[code] for code in table.video.tolist()],
+            frames=table.frame,
+            landmarks=table.landmarks if landmarks else None,
+            paths=table.paths if with_paths else None,
+        )
+
+    owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
-        caches = [opened.enter_context(open_cache(path)) for path in inputs]
+        caches = [opened.enter_context(open_cache(path)) for path in files]
+        kinds = dict(caches[0].kinds)
+        kinds[EMBEDDINGS] = (EMBEDDING_DTYPES[header.dtype], (caches[0].dim,))
+        if not landmarks:
+            kinds.pop(LANDMARKS, None)
+        if with_paths:
+            kinds[PATHS] = max((cache.kinds[PATHS] for cache in caches), key=lambda kind: kind[0].itemsize)
+        else:
+            kinds.pop(PATHS, None)
         plan = Plan(
             rows=sum(each.rows for each in summaries),
             subjects=tuple(sorted(owners)),
             videos=tuple(sorted({name for cache in caches for name in cache.videos})),
-            kinds=_kinds(summaries, optional, settings.dtype),
+            kinds=kinds,
         )
-        write_cache(out, settings, plan, _encoded(caches, parts, owners, settings, plan.rows, on_progress))
-    for path, listed in zip(lists, subjects, strict=True):
-        atomic_write_text(path, "".join(f"{name}\n" for name in listed))
-    made = zip(inputs, names, summaries, subjects, lists, strict=True)
-    return MergeReport(
-        out, tuple(MergedInput(path, name, each.rows, who, file) for path, name, each, who, file in made), tuple(notes)
-    )
 
+        def parts() -> Iterator[tuple[str, CodedRows]]:
+            done = 0
+            # Neighbours of one cache are read in one go.
+            for number, group in groupby(plan.subjects, key=owners.__getitem__):
+                cache, before = caches[number], prefixes[number]
+                for table in cache.iter_rows(subjects=[name.removeprefix(before) for name in group]):
+                    yield str(cache.path), encode_rows(renamed(table, before), header, str(cache.path))
+                    done += len(table)
+                    if on_progress is not None:
+                        on_progress(done, plan.rows)
 
-def _encoded(
-    caches: Sequence[Cache],
-    parts: Sequence[_Part],
-    owners: Mapping[str, int],
-    settings: Settings,
-    total: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[str, CodedRows]]:
-    """All rows, block by block, by ascending subject: neighbours of one cache are read in one go."""
-    done = 0
-    for number, group in groupby(sorted(owners), key=owners.__getitem__):
-        cache, part = caches[number], parts[number]
-        own = [name.removeprefix(part.prefix) for name in group]
-        for table in cache.iter_rows(subjects=own):
-            yield str(cache.path), encode_rows(part.rows(table), settings, str(cache.path))
-            done += len(table)
-            if on_progress is not None:
-                on_progress(done, total)
-
-
-def _kinds(
-    summaries: Sequence[CacheSummary], optional: _Optional, dtype: str
-) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Dtype and shape of one row of the merged cache, by dataset."""
-    first = summaries[0]
-    kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {EMBEDDINGS: (EMBEDDING_DTYPES[dtype], (first.dim,))}
-    kinds |= {name: (code, ()) for name, code in CODE_DTYPES.items()}
-    if optional.landmarks:
-        kinds[LANDMARKS] = (FLOAT_DTYPE, (optional.landmarks, 2))
-    if optional.paths:
-        kinds[PATHS] = (np.dtype(f"S{max(_path_width(Path(each.path)) for each in summaries)}"), ())
-    return kinds
-
-
-def _path_width(path: Path) -> int:
-    with open_file(path) as file:
-        return int(get_dataset(file, path, PATHS).dtype.itemsize)
+        write_cache(out, header, plan, parts())
+    for each in inputs:
+        atomic_write_text(each.subjects_file, "".join(f"{name}\n" for name in each.subjects))
+    return MergeReport(out, tuple(inputs), notes)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The files' stems, or folder and stem where two files are called alike.
-
-    Raises:
-        CacheError: folders and files are called alike.
-    """
+    """Return the files' stems, or folder and stem where two files are called alike."""
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [f"{Path(os.path.abspath(path)).parent.name}-{path.stem}" for path in paths]
@@ -224,26 +176,8 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _shared_data(summaries: Sequence[CacheSummary]) -> tuple[_Optional, list[str]]:
-    """What every cache has of the optional data, and a note on each kind that is left out."""
-    notes = []
-    points = {each.landmarks for each in summaries}
-    has = {
-        "landmarks": [each.landmarks > 0 for each in summaries],
-        "paths": [each.has_paths for each in summaries],
-    }
-    for what, held in has.items():
-        if any(held) and not all(held):
-            notes.append(f"{what} are left out: {summaries[held.index(False)].path} has none")
-    if all(has["landmarks"]) and len(points) > 1:
-        told = ", ".join(f"{each.path} has {each.landmarks} points" for each in summaries)
-        notes.append(f"landmarks are left out: {told}")
-    landmarks = points.pop() if len(points) == 1 else 0
-    return _Optional(landmarks, all(has["paths"])), notes
-
-
 def _joined_extractor(summaries: Sequence[CacheSummary], prefixes: Sequence[str]) -> ExtractorInfo:
-    """The extractor that all share, with what any of the caches knows of it beyond its fingerprint."""
+    """Return the extractor that all share, with what any of the caches knows of it beyond its fingerprint."""
     infos = [each.extractor for each in summaries]
     libraries = sorted({name for info in infos for name in info.versions})
     versions = {
@@ -265,34 +199,92 @@ def _neutral(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -> st
     return first
 
 
-def _class_notes(classes: Sequence[str], summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -> list[str]:
-    """A note on each class that some of the caches have no row of, and on classes of one cache that became one."""
-    notes = []
-    counts = []
+def _check_files(paths: Sequence[Path], out: Path) -> None:
+    """Refuse fewer than two files, one named twice, or an output that is one of them."""
+    if len(paths) < 2:
+        raise CacheError(f"{', '.join(map(str, paths)) or 'no cache'}: a merge needs two caches or more; name another")
+    present = [path for path in paths if path.exists()]
+    for one, other in combinations(present, 2):
+        if os.path.samefile(one, other):
+            raise CacheError(f"{other}: is named twice; name each cache once")
+    for path in present:
+        if out.exists() and os.path.samefile(path, out):
+            raise CacheError(f"{out}: is one of the caches to merge; choose another --out")
+
+
+def _check_alike(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -> None:
+    """Refuse caches of two extractors or widths, or of the same rows, and a class to rename that none has."""
+    first, *others = summaries
+    for each in others:
+        if each.extractor.fingerprint != first.extractor.fingerprint:
+            one, other = (f"{info.id} ({info.fingerprint[:12]})" for info in (first.extractor, each.extractor))
+            raise CacheError(
+                f"{each.path}: was made by {other}, {first.path} by {one}; features of two extractors never meet, "
+                "extract both with one"
+            )
+        if each.dim != first.dim:
+            raise CacheError(
+                f"{each.path}: a row has {each.dim} values, one of {first.path} {first.dim}; extract both with the "
+                "same options"
+            )
+    for before, after in combinations(summaries, 2):
+        if before.digest == after.digest:
+            raise CacheError(f"{after.path}: holds the same rows as {before.path}; name one of them")
+    known = tuple(dict.fromkeys(name for each in summaries for name in each.classes))
+    for name in rename:
+        if name not in known:
+            raise CacheError(f"--rename {name}={rename[name]}: no cache has that class; {closest_names(name, known)}")
+
+
+def _check_disjoint(inputs: Sequence[MergedInput], prefix: bool) -> None:
+    """Refuse a subject that two caches have."""
+    for one, other in combinations(inputs, 2):
+        both = sorted(set(one.subjects) & set(other.subjects))
+        if both:
+            help_ = "rename one of the files" if prefix else "--prefix puts the cache's name before every subject"
+            raise CacheError(f"{one.path} and {other.path}: both have the subject {_spelled_few(both)}; {help_}")
+
+
+def _notes_of_optional_data(summaries: Sequence[CacheSummary]) -> Iterator[str]:
+    """Tell what is left out because not every cache has it."""
+    has = {"landmarks": [each.landmarks > 0 for each in summaries], "paths": [each.has_paths for each in summaries]}
+    for what, held in has.items():
+        if any(held) and not all(held):
+            yield f"{what} are left out: {summaries[held.index(False)].path} has none"
+    if all(has["landmarks"]) and len({each.landmarks for each in summaries}) > 1:
+        told = ", ".join(f"{each.path} has {each.landmarks} points" for each in summaries)
+        yield f"landmarks are left out: {told}"
+
+
+def _notes_of_classes(
+    classes: Sequence[str], summaries: Sequence[CacheSummary], rename: Mapping[str, str]
+) -> Iterator[str]:
+    """Tell of classes of one cache that became one, and of each class that only some of the caches have rows of."""
+    having: dict[str, list[str]] = {name: [] for name in classes}
     for each in summaries:
         count: Counter[str] = Counter()
         for name, rows in each.classes.items():
             count[rename.get(name, name)] += rows
-        counts.append(count)
-        for target in count:
-            old = [name for name in each.classes if rename.get(name, name) == target]
+        for name, rows in count.items():
+            if rows:
+                having[name].append(each.path)
+            old = [before for before in each.classes if rename.get(before, before) == name]
             if len(old) > 1:
-                notes.append(f"{each.path}: the classes {', '.join(old)} become {target}")
-    for name in classes:
-        having = [each.path for each, count in zip(summaries, counts, strict=True) if count[name]]
-        if 0 < len(having) < len(summaries):
-            lacking = [each.path for each in summaries if each.path not in having]
-            notes.append(f"class {name!r}: rows in {', '.join(having)}, none in {', '.join(lacking)}")
-    return notes
+                yield f"{each.path}: the classes {', '.join(old)} become {name}"
+    for name, with_rows in having.items():
+        lacking = [each.path for each in summaries if each.path not in with_rows]
+        if with_rows and lacking:
+            yield f"class {name!r}: rows in {', '.join(with_rows)}, none in {', '.join(lacking)}"
 
 
-def _unlistable(subjects: Sequence[Sequence[str]]) -> list[str]:
-    """A note when subjects are called what a list of one name a line, with # for comments, can't hold."""
-    odd = [
-        name for part in subjects for name in part if "#" in name or name != name.strip() or len(name.splitlines()) > 1
-    ]
-    return (
-        [f"a file of subjects can't name {spelled_few(odd)} ('#' starts a comment, blanks at the ends go)"]
-        if odd
-        else []
-    )
+def _notes_of_subjects(inputs: Sequence[MergedInput]) -> Iterator[str]:
+    """Tell of subjects whose names a list of one name a line, with # for comments, can't hold."""
+    names = [name for each in inputs for name in each.subjects]
+    odd = [name for name in names if "#" in name or name != name.strip() or len(name.splitlines()) > 1]
+    if odd:
+        yield f"a file of subjects can't name {_spelled_few(odd)} ('#' starts a comment, blanks at the ends go)"
+
+
+def _spelled_few(names: Sequence[str]) -> str:
+    told = ", ".join(repr(name) for name in names[:_SPELLED_OUT])
+    return told + (f" and {len(names) - _SPELLED_OUT} more" if len(names) > _SPELLED_OUT else "")

@@ -1,7 +1,10 @@
-"""Reading a cache: by subject or as a whole into RAM, or block by block within a byte budget."""
+"""Reading a cache: by subject or as a whole into memory, block by block within a byte budget, or in numbers."""
+
+from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,21 +13,22 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.errors import CacheError
 from featlab.cache.hdf5 import decode_names, guarded, open_file
 from featlab.cache.schema import (
     EMBEDDINGS,
+    FORMAT_VERSION,
     FRAME,
     LABEL,
     LANDMARKS,
     PATHS,
     SUBJECT,
+    UNKNOWN_LABEL,
     VIDEO,
     ExtractorInfo,
 )
-from featlab.cache.structure import Structure, read_structure
 from featlab.cache.table import FeatureTable, closest_names
-from featlab.cache.verify import find_problems
+from featlab.cache.verify import Structure, find_problems, read_structure
+from featlab.errors import CacheError
 
 _READ_BYTES = 8 << 20
 
@@ -33,10 +37,31 @@ class Cache:
     """An open cache. Made by `open_cache`; use it in a `with` block, or close it.
 
     An open HDF5 file must not cross into a forked process: open the cache again there.
+
+    Attributes:
+        path: The file, as it was named to `open_cache`.
+        dim: D, the length of one embedding.
+        subjects: Names of the subjects, ascending; each has a row.
+        videos: Names of the videos, ascending; two subjects may share one.
+        classes: Names of the labels, in code order.
+        neutral: The neutral class, one of `classes`.
+        extractor: Who made the embeddings.
+        digest: sha256 of the content, 64 hex digits, as the file states it (`open_cache(verify=True)` checks it).
+        has_landmarks: Whether rows have landmarks.
+        kinds: Dtype and shape of one row, by dataset name.
     """
 
     def __init__(self, path: Path, file: h5py.File, structure: Structure) -> None:
-        self._path = path
+        self.path = path
+        self.dim = structure.dim
+        self.subjects = structure.subjects
+        self.videos = structure.videos
+        self.classes = structure.classes
+        self.neutral = structure.neutral
+        self.extractor = structure.extractor
+        self.digest = structure.digest
+        self.has_landmarks = LANDMARKS in structure.large
+        self.kinds = structure.kinds
         self._file = file
         self._structure = structure
 
@@ -52,77 +77,32 @@ class Cache:
         return self._structure.rows
 
     def close(self) -> None:
-        """Closes the file; tables that were read stay valid."""
+        """Close the file; tables that were read stay valid."""
         self._file.close()
 
-    @property
-    def path(self) -> Path:
-        """The file, as it was named to `open_cache`."""
-        return self._path
-
-    @property
-    def dim(self) -> int:
-        """D, the length of one embedding."""
-        return self._structure.dim
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Names of the subjects, ascending; each has a row."""
-        return self._structure.subjects
-
-    @property
-    def videos(self) -> tuple[str, ...]:
-        """Names of the videos, ascending; two subjects may share one."""
-        return self._structure.videos
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the labels, in code order."""
-        return self._structure.classes
-
-    @property
-    def neutral(self) -> str:
-        """The neutral class, one of `classes`."""
-        return self._structure.neutral
-
-    @property
-    def extractor(self) -> ExtractorInfo:
-        """Who made the embeddings."""
-        return self._structure.extractor
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the content, 64 hex digits, as the file states it (`open_cache(verify=True)` checks it)."""
-        return self._structure.digest
-
-    @property
-    def has_landmarks(self) -> bool:
-        """Whether rows have landmarks."""
-        return LANDMARKS in self._structure.large
-
     def read(self, subjects: Sequence[str] | None = None) -> FeatureTable:
-        """All rows, or those of the named subjects, in the file's order.
+        """Return all rows, or those of the named subjects, in the file's order.
 
         Names and codes are those of the whole cache, so that tables of different subjects agree. Embeddings come as
         float32, also from a float16 cache.
 
         Args:
-            subjects: which; None for all.
+            subjects: Which; None for all.
 
         Raises:
-            CacheError: an unknown subject, a damaged file, a row whose embedding is not finite.
+            CacheError: An unknown subject, a damaged file, a row whose embedding is not finite.
         """
         return self._read(self._ranges(subjects))
 
     def iter_rows(self, byte_budget: int = 64 << 20, subjects: Sequence[str] | None = None) -> Iterator[FeatureTable]:
-        """The rows of `read`, in the same order, in tables of at most `byte_budget` bytes and at least one row.
+        """Yield the rows of `read`, in the same order, in tables of at most `byte_budget` bytes and at least one row.
 
         Args:
-            byte_budget: how much one table's arrays and paths may take in RAM.
-            subjects: which; None for all.
+            byte_budget: How much one table's arrays and paths may take in memory.
+            subjects: Which; None for all.
 
         Raises:
-            CacheError: as `read`.
+            CacheError: As `read`.
         """
         step = max(1, byte_budget // self._row_bytes())
         for start, stop in self._ranges(subjects):
@@ -130,7 +110,7 @@ class Cache:
                 yield self._read([(first, min(first + step, stop))])
 
     def _ranges(self, subjects: Sequence[str] | None) -> list[tuple[int, int]]:
-        """Row ranges of the named subjects, ascending, neighbours joined."""
+        """Return the row ranges of the named subjects, ascending, neighbours joined."""
         if subjects is None:
             return [(0, len(self))]
         if isinstance(subjects, str):
@@ -139,7 +119,7 @@ class Cache:
         ranges: list[tuple[int, int]] = []
         for name in sorted(set(subjects)):
             if name not in codes:
-                raise CacheError(f"{self._path}: has no subject {name!r}; {closest_names(name, self.subjects)}")
+                raise CacheError(f"{self.path}: has no subject {name!r}; {closest_names(name, self.subjects)}")
             start, stop = self._structure.offsets[codes[name] : codes[name] + 2].tolist()
             if ranges and ranges[-1][1] == start:
                 start = ranges.pop()[0]
@@ -147,21 +127,19 @@ class Cache:
         return ranges
 
     def _row_bytes(self) -> int:
-        codes = sum(column.itemsize for column in self._structure.codes.values())
-        large = 0
+        size = sum(column.itemsize for column in self._structure.codes.values())
         for name, dataset in self._structure.large.items():
             # A Python string weighs about 50 bytes more than its letters, and its place in the tuple 8.
             each = dataset.dtype.itemsize + 58 if name == PATHS else np.dtype(np.float32).itemsize
-            large += each * int(np.prod(dataset.shape[1:], dtype=np.int64))
-        return codes + large
+            size += each * int(np.prod(dataset.shape[1:], dtype=np.int64))
+        return size
 
     def _read(self, ranges: list[tuple[int, int]]) -> FeatureTable:
         if not self._file:
-            raise CacheError(f"{self._path}: was closed before it was read; read inside the `with` block")
+            raise CacheError(f"{self.path}: was closed before it was read; read inside the `with` block")
         codes = {name: _join(column, ranges) for name, column in self._structure.codes.items()}
-        large = {name: self._floats(name, ranges) for name in self._structure.large if name != PATHS}
         return FeatureTable(
-            embeddings=large[EMBEDDINGS],
+            embeddings=self._floats(EMBEDDINGS, ranges),
             label=codes[LABEL],
             subject=codes[SUBJECT],
             video=codes[VIDEO],
@@ -170,7 +148,7 @@ class Cache:
             videos=self.videos,
             classes=self.classes,
             neutral=self.neutral,
-            landmarks=large.get(LANDMARKS),
+            landmarks=self._floats(LANDMARKS, ranges) if self.has_landmarks else None,
             paths=self._paths(ranges),
         )
 
@@ -182,39 +160,41 @@ class Cache:
         for start, stop in ranges:
             for first in range(start, stop, step):
                 last = min(first + step, stop)
-                with guarded(self._path, f"dataset {name!r}"):
+                with guarded(self.path, f"dataset {name!r}"):
                     out[at : at + last - first] = dataset[first:last]
                 if name == EMBEDDINGS:
-                    self._refuse_not_finite(name, out[at : at + last - first], first)
+                    self._refuse_not_finite(out[at : at + last - first], first)
                 at += last - first
         return out
 
-    def _refuse_not_finite(self, name: str, block: NDArray[np.float32], first: int) -> None:
+    def _refuse_not_finite(self, block: NDArray[np.float32], first: int) -> None:
         finite = np.isfinite(block)
         if not finite.all():
             row = self._structure.describe_row(first + int(finite.all(axis=1).argmin()))
-            raise CacheError(f"{self._path}: dataset {name!r} is not finite at {row}; make the cache again without it")
+            raise CacheError(
+                f"{self.path}: dataset {EMBEDDINGS!r} is not finite at {row}; make the cache again without it"
+            )
 
     def _paths(self, ranges: list[tuple[int, int]]) -> tuple[str, ...] | None:
         dataset = self._structure.large.get(PATHS)
         if dataset is None:
             return None
-        with guarded(self._path, f"dataset {PATHS!r}"):
+        with guarded(self.path, f"dataset {PATHS!r}"):
             return tuple(text for start, stop in ranges for text in decode_names(dataset[start:stop]))
 
 
 def open_cache(path: str | os.PathLike[str], verify: bool = False) -> Cache:
-    """Opens a cache and refuses one that can't be trusted.
+    """Open a cache and refuse one that can't be trusted.
 
-    Always checked: the format and its version, types, lengths, links, claimed sizes, names, codes, the order of rows
-    and that each is there once. Checksums and finiteness are checked for what is read.
+    Always checked: the format and its version, types, lengths, links, names, codes, the order of rows and that each is
+    there once. Checksums and finiteness are checked for what is read.
 
     Args:
-        path: the cache file.
-        verify: also read everything and check its digest (see `verify_cache`).
+        path: The cache file.
+        verify: Also read everything and check its digest (see `verify_cache`).
 
     Raises:
-        CacheError: what is wrong, in one line, with the file, the dataset and what to do.
+        CacheError: What is wrong, in one line, with the file, the dataset and what to do.
     """
     path = Path(path)
     file = open_file(path)
@@ -234,3 +214,77 @@ def _join(column: NDArray[Any], ranges: list[tuple[int, int]]) -> NDArray[Any]:
     if not ranges:
         return column[:0].copy()
     return np.concatenate([column[start:stop] for start, stop in ranges])
+
+
+@dataclass(frozen=True)
+class CacheSummary:
+    """What a cache holds, in numbers and names.
+
+    Attributes:
+        path: The file.
+        format_version: Of the file.
+        file_bytes: Its size on disk.
+        rows: N.
+        dim: D.
+        dtype: How embeddings are stored, "float32" or "float16".
+        digest: sha256 of the content, as the file states it.
+        extractor: Who made the embeddings.
+        neutral: The neutral class.
+        classes: Rows by class.
+        unknown_labels: Rows without a label.
+        subjects: Rows by subject.
+        videos: How many (subject, video) there are.
+        landmarks: Points a face, 0 when there are none.
+        has_paths: Whether rows name their image.
+    """
+
+    path: str
+    format_version: int
+    file_bytes: int
+    rows: int
+    dim: int
+    dtype: str
+    digest: str
+    extractor: ExtractorInfo
+    neutral: str
+    classes: Mapping[str, int]
+    unknown_labels: int
+    subjects: Mapping[str, int]
+    videos: int
+    landmarks: int
+    has_paths: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain JSON types."""
+        return {**asdict(self), "extractor": self.extractor.to_dict()}
+
+
+def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
+    """Summarise a cache from its small datasets; embeddings are not read.
+
+    Raises:
+        CacheError: As `open_cache`.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        cache = read_structure(file, path)
+        large = cache.large
+        labels = np.bincount(cache.codes[LABEL].astype(np.int64) - UNKNOWN_LABEL, minlength=len(cache.classes) + 1)
+        videos = np.stack([cache.codes[SUBJECT], cache.codes[VIDEO]], axis=1)
+        return CacheSummary(
+            path=str(path),
+            format_version=FORMAT_VERSION,
+            file_bytes=path.stat().st_size,
+            rows=cache.rows,
+            dim=cache.dim,
+            dtype=large[EMBEDDINGS].dtype.name,
+            digest=cache.digest,
+            extractor=cache.extractor,
+            neutral=cache.neutral,
+            classes=dict(zip(cache.classes, labels[1:].tolist(), strict=True)),
+            unknown_labels=int(labels[0]),
+            subjects=dict(zip(cache.subjects, np.diff(cache.offsets).tolist(), strict=True)),
+            videos=int(np.any(videos[1:] != videos[:-1], axis=1).sum()) + 1,
+            landmarks=int(large[LANDMARKS].shape[1]) if LANDMARKS in large else 0,
+            has_paths=PATHS in large,
+        )

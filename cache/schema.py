@@ -13,15 +13,17 @@
 Rows ascend by (subject, video, frame), each triple once. Text is fixed-length UTF-8 padded with NUL: it needs no heap
 and no object type, so a reader can refuse those outright, and any HDF5 tool shows it.
 
-Older files may also hold `pose` (N, 3) and `layers/<name>/mean` and `/std` (N, C). The digest covers them;
-nothing else reads them.
+Older files may also hold `pose` (N, 3) and `layers/<name>/mean` and `/std` (N, C). The digest covers them; nothing else
+reads them.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,18 +59,21 @@ EMBEDDING_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4
 
 UNKNOWN_LABEL: Final = -1
 
+# Dtype and shape of one row, by dataset name.
+Kinds: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+
 
 @dataclass(frozen=True)
 class ExtractorInfo:
     """Who turned pixels into embeddings. Features of two different extractors must never meet.
 
     Attributes:
-        id: the backbone, e.g. "hog", "geometry", "pt2:resnet.pt2".
+        id: The backbone, e.g. "hog", "geometry", "pt2:resnet.pt2".
         weights: sha256 of the weights file, or "none".
-        preprocessing: one readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
-        layers: the layers whose channel means and deviations are appended to the embedding.
-        versions: library versions, for the reader's information; neither compared nor part of the fingerprint.
-        trained_on: subjects whose images trained the backbone, where it says so; not compared either.
+        preprocessing: One readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
+        layers: The layers whose channel means and deviations are appended to the embedding.
+        versions: Library versions, for the reader's information; neither compared nor part of the fingerprint.
+        trained_on: Subjects whose images trained the backbone, where it says so; not compared either.
     """
 
     id: str
@@ -81,16 +86,12 @@ class ExtractorInfo:
     @property
     def fingerprint(self) -> str:
         """sha256 (64 hex digits) of the canonical JSON of id, weights, preprocessing and layers."""
-        content = {
-            "id": self.id,
-            "weights": self.weights,
-            "preprocessing": self.preprocessing,
-            "layers": list(self.layers),
-        }
+        compared = ("id", "weights", "preprocessing", "layers")
+        content = {name: value for name, value in self.to_dict().items() if name in compared}
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain JSON types; `from_dict` turns it back."""
+        """Return everything as plain JSON types; `from_dict` turns it back."""
         return {
             "id": self.id,
             "weights": self.weights,
@@ -102,11 +103,11 @@ class ExtractorInfo:
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "ExtractorInfo":
-        """The inverse of `to_dict`.
+    def from_dict(cls, content: Mapping[str, Any]) -> ExtractorInfo:
+        """Return the extractor that `to_dict` described.
 
         Raises:
-            KeyError, TypeError: a field is missing or of another type (callers name the file).
+            KeyError, TypeError: A field is missing or of another type (callers name the file).
         """
         texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
         layers = content["layers"]
@@ -120,8 +121,19 @@ class ExtractorInfo:
 
 
 def canonical_json(content: object) -> bytes:
-    """JSON as UTF-8 with sorted keys and no blanks: equal content, equal bytes."""
+    """Return JSON as UTF-8 with sorted keys and no blanks: equal content, equal bytes."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def first_disorder(
+    subject: NDArray[np.integer[Any]], video: NDArray[np.integer[Any]], frame: NDArray[np.integer[Any]]
+) -> int | None:
+    """Return the first row that does not come strictly after the one before it, or None when all do."""
+    same_subject = subject[1:] == subject[:-1]
+    same_video = same_subject & (video[1:] == video[:-1])
+    ascends = (subject[1:] > subject[:-1]) | (same_subject & (video[1:] > video[:-1]))
+    ascends |= same_video & (frame[1:] > frame[:-1])
+    return None if ascends.all() else int(np.argmin(ascends)) + 1
 
 
 class ContentDigest:
@@ -130,13 +142,6 @@ class ContentDigest:
     Each dataset is hashed on its own, in row order, as little-endian bytes (text: UTF-8 with a NUL after each), so
     that rows may come in blocks of any size. The digest is the sha256 of the canonical JSON of the header and of
     {dataset: [dtype, shape of a row, sha256]}. `subject_offsets` follows from `subject` and is left out.
-
-    Args:
-        extractor: who made the rows; only its fingerprint counts.
-        classes: names of the labels, in code order.
-        neutral: the neutral class.
-        subjects: subject names, in code order.
-        videos: video names, in code order.
     """
 
     def __init__(
@@ -160,7 +165,7 @@ class ContentDigest:
         self._hashes: dict[str, Any] = {}
 
     def update(self, name: str, block: NDArray[Any]) -> None:
-        """Adds the next rows of dataset `name`; text as a bytes array (dtype kind S)."""
+        """Add the next rows of dataset `name`; text as a bytes array (dtype kind S)."""
         if block.dtype.kind == "S":
             self._hash(name, "utf-8", []).update(b"".join(text + b"\0" for text in block.tolist()))
             return
@@ -168,7 +173,7 @@ class ContentDigest:
         self._hash(name, little.dtype.str, list(block.shape[1:])).update(little.reshape(-1).view(np.uint8))
 
     def hexdigest(self) -> str:
-        """64 hex digits."""
+        """Return 64 hex digits."""
         datasets = {name: [*kind, self._hashes[name].hexdigest()] for name, kind in self._kinds.items()}
         return hashlib.sha256(canonical_json({"header": self._header, "datasets": datasets})).hexdigest()
 

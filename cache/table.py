@@ -1,6 +1,7 @@
-"""Rows in RAM: what is read from a cache (`FeatureTable`) and what is written into a shard (`Rows`)."""
+"""Rows in memory: what is read from a cache (`FeatureTable`) and what is written into a shard (`Rows`)."""
 
-import difflib
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.errors import CacheError
+from featlab.errors import CacheError, closest
 
 RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
 
@@ -23,15 +24,15 @@ class FeatureTable:
         subject: int32 (N,), an index into `subjects`.
         video: int32 (N,), an index into `videos`. Two subjects may share a video name.
         frame: int32 (N,), the frame's number within its video.
-        subjects: names of subjects, also of those without a row here.
-        videos: names of videos, also of those without a row here.
-        classes: names of the labels.
-        neutral: the neutral class, one of `classes`.
+        subjects: Names of subjects, also of those without a row here.
+        videos: Names of videos, also of those without a row here.
+        classes: Names of the labels.
+        neutral: The neutral class, one of `classes`.
         landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
-        paths: where each row's image came from. None: not stored.
+        paths: Where each row's image came from. None: not stored.
 
     Raises:
-        CacheError: arrays of different lengths, a wrong dtype or shape, a code without a name.
+        CacheError: Arrays of different lengths, a wrong dtype or shape, a code without a name.
     """
 
     embeddings: NDArray[np.float32]
@@ -81,13 +82,11 @@ class FeatureTable:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays (names and paths not counted)."""
-        arrays: list[NDArray[Any]] = [self.embeddings, self.label, self.subject, self.video, self.frame]
-        if self.landmarks is not None:
-            arrays.append(self.landmarks)
-        return sum(array.nbytes for array in arrays)
+        arrays = (self.embeddings, self.label, self.subject, self.video, self.frame, self.landmarks)
+        return sum(array.nbytes for array in arrays if array is not None)
 
-    def take(self, index: RowIndex) -> "FeatureTable":
-        """The rows that `index` (a bool mask, int indices or a slice) picks, in its order; names and codes unchanged.
+    def take(self, index: RowIndex) -> FeatureTable:
+        """Return the rows that `index` (a bool mask, int indices or a slice) picks, in its order; names unchanged.
 
         A slice gives views; a mask or indices give copies.
         """
@@ -95,12 +94,10 @@ class FeatureTable:
         if not isinstance(where, slice) and where.size == 0:
             where = where.astype(np.intp)
         paths = self.paths
-        if paths is not None:
-            if isinstance(where, slice):
-                paths = paths[where]
-            else:
-                rows = np.flatnonzero(where) if where.dtype == np.bool_ else where
-                paths = tuple(paths[row] for row in rows.tolist())
+        if paths is not None and isinstance(where, slice):
+            paths = paths[where]
+        elif paths is not None:
+            paths = tuple(paths[row] for row in np.arange(len(self))[where].tolist())
         return replace(
             self,
             embeddings=self.embeddings[where],
@@ -112,32 +109,32 @@ class FeatureTable:
             paths=paths,
         )
 
-    def rows_of(self, *subjects: str) -> "FeatureTable":
-        """The rows of the named subjects, in the table's order.
+    def rows_of(self, *subjects: str) -> FeatureTable:
+        """Return the rows of the named subjects, in the table's order.
 
         Raises:
-            CacheError: a name that is no subject; names the closest ones.
+            CacheError: A name that is no subject; names the closest ones.
         """
         return self.take(np.isin(self.subject, self._subject_codes(subjects)))
 
-    def without(self, *subjects: str) -> "FeatureTable":
-        """The rows of everyone but the named subjects, in the table's order.
+    def without(self, *subjects: str) -> FeatureTable:
+        """Return the rows of everyone but the named subjects, in the table's order.
 
         Raises:
-            CacheError: a name that is no subject; names the closest ones.
+            CacheError: A name that is no subject; names the closest ones.
         """
         return self.take(~np.isin(self.subject, self._subject_codes(subjects)))
 
     def subject_names_present(self) -> tuple[str, ...]:
-        """Names of the subjects that have at least one row here, in code order."""
+        """Return the names of the subjects that have at least one row here, in code order."""
         return tuple(self.subjects[code] for code in np.unique(self.subject))
 
     def video_names_present(self) -> tuple[str, ...]:
-        """Names of the videos that have at least one row here, in code order."""
+        """Return the names of the videos that have at least one row here, in code order."""
         return tuple(self.videos[code] for code in np.unique(self.video))
 
     def describe_row(self, row: int) -> str:
-        """One row in words, for a message: "subject 's1', video 'v2', frame 3"."""
+        """Say which row it is, for a message: "subject 's1', video 'v2', frame 3"."""
         subject = self.subjects[self.subject[row]]
         video = self.videos[self.video[row]]
         return f"subject {subject!r}, video {video!r}, frame {self.frame[row]}"
@@ -177,10 +174,9 @@ class Rows:
 
 
 def closest_names(name: str, known: Sequence[str]) -> str:
-    """Half a sentence that helps who mistyped a name: the closest known names, or the first few."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return "did you mean " + " or ".join(repr(other) for other in close) + "?"
+    """Return half a sentence for who mistyped a name: the closest known names, or the first few."""
+    if hint := closest(name, known):
+        return hint.removeprefix("; ")
     if not known:
         return "there are none"
     few = ", ".join(repr(other) for other in known[:5])
@@ -193,8 +189,12 @@ def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape:
     lengths = zip(shape, array.shape, strict=False)
     fits = array.ndim == len(shape) and all(want is None or want == got for want, got in lengths)
     if not fits:
-        wanted = "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
-        raise CacheError(f"feature table: expected {name} of shape {wanted}, got {array.shape}")
+        raise CacheError(f"feature table: expected {name} of shape {shape_text(shape)}, got {array.shape}")
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Return a wanted shape for a message: "(12, any, 2)"."""
+    return "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
 
 
 def _check_codes(name: str, codes: NDArray[Any], lowest: int, names: int) -> None:

@@ -1,8 +1,12 @@
-"""Looking at a cache: what it holds, and whether all of it can be trusted."""
+"""Whether a cache can be trusted: its structure, checked whenever one is opened, and all of its content."""
 
+from __future__ import annotations
+
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,110 +14,200 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.errors import CacheError
-from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file
+from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
 from featlab.cache.schema import (
     CODE_DTYPES,
+    EMBEDDING_DTYPES,
     EMBEDDINGS,
+    FLOAT_DTYPE,
+    FORMAT,
+    FORMAT_ATTR,
     FORMAT_VERSION,
+    FRAME,
     LABEL,
     LANDMARKS,
+    OFFSETS_DTYPE,
     PATHS,
+    SHARD_FORMAT,
+    SUBJECT,
     SUBJECT_OFFSETS,
     SUBJECTS,
     UNKNOWN_LABEL,
+    VERSION_ATTR,
+    VIDEO,
     VIDEOS,
     ContentDigest,
     ExtractorInfo,
+    Kinds,
+    first_disorder,
 )
-from featlab.cache.structure import Structure, read_structure
+from featlab.cache.table import shape_text
+from featlab.errors import CacheError
 
+_AGAIN = "make it again with `featlab extract`"
 _BLOCK_BYTES = 8 << 20
-_UNREAD = (POSE, LAYERS) = ("pose", "layers")
+# Datasets of older files that only the digest covers: head pose (N, 3), statistics of layers (N, C).
+_POSE, _LAYERS = "pose", "layers"
 
 
-@dataclass(frozen=True)
-class CacheSummary:
-    """What a cache holds, in numbers and names.
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The small part of a cache, in memory.
 
     Attributes:
-        path: the file.
-        format_version: of the file.
-        file_bytes: its size on disk.
+        extractor: Who made the embeddings.
+        classes: Names of the labels.
+        neutral: One of `classes`.
         rows: N.
         dim: D.
-        dtype: how embeddings are stored, "float32" or "float16".
-        digest: sha256 of the content, as the file states it.
-        extractor: who made the embeddings.
-        neutral: the neutral class.
-        classes: rows by class.
-        unknown_labels: rows without a label.
-        subjects: rows by subject.
-        videos: how many (subject, video) there are.
-        landmarks: points a face, 0 when there are none.
-        has_paths: whether rows name their image.
+        digest: 64 hex digits, as the file states it.
+        subjects: Names, ascending.
+        videos: Names, ascending.
+        offsets: int64 (S + 1).
+        codes: Label, subject, video and frame, each (N,), by dataset name.
+        large: The datasets that are read on demand, one row a row, by name.
     """
 
-    path: str
-    format_version: int
-    file_bytes: int
+    extractor: ExtractorInfo
+    classes: tuple[str, ...]
+    neutral: str
     rows: int
     dim: int
-    dtype: str
     digest: str
-    extractor: ExtractorInfo
-    neutral: str
-    classes: Mapping[str, int]
-    unknown_labels: int
-    subjects: Mapping[str, int]
-    videos: int
-    landmarks: int
-    has_paths: bool
+    subjects: tuple[str, ...]
+    videos: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    codes: Mapping[str, NDArray[Any]]
+    large: Mapping[str, h5py.Dataset]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON types."""
-        return {**asdict(self), "extractor": self.extractor.to_dict()}
+    @property
+    def kinds(self) -> Kinds:
+        """Dtype and shape of one row, by dataset name."""
+        large = {name: (np.dtype(data.dtype), data.shape[1:]) for name, data in self.large.items()}
+        return large | {name: (dtype, ()) for name, dtype in CODE_DTYPES.items()}
+
+    def describe_row(self, row: int) -> str:
+        """Say which row it is: "subject 's1', video 'v2', frame 3"."""
+        subject, video = self.subjects[self.codes[SUBJECT][row]], self.videos[self.codes[VIDEO][row]]
+        return f"subject {subject!r}, video {video!r}, frame {self.codes[FRAME][row]}"
 
 
-def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
-    """Summarises a cache from its small datasets; embeddings are not read.
+def read_structure(file: h5py.File, path: Path) -> Structure:
+    """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order.
 
     Raises:
-        CacheError: as `open_cache`.
+        CacheError: Anything that can't be trusted; names the file, the dataset and what to do.
     """
-    path = Path(path)
-    with open_file(path) as file:
-        cache = read_structure(file, path)
-        large = cache.large
-        labels = np.bincount(cache.codes[LABEL].astype(np.int64) - UNKNOWN_LABEL, minlength=len(cache.classes) + 1)
-        videos = np.stack([cache.codes["subject"], cache.codes["video"]], axis=1)
-        return CacheSummary(
-            path=str(path),
-            format_version=FORMAT_VERSION,
-            file_bytes=path.stat().st_size,
-            rows=cache.rows,
-            dim=cache.dim,
-            dtype=large[EMBEDDINGS].dtype.name,
-            digest=cache.digest,
-            extractor=cache.extractor,
-            neutral=cache.neutral,
-            classes=dict(zip(cache.classes, labels[1:].tolist(), strict=True)),
-            unknown_labels=int(labels[0]),
-            subjects=dict(zip(cache.subjects, np.diff(cache.offsets).tolist(), strict=True)),
-            videos=int(np.any(videos[1:] != videos[:-1], axis=1).sum()) + 1,
-            landmarks=int(large[LANDMARKS].shape[1]) if LANDMARKS in large else 0,
-            has_paths=PATHS in large,
+    with guarded(path):
+        _check_format(file, path)
+        for name in file:
+            refuse_link(file, path, name)
+        extractor, classes, neutral = _read_header(file, path)
+        rows, dim, digest = read_attr(file, "rows"), read_attr(file, "dim"), read_attr(file, "digest")
+        if not isinstance(rows, int) or not isinstance(dim, int) or not isinstance(digest, str) or rows < 1 or dim < 1:
+            raise CacheError(f"{path}: rows, dim or digest make no sense ({rows!r}, {dim!r}, {digest!r}); {_AGAIN}")
+        large = {EMBEDDINGS: _checked(file, path, EMBEDDINGS, list(EMBEDDING_DTYPES.values()), (rows, dim))}
+        if LANDMARKS in file:
+            large[LANDMARKS] = _checked(file, path, LANDMARKS, [FLOAT_DTYPE], (rows, None, 2))
+        if PATHS in file:
+            large[PATHS] = _checked(file, path, PATHS, (), (rows,))
+        codes = {
+            name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
+            for name, dtype in CODE_DTYPES.items()
+        }
+        subjects, videos = _names(file, path, SUBJECTS, rows), _names(file, path, VIDEOS, rows)
+        offsets = _checked(file, path, SUBJECT_OFFSETS, [OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(np.int64)
+    structure = Structure(extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large)
+    _check_codes(path, structure)
+    return structure
+
+
+def _check_format(file: h5py.File, path: Path) -> None:
+    if FORMAT_ATTR not in file.attrs:
+        raise CacheError(f"{path}: is HDF5 but no featlab cache (no attribute {FORMAT_ATTR}); name another file")
+    found = read_attr(file, FORMAT_ATTR)
+    if found == SHARD_FORMAT:
+        raise CacheError(f"{path}: is one shard of an unfinished cache; run the same `featlab extract` again to finish")
+    if found != FORMAT:
+        raise CacheError(f"{path}: its {FORMAT_ATTR} is {found!r}, expected {FORMAT!r}; name another file")
+    version = read_attr(file, VERSION_ATTR)
+    if not isinstance(version, int) or version < 1:
+        raise CacheError(f"{path}: its {VERSION_ATTR} is {version!r}, expected a number from 1; {_AGAIN}")
+    if version > FORMAT_VERSION:
+        raise CacheError(
+            f"{path}: is of format version {version}, this featlab reads up to {FORMAT_VERSION}; update featlab"
         )
 
 
+def _read_header(file: h5py.File, path: Path) -> tuple[ExtractorInfo, tuple[str, ...], str]:
+    texts = {name: str(read_attr(file, name)) for name in ("extractor", "classes", "neutral")}
+    extractor = ExtractorInfo.from_dict(json.loads(texts["extractor"]))
+    classes = json.loads(texts["classes"])
+    neutral = texts["neutral"]
+    fits = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
+    if not fits or len(set(classes)) != len(classes) or neutral not in classes:
+        raise CacheError(f"{path}: its classes {classes!r} and neutral class {neutral!r} make no sense; {_AGAIN}")
+    return extractor, tuple(classes), neutral
+
+
+def _checked(
+    file: h5py.File, path: Path, name: str, dtypes: Sequence[np.dtype[Any]], shape: tuple[int | None, ...]
+) -> h5py.Dataset:
+    """Return a dataset of one of `dtypes` (none of them: fixed-length text) and of `shape` (None: any length)."""
+    dataset = get_dataset(file, path, name)
+    fits = dataset.dtype in dtypes if dtypes else dataset.dtype.kind == "S"
+    if not fits:
+        wanted = " or ".join(str(dtype) for dtype in dtypes) or "fixed-length text"
+        raise CacheError(f"{path}: dataset {name!r} is of type {dataset.dtype}, expected {wanted}; {_AGAIN}")
+    lengths = zip(shape, dataset.shape, strict=False)
+    if dataset.ndim != len(shape) or any(got == 0 or want not in {None, got} for want, got in lengths):
+        wanted = shape_text(shape)
+        raise CacheError(f"{path}: dataset {name!r} is of shape {dataset.shape}, expected {wanted}; {_AGAIN}")
+    return dataset
+
+
+def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]:
+    dataset = _checked(file, path, name, (), (None,))
+    if len(dataset) > rows:
+        raise CacheError(f"{path}: dataset {name!r} holds {len(dataset)} names for {rows} rows; {_AGAIN}")
+    names = decode_names(dataset[:])
+    if "" in names or any(after <= before for before, after in pairwise(names)):
+        raise CacheError(f"{path}: dataset {name!r} holds an empty or repeated name, or is not sorted; {_AGAIN}")
+    return names
+
+
+def _check_codes(path: Path, cache: Structure) -> None:
+    limits = {
+        LABEL: (UNKNOWN_LABEL, len(cache.classes)),
+        SUBJECT: (0, len(cache.subjects)),
+        VIDEO: (0, len(cache.videos)),
+    }
+    for name, (lowest, count) in limits.items():
+        codes = cache.codes[name]
+        if codes.min() < lowest or codes.max() >= count:
+            raise CacheError(
+                f"{path}: dataset {name!r} holds codes from {codes.min()} to {codes.max()}, expected {lowest} to "
+                f"{count - 1}; {_AGAIN}"
+            )
+    lengths = np.diff(cache.offsets)
+    ends = cache.offsets[0] == 0 and cache.offsets[-1] == cache.rows
+    if not ends or lengths.min() < 1 or np.any(np.repeat(np.arange(len(lengths)), lengths) != cache.codes[SUBJECT]):
+        raise CacheError(f"{path}: dataset {SUBJECT_OFFSETS!r} does not fit dataset {SUBJECT!r}; {_AGAIN}")
+    row = first_disorder(cache.codes[SUBJECT], cache.codes[VIDEO], cache.codes[FRAME])
+    if row is not None:
+        here, before = cache.describe_row(row), cache.describe_row(row - 1)
+        problem = f"holds {here} twice" if here == before else f"holds {here} after {before}"
+        raise CacheError(f"{path}: {problem}; {_AGAIN}")
+
+
 def verify_cache(path: str | os.PathLike[str]) -> list[str]:
-    """Reads everything, in bounded memory: checksums, finiteness, landmarks, text, the digest.
+    """Read everything, in bounded memory: checksums, finiteness, landmarks, text, the digest.
 
     Returns:
         One line a problem, naming the file and the dataset; an empty list when all is well.
 
     Raises:
-        CacheError: the file can't even be opened as a cache (see `open_cache`).
+        CacheError: The file can't even be opened as a cache (see `open_cache`).
     """
     path = Path(path)
     with open_file(path) as file:
@@ -121,13 +215,13 @@ def verify_cache(path: str | os.PathLike[str]) -> list[str]:
 
 
 def find_problems(file: h5py.File, path: Path, cache: Structure) -> list[str]:
-    """`verify_cache` of a file that is open and whose structure was read."""
+    """Verify a file that is open and whose structure was read; see `verify_cache`."""
     problems = []
     digest = ContentDigest(cache.extractor, cache.classes, cache.neutral, cache.subjects, cache.videos)
     for name, codes in cache.codes.items():
         digest.update(name, codes)
     readable = True
-    for name, dataset in {**cache.large, **_unread(file, path)}.items():
+    for name, dataset in {**cache.large, **_only_in_digest(file, path)}.items():
         try:
             problems += _problems_of(path, cache, name, dataset, digest)
         except CacheError as error:
@@ -138,25 +232,25 @@ def find_problems(file: h5py.File, path: Path, cache: Structure) -> list[str]:
             f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
             f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
         )
-    known = {*cache.large, *CODE_DTYPES, SUBJECTS, VIDEOS, SUBJECT_OFFSETS, *_UNREAD}
+    known = {*cache.large, *CODE_DTYPES, SUBJECTS, VIDEOS, SUBJECT_OFFSETS, _POSE, _LAYERS}
     for name in sorted(set(file) - known):
         problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
     return problems
 
 
-def _unread(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
-    """Datasets of older files that only the digest covers: head pose, statistics of layers."""
-    names = [POSE] if POSE in file else []
-    if LAYERS in file:
-        names += [f"{LAYERS}/{layer}/{part}" for layer in file[LAYERS] for part in ("mean", "std")]
+def _only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    names = [_POSE] if _POSE in file else []
+    if _LAYERS in file:
+        with guarded(path, f"group {_LAYERS!r}"):
+            names += [f"{_LAYERS}/{layer}/{part}" for layer in file[_LAYERS] for part in file[_LAYERS][layer]]
     return {name: get_dataset(file, path, name) for name in names}
 
 
 def _problems_of(path: Path, cache: Structure, name: str, dataset: h5py.Dataset, digest: ContentDigest) -> list[str]:
-    """Reads one dataset block by block into the digest; at most one problem, of its first bad row.
+    """Read one dataset block by block into the digest; at most one problem, of its first bad row.
 
     Raises:
-        CacheError: a checksum that fails, text that is no UTF-8.
+        CacheError: A checksum that fails, text that is no UTF-8.
     """
     row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
     step = max(1, _BLOCK_BYTES // row_bytes)
@@ -184,5 +278,6 @@ def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
     flat = block.reshape(len(block), -1)
     bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1)
     if name != EMBEDDINGS:
+        # A row of nothing but NaN says that no face was found.
         bad &= ~np.isnan(flat).all(axis=1)
     return bad

@@ -1,24 +1,73 @@
-"""Writing a cache: shards that survive a kill, then one assembled file."""
+"""Writing a cache: shards that survive a kill, then one assembled file.
 
+A shard holds the rows of a part of the extraction in a file of its own, with its key and the fingerprint of the run's
+header. One that is damaged, of another key or of another header counts as absent: it is made again, never mixed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from featlab.cache.assemble import Plan, write_cache
-from featlab.cache.encode import CodedRows, Settings, encode_rows
-from featlab.cache.errors import CacheError
-from featlab.cache.hdf5 import encode_names, one_line
-from featlab.cache.lock import FolderLock
-from featlab.cache.schema import PATHS, ExtractorInfo
-from featlab.cache.shards import SUFFIX, Failure, ShardHead, read_head, read_shard, shard_path, write_shard_file
-from featlab.cache.table import FeatureTable, Rows
+from featlab.cache.encode import CodedRows, Columns, Header, encode_rows
+from featlab.cache.hdf5 import (
+    decode_names,
+    encode_names,
+    get_dataset,
+    guarded,
+    new_file,
+    one_line,
+    open_file,
+    read_attr,
+    write_array,
+    write_text_attr,
+)
+from featlab.cache.schema import (
+    CODE_DTYPES,
+    EMBEDDINGS,
+    FORMAT_ATTR,
+    FORMAT_VERSION,
+    LANDMARKS,
+    PATHS,
+    SHARD_FORMAT,
+    SUBJECTS,
+    VERSION_ATTR,
+    VIDEOS,
+    ExtractorInfo,
+    Kinds,
+)
+from featlab.cache.table import Rows
+from featlab.errors import CacheError
 
-_TABLE_BLOCK_BYTES = 64 << 20
+Failure = Mapping[str, str]
+
+_SUFFIX = ".h5"
+_FAILURES = "failures"
+_LOCK = "lock"
+
+
+@dataclass(frozen=True)
+class _ShardHead:
+    """What is known of a shard without reading its rows; without rows it has no names and no kinds."""
+
+    rows: int
+    subjects: tuple[str, ...]
+    videos: tuple[str, ...]
+    kinds: Kinds
+    failures: tuple[dict[str, str], ...]
 
 
 class CacheBuilder:
@@ -28,15 +77,15 @@ class CacheBuilder:
     as long as the builder is open, so a second run on the same `out` is refused. Use it in a `with` block, or close it.
 
     Args:
-        out: the cache file to make; an existing one is replaced at the very end.
-        extractor: who makes the embeddings.
-        classes: names of the labels, in code order.
-        neutral: the neutral class, one of `classes`.
+        out: The cache file to make; an existing one is replaced at the very end.
+        extractor: Who makes the embeddings.
+        classes: Names of the labels, in code order.
+        neutral: The neutral class, one of `classes`.
         dtype: "float32" or "float16", how embeddings are stored.
-        has_landmarks: whether rows come with landmarks.
+        has_landmarks: Whether rows come with landmarks.
 
     Raises:
-        CacheError: settings that make no sense, another run on the same `out`, a folder that can't be made.
+        CacheError: Arguments that make no sense, another run on the same `out`, a folder that can't be made.
     """
 
     def __init__(
@@ -50,17 +99,15 @@ class CacheBuilder:
         has_landmarks: bool = True,
     ) -> None:
         self._out = Path(out)
-        self._settings = Settings(extractor, tuple(classes), neutral, dtype, has_landmarks)
+        self._header = Header(extractor, tuple(classes), neutral, dtype, has_landmarks)
         self._folder = self._out.with_name(self._out.name + ".shards")
-        self._heads: dict[str, ShardHead] = {}
+        self._heads: dict[str, _ShardHead] = {}
         try:
-            in_the_way = self._out.is_dir()
-            self._lock = FolderLock(self._folder)
+            if self._out.is_dir():
+                raise CacheError(f"{out}: can't be written, a folder of that name is in the way; choose another name")
+            self._lock = _lock(self._folder)
         except OSError as error:
             raise CacheError(f"{self._folder}: can't be made ({one_line(error)}); choose another folder") from error
-        if in_the_way:
-            self._lock.release()
-            raise CacheError(f"{out}: can't be written, a folder of that name is in the way; choose another name")
 
     def __enter__(self) -> Self:
         return self
@@ -71,83 +118,135 @@ class CacheBuilder:
         self.close()
 
     def close(self) -> None:
-        """Releases the lock; finished shards stay for the next run. A second call does nothing."""
+        """Release the lock; finished shards stay for the next run. A second call does nothing."""
         self._lock.release()
 
     def has_shard(self, key: str) -> bool:
-        """True when the shard of `key` is there, whole and of the same settings (every checksum is read)."""
-        path = shard_path(self._folder, key)
-        head = read_head(path, key, self._settings)
+        """Tell whether the shard of `key` is there, whole and of the same header (every checksum is read)."""
+        head = self._read_head(key)
         if head is None:
             return False
         try:
-            read_shard(path, head)
+            self._read_rows(key, head)
         except CacheError:
             return False
         return True
 
     def write_shard(self, key: str, rows: Rows, failures: Sequence[Failure] = ()) -> None:
-        """Writes the shard of `key`, whole or not at all; an earlier one is replaced.
+        """Write the shard of `key`, whole or not at all; an earlier one is replaced.
 
         Args:
-            key: any text, one a shard; what the shard was made from should be part of it.
-            rows: its rows, ascending by (subject, video, frame). None at all when every item failed.
-            failures: the items that gave no row, one dict of text each; they travel with the shard.
+            key: Any text, one a shard; what the shard was made from should be part of it.
+            rows: Its rows, ascending by (subject, video, frame). None at all when every item failed.
+            failures: The items that gave no row, one dict of text each; they travel with the shard.
 
         Raises:
-            CacheError: rows that don't fit the settings or each other (names the row), or the disk is full.
-            FeatlabError: the file can't be written.
+            CacheError: Rows that don't fit the header or each other (names the row), or the disk is full.
+            FeatlabError: The file can't be written.
         """
         self._heads.pop(key, None)
-        coded = encode_rows(rows, self._settings, f"{self._out}, shard {key!r}") if len(rows) else None
-        write_shard_file(shard_path(self._folder, key), key, self._settings, coded, failures)
+        blob = json.dumps([dict(failure) for failure in failures]).encode()
+        arrays: Columns = {_FAILURES: np.frombuffer(blob, dtype=np.uint8)}
+        if len(rows):
+            coded = encode_rows(rows, self._header, f"{self._out}, shard {key!r}")
+            arrays |= coded.columns
+            arrays[SUBJECTS] = encode_names(coded.subjects, key, "subject name")
+            arrays[VIDEOS] = encode_names(coded.videos, key, "video name")
+        with new_file(self._path(key)) as file:
+            for name, array in arrays.items():
+                write_array(file, name, array)
+            file.attrs["rows"] = len(rows)
+            write_text_attr(file, "key", json.dumps(key))
+            write_text_attr(file, "run", self._header.run)
+            file.attrs[VERSION_ATTR] = FORMAT_VERSION
+            write_text_attr(file, FORMAT_ATTR, SHARD_FORMAT)
 
     def failures(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        """The failures that came with the shards of `keys`, in key order; also after `assemble`.
+        """Return the failures that came with the shards of `keys`, in key order; also after `assemble`.
 
         Raises:
-            CacheError: a shard is missing.
+            CacheError: A shard is missing.
         """
         return [failure for key in keys for failure in self._head(key).failures]
 
     def assemble(self, keys: Sequence[str]) -> Path:
-        """Joins the shards into the cache, renames it onto `out`, removes the shards and closes the builder.
+        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder.
 
         Memory holds one shard at a time.
 
         Args:
-            keys: the shards in row order: rows ascend by subject, video and frame from each shard to the next.
+            keys: The shards in row order: rows ascend by subject, video and frame from each shard to the next.
 
         Returns:
             The path of the cache.
 
         Raises:
-            CacheError: a shard is missing, no shard has a row, shards of different shapes, a row twice or out of order.
+            CacheError: A shard is missing, no shard has a row, shards of different shapes, a row twice or out of order.
             FeatlabError: `out` can't be written.
         """
         heads = {key: self._head(key) for key in keys}
-        plan = self._plan({key: head for key, head in heads.items() if head.rows})
-        write_cache(self._out, self._settings, plan, self._parts(keys, heads))
+        filled = {key: head for key, head in heads.items() if head.rows}
+        write_cache(self._out, self._header, self._plan(filled), self._parts(filled))
         self._heads = heads
-        for pattern in (f"*{SUFFIX}", f"*{SUFFIX}.*.partial"):
+        for pattern in (f"*{_SUFFIX}", f"*{_SUFFIX}.*.partial"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        for path in self._out.parent.glob(f"{_escaped(self._out.name)}.*.partial"):
+        for path in self._out.parent.glob(f"{escape(self._out.name)}.*.partial"):
             path.unlink(missing_ok=True)
-        self._lock.remove()
+        # While it is still held: nobody else can have taken it.
+        with suppress(OSError):
+            (self._folder / _LOCK).unlink(missing_ok=True)
         self.close()
         # What is left in the folder is not ours to remove.
         with suppress(OSError):
             self._folder.rmdir()
         return self._out
 
-    def _head(self, key: str) -> ShardHead:
-        head = self._heads.get(key) or read_head(shard_path(self._folder, key), key, self._settings)
+    def _path(self, key: str) -> Path:
+        """Return where the shard of `key` lies: a readable start and a hash, safe on every file system."""
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "_", key)[:40]
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return self._folder / f"{readable}-{digest[:16]}{_SUFFIX}"
+
+    def _head(self, key: str) -> _ShardHead:
+        head = self._heads.get(key) or self._read_head(key)
         if head is None:
             raise CacheError(f"{self._out}: shard {key!r} is missing or of other settings; write it before assembling")
         return head
 
-    def _plan(self, heads: dict[str, ShardHead]) -> Plan:
+    def _read_head(self, key: str) -> _ShardHead | None:
+        """Return the head of the shard of `key`, or None when there is none that this run can use."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        names = [EMBEDDINGS, *CODE_DTYPES, *([LANDMARKS] if self._header.has_landmarks else [])]
+        wanted = {FORMAT_ATTR: SHARD_FORMAT, VERSION_ATTR: FORMAT_VERSION, "key": json.dumps(key)}
+        wanted["run"] = self._header.run
+        try:
+            with open_file(path) as file, guarded(path):
+                if any(read_attr(file, name) != value for name, value in wanted.items()):
+                    return None
+                failures = tuple(json.loads(get_dataset(file, path, _FAILURES)[:].tobytes()))
+                rows = int(read_attr(file, "rows"))
+                if rows == 0:
+                    return _ShardHead(0, (), (), {}, failures)
+                stored = {name: get_dataset(file, path, name) for name in (*names, *([PATHS] if PATHS in file else []))}
+                if any(dataset.shape[0] != rows for dataset in stored.values()):
+                    return None
+                kinds = {name: (np.dtype(dataset.dtype), dataset.shape[1:]) for name, dataset in stored.items()}
+                subjects, videos = (decode_names(get_dataset(file, path, name)[:]) for name in (SUBJECTS, VIDEOS))
+                return _ShardHead(rows, subjects, videos, kinds, failures)
+        except CacheError:
+            return None
+
+    def _read_rows(self, key: str, head: _ShardHead) -> CodedRows:
+        """Return all rows of a shard; checksums are checked by reading."""
+        path = self._path(key)
+        with open_file(path) as file, guarded(path):
+            columns = {name: get_dataset(file, path, name)[:] for name in head.kinds}
+            return CodedRows(columns, head.subjects, head.videos)
+
+    def _plan(self, heads: Mapping[str, _ShardHead]) -> Plan:
         if not heads:
             raise CacheError(f"{self._out}: no shard holds a row, every item failed; see the failures for the reasons")
         first_key, first = next(iter(heads.items()))
@@ -174,70 +273,27 @@ class CacheBuilder:
             kinds=kinds,
         )
 
-    def _parts(self, keys: Sequence[str], heads: dict[str, ShardHead]) -> Iterator[tuple[str, CodedRows]]:
-        for key in keys:
-            if heads[key].rows:
-                yield f"shard {key!r}", read_shard(shard_path(self._folder, key), heads[key])
+    def _parts(self, heads: Mapping[str, _ShardHead]) -> Iterator[tuple[str, CodedRows]]:
+        for key, head in heads.items():
+            yield f"shard {key!r}", self._read_rows(key, head)
 
 
-def write_table(
-    path: str | os.PathLike[str], table: FeatureTable, extractor: ExtractorInfo, *, dtype: str = "float32"
-) -> Path:
-    """Writes a table in RAM as a cache; its rows may be in any order.
-
-    Args:
-        path: the cache file; replaced when it exists.
-        table: at least one row. Names of subjects and videos without a row are left out.
-        extractor: who made the embeddings.
-        dtype: "float32" or "float16", how embeddings are stored.
-
-    Returns:
-        `path` as a Path.
-
-    Raises:
-        CacheError: no rows, a row twice, a value that is not finite or that float16 can't hold.
-        FeatlabError: the file can't be written.
-    """
-    settings = Settings(extractor, table.classes, table.neutral, dtype, table.landmarks is not None)
-    if not len(table):
-        raise CacheError(f"{path}: the table has no row, and a cache needs one")
-    subjects = tuple(sorted(table.subject_names_present()))
-    videos = tuple(sorted(table.video_names_present()))
-    rank = {name: code for code, name in enumerate(subjects)}
-    video_rank = {name: code for code, name in enumerate(videos)}
-    order = np.lexsort(
-        (
-            table.frame,
-            np.array([video_rank.get(name, -1) for name in table.videos])[table.video],
-            np.array([rank.get(name, -1) for name in table.subjects])[table.subject],
-        )
-    )
-    block = max(1, _TABLE_BLOCK_BYTES * len(table) // table.nbytes)
-
-    def coded(index: Any) -> CodedRows:
-        return encode_rows(_spelled(table.take(index)), settings, str(path))
-
-    kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
-        name: (column.dtype, column.shape[1:]) for name, column in coded(order[:1]).columns.items()
-    }
-    if table.paths is not None:
-        kinds[PATHS] = (encode_names(table.paths, str(path), "path", may_be_empty=True).dtype, ())
-    parts = (("the table", coded(order[start : start + block])) for start in range(0, len(order), block))
-    return write_cache(path, settings, Plan(len(table), subjects, videos, kinds), parts)
+def _lock(folder: Path) -> BaseFileLock:
+    """Make the folder and take the lock in it, which the system gives back when its holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _taken(FileLock(folder / _LOCK, thread_local=False))
+    except (OSError, NotImplementedError):
+        # A drive without such locks: a file stands for it, which a killed run may leave behind.
+        return _taken(SoftFileLock(folder / "lock.held", thread_local=False))
 
 
-def _spelled(table: FeatureTable) -> Rows:
-    names: list[str | None] = [*table.classes, None]
-    return Rows(
-        embeddings=table.embeddings,
-        labels=[names[code] for code in table.label],
-        subjects=[table.subjects[code] for code in table.subject],
-        videos=[table.videos[code] for code in table.video],
-        frames=table.frame,
-        landmarks=table.landmarks,
-        paths=table.paths,
-    )
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def _taken(lock: BaseFileLock) -> BaseFileLock:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        path = Path(lock.lock_file)
+        soft = isinstance(lock, SoftFileLock)
+        remedy = f"if none is (it was killed), delete {path}" if soft else "wait for it, or choose another name"
+        raise CacheError(f"{path.parent}: another run is writing this cache; {remedy}") from error
+    return lock

@@ -7,29 +7,11 @@ from typing import Annotated
 
 import typer
 
-from featlab.cli.common import (
-    COMMON,
-    DeviceOption,
-    JobsOption,
-    JsonOption,
-    MethodsOption,
-    Output,
-    PoolOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    TargetsOption,
-    WorkspaceOption,
-    cpu_count,
-    flag_values,
-    names_in,
-    open_workspace,
-)
 from featlab.cli.complete import complete_ablation
 from featlab.cli.group import FAILED, SKIPPED, typed_command
+from featlab.cli.session import Session, command, names_in
 
-__all__ = ["ablate"]
-
+_FLAGS = ("targets", "pool", "draws", "methods", "seeds")
 _LISTS = {
     "dims": ("dims",),
     "pairing": ("strategies",),
@@ -46,7 +28,23 @@ _LONGEST = 30
 """Lines up to which a table is printed; the file has it always."""
 
 
+@command(
+    "targets",
+    "pool",
+    "draws",
+    "methods",
+    "seeds",
+    "workspace",
+    "caches",
+    "settings",
+    "seed",
+    "device",
+    "jobs",
+    "json_mode",
+    "quiet",
+)
 def ablate(
+    session: Session,
     what: Annotated[
         str,
         typer.Argument(
@@ -71,52 +69,30 @@ def ablate(
             help="dims: within, pca, truncate, random; a panel each. Default: features.reduce.",
         ),
     ] = None,
-    targets: TargetsOption = None,
-    pool: PoolOption = None,
-    draws: Annotated[int | None, typer.Option("--draws", min=1, metavar="K", help="Random draws of targets.")] = None,
-    methods: MethodsOption = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, metavar="K", help="Seeds within a draw.")] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", metavar="DIR", help="pairing: where the images are, for example pairs."),
     ] = None,
-    workspace: WorkspaceOption = Path("."),
-    caches: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each.", rich_help_panel=COMMON
-        ),
-    ] = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
     from featlab.analysis.ablation.report import ablation_tables, ablation_words, example_figures, write_ablation
     from featlab.analysis.ablation.run import ablate as run_ablation
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags: dict[str, object] = {"protocol.draws": draws, "protocol.seeds": seeds}
-    flags |= {"ablate.methods": methods, "ablate.reductions": reduce}
-    flags |= {f"ablate.{key}": _numbers(what, grid) for key in _LISTS.get(what, ())}
-    values = flag_values(
-        workspace, caches=caches or (), settings=settings, seed=seed, targets=targets, pool=pool, flags=flags
-    )
+    output = session.output
+    more: dict[str, object] = {"ablate.methods": session["methods"], "ablate.reductions": reduce}
+    more |= {f"ablate.{key}": _numbers(what, grid) for key in _LISTS.get(what, ())}
     with output.progress() as bars:
-        opened = open_workspace(workspace, values, output, device=device)
+        opened = session.open(more)
         protocol = opened.config.protocol
         output.note(f"ablate {what}: {protocol.draws} draws x {protocol.seeds} seeds")
         bar = bars.add_task(f"ablate {what}", total=None)
         report = run_ablation(
             what,
             opened,
-            jobs=cpu_count(jobs),
+            jobs=session.jobs,
             on_step=lambda done, total: bars.update(bar, completed=done, total=total),
         )
-    folder = workspace / "results" / f"ablate-{what}"
+    folder = session.workspace / "results" / f"ablate-{what}"
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
     files = write_ablation(folder, report, command=typed_command(), more=examples)
     output.json(report.to_dict() | {"files": files})

@@ -7,36 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import (
-    DeviceOption,
-    JobsOption,
-    JsonOption,
-    Output,
-    QuietOption,
-    SeedOption,
-    SubjectsOption,
-    TargetsOption,
-    cpu_count,
-)
+from featlab.cli.flags import VIDEO_FLAGS
 from featlab.cli.group import SKIPPED
-from featlab.cli.input_options import (
-    FpsOption,
-    LayoutOption,
-    LayoutOptionsOption,
-    StrideOption,
-    WindowOption,
-    input_config,
-    parse_options,
-)
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command, parse_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
     from featlab.extraction.training.train import TrainReport
 
-__all__ = ["backbone_app", "train"]
-
 _NETWORK, _TRAINING = "Network", "Training"
+_FLAGS = ("layout", "layout_options", *VIDEO_FLAGS)
 
 backbone_app = typer.Typer(
     name="backbone", no_args_is_help=True, help="A backbone of one's own, trained on the source subjects' images."
@@ -49,18 +31,16 @@ def backbone() -> None:
 
 
 @backbone_app.command()
+@command("targets", "subjects", *_FLAGS, "seed", "device", "jobs", "json_mode", "quiet")
 def train(
+    session: Session,
     source: Annotated[
         Path,
         typer.Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder."),
     ],
-    targets: TargetsOption = None,
     draws: Annotated[
         int, typer.Option("--draws", min=1, metavar="K", help="Hold out whoever is a target in any of K draws.")
     ] = 1,
-    subjects: SubjectsOption = None,
-    layout: LayoutOption = "auto",
-    layout_options: LayoutOptionsOption = None,
     neutral: Annotated[
         str | None, typer.Option("--neutral", metavar="NAME", help="The neutral label; default: the layout's.")
     ] = None,
@@ -131,14 +111,6 @@ def train(
             rich_help_panel=_TRAINING,
         ),
     ] = None,
-    fps: FpsOption = None,
-    window: WindowOption = None,
-    stride: StrideOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Fit a network on the source subjects' images; no image of a target subject is opened.
 
@@ -153,27 +125,29 @@ def train(
     from featlab.protocol.splits import subjects_held_out
     from featlab.workspace.workspace import choose_device
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = session.output
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
     values = {key: value for key, value in given.items() if value is not None}
     config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
-    chosen_device = choose_device(device)
-    torch.set_num_threads(cpu_count(jobs))
-    listed = list_items(source, input_config(layout, layout_options, fps=fps, window=window, stride=stride))
-    held = subjects_held_out(listed.subjects, targets, draws=draws, seed=seed or 0, named=subjects or ())
+    chosen_device = choose_device(session["device"])
+    torch.set_num_threads(session.jobs)
+    listed = list_items(source, session.input_config())
+    held = subjects_held_out(
+        listed.subjects, session["targets"], draws=draws, seed=session["seed"] or 0, named=session["subjects"] or ()
+    )
     if not held:
         output.warn("nobody is held out: no one in this source can be an honest target of this backbone")
     output.note(f"backbone train: {len(listed.subjects) - len(held)} source subjects, {len(held)} held out")
     with output.progress("{task.fields[facts]}") as bars:
         bar = _Bars(bars)
-        items, unopened = take_frames(listed, held, jobs=jobs, on_progress=bar.videos)
+        items, unopened = take_frames(listed, held, jobs=session["jobs"], on_progress=bar.videos)
         report = train_backbone(
             items,
             config,
             out,
             neutral=neutral if neutral is not None else listed.neutral,
             held_out=held,
-            seed=seed or 0,
+            seed=session["seed"] or 0,
             weights=weights,
             device=chosen_device,
             if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featlab.cli.common import (
-    CacheOption,
-    DeviceOption,
-    JsonOption,
-    Output,
-    PoolOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    SourcesOption,
-    TargetsOption,
-    WorkspaceOption,
-    flag_values,
-    open_workspace,
-    warn_of_seen,
-)
 from featlab.cli.group import typed_command
+from featlab.cli.session import Session, workspace_command
 
-__all__ = ["branches"]
 
-
+@workspace_command("draws", "targets", "pool", "sources", "device")
 def branches(
-    targets: TargetsOption = None,
-    draws: Annotated[int | None, typer.Option("--draws", min=1, metavar="K", help="Random draws of targets.")] = None,
-    pool: PoolOption = None,
-    sources: SourcesOption = None,
+    session: Session,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Folder under results/.")] = "branches",
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Does only identity change? How alike rows are by expression and by subject, and what linear probes read off.
 
@@ -50,16 +23,14 @@ def branches(
     from featlab.analysis.inside.branches_page import branch_table, branch_words, write_branches
     from featlab.evaluation.results import run_facts
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {"protocol.draws": draws, "protocol.sources": sources}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
+    output = session.output
     with output.progress() as bars:
-        opened = open_workspace(workspace, values, output, device=device)
+        opened = session.open()
         bar = bars.add_task("branches", total=None)
         report = compare_branches(opened, on_step=lambda done, total: bars.update(bar, completed=done, total=total))
-    warn_of_seen(output, opened.extractor, sorted({person for draw in report.draws for person in draw}))
+    session.warn_of_seen(opened.extractor, sorted({person for draw in report.draws for person in draw}))
     facts, words = run_facts(opened), branch_words(report)
-    folder = workspace / "results" / name
+    folder = session.workspace / "results" / name
     files = write_branches(folder, report, command=typed_command(), facts=facts)
     output.json({**facts, **report.to_dict(), "words": words, "files": files})
     output.results([branch_table(report)], words, folder, files)

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featlab.cli.common import (
-    JsonOption,
-    MethodsOption,
-    Output,
-    QuietOption,
-    SeedOption,
-    SubjectsOption,
-    TargetsOption,
-    names_in,
-)
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command, names_in
 
 if TYPE_CHECKING:
     from featlab.cache import ExtractorInfo, FeatureTable
@@ -33,7 +25,9 @@ def bundle() -> None:
 
 
 @bundle_app.command("import")
+@command("subjects", "targets", "methods", "seed", "json_mode", "quiet")
 def import_checkpoints(
+    session: Session,
     bottleneck: Annotated[Path, typer.Option("--b", metavar="FILE", help="netB: .pt or .safetensors.")],
     classifier: Annotated[Path, typer.Option("--c", metavar="FILE", help="netC.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="The bundle to write.")],
@@ -55,24 +49,18 @@ def import_checkpoints(
     neutral: Annotated[
         str | None, typer.Option("--neutral", metavar="NAME", help="The neutral class; default: the cache's.")
     ] = None,
-    subjects: SubjectsOption = None,
-    targets: TargetsOption = None,
-    methods: MethodsOption = None,
-    seed: SeedOption = None,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Import netB, netC and a translator of the SHOT family. Subjects held out can be adapted to afterwards."""
     from featlab.exchange.checkpoint_bundle import import_bundle, save_imported
     from featlab.exchange.checkpoints import check_backbone_file, read_parts
     from featlab.methods import get_method
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    preparing = names_in(methods)
+    output = session.output
+    preparing = names_in(session["methods"])
     for name in preparing:
         get_method(name)
     parts = read_parts(bottleneck, classifier, translator)
-    made_by, source, digest = _features(cache, extractor, subjects, targets, seed or 0)
+    made_by, source, digest = _features(cache, extractor, session["subjects"], session["targets"], session["seed"] or 0)
     if backbone is not None:
         parts = check_backbone_file(parts, backbone, made_by)
     imported = import_bundle(
@@ -83,7 +71,7 @@ def import_checkpoints(
         source=source,
         cache_digest=digest,
         methods=preparing,
-        seed=seed or 0,
+        seed=session["seed"] or 0,
     )
     folder = save_imported(out, imported)
     _tell(output, imported, folder, classes)

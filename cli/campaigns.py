@@ -3,127 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from featlab.cli.common import Output, cpu_count, open_workspace, warn_of_seen
 from featlab.cli.group import FAILED, SKIPPED, typed_command
+from featlab.cli.output import Output
+from featlab.cli.session import Session
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
     from featlab.workspace.workspace import Workspace
 
-__all__ = ["Run", "run_and_show"]
 
-_WIDEST = 12
-"""Target subjects up to which the per-subject table is printed; the file has it always."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a campaign is run and shown.
-
-    Attributes:
-        command: ``evaluate`` or ``benchmark``.
-        workspace: The workspace folder.
-        name: Folder under ``results/``; ``None`` takes a key of the run.
-        plots: Draw the figures.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        jobs: Processes; 0 takes every core.
-        share: (i, n), see `featlab.evaluation.runner.run_tasks`.
-        collect: Run nothing.
-    """
-
-    command: str
-    workspace: Path
-    name: str | None
-    plots: bool
-    device: str
-    jobs: int
-    share: tuple[int, int] = (1, 1)
-    collect: bool = False
-
-
-def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
+def run_and_show(
+    session: Session,
+    command: str,
+    values: Mapping[str, Any],
+    *,
+    name: str | None,
+    plots: bool,
+    share: tuple[int, int] = (1, 1),
+    collect: bool = False,
+) -> None:
     """Run what is missing, write the result files and print the tables.
 
     Args:
-        run: How.
-        values: From `featlab.cli.common.flag_values`.
-        output: Where words go.
+        session: The flags.
+        command: ``evaluate`` or ``benchmark``.
+        values: Configuration values of the command line.
+        name: Folder under ``results/``; ``None`` takes a key of the run.
+        plots: Draw the figures.
+        share: (i, n), see `featlab.evaluation.runner.run_tasks`.
+        collect: Run nothing.
 
     Raises:
-        typer.Exit: Some cells failed (3) or all of them did (1).
+        typer.Exit: Some runs failed (3) or all of them did (1).
     """
-    from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
-    from featlab.analysis.evaluation.subject_tables import class_table, cost_table
+    from featlab.analysis.evaluation.result import evaluation_result
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
+    from featlab.methods.reads import refuse_unread
 
+    output = session.output
     with output.progress() as bars:
-        opened = open_workspace(run.workspace, values, output, device=run.device)
+        opened = session.open(values)
         protocol = opened.config.protocol
+        refuse_unread(opened.config, protocol.methods)
         tasks = plan(opened)
         cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
         reused = count_finished(tasks)
-        warn_of_seen(output, opened.extractor, sorted({name for task in tasks for name in task.targets}))
-        output.note(_what_runs(run, opened, len(tasks[0].targets), cells, reused))
-        bar = bars.add_task(run.command, total=cells)
+        session.warn_of_seen(opened.extractor, sorted({name for task in tasks for name in task.targets}))
+        output.note(_what_runs(command, share, opened, len(tasks[0].targets), cells, reused))
+        bar = bars.add_task(command, total=cells)
         done = run_tasks(
             tasks,
-            jobs=cpu_count(run.jobs),
-            share=run.share,
-            collect=run.collect,
+            jobs=session.jobs,
+            share=share,
+            collect=collect,
             on_step=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     rows = [row for part in done for row in part.values()]
     if not rows:
         from featlab.errors import InputError
 
-        raise InputError(f"no cell of this {run.command} has been run yet; run it without --collect first")
+        raise InputError(f"no cell of this {command} has been run yet; run it without --collect first")
     summaries = summarise(rows)
-    names = _names(protocol.methods)
     facts = run_facts(opened)
-    folder = run.workspace / "results" / (run.name or _run_key(run.command, facts))
-    classes = opened.table.classes
-    files = write_evaluation(
-        folder,
-        rows,
-        summaries,
-        settings=names,
-        facts=facts,
-        kind=run.command,
-        command=typed_command(),
-        plots=run.plots,
-        classes=classes,
-        smoothing=protocol.smoothing,
-    )
+    folder = session.workspace / "results" / (name or _run_key(command, facts))
     failed = [row for row in rows if row.error]
     missing = cells - len(rows)
-    output.json(
-        {
-            **facts,
+    result = evaluation_result(
+        rows,
+        summaries,
+        metadata=facts,
+        kind=command,
+        plots=plots,
+        classes=opened.table.classes,
+        smoothing=protocol.smoothing,
+        data={
             "results": [row.to_dict() for row in rows],
             "summary": [item.to_dict() for item in summaries],
             "cells": {"all": cells, "reused": reused, "failed": len(failed), "missing": missing},
-            "files": files,
-        }
+        },
     )
-    per_subject, summary = evaluation_tables(rows, summaries, names, full=False, smoothing=protocol.smoothing)
-    if protocol.draws == 1 and len(tasks[0].targets) <= _WIDEST:
-        output.table(per_subject)
-    if run.command == "benchmark":
-        output.table(class_table(rows, classes=classes, settings=names))
-        output.table(cost_table(summaries, settings=names))
-    output.table(summary)
+    output.result(folder, result, typed_command())
     output.show(
         f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else "")
     )
-    output.files(folder, files)
     _tell_failures(output, failed, folder)
     if missing:
         output.warn(f"{missing} of {cells} cells have not been run: the tables are of the others")
@@ -131,23 +100,16 @@ def run_and_show(run: Run, values: Mapping[str, Any], output: Output) -> None:
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
 
 
-def _what_runs(run: Run, opened: Workspace, targets: int, cells: int, reused: int) -> str:
+def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets: int, cells: int, reused: int) -> str:
     protocol = opened.config.protocol
     clip = f"at most {protocol.frames} frames of a neutral clip" if protocol.frames else "a neutral clip"
     clip += f", {100 * protocol.contamination:g} % of it other classes" if protocol.contamination else ""
     unit = f"each from {clip}" if protocol.scope == "person" else "together, as one unlabelled data set"
-    share = "" if run.share == (1, 1) else f", share {run.share[0]} of {run.share[1]}"
+    share = "" if shares == (1, 1) else f", share {shares[0]} of {shares[1]}"
     return (
-        f"{run.command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
+        f"{command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
         f"{protocol.draws} draws x {protocol.seeds} seeds{share}; {reused} of {cells} cells are there already"
     )
-
-
-def _names(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return method name to (setting, title), as the tables take it."""
-    from featlab.methods import get_method
-
-    return {name: (get_method(name).setting, get_method(name).title) for name in methods}
 
 
 def _run_key(command: str, facts: Mapping[str, Any]) -> str:

@@ -63,9 +63,9 @@ def complete_strategy(incomplete: str) -> list[str]:
 def complete_backbone(incomplete: str) -> list[str]:
     """Return the prefixes of backbones."""
     with suppress(Exception):
-        from featlab.extraction.backbones import backbone_names
+        from featlab.extraction.backbones import BACKBONES
 
-        return [name for name in backbone_names() if name.startswith(incomplete)]
+        return [name for name in BACKBONES.names() if name.startswith(incomplete)]
     return []
 
 

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from featlab.cli.common import CacheOption, JsonOption, Output, QuietOption, WorkspaceOption
 from featlab.cli.group import REFUSED
 from featlab.cli.output import print_error
+from featlab.cli.session import Session, command
 
 __all__ = ["init", "inspect", "verify"]
 
 
+@command("json_mode")
 def init(
+    session: Session,
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where; made when it isn't there.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Replace a featlab.toml that is there.")] = False,
-    json_mode: JsonOption = False,
 ) -> None:
     """Start a workspace: write a featlab.toml that shows every setting."""
     from featlab.cache import atomic_write_text
@@ -33,7 +34,7 @@ def init(
     except OSError as error:
         raise InputError(f"{folder}: can't be made ({error.strerror})") from error
     atomic_write_text(path, config_template())
-    output = Output(json_mode=json_mode)
+    output = session.output
     cache = folder / Config().cache
     output.json({"path": path, "cache": cache, "cache_exists": cache.exists()})
     where = "" if folder.resolve() == Path.cwd() else f" -C {folder}"
@@ -42,18 +43,16 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
+@command("cache", "workspace", "json_mode", "quiet")
 def inspect(
-    cache: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
-    cache_option: CacheOption = None,
-    workspace: WorkspaceOption = Path("."),
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
+    session: Session,
+    file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Show what a cache holds."""
     from featlab.cache import inspect_cache
 
-    summary = inspect_cache(_cache(cache or cache_option, workspace))
-    output = Output(json_mode=json_mode, quiet=quiet)
+    summary = inspect_cache(_cache(file or session["cache"], session.workspace))
+    output = session.output
     output.json(summary.to_dict())
     rows = sorted(summary.subjects.values())
     extractor = summary.extractor
@@ -79,18 +78,16 @@ def inspect(
     output.columns(("Class", "Rows", "Share"), classes)
 
 
+@command("cache", "workspace", "json_mode", "quiet")
 def verify(
-    cache: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
-    cache_option: CacheOption = None,
-    workspace: WorkspaceOption = Path("."),
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
+    session: Session,
+    file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Read all of a cache and check it: checksums, finiteness, digest. Exit code 2 when something is wrong."""
     from featlab.cache import CacheError, verify_cache
 
-    path = _cache(cache or cache_option, workspace)
-    output = Output(json_mode=json_mode, quiet=quiet)
+    path = _cache(file or session["cache"], session.workspace)
+    output = session.output
     try:
         findings = verify_cache(path)
     except CacheError as error:

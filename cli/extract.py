@@ -8,45 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import DeviceOption, JobsOption, JsonOption, Output, QuietOption, WorkspaceOption
+from featlab.cli.complete import complete_backbone
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.group import SKIPPED
-from featlab.cli.input_options import (
-    AlignOption,
-    AmpOption,
-    BackboneOption,
-    BatchOption,
-    EyeDistanceOption,
-    FpsOption,
-    LandmarksOption,
-    LayersOption,
-    LayoutOption,
-    LayoutOptionsOption,
-    NoFaceOption,
-    OptionsOption,
-    StrideOption,
-    WeightsOption,
-    WindowOption,
-    backbone_options,
-    input_config,
-)
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from featlab.extraction.embed import Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
-    from featlab.extraction.progress import Progress
-
-__all__ = ["ExtractionBar", "StageBars", "extract"]
 
 
+@command(*INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "json_mode", "quiet")
 def extract(
+    session: Session,
     source: Annotated[
         Path,
         typer.Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder."),
     ],
-    layout: LayoutOption = "auto",
-    layout_options: LayoutOptionsOption = None,
     neutral: Annotated[
         str | None, typer.Option("--neutral", metavar="NAME", help="The neutral label; default: the layout's.")
     ] = None,
@@ -57,39 +39,33 @@ def extract(
     if_exists: Annotated[
         str, typer.Option("--if-exists", metavar="resume|skip|error|overwrite", help="When the cache is there.")
     ] = "resume",
-    backbone: BackboneOption = "hog",
-    weights: WeightsOption = None,
-    layers: LayersOption = None,
-    options: OptionsOption = None,
-    amp: AmpOption = None,
-    batch: BatchOption = 64,
-    landmarks: LandmarksOption = "auto",
-    align: AlignOption = False,
-    eye_distance: EyeDistanceOption = None,
-    no_face: NoFaceOption = "keep",
-    fps: FpsOption = None,
-    window: WindowOption = None,
-    stride: StrideOption = None,
-    workspace: WorkspaceOption = Path("."),
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="hog, geometry, resnet18, torchvision:NAME, timm:NAME, hf:FOLDER, pt2:FILE, onnx:FILE, "
+            "python:MODULE:FACTORY.",
+            autocompletion=complete_backbone,
+            rich_help_panel="Backbone",
+        ),
+    ] = "hog",
 ) -> None:
     """Embed images or video frames once into a cache. A killed run goes on where it stopped."""
     from featlab.config.load import load_config
-    from featlab.extraction.backbones import make_backbone
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.extract import extract as run_extract
     from featlab.extraction.inputs import read_inputs, with_face_crop
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    config = ExtractConfig(jobs=jobs, batch=batch, dtype=dtype)
-    wanted = input_config(layout, layout_options, landmarks, align, eye_distance, no_face, fps, window, stride)
-    path = out if out is not None else workspace / load_config(workspace / "featlab.toml").cache
-    made = make_backbone(backbone, **backbone_options(options, weights=weights, layers=layers, device=device, amp=amp))
+    output = session.output
+    config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=dtype)
+    wanted = session.input_config()
+    path = out if out is not None else session.workspace / load_config(session.workspace / "featlab.toml").cache
+    made = session.backbone(backbone, session["device"])
     with output.progress() as bars:
-        inputs = read_inputs(source, wanted, beside=path, jobs=jobs, notify=output.note, on_progress=StageBars(bars))
+        inputs = read_inputs(
+            source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=StageBars(bars)
+        )
     made = with_face_crop(made, wanted, inputs)
     with output.progress("{task.fields[rates]}") as bars:
         report = run_extract(

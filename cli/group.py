@@ -26,7 +26,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 _TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 _MOVED = {"london": "this command is now a script of the repository: python benchmarks/london_morph/make_clips.py"}
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
 
 
 def typed_command() -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import JsonOption, Output, QuietOption, WorkspaceOption
 from featlab.cli.group import SKIPPED
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["import_features"]
 
 
+@command("workspace", "json_mode", "quiet")
 def import_features(
+    session: Session,
     source: Annotated[
         Path, typer.Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
     ],
@@ -60,9 +63,6 @@ def import_features(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
     ] = False,
-    workspace: WorkspaceOption = Path("."),
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Write features that you already have into a cache."""
     from featlab.config.load import load_config
@@ -70,7 +70,7 @@ def import_features(
     from featlab.extraction.tables.importing import ImportConfig
     from featlab.extraction.tables.importing import import_features as run_import
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = session.output
     config = ImportConfig(
         neutral=neutral,
         manifest=manifest,
@@ -81,7 +81,7 @@ def import_features(
         skip_bad=skip_bad,
         if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user
     )
-    path = out if out is not None else workspace / load_config(workspace / "featlab.toml").cache
+    path = out if out is not None else session.workspace / load_config(session.workspace / "featlab.toml").cache
     with output.progress() as bars:
         report = run_import(source, path, config, on_progress=_Bar(bars))
     _tell(output, report)

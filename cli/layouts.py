@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import JsonOption, Output
+from featlab.cli.session import Session, command
 
 if TYPE_CHECKING:
     from featlab.extraction.layouts import Layout
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["layouts"]
 
 
+@command("json_mode")
 def layouts(
+    session: Session,
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Show one: the tree that it expects, and its options.")
     ] = None,
-    json_mode: JsonOption = False,
 ) -> None:
     """List the layouts of data sets that `featlab extract --layout` knows."""
     from featlab.extraction.layouts import get_layout, layout_names
 
-    output = Output(json_mode=json_mode)
+    output = session.output
     if name is None:
         known = [get_layout(item) for item in layout_names()]
         output.json({"layouts": [_facts(layout) for layout in known]})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featlab.cli.common import JsonOption, Output, QuietOption
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command
 
 if TYPE_CHECKING:
     from featlab.cache import MergeReport
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["merge"]
 
 
+@command("json_mode", "quiet")
 def merge(
+    session: Session,
     caches: Annotated[list[Path], typer.Argument(metavar="CACHE CACHE…", help="Two or more, of one extractor.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The cache to make.")],
     rename: Annotated[
@@ -28,13 +31,11 @@ def merge(
         bool, typer.Option("--prefix", help="Put the cache's name before every subject: fer/s01.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Put caches of several data sets into one, to compare them."""
     from featlab.cache import merge_caches
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = session.output
     renames = _renames(rename or ())
     with output.progress() as bars:
         task = bars.add_task("merge", total=None)

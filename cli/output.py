@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
 
+    from featlab.analysis.page import Result
     from featlab.analysis.table import Table
 
 __all__ = ["Output", "StageProgress", "plain", "print_error"]
@@ -36,13 +37,15 @@ class Output:
     Args:
         json_mode: One JSON object on stdout in place of tables.
         quiet: No notes and no progress.
+        wide: Every column of a table; by default those that decide.
     """
 
-    def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
+    def __init__(self, *, json_mode: bool = False, quiet: bool = False, wide: bool = False) -> None:
         from rich.console import Console
 
         self.json_mode = json_mode
         self.quiet = quiet
+        self.wide = wide
         terminal = sys.stdout.isatty()
         self.stdout = Console(width=None if terminal else _WIDE, markup=False, highlight=False, emoji=False)
         self.stderr = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -78,15 +81,17 @@ class Output:
             if isinstance(renderable, str | Text):
                 self.stdout.print(renderable, soft_wrap=True)
             else:
-                # A console measures within its own width, and what doesn't fit would be squeezed out.
+                # Rich leaves columns out that do not fit: where all of them need more, the terminal folds the lines.
                 needed = self.stdout.measure(renderable, options=self.stdout.options.update_width(_WIDE)).minimum
-                self.stdout.print(renderable, width=max(self.stdout.width, needed), crop=False)
+                width, self.stdout.width = self.stdout.width, max(self.stdout.width, needed)
+                self.stdout.print(renderable)
+                self.stdout.width = width
 
     def table(self, table: Table) -> None:
         """Print a table of `featlab.analysis` on stdout."""
         from featlab.analysis.render import to_rich
 
-        self.show(to_rich(table))
+        self.show(to_rich(table, wide=self.wide))
 
     def files(self, folder: Path, files: Sequence[Path]) -> None:
         """Say where results are: each name once, with its endings as a shell would expand them."""
@@ -105,6 +110,17 @@ class Output:
             self.table(table)
         self.show(*words)
         self.files(folder, files)
+
+    def result(self, folder: Path, result: Result, command: str) -> list[Path]:
+        """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
+        from featlab.analysis.page import write_result
+
+        files = write_result(folder, result, command)
+        for note in result.notes:
+            self.note(note)
+        self.json({**result.metadata, **result.data, "words": result.summary, "files": files})
+        self.results(result.shown(), result.summary, folder, files)
+        return files
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featlab.cli.common import Output, flag_values, held_out, open_workspace, warn_of_seen
+from featlab.cli.session import Session
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
     from featlab.cache import FeatureTable
     from featlab.methods import AdaptedModel
     from featlab.workspace.workspace import Workspace
-
-__all__ = ["Person", "bundle_for", "open_person"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,29 +44,15 @@ class Person:
         return self.rows
 
 
-def open_person(
-    subject: str,
-    output: Output,
-    *,
-    method: str | None,
-    bundle: Path | None,
-    targets: str | None,
-    workspace: Path,
-    cache: Path | None,
-    settings: list[str] | None,
-    seed: int | None,
-    device: str,
-) -> Person:
+def open_person(session: Session, subject: str) -> Person:
     """Return a person's model; adapts first where that is missing, and runs the source stages that are.
 
     A named bundle in which the person's adaptation is stored needs no cache: without one, what is stored is taken.
     """
     from featlab.workspace.predict import adapted_model, stored_model
 
-    values = flag_values(
-        workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags={"adapt.method": method}
-    )
-    if bundle is not None and cache is None and not _has_cache(workspace):
+    bundle, method = session["bundle"], session["method"]
+    if bundle is not None and session["cache"] is None and not _has_cache(session.workspace):
         from featlab.bundle.bundle import load_bundle
         from featlab.errors import InputError
 
@@ -79,38 +63,39 @@ def open_person(
                 f"{subject} is adapted by {stored}, not {method}, and there is no cache to adapt on; name a --cache"
             )
         return Person(loaded, model, stored, True, None)
-    with output.stages() as progress:
-        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
-        loaded, folder = bundle_for(opened, output, subject, bundle, targets)
+    with session.output.stages() as progress:
+        opened = session.open(on_epoch=progress)
+        loaded, folder = bundle_for(opened, session, subject)
     adapted, reused = adapted_model(
-        loaded, folder, opened.table, opened.extractor, subject, opened.config, notify=output.note
+        loaded, folder, opened.table, opened.extractor, subject, opened.config, notify=session.output.note
     )
     return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
 
 
-def bundle_for(
-    workspace: Workspace, output: Output, subject: str, folder: Path | None, targets: str | None
-) -> tuple[Bundle, Path]:
+def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bundle, Path]:
     """Return the bundle that was named, or the workspace's own for a person, made now if need be."""
     from featlab.bundle.bundle import load_bundle
     from featlab.errors import InputError, closest
     from featlab.methods import get_method
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     get_method(workspace.config.adapt.method)
     if subject not in workspace.table.subjects:
         known = workspace.table.subjects
         raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
-    warn_of_seen(output, workspace.extractor, [subject])
+    session.warn_of_seen(workspace.extractor, [subject])
+    folder = session["bundle"]
     if folder is not None:
         bundle = load_bundle(folder)
         bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
         return bundle, folder
+    refuse_unread(workspace.config, [workspace.config.adapt.method])
     _check_can_adapt(workspace, subject)
-    kept_out = held_out(workspace, [subject], targets_given=targets is not None)
+    kept_out = session.held_out(workspace, [subject])
     bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])
     if made.reused:
-        output.note(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
+        session.output.note(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
     return bundle, made.folder
 
 

@@ -9,34 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import (
-    CacheOption,
-    DeviceOption,
-    JsonOption,
-    LabelRuleOption,
-    MethodOption,
-    MethodsOption,
-    Output,
-    PoolOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    SubjectsOption,
-    TargetsOption,
-    WorkspaceOption,
-    flag_values,
-    held_out,
-    names_in,
-    open_workspace,
-    warn_of_seen,
-)
 from featlab.cli.complete import complete_subject
 from featlab.cli.group import typed_command
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.analysis.inside.picture_pages import PicturePage
-
-__all__ = ["clip", "confusion", "pairs"]
 
 ImagesOption = Annotated[
     Path | None,
@@ -56,35 +35,26 @@ FacesOption = Annotated[
 ]
 
 
+@workspace_command("label_rule", "subjects", "targets")
 def pairs(
+    session: Session,
     strategies: Annotated[
         str, typer.Option("--strategies", metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
     ] = "random,cosine,landmark",
     rows: Annotated[int, typer.Option("--rows", min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
-    label_rule: LabelRuleOption = None,
     images: ImagesOption = None,
     faces: FacesOption = None,
-    subjects: SubjectsOption = None,
-    targets: TargetsOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
     from featlab.analysis.inside.faces import find_faces
     from featlab.analysis.inside.pairs import example_pairs, known_strategies
     from featlab.analysis.inside.picture_pages import write_pairs
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {"pair.label_rule": label_rule, "plot.faces": faces}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
-    opened = open_workspace(workspace, values, output, device="cpu")
+    output = session.output
+    opened = session.open({"plot.faces": faces})
     shown, left_out = known_strategies(names_in(strategies), opened.table)
     pictures = find_faces(opened, images)
-    source = opened.source(held_out(opened, subjects or (), targets_given=targets is not None))
+    source = opened.source(session.held_out(opened, session["subjects"] or ()))
     with output.progress() as bars:
         bar = bars.add_task("pairs", total=len(shown))
         examples = example_pairs(
@@ -96,7 +66,9 @@ def pairs(
     _tell(output, page, {"strategies": [asdict(item) for item in examples.agreements], "examples": page.data})
 
 
+@workspace_command("method", "targets", "pool", "device")
 def clip(
+    session: Session,
     subject: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +82,6 @@ def clip(
         str,
         typer.Option("--video", metavar="NAME", help="A test video; default: that with the most non-neutral frames."),
     ] = "",
-    method: MethodOption = None,
     shown: Annotated[
         str, typer.Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")
     ] = "",
@@ -119,15 +90,6 @@ def clip(
     ] = 0,
     images: ImagesOption = None,
     faces: FacesOption = None,
-    targets: TargetsOption = None,
-    pool: PoolOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
     from featlab.analysis.inside.clip import clip_over_time
@@ -135,18 +97,16 @@ def clip(
     from featlab.analysis.inside.picture_pages import write_clip
     from featlab.config.sections import check_window
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = session.output
     check_window("--smooth", smooth)
-    flags = {"adapt.method": method, "plot.faces": faces}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
     with output.stages() as progress:
-        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
+        opened = session.open({"plot.faces": faces}, on_epoch=progress)
         pictures = find_faces(opened, images)
         name = subject or opened.targets()[0]
         if subject is None:
             output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
-        warn_of_seen(output, opened.extractor, [name])
-        kept_out = held_out(opened, [name], targets_given=targets is not None)
+        session.warn_of_seen(opened.extractor, [name])
+        kept_out = session.held_out(opened, [name])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
     page = write_clip(opened, made, pictures, typed_command())
     facts = {"subject": name, "video": made.video, "method": made.method, "class": made.positive}
@@ -155,7 +115,9 @@ def clip(
         output.warn(line)
 
 
+@command("methods", "workspace", "cache", "json_mode", "quiet")
 def confusion(
+    session: Session,
     results: Annotated[
         Path | None,
         typer.Argument(
@@ -164,22 +126,17 @@ def confusion(
             show_default=False,
         ),
     ] = None,
-    methods: MethodsOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
+    from featlab.analysis.evaluation.confusion import confusion_result
     from featlab.analysis.evaluation.stored_results import open_results
-    from featlab.analysis.inside.picture_pages import write_confusion
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    stored = open_results(workspace, results)
+    output = session.output
+    stored = open_results(session.workspace, results)
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
-    page = write_confusion(workspace, stored, names_in(methods), cache, typed_command())
-    _tell(output, page, {"results": stored.path, "confusion": page.data})
+    found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
+    output.result(session.workspace / "results" / f"plot-confusion-{stored.name}", found, typed_command())
 
 
 def _tell(output: Output, page: PicturePage, facts: Mapping[str, Any]) -> None:

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featlab.cli.common import (
-    CacheOption,
-    DeviceOption,
-    JsonOption,
-    MethodOption,
-    MethodsOption,
-    Output,
-    PoolOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    TargetsOption,
-    WorkspaceOption,
-    flag_values,
-    held_out,
-    names_in,
-    open_workspace,
-    warn_of_seen,
-)
 from featlab.cli.complete import complete_subject
 from featlab.cli.group import SKIPPED, typed_command
+from featlab.cli.session import Session, names_in, workspace_command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from featlab.analysis.people import AdaptedPeople
     from featlab.workspace.workspace import Workspace
-
-__all__ = ["neighbours", "style", "tsne"]
 
 _SubjectsOption = Annotated[
     list[str] | None,
@@ -58,9 +37,10 @@ _SubjectOption = Annotated[
 ]
 
 
+@workspace_command("methods", "targets", "pool", "device")
 def tsne(
+    session: Session,
     subject: _SubjectsOption = None,
-    methods: MethodsOption = "pft,sfda-it",
     by: Annotated[
         str, typer.Option("--by", metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
     ] = "tsne",
@@ -73,31 +53,21 @@ def tsne(
     layer: Annotated[
         str, typer.Option("--layer", metavar="features|bottleneck", help="What is shown: what B is given, or C.")
     ] = "features",
-    targets: TargetsOption = None,
-    pool: PoolOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """A target among the source rows in one plane, as extracted and translated: a panel a method.
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
-    from featlab.analysis.evaluation.subject_tables import folder_name
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_page import map_page
+    from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
-    output = Output(json_mode=json_mode, quiet=quiet)
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool)
+    output = session.output
     with output.progress() as bars:
-        opened = open_workspace(workspace, values, output, device=device)
-        people = _adapt(output, bars, opened, subject or [], _names(methods), targets is not None)
+        opened = session.open()
+        people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or "pft,sfda-it"))
         bar = bars.add_task(by, total=len(people.people))
         maps = []
         for person in people.people:
@@ -106,74 +76,47 @@ def tsne(
     page = map_page(maps)
     subjects = [item.subject for item in maps]
     facts = run_facts(opened)
-    folder = workspace / "results" / folder_name(f"plot-{by}", subjects)
+    folder = session.workspace / "results" / folder_name(f"plot-{by}", subjects)
     files = page.write(folder, typed_command(), facts)
     scores = [{"subject": item.subject} | score.to_dict() for item in maps for score in item.scores]
     output.json({**facts, "subjects": subjects, "scores": scores, "words": page.words, "files": files})
     output.results([page.table], page.words, folder, files)
 
 
+@workspace_command("method", "targets", "pool", "device")
 def neighbours(
+    session: Session,
     subject: _SubjectOption = None,
-    method: MethodOption = None,
     classes: Annotated[
         str, typer.Option("--classes", metavar="all|NAME,…", help="Only the target's frames of these classes.")
     ] = "all",
-    targets: TargetsOption = None,
-    pool: PoolOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
-    from featlab.analysis.evaluation.subject_tables import folder_name
     from featlab.analysis.inside.neighbours import (
         neighbours_table,
         neighbours_words,
         source_neighbours,
         write_neighbours,
     )
+    from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    values = flag_values(
-        workspace,
-        cache=cache,
-        settings=settings,
-        seed=seed,
-        targets=targets,
-        pool=pool,
-        flags={"adapt.method": method},
-    )
+    output = session.output
     with output.progress() as bars:
-        opened = open_workspace(workspace, values, output, device=device)
+        opened = session.open()
         name = opened.config.adapt.method
-        people = _adapt(output, bars, opened, [subject] if subject else [], [name], targets is not None)
+        people = _adapt(session, bars, opened, [subject] if subject else [], [name])
     found = source_neighbours(people, people.people[0], name, classes)
     facts = run_facts(opened)
-    folder = workspace / "results" / folder_name("plot-neighbours", [found.subject])
+    folder = session.workspace / "results" / folder_name("plot-neighbours", [found.subject])
     files = write_neighbours(folder, found, typed_command(), facts)
     words = neighbours_words(found)
     output.json({**facts, **found.to_dict(), "words": words, "files": files})
     output.results([neighbours_table(found)], words, folder, files)
 
 
-def style(
-    targets: TargetsOption = None,
-    methods: MethodsOption = "pft",
-    pool: PoolOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+@workspace_command("targets", "methods", "pool", "device")
+def style(session: Session) -> None:
     """How far the targets are from the source's style, layer by layer, before and after adapting.
 
     One unit is the distance of a typical source person. A figure a method.
@@ -184,23 +127,22 @@ def style(
     from featlab.errors import InputError
     from featlab.evaluation.results import run_facts
 
-    names = _names(methods)
-    output = Output(json_mode=json_mode, quiet=quiet)
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool)
+    names = _names(session["methods"] or "pft")
+    output = session.output
     with output.progress() as bars:
-        opened = open_workspace(workspace, values, output, device=device)
+        opened = session.open()
         everyone = opened.targets()
         subjects, failures = can_be_split(opened, everyone)
         if not subjects:
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
-        warn_of_seen(output, opened.extractor, subjects)
+        session.warn_of_seen(opened.extractor, subjects)
         bar = bars.add_task("adapt", total=len(subjects))
         people = adapt_people(
             opened, subjects, names, kept_out=everyone, on_person=lambda done, _: bars.update(bar, completed=done)
         )
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
     facts = run_facts(opened)
-    folder = workspace / "results" / "plot-style"
+    folder = session.workspace / "results" / "plot-style"
     files = write_style(folder, shifts, typed_command(), facts)
     words = [word for shift in shifts for word in style_words(shift)]
     distances = {shift.method: shift.columns for shift in shifts}
@@ -214,12 +156,7 @@ def style(
 
 
 def _adapt(
-    output: Output,
-    bars: Progress,
-    opened: Workspace,
-    subjects: Sequence[str],
-    methods: Sequence[str],
-    targets_given: bool,
+    session: Session, bars: Progress, opened: Workspace, subjects: Sequence[str], methods: Sequence[str]
 ) -> AdaptedPeople:
     """Adapt to the named subjects, or to the first target where none is named."""
     from featlab.analysis.people import adapt_people
@@ -227,9 +164,9 @@ def _adapt(
     subjects = list(dict.fromkeys(subjects))
     if not subjects:
         subjects = [opened.targets()[0]]
-        output.note(f"no --subject: {subjects[0]}, the first target of the first draw")
-    warn_of_seen(output, opened.extractor, subjects)
-    kept_out = held_out(opened, subjects, targets_given=targets_given)
+        session.output.note(f"no --subject: {subjects[0]}, the first target of the first draw")
+    session.warn_of_seen(opened.extractor, subjects)
+    kept_out = session.held_out(opened, subjects)
     bar = bars.add_task("adapt", total=len(subjects))
     return adapt_people(
         opened, subjects, methods, kept_out=kept_out, on_person=lambda done, _: bars.update(bar, completed=done)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from featlab.cli.common import Output
 from featlab.cli.extract import StageBars
+from featlab.cli.flags import PIXEL_FLAGS
 from featlab.cli.group import SKIPPED
-from featlab.cli.input_options import backbone_options, input_config
+from featlab.cli.output import Output
 from featlab.cli.person import Person
+from featlab.cli.session import Session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,80 +20,38 @@ if TYPE_CHECKING:
 
     from featlab.cache import FeatureTable
 
-__all__ = ["ImageFlags", "network_device", "predict_from_images", "tell_predictions"]
 
+def refuse_without_images(session: Session, backbone: str | None) -> None:
+    """Raise a ConfigError that names a flag which says nothing without ``--images``."""
+    from featlab.errors import ConfigError
 
-@dataclass(frozen=True)
-class ImageFlags:
-    """What was said about how images are found and embedded; the defaults are those of the flags."""
-
-    layout: str = "auto"
-    layout_options: list[str] | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    layers: str | None = None
-    options: list[str] | None = None
-    amp: bool | None = None
-    batch: int = 64
-    landmarks: str = "auto"
-    align: bool = False
-    eye_distance: float | None = None
-    no_face: str = "keep"
-    fps: float | None = None
-    window: str | None = None
-    stride: int | None = None
-    jobs: int = 0
-
-    def refuse_without_images(self) -> None:
-        """Raise a ConfigError that names a flag which says nothing without ``--images``."""
-        from featlab.errors import ConfigError
-
-        default = ImageFlags()
-        for name in self.__dataclass_fields__:
-            if name != "jobs" and getattr(self, name) != getattr(default, name):
-                flag = {"options": "option", "layout_options": "layout-option"}.get(name, name.replace("_", "-"))
-                raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
+    given = [name for name in PIXEL_FLAGS if session[name] != PIXEL_FLAGS[name].default]
+    for name in [*(["backbone"] if backbone is not None else []), *given]:
+        flag = {"options": "option", "layout_options": "layout-option"}.get(name, name.replace("_", "-"))
+        raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
 
 
 def predict_from_images(
-    output: Output, person: Person, subject: str, images: Path, out: Path, flags: ImageFlags, device: str, smooth: int
+    session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int
 ) -> None:
     """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3).
 
     Args:
-        output: Where words go.
-        person: Who is predicted.
-        subject: The person's name.
+        session: The flags: who is predicted, how images are found and embedded.
+        person: Their model.
         images: The source.
         out: The csv.
-        flags: How images are found and embedded.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        backbone: Who embeds; None takes the bundle's own.
         smooth: Frames of a video that probabilities are averaged over; 0 for none.
     """
     from featlab.evaluation.metrics import smooth_probabilities
-    from featlab.extraction.backbones import make_backbone
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import failures_path, write_failures
     from featlab.workspace.predict import write_predictions
     from featlab.workspace.predict_images import default_backbone, predict_source
 
-    name = flags.backbone if flags.backbone is not None else default_backbone(person.bundle)
-    where = network_device(name, device)
-    backbone = make_backbone(
-        name,
-        **backbone_options(flags.options, weights=flags.weights, layers=flags.layers, device=where, amp=flags.amp),
-    )
-    inputs = input_config(
-        flags.layout,
-        flags.layout_options,
-        flags.landmarks,
-        flags.align,
-        flags.eye_distance,
-        flags.no_face,
-        flags.fps,
-        flags.window,
-        flags.stride,
-    )
+    output, subject = session.output, session["subject"]
+    name = backbone if backbone is not None else default_backbone(person.bundle)
     with output.progress() as bars:
         stages = StageBars(bars)
         predicted = predict_source(
@@ -101,9 +59,9 @@ def predict_from_images(
             person.model,
             images,
             subject,
-            backbone,
-            inputs,
-            config=ExtractConfig(jobs=flags.jobs, batch=flags.batch),
+            session.backbone(name, network_device(name, session["device"])),
+            session.input_config(),
+            config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
             notify=output.note,
             on_stage=stages,
             on_progress=lambda now: stages("embed", now.done, now.total),

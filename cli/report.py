@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from featlab.cli.common import JsonOption, Output, QuietOption, WorkspaceOption
 from featlab.cli.group import SKIPPED
+from featlab.cli.session import Session, command
 
 __all__ = ["report"]
 
 
+@command("workspace", "json_mode", "quiet")
 def report(
+    session: Session,
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -28,20 +30,18 @@ def report(
         typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the workspace.", show_default=False),
     ] = None,
     title: Annotated[str, typer.Option("--title", metavar="TEXT", help="Of the report.")] = "featlab report",
-    workspace: WorkspaceOption = Path("."),
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Put results into one HTML file that needs no network: words, tables, figures, and how they were made.
 
     Tables can be sorted, tables and figures saved; it reads on a phone and in print. The same results, the same bytes.
     """
-    from featlab.analysis.report.report import find_pages, read_report, write_report
+    from featlab.analysis.report.collect import find_pages, read_report
+    from featlab.analysis.report.page import write_report
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    path = out or workspace / "report.html"
+    output = session.output
+    path = out or session.workspace / "report.html"
     if not folders:
-        found = find_pages(workspace / "results")
+        found = find_pages(session.workspace / "results")
         folders = list(found.shown)
         if found.older:
             output.note(f"older runs of the same commands are left out: {', '.join(item.name for item in found.older)}")

@@ -2,167 +2,66 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.campaigns import Run, run_and_show
-from featlab.cli.common import (
-    CacheOption,
-    ContaminationOption,
-    DeviceOption,
-    FramesOption,
-    JobsOption,
-    JsonOption,
-    LabelRuleOption,
-    MethodsOption,
-    Output,
-    PoolOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    SmoothOption,
-    SourcesOption,
-    StrategyOption,
-    TargetsOption,
-    WorkspaceOption,
-    flag_values,
-)
-from featlab.cli.complete import complete_method, complete_methods
+from featlab.cli.campaigns import run_and_show
+from featlab.cli.complete import complete_method
+from featlab.cli.output import Output
+from featlab.cli.session import Session, command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.methods import Method
 
-__all__ = ["benchmark", "evaluate", "methods"]
-
-DrawsOption = Annotated[int | None, typer.Option("--draws", min=1, metavar="K", help="Random draws of targets.")]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, metavar="K", help="Seeds within a draw.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
 ]
 PlotsOption = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures.")]
 
 
-def evaluate(
-    targets: TargetsOption = None,
-    draws: DrawsOption = None,
-    methods: MethodsOption = None,
-    seeds: SeedsOption = None,
-    sources: SourcesOption = None,
-    pool: PoolOption = None,
-    smooth: SmoothOption = None,
-    frames: FramesOption = None,
-    contamination: ContaminationOption = None,
-    strategy: StrategyOption = None,
-    label_rule: LabelRuleOption = None,
-    dim: Annotated[
-        int | None, typer.Option("--dim", min=0, metavar="D", help="Features kept; 0 keeps them all.")
-    ] = None,
-    name: NameOption = None,
-    plots: PlotsOption = True,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Adapt to target subjects with every method and score them. Finished cells are kept and reused."""
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {
-        "protocol.draws": draws,
-        "protocol.methods": methods,
-        "protocol.seeds": seeds,
-        "protocol.sources": sources,
-        "protocol.smoothing": smooth,
-        "protocol.frames": frames,
-        "protocol.contamination": contamination,
-        "pair.strategy": strategy,
-        "pair.label_rule": label_rule,
-        "features.dim": dim,
-    }
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
-    run_and_show(Run("evaluate", workspace, name, plots, device, jobs), values, output)
+_SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
+_SHOWN = ("strategy", "label_rule", "device", "jobs", "wide")
 
 
+@workspace_command(*_SCORED, *_SHOWN, "dim")
+def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
+    """Adapt to target subjects with the main methods and score them. Finished runs are kept and reused."""
+    run_and_show(session, "evaluate", session.values({"protocol.methods": session["methods"]}), name=name, plots=plots)
+
+
+@workspace_command(*_SCORED, *_SHOWN, "scope")
 def benchmark(
-    targets: TargetsOption = None,
-    draws: DrawsOption = None,
-    seeds: SeedsOption = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods", metavar="NAME,…", help="Default: every method there is.", autocompletion=complete_methods
-        ),
-    ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            "--scope",
-            metavar="person|dataset",
-            help="Adapt to each target from a neutral clip, or to all of them as one unlabelled data set.",
-        ),
-    ] = None,
+    session: Session,
     share: Annotated[
         str,
         typer.Option("--share", metavar="I/N", help="Run the I-th of N shares, on machines that share the workspace."),
     ] = "1/1",
     collect: Annotated[
-        bool, typer.Option("--collect", help="Run nothing; make the tables of the cells that are there.")
+        bool, typer.Option("--collect", help="Run nothing; make the tables of the runs that are there.")
     ] = False,
-    sources: SourcesOption = None,
-    pool: PoolOption = None,
-    smooth: SmoothOption = None,
-    frames: FramesOption = None,
-    contamination: ContaminationOption = None,
-    strategy: StrategyOption = None,
-    label_rule: LabelRuleOption = None,
     name: NameOption = None,
     plots: PlotsOption = True,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Run every method on every target and seed, into one table. Resumable: finished cells are kept, failed retried."""
+    """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
     from featlab.methods import method_names
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {
-        "protocol.draws": draws,
-        "protocol.methods": methods or method_names(),
-        "protocol.scope": scope,
-        "protocol.seeds": seeds,
-        "protocol.sources": sources,
-        "protocol.smoothing": smooth,
-        "protocol.frames": frames,
-        "protocol.contamination": contamination,
-        "pair.strategy": strategy,
-        "pair.label_rule": label_rule,
-    }
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, pool=pool, flags=flags)
-    run = Run("benchmark", workspace, name, plots, device, jobs, _share(share), collect)
-    run_and_show(run, values, output)
+    values = session.values({"protocol.methods": session["methods"] or method_names()})
+    run_and_show(session, "benchmark", values, name=name, plots=plots, share=_share(share), collect=collect)
 
 
+@command("json_mode")
 def methods(
+    session: Session,
     name: Annotated[
         str | None,
         typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method),
     ] = None,
-    json_mode: JsonOption = False,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
     from featlab.methods import get_method, method_names
 
-    output = Output(json_mode=json_mode)
+    output = session.output
     classes = [get_method(item) for item in (method_names() if name is None else [name])]
     output.json({"methods": [_facts(item) for item in classes]})
     if name is not None:

@@ -2,65 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from featlab.cli.common import (
-    CacheOption,
-    DeviceOption,
-    JsonOption,
-    LabelRuleOption,
-    MethodsOption,
-    Output,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    StrategyOption,
-    SubjectsOption,
-    TargetsOption,
-    WorkspaceOption,
-    flag_values,
-    held_out,
-    names_in,
-    open_workspace,
-)
+from featlab.cli.output import Output
+from featlab.cli.session import Session, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.workspace.stages import Source, StageOutput
     from featlab.workspace.workspace import Workspace
 
-__all__ = ["pair", "pretrain", "train"]
-
 _TOP = 5
 """Reference subjects that are named."""
 
-DimOption = Annotated[int | None, typer.Option("--dim", min=0, metavar="D", help="Features kept; 0 keeps them all.")]
 
-
-def train(
-    subjects: SubjectsOption = None,
-    targets: TargetsOption = None,
-    dim: DimOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+@workspace_command("subjects", "targets", "dim", "device")
+def train(session: Session) -> None:
     """Train the source head: bottleneck B and classifier C, on everyone who is no target."""
     from featlab.workspace.stages import train_stage
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    values = flag_values(
-        workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags={"features.dim": dim}
-    )
+    output = session.output
     with output.stages() as progress:
-        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
-        source = _source(opened, output, subjects, targets)
+        opened = session.open(on_epoch=progress)
+        source = _source(opened, session)
         trained, made = train_stage(source)
     losses = progress.losses.get("train", [])
     facts = {
@@ -76,27 +39,15 @@ def train(
     _tell(output, "train", made, facts | shown)
 
 
-def pair(
-    strategy: StrategyOption = None,
-    label_rule: LabelRuleOption = None,
-    subjects: SubjectsOption = None,
-    targets: TargetsOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+@workspace_command("strategy", "label_rule", "subjects", "targets")
+def pair(session: Session) -> None:
     """Give each source row a reference: a row of another subject."""
     from featlab.pairing.pairs import pairs_summary
     from featlab.workspace.stages import pair_stage
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {"pair.strategy": strategy, "pair.label_rule": label_rule}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
-    opened = open_workspace(workspace, values, output, device="cpu")
-    source = _source(opened, output, subjects, targets)
+    output = session.output
+    opened = session.open()
+    source = _source(opened, session)
     pairs, made = pair_stage(source)
     summary = pairs_summary(pairs, source.table)
     output.json({"stage": "pair", **_where(made), **summary})
@@ -117,32 +68,20 @@ def pair(
     _tell(output, "pair", made, shown)
 
 
-def pretrain(
-    strategy: StrategyOption = None,
-    label_rule: LabelRuleOption = None,
-    methods: MethodsOption = None,
-    subjects: SubjectsOption = None,
-    targets: TargetsOption = None,
-    dim: DimOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+@workspace_command("strategy", "label_rule", "methods", "subjects", "targets", "dim", "device")
+def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {"pair.strategy": strategy, "pair.label_rule": label_rule, "features.dim": dim}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    output = session.output
     with output.stages() as progress:
-        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
-        source = _source(opened, output, subjects, targets)
+        opened = session.open(on_epoch=progress)
+        source = _source(opened, session)
         # What adapt asks for by default, so that it finds this bundle.
-        bundle, made = bundle_stage(source, names_in(methods) or [opened.config.adapt.method])
+        names = names_in(session["methods"]) or [opened.config.adapt.method]
+        refuse_unread(opened.config, names)
+        bundle, made = bundle_stage(source, names)
     first, last = (bundle.history[0], bundle.history[-1]) if bundle.history else ({}, {})
     pretrain = bundle.config.pretrain
     facts = {
@@ -169,8 +108,8 @@ def pretrain(
     _tell(output, "pretrain", made, shown)
 
 
-def _source(workspace: Workspace, output: Output, subjects: list[str] | None, targets: str | None) -> Source:
-    kept_out = held_out(workspace, subjects or (), targets_given=targets is not None)
+def _source(workspace: Workspace, session: Session) -> Source:
+    output, kept_out = session.output, session.held_out(workspace, session["subjects"] or ())
     source = workspace.source(kept_out)
     if not kept_out and not workspace.config.protocol.sources:
         output.note(f"nobody is held out: all {len(source.subjects)} subjects are source (--targets holds some out)")

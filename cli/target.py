@@ -8,87 +8,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featlab.cli.common import (
-    BundleOption,
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    JsonOption,
-    MethodOption,
-    Output,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    SubjectOption,
-    TargetsOption,
-    WorkspaceOption,
-    flag_values,
-    open_workspace,
-)
 from featlab.cli.complete import complete_backbone
-from featlab.cli.input_options import (
-    AlignOption,
-    AmpOption,
-    BatchOption,
-    EyeDistanceOption,
-    FpsOption,
-    LandmarksOption,
-    LayersOption,
-    LayoutOption,
-    LayoutOptionsOption,
-    NoFaceOption,
-    OptionsOption,
-    StrideOption,
-    WeightsOption,
-    WindowOption,
-)
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
+from featlab.cli.output import Output
 from featlab.cli.person import bundle_for, open_person
-from featlab.cli.predict_images import ImageFlags, predict_from_images, tell_predictions
+from featlab.cli.predict_images import predict_from_images, refuse_without_images, tell_predictions
+from featlab.cli.session import Session, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.metrics import SubjectMetrics
     from featlab.workspace.adapt import Adapted
 
-__all__ = ["adapt", "predict"]
 
-
+@workspace_command("subject", "method", "bundle", "targets", "device")
 def adapt(
-    subject: SubjectOption,
-    method: MethodOption = None,
-    bundle: BundleOption = None,
-    targets: TargetsOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
+    session: Session,
     force: Annotated[
         bool, typer.Option("--force", help="Adapt to a clip that looks too short, or not neutral.")
     ] = False,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
     from featlab.workspace.adapt import adapt_subject
 
-    output = Output(json_mode=json_mode, quiet=quiet)
-    values = flag_values(
-        workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags={"adapt.method": method}
-    )
-    with output.stages() as progress:
-        opened = open_workspace(workspace, values, output, device=device, on_epoch=progress)
-        model, folder = bundle_for(opened, output, subject, bundle, targets)
+    subject = session["subject"]
+    with session.output.stages() as progress:
+        opened = session.open(on_epoch=progress)
+        model, folder = bundle_for(opened, session, subject)
     done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
-    _report(output, done, folder, scores)
+    _report(session.output, done, folder, scores)
 
 
+@workspace_command("subject", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
 def predict(
-    subject: SubjectOption,
-    method: MethodOption = None,
-    bundle: BundleOption = None,
+    session: Session,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path(
         "predictions.csv"
     ),
@@ -100,8 +55,6 @@ def predict(
             help="Predict these and not the cache's: an image, a video, a folder of them, a manifest.",
         ),
     ] = None,
-    layout: LayoutOption = "auto",
-    layout_options: LayoutOptionsOption = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -112,80 +65,30 @@ def predict(
             rich_help_panel="Backbone",
         ),
     ] = None,
-    weights: WeightsOption = None,
-    layers: LayersOption = None,
-    options: OptionsOption = None,
-    amp: AmpOption = None,
-    batch: BatchOption = 64,
-    landmarks: LandmarksOption = "auto",
-    align: AlignOption = False,
-    eye_distance: EyeDistanceOption = None,
-    no_face: NoFaceOption = "keep",
-    fps: FpsOption = None,
-    window: WindowOption = None,
-    stride: StrideOption = None,
     smooth: Annotated[
         int,
         typer.Option(
             "--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are."
         ),
     ] = 0,
-    targets: TargetsOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Predict every frame of one person with their adaptation; adapts first where that is missing."""
     from featlab.config.sections import check_window
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.workspace.predict import write_predictions
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    subject = session["subject"]
     check_window("--smooth", smooth)
-    flags = ImageFlags(
-        layout,
-        layout_options,
-        backbone,
-        weights,
-        layers,
-        options,
-        amp,
-        batch,
-        landmarks,
-        align,
-        eye_distance,
-        no_face,
-        fps,
-        window,
-        stride,
-        jobs,
-    )
     if images is None:
-        flags.refuse_without_images()
-    person = open_person(
-        subject,
-        output,
-        method=method,
-        bundle=bundle,
-        targets=targets,
-        workspace=workspace,
-        cache=cache,
-        settings=settings,
-        seed=seed,
-        device=device,
-    )
+        refuse_without_images(session, backbone)
+    person = open_person(session, subject)
     if images is not None:
-        predict_from_images(output, person, subject, images, out, flags, device, smooth)
+        predict_from_images(session, person, images, out, backbone, smooth)
         return
     rows = person.cached_rows(subject)
     probabilities = smooth_probabilities(person.model.predict_proba(rows.embeddings), rows.video, rows.frame, smooth)
     write_predictions(out, rows, probabilities, person.bundle.classes)
-    tell_predictions(output, person, subject, out, rows, probabilities, smooth)
+    tell_predictions(session.output, person, subject, out, rows, probabilities, smooth)
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:

@@ -9,43 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import (
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    JsonOption,
-    Output,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    SourcesOption,
-    TargetsOption,
-    WorkspaceOption,
-    cpu_count,
-    flag_values,
-    names_in,
-)
 from featlab.cli.complete import complete_method
 from featlab.cli.group import FAILED, SKIPPED
+from featlab.cli.output import Output
+from featlab.cli.session import Session, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.tuning import TuningPlan
     from featlab.evaluation.tuning_report import TuningReport
 
-__all__ = ["tune"]
-
 _TOP = 10
 """Candidates that are printed; the files have all of them."""
 
 
+@workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "wide")
 def tune(
+    session: Session,
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)
     ],
-    targets: TargetsOption = None,
-    draws: Annotated[
-        int | None, typer.Option("--draws", min=1, metavar="K", help="Draws of targets; all of them are left out.")
-    ] = None,
     trials: Annotated[
         int, typer.Option("--trials", min=2, metavar="N", help="Most candidates; a larger space is sampled.")
     ] = 24,
@@ -56,77 +38,71 @@ def tune(
         list[str] | None,
         typer.Option("--space", metavar="OPTION=V,V,…", help="Values to try in place of the declared; repeatable."),
     ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option("--scope", metavar="person|dataset", help="Adapt to each person, or to a fold's people together."),
-    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write the choice into featlab.toml.")] = False,
-    sources: SourcesOption = None,
-    workspace: WorkspaceOption = Path("."),
-    cache: CacheOption = None,
-    settings: SetOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = "auto",
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
 
-    from featlab.analysis.evaluation.tuning import write_tuning
+    from featlab.analysis.evaluation.tuning import tuning_result
+    from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
     from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.evaluation.tuning_space import search_space
+    from featlab.methods.reads import refuse_unread
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
-    output = Output(json_mode=json_mode, quiet=quiet)
-    flags = {"protocol.draws": draws, "protocol.scope": scope}
-    values = flag_values(workspace, cache=cache, settings=settings, seed=seed, targets=targets, flags=flags)
+    output = session.output
     prefix = f"adapt.{method}."
-    fixed = [key.removeprefix(prefix) for key in parse_settings(settings or ()) if key.startswith(prefix)]
+    fixed = [key.removeprefix(prefix) for key in parse_settings(session["settings"] or ()) if key.startswith(prefix)]
     command = _command(
         method,
         {
-            "--targets": targets,
-            "--draws": draws,
+            "--targets": session["targets"],
+            "--draws": session["draws"],
             "--trials": trials,
             "--folds": folds,
             "--space": space,
-            "--scope": scope,
-            "--sources": sources,
-            "--cache": cache,
-            "--set": settings,
-            "--seed": seed,
+            "--scope": session["scope"],
+            "--sources": session["sources"],
+            "--cache": session["cache"],
+            "--set": session["settings"],
+            "--seed": session["seed"],
         },
     )
     with output.progress() as bars:
-        side = open_sources(workspace, values, sources=names_in(sources), device=device, notify=output.note)
+        side = open_sources(
+            session.workspace,
+            session.values(),
+            sources=names_in(session["sources"]),
+            device=session["device"],
+            notify=output.note,
+        )
+        refuse_unread(side.workspace.config, [method])
         options = side.workspace.config.adapt.options.get(method)
         searched = search_space(method, options=options, fixed=fixed, items=space or ())
         plan = plan_tuning(side, searched, trials=trials, folds=folds)
         if apply:
             # Refused now rather than after hours.
-            _edited(workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
+            _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
         reused, cells = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, cells, output)
         bar = bars.add_task("tune", total=cells)
         rows = run_tuning(
-            plan, jobs=cpu_count(jobs), on_step=lambda done, total: bars.update(bar, completed=done, total=total)
+            plan, jobs=session.jobs, on_step=lambda done, total: bars.update(bar, completed=done, total=total)
         )
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
-    folder = workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
-    files = write_tuning(folder, report)
-    applied = _apply(workspace, report) if apply and report.chosen is not None else None
+    folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
+    files = write_result(folder, tuning_result(report), command)
+    applied = _apply(session.workspace, report) if apply and report.chosen is not None else None
     counts = {"all": cells, "reused": reused, "failed": report.failed}
     output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
     _show(report, output)
     output.show(f"{cells} cells: {reused} reused, {report.failed} failed")
-    output.show(f"{folder}: {', '.join(path.name for path in files)}")
+    output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
     _end(report, output)
@@ -164,7 +140,7 @@ def _show(report: TuningReport, output: Output) -> None:
     from featlab.analysis.evaluation.tuning import trials_table
 
     title = f"Tuning of {report.method} on source subjects"
-    output.table(trials_table(report.trials, title=title, full=False, top=_TOP))
+    output.table(trials_table(report.trials, title=title, top=_TOP))
     if report.chosen is None:
         return
     score, default = report.chosen, report.default

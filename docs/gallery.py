@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.analysis.demo.html_parts import jpeg_of
 from featlab.analysis.page import PageFigure, read_page
+from featlab.analysis.report.collect import jpeg_of
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images" / "gallery"
@@ -133,7 +133,7 @@ def shown(entry: Entry, work: Path, jobs: int) -> list[str]:
         if figure.name == "examples" and not entry.photographs:
             continue
         lines += [picture(entry, made, figure), ""]
-    return [*lines, *(f"- {word}" for word in page.words)]
+    return [*lines, *(f"- {word}" for word in page.summary)]
 
 
 def picture(entry: Entry, made: Path, figure: PageFigure) -> str:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from featlab.cache.errors import CacheError, FeatlabError
+__all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest", "one_line"]
 
-__all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest"]
+
+class FeatlabError(Exception):
+    """Something that the user can act on: the message is one line that says what, where and what to do."""
+
+
+class CacheError(FeatlabError, ValueError):
+    """A cache file that can't be trusted or written; names the file, the dataset and what to do."""
 
 
 class InputError(FeatlabError, ValueError):
@@ -28,3 +34,9 @@ def closest(name: str, known: Iterable[str], limit: int = 3) -> str:
     if not matches:
         return ""
     return "; did you mean " + " or ".join(repr(match) for match in matches) + "?"
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """Return what a library's error says, without its line breaks and not too long."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

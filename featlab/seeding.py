@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-__all__ = ["generator", "run_seed", "stable_hash"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["blank", "generator", "run_seed", "seeded", "stable_hash", "torch_generator"]
+
+M = TypeVar("M")
 
 
 def stable_hash(*parts: Any) -> str:
@@ -24,3 +31,29 @@ def run_seed(*parts: Any) -> int:
 def generator(*parts: Any) -> np.random.Generator:
     """Return a NumPy generator seeded by `run_seed` of the parts."""
     return np.random.default_rng(run_seed(*parts))
+
+
+def torch_generator(*parts: Any) -> torch.Generator:
+    """Return a CPU generator of torch seeded by `run_seed` of the parts."""
+    import torch
+
+    return torch.Generator().manual_seed(run_seed(*parts))
+
+
+@contextmanager
+def seeded(*parts: Any) -> Iterator[None]:
+    """Within the block torch's global CPU generator is seeded by the parts; afterwards it is as before."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed every accelerator's generator too, which the fork doesn't put back.
+        torch.default_generator.manual_seed(run_seed(*parts))
+        yield
+
+
+def blank(build: Callable[[], M]) -> M:
+    """Build a module whose initial weights will be overwritten; drawing them leaves the global generator alone."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return build()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.ablation.run import CACHE_FACTS, AblationReport, Difference, Point
-from featlab.analysis.evaluation.words import LEVEL
+from featlab.analysis.evaluation.methods import competes
+from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.pairs import (
     draw_pairs,
@@ -18,8 +19,8 @@ from featlab.analysis.inside.pairs import (
     known_strategies,
     rows_among,
 )
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
-from featlab.analysis.table import MISSING, Table, competes, p_text
+from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.table import MISSING, Table, p_text
 from featlab.cache import atomic_write_text
 from featlab.config.analysis import LOSS_TERMS
 from featlab.evaluation.summary import MethodSummary
@@ -257,7 +258,7 @@ def draw_ablation(report: AblationReport) -> DrawnFigure:
     caption = f"{_CAPTIONS[report.grid.name]} Means over target subjects, lines are 95 % bootstrap intervals."
     if report.grid.name in ("lambda", "bn"):
         caption = f"{_CAPTIONS[report.grid.name]} Means over target subjects."
-    return DrawnFigure(PageFigure(report.grid.name, report.grid.title, caption), drawn, data)
+    return DrawnFigure(report.grid.name, report.grid.title, caption, drawn, data)
 
 
 def write_ablation(
@@ -277,15 +278,17 @@ def write_ablation(
     facts: dict[str, Any] = dict(next(iter(report.facts.values())))
     if len(report.facts) > 1:
         facts["data_sets"] = {name: {key: item[key] for key in CACHE_FACTS} for name, item in report.facts.items()}
-    written = write_page(
+    written = write_result(
         folder,
-        kind="ablate",
-        title=f"Ablation: {report.grid.title}",
-        words=ablation_words(report),
-        command=command,
-        tables=ablation_tables(report),
-        figures=[draw_ablation(report), *more],
-        facts=facts,
+        Result(
+            kind="ablate",
+            title=f"Ablation: {report.grid.title}",
+            summary=ablation_words(report),
+            tables=ablation_tables(report),
+            figures=[draw_ablation(report), *more],
+            metadata=facts,
+        ),
+        command,
     )
     written.append(folder / "run.json")
     atomic_write_text(written[-1], json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
@@ -308,4 +311,4 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
     for line in filter(None, (left_out, faces.note)):
         notify(line)
     caption = "Source rows, and beneath each the reference that every strategy chose, always another subject."
-    return [DrawnFigure(PageFigure("examples", "Example pairs", caption), drawn, example_columns(examples))]
+    return [DrawnFigure("examples", "Example pairs", caption, drawn, example_columns(examples))]

@@ -16,7 +16,8 @@ from pathlib import Path
 from featlab.analysis.demo.config import DemoConfig, claim_folder
 from featlab.analysis.demo.figures import FIGURES, DemoFigure, Scene, draw_figures
 from featlab.analysis.demo.report import DemoReport, Step, next_steps
-from featlab.analysis.evaluation.files import evaluation_tables, write_evaluation
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.page import write_result
 from featlab.cache import atomic_write_text
 from featlab.compute import one_thread
 from featlab.evaluation.results import run_facts, versions
@@ -26,7 +27,8 @@ from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import write_faces
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
-from featlab.extraction.sources import names_by_row, read_source
+from featlab.extraction.items import names_by_row
+from featlab.extraction.layouts import read_layout
 from featlab.methods import AdaptedModel, get_method
 from featlab.seeding import stable_hash
 from featlab.workspace.adapt import adapt_subject
@@ -103,17 +105,15 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         now.text = f"{len(protocol.methods)} methods on {len(targets)} target subjects"
     summaries = summarise(results)
     settings = {name: (get_method(name).setting, get_method(name).title) for name in protocol.methods}
-    write_evaluation(
-        folder / "results" / "demo",
+    found = evaluation_result(
         results,
         summaries,
-        settings=settings,
-        facts=run_facts(workspace),
-        command="featlab demo",
+        metadata=run_facts(workspace),
         plots=False,
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,
     )
+    write_result(folder / "results" / "demo", found, "featlab demo")
     scene = Scene(
         faces=folder / "faces",
         table=workspace.table,
@@ -129,7 +129,6 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
     with steps.step("pictures") as now:
         figures, now.reused = _pictures(scene, folder / "figures", workspace.cache_digest, steps)
         now.text = f"{len(figures)} figures as .png and .svg"
-    per_subject, summary = evaluation_tables(results, summaries, settings, full=False, smoothing=protocol.smoothing)
     report = DemoReport(
         folder=folder,
         config=workspace.config,
@@ -137,8 +136,8 @@ def _run(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> DemoRepo
         method=_METHOD,
         rows=tuple(results),
         summaries=tuple(summaries),
-        per_subject=per_subject,
-        summary=summary,
+        per_subject=found.tables["subjects"],
+        summary=found.tables["summary"],
         figures=figures,
         steps=tuple(steps.done),
         next_steps=next_steps(folder, workspace.table.subjects),
@@ -185,7 +184,7 @@ def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None
         pictures = faces.people * len(faces.classes) * faces.clips * faces.frames
         now.text = f"{pictures:,} pictures of {faces.people} drawn people: {', '.join(faces.classes)}"
     with steps.step("extract") as now:
-        items = read_source(manifest)
+        items = read_layout("auto", manifest)
         found = find_landmarks(manifest)
         done = extract(
             items,

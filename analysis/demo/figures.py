@@ -157,7 +157,7 @@ def _subjects(scene: Scene) -> Drawn:
         "Macro F1 of each target subject before (source-only) and after each method: blue lines gained, vermilion "
         "lines lost; the black dots are the means with their 95 % intervals."
     )
-    return plot_subjects(scene.rows, names=scene.names), caption, subjects_data(scene.rows)
+    return plot_subjects(scene.rows), caption, subjects_data(scene.rows)
 
 
 def _summary(scene: Scene) -> Drawn:
@@ -165,7 +165,7 @@ def _summary(scene: Scene) -> Drawn:
         "Mean macro F1 over the target subjects with its bootstrap interval; the dashed lines are source-only and the "
         "oracle, which was fine-tuned with the person's own labels."
     )
-    drawn = plot_summary(scene.summaries, names=scene.names, width=style.FULL)
+    drawn = plot_summary(scene.summaries, width=style.FULL)
     return drawn, caption, summary_data(scene.summaries)
 
 

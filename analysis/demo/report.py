@@ -10,7 +10,7 @@ from typing import Any
 
 from featlab.analysis.demo.figures import DemoFigure
 from featlab.analysis.demo.page import render_page
-from featlab.analysis.evaluation.words import percent
+from featlab.analysis.evaluation.summary import percent
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.evaluation.results import EvaluationRow, versions

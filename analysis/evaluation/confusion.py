@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.evaluation.words import percent
-from featlab.analysis.table import Settings, Table, failure_notes, marked_name, number_text, rows_by_method
+from featlab.analysis.evaluation.methods import failure_notes, method_name, rows_by_method
+from featlab.analysis.evaluation.stored_results import StoredResults, class_names
+from featlab.analysis.page import DrawnFigure, Result
+from featlab.analysis.table import Column, Table, make_table, score_text, share_text
 from featlab.errors import InputError, closest
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import subject_means
 
-__all__ = [
-    "MOST_PANELS",
-    "Confusion",
-    "confusion_columns",
-    "confusion_methods",
-    "confusion_of",
-    "confusion_table",
-    "confusion_words",
-]
-
 MOST_PANELS = 4
 """Methods that go side by side."""
 _DEFAULT = ("source-only", "pft")
-_CHANGES = 2
-"""Changes against the first method that are put into words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +67,7 @@ def confusion_methods(rows: Sequence[EvaluationRow], names: Sequence[str] = ()) 
 def confusion_of(rows: Sequence[EvaluationRow], method: str) -> Confusion:
     """Average one method's confusions: over seeds within a draw, over draws, then over the subjects that have a class.
 
-    The diagonal is the mean recall of each class, as `featlab.analysis.evaluation.subject_tables` has it.
+    The diagonal is the mean recall of each class, as `featlab.analysis.evaluation.tables` has it.
 
     Args:
         rows: Results.
@@ -121,79 +112,74 @@ def confusion_columns(confusions: Sequence[Confusion], classes: Sequence[str]) -
     return columns
 
 
-def confusion_table(
-    rows: Sequence[EvaluationRow],
-    confusions: Sequence[Confusion],
-    classes: Sequence[str],
-    *,
-    settings: Settings | None = None,
-) -> Table:
+def confusion_table(rows: Sequence[EvaluationRow], confusions: Sequence[Confusion], classes: Sequence[str]) -> Table:
     """Return true classes down, method by method, predicted classes across, in percent; right ones are bold.
 
     Args:
         rows: Results, for a note on failed runs.
         confusions: Of them.
         classes: The K names.
-        settings: Method to (setting, display name).
     """
-    cells, bold = [], []
-    for item in confusions:
-        name = marked_name(item.method, item.selection, settings)
-        for place, label in enumerate(classes):
-            shares = [number_text(100 * value, 2) for value in item.share[place].tolist()]
-            cells.append((name, label, *shares, str(item.subjects[place])))
-            bold.append((False, False, *(column == place for column in range(len(classes))), False))
-    shown = {item.method: marked_name(item.method, item.selection, settings) for item in confusions}
-    groups = {shown[method]: group for method, group in rows_by_method(rows).items() if method in shown}
-    return Table(
-        title="Share of the frames of each true class (%), by predicted class, mean over target subjects",
-        columns=("Method", "True class", *classes, "Subjects"),
-        rows=tuple(cells),
-        bold=tuple(bold),
+
+    def share(predicted: int) -> Callable[[tuple[Confusion, int]], str]:
+        return lambda line: score_text(float(line[0].share[line[1], predicted]))
+
+    columns = [
+        Column[tuple[Confusion, int]]("Method", lambda line: method_name(line[0].method, line[0].selection), text=True),
+        Column("True class", lambda line: classes[line[1]], text=True),
+        *(Column(name, share(code)) for code, name in enumerate(classes)),
+        Column("Subjects", lambda line: str(line[0].subjects[line[1]])),
+    ]
+    lines = [(item, code) for item in confusions for code in range(len(classes))]
+    shown = [item.method for item in confusions]
+    groups = {method: group for method, group in rows_by_method(rows).items() if method in shown}
+    table = make_table(
+        "Share of the frames of each true class (%), by predicted class, mean over target subjects",
+        columns,
+        lines,
         notes=("Subjects: those with test frames of the class; each weighs the same.", *failure_notes(groups)),
-        text_columns=2,
         grouped=True,
     )
+    right = tuple(tuple(place == 2 + code for place in range(len(columns))) for _, code in lines)
+    return replace(table, bold=right)
 
 
-def confusion_words(
-    confusions: Sequence[Confusion], classes: Sequence[str], names: Mapping[str, str] | None = None
-) -> tuple[str, ...]:
-    """Return what the confusions say, a sentence or two a method.
+def confusion_result(stored: StoredResults, methods: Sequence[str], root: Path, cache: Path | None = None) -> Result:
+    """Return the confusions of stored results: the figure, its numbers as a table, one sentence.
 
     Args:
-        confusions: The first is what the others are compared with.
-        classes: The K names.
-        names: Method to display name.
+        stored: The results.
+        methods: Whose; empty takes the usual ones, see `confusion_methods`.
+        root: The workspace folder.
+        cache: What names the classes; by default what is beside the results.
+
+    Raises:
+        InputError: A method that isn't there, or results without confusions.
     """
-    words = []
-    for item in confusions:
-        name = (names or {}).get(item.method, item.method)
-        mistakes = _mistakes(item.share)
-        right = percent(float(np.nanmean(np.diag(item.share))))
-        line = f"{name}: {right} % of a class's frames are recognised, in the mean over classes"
-        if np.nanmax(mistakes, initial=0.0) > 0:
-            label, predicted = _place(mistakes)
-            worst = percent(float(mistakes[label, predicted]))
-            line += f"; most often {classes[label]} is taken for {classes[predicted]} ({worst} % of its frames)"
-        words.append(line + ".")
-        if item is not confusions[0]:
-            words += _change(confusions[0], item, classes, names or {})
-    return tuple(words)
+    from featlab.analysis.evaluation.plot_confusion import plot_confusion
 
-
-def _change(first: Confusion, item: Confusion, classes: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """Return the mistakes whose share changed most, whether they became rarer or more frequent."""
-    change = np.nan_to_num(_mistakes(item.share) - _mistakes(first.share))
-    said = []
-    for place in np.argsort(-np.abs(change), axis=None, kind="stable")[:_CHANGES].tolist():
-        label, predicted = divmod(place, len(classes))
-        if change[label, predicted]:
-            word = "more" if change[label, predicted] > 0 else "less"
-            before, after = (percent(float(part.share[label, predicted])) for part in (first, item))
-            said.append(f"{classes[label]} is taken for {classes[predicted]} {word} often ({before} to {after} %)")
-    against = names.get(first.method, first.method)
-    return [f"Compared with {against}, {', and '.join(said)}."] if said else []
+    confusions = [confusion_of(stored.rows, method) for method in confusion_methods(stored.rows, methods)]
+    classes, note = class_names(stored, len(confusions[0].share), root, cache)
+    columns = confusion_columns(confusions, classes)
+    figure = DrawnFigure(
+        "confusion",
+        "Which class is taken for which",
+        "Of the test frames of each true class, the share that is predicted as each class: within a subject first, "
+        "then the mean over the subjects who have the class.",
+        plot_confusion(confusions, classes),
+        columns,
+    )
+    right = [f"{share_text(float(np.nanmean(np.diag(item.share))))} with {item.method}" for item in confusions]
+    return Result(
+        kind="plot",
+        title=figure.title,
+        summary=[f"Of the frames of a class are recognised, in the mean over classes: {', '.join(right)}."],
+        tables={"confusion": confusion_table(stored.rows, confusions, classes)},
+        figures=[figure],
+        metadata={**stored.facts, "results": stored.name},
+        data={"results": stored.path, "confusion": columns},
+        notes=[note] if note else [],
+    )
 
 
 def _shares(row: EvaluationRow, count: int) -> NDArray[np.float64]:
@@ -201,13 +187,3 @@ def _shares(row: EvaluationRow, count: int) -> NDArray[np.float64]:
     counts = np.array(row.confusion, dtype=np.float64).reshape(count, count)
     totals = counts.sum(axis=1, keepdims=True)
     return counts / np.where(totals > 0, totals, np.nan)
-
-
-def _mistakes(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.eye(len(share), dtype=bool), np.nan, share)
-
-
-def _place(values: NDArray[np.float64]) -> tuple[int, int]:
-    """Return row and column of the largest value."""
-    row, column = divmod(int(np.nanargmax(values)), values.shape[1])
-    return row, column

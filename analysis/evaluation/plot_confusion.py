@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +40,7 @@ _NAME_LETTERS = 14
 """Longest line of a class's name."""
 
 
-def plot_confusion(
-    confusions: Sequence[Confusion], classes: Sequence[str], *, names: Mapping[str, str] | None = None
-) -> Figure:
+def plot_confusion(confusions: Sequence[Confusion], classes: Sequence[str]) -> Figure:
     """Draw one panel a method: true classes down, predicted ones across, shares of the true class in percent.
 
     White is 0 and the darkest blue 100 % in every panel. A class that no subject shows has dashes.
@@ -50,7 +48,6 @@ def plot_confusion(
     Args:
         confusions: From `featlab.analysis.evaluation.confusion.confusion_of`, from the left.
         classes: The K names.
-        names: Method to display name.
 
     Raises:
         InputError: Nothing to draw, or another number of classes than names.
@@ -62,7 +59,7 @@ def plot_confusion(
     shown = [folded(name, _NAME_LETTERS) for name in classes]
     look = _Layout.of(len(confusions), shown)
     letters = max(15, int(look.panel / _TITLE_LETTER))
-    titles = [folded(figure_name(item.method, item.selection, names), letters) for item in confusions]
+    titles = [folded(figure_name(item.method, item.selection), letters) for item in confusions]
     above = 0.13 * max(1 + title.count("\n") for title in titles)
     access = any(item.selection == "source-access" for item in confusions)
     with style.house_style():

@@ -11,7 +11,7 @@ _MARK = "\u00a0†"
 ACCESS_NOTE = "†\u00a0with\u00a0source\u00a0access"
 
 
-def figure_name(method: str, selection: str, names: Mapping[str, str] | None) -> str:
+def figure_name(method: str, selection: str, names: Mapping[str, str] | None = None) -> str:
     """Return the name to show; that of a method with source access ends in a dagger, explained by `ACCESS_NOTE`.
 
     Args:

@@ -51,7 +51,6 @@ def ranks_data(compared: RankComparison) -> dict[str, list[Any]]:
 def plot_ranks(
     compared: RankComparison,
     *,
-    names: Mapping[str, str] | None = None,
     selections: Mapping[str, str] | None = None,
     width: float = style.FULL,
 ) -> Figure:
@@ -61,14 +60,13 @@ def plot_ranks(
 
     Args:
         compared: From `featlab.evaluation.statistics.compare_ranks`.
-        names: Method to display name.
         selections: Method to what it was allowed to see; source-free by default.
         width: `featlab.analysis.style.FULL` or ``COLUMN``.
     """
     seen = selections or {}
     access = [seen.get(method) == "source-access" for method in compared.methods]
     most = _MOST_LETTERS.get(width, int(4.5 * width))
-    shown = [folded(figure_name(method, seen.get(method, "source-free"), names), most) for method in compared.methods]
+    shown = [folded(figure_name(method, seen.get(method, "source-free")), most) for method in compared.methods]
     better = math.ceil(len(shown) / 2)
     # From the outside in on both sides, so that no line crosses another.
     sides = ((1, range(better)), (-1, range(len(shown) - 1, better - 1, -1)))

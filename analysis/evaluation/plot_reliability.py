@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,7 @@ def reliability_data(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> d
     return columns
 
 
-def plot_reliability(
-    rows: Sequence[EvaluationRow], methods: Sequence[str], *, names: Mapping[str, str] | None = None
-) -> Figure:
+def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> Figure:
     """Draw one panel a method: accuracy against confidence, and beneath how many frames are how sure.
 
     On the dashed diagonal a confidence of 80 % is right 8 times in 10; below it a method is surer than it should be.
@@ -80,7 +78,6 @@ def plot_reliability(
     Args:
         rows: Results.
         methods: Whom to draw, from the left; see `reliability_methods`.
-        names: Method to display name.
 
     Raises:
         InputError: Nobody to draw, or a method without reliability.
@@ -95,7 +92,7 @@ def plot_reliability(
         axes = drawn.subplots(2, len(methods), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
         for place, (method, counts) in enumerate(pooled.items()):
             share, confidence, accuracy = _curve(counts)
-            title = folded(figure_name(method, selections[method], names), _NAME_LETTERS)
+            title = folded(figure_name(method, selections[method]), _NAME_LETTERS)
             colour = style.COLOURS[place % len(style.COLOURS)]
             above, below = axes[0, place], axes[1, place]
             above.set_title(title, fontweight="bold", fontsize=7.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,6 @@ def plot_subjects(
     rows: Sequence[EvaluationRow],
     *,
     source: str = "source-only",
-    names: Mapping[str, str] | None = None,
     width: float = style.FULL,
 ) -> Figure:
     """Draw one panel a method: every subject's macro F1 before (source-only) and after.
@@ -67,7 +66,6 @@ def plot_subjects(
     Args:
         rows: Results; methods in the order of their panels.
         source: The method on the left.
-        names: Method to display name.
         width: `featlab.analysis.style.FULL` or ``COLUMN``.
 
     Raises:
@@ -88,7 +86,7 @@ def plot_subjects(
             before = [data["source"][index] for index in mine]
             after = [data["score"][index] for index in mine]
             _slopes(axes.flat[place], before, after)
-            name = folded(figure_name(method, selections[method], names), letters)
+            name = folded(figure_name(method, selections[method]), letters)
             axes.flat[place].set_title(name, fontweight="bold", fontsize=7.5, pad=14)
         for panel in axes.flat[len(methods) :]:
             panel.set_axis_off()
@@ -115,7 +113,6 @@ def plot_summary(
     *,
     source: str = "source-only",
     oracle: str = "oracle",
-    names: Mapping[str, str] | None = None,
     width: float = style.COLUMN,
 ) -> Figure:
     """Draw each method's mean macro F1 with its 95 % interval; dashed lines mark source-only and the oracle.
@@ -124,7 +121,6 @@ def plot_summary(
         summaries: From `featlab.evaluation.summary.summarise`, the first at the top.
         source: Method of the lower reference line.
         oracle: Method of the upper one.
-        names: Method to display name.
         width: `featlab.analysis.style.COLUMN` or ``FULL``.
 
     Raises:
@@ -134,7 +130,7 @@ def plot_summary(
         raise InputError("no results to draw; run an evaluation first")
     data = summary_data(summaries)
     most = _NAME_LETTERS.get(width, int(6 * width))
-    shown = [folded(figure_name(item.method, item.selection, names), most) for item in summaries]
+    shown = [folded(figure_name(item.method, item.selection), most) for item in summaries]
     label = folded("Macro F1 (%), mean over subjects and 95 % interval", 30 if width < style.FULL else 60)
     if any(item.selection == "source-access" for item in summaries):
         label += f"\n{ACCESS_NOTE}"

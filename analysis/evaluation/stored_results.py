@@ -8,19 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.table import Settings
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.workspace.workspace import CONFIG_FILE
-
-__all__ = ["StoredResults", "class_names", "method_settings", "newest_results", "open_results"]
 
 RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
 class StoredResults:
-    """What `featlab.analysis.evaluation.files.write_evaluation` wrote.
+    """What `featlab.analysis.evaluation.result.evaluation_result` wrote.
 
     Attributes:
         path: The file of rows.
@@ -101,19 +98,6 @@ def class_names(
     return numbered, "the classes are numbered: nothing beside the results names them (--cache does)"
 
 
-def method_settings(methods: Sequence[str]) -> Settings:
-    """Return method to (setting, display name), as tables take it; a method that isn't installed here is left out."""
-    from featlab.methods import get_method
-
-    known = {}
-    for name in methods:
-        try:
-            known[name] = (get_method(name).setting, get_method(name).title)
-        except ConfigError:
-            continue
-    return known
-
-
 def _facts(path: Path) -> Mapping[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -125,7 +109,7 @@ def _facts(path: Path) -> Mapping[str, Any]:
 
 
 def _table_classes(path: Path) -> tuple[str, ...]:
-    """Return the columns between the method and the average, see `featlab.analysis.evaluation.subject_tables`."""
+    """Return the columns between the method and the average, see `featlab.analysis.evaluation.tables`."""
     try:
         first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
     except (OSError, ValueError):

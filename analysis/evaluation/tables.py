@@ -1,195 +1,292 @@
-"""One line a method: scores, comparisons with source-only and with pft, cost."""
+"""The tables of an evaluation: each subject, the means, each class, the costs, the ranks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from featlab.analysis.evaluation.methods import (
+    best_notes,
+    by_setting,
+    calibration_notes,
+    competes,
+    failure_notes,
+    method_name,
+    method_setting,
+    method_title,
+    rows_by_method,
+    scope_notes,
+    smoothing_notes,
+)
 from featlab.analysis.table import (
     FAILED,
     MISSING,
-    Settings,
+    Column,
     Table,
-    best_notes,
-    bold_largest,
-    calibration_notes,
-    competes,
     flops_text,
     interval_text,
-    marked_name,
+    make_table,
     number_text,
     p_text,
-    scope_notes,
     score_text,
-    smoothing_notes,
 )
-from featlab.evaluation.statistics import RankComparison
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.scores import subject_means
+from featlab.evaluation.statistics import RankComparison, mean
 from featlab.evaluation.summary import MethodSummary
 
-__all__ = [
-    "friedman_text",
-    "rank_notes",
-    "rank_table",
-    "summary_table",
-]
+
+class _Line(NamedTuple):
+    """A method's line in a table of subjects or of classes."""
+
+    method: str
+    selection: str
+    cells: list[str]
 
 
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    show: Callable[[MethodSummary], str]
-    narrow: bool = False
-    best: bool = False
+def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 of each target subject") -> Table:
+    """Return the poster's table: Setting, Method, one column a subject, Average.
+
+    The best of each column is bold (all of equal ones, as shown). Methods that saw target labels or source rows do not
+    compete, nor does an average over fewer subjects than the table has, which is marked with a star. A cell of which
+    every run failed says so and a note says why.
+
+    Args:
+        rows: Results; seeds and draws are averaged within a subject.
+        title: Above the table.
+    """
+    groups = rows_by_method(rows)
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    lines = []
+    for method in _ordered(groups):
+        means = subject_means(groups[method], "macro_f1")
+        failed = {row.subject for row in groups[method] if row.error} - set(means)
+        cells = [FAILED if name in failed else score_text(means.get(name, math.nan)) for name in subjects]
+        star = "*" if 0 < len(means) < len(subjects) else ""
+        cells.append(score_text(mean(list(means.values()))) + star)
+        lines.append(_Line(method, groups[method][0].selection, cells))
+    notes = _failures(groups)
+    if any(line.cells[-1].endswith("*") for line in lines):
+        notes.append("* average over fewer subjects than the table has")
+    return _line_table(title, [*subjects, "Average"], lines, rows, notes, grouped=True)
+
+
+def class_means(rows: Sequence[EvaluationRow], classes: int) -> list[dict[str, float]]:
+    """Return for each class subject to recall, of the subjects who have test rows of it.
+
+    Args:
+        rows: Rows of one method; those that failed or that an older release wrote, without recalls, are left out.
+        classes: K.
+    """
+
+    def recall(code: int) -> Callable[[EvaluationRow], float]:
+        return lambda row: row.class_recall[code] if row.class_recall else math.nan
+
+    return [subject_means(rows, recall(code)) for code in range(classes)]
+
+
+def class_table(rows: Sequence[EvaluationRow], *, classes: Sequence[str] = ()) -> Table:
+    """Return methods by classes: the mean over subjects of the recall of each class, and the average over classes.
+
+    A class that a method was scored on with fewer subjects than others is marked with a star, as is the average over
+    it, and is never bold.
+
+    Args:
+        rows: Results; seeds and draws are averaged within a subject.
+        classes: The K class names; numbered by default.
+
+    Raises:
+        InputError: Rows of different numbers of classes, or of another number than ``classes``.
+    """
+    names = _class_names(rows, classes)
+    groups = rows_by_method(rows)
+    means = {method: class_means(groups[method], len(names)) for method in _ordered(groups)}
+    most = [max((len(found[code]) for found in means.values()), default=0) for code in range(len(names))]
+    lines = []
+    for method, found in means.items():
+        whole = [len(subjects) == wanted for subjects, wanted in zip(found, most, strict=True)]
+        whole.append(all(whole))
+        scores = [mean(list(subjects.values())) for subjects in found]
+        scores.append(mean([score for score in scores if not math.isnan(score)]))
+        cells = [
+            score_text(score) + ("" if full or math.isnan(score) else "*")
+            for score, full in zip(scores, whole, strict=True)
+        ]
+        if all(row.error for row in groups[method]):
+            cells[0] = FAILED
+        lines.append(_Line(method, groups[method][0].selection, cells))
+    notes = _failures(groups)
+    if any(cell.endswith("*") for line in lines for cell in line.cells):
+        notes.append("* over fewer subjects than other methods have")
+    return _line_table("Recall of each class, mean over target subjects", [*names, "Average"], lines, rows, notes)
+
+
+def _line_table(
+    title: str,
+    heads: Sequence[str],
+    lines: Sequence[_Line],
+    rows: Sequence[EvaluationRow],
+    notes: Sequence[str],
+    *,
+    grouped: bool = False,
+) -> Table:
+    """Return lines as a table; a number with a star is no number, and never the best."""
+
+    def cell(place: int) -> Callable[[_Line], str]:
+        return lambda line: line.cells[place]
+
+    columns = [Column[_Line]("Method", lambda line: method_name(line.method, line.selection), text=True)]
+    if grouped:
+        columns.insert(0, Column("Setting", lambda line: method_setting(line.method, line.selection), text=True))
+    columns += [Column(head, cell(place), best=True) for place, head in enumerate(heads)]
+    return make_table(
+        title,
+        columns,
+        lines,
+        notes=[*notes, *best_notes(row.selection for row in rows), *scope_notes(row.scope for row in rows)],
+        competes=lambda line: competes(line.selection),
+        grouped=grouped,
+    )
+
+
+def _ordered(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:
+    return by_setting({method: method_setting(method, rows[0].selection) for method, rows in groups.items()})
+
+
+def _failures(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:
+    return failure_notes({name: groups[name] for name in _ordered(groups)})
+
+
+def _class_names(rows: Sequence[EvaluationRow], classes: Sequence[str]) -> list[str]:
+    counts = {len(row.class_recall) for row in rows if row.class_recall}
+    if classes:
+        counts.add(len(classes))
+    if len(counts) > 1:
+        found = " and ".join(map(str, sorted(counts)))
+        raise InputError(f"recalls of {found} classes do not go into one table; give results of one data set")
+    return list(classes) or [f"Class {number}" for number in range(1, max(counts, default=0) + 1)]
 
 
 def summary_table(
-    summaries: Sequence[MethodSummary],
-    *,
-    settings: Settings | None = None,
-    title: str = "Mean over target subjects",
-    fractions: bool = False,
-    full: bool = False,
-    smoothing: int = 0,
+    summaries: Sequence[MethodSummary], *, title: str = "Mean over target subjects", smoothing: int = 0
 ) -> Table:
     """Return one line a method: scores, comparison with source-only and pft, cost.
 
     Args:
         summaries: From `featlab.evaluation.summary.summarise`; their order is kept.
-        settings: Method to (setting, display name); a method it does not name keeps its registry name.
         title: Above the table.
-        fractions: Show scores as 0.7831 instead of 78.31.
-        full: Every column; by default the ones that decide, as far as any method has a number there.
         smoothing: Frames that were averaged over for the smoothed macro F1, for the note; 0 where nobody knows.
     """
-    columns = _columns(fractions)
-    if not full:
-        columns = [
-            column
-            for column in columns
-            if column.narrow
-            if not summaries or any(column.show(item) != MISSING for item in summaries)
-        ]
-    cells, competing = [], []
+    smoothed = any(not math.isnan(item.macro_f1_smoothed) for item in summaries)
+    notes = []
+    if summaries:
+        notes.append(
+            "Macro F1: mean over subjects with its bootstrap interval. p: Wilcoxon over subjects against source-only "
+            "and against pft, Holm-adjusted."
+        )
+    notes += smoothing_notes((item.macro_f1_smoothed for item in summaries), smoothing)
+    notes += calibration_notes(item.ece for item in summaries)
+    ranked = max((item.rank_subjects for item in summaries), default=0)
+    if ranked:
+        notes.append(f"Rank: average over the {ranked} subjects that all methods but oracles finished; 1 is the best.")
     for item in summaries:
-        shown = marked_name(item.method, item.selection, settings)
-        cells.append((shown, *(column.show(item) for column in columns)))
-        competing.append(tuple(column.best and competes(item.selection) for column in columns))
-    return Table(
-        title=title,
-        columns=("Method", *(column.name for column in columns)),
-        rows=tuple(cells),
-        bold=bold_largest(cells, competing, first=1),
-        notes=tuple(_notes(summaries, settings, smoothing)),
+        if item.failed:
+            many = "every run failed" if not item.runs else f"{item.failed} of {item.failed + item.runs} runs failed"
+            notes.append(f"{_name(item)}: {many}: {'; '.join(item.reasons)}")
+    notes += best_notes(item.selection for item in summaries)
+    return make_table(
+        title,
+        _summary_columns(smoothed),
+        summaries,
+        notes=[*notes, *scope_notes(item.scope for item in summaries)],
+        competes=lambda item: competes(item.selection),
     )
 
 
-def _columns(fractions: bool) -> list[_Column]:
+def _name(item: MethodSummary) -> str:
+    return method_name(item.method, item.selection)
+
+
+def _summary_columns(smoothed: bool) -> list[Column[MethodSummary]]:
     def score(name: str) -> Callable[[MethodSummary], str]:
-        return lambda item: score_text(getattr(item, name), fractions)
+        return lambda item: score_text(getattr(item, name))
 
     def interval(name: str) -> Callable[[MethodSummary], str]:
-        return lambda item: interval_text(getattr(item, name), fractions)
+        return lambda item: interval_text(getattr(item, name))
 
     def compared(show: Callable[[MethodSummary], str]) -> Callable[[MethodSummary], str]:
         return lambda item: MISSING if item.negative_transfer is None else show(item)
 
     main = score("macro_f1")
     return [
-        _Column("Subjects", lambda item: str(item.subjects)),
-        _Column("Macro F1", lambda item: main(item) if item.runs else FAILED, narrow=True, best=True),
-        _Column("95 % interval", interval("ci95"), narrow=True),
-        _Column("Smoothed", score("macro_f1_smoothed"), narrow=True, best=True),
-        _Column("95 % interval, smoothed", interval("ci95_smoothed")),
-        _Column("SD", score("sd")),
-        _Column("SD over seeds", score("seed_sd")),
-        _Column("Macro F1, all classes", score("macro_f1_all"), best=True),
-        _Column("Accuracy", score("accuracy"), best=True),
-        _Column("Balanced accuracy", score("balanced_accuracy"), best=True),
-        _Column("Neutral recall", score("neutral_recall")),
-        _Column("Non-neutral recall", score("non_neutral_recall")),
-        _Column("ECE", score("ece"), narrow=True),
-        _Column("Difference to source-only", score("difference_vs_source")),
-        _Column("95 % interval of the difference", interval("difference_ci95")),
-        _Column("Gap closed", lambda item: number_text(item.gap_closed, 2), narrow=True),
-        _Column("Win/tie/loss", compared(lambda item: f"{item.wins}/{item.ties}/{item.losses}")),
-        _Column("Negative transfer", compared(lambda item: str(item.negative_transfer)), narrow=True),
-        _Column("p vs source", lambda item: p_text(item.p_vs_source), narrow=True),
-        _Column("Difference to pft", score("difference_vs_pft")),
-        _Column("p vs pft", lambda item: p_text(item.p_vs_pft), narrow=True),
-        _Column("Rank", lambda item: number_text(item.rank, 2), narrow=True),
-        _Column("Collapsed", lambda item: f"{item.collapsed}/{item.runs}"),
-        _Column("Seconds", lambda item: number_text(item.seconds, 2), narrow=True),
-        _Column("Iterations", lambda item: number_text(item.iterations, 0)),
-        _Column("Trainable", lambda item: number_text(item.trainable, 0)),
-        _Column("MFLOPs", lambda item: flops_text(item.flops)),
-        _Column("Failed", lambda item: str(item.failed)),
+        Column("Method", _name, text=True),
+        Column("Published as", lambda item: method_title(item.method), text=True, wide=True),
+        Column("Subjects", lambda item: str(item.subjects), wide=True),
+        Column("Macro F1", lambda item: main(item) if item.runs else FAILED, best=True),
+        Column("95 % interval", interval("ci95")),
+        Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=not smoothed),
+        Column("95 % interval, smoothed", interval("ci95_smoothed"), wide=True),
+        Column("SD", score("sd"), wide=True),
+        Column("SD over seeds", score("seed_sd"), wide=True),
+        Column("Macro F1, all classes", score("macro_f1_all"), best=True, wide=True),
+        Column("Accuracy", score("accuracy"), best=True, wide=True),
+        Column("Balanced accuracy", score("balanced_accuracy"), best=True, wide=True),
+        Column("Neutral recall", score("neutral_recall"), wide=True),
+        Column("Non-neutral recall", score("non_neutral_recall"), wide=True),
+        Column("ECE", score("ece"), wide=True),
+        Column("Difference to source-only", score("difference_vs_source"), wide=True),
+        Column("95 % interval of the difference", interval("difference_ci95"), wide=True),
+        Column("Gap closed", lambda item: number_text(item.gap_closed, 2)),
+        Column("Win/tie/loss", compared(lambda item: f"{item.wins}/{item.ties}/{item.losses}"), wide=True),
+        Column("Negative transfer", compared(lambda item: str(item.negative_transfer))),
+        Column("p vs source", lambda item: p_text(item.p_vs_source)),
+        Column("Difference to pft", score("difference_vs_pft"), wide=True),
+        Column("p vs pft", lambda item: p_text(item.p_vs_pft), wide=True),
+        Column("Rank", lambda item: number_text(item.rank, 2), wide=True),
+        Column("Collapsed", lambda item: f"{item.collapsed}/{item.runs}", wide=True),
+        Column("Seconds", lambda item: number_text(item.seconds, 2), wide=True),
+        Column("Iterations", lambda item: number_text(item.iterations, 0), wide=True),
+        Column("Trainable", lambda item: number_text(item.trainable, 0), wide=True),
+        Column("MFLOPs", lambda item: flops_text(item.flops), wide=True),
+        Column("Failed", lambda item: str(item.failed), wide=True),
     ]
 
 
-def _notes(summaries: Sequence[MethodSummary], settings: Settings | None, smoothing: int) -> list[str]:
-    if not summaries:
-        return []
-    notes = [
-        "Macro F1: mean over subjects with its bootstrap interval. p: Wilcoxon over subjects against source-only and "
-        "against pft, Holm-adjusted."
+def cost_table(summaries: Sequence[MethodSummary]) -> Table:
+    """Return one line a method: iterations, seconds, trainable parameters, MFLOPs; nothing is bold."""
+    columns = [
+        Column("Method", _name, text=True),
+        Column[MethodSummary]("Iterations", lambda item: number_text(item.iterations, 0) if item.runs else FAILED),
+        Column("Seconds", lambda item: number_text(item.seconds, 3)),
+        Column("Trainable", lambda item: number_text(item.trainable, 0)),
+        Column("MFLOPs", lambda item: flops_text(item.flops)),
     ]
-    notes += smoothing_notes((item.macro_f1_smoothed for item in summaries), smoothing)
-    notes += calibration_notes(item.ece for item in summaries)
-    shared = max(item.rank_subjects for item in summaries)
-    if shared:
-        notes.append(f"Rank: average over the {shared} subjects that all methods but oracles finished; 1 is the best.")
-    for item in summaries:
-        if item.failed:
-            name, runs = marked_name(item.method, item.selection, settings), item.failed + item.runs
-            many = "every run failed" if not item.runs else f"{item.failed} of {runs} runs failed"
-            notes.append(f"{name}: {many}: {'; '.join(item.reasons)}")
-    notes += best_notes(item.selection for item in summaries)
-    notes += scope_notes(item.scope for item in summaries)
-    return notes
+    notes = ["Means over target subjects. MFLOPs: millions of floating-point operations in matrix products."]
+    notes += [
+        f"{_name(item)}: every run failed: {'; '.join(item.reasons)}"
+        for item in summaries
+        if item.failed and not item.runs
+    ]
+    return make_table(
+        "Cost of one adaptation", columns, summaries, notes=[*notes, *scope_notes(item.scope for item in summaries)]
+    )
 
 
-def rank_table(
-    compared: RankComparison,
-    *,
-    selections: Mapping[str, str] | None = None,
-    settings: Settings | None = None,
-    title: str = "Average rank of the macro F1",
-) -> Table:
+def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table:
     """Return one line a method, the best first: its average rank and the groups that it belongs to.
 
     Args:
         compared: From `featlab.evaluation.statistics.compare_ranks`.
-        selections: Method to what it was allowed to see, for the marks; source-free by default.
-        settings: Method to (setting, display name); a method it does not name keeps its registry name.
-        title: Above the table.
+        selections: Method to what it was allowed to see, for the marks.
     """
-    rows = tuple(
-        (
-            marked_name(method, (selections or {}).get(method, "source-free"), settings),
-            number_text(rank, 2),
-            _shown(group),
-        )
-        for method, rank, group in zip(compared.methods, compared.ranks, compared.groups(), strict=True)
-    )
-    return Table(
-        title=title,
-        columns=("Method", "Rank", "Groups"),
-        rows=rows,
-        bold=tuple((False,) * 3 for _ in rows),
-        notes=rank_notes(compared),
-    )
-
-
-def _shown(group: range) -> str:
-    """Return ``2–4`` for the groups 2, 3 and 4."""
-    if not group:
-        return MISSING
-    return f"{group[0]}–{group[-1]}" if len(group) > 1 else str(group[0])
-
-
-def rank_notes(compared: RankComparison) -> tuple[str, ...]:
-    """Return what the ranks are over, what differs, and whether the test of all methods lets one ask."""
+    columns = [
+        Column[tuple[str, float, range]]("Method", lambda line: method_name(line[0], selections[line[0]]), text=True),
+        Column("Rank", lambda line: number_text(line[1], 2)),
+        Column("Groups", lambda line: _group_text(line[2])),
+    ]
+    lines = list(zip(compared.methods, compared.ranks, compared.groups(), strict=True))
     subjects = "1 subject" if compared.subjects == 1 else f"{compared.subjects} subjects"
     notes = [
         f"1 is the best. Over the {subjects} that all methods finished; oracles left out.",
@@ -198,7 +295,14 @@ def rank_notes(compared: RankComparison) -> tuple[str, ...]:
     ]
     if not math.isnan(compared.friedman_p):
         notes.append(f"Friedman: {friedman_text(compared)}.")
-    return tuple(notes)
+    return make_table("Average rank of the macro F1", columns, lines, notes=notes)
+
+
+def _group_text(group: range) -> str:
+    """Return ``2–4`` for the groups 2, 3 and 4."""
+    if not group:
+        return MISSING
+    return f"{group[0]}–{group[-1]}" if len(group) > 1 else str(group[0])
 
 
 def friedman_text(compared: RankComparison) -> str:

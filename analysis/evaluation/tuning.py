@@ -1,62 +1,43 @@
-"""What a tuning leaves in its folder: the chosen values, the table that chose them, the trials, what made them."""
+"""A tuning as a `Result`: the table of candidates, and the choice, the trials and what made them as files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from featlab.analysis.render import write_table
-from featlab.analysis.table import FAILED, MISSING, Table, bold_largest, interval_text, number_text, p_text, score_text
-from featlab.cache import atomic_write_text
+from featlab.analysis.page import Result, json_lines
+from featlab.analysis.table import (
+    FAILED,
+    MISSING,
+    Column,
+    Table,
+    interval_text,
+    make_table,
+    number_text,
+    p_text,
+    score_text,
+)
 from featlab.config.toml import section_text
 from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
 from featlab.evaluation.tuning_space import value_text
 
-__all__ = [
-    "chosen_text",
-    "trials_table",
-    "write_tuning",
-]
 
-_ENDINGS = ("md", "csv", "tex")
-
-
-def write_tuning(folder: Path, report: TuningReport) -> list[Path]:
-    """Write a tuning.
-
-    ``chosen.toml`` the choice (removed where there is none), ``table_trials`` as .md, .csv and .tex, ``trials.jsonl``
-    a line a candidate, ``run.json`` what made them.
-
-    Args:
-        folder: Where; made when it isn't there.
-        report: The tuning.
-
-    Returns:
-        The files, those to look at first.
-
-    Raises:
-        FeatlabError: A file can't be written.
-    """
-    written = []
-    chosen = folder / "chosen.toml"
-    if report.chosen is None:
-        # One of an earlier run would pass for the choice of this one.
-        chosen.unlink(missing_ok=True)
-    else:
-        atomic_write_text(chosen, chosen_text(report))
-        written.append(chosen)
-    table = trials_table(report.trials, title=f"Tuning of {report.method} on source subjects")
-    for ending in _ENDINGS:
-        written.append(folder / f"table_trials.{ending}")
-        write_table(written[-1], table)
-    lines = [json.dumps(trial.to_dict(), ensure_ascii=False, allow_nan=False) for trial in report.trials]
-    written.append(folder / "trials.jsonl")
-    atomic_write_text(written[-1], "".join(line + "\n" for line in lines))
-    written.append(folder / "run.json")
-    atomic_write_text(written[-1], json.dumps(report.facts(), indent=2, ensure_ascii=False) + "\n")
-    return written
+def tuning_result(report: TuningReport) -> Result:
+    """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
+    title = f"Tuning of {report.method} on source subjects"
+    metadata = report.facts()
+    return Result(
+        kind="tune",
+        title=title,
+        summary=[report.verdict],
+        tables={"trials": trials_table(report.trials, title=title)},
+        metadata=metadata,
+        files={
+            "chosen.toml": chosen_text(report) if report.chosen is not None else None,
+            "trials.jsonl": json_lines(trial.to_dict() for trial in report.trials),
+            "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
+        },
+    )
 
 
 def chosen_text(report: TuningReport) -> str:
@@ -71,93 +52,59 @@ def chosen_text(report: TuningReport) -> str:
     return "".join(lines) + section_text(("adapt", report.method), report.options)
 
 
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    show: Callable[[Trial], str]
-    narrow: bool = True
-
-
 def trials_table(
-    trials: Sequence[Trial], *, title: str = "Candidates on source subjects", full: bool = True, top: int | None = None
+    trials: Sequence[Trial], *, title: str = "Candidates on source subjects", top: int | None = None
 ) -> Table:
     """Return one line a candidate, the best first and those that failed last.
 
     Args:
         trials: From `featlab.evaluation.tuning_report.score_trials`.
         title: Above the table.
-        full: Every column, those of the folds among them.
         top: Only so many lines, and the default wherever it stands.
     """
-    order = best_first(trials)
-    shown = [trial for place, trial in enumerate(order) if top is None or place < top or trial.number == 1]
-    options = list(trials[0].options)
-    columns = [column for column in _columns(trials) if full or column.narrow]
-    chosen = choose(trials)
-    cells = [
-        (
-            _name(trial, chosen),
-            *(value_text(trial.options[name]) for name in options),
-            *(column.show(trial) for column in columns),
-        )
-        for trial in shown
-    ]
-    competing = [tuple(column.name == "Macro F1" and trial.complete for column in columns) for trial in shown]
-    return Table(
-        title=title,
-        columns=("Candidate", *options, *(column.name for column in columns)),
-        rows=tuple(cells),
-        bold=bold_largest(cells, competing, first=1 + len(options)),
-        notes=tuple(_notes(trials, len(shown))),
-    )
-
-
-def _columns(trials: Sequence[Trial]) -> list[_Column]:
-    def score(read: Callable[[Trial], float]) -> Callable[[Trial], str]:
-        return lambda trial: score_text(read(trial), False)
-
-    def compared(show: Callable[[Trial], str]) -> Callable[[Trial], str]:
-        return lambda trial: MISSING if trial.number == 1 or not trial.subjects else show(trial)
-
-    def fold(place: int) -> _Column:
-        return _Column(f"Fold {place + 1}", score(lambda trial: trial.folds[place]), narrow=False)
-
-    return [
-        _Column("Macro F1", lambda trial: score_text(trial.macro_f1, False) if trial.subjects else FAILED),
-        _Column("95 % interval", lambda trial: interval_text(trial.ci95, False)),
-        _Column("SD", score(lambda trial: trial.sd), narrow=False),
-        _Column("Difference to default", compared(score(lambda trial: trial.difference))),
-        _Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}")),
-        _Column("p vs default", lambda trial: p_text(trial.p_holm)),
-        *(fold(place) for place in range(len(trials[0].folds))),
-        _Column("Seconds", lambda trial: number_text(trial.seconds, 2)),
-        _Column("Failed", lambda trial: str(trial.failed), narrow=any(trial.failed for trial in trials)),
-    ]
-
-
-def _name(trial: Trial, chosen: Trial | None) -> str:
-    marks = [
-        mark
-        for mark, holds in (
-            ("default", trial.number == 1),
-            ("chosen", chosen is not None and trial.number == chosen.number),
-        )
-        if holds
-    ]
-    return f"{trial.number} ({', '.join(marks)})" if marks else str(trial.number)
-
-
-def _notes(trials: Sequence[Trial], shown: int) -> list[str]:
+    shown = [trial for place, trial in enumerate(best_first(trials)) if top is None or place < top or trial.number == 1]
     subjects = max(trial.subjects for trial in trials)
     notes = [
         f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
         "against the default, Holm-adjusted."
     ]
-    if shown < len(trials):
-        notes.append(f"{len(trials) - shown} more candidates are in the files.")
+    if len(shown) < len(trials):
+        notes.append(f"{len(trials) - len(shown)} more candidates are in the files.")
     notes += [
         f"Candidate {trial.number}: {trial.failed} runs failed: {'; '.join(trial.reasons)}"
         for trial in trials
         if trial.failed
     ]
-    return notes
+    return make_table(title, _columns(trials), shown, notes=notes, competes=lambda trial: trial.complete)
+
+
+def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
+    chosen = choose(trials)
+
+    def name(trial: Trial) -> str:
+        marks = ["default"] if trial.number == 1 else []
+        marks += ["chosen"] if chosen is not None and trial.number == chosen.number else []
+        return f"{trial.number} ({', '.join(marks)})" if marks else str(trial.number)
+
+    def option(key: str) -> Column[Trial]:
+        return Column(key, lambda trial: value_text(trial.options[key]))
+
+    def fold(place: int) -> Column[Trial]:
+        return Column(f"Fold {place + 1}", lambda trial: score_text(trial.folds[place]), wide=True)
+
+    def compared(show: Callable[[Trial], str]) -> Callable[[Trial], str]:
+        return lambda trial: MISSING if trial.number == 1 or not trial.subjects else show(trial)
+
+    return [
+        Column("Candidate", name, text=True),
+        *map(option, trials[0].options),
+        Column("Macro F1", lambda trial: score_text(trial.macro_f1) if trial.subjects else FAILED, best=True),
+        Column("95 % interval", lambda trial: interval_text(trial.ci95)),
+        Column("SD", lambda trial: score_text(trial.sd), wide=True),
+        Column("Difference to default", compared(lambda trial: score_text(trial.difference))),
+        Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}")),
+        Column("p vs default", lambda trial: p_text(trial.p_holm)),
+        *map(fold, range(len(trials[0].folds))),
+        Column("Seconds", lambda trial: number_text(trial.seconds, 2)),
+        Column("Failed", lambda trial: str(trial.failed), wide=not any(trial.failed for trial in trials)),
+    ]

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.analysis.inside.probes import expression_probe, halves_by_video, identity_probe
+from featlab.analysis.inside.similarity import mean_cosines
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson, adapt_people
 from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.runner import plan
 from featlab.evaluation.statistics import bootstrap_interval, mean
 from featlab.methods.dsfda.method import train_disentangler
-from featlab.methods.losses.pseudo_labels import mean_cosines
 from featlab.model.networks import as_tensor
 from featlab.model.style_bank import neutral_clips
 from featlab.workspace.workspace import Workspace

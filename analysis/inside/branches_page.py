@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.inside.branches import COSINES, PROBES, BranchReport, Knowledge, Measure
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.table import MISSING, Table, interval_text, number_text, score_text, share_text
 from featlab.evaluation.statistics import bootstrap_interval, mean
 
@@ -88,7 +88,7 @@ def _cells(row: Knowledge) -> tuple[str, ...]:
         cells += [cosine_text(measure.mean), _cosine_interval(measure)]
     cells.append(cosine_text(row.neither.mean))
     for measure in (row.identity, row.expression):
-        cells += [score_text(measure.mean, False), interval_text((measure.low, measure.high), False)]
+        cells += [score_text(measure.mean), interval_text((measure.low, measure.high))]
     return tuple(cells)
 
 
@@ -178,16 +178,17 @@ def write_branches(folder: Path, report: BranchReport, *, command: str, facts: M
         "each representation, the person and the expression; dashed: guessing. Thin lines are 95 % intervals over "
         "target subjects."
     )
-    page = PageFigure("branches", "Identity and expression", caption)
-    return write_page(
+    return write_result(
         folder,
-        kind="branches",
-        title="Does only identity change?",
-        words=branch_words(report),
-        command=command,
-        tables={"branches": branch_table(report)},
-        figures=[DrawnFigure(page, plot_branches(data), data)],
-        facts=facts,
+        Result(
+            kind="branches",
+            title="Does only identity change?",
+            summary=branch_words(report),
+            tables={"branches": branch_table(report)},
+            figures=[DrawnFigure("branches", "Identity and expression", caption, plot_branches(data), data)],
+            metadata=facts,
+        ),
+        command,
     )
 
 

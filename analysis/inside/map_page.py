@@ -16,11 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
+from featlab.analysis.evaluation.methods import method_name
 from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
-from featlab.analysis.evaluation.subject_tables import safe_name
 from featlab.analysis.inside.map import GROUPS, FeatureMap, scores_table, scores_words
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
-from featlab.analysis.table import marked_name
+from featlab.analysis.page import DrawnFigure, Result, safe_name, write_result
 from featlab.methods import get_method, make_method
 
 if TYPE_CHECKING:
@@ -58,15 +57,17 @@ class MapPage:
 
     def write(self, folder: Path, command: str, facts: Mapping[str, Any]) -> list[Path]:
         """Write everything into a folder and return the files."""
-        return write_page(
+        return write_result(
             folder,
-            kind="plot",
-            title=self.title,
-            words=self.words,
-            command=command,
-            tables={"scores": self.table},
-            figures=self.figures,
-            facts=facts,
+            Result(
+                kind="plot",
+                title=self.title,
+                summary=self.words,
+                tables={"scores": self.table},
+                figures=self.figures,
+                metadata=facts,
+            ),
+            command,
         )
 
 
@@ -81,15 +82,22 @@ def map_page(maps: Sequence[FeatureMap]) -> MapPage:
     methods = [get_method(name) for name in dict.fromkeys(name for item in maps for name in item.columns["panel"])]
     titles = {method.name: method.title for method in methods}
     selections = {method.name: make_method(method.name).selection for method in methods}
-    shown = {name: figure_name(name, selections[name], titles) for name in titles}
+    shown = {name: figure_name(name, selections[name]) for name in titles}
     subtitles = {method.name: _SUBTITLES.get(method.name, method.setting) for method in methods}
     figures = []
     for item in maps:
         title = f"{_NAMES[item.settings.by]} of {item.subject} among the source rows"
-        page = PageFigure(f"{item.settings.by}-{safe_name(item.subject)}", title, _caption(item, shown))
-        figures.append(DrawnFigure(page, plot_map(item, names=shown, subtitles=subtitles), item.columns))
+        figures.append(
+            DrawnFigure(
+                f"{item.settings.by}-{safe_name(item.subject)}",
+                title,
+                _caption(item, shown),
+                plot_map(item, names=shown, subtitles=subtitles),
+                item.columns,
+            )
+        )
     scores = [(item.subject, item.scores) for item in maps]
-    labels = {name: marked_name(name, selections[name], {name: ("", title)}) for name, title in titles.items()}
+    labels = {name: method_name(name, selections[name]) for name in titles}
     words = [word for subject, found in scores for word in scores_words(subject, found, labels)]
     title = f"Source and translated features: {', '.join(item.subject for item in maps)}"
     return MapPage(title, tuple(words), scores_table(scores, labels), tuple(figures))

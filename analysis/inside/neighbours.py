@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.evaluation.plot_names import folded
-from featlab.analysis.evaluation.subject_tables import safe_name
 from featlab.analysis.inside.views import EXTRACTED, UNADAPTED, View, person_views
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.page import DrawnFigure, Result, safe_name, write_result
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
 from featlab.analysis.table import Table, number_text, share_text
 from featlab.cache import FeatureTable
@@ -268,17 +267,26 @@ def write_neighbours(folder: Path, found: Neighbours, command: str, facts: Mappi
         f"source frame (cosine similarity of features) in each source subject. Left: everyone as extracted. Right: the "
         f"target after {name}, the source rows {after}."
     )
-    page = PageFigure(f"neighbours-{safe_name(found.subject)}", f"Whom {found.subject} is nearest to", caption)
     drawn = plot_neighbours(found, titles=("As extracted", f"After {name}"))
-    return write_page(
+    return write_result(
         folder,
-        kind="plot",
-        title=f"{found.subject} across the source subjects",
-        words=neighbours_words(found),
-        command=command,
-        tables={"spread": neighbours_table(found)},
-        figures=[DrawnFigure(page, drawn, neighbours_data(found))],
-        facts=facts,
+        Result(
+            kind="plot",
+            title=f"{found.subject} across the source subjects",
+            summary=neighbours_words(found),
+            tables={"spread": neighbours_table(found)},
+            figures=[
+                DrawnFigure(
+                    f"neighbours-{safe_name(found.subject)}",
+                    f"Whom {found.subject} is nearest to",
+                    caption,
+                    drawn,
+                    neighbours_data(found),
+                )
+            ],
+            metadata=facts,
+        ),
+        command,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pages of `featlab plot pairs`, `clip` and `confusion`: what is drawn, beside its numbers, tables and words."""
+"""Pages of `featlab plot pairs` and `clip`: what is drawn, beside its numbers, tables and words."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.evaluation.confusion import (
-    confusion_columns,
-    confusion_methods,
-    confusion_of,
-    confusion_table,
-    confusion_words,
-)
-from featlab.analysis.evaluation.stored_results import StoredResults, class_names, method_settings
 from featlab.analysis.inside.clip import Clip, clip_columns, clip_name, clip_table, clip_words, draw_clip
 from featlab.analysis.inside.faces import Faces
 from featlab.analysis.inside.pairs import (
@@ -25,12 +17,12 @@ from featlab.analysis.inside.pairs import (
     example_columns,
     rows_among,
 )
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.table import Table
 from featlab.evaluation.results import run_facts
 from featlab.workspace.workspace import Workspace
 
-__all__ = ["PicturePage", "write_clip", "write_confusion", "write_pairs"]
+__all__ = ["PicturePage", "write_clip", "write_pairs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +64,7 @@ def write_pairs(workspace: Workspace, examples: ExamplePairs, faces: Faces, comm
         "nearest embedding (cosine), the nearest face shape (landmark), or any row (random)."
     )
     drawn = draw_pairs(examples, lambda row: faces.image(int(at[row])))
-    figure = DrawnFigure(PageFigure("pairs", "Who is paired with whom", caption), drawn, data)
+    figure = DrawnFigure("pairs", "Who is paired with whom", caption, drawn, data)
     folder = workspace.root / "results" / "plot-pairs"
     return _written(folder, figure, table, words, command, run_facts(workspace), faces.note)
 
@@ -94,43 +86,9 @@ def write_clip(workspace: Workspace, clip: Clip, faces: Faces, command: str) -> 
         f"adapted to {', '.join(clip.adapted_videos)}.{shaded}{decides}"
     )
     drawn = draw_clip(clip, [faces.image(row) for row in clip.rows.tolist()])
-    figure = DrawnFigure(PageFigure("clip", f"One clip over time: {clip.subject}", caption), drawn, data)
+    figure = DrawnFigure("clip", f"One clip over time: {clip.subject}", caption, drawn, data)
     folder = workspace.root / "results" / f"plot-clip-{clip_name(clip)}"
     return _written(folder, figure, table, words, command, run_facts(workspace), faces.note)
-
-
-def write_confusion(
-    root: Path, stored: StoredResults, methods: Sequence[str], cache: Path | None, command: str
-) -> PicturePage:
-    """Draw the confusions of stored results and write their page into ``results/plot-confusion-<their folder>``.
-
-    Args:
-        root: The workspace folder.
-        stored: The results.
-        methods: Whose; empty takes the usual ones, see `featlab.analysis.evaluation.confusion.confusion_methods`.
-        cache: What names the classes; by default what is beside the results.
-        command: What was typed.
-
-    Raises:
-        InputError: A method that isn't there, or results without confusions.
-    """
-    from featlab.analysis.evaluation.plot_confusion import plot_confusion
-
-    chosen = confusion_methods(stored.rows, methods)
-    confusions = [confusion_of(stored.rows, method) for method in chosen]
-    classes, note = class_names(stored, len(confusions[0].share), root, cache)
-    settings = method_settings(chosen)
-    names = {method: title for method, (_, title) in settings.items()}
-    table = confusion_table(stored.rows, confusions, classes, settings=settings)
-    words, data = confusion_words(confusions, classes, names), confusion_columns(confusions, classes)
-    caption = (
-        "Of the test frames of each true class, the share that is predicted as each class: within a subject first, "
-        "then the mean over the subjects who have the class."
-    )
-    drawn = plot_confusion(confusions, classes, names=names)
-    figure = DrawnFigure(PageFigure("confusion", "Which class is taken for which", caption), drawn, data)
-    folder = root / "results" / f"plot-confusion-{stored.name}"
-    return _written(folder, figure, table, words, command, {**stored.facts, "results": stored.name}, note)
 
 
 def _written(
@@ -143,14 +101,16 @@ def _written(
     note: str,
 ) -> PicturePage:
     """Write a page of one figure, and the table that is called as it is."""
-    files = write_page(
+    files = write_result(
         folder,
-        kind="plot",
-        title=figure.page.title,
-        words=words,
-        command=command,
-        tables={figure.page.name: table},
-        figures=[figure],
-        facts=facts,
+        Result(
+            kind="plot",
+            title=figure.title,
+            summary=words,
+            tables={figure.name: table},
+            figures=[figure],
+            metadata=facts,
+        ),
+        command,
     )
     return PicturePage(folder, files, table, words, figure.data, note)

@@ -15,9 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.evaluation.plot_names import folded
-from featlab.analysis.evaluation.subject_tables import safe_name
 from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, StyleShift
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
+from featlab.analysis.page import DrawnFigure, Result, safe_name, write_result
 from featlab.analysis.table import MISSING, Table, number_text
 from featlab.methods import get_method
 
@@ -123,17 +122,26 @@ def write_style(folder: Path, shifts: Sequence[StyleShift], command: str, facts:
             "other neutral rows. Grey: 90 % of the source people as they are; green: 90 % of them, each moved "
             "by half of their neutral clips and measured on the others."
         )
-        page = PageFigure(f"style-{safe_name(shift.method)}", f"Style before and after {name}", caption)
-        figures.append(DrawnFigure(page, plot_style(shift), shift.columns))
-    return write_page(
+        figures.append(
+            DrawnFigure(
+                f"style-{safe_name(shift.method)}",
+                f"Style before and after {name}",
+                caption,
+                plot_style(shift),
+                shift.columns,
+            )
+        )
+    return write_result(
         folder,
-        kind="plot",
-        title="How far targets are from the source's style",
-        words=[word for shift in shifts for word in style_words(shift)],
-        command=command,
-        tables={"style": style_table(shifts)},
-        figures=figures,
-        facts=facts,
+        Result(
+            kind="plot",
+            title="How far targets are from the source's style",
+            summary=[word for shift in shifts for word in style_words(shift)],
+            tables={"style": style_table(shifts)},
+            figures=figures,
+            metadata=facts,
+        ),
+        command,
     )
 
 

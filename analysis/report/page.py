@@ -7,26 +7,25 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from featlab.analysis.demo.html_parts import data_uri, svg_uri
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report.facts import (
+from featlab.analysis.report.collect import SVG, Report, ReportFigure, ReportPage
+from featlab.analysis.report.provenance import (
     changed_settings,
     commands,
     configurations,
     origins,
-    protocol_words,
+    protocol_summary,
     sources_of,
 )
-from featlab.analysis.report.look import SCRIPT, STYLE
-from featlab.analysis.report.report import SVG, Report, ReportFigure, ReportPage
-from featlab.analysis.report.template import TEMPLATE
 from featlab.analysis.table import Table
-
-__all__ = ["render_report"]
+from featlab.cache import atomic_write_text
 
 _SCREEN = 96.0 * 1.5
 """Pixels of an inch of a figure: letters of 7 points are read like letters of 10."""
@@ -38,18 +37,14 @@ _BREAKS = re.compile(r"(?<=[_/])|(?<=\.)(?=[A-Za-z_])")
 """Where a name may be broken; a number is never."""
 _TOGETHER = re.compile(r"\[[-\d., ]+\]|\bp [<=] [\d.]+|\d %")
 _MEDIA = {"pdf": "application/pdf", "csv": "text/csv;charset=utf-8", "tex": "text/plain;charset=utf-8"}
+_SAFE_IN_SVG = " /:;,=()+-_.?&*!@~$"
+"""Letters that a data URI takes as they are, so that an SVG grows by a twentieth in place of a third."""
 _SAID = {"svg": "SVG", "pdf": "PDF", "csv": "CSV", "tex": "LaTeX"}
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file that can be saved.
-
-    Attributes:
-        said: What the link says.
-        name: How it is called when it is saved.
-        uri: The file.
-    """
+    """A file that can be saved: what the link says, how it is called when it is saved, and the file."""
 
     said: str
     name: str
@@ -109,7 +104,25 @@ class _PageView:
     tables: tuple[_TableView, ...]
     figures: tuple[_FigureView, ...]
     origin: str
-    words: tuple[str, ...]
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """What the numbers say, a sentence each."""
+        return self.item.page.summary
+
+
+def write_report(path: Path, report: Report) -> int:
+    """Write a report as one HTML file, whole or not at all; the same pages give the same bytes.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        FeatlabError: It can't be written.
+    """
+    text = render_report(report)
+    atomic_write_text(path, text)
+    return len(text.encode("utf-8"))
 
 
 def render_report(report: Report) -> str:
@@ -124,29 +137,29 @@ def render_report(report: Report) -> str:
         # The same command on two data sets gives two pages of one title.
         alike = [page.title for page in pages].count(item.page.title) > 1
         title = f"{item.page.title} ({item.folder.name})" if alike else item.page.title
-        words = () if place == top else item.page.words
-        views.append(_page_view(item, f"page-{place + 1}", title, short.get(place, ""), words))
+        views.append(_page_view(item, f"page-{place + 1}", title, short.get(place, "")))
+    style, script, template = (_resource(name) for name in ("report.css", "report.js", "template.html"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["breakable"] = _breakable
     environment.filters["kept"] = _kept
     environment.filters["sections"] = _sections_text
     environment.filters["numbers"] = _numbers
-    return environment.from_string(TEMPLATE).render(
+    return environment.from_string(template).render(
         report=report,
         top=None if top is None else views[top],
         views=views,
         sources=sources_of(pages),
         changed=changed_settings(pages),
         configurations=configurations(pages),
-        protocol=protocol_words(pages[top or 0]),
+        protocol=protocol_summary(pages[top or 0]),
         commands=commands(pages),
-        style=Markup(STYLE),
-        script=Markup(SCRIPT),
-        policy=_policy(),
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
     )
 
 
-def _page_view(item: ReportPage, name: str, title: str, origin: str, words: tuple[str, ...]) -> _PageView:
+def _page_view(item: ReportPage, name: str, title: str, origin: str) -> _PageView:
     tables = tuple(
         _TableView(
             table,
@@ -160,7 +173,7 @@ def _page_view(item: ReportPage, name: str, title: str, origin: str, words: tupl
         _figure_view(item.folder.as_posix(), figure, f"{name}-figure-{place}")
         for place, figure in enumerate(item.figures, start=1)
     )
-    return _PageView(item, name, title, tables, figures, origin, words)
+    return _PageView(item, name, title, tables, figures, origin)
 
 
 def _table_files(name: str, table: Table) -> tuple[_File, ...]:
@@ -180,6 +193,20 @@ def _figure_view(folder: str, figure: ReportFigure, name: str) -> _FigureView:
 
 def _file(name: str, ending: str, data: bytes) -> _File:
     return _File(_SAID[ending], name, data_uri(_MEDIA[ending], data))
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """Return a file of a media type as a data URI."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def svg_uri(svg: bytes) -> str:
+    """Return an SVG as a data URI that is read back byte by byte."""
+    return f"data:{SVG},{quote(svg, safe=_SAFE_IN_SVG)}"
+
+
+def _resource(name: str) -> str:
+    return files("featlab.analysis.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _breakable(text: str) -> Markup:
@@ -207,13 +234,13 @@ def _numbers(places: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def _policy() -> str:
+def _policy(style: str, script: str) -> str:
     """Return the content security policy: nothing is loaded, and no style or script runs but the two of this file."""
 
     def only(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
     return (
-        f"default-src 'none'; img-src data:; style-src {only(STYLE)}; script-src {only(SCRIPT)}; "
+        f"default-src 'none'; img-src data:; style-src {only(style)}; script-src {only(script)}; "
         "base-uri 'none'; form-action 'none'"
     )

@@ -18,21 +18,12 @@ from featlab.cache.atomic import atomic_path
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
-from featlab.exchange.folding import ExportedNetwork, Network, fold
-from featlab.exchange.formats import facts_text
+from featlab.exchange.folding import ImageNetwork, NetworkWithHead, fold
+from featlab.exchange.formats import metadata_text
 from featlab.extraction.backbones.base import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.model.networks import PersonalModel, Projection, as_tensor
 from featlab.workspace.predict_images import check_backbone
-
-__all__ = [
-    "TOLERANCE",
-    "ExportMismatch",
-    "ExportReport",
-    "export_model",
-    "exportable_network",
-    "format_of",
-]
 
 
 class _Embedder(nn.Module):
@@ -48,19 +39,11 @@ class _Embedder(nn.Module):
         return embedding
 
 
-def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
+def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> ImageNetwork:
     """Return a backbone as a network to export.
 
-    What is done to an image before the network (an alignment) stays outside of the file: it is in the facts, as a part
-    of the extractor's line.
-
-    Args:
-        backbone: From `make_backbone`, on the CPU.
-        wanted: The extractor that the bundle was made for.
-
-    Raises:
-        InputError: The backbone is no torch network.
-        BundleError: It is another one than the bundle's.
+    What is done to an image before the network (an alignment) stays outside of the file: it is in the metadata, as a
+    part of the extractor's line. ``wanted`` is the extractor that the bundle was made for.
     """
     module = getattr(backbone.network, "module", None) if isinstance(backbone, NetworkBackbone) else None
     if not isinstance(backbone, NetworkBackbone) or not isinstance(module, nn.Module):
@@ -74,7 +57,7 @@ def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> Network:
         made = ExtractorInfo(made.id, made.weights, wanted.preprocessing, made.layers)
     check_backbone(wanted, made)
     spec = backbone.spec
-    return Network(
+    return ImageNetwork(
         name=backbone.name,
         # It is in evaluation mode already, and a module of torch.export's refuses to be told so.
         module=_Embedder(backbone.network),
@@ -106,7 +89,7 @@ class ExportReport:
         rows: Rows of the person on which it was run against ours.
         random_rows: Random inputs on which it was.
         difference: Largest absolute difference of a logit.
-        facts: What the file says about itself.
+        metadata: What the file says about itself.
     """
 
     path: Path
@@ -115,15 +98,11 @@ class ExportReport:
     rows: int
     random_rows: int
     difference: float
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def format_of(path: Path, name: str | None = None) -> str:
-    """Return the format that was named, or the one that the file's suffix says.
-
-    Raises:
-        ConfigError: An unknown format or suffix.
-    """
+    """Return the format that was named, or the one that the file's suffix says."""
     if name is not None:
         check_choice("--format", name, formats.FORMATS)
         return name
@@ -136,10 +115,10 @@ def export_model(
     model: PersonalModel,
     out: Path,
     format: str,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     *,
     embeddings: NDArray[np.float32] | None = None,
-    network: Network | None = None,
+    network: ImageNetwork | None = None,
 ) -> ExportReport:
     """Export a model, re-load the file with its own runtime, and compare.
 
@@ -148,18 +127,13 @@ def export_model(
     Args:
         model: The person's, or the source model.
         out: The file; replaced when it is there.
-        format: One of `featlab.exchange.formats.FORMATS`.
-        facts: From `featlab.exchange.formats.export_facts`.
+        format: One of `FORMATS`.
+        metadata: From `export_metadata`.
         embeddings: (n, D0) rows of the person to compare on, not written anywhere; the first 4,096 are taken.
         network: The backbone, to take images; ``None`` exports a head that takes embeddings.
-
-    Raises:
-        ExportMismatch: The file computes something else; nothing is left.
-        InputError: Parts or a backbone that can't be exported.
-        ConfigError: The format's libraries are missing.
     """
     head = fold(model)
-    module: nn.Module = head if network is None else ExportedNetwork(network.module, head)
+    module: nn.Module = head if network is None else NetworkWithHead(network.module, head)
     random = torch.Generator().manual_seed(0)
     rows = _rows(model, embeddings)
     if network is None:
@@ -173,14 +147,14 @@ def export_model(
     write = {"safetensors": formats.write_safetensors, "onnx": formats.write_onnx, "pt2": formats.write_pt2}[format]
     with atomic_path(out) as partial:
         try:
-            write(partial, module, example, facts_text(facts))
+            write(partial, module, example, metadata_text(metadata))
         except RuntimeError as error:
             if network is None:
                 raise
             # torch.export raises RuntimeErrors of many classes where a network does what can't be traced.
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"the backbone {network.name!r} can't be exported as {format} ({reason[:200]})") from error
-        difference = _difference(partial, format, inputs, ours, facts)
+        difference = _difference(partial, format, inputs, ours, metadata)
         size = partial.stat().st_size
     return ExportReport(
         path=out,
@@ -189,17 +163,17 @@ def export_model(
         rows=len(rows) if network is None else 0,
         random_rows=len(inputs) - (len(rows) if network is None else 0),
         difference=difference,
-        facts=facts,
+        metadata=metadata,
     )
 
 
-def _difference(path: Path, format: str, inputs: Tensor, ours: Tensor, facts: Mapping[str, Any]) -> float:
+def _difference(path: Path, format: str, inputs: Tensor, ours: Tensor, metadata: Mapping[str, Any]) -> float:
     """Return how far the file's logits are from ours, run all at once and the first row alone."""
     run, text = {"safetensors": formats.run_safetensors, "onnx": formats.run_onnx, "pt2": formats.run_pt2}[format](path)
     with torch.no_grad():
         theirs, alone = run(inputs), run(inputs[:1])
     shapes = theirs.shape == ours.shape and alone.shape == ours[:1].shape
-    if not shapes or json.loads(text) != json.loads(facts_text(facts)):
+    if not shapes or json.loads(text) != json.loads(metadata_text(metadata)):
         raise ExportMismatch(f"the {format} file does not read back as it was written; nothing was kept")
     difference = float(torch.maximum((theirs - ours).abs().max(), (alone - ours[:1]).abs().max()))
     allowed = TOLERANCE * max(1.0, float(ours.abs().max()))

@@ -12,7 +12,6 @@ zero, the last term isn't there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +21,6 @@ from torch import Tensor, nn
 from featlab.errors import InputError
 from featlab.methods import Affine
 from featlab.model.networks import PersonalModel, SourceHead, Translator, head_map
-
-__all__ = [
-    "ExportedNetwork",
-    "FoldedHead",
-    "Network",
-    "fold",
-]
 
 
 class FoldedHead(nn.Module):
@@ -78,11 +70,7 @@ class _Map:
 
 
 def fold(model: PersonalModel) -> FoldedHead:
-    """Fold a person's model; the products are taken in float64 and rounded once.
-
-    Raises:
-        InputError: Parts of a type that no method of this package makes.
-    """
+    """Fold a person's model; the products are taken in float64 and rounded once."""
     components = _wide(model.projection.components)
     inner, outer = _translator(model.translator, components.shape[1]), _head(model.head)
     temperature = float(model.temperature)
@@ -137,12 +125,12 @@ def _eye(dim: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class ImageNetwork:
     """A backbone that can be exported.
 
     Attributes:
         name: As it was asked for.
-        module: Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D), or to a dict with ``embedding``.
+        module: Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
         size: S.
         mean: Subtracted from pixels in 0..1, a channel each.
         std: Divides what is left, a channel each.
@@ -158,9 +146,10 @@ class Network:
 
     def embed(self, images: Tensor) -> Tensor:
         """Return (n, D) embeddings."""
-        return embedding_of(self.module(images))
+        embeddings: Tensor = self.module(images)
+        return embeddings
 
-    def facts(self) -> dict[str, Any]:
+    def input_metadata(self) -> dict[str, Any]:
         """Return what images have to be like, JSON-ready."""
         return {
             "size": self.size,
@@ -170,13 +159,8 @@ class Network:
         }
 
 
-class ExportedNetwork(nn.Module):
-    """Images to logits and probabilities: the backbone, then the folded head.
-
-    Args:
-        backbone: As `Network.module`.
-        head: Of embeddings.
-    """
+class NetworkWithHead(nn.Module):
+    """Images to logits and probabilities: the module of an `ImageNetwork`, then the folded head."""
 
     def __init__(self, backbone: nn.Module, head: FoldedHead) -> None:
         super().__init__()
@@ -185,10 +169,5 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return ``logits`` and ``probabilities``, (n, K) each, of (n, 3, S, S) images."""
-        outputs: dict[str, Tensor] = self.head(embedding_of(self.backbone(images)))
+        outputs: dict[str, Tensor] = self.head(self.backbone(images))
         return outputs
-
-
-def embedding_of(output: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """Return the embedding of a network's output, which may come with statistics of its layers."""
-    return output["embedding"] if isinstance(output, Mapping) else output

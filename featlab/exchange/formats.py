@@ -18,22 +18,6 @@ from featlab.bundle.bundle import Bundle
 from featlab.errors import ConfigError, InputError
 from featlab.exchange.folding import FoldedHead
 
-__all__ = [
-    "EXPORT_FORMAT",
-    "FORMATS",
-    "KEY",
-    "PT2_FILE",
-    "SUFFIXES",
-    "export_facts",
-    "facts_text",
-    "run_onnx",
-    "run_pt2",
-    "run_safetensors",
-    "write_onnx",
-    "write_pt2",
-    "write_safetensors",
-]
-
 EXPORT_FORMAT = 1
 KEY = "featlab"
 """Key of the text in safetensors' metadata and in ONNX's metadata_props."""
@@ -41,17 +25,12 @@ PT2_FILE = "featlab.json"
 """Name of the text among the extra files of a .pt2."""
 
 
-def export_facts(
+def export_metadata(
     bundle: Bundle, *, subject: str | None, method: str, network: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the facts that go into an exported file, JSON-ready.
+    """Return what an exported file says about itself, JSON-ready.
 
-    Args:
-        bundle: What was adapted.
-        subject: The person; ``None`` for the source model.
-        method: Registry name of the method that adapted it.
-        network: With a backbone, what its images have to be like (``size``, ``mean``, ``std``, ``preprocessing``);
-            ``None`` where embeddings go in.
+    ``subject`` is None for the source model; ``network`` says what images have to be like, None where embeddings go in.
     """
     from featlab import __version__
 
@@ -72,9 +51,9 @@ def export_facts(
     }
 
 
-def facts_text(facts: Mapping[str, Any]) -> str:
-    """Return the facts as JSON text."""
-    return json.dumps(facts, ensure_ascii=False, sort_keys=True)
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """Return the metadata as JSON text."""
+    return json.dumps(metadata, ensure_ascii=False, sort_keys=True)
 
 
 SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
@@ -87,11 +66,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 def write_safetensors(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
-    """Write the tensors of a folded head.
-
-    Raises:
-        InputError: The module isn't a folded head: a backbone is more than tensors.
-    """
+    """Write the tensors of a folded head."""
     from safetensors.torch import save
 
     if not isinstance(module, FoldedHead):
@@ -103,11 +78,8 @@ def write_safetensors(path: Path, module: nn.Module, example: Tensor, text: str)
 def write_pt2(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
     """Write a `torch.export` program whose number of rows is free.
 
-    Args:
-        path: The file.
-        module: One tensor in; a dict with ``logits`` and ``probabilities`` out.
-        example: An input; it is stored in the file, so it should be nobody's.
-        text: The facts.
+    The module takes one tensor and returns a dict with ``logits`` and ``probabilities``; ``example`` is stored in the
+    file, so it should be nobody's.
     """
     buffer = io.BytesIO()
     with _quiet():
@@ -116,11 +88,7 @@ def write_pt2(path: Path, module: nn.Module, example: Tensor, text: str) -> None
 
 
 def write_onnx(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
-    """Write an ONNX model, weights inside, whose number of rows is free. Arguments as `write_pt2`.
-
-    Raises:
-        ConfigError: onnx, onnxscript or onnxruntime is missing.
-    """
+    """Write an ONNX model, weights inside, whose number of rows is free; see `write_pt2`."""
     _import_onnxruntime()
     with _quiet():
         made = torch.onnx.export(
@@ -139,7 +107,7 @@ def write_onnx(path: Path, module: nn.Module, example: Tensor, text: str) -> Non
 
 
 def run_safetensors(path: Path) -> tuple[Run, str]:
-    """Return what computes logits from the file's tensors, and its facts: plain torch, nothing of this package."""
+    """Return what computes logits from the file's tensors, and its metadata: plain torch, nothing of this package."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -157,7 +125,7 @@ def run_safetensors(path: Path) -> tuple[Run, str]:
 
 
 def run_pt2(path: Path) -> tuple[Run, str]:
-    """Return what runs the program, and its facts."""
+    """Return what runs the program, and its metadata."""
     extra = {PT2_FILE: ""}
     with _quiet(), path.open("rb") as file:
         program = torch.export.load(io.BytesIO(file.read()), extra_files=extra).module()
@@ -170,11 +138,7 @@ def run_pt2(path: Path) -> tuple[Run, str]:
 
 
 def run_onnx(path: Path) -> tuple[Run, str]:
-    """Return what runs the model in onnxruntime on the CPU, and its facts.
-
-    Raises:
-        ConfigError: onnxruntime is missing.
-    """
+    """Return what runs the model in onnxruntime on the CPU, and its metadata."""
     runtime = _import_onnxruntime()
     session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -191,7 +155,7 @@ def _program(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 
 
 def _input_name(example: Tensor) -> str:
-    """Name of the modules' argument: `FoldedHead.forward` takes rows, `ExportedNetwork.forward` pictures."""
+    """Name of the modules' argument: `FoldedHead.forward` takes rows, `NetworkWithHead.forward` pictures."""
     return "embeddings" if example.ndim == 2 else "images"
 
 

@@ -13,8 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from featlab.errors import InputError
 from featlab.extraction.items import Item
-from featlab.extraction.video.files import is_video
-from featlab.extraction.video.frames import decode_frames
+from featlab.extraction.video.frames import decode_frames, is_video
 
 Pixels = NDArray[np.uint8] | InputError
 
@@ -24,15 +23,8 @@ def read_pixels(items: Sequence[Item]) -> Generator[Pixels, None, None]:
 
     Consecutive frames of one video are decoded in one pass over it. Nothing is kept: one image is in memory at a time.
 
-    Args:
-        items: In any order; frames of a video are read fastest one after the other, in the order of time.
-
-    Yields:
-        One result an item, in their order: uint8 (height, width, 3), upright RGB, C-contiguous, cut to the item's box;
-        or the `InputError` that says why there is none (the reason alone, without the path).
-
-    Raises:
-        ConfigError: There are video frames, and PyAV isn't installed.
+    Yields one result an item, in their order: uint8 (height, width, 3), upright RGB, C-contiguous, cut to the item's
+    box.
     """
     with closing(_whole_images(items)) as images:
         for item, image in zip(items, images, strict=True):
@@ -74,7 +66,7 @@ def _read_one(item: Item) -> Pixels:
             return decode_image(item.path)
         if item.at is None:
             return InputError("a whole csv, not one image of it")
-        from featlab.extraction.csv_pixels import decode_csv_pixels
+        from featlab.extraction.decode import decode_csv_pixels
 
         return decode_csv_pixels(item.path, item.at)
     except InputError as error:
@@ -108,14 +100,7 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     The EXIF orientation is applied, transparency is laid over black, 16-bit grey is scaled to 8 bits, and of an
     animation the first frame is taken.
 
-    Args:
-        path: The image file, in any format that Pillow reads.
-
-    Returns:
-        uint8 (height, width, 3), C-contiguous.
-
-    Raises:
-        InputError: It isn't an image that can be read; the message is the reason alone, without the path.
+    Returns uint8 (height, width, 3), C-contiguous.
     """
     if path.is_dir():
         raise InputError("a folder, not an image")
@@ -172,3 +157,39 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+SIDE = 48
+_LONGEST_LINE = 1 << 16
+_DIGITS = 6
+
+
+def decode_csv_pixels(path: Path, offset: int) -> NDArray[np.uint8]:
+    """Read the image that a line of a csv holds.
+
+    Of the line's values, the one with several numbers in it is the image: 48 x 48 grey values from 0 to 255, row by
+    row, apart by blanks. Where in the line it stands doesn't matter, and neither do quotes around it.
+
+    Returns uint8 (48, 48, 3), the grey value in all three channels.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            line = file.readline(_LONGEST_LINE)
+    except FileNotFoundError:
+        raise InputError("no such file") from None
+    except OSError as error:
+        raise InputError(error.strerror or "can't be read") from None
+    if not line.strip():
+        raise InputError("the line is empty, or the file ends before it")
+    values = max((cell.strip(b' \t\r\n"').split() for cell in line.split(b",")), key=len)
+    if len(values) != SIDE * SIDE:
+        raise InputError(f"{len(values)} pixels, expected {SIDE} x {SIDE} = {SIDE * SIDE}")
+    # All digits are looked at before any becomes a number: int() takes more than plain ones.
+    if b"".join(values).translate(None, b"0123456789") or max(map(len, values)) > _DIGITS:
+        bad = next(value for value in values if not value.isdigit() or len(value) > _DIGITS)
+        raise InputError(f"a pixel is {bad[:12].decode('ascii', 'replace')!r}, expected a whole number from 0 to 255")
+    grey = np.array(list(map(int, values)), dtype=np.int64)
+    if grey.max() > 255:
+        raise InputError(f"a pixel is {grey.max()}, expected a whole number from 0 to 255")
+    return np.repeat(grey.astype(np.uint8).reshape(SIDE, SIDE, 1), 3, axis=2)

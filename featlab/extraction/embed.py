@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -14,12 +15,8 @@ from featlab.cache import CacheBuilder, Rows
 from featlab.errors import ConfigError
 from featlab.extraction.backbones.base import Backbone
 from featlab.extraction.items import Item
-from featlab.extraction.precision import StorageError, storage_error
-from featlab.extraction.progress import Progress, ProgressMeter
 from featlab.extraction.shards import Shard, landmarks_of
 from featlab.extraction.worker import Batch, BatchResult, Task, run_batches
-
-OnProgress = Callable[[Progress], None]
 
 
 def embed_shards(
@@ -34,26 +31,7 @@ def embed_shards(
     meter: ProgressMeter,
     on_progress: OnProgress | None,
 ) -> StorageError:
-    """Embed and write the shards, one after the other; the workers read ahead across their borders.
-
-    Args:
-        shards: What is still to be done.
-        backbone: Who embeds.
-        builder: Takes the finished shards.
-        landmarks: float32 (rows of the source, P, 2), or None.
-        batch_size: Items handed over at once.
-        dtype: Of the stored embeddings; a row that overflows it is a failure.
-        jobs: Worker processes.
-        meter: Told what was done.
-        on_progress: Called after every batch and every shard.
-
-    Returns:
-        What storing these rows as ``dtype`` costs.
-
-    Raises:
-        ConfigError: The backbone returned something else than it announces.
-        FeatlabError: A worker process died.
-    """
+    """Embed and write the shards, one after the other; the workers read ahead across their borders."""
     task = Task(
         decode=backbone.needs_images,
         need_landmarks=backbone.needs_landmarks,
@@ -142,3 +120,94 @@ def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks
         landmarks=landmarks,
         paths=[item.name for item in items],
     )
+
+
+@dataclass(frozen=True)
+class StorageError:
+    """Relative error of stored rows: the length of what rounding changed, as a share of the row's length."""
+
+    rows: int  # How many were looked at
+    median: float  # Over rows; 0 without any
+    max: float  # Likewise
+
+    @classmethod
+    def of(cls, errors: Iterable[NDArray[np.float64]]) -> StorageError:
+        """Summarise the errors of some blocks of rows, each as `storage_error` returns them."""
+        parts = list(errors)
+        every = np.concatenate(parts) if parts else np.empty(0)
+        if every.size == 0:
+            return cls(0, 0.0, 0.0)
+        return cls(int(every.size), float(np.median(every)), float(every.max()))
+
+
+def storage_error(embeddings: NDArray[np.float32], dtype: str = "float16") -> NDArray[np.float64]:
+    """Return ‖stored − row‖ / ‖row‖ of each row."""
+    rows = embeddings.astype(np.float64)
+    with np.errstate(over="ignore"):
+        stored = embeddings.astype(dtype).astype(np.float64)
+    # Scaled by the largest value, so that squares neither overflow nor vanish.
+    scale = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
+    scale[scale == 0] = 1.0
+    with np.errstate(invalid="ignore"):
+        lost = np.linalg.norm((stored - rows) / scale, axis=1)
+    length = np.linalg.norm(rows / scale, axis=1)
+    errors: NDArray[np.float64] = np.where(length > 0, lost / np.where(length > 0, length, 1.0), 0.0)
+    return errors
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of an extraction."""
+
+    done: int  # Items finished, with those of an earlier run and the failed ones
+    total: int  # All items
+    failed: int  # Items that have no row
+    read_rate: float  # Items a second that the decoding alone would reach with its workers; 0 before the first
+    embed_rate: float  # The same for the backbone
+    write_rate: float  # The same for writing shards
+    seconds_left: float | None  # From the rate since the start; None before the first item of this run
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class ProgressMeter:
+    """Counts items and the seconds that the stages were busy with them."""
+
+    def __init__(self, total: int, done: int, failed: int, readers: int, embedders: int) -> None:
+        self._total = total
+        self._earlier = done
+        self._done = done
+        self._failed = failed
+        self._parallel = {"read": readers, "embed": embedders, "write": 1}
+        self._items = dict.fromkeys(self._parallel, 0)
+        self._seconds = dict.fromkeys(self._parallel, 0.0)
+        self._start = time.monotonic()
+
+    def busy(self, stage: str, items: int, seconds: float) -> None:
+        """Add the time of one process: ``stage`` is "read", "embed" or "write"."""
+        self._items[stage] += items
+        self._seconds[stage] += seconds
+
+    def finished(self, items: int, failed: int) -> None:
+        """Count items as done."""
+        self._done += items
+        self._failed += failed
+
+    def snapshot(self) -> Progress:
+        """Return where things stand now."""
+        own = self._done - self._earlier
+        elapsed = time.monotonic() - self._start
+        return Progress(
+            done=self._done,
+            total=self._total,
+            failed=self._failed,
+            read_rate=self._rate("read"),
+            embed_rate=self._rate("embed"),
+            write_rate=self._rate("write"),
+            seconds_left=elapsed / own * (self._total - self._done) if own else None,
+        )
+
+    def _rate(self, stage: str) -> float:
+        seconds = self._seconds[stage]
+        return self._items[stage] * self._parallel[stage] / seconds if seconds > 0 else 0.0

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from featlab.cache import CacheBuilder, ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones.base import Backbone
-from featlab.extraction.embed import OnProgress, embed_shards
+from featlab.extraction.embed import OnProgress, ProgressMeter, StorageError, embed_shards
 from featlab.extraction.items import Item, classes_of, item_order
-from featlab.extraction.precision import StorageError
-from featlab.extraction.progress import ProgressMeter
 from featlab.extraction.shards import Failure, difference, plan_shards, read_failures, write_failures
 from featlab.extraction.worker import worker_count
 

@@ -19,11 +19,9 @@ from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.shards import Failure
-from featlab.extraction.video.files import is_video
-from featlab.extraction.video.reader import expand_videos
+from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import Sampling
-
-__all__ = ["InputConfig", "Inputs", "read_inputs", "with_face_crop"]
 
 OnStage = Callable[[str, int, int], None]
 """Called with the name of a stage before the embedding, how much of it is done, and how much there is."""
@@ -120,12 +118,7 @@ def read_inputs(
 
 
 def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> Backbone:
-    """Put the alignment that was asked for in front of a backbone.
-
-    Raises:
-        InputError: There are no landmarks to align by, or it isn't known which of them are the eyes.
-        ConfigError: The backbone embeds no images.
-    """
+    """Put the alignment that was asked for in front of a backbone."""
     if config.align is None:
         return backbone
     if inputs.landmarks is None:

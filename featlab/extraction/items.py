@@ -11,6 +11,9 @@ from featlab.errors import InputError, closest
 
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
+IMAGE_SUFFIXES = frozenset(
+    [".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,7 @@ def classes_of(items: Sequence[Item], neutral: str) -> tuple[str, ...]:
 
 
 def class_names(labels: Iterable[str | None], neutral: str) -> tuple[str, ...]:
-    """Return the class names, neutral first and the rest sorted; a class's code is its place here.
-
-    Args:
-        labels: Of the rows; None counts for no class.
-        neutral: Name of the neutral class.
-
-    Raises:
-        InputError: There are labels, and ``neutral`` is none of them.
-    """
+    """Return the class names, neutral first and the rest sorted; a class's code is its place here."""
     known = {label for label in labels if label is not None}
     if known and neutral not in known:
         found = ", ".join(sorted(known)[:8]) + (", ..." if len(known) > 8 else "")

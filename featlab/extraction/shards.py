@@ -18,15 +18,10 @@ from featlab.extraction.items import Item
 
 @dataclass(frozen=True)
 class Failure:
-    """One image that has no row in the cache.
+    """One image that has no row in the cache."""
 
-    Attributes:
-        path: The image's name as the source writes it.
-        reason: Why, in a few words.
-    """
-
-    path: str
-    reason: str
+    path: str  # The image's name as the source writes it
+    reason: str  # Why, in a few words
 
 
 def failures_path(out: Path) -> Path:
@@ -49,11 +44,7 @@ def write_list(path: Path, failures: Sequence[Failure]) -> None:
 
 
 def read_failures(out: Path) -> tuple[Failure, ...]:
-    """Read the list beside a cache; empty when there is none.
-
-    Raises:
-        InputError: The file isn't such a list.
-    """
+    """Read the list beside a cache; empty when there is none."""
     path = failures_path(out)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -81,17 +72,6 @@ def difference(
 
     The embeddings are not computed again: extractor, names, labels, landmarks and the files' times are compared, and
     what the cache lacks must be listed among its failures.
-
-    Args:
-        out: The cache.
-        items: In the cache's order.
-        landmarks: float32 (rows of the source, P, 2), or None.
-        failures: Of the run that made the cache.
-        extractor: Who would embed.
-        classes: Class names, neutral first.
-        failed_before: What failed before there were items of it, now; the list beside the cache must have it.
-        dtype: Of the embeddings that would be stored.
-        with_files: Whether the image files count.
     """
     try:
         with open_cache(out) as cache:
@@ -171,16 +151,7 @@ def plan_shards(
     shard_rows: int,
     with_files: bool,
 ) -> list[Shard]:
-    """Cut the items into shards of ``shard_rows``.
-
-    Args:
-        items: In the cache's order.
-        landmarks: float32 (rows of the source, P, 2), or None.
-        extractor: Who embeds. Its library versions count too: rows of two versions don't mix in a resumed run.
-        dtype: Of the stored embeddings.
-        shard_rows: Items in a shard; the last may have fewer.
-        with_files: Whether the image files count (size and time of the last change), as they don't for landmarks alone.
-    """
+    """Cut the items into shards of ``shard_rows``."""
     shards = []
     for start in range(0, len(items), shard_rows):
         part = tuple(items[start : start + shard_rows])

@@ -24,13 +24,6 @@ from featlab.extraction.backbones.base import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
 
-__all__ = [
-    "run_in_order",
-    "settle_worker",
-    "usable_cores",
-    "worker_count",
-]
-
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
@@ -39,12 +32,7 @@ _MAX_JOBS = 61
 
 
 def worker_count(jobs: int, pieces: int) -> int:
-    """Return how many processes to start for so many pieces of work.
-
-    Args:
-        jobs: What was asked for; 0 takes every core that this process may use.
-        pieces: More processes than this would find nothing to do.
-    """
+    """Return how many processes to start for so many pieces of work."""
     return max(1, min(jobs or usable_cores(), pieces, _MAX_JOBS))
 
 
@@ -64,15 +52,6 @@ def run_in_order(
     """Do the work on each piece, and yield pieces and results in their order.
 
     At most ``jobs + 2`` pieces are under way, whatever their number, so memory is bounded.
-
-    Args:
-        work: Pickled once into each process, with all that it needs (a partial, say).
-        pieces: Taken one by one, as there is room.
-        jobs: Processes; 1 works in this one.
-        died: What to tell the user when a process died near a piece.
-
-    Raises:
-        FeatlabError: A process died.
     """
     if jobs == 1:
         for piece in pieces:
@@ -138,19 +117,12 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker does with every batch.
+    """What a worker does with every batch."""
 
-    Attributes:
-        decode: Whether images are read.
-        need_landmarks: Whether a row without landmarks fails.
-        prepare: Run on every decoded image.
-        backbone: Embeds in the worker; None when the main process does.
-    """
-
-    decode: bool
-    need_landmarks: bool
-    prepare: Preparation | None
-    backbone: Backbone | None
+    decode: bool  # Whether images are read
+    need_landmarks: bool  # Whether a row without landmarks fails
+    prepare: Preparation | None  # Run on every decoded image
+    backbone: Backbone | None  # Embeds in the worker; None when the main process does
 
 
 @dataclass(frozen=True)
@@ -164,23 +136,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of a batch.
+    """What became of a batch."""
 
-    Attributes:
-        kept: Places in the batch that didn't fail, ascending.
-        failed: Place and reason of the others.
-        images: The kept images, when the main process embeds them.
-        embeddings: float32 (kept, D), when the worker embedded them.
-        read_seconds: Spent in decoding and preparing.
-        embed_seconds: Spent in the backbone.
-    """
-
-    kept: list[int]
-    failed: list[tuple[int, str]]
-    images: list[Image]
-    embeddings: NDArray[np.float32] | None
-    read_seconds: float
-    embed_seconds: float
+    kept: list[int]  # Places in the batch that didn't fail, ascending
+    failed: list[tuple[int, str]]  # Place and reason of the others
+    images: list[Image]  # The kept images, when the main process embeds them
+    embeddings: NDArray[np.float32] | None  # float32 (kept, D), when the worker embedded them
+    read_seconds: float  # Spent in decoding and preparing
+    embed_seconds: float  # Spent in the backbone
 
 
 def process_batch(task: Task, batch: Batch) -> BatchResult:
@@ -243,16 +206,7 @@ def _process_landmarks(
 
 
 def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tuple[Batch, BatchResult], None, None]:
-    """Process batches, in their order; see `run_in_order`.
-
-    Args:
-        batches: Taken one by one, as there is room.
-        task: What to do with each.
-        jobs: Worker processes; 1 works in this process.
-
-    Raises:
-        FeatlabError: A worker process died.
-    """
+    """Process batches, in their order; see `run_in_order`."""
     return run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)
 
 

@@ -18,21 +18,12 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least, check_share
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.cada import CADAConfig, new_discriminator
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
 from featlab.methods.losses.adversarial import conditional_domain_loss, reversal_strength
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-
-__all__ = [
-    "GraphAdaptation",
-    "cluster_means",
-    "moved_means",
-    "nearest_mean",
-    "normalised_links",
-    "prior_links",
-]
 
 
 def prior_links(regions: int) -> tuple[Tensor, Tensor]:
@@ -65,11 +56,6 @@ class GraphAdaptation(nn.Module):
     """Two graph convolutions, width → hidden within a domain and hidden → width across, with links that are learnt.
 
     The second starts at zero: before any step no node changes.
-
-    Args:
-        width: H, of a node.
-        hidden: Width between the two.
-        regions: R.
     """
 
     def __init__(self, width: int, hidden: int, regions: int) -> None:
@@ -96,13 +82,7 @@ class GraphAdaptation(nn.Module):
 
 
 def cluster_means(rows: Tensor, start: Tensor, rounds: int = 10) -> Tensor:
-    """Return (K, H) means of the clusters of (n, H) rows, by Lloyd's k-means; an empty cluster keeps its mean.
-
-    Args:
-        rows: What is clustered.
-        start: (K, H) means to start from.
-        rounds: Assignments at most; it ends sooner when the means stay.
-    """
+    """Return (K, H) means of the clusters of (n, H) rows, by Lloyd's k-means; an empty cluster keeps its mean."""
     for _ in range(rounds):
         means = moved_means(start, rows, 1.0)
         if torch.equal(means, start):
@@ -130,13 +110,7 @@ SOURCE, TARGET = 0, 1
 
 
 def pair_nodes(z: Tensor, means: Tensor, own: int) -> Tensor:
-    """Return (n, 2, H) nodes of rows of one domain.
-
-    Args:
-        z: (n, H) rows.
-        means: (K, H) cluster means of the other domain, the nearest of which is a row's other node.
-        own: `SOURCE` or `TARGET`, the rows' domain.
-    """
+    """Return (n, 2, H) nodes of rows of one domain."""
     other = nearest_mean(z, means)
     return torch.stack([z, other] if own == SOURCE else [other, z], dim=1)
 
@@ -149,13 +123,7 @@ def normalised(norm: nn.BatchNorm1d, values: Tensor, bn_mode: str) -> Tensor:
 
 
 class GraphHead(nn.Module):
-    """B with the target's BatchNorm, the graph with the source's cluster means, and C.
-
-    Args:
-        head: B and C.
-        graph: Of one region.
-        source_means: (K, H).
-    """
+    """B with the target's BatchNorm, the graph with the source's cluster means, and C."""
 
     source_means: Tensor
 
@@ -265,7 +233,7 @@ class AGRA(SourceAccess):
             fit = replace(
                 fit, warnings=("one row is no batch for the target's BatchNorm: the source's statistics stay",)
             )
-        return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.facts())
+        return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.summary())
 
 
 class _Clusters:

@@ -18,6 +18,7 @@ from featlab.errors import InputError
 from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
+from featlab.seeding import blank
 
 __all__ = [
     "PARTS",
@@ -176,6 +177,8 @@ class Method(ABC):
     """Is meant for target data of one class (neutral)."""
     updates: ClassVar[tuple[str, ...]] = ()
     """Which of `PARTS` it changes; the others come back bitwise as they were, buffers included."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Keys of other sections, such as ``pretrain.hidden``, that its `prepare` reads whatever form T has."""
     space: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = ()
     """Options that `featlab tune` searches, each with the values that it tries."""
 
@@ -248,9 +251,7 @@ def base_model(bundle: Bundle) -> PersonalModel:
 def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
     """Return the frozen linear map of (K, D) weights and (K,) biases, to stand in place of B and C."""
     classes, width = weight.shape
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        head = nn.Linear(width, classes).to(weight.device)
+    head = blank(lambda: nn.Linear(width, classes)).to(weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     return head.requires_grad_(False)
 

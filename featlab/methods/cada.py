@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least, check_share
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CADAConfig(JointConfig):
 def new_discriminator(bundle: Bundle, config: CADAConfig, seed: int) -> Discriminator:
     """Return an untrained discriminator of (n, K·H) rows p ⊗ z on the bundle's device."""
     width = len(bundle.classes) * bundle.head.linear.out_features
-    random = torch.Generator().manual_seed(run_seed(seed, "dropout"))
+    random = torch_generator(seed, "dropout")
     device = bundle.projection.mean.device
     return new_part(lambda: Discriminator(width, config.hidden, config.dropout, random), device, seed, "discriminator")
 
@@ -91,4 +91,4 @@ class CADA(SourceAccess):
         extra = list(discriminator.parameters())
         features = ordered_features(bundle, target)
         fit = fit_joint(student, source, features, config, losses, seed=seed, extra=extra)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

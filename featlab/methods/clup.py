@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import half_cosine
 from featlab.config.options import check_at_least, check_choice, check_share
-from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method, base_model
-from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
-from featlab.methods.fit import shuffled_batches
+from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
 from featlab.methods.student import Student, new_adapter, ordered_features
-from featlab.model.head import set_learning_rate
-from featlab.model.networks import SourceHead, half_cosine
+from featlab.model.networks import SourceHead
+from featlab.model.training import Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import generator, run_seed
+from featlab.seeding import generator, run_seed, seeded, torch_generator
 
 SCORES = ("purity", "confidence")
 STARTS = ("fresh", "source")
@@ -116,12 +115,7 @@ class CluP(Method):
         """Return the self-supervision of (n, H) bottleneck outputs; initial weights from the global generator."""
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(A(f))): adapter, B and C are all learnt on the target.
-
-        Raises:
-            ConfigError: No more prototypes than classes (`label_clusters`).
-            InputError: Too few rows, or a loss that is not finite.
-        """
+        """Return C'(B'(A(f))): adapter, B and C are all learnt on the target."""
         self.check(bundle, target)
         features = ordered_features(bundle, target)
         if not self.config.epochs:
@@ -136,8 +130,7 @@ class CluP(Method):
         trainable = sum(parameter.numel() for parameter in trained)
         history: list[Mapping[str, float]] = []
         if self.config.ssl_iterations:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(run_seed(seed, "projector"))
+            with seeded(seed, "projector"):
                 prototypes = min(self.config.ssl_prototypes, len(features) // 4)
                 objective = self.objective(student.head.linear.out_features, prototypes, len(features), seed)
             objective.to(features.device)
@@ -196,7 +189,7 @@ class CluPDeepCluster(CluP):
 
     def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
         """Return DeepClusterV2."""
-        return DeepCluster(width, prototypes, rows, torch.Generator().manual_seed(run_seed(seed, "centres")))
+        return DeepCluster(width, prototypes, rows, torch_generator(seed, "centres"))
 
 
 def _pseudo_labels(bundle: Bundle, features: Tensor, config: CluPConfig, seed: int) -> tuple[NDArray[np.intp], Tensor]:
@@ -225,8 +218,7 @@ def _warnings(bundle: Bundle, count: int, labels: Tensor, config: CluPConfig) ->
 def _new_student(bundle: Bundle, start: str, seed: int) -> Student:
     """Return the target model before any stage: an adapter that changes nothing, B fresh or the source's, C fresh."""
     source = bundle.head
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_seed(seed, "encoder"))
+    with seeded(seed, "encoder"):
         head = SourceHead(source.linear.in_features, source.linear.out_features, len(bundle.classes))
     if start == "source":
         head.linear.load_state_dict(source.linear.state_dict())
@@ -236,9 +228,9 @@ def _new_student(bundle: Bundle, start: str, seed: int) -> Student:
 
 def _self_supervise(
     student: Student, encoder: list[nn.Parameter], objective: Objective, views: Views, config: CluPConfig, seed: int
-) -> list[Mapping[str, float]]:
+) -> tuple[Mapping[str, float], ...]:
     """Train the encoder without labels (stage 2)."""
-    random = torch.Generator().manual_seed(run_seed(seed, "self-supervision"))
+    random = torch_generator(seed, "self-supervision")
 
     def loss(rows: Tensor) -> Tensor:
         codes = student.bottleneck(torch.cat(views.pair(rows, random)))
@@ -252,9 +244,9 @@ def _self_supervise(
 
 def _fine_tune(
     student: Student, trained: list[nn.Parameter], features: Tensor, labels: Tensor, config: CluPConfig, seed: int
-) -> list[Mapping[str, float]]:
+) -> tuple[Mapping[str, float], ...]:
     """Train encoder and classifier on (m, D) rows and their labels, mixed two by two (stage 3)."""
-    random = torch.Generator().manual_seed(run_seed(seed, "fine-tuning"))
+    random = torch_generator(seed, "fine-tuning")
     shares = generator(seed, "mixup")
 
     def loss(rows: Tensor) -> Tensor:
@@ -285,27 +277,26 @@ def _descend(
     loss_of: Callable[[Tensor], Tensor],
     stage: _Stage,
     config: CluPConfig,
-) -> list[Mapping[str, float]]:
+) -> tuple[Mapping[str, float], ...]:
     """Minimise a loss of row numbers by SGD, BatchNorm in training mode, the rate falling epoch by epoch."""
-    for parameter in trained:
-        parameter.requires_grad_(True)
     optimiser = torch.optim.SGD(
         trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
     )
     student.set_mode("train")
-    history: list[Mapping[str, float]] = []
-    for epoch in range(stage.epochs):
-        stage.start_epoch(epoch)
-        set_learning_rate(optimiser, config.lr * half_cosine(epoch, stage.epochs))
-        for picked in shuffled_batches(rows, stage.batch, 2, stage.random):
-            loss = loss_of(picked)
-            if not torch.isfinite(loss):
-                raise InputError(f"{stage.term} diverged in epoch {epoch + 1}; lower {config.section}.lr ({config.lr})")
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            history.append({stage.term: loss.item(), "loss": loss.item()})
+    epoch = 0
+
+    def batches() -> Iterator[Tensor]:
+        nonlocal epoch
+        for epoch in range(stage.epochs):
+            stage.start_epoch(epoch)
+            yield from shuffled_batches(rows, stage.batch, 2, stage.random)
+
+    fit = train(
+        [Phase(optimiser, lambda picked: {stage.term: loss_of(picked)})],
+        batches(),
+        name=stage.term,
+        advice=f"lower {config.section}.lr ({config.lr})",
+        rate=lambda step: half_cosine(epoch, stage.epochs),
+    )
     student.set_mode("eval")
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    return history
+    return fit.history

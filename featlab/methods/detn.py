@@ -12,21 +12,15 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 
 def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Return α_c = P_t(c) / P_s(c), (K,); 0 for a class without source rows.
-
-    Args:
-        source: (N,) int64 labels.
-        target: (n,) int64 pseudo-labels.
-        classes: K.
-    """
+    """Return α_c = P_t(c) / P_s(c), (K,); 0 for a class without source rows."""
     ours, theirs = (torch.bincount(labels, minlength=classes) / len(labels) for labels in (source, target))
     return torch.where(ours > 0, theirs / ours, torch.zeros_like(ours))
 
@@ -106,4 +100,4 @@ class DETN(SourceAccess):
             return terms
 
         fit = fit_joint(student, source, features, config, losses, seed=seed, on_step=renew)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.discrepancy import exponential_kernel
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 
@@ -26,11 +26,6 @@ def discriminative_loss(z: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
     """Return half the mean distance of pairs of one class minus half that of pairs of two.
 
     A pair's distance is 1 − exp(−‖z_i − z_j‖ / bandwidth), in [0, 1]: there is an end to how far classes are pushed.
-
-    Args:
-        z: (n, H) rows.
-        labels: (n,) int64 codes.
-        bandwidth: See `featlab.methods.losses.discrepancy.exponential_kernel`.
     """
     distance = 1.0 - exponential_kernel(z, z, bandwidth)
     same = (labels.unsqueeze(1) == labels).to(z.dtype)
@@ -97,4 +92,4 @@ class DFA(SourceAccess):
             }
 
         fit = fit_joint(student, source, ordered_features(bundle, target), config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from featlab.config.options import check_at_least, check_choice, check_share
-from featlab.errors import InputError
 from featlab.methods.student import BN_MODES, TRUNKS, Student
-from featlab.model.head import loss_sum, loss_values
-from featlab.seeding import run_seed
-
-__all__ = ["Rates", "SGDConfig", "SGDFit", "Terms", "check_finite", "fit_sgd", "shot_decay", "shuffled_batches"]
-
-Terms = Mapping[str, Tensor]
-"""Loss terms of one step, weights included: their sum is minimised."""
+from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
+from featlab.seeding import torch_generator
 
 
 @dataclass(frozen=True)
@@ -67,50 +61,9 @@ class Rates:
     classifier: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class SGDFit:
-    """What a fit did.
-
-    Attributes:
-        iterations: Steps taken.
-        trainable: Parameters that were trained.
-        history: Loss terms and their sum, an entry a step.
-        warnings: One line each.
-    """
-
-    iterations: int
-    trainable: int
-    history: tuple[Mapping[str, float], ...]
-    warnings: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """Return the keywords that `featlab.methods.AdaptedModel` takes beside the model."""
-        return {
-            "iterations": self.iterations,
-            "trainable": self.trainable,
-            "history": self.history,
-            "warnings": self.warnings,
-        }
-
-
 def shot_decay(step: int, total: int) -> float:
     """Return the factor of the first learning rate at a step: (1 + 10 t/T)^−¾ (SHOT, Liang et al. 2020)."""
     return float((1.0 + 10.0 * step / max(1, total)) ** -0.75)
-
-
-def check_finite(parameters: Sequence[Tensor], section: str, lr: float) -> None:
-    """Raise an InputError when the last step of a fit, whose loss is never computed, left a parameter not finite."""
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
-        raise InputError(f"adaptation diverged in its last step; lower {section}.lr ({lr})")
-
-
-def shuffled_batches(rows: int, batch: int, least: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Yield index batches of one epoch in random order; a last batch of fewer than ``least`` rows is left out."""
-    order = torch.randperm(rows, generator=random)
-    for start in range(0, rows, batch):
-        picked = order[start : start + batch]
-        if len(picked) >= least:
-            yield picked
 
 
 def fit_sgd(
@@ -122,7 +75,7 @@ def fit_sgd(
     seed: int,
     rates: Rates = Rates(),
     on_epoch: Callable[[int], None] | None = None,
-) -> SGDFit:
+) -> Fit:
     """Minimise a loss over batches of target rows.
 
     Args:
@@ -141,42 +94,31 @@ def fit_sgd(
     Raises:
         InputError: A loss that is not finite.
     """
-    groups = []
-    for part in ("trunk", "bottleneck", "classifier"):
-        parameters, rate = student.parameters_of(part), float(getattr(rates, part))
-        if rate and parameters:
-            groups.append({"params": parameters, "lr": rate * config.lr, "rate": rate})
-    trained = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    groups = [
+        {"params": parameters, "lr": rate * config.lr}
+        for part in ("trunk", "bottleneck", "classifier")
+        if (rate := float(getattr(rates, part))) and (parameters := student.parameters_of(part))
+    ]
     optimiser = torch.optim.SGD(
         groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
     )
-    random = torch.Generator().manual_seed(run_seed(seed, "batches"))
-    least = 2 if config.bn_mode == "train" else 1
+    random = torch_generator(seed, "batches")
+    minimum = 2 if config.bn_mode == "train" else 1
     batch = min(config.batch, rows)
-    total = config.epochs * sum(1 for start in range(0, rows, batch) if min(batch, rows - start) >= least)
-    history: list[Mapping[str, float]] = []
-    for epoch in range(config.epochs if total else 0):
-        if on_epoch is not None:
-            on_epoch(epoch)
-        student.set_mode(config.bn_mode)
-        for picked in shuffled_batches(rows, batch, least, random):
-            # The official code counts the step before it sets the rate: t goes from 1 to T.
-            decay = shot_decay(len(history) + 1, total) if config.decay else 1.0
-            for group in optimiser.param_groups:
-                group["lr"] = config.lr * group["rate"] * decay
-            terms = losses(picked)
-            loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            history.append(loss_values(terms, loss))
-    check_finite(trained, config.section, config.lr)
+    total = config.epochs * sum(1 for start in range(0, rows, batch) if min(batch, rows - start) >= minimum)
+
+    def batches() -> Iterator[Tensor]:
+        for epoch in range(config.epochs if total else 0):
+            if on_epoch is not None:
+                on_epoch(epoch)
+            student.set_mode(config.bn_mode)
+            yield from shuffled_batches(rows, batch, minimum, random)
+
+    # The official code counts the step before it sets the rate: t goes from 1 to T.
+    decay = (lambda step: shot_decay(step + 1, total)) if config.decay else None
+    advice = f"lower {config.section}.lr ({config.lr})"
+    fit = train([Phase(optimiser, losses)], batches(), advice=advice, rate=decay)
     student.set_mode("eval")
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    warnings = (
-        () if total or not config.epochs else ("one row is no batch for BatchNorm in training: nothing was learnt",)
-    )
-    return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history), warnings)
+    if config.epochs and not total:
+        return replace(fit, warnings=("one row is no batch for BatchNorm in training: nothing was learnt",))
+    return fit

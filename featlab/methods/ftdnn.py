@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 
@@ -43,4 +43,4 @@ class FTDNN(SourceAccess):
             return {"classification": F.cross_entropy(student.logits(batch.source), batch.labels)}
 
         fit = fit_joint(student, source, ordered_features(bundle, target), self.config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

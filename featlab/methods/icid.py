@@ -6,20 +6,19 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_share
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import drop
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 
 def pair_labels(labels: Tensor) -> Tensor:
@@ -43,13 +42,7 @@ class Channel(nn.Module):
 
 
 class FusedHead(nn.Module):
-    """B, the two channels on its output, and C on the mean of both.
-
-    Args:
-        head: B and C.
-        common: The intra-category channel.
-        distinct: The inter-category channel.
-    """
+    """B, the two channels on its output, and C on the mean of both."""
 
     def __init__(self, head: SourceHead, common: Channel, distinct: Channel) -> None:
         super().__init__()
@@ -115,7 +108,7 @@ class ICID(SourceAccess):
         common, distinct = (new_part(lambda: Channel(width), device, seed, name) for name in ("common", "distinct"))
         judge = new_part(lambda: nn.Linear(width, 1), device, seed, "judge")
         own_classifier = copy.deepcopy(student.head.classifier)
-        random = torch.Generator().manual_seed(run_seed(seed, "dropout"))
+        random = torch_generator(seed, "dropout")
 
         def losses(batch: JointBatch) -> Terms:
             z = student.bottleneck(batch.source)
@@ -135,4 +128,4 @@ class ICID(SourceAccess):
         features = ordered_features(bundle, target)
         fit = fit_joint(student, source, features, config, losses, seed=seed, copies=copies, extra=new)
         head = FusedHead(student.head, common, distinct).requires_grad_(False)
-        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.facts())
+        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.summary())

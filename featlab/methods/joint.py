@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.errors import InputError
 from featlab.methods.base import SourceFeatures
-from featlab.methods.fit import SGDFit, Terms
 from featlab.methods.student import BN_MODES, Student
-from featlab.model.head import loss_sum
-from featlab.seeding import run_seed
-
-__all__ = ["JointBatch", "JointConfig", "Phase", "both_domains", "fit_joint", "fit_phases", "is_due", "new_part"]
+from featlab.model.training import Fit, Phase, Terms, train
+from featlab.seeding import seeded, torch_generator
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -83,19 +80,6 @@ class JointBatch:
     total: int
 
 
-@dataclass(frozen=True, eq=False)
-class Phase:
-    """One update within a step.
-
-    Attributes:
-        losses: Called with the step's batch; returns the loss terms, weights included.
-        trained: The parameters that this update changes; the others stay.
-    """
-
-    losses: Callable[[JointBatch], Terms]
-    trained: Sequence[nn.Parameter]
-
-
 def both_domains(network: Callable[[Tensor], Tensor], batch: JointBatch) -> tuple[Tensor, Tensor]:
     """Return what a network makes of the (b, D) source and the (m, D) target rows, passed together.
 
@@ -112,8 +96,7 @@ def is_due(step: int, total: int, times: int) -> bool:
 
 def new_part(build: Callable[[], M], device: torch.device, *seed: object) -> M:
     """Return a module of a method's own with seeded initial weights; the global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_seed(*seed))
+    with seeded(*seed):
         return build().to(device)
 
 
@@ -128,7 +111,7 @@ def fit_joint(
     copies: Sequence[nn.Parameter] = (),
     extra: Sequence[nn.Parameter] = (),
     on_step: Callable[[int], None] | None = None,
-) -> SGDFit:
+) -> Fit:
     """Minimise a loss over pairs of a source and a target batch, one update a step.
 
     Args:
@@ -149,21 +132,21 @@ def fit_joint(
         InputError: Fewer than two labelled source rows, or a loss that is not finite.
     """
     model = [*student.parameters_of("bottleneck"), *student.parameters_of("classifier"), *copies]
-    phases = [Phase(losses, [*model, *extra])]
-    return fit_phases(student, source, target, config, phases, seed=seed, extra=extra, on_step=on_step)
+    updates = [(losses, [*model, *extra])]
+    return fit_updates(student, source, target, config, updates, seed=seed, extra=extra, on_step=on_step)
 
 
-def fit_phases(
+def fit_updates(
     student: Student,
     source: SourceFeatures,
     target: Tensor,
     config: JointConfig,
-    phases: Sequence[Phase],
+    updates: Sequence[tuple[Callable[[JointBatch], Terms], Sequence[nn.Parameter]]],
     *,
     seed: int,
     extra: Sequence[nn.Parameter] = (),
     on_step: Callable[[int], None] | None = None,
-) -> SGDFit:
+) -> Fit:
     """Make several updates a step, on the same batch, with one optimiser; see `fit_joint` for the arguments.
 
     Args:
@@ -171,7 +154,7 @@ def fit_phases(
         source: Labelled source rows.
         target: (n, D) target features.
         config: Optimisation.
-        phases: The updates, in order. Names of loss terms have to differ between them.
+        updates: In order: a loss, and the parameters that it changes.
         seed: Of the order of the rows.
         extra: Which of the trained parameters learn ten times as fast.
         on_step: Called with the step's number before it.
@@ -179,12 +162,10 @@ def fit_phases(
     if len(source.labels) < 2:
         raise InputError(f"source access needs 2 labelled source rows or more, got {len(source.labels)}; label them")
     new = {id(parameter) for parameter in extra}
-    # A parameter may be in several phases, and is in the optimiser once.
-    trained = list({id(parameter): parameter for phase in phases for parameter in phase.trained}.values())
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    # A parameter may be in several updates, and is in the optimiser once.
+    trained = list({id(parameter): parameter for _, changed in updates for parameter in changed}.values())
     groups = [
-        {"params": [parameter for parameter in trained if (id(parameter) in new) == fresh], "scale": scale}
+        {"params": [parameter for parameter in trained if (id(parameter) in new) == fresh], "lr": scale * config.lr}
         for fresh, scale in ((False, 1.0), (True, NEW_RATE))
     ]
     optimiser = torch.optim.SGD(
@@ -197,39 +178,30 @@ def fit_phases(
     )
     source_rows = _endless(len(source.labels), config.batch, seed, "source")
     target_rows = _endless(len(target), config.batch, seed, "target")
-    history: list[Mapping[str, float]] = []
-    for step in range(config.iterations):
-        if on_step is not None:
-            on_step(step)
-        student.set_mode(config.bn_mode)
-        rate = config.lr * 0.1 ** (3 * step // config.iterations)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        rows, own_rows = next(source_rows), next(target_rows)
-        batch = JointBatch(
-            source.features[rows], source.labels[rows], target[own_rows], own_rows, step, config.iterations
-        )
-        entry: dict[str, float] = {}
-        total = 0.0
-        for phase in phases:
-            terms = phase.losses(batch)
-            loss = loss_sum(terms, step + 1, config.section, config.lr)
-            optimiser.zero_grad()
-            # What this phase does not train gets no gradient, and the optimiser passes it over.
-            loss.backward(inputs=list(phase.trained))  # type: ignore[no-untyped-call]
-            optimiser.step()
-            entry |= {name: term.item() for name, term in terms.items()}
-            total += loss.item()
-        history.append(entry | {"loss": total})
+
+    def batches() -> Iterator[JointBatch]:
+        for step in range(config.iterations):
+            if on_step is not None:
+                on_step(step)
+            student.set_mode(config.bn_mode)
+            rows, own_rows = next(source_rows), next(target_rows)
+            yield JointBatch(
+                source.features[rows], source.labels[rows], target[own_rows], own_rows, step, config.iterations
+            )
+
+    fit = train(
+        [Phase(optimiser, losses, changed) for losses, changed in updates],
+        batches(),
+        advice=f"lower {config.section}.lr ({config.lr})",
+        rate=lambda step: 0.1 ** (3 * step // config.iterations),
+    )
     student.set_mode("eval")
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history))
+    return fit
 
 
 def _endless(rows: int, batch: int, *seed: object) -> Iterator[Tensor]:
     """Yield batches of min(batch, rows) row numbers for ever; no row comes twice before a new shuffle."""
-    random = torch.Generator().manual_seed(run_seed(*seed))
+    random = torch_generator(*seed)
     size = min(batch, rows)
     while True:
         order = torch.randperm(rows, generator=random)

@@ -12,9 +12,9 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
 
@@ -22,11 +22,6 @@ def locality_loss(z: Tensor, labels: Tensor, neighbours: int) -> Tensor:
     """Return the mean over rows of ½‖z_i − mean of its nearest rows of the same class‖² (Li, Deng & Du, 2017).
 
     The neighbours' mean has no gradient: a row is drawn to its neighbours and does not draw them.
-
-    Args:
-        z: (n, H) rows.
-        labels: (n,) int64 codes.
-        neighbours: k; a row with fewer others of its class in the batch takes those, and one with none counts as 0.
     """
     with torch.no_grad():
         others = labels.unsqueeze(1) == labels
@@ -88,4 +83,4 @@ class LPL(SourceAccess):
             }
 
         fit = fit_joint(student, source, ordered_features(bundle, target), config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

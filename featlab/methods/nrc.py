@@ -11,13 +11,12 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
+from featlab.methods.fit import Rates, SGDConfig, fit_sgd
 from featlab.methods.losses.neighbours import WEAK_AFFINITY, NeighbourBank
 from featlab.methods.losses.target import marginal_entropy, neighbour_agreement
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-
-__all__ = ["NRC", "NRCConfig"]
 
 
 @dataclass(frozen=True)
@@ -101,4 +100,4 @@ class NRC(Method):
 
         rates = Rates(classifier=1.0)
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=rates, on_epoch=grow)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

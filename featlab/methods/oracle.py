@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import one_cycle
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
-from featlab.model.head import set_learning_rate
-from featlab.model.networks import PersonalModel, one_cycle
+from featlab.model.networks import PersonalModel
+from featlab.model.training import Phase, train
 from featlab.protocol.splits import Target
 
 
@@ -59,17 +60,7 @@ class Oracle(Method):
     def adapt(
         self, bundle: Bundle, target: Target, *, seed: int = 0, labels: NDArray[np.int16] | None = None
     ) -> AdaptedModel:
-        """Fine-tune on labelled rows of one person.
-
-        Args:
-            bundle: The source model; left unchanged.
-            target: The person's rows.
-            seed: Not used: nothing is random.
-            labels: (n,) codes; rows with -1 are left out.
-
-        Raises:
-            InputError: No labels, or no labelled row.
-        """
+        """Fine-tune on labelled rows of one person."""
         if labels is None:
             raise InputError(
                 "the oracle needs the target's labels; it runs in featlab evaluate, never in featlab adapt"
@@ -82,19 +73,15 @@ class Oracle(Method):
         with torch.no_grad():
             features = shift(target_features(bundle, target)[torch.from_numpy(known)])
         wanted = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
-        head = copy.deepcopy(bundle.head).eval().requires_grad_(True)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-        history = []
-        for step in range(self.config.iterations):
-            set_learning_rate(optimiser, self.config.lr * one_cycle(step, self.config.iterations))
-            loss = F.cross_entropy(head(features), wanted)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            history.append({"loss": loss.item()})
-        trainable = sum(parameter.numel() for parameter in head.parameters())
-        model = PersonalModel(bundle.projection, shift, head.requires_grad_(False))
-        return AdaptedModel(model, iterations=len(history), trainable=trainable, history=tuple(history))
+        head, config = copy.deepcopy(bundle.head).eval(), self.config
+        optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        fit = train(
+            [Phase(optimiser, lambda step: {"classification": F.cross_entropy(head(features), wanted)})],
+            range(config.iterations),
+            advice=f"lower adapt.oracle.lr ({config.lr})",
+            rate=lambda step: one_cycle(step, config.iterations),
+        )
+        return AdaptedModel(PersonalModel(bundle.projection, shift, head), **fit.summary())
 
 
 def _shift(bundle: Bundle, target: Target, labels: NDArray[np.int16]) -> Affine:

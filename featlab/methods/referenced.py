@@ -12,7 +12,7 @@ from featlab.methods.base import AdaptedModel, Affine, Method, linear_head, targ
 from featlab.model.networks import PersonalModel
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 INVERSE_PENALTY = 0.03
 """C of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
@@ -43,7 +43,7 @@ class Referenced(Method):
             raise InputError(
                 "referenced needs source subjects with neutral rows and with others; label the source rows"
             )
-        random = torch.Generator().manual_seed(run_seed(bundle.seed, "referenced"))
+        random = torch_generator(bundle.seed, "referenced")
         referenced = source.features[rows] - source.clips.episode_mean(rows, random)
         fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
         weight_of_rows = source.clips.tested_share(rows).numpy()

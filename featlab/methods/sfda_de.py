@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -14,22 +14,11 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import SGDFit, Terms
 from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
 from featlab.methods.student import BN_MODES, Student, make_student, ordered_features
-from featlab.model.head import loss_sum, loss_values
+from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
-
-__all__ = [
-    "SFDADE",
-    "SFDADEConfig",
-    "Surrogates",
-    "discrepancy_terms",
-    "estimate_surrogates",
-    "inverse_decay",
-    "spherical_kmeans",
-]
+from featlab.seeding import torch_generator
 
 COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3
@@ -94,13 +83,6 @@ def spherical_kmeans(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
 
     Centres start at the anchors; a cluster without rows goes back to its own. When the centres have come to rest they
     are matched with the anchors one to one, at the least sum of cosine distances.
-
-    Args:
-        values: (n, H) rows.
-        anchors: (K, H), one a class.
-
-    Returns:
-        (n,) int64 classes, and (n,) cosine distances ½(1 − cos) of rows to their cluster's centre, in [0, 1].
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -151,17 +133,7 @@ class Surrogates:
 
 
 def estimate_surrogates(values: Tensor, anchors: Tensor, threshold: float, least: int) -> Surrogates:
-    """Cluster the target's rows, keep what is near a centre, and estimate the source's distribution of each class.
-
-    Args:
-        values: (n, H) bottleneck outputs.
-        anchors: (K, H) rows of C.
-        threshold: Rows at this cosine distance from their centre, or further, are left out.
-        least: Classes with fewer rows are left out.
-
-    Returns:
-        Gaussians of C ≤ K classes, maybe none.
-    """
+    """Cluster the target's rows, keep what is near a centre, and estimate the source's distribution of each class."""
     labels, distance = spherical_kmeans(values, anchors)
     known = torch.arange(len(anchors), device=values.device)[:, None]
     member = (labels == known) & (distance < threshold)
@@ -197,74 +169,61 @@ class SFDADE(Method):
         self.check(bundle, target)
         student = make_student(bundle, "none", seed)
         fit = _fit(student, ordered_features(bundle, target), self.config, seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())
 
 
-def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) -> SGDFit:
+def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) -> Fit:
     """Train B in loops: estimate the surrogates, then take steps on class-balanced batches; both in place."""
     anchors = student.head.classifier.weight.detach()
-    trained = student.parameters_of("bottleneck")
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    advice = f"lower {config.section}.lr ({config.lr})"
     groups = [
-        {"params": list(student.head.linear.parameters()), "rate": 1.0},
-        {"params": list(student.head.norm.parameters()), "rate": config.norm_rate},
+        {"params": list(student.head.linear.parameters()), "lr": config.lr},
+        {"params": list(student.head.norm.parameters()), "lr": config.norm_rate * config.lr},
     ]
     optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    random = torch.Generator().manual_seed(run_seed(seed, "surrogates"))
-    history: list[Mapping[str, float]] = []
-    warnings: tuple[str, ...] = ()
-    for _ in range(config.epochs):
-        with student.evaluating():
-            values = _finite(student.bottleneck(features), config, len(history))
-        surrogates = estimate_surrogates(values, anchors, config.threshold, config.least)
-        kept = len(surrogates.classes)
-        count = min(config.rows, int(surrogates.member.sum(dim=1).min())) if kept else 0
-        if kept * count < (2 if config.bn_mode == "train" else 1):
-            warnings = (
-                f"too few rows near the centre of a class ({config.section}.least = {config.least}): stopped after "
-                f"{len(history)} steps",
-            )
-            break
-        student.set_mode(config.bn_mode)
-        for _ in range(config.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = config.lr * group["rate"] * inverse_decay(len(history))
-            rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
-            drawn = surrogates.draw(count, config.covariance, config.spread, random)
-            terms = discrepancy_terms(student, drawn, features[rows.flatten()])
-            loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            history.append(loss_values(terms, loss))
+    random = torch_generator(seed, "surrogates")
+    history: History = []
+    warnings: list[str] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(config.epochs):
+            with student.evaluating():
+                values = student.bottleneck(features)
+            if not bool(torch.isfinite(values).all()):
+                raise InputError(f"adaptation diverged at step {len(history)}; {advice}")
+            surrogates = estimate_surrogates(values, anchors, config.threshold, config.least)
+            kept = len(surrogates.classes)
+            count = min(config.rows, int(surrogates.member.sum(dim=1).min())) if kept else 0
+            if kept * count < (2 if config.bn_mode == "train" else 1):
+                warnings.append(
+                    f"too few rows near the centre of a class ({config.section}.least = {config.least}): stopped after "
+                    f"{len(history)} steps"
+                )
+                return
+            student.set_mode(config.bn_mode)
+            for _ in range(config.steps):
+                rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
+                yield surrogates.draw(count, config.covariance, config.spread, random), features[rows.flatten()]
+
+    fit = train(
+        [Phase(optimiser, lambda batch: discrepancy_terms(student, *batch))],
+        batches(),
+        advice=advice,
+        rate=inverse_decay,
+        history=history,
+    )
     student.set_mode("eval")
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history), warnings)
+    return replace(fit, warnings=tuple(warnings))
 
 
 def discrepancy_terms(student: Student, drawn: Tensor, features: Tensor) -> Terms:
-    """Return the discrepancy of target rows from surrogate rows, at the bottleneck and in the predictions.
-
-    Args:
-        student: BatchNorm in the mode that it is trained in.
-        drawn: (C, m, H) surrogate rows.
-        features: (C·m, D) target features, class by class.
-    """
+    """Return the discrepancy of target rows from surrogate rows, at the bottleneck and in the predictions."""
     ours = student.bottleneck(features).view(drawn.shape)
     predicted, expected = (torch.softmax(student.head.classify(values), dim=-1) for values in (ours, drawn))
     return {
         "bottleneck": contrastive_discrepancy(drawn, ours),
         "predictions": contrastive_discrepancy(expected, predicted),
     }
-
-
-def _finite(values: Tensor, config: SFDADEConfig, step: int) -> Tensor:
-    """Return the values, or raise an InputError when one is not finite."""
-    if not bool(torch.isfinite(values).all()):
-        raise InputError(f"adaptation diverged at step {step}; lower {config.section}.lr ({config.lr})")
-    return values
 
 
 def _cosine_distance(cosine: Tensor) -> Tensor:

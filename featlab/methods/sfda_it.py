@@ -5,9 +5,9 @@ Its loop over batches is the one that SFIT, of the same authors, trains its gene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import ClassVar
 
 import torch
@@ -15,18 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import half_cosine
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import ConfigError
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import SGDFit, Terms, shuffled_batches
 from featlab.methods.student import new_adapter, ordered_features
-from featlab.model.head import loss_sum, loss_values, set_learning_rate
-from featlab.model.networks import PersonalModel, Translator, half_cosine
+from featlab.model.networks import PersonalModel, Translator
 from featlab.model.pretrain import SourceRows
+from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
-
-__all__ = ["SFDAIT", "GeneratorConfig", "SFDAITConfig", "batch_statistics", "fit_generator", "statistics_loss"]
+from featlab.seeding import torch_generator
 
 LAYERS = ("features", "bottleneck")
 """Where statistics are matched: the translated features, and the input of B's BatchNorm."""
@@ -68,42 +66,21 @@ def fit_generator(
     losses: Callable[[Tensor], Terms],
     *,
     seed: int,
-    least: int = 1,
-) -> SGDFit:
-    """Minimise a loss over batches of target rows, in G alone.
-
-    Args:
-        generator: Trained in place, but for its offset; left frozen.
-        rows: n, the number of target rows.
-        config: Optimisation.
-        losses: Called with the (b,) row numbers of a batch; returns the loss terms, weights included.
-        seed: Of the order of the rows.
-        least: Batches of fewer rows are left out.
-
-    Returns:
-        The fit.
-
-    Raises:
-        InputError: A loss that is not finite.
-    """
+    minimum: int = 1,
+) -> Fit:
+    """Minimise a loss over batches of target rows, in G alone."""
     trained = [*generator.first.parameters(), *generator.last.parameters()]
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    optimiser = torch.optim.Adam(trained, lr=config.lr)
-    random = torch.Generator().manual_seed(run_seed(seed, "generator batches"))
-    total = config.iterations if rows >= least else 0
-    batches = chain.from_iterable(shuffled_batches(rows, min(config.batch, rows), least, random) for _ in count())
-    history: list[Mapping[str, float]] = []
-    for step, picked in zip(range(total), batches, strict=False):
-        set_learning_rate(optimiser, config.lr * half_cosine(step, total))
-        terms = losses(picked)
-        loss = loss_sum(terms, step + 1, config.section, config.lr)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        history.append(loss_values(terms, loss))
+    total = config.iterations if rows >= minimum else 0
+    random = torch_generator(seed, "generator batches")
+    epochs = (shuffled_batches(rows, min(config.batch, rows), minimum, random) for _ in count())
+    fit = train(
+        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
+        islice(chain.from_iterable(epochs), total),
+        advice=f"lower {config.section}.lr ({config.lr})",
+        rate=lambda step: half_cosine(step, total),
+    )
     generator.requires_grad_(False)
-    return SGDFit(len(history), sum(parameter.numel() for parameter in trained), tuple(history))
+    return fit
 
 
 def batch_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,16 +89,7 @@ def batch_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def statistics_loss(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return MSE(μ, mean) + MSE(σ, std) between a batch's statistics and the source's at one layer.
-
-    Args:
-        values: (n, D) rows of a batch, n ≥ 2.
-        mean: (D,) the source's means.
-        std: (D,) the source's standard deviations.
-
-    Returns:
-        A scalar ≥ 0. A constant shift Δ of rows that match costs mean(Δ²).
-    """
+    """Return MSE(μ, mean) + MSE(σ, std) between a batch's statistics and the source's at one layer."""
     ours, spread = batch_statistics(values)
     return F.mse_loss(ours, mean) + F.mse_loss(spread, std)
 
@@ -200,7 +168,7 @@ class SFDAIT(Method):
                 "content": config.content * F.l1_loss(head.norm(before), content[rows]),
             }
 
-        fit = fit_generator(generator, len(features), config, losses, seed=seed, least=2)
+        fit = fit_generator(generator, len(features), config, losses, seed=seed, minimum=2)
         alone = config.iterations > 0 and len(features) == 1
         warnings = ("one row has no standard deviation: nothing was learnt",) if alone else ()
         model = PersonalModel(bundle.projection, generator, head)

@@ -15,7 +15,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method, base_model
-from featlab.methods.fit import SGDConfig, SGDFit, Terms, fit_sgd
+from featlab.methods.fit import SGDConfig, fit_sgd
 from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
@@ -23,10 +23,9 @@ from featlab.methods.shot_im import ShotIM, ShotIMConfig
 from featlab.methods.student import BN_MODES, Student, new_adapter, ordered_features
 from featlab.model.losses import expression_loss
 from featlab.model.networks import PersonalModel, SourceHead, Translator
+from featlab.model.training import Fit, Terms
 from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
-
-__all__ = ["SFIT", "RetrainedSFIT", "RetrainedSFITConfig", "SFITConfig"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class _Translation:
     features: Tensor
     teacher: SourceHead
     generator: Translator
-    fits: tuple[AdaptedModel | SGDFit, ...]
+    fits: tuple[AdaptedModel | Fit, ...]
 
 
 class SFIT(Method):
@@ -172,12 +171,7 @@ class RetrainedSFIT(Method):
 
 
 def agreeing_entropy(p: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean entropy of the rows whose most probable class is the given one; 0 when there is none.
-
-    Args:
-        p: (n, K) probabilities.
-        classes: (n,) int64.
-    """
+    """Return the mean entropy of the rows whose most probable class is the given one; 0 when there is none."""
     agree = p.argmax(dim=1) == classes
     return mean_entropy(p[agree]) if bool(agree.any()) else p.new_zeros(())
 
@@ -219,7 +213,7 @@ def _diverging(option: str, value: float) -> Iterator[None]:
         raise InputError(f"adaptation of the teacher diverged; lower {option} ({value})") from error
 
 
-def _adapted(model: PersonalModel, fits: tuple[AdaptedModel | SGDFit, ...]) -> AdaptedModel:
+def _adapted(model: PersonalModel, fits: tuple[AdaptedModel | Fit, ...]) -> AdaptedModel:
     """Return a model with the steps, parameters, loss terms and warnings of all stages, one after the other."""
     return AdaptedModel(
         model,

@@ -12,13 +12,12 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import Terms, fit_sgd
+from featlab.methods.fit import fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.shot_im import ShotIMConfig, information_terms
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-
-__all__ = ["Shot", "ShotConfig"]
 
 
 @dataclass(frozen=True)
@@ -83,4 +82,4 @@ class Shot(Method):
             return terms | {"pseudo-labels": self.config.pseudo * F.cross_entropy(logits, labels[rows])}
 
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed, on_epoch=renew)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

@@ -11,12 +11,11 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import SGDConfig, Terms, fit_sgd
+from featlab.methods.fit import SGDConfig, fit_sgd
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-
-__all__ = ["ShotIM", "ShotIMConfig", "information_terms"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,6 @@ def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
 
     Only predictions that are sure and balanced over the classes reach the minimum, −log K. Where all are sure of one
     class, they score 0, like predictions that know nothing.
-
-    Args:
-        logits: Of one batch.
-        diversity: Weight of the second term, minus the entropy of the mean prediction.
     """
     p = torch.softmax(logits, dim=1)
     return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
@@ -79,4 +74,4 @@ class ShotIM(Method):
             return information_terms(student.logits(features[rows]), self.config.diversity)
 
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

@@ -19,9 +19,7 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
-
-__all__ = ["BN_MODES", "TRUNKS", "Student", "make_student", "new_adapter", "ordered_features"]
+from featlab.seeding import seeded
 
 BN_MODES = ("train", "eval")
 """``train``: statistics of the batch, running statistics follow the target; ``eval``: those of the source stay."""
@@ -103,8 +101,7 @@ def new_adapter(bundle: Bundle, seed: int, hidden: int = 0) -> Translator:
         hidden: Width of the hidden layer; 0 takes D.
     """
     dim = bundle.head.linear.in_features
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_seed(seed, "adapter"))
+    with seeded(seed, "adapter"):
         adapter = Translator(dim, hidden or dim)
     return adapter.to(bundle.projection.mean.device).eval().requires_grad_(False)
 

@@ -13,22 +13,17 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
-from featlab.methods.fit import Terms
-from featlab.methods.joint import JointBatch, JointConfig, Phase, both_domains, fit_phases
+from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_updates
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
 from featlab.methods.student import make_student, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead
+from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 
 class TwoClassifiers(nn.Module):
-    """B with two classifiers, whose logits are averaged.
-
-    Args:
-        head: B and the first classifier.
-        second: The second.
-    """
+    """B with two classifiers, whose logits are averaged."""
 
     def __init__(self, head: SourceHead, second: nn.Module) -> None:
         super().__init__()
@@ -44,14 +39,7 @@ class TwoClassifiers(nn.Module):
 
 
 def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.Generator) -> None:
-    """Move the parameters of two equal classifiers apart, the same way in opposite directions, in place.
-
-    Args:
-        first: One classifier.
-        second: Its copy.
-        spread: How far, as a share of the root mean square of each tensor.
-        random: CPU generator.
-    """
+    """Move the parameters of two equal classifiers apart, the same way in opposite directions, in place."""
     with torch.no_grad():
         for one, other in zip(first.parameters(), second.parameters(), strict=True):
             way = torch.randn(one.shape, generator=random).to(one.device) * spread * one.square().mean().sqrt()
@@ -107,7 +95,7 @@ class SWD(SourceAccess):
         config: SWDConfig = self.config
         student = make_student(bundle, "none", seed)
         first, second = student.head.classifier, copy.deepcopy(student.head.classifier)
-        random = torch.Generator().manual_seed(run_seed(seed, "directions"))
+        random = torch_generator(seed, "directions")
 
         def begin(step: int) -> None:
             if step == 0:
@@ -138,7 +126,7 @@ class SWD(SourceAccess):
             return {"disagreement of the features": disagreement(theirs)}
 
         bottleneck, heads = student.parameters_of("bottleneck"), [*first.parameters(), *second.parameters()]
-        phases = [Phase(learn_source, [*bottleneck, *heads]), Phase(disagree, heads), Phase(agree, bottleneck)]
-        fit = fit_phases(student, source, ordered_features(bundle, target), config, phases, seed=seed, on_step=begin)
+        updates = [(learn_source, [*bottleneck, *heads]), (disagree, heads), (agree, bottleneck)]
+        fit = fit_updates(student, source, ordered_features(bundle, target), config, updates, seed=seed, on_step=begin)
         head = TwoClassifiers(student.head, second).requires_grad_(False)
-        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.facts())
+        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.summary())

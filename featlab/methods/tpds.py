@@ -12,21 +12,13 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import check_at_least
 from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import Rates, SGDConfig, Terms, fit_sgd
+from featlab.methods.fit import Rates, SGDConfig, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import entropies, information_loss, marginal_entropy
 from featlab.methods.student import make_student, ordered_features
+from featlab.model.training import Terms
 from featlab.pairing.search import search
 from featlab.protocol.splits import Target
-
-__all__ = [
-    "HOPS",
-    "TPDS",
-    "TPDSConfig",
-    "confident_rows",
-    "destinations",
-    "neighbour_walks",
-]
 
 HOPS = 70
 """Longest walk, as in the code of TPDS."""
@@ -44,13 +36,6 @@ def neighbour_walks(features: Tensor, hops: int = HOPS) -> Tensor:
 
     A walk depends on the features alone. Where these are frozen it is made once, and only where on it a walk stops
     changes while B and C are trained.
-
-    Args:
-        features: (n, D) finite, n ≥ 2; compared by cosine, ties to the lowest row number.
-        hops: Longest walk; no longer than n − 1.
-
-    Returns:
-        (n, min(hops, n − 1)) int64: the rows that a walk visits, in order. None is visited twice, the start included.
     """
     values = features.detach().cpu().numpy()
     count = len(values)
@@ -73,12 +58,7 @@ def neighbour_walks(features: Tensor, hops: int = HOPS) -> Tensor:
 
 
 def confident_rows(entropy: Tensor, distance: Tensor) -> Tensor:
-    """Return which rows are confident, (n,) bool: all but those of large entropy that are far from every class centre.
-
-    Args:
-        entropy: (n,) of the predictions; the ``UNCERTAIN_SHARE`` largest, rounded down, are uncertain.
-        distance: (n,) to the nearest class centre; the ``NEAR_SHARE`` smallest, rounded down, are near.
-    """
+    """Return (n,) bool, the confident rows: all but those of large entropy that are far from every class centre."""
     count = len(entropy)
     uncertain, near = torch.zeros_like(entropy, dtype=torch.bool), torch.zeros_like(entropy, dtype=torch.bool)
     uncertain[entropy.argsort(descending=True, stable=True)[: int(UNCERTAIN_SHARE * count)]] = True
@@ -87,12 +67,7 @@ def confident_rows(entropy: Tensor, distance: Tensor) -> Tensor:
 
 
 def destinations(walks: Tensor, confident: Tensor) -> Tensor:
-    """Return the first confident row on each walk, (n,) int64; the walk's first row where none on it is confident.
-
-    Args:
-        walks: (n, hops) int64, hops ≥ 1.
-        confident: (n,) bool.
-    """
+    """Return the first confident row on each walk, (n,) int64; the walk's first row where none on it is confident."""
     hops = walks.shape[1]
     met = torch.where(confident[walks], torch.arange(hops, device=walks.device), hops).amin(dim=1)
     return walks.gather(1, torch.where(met < hops, met, 0)[:, None]).squeeze(1)
@@ -164,4 +139,4 @@ class TPDS(Method):
 
         rates = Rates(classifier=0.1)
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=rates, on_epoch=stop_walks)
-        return AdaptedModel(student.model(bundle), **fit.facts())
+        return AdaptedModel(student.model(bundle), **fit.summary())

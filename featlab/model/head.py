@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,22 +10,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.compute import one_cycle, set_learning_rate
+from featlab.compute import one_cycle
 from featlab.config.load import FeatureConfig, HeadConfig
 from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
-from featlab.seeding import generator, run_seed
-
-__all__ = [
-    "OnEpoch",
-    "epoch_batches",
-    "fit_projection",
-    "loss_sum",
-    "loss_values",
-    "set_learning_rate",
-    "subject_deviations",
-    "train_head",
-]
+from featlab.model.training import History, OnEpoch, Phase, Terms, shuffled_batches, train
+from featlab.seeding import generator, seeded, torch_generator
 
 
 def fit_projection(
@@ -99,10 +89,6 @@ def _principal_directions(centred: NDArray[np.float64], wanted: int) -> NDArray[
     return directions
 
 
-OnEpoch = Callable[[int, int, float], None]
-"""Called after each epoch with its number, the number of epochs, and the mean loss."""
-
-
 def train_head(
     features: Tensor,
     labels: NDArray[np.int16],
@@ -139,59 +125,34 @@ def train_head(
         raise InputError(f"the source head needs rows of at least 2 classes, got {len(present)}; label the source rows")
     features = features[torch.from_numpy(known)]
     target = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed every accelerator's generator too, which the fork doesn't put back.
-        torch.default_generator.manual_seed(run_seed(seed, "head"))
+    with seeded(seed, "head"):
         head = SourceHead(features.shape[1], config.bottleneck, classes).to(features.device)
-    random = torch.Generator().manual_seed(run_seed(seed, "head batches"))
+    random = torch_generator(seed, "head batches")
     optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    batch = min(config.batch, len(features))
+    batch = min(config.batch, len(features))  # a last, smaller batch is left out: BatchNorm needs its size
     total = config.epochs * (len(features) // batch)
-    step = 0
+    history: History = []
+
+    def batches() -> Iterator[Tensor]:
+        for epoch in range(config.epochs):
+            yield from shuffled_batches(len(features), batch, batch, random)
+            if on_epoch is not None:
+                losses = [entry["loss"] for entry in history[-(len(features) // batch) :]]
+                on_epoch(epoch + 1, config.epochs, float(np.mean(losses)))
+
+    def losses(rows: Tensor) -> Terms:
+        inputs = features[rows]
+        if config.noise:
+            inputs = inputs + config.noise * torch.randn(inputs.shape, generator=random).to(inputs.device)
+        return {"classification": F.cross_entropy(head(inputs), target[rows], label_smoothing=config.label_smoothing)}
+
     head.train()
-    for epoch in range(config.epochs):
-        losses = []
-        for rows in epoch_batches(len(features), batch, random):
-            set_learning_rate(optimiser, config.lr * one_cycle(step, total))
-            inputs = features[rows]
-            if config.noise:
-                inputs = inputs + config.noise * torch.randn(inputs.shape, generator=random).to(inputs.device)
-            loss = F.cross_entropy(head(inputs), target[rows], label_smoothing=config.label_smoothing)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            losses.append(loss.item())
-            step += 1
-        if on_epoch is not None:
-            on_epoch(epoch + 1, config.epochs, float(np.mean(losses)))
-    return head.eval().requires_grad_(False)
-
-
-def epoch_batches(rows: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Yield index batches of one epoch in random order; a last, smaller batch is left out: BatchNorm needs its size."""
-    order = torch.randperm(rows, generator=random)
-    for start in range(0, rows - batch + 1, batch):
-        yield order[start : start + batch]
-
-
-def loss_sum(terms: Mapping[str, Tensor], step: int, section: str, lr: float) -> Tensor:
-    """Return the sum of the loss terms of one step of an adaptation.
-
-    Args:
-        terms: Scalars, weights included.
-        step: Its number, from 1, for the message.
-        section: Where the method's settings live, for the message.
-        lr: Its learning rate, for the message.
-
-    Raises:
-        InputError: A sum that is not finite.
-    """
-    loss = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(loss):
-        raise InputError(f"adaptation diverged at step {step}; lower {section}.lr ({lr})")
-    return loss
-
-
-def loss_values(terms: Mapping[str, Tensor], loss: Tensor) -> dict[str, float]:
-    """Return a step's entry in a history: the loss terms and their sum."""
-    return {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
+    train(
+        [Phase(optimiser, losses)],
+        batches(),
+        name="the source head",
+        advice=f"lower head.lr ({config.lr}), or check the embeddings for outliers",
+        rate=lambda step: one_cycle(step, total),
+        history=history,
+    )
+    return head.eval()

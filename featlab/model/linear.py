@@ -12,8 +12,6 @@ out (docs/why.md has the comparison). What it can't do is bend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +20,8 @@ from featlab.config.load import PretrainConfig
 from featlab.errors import ConfigError, InputError
 from featlab.model.networks import SourceHead, Translator, head_map
 from featlab.model.style_bank import NeutralClips
-from featlab.seeding import run_seed
-
-__all__ = ["fit_linear_translator", "linear_translator"]
+from featlab.model.training import History, Terms, minimise
+from featlab.seeding import blank, torch_generator
 
 MAX_ITERATIONS = 500
 RANK_TOLERANCE = 1e-6
@@ -39,8 +36,7 @@ def fit_linear_translator(
     config: PretrainConfig,
     *,
     seed: int,
-    on_iteration: Callable[[float], None] | None = None,
-) -> tuple[Translator, list[Mapping[str, float]]]:
+) -> tuple[Translator, History]:
     """Fit a linear T.
 
     Minimises, over W (K, D) and w (K,), the weighted mean over episodes of
@@ -57,7 +53,6 @@ def fit_linear_translator(
         head: B and C, frozen.
         config: ``penalty``, ``episodes``, ``classification`` and ``expression`` are read.
         seed: Of the episodes.
-        on_iteration: Called with the loss.
 
     Returns:
         T in evaluation mode, without gradients and with a zero offset, and the loss terms of every iteration.
@@ -74,7 +69,7 @@ def fit_linear_translator(
     rows = torch.nonzero((clips.row_subject >= 0) & (labels >= 0)).squeeze(1)
     if len(rows) < 2:
         raise InputError("no source subject has neutral rows, and `anchored` pretraining needs them; label them")
-    random = torch.Generator().manual_seed(run_seed(seed, "linear"))
+    random = torch_generator(seed, "linear")
     centre = clips.subject_mean().mean(dim=0)
     seen = torch.cat([features[rows] + centre - clips.episode_mean(rows, random) for _ in range(config.episodes)])
     seen, wanted = seen.double(), labels[rows].repeat(config.episodes)
@@ -86,13 +81,8 @@ def fit_linear_translator(
     videos = len(torch.unique(clips.row_video[rows]))
     # From the source head on: along directions that no row decides, it stays.
     fitted = [weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)]
-    optimiser = torch.optim.LBFGS(
-        fitted, max_iter=MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
-    )
-    history: list[Mapping[str, float]] = []
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
+    def losses() -> Terms:
         logits = seen @ fitted[0] + fitted[1]
         terms = {"penalty": config.penalty / (2 * videos) * (fitted[0] ** 2).sum()}
         if config.classification:
@@ -101,31 +91,17 @@ def fit_linear_translator(
         if config.expression:
             each = F.kl_div(torch.log_softmax(logits, dim=1), reference, reduction="none", log_target=True).sum(dim=1)
             terms["expression"] = config.expression * (share * each).sum()
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise InputError("pretraining diverged: the source features or the source head are not finite")
-        history.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
-        if on_iteration is not None:
-            on_iteration(loss.item())
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return terms
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    message = "pretraining diverged: the source features or the source head are not finite"
+    _, history = minimise(
+        fitted, losses, message=message, iterations=MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-10
+    )
     return linear_translator(head, fitted[0].detach(), fitted[1].detach()), history
 
 
 def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Translator:
-    """Return the T for which C(B(T(g))) has the class probabilities softmax(g · weight + bias).
-
-    Args:
-        head: B and C.
-        weight: (D, K) float64.
-        bias: (K,) float64.
-
-    Returns:
-        T in residual form with 2K hidden units, in evaluation mode, with a zero offset. It is exact where C∘B tells all
-        K classes apart, and along the directions that it does tell apart otherwise.
-    """
+    """Return the T for which C(B(T(g))) has the class probabilities softmax(g · weight + bias)."""
     source_weight, source_bias = head_map(head)
     change, constant = weight - source_weight, bias - source_bias
     # What all logits have in common changes no probability.
@@ -133,9 +109,7 @@ def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Transla
     told_apart = source_weight - source_weight.mean(dim=1, keepdim=True)
     undo = torch.linalg.pinv(told_apart, rtol=RANK_TOLERANCE)
     dim, classes = weight.shape
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        translator = Translator(dim, 2 * classes)
+    translator = blank(lambda: Translator(dim, 2 * classes))
     state = {
         "first.weight": torch.cat([change.T, -change.T]),
         "first.bias": torch.cat([constant, -constant]),

@@ -13,21 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from featlab.compute import half_cosine, one_cycle
-
-__all__ = [
-    "PersonalModel",
-    "Projection",
-    "SourceHead",
-    "Translator",
-    "as_tensor",
-    "half_cosine",
-    "head_from_state",
-    "head_map",
-    "layer_values",
-    "one_cycle",
-]
-
 
 class Projection(nn.Module):
     """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only.

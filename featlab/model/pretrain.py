@@ -12,7 +12,7 @@ whole is one convex problem without the style loss: see `featlab.model.linear`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.cache import FeatureTable
+from featlab.compute import one_cycle
 from featlab.config.load import PretrainConfig
 from featlab.errors import InputError
-from featlab.model.head import epoch_batches, set_learning_rate
 from featlab.model.linear import fit_linear_translator
 from featlab.model.losses import expression_loss, group_statistics, style_loss, style_statistics
-from featlab.model.networks import SourceHead, Translator, layer_values, one_cycle
+from featlab.model.networks import SourceHead, Translator, layer_values
 from featlab.model.style_bank import NeutralClips, StyleBank, neutral_clips
+from featlab.model.training import History, OnEpoch, Phase, shuffled_batches, train
 from featlab.pairing.pairs import Pairs
-from featlab.seeding import run_seed
-
-__all__ = ["Pretrained", "SourceRows", "make_style_bank", "new_translator", "pretrain_translator"]
-
+from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 1.0
 """Largest norm of a step's gradient."""
@@ -46,16 +44,16 @@ class SourceRows:
         features: (N, D) projected rows.
         labels: (N,) int64 codes; -1 unknown.
         clips: Their neutral clips.
-        pairs: (row, reference) indices into the rows.
+        pairs: (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
     """
 
     features: Tensor
     labels: Tensor
     clips: NeutralClips
-    pairs: Pairs
+    pairs: Pairs | None = None
 
     @classmethod
-    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs) -> SourceRows:
+    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
         """Gather the rows of a labelled source table."""
         labels = torch.from_numpy(table.label.astype(np.int64))
         return cls(features, labels, neutral_clips(table, features), pairs)
@@ -71,8 +69,7 @@ class Pretrained:
 
 def new_translator(dim: int, config: PretrainConfig, seed: int) -> Translator:
     """Return a fresh T for features of width ``dim``; the global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_seed(seed, "translator"))
+    with seeded(seed, "translator"):
         return Translator(dim, config.hidden or dim, residual=config.residual, dropout=config.dropout)
 
 
@@ -82,7 +79,7 @@ def pretrain_translator(
     config: PretrainConfig,
     *,
     seed: int,
-    on_epoch: Callable[[int, int, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Pretrained:
     """Pretrain T.
 
@@ -103,7 +100,7 @@ def pretrain_translator(
         return _fit_linear(source, head, config, seed, on_epoch)
     rows, references = _pairs(source, config)
     translator = new_translator(source.features.shape[1], config, seed)
-    random = torch.Generator().manual_seed(run_seed(seed, "pretrain", config.objective))
+    random = torch_generator(seed, "pretrain", config.objective)
     # The offset belongs to one person. Here every episode has its own, so the shared one stays at zero.
     trained = [parameter for name, parameter in translator.named_parameters() if name != "offset"]
     optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
@@ -112,31 +109,30 @@ def pretrain_translator(
     centre = source.clips.subject_mean().mean(dim=0)
     setting = _Setting(source, translator, head, config, centre, random)
     losses = _anchored_losses if config.objective == "anchored" else _poster_losses
-    history: list[Mapping[str, float]] = []
-    step = 0
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_seed(seed, "dropout"))
-        translator.train()
+    steps: History = []
+    epochs: History = []
+
+    def batches() -> Iterator[Tensor]:
         for epoch in range(config.epochs):
-            epoch_terms: list[dict[str, float]] = []
-            for picked in epoch_batches(len(rows), batch, random):
-                set_learning_rate(optimiser, config.lr * one_cycle(step, total))
-                terms = losses(setting, rows[picked], references[picked])
-                loss = torch.stack(list(terms.values())).sum()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                # Style is a squared distance between people, and some are very far: one batch must not undo an epoch.
-                torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT)
-                optimiser.step()
-                epoch_terms.append({name: term.item() for name, term in terms.items()} | {"loss": loss.item()})
-                step += 1
-            means = {name: float(np.mean([terms[name] for terms in epoch_terms])) for name in epoch_terms[0]}
-            if not np.isfinite(means["loss"]):
-                raise InputError(f"pretraining diverged in epoch {epoch + 1}; lower pretrain.lr ({config.lr})")
-            history.append(means)
+            yield from shuffled_batches(len(rows), batch, batch, random)
+            latest = steps[-(len(rows) // batch) :]
+            epochs.append({name: float(np.mean([terms[name] for terms in latest])) for name in latest[0]})
             if on_epoch is not None:
-                on_epoch(epoch + 1, config.epochs, means["loss"])
-    return Pretrained(translator.eval().requires_grad_(False), tuple(history))
+                on_epoch(epoch + 1, config.epochs, epochs[-1]["loss"])
+
+    with seeded(seed, "dropout"):
+        translator.train()
+        train(
+            [Phase(optimiser, lambda picked: losses(setting, rows[picked], references[picked]))],
+            batches(),
+            name="pretraining",
+            advice=f"lower pretrain.lr ({config.lr})",
+            rate=lambda step: one_cycle(step, total),
+            # Style is a squared distance between people, and some are very far: one batch must not undo an epoch.
+            max_norm=MAX_GRADIENT,
+            history=steps,
+        )
+    return Pretrained(translator.eval().requires_grad_(False), tuple(epochs))
 
 
 def _fit_linear(
@@ -144,7 +140,7 @@ def _fit_linear(
     head: SourceHead,
     config: PretrainConfig,
     seed: int,
-    on_epoch: Callable[[int, int, float], None] | None,
+    on_epoch: OnEpoch | None,
 ) -> Pretrained:
     if not config.epochs:
         return Pretrained(new_translator(source.features.shape[1], config, seed).eval().requires_grad_(False), ())
@@ -155,16 +151,7 @@ def _fit_linear(
 
 
 def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead) -> StyleBank:
-    """Return the style bank of a pretrained T: each source subject translated with their own offset.
-
-    Args:
-        source: Source rows.
-        translator: T, in evaluation mode, with a zero offset.
-        head: B and C.
-
-    Raises:
-        InputError: No neutral rows.
-    """
+    """Return the style bank of a pretrained T: each source subject translated with their own offset."""
     clips = source.clips
     if not clips.subjects:
         raise InputError(
@@ -182,6 +169,7 @@ def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead
 
 
 def _pairs(source: SourceRows, config: PretrainConfig) -> tuple[Tensor, Tensor]:
+    assert source.pairs is not None  # made where `reads_pairs` says so
     rows, references = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
     if config.objective == "anchored":
         known = source.clips.row_subject

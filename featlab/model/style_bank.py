@@ -13,8 +13,6 @@ from torch import Tensor
 from featlab.cache import FeatureTable
 from featlab.model.losses import group_statistics
 
-__all__ = ["NeutralClips", "StyleBank", "neutral_clips"]
-
 
 @dataclass(frozen=True, eq=False)
 class StyleBank:
@@ -90,15 +88,7 @@ class NeutralClips:
 
 
 def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
-    """Group the neutral rows of a table into clips: one a (subject, video).
-
-    Args:
-        table: N labelled source rows.
-        features: (N, D), their projected features.
-
-    Returns:
-        The clips. Subjects without a neutral row are left out.
-    """
+    """Group the neutral rows of a table into clips: one a (subject, video)."""
     neutral = np.flatnonzero(table.label == table.neutral_code)
     keys = np.stack([table.subject[neutral], table.video[neutral]], axis=1)
     unique, clip_of = np.unique(keys, axis=0, return_inverse=True)

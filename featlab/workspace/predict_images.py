@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones.base import APPENDED, Backbone, backbone_names
+from featlab.extraction.backbones.base import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Item
@@ -183,7 +183,7 @@ def default_backbone(bundle: Bundle) -> str:
     name = bundle.extractor.id
     prefix = name.partition(":")[0]
     # The identity of a network in a file or folder has no path in it.
-    if prefix not in backbone_names() or prefix in ("pt2", "onnx", "hf"):
+    if prefix not in BACKBONES.names() or prefix in ("pt2", "onnx", "hf"):
         raise InputError(
             f"the bundle's features come from {name!r} ({bundle.extractor.preprocessing}); say with --backbone (and "
             "--weights, --layers, --option) how to make them"

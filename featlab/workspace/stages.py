@@ -24,6 +24,7 @@ from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError
+from featlab.methods.reads import reads_pairs
 from featlab.methods.registry import get_method, prepare_extras
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
@@ -84,9 +85,11 @@ def pair_folder(source: Source) -> Path:
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
-    strategy = resolve_strategy(config.pair, source.workspace.table)
     prepared = _prepared(methods)
-    inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
+    paired: tuple[object, ...] = ()
+    if reads_pairs(config, prepared):
+        paired = (config.pair, resolve_strategy(config.pair, source.workspace.table))
+    inputs = (config.features, config.head, *paired, config.pretrain, prepared, BUNDLE_FORMAT)
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
@@ -129,9 +132,9 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
-    pairs, _ = pair_stage(source)
+    pairs = pair_stage(source)[0] if reads_pairs(source.config, _prepared(methods)) else None
     workspace, how, table = source.workspace, source.config.pretrain, source.table
-    if how.linear:
+    if pairs is None or how.linear:
         workspace.notify(f"pretrain: anchored, a linear T, {len(table):,} rows in {how.episodes} episodes each")
     else:
         workspace.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
@@ -155,12 +158,13 @@ Make = Callable[[], object]
 """Makes the output of a stage."""
 
 
-def source_stages(source: Source, methods: Sequence[str]) -> list[tuple[Path, Make]]:
-    """Return each stage's folder and what makes it, in the order in which they need each other."""
+def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:
+    """Return for train, pair and bundle the folder and what makes it; pairs that nothing reads are not made."""
+    paired = reads_pairs(source.config, _prepared(methods))
     return [
-        (train_folder(source), partial(train_stage, source)),
-        (pair_folder(source), partial(pair_stage, source)),
-        (bundle_folder(source, methods), partial(bundle_stage, source, methods)),
+        {train_folder(source): partial(train_stage, source)},
+        {pair_folder(source): partial(pair_stage, source)} if paired else {},
+        {bundle_folder(source, methods): partial(bundle_stage, source, methods)},
     ]
 
 
@@ -236,7 +240,7 @@ def train_source_head(
 def pretrain_bundle(
     table: FeatureTable,
     trained: TrainedHead,
-    pairs: Pairs,
+    pairs: Pairs | None,
     config: Config,
     *,
     seed: int,
@@ -284,7 +288,7 @@ def build_bundle(
 ) -> Bundle:
     """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise."""
     trained = train_source_head(table, config, seed=seed, device=device, on_epoch=on_epoch)
-    pairs = make_pairs(table, config.pair, seed=seed)
+    pairs = make_pairs(table, config.pair, seed=seed) if reads_pairs(config, methods) else None
     return pretrain_bundle(
         table,
         trained,

@@ -34,8 +34,6 @@ METHODS = ("source-only", "neutral-shift", "pft", "oracle")
 QUICK = {
     "head.epochs": 2,
     "head.bottleneck": 8,
-    "pretrain.epochs": 2,
-    "pretrain.hidden": 8,
     "features.dim": 6,
     "protocol.targets": "3",
     "ablate.dims": "4,64,0",
@@ -79,9 +77,14 @@ def folder(tmp_path_factory):
     return root
 
 
+def opened(folder, **how):
+    # Not as if the user had set them: only some ablations train an MLP.
+    return with_values(Workspace.open(folder, QUICK, **how), {"pretrain.epochs": 2, "pretrain.hidden": 8})
+
+
 @pytest.fixture(scope="module")
 def workspace(folder):
-    return Workspace.open(folder, QUICK)
+    return opened(folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_fewer_directions_than_asked_for_are_said(workspace):
 def test_a_second_run_trains_nothing(dims, folder):
     said = []
     chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
-    again = ablate("dims", Workspace.open(folder, QUICK | chosen, notify=said.append))
+    again = ablate("dims", with_values(opened(folder, notify=said.append), chosen))
     assert said == []
     assert [point.rows for point in again.points] == [point.rows for point in dims.points]
 
@@ -145,7 +148,7 @@ def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
     (other / "cache.h5").write_bytes((workspace.root / "cache.h5").read_bytes())
     done = []
     chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
-    parallel = ablate("dims", Workspace.open(other, QUICK | chosen), jobs=2, on_step=lambda *now: done.append(now))
+    parallel = ablate("dims", with_values(opened(other), chosen), jobs=2, on_step=lambda *now: done.append(now))
     assert [scores(point.rows) for point in parallel.points] == [scores(point.rows) for point in dims.points]
     # 4 heads, 2 sets of pairs (they don't hang on the dimension), 4 bundles, then the runs.
     runs = sum(len(point.rows) for point in parallel.points)
@@ -161,7 +164,7 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
     written = write_ablation(tmp_path, report, command="featlab ablate")
     assert all(path.is_file() for path in written)
     page, run = read_page(tmp_path), json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    assert page.words == tuple(ablation_words(report))
+    assert page.summary == tuple(ablation_words(report))
     assert page.command == "featlab ablate"
     with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -283,7 +286,7 @@ def test_several_data_sets_have_a_panel_each(folder, tmp_path):
     assert "narrow: left out: 64; the embedding has 5 values" in report.notes
     assert len({facts["cache_digest"] for facts in report.facts.values()}) == 2
     write_ablation(tmp_path, report)
-    assert set(read_page(tmp_path).facts["data_sets"]) == {"cache", "narrow"}
+    assert set(read_page(tmp_path).metadata["data_sets"]) == {"cache", "narrow"}
     drawn = draw_ablation(report).drawn
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["cache", "narrow"]
     alone = ablate("dims", Workspace.open(folder, QUICK | {"cache": "narrow.h5", "ablate.methods": "source-only,pft"}))

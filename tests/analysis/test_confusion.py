@@ -1,10 +1,8 @@
 """Confusions averaged over subjects, drawn, tabled and found again in a folder of results."""
 
 import csv
-import json
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,15 +15,14 @@ from featlab.analysis.evaluation.confusion import (
     confusion_columns,
     confusion_methods,
     confusion_of,
+    confusion_result,
     confusion_table,
-    confusion_words,
 )
-from featlab.analysis.evaluation.files import write_evaluation
 from featlab.analysis.evaluation.plot_confusion import light_to_dark, plot_confusion
-from featlab.analysis.evaluation.stored_results import class_names, method_settings, newest_results, open_results
-from featlab.analysis.evaluation.subject_tables import class_means
-from featlab.analysis.inside.picture_pages import write_confusion
-from featlab.analysis.page import read_page, read_table
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.evaluation.stored_results import class_names, newest_results, open_results
+from featlab.analysis.evaluation.tables import class_means
+from featlab.analysis.page import read_page, read_table, write_result
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
@@ -169,40 +166,15 @@ def matrices(*shares, names=("source-only", "pft", "shot", "nrc")):
     ]
 
 
-def test_words_name_the_mistakes_and_what_became_of_them():
-    two = matrices([[0.6, 0.4], [0.2, 0.8]], [[0.9, 0.1], [0.35, 0.65]])
-    words = confusion_words(two, ("neutral", "pain"), {"pft": "SFDA-PFT"})
-    assert words == (
-        "source-only: 70.0 % of a class's frames are recognised, in the mean over classes; most often neutral is taken "
-        "for pain (40.0 % of its frames).",
-        "SFDA-PFT: 77.5 % of a class's frames are recognised, in the mean over classes; most often pain is taken for "
-        "neutral (35.0 % of its frames).",
-        "Compared with source-only, neutral is taken for pain less often (40.0 to 10.0 %), and pain is taken for "
-        "neutral more often (20.0 to 35.0 %).",
-    )
-
-
-def test_words_of_perfect_equal_and_single_class_confusions():
-    right = [[1.0, 0.0], [0.0, 1.0]]
-    words = confusion_words(matrices(right, right), ("neutral", "pain"))
-    assert words == tuple(
-        f"{name}: 100.0 % of a class's frames are recognised, in the mean over classes."
-        for name in ("source-only", "pft")
-    )
-    assert len(confusion_words(matrices([[1.0]], [[1.0]]), ("neutral",))) == 2
-    unknown = matrices([[0.5, 0.5], [math.nan, math.nan]])
-    assert "neutral is taken for pain (50.0 %" in confusion_words(unknown, ("neutral", "pain"))[0]
-
-
 def test_the_table_has_the_columns_numbers_in_percent(many):
     confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
-    table = confusion_table(many, confusions, SEVEN, settings=method_settings(["pft", "source-only"]))
+    table = confusion_table(many, confusions, SEVEN)
     data = confusion_columns(confusions, SEVEN)
     assert table.columns == ("Method", "True class", *SEVEN, "Subjects")
     cells = [cell for row in table.rows for cell in row[2:-1]]
     assert cells == [f"{100 * share:.2f}" for share in data["share"]]
     assert [row[1] for row in table.rows] == list(SEVEN) * 2
-    assert {row[0] for row in table.rows} == {title for _, title in method_settings(["pft", "source-only"]).values()}
+    assert {row[0] for row in table.rows} == {"source-only", "pft"}
     assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
     assert all(
         mark == (place + 2 == column) for place, row in enumerate(table.bold[:7]) for column, mark in enumerate(row)
@@ -308,8 +280,7 @@ def overlaps(figure):
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_one_to_four_panels_fit_at_page_or_column_width(classes, count):
     share = np.eye(len(classes))
-    titles = {"source-only": "Source model (no adaptation)", "pft": "SFDA-PFT (anchored)", "shot": "SHOT (Liang, 2020)"}
-    figure = plot_confusion(matrices(*[share] * count), classes, names=titles)
+    figure = plot_confusion(matrices(*[share] * count), classes)
     assert figure.get_figwidth() in (style.COLUMN, style.FULL)
     assert figure.get_figheight() < 7.5
     assert overlaps(figure) == []
@@ -333,15 +304,10 @@ def test_figures_without_confusions_or_names_are_refused():
 
 
 def written(folder, rows, classes=SEVEN, facts=None):
-    write_evaluation(
-        folder,
-        rows,
-        summarise(rows),
-        settings={},
-        facts=facts or {"cache_digest": "abc"},
-        plots=False,
-        classes=classes,
+    found = evaluation_result(
+        rows, summarise(rows), metadata=facts or {"cache_digest": "abc"}, plots=False, classes=classes
     )
+    write_result(folder, found)
     return folder
 
 
@@ -407,22 +373,20 @@ def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cach
         class_names(stored, 7, tmp_path, tmp_path / "two.h5")
 
 
-def test_a_method_that_is_not_installed_keeps_its_name():
-    assert set(method_settings(["pft", "someone-else-s"])) == {"pft"}
-
-
 def test_the_page_holds_the_figure_s_numbers(many, tmp_path):
     stored = open_results(tmp_path, written(tmp_path / "results" / "evaluate-1", many))
-    page = write_confusion(tmp_path, stored, ["pft"], None, "featlab plot confusion")
-    assert page.folder == Path(tmp_path / "results" / "plot-confusion-evaluate-1")
-    with (page.folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
+    found = confusion_result(stored, [], tmp_path)
+    folder = tmp_path / "results" / "plot-confusion-evaluate-1"
+    write_result(folder, found, "featlab plot confusion")
+    with (folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [float(line["share"]) for line in lines] == confusion_of(many, "pft").share.ravel().tolist()
+    shares = {method: confusion_of(many, method).share for method in ("source-only", "pft")}
+    assert [float(line["share"]) for line in lines] == [value for share in shares.values() for value in share.ravel()]
     assert [line["predicted"] for line in lines[:7]] == list(SEVEN)
-    read = read_page(page.folder)
-    assert (read.facts["results"], read.facts["cache_digest"]) == ("evaluate-1", "abc")
-    assert (read.words, read.kind) == (page.words, "plot")
-    assert read_table(page.folder, "confusion") == page.table
+    right = [f"{100 * np.diag(share).mean():.1f} % with {method}" for method, share in shares.items()]
+    assert found.summary == [f"Of the frames of a class are recognised, in the mean over classes: {', '.join(right)}."]
+    read = read_page(folder)
+    assert (read.metadata["results"], read.metadata["cache_digest"], read.kind) == ("evaluate-1", "abc", "plot")
+    assert read_table(folder, "confusion") == found.tables["confusion"]
     # Its own folder has no rows: it is never taken for results.
     assert open_results(tmp_path).path.parent.name == "evaluate-1"
-    assert json.loads((page.folder / "page.json").read_text(encoding="utf-8"))["figures"][0]["name"] == "confusion"

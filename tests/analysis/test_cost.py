@@ -307,10 +307,10 @@ REPORT = ComplexityReport(COSTS, ("ann", "ben"), (10, 12), (500, 64), 5, 64, "cp
 
 
 def test_the_table_groups_settings_and_marks_who_saw_what():
-    table = complexity_table(REPORT, settings={"shot": ("SFDA (model-based)", "SHOT")})
+    table = complexity_table(REPORT)
     assert [row[0] for row in table.rows] == [
         "source-only",
-        "SHOT",
+        "shot",
         "nrc",
         "pft",
         "safn [source access]",
@@ -392,10 +392,7 @@ def test_the_figure_shows_the_numbers_of_the_csv():
 
 def test_many_methods_with_long_names_do_not_overlap():
     many = replace(REPORT, costs=tuple(cost(f"method-{number}", 0.001 * 1.4**number) for number in range(29)))
-    names = {
-        f"method-{number}": f"A method with a long name (Somebody & Somebody Else, {number})" for number in range(29)
-    }
-    drawn = plot_complexity(complexity_data(many), names=names)
+    drawn = plot_complexity(complexity_data(many))
     drawn.canvas.draw()
     boxes = [text.get_window_extent() for text in drawn.axes[0].get_yticklabels()]
     tops = sorted((box.y0, box.y1) for box in boxes)
@@ -409,7 +406,7 @@ def test_nothing_to_draw_is_an_error():
 
 
 def test_the_page_is_written_whole(tmp_path):
-    files = write_complexity(tmp_path, REPORT, settings={}, command="featlab complexity", facts={"versions": {}})
+    files = write_complexity(tmp_path, REPORT, command="featlab complexity", facts={"versions": {}})
     assert files[-1].name == "page.json"
     page = json.loads(files[-1].read_text(encoding="utf-8"))
     assert (page["kind"], page["tables"], page["command"]) == ("complexity", ["complexity"], "featlab complexity")
@@ -419,5 +416,5 @@ def test_the_page_is_written_whole(tmp_path):
     assert lines[0] == ",".join(data)
     assert [float(line.split(",")[3]) for line in lines[1:]] == data["seconds"]
     nothing = replace(REPORT, costs=(MethodCost("pft", "source-free", "SFDA-PFT", failures=(("ann", "no"),)),))
-    files = write_complexity(tmp_path / "empty", nothing, settings={}, command="", facts={})
+    files = write_complexity(tmp_path / "empty", nothing, command="", facts={})
     assert not any(path.suffix == ".svg" for path in files)

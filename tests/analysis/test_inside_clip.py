@@ -343,7 +343,7 @@ def test_the_page_holds_the_csv_of_the_figure_and_the_words(clip, opened):
     assert [float(line["after"]) for line in lines] == data["after"]
     assert [line["label"] for line in lines] == data["label"]
     read = read_page(page.folder)
-    assert (read.words, read.tables, read.command) == (page.words, ("clip",), "featlab plot clip")
+    assert (read.summary, read.tables, read.command) == (page.words, ("clip",), "featlab plot clip")
     assert page.note == "seen"
     assert "dotted line" not in read.figures[0].caption
 

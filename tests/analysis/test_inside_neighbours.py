@@ -213,9 +213,9 @@ def test_the_page_has_the_numbers_of_the_figure(found, tmp_path):
     assert [line["subject"] for line in lines] == data["subject"]
     assert [int(line["after_same"]) for line in lines] == data["after_same"]
     page = read_page(tmp_path)
-    assert f"{100 * found.after.same_class:.1f} % after" in page.words[-1]
+    assert f"{100 * found.after.same_class:.1f} % after" in page.summary[-1]
     assert "cosine" in page.figures[0].caption
-    assert f"{found.before.found} subjects" in page.words[0] or "one subject alone" in page.words[0]
+    assert f"{found.before.found} subjects" in page.summary[0] or "one subject alone" in page.summary[0]
 
 
 def test_words_say_it_when_fewer_frames_are_right():

@@ -275,7 +275,7 @@ def test_the_page_holds_the_figure_s_numbers_and_the_table(opened, tmp_path):
         name: [str(value) for value in values] for name, values in data.items()
     }
     read = read_page(page.folder)
-    assert (read.kind, read.command, read.words) == ("plot", "featlab plot pairs", page.words)
+    assert (read.kind, read.command, read.summary) == ("plot", "featlab plot pairs", page.words)
     assert read_table(page.folder, "pairs") == page.table
     assert set(asked) >= set(examples.rows.tolist())
 

@@ -298,7 +298,7 @@ def test_the_page_has_the_numbers_of_the_figures(shifts, tmp_path):
     assert [float(line["before"]) for line in found] == shifts["pft"].columns["before"]
     assert [line["subject"] for line in found] == shifts["pft"].columns["subject"]
     page = read_page(tmp_path)
-    assert list(page.words) == [word for shift in wanted for word in style_words(shift)]
+    assert list(page.summary) == [word for shift in wanted for word in style_words(shift)]
     assert [figure.name for figure in page.figures] == ["style-pft", "style-sfda-it"]
 
 

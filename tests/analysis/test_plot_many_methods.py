@@ -51,7 +51,7 @@ def check(figure):
 
 @pytest.mark.parametrize("width", [style.COLUMN, style.FULL])
 def test_the_means_of_many_methods_are_readable(rows, width):
-    figure = plot_summary(summarise(rows), names=NAMES, width=width)
+    figure = plot_summary(summarise(rows), width=width)
     check(figure)
     (axes,) = figure.axes
     assert axes.get_window_extent().width > 0.3 * figure.bbox.width
@@ -59,14 +59,14 @@ def test_the_means_of_many_methods_are_readable(rows, width):
 
 
 def test_the_subjects_of_many_methods_are_readable_and_fit_a_page(rows):
-    figure = plot_subjects(rows, names=NAMES)
+    figure = plot_subjects(rows)
     check(figure)
     assert figure.get_figheight() < PAGE
     assert min(axes.get_window_extent().height for axes in figure.axes if axes.axison) > 0.6 * figure.dpi
 
 
 def test_methods_with_source_access_are_marked_and_explained(rows):
-    for figure in (plot_summary(summarise(rows), names=NAMES), plot_subjects(rows, names=NAMES)):
+    for figure in (plot_summary(summarise(rows)), plot_subjects(rows)):
         shown = [" ".join(text.split()) for text, _ in boxes(figure)]
         marked = [text for text in shown if text.endswith("†")]
         assert len(marked) == len(range(0, METHODS, 5))

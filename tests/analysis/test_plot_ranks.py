@@ -88,7 +88,7 @@ def test_a_difference_beyond_all_ranks_is_said_to_be_one():
 @pytest.mark.parametrize("subjects", [3, 40])
 def test_no_text_is_cut_or_on_another(width, methods, subjects):
     selections = {f"m{place}": "source-access" for place in range(1, methods, 3)}
-    figure = settle(plot_ranks(compared(methods, subjects), names=names(methods), selections=selections, width=width))
+    figure = settle(plot_ranks(compared(methods, subjects), selections=selections, width=width))
     renderer = figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
     page = figure.bbox

@@ -61,9 +61,9 @@ def test_the_numbers_are_shares_means_and_nan_where_nobody_is(rows):
 
 def test_what_is_drawn_is_what_the_numbers_say(rows):
     data = reliability_data(rows, ("source-only", "pft"))
-    figure = plot_reliability(rows, ("source-only", "pft"), names={"pft": "SFDA-PFT"})
+    figure = plot_reliability(rows, ("source-only", "pft"))
     above, below = figure.axes[1], figure.axes[3]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["source-only", "SFDA-PFT"]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["source-only", "pft"]
     (curve,) = [line for line in above.get_lines() if line.get_label() == "_curve"]
     assert list(curve.get_xdata()) == pytest.approx([0.6, 0.98])
     assert list(curve.get_ydata()) == pytest.approx([1.0, 0.5])
@@ -82,8 +82,7 @@ def test_source_access_is_marked(rows):
 
 @pytest.mark.parametrize("methods", [("source-only",), ("source-only", "pft", "adabn")])
 def test_names_stay_within_the_figure(rows, methods):
-    names = dict.fromkeys(methods, "A method with a long name (Somebody & Somebody, 2020)")
-    figure = plot_reliability(rows, methods, names=names)
+    figure = plot_reliability(rows, methods)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     titles = [axes.title.get_window_extent(renderer) for axes in figure.axes[: len(methods)]]

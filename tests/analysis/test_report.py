@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.files import write_evaluation
-from featlab.analysis.page import DrawnFigure, PageFigure, ResultPage, write_page
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report.facts import changed_settings, commands, origins, protocol_words
-from featlab.analysis.report.page import render_report
-from featlab.analysis.report.report import find_pages, read_report, write_report
-from featlab.analysis.report.report import report as reports
+from featlab.analysis.report import collect
+from featlab.analysis.report.collect import find_pages, read_report
+from featlab.analysis.report.page import render_report, write_report
+from featlab.analysis.report.provenance import changed_settings, commands, origins, protocol_summary
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.errors import InputError
@@ -45,12 +45,13 @@ def draw(name="curve", cloud=0):
     with style.house_style():
         drawn = style.figure()
         drawn.subplots().scatter(*np.random.default_rng(0).normal(size=(2, 3 + cloud)))
-    return DrawnFigure(PageFigure(name, f"Title {NASTY}", f"Caption {NASTY}"), drawn, {"x": [1.5, 2], "y": ["a", "b"]})
+    return DrawnFigure(name, f"Title {NASTY}", f"Caption {NASTY}", drawn, {"x": [1.5, 2], "y": ["a", "b"]})
 
 
 def page(folder, kind="ablate", title="An ablation", **changes):
-    values = {"words": ("It is so.",), "command": f"featlab {kind}", "tables": {"t": table()}, "figures": [draw()]}
-    write_page(folder, kind=kind, title=title, **{**values, "facts": FACTS, **changes})
+    values = {"summary": ("It is so.",), "tables": {"t": table()}, "figures": [draw()], "metadata": FACTS}
+    command = changes.pop("command", f"featlab {kind}")
+    write_result(folder, Result(kind, title, **{**values, **changes}), command)
     return folder
 
 
@@ -111,9 +112,8 @@ def folders(tmp_path_factory, result):
     scores = {"source-only": (0.5, 0.6, 0.4), "referenced": (0.6, 0.7, 0.3), "pft": (0.7, 0.5, 0.5)}
     rows = [result(name, f"s{n}{NASTY}", score) for name, of in scores.items() for n, score in enumerate(of)]
     folder = root / "evaluate-0123456789ab"
-    write_evaluation(
-        folder, rows, summarise(rows), settings={}, facts=FACTS, command="featlab evaluate --cache <c>", plots=False
-    )
+    found = evaluation_result(rows, summarise(rows), metadata=FACTS, plots=False)
+    write_result(folder, found, "featlab evaluate --cache <c>")
     return folder, page(root / "ablate-dims")
 
 
@@ -280,8 +280,8 @@ def test_what_is_saved_is_what_is_shown(folders, seen):
 @pytest.mark.parametrize(("largest", "media"), [(90_000, "image/png"), (4_000, "image/jpeg")])
 def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch, largest, media):
     folder = page(tmp_path / "plot-tsne", "plot", figures=[draw(cloud=900)])
-    monkeypatch.setattr(reports, "LARGEST_DRAWING", largest)
-    monkeypatch.setattr(reports, "LARGEST_FILE", 1_000)
+    monkeypatch.setattr(collect, "LARGEST_DRAWING", largest)
+    monkeypatch.setattr(collect, "LARGEST_FILE", 1_000)
     made = read_report([folder], "")
     (figure,) = made.pages[0].figures
     assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
@@ -293,7 +293,7 @@ def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path,
 
 
 def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
-    words = read_report(folders, "").pages[0].page.words
+    words = read_report(folders, "").pages[0].page.summary
     assert all(seen.text.count(line.replace("\u00a0", " ")) == 1 for line in words if len(line) > 20)
     assert seen.text.index("Summary") < seen.text.index(words[1][:60]) < seen.text.index("In words: see the summary")
     without = Reader(render_report(read_report(folders[1:], "")))
@@ -302,7 +302,9 @@ def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
 
 
 def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path, folders):
-    other = page(tmp_path / "plot-x", "plot", facts={**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}})
+    other = page(
+        tmp_path / "plot-x", "plot", metadata={**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}}
+    )
     made = read_report([*folders, other], "")
     assert [line.split(";")[0] for line in made.warnings()] == [
         "The sections come from 2 different caches",
@@ -324,7 +326,7 @@ def test_pages_of_one_title_are_told_apart_by_their_folders(tmp_path):
 
 
 def test_a_page_without_facts_is_no_other_cache(tmp_path, folders):
-    bare = page(tmp_path / "bare", facts={}, command="")
+    bare = page(tmp_path / "bare", metadata={}, command="")
     made = read_report([folders[1], bare], "")
     assert made.warnings() == ()
     text = Reader(render_report(made)).text
@@ -344,7 +346,7 @@ def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_f
 
 
 def made_page(**changes):
-    return ResultPage("evaluate", "t", (), "featlab evaluate", (), (), {**FACTS, **changes})
+    return Page("evaluate", "t", (), "featlab evaluate", (), (), {**FACTS, **changes})
 
 
 def with_protocol(**values):
@@ -390,8 +392,8 @@ def test_origins_are_told_apart():
     ],
 )
 def test_the_protocol_is_told_in_words(values, said):
-    assert said in " ".join(protocol_words(with_protocol(**values)))
+    assert said in " ".join(protocol_summary(with_protocol(**values)))
 
 
 def test_without_a_configuration_there_is_no_protocol():
-    assert protocol_words(made_page(config={})) == ()
+    assert protocol_summary(made_page(config={})) == ()

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.page import DrawnFigure, PageFigure, write_page
-from featlab.analysis.report.report import read_report, write_report
+from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.report.collect import read_report
+from featlab.analysis.report.page import write_report
 from featlab.analysis.table import Table
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "report_in_browser.py"
@@ -31,11 +32,11 @@ def small_report(folder):
     with style.house_style():
         drawn = style.figure(style.FULL, 2.0)
         drawn.subplots().plot([1, 2], [3, 4])
-    figure = DrawnFigure(PageFigure("curve", "A curve", "It goes up."), drawn, {"x": [1, 2]})
+    figure = DrawnFigure("curve", "A curve", "It goes up.", drawn, {"x": [1, 2]})
     table = Table("Odd cells", columns, rows, tuple((False,) * len(columns) for _ in rows), (), 2, True)
-    values = {"words": ("It is so.",), "command": "featlab x", "tables": {"t": table}, "figures": [figure]}
     for name in ("one", "two"):
-        write_page(folder / name, kind="plot", title=f"Page <{name}>", facts={}, **values)
+        result = Result("plot", f"Page <{name}>", ["It is so."], {"t": table}, [figure])
+        write_result(folder / name, result, "featlab x")
     path = folder / "report.html"
     write_report(path, read_report([folder / "one", folder / "two"], "Report"))
     return path

@@ -19,7 +19,7 @@ def test_it_works_in_a_folder_with_only_a_cache(folder, run, quickly):
     page = read_page(made)
     assert page.command.startswith("featlab ablate dims --targets 3 --values 4,64,full --set head.epochs=2")
     assert "--jobs" not in page.command
-    assert all(word in result.stdout for word in page.words)
+    assert all(word in result.stdout for word in page.summary)
     assert {path.suffix for path in made.glob("dims.*")} == {".svg", ".pdf", ".png", ".csv"}
 
 

@@ -32,9 +32,9 @@ def test_tsne_draws_the_first_target_where_none_is_named(folder, run, flags):
     page = read_page(where)
     assert page.kind == "plot"
     assert page.command.startswith("featlab plot tsne --targets 3")
-    assert page.facts["extractor"]["id"] == "toy"
-    assert all(word in result.stdout for word in page.words)
-    assert page.words[0].startswith(f"{subject}, as extracted")
+    assert page.metadata["extractor"]["id"] == "toy"
+    assert all(word in result.stdout for word in page.summary)
+    assert page.summary[0].startswith(f"{subject}, as extracted")
 
 
 def test_tsne_json_is_what_the_page_says(folder, run_json, flags):
@@ -50,7 +50,7 @@ def test_tsne_json_is_what_the_page_says(folder, run_json, flags):
         lines = list(csv.DictReader(file))
     source = [line for line in lines if line["panel"] == "pft" and line["group"] == "source"]
     assert len(source) == 6 * 24
-    assert list(read_page(where).words) == data["words"]
+    assert list(read_page(where).summary) == data["words"]
 
 
 def test_bad_flags_of_tsne_are_refused_before_anything_is_trained(folder, refused, flags):
@@ -84,7 +84,7 @@ def test_neighbours_reuse_the_bundle_of_adapt(folder, run, run_json, flags):
     assert "s040" not in data["counts"]["subject"]
     where = folder / "results" / "plot-neighbours-s040"
     assert {"neighbours-s040.png", "neighbours-s040.csv", "table_spread.md", "page.json"} < names(where)
-    assert list(read_page(where).words) == data["words"]
+    assert list(read_page(where).summary) == data["words"]
 
 
 def test_neighbours_of_some_classes_by_another_method(folder, run, refused, flags):
@@ -107,7 +107,7 @@ def test_style_measures_every_target_and_method(folder, run_json, flags):
     assert groups == {"adapted rows", "other rows", "source", "source moved"}
     where = folder / "results" / "plot-style"
     assert {"style-pft.png", "style-sfda-it.png", "table_style.tex", "page.json"} < names(where)
-    assert list(read_page(where).words) == data["words"]
+    assert list(read_page(where).summary) == data["words"]
 
 
 def test_style_leaves_out_who_cannot_be_adapted_to(folder, run, refused, table, extractor, flags):

@@ -13,12 +13,11 @@ from featlab.cache import ExtractorInfo
 from featlab.errors import BundleError, ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
 from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
-from featlab.exchange.folding import Network
-from featlab.exchange.formats import export_facts
+from featlab.exchange.folding import ImageNetwork
+from featlab.exchange.formats import export_metadata
 from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import NetworkOptions
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
@@ -48,9 +47,10 @@ def exported(tmp_path, bundle, person, adapted):
     """``exported("pt2", method="pft")``: the person's model, the file it went into, and the report."""
 
     def export(format, method="pft"):
-        facts = export_facts(bundle, subject="s4", method=method)
+        metadata = export_metadata(bundle, subject="s4", method=method)
         path = tmp_path / f"head{SUFFIX[format]}"
-        return adapted(method), path, export_model(adapted(method), path, format, facts, embeddings=person.embeddings)
+        model = adapted(method)
+        return model, path, export_model(model, path, format, metadata, embeddings=person.embeddings)
 
     return export
 
@@ -60,7 +60,7 @@ def test_every_method_s_model_exports_as_tensors_that_numpy_can_compute(exported
     model, path, report = exported("safetensors", method)
     with safe_open(path, framework="np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts = json.loads(file.metadata()["featlab"])
+        metadata = json.loads(file.metadata()["featlab"])
     y = person.embeddings - tensors["mean"]
     logits = y @ tensors["direct_weight"] + tensors["direct_bias"]
     if "hidden_weight" in tensors:
@@ -68,7 +68,7 @@ def test_every_method_s_model_exports_as_tensors_that_numpy_can_compute(exported
         logits = logits + hidden @ tensors["out_weight"]
     with torch.no_grad():
         np.testing.assert_allclose(logits, model(torch.from_numpy(person.embeddings)).numpy(), atol=1e-4)
-    assert (facts["method"], facts["subject"], facts["classes"]) == (method, "s4", ["anger", "neutral", "joy"])
+    assert (metadata["method"], metadata["subject"], metadata["classes"]) == (method, "s4", ["anger", "neutral", "joy"])
     assert report.rows == len(person)
     assert 0 <= report.difference < 1e-4
     assert holds_no_row(path, person)
@@ -85,7 +85,7 @@ def test_pt2_gives_our_logits_and_probabilities_for_any_number_of_rows(exported,
             outputs, ours = program(rows), model(rows)
         torch.testing.assert_close(outputs["logits"], ours, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(outputs["probabilities"], torch.softmax(ours, dim=1), atol=1e-5, rtol=1e-5)
-    assert json.loads(extra["featlab.json"]) == json.loads(json.dumps(report.facts))
+    assert json.loads(extra["featlab.json"]) == json.loads(json.dumps(report.metadata))
     assert holds_no_row(path, person)
 
 
@@ -105,7 +105,7 @@ def test_onnx_gives_our_logits_and_probabilities_for_any_number_of_rows(exported
         with torch.no_grad():
             np.testing.assert_allclose(logits, model(torch.from_numpy(rows)).numpy(), atol=1e-4)
         np.testing.assert_allclose(probabilities, softmax(logits), atol=1e-6)
-    assert json.loads(session.get_modelmeta().custom_metadata_map["featlab"]) == json.loads(json.dumps(report.facts))
+    assert json.loads(session.get_modelmeta().custom_metadata_map["featlab"]) == json.loads(json.dumps(report.metadata))
     assert holds_no_row(path, person)
 
 
@@ -135,9 +135,9 @@ def test_facts_that_are_lost_on_the_way_are_noticed(exported, monkeypatch, refus
 
 
 def test_the_source_model_exports_without_any_rows(tmp_path, bundle):
-    facts = export_facts(bundle, subject=None, method="source-only")
-    report = export_model(base_model(bundle), tmp_path / "source.pt2", "pt2", facts)
-    assert (report.rows, report.facts["subject"]) == (0, None)
+    metadata = export_metadata(bundle, subject=None, method="source-only")
+    report = export_model(base_model(bundle), tmp_path / "source.pt2", "pt2", metadata)
+    assert (report.rows, report.metadata["subject"]) == (0, None)
     assert report.random_rows > 0
 
 
@@ -148,8 +148,8 @@ def test_a_wide_ill_scaled_model_stays_within_the_tolerance(tmp_path, table_of, 
     bundle, person = bundle_of(table.without("s4")), table.rows_of("s4")
     neutral = target_of(person.take(person.label == person.neutral_code))
     model = make_method("pft").adapt(bundle, neutral).model
-    facts = export_facts(bundle, subject="s4", method="pft")
-    report = export_model(model, tmp_path / "head.safetensors", "safetensors", facts, embeddings=person.embeddings)
+    metadata = export_metadata(bundle, subject="s4", method="pft")
+    report = export_model(model, tmp_path / "head.safetensors", "safetensors", metadata, embeddings=person.embeddings)
     assert report.difference < 1e-4
 
 
@@ -175,9 +175,9 @@ def test_rows_of_another_width_are_refused(tmp_path, bundle, refused):
 
 def test_without_onnxscript_the_extra_is_named(tmp_path, bundle, monkeypatch, refused):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    facts = export_facts(bundle, subject=None, method="source-only")
+    metadata = export_metadata(bundle, subject=None, method="source-only")
     with refused(ConfigError, "onnxscript", "featlab[onnx]"):
-        export_model(base_model(bundle), tmp_path / "a.onnx", "onnx", facts)
+        export_model(base_model(bundle), tmp_path / "a.onnx", "onnx", metadata)
     assert not list(tmp_path.iterdir())
 
 
@@ -191,37 +191,35 @@ def test_a_folder_that_can_not_be_written_is_one_line(tmp_path, bundle, refused)
 
 
 class Pool(nn.Module):
-    """A little network whose embedding is 12 wide; its output is a dict as that of featlab's own files."""
+    """A little network whose embedding is 12 wide."""
 
-    def __init__(self, as_dict=True):
+    def __init__(self):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             self.conv, self.bn = nn.Conv2d(3, 12, 3, 2), nn.BatchNorm2d(12)
             self.bn.running_mean.uniform_(-1, 1)
-        self.as_dict = as_dict
         self.eval()
 
     def forward(self, images):
         maps = torch.relu(self.bn(self.conv(images)))
-        embedding = maps.mean(dim=(2, 3))
-        return {"embedding": embedding, "layers.conv.mean": embedding} if self.as_dict else embedding
+        return maps.mean(dim=(2, 3))
 
 
 def network(module):
-    return Network("pt2:net.pt2", module, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "RGB 16x16")
+    return ImageNetwork("pt2:net.pt2", module, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "RGB 16x16")
 
 
-@pytest.mark.parametrize(("format", "as_dict"), [("onnx", True), ("pt2", True), ("pt2", False)])
-def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format, as_dict):
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format):
     needs(format)
-    model, backbone = adapted("pft"), network(Pool(as_dict))
-    facts = export_facts(bundle, subject="s4", method="pft", network=backbone.facts())
+    model, backbone = adapted("pft"), network(Pool())
+    metadata = export_metadata(bundle, subject="s4", method="pft", network=backbone.input_metadata())
     path = tmp_path / f"net{SUFFIX[format]}"
-    report = export_model(model, path, format, facts, embeddings=person.embeddings, network=backbone)
+    report = export_model(model, path, format, metadata, embeddings=person.embeddings, network=backbone)
     assert (report.rows, report.random_rows) == (0, 3)
-    assert report.facts["input"] == "images"
-    assert report.facts["images"]["size"] == 16
+    assert report.metadata["input"] == "images"
+    assert report.metadata["images"]["size"] == 16
     images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         maps = torch.relu(backbone.module.bn(backbone.module.conv(images)))
@@ -231,9 +229,7 @@ def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format,
 
 
 def test_the_statistics_that_a_backbone_appends_are_in_the_exported_network():
-    backbone = module_backbone(
-        "net", Pool(as_dict=False), NetworkOptions(layers=("conv",)), InputSpec(16), id="net", weights="w"
-    )
+    backbone = module_backbone("net", Pool(), NetworkOptions(layers=("conv",)), InputSpec(16), id="net", weights="w")
     made = exportable_network(backbone, backbone.info())
     images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     ours = backbone.network(images)
@@ -257,11 +253,11 @@ def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, a
     program = torch.export.export(pool, (images,), dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}})
     torch.export.save(program, tmp_path / "backbone.pt2")
     loaded = network(torch.export.load(tmp_path / "backbone.pt2").module())
-    facts = export_facts(bundle, subject="s4", method="pft", network=loaded.facts())
+    metadata = export_metadata(bundle, subject="s4", method="pft", network=loaded.input_metadata())
     for format in ("pt2", "onnx"):
         needs(format)
         path = tmp_path / f"again{SUFFIX[format]}"
-        export_model(adapted("pft"), path, format, facts, network=loaded)
+        export_model(adapted("pft"), path, format, metadata, network=loaded)
 
 
 def test_a_backbone_as_safetensors_is_refused(tmp_path, bundle, refused):

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.network import in_fixed_batches
-from featlab.extraction.backbones.options import NetworkOptions
+from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD, InputSpec, NetworkOptions
 from featlab.extraction.backbones.resnet import resnet18
 from featlab.extraction.backbones.weights import seeded
 

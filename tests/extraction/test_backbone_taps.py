@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.taps import Taps, channel_statistics, position_axes
+from featlab.extraction.backbones.modules import Taps, channel_statistics, position_axes
 
 
 class Twice(nn.Module):

@@ -20,7 +20,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.faces import dlib, mesh
 from featlab.extraction.faces.detectors import Detector, is_detector, make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
-from featlab.extraction.manifest import read_manifest
+from featlab.extraction.layouts.plain import read_manifest
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 # A face is a rectangle of one value in the red channel. One is found that takes 20 to 80 % of the longer side.

@@ -13,7 +13,7 @@ from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.methods import clup, get_method, make_method
-from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 from featlab.model.networks import SourceHead, Translator
 from featlab.protocol.splits import Target, target_of
 from featlab.seeding import run_seed
@@ -148,9 +148,15 @@ def test_self_supervision_runs_whole_epochs_of_at_least_as_many_steps(bundle, ro
 
 def test_the_rate_falls_along_half_a_cosine(monkeypatch, bundle, rows):
     rates = []
-    real = clup.set_learning_rate
-    monkeypatch.setattr(clup, "set_learning_rate", lambda optimiser, rate: (rates.append(rate), real(optimiser, rate)))
+    real = torch.optim.SGD.step
+
+    def step(optimiser):
+        rates.append(optimiser.param_groups[0]["lr"])
+        real(optimiser)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
     adapted("clup-swav", bundle, rows, epochs=4, ssl_iterations=0)
+    rates = list(dict.fromkeys(rates))
     np.testing.assert_allclose(rates, [0.1, 0.1 * (1 + math.sqrt(0.5)) / 2, 0.05, 0.1 * (1 - math.sqrt(0.5)) / 2])
 
 
@@ -385,7 +391,7 @@ def test_options_out_of_range_are_refused(name, options, words, refused):
 
 @pytest.mark.parametrize(("options", "stage"), [({}, "self-supervision"), ({"ssl_iterations": 0}, "classification")])
 def test_values_that_explode_are_refused_with_what_to_do(options, stage, bundle, rows, refused):
-    with refused(InputError, f"{stage} diverged in epoch", "lower adapt.clup-swav.lr (1e+30)"):
+    with refused(InputError, f"{stage} diverged at step", "lower adapt.clup-swav.lr (1e+30)"):
         adapted("clup-swav", bundle, rows, lr=1e30, epochs=20, **({"ssl_iterations": 20} | options))
 
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from featlab.errors import ConfigError
-from featlab.methods.cluster_labels import cluster_rows, label_clusters, purest_rows
+from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 
 
 def rng(seed=0):

@@ -183,9 +183,9 @@ def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle)
     assert all(sorted(chain.from_iterable(epoch)) == list(range(9)) for epoch in (seen[:3], seen[3:]))
     assert seen[:3] != seen[3:]
     seen.clear()
-    fit_generator(generator, 9, GeneratorConfig(iterations=6, batch=4), losses, seed=0, least=2)
+    fit_generator(generator, 9, GeneratorConfig(iterations=6, batch=4), losses, seed=0, minimum=2)
     assert [len(picked) for picked in seen] == [4] * 6
-    assert fit_generator(generator, 1, GeneratorConfig(iterations=6), losses, seed=0, least=2).history == ()
+    assert fit_generator(generator, 1, GeneratorConfig(iterations=6), losses, seed=0, minimum=2).history == ()
 
 
 @pytest.mark.parametrize("name", GENERATING)

@@ -1,4 +1,4 @@
-"""The generator's losses on networks whose answer is known, and how judges and makers take turns."""
+"""The generator's losses on networks whose answer is known, and how discriminators and generator take turns."""
 
 import math
 
@@ -12,13 +12,14 @@ from featlab.errors import InputError
 from featlab.methods.dsfda.disentanglement import (
     Discriminator,
     GeneratorWeights,
-    Learning,
     Swap,
+    adam,
     generator_losses,
     identity_discriminator_loss,
     new_disentangler,
     take_turns,
 )
+from featlab.seeding import seeded
 
 HALF = 3
 """A feature is (who: 3 values, how: 3 values)."""
@@ -120,7 +121,7 @@ def test_a_row_swapped_with_itself_is_reconstructed_and_looks_like_itself():
     swap = swap_of(networks, rows, rows)
     assert torch.equal(swap.generated, rows)
     terms = generator_losses(networks, swap, ONES, random())
-    assert terms["likeness"].item() == terms["identity cycle"].item() == terms["expression cycle"].item() == 0
+    assert terms["feature matching"].item() == terms["identity cycle"].item() == terms["expression cycle"].item() == 0
 
 
 def test_a_drawn_code_has_to_come_back_where_there_is_no_row_to_come_back():
@@ -167,7 +168,7 @@ def by_hand(networks, swap, weights, seed):
         "expression cycle": weights.cycle * np.abs(generate(reference, array(swap.recovered)) - reference).mean(),
         "identity": weights.identity * entropy(judge, fake, swap.identity),
         "expression": weights.expression * entropy(networks.expression_discriminator, fake, swap.expression),
-        "likeness": weights.likeness * ((hidden(judge, fake) - hidden(judge, rows)) ** 2).mean(),
+        "feature matching": weights.feature_matching * ((hidden(judge, fake) - hidden(judge, rows)) ** 2).mean(),
     }
 
 
@@ -185,10 +186,10 @@ def test_every_term_equals_numpy():
 
 def test_the_published_weights():
     weights = GeneratorWeights()
-    assert (weights.identity, weights.expression, weights.likeness, weights.cycle) == (0.2, 0.8, 1.0, 5.0)
+    assert (weights.identity, weights.expression, weights.feature_matching, weights.cycle) == (0.2, 0.8, 1.0, 5.0)
 
 
-def test_uncertain_judges_cost_the_logarithm_of_their_classes():
+def test_uncertain_discriminators_cost_the_logarithm_of_their_classes():
     networks = true_networks()
     for judge in (networks.identity_discriminator, networks.expression_discriminator):
         nn.init.zeros_(judge.last.weight)
@@ -228,11 +229,10 @@ def test_the_makers_losses_reach_every_tensor_of_encoders_and_decoder(drawn):
             assert value.grad.abs().sum() > 0, name
 
 
-def small_game(weights=ONES, makers_lr=1e-3, rows=None):
+def small_game(weights=ONES, generator_lr=1e-3, rows=None):
     """Networks, an encoder, and a function that plays batches with them."""
     networks = new_disentangler(6, HALF, 4, 2, seed=0).requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded(0):
         encode = nn.Linear(6, HALF).requires_grad_(False)
     rows = normal(16, 6) if rows is None else rows
     judge = networks.identity_discriminator
@@ -240,20 +240,19 @@ def small_game(weights=ONES, makers_lr=1e-3, rows=None):
     def swapped(picked):
         return swap_of(networks, rows[picked], rows[picked.flip(0)], encode, labels=picked % 4)
 
-    def judged(picked, swap):
+    def discriminator_losses(picked, swap):
         return {"judge": identity_discriminator_loss(judge, swap.rows, swap.identity, swap.generated)}
 
-    judges = Learning([judge]).optimiser(1e-3)
-    makers = Learning([networks.decoder, encode], [networks.identity_encoder]).optimiser(makers_lr)
+    discriminators = adam(1e-3, [judge])
+    generator = adam(generator_lr, [networks.decoder, encode], [networks.identity_encoder])
 
     def play(batches):
         return take_turns(
             networks,
-            batches,
-            swapped,
-            judged,
-            judges=judges,
-            makers=makers,
+            ((picked, swapped(picked)) for picked in batches),
+            discriminator_losses,
+            discriminators=discriminators,
+            generator=generator,
             weights=weights,
             random=random(),
             advice="lower x.lr",
@@ -275,11 +274,11 @@ def test_each_side_moves_its_own_tensors_and_nobody_elses():
     assert not any(torch.equal(value, code[name]) for name, value in encode.state_dict().items())
 
 
-def test_what_the_makers_want_does_not_move_the_judges():
-    """The makers' loss passes through the judges; what it leaves there is not stepped on."""
+def test_what_the_generator_wants_does_not_move_the_discriminators():
+    """The generator's loss passes through the discriminators; what it leaves there is not stepped on."""
     judges = []
     for weights in (ONES, GeneratorWeights(100.0, 100.0, 100.0, 0.0)):
-        networks, _, play = small_game(weights, makers_lr=0.0)
+        networks, _, play = small_game(weights, generator_lr=0.0)
         before = networks.identity_discriminator.last.weight.clone()
         play(BATCHES)
         judges.append(networks.identity_discriminator.state_dict())
@@ -297,8 +296,8 @@ def test_what_starts_from_nothing_learns_ten_times_as_fast():
 
 
 def test_playing_lowers_the_cycle_losses_and_the_history_adds_up():
-    _, _, play = small_game(GeneratorWeights(), makers_lr=3e-3)
-    history = play(BATCHES * 60)
+    _, _, play = small_game(GeneratorWeights(), generator_lr=3e-3)
+    history = play(BATCHES * 60).history
     assert len(history) == 180
     for name in ("identity cycle", "expression cycle"):
         assert np.mean([entry[name] for entry in history[-9:]]) < 0.6 * np.mean([entry[name] for entry in history[:9]])
@@ -310,7 +309,7 @@ def test_playing_lowers_the_cycle_losses_and_the_history_adds_up():
 def test_no_batch_changes_nothing():
     networks, _, play = small_game()
     before = {name: value.clone() for name, value in networks.state_dict().items()}
-    assert play([]) == []
+    assert play([]).history == ()
     assert all(torch.equal(value, before[name]) for name, value in networks.state_dict().items())
 
 
@@ -355,7 +354,7 @@ def test_generated_rows_depend_on_the_noise_the_person_and_the_expression():
         assert not torch.allclose(other, made)
 
 
-def test_a_discriminator_judges_by_its_hidden_values():
+def test_a_discriminator_classifies_by_its_hidden_values():
     with torch.random.fork_rng(devices=[]):
         judge = Discriminator(6, 3)
     rows = normal(5, 6)

@@ -203,7 +203,7 @@ def test_b_and_c_are_learnt_and_statistics_only_in_training_mode(bn_mode, gaussi
 
 
 def test_history_names_its_terms_and_adds_up(bundle, rows):
-    terms = {"identity discriminator", "classification", "identity", "expression", "likeness"}
+    terms = {"identity discriminator", "classification", "identity", "expression", "feature matching"}
     terms |= {"identity cycle", "expression cycle", "loss"}
     drawn, alone = adapted(bundle, rows).history, adapted(bundle, rows, gaussians="none").history
     assert set(drawn[0]) == terms
@@ -215,7 +215,7 @@ def test_history_names_its_terms_and_adds_up(bundle, rows):
 
 def test_generating_gets_better(bundle, rows):
     history = adapted(bundle, rows, iterations=200, lr=1e-3).history
-    for name in ("identity cycle", "likeness", "classification"):
+    for name in ("identity cycle", "feature matching", "classification"):
         assert np.mean([entry[name] for entry in history[-10:]]) < np.mean([entry[name] for entry in history[:10]]), (
             name
         )
@@ -223,7 +223,7 @@ def test_generating_gets_better(bundle, rows):
 
 def test_a_weight_of_nothing_is_a_term_of_nothing(bundle, rows):
     history = adapted(bundle, rows, identity=0, expression=0, likeness=0, cycle=0).history
-    names = ("identity", "expression", "likeness", "identity cycle", "expression cycle")
+    names = ("identity", "expression", "feature matching", "identity cycle", "expression cycle")
     assert all(entry[name] == 0 for entry in history for name in names)
 
 

@@ -13,7 +13,7 @@ from featlab.config.options import with_options
 from featlab.errors import ConfigError, InputError
 from featlab.methods import get_method, make_method
 from featlab.methods.base import SourceAccess, SourceFeatures
-from featlab.methods.joint import JointConfig, Phase, fit_joint, fit_phases, is_due, new_part
+from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due, new_part
 from featlab.methods.student import make_student
 from featlab.protocol.splits import Target, target_of
 
@@ -400,10 +400,10 @@ def test_a_phase_changes_what_it_trains_and_nothing_else(bundle, source, rows):
         z = student.bottleneck(batch.source)
         return {f"size {len(seen)}": student.head.classify(z).square().sum()}
 
-    phases = [Phase(everything, classifier), Phase(everything, bottleneck)]
+    updates = [(everything, classifier), (everything, bottleneck)]
     # With momentum and weight decay, which must not move what a phase leaves alone either.
-    fit = fit_phases(
-        student, source, features_of(bundle, rows), JointConfig(iterations=2, bn_mode="eval"), phases, seed=0
+    fit = fit_updates(
+        student, source, features_of(bundle, rows), JointConfig(iterations=2, bn_mode="eval"), updates, seed=0
     )
     count = len(bottleneck)
     for first, second, trained in zip(seen, seen[1:], (classifier, bottleneck, classifier), strict=False):

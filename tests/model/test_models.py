@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator, one_cycle
+from featlab.compute import one_cycle
+from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator
 
 
 def features(n=9, dim=6, seed=0):

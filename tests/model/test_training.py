@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.compute import set_learning_rate
 from featlab.config.load import HeadConfig
 from featlab.errors import InputError
-from featlab.model.head import epoch_batches, set_learning_rate, train_head
+from featlab.model.head import train_head
+from featlab.model.training import Phase, minimise, shuffled_batches, train
 
 FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
 
@@ -120,7 +122,7 @@ def test_labels_that_do_not_fit_the_rows_are_refused(labels, refused):
 
 @pytest.mark.parametrize(("rows", "batch"), [(10, 5), (11, 5), (4, 5), (5, 5), (3, 1)])
 def test_an_epoch_sees_each_row_at_most_once_in_full_batches(rows, batch):
-    batches = list(epoch_batches(rows, batch, torch.Generator().manual_seed(0)))
+    batches = list(shuffled_batches(rows, batch, batch, torch.Generator().manual_seed(0)))
     assert [len(one) for one in batches] == [batch] * (rows // batch)
     seen = torch.cat(batches).tolist() if batches else []
     assert len(set(seen)) == len(seen) == batch * (rows // batch)
@@ -129,7 +131,7 @@ def test_an_epoch_sees_each_row_at_most_once_in_full_batches(rows, batch):
 
 def test_every_epoch_has_its_own_order():
     random = torch.Generator().manual_seed(0)
-    first, second = (torch.cat(list(epoch_batches(20, 5, random))).tolist() for _ in range(2))
+    first, second = (torch.cat(list(shuffled_batches(20, 5, 5, random))).tolist() for _ in range(2))
     assert first != second
 
 
@@ -138,3 +140,50 @@ def test_the_learning_rate_of_every_group_is_set():
     optimiser = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [two], "lr": 2.0}])
     set_learning_rate(optimiser, 0.25)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loop_takes_the_steps_that_torch_takes_and_leaves_everything_frozen():
+    """Two updates a step with one optimiser: each moves its own parameters, at the rate of the step."""
+    one, two = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(3.0))
+    optimiser = torch.optim.SGD([{"params": [one], "lr": 0.1}, {"params": [two], "lr": 0.01}])
+    phases = [
+        Phase(optimiser, lambda batch: {"first": batch * (one**2 + two)}, [one]),
+        Phase(optimiser, lambda batch: {"second": batch * (two**2 + one)}, [two]),
+    ]
+    fit = train(phases, [1.0, 2.0], advice="lower x", rate=lambda step: 0.5**step)
+    # one: 1 − .1 · 2, then .8 − .05 · 2 · 1.6; two: 3 − .01 · 6, then 2.94 − .005 · 2 · 5.88.
+    assert one.item() == pytest.approx(0.64)
+    assert two.item() == pytest.approx(2.8812)
+    assert not one.requires_grad
+    assert not two.requires_grad
+    assert (fit.iterations, fit.trainable) == (2, 2)
+    first = fit.history[0]
+    assert first == pytest.approx({"first": 4.0, "second": 9.8, "loss": 13.8})
+
+
+def test_a_gradient_is_no_longer_than_its_limit():
+    value = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimiser = torch.optim.SGD([value], lr=1.0)
+    train([Phase(optimiser, lambda batch: {"square": value.square().sum()})], [0], advice="", max_norm=1.0)
+    torch.testing.assert_close(value.data, torch.tensor([2.4, 3.2]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("lr", "steps", "words"), [(1e30, 3, "at step 2"), (1e38, 1, "in its last step")])
+def test_what_is_not_finite_is_refused_with_what_to_do(lr, steps, words, refused):
+    value = torch.nn.Parameter(torch.tensor(3.0))
+    phase = Phase(torch.optim.SGD([value], lr=lr), lambda batch: {"square": value**2})
+    with refused(InputError, f"the thing diverged {words}; lower x.lr"):
+        train([phase], range(steps), name="the thing", advice="lower x.lr")
+
+
+def test_minimising_finds_the_minimum_and_counts_iterations():
+    place = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    values = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    iterations, history = minimise(
+        [values], lambda: {"square": (values - place).square().sum()}, message="", iterations=9
+    )
+    torch.testing.assert_close(values.detach(), place)
+    assert 1 <= iterations <= len(history)

@@ -7,15 +7,13 @@ module behind a prefix is imported when it is asked for, so that ``hog`` costs n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from importlib import import_module
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import ExtractorInfo
-from featlab.errors import ConfigError, closest
+from featlab.registry import Registry
 
 Image = NDArray[np.uint8]
 
@@ -82,35 +80,23 @@ class Backbone(Protocol):
 
 
 Factory = Callable[[str | None, Mapping[str, Any]], Backbone]
+"""Builds a backbone of what follows the colon in its name and of its options."""
 
-# A prefix and the function that builds its backbone from (argument after the colon, options).
-_FACTORIES: dict[str, Factory | str] = {
-    "geometry": "featlab.extraction.backbones.geometry:build",
-    "hf": "featlab.extraction.backbones.transformers_folder:build",
-    "hog": "featlab.extraction.backbones.hog:build",
-    "onnx": "featlab.extraction.backbones.onnx_file:build",
-    "pt2": "featlab.extraction.backbones.exported_program:build",
-    "python": "featlab.extraction.backbones.python_factory:build",
-    "resnet18": "featlab.extraction.backbones.builtin:build",
-    "timm": "featlab.extraction.backbones.timm_models:build",
-    "torchvision": "featlab.extraction.backbones.torchvision_models:build",
-}
-
-
-def backbone_names() -> tuple[str, ...]:
-    """Return the known prefixes, sorted."""
-    return tuple(sorted(_FACTORIES))
-
-
-def register_backbone(prefix: str, factory: Factory) -> None:
-    """Make ``make_backbone(prefix)`` and ``make_backbone(prefix:argument)`` call ``factory(argument, options)``.
-
-    Raises:
-        ConfigError: The prefix is taken or has a colon.
-    """
-    if prefix in _FACTORIES or ":" in prefix or not prefix:
-        raise ConfigError(f"a backbone can't be registered as {prefix!r}: taken, empty or with a colon")
-    _FACTORIES[prefix] = factory
+_HERE = __name__.rpartition(".")[0]
+BACKBONES: Registry[Factory] = Registry(
+    "backbone",
+    {
+        "geometry": f"{_HERE}.geometry:build",
+        "hf": f"{_HERE}.transformers_folder:build",
+        "hog": f"{_HERE}.hog:build",
+        "onnx": f"{_HERE}.onnx_file:build",
+        "pt2": f"{_HERE}.exported_program:build",
+        "python": f"{_HERE}.python_factory:build",
+        "resnet18": f"{_HERE}.model_libraries:build_resnet18",
+        "timm": f"{_HERE}.model_libraries:build_timm",
+        "torchvision": f"{_HERE}.model_libraries:build_torchvision",
+    },
+)
 
 
 def make_backbone(name: str, **options: Any) -> Backbone:
@@ -124,31 +110,4 @@ def make_backbone(name: str, **options: Any) -> Backbone:
         ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.
     """
     prefix, colon, argument = name.partition(":")
-    factory = _FACTORIES.get(prefix)
-    if factory is None:
-        known = ", ".join(backbone_names())
-        raise ConfigError(f"no backbone is called {name!r} (known: {known}){closest(prefix, backbone_names())}")
-    if isinstance(factory, str):
-        module, function = factory.split(":")
-        factory = getattr(import_module(module), function)
-    built: Backbone = factory(argument if colon else None, options)
-    return built
-
-
-Config = TypeVar("Config")
-
-
-def config_from_options(backbone: str, config: type[Config], options: Mapping[str, Any]) -> Config:
-    """Build a backbone's config dataclass from options.
-
-    Raises:
-        ConfigError: An option that the config doesn't have; names the closest.
-    """
-    known = [entry.name for entry in fields(config)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            has = ", ".join(known) or "none"
-            raise ConfigError(
-                f"the backbone {backbone!r} has no option {option!r} (it has: {has}){closest(option, known)}"
-            )
-    return config(**options)
+    return BACKBONES.get(prefix)(argument if colon else None, options)

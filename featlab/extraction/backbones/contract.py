@@ -11,12 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.inputs import InputSpec
+from featlab.extraction.backbones.modules import appended, channel_statistics, check_layers
 from featlab.extraction.backbones.network import as_embedding
-from featlab.extraction.backbones.options import NetworkOptions
-from featlab.extraction.backbones.taps import appended, channel_statistics, check_layers
-
-__all__ = ["CARD_FILE", "CARD_KEY", "EMBEDDING", "BackboneCard", "embedding_of", "read_card", "statistics_names"]
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 
 CARD_FILE = "featlab.json"
 """Name among the extra files of a ``.pt2``."""
@@ -30,28 +27,16 @@ _FORMAT, _VERSION = "featlab-backbone", 1
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """What a backbone file says of itself.
+    """What a backbone file says of itself."""
 
-    Attributes:
-        spec: The input that it was made for.
-        layers: Whose statistics are among its outputs, and can be appended; see `statistics_names`.
-        dim: D.
-        id: What its maker called it.
-        trained_on: Subjects whose images trained it or chose its epoch, where its card says so.
-    """
-
-    spec: InputSpec
-    layers: tuple[str, ...]
-    dim: int
-    id: str
-    trained_on: tuple[str, ...] = ()
+    spec: InputSpec  # The input that it was made for
+    layers: tuple[str, ...]  # Whose statistics are among its outputs, and can be appended; see `statistics_names`
+    dim: int  # D
+    id: str  # What its maker called it
+    trained_on: tuple[str, ...] = ()  # Subjects whose images trained it or chose its epoch, where its card says so
 
     def input_spec(self, name: str, options: NetworkOptions) -> InputSpec:
-        """Return the input; crop and interpolation may be chosen, the rest is the file's.
-
-        Raises:
-            ConfigError: An option asks for another size or normalisation.
-        """
+        """Return the input; crop and interpolation may be chosen, the rest is the file's."""
         for key in ("size", "mean", "std"):
             chosen, own = getattr(options, key), getattr(self.spec, key)
             if chosen is not None and chosen != own:
@@ -65,15 +50,7 @@ def statistics_names(layer: str) -> tuple[str, str]:
 
 
 def read_card(text: str, path: Path) -> BackboneCard:
-    """Read the description.
-
-    Args:
-        text: JSON.
-        path: Of the file that it is in.
-
-    Raises:
-        InputError: It isn't such a description, or one of a later version.
-    """
+    """Read the description."""
     try:
         content: Mapping[str, Any] = json.loads(text)
         if content["format"] != _FORMAT:
@@ -105,15 +82,6 @@ def embedding_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str]
     """Return the embedding with the layers' statistics appended, from named outputs.
 
     A layer is there as its two statistics, or as an output of its own name with a map or tokens.
-
-    Args:
-        name: Of the backbone, for messages.
-        outputs: By name; `EMBEDDING` is among them.
-        layers: Which to append.
-        rows: Images.
-
-    Raises:
-        ConfigError: An output has another shape than it should.
     """
     if EMBEDDING not in outputs:
         raise ConfigError(f"{name} has no output {EMBEDDING!r} (it has: {', '.join(outputs)})")

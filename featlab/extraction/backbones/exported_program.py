@@ -16,22 +16,17 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from featlab.compute import choose_device, computing
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, read_card
-from featlab.extraction.backbones.inputs import InputSpec
-from featlab.extraction.backbones.modules import AMP_NOTE
+from featlab.extraction.backbones.modules import AMP_NOTE, Taps, appended, check_layers
 from featlab.extraction.backbones.network import (
     NetworkBackbone,
     as_embedding,
     in_fixed_batches,
     network_backbone,
-    one_line,
 )
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.taps import Taps, appended, check_layers
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import file_sha256
-
-__all__ = ["ProgramNetwork", "build", "load_program"]
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -41,10 +36,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
 
     A file with a ``featlab.json`` says its own size and normalisation, and which ``layers`` it has. Of another file,
     they are hooked where the exporter kept the modules.
-
-    Raises:
-        ConfigError: Options that don't fit the file, or a program that isn't one image batch to one vector an image.
-        InputError: No such file, or no exported program in it.
     """
     path = Path(require_argument("pt2", argument, "a file that torch.export.save wrote, for example pt2:backbone.pt2"))
     name = f"pt2:{path}"
@@ -75,20 +66,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
 
 
 class ProgramNetwork:
-    """Runs an exported program.
-
-    Args:
-        name: Of the backbone, for messages.
-        program: Moved to the device.
-        layers: Whose statistics are appended: outputs of a program of featlab's, hooked modules of another.
-        own: Whether the program is featlab's.
-        batch: Images that it takes at once; None: any number.
-        device: Where.
-        amp: float16 autocast.
-
-    Raises:
-        ConfigError: A layer that isn't there.
-    """
+    """Runs an exported program."""
 
     def __init__(
         self,
@@ -115,11 +93,7 @@ class ProgramNetwork:
         self._taps = Taps(name, self.module, layers if hooked else ())
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Embed float32 (n, 3, S, S).
-
-        Raises:
-            ConfigError: The outputs aren't what a backbone file has.
-        """
+        """Embed float32 (n, 3, S, S)."""
         with computing(self.device, amp=self._amp):
             return in_fixed_batches(self.vectors, images.contiguous(), self._batch)
 
@@ -140,9 +114,6 @@ def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
 
     torch.export.load reads tensors as raw bytes, but falls back to pickle for what it can't write so; those files are
     refused.
-
-    Raises:
-        InputError: No such file, no exported program, one of another version of torch, or pickled objects in it.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")

@@ -47,14 +47,7 @@ _SUBSETS: dict[int, tuple[int, ...]] = {
 
 
 def template(points: int = 68) -> NDArray[np.float64]:
-    """Return the fixed upright face, centred, with Frobenius norm 1: float64 (P, 2).
-
-    Args:
-        points: 68 (iBUG), 51 (without the jaw) or 49 (without jaw and inner mouth corners).
-
-    Raises:
-        ConfigError: Another number of points.
-    """
+    """Return the fixed upright face, centred, with Frobenius norm 1: float64 (P, 2)."""
     if points not in _SUBSETS:
         raise ConfigError(f"geometry: {points} landmarks have no template; supported are 68, 51 (no jaw) and 49")
     face = np.array(_FACE_68, dtype=np.float64)[list(_SUBSETS[points])]
@@ -68,12 +61,7 @@ def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> ND
     With the points as complex numbers z and the template t, ``|r z - t|`` over rotations r, ``|r| = 1``, is least for
     ``r = conj(s) / |s|`` with ``s = sum z conj(t)``.
 
-    Args:
-        landmarks: (n, P, 2), any unit.
-        onto: (P, 2), centred.
-
-    Returns:
-        float64 (n, P, 2); NaN for a shape whose points all coincide or aren't finite.
+    Returns float64 (n, P, 2).
     """
     points = np.asarray(landmarks, dtype=np.float64)
     z = points[..., 0] + 1j * points[..., 1]
@@ -96,16 +84,9 @@ def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> ND
 
 @dataclass(frozen=True)
 class GeometryBackbone:
-    """Embeds a face as its aligned landmarks x_0, y_0, x_1, y_1, ...; D = 2P. No image is read.
+    """Embeds a face as its aligned landmarks x_0, y_0, x_1, y_1, ...; D = 2P. No image is read."""
 
-    Attributes:
-        points: P, one of 68, 51 and 49.
-
-    Raises:
-        ConfigError: No template has that many points.
-    """
-
-    points: int = 68
+    points: int = 68  # P, one of 68, 51 and 49
     name: str = "geometry"
     needs_images: bool = False
     needs_landmarks: bool = True
@@ -125,11 +106,7 @@ class GeometryBackbone:
         )
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Align n faces; see `Backbone.embed`. Images are not used.
-
-        Raises:
-            InputError: No landmarks, or another number of points.
-        """
+        """Align n faces; see `Backbone.embed`. Images are not used."""
         if landmarks is None:
             raise InputError("the geometry backbone embeds landmarks, and none were given")
         if landmarks.shape[1] != self.points:
@@ -141,11 +118,7 @@ class GeometryBackbone:
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> GeometryBackbone:
-    """Build the backbone called ``geometry`` (68 points), ``geometry:51`` or ``geometry:49``.
-
-    Raises:
-        ConfigError: An unsupported number of points, or any option.
-    """
+    """Build the backbone called ``geometry`` (68 points), ``geometry:51`` or ``geometry:49``."""
     if options:
         raise ConfigError(f"the backbone 'geometry' has no option {next(iter(options))!r}")
     if argument is None:

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache import ExtractorInfo
-from featlab.errors import ConfigError, FeatlabError
+from featlab.errors import ConfigError, FeatlabError, one_line
 from featlab.extraction.backbones.base import APPENDED, Image
-from featlab.extraction.backbones.inputs import InputSpec, ResizeCrop
-
-__all__ = ["Network", "NetworkBackbone", "as_embedding", "in_fixed_batches", "network_backbone", "one_line"]
+from featlab.extraction.backbones.options import InputSpec, ResizeCrop
 
 
 class Network(Protocol):
@@ -40,23 +38,14 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class NetworkBackbone:
-    """A network as a backbone; made by `network_backbone`.
+    """A network as a backbone; made by `network_backbone`."""
 
-    Attributes:
-        name: What the user wrote.
-        network: Embeds.
-        spec: The network's input.
-        extractor: Identity of the embeddings.
-        dim: D.
-        prepare: Cuts an image to the input, in the workers.
-    """
-
-    name: str
-    network: Network
-    spec: InputSpec
-    extractor: ExtractorInfo
-    dim: int
-    prepare: ResizeCrop
+    name: str  # What the user wrote
+    network: Network  # Embeds
+    spec: InputSpec  # The network's input
+    extractor: ExtractorInfo  # Identity of the embeddings
+    dim: int  # D
+    prepare: ResizeCrop  # Cuts an image to the input, in the workers
     needs_images: bool = True
     needs_landmarks: bool = False
     in_worker: bool = False
@@ -66,12 +55,7 @@ class NetworkBackbone:
         return self.extractor
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used.
-
-        Raises:
-            ConfigError: The network returned another shape than before.
-            FeatlabError: The GPU's memory is too small for the batch.
-        """
+        """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
         if not images:
             return np.empty((0, self.dim), dtype=np.float32)
         vectors = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
@@ -95,21 +79,7 @@ def network_backbone(
     versions: Mapping[str, str] | None = None,
     trained_on: Sequence[str] = (),
 ) -> NetworkBackbone:
-    """Make a backbone of a network, after a trial on two images.
-
-    Args:
-        name: What the user wrote.
-        network: Embeds.
-        spec: Its input.
-        id: Of the extractor: no path in it, so that a renamed file keeps its fingerprint.
-        weights: sha256 of the weights.
-        notes: What else changes values; each is added to the preprocessing line.
-        versions: Of the libraries beside torch, Pillow and numpy.
-        trained_on: Subjects whose images trained it, where that is known.
-
-    Raises:
-        ConfigError: The network can't embed images of this size, or a tapped layer can't be used.
-    """
+    """Make a backbone of a network, after a trial on two images."""
     size = spec.size
     grey = np.linspace(0, 255, 2 * size * size * 3).astype(np.uint8).reshape(2, size, size, 3)
     vectors = _run(name, network, spec, list(grey))
@@ -127,16 +97,7 @@ def network_backbone(
 
 
 def as_embedding(name: str, output: Any, rows: int) -> Tensor:
-    """Return a network's output as (n, D); a map of one position, (n, D, 1, 1), counts as one.
-
-    Args:
-        name: Of the backbone, for messages.
-        output: Whatever the network returned.
-        rows: n.
-
-    Raises:
-        ConfigError: It isn't one tensor with one vector an image; says what it is.
-    """
+    """Return a network's output as (n, D); a map of one position, (n, D, 1, 1), counts as one."""
     if isinstance(output, tuple | list) and len(output) == 1:
         output = output[0]
     if not isinstance(output, Tensor):
@@ -154,13 +115,7 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
 
 
 def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int | None) -> Tensor:
-    """Run a network that takes only ``batch`` images at once; the last images are repeated to fill it up.
-
-    Args:
-        run: Embeds ``batch`` images, or any number of them if that is None.
-        images: (n, 3, S, S).
-        batch: As many as the network was exported with; None: it takes any number.
-    """
+    """Run a network that takes only ``batch`` images at once; the last images are repeated to fill it up."""
     if batch is None or batch == len(images):
         return run(images)
     parts = []
@@ -170,12 +125,6 @@ def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int
         filled = part if kept == batch else torch.cat([part, part[-1:].expand(batch - kept, -1, -1, -1)])
         parts.append(run(filled)[:kept])
     return torch.cat(parts)
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """Return what a library's error says, without its line breaks and not too long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from featlab.compute import choose_device
-from featlab.errors import ConfigError, InputError
+from featlab.config.options import option
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones.contract import (
     CARD_KEY,
     EMBEDDING,
@@ -20,26 +21,19 @@ from featlab.extraction.backbones.contract import (
     read_card,
     statistics_names,
 )
-from featlab.extraction.backbones.inputs import InputSpec
-from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone, one_line
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.taps import check_layers
+from featlab.extraction.backbones.modules import check_layers
+from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import file_sha256
-
-__all__ = ["OnnxNetwork", "OnnxOptions", "build", "weight_files"]
 
 _ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
 class OnnxOptions(NetworkOptions):
-    """Options of `NetworkOptions`, and which output is the embedding.
+    """Options of `NetworkOptions`, and which output is the embedding."""
 
-    Attributes:
-        output: Its name. None: "embedding", or the only output beside those named as layers.
-    """
-
-    output: str | None = None
+    output: str | None = option(None, "Its name; else embedding, or the only output beside those named as layers.")
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -47,11 +41,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
 
     A file with featlab's metadata says its own size and normalisation, and which ``layers`` it has. Of another file, a
     layer is an output of that name.
-
-    Raises:
-        ConfigError: onnxruntime is missing, options don't fit the file, or it isn't one image batch to one vector an
-            image.
-        InputError: No such file, or no ONNX model in it.
     """
     path = Path(require_argument("onnx", argument, "an ONNX file, for example onnx:backbone.onnx"))
     name = f"onnx:{path}"
@@ -95,15 +84,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
 
 
 class OnnxNetwork:
-    """Runs an onnxruntime session.
-
-    Args:
-        name: Of the backbone, for messages.
-        session: onnxruntime's.
-        layers: Whose statistics are appended.
-        embedding: The output that is the embedding.
-        batch: Images that it takes at once; None: any number.
-    """
+    """Runs an onnxruntime session."""
 
     def __init__(self, name: str, session: Any, layers: tuple[str, ...], embedding: str, batch: int | None) -> None:
         # onnxruntime takes arrays of the main memory and moves them itself.
@@ -122,11 +103,7 @@ class OnnxNetwork:
         self._wanted = wanted
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Embed float32 (n, 3, S, S).
-
-        Raises:
-            ConfigError: The outputs aren't what a backbone file has.
-        """
+        """Embed float32 (n, 3, S, S)."""
         with torch.inference_mode():
             return in_fixed_batches(self._embed, images.contiguous(), self._batch)
 
@@ -138,12 +115,7 @@ class OnnxNetwork:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the files beside an ONNX file that hold its large tensors, in the order of their names.
-
-    Raises:
-        ConfigError: The onnx package is missing.
-        InputError: A name that leads out of the file's folder.
-    """
+    """Return the files beside an ONNX file that hold its large tensors, in the order of their names."""
     try:
         import onnx
     except ImportError:

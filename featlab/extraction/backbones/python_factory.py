@@ -13,12 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from featlab.errors import ConfigError, FeatlabError, closest
+from featlab.errors import ConfigError, FeatlabError, closest, one_line
 from featlab.extraction.backbones.base import Backbone
-from featlab.extraction.backbones.inputs import InputSpec
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import one_line
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import (
     RANDOM,
     file_sha256,
@@ -27,8 +25,6 @@ from featlab.extraction.backbones.weights import (
     seeded,
     state_sha256,
 )
-
-__all__ = ["build"]
 
 _USAGE = "a module and a function in it, for example python:my_networks:face_net"
 
@@ -42,10 +38,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> Backbone:
 
     Weights that the function loads are its own affair; they must be the same at every call. ``weights`` puts a file
     into the network that it returns, or leaves it with "random" ones, seeded.
-
-    Raises:
-        ConfigError: The module or the function can't be found or fails, or options or weights don't fit.
-        InputError: The weights file can't be read.
     """
     module_name, colon, attribute = require_argument("python", argument, _USAGE).rpartition(":")
     if not colon or not module_name or not attribute:

@@ -12,37 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.inputs import INTERPOLATIONS, InputSpec
+from featlab.config.options import option
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import NetworkBackbone, one_line
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import NetworkBackbone
+from featlab.extraction.backbones.options import (
+    INTERPOLATIONS,
+    InputSpec,
+    NetworkOptions,
+    network_options,
+    require_argument,
+)
 from featlab.extraction.backbones.weights import file_sha256
 
-__all__ = ["TransformerOptions", "build"]
-
-_POOLINGS = ("auto", "pooler", "cls", "mean")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
 class TransformerOptions(NetworkOptions):
-    """Options of `NetworkOptions`, and how an embedding is made of the network's output.
+    """Options of `NetworkOptions`, and how an embedding is made of the network's output."""
 
-    Attributes:
-        pooling: "pooler" (``pooler_output``), "cls" (the first token), "mean" (over tokens or positions), or "auto":
-            the pooler where the network has a trained one, else the first token where there is a class token, else the
-            mean.
-
-    Raises:
-        ConfigError: Another pooling.
-    """
-
-    pooling: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.pooling not in _POOLINGS:
-            raise ConfigError(f"hf: pooling must be one of {', '.join(_POOLINGS)}, got {self.pooling!r}")
+    pooling: str = option(
+        "auto",
+        "pooler (pooler_output), cls (the first token), mean (over tokens or positions), or auto: a trained pooler, "
+        "else the class token, else the mean.",
+        choices=("auto", "pooler", "cls", "mean"),
+    )
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -50,10 +45,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
 
     Size and normalisation are those of the folder's image processor. Of a network with two towers (CLIP), the vision
     tower is taken.
-
-    Raises:
-        ConfigError: transformers is missing, the folder holds no image network, or an option doesn't fit.
-        InputError: No such folder, or weights of it are missing.
     """
     folder = Path(require_argument("hf", argument, "a folder with a transformers model, for example hf:./vit"))
     name = f"hf:{folder}"

@@ -11,18 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.network import one_line
-
-__all__ = [
-    "RANDOM",
-    "file_sha256",
-    "load_state_dict",
-    "module_with_weights",
-    "read_state_dict",
-    "seeded",
-    "state_sha256",
-]
+from featlab.errors import ConfigError, InputError, one_line
 
 RANDOM = "random"
 """The name by which random weights have to be asked for."""
@@ -38,11 +27,7 @@ Built = TypeVar("Built")
 
 
 def file_sha256(*paths: Path) -> str:
-    """Return the sha256 of the files' bytes, one after the other.
-
-    Raises:
-        InputError: A file can't be read.
-    """
+    """Return the sha256 of the files' bytes, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -71,20 +56,7 @@ def seeded(build: Callable[[], Built], seed: int = 0) -> Built:
 
 
 def module_with_weights(name: str, build: Callable[[], nn.Module], weights: str | None) -> tuple[nn.Module, str]:
-    """Build a network and put the weights into it.
-
-    Args:
-        name: Of the backbone, for messages.
-        build: Makes the network with random weights and without a head.
-        weights: A file, or `RANDOM`, which gives the same weights every time.
-
-    Returns:
-        The network, and the sha256 of the file, or of the random weights.
-
-    Raises:
-        ConfigError: No weights were named, or they don't fit.
-        InputError: The file can't be read.
-    """
+    """Build a network and put the weights into it."""
     if weights is None:
         raise ConfigError(
             f"{name} has no weights: name a file with --weights FILE ({_suffixes()}), or ask for random ones with "
@@ -102,9 +74,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, or from ``.pt`` and the like with ``weights_only``.
 
     A dict around it ({"state_dict": …}, {"model": …}) is taken off.
-
-    Raises:
-        InputError: No such file, another kind of file, or no state dict in it.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
@@ -127,15 +96,6 @@ def load_state_dict(name: str, module: nn.Module, state: Mapping[str, Tensor], p
 
     A prefix that its keys share ("module.", "backbone.", …) is taken off; keys of a head are left out where the network
     has none, and BatchNorm's counts of batches, which evaluation doesn't use, may be missing.
-
-    Args:
-        name: Of the backbone, for messages.
-        module: The network.
-        state: The state dict.
-        path: Where it is from.
-
-    Raises:
-        ConfigError: Keys are missing, unexpected or of another shape; says how many and names the first.
     """
     own = module.state_dict()
     state = _without_prefix(state, own)

@@ -65,18 +65,8 @@ def align_face(image: Image, eyes: NDArray[np.floating], config: AlignConfig) ->
     Pillow's transform only interpolates, so a picture that gets smaller is first shrunk by a filter that covers all its
     pixels, then turned at the final scale.
 
-    Args:
-        image: uint8 (height, width, 3).
-        eyes: (2, 2): centre of the left and of the right eye as seen in the picture, in pixels from its upper left
-            corner. Finite and apart from each other.
-        config: Where they go.
-
-    Returns:
-        uint8 (side, side, 3): the eyes are ``config.eye_distance * side`` apart, their middle is at
-        ``(side / 2, config.eye_height * side)``.
-
-    Raises:
-        InputError: The crop lies wholly outside of the picture.
+    Returns uint8 (side, side, 3): the eyes are ``config.eye_distance * side`` apart, their middle is at ``(side / 2,
+    config.eye_height * side)``.
     """
     height, width = image.shape[:2]
     left, right = (complex(float(x), float(y)) for x, y in eyes)
@@ -133,12 +123,7 @@ class AlignThenPrepare:
     inner: Preparation | None
 
     def __call__(self, image: Image, landmarks: NDArray[np.float32] | None) -> Image:
-        """Align one image; see `Preparation`. The inner preparation gets no landmarks: they are of the whole picture.
-
-        Raises:
-            InputError: No landmarks were given at all, a point set whose eyes aren't known, or a face outside of the
-                picture.
-        """
+        """Align one image; the inner preparation gets no landmarks, for they are of the whole picture."""
         if landmarks is None:
             raise InputError("alignment needs landmarks, and none were given")
         eyes = eye_centres(landmarks)
@@ -159,31 +144,11 @@ class AlignedBackbone:
 
     inner: Backbone
     config: AlignConfig
-
-    @property
-    def name(self) -> str:
-        """The inner backbone's."""
-        return self.inner.name
-
-    @property
-    def needs_images(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def needs_landmarks(self) -> bool:
-        """True when pictures without a face are dropped, or when the inner backbone needs landmarks."""
-        return self.inner.needs_landmarks or self.config.no_face == "drop"
-
-    @property
-    def in_worker(self) -> bool:
-        """The inner backbone's."""
-        return self.inner.in_worker
-
-    @property
-    def prepare(self) -> Preparation:
-        """Align, then the inner preparation."""
-        return AlignThenPrepare(self.config, self.inner.prepare)
+    name: str
+    needs_landmarks: bool  # when pictures without a face are dropped, or when the inner backbone needs them
+    in_worker: bool
+    prepare: Preparation
+    needs_images: bool = True
 
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: the alignment is a part of the preprocessing."""
@@ -206,24 +171,16 @@ class AlignedBackbone:
 
 
 def with_alignment(backbone: Backbone, config: AlignConfig, *, points: int | None = None) -> Backbone:
-    """Put an alignment in front of a backbone that embeds images.
-
-    Args:
-        backbone: Any.
-        config: Where the eyes go.
-        points: Landmarks a face, when it is known: a set whose eyes aren't known is then refused here.
-
-    Raises:
-        ConfigError: The backbone embeds no images.
-        InputError: It isn't known which of ``points`` landmarks are the eyes.
-    """
+    """Put an alignment in front of a backbone that embeds images."""
     if not backbone.needs_images:
         raise ConfigError(f"the backbone {backbone.name!r} embeds landmarks and no image: there is nothing to align")
     if points is not None:
         check_eyes(points)
     if config.size is None:
         config = replace(config, size=_wanted_size(backbone))
-    return AlignedBackbone(backbone, config)
+    needs_landmarks = backbone.needs_landmarks or config.no_face == "drop"
+    prepare = AlignThenPrepare(config, backbone.prepare)
+    return AlignedBackbone(backbone, config, backbone.name, needs_landmarks, backbone.in_worker, prepare)
 
 
 def _wanted_size(backbone: Backbone) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
+from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task")
 _WHOLE_MESH = 478
@@ -46,14 +47,16 @@ class Detector(Protocol):
         ...
 
 
-def detector_names() -> tuple[str, ...]:
-    """Return the forms that `make_detector` knows, sorted."""
-    return _NAMES
+_HERE = __name__.rpartition(".")[0]
+Build = Callable[[str, Path | None, int], Detector]
+DETECTORS: Registry[Build] = Registry(
+    "detector", {"mediapipe": f"{_HERE}.mesh:make_mesh_detector", "dlib": f"{_HERE}.dlib:make_dlib_detector"}
+)
 
 
 def is_detector(spec: str) -> bool:
     """Tell whether ``spec`` names a detector rather than a file of landmarks."""
-    return spec.partition(":")[0] in {name.partition(":")[0] for name in _NAMES}
+    return spec.partition(":")[0] in DETECTORS.names()
 
 
 def make_detector(spec: str, *, points: int = 68) -> Detector:
@@ -75,30 +78,11 @@ def make_detector(spec: str, *, points: int = 68) -> Detector:
         raise ConfigError(f"points = {points}: a detector gives 68 landmarks, or mediapipe's {_WHOLE_MESH}")
     if colon and not argument:
         raise ConfigError(f"{spec!r}: a file must follow the colon, as in {_NAMES[0] if kind == 'dlib' else _NAMES[2]}")
-    if kind == "dlib":
-        from featlab.extraction.faces.dlib import make_dlib_detector
-
-        if not argument:
-            raise ConfigError("dlib needs the file of a shape predictor: dlib:FILE.dat")
-        if points != 68:
-            raise ConfigError(f"points = {points}: only mediapipe gives the whole mesh, dlib gives what its file holds")
-        return make_dlib_detector(spec, Path(argument))
-    from featlab.extraction.faces.mesh import make_mesh_detector
-
-    return make_mesh_detector(spec, Path(argument) if argument else None, points)
+    return DETECTORS.get(kind)(spec, Path(argument) if argument else None, points)
 
 
 def installed(package: str, extra: str, use: str) -> Path:
-    """Find a library's folder without importing it.
-
-    Args:
-        package: The name to import.
-        extra: The extra of featlab that brings it.
-        use: What needs it, the start of the message.
-
-    Raises:
-        ConfigError: It isn't installed; names the extra.
-    """
+    """Find a library's folder without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ConfigError(f"{use} needs {package}: pip install 'featlab[{extra}]'")
@@ -114,11 +98,7 @@ def package_version(package: str) -> str:
 
 
 def model_file(path: Path) -> str:
-    """Describe a model file by its name and the first 12 hex digits of its sha256.
-
-    Raises:
-        InputError: It can't be read.
-    """
+    """Describe a model file by its name and the first 12 hex digits of its sha256."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -137,12 +117,6 @@ def windows(image: NDArray[np.uint8]) -> Iterator[Window]:
 
     First the whole image. Then the image in a black frame half as wide as itself, since detectors expect some space
     around a head. Then, in a large image, nine overlapping tiles half as wide, in which a small face is twice the size.
-
-    Args:
-        image: uint8 (height, width, 3).
-
-    Yields:
-        The pixels, C-contiguous, and the place of their left and top edge in the image.
     """
     height, width = image.shape[:2]
     yield np.ascontiguousarray(image), 0, 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.faces.detectors import cut_out, installed, model_file, package_version
 
 # The detector sees faces of 80 pixels and more. A picture up to this many pixels wide is also tried at four times its
@@ -20,26 +20,16 @@ _SMALL = 512
 
 @dataclass(frozen=True)
 class DlibDetector:
-    """Finds the points of the largest frontal face.
+    """Finds the points of the largest frontal face."""
 
-    Attributes:
-        name: ``dlib:FILE.dat``.
-        points: What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general.
-        info: Library, version and model.
-        predictor: The file.
-    """
-
-    name: str
+    name: str  # ``dlib:FILE.dat``
+    # What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general
     points: int
-    info: str
-    predictor: Path
+    info: str  # Library, version and model
+    predictor: Path  # The file
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face; see `Detector.detect`.
-
-        Raises:
-            InputError: The file isn't a shape predictor.
-        """
+        """Find the largest face; see `Detector.detect`."""
         find, predict = load_models(self.predictor)
         height, width = image.shape[:2]
         attempts = [(np.ascontiguousarray(image), 0, 0, doublings) for doublings in (0, 1)]
@@ -53,13 +43,12 @@ class DlibDetector:
         return np.full((self.points, 2), np.nan, dtype=np.float32)
 
 
-def make_dlib_detector(spec: str, predictor: Path) -> DlibDetector:
-    """Build the detector called ``spec``; the predictor is loaded once to learn its number of points.
-
-    Raises:
-        ConfigError: dlib isn't installed.
-        InputError: The file can't be read or isn't a shape predictor.
-    """
+def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDetector:
+    """Build the detector called ``spec``; the predictor is loaded once to learn its number of points."""
+    if predictor is None:
+        raise ConfigError("dlib needs the file of a shape predictor: dlib:FILE.dat")
+    if points != 68:
+        raise ConfigError(f"points = {points}: only mediapipe gives the whole mesh, dlib gives what its file holds")
     installed("dlib", "dlib", f"the detector {spec!r}")
     import dlib
 
@@ -72,11 +61,7 @@ def make_dlib_detector(spec: str, predictor: Path) -> DlibDetector:
 
 @lru_cache(maxsize=1)
 def load_models(predictor: Path) -> tuple[Any, Any]:
-    """Load dlib's frontal face detector and the shape predictor in this process.
-
-    Raises:
-        InputError: The file isn't a shape predictor.
-    """
+    """Load dlib's frontal face detector and the shape predictor in this process."""
     import dlib
 
     try:

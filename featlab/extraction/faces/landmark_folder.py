@@ -46,15 +46,7 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> NDArray[np.floa
     to the one that has its name without suffix. In a clip the item's frame number decides; OpenFace counts frames from
     1. Of several faces the largest is taken; for an item that is a part of an image, the largest in that part.
 
-    Args:
-        folder: The folder; it is searched with all folders in it.
-        items: The source's items.
-
-    Returns:
-        float32 (rows of the source, P, 2) by ``Item.row``; a row of NaN for an item without a file, or without a face.
-
-    Raises:
-        InputError: A file can't be read, files have different numbers of points, or none belongs to an item.
+    Returns float32 (rows of the source, P, 2) by ``Item.row``.
     """
     files = _files(folder)
     match = _Matcher(files, items)

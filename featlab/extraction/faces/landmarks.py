@@ -152,17 +152,7 @@ def check_eyes(points: int) -> None:
 
 
 def eye_centres(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return the centres of the left and the right eye.
-
-    Args:
-        landmarks: (..., P, 2), any unit; NaN where no face was found.
-
-    Returns:
-        float64 (..., 2, 2): left eye, right eye; NaN where the landmarks are.
-
-    Raises:
-        InputError: A point set whose eyes aren't known.
-    """
+    """Return the centres of the left and the right eye: float64 (..., 2, 2): left eye, right eye."""
     points = np.asarray(landmarks, dtype=np.float64)
     check_eyes(points.shape[-2])
     if points.shape[-2] == _FIVE:
@@ -187,12 +177,5 @@ def _eyes_of_five(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def to_68(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pick the 68 iBUG points out of a face mesh.
-
-    Args:
-        landmarks: (..., 478, 2) or (..., 468, 2).
-
-    Returns:
-        The same type, (..., 68, 2).
-    """
+    """Pick the 68 iBUG points out of a face mesh."""
     return landmarks[..., list(MESH_TO_68), :]

@@ -33,26 +33,15 @@ _SMALL = 0.25
 
 @dataclass(frozen=True)
 class MeshDetector:
-    """Finds the mesh of the largest face.
+    """Finds the mesh of the largest face."""
 
-    Attributes:
-        name: ``mediapipe`` or ``mediapipe:FILE.task``.
-        points: 68 (the mesh's vertices nearest to the iBUG points) or 478.
-        info: Library, version and model.
-        task: The bundle; None for the models inside the wheel.
-    """
-
-    name: str
-    points: int
-    info: str
-    task: Path | None
+    name: str  # ``mediapipe`` or ``mediapipe:FILE.task``
+    points: int  # 68 (the mesh's vertices nearest to the iBUG points) or 478
+    info: str  # Library, version and model
+    task: Path | None  # The bundle; None for the models inside the wheel
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face; see `Detector.detect`.
-
-        Raises:
-            InputError: The model can't be loaded.
-        """
+        """Find the largest face; see `Detector.detect`."""
         model = load_model(self.task)
         for pixels, left, top in windows(image):
             mesh = _largest(model(pixels))
@@ -67,12 +56,7 @@ class MeshDetector:
 
 
 def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetector:
-    """Build the detector called ``spec``.
-
-    Raises:
-        ConfigError: mediapipe isn't installed, or has no models inside and no bundle was named.
-        InputError: The bundle can't be read.
-    """
+    """Build the detector called ``spec``."""
     folder = installed("mediapipe", "landmarks", "finding landmarks")
     found = package_version("mediapipe")
     if task is not None:
@@ -89,11 +73,7 @@ def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetecto
 
 @lru_cache(maxsize=1)
 def load_model(task: Path | None) -> Model:
-    """Load the model in this process: a function from an image to the meshes of its faces, float32 (478, 2) in pixels.
-
-    Raises:
-        InputError: The bundle isn't one.
-    """
+    """Load the model in this process: from an image to the meshes of its faces, float32 (478, 2) in pixels."""
     # Read when the library is imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

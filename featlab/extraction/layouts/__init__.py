@@ -1,8 +1,8 @@
 """What data sets look like on disk: from a root folder to a list of images."""
 
-from featlab.extraction.layouts.base import Layout, NoOptions
-from featlab.extraction.layouts.registry import (
-    combine_items,
+from featlab.extraction.layouts.base import (
+    Layout,
+    NoOptions,
     detect_layout,
     get_layout,
     layout_names,
@@ -14,7 +14,6 @@ from featlab.extraction.layouts.registry import (
 __all__ = [
     "Layout",
     "NoOptions",
-    "combine_items",
     "detect_layout",
     "get_layout",
     "layout_names",

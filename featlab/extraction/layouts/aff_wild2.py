@@ -10,11 +10,10 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.expressions import AFF_WILD2
-from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.layouts.tables import read_text
+from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.layouts.tables import AFF_WILD2, read_text
 from featlab.extraction.layouts.tree import child, files, folders, images, mismatch, numbered, relative
-from featlab.extraction.video.files import is_video
+from featlab.extraction.video.frames import is_video
 
 EXPECTED = "EXPR_…_Challenge/Train_Set/VIDEO.txt, with cropped_aligned/VIDEO/00001.jpg or batch1/VIDEO.mp4 beside it"
 _SETS = {"train": ("Train_Set", "Training_Set"), "validation": ("Validation_Set", "Val_Set")}
@@ -81,10 +80,6 @@ def read_aff_wild2(root: Path, options: AffWild2Options) -> list[Item]:
     Images leave out frames without a face, and annotations are known to be a few lines longer or shorter than the
     video: lines without an image and images without a line are left out. An annotation that fits less than half of
     the images is an error. A video that isn't there fails at extraction and is listed.
-
-    Args:
-        root: The data set.
-        options: Which split, which frames, which classes.
     """
     places = _annotation_folders(root, _DEPTH)
     if not places:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.registry import register_layout
+from featlab.extraction.layouts.base import register_layout
 from featlab.extraction.layouts.tables import first_line, read_lines
 from featlab.extraction.layouts.tree import check_present, child, descendant, mismatch, numbered
 from featlab.extraction.video.times import Sampling
@@ -106,10 +106,6 @@ def read_bah(root: Path, options: BAHOptions) -> list[Item]:
     video is one clip. Label 0, no ambivalence or hesitancy, is the class ``neutral``; 1 is ``ambivalence-hesitancy``.
     At level video the label of the whole video goes to each of its frames, although it is there in parts of it only.
     A listed file that isn't on disk fails at extraction and is listed.
-
-    Args:
-        root: The data set.
-        options: Frames or videos, and which split.
     """
     base = _base(root)
     frame_lists, video_lists = descendant(base, *_FRAME_LISTS), descendant(base, *_VIDEO_LISTS)

@@ -1,4 +1,4 @@
-"""What a layout is: a function from a root to items, and the facts around it."""
+"""What a layout is, and layouts by name: a decorator registers a reader, an entry point brings one from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from typing import Any
 from featlab.config.options import Options, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.video.times import Sampling
-
-__all__ = ["EVERY_FRAME", "Layout", "NoOptions", "Reader"]
-
-EVERY_FRAME = Sampling()
+from featlab.extraction.video.times import EVERY_FRAME, Sampling
+from featlab.registry import Registry
 
 Reader = Callable[[Path, Any], list[Item]]
 """From a root and the layout's options to its items: sorted by subject, video and frame, at least one."""
@@ -72,7 +69,9 @@ class Layout:
             InputError: The tree is another one; says what was expected and what was found.
             ConfigError: An unknown option, or a value that doesn't fit.
         """
-        config = self._config(options or {})
+        if options and not fields(self.options):
+            raise ConfigError(f"the layout {self.name} has no options, got {', '.join(options)}")
+        config = with_options(self.options(), options or {}, self.name)
         if not root.exists():
             raise InputError(f"{root}: no such file or folder")
         if not root.is_dir() and not self.takes_files:
@@ -88,7 +87,129 @@ class Layout:
                 raise InputError(f"{item.name!r}: the name has characters that can't be stored; rename it")
         return items
 
-    def _config(self, options: Mapping[str, Any]) -> Any:
-        if options and not fields(self.options):
-            raise ConfigError(f"the layout {self.name} has no options, got {', '.join(options)}")
-        return with_options(self.options(), options, self.name)
+
+_HERE = __name__.rpartition(".")[0]
+LAYOUTS: Registry[Layout] = Registry(
+    "layout",
+    {
+        "manifest": f"{_HERE}.plain",
+        "folders": f"{_HERE}.plain",
+        "biovid": f"{_HERE}.biovid",
+        "stressid": f"{_HERE}.stressid",
+        "bah": f"{_HERE}.bah",
+        "aff-wild2": f"{_HERE}.aff_wild2",
+        "fer2013": f"{_HERE}.fer2013",
+        "expw": f"{_HERE}.expw",
+        "raf-db": f"{_HERE}.raf_db",
+        "sfda-pft": f"{_HERE}.sfda_pft",
+        "loose": f"{_HERE}.loose",
+    },
+    "featlab.layouts",
+)
+
+
+def register_layout(
+    name: str,
+    *,
+    title: str,
+    subject: str,
+    options: type[Any] = NoOptions,
+    recognises: Callable[[Path], bool] = lambda root: False,
+    neutral: str = "neutral",
+    sampling: Sampling = EVERY_FRAME,
+    takes_files: bool = False,
+) -> Callable[[Reader], Reader]:
+    """Decorator: make a function from a root and options to items known as a layout.
+
+    A package of its own names the module in the entry-point group ``featlab.layouts``, under the layout's name.
+
+    Args:
+        name: What ``--layout`` takes.
+        title: The data set's own name.
+        subject: What a subject is, in a few words.
+        options: A frozen dataclass, the function's second argument.
+        recognises: Whether a root looks like this; without it the layout has to be named.
+        neutral: Name of the neutral class.
+        sampling: Which frames of its videos are usually taken.
+        takes_files: Whether the root may be a file.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+
+    def register(reader: Reader) -> Reader:
+        known = LAYOUTS.found.get(name)
+        taken = known is not None and known.reader.__module__ != reader.__module__
+        built_in = name in LAYOUTS.built_in and reader.__module__ != LAYOUTS.built_in[name]
+        if name in ("", "auto") or taken or built_in:
+            raise ConfigError(f"a layout can't be registered as {name!r}: the name is taken or empty")
+        LAYOUTS.add(name, Layout(name, title, subject, reader, options, recognises, neutral, sampling, takes_files))
+        return reader
+
+    return register
+
+
+def layout_names() -> tuple[str, ...]:
+    """Return the known names: the built-in ones, then the plug-ins, sorted. Imports none of them."""
+    return LAYOUTS.names()
+
+
+def get_layout(name: str) -> Layout:
+    """Return a layout by its name.
+
+    Raises:
+        ConfigError: No such layout (names the closest), or a plug-in that can't be loaded.
+    """
+    return LAYOUTS.get(name)
+
+
+def read_layout(name: str, root: Path, **options: Any) -> list[Item]:
+    """List the images below a root that lies in a named layout, or ``auto``; see `Layout.read`.
+
+    Raises:
+        ConfigError: An unknown layout or option.
+        InputError: The tree is another one; says what was expected and what was found.
+    """
+    layout, place = resolve_layout(name, root)
+    return layout.read(place, options)
+
+
+def detect_layout(root: Path) -> str | None:
+    """Return the one layout that a root looks like, or None: none, or more than one.
+
+    A ``manifest.csv`` in the folder decides. ``folders`` is never guessed: it is what is left.
+    """
+    if _recognises("manifest", root):
+        return "manifest"
+    found = [name for name in layout_names() if name != "manifest" and _recognises(name, root)]
+    return found[0] if len(found) == 1 else None
+
+
+def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
+    """Return the layout that is meant and the root that it reads: the source, or the manifest in it.
+
+    Args:
+        name: A layout's name; ``auto`` takes the one that the source looks like, ``folders`` when it looks like none.
+        source: A folder or a file.
+
+    Raises:
+        ConfigError: No such layout.
+        InputError: ``auto``, and the source isn't there or is a file of an unknown kind.
+    """
+    if name == "auto":
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder")
+        found = detect_layout(source)
+        if found is None and not source.is_dir():
+            raise InputError(f"{source}: expected a manifest (.csv with path,subject,...) or a folder")
+        name = found or "folders"
+    layout = get_layout(name)
+    inside = source / "manifest.csv"
+    return layout, inside if name == "manifest" and inside.is_file() else source
+
+
+def _recognises(name: str, root: Path) -> bool:
+    try:
+        return get_layout(name).recognises(root)
+    except (OSError, ValueError):
+        return False

@@ -10,7 +10,7 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.registry import register_layout
+from featlab.extraction.layouts.base import register_layout
 from featlab.extraction.layouts.tables import Row, header, read_table
 from featlab.extraction.layouts.tree import Clip, check_present, child, clips, folders, mismatch, numbered
 from featlab.extraction.video.times import Sampling
@@ -81,10 +81,6 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     extraction and is listed; without it, the list is what is on disk. Its columns may be apart by tabs, semicolons or
     commas. The face answers some seconds after the heat: the window 2.0 to 5.0 s is taken, unless ``--window`` says
     otherwise.
-
-    Args:
-        root: The data set, or its part A.
-        options: Which levels, and as which classes.
     """
     base = child(root, "PartA") or root
     folder = child(base, "video", "videos") or base

@@ -9,9 +9,8 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
-from featlab.extraction.layouts.expressions import FER2013
-from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.layouts.tables import read_lines
+from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.layouts.tables import FER2013, read_lines
 from featlab.extraction.layouts.tree import check_present, descendant, mismatch, numbered, relative
 
 EXPECTED = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
@@ -72,10 +71,6 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     surprise, neutral. Nobody knows who the people are: the domain is the data set, and all of it is one subject,
     ``expw``, so it needs other data sets beside it. A clip is one class. An image that isn't on disk fails at
     extraction and is listed.
-
-    Args:
-        root: The data set.
-        options: Which faces, and how wide they are cropped.
     """
     table = descendant(root, *_LISTS)
     folder = descendant(root, *_IMAGES)

@@ -9,9 +9,8 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError, closest
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.expressions import FER2013
-from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.layouts.tables import header
+from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.layouts.tables import FER2013, header
 from featlab.extraction.layouts.tree import descendant, mismatch, numbered
 
 EXPECTED = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"
@@ -60,10 +59,6 @@ def read_fer2013(root: Path, options: FER2013Options) -> list[Item]:
     without the column ``emotion`` (Kaggle's test.csv) the class is unknown. Nobody knows who the people are: the
     domain is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split
     has of one class. Only the lines' places are read here; pixels that don't fit fail at extraction and are listed.
-
-    Args:
-        root: The data set's folder, or one csv.
-        options: What a subject is.
     """
     tables = _tables(root) if root.is_dir() else [root]
     if not tables:

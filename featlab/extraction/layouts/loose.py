@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from featlab.config.options import Options, option
 from featlab.errors import InputError
-from featlab.extraction.folders import IMAGE_SUFFIXES
-from featlab.extraction.items import Item, item_order, natural_key
-from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.video.files import is_video
-
-__all__ = ["LooseOptions", "is_loose", "read_loose"]
+from featlab.extraction.items import IMAGE_SUFFIXES, Item
+from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.layouts.tree import files, folders, numbered
+from featlab.extraction.video.frames import is_video
 
 EXPECTED = "an image, a video, or a folder of them, with or without a folder a clip"
 
@@ -33,7 +31,7 @@ def is_loose(source: Path) -> bool:
         return _wanted(source)
     if not source.is_dir() or (source / "manifest.csv").is_file():
         return False
-    return any(_wanted(file) for folder in (source, *_folders(source)) for file in _files(folder))
+    return any(_wanted(file) for folder in (source, *folders(source)) for file in files(folder))
 
 
 @register_layout(
@@ -53,19 +51,15 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
     All are of one subject, the option ``subject``. A folder's images are a clip, their frames numbered in natural order
     (``img2`` before ``img10``); a video is a clip by itself. The root may also be one image or one video. Hidden files
     and folders, and files of other kinds, are ignored.
-
-    Args:
-        root: The folder or the file.
-        options: Whose images they are.
     """
     if root.is_file():
         if not _wanted(root):
             raise InputError(f"{root}: neither an image nor a video by its name; expected {EXPECTED}")
         return [Item(root, root.name, options.subject, None, root.name, 0, 0)]
     found: list[Item] = []
-    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in _folders(root))):
+    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in folders(root))):
         frame = 0
-        for file in _files(folder):
+        for file in files(folder):
             if is_video(file):
                 found.append(Item(file, place + file.name, options.subject, None, place + file.name, 0, -1))
             elif _wanted(file):
@@ -75,21 +69,8 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
                 frame += 1
     if not found:
         raise InputError(f"{root}: expected {EXPECTED}, found no image in it")
-    return [replace(item, row=row) for row, item in enumerate(sorted(found, key=item_order))]
+    return numbered(found)
 
 
 def _wanted(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_SUFFIXES or is_video(file)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_file()]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
-
-
-def _entries(folder: Path) -> list[Path]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return sorted(entries, key=lambda entry: natural_key(entry.name))

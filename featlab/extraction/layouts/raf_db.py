@@ -10,9 +10,8 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
-from featlab.extraction.layouts.expressions import RAF_DB
-from featlab.extraction.layouts.registry import register_layout
-from featlab.extraction.layouts.tables import read_lines
+from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.layouts.tables import RAF_DB, read_lines
 from featlab.extraction.layouts.tree import (
     check_present,
     child,
@@ -92,10 +91,6 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. Nobody knows who the people are: the domain
     is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split has of one
     class. A listed image that isn't on disk fails at extraction and is listed.
-
-    Args:
-        root: The data set.
-        options: Which images, and what a subject is.
     """
     table = descendant(root, *_LISTS)
     base = _numbered_folders(root)

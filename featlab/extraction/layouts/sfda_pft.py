@@ -8,7 +8,7 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.registry import register_layout
+from featlab.extraction.layouts.base import register_layout
 from featlab.extraction.layouts.tree import folders, images, mismatch, numbered, relative
 
 EXPECTED = "SUBJECT/IMAGE_N.jpg and SUBJECT/IMAGE_P.jpg (or a clip's folder between the two)"
@@ -71,10 +71,6 @@ def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
     say which recording they come from; in a folder below, they are one clip a folder and class. With one neutral clip
     a person's rows are split in time, with a gap, so folders a recording make a cleaner test. Where images are both
     in the subject's folder and below, both count. Frames are numbered in natural order.
-
-    Args:
-        root: The folder that holds one folder a subject.
-        options: Which letters mean which class.
     """
     classes = options.classes
     items: list[Item] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.registry import register_layout
+from featlab.extraction.layouts.base import register_layout
 from featlab.extraction.layouts.tables import Row, header, read_table
 from featlab.extraction.layouts.tree import child, clips, folders, mismatch, numbered
 from featlab.extraction.video.times import Sampling
@@ -65,10 +65,6 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
     counts is what is on disk, and a recording without a label is kept as unknown. The Baseline recording, rest before
     the tasks, has no label; it is taken as ``neutral``, and it comes first in name order, so that people are adapted
     on it. All other labels are a person's own report on a whole task: a face may look calm in a stressful one.
-
-    Args:
-        root: The data set.
-        options: Which labels, and which tasks.
     """
     table = child(root, "labels.csv")
     folder = child(root, "Videos", "Video") or root

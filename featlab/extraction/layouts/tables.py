@@ -16,23 +16,14 @@ _LOOKED_AT = 4096
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        where: File and line, for messages.
-        values: Column name to text.
-    """
-
-    where: str
-    values: dict[str, str]
+    where: str  # File and line, for messages
+    values: dict[str, str]  # Column name to text
 
 
 def read_text(path: Path) -> str:
-    """Read a text file, UTF-8 with or without a byte order mark.
-
-    Raises:
-        InputError: It can't be read, or isn't text.
-    """
+    """Read a text file, UTF-8 with or without a byte order mark."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -45,11 +36,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that aren't empty, each with its number from 1.
-
-    Raises:
-        InputError: The file can't be read, or has no such line.
-    """
+    """Return the lines that aren't empty, each with its number from 1."""
     lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1)]
     filled = [(number, line) for number, line in lines if line]
     if not filled:
@@ -73,15 +60,7 @@ def header(path: Path) -> list[str]:
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[Row]:
-    """Read a table with a header, its columns apart by tabs, semicolons or commas.
-
-    Args:
-        path: The file.
-        required: Columns that have to be there, in lower case; column names are compared in lower case.
-
-    Raises:
-        InputError: The file can't be read, a column is missing, or a row has another number of values.
-    """
+    """Read a table with a header, its columns apart by tabs, semicolons or commas."""
     text = read_text(path)
     first = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_mark(first), strict=True)
@@ -108,6 +87,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
 def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     for name in required:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the column {name!r} appears twice")
         if name not in names:
             raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
     return names
@@ -115,3 +96,14 @@ def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[st
 
 def _mark(line: str) -> str:
     return max(_MARKS, key=line.count)
+
+
+NEUTRAL, ANGER, DISGUST, FEAR = "neutral", "anger", "disgust", "fear"
+HAPPINESS, SADNESS, SURPRISE, OTHER = "happiness", "sadness", "surprise", "other"
+
+FER2013 = (ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
+"""By FER2013's and ExpW's own number, from 0."""
+RAF_DB = (SURPRISE, FEAR, DISGUST, HAPPINESS, SADNESS, ANGER, NEUTRAL)
+"""By RAF-DB's own number, from 1."""
+AFF_WILD2 = (NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER)
+"""By Aff-Wild2's own number, from 0; earlier releases have the first seven."""

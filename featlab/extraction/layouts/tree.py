@@ -9,9 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from featlab.errors import InputError
-from featlab.extraction.folders import IMAGE_SUFFIXES
-from featlab.extraction.items import Item, item_order, natural_key
-from featlab.extraction.video.files import is_video
+from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
+from featlab.extraction.video.frames import is_video
 
 _SHOWN = 4
 _LOOKED_AT = 200
@@ -19,15 +18,10 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording.
+    """One recording."""
 
-    Attributes:
-        path: The video file, or the folder that holds its frames.
-        frames: The frames, in natural order of their names; None for a video file.
-    """
-
-    path: Path
-    frames: tuple[Path, ...] | None
+    path: Path  # The video file, or the folder that holds its frames
+    frames: tuple[Path, ...] | None  # The frames, in natural order of their names; None for a video file
 
     @property
     def name(self) -> str:
@@ -57,12 +51,13 @@ def images(folder: Path) -> list[Path]:
     return [path for path in files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def clips(folder: Path) -> list[Clip]:
-    """Return the recordings in a folder, by name: its video files, and the folders in it that hold images.
+def videos(folder: Path) -> list[Path]:
+    """Return the visible video files in a folder, in natural order."""
+    return [path for path in files(folder) if is_video(path)]
 
-    Raises:
-        InputError: One recording is there both as a video and as a folder, or in two formats.
-    """
+
+def clips(folder: Path) -> list[Clip]:
+    """Return the recordings in a folder, by name: its video files, and the folders in it that hold images."""
     inside, loose = _entries(folder)
     found = [Clip(path, None) for path in loose if is_video(path)]
     found += [Clip(path, tuple(frames)) for path in inside if (frames := images(path))]

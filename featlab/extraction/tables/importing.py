@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from featlab.cache import Cache, ExtractorInfo, FeatureTable, open_cache, write_table
 from featlab.errors import CacheError, ConfigError, InputError, closest
+from featlab.extraction.embed import StorageError, storage_error
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import class_names
-from featlab.extraction.precision import StorageError, storage_error
 from featlab.extraction.shards import Failure, read_failures, write_failures
 from featlab.extraction.tables.columns import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.index import codes_of

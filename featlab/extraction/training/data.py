@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.errors import InputError, closest
-from featlab.extraction.backbones.inputs import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
+from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.inputs import InputConfig
 from featlab.extraction.items import Item, item_order
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.shards import Failure
-from featlab.extraction.video.files import is_video
-from featlab.extraction.video.reader import Sampling, expand_videos
+from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.video.frames import is_video
+from featlab.extraction.video.times import Sampling
 from featlab.seeding import stable_hash
 
 OnProgress = Callable[[int, int], None]

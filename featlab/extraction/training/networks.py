@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, closest
+from featlab.errors import ConfigError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.network import one_line
+from featlab.extraction.backbones.modules import check_layers, position_axes
 from featlab.extraction.backbones.resnet import TAPS, resnet18, small_resnet
-from featlab.extraction.backbones.taps import check_layers, position_axes
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
 
 ARCHES = ("small", "resnet18", "torchvision:NAME", "timm:NAME")
@@ -80,7 +79,7 @@ def _torchvision(name: str) -> nn.Module:
     try:
         from torchvision.models import get_model, list_models
 
-        from featlab.extraction.backbones.torchvision_models import remove_head
+        from featlab.extraction.backbones.model_libraries import remove_head
     except ImportError as error:
         raise ConfigError("torchvision: networks need torchvision: pip install 'featlab[backbones]'") from error
     if name not in list_models():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.video.files import OpenVideo, decode_packets, open_video, read_packets
+from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, open_video, read_packets
+from featlab.extraction.worker import run_in_order, worker_count
 
 # Of these, packets without a picture to show can't be told from the others by their time stamps.
 _HIDDEN_FRAMES = frozenset(["vp8"])
@@ -18,17 +21,11 @@ _HIDDEN_FRAMES = frozenset(["vp8"])
 
 @dataclass(frozen=True)
 class VideoTimes:
-    """When every frame of a video is shown.
+    """When every frame of a video is shown."""
 
-    Attributes:
-        stamps: Presentation time stamps, strictly ascending, in units of ``unit``; at least one.
-        unit: Seconds.
-        cut_short: Why the file has fewer frames than it should have; None when it hasn't.
-    """
-
-    stamps: tuple[int, ...]
-    unit: Fraction
-    cut_short: str | None = None
+    stamps: tuple[int, ...]  # Presentation time stamps, strictly ascending, in units of ``unit``; at least one
+    unit: Fraction  # Seconds
+    cut_short: str | None = None  # Why the file has fewer frames than it should have; None when it hasn't
 
     def seconds(self, place: int) -> float:
         """Return when a frame is shown, in seconds after the first one."""
@@ -39,10 +36,6 @@ def probe_video(path: Path) -> VideoTimes:
     """Read the time stamps of all frames.
 
     They come from the packets, without decoding. A file whose packets don't say it all is decoded once.
-
-    Raises:
-        ConfigError: PyAV isn't installed.
-        InputError: It isn't a video that can be read, or has no frames; the reason alone, without the path.
     """
     times = None
     with open_video(path) as video:
@@ -134,12 +127,11 @@ class Sampling:
                 raise ConfigError(f"video: a window goes from 0 or more seconds to more than that, got {window!r}")
 
 
-def parse_window(text: str) -> tuple[float, float]:
-    """Read a window as it is written, ``2.0-5.0``.
+EVERY_FRAME = Sampling()
 
-    Raises:
-        ConfigError: Something else, or a window that ends before it starts.
-    """
+
+def parse_window(text: str) -> tuple[float, float]:
+    """Read a window as it is written, ``2.0-5.0``."""
     match = _WINDOW.fullmatch(text)
     if match is None:
         raise ConfigError(f"video: expected a window FROM-TO in seconds, for example 2.0-5.0, got {text!r}")
@@ -189,3 +181,39 @@ def _exact(value: float) -> Fraction:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+OnVideo = Callable[[int, int], None]
+
+# Starting a worker process takes as long as reading the time stamps of some videos.
+_VIDEOS_A_JOB = 8
+
+
+def probe_videos(
+    paths: Sequence[Path], *, jobs: int = 1, on_progress: OnVideo | None = None
+) -> dict[Path, VideoTimes | str]:
+    """Read when the frames of videos are shown."""
+    if jobs < 0:
+        raise ConfigError(f"video: jobs must be 0 or more, got {jobs}")
+    if not paths:
+        return {}
+    import_av()
+    processes = worker_count(jobs, len(paths) // _VIDEOS_A_JOB)
+    read: dict[Path, VideoTimes | str] = {}
+    with closing(run_in_order(_probe, paths, jobs=processes, died=_worker_died)) as results:
+        for path, times in results:
+            read[path] = times
+            if on_progress is not None:
+                on_progress(len(read), len(paths))
+    return read
+
+
+def _worker_died(path: Path) -> str:
+    return f"a worker process died near {path}; is it a whole video?"
+
+
+def _probe(path: Path) -> VideoTimes | str:
+    try:
+        return probe_video(path)
+    except InputError as error:
+        return str(error)

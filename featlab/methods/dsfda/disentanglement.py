@@ -1,16 +1,15 @@
 """Networks that take a feature apart into identity and expression and put it together again, and their losses.
 
 After DSFDA (Sharafi et al. 2025), whose networks are those of TDGAN (Xie et al. 2021): a row generated from one row's
-identity and another's expression should be judged as both, and swapping back should give the rows again. Judges (the
-discriminators) and makers (encoders and decoder) learn in turn. There images are encoded and generated; here features.
+identity and another's expression should be classified as both, and swapping back should give the rows again. The
+discriminators and the generator (encoders and decoder) learn in turn. There images are generated; here features.
 
 Shapes: features (n, D); expression codes (n, H), made by the caller's encoder; identity codes (n, 128); noise (n, 256).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from featlab.errors import InputError
-from featlab.seeding import run_seed
-
-__all__ = [
-    "Discriminator",
-    "Disentangler",
-    "GeneratorWeights",
-    "Learning",
-    "Swap",
-    "generator_losses",
-    "identity_discriminator_loss",
-    "new_disentangler",
-    "take_turns",
-]
+from featlab.model.training import Fit, Phase, Terms, train
+from featlab.seeding import seeded
 
 IDENTITY, NOISE, HIDDEN = 128, 256, 128
 """Widths: of an identity code, of the decoder's noise (as published), of every hidden layer."""
@@ -45,25 +32,20 @@ class GeneratorWeights:
     """Weights of the generator's losses.
 
     Attributes:
-        identity: Of being judged as the person.
-        expression: Of being judged as the expression.
-        likeness: Of having the hidden values of the person's row in the identity discriminator.
+        identity: Of being classified as the person.
+        expression: Of being classified as the expression.
+        feature_matching: Of having the hidden values of the person's row in the identity discriminator.
         cycle: Of giving the rows again when swapped back.
     """
 
     identity: float = 0.2
     expression: float = 0.8
-    likeness: float = 1.0
+    feature_matching: float = 1.0
     cycle: float = 5.0
 
 
 class Discriminator(nn.Module):
-    """A judge of features: (n, D) → logits over some classes.
-
-    Args:
-        dim: D.
-        classes: How many it tells apart.
-    """
+    """Classifies features: (n, D) → logits over some classes."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
@@ -81,14 +63,7 @@ class Discriminator(nn.Module):
 
 
 class Disentangler(nn.Module):
-    """Identity encoder, decoder and the two discriminators; the expression encoder is the caller's.
-
-    Args:
-        dim: D.
-        code: H, width of an expression code.
-        classes: K expressions.
-        identities: People that are told apart; generated rows are one more.
-    """
+    """Identity encoder, decoder and the two discriminators; the expression encoder is the caller's."""
 
     def __init__(self, dim: int, code: int, classes: int, identities: int) -> None:
         super().__init__()
@@ -131,8 +106,7 @@ class Swap:
 
 def new_disentangler(dim: int, code: int, classes: int, identities: int, *, seed: int) -> Disentangler:
     """Return fresh networks (see `Disentangler`); the global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_seed(seed, "disentangler"))
+    with seeded(seed, "disentangler"):
         return Disentangler(dim, code, classes, identities)
 
 
@@ -143,125 +117,59 @@ def generator_losses(
 
     Identity cycle: x_a from the identity of x_f and its own expression. Expression cycle: x_b from its own identity and
     the expression of x_f; a code that was drawn belongs to no row, so there the code itself must come back.
-
-    Args:
-        networks: The discriminators get gradients too, which their own step has to discard.
-        swap: With its graph.
-        weights: Of the terms.
-        random: Of the decoder's noise.
-
-    Returns:
-        Five terms ≥ 0 by name.
     """
-    judge = networks.identity_discriminator
+    discriminator = networks.identity_discriminator
     back = networks.generate(swap.generated, swap.own, random)
+    matching = F.mse_loss(discriminator.hidden(swap.generated), discriminator.hidden(swap.rows).detach())
     expression = F.cross_entropy(networks.expression_discriminator(swap.generated), swap.expression)
     if swap.reference is None:
         cycle = F.l1_loss(swap.recovered, swap.code)
     else:
         cycle = F.l1_loss(networks.generate(swap.reference, swap.recovered, random), swap.reference)
     return {
-        "identity": weights.identity * F.cross_entropy(judge(swap.generated), swap.identity),
+        "identity": weights.identity * F.cross_entropy(discriminator(swap.generated), swap.identity),
         "expression": weights.expression * expression,
-        "likeness": weights.likeness * F.mse_loss(judge.hidden(swap.generated), judge.hidden(swap.rows).detach()),
+        "feature matching": weights.feature_matching * matching,
         "identity cycle": weights.cycle * F.l1_loss(back, swap.rows),
         "expression cycle": weights.cycle * cycle,
     }
 
 
-def identity_discriminator_loss(judge: Discriminator, rows: Tensor, identity: Tensor, generated: Tensor) -> Tensor:
-    """Return the cross-entropy of real rows with their people plus that of generated rows with the last class.
-
-    Args:
-        judge: Tells N people and generated rows apart.
-        rows: (n, D) real ones.
-        identity: (n,) int64 in [0, N).
-        generated: (m, D); no gradient goes into them.
-    """
-    fake = torch.full((len(generated),), judge.last.out_features - 1, device=generated.device)
-    return F.cross_entropy(judge(rows), identity) + F.cross_entropy(judge(generated.detach()), fake)
+def identity_discriminator_loss(
+    discriminator: Discriminator, rows: Tensor, identity: Tensor, generated: Tensor
+) -> Tensor:
+    """Return the cross-entropy of real rows with their people plus that of generated rows with the last class."""
+    fake = torch.full((len(generated),), discriminator.last.out_features - 1, device=generated.device)
+    return F.cross_entropy(discriminator(rows), identity) + F.cross_entropy(discriminator(generated.detach()), fake)
 
 
-@dataclass(frozen=True, eq=False)
-class Learning:
-    """One side of the game: modules and their Adam.
-
-    Attributes:
-        known: Modules that go on from what they learnt before.
-        fresh: Modules that start from nothing; they learn ten times as fast.
-    """
-
-    known: Sequence[nn.Module] = ()
-    fresh: Sequence[nn.Module] = ()
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return all parameters."""
-        return [*_parameters(self.known), *_parameters(self.fresh)]
-
-    def optimiser(self, lr: float) -> Adam:
-        """Return Adam at a rate, and let the parameters learn."""
-        for value in self.parameters():
-            value.requires_grad_(True)
-        groups: list[dict[str, Any]] = [
-            {"params": _parameters(self.known)},
-            {"params": _parameters(self.fresh), "lr": FRESH * lr},
-        ]
-        return Adam(groups, lr=lr)
+def adam(lr: float, known: Sequence[nn.Module] = (), fresh: Sequence[nn.Module] = ()) -> Adam:
+    """Return the optimiser of one side of the game; modules that start fresh learn ten times as fast."""
+    groups: list[dict[str, Any]] = [
+        {"params": [value for module in modules for value in module.parameters()], "lr": rate}
+        for modules, rate in ((known, lr), (fresh, FRESH * lr))
+    ]
+    return Adam(groups)
 
 
 def take_turns(
     networks: Disentangler,
-    batches: Iterable[Tensor],
-    swapped: Callable[[Tensor], Swap],
-    judged: Callable[[Tensor, Swap], Mapping[str, Tensor]],
+    swaps: Iterable[tuple[Tensor, Swap]],
+    discriminator_losses: Callable[[Tensor, Swap], Terms],
     *,
-    judges: Adam,
-    makers: Adam,
+    discriminators: Adam,
+    generator: Adam,
     weights: GeneratorWeights,
     random: torch.Generator,
     advice: str,
-) -> list[Mapping[str, float]]:
-    """Let judges and makers take a step each on every batch.
-
-    Args:
-        networks: In place.
-        batches: Row numbers.
-        swapped: Generates rows, given row numbers.
-        judged: What the judges minimise, by name; no gradient may reach the makers.
-        judges: Optimiser of the discriminators and of what else learns from labels.
-        makers: Optimiser of encoders and decoder, which minimise `generator_losses`.
-        weights: Of those.
-        random: Of the decoder's noise.
-        advice: What to do when a loss is not finite, for the message.
-
-    Returns:
-        The terms of both and their sum, an entry a batch.
-
-    Raises:
-        InputError: A loss that is not finite.
-    """
-    history: list[Mapping[str, float]] = []
-    for rows in batches:
-        swap = swapped(rows)
-        values = _step(judges, judged(rows, swap))
-        values |= _step(makers, generator_losses(networks, swap, weights, random))
-        total = sum(values.values())
-        if not math.isfinite(total):
-            raise InputError(f"the generator diverged at step {len(history) + 1}; {advice}")
-        history.append(values | {"loss": total})
-    return history
-
-
-def _step(optimiser: Adam, terms: Mapping[str, Tensor]) -> dict[str, float]:
-    # The makers' loss leaves gradients in the judges on its way: they go before the judges' own.
-    optimiser.zero_grad()
-    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return {name: term.item() for name, term in terms.items()}
-
-
-def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
-    return [value for module in modules for value in module.parameters()]
+) -> Fit:
+    """Let discriminators and generator take a step each on every swap."""
+    # The generator's loss leaves gradients in the discriminators on its way: `train` drops them before their own.
+    phases = [
+        Phase(discriminators, lambda batch: discriminator_losses(*batch)),
+        Phase(generator, lambda batch: generator_losses(networks, batch[1], weights, random)),
+    ]
+    return train(phases, swaps, name="the generator", advice=advice)
 
 
 def _mlp(dim: int, width: int) -> nn.Sequential:

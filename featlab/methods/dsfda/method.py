@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import ClassVar
 
@@ -18,19 +18,19 @@ from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.dsfda.disentanglement import (
     Disentangler,
     GeneratorWeights,
-    Learning,
     Swap,
+    adam,
     identity_discriminator_loss,
     new_disentangler,
     take_turns,
 )
-from featlab.methods.fit import Terms, shuffled_batches
 from featlab.methods.student import BN_MODES, make_student, ordered_features
 from featlab.model.losses import group_statistics
 from featlab.model.networks import SourceHead
 from featlab.model.pretrain import SourceRows
+from featlab.model.training import Terms, shuffled_batches
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
+from featlab.seeding import torch_generator
 
 GAUSSIANS = ("class", "none")
 CARRIED = ("decoder.", "expression_discriminator.")
@@ -135,11 +135,7 @@ class DSFDA(Method):
         return carried | {"gaussians.mean": mean, "gaussians.std": std, "gaussians.known": known}
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f)).
-
-        Raises:
-            InputError: A loss that is not finite.
-        """
+        """Return C'(B'(f))."""
         self.check(bundle, target)
         config, extras = self.config, bundle.extras[self.name]
         features = ordered_features(bundle, target)
@@ -151,7 +147,7 @@ class DSFDA(Method):
         if not config.known_label:
             labels = student.logits(features).argmax(dim=1)
         networks = _at_the_target(extras, bundle, seed)
-        random = torch.Generator().manual_seed(run_seed(seed, "dsfda"))
+        random = torch_generator(seed, "dsfda")
         drawing = config.gaussians == "class"
 
         def swapped(rows: Tensor) -> Swap:
@@ -167,8 +163,8 @@ class DSFDA(Method):
             identity = torch.zeros_like(labels[rows])
             return Swap(person, own, identity, code, expression, reference, generated, student.bottleneck(generated))
 
-        def judged(rows: Tensor, swap: Swap) -> Terms:
-            terms = {"identity discriminator": _identity_judged(networks, swap)}
+        def discriminator_losses(rows: Tensor, swap: Swap) -> Terms:
+            terms = {"identity discriminator": _identity_loss(networks, swap)}
             codes, known = swap.own, labels[rows]
             if drawing:
                 codes, known = torch.cat([codes, swap.recovered]), torch.cat([known, swap.expression])
@@ -178,46 +174,33 @@ class DSFDA(Method):
             terms["classification"] = F.cross_entropy(student.head.classify(codes.detach()), known)
             return terms
 
-        forgetful = [] if drawing else [networks.expression_discriminator]
-        judges = Learning([student.head.classifier, *forgetful], [networks.identity_discriminator])
-        makers = Learning([student.head.linear, student.head.norm, networks.decoder], [networks.identity_encoder])
+        # As the source left it, or the clip's classes would be all that it knows.
+        expressions = [] if drawing else [networks.expression_discriminator]
         student.set_mode(config.bn_mode)
-        history = take_turns(
+        fit = take_turns(
             networks,
-            _batches(len(features), config, random),
-            swapped,
-            judged,
-            judges=judges.optimiser(config.lr),
-            makers=makers.optimiser(config.lr),
+            ((rows, swapped(rows)) for rows in _batches(len(features), config, random)),
+            discriminator_losses,
+            discriminators=adam(config.lr, [student.head.classifier, *expressions], [networks.identity_discriminator]),
+            generator=adam(
+                config.lr, [student.head.linear, student.head.norm, networks.decoder], [networks.identity_encoder]
+            ),
             weights=config.weights,
             random=random,
             advice=f"lower {config.section}.lr ({config.lr})",
         )
         student.set_mode("eval")
-        trainable = sum(value.numel() for value in (*judges.parameters(), *makers.parameters()))
-        warnings = _warnings(bundle, labels) if history and not drawing else ()
-        return AdaptedModel(student.model(bundle), len(history), trainable, tuple(history), warnings)
+        warnings = _warnings(bundle, labels) if fit.iterations and not drawing else ()
+        return AdaptedModel(student.model(bundle), **replace(fit, warnings=warnings).summary())
 
 
 def train_disentangler(
     features: Tensor, labels: Tensor, identity: Tensor, head: SourceHead, *, classes: int, seed: int
 ) -> Disentangler:
-    """Train the networks on labelled source rows; B and C stay as they are.
-
-    Args:
-        features: (N, D).
-        labels: (N,) int64 classes in [0, K).
-        identity: (N,) int64, whose row each is, counted from 0.
-        head: B and C, in evaluation mode.
-        classes: K.
-        seed: Of initial weights, order and noise.
-
-    Raises:
-        InputError: A loss that is not finite.
-    """
+    """Train the networks on labelled source rows; B and C stay as they are."""
     people = int(identity.max()) + 1
     networks = new_disentangler(features.shape[1], head.linear.out_features, classes, people, seed=seed)
-    random = torch.Generator().manual_seed(run_seed(seed, "dsfda source"))
+    random = torch_generator(seed, "dsfda source")
     with torch.no_grad():
         codes = head.bottleneck(features)
 
@@ -235,18 +218,17 @@ def train_disentangler(
             head.bottleneck(generated),
         )
 
-    def judged(rows: Tensor, swap: Swap) -> Terms:
+    def discriminator_losses(rows: Tensor, swap: Swap) -> Terms:
         expression = F.cross_entropy(networks.expression_discriminator(swap.rows), labels[rows])
-        return {"identity discriminator": _identity_judged(networks, swap), "expression discriminator": expression}
+        return {"identity discriminator": _identity_loss(networks, swap), "expression discriminator": expression}
 
     epochs = (shuffled_batches(len(features), SOURCE_BATCH, 1, random) for _ in range(SOURCE_EPOCHS))
     take_turns(
         networks,
-        chain.from_iterable(epochs),
-        swapped,
-        judged,
-        judges=Learning([networks.identity_discriminator, networks.expression_discriminator]).optimiser(SOURCE_LR),
-        makers=Learning([networks.identity_encoder, networks.decoder]).optimiser(SOURCE_LR),
+        ((rows, swapped(rows)) for rows in chain.from_iterable(epochs)),
+        discriminator_losses,
+        discriminators=adam(SOURCE_LR, [networks.identity_discriminator, networks.expression_discriminator]),
+        generator=adam(SOURCE_LR, [networks.identity_encoder, networks.decoder]),
         weights=GeneratorWeights(),
         random=random,
         advice="check the source's features for outliers",
@@ -272,7 +254,7 @@ def _drawn(extras: Mapping[str, Tensor], count: int, random: torch.Generator) ->
     return mean[expression] + std[expression] * noise, expression
 
 
-def _identity_judged(networks: Disentangler, swap: Swap) -> Tensor:
+def _identity_loss(networks: Disentangler, swap: Swap) -> Tensor:
     return identity_discriminator_loss(networks.identity_discriminator, swap.rows, swap.identity, swap.generated)
 
 

@@ -11,16 +11,6 @@ from torch import Tensor, nn
 
 from featlab.methods.losses.target import EPSILON
 
-__all__ = [
-    "Discriminator",
-    "certainty_weights",
-    "condition",
-    "conditional_domain_loss",
-    "drop",
-    "reversal_strength",
-    "reverse_gradient",
-]
-
 
 class _Reversal(torch.autograd.Function):
     @staticmethod
@@ -40,12 +30,7 @@ def reverse_gradient(values: Tensor, strength: float) -> Tensor:
 
 
 def reversal_strength(step: int, total: int = 10_000) -> float:
-    """Return 2 / (1 + exp(−10 t/T)) − 1: 0 at the first step, so that an untrained discriminator moves nothing.
-
-    Args:
-        step: t, from 0.
-        total: T, steps until the full strength; 10 000 as published.
-    """
+    """Return 2 / (1 + exp(−10 t/T)) − 1: 0 at the first step, so that an untrained discriminator moves nothing."""
     return 2.0 / (1.0 + math.exp(-10.0 * step / total)) - 1.0
 
 
@@ -71,14 +56,7 @@ def drop(values: Tensor, share: float, random: torch.Generator) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Source or target? dim → hidden → hidden → 1 with LeakyReLU (0.2) and dropout.
-
-    Args:
-        dim: Width of its input.
-        hidden: Width of the two hidden layers.
-        dropout: Share of hidden values that are dropped.
-        random: Of the dropout; a CPU generator. The initial weights are drawn from the global one.
-    """
+    """Source or target? dim → hidden → hidden → 1 with LeakyReLU (0.2) and dropout."""
 
     def __init__(self, dim: int, hidden: int, dropout: float, random: torch.Generator) -> None:
         super().__init__()
@@ -103,13 +81,6 @@ def conditional_domain_loss(
 
     Binary cross-entropy of D on p ⊗ z, each row weighted by the certainty of its prediction; the weights of a domain
     sum to one half, however many rows it has.
-
-    Args:
-        discriminator: D.
-        z: (b + m, H) source rows, then target rows.
-        p: (b + m, K) their probabilities.
-        source_rows: b.
-        strength: Of the gradient reversal in front of D.
     """
     logits = discriminator(reverse_gradient(condition(z, p), strength))
     weights = certainty_weights(p)

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from featlab.errors import InputError
 
-__all__ = ["class_discrepancies", "contrastive_discrepancy"]
-
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Bandwidths of the five Gaussian kernels, in units of the mean squared distance within a pair of classes."""
 LEAST_BANDWIDTH = 1e-12
@@ -25,21 +23,6 @@ def class_discrepancies(source: Tensor, target: Tensor) -> Tensor:
     The kernel is a sum of five Gaussians, k(a, b) = Σ_w exp(−‖a − b‖² / (w γ)). The bandwidth γ belongs to a pair of
     classes: the mean squared distance between two different rows of their union; no gradient is taken through it. The
     estimator is the biased one, so that a set has no discrepancy from itself.
-
-    Args:
-        source: (C, m, D) rows, class by class.
-        target: (C, m', D) rows of the same classes.
-
-    Returns:
-        (C, C), from 0 to 10: source class in the rows, target class in the columns.
-
-    Raises:
-        InputError: Shapes that don't fit, or a class without rows.
-
-    Example:
-        >>> points = torch.tensor([[[0.0]], [[1.0]]])
-        >>> [[round(value, 3) for value in row] for row in class_discrepancies(points, points).tolist()]
-        [[0.0, 6.186], [6.186, 0.0]]
     """
     fits = source.ndim == target.ndim == 3 and source.shape[::2] == target.shape[::2]
     if not fits or not source.numel() or not target.numel():
@@ -62,18 +45,7 @@ def class_discrepancies(source: Tensor, target: Tensor) -> Tensor:
 
 
 def contrastive_discrepancy(source: Tensor, target: Tensor) -> Tensor:
-    """Return CDD, the mean MMD² of the same class less the mean MMD² of different classes (Kang et al., equation 5).
-
-    Args:
-        source: (C, m, D) rows, class by class.
-        target: (C, m', D) rows of the same classes.
-
-    Returns:
-        A scalar; with one class there are no others, and it is the MMD² of that class alone.
-
-    Raises:
-        InputError: As `class_discrepancies`.
-    """
+    """Return CDD, the mean MMD² of the same class less the mean MMD² of different classes (Kang et al., equation 5)."""
     pairs = class_discrepancies(source, target)
     classes = len(pairs)
     same = pairs.diagonal().sum()

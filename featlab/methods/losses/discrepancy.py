@@ -10,16 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "class_weights",
-    "exponential_kernel",
-    "joint_kernel",
-    "marginal_weights",
-    "maximum_mean_discrepancy",
-    "random_directions",
-    "sliced_wasserstein",
-]
-
 LEAST_BANDWIDTH = 1e-6
 """Bandwidth of rows that are all the same."""
 
@@ -28,11 +18,6 @@ def exponential_kernel(x: Tensor, y: Tensor, bandwidth: float = 0.0) -> Tensor:
     """Return the (n, m) kernel exp(−‖x_i − y_j‖ / bandwidth) of (n, H) and (m, H) rows.
 
     The distance is not squared, as in the code of the published methods that use it.
-
-    Args:
-        x: First rows.
-        y: Second rows.
-        bandwidth: Of the kernel; 0 takes the mean distance, without a gradient.
     """
     # Not by a matrix product: equal rows have to be at distance 0, where the gradient is 0 too.
     distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
@@ -47,13 +32,7 @@ def joint_kernel(x: Tensor, y: Tensor, bandwidth: float = 0.0) -> Tensor:
 
 
 def marginal_weights(first: Tensor, count: int) -> Tensor:
-    """Return (n + m,) weights of two whole samples.
-
-    Args:
-        first: (n,) weights ≥ 0 of the first sample's rows, scaled here to a sum of 1; if all are 0 there is nothing to
-            compare and every weight is 0.
-        count: m, rows of the second sample; they count the same.
-    """
+    """Return (n + m,) weights of two whole samples."""
     total = first.sum()
     if total == 0:
         return first.new_zeros(len(first) + count)
@@ -61,13 +40,7 @@ def marginal_weights(first: Tensor, count: int) -> Tensor:
 
 
 def class_weights(first: Tensor, second: Tensor, classes: int) -> Tensor:
-    """Return (K, n + m) weights that compare two samples class by class.
-
-    Args:
-        first: (n,) int64 labels of the first sample's rows.
-        second: (m,) int64 labels of the second's.
-        classes: K; a class that lacks rows in either sample has no weight.
-    """
+    """Return (K, n + m) weights that compare two samples class by class."""
     codes = torch.arange(classes, device=first.device).unsqueeze(1)
     mine, theirs = (first == codes).float(), (second == codes).float()
     n, m = mine.sum(dim=1, keepdim=True), theirs.sum(dim=1, keepdim=True)
@@ -76,15 +49,7 @@ def class_weights(first: Tensor, second: Tensor, classes: int) -> Tensor:
 
 
 def maximum_mean_discrepancy(kernel: Tensor, weights: Tensor) -> Tensor:
-    """Return the squared discrepancy wᵀKw (Gretton et al., 2012).
-
-    Args:
-        kernel: (n + m, n + m) joint kernel matrix.
-        weights: (..., n + m), positive on the first sample and negative on the second.
-
-    Returns:
-        (...) discrepancies.
-    """
+    """Return the squared discrepancy wᵀKw (Gretton et al., 2012)."""
     return ((weights @ kernel) * weights).sum(dim=-1)
 
 
@@ -96,13 +61,7 @@ def random_directions(dim: int, count: int, random: torch.Generator) -> Tensor:
 
 
 def sliced_wasserstein(p: Tensor, q: Tensor, directions: Tensor) -> Tensor:
-    """Return the mean over directions of the squared 2-Wasserstein distance of projections (Lee et al., 2019).
-
-    Args:
-        p: (n, K) rows.
-        q: (n, K) rows, as many.
-        directions: (K, m) unit columns.
-    """
+    """Return the mean over directions of the squared 2-Wasserstein distance of projections (Lee et al., 2019)."""
     ours = torch.sort(p @ directions, dim=0).values
     theirs = torch.sort(q @ directions, dim=0).values
     distance: Tensor = (ours - theirs).square().mean()

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["WEAK_AFFINITY", "NeighbourBank", "Neighbourhood"]
-
 WEAK_AFFINITY = 0.1
 """Of a neighbour that is not a mutual one, and of the neighbours of neighbours; a mutual neighbour's is 1."""
 
@@ -59,10 +57,6 @@ class NeighbourBank:
 
         A row is kept out of its own neighbours by its number and not by its rank: frames of a video often are equal,
         and the first of several equal rows need not be the row itself.
-
-        Args:
-            rows: (b,) int64.
-            count: 1 to n − 1.
         """
         rows = rows.to(self.directions.device)
         found = []
@@ -73,13 +67,7 @@ class NeighbourBank:
         return torch.cat(found)
 
     def neighbourhood(self, rows: Tensor, neighbours: int, expanded: int) -> Neighbourhood:
-        """Return neighbours, their neighbours and affinities of (b,) rows.
-
-        Args:
-            rows: (b,) int64.
-            neighbours: K; no more than n − 1 are to be had.
-            expanded: M, of each neighbour; no more than n − 1.
-        """
+        """Return neighbours, their neighbours and affinities of (b,) rows."""
         most = len(self.directions) - 1
         near = self.nearest(rows, min(neighbours, most))
         # A row is a neighbour of many: each is searched for once.

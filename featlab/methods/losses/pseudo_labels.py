@@ -1,14 +1,9 @@
-"""How alike rows of one expression or of one person are: mean cosines between cells, without a matrix of all pairs.
-
-A cell is all rows of one subject and one class. The mean cosine between two cells is the dot product of the means of
-their unit vectors, so nothing larger than one vector a cell is needed. Cells weigh the same, however long clips are;
-no cell is compared with itself, so no row meets itself.
-"""
+"""Pseudo-labels: from class centres (SHOT, TPDS), and from the majority of a cluster (CluP)."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,87 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.errors import InputError
-
-__all__ = [
-    "CentreLabels",
-    "Similarities",
-    "centre_labels",
-    "class_centres",
-    "mean_cosines",
-    "unit_codes",
-]
-
-
-@dataclass(frozen=True, eq=False)
-class Similarities:
-    """Mean cosines, one number a subject; NaN where there is no pair.
-
-    Attributes:
-        subject: (S,) codes of the subjects, ascending.
-        fixed_expression: (S,) between a subject's cells and other subjects' cells of the same class.
-        fixed_subject: (S,) between a subject's cells of different classes.
-        neither: (S,) between a subject's cells and other subjects' cells of other classes.
-    """
-
-    subject: NDArray[np.int64]
-    fixed_expression: NDArray[np.float64]
-    fixed_subject: NDArray[np.float64]
-    neither: NDArray[np.float64]
-
-
-def mean_cosines(
-    rows: NDArray[np.floating[Any]], subject: NDArray[np.integer[Any]], label: NDArray[np.integer[Any]]
-) -> Similarities:
-    """Compare every subject's cells with their own of other classes, and with those of others.
-
-    Args:
-        rows: (N, D), centred by the caller: a mean that all rows share would lift every cosine. A row of zeros has no
-            direction and a cosine of 0 with everything.
-        subject: (N,) codes.
-        label: (N,) classes ≥ 0; rows of unknown label are the caller's to leave out.
-
-    Raises:
-        InputError: No row, arrays of different lengths, or a value that is not finite.
-    """
-    if not len(rows) or not len(rows) == len(subject) == len(label):
-        raise InputError(f"similarities need rows, subjects and labels, got {len(rows)}, {len(subject)}, {len(label)}")
-    values = np.asarray(rows, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise InputError("similarities need finite rows; these hold NaN or infinity")
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    subjects, person = np.unique(subject, return_inverse=True)
-    classes, kind = np.unique(label, return_inverse=True)
-    count = np.zeros((len(subjects), len(classes)))
-    np.add.at(count, (person, kind), 1.0)
-    cells = np.zeros((*count.shape, values.shape[1]))
-    np.add.at(cells, (person, kind), unit)
-    there = count > 0
-    cells[there] /= count[there][:, None]
-
-    # Sums over pairs of cells of dot products are dot products of sums of cells.
-    of_subject, of_class = cells.sum(axis=1), cells.sum(axis=0)
-    own = np.einsum("scd,scd->s", cells, cells)
-    within = np.einsum("sd,sd->s", of_subject, of_subject) - own
-    alike = np.einsum("scd,cd->s", cells, of_class) - own
-    everything = of_subject @ of_class.sum(axis=0)
-    cells_of, subjects_of = there.sum(axis=1), there.sum(axis=0)
-    pairs_within = cells_of * (cells_of - 1)
-    pairs_alike = there @ subjects_of - cells_of
-    pairs_all = cells_of * there.sum()
-    return Similarities(
-        subjects.astype(np.int64),
-        _ratio(alike, pairs_alike),
-        _ratio(within, pairs_within),
-        _ratio(everything - within - alike - own, pairs_all - pairs_within - pairs_alike - cells_of),
-    )
-
-
-def _ratio(total: NDArray[np.float64], pairs: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    ratio = np.full(len(total), np.nan)
-    np.divide(total, pairs, out=ratio, where=pairs > 0)
-    return ratio
+from featlab.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +46,6 @@ def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) 
     Centres are weighted by the predictions in the first round, by the assignments in every further one. A class counts
     when more than ``threshold`` rows are predicted as it (in further rounds: assigned to it); where none has so many,
     every class with a row counts.
-
-    Args:
-        z: (n, H) bottleneck outputs, in evaluation mode.
-        p: (n, K) predictions for them.
-        threshold: 0 as published; 10 for a target that lacks classes (partial-set adaptation).
-        rounds: 2 in SHOT, 1 in TPDS.
     """
     codes = unit_codes(z)
     labels, weight = p.argmax(dim=1), p
@@ -148,3 +57,60 @@ def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) 
         nearest, labels = similarity.max(dim=1)
         weight = F.one_hot(labels, p.shape[1]).to(codes.dtype)
     return CentreLabels(labels, 1 - nearest, centres)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterLabels:
+    """What P clusters are called.
+
+    Attributes:
+        label: (P,) int64, the class that most rows of the cluster are predicted as (of equals, the first); -1 for a
+            cluster without rows.
+        purity: (P,) float64, the share of those rows, in [1/K, 1]; NaN for a cluster without rows.
+    """
+
+    label: NDArray[np.int64]
+    purity: NDArray[np.float64]
+
+
+def cluster_rows(codes: NDArray[np.float32], clusters: int, *, seed: int) -> NDArray[np.int64]:
+    """Group rows by k-means on their directions: a one is appended, then each row is made of length 1."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    values = np.concatenate([codes.astype(np.float64), np.ones((len(codes), 1))], axis=1)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    # More threads add up the centres in an order that differs from run to run.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(clusters, n_init=1, random_state=seed).fit(values)
+    return np.asarray(fitted.labels_, dtype=np.int64)
+
+
+def label_clusters(
+    cluster: NDArray[np.int64], predicted: NDArray[np.int64], *, clusters: int, classes: int
+) -> ClusterLabels:
+    """Name each cluster after the majority of its rows."""
+    if clusters <= classes:
+        raise ConfigError(
+            f"{clusters} clusters for {classes} classes are too few; give the method more prototypes than classes"
+        )
+    count = np.bincount(cluster * classes + predicted, minlength=clusters * classes).reshape(clusters, classes)
+    rows = count.sum(axis=1)
+    label = np.where(rows > 0, count.argmax(axis=1), -1)
+    purity = np.where(rows > 0, count.max(axis=1) / np.maximum(rows, 1), np.nan)
+    return ClusterLabels(label.astype(np.int64), purity)
+
+
+def purest_rows(label: NDArray[np.int64], confidence: NDArray[np.float64], share: float) -> NDArray[np.intp]:
+    """Return the rows that are kept: of every class the int(share · n_c) of the highest confidence.
+
+    The number is rounded down, so that a class of few rows can vanish: nothing is kept of 9 rows at a share of 0.1.
+    Of equally confident rows, the first ones are kept.
+    """
+    order = np.lexsort((np.arange(len(label)), -confidence, label))
+    _, first, count = np.unique(label[order], return_index=True, return_counts=True)
+    rank = np.arange(len(label)) - np.repeat(first, count)
+    kept = rank < np.repeat((share * count).astype(np.int64), count)
+    return np.sort(order[kept])

@@ -14,22 +14,9 @@ from torch import Tensor
 
 from featlab.errors import InputError
 
-__all__ = ["RELATION_LOSSES", "batch_relation_loss", "channel_relation_loss", "vector_relation_loss"]
-
 
 def channel_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return ‖N(Zₛᵀ Zₛ) − N(Zₜᵀ Zₜ)‖²_F / H, where N scales every row of a Gram matrix to length 1.
-
-    Args:
-        student: (n, H) features.
-        teacher: (n, H) features of the same rows; no gradient is taken through them.
-
-    Returns:
-        A scalar in [0, 4], blind to the scale of either side.
-
-    Raises:
-        InputError: Shapes that differ, or no rows.
-    """
+    """Return ‖N(Zₛᵀ Zₛ) − N(Zₜᵀ Zₜ)‖²_F / H, where N scales every row of a Gram matrix to length 1."""
     _check(student, teacher)
     return _gram_difference(student.T, teacher.detach().T)
 

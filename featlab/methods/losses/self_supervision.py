@@ -15,19 +15,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = [
-    "DeepCluster",
-    "Objective",
-    "SwAV",
-    "Views",
-    "deepcluster_loss",
-    "make_views",
-    "sinkhorn",
-    "spherical_kmeans",
-    "swav_loss",
-]
-
-
 HIDDEN, OUTPUT = 128, 128
 """Widths of the projector; its output is as published, its hidden layer has 2048 units there."""
 TEMPERATURE = 0.1
@@ -77,16 +64,7 @@ class Views:
 def make_views(
     features: Tensor, video: NDArray[np.int32], *, window: int, noise: float = 0.2, dropout: float = 0.2
 ) -> Views:
-    """Return the views of a target's rows.
-
-    Args:
-        features: (n, D), sorted by video and frame.
-        video: (n,) ascending video codes of the rows.
-        window: How many frames before and after a row can stand for it; counted in rows, so that it means the same
-            whatever the sampling of frames.
-        noise: See `Views`.
-        dropout: See `Views`.
-    """
+    """Return the views of a target's rows."""
     row = np.arange(len(video))
     first = np.maximum(np.searchsorted(video, video, side="left"), row - window)
     last = np.minimum(np.searchsorted(video, video, side="right") - 1, row + window)
@@ -95,16 +73,7 @@ def make_views(
 
 
 def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
-    """Return balanced soft assignments of rows to prototypes (SwAV, equations 3 to 5), computed with logarithms.
-
-    Args:
-        scores: (n, P) similarities.
-        epsilon: Smoothness: small ones give hard assignments.
-        iterations: Rounds of balancing; each makes columns alike and then rows.
-
-    Returns:
-        (n, P) ≥ 0; rows sum to 1, and columns to n/P as nearly as the rounds get.
-    """
+    """Return balanced soft assignments of rows to prototypes (SwAV, equations 3 to 5), computed with logarithms."""
     rows, prototypes = scores.shape
     logs = scores / epsilon
     for _ in range(iterations):
@@ -131,17 +100,7 @@ def deepcluster_loss(scores: Tensor, assigned: Tensor) -> Tensor:
 def spherical_kmeans(
     rows: Tensor, clusters: int, random: torch.Generator, *, iterations: int = 10
 ) -> tuple[Tensor, Tensor]:
-    """Cluster directions: the nearest centre by cosine, centres of length 1; one without rows stays where it was.
-
-    Args:
-        rows: (n, D) of length 1.
-        clusters: P ≤ n.
-        random: Draws the rows that are the first centres.
-        iterations: Rounds.
-
-    Returns:
-        (P, D) centres and (n,) int64 the nearest one to each row.
-    """
+    """Cluster directions: the nearest centre by cosine, centres of length 1; one without rows stays where it was."""
     centres = rows[torch.randperm(len(rows), generator=random)[:clusters]]
     for _ in range(iterations):
         nearest = (rows @ centres.T).argmax(dim=1)
@@ -174,12 +133,7 @@ class Objective(nn.Module):
 
 
 class SwAV(Objective):
-    """Swapped assignments between views, with prototypes that are learnt and rest in the first epoch.
-
-    Args:
-        width: H, of what is projected.
-        prototypes: P.
-    """
+    """Swapped assignments between views, with prototypes that are learnt and rest in the first epoch."""
 
     def __init__(self, width: int, prototypes: int) -> None:
         super().__init__(width)
@@ -199,12 +153,6 @@ class DeepCluster(Objective):
     """k-means on what the last epoch saw of each row; its centres classify this epoch's views, without a gradient.
 
     Nothing is learnt in the first epoch: there is no clustering yet.
-
-    Args:
-        width: H, of what is projected.
-        prototypes: P, of each clustering.
-        rows: n.
-        random: Draws the first centres.
     """
 
     memory: Tensor

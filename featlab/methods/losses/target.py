@@ -8,15 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "EPSILON",
-    "entropies",
-    "information_loss",
-    "marginal_entropy",
-    "mean_entropy",
-    "neighbour_agreement",
-]
-
 EPSILON = 1e-5
 """Inside the logarithm of an entropy, as in the code of SHOT: at exact zeros it keeps value and gradient finite."""
 
@@ -45,10 +36,6 @@ def information_loss(p: Tensor, q: Tensor) -> Tensor:
     The joint distribution is P = Σ_i p_i q_iᵀ, made symmetric and of sum one; the loss is −Σ P log(P / (P_r P_c)), from
     −log K (sure, paired, balanced) to 0 (unrelated, or all of one class). Marginals are clamped like the joint: with
     one class alone and exact zeros the logarithm of a marginal would be infinite.
-
-    Args:
-        p: (n, K).
-        q: (n, K), row i belongs with row i of ``p``.
     """
     joint = p.T @ q
     joint = (joint + joint.T) / 2
@@ -59,12 +46,6 @@ def information_loss(p: Tensor, q: Tensor) -> Tensor:
 
 
 def neighbour_agreement(p: Tensor, scores: Tensor, weight: Tensor | float) -> Tensor:
-    """Return −(1/n) Σ_i Σ_k w_ik p_i · s_ik: small when rows predict what their neighbours do (NRC, Yang et al. 2021).
-
-    Args:
-        p: (n, K) predictions.
-        scores: (n, m, K) predictions of m neighbours a row, taken as fixed: no gradient reaches them.
-        weight: (n, m) affinities, or one for all.
-    """
+    """Return −(1/n) Σ_i Σ_k w_ik p_i · s_ik: small when rows predict what their neighbours do (NRC)."""
     agreement = torch.einsum("nc,nmc->nm", p, scores.detach())
     return -(weight * agreement).sum(dim=1).mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import one_cycle
 from featlab.config.options import check_at_least, check_choice, check_share
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
@@ -17,13 +18,11 @@ from featlab.methods.base import AdaptedModel, target_features
 from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, Alignment, align_style, bank_centre
 from featlab.methods.pft.reliability import Reliability, clip_statistics
 from featlab.methods.student import ordered_features
-from featlab.model.head import loss_sum, loss_values, set_learning_rate
 from featlab.model.losses import expression_loss, style_loss, style_statistics
-from featlab.model.networks import PersonalModel, Translator, layer_values, one_cycle
+from featlab.model.networks import PersonalModel, Translator, layer_values
+from featlab.model.training import Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
-
-__all__ = ["TranslatorAdaptation", "adapt_translator"]
+from featlab.seeding import torch_generator
 
 OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
@@ -127,7 +126,7 @@ def adapt_translator(
         return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
     features = target_features(bundle, target)
     trained = _trained(translator, config.update)
-    random = torch.Generator().manual_seed(run_seed(seed, "adapt"))
+    random = torch_generator(seed, "adapt")
     translator.eval()
     fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
     iterations, history = fit(bundle, translator, trained, features, config, random)
@@ -193,27 +192,18 @@ def _fit_lbfgs(
     features: Tensor,
     config: TranslatorAdaptation,
     random: torch.Generator,
-) -> tuple[int, list[Mapping[str, float]]]:
+) -> tuple[int, Sequence[Mapping[str, float]]]:
     """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
-    others = features[torch.randperm(len(features), generator=random)]
-    optimiser = torch.optim.LBFGS(
-        trained, lr=1.0, max_iter=config.iterations, tolerance_change=1e-9, line_search_fn="strong_wolfe"
-    )
-    history: list[Mapping[str, float]] = []
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        terms = _losses(bundle, translator, features, others, config)
-        loss = loss_sum(terms, len(history) + 1, config.section, config.lr)
-        history.append(loss_values(terms, loss))
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
     if not config.iterations:
-        return 0, history
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    # The closure is called several times a step, by the line search.
-    return int(optimiser.state[trained[0]]["n_iter"]), history
+        return 0, []
+    others = features[torch.randperm(len(features), generator=random)]
+    return minimise(
+        trained,
+        lambda: _losses(bundle, translator, features, others, config),
+        message=f"adaptation diverged; lower the weights of {config.section}",
+        iterations=config.iterations,
+        tolerance_change=1e-9,
+    )
 
 
 def _fit_adam(
@@ -223,21 +213,25 @@ def _fit_adam(
     features: Tensor,
     config: TranslatorAdaptation,
     random: torch.Generator,
-) -> tuple[int, list[Mapping[str, float]]]:
+) -> tuple[int, Sequence[Mapping[str, float]]]:
     """Take Adam steps on batches of frames, as published."""
-    optimiser = torch.optim.Adam(trained, lr=config.lr)
     batch = min(config.batch or len(features), len(features))
-    history: list[Mapping[str, float]] = []
-    for step in range(config.iterations):
-        order = torch.randperm(len(features), generator=random)
-        terms = _losses(bundle, translator, features[order[:batch]], features[order.roll(1)[:batch]], config)
-        loss = loss_sum(terms, step + 1, config.section, config.lr)
-        history.append(loss_values(terms, loss))
-        set_learning_rate(optimiser, config.lr * one_cycle(step, config.iterations))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-    return len(history), history
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(config.iterations):
+            order = torch.randperm(len(features), generator=random)
+            yield features[order[:batch]], features[order.roll(1)[:batch]]
+
+    def losses(frames: tuple[Tensor, Tensor]) -> Terms:
+        return _losses(bundle, translator, *frames, config)
+
+    fit = train(
+        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
+        batches(),
+        advice=f"lower {config.section}.lr ({config.lr})",
+        rate=lambda step: one_cycle(step, config.iterations),
+    )
+    return fit.iterations, fit.history
 
 
 def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
@@ -254,7 +248,7 @@ def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
 
 def _losses(
     bundle: Bundle, translator: Translator, features: Tensor, others: Tensor, config: TranslatorAdaptation
-) -> dict[str, Tensor]:
+) -> Terms:
     head = bundle.head
     translated = translator(features)
     terms = {}

@@ -20,8 +20,6 @@ from torch import Tensor
 from featlab.model.networks import SourceHead, Translator
 from featlab.model.style_bank import StyleBank
 
-__all__ = ["BANKS", "WEIGHTINGS", "Alignment", "align_style", "bank_centre"]
-
 WEIGHTINGS = ("neutral", "mean", "median")
 BANKS = ("all", "nearest", "weighted")
 NEAREST = 5
@@ -55,18 +53,7 @@ def align_style(
     weighting: str = "neutral",
     iterations: int = 20,
 ) -> Alignment:
-    """Return the offset that moves a clip's neutral frames onto ``centre``.
-
-    Args:
-        features: (n, D) features of the clip, n ≥ 1.
-        centre: (D,) where its mean should be.
-        translator: T with a zero offset; unchanged.
-        head: B and C.
-        neutral: Code of the neutral class.
-        weighting: ``neutral`` (as above), ``mean`` (every frame alike) or ``median`` (of each feature; every frame has
-            weight 1).
-        iterations: Most iterations of ``neutral``; the others take one. 0 moves nothing.
-    """
+    """Return the offset that moves a clip's neutral frames onto ``centre``."""
     even = torch.ones(len(features), device=features.device)
     if not iterations:
         return Alignment(torch.zeros_like(centre), even, ())
@@ -91,14 +78,7 @@ def align_style(
 
 
 def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "all") -> Tensor:
-    """Return (D,), the place that a clip is moved to.
-
-    Args:
-        bank: Neutral means of S source subjects.
-        features: (n, D) features of the clip; ``all`` does not look at them.
-        which: ``all`` (mean over source subjects), ``nearest`` (over the 5 whose means are nearest to the clip's) or
-            ``weighted`` (over all, by exp(−d² / median d²)).
-    """
+    """Return (D,), the place that a clip is moved to."""
     means, _ = bank.layers["features"]
     if which == "all" or features is None:
         return means.mean(dim=0)

@@ -24,16 +24,6 @@ from featlab.bundle.bundle import Bundle
 from featlab.methods.base import ClipReport, GainEstimate
 from featlab.methods.pft.closed_form import Alignment
 
-__all__ = [
-    "ClipStatistics",
-    "Episode",
-    "Reliability",
-    "clip_statistics",
-    "confidence_gap",
-    "fit_reliability",
-    "fit_temperature",
-]
-
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
 SHARE_KEPT = 0.9
@@ -156,12 +146,7 @@ class Reliability:
         return ClipReport(clip=asdict(clip), uniform=uniform, remarks=tuple(remarks), refusal=refusal)
 
     def estimate(self, gap: float | None, frames: int = 0) -> GainEstimate:
-        """Return the gain that is expected.
-
-        Args:
-            gap: `confidence_gap` on unlabelled frames of the person; ``None`` where there are none.
-            frames: How many there are.
-        """
+        """Return the gain that is expected."""
         if gap is None:
             expected, around = float(self.gains.mean()), self.gains.numpy() - float(self.gains.mean())
         else:
@@ -174,10 +159,6 @@ def confidence_gap(logits: Tensor, source_logits: Tensor) -> float:
     """Return by how much the personal model believes itself to be more accurate than the source model, in [0, 1].
 
     The mean over frames of its probability of its own choice minus its probability of the source model's.
-
-    Args:
-        logits: (n, K) of the personal model, calibrated.
-        source_logits: (n, K) of the source model; only their largest is looked at.
     """
     probability = torch.softmax(logits, dim=1)
     other = probability.gather(1, source_logits.argmax(dim=1, keepdim=True)).squeeze(1)
@@ -185,13 +166,7 @@ def confidence_gap(logits: Tensor, source_logits: Tensor) -> float:
 
 
 def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> ClipStatistics:
-    """Return what can be seen of a clip.
-
-    Args:
-        features: (n, D) features of the clip.
-        aligned: Its alignment.
-        bundle: B, C, T and the style bank, which must be there.
-    """
+    """Return what can be seen of a clip."""
     assert bundle.bank is not None  # the alignment needed it too
     neutral, head, translator = bundle.neutral_code, bundle.head, bundle.translator
     with torch.no_grad():
@@ -207,11 +182,7 @@ def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> Cli
 
 
 def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
-    """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths.
-
-    Args:
-        episodes: Two or more.
-    """
+    """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths."""
     spread = np.array([episode.clip.log_spread() for episode in episodes])
     position = np.array([episode.clip.position for episode in episodes])
     gains = np.array([episode.after - episode.before for episode in episodes])
@@ -236,14 +207,7 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
 
 
 def fit_temperature(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return the temperature with the least mean cross-entropy, each set weighing alike (Guo et al., 2017, section 4).
-
-    Args:
-        sets: (logits (m, K), labels (m,)) of one subject each.
-
-    Returns:
-        A number in [0.05, 20].
-    """
+    """Return the temperature with the least mean cross-entropy, each set weighing alike (Guo et al., 2017)."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:

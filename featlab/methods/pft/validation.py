@@ -20,9 +20,7 @@ from featlab.methods.pft.reliability import Episode, Reliability, clip_statistic
 from featlab.model.head import train_head
 from featlab.model.pretrain import SourceRows, pretrain_translator
 from featlab.model.style_bank import NeutralClips, StyleBank
-from featlab.seeding import run_seed
-
-__all__ = ["LEAST_SUBJECTS", "validate_on_source"]
+from featlab.seeding import torch_generator
 
 FOLDS = 5
 CLIPS = 2
@@ -37,13 +35,6 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Reliability | None
     """Adapt to held-out source subjects and summarise how that went.
 
     The projection is the bundle's own, fitted on all source rows; it sees no label.
-
-    Args:
-        source: Source rows.
-        bundle: Projection, configuration, classes and seed are read.
-
-    Returns:
-        The summary; ``None`` when fewer than `LEAST_SUBJECTS` can be scored.
     """
     if len(source.clips.subjects) < LEAST_SUBJECTS:
         return None
@@ -64,7 +55,7 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Reliability | None
 
 def _folds(source: SourceRows, seed: int) -> list[Tensor]:
     people = len(source.clips.subjects)
-    order = torch.randperm(people, generator=torch.Generator().manual_seed(run_seed(seed, "source validation")))
+    order = torch.randperm(people, generator=torch_generator(seed, "source validation"))
     return [order[fold::FOLDS] for fold in range(min(FOLDS, people))]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction.csv_pixels import decode_csv_pixels
+from featlab.extraction.decode import decode_csv_pixels
 from featlab.extraction.layouts import detect_layout, read_layout
 
 Put = Callable[..., Path]

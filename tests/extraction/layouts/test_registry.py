@@ -5,25 +5,23 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.items import Item, item_order
+from featlab.extraction.items import Item
 from featlab.extraction.layouts import (
     NoOptions,
-    combine_items,
     detect_layout,
     get_layout,
     layout_names,
     read_layout,
     register_layout,
-    registry,
     resolve_layout,
 )
+from featlab.extraction.layouts.base import LAYOUTS
 
 Put = Callable[..., Path]
 
@@ -36,10 +34,7 @@ NAMES = (
 @pytest.fixture
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    registry._plugins.cache_clear()
-    yield
-    registry._plugins.cache_clear()
+    monkeypatch.setattr(LAYOUTS, "found", dict(LAYOUTS.found))
 
 
 def test_every_layout_of_the_list_is_there_and_says_what_it_expects() -> None:
@@ -72,7 +67,7 @@ def test_names_are_listed_without_importing_a_layout() -> None:
 
 
 def test_an_unknown_layout_names_the_closest() -> None:
-    with pytest.raises(ConfigError, match=r"no layout is called 'biovit'.*did you mean 'biovid'"):
+    with pytest.raises(ConfigError, match=r"unknown layout 'biovit'.*did you mean 'biovid'"):
         get_layout("biovit")
 
 
@@ -162,12 +157,11 @@ def test_a_package_of_its_own_brings_a_layout(forgets: None, monkeypatch: pytest
         "    return [Item(root / 'a.png', 'a.png', 's', None, 'v', 0, 0)]\n"
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    points = [
-        importlib.metadata.EntryPoint(name, value, registry.ENTRY_POINTS)
+    plugins = {
+        name: importlib.metadata.EntryPoint(name, value, LAYOUTS.group)
         for name, value in (("theirs", module.__name__), ("empty", "json"), ("gone", "no_such_module_at_all"))
-    ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINTS else [])
-    registry._plugins.cache_clear()
+    }
+    monkeypatch.setitem(LAYOUTS.__dict__, "plugins", plugins)
     assert set(layout_names()) >= {"theirs", "empty", "gone"}
     exec(compile(source, "theirs", "exec"), module.__dict__)
     assert read_layout("theirs", tmp_path)[0].subject == "s"
@@ -198,13 +192,3 @@ def test_a_root_that_looks_like_two_layouts_is_not_guessed(put: Put) -> None:
     assert detect_layout(root) == "biovid"
     put("labels.csv", text="subject/task,binary-stress\n")
     assert detect_layout(root) is None
-
-
-def test_data_sets_are_combined_into_one_list(put: Put, tmp_path: Path) -> None:
-    put("a/s1/neutral/1.png", "a/s1/smile/1.png", "b/s0/neutral/1.png")
-    first, second = read_layout("folders", tmp_path / "a"), read_layout("folders", tmp_path / "b")
-    items = combine_items(first, second)
-    assert [(item.subject, item.row) for item in items] == [("s0", 0), ("s1", 1), ("s1", 2)]
-    assert items == sorted(items, key=item_order)
-    with pytest.raises(InputError, match="two of the data sets have a subject 's1'"):
-        combine_items(first, [replace(second[0], subject="s1")])

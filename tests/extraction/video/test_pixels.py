@@ -15,7 +15,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction import decode as module
 from featlab.extraction.decode import decode_image, read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.video.reader import expand_videos
+from featlab.extraction.video.expand import expand_videos
 
 MakeVideo = Callable[..., Path]
 MakeImage = Callable[..., Path]
@@ -76,7 +76,7 @@ def test_a_line_of_a_csv_is_read_at_its_byte(tmp_path: Path, monkeypatch: pytest
         return np.full((2, 2, 3), offset, dtype=np.uint8)
 
     reader.decode_csv_pixels = decode  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "featlab.extraction.csv_pixels", reader)
+    monkeypatch.setitem(sys.modules, "featlab.extraction.decode", reader)
     path = tmp_path / "A.CSV"
     good, bad = read_pixels([item(path, at=12), item(path, at=99)])
     np.testing.assert_array_equal(good, np.full((2, 2, 3), 12))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
+from featlab.extraction.video import frames as video_frames
 from featlab.extraction.video.frames import decode_frames
-from featlab.extraction.video.reader import frames as video_frames
 from featlab.extraction.video.times import probe_video
 
 MakeVideo = Callable[..., Path]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.video.reader import files as video_files
+from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import VideoTimes, probe_video
 
 MakeVideo = Callable[..., Path]
@@ -168,5 +168,5 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_suffixes_of_videos_are_known_in_any_case() -> None:
-    assert all(video_files.is_video(Path(name)) for name in ("a.MP4", "b.webm", "c.MOV", "d.mts"))
-    assert not any(video_files.is_video(Path(name)) for name in ("a.gif", "b.png", "mp4", "c.csv"))
+    assert all(is_video(Path(name)) for name in ("a.MP4", "b.webm", "c.MOV", "d.mts"))
+    assert not any(is_video(Path(name)) for name in ("a.gif", "b.png", "mp4", "c.csv"))

@@ -1,0 +1,120 @@
+"""What tables and figures of methods share: how a method is called, who competes, and the notes beneath."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from featlab.analysis.table import MISSING
+from featlab.errors import ConfigError
+from featlab.evaluation.metrics import BINS
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.scores import failure_reasons
+from featlab.methods import Method, get_method
+
+_MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
+_SETTINGS = {"oracle": "Oracle", "source-access": "Source access"}
+_NAMED = 6
+"""Subjects that a note names; more of them are counted."""
+
+
+def rows_by_method(rows: Iterable[EvaluationRow]) -> dict[str, list[EvaluationRow]]:
+    """Return method to its rows, in the order in which the methods first appear."""
+    groups: dict[str, list[EvaluationRow]] = {}
+    for row in rows:
+        groups.setdefault(row.method, []).append(row)
+    return groups
+
+
+def method_name(method: str, selection: str) -> str:
+    """Return the registry name, as flags take it; what saw labels or source rows is marked."""
+    return method if method == "oracle" else method + _MARKS.get(selection, "")
+
+
+def method_setting(method: str, selection: str) -> str:
+    """Return the group of a method in tables; one that is not installed here is grouped by what it saw."""
+    known = _registered(method)
+    return known.setting if known else _SETTINGS.get(selection, "Baselines")
+
+
+def method_title(method: str) -> str:
+    """Return what a method is called where it was published; a dash for one that is not installed here."""
+    known = _registered(method)
+    return known.title if known else MISSING
+
+
+def by_setting(settings: Mapping[str, str]) -> list[str]:
+    """Return the methods with those of one setting together: source-only first, oracles last, else as they came."""
+    order = list(dict.fromkeys(settings.values()))
+    order.sort(key=lambda setting: {"Source-only": -1, "Oracle": 1}.get(setting, 0))
+    return sorted(settings, key=lambda method: order.index(settings[method]))
+
+
+def competes(selection: str) -> bool:
+    """Return whether a method may be the best: not with source rows against those without, nor with target labels."""
+    return selection == "source-free"
+
+
+def best_notes(selections: Iterable[str]) -> list[str]:
+    """Return what bold means where some methods with source access stand among the others."""
+    if "source-access" not in selections:
+        return []
+    return ["Bold: the best without source rows; methods with source access and oracles do not compete."]
+
+
+def scope_notes(scopes: Iterable[str]) -> list[str]:
+    """Return what was adapted to, where it isn't one person's neutral clip."""
+    if "dataset" not in scopes:
+        return []
+    return ["Adapted to all target subjects together, every class among their rows."]
+
+
+def smoothing_notes(scores: Iterable[float], window: int) -> list[str]:
+    """Return how predictions were smoothed, where some were.
+
+    Args:
+        scores: Smoothed scores; NaN where there is none.
+        window: Frames averaged over; 0 where nobody knows.
+    """
+    if all(math.isnan(score) for score in scores):
+        return []
+    over = f"{window} frames" if window else "neighbouring frames"
+    return [
+        f"Smoothed: macro F1 after averaging the predicted probabilities over {over} of a video, for every method "
+        "alike; all else is frame by frame."
+    ]
+
+
+def calibration_notes(errors: Iterable[float]) -> list[str]:
+    """Return what the calibration error is, where there is one."""
+    if all(math.isnan(error) for error in errors):
+        return []
+    return [
+        f"ECE: expected calibration error, how far confidence and accuracy are apart in the mean over {BINS} bins, "
+        "every subject weighing the same; 0 is the best."
+    ]
+
+
+def failure_notes(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:
+    """Return one note a method and reason: how many runs failed, on whom, and why.
+
+    Args:
+        groups: Display name to the rows of a method.
+    """
+    notes = []
+    for name, rows in groups.items():
+        for reason, failed in failure_reasons(rows).items():
+            subjects = list(dict.fromkeys(row.subject for row in failed))
+            where = ", ".join(subjects[:_NAMED])
+            if len(subjects) > _NAMED:
+                where += f" and {len(subjects) - _NAMED} more"
+            few = f"{len(failed)} of {len(rows)} runs failed ({where})"
+            notes.append(f"{name}: {'every run failed' if len(failed) == len(rows) else few}: {reason}")
+    return notes
+
+
+def _registered(method: str) -> type[Method] | None:
+    try:
+        return get_method(method)
+    except ConfigError:
+        return None

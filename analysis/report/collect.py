@@ -1,0 +1,196 @@
+"""Results of a workspace put together: which pages there are, and all that a report shows of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
+from featlab.analysis.report.provenance import origins, protocol_summary
+from featlab.analysis.table import Table
+from featlab.errors import InputError
+
+_KINDS = ("evaluate", "benchmark", "tune", "ablate", "complexity", "branches", "plot")
+"""In the order of a report; other kinds follow."""
+_RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
+"""What makes the folder of one run differ from that of another of the same command."""
+
+SVG = "image/svg+xml"
+LARGEST_DRAWING = 450_000
+"""Bytes of an SVG up to which it is shown as it is; a larger one holds a cloud of dots, and its .png is shown, or
+photographs, and a JPEG is shown if the .png is as large."""
+LARGEST_FILE = 450_000
+"""Bytes of a file up to which it can be saved from the report; of a larger one the report says where it is."""
+_DPI = 300.0
+
+
+@dataclass(frozen=True)
+class PageFolders:
+    """Folders with a page: one a command in the order of a report, and those of which a newer run is shown."""
+
+    shown: tuple[Path, ...]
+    older: tuple[Path, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportFigure:
+    """One figure, ready to be shown.
+
+    Attributes:
+        page: Its name, title and caption.
+        shown: The picture.
+        media: Its media type: `SVG` where the drawing itself is shown.
+        files: What can be saved beside the drawing: ending to bytes.
+        left_out: Endings of the files that are too large for that.
+        size: Width and height, inches.
+    """
+
+    page: PageFigure
+    shown: bytes
+    media: str
+    files: Mapping[str, bytes]
+    left_out: tuple[str, ...]
+    size: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportPage:
+    """Results of one command: their folder, the page, its tables by name, its figures in order."""
+
+    folder: Path
+    page: Page
+    tables: Mapping[str, Table]
+    figures: tuple[ReportFigure, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Pages put together, one at least; folders whose page is damaged are skipped, with the reason."""
+
+    title: str
+    pages: tuple[ReportPage, ...]
+    skipped: tuple[tuple[Path, str], ...]
+
+    @property
+    def evaluation(self) -> int | None:
+        """The page whose summary stands at the top: the first evaluation, else the first benchmark; counted from 0."""
+        kinds = [item.page.kind for item in self.pages]
+        return next((kinds.index(kind) for kind in ("evaluate", "benchmark") if kind in kinds), None)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader has to know before comparing the pages, a sentence each."""
+        found = [origin for origin, _ in origins([item.page for item in self.pages])]
+        lines = []
+        for what, values in (
+            ("caches", {origin.digest for origin in found if origin.digest}),
+            ("extractors", {origin.fingerprint for origin in found if origin.fingerprint}),
+            ("sets of versions of featlab and what it needs", {origin.versions for origin in found if origin.versions}),
+        ):
+            if len(values) > 1:
+                lines.append(f"The sections come from {len(values)} different {what}; each says from which.")
+        return (*lines, *(f"{folder.name} is left out: {reason}" for folder, reason in self.skipped))
+
+
+def find_pages(results: Path) -> PageFolders:
+    """Return the folders that hold a page: of each command the newest run, evaluations first.
+
+    Two runs of one command are folders whose names differ in the key at their end; a run with a name of its own
+    (``--name``) stands for itself. A folder whose page can't be read is among them: who reads it says what is wrong.
+
+    Args:
+        results: The ``results`` folder of a workspace.
+    """
+    pages = [path.parent for path in sorted(results.glob(f"*/{PAGE_FILE}"))]
+    newest: dict[str, Path] = {}
+    for folder in sorted(pages, key=lambda folder: (folder / PAGE_FILE).stat().st_mtime_ns):
+        newest[_RUN_KEY.sub("", folder.name)] = folder
+    shown = sorted(newest.values(), key=_order)
+    return PageFolders(tuple(shown), tuple(folder for folder in pages if folder not in shown))
+
+
+def _order(folder: Path) -> tuple[int, str]:
+    try:
+        kind = read_page(folder).kind
+    except InputError:
+        kind = folder.name.partition("-")[0]
+    return (_KINDS.index(kind) if kind in _KINDS else len(_KINDS)), folder.name
+
+
+def read_report(folders: Sequence[Path], title: str) -> Report:
+    """Read pages, in the order given; a damaged one is skipped.
+
+    Args:
+        folders: Each with a page.
+        title: Of the report.
+
+    Raises:
+        InputError: A folder without a page, or no page that can be read.
+    """
+    without = [folder for folder in folders if not (folder / PAGE_FILE).is_file()]
+    if without:
+        raise InputError(
+            f"{without[0]}: no {PAGE_FILE} there; name folders that featlab evaluate, benchmark, tune, ablate, plot, "
+            "complexity or branches wrote, as results/NAME"
+        )
+    pages, skipped = [], []
+    for folder in folders:
+        try:
+            pages.append(_read(folder))
+        except InputError as error:
+            skipped.append((folder, str(error)))
+    if skipped and not pages:
+        raise InputError(f"no page can be read, the first because: {skipped[0][1]}")
+    if not pages:
+        raise InputError(
+            "no results to report; run featlab evaluate first (or benchmark, ablate, complexity, branches, plot)"
+        )
+    return Report(title, tuple(pages), tuple(skipped))
+
+
+def _read(folder: Path) -> ReportPage:
+    page = read_page(folder)
+    try:
+        protocol_summary(page)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{folder / PAGE_FILE}: damaged; delete {folder} and run the command again") from error
+    tables = {name: read_table(folder, name) for name in page.tables}
+    return ReportPage(folder, page, tables, tuple(_read_figure(folder, figure) for figure in page.figures))
+
+
+def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
+    png = folder / f"{figure.name}.png"
+    try:
+        with Image.open(png) as picture:
+            dpi = float(picture.info.get("dpi", (_DPI, _DPI))[0]) or _DPI
+            size = picture.width / dpi, picture.height / dpi
+        found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in ("svg", "pdf", "csv")}
+        shown, media = found["svg"], SVG
+        if len(shown) > LARGEST_DRAWING:
+            shown, media = png.read_bytes(), "image/png"
+        if len(shown) > LARGEST_DRAWING:
+            shown, media = jpeg_of(png), "image/jpeg"
+    except OSError as error:
+        raise InputError(
+            f"{folder / figure.name}: not all of .svg, .pdf, .png and .csv can be read "
+            f"({error.strerror or 'damaged picture'}); run the command again"
+        ) from error
+    files = {ending: found[ending] for ending in ("pdf", "csv") if len(found[ending]) <= LARGEST_FILE}
+    saved = {*files, *(["svg"] if media == SVG else [])}
+    return ReportFigure(figure, shown, media, files, tuple(ending for ending in found if ending not in saved), size)
+
+
+def jpeg_of(png: Path) -> bytes:
+    """Return a picture with photographs as JPEG, a tenth of the .png.
+
+    Raises:
+        OSError: No picture there, or a damaged one.
+    """
+    data = io.BytesIO()
+    with Image.open(png) as picture:
+        picture.convert("RGB").save(data, "JPEG", quality=85)
+    return data.getvalue()

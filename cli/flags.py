@@ -1,0 +1,272 @@
+"""The flags that commands share, each declared once: type, help, default, and the configuration key that it sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featlab.cli.complete import (
+    complete_layout,
+    complete_method,
+    complete_methods,
+    complete_strategy,
+    complete_subject,
+)
+
+COMMON = "Common"
+"""Help panel of the flags that every command has."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of several commands: its type and text for Typer, its default, and the configuration key that it sets."""
+
+    annotation: Any
+    default: Any = None
+    key: str = ""
+
+
+def _flag(kind: Any, name: str, *, key: str = "", default: Any = None, **options: Any) -> Flag:
+    return Flag(Annotated[kind, typer.Option(*name.split(), **options)], default, key)
+
+
+FLAGS = {
+    "subject": _flag(
+        str, "--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject, default=...
+    ),
+    "subjects": _flag(
+        list[str] | None,
+        "--subject",
+        metavar="ID",
+        help="Keep a subject out of the source; repeatable.",
+        autocompletion=complete_subject,
+    ),
+    "method": _flag(
+        str | None,
+        "--method",
+        key="adapt.method",
+        metavar="NAME",
+        help="See `featlab methods`.",
+        autocompletion=complete_method,
+    ),
+    "bundle": _flag(Path | None, "--bundle", metavar="FOLDER", help="A model bundle; no source stage runs."),
+    "targets": _flag(
+        str | None,
+        "--targets",
+        key="protocol.targets",
+        metavar="N|ID,ID,…|FILE",
+        help="Target subjects: a number drawn at random, ids, a file of ids; default: 10.",
+    ),
+    "draws": _flag(
+        int | None, "--draws", key="protocol.draws", min=1, metavar="K", help="Random draws of targets; default: 1."
+    ),
+    "seeds": _flag(
+        int | None, "--seeds", key="protocol.seeds", min=1, metavar="K", help="Seeds within a draw; default: 1."
+    ),
+    "methods": _flag(
+        str | None, "--methods", metavar="NAME,…", help="See `featlab methods`.", autocompletion=complete_methods
+    ),
+    "sources": _flag(
+        str | None,
+        "--sources",
+        key="protocol.sources",
+        metavar="ID,ID,…",
+        help="Source subjects; default: all who are no target.",
+    ),
+    "pool": _flag(
+        str | None,
+        "--pool",
+        key="protocol.pool",
+        metavar="ID,ID,…|FILE",
+        help="Whom a number of targets is drawn from; everyone outside is always source. Default: everyone.",
+    ),
+    "smooth": _flag(
+        int | None,
+        "--smooth",
+        key="protocol.smoothing",
+        min=0,
+        metavar="N",
+        help="Second number of the tables: probabilities averaged over N (odd) frames; 0 switches it off.",
+    ),
+    "frames": _flag(
+        int | None,
+        "--frames",
+        key="protocol.frames",
+        min=0,
+        metavar="N",
+        help="Adapt on the first N frames of the neutral clip; 0 takes all.",
+    ),
+    "contamination": _flag(
+        float | None,
+        "--contamination",
+        key="protocol.contamination",
+        metavar="FRACTION",
+        help="Replace that fraction of the clip by frames of other classes; 0 to 1.",
+    ),
+    "strategy": _flag(
+        str | None,
+        "--strategy",
+        key="pair.strategy",
+        metavar="landmark|cosine|random",
+        help="How a row finds its reference.",
+        autocompletion=complete_strategy,
+    ),
+    "label_rule": _flag(
+        str | None,
+        "--label-rule",
+        key="pair.label_rule",
+        metavar="any|same|different",
+        help="Which labels a reference may have.",
+    ),
+    "dim": _flag(int | None, "--dim", key="features.dim", min=0, metavar="D", help="Features kept; 0 keeps them all."),
+    "scope": _flag(
+        str | None,
+        "--scope",
+        key="protocol.scope",
+        metavar="person|dataset",
+        help="Adapt to each target from a neutral clip, or to all of them as one unlabelled data set.",
+    ),
+    "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
+    "caches": _flag(
+        list[Path] | None,
+        "--cache",
+        metavar="FILE",
+        help="The embedding cache; repeat it for a panel each.",
+        rich_help_panel=COMMON,
+    ),
+    "device": _flag(
+        str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=COMMON
+    ),
+    "jobs": _flag(
+        int,
+        "--jobs -j",
+        default=0,
+        min=0,
+        metavar="N",
+        help="Processes; 0 takes every core.",
+        rich_help_panel=COMMON,
+    ),
+    "workspace": _flag(
+        Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder.", rich_help_panel=COMMON
+    ),
+    "cache": _flag(Path | None, "--cache", metavar="FILE", help="The embedding cache.", rich_help_panel=COMMON),
+    "settings": _flag(
+        list[str] | None,
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Any option of featlab.toml; repeatable.",
+        rich_help_panel=COMMON,
+    ),
+    "seed": _flag(
+        int | None,
+        "--seed",
+        key="protocol.seed",
+        min=0,
+        metavar="S",
+        help="Root of every seed.",
+        rich_help_panel=COMMON,
+    ),
+    "wide": _flag(
+        bool,
+        "--wide",
+        default=False,
+        help="Every column of the tables; the files have them always.",
+        rich_help_panel=COMMON,
+    ),
+    "json_mode": _flag(bool, "--json", default=False, help="Print one JSON object on stdout.", rich_help_panel=COMMON),
+    "quiet": _flag(bool, "--quiet -q", default=False, help="No progress and no notes.", rich_help_panel=COMMON),
+}
+
+_BACKBONE, _FACES, _VIDEO = "Backbone", "Faces", "Videos"
+
+PIXEL_FLAGS = {
+    "layout": _flag(
+        str,
+        "--layout",
+        default="auto",
+        metavar="NAME",
+        help="How the source is laid out: see `featlab layouts`.",
+        autocompletion=complete_layout,
+    ),
+    "layout_options": _flag(
+        list[str] | None, "--layout-option", metavar="KEY=VALUE", help="An option of the layout; repeatable."
+    ),
+    "weights": _flag(
+        str | None,
+        "--weights",
+        metavar="FILE|NAME|random",
+        help="Of a network: .safetensors or .pt, the library's own name for them, or random.",
+        rich_help_panel=_BACKBONE,
+    ),
+    "layers": _flag(
+        str | None,
+        "--layers",
+        metavar="A,B",
+        help="Layers of a network whose pooled activations are appended to the embedding.",
+        rich_help_panel=_BACKBONE,
+    ),
+    "options": _flag(
+        list[str] | None,
+        "--option",
+        metavar="KEY=VALUE",
+        help="Any other option of the backbone, e.g. size=224; repeatable.",
+        rich_help_panel=_BACKBONE,
+    ),
+    "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
+    "batch": _flag(
+        int,
+        "--batch",
+        default=64,
+        min=1,
+        metavar="N",
+        help="Images handed over at once.",
+        rich_help_panel=_BACKBONE,
+    ),
+    "landmarks": _flag(
+        str,
+        "--landmarks",
+        default="auto",
+        metavar="auto|none|FILE|FOLDER|mediapipe|dlib:FILE",
+        help="auto: found beside the source. A detector finds them in the images.",
+        rich_help_panel=_FACES,
+    ),
+    "align": _flag(
+        bool,
+        "--align",
+        default=False,
+        help="Level the eyes and crop the face, by the landmarks.",
+        rich_help_panel=_FACES,
+    ),
+    "eye_distance": _flag(
+        float | None,
+        "--eye-distance",
+        metavar="FRACTION",
+        help="With --align: distance of the eyes as a fraction of the crop's width; less leaves a wider margin.",
+        rich_help_panel=_FACES,
+    ),
+    "no_face": _flag(
+        str,
+        "--no-face",
+        default="keep",
+        metavar="keep|drop",
+        help="With --align: an image without a face is cropped in the centre, or left out.",
+        rich_help_panel=_FACES,
+    ),
+    "fps": _flag(float | None, "--fps", metavar="N", help="Frames a second that are taken.", rich_help_panel=_VIDEO),
+    "window": _flag(
+        str | None, "--window", metavar="FROM-TO", help="Seconds that are taken, e.g. 2.0-5.0.", rich_help_panel=_VIDEO
+    ),
+    "stride": _flag(
+        int | None, "--stride", min=1, metavar="N", help="Every N-th frame is taken.", rich_help_panel=_VIDEO
+    ),
+}
+"""Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
+
+VIDEO_FLAGS = ("fps", "window", "stride")
+INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
+NETWORK_FLAGS = ("weights", "layers", "options", "amp")
+
+FLAGS |= PIXEL_FLAGS

@@ -1,0 +1,237 @@
+"""What was typed: how the flags that commands share become a configuration and an open workspace."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
+from featlab.cli.output import Output, StageProgress
+
+if TYPE_CHECKING:
+    from featlab.cache import ExtractorInfo
+    from featlab.extraction.backbones import Backbone
+    from featlab.extraction.inputs import InputConfig
+    from featlab.workspace.workspace import Workspace
+
+_EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
+_FILES_OR_NAMES = ("targets", "pool")
+
+
+class Session:
+    """What was typed, as a command needs it: the flags, where to print, the workspace.
+
+    Attributes:
+        given: Value of each shared flag.
+        output: Where results and notes go.
+        workspace: The workspace folder.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
+        self.output = Output(**modes)
+        self.workspace: Path = given.get("workspace", Path("."))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.given[name]
+
+    @property
+    def jobs(self) -> int:
+        """Return the number of processes: ``--jobs``, or every core that this process may use."""
+        from featlab.extraction.worker import usable_cores
+
+        return self.given["jobs"] or usable_cores()
+
+    def values(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return ``{"section.key": value}`` of the command line; a flag of its own beats ``--set``.
+
+        Files named there are relative to the current folder, those named in ``featlab.toml`` to the workspace.
+
+        Args:
+            more: Further configuration values; those of None were not given.
+
+        Raises:
+            ConfigError: A ``--set`` item without ``=``.
+        """
+        from featlab.config.load import parse_settings
+
+        values: dict[str, Any] = dict(parse_settings(self.given["settings"] or ()))
+        caches = self.given.get("caches") or [self.given.get("cache")]
+        names = tuple(_from_here(str(path), self.workspace) for path in caches if path is not None)
+        found = {FLAGS[name].key: value for name, value in self.given.items() if FLAGS[name].key}
+        for name in _FILES_OR_NAMES:
+            if self.given.get(name):
+                found[FLAGS[name].key] = _people_from_here(self.given[name], self.workspace)
+        found["cache"] = names[0] if names else None
+        found["ablate.caches"] = names if self.given.get("caches") else None
+        found |= dict(more or {})
+        return values | {key: value for key, value in found.items() if value is not None}
+
+    def open(self, more: Mapping[str, Any] | None = None, *, on_epoch: StageProgress | None = None) -> Workspace:
+        """Open the workspace; its stages speak through the output.
+
+        Args:
+            more: As in `values`.
+            on_epoch: Progress of training.
+        """
+        import torch
+
+        from featlab.errors import InputError
+        from featlab.workspace.workspace import Workspace
+
+        # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
+        torch.set_num_threads(1)
+        if not self.workspace.is_dir():
+            raise InputError(
+                f"{self.workspace}: no such folder; make a workspace there with `featlab init {self.workspace}`"
+            )
+        device = self.given.get("device", "cpu")
+        return Workspace.open(
+            self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch
+        )
+
+    def backbone(self, name: str, device: str) -> Backbone:
+        """Make a backbone with the options that were given; a network without weights or layers has nothing to refuse.
+
+        Raises:
+            ConfigError: An ``--option`` that isn't key=value, or one that the backbone doesn't know.
+        """
+        from featlab.extraction.backbones import make_backbone
+
+        given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
+        if self["layers"] is not None:
+            given["layers"] = tuple(names_in(self["layers"]))
+        if device != "auto":
+            given["device"] = device
+        return make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
+
+    def input_config(self) -> InputConfig:
+        """Return what the flags say about how a source is read.
+
+        Raises:
+            ConfigError: A value that doesn't fit, or a flag that means nothing without --align.
+        """
+        from featlab.errors import ConfigError
+        from featlab.extraction.faces.align import AlignConfig
+        from featlab.extraction.inputs import InputConfig
+        from featlab.extraction.video.times import Sampling, parse_window
+
+        given = {name: self.given.get(name, FLAGS[name].default) for name in INPUT_FLAGS}
+        crop = AlignConfig(no_face=given["no_face"])
+        if given["eye_distance"] is not None:
+            crop = replace(crop, eye_distance=given["eye_distance"])
+        if not given["align"] and crop != AlignConfig():
+            raise ConfigError("--eye-distance and --no-face say how faces are cropped; add --align")
+        fps, window, stride = (given[name] for name in VIDEO_FLAGS)
+        sampling = None
+        if not (fps is window is stride is None):
+            sampling = Sampling(fps, None if window is None else parse_window(window), 1 if stride is None else stride)
+        return InputConfig(
+            layout=given["layout"],
+            layout_options=parse_options(given["layout_options"] or (), "--layout-option", "levels=PA4"),
+            landmarks=given["landmarks"],
+            align=crop if given["align"] else None,
+            sampling=sampling,
+        )
+
+    def held_out(self, workspace: Workspace, subjects: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the subjects that the source stages must not see.
+
+        Those named by ``--subject`` and those that ``protocol.targets`` lists. A bare number in the file is a matter
+        of `featlab evaluate`, which draws them; it holds nobody out here unless it was given as ``--targets``.
+        """
+        drawn = workspace.config.protocol.targets.strip().isdecimal()
+        listed = workspace.targets() if self.given.get("targets") is not None or not drawn else ()
+        return tuple(sorted({*subjects, *listed}))
+
+    def warn_of_seen(self, extractor: ExtractorInfo, targets: Sequence[str]) -> None:
+        """Warn when targets are among the people whose images trained the backbone: it has seen them, with labels."""
+        seen = sorted(set(targets) & set(extractor.trained_on))
+        if seen:
+            names = ", ".join(seen[:8]) + (", …" if len(seen) > 8 else "")
+            self.output.warn(
+                f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({names}): their "
+                "scores say nothing about new people; train it with them held out (featlab backbone train --targets …)"
+            )
+
+
+def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function, as `command` does, that has the flags of every command that opens a workspace."""
+    return command(*flags, *_EVERYWHERE)
+
+
+def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function whose first argument is a `Session`; the others are its own flags.
+
+    Args:
+        flags: Names in `featlab.cli.flags.FLAGS` that it has beside its own.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        _, *own = inspect.signature(function).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [item.replace(annotation=hints[item.name], kind=keyword) for item in own]
+        for name in flags:
+            flag = FLAGS[name]
+            default = inspect.Parameter.empty if flag.default is ... else flag.default
+            parameters.append(inspect.Parameter(name, keyword, default=default, annotation=flag.annotation))
+
+        @wraps(function)
+        def run(**given: Any) -> None:
+            function(Session({name: given.pop(name) for name in flags}), **given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in parameters}
+        return run
+
+    return decorate
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return the names in a text with commas; none of no text."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:
+    """Return ``{key: value}`` of ``key=value`` items; a value that is a number or true or false becomes one.
+
+    Raises:
+        ConfigError: An item without ``=``.
+    """
+    from featlab.errors import ConfigError
+
+    options: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{flag} {item}: expected key=value, for example {flag} {example}")
+        options[key.strip()] = _value(value.strip())
+    return options
+
+
+def _people_from_here(spec: str, workspace: Path) -> str:
+    """Return a text that names people; where it is a file, so that it means the same in the workspace."""
+    return _from_here(spec, workspace) if os.path.isfile(spec) else spec
+
+
+def _from_here(name: str, workspace: Path) -> str:
+    """Return a name that means in the workspace what ``name`` means in the current folder."""
+    return name if workspace.resolve() == Path.cwd() else str(Path(name).absolute())
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

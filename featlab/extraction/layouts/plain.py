@@ -1,0 +1,123 @@
+"""The plain layouts: folders subject/label/[video/]image, and a manifest with one row an image or video."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from featlab.errors import InputError
+from featlab.extraction.items import MAX_FRAME, Item, item_order, natural_key
+from featlab.extraction.layouts.base import NoOptions, register_layout
+from featlab.extraction.layouts.tables import Row, header, read_table
+from featlab.extraction.layouts.tree import folders, images, mismatch, numbered, relative, videos
+from featlab.extraction.video.frames import is_video
+
+EXPECTED = "subject/label/image or subject/label/video/image"
+
+
+@register_layout("folders", title="Folders subject/label/[clip/]image", subject="a person")
+def read_folders(root: Path, options: NoOptions) -> list[Item]:
+    """Images and videos in folders subject/label or subject/label/video.
+
+    ::
+
+        ROOT/
+          s001/
+            neutral/
+              img1.jpg  img2.jpg  …
+            smile/
+              clip-a/
+                0001.png  0002.png  …
+              clip-b.mp4
+
+    The names of the folders are the subjects, labels and clips; without a clip's folder a label's images are one clip.
+    A video file is a clip by itself. Frames are numbered in natural order. The neutral class is the one called
+    ``neutral``, or what ``--neutral`` says.
+    """
+    found: list[Item] = []
+    for person in folders(root):
+        for label in folders(person):
+            for clip in (label, *folders(label)):
+                video = relative(clip, root)
+                paths = [(path, video, frame) for frame, path in enumerate(images(clip))]
+                paths += [(path, f"{video}/{path.name}", 0) for path in videos(clip)]
+                for path, name, frame in paths:
+                    found.append(Item(path, f"{video}/{path.name}", person.name, label.name, name, frame, row=-1))
+                deeper = [path for folder in folders(clip) if clip != label for path in images(folder)]
+                if deeper:
+                    raise InputError(f"{root}: expected {EXPECTED}, found {deeper[0].name} below {deeper[0].parent}")
+    for folder in (root, *folders(root)):
+        for path in (*images(folder), *videos(folder)):
+            raise InputError(f"{root}: expected {EXPECTED}, found {relative(path, root)}")
+    if not found:
+        raise mismatch(root, EXPECTED)
+    return numbered(found)
+
+
+def _recognises(root: Path) -> bool:
+    if root.is_dir():
+        return (root / "manifest.csv").is_file()
+    return root.suffix.lower() == ".csv" and not {"emotion", "pixels"} & set(header(root))
+
+
+@register_layout(
+    "manifest", title="A manifest.csv", subject="its column subject", recognises=_recognises, takes_files=True
+)
+def read_manifest(root: Path, options: NoOptions) -> list[Item]:
+    """A csv with a row an image or video, or the folder that holds it as manifest.csv.
+
+    ::
+
+        ROOT/
+          manifest.csv      path,subject,label,video,frame
+          …                 the images, where the paths say
+
+    Only ``path`` and ``subject`` have to be there. Paths are relative to the csv, or absolute; a video stands for all
+    of its frames. An empty label is unknown. The clip is by default the folder that the path names, or the subject
+    where it names none; frames are by default numbered in natural order, and a clip gives all of them or none. The
+    neutral class is the one called ``neutral``, or what ``--neutral`` says. Landmarks go by the manifest's own rows.
+    """
+    manifest = root / "manifest.csv" if root.is_dir() else root
+    if not manifest.is_file():
+        raise mismatch(root, "a manifest.csv with path,subject,label,video,frame")
+    rows = read_table(manifest, ("path", "subject"))
+    items = [_item(row, place, manifest.parent) for place, row in enumerate(rows)]
+    clips: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in items:
+        clips[item.subject, item.video].append(item)
+    frames: dict[int, int] = {}
+    for clip in clips.values():
+        without = [item for item in clip if item.frame < 0]
+        if without and len(without) < len(clip):
+            raise InputError(
+                f"{rows[without[0].row].where}: the frame is empty; a clip gives all of its frames or none"
+            )
+        frames.update((item.row, 0) for item in without)
+        pictures = [item for item in without if not is_video(item.path)]
+        ordered = sorted(pictures, key=lambda item: natural_key(item.name))
+        frames.update((item.row, frame) for frame, item in enumerate(ordered))
+    items = [replace(item, frame=frames.get(item.row, item.frame)) for item in items]
+    first: dict[tuple[str, str, int], Item] = {}
+    for item in items:
+        earlier = first.setdefault(item_order(item), item)
+        if earlier is not item:
+            line, place = rows[earlier.row].where.rpartition(", ")[2], ", ".join(map(str, item_order(item)))
+            raise InputError(f"{rows[item.row].where}: subject, video and frame ({place}) are already on {line}")
+    return sorted(items, key=item_order)
+
+
+def _item(row: Row, place: int, folder: Path) -> Item:
+    """The item of a row; its frame is -1 where the row gives none."""
+    values = row.values
+    for column in ("path", "subject"):
+        if not values[column]:
+            raise InputError(f"{row.where}: the {column} is empty")
+    # A manifest written on Windows must mean the same files here.
+    name, subject, frame = values["path"].replace("\\", "/"), values["subject"], values.get("frame", "")
+    if frame and not (frame.isascii() and frame.isdigit() and int(frame) <= MAX_FRAME):
+        raise InputError(f"{row.where}: frame {frame!r} isn't a whole number from 0 to {MAX_FRAME}")
+    parent = PurePosixPath(name).parent.as_posix()
+    clip = name if is_video(PurePosixPath(name)) else subject if parent == "." else parent
+    label, video = values.get("label") or None, values.get("video") or clip
+    return Item(folder / name, name, subject, label, video, int(frame) if frame else -1, place)

@@ -1,0 +1,167 @@
+"""The one training loop, and the one minimiser over all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from featlab.errors import InputError
+
+Terms = Mapping[str, Tensor]
+"""Loss terms of one step, weights included: their sum is minimised."""
+History = list[Mapping[str, float]]
+"""Loss terms and their sum (``loss``), an entry a step."""
+OnEpoch = Callable[[int, int, float], None]
+"""Called after each epoch with its number, the number of epochs, and the mean loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """One update within a step.
+
+    Attributes:
+        optimiser: What makes the update, at the rates that it was made with.
+        losses: Called with the step's batch; returns the loss terms.
+        trained: The parameters that this update changes; ``None``: all of the optimiser's.
+    """
+
+    optimiser: Optimizer
+    losses: Callable[[Any], Terms]
+    trained: Sequence[nn.Parameter] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a training did.
+
+    Attributes:
+        iterations: Steps taken.
+        trainable: Parameters that were trained.
+        history: Loss terms and their sum, an entry a step.
+        warnings: One line each.
+    """
+
+    iterations: int
+    trainable: int
+    history: tuple[Mapping[str, float], ...]
+    warnings: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the keywords that `featlab.methods.AdaptedModel` takes beside the model."""
+        return dict(vars(self))
+
+
+def train(
+    phases: Sequence[Phase],
+    batches: Iterable[Any],
+    *,
+    advice: str,
+    name: str = "adaptation",
+    rate: Callable[[int], float] | None = None,
+    max_norm: float = 0.0,
+    history: History | None = None,
+) -> Fit:
+    """Take a step on every batch; what is to happen between steps happens where ``batches`` are made.
+
+    Args:
+        phases: The updates of a step, in order; names of loss terms have to differ between them.
+        batches: What the losses are called with.
+        advice: What to do when a loss is not finite, for the message.
+        name: Of what is trained, for the message.
+        rate: Factor of the learning rates at a step, counted from 0.
+        max_norm: Largest norm of an update's gradient; 0 for no limit.
+        history: Gets an entry a step, while the training runs.
+
+    Returns:
+        The fit; all parameters of the optimisers are left frozen.
+
+    Raises:
+        InputError: A loss, or a parameter at the end, that is not finite.
+    """
+    optimisers = list(dict.fromkeys(phase.optimiser for phase in phases))
+    parameters = [tensor for optimiser in optimisers for tensor in _parameters(optimiser)]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    first_rates = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
+    history = [] if history is None else history
+    for batch in batches:
+        if rate is not None:
+            factor = rate(len(history))
+            for group, first in first_rates:
+                group["lr"] = first * factor
+        entry: dict[str, float] = {}
+        total = 0.0
+        for phase in phases:
+            terms = phase.losses(batch)
+            loss = loss_sum(terms, f"{name} diverged at step {len(history) + 1}; {advice}")
+            phase.optimiser.zero_grad()
+            # What an update does not train gets no gradient, and the optimiser passes it over.
+            loss.backward(inputs=phase.trained)  # type: ignore[no-untyped-call]
+            if max_norm:
+                nn.utils.clip_grad_norm_(_parameters(phase.optimiser), max_norm)
+            phase.optimiser.step()
+            entry |= {term: value.item() for term, value in terms.items()}
+            total += loss.item()
+        history.append(entry | {"loss": total})
+    # The loss after the last step is never computed.
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+        raise InputError(f"{name} diverged in its last step; {advice}")
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    return Fit(len(history), sum(parameter.numel() for parameter in parameters), tuple(history))
+
+
+def minimise(
+    parameters: Sequence[Tensor], losses: Callable[[], Terms], *, message: str, iterations: int, **options: float
+) -> tuple[int, History]:
+    """Minimise a loss by L-BFGS with a line search, over everything at once.
+
+    Args:
+        parameters: Changed in place.
+        losses: Returns the loss terms.
+        message: Of the error when a loss is not finite.
+        iterations: Most iterations.
+        **options: Tolerances of `torch.optim.LBFGS`.
+
+    Returns:
+        Iterations taken, and the loss terms of every evaluation: the line search makes several in an iteration.
+    """
+    optimiser = LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe", **options)  # type: ignore[arg-type]
+    history: History = []
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        terms = losses()
+        loss = loss_sum(terms, message)
+        history.append({term: value.item() for term, value in terms.items()} | {"loss": loss.item()})
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return int(optimiser.state[parameters[0]]["n_iter"]), history
+
+
+def loss_sum(terms: Terms, message: str) -> Tensor:
+    """Return the sum of loss terms; an InputError with a message when it is not finite."""
+    loss = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(loss):
+        raise InputError(message)
+    return loss
+
+
+def shuffled_batches(rows: int, batch: int, minimum: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Yield index batches of one epoch in random order; a last batch of fewer than ``minimum`` rows is left out."""
+    order = torch.randperm(rows, generator=random)
+    for start in range(0, rows, batch):
+        picked = order[start : start + batch]
+        if len(picked) >= minimum:
+            yield picked
+
+
+def _parameters(optimiser: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]

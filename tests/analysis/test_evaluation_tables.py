@@ -1,0 +1,340 @@
+"""The tables of an evaluation and of a tuning: every cell is its number, the best is bold, what is missing is said."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.analysis.evaluation.tables import (
+    class_means,
+    class_table,
+    cost_table,
+    per_subject_table,
+    rank_table,
+    summary_table,
+)
+from featlab.analysis.evaluation.tuning import trials_table
+from featlab.analysis.table import MISSING, flops_text, number_of, p_text
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.statistics import RankComparison, compare_ranks
+from featlab.evaluation.summary import summarise
+from featlab.evaluation.tuning_report import Trial
+
+NAN = float("nan")
+# Three columns of the poster's BioVid table.
+POSTER = {
+    "source-only": (62.78, 52.76, 45.79),
+    "shot": (52.97, 45.35, 42.20),
+    "sfit": (76.85, 65.33, 75.92),
+    "pft": (80.65, 71.75, 58.08),
+    "oracle": (92.22, 86.83, 92.12),
+}
+
+
+def failed(method, subject, error="needs two classes"):
+    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error=error)
+
+
+@pytest.fixture
+def poster(result):
+    return [
+        result(method, subject, score / 100)
+        for method, scores in POSTER.items()
+        for subject, score in zip(("s1", "s2", "s10"), scores, strict=True)
+    ]
+
+
+def column(table, name):
+    return [row[table.columns.index(name)] for row in table.rows]
+
+
+def bold(table, name):
+    """The methods whose cell of a column is bold."""
+    at, who = table.columns.index(name), table.columns.index("Method")
+    return [row[who] for row, marks in zip(table.rows, table.bold, strict=True) if marks[at]]
+
+
+def test_the_per_subject_table_has_the_posters_form(poster):
+    table = per_subject_table(poster)
+    assert table.columns == ("Setting", "Method", "s1", "s2", "s10", "Average")
+    assert table.rows[0] == ("Source-only", "source-only", "62.78", "52.76", "45.79", "53.78")
+    assert table.rows[3] == ("SFDA-PFT", "pft", "80.65", "71.75", "58.08", "70.16")
+    settings = ["Source-only", "SFDA (model-based)", "SFDA (data-based)", "SFDA-PFT", "Oracle"]
+    assert column(table, "Setting") == settings
+    assert [bold(table, name) for name in table.columns[2:]] == [["pft"], ["pft"], ["sfit"], ["sfit"]]
+
+
+def test_methods_of_one_setting_stand_together_under_their_registry_names(result):
+    given = ("oracle", "neutral-shift", "pft", "referenced", "somebody-s", "source-only")
+    rows = [result(name, "a", 0.5) for name in given]
+    rows.append(result("dfa", "a", 0.5, selection="source-access"))
+    rows.append(result("theirs", "a", 0.5, selection="source-access"))
+    assert [line[:2] for line in per_subject_table(rows).rows] == [
+        ("Source-only", "source-only"),
+        ("Baselines", "neutral-shift"),
+        ("Baselines", "referenced"),
+        ("Baselines", "somebody-s"),
+        ("SFDA-PFT", "pft"),
+        ("UDA (source access)", "dfa [source access]"),
+        ("Source access", "theirs [source access]"),
+        ("Oracle", "oracle"),
+    ]
+
+
+def test_a_cell_is_a_mean_over_seeds_and_what_looks_equal_is_equally_bold(result):
+    rows = [result("pft", "a", 0.2), result("pft", "a", 0.4, seed=1), result("source-only", "a", 0.29999)]
+    table = per_subject_table(rows)
+    assert column(table, "a") == ["30.00", "30.00"]
+    assert bold(table, "a") == ["source-only", "pft"]
+
+
+def test_failed_and_missing_cells_say_so_and_a_starred_average_is_never_the_best(result):
+    rows = [result("source-only", "a", 0.5), result("source-only", "b", 0.5), result("shot", "a", 0.9)]
+    table = per_subject_table([*rows, failed("shot", "b")])
+    assert table.rows[1][2:] == ("90.00", "failed", "90.00*")
+    assert table.notes[0] == "shot: 1 of 2 runs failed (b): needs two classes"
+    assert (bold(table, "a"), bold(table, "Average")) == (["shot"], ["source-only"])
+    assert per_subject_table([rows[0], result("pft", "b", 0.5)]).rows[0][2:] == ("50.00", MISSING, "50.00*")
+    assert per_subject_table([rows[0], failed("shot", "a")]).rows[1][2:] == ("failed", MISSING)
+    refused = [failed("nrc", f"s{n}", f"nrc needs 8 target rows or more, got {n}") for n in range(9)]
+    assert per_subject_table(refused).notes == ("nrc: every run failed: nrc needs 8 target rows or more, got …",)
+    some = per_subject_table([*(failed("nrc", f"s{n}") for n in range(9)), result("nrc", "z", 0.5)])
+    assert some.notes[0] == "nrc: 9 of 10 runs failed (s0, s1, s2, s3, s4, s5 and 3 more): needs two classes"
+
+
+def test_source_access_is_marked_in_every_table_and_competes_in_none(result):
+    scores = {"source-only": 0.5, "pft": 0.6, "oracle": 0.9, "pft-best": 0.8, "safn": 0.8}
+    seen = {"safn": "source-access", "oracle": "oracle", "pft-best": "oracle"}
+    rows = [
+        result(name, s, score, selection=seen.get(name, "source-free"), class_recall=(score, score))
+        for name, score in scores.items()
+        for s in "ab"
+    ]
+    summaries = summarise(rows)
+    marked = ["pft-best [target labels]", "safn [source access]"]
+    for table, head in (
+        (per_subject_table(rows), "a"),
+        (summary_table(summaries), "Macro F1"),
+        (class_table(rows), "Class 1"),
+    ):
+        assert sorted(name for name in column(table, "Method") if "[" in name) == marked
+        assert bold(table, head) == ["pft"]
+        assert any("do not compete" in note for note in table.notes)
+    assert "safn [source access]" in column(cost_table(summaries), "Method")
+    ranked = rank_table(compare_ranks({"pft": [0.5, 0.6], "safn": [0.4, 0.7]}), {**seen, "pft": "source-free"})
+    assert column(ranked, "Method") == ["pft", "safn [source access]"]
+    assert not any("compete" in note for note in per_subject_table(rows[:4]).notes)
+
+
+def test_what_was_adapted_to_is_said_when_it_is_a_data_set(poster):
+    rows = [replace(line, scope="dataset") for line in poster]
+    summaries = summarise(rows)
+    for table in (per_subject_table(rows), summary_table(summaries), class_table(rows), cost_table(summaries)):
+        assert any("all target subjects together" in note for note in table.notes)
+    assert not any("together" in note for note in cost_table(summarise(poster)).notes)
+
+
+def test_the_summary_shows_the_numbers_of_the_summaries(poster):
+    rows = [replace(line, flops=3.6e9 if line.subject == "s1" else NAN) for line in poster]
+    summaries = summarise(rows)
+    table = summary_table(summaries)
+    assert column(table, "Method") == list(POSTER)
+    assert column(table, "Published as")[1] == "SHOT (Liang et al., 2020)"
+    for item, line in zip(summaries, table.rows, strict=True):
+        cells = dict(zip(table.columns, line, strict=True))
+        assert cells["Macro F1"] == f"{100 * item.macro_f1:.2f}"
+        assert cells["95 % interval"] == f"[{100 * item.ci95[0]:.2f}, {100 * item.ci95[1]:.2f}]"
+        assert cells["Gap closed"] == f"{item.gap_closed:.2f}"
+        assert cells["Negative transfer"] == str(item.negative_transfer)
+        assert cells["Win/tie/loss"] == f"{item.wins}/{item.ties}/{item.losses}"
+        assert cells["Difference to pft"] == f"{100 * item.difference_vs_pft:.2f}"
+        assert cells["p vs pft"] == (MISSING if item.method in ("pft", "oracle") else f"{item.p_vs_pft:.3f}")
+        assert cells["Rank"] == (MISSING if item.method == "oracle" else f"{item.rank:.2f}")
+        assert (cells["MFLOPs"], cells["Iterations"], cells["Non-neutral recall"]) == ("3600", "135", MISSING)
+    assert bold(table, "Macro F1") == ["sfit"]
+    assert any("over the 3 subjects" in note for note in table.notes)
+
+
+def test_a_method_that_could_not_run_keeps_its_line(result):
+    rows = [result("source-only", "a", 0.5, class_recall=(0.5, 0.5)), failed("shot", "a")]
+    summaries = summarise(rows)
+    assert column(summary_table(summaries), "Macro F1") == ["50.00", "failed"]
+    assert column(cost_table(summaries), "Iterations") == ["135", "failed"]
+    assert column(class_table(rows), "Class 1") == ["50.00", "failed"]
+    for table in (summary_table(summaries), cost_table(summaries), class_table(rows)):
+        assert "shot: every run failed: needs two classes" in table.notes
+
+
+def test_smoothed_scores_are_shown_where_there_are_any(poster):
+    rows = [replace(line, macro_f1_smoothed=line.macro_f1 + 0.01) for line in poster]
+    summaries = summarise([*rows, failed("nrc", "s1")])
+    table = summary_table(summaries, smoothing=9)
+    smoothed = table.columns.index("Smoothed")
+    assert smoothed in table.narrow
+    assert column(table, "Smoothed") == [
+        MISSING if not item.runs else f"{100 * item.macro_f1_smoothed:.2f}" for item in summaries
+    ]
+    assert bold(table, "Smoothed") == ["sfit"]
+    low, high = summaries[0].ci95_smoothed
+    assert column(table, "95 % interval, smoothed")[0] == f"[{100 * low:.2f}, {100 * high:.2f}]"
+    assert any("over 9 frames of a video" in note for note in table.notes)
+    assert any("over neighbouring frames" in note for note in summary_table(summaries).notes)
+    plain = summary_table(summarise(poster), smoothing=9)
+    assert smoothed not in plain.narrow
+    assert not any("Smoothed" in note for note in plain.notes)
+
+
+def test_the_calibration_error_is_shown_and_its_largest_is_not_the_best(poster):
+    sure_and_wrong, right = ((*(0.0,) * 42, 2.0, 1.9, right) for right in (0.0, 2.0))
+    rows = [
+        replace(line, reliability=sure_and_wrong if line.method == "shot" else right)
+        for line in poster
+        if line.method != "oracle"
+    ]
+    table = summary_table(summarise(rows))
+    assert column(table, "ECE") == ["5.00", "95.00", "5.00", "5.00"]
+    assert bold(table, "ECE") == []
+    assert any(note.startswith("ECE: expected calibration error") for note in table.notes)
+
+
+def test_costs_are_means_over_subjects(result):
+    rows = [result("source-only", "a", 0.5, iterations=0, trainable=0, flops=0.0)]
+    rows += [result("pft", "a", 0.5, flops=2.5e9), result("pft", "b", 0.5, iterations=65, seconds=0.0488)]
+    table = cost_table(summarise(rows))
+    assert table.columns == ("Method", "Iterations", "Seconds", "Trainable", "MFLOPs")
+    assert table.rows == (("source-only", "0", "0.951", "0", "0.000"), ("pft", "100", "0.500", "1024", "2500"))
+    assert not any(map(any, table.bold))
+
+
+CLASSES = ("neutral", "joy", "fear")
+RECALLS = {
+    "source-only": {"a": (0.9, 0.2, NAN), "b": (0.7, 0.4, 0.5)},
+    "pft": {"a": (0.8, 0.6, NAN), "b": (0.6, 0.8, 0.3)},
+    "oracle": {"a": (1.0, 1.0, NAN), "b": (1.0, 1.0, 1.0)},
+}
+
+
+@pytest.fixture
+def recalls(result):
+    return [result(m, s, 0.5, class_recall=recall) for m, found in RECALLS.items() for s, recall in found.items()]
+
+
+def test_a_recall_is_the_mean_over_the_subjects_who_show_the_class(recalls, result):
+    table = class_table(recalls[::-1], classes=CLASSES)
+    assert table.columns == ("Method", *CLASSES, "Average")
+    assert column(table, "Method") == list(RECALLS)
+    for line, found in zip(table.rows, RECALLS.values(), strict=True):
+        means = 100 * np.nanmean(list(found.values()), axis=0)
+        assert list(line[1:]) == [f"{value:.2f}" for value in [*means, means.mean()]]
+    assert [bold(table, name) for name in table.columns[1:]] == [["source-only"], ["pft"], ["source-only"], ["pft"]]
+    seeds = [result("pft", "a", 0.5, seed=seed, class_recall=(value,)) for seed, value in enumerate((0.0, 0.2, 0.4))]
+    assert class_means([*seeds, result("pft", "b", 0.5, class_recall=(0.8,))], 1) == [
+        pytest.approx({"a": 0.2, "b": 0.8})
+    ]
+    alone = class_table([result("pft", "a", 0.5, class_recall=(0.5, NAN, 0.7))])
+    assert alone.columns[1] == "Class 1"
+    assert alone.rows[0][1:] == ("50.00", MISSING, "70.00", "60.00")
+    assert class_table([result("pft", "a", 0.5)], classes=("x", "y")).rows == (("pft", MISSING, MISSING, MISSING),)
+
+
+def test_a_recall_over_fewer_subjects_is_starred_and_never_bold(recalls):
+    best = [line for line in recalls if line.method == "oracle" and line.subject == "a"]
+    shot = [EvaluationRow.from_dict(line.to_dict() | {"method": "shot", "selection": "source-free"}) for line in best]
+    table = class_table([*recalls, *shot, failed("shot", "b")], classes=CLASSES)
+    assert table.rows[2] == ("shot", "100.00*", "100.00*", MISSING, "100.00*")
+    assert not any(table.bold[2])
+    assert "shot: 1 of 2 runs failed (b): needs two classes" in table.notes
+    assert "* over fewer subjects than other methods have" in table.notes
+
+
+def test_recalls_that_do_not_fit_together_are_refused(recalls, result):
+    with pytest.raises(InputError, match="2 and 3 classes"):
+        class_table(recalls, classes=("x", "y"))
+    with pytest.raises(InputError, match="1 and 3 classes"):
+        class_table([*recalls, result("shot", "a", 0.5, class_recall=(0.5,))])
+
+
+def test_ranks_come_with_their_groups_and_with_what_the_test_says():
+    found = RankComparison(
+        methods=("a", "b", "c", "d"),
+        ranks=(1.2, 1.75, 2.4, 3.9),
+        subjects=60,
+        level=0.05,
+        critical_difference=1.1,
+        friedman_p=1e-5,
+        cliques=((0, 1), (1, 2)),
+    )
+    free = dict.fromkeys("abcd", "source-free")
+    table = rank_table(found, free)
+    assert table.rows == (("a", "1.20", "1"), ("b", "1.75", "1–2"), ("c", "2.40", "2"), ("d", "3.90", MISSING))
+    text = " ".join(table.notes)
+    assert "60 subjects" in text
+    assert "critical difference of 1.10 (Nemenyi, 0.05)" in text
+    assert text.endswith("Friedman: p < 0.001.")
+    alike = rank_table(compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.15, 0.15]}), free)
+    assert "p = 1.000, no evidence that any two methods differ." in " ".join(alike.notes)
+    two = rank_table(compare_ranks({"a": [0.1], "b": [0.2]}), free)
+    assert "1 subject that" in " ".join(two.notes)
+    assert "Friedman" not in " ".join(two.notes)
+    assert column(rank_table(compare_ranks({"a": [0.1] * 30, "b": [0.3] * 30}), free), "Groups") == [MISSING] * 2
+
+
+def trial(number, score, *, failed=0):
+    none, default = math.isnan(score), number == 1
+    return Trial(
+        number=number,
+        options={"lr": 0.1, "words": ("a", "b"), "top": None},
+        changed=0 if default else 1,
+        subjects=0 if none else 9 - failed,
+        macro_f1=score,
+        sd=0.1,
+        ci95=(score - 0.1, score + 0.1),
+        folds=(score, score),
+        seconds=0.5,
+        difference=score - 0.5,
+        wins=5,
+        ties=1,
+        losses=3,
+        p=NAN if default else 0.01,
+        p_holm=NAN if default else 0.0301,
+        failed=9 if none else failed,
+        reasons=("too dark",) if failed or none else (),
+    )
+
+
+def test_candidates_stand_in_order_with_their_options_and_the_default_is_compared_with_nothing():
+    table = trials_table([trial(1, 0.5), trial(2, 0.4), trial(3, 0.9, failed=2), trial(4, 0.7), trial(5, NAN)])
+    assert column(table, "Candidate") == ["4 (chosen)", "1 (default)", "2", "3", "5"]
+    assert column(table, "Macro F1") == ["70.00", "50.00", "40.00", "90.00", "failed"]
+    place = table.columns.index("Macro F1")
+    assert [row[place] for row in table.bold] == [True, False, False, False, False]
+    assert sum(cell for row in table.bold for cell in row) == 1
+    assert table.columns[:4] == ("Candidate", "lr", "words", "top")
+    assert table.rows[0][1:4] == ("0.1", "a,b", "none")
+    assert [column(table, name)[1] for name in ("Difference to default", "Win/tie/loss", "p vs default")] == [
+        MISSING
+    ] * 3
+    assert (column(table, "p vs default")[0], column(table, "Difference to default")[0]) == ("0.030", "20.00")
+    assert column(table, "Failed") == ["0", "0", "0", "2", "9"]
+    assert table.columns.index("Failed") in table.narrow
+    assert "Candidate 3: 2 runs failed: too dark" in table.notes
+    assert column(trials_table([trial(1, 0.5), trial(2, 0.5)]), "Candidate") == ["1 (default, chosen)", "2"]
+
+
+def test_a_terminal_has_the_first_few_candidates_and_the_default():
+    trials = [trial(number, 0.3 + 0.01 * number) for number in range(1, 21)]
+    table = trials_table(trials, top=10)
+    assert [name.split()[0] for name in column(table, "Candidate")] == [*map(str, range(20, 10, -1)), "1"]
+    assert "9 more candidates are in the files." in table.notes
+    assert not {"Fold 1", "Failed"} & {table.columns[place] for place in table.narrow}
+    assert len(trials_table(trials).rows) == 20
+
+
+def test_numbers_are_shown_alike_everywhere():
+    shown = {NAN: MISSING, 0.0: "0.000", 1.5e6: "1.500", 2e8: "200", 3.2e12: "3200000"}
+    assert [flops_text(value) for value in shown] == list(shown.values())
+    assert [p_text(value) for value in (0.0004, 0.0521, NAN)] == ["<0.001", "0.052", MISSING]
+    words = ["failed", MISSING, "", "90.00*", "<0.001", "[1, 2]", "nan", "inf"]
+    assert [number_of(cell) for cell in [*words, "-1.5"]] == [None] * len(words) + [-1.5]

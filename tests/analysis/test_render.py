@@ -1,0 +1,149 @@
+"""Tables as text: nothing is lost or cut in any format and at any width."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, summary_table
+from featlab.analysis.render import to_csv, to_json, to_jsonl, to_latex, to_markdown, write_table
+from featlab.analysis.table import Table
+from featlab.cli.output import Output
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.summary import summarise
+from featlab.methods import make_method, method_names
+
+NASTY = Table(
+    title="100 % of R&D",
+    columns=("Method", "s_1|x"),
+    rows=(("a\\b*[x]", "<0.001"), ("[bold]c", "$1~^{}#…–")),
+    bold=((False, True), (False, False)),
+    notes=("50 % of s_1",),
+)
+RENDERED = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex, ".json": to_json, ".jsonl": to_jsonl}
+
+
+def printed(width, table, wide=False, **options):
+    """What `featlab` prints on a terminal of a width."""
+    output = Output(wide=wide)
+    output.stdout = Console(file=io.StringIO(), width=width, markup=False, highlight=False, **options)
+    output.table(table)
+    assert output.stdout.width == width
+    return output.stdout.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def every_method(result):
+    """Results of every method of the registry on ten subjects."""
+    return [
+        result(name, f"s{n:03}", 0.6 + n / 100 + 0.1 * (name == "oracle"), selection=make_method(name).selection)
+        for name in method_names()
+        for n in range(10)
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_terminal_loses_a_name_or_a_number(every_method, width):
+    table = summary_table(summarise(every_method))
+    text = printed(width, table)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    shown = ["Method", "Macro F1", "95 % interval", "Gap closed", "Negative transfer", "p vs source"]
+    assert [table.columns[place] for place in table.narrow] == shown
+    for head in shown:
+        assert all(word in text for word in head.split())
+    for row in table.rows:
+        (line,) = [line for line in lines if line.split()[:1] == row[0].split()[:1]]
+        assert all(row[place] in line for place in table.narrow[1:])
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_every_column_is_there_on_request_however_wide(every_method, width):
+    table = summary_table(summarise(every_method))
+    text = printed(width, table, wide=True)
+    assert "…" not in text
+    for row in table.rows:
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == row[0].split()[:1]]
+        assert all(cell in line for place, cell in enumerate(row) if place > 1)
+    subjects = per_subject_table(every_method)
+    text = printed(width, subjects)
+    for name in method_names():
+        assert re.search(rf"\b{name}\b", text)
+    assert text.count("62.00") == sum("62.00" in row for row in subjects.rows)
+
+
+def test_the_terminal_shows_names_as_they_are_and_the_best_in_bold():
+    text = printed(80, NASTY, force_terminal=True, color_system="standard")
+    assert "[bold]c" in text
+    assert re.search(r"\x1b\[1m *<0\.001", text)
+    assert not re.search(r"\x1b\[1m *\[bold\]c", text)
+
+
+def test_csv_and_json_give_back_every_cell(every_method):
+    for table in (replace(per_subject_table(every_method), title=NASTY.title), NASTY):
+        assert [tuple(line) for line in csv.reader(io.StringIO(to_csv(table)))] == [table.columns, *table.rows]
+        data = json.loads(to_json(table))
+        assert [tuple(line) for line in data["rows"]] == list(table.rows)
+        assert (data["title"], data["bold"]) == (table.title, [list(marks) for marks in table.bold])
+
+
+def test_json_lines_give_an_object_a_row_with_numbers_as_numbers(result):
+    broken = EvaluationRow.failure("nrc", "s1", 0, 0, selection="source-free", error="no")
+    table = per_subject_table([result("pft", "s1", 0.8065), result("pft", "s2", 0.5), broken])
+    lines = [json.loads(line) for line in to_jsonl(table).splitlines()]
+    assert [tuple(line) for line in lines] == [table.columns] * 2
+    assert [line["s1"] for line in lines] == [80.65, "failed"]
+    assert lines[1]["s2"] is None
+    cells = [json.loads(to_jsonl(replace(NASTY, rows=(("5", cell),)))) for cell in ("5", "5.0")]
+    assert [type(line["s_1|x"]) for line in cells] == [int, float]
+    assert cells[0]["Method"] == "5"
+
+
+def test_markdown_and_latex_escape_what_would_break_the_table():
+    assert to_markdown(NASTY).splitlines()[2:5] == [
+        "| Method | s_1\\|x |",
+        "| --- | ---: |",
+        "| a\\\\b\\*[x] | **<0.001** |",
+    ]
+    text = to_latex(NASTY)
+    assert r"\caption{100 \% of R\&D}" in text
+    assert r"a\textbackslash{}b*{[}x{]} & \textbf{\textless{}0.001} \\" in text
+    assert r"\$1\textasciitilde{}\textasciicircum{}\{\}\#\ldots{}--" in text
+    assert not re.search(r"(?<!\\)[_%#$]", text)
+    assert [text.count(rule) for rule in ("toprule", "midrule", "bottomrule")] == [1, 1, 1]
+
+
+def test_groups_are_named_once_on_paper_and_ruled_off(result):
+    rows = [result(name, "a", 0.5) for name in ("source-only", "neutral-shift", "referenced", "pft")]
+    table = per_subject_table(rows)
+    assert (to_markdown(table).count("Baselines"), to_csv(table).count("Baselines")) == (1, 2)
+    assert to_latex(table).count("midrule") == 3
+
+
+def test_nothing_makes_an_empty_table_in_every_format():
+    for table in (per_subject_table([]), summary_table([]), class_table([]), cost_table([])):
+        assert table.rows == ()
+        assert all(render(table) for render in (to_markdown, to_csv, to_latex, to_json))
+        printed(80, table)
+        assert to_jsonl(table) == ""
+
+
+def test_a_table_is_written_in_the_format_of_its_name_and_in_no_other(tmp_path):
+    for suffix, render in RENDERED.items():
+        write_table(tmp_path / f"table{suffix}", NASTY)
+        assert (tmp_path / f"table{suffix}").read_bytes().decode() == render(NASTY)
+    with pytest.raises(InputError, match=r"\.xlsx"):
+        write_table(tmp_path / "table.xlsx", NASTY)
+    assert len(list(tmp_path.iterdir())) == len(RENDERED)
+
+
+def test_what_is_narrow_on_a_terminal_is_whole_in_a_file():
+    table = replace(NASTY, columns=("Method", "a", "b"), rows=(("m", "1", "2"),), bold=((False,) * 3,), narrow=(0, 2))
+    assert "1" not in printed(80, table).replace("100 %", "").replace("s_1", "")
+    assert to_csv(table).splitlines()[1] == "m,1,2"

@@ -1,0 +1,294 @@
+"""Results and their folders: what is written is read back, what is damaged is named, what an evaluation leaves."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.evaluation.summary import evaluation_summary, percent
+from featlab.analysis.page import DrawnFigure, PageFigure, Result, read_page, read_table, write_result
+from featlab.analysis.style import figure
+from featlab.analysis.table import Table
+from featlab.errors import FeatlabError, InputError
+from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.summary import summarise
+
+TABLE = Table(
+    title="Scores & more",
+    columns=("Setting", "Method", "F1"),
+    rows=(("A", "one", "70.1"), ("A", "two", "–")),
+    bold=((False, False, True), (False, False, False)),
+    notes=("A note.",),
+    text_columns=2,
+    grouped=True,
+)
+
+
+def made(**changes):
+    drawn = figure()
+    drawn.subplots().plot([1, 2], [0.25, 0.5])
+    values = {
+        "kind": "ablate",
+        "title": "A title",
+        "summary": ["It says <this>."],
+        "tables": {"scores": TABLE},
+        "figures": [DrawnFigure("lines", "Lines", "A caption.", drawn, {"x": [1, 2], "y": [0.25, 0.5]})],
+        "metadata": {"cache_digest": "abc"},
+        "files": {"run.json": "{}\n", "failures.jsonl": None},
+    }
+    return Result(**{**values, **changes})
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_result_is_written_whole_and_read_back(tmp_path):
+    written = write_result(tmp_path / "results" / "made", made(), "featlab ablate dims")
+    folder = written[-1].parent
+    assert names(folder) == {path.name for path in written}
+    assert names(folder) == {
+        "run.json",
+        "page.json",
+        *(f"table_scores.{ending}" for ending in ("json", "jsonl", "csv", "md", "tex")),
+        *(f"lines.{ending}" for ending in ("svg", "pdf", "png", "csv")),
+    }
+    assert written[-1].name == "page.json"
+    page = read_page(folder)
+    assert (page.kind, page.title, page.summary) == ("ablate", "A title", ("It says <this>.",))
+    assert (page.command, page.metadata) == ("featlab ablate dims", {"cache_digest": "abc"})
+    assert page.figures == (PageFigure("lines", "Lines", "A caption."),)
+    assert read_table(folder, page.tables[0]) == TABLE
+    with (folder / "lines.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [{"x": "1", "y": "0.25"}, {"x": "2", "y": "0.5"}]
+
+
+def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
+    write_result(tmp_path, made(tables={"scores": TABLE, "old": TABLE}, files={"failures.jsonl": "{}\n"}))
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    undrawn = write_result(tmp_path, made(figures=[]))
+    assert not {"table_old.csv", "failures.jsonl"} & names(tmp_path)
+    assert {"lines.svg", "notes.txt", *(path.name for path in undrawn)} <= names(tmp_path)
+    write_result(tmp_path, made())
+    other = DrawnFigure("other", "Other", "", made().figures[0].drawn, {"x": [1]})
+    written = write_result(tmp_path, made(figures=[other]))
+    assert names(tmp_path) == {"notes.txt", *(path.name for path in written)}
+
+
+def test_a_result_that_can_not_be_finished_is_no_page(tmp_path):
+    write_result(tmp_path, made())
+    (tmp_path / "table_scores.json").unlink()
+    (tmp_path / "table_scores.json").mkdir()
+    with pytest.raises(FeatlabError):
+        write_result(tmp_path, made())
+    assert not (tmp_path / "page.json").exists()
+
+
+def test_a_page_or_a_table_that_can_not_be_read_is_named(tmp_path):
+    path, table = tmp_path / "page.json", tmp_path / "table_scores.json"
+    write_result(tmp_path, made())
+    page, cells = (json.loads(file.read_text(encoding="utf-8")) for file in (path, table))
+    for file, text, said in [
+        (path, "{", "damaged"),
+        (path, "[]", "damaged"),
+        (path, '{"format": 1}', "damaged"),
+        (path, '{"format": 99}', "another version"),
+        (path, json.dumps({**page, "tables": ["../scores"]}), "damaged"),
+        (path, json.dumps({**page, "words": [5]}), "damaged"),
+        (path, json.dumps({**page, "facts": []}), "damaged"),
+        (path, None, "can't be read"),
+        (table, json.dumps({**cells, "rows": None}), "damaged"),
+        (table, json.dumps({**cells, "rows": [["A"], ["B"]]}), "damaged"),
+        (table, json.dumps({**cells, "bold": []}), "damaged"),
+        (table, json.dumps({**cells, "rows": [["A", "one", 1], ["A", "two", 2]]}), "damaged"),
+        (table, None, "can't be read"),
+    ]:
+        file.unlink(missing_ok=True)
+        if text is not None:
+            file.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=rf"{file.name}: .*{said}.* again"):
+            read_page(tmp_path) if file == path else read_table(tmp_path, "scores")
+
+
+SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 0.5, 0.5), "oracle": (0.9, 0.9, 0.9)}
+
+
+@pytest.fixture
+def rows(result):
+    seen = {"safn": "source-access", "oracle": "oracle"}
+    return [
+        result(
+            method,
+            f"s{n}",
+            score,
+            class_recall=(score, 1.0),
+            reliability=(*(0.0,) * 42, 2.0, 1.9, 1.0),
+            selection=seen.get(method, "source-free"),
+        )
+        for method, scores in SCORES.items()
+        for n, score in enumerate(scores)
+    ]
+
+
+def evaluated(rows, **options):
+    return evaluation_result(rows, summarise(rows), metadata={"seed": 0}, **options)
+
+
+def dicts(rows):
+    return [row.to_dict() for row in rows]
+
+
+def failed(method, subject):
+    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error="no")
+
+
+def test_an_evaluation_leaves_rows_tables_figures_and_sentences(tmp_path, rows):
+    found = evaluated(rows, kind="benchmark", classes=("neutral", "pain"))
+    assert found.title == "Benchmark: 4 methods on 3 target subjects"
+    assert list(found.tables) == ["subjects", "summary", "costs", "classes", "ranks"]
+    assert [item.name for item in found.figures] == ["summary", "subjects", "reliability", "ranks"]
+    assert found.summary == evaluation_summary(rows, summarise(rows))
+    assert found.printed == ["subjects", "classes", "costs", "summary"]
+    assert evaluated(rows, plots=False).printed == ["subjects", "summary"]
+    written = write_result(tmp_path, found, "featlab benchmark")
+    assert [path.name for path in written[:2]] == ["results.jsonl", "run.json"]
+    assert dicts(read_results(tmp_path / "results.jsonl")) == dicts(rows)
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"seed": 0}
+    first = json.loads((tmp_path / "table_classes.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first == {"Method": "source-only", "neutral": 50.0, "pain": 100.0, "Average": 75.0}
+
+
+def test_the_numbers_beside_the_figures_are_those_of_the_results(rows):
+    figures = {item.name: item.data for item in evaluated(rows).figures}
+    ranks = dict(zip(figures["ranks"]["method"], figures["ranks"]["rank"], strict=True))
+    assert ranks == {"pft": pytest.approx(2.0), "safn": pytest.approx(5 / 3), "source-only": pytest.approx(7 / 3)}
+    assert set(figures["ranks"]["subjects"]) == {3}
+    data = figures["reliability"]
+    assert data["method"][::15] == ["source-only", "pft"]
+    assert [data[name][14] for name in ("share", "confidence", "accuracy")] == pytest.approx([1.0, 0.95, 0.5])
+
+
+def test_what_the_rows_do_not_have_is_not_made(result, rows):
+    one = evaluated([result("pft", "a", 0.5, macro_f1_smoothed=0.6)], smoothing=9)
+    assert (list(one.tables), [item.name for item in one.figures]) == (["subjects", "summary", "costs"], ["summary"])
+    assert any("over 9 frames of a video" in note for note in one.tables["summary"].notes)
+    apart = evaluated([result("pft", "a", 0.5), result("shot", "b", 0.5)])
+    assert "ranks" not in apart.tables
+    assert evaluated([failed("shot", s) for s in "ab"]).figures == []
+    assert evaluated(rows, plots=False).figures == []
+
+
+def test_failed_rows_are_listed_and_only_then(rows):
+    assert evaluated(rows, plots=False).files["failures.jsonl"] is None
+    listed = evaluated([*rows, failed("shot", "s0")], plots=False).files["failures.jsonl"]
+    assert [json.loads(line) for line in listed.splitlines()] == dicts([failed("shot", "s0")])
+
+
+SUBJECTS = [f"s{number}" for number in range(10)]
+SOURCE = np.linspace(0.4, 0.58, 10)
+
+
+@pytest.fixture
+def sentences(result):
+    """Return the sentences of {method: one score a subject}."""
+
+    def say(scores, **changes):
+        access = {"safn": {"selection": "source-access"}}
+        rows = [
+            result(method, subject, float(score), **access.get(method, {}), **changes)
+            for method, values in scores.items()
+            for subject, score in zip(SUBJECTS, values, strict=False)
+        ]
+        return evaluation_summary(rows, summarise(rows))
+
+    return say
+
+
+def holm(p_values):
+    """Holm (1979), written down once more."""
+    order = np.argsort(p_values)
+    steps = [p_values[place] * (len(p_values) - rank) for rank, place in enumerate(order)]
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return adjusted
+
+
+def test_size_means_counts_and_differences_are_those_of_the_scores(sentences):
+    pft = SOURCE + np.array([0.2, 0.21, 0.22, 0.23, 0.24, 0.25, 0.26, 0.27, -0.01, 0.0])
+    shift = SOURCE + 0.1 + np.arange(10) / 1000
+    said = sentences({"source-only": SOURCE, "neutral-shift": shift, "pft": pft, "oracle": SOURCE + 0.4})
+    assert said[0] == "4 methods on 10 target subjects, in 1 draw with 1 seed: 40 runs."
+    for name, scores in (("source-only", SOURCE), ("pft", pft), ("neutral-shift", shift), ("oracle", SOURCE + 0.4)):
+        assert f"{name} {100 * scores.mean():.1f} [" in said[1]
+    against = [wilcoxon(shift - SOURCE).pvalue, wilcoxon(pft - SOURCE, method="exact", zero_method="wilcox").pvalue]
+    assert f"pft is {100 * (pft - SOURCE).mean():.1f} points above source-only [" in said[2]
+    assert "8 of 10 subjects gained, 1 lost, 1 unchanged" in said[2]
+    assert f"p = {holm(against)[1]:.3f}" in said[2]
+    assert "closes 0.47 of the gap" in " ".join(said)
+    assert "adapted to all of them together" in sentences({"pft": SOURCE}, scope="dataset")[0]
+
+
+def test_a_loss_and_a_difference_within_noise_are_said_to_be(sentences):
+    better = SOURCE + 0.2 + np.arange(10) / 500
+    said = sentences({"source-only": SOURCE, "neutral-shift": SOURCE, "referenced": better, "pft": SOURCE + 0.1})
+    line = next(line for line in said if "referenced, the largest mean of 2 baselines;" in line)
+    assert line.startswith("pft is 10.9 points below referenced")
+    assert "the difference is significant (p = " in line
+    noise = np.array([0.1, -0.1, 0.05, -0.06, 0.02, -0.03, 0.04, -0.01, 0.07, -0.05])
+    said = sentences({"source-only": SOURCE, "referenced": SOURCE + noise, "pft": SOURCE})
+    assert "pft is less than 0.05 points from source-only [0.0, 0.0]: 0 of 10 subjects gained, 0 lost" in said[2]
+    assert "10 unchanged; the difference is within noise (not significant, p = 1.000)" in said[2]
+    assert "within noise" in said[3]
+
+
+def test_methods_of_other_kinds_are_compared_and_named_by_what_they_see(sentences):
+    others = {"shot": SOURCE - 0.2, "safn": SOURCE + 0.2, "oracle": SOURCE + 0.05}
+    said = sentences({"source-only": SOURCE, "pft": SOURCE + 0.1, **others})
+    assert any(line.startswith("pft is 30.0 points above shot;") for line in said)
+    assert any(line.startswith("pft is 10.0 points below safn [source access];") for line in said)
+    assert any(line.startswith("oracle, the oracle, stays below pft") for line in said)
+    assert not any("gap between" in line for line in said)
+
+
+def test_nothing_is_claimed_of_methods_that_are_not_there(sentences):
+    said = sentences({"source-only": SOURCE, "neutral-shift": SOURCE + 0.1, "referenced": SOURCE + 0.2})
+    assert f"referenced {percent(SOURCE.mean() + 0.2)} [" in said[1]
+    assert "the largest mean of 2 methods without source rows" in said[1]
+    assert said[2] == "pft is not among the methods."
+    assert said[3].startswith("referenced is 20.0 points above source-only")
+    said = sentences({"pft": SOURCE, "referenced": SOURCE + 0.1})
+    assert "source-only is not among the methods." in said
+    assert not any("gained" in line for line in said)
+    assert "pft and source-only are not among the methods." in sentences({"referenced": SOURCE})
+
+
+def test_few_subjects_can_not_be_significant_and_one_has_no_interval(sentences):
+    few = sentences({"source-only": SOURCE[:4], "pft": SOURCE[:4] + 0.3})
+    assert any("smallest p value that the test can give is 0.125" in line for line in few)
+    enough = sentences({"source-only": SOURCE[:6], "pft": SOURCE[:6] + 0.3})
+    assert not any("smallest p value" in line for line in enough)
+    one = sentences({"source-only": SOURCE[:1], "pft": SOURCE[:1] + 0.3})
+    assert one[1] == "Mean macro F1 in percent: source-only 40.0; pft 70.0."
+    assert any("With 1 subject the smallest p value that the test can give is 1:" in line for line in one)
+
+
+def test_collapsed_failed_and_uncomparable_runs_are_counted(result):
+    rows = [result(method, subject, 0.5) for method in ("source-only", "pft") for subject in SUBJECTS]
+    rows[0] = result("source-only", SUBJECTS[0], 0.5, collapsed=True)
+    rows += [failed("shot", name) for name in SUBJECTS]
+    assert evaluation_summary(rows, summarise(rows))[-2:] == (
+        "Runs that predicted one class for every test row: source-only 1 of 10.",
+        "Runs that failed, and are in no mean: shot 10 of 10.",
+    )
+    clean = [result("source-only", "a", 0.5), result("pft", "b", 0.5)]
+    said = evaluation_summary(clean, summarise(clean))
+    assert "not to be compared, for want of a common subject, with source-only" in said[2]
+    assert said[-2:] == ("No run predicted one class for every test row.", "No run failed.")
+    none = [failed("pft", name) for name in SUBJECTS]
+    said = evaluation_summary(none, summarise(none))
+    assert said[1] == "Every run failed, so there is no score."
+    assert said[-1].endswith("pft 10 of 10.")
+    assert evaluation_summary([], []) == ("0 methods on 0 target subjects, in 0 draws with 0 seeds: 0 runs.",)

@@ -1,0 +1,103 @@
+"""A file is whole or not there."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from featlab.cache import FeatlabError, atomic_path, atomic_write_bytes, atomic_write_text
+from featlab.cache.atomic import atomic_folder
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path):
+    atomic_write_text(tmp_path / "deep" / "er" / "a.txt", "zwei\r\nZeilen ü")
+    assert (tmp_path / "deep" / "er" / "a.txt").read_bytes() == "zwei\r\nZeilen ü".encode()
+    atomic_write_bytes(tmp_path / "b", b"\0")
+    assert (tmp_path / "b").read_bytes() == b"\0"
+    assert sorted(os.listdir(tmp_path)) == ["b", "deep"]
+
+
+def write_half(target, error):
+    with atomic_path(target) as partial:
+        assert partial.suffix == ".partial"
+        assert partial.parent == target.parent
+        partial.write_text("new")
+        raise error
+
+
+def test_the_old_file_stays_until_the_block_ends_and_when_it_raises(tmp_path):
+    target = tmp_path / "a"
+    target.write_text("old")
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error):
+            write_half(target, error)
+        assert target.read_text() == "old"
+        assert os.listdir(tmp_path) == ["a"]
+    with atomic_path(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    with atomic_path(tmp_path / "a") as one, atomic_path(tmp_path / "a") as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert (tmp_path / "a").read_text() == "one"
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
+    atomic_write_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "real").read_text() == "x"
+
+
+def test_a_place_that_can_not_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in ("folder", "file/below", "n" * 300):
+        with pytest.raises(FeatlabError, match="can't be written") as caught:
+            atomic_write_text(tmp_path / name, "x")
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+        (tmp_path / "missing").read_text()
+
+
+def test_a_folder_is_whole_or_not_there_and_a_complete_one_of_another_run_stays(tmp_path):
+    def make(text, **options):
+        with atomic_folder(tmp_path / "a", **options) as draft:
+            assert list(draft.iterdir()) == []
+            (draft / "x").write_text(text)
+            if text == "broken":
+                raise KeyError
+
+    make("one")
+    make("two")
+    with pytest.raises(KeyError):
+        make("broken")
+    make("three", keep="x")
+    assert (tmp_path / "a" / "x").read_text() == "two"
+    make("four", keep="y")
+    assert (tmp_path / "a" / "x").read_text() == "four"
+    assert os.listdir(tmp_path) == ["a"]
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        with pytest.raises(FeatlabError, match="can't be written"), atomic_folder(tmp_path / name):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["a", "file"]
+
+
+def test_importing_the_package_loads_neither_numpy_nor_h5py():
+    for script, heavy in (
+        ("import featlab.cache", "[]"),
+        ("from featlab.cache import FeatureTable, Rows", "['numpy']"),
+    ):
+        script += "; import sys; print([name for name in ('numpy', 'h5py') if name in sys.modules])"
+        told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert told.stdout == heavy + "\n"

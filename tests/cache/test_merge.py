@@ -1,0 +1,197 @@
+"""Several caches of one extractor become one: the same rows, under one set of codes, or one clear line."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import featlab.cache.merge
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, merge_caches, open_cache, verify_cache
+
+CLASSES = ("neutral", "happy", "pain")
+FIRST, SECOND = (0, 1), (2, 3, 4)
+"""Videos of Zoë, and of s1, s2 and s3."""
+
+
+@pytest.fixture
+def make(tmp_path, make_rows, extractor):
+    """``make("a.h5", 0, 1)``: a cache of some of the videos; ``change`` gets the rows, options go to the builder."""
+
+    def made(name, *videos, change=None, classes=CLASSES, neutral="neutral", made_by=extractor, **options):
+        rows = make_rows(*videos)
+        rows = change(rows) if change else rows
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        with CacheBuilder(path, extractor=made_by, classes=classes, neutral=neutral, **options) as builder:
+            builder.write_shard("all", rows)
+            builder.assemble(["all"])
+        return path
+
+    return made
+
+
+@pytest.fixture
+def pair(make):
+    return make("raf.h5", *FIRST), make("fer.h5", *SECOND)
+
+
+def read(path):
+    with open_cache(path) as cache:
+        return cache.read()
+
+
+def spelled(table):
+    """Every row with its names, as a set would have it: the codes of two files may differ."""
+    names = (*table.classes, None)
+    return {
+        (table.subjects[s], table.videos[v], int(f)): (
+            names[label],
+            e.tobytes(),
+            None if table.landmarks is None else table.landmarks[row].tobytes(),
+            None if table.paths is None else table.paths[row],
+        )
+        for row, (s, v, f, label, e) in enumerate(
+            zip(table.subject, table.video, table.frame, table.label, table.embeddings, strict=True)
+        )
+    }
+
+
+def test_the_merged_rows_are_those_of_both_in_every_field(pair, tmp_path, make):
+    whole = make("whole.h5")
+    for name, order in (("one.h5", pair), ("other.h5", pair[::-1])):
+        merged = merge_caches(order, tmp_path / name).path
+        assert verify_cache(merged) == []
+        assert spelled(read(merged)) == spelled(read(pair[0])) | spelled(read(pair[1]))
+        # It is the very file that one extraction of all would have given, whatever the order of the caches.
+        assert np.array_equal(read(merged).embeddings, read(whole).embeddings)
+        with open_cache(merged) as one, open_cache(whole) as other:
+            assert (one.digest, one.subjects) == (other.digest, other.subjects)
+
+
+def test_each_caches_subjects_are_listed_beside_it_and_progress_ends_at_all_rows(pair, tmp_path):
+    told = []
+    report = merge_caches(pair, tmp_path / "both.h5", on_progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (19, 19)
+    assert told == sorted(told)
+    assert (tmp_path / "both.raf.subjects.txt").read_text(encoding="utf-8") == "Zoë\n"
+    assert (tmp_path / "both.fer.subjects.txt").read_text(encoding="utf-8").split() == ["s1", "s2", "s3"]
+    assert [item.subjects for item in report.inputs] == [("Zoë",), ("s1", "s2", "s3")]
+    assert sum(item.rows for item in report.inputs) == len(read(report.path))
+
+
+def test_a_prefix_keeps_people_of_one_name_apart(make, tmp_path):
+    paths = make("a/raf.h5", *FIRST), make("fer.h5", *FIRST)
+    # The same rows twice are refused; other rows of people with the same names are not.
+    shifted = make("other.h5", *FIRST, change=lambda rows: replace(rows, embeddings=rows.embeddings + 1))
+    with pytest.raises(CacheError, match=r"holds the same rows"):
+        merge_caches(paths, tmp_path / "both.h5", prefix=True)
+    with pytest.raises(CacheError, match=r"both have the subject 'Zoë'; --prefix"):
+        merge_caches((paths[0], shifted), tmp_path / "both.h5")
+    merged = read(merge_caches((paths[0], shifted), tmp_path / "both.h5", prefix=True).path)
+    assert merged.subject_names_present() == ("other/Zoë", "raf/Zoë")
+
+
+def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path):
+    def joyful(rows):
+        return replace(rows, labels=["joy" if label == "happy" else label for label in rows.labels])
+
+    one = make("one.h5", *FIRST)
+    other = make("other.h5", *SECOND, change=joyful, classes=("neutral", "joy", "pain"))
+    apart = merge_caches((one, other), tmp_path / "apart.h5")
+    assert read(apart.path).classes == ("neutral", "happy", "pain", "joy")
+    assert any("'joy'" in note and "none in" in note for note in apart.notes)
+    together = read(merge_caches((one, other), tmp_path / "together.h5", rename={"joy": "happy"}).path)
+    assert together.classes == CLASSES
+    expected = make("whole.h5")
+    assert spelled(together) == spelled(read(expected))
+    with pytest.raises(CacheError, match=r"--rename jox=happy: no cache has that class"):
+        merge_caches((one, other), tmp_path / "c.h5", rename={"jox": "happy"})
+
+
+def test_another_neutral_is_refused_until_it_is_renamed(make, tmp_path):
+    def calm(rows):
+        return replace(rows, labels=["calm" if label == "neutral" else label for label in rows.labels])
+
+    one = make("one.h5", *FIRST)
+    other = make("other.h5", *SECOND, change=calm, classes=("calm", "happy", "pain"), neutral="calm")
+    with pytest.raises(CacheError, match=r"neutral class is 'calm'.*--rename calm=neutral"):
+        merge_caches((one, other), tmp_path / "both.h5")
+    assert read(merge_caches((one, other), tmp_path / "both.h5", rename={"calm": "neutral"}).path).neutral == "neutral"
+
+
+def test_half_precision_stays_where_all_have_it_and_changes_no_value_elsewhere(make, tmp_path):
+    half, other_half = make("half.h5", *FIRST, dtype="float16"), make("other.h5", *SECOND, dtype="float16")
+    full = make("full.h5", *SECOND)
+    both = merge_caches((half, other_half), tmp_path / "halves.h5").path
+    mixed = merge_caches((half, full), tmp_path / "mixed.h5").path
+    assert spelled(read(both)) == spelled(read(half)) | spelled(read(other_half))
+    assert spelled(read(mixed)) == spelled(read(half)) | spelled(read(full))
+    assert both.stat().st_size < mixed.stat().st_size
+
+
+def test_what_only_one_has_is_left_out_and_told(make, tmp_path):
+    one = make("one.h5", *FIRST)
+    other = make("other.h5", *SECOND, change=lambda rows: replace(rows, landmarks=None), has_landmarks=False)
+    report = merge_caches((one, other), tmp_path / "both.h5")
+    assert read(report.path).landmarks is None
+    assert any(note.startswith("landmarks are left out") for note in report.notes)
+
+
+def test_features_of_two_extractors_never_meet(make, tmp_path):
+    one = make("one.h5", *FIRST)
+    other = make("other.h5", *SECOND, made_by=ExtractorInfo("hog", "none", "grey 48x48", layers=("stem.0",)))
+    with pytest.raises(CacheError, match=r"was made by hog \(\w{12}\), .* by hog \(\w{12}\)"):
+        merge_caches((one, other), tmp_path / "both.h5")
+
+
+def test_the_people_whom_the_backbone_has_seen_are_kept(make, extractor, tmp_path):
+    seen = replace(extractor, trained_on=("Zoë", "s3"))
+    paths = make("one.h5", *FIRST, made_by=seen), make("other.h5", *SECOND, made_by=seen)
+    with open_cache(merge_caches(paths, tmp_path / "both.h5").path) as cache:
+        assert cache.extractor.trained_on == ("Zoë", "s3")
+        assert cache.extractor.fingerprint == extractor.fingerprint
+
+
+def test_what_is_no_merge_is_refused_in_one_line(pair, tmp_path):
+    out = tmp_path / "both.h5"
+    out.write_bytes(b"mine")
+    before = pair[0].read_bytes()
+    for paths, to, force, words in (
+        (pair[:1], out, True, "two caches or more"),
+        ((pair[0], pair[0]), out, True, "named twice"),
+        ((pair[0], tmp_path / "missing.h5"), out, True, "missing.h5"),
+        (pair, pair[0], True, "one of the caches to merge"),
+        (pair, out, False, "exists; --force"),
+    ):
+        with pytest.raises(CacheError, match=words) as caught:
+            merge_caches(paths, to, force=force)
+        assert "\n" not in str(caught.value)
+        assert (out.read_bytes(), pair[0].read_bytes()) == (b"mine", before)
+    merge_caches(pair, out, force=True)
+    assert len(read(out)) == 19
+
+
+def test_a_merge_that_is_stopped_leaves_nothing(pair, tmp_path):
+    before = set(tmp_path.rglob("*"))
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_caches(pair, tmp_path / "both.h5", on_progress=stop)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_rows_come_block_by_block(pair, tmp_path, monkeypatch):
+    """No block is larger than a reader's block, and each subject's rows are read once."""
+    sizes = []
+    real = featlab.cache.merge.encode_rows
+
+    def spy(rows: Rows, *rest):
+        sizes.append(len(rows.frames))
+        return real(rows, *rest)
+
+    monkeypatch.setattr(featlab.cache.merge, "encode_rows", spy)
+    merge_caches(pair, tmp_path / "both.h5")
+    assert sum(sizes) == 19
+    assert len(sizes) >= 2

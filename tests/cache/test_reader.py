@@ -1,0 +1,190 @@
+"""What was written is what is read, whole, by subject and in blocks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featlab.cache import (
+    CacheBuilder,
+    CacheError,
+    ExtractorInfo,
+    FeatureTable,
+    Rows,
+    inspect_cache,
+    open_cache,
+    verify_cache,
+    write_table,
+)
+
+
+def same_rows(table: FeatureTable, rows: Rows) -> None:
+    np.testing.assert_array_equal(table.embeddings, rows.embeddings)
+    np.testing.assert_array_equal(table.landmarks, rows.landmarks)
+    np.testing.assert_array_equal(table.frame, rows.frames)
+    assert [table.subjects[code] for code in table.subject] == rows.subjects
+    assert [table.videos[code] for code in table.video] == rows.videos
+    assert [(*table.classes, None)[code] for code in table.label] == rows.labels
+    assert list(table.paths) == rows.paths
+
+
+def test_every_row_comes_back_as_it_was_written(cache_path, make_rows, extractor):
+    with open_cache(cache_path, verify=True) as cache:
+        assert (len(cache), cache.dim, cache.path, cache.has_landmarks) == (19, 8, cache_path, True)
+        assert cache.subjects == ("Zoë", "s1", "s2", "s3")
+        assert cache.videos == ("a b/c", "v1", "v2", "日本")
+        assert (cache.classes, cache.neutral) == (("neutral", "happy", "pain"), "neutral")
+        assert cache.extractor == extractor
+        assert dict(cache.extractor.versions) == {"numpy": "2"}
+        same_rows(cache.read(), make_rows())
+
+
+def test_a_subject_is_the_slice_of_its_source_rows(cache_path, make_rows):
+    with open_cache(cache_path) as cache:
+        same_rows(cache.read(["Zoë"]), make_rows(0, 1))
+        same_rows(cache.read(["s2"]), make_rows(3))
+        # In the file's order, each once, whatever the order they are named in.
+        same_rows(cache.read(["s3", "Zoë", "s3"]), make_rows(0, 1, 4))
+        assert len(cache.read([])) == 0
+        with pytest.raises(CacheError, match=r"cache\.h5.*no subject 's11'.*'s1'"):
+            cache.read(["s11"])
+    with pytest.raises(CacheError, match=r"cache\.h5: was closed"):
+        cache.read()
+
+
+def test_float16_is_stored_as_such_and_read_as_float32(build, make_rows, tmp_path):
+    path = build(tmp_path / "half.h5", dtype="float16")
+    assert inspect_cache(path).dtype == "float16"
+    with open_cache(path, verify=True) as cache:
+        table = cache.read()
+    assert table.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(table.embeddings, make_rows().embeddings.astype(np.float16).astype(np.float32))
+
+
+def test_a_cache_without_landmarks_paths_and_labels_has_none(tmp_path):
+    plain = ExtractorInfo("plain", "none", "none")
+    with CacheBuilder(tmp_path / "c.h5", extractor=plain, classes=["neutral"], has_landmarks=False) as builder:
+        builder.write_shard("k", Rows(np.ones((2, 3), np.float32), [None, None], ["s", "s"], ["v", "v"], [0, 1]), [])
+        builder.assemble(["k"])
+    with open_cache(tmp_path / "c.h5", verify=True) as cache:
+        table = cache.read()
+        assert not cache.has_landmarks
+    assert table.landmarks is table.paths is None
+    assert table.label.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("subjects", [None, ["s3", "s1"]])
+def test_blocks_add_up_to_the_whole_and_keep_to_the_budget(cache_path, subjects):
+    for budget in (1, 500, 1000, 1 << 20):
+        with open_cache(cache_path) as cache:
+            whole = cache.read(subjects)
+            blocks = list(cache.iter_rows(byte_budget=budget, subjects=subjects))
+        assert all(block.nbytes <= budget or len(block) == 1 for block in blocks)
+        for name in ("embeddings", "landmarks", "subject"):
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(block, name) for block in blocks]), getattr(whole, name)
+            )
+        assert sum((block.paths for block in blocks), ()) == whole.paths
+
+
+def test_the_summary_counts_what_is_there(cache_path):
+    summary = inspect_cache(cache_path)
+    assert summary.subjects == {"Zoë": 7, "s1": 5, "s2": 1, "s3": 6}
+    assert summary.classes == {"neutral": 8, "happy": 6, "pain": 1}
+    assert summary.unknown_labels == 4
+    assert (summary.rows, summary.dim, summary.videos, summary.landmarks, summary.has_paths) == (19, 8, 5, 5, True)
+    assert summary.to_dict()["extractor"]["id"] == "hog"
+
+
+def test_a_table_in_any_order_is_written_sorted(cache_path, extractor, tmp_path):
+    with open_cache(cache_path) as cache:
+        table, digest = cache.read(), cache.digest
+    shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
+    write_table(tmp_path / "copy.h5", shuffled, extractor)
+    with open_cache(tmp_path / "copy.h5", verify=True) as copy:
+        assert copy.digest == digest
+        again = copy.read()
+    for name in ("embeddings", "label", "subject", "video", "frame", "landmarks"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+    for name in ("paths", "subjects", "videos", "classes"):
+        assert getattr(again, name) == getattr(table, name)
+
+
+def test_a_part_of_a_table_is_written_without_the_names_it_does_not_use(cache_path, extractor, tmp_path):
+    with open_cache(cache_path) as cache:
+        table = cache.read()
+    write_table(tmp_path / "part.h5", table.rows_of("s3", "s2"), extractor)
+    with open_cache(tmp_path / "part.h5", verify=True) as part:
+        assert part.subjects == ("s2", "s3")
+        assert part.videos == ("a b/c", "日本")
+    for rows, words in (([], "has no row"), ([0, 1, 1], "second time")):
+        with pytest.raises(CacheError, match=words):
+            write_table(tmp_path / "none.h5", table.take(rows), extractor)
+        assert not (tmp_path / "none.h5").exists()
+
+
+def test_a_large_cache_of_many_chunks_comes_back(small_table, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = 3000
+    zeros = np.zeros(rows, np.int32)
+    table = replace(
+        small_table,
+        embeddings=rng.normal(size=(rows, 300)).astype(np.float32),
+        label=zeros.astype(np.int16),
+        subject=rng.integers(0, 3, rows, dtype=np.int32),
+        video=zeros,
+        frame=np.arange(rows, dtype=np.int32),
+        subjects=("c", "a", "b"),
+    )
+    write_table(tmp_path / "c.h5", table, ExtractorInfo("x", "none", "none"))
+    with open_cache(tmp_path / "c.h5", verify=True) as cache:
+        np.testing.assert_array_equal(cache.read(["a"]).embeddings, table.rows_of("a").embeddings)
+        np.testing.assert_array_equal(cache.read(["a"]).frame, table.rows_of("a").frame)
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(names, names, st.integers(-(2**31), 2**31 - 1)), min_size=1, max_size=20, unique_by=lambda row: row
+    ),
+    dim=st.integers(1, 5),
+    dtype=st.sampled_from(["float32", "float16"]),
+    seed=st.integers(0, 100),
+)
+def test_any_rows_written_are_read_and_sliced_back(tmp_path, rows, dim, dtype, seed):
+    values = np.random.default_rng(seed).normal(size=(len(rows), dim)).astype(dtype)
+    ordered = sorted(range(len(rows)), key=lambda i: rows[i])
+    path = tmp_path / "any.h5"
+    with CacheBuilder(
+        path, extractor=ExtractorInfo("x", "none", "y"), classes=["n"], neutral="n", dtype=dtype, has_landmarks=False
+    ) as builder:
+        cut = seed % (len(rows) + 1)
+        for key, part in (("one", ordered[:cut]), ("two", ordered[cut:])):
+            subjects, videos, frames = ([rows[i][field] for i in part] for field in range(3))
+            builder.write_shard(key, Rows(values[part], ["n"] * len(part), subjects, videos, frames), [])
+        builder.assemble(["one", "two"])
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        for subject in cache.subjects:
+            table = cache.read([subject])
+            mine = [i for i in ordered if rows[i][0] == subject]
+            np.testing.assert_array_equal(table.embeddings, values[mine].astype(np.float32))
+            assert [(table.videos[code], frame) for code, frame in zip(table.video, table.frame, strict=True)] == [
+                rows[i][1:] for i in mine
+            ]
+
+
+def test_who_trained_the_backbone_is_kept_and_changes_neither_fingerprint_nor_digest(small_table, tmp_path):
+    known, unknown = (ExtractorInfo("pt2", "0" * 64, "96x96", trained_on=people) for people in (("c", "d"), ()))
+    write_table(tmp_path / "known.h5", small_table, known)
+    write_table(tmp_path / "unknown.h5", small_table, unknown)
+    with open_cache(tmp_path / "known.h5") as one, open_cache(tmp_path / "unknown.h5") as other:
+        assert one.extractor.trained_on == ("c", "d")
+        assert other.extractor.trained_on == ()
+        assert one.extractor.fingerprint == other.extractor.fingerprint
+        assert one.digest == other.digest

@@ -1,0 +1,100 @@
+"""A table of rows: what it refuses, and how rows are taken out of it."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.cache import CacheError, ExtractorInfo, FeatureTable
+
+
+@pytest.fixture
+def table() -> FeatureTable:
+    rng = np.random.default_rng(0)
+    return FeatureTable(
+        embeddings=rng.normal(size=(6, 3)).astype(np.float32),
+        label=np.array([0, 1, -1, 0, 1, 1], np.int16),
+        subject=np.array([0, 0, 1, 1, 3, 3], np.int32),
+        video=np.array([0, 0, 1, 1, 0, 1], np.int32),
+        frame=np.arange(6, dtype=np.int32),
+        subjects=("anna", "ben", "nobody", "carl"),
+        videos=("v0", "v1", "v2"),
+        classes=("neutral", "pain"),
+        neutral="neutral",
+        landmarks=rng.normal(size=(6, 4, 2)).astype(np.float32),
+        paths=tuple("abcdef"),
+    )
+
+
+def test_a_table_that_does_not_fit_together_is_refused(table):
+    for change, words in (
+        ({"embeddings": np.zeros((6, 3))}, "embeddings of dtype float32, got float64"),
+        ({"embeddings": np.zeros(6, np.float32)}, "embeddings of shape"),
+        ({"label": np.zeros(6, np.int64)}, "label of dtype int16, got int64"),
+        ({"label": np.zeros(5, np.int16)}, "label of shape (6), got (5,)"),
+        ({"label": np.full(6, 2, np.int16)}, "label codes"),
+        ({"label": np.full(6, -2, np.int16)}, "label codes"),
+        ({"subject": np.full(6, 4, np.int32)}, "subject codes"),
+        ({"video": np.full(6, -1, np.int32)}, "video codes"),
+        ({"landmarks": np.zeros((6, 4, 3), np.float32)}, "landmarks of shape (6, any, 2)"),
+        ({"paths": ("a",)}, "6 paths"),
+        ({"neutral": "happy"}, "'happy'"),
+    ):
+        with pytest.raises(CacheError) as caught:
+            replace(table, **change)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_every_column_takes_the_same_rows(table):
+    mask = np.array([True, False, True, False, False, True])
+    for index in (mask, np.array([0, 2, 5]), [0, 2, 5], np.array([0, 2, 5], np.uint8)):
+        part = table.take(index)
+        assert part.paths == ("a", "c", "f")
+        for name in ("embeddings", "label", "subject", "video", "frame", "landmarks"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(table, name)[[0, 2, 5]])
+        assert part.subjects == table.subjects
+
+
+def test_rows_may_be_taken_by_slice_in_any_order_or_not_at_all(table):
+    assert table.take(slice(1, 3)).paths == ("b", "c")
+    assert np.shares_memory(table.take(slice(1, 3)).embeddings, table.embeddings)
+    assert table.take([5, 0, 0]).paths == ("f", "a", "a")
+    assert len(table.take([])) == 0
+    assert table.take([]).paths == ()
+    assert table.take([]).dim == 3
+
+
+def test_rows_of_and_without_split_a_table_in_two(table):
+    assert table.rows_of("carl", "anna").paths == ("a", "b", "e", "f")
+    assert table.without("carl", "anna").paths == ("c", "d")
+    assert len(table.rows_of("nobody")) == 0
+    assert len(table.rows_of()) == 0
+    assert len(table.without()) == 6
+
+
+def test_an_unknown_subject_is_answered_with_the_closest(table):
+    for choose in (table.rows_of, table.without):
+        with pytest.raises(CacheError, match=r"no subject 'ana'.*did you mean 'anna'"):
+            choose("ana")
+        with pytest.raises(CacheError, match="there are 4: 'anna'"):
+            choose("xyz")
+
+
+def test_a_table_knows_what_it_holds(table):
+    assert (len(table), table.dim, table.neutral_code) == (6, 3, 0)
+    assert table.subject_names_present() == ("anna", "ben", "carl")
+    assert table.video_names_present() == ("v0", "v1")
+    assert table.describe_row(4) == "subject 'carl', video 'v0', frame 4"
+    assert table.nbytes == 6 * (3 * 4 + 2 + 4 * 3 + 4 * 2 * 4)
+
+
+def test_the_fingerprint_is_about_features_and_not_about_library_versions():
+    info = ExtractorInfo("hog", "none", "grey 96x96")
+    content = '{"id":"hog","layers":[],"preprocessing":"grey 96x96","weights":"none"}'
+    assert info.fingerprint == hashlib.sha256(content.encode()).hexdigest()
+    assert replace(info, versions={"numpy": "9"}).fingerprint == info.fingerprint
+    changed = [replace(info, id="x"), replace(info, weights="x"), replace(info, preprocessing="x")]
+    changed.append(replace(info, layers=("stem",)))
+    assert len({info.fingerprint, *(other.fingerprint for other in changed)}) == 5
