@@ -4,8 +4,7 @@
     stages/pair-<key>/       pairs.safetensors, pairs.csv, summary.json
     bundles/<key>/           the model bundle (see `featlab.bundle.bundle`)
 
-A folder is written under a temporary name and renamed, so one that exists is complete. Deleting any of them is safe:
-the next command that needs it makes it again.
+A folder that exists is complete. Deleting any of them is safe: the next command that needs it makes it again.
 """
 
 from __future__ import annotations
@@ -155,7 +154,6 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
 
 
 Make = Callable[[], object]
-"""Makes the output of a stage."""
 
 
 def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:

@@ -321,9 +321,9 @@ def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, peo
 def test_progress_counts_cells(opened):
     progress = []
     run_tuning(plan(opened()), on_step=lambda *call: progress.append(call))
-    # Head, pairs and bundle of each of the two folds are steps too.
-    assert progress[0] == (0, 60)
-    assert progress[-1] == (60, 60)
+    # Head and bundle of each of the two folds are steps too.
+    assert progress[0] == (0, 58)
+    assert progress[-1] == (58, 58)
     assert progress == sorted(progress)
 
 
