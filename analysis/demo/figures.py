@@ -15,19 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.analysis import style
-from featlab.analysis.figures import (
-    plot_clip,
-    plot_pairs,
-    plot_people,
-    plot_projection,
-    plot_subjects,
-    plot_summary,
-    projection_data,
-    subjects_data,
-    summary_data,
-)
+from featlab.analysis.demo.plot_people import plot_people
+from featlab.analysis.evaluation.plot_projection import plot_projection, projection_data
+from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
 from featlab.analysis.inside.clip import class_probability, is_shown, video_rows
 from featlab.analysis.inside.pairs import example_rows, first_references, rows_among
+from featlab.analysis.inside.strips import plot_clip, plot_pairs
 from featlab.analysis.inside.views import features_of, moved_source
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
@@ -180,7 +173,8 @@ def _pairs(scene: Scene) -> Drawn:
         chosen = first_references(pairs, rows).tolist()
         strips.append([None if place < 0 else scene.image(int(at[place])) for place in chosen])
         captions.append(["" if place < 0 else source.subjects[source.subject[place]] for place in chosen])
-    drawn = plot_pairs([scene.image(int(at[row])) for row in rows], strips, strategies, captions=captions)
+    top = [scene.image(int(at[row])) for row in rows]
+    drawn = plot_pairs([top, *strips], ["row", *strategies], [[""] * len(rows), *captions])
     caption = (
         "Source rows and the reference that each strategy pairs them with, always another subject: any row, the "
         "nearest embedding, or the nearest face shape."

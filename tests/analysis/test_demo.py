@@ -13,8 +13,8 @@ from PIL import Image
 
 from featlab.analysis.demo.demo import DemoConfig, run_demo
 from featlab.analysis.demo.page import render_page
+from featlab.analysis.demo.plot_people import plot_people
 from featlab.analysis.demo.report import NO_CLAIM, next_steps
-from featlab.analysis.figures import plot_people
 from featlab.analysis.table import Table
 from featlab.config.load import load_config
 from featlab.errors import ConfigError, FeatlabError, InputError
