@@ -45,11 +45,13 @@ def run_and_show(
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
+    from featlab.methods.reads import refuse_unread
 
     output = session.output
     with output.progress() as bars:
         opened = session.open(values)
         protocol = opened.config.protocol
+        refuse_unread(opened.config, protocol.methods)
         tasks = plan(opened)
         cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
         reused = count_finished(tasks)

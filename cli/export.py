@@ -76,12 +76,14 @@ def export(
 def _source_bundle(session: Session) -> Bundle:
     """Return the bundle that was named, or the workspace's own of everyone who is no target."""
     from featlab.bundle.bundle import load_bundle
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     if session["bundle"] is not None:
         return load_bundle(session["bundle"])
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
+        refuse_unread(opened.config, [opened.config.adapt.method])
         kept_out = session.held_out(opened)
         made, stage = bundle_stage(opened.source(kept_out), [opened.config.adapt.method])
     if stage.reused:

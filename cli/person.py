@@ -77,6 +77,7 @@ def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bu
     from featlab.bundle.bundle import load_bundle
     from featlab.errors import InputError, closest
     from featlab.methods import get_method
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     get_method(workspace.config.adapt.method)
@@ -89,6 +90,7 @@ def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bu
         bundle = load_bundle(folder)
         bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
         return bundle, folder
+    refuse_unread(workspace.config, [workspace.config.adapt.method])
     _check_can_adapt(workspace, subject)
     kept_out = session.held_out(workspace, [subject])
     bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])

@@ -71,6 +71,7 @@ def pair(session: Session) -> None:
 @workspace_command("strategy", "label_rule", "methods", "subjects", "targets", "dim", "device")
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
+    from featlab.methods.reads import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     output = session.output
@@ -78,7 +79,9 @@ def pretrain(session: Session) -> None:
         opened = session.open(on_epoch=progress)
         source = _source(opened, session)
         # What adapt asks for by default, so that it finds this bundle.
-        bundle, made = bundle_stage(source, names_in(session["methods"]) or [opened.config.adapt.method])
+        names = names_in(session["methods"]) or [opened.config.adapt.method]
+        refuse_unread(opened.config, names)
+        bundle, made = bundle_stage(source, names)
     first, last = (bundle.history[0], bundle.history[-1]) if bundle.history else ({}, {})
     pretrain = bundle.config.pretrain
     facts = {

@@ -51,6 +51,7 @@ def tune(
     from featlab.evaluation.tuning_people import open_sources
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.evaluation.tuning_space import search_space
+    from featlab.methods.reads import refuse_unread
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
@@ -80,6 +81,7 @@ def tune(
             device=session["device"],
             notify=output.note,
         )
+        refuse_unread(side.workspace.config, [method])
         options = side.workspace.config.adapt.options.get(method)
         searched = search_space(method, options=options, fixed=fixed, items=space or ())
         plan = plan_tuning(side, searched, trials=trials, folds=folds)

@@ -17,6 +17,7 @@ from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
 from featlab.evaluation.summary import MethodSummary, summarise
+from featlab.methods.reads import refuse_unread
 from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 
@@ -208,6 +209,8 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
         for data, grid in grids.items()
         for setting in grid.settings
     ]
+    methods = {name for grid in grids.values() for name in grid.methods}
+    refuse_unread(workspace.config, sorted(methods), [variant.config for _, _, variant in variants])
     tasks = [plan(variant) for _, _, variant in variants]
     results = iter(run_tasks([task for theirs in tasks for task in theirs], jobs=jobs, on_step=on_step))
     points = []

@@ -20,8 +20,9 @@ UPDATES = ("offset", "last", "all")
 SCOPES = ("person", "dataset")
 """What is adapted to: one person's neutral clip, or all target subjects together, every class among their rows."""
 
+ON_PAIRS = "form = mlp or objective = poster"
+"""The options of `PretrainConfig` with which T is trained on pairs."""
 _LINEAR = "form = linear and objective = anchored"
-_TRAINED = "form = mlp or objective = poster"
 _EPISODIC_MLP = "form = mlp and objective = anchored"
 
 
@@ -31,11 +32,14 @@ def check_window(name: str, frames: int) -> None:
         raise ConfigError(f"{name} = {frames} must be odd, so that a frame stands in its middle, or 0 for none")
 
 
+_REDUCED = "dim = 0 or reduce = within or reduce = pca or reduce = truncate or reduce = random"
+
+
 @dataclass(frozen=True)
 class FeatureConfig(Options):
     """What happens to an embedding before the head sees it; fitted on source rows only."""
 
-    dim: int = option(64, "Features kept; 0 keeps as many as there are.", minimum=0)
+    dim: int = option(64, "Features kept; 0 keeps as many as there are.", minimum=0, only=_REDUCED)
     reduce: str = option(
         "within",
         "`within` (principal directions of the variation within source subjects, where expression lives), `pca` (of "
@@ -131,29 +135,29 @@ class PretrainConfig(Options):
         10,
         "Passes over the pairs; 0 leaves T the identity, in either form.",
         minimum=0,
-        only=f"{_TRAINED} or epochs = 0",
+        only=f"{ON_PAIRS} or epochs = 0",
     )
-    hidden: int = option(256, "Width of T's hidden layer; 0 takes that of the features.", minimum=0, only=_TRAINED)
+    hidden: int = option(256, "Width of T's hidden layer; 0 takes that of the features.", minimum=0, only=ON_PAIRS)
     residual: bool = option(
-        True, "T(f) = f + MLP(f) with a zero start, or (`false`) the literal MLP of the poster.", only=_TRAINED
+        True, "T(f) = f + MLP(f) with a zero start, or (`false`) the literal MLP of the poster.", only=ON_PAIRS
     )
-    batch: int = option(64, "Pairs in a step.", minimum=2, only=_TRAINED)
-    lr: float = option(1e-3, "Peak learning rate (AdamW, one cycle).", minimum=0, only=_TRAINED)
-    weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0, only=_TRAINED)
-    dropout: float = option(0.5, "Of T's hidden layer in training.", minimum=0, maximum=1, only=_TRAINED)
-    style: float = option(0.1, "Weight of the style loss.", minimum=0, only=_TRAINED)
+    batch: int = option(64, "Pairs in a step.", minimum=2, only=ON_PAIRS)
+    lr: float = option(1e-3, "Peak learning rate (AdamW, one cycle).", minimum=0, only=ON_PAIRS)
+    weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0, only=ON_PAIRS)
+    dropout: float = option(0.5, "Of T's hidden layer in training.", minimum=0, maximum=1, only=ON_PAIRS)
+    style: float = option(0.1, "Weight of the style loss.", minimum=0, only=ON_PAIRS)
     axis: str = option(
         "subject",
         "Style statistics over a `subject`'s rows, or over the feature `vector` of one row.",
         choices=AXES,
-        only=_TRAINED,
+        only=ON_PAIRS,
     )
     layers: tuple[str, ...] = option(
         LAYERS,
         "Where style is compared: the translated `embedding`, the `bottleneck`, or both.",
         choices=LAYERS,
         required=True,
-        only=_TRAINED,
+        only=ON_PAIRS,
     )
     noise: float = option(
         0.3,

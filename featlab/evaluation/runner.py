@@ -238,7 +238,8 @@ def _missing_stages(pieces: Sequence[_Piece]) -> list[list[Make]]:
     """Return what makes the source models, stage by stage, each output once: two processes would both make it."""
     tasks = dict.fromkeys(piece.task for piece in pieces)
     stages = zip(*(source_stages(task.source, task.prepares) for task in tasks), strict=True)
-    return [[make for folder, make in dict(stage).items() if not folder.exists()] for stage in stages]
+    outputs = [{folder: make for part in stage for folder, make in part.items()} for stage in stages]
+    return [[make for folder, make in output.items() if not folder.exists()] for output in outputs]
 
 
 def _make(make: Make) -> None:

@@ -19,18 +19,15 @@ from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.exchange.checkpoints import Parts
 from featlab.methods import get_method, prepare_extras
+from featlab.methods.reads import reads_pairs
 from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
-from featlab.pairing.pairs import Pairs, make_pairs
+from featlab.pairing.pairs import make_pairs
 
 __all__ = ["FILES", "ImportedBundle", "import_bundle", "save_imported"]
 
 FILES = "checkpoints.json"
 """Name of the file in the bundle's folder that says where it came from."""
-
-
-_NONE: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-_NO_PAIRS = Pairs(_NONE, _NONE, np.empty(0, dtype=np.float32), "random", "any", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,14 +187,14 @@ def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, method
             f"no row of the {len(source.subject_names_present())} source subjects is labelled {source.neutral!r}, so "
             "there is no style to bank; label them, or leave --cache out for a bundle without a style bank"
         )
-    paired = any(get_method(name).needs_extras for name in methods)
     config = bundle.config.with_values({"pretrain.style_bank": True}, "checkpoints")
     bundle = replace(bundle, source_subjects=source.subject_names_present(), cache_digest=cache_digest, config=config)
-    pairs = make_pairs(source, config.pair, seed=bundle.seed) if paired else _NO_PAIRS
+    needed = [name for name in methods if get_method(name).needs_extras]
+    pairs = make_pairs(source, config.pair, seed=bundle.seed) if reads_pairs(config, needed) else None
     rows = SourceRows.of(source, as_tensor(source.embeddings), pairs)
     bundle = replace(bundle, bank=make_style_bank(rows, bundle.translator, bundle.head))
     # What a method can do without is learnt from source models that are trained here: the checkpoint is another.
-    return prepare_extras(bundle, rows, [name for name in methods if get_method(name).needs_extras])
+    return prepare_extras(bundle, rows, needed)
 
 
 def _fit(bundle: Bundle, source: FeatureTable, given: tuple[str, ...]) -> tuple[float, tuple[str, ...] | None]:

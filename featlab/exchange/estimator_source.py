@@ -23,7 +23,6 @@ from featlab.methods.registry import prepare_extras
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
-from featlab.pairing.pairs import Pairs
 from featlab.protocol.splits import Target
 from featlab.workspace.source import build_bundle
 
@@ -91,8 +90,7 @@ def fit_source(table: FeatureTable, config: Config, *, seed: int, methods: Seque
     with torch.no_grad():
         features: Tensor = projection(as_tensor(table.embeddings))
     head = train_head(features, table.label, len(table.classes), config.head, seed=seed)
-    none = np.empty(0, dtype=np.int64)
-    source = SourceRows.of(table, features, Pairs(none, none, none.astype(np.float32), "random", "any", len(table)))
+    source = SourceRows.of(table, features)
     # Only the residual form starts as the identity.
     untrained = new_translator(features.shape[1], replace(config.pretrain, residual=True), seed)
     translator = untrained.eval().requires_grad_(False)

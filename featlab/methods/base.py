@@ -177,6 +177,8 @@ class Method(ABC):
     """Is meant for target data of one class (neutral)."""
     updates: ClassVar[tuple[str, ...]] = ()
     """Which of `PARTS` it changes; the others come back bitwise as they were, buffers included."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Keys of other sections, such as ``pretrain.hidden``, that its `prepare` reads whatever form T has."""
     space: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = ()
     """Options that `featlab tune` searches, each with the values that it tries."""
 

@@ -44,16 +44,16 @@ class SourceRows:
         features: (N, D) projected rows.
         labels: (N,) int64 codes; -1 unknown.
         clips: Their neutral clips.
-        pairs: (row, reference) indices into the rows.
+        pairs: (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
     """
 
     features: Tensor
     labels: Tensor
     clips: NeutralClips
-    pairs: Pairs
+    pairs: Pairs | None = None
 
     @classmethod
-    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs) -> SourceRows:
+    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
         """Gather the rows of a labelled source table."""
         labels = torch.from_numpy(table.label.astype(np.int64))
         return cls(features, labels, neutral_clips(table, features), pairs)
@@ -169,6 +169,7 @@ def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead
 
 
 def _pairs(source: SourceRows, config: PretrainConfig) -> tuple[Tensor, Tensor]:
+    assert source.pairs is not None  # made where `reads_pairs` says so
     rows, references = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
     if config.objective == "anchored":
         known = source.clips.row_subject

@@ -12,6 +12,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError
+from featlab.methods.reads import reads_pairs
 from featlab.methods.registry import prepare_extras
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import Projection, SourceHead, as_tensor
@@ -63,7 +64,7 @@ def train_source_head(
 def pretrain_bundle(
     table: FeatureTable,
     trained: TrainedHead,
-    pairs: Pairs,
+    pairs: Pairs | None,
     config: Config,
     *,
     seed: int,
@@ -77,7 +78,7 @@ def pretrain_bundle(
     Args:
         table: Labelled rows of the source subjects.
         trained: Their projection and head.
-        pairs: Pairs of their rows.
+        pairs: Pairs of their rows, where T or a method is trained on them.
         config: The resolved configuration; ``pretrain`` is read, and all of it is recorded.
         seed: Root seed.
         extractor: What made the embeddings.
@@ -123,7 +124,7 @@ def build_bundle(
 ) -> Bundle:
     """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise."""
     trained = train_source_head(table, config, seed=seed, device=device, on_epoch=on_epoch)
-    pairs = make_pairs(table, config.pair, seed=seed)
+    pairs = make_pairs(table, config.pair, seed=seed) if reads_pairs(config, methods) else None
     return pretrain_bundle(
         table,
         trained,

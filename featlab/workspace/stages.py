@@ -20,6 +20,7 @@ from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tenso
 from featlab.cache import FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
 from featlab.errors import BundleError
+from featlab.methods.reads import reads_pairs
 from featlab.methods.registry import get_method
 from featlab.model.networks import Projection, head_from_state
 from featlab.pairing.pairs import (
@@ -75,9 +76,11 @@ def pair_folder(source: Source) -> Path:
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
-    strategy = resolve_strategy(config.pair, source.workspace.table)
     prepared = _prepared(methods)
-    inputs = (config.features, config.head, config.pair, strategy, config.pretrain, prepared, BUNDLE_FORMAT)
+    paired: tuple[object, ...] = ()
+    if reads_pairs(config, prepared):
+        paired = (config.pair, resolve_strategy(config.pair, source.workspace.table))
+    inputs = (config.features, config.head, *paired, config.pretrain, prepared, BUNDLE_FORMAT)
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
@@ -115,7 +118,7 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
 
 
 def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageOutput]:
-    """Return the model bundle, likewise; runs `train_stage` and `pair_stage` first where their output is missing.
+    """Return the model bundle, likewise; runs `train_stage` first, and `pair_stage` where training is on pairs.
 
     Args:
         source: What to work on.
@@ -125,9 +128,9 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
-    pairs, _ = pair_stage(source)
+    pairs = pair_stage(source)[0] if reads_pairs(source.config, _prepared(methods)) else None
     workspace, how, table = source.workspace, source.config.pretrain, source.table
-    if how.linear:
+    if pairs is None or how.linear:
         workspace.notify(f"pretrain: anchored, a linear T, {len(table):,} rows in {how.episodes} episodes each")
     else:
         workspace.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
@@ -151,12 +154,13 @@ Make = Callable[[], object]
 """Makes the output of a stage."""
 
 
-def source_stages(source: Source, methods: Sequence[str]) -> list[tuple[Path, Make]]:
-    """Return each stage's folder and what makes it, in the order in which they need each other."""
+def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:
+    """Return for train, pair and bundle the folder and what makes it; pairs that nothing reads are not made."""
+    paired = reads_pairs(source.config, _prepared(methods))
     return [
-        (train_folder(source), partial(train_stage, source)),
-        (pair_folder(source), partial(pair_stage, source)),
-        (bundle_folder(source, methods), partial(bundle_stage, source, methods)),
+        {train_folder(source): partial(train_stage, source)},
+        {pair_folder(source): partial(pair_stage, source)} if paired else {},
+        {bundle_folder(source, methods): partial(bundle_stage, source, methods)},
     ]
 
 

@@ -34,8 +34,6 @@ METHODS = ("source-only", "neutral-shift", "pft", "oracle")
 QUICK = {
     "head.epochs": 2,
     "head.bottleneck": 8,
-    "pretrain.epochs": 2,
-    "pretrain.hidden": 8,
     "features.dim": 6,
     "protocol.targets": "3",
     "ablate.dims": "4,64,0",
@@ -79,9 +77,14 @@ def folder(tmp_path_factory):
     return root
 
 
+def opened(folder, **how):
+    # Not as if the user had set them: only some ablations train an MLP.
+    return with_values(Workspace.open(folder, QUICK, **how), {"pretrain.epochs": 2, "pretrain.hidden": 8})
+
+
 @pytest.fixture(scope="module")
 def workspace(folder):
-    return Workspace.open(folder, QUICK)
+    return opened(folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_fewer_directions_than_asked_for_are_said(workspace):
 def test_a_second_run_trains_nothing(dims, folder):
     said = []
     chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
-    again = ablate("dims", Workspace.open(folder, QUICK | chosen, notify=said.append))
+    again = ablate("dims", with_values(opened(folder, notify=said.append), chosen))
     assert said == []
     assert [point.rows for point in again.points] == [point.rows for point in dims.points]
 
@@ -145,7 +148,7 @@ def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
     (other / "cache.h5").write_bytes((workspace.root / "cache.h5").read_bytes())
     done = []
     chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
-    parallel = ablate("dims", Workspace.open(other, QUICK | chosen), jobs=2, on_step=lambda *now: done.append(now))
+    parallel = ablate("dims", with_values(opened(other), chosen), jobs=2, on_step=lambda *now: done.append(now))
     assert [scores(point.rows) for point in parallel.points] == [scores(point.rows) for point in dims.points]
     # 4 heads, 2 sets of pairs (they don't hang on the dimension), 4 bundles, then the runs.
     runs = sum(len(point.rows) for point in parallel.points)

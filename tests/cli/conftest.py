@@ -54,7 +54,7 @@ def make_table(subjects: tuple[str, ...] = SUBJECTS) -> FeatureTable:
 
 def quick(*more: str) -> list[str]:
     """Settings that make every stage take a moment."""
-    values = ("head.epochs=2", "pretrain.epochs=2", "features.dim=6", "head.bottleneck=8", "pretrain.hidden=8", *more)
+    values = ("head.epochs=2", "features.dim=6", "head.bottleneck=8", *more)
     return [part for value in values for part in ("--set", value)]
 
 

@@ -66,7 +66,9 @@ def test_pretrain_writes_a_bundle_that_adapt_finds(folder, run_json, run, quickl
     made = run_json("pretrain", "--subject", "s041", *quickly)
     assert (made["source_subjects"], made["translator"], made["bank_subjects"]) == (7, "linear", 7)
     assert made["last_loss"] < made["first_loss"]
-    poster = run_json("pretrain", "--subject", "s041", *quickly, "--set", "pretrain.objective=poster")
+    poster = run_json(
+        "pretrain", "--subject", "s041", *quickly, "--set", "pretrain.objective=poster", "--set", "pretrain.epochs=2"
+    )
     assert (poster["translator"], poster["epochs"]) == ("mlp", 2)
     assert (folder / made["folder"] / "model.safetensors").exists()
     adapted = run("adapt", "--subject", "s041", *quickly, "--json")

@@ -17,7 +17,7 @@ def test_adapt_runs_as_typed_and_says_which_stages_ran_first(folder, run, quickl
     Path("featlab.toml").write_text("".join(lines))
     result = run("adapt", "--subject", "s041")
     assert result.exit_code == 0, result.stderr
-    for line in ("train: 168 rows of 7 source subjects", "pair: landmark", "pretrain:"):
+    for line in ("train: 168 rows of 7 source subjects", "pretrain:"):
         assert line in result.stderr
     for words in ("s041", "6 neutral frames of 1 video", "macro F1", "labels used for this line only"):
         assert words in result.stdout

@@ -14,7 +14,7 @@ from featlab.errors import BundleError, ConfigError, InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import run_seed
-from featlab.workspace.stages import bundle_stage, pair_stage, train_stage
+from featlab.workspace.stages import bundle_folder, bundle_stage, pair_stage, train_stage
 from featlab.workspace.workspace import Workspace, adapt_rows, adapt_subject
 
 TARGETS = ("s04",)
@@ -50,14 +50,25 @@ def test_a_bundle_runs_the_stages_before_it_once_and_says_so(tmp_path, open_work
     workspace, said = open_workspace()
     bundle, output = bundle_stage(workspace.source(TARGETS), ["pft"])
     assert not output.reused
-    assert [line.partition(":")[0] for line in said] == ["train", "pair", "pretrain"]
-    assert [name.partition("-")[0] for name in folders(tmp_path)[1:]] == ["pair", "train"]
+    assert [line.partition(":")[0] for line in said] == ["train", "pretrain"]
+    assert [name.partition("-")[0] for name in folders(tmp_path)[1:]] == ["train"]
     assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s05")
     again, output = bundle_stage(workspace.source(TARGETS), ["pft"])
     assert output.reused
-    assert len(said) == 3
+    assert len(said) == 2
     assert torch.equal(again.translator.last.weight, bundle.translator.last.weight)
-    assert len(folders(tmp_path)) == 3
+    assert len(folders(tmp_path)) == 2
+
+
+def test_pairs_are_made_and_make_a_bundle_stale_only_where_something_is_trained_on_them(tmp_path, source):
+    different = {"pair.label_rule": "different"}
+    mlp = {"pretrain.form": "mlp"}
+    for values, methods, read in (({}, ["pft"], False), (mlp, ["pft"], True), ({}, ["pft-poster"], True)):
+        first, second = source(values), source(values | different)
+        assert (bundle_folder(first, methods) != bundle_folder(second, methods)) == read
+        bundle_stage(first, methods)
+        assert any(name.startswith("pair") for name in folders(tmp_path)) == read
+        shutil.rmtree(tmp_path / "stages")
 
 
 def test_stages_that_are_there_are_not_run_again(source, monkeypatch):
@@ -90,7 +101,7 @@ STAGES = {"train": train_stage, "pair": pair_stage, "bundle": lambda source: bun
 READ_BY = {
     "features.dim": (7, {"train", "bundle"}),
     "head.lr": (0.03, {"train", "bundle"}),
-    "pair.label_rule": ("different", {"pair", "bundle"}),
+    "pair.label_rule": ("different", {"pair"}),
     "pretrain.style": (0.5, {"bundle"}),
     "pretrain.style_bank": (False, {"bundle"}),
     "adapt.method": ("coral", set()),

@@ -16,9 +16,13 @@ from featlab.methods.base import AdaptedModel, GainEstimate, Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.methods.pft.reliability import Reliability, confidence_gap
 from featlab.methods.pft.validation import validate_on_source
+from featlab.methods.reads import PAIR_KEYS
 from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.pretrain import SourceRows, new_translator, pretrain_translator
 from featlab.protocol.splits import Target
+
+_PRETRAINING = ("hidden", "residual", "epochs", "batch", "lr", "weight_decay", "axis", "layers")
+"""Options of ``pretrain`` with which the poster's T is trained; its losses have a weight of 1."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class PosterPFT(Method):
     config_type = PosterConfig
     space = (("lr", (1e-4, 1e-3, 1e-2)), ("iterations", (25, 100)), ("update", ("last", "all")))
     needs_extras = True
+    reads = (*PAIR_KEYS, *(f"pretrain.{name}" for name in _PRETRAINING))
     carries = "weights of a T pretrained by the poster's losses"
     needs_neutral = True
     updates = ("translator",)
