@@ -69,18 +69,7 @@ class DemoConfig:
     def sized(
         cls, *, people: int | None = None, expressions: int = 2, seed: int = 0, quick: bool = False
     ) -> DemoConfig:
-        """Return the full demo, or a quick one with fewer and shorter clips, shorter training and 6 targets.
-
-        Args:
-            people: How many to draw; 48, or 24 when quick.
-            expressions: How many classes, 2 to 7.
-            seed: Root of every seed.
-            quick: The quick one.
-
-        Raises:
-            ConfigError: A number out of range.
-            InputError: Fewer than two people would be left as source subjects.
-        """
+        """Return the full demo of 48 people, or a quick one of 24 with less of everything; two must stay sources."""
         people = people or (24 if quick else 48)
         clips, frames, targets = (2, 6, 6) if quick else (4, 10, 10)
         if people < targets + 2:
@@ -91,11 +80,7 @@ class DemoConfig:
         return cls(faces, targets, {"head.epochs": 15, "pretrain.epochs": 10} if quick else {})
 
     def values(self) -> dict[str, Any]:
-        """Return the workspace's settings that the demo makes.
-
-        Raises:
-            ConfigError: An unknown key, or a value of the wrong type or range.
-        """
+        """Return the workspace's settings that the demo makes, checked."""
         values = {"protocol.targets": str(self.targets), "protocol.seed": self.faces.seed} | dict(self.settings)
         Config().with_values(values, "demo")
         return values
@@ -152,26 +137,17 @@ def run_demo(
     notify: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress = lambda name, done, total: None,
 ) -> DemoReport:
-    """Make the demo's workspace, or finish the one that is there.
-
-    Args:
-        folder: Where; made if missing. ``faces/``, ``cache.h5``, ``featlab.toml``, ``results/`` and ``index.html`` are
-            written into it. A ``featlab.toml`` that is there is kept, and counts.
-        config: What to draw and run.
-        jobs: Processes that draw, extract and evaluate.
-        notify: Called with one line a finished step.
-        on_progress: Called often.
+    """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts.
 
     Raises:
         InputError: The folder holds something else, or a demo made with other settings.
-        FeatlabError: What the steps raise.
     """
     config = config or DemoConfig()
     _claim_folder(folder, config)
     steps = _Steps(notify, on_progress)
     with one_thread():
         _extract(folder, config, jobs, steps)
-        workspace = Workspace.open(folder, on_epoch=lambda stage, epoch, epochs, loss: on_progress(stage, epoch, epochs))
+        workspace = Workspace.open(folder, on_epoch=lambda stage, done, total, _: on_progress(stage, done, total))
         rows, result = _evaluate(workspace, jobs, steps)
         with steps.step("page") as now:
             now.text = "tables and pictures in results/, all of them in index.html"
@@ -194,14 +170,9 @@ def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
 def _claim_folder(folder: Path, config: DemoConfig) -> None:
     """Mark the folder as this demo's and write its ``featlab.toml``; one that is there is kept."""
     values = config.values()
-    mark = folder / _MARK
-    wanted = json.loads(json.dumps(asdict(config)))
+    mark, wanted = folder / _MARK, json.dumps(asdict(config), indent=2) + "\n"
     if mark.is_file():
-        try:
-            found = json.loads(mark.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = None
-        if found != wanted:
+        if mark.read_bytes() != wanted.encode():
             raise InputError(f"{folder} holds a demo made with other settings; choose another folder with --out")
     else:
         try:
@@ -210,7 +181,7 @@ def _claim_folder(folder: Path, config: DemoConfig) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: can't be made ({error.strerror}); choose another folder with --out") from error
-        atomic_write_text(mark, json.dumps(wanted, indent=2) + "\n")
+        atomic_write_text(mark, wanted)
     if not (folder / CONFIG_FILE).exists():
         text = config_template()
         for key, value in values.items():
@@ -325,7 +296,7 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
         lines = list(csv.DictReader(file))
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
     names = table.subjects[:_SHOWN]
-    data: dict[str, list[Any]] = {"subject": [], "label": [], "path": []}
+    shown = []
     with style.house_style():
         drawn = style.figure(style.FULL, 0.2 + 0.7 * len(classes))
         panels = drawn.subplots(len(classes), len(names), squeeze=False)
@@ -339,11 +310,11 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
                 with Image.open(faces / path) as picture:
                     panel.imshow(np.asarray(picture.convert("RGB")))
                 panel.set(xticks=[], yticks=[], title=name if down == 0 else "", ylabel=label if across == 0 else "")
-                for place, value in zip(data.values(), (name, label, path), strict=True):
-                    place.append(value)
+                shown.append((name, label, path))
     caption = (
         f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "
         "expression: resting faces smile or frown a little, so no one border between the classes fits everybody."
     )
+    data = dict(zip(("subject", "label", "path"), zip(*shown, strict=True), strict=True))
     figure = DrawnFigure("people", "The drawn people", caption, drawn, data)
     return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure], metadata)
