@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest"]
+__all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest", "one_line"]
 
 
 class FeatlabError(Exception):
@@ -34,3 +34,9 @@ def closest(name: str, known: Iterable[str], limit: int = 3) -> str:
     if not matches:
         return ""
     return "; did you mean " + " or ".join(repr(match) for match in matches) + "?"
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """Return what a library's error says, without its line breaks and not too long."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

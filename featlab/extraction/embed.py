@@ -18,11 +18,6 @@ from featlab.extraction.items import Item
 from featlab.extraction.shards import Shard, landmarks_of
 from featlab.extraction.worker import Batch, BatchResult, Task, run_batches
 
-__all__ = [
-    "StorageError",
-    "storage_error",
-]
-
 
 def embed_shards(
     shards: Sequence[Shard],
@@ -129,17 +124,11 @@ def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks
 
 @dataclass(frozen=True)
 class StorageError:
-    """Relative error of stored rows: the length of what rounding changed, as a share of the row's length.
+    """Relative error of stored rows: the length of what rounding changed, as a share of the row's length."""
 
-    Attributes:
-        rows: How many were looked at.
-        median: Over rows; 0 without any.
-        max: Likewise.
-    """
-
-    rows: int
-    median: float
-    max: float
+    rows: int  # How many were looked at
+    median: float  # Over rows; 0 without any
+    max: float  # Likewise
 
     @classmethod
     def of(cls, errors: Iterable[NDArray[np.float64]]) -> StorageError:
@@ -168,25 +157,15 @@ def storage_error(embeddings: NDArray[np.float32], dtype: str = "float16") -> ND
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of an extraction.
+    """A moment of an extraction."""
 
-    Attributes:
-        done: Items finished, with those of an earlier run and the failed ones.
-        total: All items.
-        failed: Items that have no row.
-        read_rate: Items a second that the decoding alone would reach with its workers; 0 before the first.
-        embed_rate: The same for the backbone.
-        write_rate: The same for writing shards.
-        seconds_left: From the rate since the start; None before the first item of this run.
-    """
-
-    done: int
-    total: int
-    failed: int
-    read_rate: float
-    embed_rate: float
-    write_rate: float
-    seconds_left: float | None
+    done: int  # Items finished, with those of an earlier run and the failed ones
+    total: int  # All items
+    failed: int  # Items that have no row
+    read_rate: float  # Items a second that the decoding alone would reach with its workers; 0 before the first
+    embed_rate: float  # The same for the backbone
+    write_rate: float  # The same for writing shards
+    seconds_left: float | None  # From the rate since the start; None before the first item of this run
 
 
 OnProgress = Callable[[Progress], None]

@@ -23,8 +23,6 @@ from featlab.extraction.video.expand import expand_videos
 from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import Sampling
 
-__all__ = ["InputConfig", "Inputs", "read_inputs", "with_face_crop"]
-
 OnStage = Callable[[str, int, int], None]
 """Called with the name of a stage before the embedding, how much of it is done, and how much there is."""
 

@@ -18,15 +18,10 @@ from featlab.extraction.items import Item
 
 @dataclass(frozen=True)
 class Failure:
-    """One image that has no row in the cache.
+    """One image that has no row in the cache."""
 
-    Attributes:
-        path: The image's name as the source writes it.
-        reason: Why, in a few words.
-    """
-
-    path: str
-    reason: str
+    path: str  # The image's name as the source writes it
+    reason: str  # Why, in a few words
 
 
 def failures_path(out: Path) -> Path:

@@ -24,13 +24,6 @@ from featlab.extraction.backbones.base import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
 
-__all__ = [
-    "run_in_order",
-    "settle_worker",
-    "usable_cores",
-    "worker_count",
-]
-
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
@@ -124,19 +117,12 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker does with every batch.
+    """What a worker does with every batch."""
 
-    Attributes:
-        decode: Whether images are read.
-        need_landmarks: Whether a row without landmarks fails.
-        prepare: Run on every decoded image.
-        backbone: Embeds in the worker; None when the main process does.
-    """
-
-    decode: bool
-    need_landmarks: bool
-    prepare: Preparation | None
-    backbone: Backbone | None
+    decode: bool  # Whether images are read
+    need_landmarks: bool  # Whether a row without landmarks fails
+    prepare: Preparation | None  # Run on every decoded image
+    backbone: Backbone | None  # Embeds in the worker; None when the main process does
 
 
 @dataclass(frozen=True)
@@ -150,23 +136,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of a batch.
+    """What became of a batch."""
 
-    Attributes:
-        kept: Places in the batch that didn't fail, ascending.
-        failed: Place and reason of the others.
-        images: The kept images, when the main process embeds them.
-        embeddings: float32 (kept, D), when the worker embedded them.
-        read_seconds: Spent in decoding and preparing.
-        embed_seconds: Spent in the backbone.
-    """
-
-    kept: list[int]
-    failed: list[tuple[int, str]]
-    images: list[Image]
-    embeddings: NDArray[np.float32] | None
-    read_seconds: float
-    embed_seconds: float
+    kept: list[int]  # Places in the batch that didn't fail, ascending
+    failed: list[tuple[int, str]]  # Place and reason of the others
+    images: list[Image]  # The kept images, when the main process embeds them
+    embeddings: NDArray[np.float32] | None  # float32 (kept, D), when the worker embedded them
+    read_seconds: float  # Spent in decoding and preparing
+    embed_seconds: float  # Spent in the backbone
 
 
 def process_batch(task: Task, batch: Batch) -> BatchResult:

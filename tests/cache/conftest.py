@@ -1,13 +1,15 @@
-"""A small seeded cache and the tools to damage it."""
+"""A small seeded cache, and the check that a refusal is one line about the file."""
 
 import os
 from collections.abc import Callable
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, FeatureTable, Rows, open_cache
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
@@ -28,14 +30,12 @@ def make_rows() -> Callable[..., Rows]:
 
     def make(*which: int, dim: int = 8) -> Rows:
         parts = [_video(index, dim) for index in (which or range(len(VIDEOS)))]
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rows)}
         return Rows(
-            embeddings=np.concatenate([part.embeddings for part in parts]),
-            labels=[label for part in parts for label in part.labels],
-            subjects=[name for part in parts for name in part.subjects],
-            videos=[name for part in parts for name in part.videos],
-            frames=np.concatenate([part.frames for part in parts]),
-            landmarks=np.concatenate([part.landmarks for part in parts]),
-            paths=[path for part in parts for path in part.paths],
+            **{
+                name: np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain.from_iterable(values))
+                for name, values in columns.items()
+            }
         )
 
     return make
@@ -46,10 +46,9 @@ def _video(index: int, dim: int) -> Rows:
     rng = np.random.default_rng(index)
     landmarks = rng.uniform(0, 96, (frames, 5, 2)).astype(np.float32)
     landmarks[1::3] = np.nan
-    labels = [None if frame == 2 else CLASSES[frame % 3] for frame in range(frames)]
     return Rows(
         embeddings=rng.normal(size=(frames, dim)).astype(np.float32),
-        labels=labels,
+        labels=[None if frame == 2 else CLASSES[frame % 3] for frame in range(frames)],
         subjects=[subject] * frames,
         videos=[video] * frames,
         frames=np.arange(frames) * 5,
@@ -75,6 +74,23 @@ def build(make_rows) -> Callable[..., Path]:
 @pytest.fixture
 def cache_path(build, tmp_path: Path) -> Path:
     return build(tmp_path / "cache.h5")
+
+
+@pytest.fixture
+def small_table() -> FeatureTable:
+    """Two people with a row each, without landmarks and paths."""
+    codes = np.zeros(2, np.int32)
+    return FeatureTable(
+        embeddings=np.eye(2, dtype=np.float32),
+        label=np.zeros(2, np.int16),
+        subject=np.arange(2, dtype=np.int32),
+        video=codes,
+        frame=codes,
+        subjects=("a", "b"),
+        videos=("v",),
+        classes=("neutral",),
+        neutral="neutral",
+    )
 
 
 @pytest.fixture

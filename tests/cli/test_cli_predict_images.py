@@ -15,7 +15,7 @@ from featlab.cli import source, target
 from featlab.cli.group import FeatlabGroup
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)
@@ -49,7 +49,7 @@ def faces(tmp_path_factory):
                         pixels[14:20] += mouth
                     grey = np.clip(pixels, 0, 255).astype(np.uint8)
                     Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)).save(folder / f"{frame}.png")
-    items = read_source(root / "faces")
+    items = read_layout("auto", root / "faces")
     backbone = make_backbone("hog", size=SIZE)
     extract(items, backbone, root / "cache.h5", neutral="neutral", config=ExtractConfig(jobs=1))
     return root

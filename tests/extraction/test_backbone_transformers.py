@@ -164,7 +164,7 @@ def test_of_two_towers_the_vision_tower_is_taken(tmp_path: Path) -> None:
     ("change", "options", "error", "says"),
     [
         ("", {"weights": "w.pt"}, ConfigError, "the weights are in its folder; leave out --weights w.pt"),
-        ("", {"pooling": "max"}, ConfigError, "pooling must be one of auto, pooler, cls, mean"),
+        ("", {"pooling": "max"}, ConfigError, "pooling = 'max' is not one of auto, pooler, cls, mean"),
         ("", {"layers": "layrnorm"}, ConfigError, "did you mean 'layernorm'"),
         ("config.json", {}, InputError, "no config.json there; hf: takes the folder"),
         ("model.safetensors", {}, InputError, "no weights there"),

@@ -50,8 +50,8 @@ def test_an_unknown_backbone_names_the_closest() -> None:
     [
         ("hog:96", {}, "takes nothing after a colon"),
         ("hog", {"sise": 64}, "did you mean 'size'"),
-        ("hog", {"size": 0}, "size must be a positive whole number"),
-        ("hog", {"cell": 2.5}, "cell must be a positive whole number"),
+        ("hog", {"size": 0}, "hog.size = 0 must be at least 1"),
+        ("hog", {"cell": 2.5}, "hog.cell = 2.5 must be a whole number"),
         ("hog", {"size": 15}, "doesn't fit in 15x15"),
         ("geometry:12", {}, "12 landmarks have no template"),
         ("geometry:many", {}, "number of landmarks"),

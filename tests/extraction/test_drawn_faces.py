@@ -14,7 +14,7 @@ from PIL import Image
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.drawn_faces import EXPRESSIONS, FacesConfig, render_person, write_faces
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -183,7 +183,7 @@ def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces: Path) 
     assert list(rows[0].values())[:5] == ["frames/s001-neutral-a-00.jpg", "s001", "neutral", "s001-neutral-a", "0"]
     assert list(rows[0]) == ["path", "subject", "label", "video", "frame", "intensity"]
     assert all(0 <= float(row["intensity"]) <= 1 for row in rows)
-    items = read_source(faces)
+    items = read_layout("auto", faces)
     assert {item.label for item in items} == {"neutral", "happiness", "sadness"}
     assert len({item.path for item in items}) == len(items) == 24
     assert {item.subject for item in items} == {"s001", "s002"}

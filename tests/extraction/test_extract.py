@@ -18,7 +18,7 @@ from featlab.extraction.decode import decode_image
 from featlab.extraction.embed import Progress
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 MakeTree = Callable[..., Path]
@@ -56,7 +56,7 @@ def run(items: Sequence[Item], backbone: Backbone, out: Path, **more: Any) -> An
 
 
 def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     report = run(items[::-1], HOG, tmp_path / "c.h5")
     assert (report.rows, report.dim, report.failures, report.resumed_rows) == (12, 36, (), 0)
     assert verify_cache(tmp_path / "c.h5") == []
@@ -77,7 +77,7 @@ def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path: Path, make_tr
 
 
 def test_jobs_batches_and_shards_do_not_change_the_digest(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     (tmp_path / "faces" / "s0" / "smile" / "img1.png").write_bytes(b"broken")
     reports = [
         run(items, HOG, tmp_path / f"{number}.h5", config=config)
@@ -95,7 +95,7 @@ def test_jobs_batches_and_shards_do_not_change_the_digest(tmp_path: Path, make_t
 
 
 def test_a_backbone_of_the_main_process_gets_batches(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     backbone = MeanColour()
     two = run(items, backbone, tmp_path / "2.h5", config=ExtractConfig(jobs=2, shard_rows=5, batch=2))
     assert [len(batch) for batch in backbone.seen] == [2, 2, 1, 2, 2, 1, 2]
@@ -109,7 +109,7 @@ def test_a_backbone_of_the_main_process_gets_batches(tmp_path: Path, make_tree: 
 def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(
     tmp_path: Path, make_tree: MakeTree
 ) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
     calls: list[float] = []
 
@@ -134,7 +134,7 @@ def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(
 def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path: Path) -> None:
     rows = "".join(f"none/{row}.jpg,s{row % 2},neutral,v,{row}\n" for row in range(8))
     (tmp_path / "manifest.csv").write_text("path,subject,label,video,frame\n" + rows)
-    items = read_source(tmp_path / "manifest.csv")
+    items = read_layout("auto", tmp_path / "manifest.csv")
     points = np.random.default_rng(0).normal(0, 9, (8, 68, 2)).astype(np.float32)
     points[5] = np.nan
     points[2] = 7
@@ -152,7 +152,7 @@ def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path: Path
 
 def test_unreadable_images_are_left_out_and_listed(tmp_path: Path, make_tree: MakeTree) -> None:
     root = make_tree(tmp_path / "faces")
-    items = read_source(root)
+    items = read_layout("auto", root)
     (root / "s0" / "neutral" / "img1.png").write_bytes(b"")
     (root / "s1" / "smile" / "img2.png").unlink()
     report = run(items, HOG, tmp_path / "c.h5")
@@ -169,7 +169,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path: Path, make_tree: Ma
 
 
 def test_a_whole_shard_may_fail(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     for item in items[5:10]:
         item.path.write_bytes(b"broken")
     report = run(items, MeanColour(), tmp_path / "c.h5")
@@ -177,7 +177,7 @@ def test_a_whole_shard_may_fail(tmp_path: Path, make_tree: MakeTree) -> None:
 
 
 def test_when_nothing_can_be_read_it_is_an_error_with_the_first_reasons(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     for item in items:
         item.path.write_bytes(b"")
     with pytest.raises(InputError, match=r"none of the 12 items could be embedded \(s0/neutral/img0.png: the file is"):
@@ -186,7 +186,7 @@ def test_when_nothing_can_be_read_it_is_an_error_with_the_first_reasons(tmp_path
 
 
 def test_an_embedding_that_float16_can_not_hold_is_a_failure(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces", subjects=1))
+    items = read_layout("auto", make_tree(tmp_path / "faces", subjects=1))
     with open_cache(run(items, MeanColour(), tmp_path / "full.h5").path) as cache:
         means = cache.read().embeddings
     scale = 65504 / float(np.sort(means.max(axis=1))[-2])  # the brightest image overflows, and no other
@@ -197,7 +197,7 @@ def test_an_embedding_that_float16_can_not_hold_is_a_failure(tmp_path: Path, mak
 
 
 def test_progress_counts_up_to_the_total_with_rates(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     items[3].path.write_bytes(b"")
     seen: list[Progress] = []
     run(items, HOG, tmp_path / "c.h5", on_progress=seen.append)
@@ -218,7 +218,7 @@ def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(
     monkeypatch.delitem(sys.modules, "deadly_preparation", raising=False)
     import deadly_preparation  # type: ignore[import-not-found]
 
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
     with pytest.raises(
         FeatlabError, match=r"worker process died near s\d/.*png .*run the same command again"
@@ -248,7 +248,7 @@ def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(
 def test_a_backbone_that_breaks_its_word_is_named(
     tmp_path: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, output: NDArray[np.float32], says: str
 ) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     monkeypatch.setattr(MeanColour, "embed", lambda self, images, landmarks: output)
     with pytest.raises(ConfigError) as caught:
         run(items, MeanColour(), tmp_path / "c.h5")
@@ -257,7 +257,7 @@ def test_a_backbone_that_breaks_its_word_is_named(
 
 
 def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, make_tree: MakeTree) -> None:
-    items = read_source(make_tree(tmp_path / "faces"))
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
     out = tmp_path / "c.h5"
     points = np.zeros((12, 68, 2), dtype=np.float32)
     cases: list[tuple[list[Item], Backbone, dict[str, Any], str]] = [

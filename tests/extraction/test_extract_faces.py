@@ -10,7 +10,7 @@ from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.items import names_by_row
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 FACES = Path(__file__).parents[2].parent / "shared" / "data" / "london-morph"
 
@@ -19,7 +19,7 @@ FACES = Path(__file__).parents[2].parent / "shared" / "data" / "london-morph"
 @pytest.mark.skipif(not FACES.is_dir(), reason="../shared/data/london-morph is not there")
 def test_two_real_people_go_through_hog_and_geometry(tmp_path: Path) -> None:
     manifest = FACES / "manifest.csv"
-    items = read_source(manifest)
+    items = read_layout("auto", manifest)
     assert len(items) == 2976
     path = find_landmarks(manifest)
     assert path is not None

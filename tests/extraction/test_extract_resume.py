@@ -18,7 +18,7 @@ from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 MakeTree = Callable[..., Path]
 
@@ -30,17 +30,17 @@ import sys
 from pathlib import Path
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 
 if __name__ == "__main__":
     source, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     config = ExtractConfig(jobs=jobs, shard_rows=8, batch=4)
-    extract(read_source(source), make_backbone("hog"), out, neutral="neutral", config=config)
+    extract(read_layout("auto", source), make_backbone("hog"), out, neutral="neutral", config=config)
 """
 
 
 def run(source: Path, out: Path, **more: Any) -> ExtractionReport:
-    return extract(read_source(source), **DEFAULTS | {"out": out} | more)
+    return extract(read_layout("auto", source), **DEFAULTS | {"out": out} | more)
 
 
 def children(process: int) -> list[int]:
@@ -172,7 +172,7 @@ def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_pat
     source = make_tree(tmp_path / "faces")
     out = tmp_path / "c.h5"
     run(source, out)
-    items = read_source(source)
+    items = read_layout("auto", source)
     points = np.ones((12, 2, 2), dtype=np.float32)
     cases: list[tuple[list[Item], dict[str, Any], str]] = [
         (items, {"backbone": make_backbone("hog")}, "its extractor is 'hog' (grey 16x16"),

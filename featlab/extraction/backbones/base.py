@@ -7,14 +7,12 @@ module behind a prefix is imported when it is asked for, so that ``hog`` costs n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import ExtractorInfo
-from featlab.errors import ConfigError, closest
 from featlab.registry import Registry
 
 Image = NDArray[np.uint8]
@@ -113,18 +111,3 @@ def make_backbone(name: str, **options: Any) -> Backbone:
     """
     prefix, colon, argument = name.partition(":")
     return BACKBONES.get(prefix)(argument if colon else None, options)
-
-
-Config = TypeVar("Config")
-
-
-def config_from_options(backbone: str, config: type[Config], options: Mapping[str, Any]) -> Config:
-    """Build a backbone's config dataclass from options."""
-    known = [entry.name for entry in fields(config)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            has = ", ".join(known) or "none"
-            raise ConfigError(
-                f"the backbone {backbone!r} has no option {option!r} (it has: {has}){closest(option, known)}"
-            )
-    return config(**options)

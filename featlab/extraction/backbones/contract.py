@@ -15,8 +15,6 @@ from featlab.extraction.backbones.modules import appended, channel_statistics, c
 from featlab.extraction.backbones.network import as_embedding
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 
-__all__ = ["CARD_FILE", "CARD_KEY", "EMBEDDING", "BackboneCard", "embedding_of", "read_card", "statistics_names"]
-
 CARD_FILE = "featlab.json"
 """Name among the extra files of a ``.pt2``."""
 CARD_KEY = "featlab"
@@ -29,21 +27,13 @@ _FORMAT, _VERSION = "featlab-backbone", 1
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """What a backbone file says of itself.
+    """What a backbone file says of itself."""
 
-    Attributes:
-        spec: The input that it was made for.
-        layers: Whose statistics are among its outputs, and can be appended; see `statistics_names`.
-        dim: D.
-        id: What its maker called it.
-        trained_on: Subjects whose images trained it or chose its epoch, where its card says so.
-    """
-
-    spec: InputSpec
-    layers: tuple[str, ...]
-    dim: int
-    id: str
-    trained_on: tuple[str, ...] = ()
+    spec: InputSpec  # The input that it was made for
+    layers: tuple[str, ...]  # Whose statistics are among its outputs, and can be appended; see `statistics_names`
+    dim: int  # D
+    id: str  # What its maker called it
+    trained_on: tuple[str, ...] = ()  # Subjects whose images trained it or chose its epoch, where its card says so
 
     def input_spec(self, name: str, options: NetworkOptions) -> InputSpec:
         """Return the input; crop and interpolation may be chosen, the rest is the file's."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from featlab.compute import choose_device, computing
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, read_card
 from featlab.extraction.backbones.modules import AMP_NOTE, Taps, appended, check_layers
 from featlab.extraction.backbones.network import (
@@ -24,12 +24,9 @@ from featlab.extraction.backbones.network import (
     as_embedding,
     in_fixed_batches,
     network_backbone,
-    one_line,
 )
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import file_sha256
-
-__all__ = ["ProgramNetwork", "build", "load_program"]
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 

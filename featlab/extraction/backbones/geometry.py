@@ -84,13 +84,9 @@ def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> ND
 
 @dataclass(frozen=True)
 class GeometryBackbone:
-    """Embeds a face as its aligned landmarks x_0, y_0, x_1, y_1, ...; D = 2P. No image is read.
+    """Embeds a face as its aligned landmarks x_0, y_0, x_1, y_1, ...; D = 2P. No image is read."""
 
-    Attributes:
-        points: P, one of 68, 51 and 49.
-    """
-
-    points: int = 68
+    points: int = 68  # P, one of 68, 51 and 49
     name: str = "geometry"
     needs_images: bool = False
     needs_landmarks: bool = True

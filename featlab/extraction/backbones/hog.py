@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -14,31 +14,22 @@ from PIL import Image as PilImage
 from skimage.feature import hog
 
 from featlab.cache import ExtractorInfo
+from featlab.config.options import Options, option, with_options
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.base import Image, Preparation, config_from_options
+from featlab.extraction.backbones.base import Image, Preparation
 
 
 @dataclass(frozen=True)
-class HogConfig:
-    """Sizes of the descriptor.
+class HogConfig(Options):
+    """Sizes of the descriptor, in pixels unless said otherwise."""
 
-    Attributes:
-        size: Side in pixels to which a face is resized (both sides, so a face that isn't square is stretched).
-        cell: Side of a cell in pixels.
-        block: Side of a normalisation block in cells.
-        orientations: Bins over 180 degrees.
-    """
+    size: int = option(96, "Side of the grey square that is described.", minimum=1)
+    cell: int = option(8, "Side of a cell.", minimum=1)
+    block: int = option(2, "Side of a block that is normalised, in cells.", minimum=1)
+    orientations: int = option(9, "Bins of unsigned gradient directions.", minimum=1)
 
-    size: int = 96
-    cell: int = 8
-    block: int = 2
-    orientations: int = 9
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"hog: {entry.name} must be a positive whole number, got {value!r}")
+    def check_together(self) -> None:
+        """Refuse a block larger than the image."""
         if self.size < self.cell * self.block:
             raise ConfigError(
                 f"hog: a block of {self.block}x{self.block} cells of {self.cell} pixels doesn't fit in "
@@ -103,4 +94,4 @@ def build(argument: str | None, options: Mapping[str, Any]) -> HogBackbone:
     """Build the backbone called ``hog``; the options are the fields of `HogConfig`."""
     if argument is not None:
         raise ConfigError(f"the backbone 'hog' takes nothing after a colon, got {argument!r}")
-    return HogBackbone(config_from_options("hog", HogConfig, options))
+    return HogBackbone(with_options(HogConfig(), options, "hog"))

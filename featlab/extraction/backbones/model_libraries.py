@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from featlab.errors import ConfigError, closest
+from featlab.errors import ConfigError, closest, one_line
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import NetworkBackbone, one_line
+from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.extraction.backbones.options import (
     INTERPOLATIONS,
     InputSpec,

@@ -15,17 +15,6 @@ from featlab.errors import ConfigError, closest
 from featlab.extraction.backbones.network import NetworkBackbone, as_embedding, network_backbone
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions
 
-__all__ = [
-    "ModuleNetwork",
-    "Statistics",
-    "Taps",
-    "appended",
-    "channel_statistics",
-    "check_layers",
-    "module_backbone",
-    "position_axes",
-]
-
 AMP_NOTE = "float16 autocast"
 
 

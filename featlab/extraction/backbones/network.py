@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache import ExtractorInfo
-from featlab.errors import ConfigError, FeatlabError
+from featlab.errors import ConfigError, FeatlabError, one_line
 from featlab.extraction.backbones.base import APPENDED, Image
 from featlab.extraction.backbones.options import InputSpec, ResizeCrop
-
-__all__ = ["Network", "NetworkBackbone", "as_embedding", "in_fixed_batches", "network_backbone", "one_line"]
 
 
 class Network(Protocol):
@@ -40,23 +38,14 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class NetworkBackbone:
-    """A network as a backbone; made by `network_backbone`.
+    """A network as a backbone; made by `network_backbone`."""
 
-    Attributes:
-        name: What the user wrote.
-        network: Embeds.
-        spec: The network's input.
-        extractor: Identity of the embeddings.
-        dim: D.
-        prepare: Cuts an image to the input, in the workers.
-    """
-
-    name: str
-    network: Network
-    spec: InputSpec
-    extractor: ExtractorInfo
-    dim: int
-    prepare: ResizeCrop
+    name: str  # What the user wrote
+    network: Network  # Embeds
+    spec: InputSpec  # The network's input
+    extractor: ExtractorInfo  # Identity of the embeddings
+    dim: int  # D
+    prepare: ResizeCrop  # Cuts an image to the input, in the workers
     needs_images: bool = True
     needs_landmarks: bool = False
     in_worker: bool = False
@@ -136,12 +125,6 @@ def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int
         filled = part if kept == batch else torch.cat([part, part[-1:].expand(batch - kept, -1, -1, -1)])
         parts.append(run(filled)[:kept])
     return torch.cat(parts)
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """Return what a library's error says, without its line breaks and not too long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from featlab.compute import choose_device
-from featlab.errors import ConfigError, InputError
+from featlab.config.options import option
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones.contract import (
     CARD_KEY,
     EMBEDDING,
@@ -21,24 +22,18 @@ from featlab.extraction.backbones.contract import (
     statistics_names,
 )
 from featlab.extraction.backbones.modules import check_layers
-from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone, one_line
+from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import file_sha256
-
-__all__ = ["OnnxNetwork", "OnnxOptions", "build", "weight_files"]
 
 _ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
 class OnnxOptions(NetworkOptions):
-    """Options of `NetworkOptions`, and which output is the embedding.
+    """Options of `NetworkOptions`, and which output is the embedding."""
 
-    Attributes:
-        output: Its name. None: "embedding", or the only output beside those named as layers.
-    """
-
-    output: str | None = None
+    output: str | None = option(None, "Its name; else embedding, or the only output beside those named as layers.")
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:

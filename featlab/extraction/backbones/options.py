@@ -11,46 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from featlab.config.options import Options, option, with_options
 from featlab.errors import ConfigError
-from featlab.extraction.backbones.base import Image, config_from_options
-
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "INTERPOLATIONS",
-    "InputSpec",
-    "NetworkOptions",
-    "ResizeCrop",
-    "network_options",
-    "require_argument",
-]
+from featlab.extraction.backbones.base import Image
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """What may be chosen of a network.
+class NetworkOptions(Options):
+    """What may be chosen of a network; None stands for the network's own."""
 
-    Attributes:
-        weights: A weights file, a name that the network's library knows, or "random". None: the network's own.
-        layers: Whose channel means and standard deviations are appended to the embedding.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        amp: float16 autocast on a GPU; changes values, and so the fingerprint.
-        size: Side of the input in pixels; None here and below: the network's own.
-        mean: Of R, G and B on the scale 0..1.
-        std: Likewise.
-        crop: Side of the centred square that is used, as a share of the image's shorter side.
-        interpolation: "bilinear", "bicubic" or "lanczos".
-    """
+    weights: str | None = option(None, "A weights file, a name that the network's library knows, or random.")
+    layers: tuple[str, ...] = option((), "Whose channel means and standard deviations are appended to the embedding.")
+    device: str = option("auto", "auto (a GPU where there is one), cpu or cuda.")
+    amp: bool = option(False, "float16 autocast on a GPU; changes values, and so the fingerprint.")
+    size: int | None = option(None, "Side of the input in pixels.")
+    mean: tuple[float, ...] | None = option(None, "Of R, G and B on the scale 0..1; one number or three.")
+    std: tuple[float, ...] | None = option(None, "Likewise.")
+    crop: float | None = option(None, "Side of the centred square that is used, as a share of the shorter side.")
+    interpolation: str | None = option(None, "bilinear, bicubic or lanczos.")
 
-    weights: str | None = None
-    layers: tuple[str, ...] = ()
-    device: str = "auto"
-    amp: bool = False
-    size: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    crop: float | None = None
-    interpolation: str | None = None
+    def check_together(self) -> None:
+        """Refuse a layer named twice, and another number of means than one or three."""
+        for layer in self.layers:
+            if self.layers.count(layer) > 1:
+                raise ConfigError(f"{self.key('layers')}: the layer {layer!r} is named twice")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != 3:
+                if len(values) != 1:
+                    raise ConfigError(f"{self.key(name)} must be one number or three (R, G, B), got {values}")
+                object.__setattr__(self, name, values * 3)
 
     def input_spec(self, own: InputSpec) -> InputSpec:
         """Return the network's own input with what was chosen put in."""
@@ -64,29 +54,19 @@ class NetworkOptions:
             raise ConfigError(f"{name}: the weights are in its {where}; leave out --weights {self.weights}")
 
 
-Options = TypeVar("Options", bound=NetworkOptions)
+Chosen = TypeVar("Chosen", bound=NetworkOptions)
 
 
-def network_options(name: str, kind: type[Options], options: Mapping[str, Any]) -> Options:
-    """Build the options of a network.
-
-    ``layers`` may be one string with commas ("none" for no layer), ``mean`` and ``std`` one number or three.
-    """
-    values = dict(options)
-    for key, convert in (("layers", _names), ("mean", _three), ("std", _three)):
-        if values.get(key) is not None:
-            values[key] = convert(name, key, values[key])
-    for key, kinds, wanted in (
-        ("weights", (str,), "text"),
-        ("device", (str,), "auto, cpu or cuda"),
-        ("amp", (bool,), "true or false"),
-        ("crop", (int, float), "a number"),
-        ("interpolation", (str,), "text"),
-    ):
-        value = values.get(key)
-        if value is not None and not isinstance(value, kinds):
-            raise ConfigError(f"{name}: {key} must be {wanted}, got {value!r}")
-    return config_from_options(name, kind, values)
+def network_options(name: str, kind: type[Chosen], options: Mapping[str, Any]) -> Chosen:
+    """Build the options of a network; ``layers`` may be "none", and ``mean`` and ``std`` one number."""
+    values = {
+        key: (value,) if key in ("mean", "std") and isinstance(value, int | float) else value
+        for key, value in options.items()
+    }
+    if values.get("layers") == "none":
+        values["layers"] = ()
+    made: Chosen = with_options(kind(), values, name)
+    return made
 
 
 def require_argument(prefix: str, argument: str | None, wanted: str) -> str:
@@ -94,32 +74,6 @@ def require_argument(prefix: str, argument: str | None, wanted: str) -> str:
     if not argument:
         raise ConfigError(f"{prefix}: what follows the colon is {wanted}")
     return argument
-
-
-def _names(name: str, key: str, value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ConfigError(f"{name}: {key} must be names of layers, got {value!r}")
-    names = tuple(part.strip() for part in parts if part.strip())
-    if names == ("none",):
-        return ()
-    for layer in names:
-        if names.count(layer) > 1:
-            raise ConfigError(f"{name}: the layer {layer!r} is named twice")
-    return names
-
-
-def _three(name: str, key: str, value: Any) -> tuple[float, float, float]:
-    parts = value.split(",") if isinstance(value, str) else value
-    try:
-        numbers = [float(part) for part in (parts if isinstance(parts, list | tuple) else [parts])]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise ConfigError(f"{name}: {key} must be one number or three (R, G, B), got {value!r}")
-    return numbers[0], numbers[1], numbers[2]
 
 
 # Of RGB scaled to 0..1 over ImageNet's training set, as torchvision documents them.
@@ -135,17 +89,11 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class ResizeCrop:
-    """Cuts the centred square out of an image and resizes it; a `Preparation` that can be pickled.
+    """Cuts the centred square out of an image and resizes it; a `Preparation` that can be pickled."""
 
-    Attributes:
-        size: Side of the result in pixels.
-        crop: Side of the square as a share of the image's shorter side.
-        interpolation: A key of `INTERPOLATIONS`. The filter widens when it shrinks, so that nothing aliases.
-    """
-
-    size: int
-    crop: float = 1.0
-    interpolation: str = "bilinear"
+    size: int  # Side of the result in pixels
+    crop: float = 1.0  # Side of the square as a share of the image's shorter side
+    interpolation: str = "bilinear"  # A key of `INTERPOLATIONS`
 
     def __call__(self, image: Image, landmarks: NDArray[np.float32] | None = None) -> Image:
         """Return uint8 (size, size, 3) of uint8 (H, W, 3); landmarks are not used."""

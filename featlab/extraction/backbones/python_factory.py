@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from featlab.errors import ConfigError, FeatlabError, closest
+from featlab.errors import ConfigError, FeatlabError, closest, one_line
 from featlab.extraction.backbones.base import Backbone
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import one_line
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import (
     RANDOM,
@@ -26,8 +25,6 @@ from featlab.extraction.backbones.weights import (
     seeded,
     state_sha256,
 )
-
-__all__ = ["build"]
 
 _USAGE = "a module and a function in it, for example python:my_networks:face_net"
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, InputError
+from featlab.config.options import option
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import NetworkBackbone, one_line
+from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.extraction.backbones.options import (
     INTERPOLATIONS,
     InputSpec,
@@ -24,27 +25,19 @@ from featlab.extraction.backbones.options import (
 )
 from featlab.extraction.backbones.weights import file_sha256
 
-__all__ = ["TransformerOptions", "build"]
-
-_POOLINGS = ("auto", "pooler", "cls", "mean")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
 class TransformerOptions(NetworkOptions):
-    """Options of `NetworkOptions`, and how an embedding is made of the network's output.
+    """Options of `NetworkOptions`, and how an embedding is made of the network's output."""
 
-    Attributes:
-        pooling: "pooler" (``pooler_output``), "cls" (the first token), "mean" (over tokens or positions), or "auto":
-            the pooler where the network has a trained one, else the first token where there is a class token, else the
-            mean.
-    """
-
-    pooling: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.pooling not in _POOLINGS:
-            raise ConfigError(f"hf: pooling must be one of {', '.join(_POOLINGS)}, got {self.pooling!r}")
+    pooling: str = option(
+        "auto",
+        "pooler (pooler_output), cls (the first token), mean (over tokens or positions), or auto: a trained pooler, "
+        "else the class token, else the mean.",
+        choices=("auto", "pooler", "cls", "mean"),
+    )
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:

@@ -11,18 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.network import one_line
-
-__all__ = [
-    "RANDOM",
-    "file_sha256",
-    "load_state_dict",
-    "module_with_weights",
-    "read_state_dict",
-    "seeded",
-    "state_sha256",
-]
+from featlab.errors import ConfigError, InputError, one_line
 
 RANDOM = "random"
 """The name by which random weights have to be asked for."""

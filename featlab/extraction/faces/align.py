@@ -144,31 +144,11 @@ class AlignedBackbone:
 
     inner: Backbone
     config: AlignConfig
-
-    @property
-    def name(self) -> str:
-        """The inner backbone's."""
-        return self.inner.name
-
-    @property
-    def needs_images(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def needs_landmarks(self) -> bool:
-        """True when pictures without a face are dropped, or when the inner backbone needs landmarks."""
-        return self.inner.needs_landmarks or self.config.no_face == "drop"
-
-    @property
-    def in_worker(self) -> bool:
-        """The inner backbone's."""
-        return self.inner.in_worker
-
-    @property
-    def prepare(self) -> Preparation:
-        """Align, then the inner preparation."""
-        return AlignThenPrepare(self.config, self.inner.prepare)
+    name: str
+    needs_landmarks: bool  # when pictures without a face are dropped, or when the inner backbone needs them
+    in_worker: bool
+    prepare: Preparation
+    needs_images: bool = True
 
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: the alignment is a part of the preprocessing."""
@@ -198,7 +178,9 @@ def with_alignment(backbone: Backbone, config: AlignConfig, *, points: int | Non
         check_eyes(points)
     if config.size is None:
         config = replace(config, size=_wanted_size(backbone))
-    return AlignedBackbone(backbone, config)
+    needs_landmarks = backbone.needs_landmarks or config.no_face == "drop"
+    prepare = AlignThenPrepare(config, backbone.prepare)
+    return AlignedBackbone(backbone, config, backbone.name, needs_landmarks, backbone.in_worker, prepare)
 
 
 def _wanted_size(backbone: Backbone) -> int | None:

@@ -20,19 +20,13 @@ _SMALL = 512
 
 @dataclass(frozen=True)
 class DlibDetector:
-    """Finds the points of the largest frontal face.
+    """Finds the points of the largest frontal face."""
 
-    Attributes:
-        name: ``dlib:FILE.dat``.
-        points: What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general.
-        info: Library, version and model.
-        predictor: The file.
-    """
-
-    name: str
+    name: str  # ``dlib:FILE.dat``
+    # What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general
     points: int
-    info: str
-    predictor: Path
+    info: str  # Library, version and model
+    predictor: Path  # The file
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find the largest face; see `Detector.detect`."""

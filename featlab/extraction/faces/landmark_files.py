@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
+from featlab.extraction.layouts.tables import read_lines, read_text
 
 # The name under which featlab's own detections lie in a .npz.
 ARRAY = "landmarks"
@@ -66,17 +66,11 @@ _POINT_X = re.compile(r"x_(\d+)")
 
 @dataclass(frozen=True, eq=False)
 class LandmarkCsv:
-    """What a csv of landmarks says, row by row.
+    """What a csv of landmarks says, row by row."""
 
-    Attributes:
-        points: float32 (n, P, 2); a row of NaN where no face was found.
-        paths: The ``path`` column, with forward slashes; None without one.
-        frames: The ``frame`` column, int64 (n,); None without one. OpenFace counts from 1.
-    """
-
-    points: NDArray[np.float32]
-    paths: tuple[str, ...] | None
-    frames: NDArray[np.int64] | None
+    points: NDArray[np.float32]  # float32 (n, P, 2); a row of NaN where no face was found
+    paths: tuple[str, ...] | None  # The ``path`` column, with forward slashes; None without one
+    frames: NDArray[np.int64] | None  # The ``frame`` column, int64 (n,); None without one. OpenFace counts from 1
 
 
 def read_landmark_csv(path: Path) -> LandmarkCsv:
@@ -85,13 +79,7 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
     No face was found where ``success`` is 0, or, without such a column, where ``confidence`` is 0 (OpenFace writes it
     for single images, and no success).
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} isn't UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from None
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:
         table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
     except csv.Error as error:
@@ -164,7 +152,7 @@ def read_pts(path: Path) -> NDArray[np.float32]:
 
     Returns float32 (P, 2).
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     count: int | None = None
     for place, (number, line) in enumerate(lines):
         if match := _COUNT.match(line.lower()):
@@ -202,7 +190,7 @@ def read_tem(path: Path) -> NDArray[np.float32]:
 
     Returns float32 (P, 2).
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     first = lines[0][1]
     if not (first.isascii() and first.isdigit()) or int(first) == 0:
         raise InputError(f"{path}, line {lines[0][0]}: expected the number of points, found {first[:40]!r}")
@@ -210,21 +198,6 @@ def read_tem(path: Path) -> NDArray[np.float32]:
     if len(lines) - 1 < count:
         raise InputError(f"{path}: says {count} points and holds {len(lines) - 1}; the file is cut off")
     return np.array([_point(path, *line) for line in lines[1 : count + 1]], dtype=np.float32)
-
-
-def _lines(path: Path) -> Sequence[tuple[int, str]]:
-    """Numbered lines that hold something."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} isn't UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
-    kept = [(number, line) for number, line in lines if line]
-    if not kept:
-        raise InputError(f"{path} is empty")
-    return kept
 
 
 def _point(path: Path, number: int, line: str) -> tuple[float, float]:

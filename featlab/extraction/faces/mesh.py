@@ -33,19 +33,12 @@ _SMALL = 0.25
 
 @dataclass(frozen=True)
 class MeshDetector:
-    """Finds the mesh of the largest face.
+    """Finds the mesh of the largest face."""
 
-    Attributes:
-        name: ``mediapipe`` or ``mediapipe:FILE.task``.
-        points: 68 (the mesh's vertices nearest to the iBUG points) or 478.
-        info: Library, version and model.
-        task: The bundle; None for the models inside the wheel.
-    """
-
-    name: str
-    points: int
-    info: str
-    task: Path | None
+    name: str  # ``mediapipe`` or ``mediapipe:FILE.task``
+    points: int  # 68 (the mesh's vertices nearest to the iBUG points) or 478
+    info: str  # Library, version and model
+    task: Path | None  # The bundle; None for the models inside the wheel
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find the largest face; see `Detector.detect`."""

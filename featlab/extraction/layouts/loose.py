@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from featlab.config.options import Options, option
 from featlab.errors import InputError
-from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
+from featlab.extraction.items import IMAGE_SUFFIXES, Item
 from featlab.extraction.layouts.base import register_layout
+from featlab.extraction.layouts.tree import files, folders, numbered
 from featlab.extraction.video.frames import is_video
-
-__all__ = ["LooseOptions", "is_loose", "read_loose"]
 
 EXPECTED = "an image, a video, or a folder of them, with or without a folder a clip"
 
@@ -32,7 +31,7 @@ def is_loose(source: Path) -> bool:
         return _wanted(source)
     if not source.is_dir() or (source / "manifest.csv").is_file():
         return False
-    return any(_wanted(file) for folder in (source, *_folders(source)) for file in _files(folder))
+    return any(_wanted(file) for folder in (source, *folders(source)) for file in files(folder))
 
 
 @register_layout(
@@ -58,9 +57,9 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
             raise InputError(f"{root}: neither an image nor a video by its name; expected {EXPECTED}")
         return [Item(root, root.name, options.subject, None, root.name, 0, 0)]
     found: list[Item] = []
-    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in _folders(root))):
+    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in folders(root))):
         frame = 0
-        for file in _files(folder):
+        for file in files(folder):
             if is_video(file):
                 found.append(Item(file, place + file.name, options.subject, None, place + file.name, 0, -1))
             elif _wanted(file):
@@ -70,21 +69,8 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
                 frame += 1
     if not found:
         raise InputError(f"{root}: expected {EXPECTED}, found no image in it")
-    return [replace(item, row=row) for row, item in enumerate(sorted(found, key=item_order))]
+    return numbered(found)
 
 
 def _wanted(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_SUFFIXES or is_video(file)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_file()]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
-
-
-def _entries(folder: Path) -> list[Path]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return sorted(entries, key=lambda entry: natural_key(entry.name))

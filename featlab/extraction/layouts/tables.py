@@ -16,15 +16,10 @@ _LOOKED_AT = 4096
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        where: File and line, for messages.
-        values: Column name to text.
-    """
-
-    where: str
-    values: dict[str, str]
+    where: str  # File and line, for messages
+    values: dict[str, str]  # Column name to text
 
 
 def read_text(path: Path) -> str:
@@ -92,6 +87,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
 def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     for name in required:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the column {name!r} appears twice")
         if name not in names:
             raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
     return names

@@ -18,15 +18,10 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording.
+    """One recording."""
 
-    Attributes:
-        path: The video file, or the folder that holds its frames.
-        frames: The frames, in natural order of their names; None for a video file.
-    """
-
-    path: Path
-    frames: tuple[Path, ...] | None
+    path: Path  # The video file, or the folder that holds its frames
+    frames: tuple[Path, ...] | None  # The frames, in natural order of their names; None for a video file
 
     @property
     def name(self) -> str:
@@ -54,6 +49,11 @@ def files(folder: Path) -> list[Path]:
 def images(folder: Path) -> list[Path]:
     """Return the visible image files in a folder, in natural order."""
     return [path for path in files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def videos(folder: Path) -> list[Path]:
+    """Return the visible video files in a folder, in natural order."""
+    return [path for path in files(folder) if is_video(path)]
 
 
 def clips(folder: Path) -> list[Clip]:

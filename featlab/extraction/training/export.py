@@ -27,10 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.errors import ConfigError, FeatlabError, InputError, one_line
 from featlab.extraction.backbones.contract import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
 from featlab.extraction.backbones.modules import Taps
-from featlab.extraction.backbones.network import one_line
 from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["BackboneMeta", "export_backbone", "export_onnx", "read_card", "read_meta"]

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, closest
+from featlab.errors import ConfigError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.modules import check_layers, position_axes
-from featlab.extraction.backbones.network import one_line
 from featlab.extraction.backbones.resnet import TAPS, resnet18, small_resnet
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
 

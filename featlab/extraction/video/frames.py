@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, InputError, one_line
 
 # An animation (.gif, .webp) is an image: its first frame is taken.
 VIDEO_SUFFIXES = frozenset(
@@ -31,17 +31,12 @@ def is_video(path: PurePath) -> bool:
 
 @dataclass(frozen=True)
 class OpenVideo:
-    """A video file that is open.
+    """A video file that is open."""
 
-    Attributes:
-        container: PyAV's container.
-        stream: The first video stream that isn't a cover picture.
-        numbered: A frame's time stamp is its number in the order of decoding, since the file stores none: AVI has no
-            place for them, and where frames are stored in another order than shown, ffmpeg's guesses are wrong.
-    """
-
-    container: Any
-    stream: Any
+    container: Any  # PyAV's container
+    stream: Any  # The first video stream that isn't a cover picture
+    # A frame's time stamp is its number in the order of decoding, since the file stores none: AVI has no place for
+    # them, and where frames are stored in another order than shown, ffmpeg's guesses are wrong
     numbered: bool
 
 
@@ -77,7 +72,7 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     except FileNotFoundError:
         raise InputError("no such file") from None
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"not a video that can be read: {_one_line(error)}") from None
+        raise InputError(f"not a video that can be read: {one_line(error)}") from None
     with container:
         stream = _stream(container, av)
         numbered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
@@ -103,7 +98,7 @@ def read_packets(video: OpenVideo) -> Iterator[Any]:
         try:
             packet = next(packets, None)
         except (av.FFmpegError, OSError) as error:
-            raise InputError(f"the file can't be read to its end: {_one_line(error)}") from None
+            raise InputError(f"the file can't be read to its end: {one_line(error)}") from None
         if packet is None:
             return
         if packet.size:
@@ -129,7 +124,7 @@ def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[i
         try:
             frames = video.stream.codec_context.decode(packet)
         except (av.FFmpegError, ValueError) as error:
-            broken = f"the video is damaged here: {_one_line(error)}"
+            broken = f"the video is damaged here: {one_line(error)}"
             keys.clear()
             continue
         for frame in frames:
@@ -146,11 +141,6 @@ def _and_end(packets: Iterable[Any]) -> Iterator[Any]:
     yield from packets
     # PyAV's sign for the decoder to hand out what it still holds.
     yield None
-
-
-def _one_line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return str(text) or type(error).__name__
 
 
 # How many seconds before the wanted frame a file is entered, one try after the other; None: read from its beginning.

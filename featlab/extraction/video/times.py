@@ -21,17 +21,11 @@ _HIDDEN_FRAMES = frozenset(["vp8"])
 
 @dataclass(frozen=True)
 class VideoTimes:
-    """When every frame of a video is shown.
+    """When every frame of a video is shown."""
 
-    Attributes:
-        stamps: Presentation time stamps, strictly ascending, in units of ``unit``; at least one.
-        unit: Seconds.
-        cut_short: Why the file has fewer frames than it should have; None when it hasn't.
-    """
-
-    stamps: tuple[int, ...]
-    unit: Fraction
-    cut_short: str | None = None
+    stamps: tuple[int, ...]  # Presentation time stamps, strictly ascending, in units of ``unit``; at least one
+    unit: Fraction  # Seconds
+    cut_short: str | None = None  # Why the file has fewer frames than it should have; None when it hasn't
 
     def seconds(self, place: int) -> float:
         """Return when a frame is shown, in seconds after the first one."""

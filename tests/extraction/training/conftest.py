@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 from featlab.extraction.training.config import TrainConfig
 
 MakeSource = Callable[..., list[Item]]
@@ -31,7 +31,7 @@ def make_source(tmp_path: Path) -> MakeSource:
                     image = random.integers(0, 256, (side, side, 3))
                     image[side // 2 :] = image[side // 2 :] // 2 + 120 * label
                     Image.fromarray(image.astype(np.uint8)).save(folder / f"{frame}.png")
-        return read_source(root)
+        return read_layout("auto", root)
 
     return make
 

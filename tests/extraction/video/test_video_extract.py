@@ -17,7 +17,7 @@ from featlab.errors import InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
-from featlab.extraction.layouts.plain import read_folder
+from featlab.extraction.layouts import read_layout
 from featlab.extraction.shards import Failure, failures_path
 from featlab.extraction.video.expand import Expanded, expand_videos
 from featlab.extraction.video.times import Sampling
@@ -45,7 +45,7 @@ def people(tmp_path: Path, make_video: MakeVideo, make_image: MakeImage) -> Path
 
 
 def expand(root: Path) -> Expanded:
-    return expand_videos(read_folder(root), Sampling(fps=12.5))
+    return expand_videos(read_layout("folders", root), Sampling(fps=12.5))
 
 
 def run(expanded: Expanded, out: Path, config: ExtractConfig = ONE, **more: object) -> ExtractionReport:
@@ -55,7 +55,7 @@ def run(expanded: Expanded, out: Path, config: ExtractConfig = ONE, **more: obje
 
 
 def test_a_folder_lists_a_video_in_the_place_of_an_image_as_a_clip_of_its_own(people: Path) -> None:
-    assert [(item.name, item.video, item.frame, item.label) for item in read_folder(people)] == [
+    assert [(item.name, item.video, item.frame, item.label) for item in read_layout("folders", people)] == [
         ("s1/neutral/rest.mp4", "s1/neutral/rest.mp4", 0, "neutral"),
         ("s1/pain/heat/a.mkv", "s1/pain/heat/a.mkv", 0, "pain"),
         ("s2/neutral/img0.png", "s2/neutral", 0, "neutral"),
@@ -70,8 +70,8 @@ def test_a_folder_lists_a_video_in_the_place_of_an_image_as_a_clip_of_its_own(pe
 def test_a_video_at_another_depth_says_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "clip.mp4").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"expected subject/label/image .* found the video a/clip.mp4"):
-        read_folder(tmp_path)
+    with pytest.raises(InputError, match=r"expected subject/label/image .* found a/clip.mp4"):
+        read_layout("folders", tmp_path)
 
 
 def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path: Path, people: Path) -> None:

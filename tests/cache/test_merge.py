@@ -57,38 +57,26 @@ def spelled(table):
 
 
 def test_the_merged_rows_are_those_of_both_in_every_field(pair, tmp_path, make):
-    report = merge_caches(pair, tmp_path / "both.h5")
-    merged = read(report.path)
-    assert spelled(merged) == spelled(read(pair[0])) | spelled(read(pair[1]))
-    verify_cache(report.path)
-    # It is the very file that one extraction of all would have given.
-    whole = read(make("whole.h5"))
-    assert np.array_equal(merged.embeddings, whole.embeddings)
-    assert merged.subjects == whole.subjects
-    with open_cache(report.path) as one, open_cache(tmp_path / "whole.h5") as other:
-        assert one.digest == other.digest
+    whole = make("whole.h5")
+    for name, order in (("one.h5", pair), ("other.h5", pair[::-1])):
+        merged = merge_caches(order, tmp_path / name).path
+        assert verify_cache(merged) == []
+        assert spelled(read(merged)) == spelled(read(pair[0])) | spelled(read(pair[1]))
+        # It is the very file that one extraction of all would have given, whatever the order of the caches.
+        assert np.array_equal(read(merged).embeddings, read(whole).embeddings)
+        with open_cache(merged) as one, open_cache(whole) as other:
+            assert (one.digest, one.subjects) == (other.digest, other.subjects)
 
 
-def test_the_order_of_the_caches_changes_no_row(pair, tmp_path):
-    one = merge_caches(pair, tmp_path / "one.h5").path
-    other = merge_caches(pair[::-1], tmp_path / "other.h5").path
-    with open_cache(one) as first, open_cache(other) as second:
-        assert first.digest == second.digest
-
-
-def test_each_caches_subjects_are_listed_beside_it(pair, tmp_path):
-    report = merge_caches(pair, tmp_path / "both.h5")
+def test_each_caches_subjects_are_listed_beside_it_and_progress_ends_at_all_rows(pair, tmp_path):
+    told = []
+    report = merge_caches(pair, tmp_path / "both.h5", on_progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (19, 19)
+    assert told == sorted(told)
     assert (tmp_path / "both.raf.subjects.txt").read_text(encoding="utf-8") == "Zoë\n"
     assert (tmp_path / "both.fer.subjects.txt").read_text(encoding="utf-8").split() == ["s1", "s2", "s3"]
     assert [item.subjects for item in report.inputs] == [("Zoë",), ("s1", "s2", "s3")]
     assert sum(item.rows for item in report.inputs) == len(read(report.path))
-
-
-def test_progress_ends_at_all_rows(pair, tmp_path):
-    told = []
-    merge_caches(pair, tmp_path / "both.h5", on_progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (19, 19)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_a_prefix_keeps_people_of_one_name_apart(make, tmp_path):
@@ -166,25 +154,19 @@ def test_the_people_whom_the_backbone_has_seen_are_kept(make, extractor, tmp_pat
 
 def test_what_is_no_merge_is_refused_in_one_line(pair, tmp_path):
     out = tmp_path / "both.h5"
-    for paths, words in (
-        (pair[:1], "two caches or more"),
-        ((pair[0], pair[0]), "named twice"),
-        ((pair[0], tmp_path / "missing.h5"), "missing.h5"),
+    out.write_bytes(b"mine")
+    before = pair[0].read_bytes()
+    for paths, to, force, words in (
+        (pair[:1], out, True, "two caches or more"),
+        ((pair[0], pair[0]), out, True, "named twice"),
+        ((pair[0], tmp_path / "missing.h5"), out, True, "missing.h5"),
+        (pair, pair[0], True, "one of the caches to merge"),
+        (pair, out, False, "exists; --force"),
     ):
         with pytest.raises(CacheError, match=words) as caught:
-            merge_caches(paths, out)
+            merge_caches(paths, to, force=force)
         assert "\n" not in str(caught.value)
-    with pytest.raises(CacheError, match="one of the caches to merge"):
-        merge_caches(pair, pair[0], force=True)
-    assert not out.exists()
-
-
-def test_files_that_are_there_are_replaced_on_request_only(pair, tmp_path):
-    out = tmp_path / "both.h5"
-    out.write_bytes(b"mine")
-    with pytest.raises(CacheError, match="exists; --force"):
-        merge_caches(pair, out)
-    assert out.read_bytes() == b"mine"
+        assert (out.read_bytes(), pair[0].read_bytes()) == (b"mine", before)
     merge_caches(pair, out, force=True)
     assert len(read(out)) == 19
 
