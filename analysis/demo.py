@@ -1,7 +1,6 @@
 """The demo: draw people, extract, evaluate, and show it all on one page.
 
-It makes a workspace like any other with the functions behind the commands, so that every command works in it
-afterwards. What an earlier run finished is kept.
+It makes a workspace in which every command works afterwards. What an earlier run finished is kept.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ from featlab.config.toml import config_template, set_in_section
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, run_facts
 from featlab.evaluation.runner import count_finished, plan, run_tasks
-from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.summary import summarise
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import FacesConfig, write_faces
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.items import names_by_row
-from featlab.extraction.layouts.plain import read_source
+from featlab.extraction.layouts import read_layout
 from featlab.workspace.workspace import CONFIG_FILE, Workspace
 
 NO_CLAIM = (
@@ -43,9 +41,7 @@ NO_CLAIM = (
 STEPS = ("faces", "extract", "evaluate", "page")
 _COMMAND = "featlab demo"
 _MARK = "demo.json"
-_METHOD = "pft"
-_SHOWN = 10
-"""People in the strip of faces."""
+_PEOPLE_SHOWN = 10
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the step's name, what is done of it, and all of it (0 when that isn't known)."""
@@ -53,13 +49,7 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What the demo draws and runs.
-
-    Attributes:
-        faces: The people; their seed is the root of every seed.
-        targets: How many of them are target subjects.
-        settings: ``{"section.key": value}`` that the workspace's ``featlab.toml`` gets besides, any but a method's own.
-    """
+    """The people to draw, how many are targets, and settings for ``featlab.toml``, any but a method's own."""
 
     faces: FacesConfig = field(default_factory=lambda: FacesConfig(people=48, clips=4, frames=10))
     targets: int = 10
@@ -151,12 +141,12 @@ def run_demo(
         rows, result = _evaluate(workspace, jobs, steps)
         with steps.step("page") as now:
             now.text = "tables and pictures in results/, all of them in index.html"
-            _write_page(workspace, rows, result)
+            _write_page(workspace, result)
     return DemoReport(folder, rows, result, tuple(steps.done), next_steps(folder, workspace.table.subjects))
 
 
 def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
-    """Return the commands to type next; of 41 people and more, with the subject of the documentation."""
+    """Return the commands to type next."""
     return (
         f"cd {os.path.relpath(folder)}",
         f"featlab adapt --subject {'s041' if 's041' in subjects else subjects[-1]}",
@@ -221,7 +211,7 @@ def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None
         pictures = faces.people * len(faces.classes) * faces.clips * faces.frames
         now.text = f"{pictures:,} pictures of {faces.people} drawn people: {', '.join(faces.classes)}"
     with steps.step("extract") as now:
-        items = read_source(manifest)
+        items = read_layout("auto", manifest)
         found = find_landmarks(manifest)
         done = extract(
             items,
@@ -243,8 +233,7 @@ def _evaluate(workspace: Workspace, jobs: int, steps: _Steps) -> tuple[list[Eval
         tasks = plan(workspace)
         now.reused = count_finished(tasks) == sum(len(task.runs) for task in tasks)
         rows = [row for done in run_tasks(tasks, jobs=jobs) for row in done.values()]
-        targets = len(workspace.targets())
-        now.text = f"trained on the others, {len(protocol.methods)} methods adapted to {targets} target subjects"
+        now.text = f"{len(protocol.methods)} methods, trained on the others, on {len(workspace.targets())} targets"
     summaries = summarise(rows)
     result = evaluation_result(
         rows,
@@ -257,15 +246,15 @@ def _evaluate(workspace: Workspace, jobs: int, steps: _Steps) -> tuple[list[Eval
     return rows, replace(result, summary=(NO_CLAIM, *result.summary))
 
 
-def _write_page(workspace: Workspace, rows: Sequence[EvaluationRow], result: Result) -> None:
+def _write_page(workspace: Workspace, result: Result) -> None:
     """Write the evaluation, who there is, one clip over time, and the report of these."""
     from featlab.analysis.inside.clip import clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
     from featlab.analysis.report.collect import read_report
     from featlab.analysis.report.page import write_report
 
-    config = workspace.config.with_values({"adapt.method": _METHOD}, "demo")
-    clip = clip_over_time(replace(workspace, config=config), _median_subject(rows), workspace.targets())
+    targets = workspace.targets()
+    clip = clip_over_time(workspace, targets[0], targets)
     made = {
         "demo": result,
         "people": _people(workspace, result.metadata),
@@ -275,14 +264,6 @@ def _write_page(workspace: Workspace, rows: Sequence[EvaluationRow], result: Res
     for folder, item in zip(folders, made.values(), strict=True):
         write_result(folder, item, _COMMAND)
     write_report(workspace.root / "index.html", read_report(folders, _COMMAND))
-
-
-def _median_subject(rows: Sequence[EvaluationRow]) -> str:
-    """Return the target whose gain is the median one: neither the best case nor the worst."""
-    source, mine = ([row for row in rows if row.method == name] for name in ("source-only", _METHOD))
-    means = common_subject_means(source, mine)
-    ranked = sorted(means, key=lambda name: (means[name][1] - means[name][0], name))
-    return ranked[len(ranked) // 2]
 
 
 def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
@@ -295,7 +276,7 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
     with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
-    names = table.subjects[:_SHOWN]
+    names = table.subjects[:_PEOPLE_SHOWN]
     shown = []
     with style.house_style():
         drawn = style.figure(style.FULL, 0.2 + 0.7 * len(classes))
