@@ -1,4 +1,4 @@
-"""What `featlab.analysis.cost` measured: the costs of each method, and on what."""
+"""What each method costs for one person: parameters, operations, iterations and wall time, measured here and now."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from featlab.analysis.people import can_be_split
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.compute import count_flops, one_thread
-from featlab.errors import FeatlabError, InputError
+from featlab.errors import FeatlabError
 from featlab.evaluation.convergence import iterations_to_converge
 from featlab.evaluation.run import adapted_model
 from featlab.methods import AdaptedModel, Method, make_method
@@ -29,78 +30,44 @@ from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
-__all__ = [
-    "ComplexityReport",
-    "MethodCost",
-    "carried_values",
-    "clip_of_length",
-    "measure_complexity",
-    "model_values",
-    "with_batch",
-]
+_ENOUGH = 1.0
+"""Seconds after which a batch is not timed again: hundreds of steps are their own repetition."""
+_FAILURES = (FeatlabError, RuntimeError)
+"""What a failed run is recorded for. A RuntimeError is how torch says that a computation failed."""
 
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What one method costs.
-
-    Attributes:
-        method: Registry name.
-        selection: What it may see, one of `featlab.evaluation.results.SELECTIONS`.
-        setting: Its group in tables.
-        trainable: Parameters that are updated for one person.
-        parameters: Numbers in the model that predicts.
-        carried: Numbers that the bundle holds for this method alone, or that it reads beside the model.
-        adapt_flops: Floating-point operations of one adaptation, as `featlab.compute` counts them.
-        predict_flops: Those of predicting one frame.
-        iterations: Optimiser steps; the median over subjects, as the next. 0 for a closed form.
-        converged: Iterations until the loss had settled, see `featlab.evaluation.convergence`; NaN where it did not.
-        batch_seconds: Wall time of one step on a batch, or of all of a closed form.
-        seconds: Median wall time of one adaptation.
-        fastest: Of the timed adaptations.
-        slowest: Likewise.
-        subjects: Subjects that were adapted to.
-        failures: What could not be run, and why.
-    """
+    """What one method costs; NaN where every subject failed."""
 
     method: str
-    selection: str
-    setting: str
-    trainable: int = 0
-    parameters: int = 0
-    carried: int = 0
-    adapt_flops: float = math.nan
-    predict_flops: float = math.nan
-    iterations: float = math.nan
-    converged: float = math.nan
-    batch_seconds: float = math.nan
-    seconds: float = math.nan
+    selection: str  # What it may see, one of `featlab.evaluation.results.SELECTIONS`.
+    setting: str  # Its group in tables.
+    trainable: int = 0  # Parameters that are updated for one person.
+    parameters: int = 0  # Numbers in the model that predicts.
+    carried: int = 0  # Numbers of the bundle that are for this method alone, or that it reads beside the model.
+    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
+    predict_flops: float = math.nan  # Those of predicting one frame.
+    iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
+    converged: float = math.nan  # Those until the loss had settled, see `featlab.evaluation.convergence`; NaN: never.
+    batch_seconds: float = math.nan  # Wall time of one step on a batch, or of all of a closed form.
+    seconds: float = math.nan  # Median wall time of one adaptation; the fastest and the slowest follow.
     fastest: float = math.nan
     slowest: float = math.nan
-    subjects: int = 0
-    failures: tuple[tuple[str, str], ...] = ()
+    subjects: int = 0  # Who could be adapted to.
+    failures: tuple[tuple[str, str], ...] = ()  # What could not be run, and why.
 
 
 @dataclass(frozen=True)
 class ComplexityReport:
-    """The costs of several methods, and what they were measured on.
-
-    Attributes:
-        costs: A method each.
-        subjects: Whose neutral clips were adapted to.
-        frames: Frames of the shortest and of the longest of them; (0, 0) where no subject could be split.
-        source_rows: Rows and features that methods with source access are given besides.
-        repeat: Timed adaptations a subject.
-        batch: Rows of a batch.
-        device: ``cpu`` or ``cuda``.
-    """
+    """The costs of several methods, and what they were measured on."""
 
     costs: tuple[MethodCost, ...]
     subjects: tuple[str, ...]
-    frames: tuple[int, int]
-    source_rows: tuple[int, int]
-    repeat: int
-    batch: int
+    frames: tuple[int, int]  # Of the shortest and the longest clip; (0, 0) where no subject could be split.
+    source_rows: tuple[int, int]  # Rows and features that methods with source access are given besides.
+    repeat: int  # Timed adaptations a subject.
+    batch: int  # Rows of a batch.
     device: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,20 +75,13 @@ class ComplexityReport:
         return asdict(self)
 
 
-_ENOUGH = 1.0
-"""Seconds after which a batch is not timed again: hundreds of steps are their own repetition."""
-_FAILURES = (FeatlabError, RuntimeError)
-"""What a failed run is recorded for. A RuntimeError is how torch says that a computation failed."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Person:
-    """A subject's rows and their split, or why they can't be split."""
+    """A subject's rows and their split."""
 
     subject: str
     table: FeatureTable
-    split: Split | None
-    error: str = ""
+    split: Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +98,6 @@ class _Site:
 
     def adapt(self, method: Method, person: _Person) -> AdaptedModel:
         """Adapt as an evaluation does: the same rows, the same seed."""
-        if person.split is None:
-            raise InputError(person.error)
         seed = run_seed(self.bundle.seed, method.name, person.subject)
         return adapted_model(self.bundle, person.table, person.split, method, self.source, seed)
 
@@ -154,27 +112,11 @@ def measure_complexity(
     batch: int = 64,
     on_method: Callable[[int, int], None] | None = None,
 ) -> ComplexityReport:
-    """Adapt every method to the neutral clips of target subjects and take its costs.
+    """Adapt every method to the neutral clips of the first ``measured`` targets (0: all) and take its costs.
 
     A method is run once to count its operations, which warms it up, then ``repeat`` times a subject by the clock, in
     this process, with one thread. A batch is the first subject's clip, repeated or cut to that many rows; what an
-    adaptation to it takes is divided by its iterations.
-
-    Args:
-        workspace: Cache and configuration.
-        subjects: The targets, held out of the source model.
-        methods: Registry names.
-        measured: How many of the targets are adapted to, the first ones; 0 takes all.
-        repeat: Timed adaptations a subject.
-        batch: Rows of a batch; every option of a method that is a batch size is set to it.
-        on_method: Called with the number of finished methods and of all.
-
-    Returns:
-        The costs, in the order of ``methods``. A method that fails on every subject has NaN and its reasons.
-
-    Raises:
-        InputError: An unknown subject.
-        ConfigError: An unknown method or option.
+    adaptation to it takes is divided by its iterations. Every option of a method that is a batch size is set to it.
     """
     config = workspace.config
     made = [make_method(name, config.adapt.options) for name in methods]
@@ -182,12 +124,14 @@ def measure_complexity(
     bundle, _ = bundle_stage(source, tuple(methods))
     site = _Site(bundle, SourceFeatures.of(bundle, source.table))
     chosen = tuple(subjects)[: measured or None]
-    people = [_person(workspace.table.rows_of(subject), subject, config.protocol.gap) for subject in chosen]
-    frames = [len(person.split.adapt) for person in people if person.split is not None] or [0]
+    fit, unfit = can_be_split(workspace, chosen)
+    tables = {subject: workspace.table.rows_of(subject) for subject in fit}
+    people = [_Person(subject, table, split_target(table, config.protocol.gap)) for subject, table in tables.items()]
+    frames = [len(person.split.adapt) for person in people] or [0]
     costs = []
     with one_thread():
         for done, method in enumerate(made, start=1):
-            costs.append(_cost(site, method, people, repeat, batch))
+            costs.append(_cost(site, method, people, unfit, repeat, batch))
             if on_method is not None:
                 on_method(done, len(made))
     rows, width = site.source.features.shape
@@ -202,12 +146,7 @@ def model_values(model: nn.Module) -> int:
 
 
 def carried_values(bundle: Bundle, method: Method) -> int:
-    """Return how many numbers the bundle holds for a method beside the model: its extras, and the bank if it reads it.
-
-    Args:
-        bundle: With what the method prepared at the source.
-        method: An oracle shifts by the bank where there is one, and never needs it.
-    """
+    """Return how many numbers the bundle holds for a method beside the model: its extras, the bank if it reads it."""
     extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
     if bundle.bank is None or not (method.needs_style_bank or method.needs_labels):
         return extras
@@ -226,15 +165,15 @@ def clip_of_length(table: FeatureTable, clip: NDArray[np.intp], rows: int) -> Fe
     return table.take(np.resize(clip, rows))
 
 
-def _person(table: FeatureTable, subject: str, gap: int) -> _Person:
-    try:
-        return _Person(subject, table, split_target(table, gap))
-    except InputError as error:
-        return _Person(subject, table, None, str(error))
-
-
-def _cost(site: _Site, method: Method, people: Sequence[_Person], repeat: int, batch: int) -> MethodCost:
-    failures: list[tuple[str, str]] = []
+def _cost(
+    site: _Site,
+    method: Method,
+    people: Sequence[_Person],
+    unfit: Sequence[tuple[str, str]],
+    repeat: int,
+    batch: int,
+) -> MethodCost:
+    failures = list(unfit)
     runs: list[tuple[float, AdaptedModel]] = []
     finished: list[_Person] = []
     adapt_flops = math.nan
@@ -283,7 +222,6 @@ def _timed(site: _Site, method: Method, person: _Person) -> tuple[float, Adapted
 
 def _batch_seconds(site: _Site, method: Method, person: _Person, batch: int, repeat: int) -> float:
     """Return the median seconds of a step on a batch, or of the whole of a closed form."""
-    assert person.split is not None  # the method has been adapted to this person
     clip = clip_of_length(person.table, person.split.adapt, batch)
     rows = np.arange(batch)
     filled = replace(person, table=clip, split=Split(rows, rows[:0]))

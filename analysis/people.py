@@ -16,35 +16,20 @@ from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
-__all__ = ["AdaptedPeople", "AdaptedPerson", "adapt_people", "can_be_split"]
-
 
 @dataclass(frozen=True, eq=False)
 class AdaptedPerson:
-    """One target subject.
-
-    Attributes:
-        subject: Who.
-        table: Their rows, with labels: to look at, no model has met them.
-        split: Rows adapted on, and rows to test.
-        models: Method name to the model that it made.
-    """
+    """One target subject."""
 
     subject: str
-    table: FeatureTable
+    table: FeatureTable  # Their rows, with labels: to look at, no model has met them.
     split: Split
-    models: Mapping[str, AdaptedModel]
+    models: Mapping[str, AdaptedModel]  # By method.
 
 
 @dataclass(frozen=True, eq=False)
 class AdaptedPeople:
-    """Target subjects and the source model that they were adapted from.
-
-    Attributes:
-        bundle: The source model.
-        source: Rows of its source subjects.
-        people: The target subjects.
-    """
+    """Target subjects and the source model that they were adapted from."""
 
     bundle: Bundle
     source: FeatureTable
@@ -61,18 +46,7 @@ def adapt_people(
 ) -> AdaptedPeople:
     """Adapt methods to target subjects as an evaluation does: the same splits, the same seeds, the same numbers.
 
-    All subjects share one source model, trained without any of them; it is made, or taken from an earlier run.
-
-    Args:
-        workspace: Cache and configuration.
-        subjects: The targets.
-        methods: Registry names.
-        kept_out: Whom the source stages must not see either.
-        on_person: Called with the number of finished subjects and of all.
-
-    Raises:
-        InputError: An unknown subject, or one that can't be split.
-        ConfigError: An unknown method or option.
+    All subjects share one source model, trained without any of them and without ``kept_out``.
     """
     config = workspace.config
     made = [make_method(name, config.adapt.options) for name in methods]
@@ -98,15 +72,7 @@ def adapt_people(
 
 
 def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return the subjects who can be split into rows to adapt on and rows to test, and the others, each with why not.
-
-    Args:
-        workspace: Cache and configuration.
-        subjects: Candidates.
-
-    Raises:
-        InputError: An unknown subject.
-    """
+    """Return the subjects who can be split into adapt and test rows, and the others, each with why not."""
     check_known(subjects, workspace.table.subjects)
     fit, failures = [], []
     for subject in subjects:

@@ -24,8 +24,6 @@ _LISTS = {
     "bn": ("modes",),
 }
 """Keys of ``[ablate]`` that ``--values`` sets."""
-_LONGEST = 30
-"""Lines up to which a table is printed; the file has it always."""
 
 
 @command(
@@ -75,7 +73,7 @@ def ablate(
     ] = None,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
-    from featlab.analysis.ablation.report import ablation_tables, ablation_words, example_figures, write_ablation
+    from featlab.analysis.ablation.report import ablation_result, example_figures
     from featlab.analysis.ablation.run import ablate as run_ablation
 
     output = session.output
@@ -92,14 +90,8 @@ def ablate(
             jobs=session.jobs,
             on_step=lambda done, total: bars.update(bar, completed=done, total=total),
         )
-    folder = session.workspace / "results" / f"ablate-{what}"
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
-    files = write_ablation(folder, report, command=typed_command(), more=examples)
-    output.json(report.to_dict() | {"files": files})
-    # Differences are in the words where they are clear, and all of them in the files.
-    tables = [table for name, table in ablation_tables(report).items() if name != "differences"]
-    shown = [table for table in tables if len(table.rows) <= _LONGEST]
-    output.results(shown, ablation_words(report), folder, files)
+    output.result(session.workspace / "results" / f"ablate-{what}", ablation_result(report, examples), typed_command())
     rows = [row for point in report.points for row in point.rows]
     failed = [row for row in rows if row.error]
     if failed:

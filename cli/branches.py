@@ -20,7 +20,7 @@ def branches(
     Before and after pft has adapted T to each target, and in DSFDA's two branches. Labels only score, never adapt.
     """
     from featlab.analysis.inside.branches import compare_branches
-    from featlab.analysis.inside.branches_page import branch_table, branch_words, write_branches
+    from featlab.analysis.inside.branches_figure import branches_result
     from featlab.evaluation.results import run_facts
 
     output = session.output
@@ -29,8 +29,4 @@ def branches(
         bar = bars.add_task("branches", total=None)
         report = compare_branches(opened, on_step=lambda done, total: bars.update(bar, completed=done, total=total))
     session.warn_of_seen(opened.extractor, sorted({person for draw in report.draws for person in draw}))
-    facts, words = run_facts(opened), branch_words(report)
-    folder = session.workspace / "results" / name
-    files = write_branches(folder, report, command=typed_command(), facts=facts)
-    output.json({**facts, **report.to_dict(), "words": words, "files": files})
-    output.results([branch_table(report)], words, folder, files)
+    output.result(session.workspace / "results" / name, branches_result(report, run_facts(opened)), typed_command())

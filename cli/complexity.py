@@ -25,7 +25,7 @@ def complexity(
     Adaptations are timed one after the other, in this process, with one thread: leave the machine alone meanwhile.
     """
     from featlab.analysis.cost import measure_complexity
-    from featlab.analysis.cost_page import complexity_table, complexity_words, write_complexity
+    from featlab.analysis.cost_figure import complexity_result
     from featlab.evaluation.results import run_facts
     from featlab.methods import method_names
 
@@ -48,11 +48,7 @@ def complexity(
             batch=batch,
             on_method=lambda done, total: bars.update(bar, completed=done, total=total),
         )
-    facts, words = run_facts(opened), complexity_words(report)
-    folder = session.workspace / "results" / name
-    files = write_complexity(folder, report, command=typed_command(), facts=facts)
-    output.json({**facts, **report.to_dict(), "words": words, "files": files})
-    output.results([complexity_table(report)], words, folder, files)
+    output.result(session.workspace / "results" / name, complexity_result(report, run_facts(opened)), typed_command())
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:

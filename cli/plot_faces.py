@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from featlab.cli.complete import complete_subject
 from featlab.cli.group import typed_command
-from featlab.cli.output import Output
 from featlab.cli.session import Session, command, names_in, workspace_command
-
-if TYPE_CHECKING:
-    from featlab.analysis.inside.picture_pages import PicturePage
 
 ImagesOption = Annotated[
     Path | None,
@@ -47,8 +41,8 @@ def pairs(
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
     from featlab.analysis.inside.faces import find_faces
-    from featlab.analysis.inside.pairs import example_pairs, known_strategies
-    from featlab.analysis.inside.picture_pages import write_pairs
+    from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_result
+    from featlab.evaluation.results import run_facts
 
     output = session.output
     opened = session.open({"plot.faces": faces})
@@ -60,10 +54,10 @@ def pairs(
         examples = example_pairs(
             source, shown, rows, on_strategy=lambda done, total: bars.update(bar, completed=done, total=total)
         )
-    page = write_pairs(opened, examples, pictures, typed_command())
+    result = pairs_result(examples, pictures, opened.config.pair.label_rule, run_facts(opened))
+    output.result(session.workspace / "results" / "plot-pairs", result, typed_command())
     if left_out:
         output.note(left_out)
-    _tell(output, page, {"strategies": [asdict(item) for item in examples.agreements], "examples": page.data})
 
 
 @workspace_command("method", "targets", "pool", "device")
@@ -92,10 +86,10 @@ def clip(
     faces: FacesOption = None,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
-    from featlab.analysis.inside.clip import clip_over_time
+    from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
-    from featlab.analysis.inside.picture_pages import write_clip
     from featlab.config.sections import check_window
+    from featlab.evaluation.results import run_facts
 
     output = session.output
     check_window("--smooth", smooth)
@@ -108,9 +102,8 @@ def clip(
         session.warn_of_seen(opened.extractor, [name])
         kept_out = session.held_out(opened, [name])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
-    page = write_clip(opened, made, pictures, typed_command())
-    facts = {"subject": name, "video": made.video, "method": made.method, "class": made.positive}
-    _tell(output, page, {**facts, "frames": page.data, "warnings": made.warnings})
+    result = clip_result(made, pictures, run_facts(opened))
+    output.result(session.workspace / "results" / f"plot-clip-{clip_name(made)}", result, typed_command())
     for line in made.warnings:
         output.warn(line)
 
@@ -137,10 +130,3 @@ def confusion(
         output.note(f"results: {stored.path.parent}, the newest")
     found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
     output.result(session.workspace / "results" / f"plot-confusion-{stored.name}", found, typed_command())
-
-
-def _tell(output: Output, page: PicturePage, facts: Mapping[str, Any]) -> None:
-    if page.note:
-        output.note(page.note)
-    output.json({**facts, "words": page.words, "files": page.files})
-    output.results([page.table], page.words, page.folder, page.files)

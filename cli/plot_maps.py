@@ -59,7 +59,7 @@ def tsne(
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
     from featlab.analysis.inside.map import MapSettings, feature_map
-    from featlab.analysis.inside.map_page import map_page
+    from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
@@ -73,14 +73,8 @@ def tsne(
         for person in people.people:
             maps.append(feature_map(people, person, how))
             bars.advance(bar)
-    page = map_page(maps)
-    subjects = [item.subject for item in maps]
-    facts = run_facts(opened)
-    folder = session.workspace / "results" / folder_name(f"plot-{by}", subjects)
-    files = page.write(folder, typed_command(), facts)
-    scores = [{"subject": item.subject} | score.to_dict() for item in maps for score in item.scores]
-    output.json({**facts, "subjects": subjects, "scores": scores, "words": page.words, "files": files})
-    output.results([page.table], page.words, folder, files)
+    folder = session.workspace / "results" / folder_name(f"plot-{by}", [item.subject for item in maps])
+    output.result(folder, map_result(maps, run_facts(opened)), typed_command())
 
 
 @workspace_command("method", "targets", "pool", "device")
@@ -92,12 +86,7 @@ def neighbours(
     ] = "all",
 ) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
-    from featlab.analysis.inside.neighbours import (
-        neighbours_table,
-        neighbours_words,
-        source_neighbours,
-        write_neighbours,
-    )
+    from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
     from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
@@ -107,12 +96,8 @@ def neighbours(
         name = opened.config.adapt.method
         people = _adapt(session, bars, opened, [subject] if subject else [], [name])
     found = source_neighbours(people, people.people[0], name, classes)
-    facts = run_facts(opened)
     folder = session.workspace / "results" / folder_name("plot-neighbours", [found.subject])
-    files = write_neighbours(folder, found, typed_command(), facts)
-    words = neighbours_words(found)
-    output.json({**facts, **found.to_dict(), "words": words, "files": files})
-    output.results([neighbours_table(found)], words, folder, files)
+    output.result(folder, neighbours_result(found, run_facts(opened)), typed_command())
 
 
 @workspace_command("targets", "methods", "pool", "device")
@@ -121,7 +106,9 @@ def style(session: Session) -> None:
 
     One unit is the distance of a typical source person. A figure a method.
     """
-    from featlab.analysis.inside.style_page import style_table, style_words, write_style
+    from dataclasses import replace
+
+    from featlab.analysis.inside.style_figure import style_result
     from featlab.analysis.inside.style_shift import style_shift
     from featlab.analysis.people import adapt_people, can_be_split
     from featlab.errors import InputError
@@ -141,15 +128,9 @@ def style(session: Session) -> None:
             opened, subjects, names, kept_out=everyone, on_person=lambda done, _: bars.update(bar, completed=done)
         )
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
-    facts = run_facts(opened)
-    folder = session.workspace / "results" / "plot-style"
-    files = write_style(folder, shifts, typed_command(), facts)
-    words = [word for shift in shifts for word in style_words(shift)]
-    distances = {shift.method: shift.columns for shift in shifts}
-    output.json(
-        {**facts, "subjects": subjects, "distances": distances, "failures": failures, "words": words, "files": files}
-    )
-    output.results([style_table(shifts)], words, folder, files)
+    result = style_result(shifts, run_facts(opened))
+    result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
+    output.result(session.workspace / "results" / "plot-style", result, typed_command())
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
         raise typer.Exit(SKIPPED)

@@ -1,169 +1,26 @@
-"""What an ablation gave: its settings with their results, and each setting against the reference setting."""
+"""Run an ablation: the protocol again and again with one setting changed, on one data set or several."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from featlab.analysis.ablation.grids import Grid, Setting, make_grid, with_values
+from featlab.analysis.ablation.grids import make_grid
+from featlab.analysis.ablation.results import AblationReport, Grid, Point, Values
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError
-from featlab.evaluation.results import EvaluationRow, run_facts
+from featlab.evaluation.results import run_facts
 from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
-from featlab.evaluation.scores import common_subject_means
-from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
-from featlab.evaluation.summary import MethodSummary, summarise
+from featlab.evaluation.summary import summarise
 from featlab.methods.reads import refuse_unread
 from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 
-__all__ = [
-    "CACHE_FACTS",
-    "AblationReport",
-    "Difference",
-    "Point",
-    "ablate",
-    "open_data_sets",
-]
-
-CACHE_FACTS = ("cache_digest", "extractor")
-"""Facts of a run that differ from data set to data set."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A setting against the reference setting of its group, one method, over the subjects that both have.
-
-    Attributes:
-        value: Mean difference of the macro F1.
-        ci95: Its bootstrap interval over subjects.
-        p: Wilcoxon, Holm-adjusted over the settings of the group; NaN for the reference itself.
-        subjects: How many.
-    """
-
-    value: float
-    ci95: tuple[float, float]
-    p: float
-    subjects: int
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """One setting on one data set.
-
-    Attributes:
-        data: Name of the data set.
-        setting: What was set.
-        features: Features that the projection kept, fewer than asked for when source rows span fewer directions; 0
-            where the ablation is not about them.
-        rows: Results.
-        summaries: One a method.
-    """
-
-    data: str
-    setting: Setting
-    features: int
-    rows: tuple[EvaluationRow, ...]
-    summaries: tuple[MethodSummary, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class AblationReport:
-    """What an ablation gave.
-
-    Attributes:
-        grid: That of the first data set: names, title, methods.
-        references: Data set to the label of the setting that its others are compared with.
-        points: Data set by data set, in the order of its grid.
-        notes: What was left out, and what else differs from the workspace's settings.
-        facts: Of each data set, as `featlab.evaluation.results.run_facts` gives them.
-    """
-
-    grid: Grid
-    references: Mapping[str, str]
-    points: tuple[Point, ...]
-    notes: tuple[str, ...]
-    facts: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def data_sets(self) -> tuple[str, ...]:
-        """Names of the data sets."""
-        return tuple(self.facts)
-
-    def groups(self, data: str) -> dict[str, list[Point]]:
-        """Return the points of one data set, group by group."""
-        found: dict[str, list[Point]] = {}
-        for point in self.points:
-            if point.data == data:
-                found.setdefault(point.setting.group, []).append(point)
-        return found
-
-    @cached_property
-    def differences(self) -> dict[tuple[str, str, str, str], Difference]:
-        """(data set, group, setting, method) to the difference from the group's reference; a group without has none."""
-        return {
-            (data, group, label, method): difference
-            for data in self.data_sets
-            for group, points in self.groups(data).items()
-            for method in self.grid.methods
-            for label, difference in _differences(points, self.references[data], method).items()
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` prints: as `featlab evaluate`, each entry with its data set and setting."""
-        first = next(iter(self.facts.values()))
-        return {
-            "ablation": self.grid.name,
-            **first,
-            "data_sets": {name: {key: facts[key] for key in CACHE_FACTS} for name, facts in self.facts.items()},
-            "notes": list(self.notes),
-            "results": [_placed(point, row.to_dict()) for point in self.points for row in point.rows],
-            "summary": [_placed(point, item.to_dict()) for point in self.points for item in point.summaries],
-        }
-
-
-def _differences(points: Sequence[Point], label: str, method: str) -> dict[str, Difference]:
-    """Return label to difference, for one method and every setting of a group but its reference."""
-    reference = next((point for point in points if point.setting.label == label), None)
-    others = [point for point in points if point is not reference]
-    if reference is None or not others:
-        return {}
-    pairs = [list(common_subject_means(_of(point, method), _of(reference, method)).values()) for point in others]
-    adjusted = holm([paired_wilcoxon([a for a, _ in both], [b for _, b in both]) for both in pairs])
-    found = {}
-    for point, both, p in zip(others, pairs, adjusted, strict=True):
-        change = [a - b for a, b in both]
-        found[point.setting.label] = Difference(mean(change), bootstrap_interval(change), p, len(change))
-    return found
-
-
-def _of(point: Point, method: str) -> list[EvaluationRow]:
-    return [row for row in point.rows if row.method == method]
-
-
-def _placed(point: Point, entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "data": point.data,
-        "group": point.setting.group,
-        "setting": point.setting.label,
-        "features": point.features,
-        **entry,
-    }
-
 
 def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
-    """Return name to workspace: one a cache that ``ablate.caches`` names, or the workspace itself.
-
-    A data set is called as its file, or as its folder where two files have the same name.
-
-    Raises:
-        ConfigError: Two caches of the same name.
-        CacheError: A cache that can't be trusted.
-    """
+    """Return name to workspace: one a cache that ``ablate.caches`` names, or the workspace itself."""
     caches = workspace.config.ablate.caches or (workspace.config.cache,)
     names = [Path(cache).stem for cache in caches]
     # Workspaces all call their cache cache.h5: then the folder tells them apart.
@@ -190,18 +47,7 @@ def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
 
 
 def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | None = None) -> AblationReport:
-    """Run an ablation on every data set; what an earlier run finished is read, not run.
-
-    Args:
-        name: One of `featlab.analysis.ablation.grids.ABLATIONS`.
-        workspace: Caches, protocol (targets, draws, seeds) and everything but what the ablation changes.
-        jobs: Processes, each with one thread; 1 works in this one.
-        on_step: Progress over source models and runs.
-
-    Raises:
-        ConfigError: An unknown ablation or method, or a grid of which nothing can be had.
-        InputError: An unknown target, or a draw that can't be made.
-    """
+    """Run an ablation on every data set; what an earlier run finished is read, not run."""
     data_sets = open_data_sets(workspace)
     grids = {data: make_grid(name, opened) for data, opened in data_sets.items()}
     variants = [
@@ -224,8 +70,13 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
         references={data: grid.reference for data, grid in grids.items()},
         points=tuple(points),
         notes=_notes(grids, points),
-        facts={data: run_facts(opened) for data, opened in data_sets.items()},
+        metadata={data: run_facts(opened) for data, opened in data_sets.items()},
     )
+
+
+def with_values(workspace: Workspace, values: Values) -> Workspace:
+    """Return the workspace with other settings."""
+    return replace(workspace, config=workspace.config.with_values(values, "ablation"))
 
 
 def _features(task: Task) -> int:

@@ -1,4 +1,4 @@
-"""Target subjects' rows as the parts of a model see them: before and after T, at the bottleneck, as identity codes."""
+"""Is identity gone and expression still there? Cosines and linear probes on target subjects, before and after T."""
 
 from __future__ import annotations
 
@@ -25,39 +25,23 @@ from featlab.model.networks import as_tensor
 from featlab.model.style_bank import neutral_clips
 from featlab.workspace.workspace import Workspace
 
-__all__ = [
-    "COSINES",
-    "METHOD",
-    "PROBES",
-    "REPRESENTATIONS",
-    "BranchReport",
-    "Knowledge",
-    "LookedAt",
-    "Measure",
-    "Representation",
-    "compare_branches",
-    "looked_at",
-    "measure_of",
-    "representations",
-]
-
 METHOD = "pft"
 """What adapts T to each person."""
 REPRESENTATIONS = ("features-before", "features-after", "bottleneck-before", "bottleneck-after", "identity-code")
 """DSFDA's expression encoder is B: its codes are ``bottleneck-before``."""
+COSINES = ("fixed_expression", "fixed_subject", "neither")
+PROBES = ("identity", "expression")
+
+_Found = tuple[Mapping[str, float], float]
+"""Subject to value in one draw, and the value of guessing."""
 
 
 @dataclass(frozen=True, eq=False)
-class LookedAt:
-    """Labelled test rows of target subjects, grouped by subject; no row that T was adapted on is among them.
-
-    Attributes:
-        people: S of them, each with at least one row.
-        tables: Their rows, a table each.
-    """
+class LabelledRows:
+    """Labelled test rows of target subjects, grouped by subject; no row that T was adapted on is among them."""
 
     people: tuple[AdaptedPerson, ...]
-    tables: tuple[FeatureTable, ...]
+    tables: tuple[FeatureTable, ...]  # One a person, each with at least one row.
 
     @property
     def subject(self) -> NDArray[np.int64]:
@@ -71,41 +55,111 @@ class LookedAt:
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """Rows as one part of the model sees them.
-
-    Attributes:
-        rows: (N, D) float64.
-        centre: (D,) mean of the source rows there.
-    """
+    """Rows as one part of the model sees them, (N, D), and the mean of the source rows there, (D,)."""
 
     rows: NDArray[np.float64]
     centre: NDArray[np.float64]
 
 
-def looked_at(adapted: AdaptedPeople) -> LookedAt:
-    """Return the rows to look at.
+@dataclass(frozen=True)
+class Measure:
+    """One number, over target subjects: mean, its 95 % bootstrap interval, and what guessing gives (NaN: nothing)."""
 
-    Raises:
-        InputError: Fewer than two subjects have any.
-    """
+    mean: float
+    low: float
+    high: float
+    by_subject: Mapping[str, float]  # Draws averaged.
+    chance: float = math.nan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one representation holds: three mean cosines, and what linear probes get right."""
+
+    representation: str
+    fixed_expression: Measure  # Cosine of the same expression on other subjects.
+    fixed_subject: Measure  # Cosine of other expressions of the same subject.
+    neither: Measure  # Cosine of other expressions on other subjects.
+    identity: Measure  # Fraction of rows whose person is named.
+    expression: Measure  # Balanced accuracy on people that the probe was not fitted on.
+
+
+@dataclass(frozen=True)
+class BranchReport:
+    """What was found, and on what."""
+
+    rows: tuple[Scores, ...]
+    draws: tuple[tuple[str, ...], ...]  # The target subjects of each.
+    classes: tuple[str, ...]
+    frames: int
+    single: Mapping[str, int]  # Class to how many subjects have a single video of it: not in the identity probe.
+    unprobed: tuple[str, ...]  # Subjects of whom nothing is left for it.
+
+    def of(self, representation: str) -> Scores:
+        """Return the row of one representation."""
+        return next(row for row in self.rows if row.representation == representation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return asdict(self)
+
+
+def compare_branches(workspace: Workspace, *, on_step: Callable[[int, int], None] | None = None) -> BranchReport:
+    """Measure every representation on the target subjects of the protocol, draw by draw."""
+    draws = list({task.draw: task.targets for task in plan(workspace)}.values())
+    if any(len(targets) < 2 for targets in draws):
+        raise InputError("branches compares people with each other; give --targets 2 or more")
+    total, done = len(draws) * (1 + len(REPRESENTATIONS)), 0
+    found: dict[str, dict[str, list[_Found]]] = {key: defaultdict(list) for key in REPRESENTATIONS}
+    parts: list[LabelledRows] = []
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if on_step is not None:
+            on_step(done, total)
+
+    for targets in draws:
+        adapted = adapt_people(workspace, targets, [METHOD])
+        seen = labelled_rows(adapted)
+        views = representations(adapted, seen)
+        parts.append(seen)
+        advance()
+        for key, view in views.items():
+            for name, values in _measured(view, seen).items():
+                found[key][name].append(values)
+            advance()
+    classes = sorted({code for seen in parts for code in seen.column("label").tolist()})
+    single, unprobed = _left_out(parts)
+    return BranchReport(
+        rows=tuple(
+            Scores(key, **{name: measure_of(values) for name, values in scores.items()})
+            for key, scores in found.items()
+        ),
+        draws=tuple(draws),
+        classes=tuple(workspace.table.classes[code] for code in classes),
+        frames=sum(len(seen.subject) for seen in parts),
+        single=single,
+        unprobed=unprobed,
+    )
+
+
+def labelled_rows(adapted: AdaptedPeople) -> LabelledRows:
+    """Return the rows that are scored."""
     rows = [person.table.take(person.split.test) for person in adapted.people]
     known = [table.take(table.label >= 0) for table in rows]
     kept = [place for place, table in enumerate(known) if len(table)]
     if len(kept) < 2:
         raise InputError("fewer than 2 targets have labelled rows beside their neutral clip; choose other --targets")
-    return LookedAt(tuple(adapted.people[place] for place in kept), tuple(known[place] for place in kept))
+    return LabelledRows(tuple(adapted.people[place] for place in kept), tuple(known[place] for place in kept))
 
 
-def representations(adapted: AdaptedPeople, seen: LookedAt) -> dict[str, Representation]:
+def representations(adapted: AdaptedPeople, seen: LabelledRows) -> dict[str, Representation]:
     """Return rows in each of `REPRESENTATIONS`, in that order.
 
     After T each person's rows pass their own T, adapted to their clip; the source rows, for the centre, pass T as it
     was pretrained. The identity encoder is trained here on the source rows as DSFDA does at the source site, with the
     same seed.
-
-    Args:
-        adapted: Bundle and source rows.
-        seen: Rows and the people's models.
     """
     bundle = adapted.bundle
     head, device = bundle.head, bundle.projection.mean.device
@@ -128,154 +182,8 @@ def representations(adapted: AdaptedPeople, seen: LookedAt) -> dict[str, Represe
     return {key: Representation(_array(rows), _array(others).mean(axis=0)) for key, (rows, others) in codes.items()}
 
 
-def _identity_encoder(adapted: AdaptedPeople, source: Tensor) -> torch.nn.Module:
-    """Train DSFDA's networks on the labelled rows of source subjects with a neutral clip; B and C stay as they are."""
-    table, bundle = adapted.source, adapted.bundle
-    labels = torch.from_numpy(table.label.astype(np.int64)).to(source.device)
-    person = neutral_clips(table, source).row_subject.to(source.device)
-    rows = torch.nonzero((person >= 0) & (labels >= 0)).squeeze(1)
-    with torch.enable_grad():
-        networks = train_disentangler(
-            source[rows], labels[rows], person[rows], bundle.head, classes=len(bundle.classes), seed=bundle.seed
-        )
-    return networks.identity_encoder
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = values.cpu().numpy().astype(np.float64)
-    return found
-
-
-COSINES = ("fixed_expression", "fixed_subject", "neither")
-PROBES = ("identity", "expression")
-
-_Found = tuple[Mapping[str, float], float]
-"""Subject to value in one draw, and the value of guessing."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number, over target subjects.
-
-    Attributes:
-        mean: Over subjects; NaN without any.
-        low: Of its bootstrap interval over subjects, 95 %.
-        high: Likewise.
-        by_subject: Subject to value, draws averaged.
-        chance: What guessing would give; NaN where there is nothing to guess.
-    """
-
-    mean: float
-    low: float
-    high: float
-    by_subject: Mapping[str, float]
-    chance: float = math.nan
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What one representation holds.
-
-    Attributes:
-        representation: One of `featlab.analysis.inside.branches.REPRESENTATIONS`.
-        fixed_expression: Mean cosine of the same expression on other subjects.
-        fixed_subject: Mean cosine of other expressions of the same subject.
-        neither: Mean cosine of other expressions on other subjects.
-        identity: Share of rows whose person a linear probe names.
-        expression: Balanced accuracy of a linear probe for the expression, on people that it was not fitted on.
-    """
-
-    representation: str
-    fixed_expression: Measure
-    fixed_subject: Measure
-    neither: Measure
-    identity: Measure
-    expression: Measure
-
-
-@dataclass(frozen=True)
-class BranchReport:
-    """What was found, and on what.
-
-    Attributes:
-        rows: One a representation.
-        draws: The target subjects of each draw.
-        classes: Classes among the rows that were looked at.
-        frames: These rows, of all draws.
-        single: Class to how many subjects have a single video of it, which is left out of the identity probe.
-        unprobed: Subjects of whom nothing is left for it.
-    """
-
-    rows: tuple[Knowledge, ...]
-    draws: tuple[tuple[str, ...], ...]
-    classes: tuple[str, ...]
-    frames: int
-    single: Mapping[str, int]
-    unprobed: tuple[str, ...]
-
-    def of(self, representation: str) -> Knowledge:
-        """Return the row of one representation."""
-        return next(row for row in self.rows if row.representation == representation)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-ready."""
-        return asdict(self)
-
-
-def compare_branches(workspace: Workspace, *, on_step: Callable[[int, int], None] | None = None) -> BranchReport:
-    """Measure every representation on the target subjects of the protocol, draw by draw.
-
-    Args:
-        workspace: Cache and configuration; ``protocol.targets``, ``pool``, ``draws`` and ``seed`` are read.
-        on_step: Called with the number of finished steps and of all.
-
-    Raises:
-        InputError: Fewer than two target subjects, an unknown one, or one that can't be split.
-        ConfigError: Several draws of targets that are named.
-    """
-    draws = list({task.draw: task.targets for task in plan(workspace)}.values())
-    if any(len(targets) < 2 for targets in draws):
-        raise InputError("branches compares people with each other; give --targets 2 or more")
-    total, done = len(draws) * (1 + len(REPRESENTATIONS)), 0
-    found: dict[str, dict[str, list[_Found]]] = {key: defaultdict(list) for key in REPRESENTATIONS}
-    looks: list[LookedAt] = []
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if on_step is not None:
-            on_step(done, total)
-
-    for targets in draws:
-        adapted = adapt_people(workspace, targets, [METHOD])
-        seen = looked_at(adapted)
-        views = representations(adapted, seen)
-        looks.append(seen)
-        advance()
-        for key, view in views.items():
-            for name, values in _measured(view, seen).items():
-                found[key][name].append(values)
-            advance()
-    classes = sorted({code for seen in looks for code in seen.column("label").tolist()})
-    single, unprobed = _left_out(looks)
-    return BranchReport(
-        rows=tuple(
-            Knowledge(key, **{name: measure_of(values) for name, values in part.items()}) for key, part in found.items()
-        ),
-        draws=tuple(draws),
-        classes=tuple(workspace.table.classes[code] for code in classes),
-        frames=sum(len(seen.subject) for seen in looks),
-        single=single,
-        unprobed=unprobed,
-    )
-
-
 def measure_of(draws: Sequence[_Found]) -> Measure:
-    """Average draws within a subject, then subjects, with a bootstrap interval over them.
-
-    Args:
-        draws: Subject to value, and the value of guessing, a pair a draw; values that are not finite are left out.
-    """
+    """Average draws within a subject, then subjects, with a bootstrap interval over them."""
     values: dict[str, list[float]] = defaultdict(list)
     for by_subject, _ in draws:
         for subject, value in by_subject.items():
@@ -287,7 +195,7 @@ def measure_of(draws: Sequence[_Found]) -> Measure:
     return Measure(mean(list(subjects.values())), low, high, subjects, mean(guesses))
 
 
-def _measured(view: Representation, seen: LookedAt) -> dict[str, _Found]:
+def _measured(view: Representation, seen: LabelledRows) -> dict[str, _Found]:
     """Return each measure of one representation in one draw."""
     subject, video, label = seen.subject, seen.column("video"), seen.column("label")
     names = [person.subject for person in seen.people]
@@ -304,11 +212,11 @@ def _measured(view: Representation, seen: LookedAt) -> dict[str, _Found]:
     }
 
 
-def _left_out(looks: Sequence[LookedAt]) -> tuple[dict[str, int], tuple[str, ...]]:
+def _left_out(parts: Sequence[LabelledRows]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return class to how many subjects have a single video of it, and the subjects of whom no video can be halved."""
     cells: set[tuple[str, str]] = set()
     unprobed: set[str] = set()
-    for seen in looks:
+    for seen in parts:
         half = halves_by_video(seen.subject, seen.column("video"), seen.column("label"))
         for place, (person, table) in enumerate(zip(seen.people, seen.tables, strict=True)):
             alone = half[seen.subject == place] < 0
@@ -318,3 +226,21 @@ def _left_out(looks: Sequence[LookedAt]) -> tuple[dict[str, int], tuple[str, ...
             if alone.all():
                 unprobed.add(person.subject)
     return dict(sorted(Counter(kind for _, kind in cells).items())), tuple(sorted(unprobed))
+
+
+def _identity_encoder(adapted: AdaptedPeople, source: Tensor) -> torch.nn.Module:
+    """Train DSFDA's networks on the labelled rows of source subjects with a neutral clip; B and C stay as they are."""
+    table, bundle = adapted.source, adapted.bundle
+    labels = torch.from_numpy(table.label.astype(np.int64)).to(source.device)
+    person = neutral_clips(table, source).row_subject.to(source.device)
+    rows = torch.nonzero((person >= 0) & (labels >= 0)).squeeze(1)
+    with torch.enable_grad():
+        networks = train_disentangler(
+            source[rows], labels[rows], person[rows], bundle.head, classes=len(bundle.classes), seed=bundle.seed
+        )
+    return networks.identity_encoder
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values.cpu().numpy().astype(np.float64)
+    return found

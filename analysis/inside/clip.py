@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from featlab.analysis.table import Table, number_text
+from featlab.analysis.inside.faces import Faces
+from featlab.analysis.inside.strips import Image, plot_clip
+from featlab.analysis.page import DrawnFigure, Result
+from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.evaluation.metrics import smooth_probabilities
@@ -23,58 +27,23 @@ from featlab.seeding import run_seed, stable_hash
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = [
-    "Clip",
-    "choose_video",
-    "class_probability",
-    "clip_columns",
-    "clip_name",
-    "clip_over_time",
-    "clip_table",
-    "clip_words",
-    "draw_clip",
-    "is_shown",
-    "video_rows",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One video of a person, as the source model and the person's own model see it.
-
-    Attributes:
-        subject: Who.
-        video: Its name.
-        method: Registry name of what adapted.
-        classes: The K class names.
-        neutral: One of them.
-        shown: The class whose probability is drawn; empty for everything but ``neutral``.
-        rows: (n,) intp, indices into the workspace's table, in order of time.
-        frame: (n,) int32, increasing.
-        label: (n,) int16, -1 unknown: to look at, no model has met them.
-        before: (n, K) float32 probabilities of the source model.
-        after: (n, K) float32 of the adapted one.
-        smoothing: Frames that both were averaged over; 0 for none.
-        adapted_frames: Rows that were adapted on.
-        adapted_videos: Names of the videos that they are from.
-        warnings: What the user should know, a line each.
-    """
+    """One video of n frames of a person, as the source model and the person's own model see it."""
 
     subject: str
     video: str
     method: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # K of them.
     neutral: str
-    shown: str
-    rows: NDArray[np.intp]
-    frame: NDArray[np.int32]
-    label: NDArray[np.int16]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    smoothing: int
+    shown: str  # The class whose probability is drawn; empty for everything but neutral.
+    rows: NDArray[np.intp]  # (n,) indices into the workspace's table, in order of time.
+    frame: NDArray[np.int32]  # (n,) increasing.
+    label: NDArray[np.int16]  # (n,) -1 unknown: to look at, no model has met them.
+    before: NDArray[np.float32]  # (n, K) probabilities of the source model.
+    after: NDArray[np.float32]  # (n, K) of the adapted one.
+    smoothing: int  # Frames that both were averaged over; 0 for none.
     adapted_frames: int
     adapted_videos: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -82,7 +51,17 @@ class Clip:
     @property
     def positive(self) -> str:
         """Name of what the probability is of: a class, or ``non-neutral`` for all but one."""
-        return self.shown or _others(self.classes, self.neutral)
+        others = [name for name in self.classes if name != self.neutral]
+        return self.shown or (others[0] if len(others) == 1 else f"non-{self.neutral}")
+
+    def probability(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (n,) that of the class that is drawn, of (n, K)."""
+        return class_probability(probabilities, self.classes, self.neutral, self.shown)
+
+    @property
+    def is_shown(self) -> NDArray[np.int64]:
+        """(n,) 1 where a frame shows the class that is drawn, 0 where not, -1 where nobody knows."""
+        return is_shown(self.label, self.classes, self.neutral, self.shown)
 
 
 def clip_over_time(
@@ -96,19 +75,8 @@ def clip_over_time(
 ) -> Clip:
     """Adapt `adapt.method` to a person as `featlab adapt` does, and predict one of their test videos.
 
-    Of a person without any label every row is adapted on, and any video can be shown; a warning says so.
-
-    Args:
-        workspace: Cache and configuration.
-        subject: Who.
-        kept_out: Who is no source subject, among them ``subject``.
-        video: One of their test videos; by default the one that `choose_video` takes.
-        shown: The class whose probability is wanted; by default everything but neutral.
-        smoothing: Frames to average probabilities over, odd; 0 for none.
-
-    Raises:
-        InputError: An unknown subject, class or video, a video that was adapted on, or a method that is given labels.
-        ConfigError: An unknown method or option, or an even window.
+    ``kept_out`` are no source subjects, among them ``subject``; by default `choose_video` takes the video. Of a person
+    without any label every row is adapted on, and any video can be shown; a warning says so.
     """
     config, table = workspace.config, workspace.table
     name = config.adapt.method
@@ -155,10 +123,6 @@ def choose_video(table: FeatureTable, test: NDArray[np.intp]) -> str:
     """Return the test video with the most frames of another class than neutral; of equal ones the first by name.
 
     Where there are none, unlabelled frames count, since they may show anything.
-
-    Args:
-        table: Rows of one subject.
-        test: Its test rows.
     """
 
     def rank(code: int) -> tuple[int, int, str]:
@@ -170,16 +134,9 @@ def choose_video(table: FeatureTable, test: NDArray[np.intp]) -> str:
 
 
 def video_rows(table: FeatureTable, split: Split, video: str = "") -> NDArray[np.intp]:
-    """Return the test rows of one video in order of time.
+    """Return the test rows of one video of a subject in order of time.
 
-    Args:
-        table: Rows of one subject.
-        split: Of them.
-        video: Its name; by default `choose_video` chooses among those without an adapted frame, or, where every one has
-            some, among all.
-
-    Raises:
-        InputError: No such video of the subject, or one without test rows.
+    Without a name `choose_video` chooses among those without an adapted frame, or, where every one has some, among all.
     """
     adapted = np.isin(table.video[split.test], table.video[split.adapt])
     # A person with a single video has it split in time: what follows the adapted part is shown.
@@ -199,15 +156,9 @@ def video_rows(table: FeatureTable, split: Split, video: str = "") -> NDArray[np
 def class_probability(
     probabilities: NDArray[np.float32], classes: Sequence[str], neutral: str, shown: str = ""
 ) -> NDArray[np.float32]:
-    """Return (n,) the probability of a class in [0, 1]; without one, of everything but neutral.
-
-    Args:
-        probabilities: (n, K) float32, whose sum may miss 1 by a rounding error.
-        classes: The K names.
-        neutral: One of them.
-        shown: One of them, or empty.
-    """
+    """Return (n,) the probability of a class in [0, 1], of (n, K); without one, of everything but neutral."""
     column = probabilities[:, classes.index(shown or neutral)]
+    # The sum of a row may miss 1 by a rounding error.
     return np.clip(column if shown else 1.0 - column, 0.0, 1.0)
 
 
@@ -215,6 +166,107 @@ def is_shown(label: NDArray[np.int16], classes: Sequence[str], neutral: str, sho
     """Return (n,) 1 where a frame shows the class whose probability is drawn, 0 where not, -1 where nobody knows."""
     true = label == classes.index(shown) if shown else label != classes.index(neutral)
     return np.where(label < 0, -1, true).astype(np.int64)
+
+
+def clip_result(clip: Clip, faces: Faces, metadata: Mapping[str, Any]) -> Result:
+    """Return curves, frames and a table."""
+    data = clip_columns(clip)
+    decides = " The dotted line is where the decision flips." if len(clip.classes) == 2 else ""
+    shaded = f" Shaded: the frames that show {clip.positive}." if 1 in data["shown"] else ""
+    smoothed = f", smoothed over {clip.smoothing} frames," if clip.smoothing > 1 else ""
+    caption = (
+        f"The probability of {clip.positive}{smoothed} in video {clip.video} of {clip.subject}, before and after "
+        f"{clip.method} adapted to {clip.adapted_frames:,} frames of {', '.join(clip.adapted_videos)}.{shaded}{decides}"
+    )
+    drawn = draw_clip(clip, [faces.image(row) for row in clip.rows.tolist()])
+    title = f"One clip over time: {clip.subject}"
+    return Result(
+        kind="plot",
+        title=title,
+        summary=[clip_sentence(clip)],
+        tables={"clip": clip_table(clip)},
+        figures=[DrawnFigure("clip", title, caption, drawn, data)],
+        metadata=metadata,
+        data={
+            "subject": clip.subject,
+            "video": clip.video,
+            "method": clip.method,
+            "class": clip.positive,
+            "frames": data,
+            "warnings": clip.warnings,
+        },
+        notes=[faces.note] if faces.note else [],
+    )
+
+
+def clip_columns(clip: Clip) -> dict[str, list[Any]]:
+    """Return the numbers of the figure, a line a frame: labels, probabilities of ``clip.positive``, and predictions."""
+    return {
+        "frame": clip.frame.tolist(),
+        "label": [clip.classes[code] if code >= 0 else "" for code in clip.label.tolist()],
+        "shown": clip.is_shown.tolist(),
+        "before": clip.probability(clip.before).tolist(),
+        "after": clip.probability(clip.after).tolist(),
+        "predicted_before": [clip.classes[code] for code in clip.before.argmax(axis=1).tolist()],
+        "predicted_after": [clip.classes[code] for code in clip.after.argmax(axis=1).tolist()],
+    }
+
+
+def draw_clip(clip: Clip, images: Sequence[Image | None]) -> Figure:
+    """Draw `clip_columns` with frames beneath, if there are any; the line at 0.5 is drawn where it decides.
+
+    With more than two classes the most probable one wins, whatever its probability.
+    """
+    return plot_clip(
+        images if any(image is not None for image in images) else None,
+        clip.probability(clip.before),
+        clip.probability(clip.after),
+        clip.is_shown,
+        clip.video if clip.subject in clip.video else f"{clip.subject}, {clip.video}",
+        positive=clip.positive,
+        frame_numbers=clip.frame,
+        threshold=0.5 if len(clip.classes) == 2 else None,
+    )
+
+
+def clip_table(clip: Clip) -> Table:
+    """Return two lines, before and after: frames right, and the mean probability in frames that show it and others."""
+
+    def mean_where(shown: int) -> Callable[[tuple[str, NDArray[np.float32]]], str]:
+        return lambda side: number_text(_mean(clip.probability(side[1])[clip.is_shown == shown]), 3)
+
+    columns: list[Column[tuple[str, NDArray[np.float32]]]] = [
+        Column("", lambda side: side[0], text=True),
+        Column("Frames right (%)", lambda side: number_text(100 * _right(clip, side[1]), 1)),
+        Column(f"Mean p({clip.positive}) where shown", mean_where(1)),
+        Column("elsewhere", mean_where(0)),
+    ]
+    known = int((clip.label >= 0).sum())
+    title = f"{clip.subject}, video {clip.video}: {known} labelled of {len(clip.rows)} frames"
+    return make_table(title, columns, [("Before", clip.before), ("After", clip.after)])
+
+
+def clip_sentence(clip: Clip) -> str:
+    """Return how many frames are recognised before and after, also where adapting made it worse."""
+    known = int((clip.label >= 0).sum())
+    example = "one video of one person is an example, featlab evaluate has the numbers."
+    if not known:
+        changed = int((clip.before.argmax(axis=1) != clip.after.argmax(axis=1)).sum())
+        return f"None of the {len(clip.rows):,} frames has a label, {changed:,} changed class; {example}"
+    before, after = (100 * _right(clip, values) for values in (clip.before, clip.after))
+    verdict = "better" if after > before else "worse" if after < before else "neither better nor worse"
+    return (
+        f"Of the {known:,} labelled frames {before:.1f} % are recognised before adapting and {after:.1f} % after it: "
+        f"{verdict} here; {example}"
+    )
+
+
+def clip_name(clip: Clip) -> str:
+    """Return a name for the clip's results that any file system takes, the same for the same clip and method."""
+    said = "-".join(part for part in (clip.subject, clip.video, clip.method, clip.shown) if part)
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", said)
+    # What was replaced or cut off could have told two clips apart.
+    return said if safe == said and len(said) <= 80 else f"{safe[:60]}-{stable_hash(said)[:8]}"
 
 
 def _split(table: FeatureTable, subject: str, gap: int) -> tuple[Split, tuple[str, ...]]:
@@ -228,118 +280,14 @@ def _split(table: FeatureTable, subject: str, gap: int) -> tuple[Split, tuple[st
     return Split(everything, everything), (line,)
 
 
-def _others(classes: Sequence[str], neutral: str) -> str:
-    others = [name for name in classes if name != neutral]
-    return others[0] if len(others) == 1 else f"non-{neutral}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def clip_columns(clip: Clip) -> dict[str, list[Any]]:
-    """Return the numbers of `draw_clip`, a line a frame.
-
-    Columns: frame, label (the class; empty where unknown), shown (see `is_shown`), before and after (probabilities of
-    ``clip.positive``), predicted_before and predicted_after (the most probable class).
-    """
-    kind = (clip.classes, clip.neutral, clip.shown)
-    return {
-        "frame": clip.frame.tolist(),
-        "label": [clip.classes[code] if code >= 0 else "" for code in clip.label.tolist()],
-        "shown": is_shown(clip.label, *kind).tolist(),
-        "before": class_probability(clip.before, *kind).tolist(),
-        "after": class_probability(clip.after, *kind).tolist(),
-        "predicted_before": [clip.classes[code] for code in clip.before.argmax(axis=1).tolist()],
-        "predicted_after": [clip.classes[code] for code in clip.after.argmax(axis=1).tolist()],
-    }
-
-
-def draw_clip(clip: Clip, images: Sequence[NDArray[np.uint8] | None]) -> Figure:
-    """Draw `clip_columns` with frames beneath, if there are any; the line at 0.5 is drawn where it decides.
-
-    With more than two classes the most probable one wins, whatever its probability.
-    """
-    from featlab.analysis.inside.strips import plot_clip
-
-    data = clip_columns(clip)
-    return plot_clip(
-        images if any(image is not None for image in images) else None,
-        np.array(data["before"]),
-        np.array(data["after"]),
-        np.array(data["shown"]),
-        clip.video if clip.subject in clip.video else f"{clip.subject}, {clip.video}",
-        positive=clip.positive,
-        frame_numbers=clip.frame,
-        threshold=0.5 if len(clip.classes) == 2 else None,
-    )
-
-
-def clip_table(clip: Clip) -> Table:
-    """Return two lines, before and after: frames right, and the mean probability in frames that show it and others."""
-    lines = []
-    for name, probabilities in (("Before", clip.before), ("After", clip.after)):
-        right = number_text(100 * _right(clip, probabilities), 1)
-        lines.append((name, right, *(number_text(mean, 3) for mean in _means(clip, probabilities))))
-    return Table(
-        title=f"{clip.subject}, video {clip.video}: {int((clip.label >= 0).sum())} labelled of {len(clip.rows)} frames",
-        columns=("", "Frames right (%)", f"Mean p({clip.positive}) where shown", "elsewhere"),
-        rows=tuple(lines),
-        bold=tuple((False,) * len(line) for line in lines),
-    )
-
-
-def clip_words(clip: Clip) -> tuple[str, ...]:
-    """Return what the clip says, a sentence each; also where adapting made it worse."""
-    frames, known = len(clip.rows), int((clip.label >= 0).sum())
-    smoothed = f", smoothed over {clip.smoothing} of them" if clip.smoothing > 1 else ""
-    words = [
-        f"{clip.subject}, video {clip.video}: the probability of {clip.positive} over {_frames(frames)}{smoothed}, "
-        f"before and after {clip.method} adapted to {_frames(clip.adapted_frames)} of "
-        f"{', '.join(clip.adapted_videos)}."
-    ]
-    if known:
-        before, after = (_right(clip, values) for values in (clip.before, clip.after))
-        verdict = "better" if after > before else "worse" if after < before else "neither better nor worse"
-        words.append(
-            f"Of the {known} labelled frames {100 * before:.1f} % are recognised before adapting and {100 * after:.1f} "
-            f"% after it: {verdict} here."
-        )
-        there, now = (_means(clip, values)[0] for values in (clip.before, clip.after))
-        if not math.isnan(there):
-            words.append(
-                f"In the frames that show {clip.positive} its mean probability goes from {there:.3f} to {now:.3f}."
-            )
-    else:
-        changed = int((clip.before.argmax(axis=1) != clip.after.argmax(axis=1)).sum())
-        words.append(f"None of its frames has a label, so none is known to be right; {_frames(changed)} changed class.")
-    return (*words, "One video of one person is an example; featlab evaluate has the numbers.")
-
-
-def clip_name(clip: Clip) -> str:
-    """Return a name for the clip's results that any file system takes, the same for the same clip and method."""
-    said = "-".join(part for part in (clip.subject, clip.video, clip.method, clip.shown) if part)
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", said)
-    # What was replaced or cut off could have told two clips apart.
-    return said if safe == said and len(said) <= 80 else f"{safe[:60]}-{stable_hash(said)[:8]}"
-
-
 def _right(clip: Clip, probabilities: NDArray[np.float32]) -> float:
-    """Return the share of labelled frames whose most probable class is their label; NaN without any."""
-    known = clip.label >= 0
-    return _mean((probabilities.argmax(axis=1) == clip.label)[known])
-
-
-def _means(clip: Clip, probabilities: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the mean probability that is drawn in frames that show the class, and in those that show another."""
-    shown = is_shown(clip.label, clip.classes, clip.neutral, clip.shown)
-    drawn = class_probability(probabilities, clip.classes, clip.neutral, clip.shown)
-    return _mean(drawn[shown == 1]), _mean(drawn[shown == 0])
+    """Return the fraction of labelled frames whose most probable class is their label; NaN without any."""
+    return _mean((probabilities.argmax(axis=1) == clip.label)[clip.label >= 0])
 
 
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count:,} frames"
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -16,8 +16,6 @@ from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.workspace.workspace import Workspace
 
-__all__ = ["DRAWN", "LARGEST", "Faces", "draw_landmarks", "find_faces"]
-
 LARGEST = 256
 """Longest side of a photograph in a figure, pixels."""
 DRAWN = 128
@@ -48,16 +46,7 @@ _PARTS = (
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """Pictures of a cache's rows.
-
-    Attributes:
-        table: The rows.
-        show: One of `featlab.config.analysis.FACES`.
-        folder: What the names of images are relative to; ``None`` without photographs.
-        why: Why there are none where they were wanted, and what to do; else empty.
-        damaged: Rows whose image could not be read so far.
-        missing: Rows whose image was not there so far.
-    """
+    """Pictures of a cache's rows."""
 
     table: FeatureTable
     show: str
@@ -77,14 +66,7 @@ class Faces:
         return "; ".join(parts)
 
     def image(self, row: int) -> NDArray[np.uint8] | None:
-        """Return the picture of one row; its landmarks where the photograph is missing, ``None`` without either.
-
-        Args:
-            row: Of the table.
-
-        Returns:
-            uint8 (H, W, 3), no side longer than `LARGEST`.
-        """
+        """Return the picture of one row; its landmarks where the photograph is missing, ``None`` without either."""
         if self.show == "photographs" and self.folder is not None:
             name = (self.table.paths or ())[row]
             path = self.folder / name
@@ -116,21 +98,7 @@ class Faces:
 
 
 def find_faces(workspace: Workspace, folder: Path | None = None) -> Faces:
-    """Find the images that a workspace's rows were extracted from.
-
-    A folder that was named beats ``plot.images`` (relative to the workspace), and that beats a look beside the cache:
-    in its folder, then in ``faces/`` there.
-
-    Args:
-        workspace: ``plot`` is read, and the rows.
-        folder: What the names of images are relative to: the folder of the manifest.
-
-    Returns:
-        The pictures; a note says where they are missing.
-
-    Raises:
-        InputError: A folder was named that holds none of the images.
-    """
+    """Find the images that a workspace's rows were extracted from."""
     plot, table = workspace.config.plot, workspace.table
     named = folder if folder is not None else workspace.root / plot.images if plot.images else None
     if plot.faces == "none":
@@ -147,17 +115,7 @@ def find_faces(workspace: Workspace, folder: Path | None = None) -> Faces:
 
 
 def draw_landmarks(points: NDArray[np.floating[Any]], side: int = DRAWN) -> NDArray[np.uint8] | None:
-    """Draw one face's landmarks as dots on white, scaled to their own bounding box.
-
-    Sets of 68 points get the lines of jaw, brows, nose, eyes and lips. Of an extractor's dense mesh only the dots.
-
-    Args:
-        points: (P, 2), x to the right and y down, in any unit.
-        side: Of the picture, pixels.
-
-    Returns:
-        uint8 (side, side, 3); ``None`` where a coordinate is not finite: no face was found.
-    """
+    """Draw one face's landmarks as dots on white, scaled to their own bounding box."""
     from PIL import Image, ImageDraw
 
     points = np.asarray(points, dtype=np.float64)

@@ -1,213 +1,60 @@
-"""What rows and their references have in common under each pairing strategy, over all source rows."""
+"""What the pairing strategies do: example rows with the reference of each strategy, and numbers over all rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from featlab.analysis.table import Table, number_text
+from featlab.analysis.inside.faces import Faces
+from featlab.analysis.inside.strips import Image, plot_pairs
+from featlab.analysis.page import DrawnFigure, Result
+from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache import FeatureTable
-from featlab.config.sections import STRATEGIES, PairConfig
+from featlab.config.sections import STRATEGIES
 from featlab.errors import ConfigError, closest
 from featlab.pairing.pairs import Pairs
 from featlab.pairing.procrustes import disparity, normalise_shapes
 from featlab.pairing.search import SHORTEST, lengths
-from featlab.workspace.stages import Source, pair_stage
+from featlab.workspace.stages import pair_stage
+from featlab.workspace.workspace import Source
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = [
-    "Agreement",
-    "ExamplePairs",
-    "agreement",
-    "agreement_table",
-    "agreement_words",
-    "draw_pairs",
-    "example_columns",
-    "example_pairs",
-    "example_rows",
-    "first_references",
-    "known_strategies",
-    "pair_cosine",
-    "pair_disparity",
-    "rows_among",
-]
+Codes = NDArray[np.integer[Any]]
 
 _BLOCK = 4096
 """Pairs whose embeddings are copied at a time."""
-_RULES = {
-    "any": "the labels are not looked at, so the share of pairs with the same label is the strategy's own doing.",
-    "same": "a reference has the label of its row.",
-    "different": "a reference has another label than its row.",
-}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much rows and their references have in common under one strategy, over all source rows.
-
-    Attributes:
-        strategy: One of `featlab.config.sections.STRATEGIES`.
-        pairs: How many there are.
-        skipped: Source rows without a reference.
-        same_label: Share of the pairs of known labels whose labels are the same; NaN without one.
-        cosine: Mean cosine similarity of the embeddings; NaN where all are zero.
-        disparity: Mean Procrustes disparity of the landmarks, 0 for the same shape; NaN without landmarks.
-        used: Share of the source rows that are anyone's reference.
-    """
+    """How much rows and their references have in common under one strategy, over all source rows."""
 
     strategy: str
     pairs: int
-    skipped: int
-    same_label: float
-    cosine: float
-    disparity: float
-    used: float
-
-
-def pair_cosine(
-    table: FeatureTable, row: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]]
-) -> NDArray[np.float64]:
-    """Return the cosine similarity of rows and their references, float64 (m,); NaN with a zero embedding."""
-    similarity = np.empty(len(row))
-    norms = lengths(table.embeddings)
-    for start in range(0, len(row), _BLOCK):
-        left, right = row[start : start + _BLOCK], reference[start : start + _BLOCK]
-        product = np.einsum("nd,nd->n", table.embeddings[left], table.embeddings[right], dtype=np.float64)
-        directed = (norms[left] >= SHORTEST) & (norms[right] >= SHORTEST)
-        similarity[start : start + _BLOCK] = np.where(
-            directed, product / np.where(directed, norms[left] * norms[right], 1.0), np.nan
-        )
-    return similarity
-
-
-def pair_disparity(
-    table: FeatureTable, row: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]]
-) -> NDArray[np.float64]:
-    """Return the Procrustes disparity of rows and their references, float64 (m,); NaN without landmarks."""
-    if table.landmarks is None:
-        return np.full(len(row), np.nan)
-    shapes, valid = normalise_shapes(table.landmarks)
-    return np.where(valid[row] & valid[reference], disparity(shapes[row], shapes[reference]), np.nan)
-
-
-def agreement(pairs: Pairs, table: FeatureTable) -> Agreement:
-    """Measure what rows and their references have in common.
-
-    Args:
-        pairs: Of ``table``.
-        table: The source rows.
-    """
-    left, right = table.label[pairs.row], table.label[pairs.reference]
-    known = (left >= 0) & (right >= 0)
-    return Agreement(
-        strategy=pairs.strategy,
-        pairs=len(pairs),
-        skipped=pairs.skipped,
-        same_label=_mean((left == right)[known]),
-        cosine=_mean(pair_cosine(table, pairs.row, pairs.reference)),
-        disparity=_mean(pair_disparity(table, pairs.row, pairs.reference)),
-        used=len(np.unique(pairs.reference)) / len(table),
-    )
-
-
-def agreement_table(agreements: Sequence[Agreement]) -> Table:
-    """Return one line a strategy: what pairs have in common, over all source rows."""
-    cells = tuple(
-        (
-            item.strategy,
-            number_text(item.pairs, 0),
-            number_text(item.skipped, 0),
-            number_text(100 * item.same_label, 1),
-            number_text(item.cosine, 4),
-            number_text(item.disparity, 4),
-            number_text(100 * item.used, 1),
-        )
-        for item in agreements
-    )
-    return Table(
-        title="What rows and their references have in common, over all source rows",
-        columns=("Strategy", "Pairs", "Without", "Same label (%)", "Cosine", "Disparity", "Rows used (%)"),
-        rows=cells,
-        bold=tuple((False,) * len(line) for line in cells),
-        notes=(
-            "Without: rows that have no reference. Cosine: mean similarity of the embeddings. Disparity: mean "
-            "Procrustes disparity of the landmarks, 0 for the same face shape and pose. Rows used: source rows that "
-            "are anyone's reference.",
-        ),
-    )
-
-
-def agreement_words(agreements: Sequence[Agreement], label_rule: str) -> tuple[str, ...]:
-    """Return what the numbers say, a sentence each.
-
-    Args:
-        agreements: One a strategy.
-        label_rule: The rule that all of them were paired under.
-    """
-    words = [f"Label rule {label_rule}: {_RULES[label_rule]}"]
-    by_name = {item.strategy: item for item in agreements}
-    chance = by_name.get("random")
-    for item in agreements:
-        parts = []
-        if not math.isnan(item.same_label):
-            parts.append(f"{100 * item.same_label:.1f} % of the pairs show the same label")
-        if not math.isnan(item.cosine):
-            parts.append(f"the mean cosine similarity is {item.cosine:.3f}")
-        if not math.isnan(item.disparity):
-            parts.append(f"the mean disparity of the landmarks {item.disparity:.4f}")
-        if parts:
-            words.append(f"{item.strategy}: {', '.join(parts)}.")
-    shape = by_name.get("landmark")
-    if shape and chance and shape.disparity > 0:
-        words.append(
-            f"The disparity of random pairs is {chance.disparity / shape.disparity:.1f} times that of landmark pairs."
-        )
-    words += [
-        f"{item.strategy}: {item.skipped:,} source rows have no reference." for item in agreements if item.skipped
-    ]
-    return tuple(words)
-
-
-def _mean(values: NDArray[Any]) -> float:
-    values = np.asarray(values, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else math.nan
-
-
-Picture = Callable[[int], "NDArray[np.uint8] | None"]
-"""Gives the picture of one row of the source table."""
+    skipped: int  # Source rows without a reference.
+    same_label: float  # Fraction of the pairs of known labels whose labels are the same; NaN without one.
+    cosine: float  # Mean cosine similarity of the embeddings; NaN where all are zero.
+    disparity: float  # Mean Procrustes disparity of the landmarks, 0 for the same shape; NaN without landmarks.
+    used: float  # Fraction of the source rows that are anyone's reference.
 
 
 @dataclass(frozen=True, eq=False)
 class ExamplePairs:
-    """A few source rows, whom each strategy gave them, and what the strategies do to all rows.
-
-    Attributes:
-        source: The source rows.
-        rows: (k,) intp, the examples, indices into ``source``.
-        references: Strategy to (k,) intp, the best reference of each example, -1 where it has none.
-        agreements: One a strategy, in the same order.
-    """
+    """A few source rows, whom each strategy gave them, and what the strategies do to all rows."""
 
     source: FeatureTable
-    rows: NDArray[np.intp]
-    references: Mapping[str, NDArray[np.intp]]
-    agreements: tuple[Agreement, ...]
+    rows: NDArray[np.intp]  # (k,) the examples, indices into source.
+    references: Mapping[str, NDArray[np.intp]]  # Strategy to (k,), the best reference of each, -1 where it has none.
+    agreements: tuple[Agreement, ...]  # One a strategy, in the same order.
 
 
 def known_strategies(names: Sequence[str], table: FeatureTable) -> tuple[tuple[str, ...], str]:
-    """Return the strategies that can be shown of those asked for, and a note on the one that can't, or nothing.
-
-    Raises:
-        ConfigError: An unknown strategy, none, or only landmark for a table without landmarks.
-    """
+    """Return the strategies that can be shown of those asked for, and a note on the one that can't, or nothing."""
     for name in names:
         if name not in STRATEGIES:
             raise ConfigError(f"unknown strategy {name!r}, known: {', '.join(STRATEGIES)}{closest(name, STRATEGIES)}")
@@ -226,40 +73,21 @@ def example_pairs(
     *,
     on_strategy: Callable[[int, int], None] = lambda done, total: None,
 ) -> ExamplePairs:
-    """Pair all source rows by each strategy, as `featlab pair` does with the same settings, and pick examples.
-
-    Pairs of an earlier run are reused.
-
-    Args:
-        source: Its ``pair`` settings are taken, but for the strategy.
-        strategies: Some of `featlab.config.sections.STRATEGIES`.
-        count: Example rows, at most.
-        on_strategy: Called with the number of finished strategies and of all.
-
-    Raises:
-        InputError: Fewer than two source subjects, landmark without landmarks, or no admissible pair.
-    """
-    table, workspace = source.table, source.workspace
-    rows = np.array(example_rows(table, count), dtype=np.intp)
-    references, agreements = {}, []
+    """Pair all source rows by each strategy, as `featlab pair` does with the same settings, and pick examples."""
+    rows = np.array(example_rows(source.table, count), dtype=np.intp)
+    workspace, references, agreements = source.workspace, {}, []
     on_strategy(0, len(strategies))
     for done, strategy in enumerate(strategies, start=1):
-        settings: PairConfig = replace(source.config.pair, strategy=strategy)
-        variant = replace(workspace, config=replace(source.config, pair=settings))
-        pairs, _ = pair_stage(replace(source, workspace=variant))
+        config = replace(workspace.config, pair=replace(workspace.config.pair, strategy=strategy))
+        pairs, _ = pair_stage(replace(source, workspace=replace(workspace, config=config)))
         references[strategy] = first_references(pairs, rows)
-        agreements.append(agreement(pairs, table))
+        agreements.append(agreement(pairs, source.table))
         on_strategy(done, len(strategies))
-    return ExamplePairs(table, rows, references, tuple(agreements))
+    return ExamplePairs(source.table, rows, references, tuple(agreements))
 
 
 def example_rows(source: FeatureTable, count: int) -> list[int]:
-    """Return the middle row of a clip for a few subjects spread over the table, classes in turn.
-
-    Args:
-        source: Source rows.
-        count: At most that many; no subject comes twice.
-    """
+    """Return the middle row of a clip for at most so many subjects spread over the table, classes in turn."""
     subjects = np.unique(source.subject)
     rows = []
     for place, code in enumerate(subjects[np.linspace(0, len(subjects) - 1, min(count, len(subjects))).astype(int)]):
@@ -271,18 +99,113 @@ def example_rows(source: FeatureTable, count: int) -> list[int]:
     return rows
 
 
-def rows_among(table: FeatureTable, source: FeatureTable) -> NDArray[np.intp]:
-    """Return where the rows of some subjects are in the table of everybody: both have them in the cache's order."""
-    return np.flatnonzero(np.isin(table.subject, np.unique(source.subject)))
-
-
-def first_references(pairs: Pairs, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-    """Return each row's best reference, intp, -1 for a row that has none."""
+def first_references(pairs: Pairs, rows: Sequence[int] | Codes) -> NDArray[np.intp]:
+    """Return each row's best reference, -1 for a row that has none."""
     rows = np.asarray(rows, dtype=np.int64)
     place = np.searchsorted(pairs.row, rows)
     # A row beyond the last pair has none; it is looked up at the last, whose row is another.
     there = np.minimum(place, len(pairs) - 1)
     return np.where(pairs.row[there] == rows, pairs.reference[there], -1).astype(np.intp)
+
+
+def rows_among(table: FeatureTable, source: FeatureTable) -> NDArray[np.intp]:
+    """Return where the rows of some subjects are in the table of everybody: both have them in the cache's order."""
+    return np.flatnonzero(np.isin(table.subject, np.unique(source.subject)))
+
+
+def agreement(pairs: Pairs, table: FeatureTable) -> Agreement:
+    """Measure what source rows and their references have in common."""
+    left, right = table.label[pairs.row], table.label[pairs.reference]
+    known = (left >= 0) & (right >= 0)
+    return Agreement(
+        strategy=pairs.strategy,
+        pairs=len(pairs),
+        skipped=pairs.skipped,
+        same_label=_mean((left == right)[known]),
+        cosine=_mean(pair_cosine(table, pairs.row, pairs.reference)),
+        disparity=_mean(pair_disparity(table, pairs.row, pairs.reference)),
+        used=len(np.unique(pairs.reference)) / len(table),
+    )
+
+
+def pair_cosine(table: FeatureTable, row: Codes, reference: Codes) -> NDArray[np.float64]:
+    """Return (m,) the cosine similarity of rows and their references; NaN with a zero embedding."""
+    similarity = np.empty(len(row))
+    norms = lengths(table.embeddings)
+    for start in range(0, len(row), _BLOCK):
+        left, right = row[start : start + _BLOCK], reference[start : start + _BLOCK]
+        product = np.einsum("nd,nd->n", table.embeddings[left], table.embeddings[right], dtype=np.float64)
+        directed = (norms[left] >= SHORTEST) & (norms[right] >= SHORTEST)
+        similarity[start : start + _BLOCK] = np.where(
+            directed, product / np.where(directed, norms[left] * norms[right], 1.0), np.nan
+        )
+    return similarity
+
+
+def pair_disparity(table: FeatureTable, row: Codes, reference: Codes) -> NDArray[np.float64]:
+    """Return (m,) the Procrustes disparity of rows and their references; NaN without landmarks."""
+    if table.landmarks is None:
+        return np.full(len(row), np.nan)
+    shapes, valid = normalise_shapes(table.landmarks)
+    return np.where(valid[row] & valid[reference], disparity(shapes[row], shapes[reference]), np.nan)
+
+
+def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata: Mapping[str, Any]) -> Result:
+    """Return the examples as strips of faces, and the numbers over all rows as a table."""
+    caption = (
+        "Source rows on top, and beneath each the reference that every strategy chose, always another subject: the "
+        "nearest embedding (cosine), the nearest face shape (landmark), or any row (random)."
+    )
+    figure = pairs_figure("pairs", "Who is paired with whom", caption, examples, faces)
+    return Result(
+        kind="plot",
+        title=figure.title,
+        summary=[agreement_sentence(examples.agreements, label_rule)],
+        tables={"pairs": agreement_table(examples.agreements)},
+        figures=[figure],
+        metadata=metadata,
+        data={"strategies": [asdict(item) for item in examples.agreements], "examples": figure.data},
+        notes=[faces.note] if faces.note else [],
+    )
+
+
+def pairs_figure(name: str, title: str, caption: str, examples: ExamplePairs, faces: Faces) -> DrawnFigure:
+    """Return the figure of examples, with the faces of the workspace's rows."""
+    at = rows_among(faces.table, examples.source)
+    drawn = draw_pairs(examples, lambda row: faces.image(int(at[row])))
+    return DrawnFigure(name, title, caption, drawn, example_columns(examples))
+
+
+def agreement_table(agreements: Sequence[Agreement]) -> Table:
+    """Return one line a strategy: what pairs have in common, over all source rows."""
+    columns: list[Column[Agreement]] = [
+        Column("Strategy", lambda item: item.strategy, text=True),
+        Column("Pairs", lambda item: number_text(item.pairs, 0)),
+        Column("Without", lambda item: number_text(item.skipped, 0)),
+        Column("Same label (%)", lambda item: number_text(100 * item.same_label, 1)),
+        Column("Cosine", lambda item: number_text(item.cosine, 4)),
+        Column("Disparity", lambda item: number_text(item.disparity, 4)),
+        Column("Rows used (%)", lambda item: number_text(100 * item.used, 1)),
+    ]
+    return make_table(
+        "What rows and their references have in common, over all source rows",
+        columns,
+        agreements,
+        notes=(
+            "Without: rows that have no reference. Cosine: mean similarity of the embeddings. Disparity: mean "
+            "Procrustes disparity of the landmarks, 0 for the same face shape and pose. Rows used: source rows that "
+            "are anyone's reference.",
+        ),
+    )
+
+
+def agreement_sentence(agreements: Sequence[Agreement], label_rule: str) -> str:
+    """Return how many pairs of each strategy show the same label, under the rule that all were made by."""
+    parts = [
+        f"{100 * item.same_label:.1f} % of {item.strategy}" for item in agreements if not math.isnan(item.same_label)
+    ]
+    said = f"the same label in {', '.join(parts)} pairs" if parts else "no labels to compare"
+    return f"Label rule {label_rule}: {said}."
 
 
 def example_columns(examples: ExamplePairs) -> dict[str, list[Any]]:
@@ -308,34 +231,27 @@ def example_columns(examples: ExamplePairs) -> dict[str, list[Any]]:
     return columns
 
 
-def draw_pairs(examples: ExamplePairs, picture: Picture) -> Figure:
+def draw_pairs(examples: ExamplePairs, picture: Callable[[int], Image | None]) -> Figure:
     """Draw the examples on top, and beneath them the reference that each strategy chose, with its similarity.
 
     The number is what the strategy goes by: for landmark the disparity, else the cosine similarity.
     """
-    from featlab.analysis.inside.strips import plot_pairs
-
     table, data = examples.source, example_columns(examples)
-    strips, captions, titles = [], [], []
-    start = 0
-    for strategy, references in examples.references.items():
-        shape = strategy == "landmark"
-        numbers = data["disparity" if shape else "cosine"]
-        titles.append(f"{strategy}\n({'disparity' if shape else 'cosine'})" if strategy != "cosine" else "cosine")
-        texts = []
-        for reference in references.tolist():
-            texts.append("" if reference < 0 else f"{_who(table, reference)}\n{_number(numbers[start], shape)}")
-            start += reference >= 0
-        captions.append(texts)
-        strips.append([None if reference < 0 else picture(reference) for reference in references.tolist()])
     rows = examples.rows.tolist()
-    return plot_pairs(
-        [picture(row) for row in rows],
-        strips,
-        titles,
-        captions=captions,
-        row_captions=[_who(table, row) for row in rows],
-    )
+    strips = [[picture(row) for row in rows]]
+    captions, titles = [[_who(table, row) for row in rows]], ["row"]
+    numbers = iter(zip(data["cosine"], data["disparity"], strict=True))
+    for strategy, references in examples.references.items():
+        by_shape = strategy == "landmark"
+        measure = "disparity" if by_shape else "cosine"
+        titles.append(strategy if strategy == measure else f"{strategy}\n({measure})")
+        strips.append([None if row < 0 else picture(row) for row in references.tolist()])
+        captions.append([])
+        for row in references.tolist():
+            cosine, shape = next(numbers) if row >= 0 else (math.nan, math.nan)
+            number = number_text(shape, 4) if by_shape else number_text(cosine, 3)
+            captions[-1].append(f"{_who(table, row)}\n{number}" if row >= 0 else "")
+    return plot_pairs(strips, titles, captions)
 
 
 def _who(table: FeatureTable, row: int) -> str:
@@ -349,5 +265,7 @@ def _label(table: FeatureTable, code: int) -> str:
     return table.classes[code] if code >= 0 else ""
 
 
-def _number(value: float, shape: bool) -> str:
-    return number_text(value, 4 if shape else 3)
+def _mean(values: NDArray[Any]) -> float:
+    values = np.asarray(values, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else math.nan

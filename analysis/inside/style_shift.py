@@ -20,8 +20,6 @@ from torch import Tensor
 
 from featlab.analysis.inside.views import features_of
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
-from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.methods import Affine, base_model, get_method
 from featlab.methods.pft.method import PFT
@@ -29,38 +27,32 @@ from featlab.model.losses import group_statistics, style_statistics
 from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
 from featlab.protocol.splits import split_target
 
-__all__ = ["GROUPS", "SPREAD", "STATISTICS", "StyleShift", "style_shift"]
-
 STATISTICS = ("mean", "std")
 GROUPS = ("adapted rows", "other rows", "source", "source moved")
 """Whose distances: a target's rows that were adapted on, and its other neutral rows; the source people as they are; the
 same people, each moved by half of their neutral clips and measured on the others, as a target is."""
 SPREAD = 95.0
 """Percentile of the source people's distances up to which someone is within the source's spread."""
-LEAST_UNIT = 1e-6
+
+_SMALLEST_UNIT = 1e-6
 """Source people who are less apart than this do not differ."""
+_COLUMNS = ("layer", "statistic", "group", "subject", "before", "after")
 
 _Layers = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class StyleShift:
-    """Distances of one method's targets, and of the source people beside them.
-
-    Attributes:
-        method: Registry name.
-        layers: ``features`` (before T), ``embedding`` (after it) and ``bottleneck``; for a method that does not go
-            through T ``features`` (what B is given) and ``bottleneck``.
-        columns: A line each: ``layer``, ``statistic``, ``group`` (one of `GROUPS`), ``subject``, ``before`` and
-            ``after``, in units. Source people as they are have no after (NaN).
-        units: (layer, statistic) to one unit: a Euclidean distance at that layer. Where the source people do not
-            differ (in ``std``, say, with one neutral frame each) there is none, and no line either.
-    """
+    """Distances of one method's targets, and of the source people beside them."""
 
     method: str
-    layers: tuple[str, ...]
-    columns: dict[str, list[Any]]
-    units: Mapping[tuple[str, str], float]
+    layers: tuple[
+        str, ...
+    ]  # features (before T), embedding (after it), bottleneck; without T, features and bottleneck.
+    columns: dict[str, list[Any]]  # A line a person, in units; source people as they are have no after (NaN).
+    units: Mapping[
+        tuple[str, str], float
+    ]  # (layer, statistic) to a Euclidean distance; none where people don't differ.
 
     def values(self, layer: str, statistic: str, group: str, side: str = "after") -> NDArray[np.float64]:
         """Return (n,) distances of one group before or after, in the order of the columns; n is 0 without any."""
@@ -79,14 +71,6 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     Before is the model without the person's adaptation: for `pft` T as pretrained, with no offset; for others P alone.
     The centre is that of the style bank; at the bottleneck of a method that does not go through T, it is the mean of
     the source people as they are.
-
-    Args:
-        people: The source model, the source rows, and targets with a model of this method.
-        method: Registry name.
-        gap: See `featlab.protocol.splits.split_target`.
-
-    Raises:
-        InputError: No style bank, no source subject with neutral rows, or source people who do not differ.
     """
     bundle, source = people.bundle, people.source
     if bundle.bank is None:
@@ -95,23 +79,24 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     plain = PersonalModel(bundle.projection, bundle.translator, bundle.head) if through else base_model(bundle)
     neutral = np.flatnonzero(source.label == source.neutral_code)
     codes, group = np.unique(source.subject[neutral], return_inverse=True)
-    theirs = {
+    statistics = {
         layer: group_statistics(rows, torch.from_numpy(group.reshape(-1)), len(codes))
         for layer, rows in _layers(plain, source.embeddings[neutral], through).items()
     }
-    centres = {layer: (mean.mean(dim=0), std.mean(dim=0)) for layer, (mean, std) in theirs.items()}
+    centres = {layer: (mean.mean(dim=0), std.mean(dim=0)) for layer, (mean, std) in statistics.items()}
     if through:
-        centres = {layer: bundle.bank.centre(layer) for layer in theirs}
+        centres = {layer: bundle.bank.centre(layer) for layer in statistics}
+    moved_to, _ = bundle.bank.centre("features")
     measured = [found for person in people.people for found in _of_person(person, method, plain, through)]
-    measured += _of_source(bundle, source, plain, through, gap)
-    columns: dict[str, list[Any]] = {name: [] for name in ("layer", "statistic", "group", "subject", "before", "after")}
+    measured += _of_source(people, plain, through, gap, moved_to)
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     units: dict[tuple[str, str], float] = {}
-    for layer, statistics in theirs.items():
+    for layer, parts in statistics.items():
         for place, statistic in enumerate(STATISTICS):
             centre = centres[layer][place]
-            apart = torch.linalg.vector_norm(statistics[place] - centre, dim=1).double().numpy()
+            apart = torch.linalg.vector_norm(parts[place] - centre, dim=1).double().numpy()
             unit = float(np.median(apart))
-            if not unit > LEAST_UNIT:
+            if not unit > _SMALLEST_UNIT:
                 continue
             units[layer, statistic] = unit
             lines = [
@@ -127,7 +112,7 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
                     columns[name].append(value)
     if not units:
         raise InputError("the source people do not differ in their neutral rows: nothing to measure by; add people")
-    return StyleShift(method, tuple(theirs), columns, units)
+    return StyleShift(method, tuple(statistics), columns, units)
 
 
 def _of_person(
@@ -143,16 +128,12 @@ def _of_person(
 
 
 def _of_source(
-    bundle: Bundle, source: FeatureTable, plain: PersonalModel, through: bool, gap: int
+    people: AdaptedPeople, plain: PersonalModel, through: bool, gap: int, centre: Tensor
 ) -> Iterator[tuple[str, str, _Layers, _Layers]]:
     """Yield the same of each source subject who can play a target, moved by the mean of what would be adapted on."""
-    assert bundle.bank is not None  # checked by style_shift
-    centre, _ = bundle.bank.centre("features")
-    base = base_model(bundle)
-    order = np.argsort(source.subject, kind="stable")
-    codes, first = np.unique(source.subject[order], return_index=True)
-    for code, rows in zip(codes.tolist(), np.split(order, first[1:]), strict=True):
-        table = source.take(rows)
+    bundle, base = people.bundle, base_model(people.bundle)
+    for subject in people.source.subject_names_present():
+        table = people.source.rows_of(subject)
         try:
             split = split_target(table, gap)
         except InputError:
@@ -165,7 +146,7 @@ def _of_source(
             bundle.projection, _shifted(bundle.translator, shift) if through else Affine.shift(shift), bundle.head
         )
         before, after = (_layers(part, table.embeddings[others], through) for part in (plain, moved))
-        yield "source moved", source.subjects[code], before, after
+        yield "source moved", subject, before, after
 
 
 def _shifted(translator: Translator, offset: Tensor) -> Translator:

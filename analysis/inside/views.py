@@ -25,8 +25,6 @@ from featlab.methods.pft.method import PFT
 from featlab.model.networks import PersonalModel, SourceHead, as_tensor
 from featlab.model.style_bank import neutral_clips
 
-__all__ = ["EXTRACTED", "LAYERS", "UNADAPTED", "View", "features_of", "moved_source", "person_views", "pick_rows"]
-
 LAYERS = ("features", "bottleneck")
 EXTRACTED, UNADAPTED = "as extracted", "T, not adapted"
 """Names of the views that belong to no method."""
@@ -37,36 +35,19 @@ _BLOCK = 65536
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The rows of one target and of the source at one layer.
+    """The rows of one target and of the source at one layer."""
 
-    Attributes:
-        name: A method's registry name, `EXTRACTED` or `UNADAPTED`.
-        source: (N, d) float32, the source rows.
-        target: (n, d) float32, the target's rows.
-        reference: What was done to the source rows, in words.
-    """
-
-    name: str
-    source: NDArray[np.float32]
-    target: NDArray[np.float32]
-    reference: str
+    name: str  # A method's registry name, EXTRACTED or UNADAPTED.
+    source: NDArray[np.float32]  # (N, d)
+    target: NDArray[np.float32]  # (n, d)
+    reference: str  # What was done to the source rows, in words.
 
 
 def person_views(people: AdaptedPeople, person: AdaptedPerson, layer: str = "features") -> tuple[View, ...]:
-    """Return a target's views: as extracted, through T before it is adapted (where a method does that), each method's.
+    """Return a target's views: as extracted, through T before it is adapted (where a method does that), by each method.
 
     Views that have the same source rows share one array.
-
-    Args:
-        people: The source model and the source rows.
-        person: The target, with a model a method.
-        layer: ``features`` (what B is given) or ``bottleneck`` (what C is given).
-
-    Raises:
-        InputError: An unknown layer, a method whose head has no bottleneck, or features that are not finite.
     """
-    if layer not in LAYERS:
-        raise InputError(f"layer {layer!r} is not one of {', '.join(LAYERS)}")
     bundle, embeddings = people.bundle, person.table.embeddings
     base, head = base_model(bundle), bundle.head
 
@@ -104,13 +85,9 @@ def features_of(model: PersonalModel, embeddings: NDArray[np.float32]) -> Tensor
 
 
 def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
-    """Return (N, D) features, each source subject's moved by their own offset, and (D,), where that puts neutral means.
+    """Return (N, D) features, each source subject's moved by their own offset, and (D,) where neutral means then lie.
 
     The offsets are those of `featlab.model.pretrain.make_style_bank`; whoever has no neutral rows has none.
-
-    Args:
-        bundle: Its projection is read.
-        source: N rows of its source subjects.
     """
     features = features_of(base_model(bundle), source.embeddings)
     clips = neutral_clips(source, features)
@@ -123,33 +100,25 @@ def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
     return features + offsets[clips.row_subject], centre
 
 
-def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], most: int) -> NDArray[np.intp]:
-    """Return about ``most`` rows, as many of each group and evenly spaced within it.
+def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], wanted: int) -> NDArray[np.intp]:
+    """Return about ``wanted`` rows (0: all), as many of each group and evenly spaced within it.
 
-    Args:
-        groups: Codes of (n,) rows, the coarsest first, e.g. class and subject; rows with the same codes are a group.
-        most: Rows wanted; 0 takes all of them. With more groups than that, not every group has a row, but those of each
-            coarsest code have as many.
-
-    Returns:
-        Row numbers, increasing.
+    ``groups`` are codes of (n,) rows, the coarsest first, e.g. class and subject; rows with the same codes are a group.
+    With more groups than rows wanted not every group has a row, but those of each coarsest code have as many.
     """
     count = len(groups[0])
-    if not most or count <= most:
+    if not wanted or count <= wanted:
         return np.arange(count)
     keys, group = np.unique(np.stack(groups, axis=1), axis=0, return_inverse=True)
-    picked = _evenly(np.arange(count), group.reshape(-1), max(1, most // len(keys)))
-    if len(keys) > most:
+    picked = _evenly(np.arange(count), group.reshape(-1), max(1, wanted // len(keys)))
+    if len(keys) > wanted:
         coarse, code = np.unique(groups[0], return_inverse=True)
-        picked = _evenly(picked, code.reshape(-1), max(1, most // len(coarse)))
+        picked = _evenly(picked, code.reshape(-1), max(1, wanted // len(coarse)))
     return np.sort(picked)
 
 
 def _evenly(rows: NDArray[np.intp], group: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
-    """Return ``wanted`` of the rows of each group, evenly spaced; all of a smaller one.
-
-    Every group starts at another place, so that not all of them choose the same subjects.
-    """
+    """Return ``wanted`` of the rows of each group, evenly spaced; all of a smaller one."""
     order = rows[np.argsort(group[rows], kind="stable")]
     codes, first, sizes = np.unique(group[order], return_index=True, return_counts=True)
     place = np.arange(len(order)) - np.repeat(first, sizes)

@@ -1,10 +1,15 @@
-"""Rows of results as an evaluation leaves them."""
+"""Rows of results as an evaluation leaves them, workspaces of drawn people, and a look at the text of a figure."""
 
+import warnings
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.evaluation.results import EvaluationRow
+from featlab.workspace.workspace import Workspace
 
 NAN = float("nan")
 
@@ -37,3 +42,44 @@ def result() -> Any:
         return EvaluationRow(method=method, subject=subject, **values)
 
     return make
+
+
+QUICK = {"head.epochs": 2, "head.bottleneck": 6, "pretrain.epochs": 1, "features.dim": 8, "pretrain.validation": False}
+"""Training in a moment."""
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``opened(table, **{"section.key": value})``: a workspace with these rows in a folder of its own."""
+
+    def make(table: FeatureTable, **values: Any) -> Workspace:
+        root = tmp_path_factory.mktemp("workspace")
+        write_table(root / "cache.h5", table, ExtractorInfo("toy", "none", "random numbers"))
+        return Workspace.open(root, QUICK | values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def readable() -> Any:
+    """``readable(figure)``: draws it without a warning of a layout that does not fit, and finds all its text inside."""
+
+    def check(figure: Figure) -> Figure:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure.canvas.draw()
+        page = figure.bbox.padded(1.0)
+        # Of the numbers on the axes some lie beyond the limits and are not drawn.
+        ticks = [text for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in axis.get_ticklabels()]
+        found = figure.findobj(lambda item: isinstance(item, Text) and item.get_text().strip() and item not in ticks)
+        outside = [
+            text.get_text()
+            for text in found
+            if text.get_visible()
+            and (box := text.get_window_extent()).width
+            and not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)
+        ]
+        assert not outside
+        return figure
+
+    return check

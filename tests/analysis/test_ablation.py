@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.analysis.ablation.grids import ABLATIONS, make_grid, with_values
+from featlab.analysis.ablation.figures import plot_lines
+from featlab.analysis.ablation.grids import ABLATIONS, make_grid
 from featlab.analysis.ablation.report import (
     ablation_data,
+    ablation_result,
+    ablation_sentences,
     ablation_tables,
-    ablation_words,
     draw_ablation,
-    write_ablation,
 )
-from featlab.analysis.ablation.run import ablate
-from featlab.analysis.figures import plot_lines
-from featlab.analysis.page import read_page, read_table
+from featlab.analysis.ablation.run import ablate, with_values
+from featlab.analysis.page import read_page, read_table, write_result
 from featlab.analysis.style import COLUMN, FULL
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.cache import ExtractorInfo, write_table
 from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.runner import plan, run_tasks
@@ -49,27 +49,9 @@ DIM = 10
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(people, tmp_path_factory):
     root = tmp_path_factory.mktemp("ablations")
-    rng = np.random.default_rng(1)
-    subjects, videos, frames = 8, ("neutral-a", "neutral-b", "smile-a", "smile-b"), 5
-    shape = (subjects, len(videos), frames)
-    subject, video, frame = (part.ravel().astype(np.int32) for part in np.indices(shape))
-    label = (video >= 2).astype(np.int16)
-    person, smile = rng.normal(size=(subjects, DIM)), rng.normal(size=DIM)
-    embeddings = person[subject] + label[:, None] * smile + 0.3 * rng.normal(size=(len(label), DIM))
-    table = FeatureTable(
-        embeddings=embeddings.astype(np.float32),
-        label=label,
-        subject=subject,
-        video=video,
-        frame=frame,
-        subjects=tuple(f"s{number}" for number in range(subjects)),
-        videos=videos,
-        classes=("neutral", "smile"),
-        neutral="neutral",
-        landmarks=rng.normal(size=(len(label), 5, 2)).astype(np.float32),
-    )
+    table = people(8, 2, 5, DIM, 2)
     write_table(root / "cache.h5", table, ExtractorInfo("toy", "none", "random numbers"))
     # A second data set, without landmarks.
     other = replace(table, embeddings=table.embeddings[:, :5], landmarks=None)
@@ -123,8 +105,8 @@ def test_fewer_directions_than_asked_for_are_said(workspace):
     # A source of two subjects with four rows each spans six directions within subjects.
     few = replace(workspace, table=workspace.table.take(workspace.table.frame < 1))
     values = {
-        "protocol.sources": "s0,s1",
-        "protocol.targets": "s5",
+        "protocol.sources": "s00,s01",
+        "protocol.targets": "s05",
         "ablate.dims": "8",
         "ablate.methods": "source-only",
     }
@@ -157,14 +139,14 @@ def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path):
+def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path, readable):
     methods = {"bn": "shot-im,shot"}.get(name, "source-only,pft" if name != "lambda" else "pft")
     report = ablate(name, with_values(workspace, {"ablate.methods": methods}))
     assert not [row.error for point in report.points for row in point.rows if row.error]
-    written = write_ablation(tmp_path, report, command="featlab ablate")
+    written = write_result(tmp_path, ablation_result(report), "featlab ablate")
     assert all(path.is_file() for path in written)
     page, run = read_page(tmp_path), json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    assert page.summary == tuple(ablation_words(report))
+    assert page.summary == tuple(ablation_sentences(report))
     assert page.command == "featlab ablate"
     with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -179,10 +161,7 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
         assert float(line["macro_f1"]) == pytest.approx(np.mean(list(per_subject.values())))
     table = read_table(tmp_path, "scores")
     assert len(table.rows) * len(report.grid.methods) == len(lines)
-    drawn = draw_ablation(report).drawn
-    drawn.draw_without_rendering()
-    for axes in drawn.axes:
-        assert axes.title.get_window_extent().x1 <= drawn.bbox.x1
+    readable(draw_ablation(report).drawn)
 
 
 def shown(axes, label):
@@ -191,15 +170,12 @@ def shown(axes, label):
 
 
 @pytest.mark.parametrize("width", [COLUMN, FULL])
-def test_lines_are_the_means_and_no_text_is_cut(dims, width):
+def test_lines_are_the_means_and_no_text_is_cut(dims, width, readable):
     data = ablation_data(dims)
-    drawn = plot_lines(data, axis="Dimension", names={"source-only": "Source model (no adaptation)"}, width=width)
+    drawn = plot_lines(data, axis="Dimension", width=width)
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
-    np.testing.assert_array_equal(shown(drawn.axes[0], "pft").get_ydata(), means)
-    drawn.draw_without_rendering()
-    inside, box = drawn.bbox, drawn.legends[0].get_window_extent()
-    assert inside.x0 <= box.x0
-    assert box.x1 <= inside.x1
+    np.testing.assert_array_equal(shown(drawn.axes[0], "SFDA-PFT (anchored)").get_ydata(), means)
+    readable(drawn)
 
 
 def test_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(workspace):
@@ -241,7 +217,7 @@ def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settin
         assert found["cache", "", label, "pft"].value == pytest.approx(np.mean(ours) - np.mean(theirs))
         assert found["cache", "", label, "pft"].subjects == len(pairs)
     assert [found["cache", "", label, "pft"].p for label in ("1", "2")] == holm(raw)
-    assert any("of all" in word or "from all" in word for word in ablation_words(report))
+    assert any("of all" in word or "from all" in word for word in ablation_sentences(report))
 
 
 def test_settings_are_what_they_are_called(workspace):
@@ -284,8 +260,8 @@ def test_several_data_sets_have_a_panel_each(folder, tmp_path):
     assert report.data_sets == ("cache", "narrow")
     assert labels(report) == ["4", "full (10)", "4", "full (5)"]
     assert "narrow: left out: 64; the embedding has 5 values" in report.notes
-    assert len({facts["cache_digest"] for facts in report.facts.values()}) == 2
-    write_ablation(tmp_path, report)
+    assert len({facts["cache_digest"] for facts in report.metadata.values()}) == 2
+    write_result(tmp_path, ablation_result(report))
     assert set(read_page(tmp_path).metadata["data_sets"]) == {"cache", "narrow"}
     drawn = draw_ablation(report).drawn
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["cache", "narrow"]
@@ -310,9 +286,9 @@ def test_the_table_shows_means_and_intervals_and_the_oracle_is_never_bold(dims):
 
 
 def test_one_subject_has_no_interval_and_says_no_difference(workspace):
-    report = ablate("neutral", with_values(workspace, {"protocol.targets": "s3", "ablate.methods": "pft"}))
+    report = ablate("neutral", with_values(workspace, {"protocol.targets": "s03", "ablate.methods": "pft"}))
     assert math.isnan(report.points[0].summaries[0].ci95[0])
-    assert all(word.endswith("on these 1 people (p ≥ 0.05 after Holm).") for word in ablation_words(report))
+    assert all(word.endswith("on these 1 people (p ≥ 0.05 after Holm).") for word in ablation_sentences(report))
     draw_ablation(report).drawn.draw_without_rendering()
 
 

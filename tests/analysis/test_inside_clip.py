@@ -1,39 +1,35 @@
 """One clip over time: which video, whose model, which numbers, and what is said of them."""
 
 import csv
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from featlab.analysis import style
-from featlab.analysis.figures import plot_clip
 from featlab.analysis.inside.clip import (
     choose_video,
     class_probability,
     clip_columns,
     clip_name,
     clip_over_time,
+    clip_result,
+    clip_sentence,
     clip_table,
-    clip_words,
     draw_clip,
     is_shown,
     video_rows,
 )
-from featlab.analysis.inside.picture_pages import write_clip
-from featlab.analysis.page import read_page
+from featlab.analysis.page import read_page, write_result
 from featlab.analysis.people import adapt_people
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.cache import FeatureTable
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods import AdaptedModel, base_model
 from featlab.protocol.splits import split_target
 from featlab.workspace.predict import adapted_model
 from featlab.workspace.stages import bundle_folder, bundle_stage
-from featlab.workspace.workspace import Workspace
 
-QUICK = {"head.epochs": 2, "pretrain.epochs": 2, "features.dim": 6, "head.bottleneck": 8}
+SHIFT = {"adapt.method": "neutral-shift"}
 CLASSES = ("anger", "neutral", "joy")
 DIM, FRAMES = 8, 6
 
@@ -77,16 +73,9 @@ VIDEOS = {
 }
 
 
-@pytest.fixture
-def opened(tmp_path):
-    """``opened(table, {"adapt.method": "pft"})``: a workspace with these rows in which training takes a moment."""
-
-    def make(table=None, values=None):
-        rows = person_rows(VIDEOS) if table is None else table
-        write_table(tmp_path / "cache.h5", rows, ExtractorInfo("toy", "none", "numbers"))
-        return Workspace.open(tmp_path, QUICK | {"adapt.method": "neutral-shift"} | (values or {}))
-
-    return make
+@pytest.fixture(scope="module")
+def workspace(opened):
+    return opened(person_rows(VIDEOS), **SHIFT)
 
 
 def one(videos, **changes):
@@ -144,20 +133,16 @@ def test_the_probability_is_that_of_a_class_or_of_all_but_neutral():
 
 
 @pytest.mark.parametrize("method", ["neutral-shift", "pft"])
-def test_the_numbers_are_those_of_an_evaluation_and_of_predict(opened, method):
-    workspace = opened(values={"adapt.method": method})
+def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace, method):
+    workspace = replace(workspace, config=workspace.config.with_values({"adapt.method": method}, "test"))
     clip = clip_over_time(workspace, "s2", ["s2"], smoothing=3)
     person = adapt_people(workspace, ["s2"], [method]).people[0]
-    rows = video_rows(person.table, person.split)
-    part = person.table.take(rows)
+    part = person.table.take(video_rows(person.table, person.split))
     bundle, made = bundle_stage(workspace.source(("s2",)), [method])
     assert made.reused
-    wanted = [
-        smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
-        for model in (AdaptedModel(base_model(bundle)), person.models[method])
-    ]
-    assert np.array_equal(clip.before, wanted[0])
-    assert np.array_equal(clip.after, wanted[1])
+    for found, model in ((clip.before, AdaptedModel(base_model(bundle))), (clip.after, person.models[method])):
+        wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
+        assert np.array_equal(found, wanted)
     assert np.array_equal(workspace.table.take(clip.rows).embeddings, part.embeddings)
     folder = bundle_folder(workspace.source(("s2",)), [method])
     parts = (bundle, folder, workspace.table, workspace.extractor, "s2", workspace.config)
@@ -166,20 +151,19 @@ def test_the_numbers_are_those_of_an_evaluation_and_of_predict(opened, method):
     assert np.array_equal(after, stored.predict_proba(part.embeddings))
 
 
-def test_the_source_model_has_met_nobody_who_is_kept_out(opened):
-    workspace = opened()
+def test_the_source_model_has_met_nobody_who_is_kept_out(workspace):
     clip_over_time(workspace, "s2", ["s2", "s4"])
     _, made = bundle_stage(workspace.source(("s2", "s4")), ["neutral-shift"])
     assert made.reused
 
 
-def test_labels_change_no_probability(opened):
-    table = person_rows(VIDEOS)
-    clip = clip_over_time(opened(table), "s2", ["s2"], video="c-anger")
+def test_labels_change_no_probability(workspace, opened):
+    clip = clip_over_time(workspace, "s2", ["s2"], video="c-anger")
+    table = workspace.table
     label = table.label.copy()
     label[(table.subject == 2) & (table.video == 2)] = 2
     label[(table.subject == 2) & (table.video == 3)] = -1
-    other = clip_over_time(opened(replace(table, label=label)), "s2", ["s2"], video="c-anger")
+    other = clip_over_time(opened(replace(table, label=label), **SHIFT), "s2", ["s2"], video="c-anger")
     assert np.array_equal(clip.before, other.before)
     assert np.array_equal(clip.after, other.after)
     assert clip_columns(other)["label"] == ["joy"] * FRAMES
@@ -188,50 +172,40 @@ def test_labels_change_no_probability(opened):
 def test_without_any_label_everything_is_adapted_on_and_a_warning_says_so(opened):
     table = person_rows(VIDEOS)
     table.label[table.subject == 2] = -1
-    clip = clip_over_time(opened(table), "s2", ["s2"])
+    clip = clip_over_time(opened(table, **SHIFT), "s2", ["s2"])
     assert (clip.video, clip.adapted_frames) == ("a-neutral", 5 * FRAMES)
     assert "no row of 's2' has a label" in clip.warnings[0]
     assert clip_columns(clip)["shown"] == [-1] * FRAMES
-    words = clip_words(clip)
-    assert "None of its frames has a label" in words[1]
+    assert "None of the 6 frames has a label" in clip_sentence(clip)
     assert clip_table(clip).rows[0][1:] == ("–", "–", "–")
-    figure = draw_clip(clip, [None] * FRAMES)
-    assert not figure.axes[0].patches
+    assert not draw_clip(clip, [None] * FRAMES).axes[0].patches
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"subject": "s9"}, "unknown subject 's9'"),
-        ({"shown": "jo"}, "--class jo is none of the classes.*did you mean 'joy'"),
-        ({"video": "f"}, "no such video"),
-    ],
-)
-def test_what_is_not_there_is_refused(opened, options, said):
-    with pytest.raises(InputError, match=said):
-        clip_over_time(opened(), **{"subject": "s2", "kept_out": ["s2"], **options})
+def test_what_can_not_be_shown_is_refused(workspace):
+    for values, options, kind, said in (
+        ({}, {"subject": "s9"}, InputError, "unknown subject 's9'"),
+        ({}, {"shown": "jo"}, InputError, "--class jo is none of the classes.*did you mean 'joy'"),
+        ({}, {"video": "f"}, InputError, "no such video"),
+        ({}, {"smoothing": 4}, ConfigError, "odd"),
+        ({"adapt.method": "oracle"}, {}, InputError, "given the person's labels"),
+        ({"adapt.method": "pfft"}, {}, ConfigError, "unknown method"),
+    ):
+        changed = replace(workspace, config=workspace.config.with_values(values, "test"))
+        with pytest.raises(kind, match=said):
+            clip_over_time(changed, **{"subject": "s2", "kept_out": ["s2"], **options})
 
 
-def test_methods_that_are_given_labels_unknown_ones_and_even_windows_are_refused(opened):
-    with pytest.raises(InputError, match="given the person's labels"):
-        clip_over_time(opened(values={"adapt.method": "oracle"}), "s2", ["s2"])
-    with pytest.raises(ConfigError, match="unknown method"):
-        clip_over_time(opened(values={"adapt.method": "pfft"}), "s2", ["s2"])
-    with pytest.raises(ConfigError, match="odd"):
-        clip_over_time(opened(), "s2", ["s2"], smoothing=4)
-
-
-@pytest.fixture
-def clip(opened):
+@pytest.fixture(scope="module")
+def clip(workspace):
     """The mixed clip of s2, with probabilities that are easy to count with."""
-    made = clip_over_time(opened(), "s2", ["s2"], video="e-mixed")
+    made = clip_over_time(workspace, "s2", ["s2"], video="e-mixed")
     before = np.tile(np.array([0.1, 0.6, 0.3], dtype=np.float32), (FRAMES, 1))
     after = before.copy()
     after[1:4] = (0.1, 0.2, 0.7)
     return replace(made, before=before, after=after)
 
 
-def test_columns_table_and_words_say_what_the_labels_and_predictions_are(clip):
+def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip):
     data = clip_columns(clip)
     assert data["frame"] == [7, 10, 13, 16, 19, 22]
     assert data["label"] == MIXED
@@ -241,123 +215,87 @@ def test_columns_table_and_words_say_what_the_labels_and_predictions_are(clip):
     assert data["before"] == pytest.approx([0.4] * 6)
     # Right: the 2 neutral frames before, and 3 of joy beside them after; 4 frames are not neutral.
     assert clip_table(clip).rows == (("Before", "33.3", "0.400", "0.400"), ("After", "83.3", "0.700", "0.400"))
-    words = " ".join(clip_words(clip))
-    assert "Of the 6 labelled frames 33.3 % are recognised before adapting and 83.3 % after it: better here." in words
-    assert "from 0.400 to 0.700" in words
+    better = "Of the 6 labelled frames 33.3 % are recognised before adapting and 83.3 % after it: better here"
+    assert clip_sentence(clip).startswith(better)
     worse = replace(clip, before=clip.after, after=clip.before)
-    assert "83.3 % are recognised before adapting and 33.3 % after it: worse here." in " ".join(clip_words(worse))
-    same = replace(clip, after=clip.before)
-    assert "neither better nor worse" in " ".join(clip_words(same))
+    assert "83.3 % are recognised before adapting and 33.3 % after it: worse here" in clip_sentence(worse)
+    assert "neither better nor worse" in clip_sentence(replace(clip, after=clip.before))
 
 
-def test_unknown_labels_are_left_out_of_the_shares(clip):
+def test_unknown_labels_are_left_out_and_means_of_nothing_are_dashes(clip):
     label = clip.label.copy()
     label[[0, 4]] = -1
     some = replace(clip, label=label)
     assert [row[1] for row in clip_table(some).rows] == ["0.0", "75.0"]
     assert "4 labelled of 6 frames" in clip_table(some).title
-    assert "Of the 4 labelled frames" in clip_words(some)[1]
+    assert "Of the 4 labelled frames" in clip_sentence(some)
+    neutral = replace(clip, label=np.full(FRAMES, 1, dtype=np.int16))
+    assert clip_table(neutral).rows[0][2:] == ("–", "0.400")
 
 
 def test_one_class_can_be_shown(clip):
     joy = replace(clip, shown="joy")
-    assert clip_columns(joy)["after"] == pytest.approx([0.3, 0.7, 0.7, 0.7, 0.3, 0.3])
+    assert joy.positive == "joy"
     assert clip_columns(joy)["shown"] == [0, 1, 1, 1, 0, 0]
-    assert draw_clip(joy, [None] * 6).axes[0].get_ylabel() == "p(joy)"
-    assert draw_clip(clip, [None] * 6).axes[0].get_ylabel() == "p(non-neutral)"
+    assert clip_columns(joy)["after"] == pytest.approx([0.3, 0.7, 0.7, 0.7, 0.3, 0.3])
+    assert draw_clip(joy, [None] * FRAMES).axes[0].get_ylabel() == "p(joy)"
 
 
-def curve(axes, name):
-    line = next(line for line in axes.get_lines() if line.get_label() == name)
-    return list(line.get_xdata()), [float(value) for value in line.get_ydata()]
-
-
-def thresholds(figure):
-    return [line for line in figure.axes[0].get_lines() if line.get_label() == "_half"]
+def curve(axes, label):
+    (line,) = [line for line in axes.get_lines() if line.get_label() == label]
+    return list(line.get_xdata()), list(line.get_ydata())
 
 
 def test_the_curves_are_the_columns_and_faces_are_those_of_their_frames(clip):
     data = clip_columns(clip)
-    images = [np.full((5, 5, 3), place, dtype=np.uint8) for place in range(FRAMES)]
-    figure = draw_clip(clip, images)
+    figure = draw_clip(clip, [np.full((5, 5, 3), place, dtype=np.uint8) for place in range(FRAMES)])
     for name in ("before", "after"):
-        assert curve(figure.axes[0], name) == (data["frame"], data[name])
+        found = curve(figure.axes[0], name)
+        assert found == (data["frame"], pytest.approx(data[name]))
     numbers = [(int(axes.get_xlabel()), int(axes.images[0].get_array()[0, 0, 0])) for axes in figure.axes[1:]]
     assert numbers == [(data["frame"][place], place) for place in range(FRAMES)]
     assert len(draw_clip(clip, [None] * FRAMES).axes) == 1
 
 
 def test_the_line_is_drawn_only_where_it_decides(clip, opened):
+    def thresholds(figure):
+        return [list(line.get_ydata()) for line in figure.axes[0].get_lines() if line.get_label() == "_half"]
+
     assert not thresholds(draw_clip(clip, [None] * FRAMES))
     two = person_rows({"a": ["neutral"] * 6, "b": ["neutral"] * 6, "c": ["pain"] * 6}, classes=("neutral", "pain"))
-    made = clip_over_time(opened(two), "s2", ["s2"])
+    made = clip_over_time(opened(two, **SHIFT), "s2", ["s2"])
     figure = draw_clip(made, [None] * 6)
-    assert [list(line.get_ydata()) for line in thresholds(figure)] == [[0.5, 0.5]]
+    assert thresholds(figure) == [[0.5, 0.5]]
     assert figure.axes[0].get_ylabel() == "p(pain)"
     # Where it is crossed the decision flips.
     data = clip_columns(made)
     assert [value > 0.5 for value in data["after"]] == [name == "pain" for name in data["predicted_after"]]
 
 
-def texts(figure):
-    """Extents of every text but the numbers on the axes, of which some lie beyond the limits and are not drawn."""
-    figure.canvas.draw()
-    ticks = [label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
-    found = figure.findobj(lambda item: hasattr(item, "get_text") and item.get_text() and item not in ticks)
-    return {text.get_text(): text.get_window_extent() for text in found}
-
-
-def inside(figure):
-    page = figure.bbox.padded(1.0)
-    boxes = texts(figure).values()
-    return all(page.containsx(box.x0) and page.containsx(box.x1) and page.containsy(box.y1) for box in boxes)
-
-
-@pytest.mark.parametrize("title", ["v", "participant_0041_session_2_camera_front_happiness_take_3", "long name " * 14])
-def test_a_long_title_is_within_the_figure_and_beside_no_legend(title):
-    figure = plot_clip(None, np.zeros(9), np.ones(9), np.ones(9, dtype=int), title, width=style.FULL)
-    assert inside(figure)
-    box = next(box for text, box in texts(figure).items() if text.split() == title.split())
-    assert not box.overlaps(figure.axes[0].get_legend().get_window_extent())
-
-
-def test_a_single_frame_does_not_fill_the_page():
-    image = np.zeros((5, 5, 3), dtype=np.uint8)
-    figure = plot_clip([image], np.zeros(1), np.ones(1), np.ones(1, dtype=int), "v")
-    assert figure.get_figheight() < 3.1
-    assert inside(figure)
-
-
-def test_the_page_holds_the_csv_of_the_figure_and_the_words(clip, opened):
+def test_the_folder_holds_the_numbers_of_the_figure(clip, tmp_path):
     class Faces:
         note = "seen"
 
         def image(self, row):
             return np.full((4, 4, 3), row % 256, dtype=np.uint8)
 
-    page = write_clip(opened(), clip, Faces(), "featlab plot clip")
-    assert page.folder.name == "plot-clip-s2-e-mixed-neutral-shift"
-    with (page.folder / "clip.csv").open(encoding="utf-8", newline="") as file:
+    result = clip_result(clip, Faces(), {})
+    write_result(tmp_path, result, "featlab plot clip")
+    with (tmp_path / "clip.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     data = clip_columns(clip)
     assert [float(line["after"]) for line in lines] == data["after"]
     assert [line["label"] for line in lines] == data["label"]
-    read = read_page(page.folder)
-    assert (read.summary, read.tables, read.command) == (page.words, ("clip",), "featlab plot clip")
-    assert page.note == "seen"
+    read = read_page(tmp_path)
+    assert (read.tables, read.command) == (("clip",), "featlab plot clip")
+    assert result.notes == ["seen"]
     assert "dotted line" not in read.figures[0].caption
 
 
 def test_names_of_folders_are_safe_and_differ(clip):
+    assert clip_name(clip) == "s2-e-mixed-neutral-shift"
     odd = replace(clip, subject="s/2", video="../e:mixed")
     twin = replace(clip, subject="s 2", video="../e:mixed")
     names = [clip_name(item) for item in (odd, twin, replace(clip, video="x" * 300), replace(clip, shown="joy"))]
     assert len({*names, clip_name(clip)}) == 5
     assert all(len(name) <= 80 and not set(name) & set("/\\:. ") for name in names)
-
-
-def test_means_of_nothing_are_unknown(clip):
-    neutral = replace(clip, label=np.full(FRAMES, 1, dtype=np.int16))
-    assert clip_table(neutral).rows[0][2] == "–"
-    assert not any("mean probability" in line for line in clip_words(neutral))
-    assert not math.isnan(float(clip_table(neutral).rows[0][3]))

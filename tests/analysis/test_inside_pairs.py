@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial import procrustes
 
-from featlab.analysis import style
-from featlab.analysis.figures import plot_pairs
+from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.pairs import (
     agreement,
+    agreement_sentence,
     agreement_table,
-    agreement_words,
     draw_pairs,
     example_columns,
     example_pairs,
@@ -22,19 +21,19 @@ from featlab.analysis.inside.pairs import (
     known_strategies,
     pair_cosine,
     pair_disparity,
+    pairs_result,
 )
-from featlab.analysis.inside.picture_pages import write_pairs
-from featlab.analysis.page import read_page, read_table
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.analysis.page import read_page, read_table, write_result
+from featlab.cache import FeatureTable
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError, InputError
 from featlab.pairing.pairs import Pairs, make_pairs
-from featlab.workspace.workspace import Workspace
 
 SUBJECTS, VIDEOS, FRAMES, POINTS = 5, 3, 4, 6
 
 
-def people(landmarks=True, seed=0, subjects=SUBJECTS):
+def rows_of(landmarks=True, seed=0, subjects=SUBJECTS):
+    """Rows and landmarks that have nothing to do with each other."""
     rng = np.random.default_rng(seed)
     rows = subjects * VIDEOS * FRAMES
     return FeatureTable(
@@ -51,23 +50,12 @@ def people(landmarks=True, seed=0, subjects=SUBJECTS):
     )
 
 
-@pytest.fixture
-def opened(tmp_path):
-    """``opened(table)``: a workspace with these rows."""
-
-    def make(table, values=None):
-        write_table(tmp_path / "cache.h5", table, ExtractorInfo("toy", "none", "numbers"))
-        return Workspace.open(tmp_path, values)
-
-    return make
-
-
 def examples_of(workspace, strategies=("random", "cosine", "landmark"), count=4):
     return example_pairs(workspace.source(()), strategies, count)
 
 
 def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy():
-    table = people()
+    table = rows_of()
     table.embeddings[3] = 0
     table.landmarks[5] = np.nan
     row, reference = np.array([0, 1, 3, 9, 5]), np.array([20, 33, 40, 3, 50])
@@ -85,7 +73,7 @@ def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy():
 
 
 def test_pairs_beyond_one_block_are_compared_too(monkeypatch):
-    table = people()
+    table = rows_of()
     row = np.arange(len(table))
     whole = pair_cosine(table, row, row[::-1])
     monkeypatch.setattr("featlab.analysis.inside.pairs._BLOCK", 7)
@@ -93,7 +81,7 @@ def test_pairs_beyond_one_block_are_compared_too(monkeypatch):
 
 
 def test_agreement_is_the_mean_over_all_pairs():
-    table = people()
+    table = rows_of()
     table.label[:2] = -1
     pairs = make_pairs(table, PairConfig(strategy="cosine", neighbours=2), seed=0)
     found = agreement(pairs, table)
@@ -109,7 +97,7 @@ def test_agreement_is_the_mean_over_all_pairs():
 
 
 def test_landmark_pairs_agree_most_in_shape_and_cosine_pairs_most_in_direction():
-    table = people()
+    table = rows_of()
     found = {
         name: agreement(make_pairs(table, PairConfig(strategy=name), seed=0), table)
         for name in ("random", "cosine", "landmark")
@@ -121,13 +109,13 @@ def test_landmark_pairs_agree_most_in_shape_and_cosine_pairs_most_in_direction()
 
 
 def test_numbers_that_nothing_is_known_about_are_dashes():
-    table = people(landmarks=False)
+    table = rows_of(landmarks=False)
     table.label[:] = -1
     table.embeddings[:] = 0
     found = agreement(make_pairs(table, PairConfig(strategy="random"), seed=0), table)
     assert [math.isnan(value) for value in (found.same_label, found.cosine, found.disparity)] == [True] * 3
     assert agreement_table([found]).rows == (("random", "60", "0", "–", "–", "–", agreement_table([found]).rows[0][6]),)
-    assert agreement_words([found], "any")[1:] == ()
+    assert agreement_sentence([found], "any") == "Label rule any: no labels to compare."
 
 
 def test_first_references_are_the_best_and_minus_one_where_there_is_none():
@@ -143,7 +131,7 @@ def test_first_references_are_the_best_and_minus_one_where_there_is_none():
 
 
 def test_example_rows_are_of_different_subjects_spread_over_all_with_classes_in_turn():
-    table = people(subjects=9)
+    table = rows_of(subjects=9)
     rows = example_rows(table, 3)
     assert table.subject[rows].tolist() == [0, 4, 8]
     assert table.label[rows].tolist() == [0, 1, 2]
@@ -152,7 +140,7 @@ def test_example_rows_are_of_different_subjects_spread_over_all_with_classes_in_
 
 
 def test_landmark_is_left_out_with_a_note_where_there_are_none():
-    with_points, without = people(), people(landmarks=False)
+    with_points, without = rows_of(), rows_of(landmarks=False)
     assert known_strategies(["landmark", "random", "random"], with_points) == (("landmark", "random"), "")
     shown, note = known_strategies(["random", "landmark"], without)
     assert shown == ("random",)
@@ -163,7 +151,7 @@ def test_landmark_is_left_out_with_a_note_where_there_are_none():
 
 
 def test_the_examples_are_the_pairs_that_featlab_pair_makes(opened):
-    workspace = opened(people(), {"pair.label_rule": "same", "protocol.seed": 3})
+    workspace = opened(rows_of(), **{"pair.label_rule": "same", "protocol.seed": 3})
     examples = examples_of(workspace)
     source = workspace.source(())
     for strategy, references in examples.references.items():
@@ -172,12 +160,14 @@ def test_the_examples_are_the_pairs_that_featlab_pair_makes(opened):
         assert references.tolist() == [wanted[row] for row in examples.rows.tolist()]
         assert (source.table.subject[references] != source.table.subject[examples.rows]).all()
     assert [item.same_label for item in examples.agreements] == [1.0] * 3
+    said = "Label rule same: the same label in 100.0 % of random, 100.0 % of cosine, 100.0 % of landmark pairs."
+    assert agreement_sentence(examples.agreements, "same") == said
     again = examples_of(workspace)
     assert example_columns(again) == example_columns(examples)
 
 
 def test_one_source_subject_has_no_pairs(opened):
-    workspace = opened(people(), {"protocol.sources": ["participant_0001_session_2"]})
+    workspace = opened(rows_of(), **{"protocol.sources": ["participant_0001_session_2"]})
     with pytest.raises(InputError, match="two source subjects"):
         examples_of(workspace)
 
@@ -187,7 +177,7 @@ def shade(row):
 
 
 def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened):
-    examples = examples_of(opened(people()), count=3)
+    examples = examples_of(opened(rows_of()), count=3)
     table, data = examples.source, example_columns(examples)
     figure = draw_pairs(examples, shade)
     shown = [(int(axes.images[0].get_array()[0, 0, 0]), axes.get_xlabel().split("\n")) for axes in figure.axes]
@@ -206,7 +196,7 @@ def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened):
 
 
 def test_a_row_without_a_reference_has_an_empty_place_and_no_line(opened):
-    table = people()
+    table = rows_of()
     table.landmarks[example_rows(table, 3)[1]] = np.nan
     examples = examples_of(opened(table), ("landmark",), count=3)
     assert (examples.references["landmark"] >= 0).tolist() == [True, False, True]
@@ -214,93 +204,42 @@ def test_a_row_without_a_reference_has_an_empty_place_and_no_line(opened):
     assert len(example_columns(examples)["strategy"]) == 2
     figure = draw_pairs(examples, shade)
     assert [bool(axes.images) for axes in figure.axes] == [True] * 3 + [True, False, True]
-    assert "landmark: 1 source rows have no reference." in agreement_words(examples.agreements, "any")
 
 
-def texts_inside(figure):
-    """Whether every text of a figure lies within it and no two captions of a strip overlap."""
-    figure.canvas.draw()
-    drawn = [
-        text.get_window_extent() for text in figure.findobj(lambda item: hasattr(item, "get_text") and item.get_text())
-    ]
-    box = figure.bbox
-    inside = all(
-        text.x0 >= 0 and text.x1 <= box.width + 1 and text.y0 >= -1 and text.y1 <= box.height for text in drawn
-    )
-    apart = not any(a.overlaps(b) for place, a in enumerate(drawn) for b in drawn[place + 1 :])
-    return inside and apart
-
-
-@pytest.mark.parametrize("count", [1, 5])
-@pytest.mark.parametrize("pictured", [True, False])
-def test_long_names_are_folded_and_nothing_overlaps(opened, count, pictured):
-    examples = examples_of(opened(people()), count=count)
-    figure = draw_pairs(examples, shade if pictured else lambda row: None)
-    assert figure.get_figwidth() == style.FULL
-    assert texts_inside(figure)
-    if not pictured:
-        assert figure.get_figheight() < 2.6
-        assert "participant" in figure.axes[0].texts[0].get_text()
-
-
-def test_twelve_long_names_side_by_side_do_not_overlap():
-    images, captions = [shade(0)] * 12, ["participant_0041_session_2\nhappiness\n0.874"] * 12
-    figure = plot_pairs(images, [images], ["random\n(cosine)"], captions=[captions], row_captions=captions)
-    assert texts_inside(figure)
-    assert figure.axes[0].get_xlabel().replace("\n", "").startswith("participant_0041_session_2")
-
-
-def test_captions_that_do_not_fit_the_rows_are_refused():
-    with pytest.raises(InputError, match="captions"):
-        plot_pairs([shade(0)] * 2, [[shade(0)] * 2], ["random"], row_captions=["a"])
-
-
-def test_the_page_holds_the_figure_s_numbers_and_the_table(opened, tmp_path):
-    workspace = opened(people())
-    examples = examples_of(workspace)
-    asked = []
-
-    class Faces:
-        note = ""
-
-        def image(self, row):
-            asked.append(row)
-            return shade(row)
-
-    page = write_pairs(workspace, examples, Faces(), "featlab plot pairs")
-    with (page.folder / "pairs.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    data = example_columns(examples)
-    assert {name: [line[name] for line in lines] for name in data} == {
-        name: [str(value) for value in values] for name, values in data.items()
-    }
-    read = read_page(page.folder)
-    assert (read.kind, read.command, read.summary) == ("plot", "featlab plot pairs", page.words)
-    assert read_table(page.folder, "pairs") == page.table
-    assert set(asked) >= set(examples.rows.tolist())
-
-
-def test_pictures_are_of_the_cache_s_rows_also_where_a_subject_is_held_out(opened):
-    workspace = opened(people())
+def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opened, tmp_path, readable):
+    # A subject is held out: the source's rows are not the first ones of the cache.
+    workspace = opened(rows_of())
     examples = example_pairs(workspace.source((workspace.table.subjects[0],)), ("random",), 2)
-    asked = []
+    faces, asked = find_faces(workspace), []
+    result = pairs_result(examples, faces, "any", {})
+    readable(result.figures[0].drawn)
+    write_result(tmp_path, result, "featlab plot pairs")
+    with (tmp_path / "pairs.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    for name, values in example_columns(examples).items():
+        assert [line[name] for line in lines] == [str(value) for value in values]
+    read = read_page(tmp_path)
+    assert (read.kind, read.command, list(read.summary)) == ("plot", "featlab plot pairs", result.summary)
+    assert read_table(tmp_path, "pairs") == result.tables["pairs"]
+    assert result.notes == [faces.note]
 
-    class Faces:
-        note = ""
+    class Asked:
+        table, note = workspace.table, ""
 
         def image(self, row):
             asked.append(row)
 
-    write_pairs(workspace, examples, Faces(), "")
+    assert pairs_result(examples, Asked(), "any", {}).notes == []
     seen = workspace.table.take(np.array(asked, dtype=np.intp))
-    source = examples.source
     wanted = np.concatenate([examples.references["random"], examples.rows])
-    assert sorted(map(tuple, seen.embeddings.tolist())) == sorted(map(tuple, source.embeddings[wanted].tolist()))
+    assert sorted(map(tuple, seen.embeddings.tolist())) == sorted(
+        map(tuple, examples.source.embeddings[wanted].tolist())
+    )
     assert 0 not in seen.subject
 
 
 def test_unknown_labels_are_left_out_of_captions(opened):
-    table = people()
+    table = rows_of()
     examples = examples_of(opened(replace(table, label=table.label * 0 - 1)), ("cosine",), count=1)
     assert example_columns(examples)["row_label"] == [""]
     assert draw_pairs(examples, shade).axes[0].get_xlabel() == "participant_0000_session_2"

@@ -6,7 +6,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featlab.analysis.inside.probes import expression_probe, halves_by_video, identity_probe
-from featlab.errors import InputError
 
 
 def made(seed=0, *, person=1.0, expression=1.0, noise=0.5, subjects=6, classes=2, videos=2, frames=5, dim=8):
@@ -140,11 +139,3 @@ def test_it_is_the_same_every_time():
     rows, subject, video, label = made(5, noise=1.5)
     first, second = (identity_probe(rows, subject, video, label).score.tolist() for _ in range(2))
     assert first == second
-
-
-def test_lengths_have_to_agree(refused):
-    rows, subject, video, label = made()
-    with refused(InputError, "120 rows"):
-        identity_probe(rows, subject[:-1], video, label)
-    with refused(InputError, "rows"):
-        expression_probe(rows, subject, label[:-1])

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.figures import plot_subjects, plot_summary
+from featlab.analysis.evaluation.plots import plot_subjects, plot_summary
 from featlab.evaluation.summary import summarise
 
 METHODS = 26

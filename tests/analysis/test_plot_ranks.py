@@ -8,7 +8,7 @@ import pytest
 
 from featlab.analysis import style
 from featlab.analysis.evaluation.plot_names import figure_name, folded
-from featlab.analysis.figures import plot_ranks, ranks_data
+from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
 from featlab.evaluation.ranks import compare_ranks
 
 

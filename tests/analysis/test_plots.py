@@ -9,16 +9,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from featlab.analysis import style
-from featlab.analysis.figures import (
-    plot_clip,
-    plot_pairs,
-    plot_projection,
-    plot_subjects,
-    plot_summary,
-    projection_data,
-    subjects_data,
-    summary_data,
-)
+from featlab.analysis.evaluation.plot_projection import plot_projection, projection_data
+from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.statistics import bootstrap_interval
@@ -187,93 +179,14 @@ def test_features_that_can_not_be_projected_are_refused():
         plot_projection(before, after, labels, is_target, classes=("neutral", "pain"))
 
 
-def clip(n=40):
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 255, (12, 12, 3), dtype=np.uint8) for _ in range(n)]
-    return images, rng.uniform(size=n), rng.uniform(size=n), (np.arange(n) // 10) % 2
-
-
-def test_plot_clip_draws_the_probabilities_and_shades_the_truth():
-    images, before, after, labels = clip()
-    figure = settle(plot_clip(images, before, after, labels, "a video", thumbnails=5))
-    axes = figure.axes[0]
-    assert lines(axes, "before") == [(list(range(40)), list(before))]
-    assert lines(axes, "after") == [(list(range(40)), list(after))]
-    spans = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
-    assert [(round(span.x0, 3), round(span.x1, 3)) for span in spans] == [(9.5, 19.5), (29.5, 39.5)]
-    assert len(figure.axes) == 6
-
-
-def test_each_thumbnail_is_the_frame_it_names_and_stands_beneath_it():
-    images, before, after, labels = clip()
-    numbers = np.arange(40) * 3 + 7
-    figure = settle(plot_clip(images, before, after, labels, frame_numbers=numbers, thumbnails=4))
-    curve, *faces = figure.axes
-    for face in faces:
-        number = int(face.get_xlabel())
-        shown = face.images[0].get_array()
-        assert np.array_equal(shown, images[list(numbers).index(number)])
-        middle = face.get_window_extent().x0 + face.get_window_extent().width / 2
-        assert middle == pytest.approx(curve.transData.transform((number, 0))[0], abs=0.02 * figure.bbox.width)
-
-
-def test_a_clip_may_have_no_images_one_frame_or_no_labels():
-    images, before, after, labels = clip(1)
-    assert len(settle(plot_clip(None, before, after, labels)).axes) == 1
-    settle(plot_clip(images, before, after, labels - 1))
-    settle(plot_clip([None], before, after, labels, width=style.COLUMN))
-
-
-def test_a_clip_that_does_not_fit_is_refused():
-    images, before, after, labels = clip(4)
-    for arguments, options, said in [
-        ((images[:3], before, after, labels), {}, "3 images for 4 frames"),
-        ((images, before[:3], after, labels), {}, "one value a frame"),
-        ((images, before * 5, after, labels), {}, "0..1"),
-        ((images, before * np.nan, after, labels), {}, "0..1"),
-        ((images, before, after, labels), {"frame_numbers": np.array([1, 3, 2, 4])}, "increase"),
-        (([np.zeros(3)] * 4, before, after, labels), {}, "an image is"),
-        ((None, before[:0], after[:0], labels[:0]), {}, "one value a frame"),
-    ]:
-        with pytest.raises(InputError, match=said):
-            plot_clip(*arguments, **options)
-
-
-def test_plot_pairs_shows_the_given_images_strip_by_strip():
-    images = clip(3)[0]
-    grey = [image[:, :, 0] for image in images]
-    figure = settle(plot_pairs(images, [grey, [images[0], None, images[2]]], ["random", "landmark"]))
-    shown = [axes.images[0].get_array() if axes.images else None for axes in figure.axes]
-    expected = [*images, *grey, images[0], None, images[2]]
-    for drawn, given in zip(shown, expected, strict=True):
-        assert (drawn is None) == (given is None)
-        assert given is None or np.array_equal(drawn, given)
-    assert [figure.axes[place].get_ylabel() for place in (0, 3, 6)] == ["row", "random", "landmark"]
-
-
-def test_strips_that_do_not_fit_are_refused():
-    images = clip(3)[0]
-    for arguments, options, said in [
-        ((images, [images[:2]], ["random"]), {}, "every strip"),
-        ((images, [images], ["random", "cosine"]), {}, "2 titles for 1 strips"),
-        (([], [[]], ["random"]), {}, "every strip"),
-        ((images, [images], ["random"]), {"captions": [["a"]]}, "captions"),
-    ]:
-        with pytest.raises(InputError, match=said):
-            plot_pairs(*arguments, **options)
-
-
 @pytest.mark.parametrize("width", [style.COLUMN, style.FULL])
 def test_no_text_is_cut_at_either_width(width):
-    images, before, after, labels = clip()
     many = [row(f"method-number-{m}", f"s{n}", 0.5 + m / 50) for m in range(8) for n in range(10)]
     many += [row("source-only", f"s{n}", 0.4 + n / 50) for n in range(10)]
     figures = [
         plot_subjects(many, width=width),
         plot_summary(summarise(many), width=width),
         plot_projection(*clouds(), classes=("neutral", "anger", "fear"), width=width),
-        plot_clip(images, before, after, labels, "subject s041, video 07", width=width),
-        plot_pairs(images[:6], [images[:6]] * 3, ["random", "cosine", "landmark"], width=width),
     ]
     assert [texts_inside(figure) for figure in figures] == [True] * len(figures)
     assert {figure.get_figwidth() for figure in figures} == {width}
