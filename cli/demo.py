@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.common import JobsOption, JsonOption, Output, QuietOption, cpu_count
+from featlab.cli.session import Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 
+@command("jobs", "json_mode", "quiet")
 def demo(
+    session: Session,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="The workspace to make, or to finish.")
     ] = Path("featlab-demo"),
@@ -27,18 +29,15 @@ def demo(
     ] = 2,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Other people, other targets.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer people, shorter training.")] = False,
-    jobs: JobsOption = 0,
-    json_mode: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Draw people, extract, train, adapt to 10 new people with every method, compare: tables, pictures, one page."""
     from featlab.analysis.demo import NO_CLAIM, DemoConfig, run_demo
 
-    output = Output(json_mode=json_mode, quiet=quiet)
+    output = session.output
     config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)
     output.note(NO_CLAIM)
     with output.progress() as bars:
-        report = run_demo(out, config, jobs=cpu_count(jobs), notify=output.note, on_progress=_Bar(bars))
+        report = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=_Bar(bars))
     output.json(report.to_dict())
     for table in report.result.shown():
         output.table(table)
