@@ -291,6 +291,7 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
                 with Image.open(faces / path) as picture:
                     panel.imshow(np.asarray(picture.convert("RGB")))
                 panel.set(xticks=[], yticks=[], title=name if down == 0 else "", ylabel=label if across == 0 else "")
+                panel.spines[:].set_visible(False)
                 shown.append((name, label, path))
     caption = (
         f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "

@@ -18,7 +18,7 @@ from featlab.extraction.drawn_faces import FacesConfig
 CONFIG = DemoConfig(
     FacesConfig(people=12, clips=2, frames=4, size=48, seed=3),
     targets=3,
-    settings={"head.epochs": 2, "pretrain.objective": "linear", "features.dim": 16},
+    settings={"head.epochs": 2, "features.dim": 16},
 )
 
 
