@@ -8,21 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from featlab.errors import CacheError, FeatlabError
+from featlab.errors import CacheError
 
 if TYPE_CHECKING:
     from featlab.cache.assemble import write_table
-    from featlab.cache.atomic import atomic_path, atomic_write_bytes, atomic_write_text
+    from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
     from featlab.cache.merge import MergedInput, MergeReport, merge_caches
     from featlab.cache.reader import Cache, CacheSummary, inspect_cache, open_cache
-    from featlab.cache.schema import FORMAT, FORMAT_VERSION, ExtractorInfo
+    from featlab.cache.schema import ExtractorInfo
     from featlab.cache.table import FeatureTable, Rows
     from featlab.cache.verify import verify_cache
     from featlab.cache.writer import CacheBuilder
 
 _HOME = {
     "write_table": "assemble",
-    "atomic_path": "atomic",
     "atomic_write_bytes": "atomic",
     "atomic_write_text": "atomic",
     "MergeReport": "merge",
@@ -32,8 +31,6 @@ _HOME = {
     "CacheSummary": "reader",
     "inspect_cache": "reader",
     "open_cache": "reader",
-    "FORMAT": "schema",
-    "FORMAT_VERSION": "schema",
     "ExtractorInfo": "schema",
     "FeatureTable": "table",
     "Rows": "table",
@@ -42,19 +39,15 @@ _HOME = {
 }
 
 __all__ = [
-    "FORMAT",
-    "FORMAT_VERSION",
     "Cache",
     "CacheBuilder",
     "CacheError",
     "CacheSummary",
     "ExtractorInfo",
-    "FeatlabError",
     "FeatureTable",
     "MergeReport",
     "MergedInput",
     "Rows",
-    "atomic_path",
     "atomic_write_bytes",
     "atomic_write_text",
     "inspect_cache",

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,37 +32,11 @@ from featlab.errors import CacheError
 _READ_BYTES = 8 << 20
 
 
-class Cache:
+class Cache(Structure):
     """An open cache. Made by `open_cache`; use it in a `with` block, or close it.
 
     An open HDF5 file must not cross into a forked process: open the cache again there.
-
-    Attributes:
-        path: The file, as it was named to `open_cache`.
-        dim: D, the length of one embedding.
-        subjects: Names of the subjects, ascending; each has a row.
-        videos: Names of the videos, ascending; two subjects may share one.
-        classes: Names of the labels, in code order.
-        neutral: The neutral class, one of `classes`.
-        extractor: Who made the embeddings.
-        digest: sha256 of the content, 64 hex digits, as the file states it (`open_cache(verify=True)` checks it).
-        has_landmarks: Whether rows have landmarks.
-        kinds: Dtype and shape of one row, by dataset name.
     """
-
-    def __init__(self, path: Path, file: h5py.File, structure: Structure) -> None:
-        self.path = path
-        self.dim = structure.dim
-        self.subjects = structure.subjects
-        self.videos = structure.videos
-        self.classes = structure.classes
-        self.neutral = structure.neutral
-        self.extractor = structure.extractor
-        self.digest = structure.digest
-        self.has_landmarks = LANDMARKS in structure.large
-        self.kinds = structure.kinds
-        self._file = file
-        self._structure = structure
 
     def __enter__(self) -> Self:
         return self
@@ -74,11 +47,11 @@ class Cache:
         self.close()
 
     def __len__(self) -> int:
-        return self._structure.rows
+        return self.rows
 
     def close(self) -> None:
         """Close the file; tables that were read stay valid."""
-        self._file.close()
+        self.file.close()
 
     def read(self, subjects: Sequence[str] | None = None) -> FeatureTable:
         """Return all rows, or those of the named subjects, in the file's order.
@@ -120,24 +93,24 @@ class Cache:
         for name in sorted(set(subjects)):
             if name not in codes:
                 raise CacheError(f"{self.path}: has no subject {name!r}; {closest_names(name, self.subjects)}")
-            start, stop = self._structure.offsets[codes[name] : codes[name] + 2].tolist()
+            start, stop = self.offsets[codes[name] : codes[name] + 2].tolist()
             if ranges and ranges[-1][1] == start:
                 start = ranges.pop()[0]
             ranges.append((start, stop))
         return ranges
 
     def _row_bytes(self) -> int:
-        size = sum(column.itemsize for column in self._structure.codes.values())
-        for name, dataset in self._structure.large.items():
+        size = sum(column.itemsize for column in self.codes.values())
+        for name, dataset in self.large.items():
             # A Python string weighs about 50 bytes more than its letters, and its place in the tuple 8.
             each = dataset.dtype.itemsize + 58 if name == PATHS else np.dtype(np.float32).itemsize
             size += each * int(np.prod(dataset.shape[1:], dtype=np.int64))
         return size
 
     def _read(self, ranges: list[tuple[int, int]]) -> FeatureTable:
-        if not self._file:
+        if not self.file:
             raise CacheError(f"{self.path}: was closed before it was read; read inside the `with` block")
-        codes = {name: _join(column, ranges) for name, column in self._structure.codes.items()}
+        codes = {name: _join(column, ranges) for name, column in self.codes.items()}
         return FeatureTable(
             embeddings=self._floats(EMBEDDINGS, ranges),
             label=codes[LABEL],
@@ -153,7 +126,7 @@ class Cache:
         )
 
     def _floats(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[np.float32]:
-        dataset = self._structure.large[name]
+        dataset = self.large[name]
         out = np.empty((sum(stop - start for start, stop in ranges), *dataset.shape[1:]), dtype=np.float32)
         step = max(1, _READ_BYTES // out[:1].nbytes) if len(out) else 1
         at = 0
@@ -170,13 +143,13 @@ class Cache:
     def _refuse_not_finite(self, block: NDArray[np.float32], first: int) -> None:
         finite = np.isfinite(block)
         if not finite.all():
-            row = self._structure.describe_row(first + int(finite.all(axis=1).argmin()))
+            row = self.describe_row(first + int(finite.all(axis=1).argmin()))
             raise CacheError(
                 f"{self.path}: dataset {EMBEDDINGS!r} is not finite at {row}; make the cache again without it"
             )
 
     def _paths(self, ranges: list[tuple[int, int]]) -> tuple[str, ...] | None:
-        dataset = self._structure.large.get(PATHS)
+        dataset = self.large.get(PATHS)
         if dataset is None:
             return None
         with guarded(self.path, f"dataset {PATHS!r}"):
@@ -200,14 +173,14 @@ def open_cache(path: str | os.PathLike[str], verify: bool = False) -> Cache:
     file = open_file(path)
     try:
         structure = read_structure(file, path)
-        findings = find_problems(file, path, structure) if verify else []
+        findings = find_problems(structure) if verify else []
         if findings:
             more = f" (and {len(findings) - 1} more, see `featlab verify`)" if len(findings) > 1 else ""
             raise CacheError(findings[0] + more)
     except BaseException:
         file.close()
         raise
-    return Cache(path, file, structure)
+    return Cache(**vars(structure))
 
 
 def _join(column: NDArray[Any], ranges: list[tuple[int, int]]) -> NDArray[Any]:

@@ -52,22 +52,25 @@ _POSE, _LAYERS = "pose", "layers"
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """The small part of a cache, in memory.
+    """An open file, and the small part of its content in memory.
 
     Attributes:
+        path: The file, as it was named.
         extractor: Who made the embeddings.
-        classes: Names of the labels.
-        neutral: One of `classes`.
+        classes: Names of the labels, in code order.
+        neutral: The neutral class, one of `classes`.
         rows: N.
-        dim: D.
-        digest: 64 hex digits, as the file states it.
-        subjects: Names, ascending.
-        videos: Names, ascending.
-        offsets: int64 (S + 1).
+        dim: D, the length of one embedding.
+        digest: sha256 of the content, 64 hex digits, as the file states it (`open_cache(verify=True)` checks it).
+        subjects: Names of the subjects, ascending; each has a row.
+        videos: Names of the videos, ascending; two subjects may share one.
+        offsets: int64 (S + 1), where each subject's rows begin.
         codes: Label, subject, video and frame, each (N,), by dataset name.
         large: The datasets that are read on demand, one row a row, by name.
     """
 
+    path: Path
+    file: h5py.File
     extractor: ExtractorInfo
     classes: tuple[str, ...]
     neutral: str
@@ -79,6 +82,11 @@ class Structure:
     offsets: NDArray[np.int64]
     codes: Mapping[str, NDArray[Any]]
     large: Mapping[str, h5py.Dataset]
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether rows have landmarks."""
+        return LANDMARKS in self.large
 
     @property
     def kinds(self) -> Kinds:
@@ -117,8 +125,10 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
         }
         subjects, videos = _names(file, path, SUBJECTS, rows), _names(file, path, VIDEOS, rows)
         offsets = _checked(file, path, SUBJECT_OFFSETS, [OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(np.int64)
-    structure = Structure(extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large)
-    _check_codes(path, structure)
+    structure = Structure(
+        path, file, extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large
+    )
+    _check_codes(structure)
     return structure
 
 
@@ -176,7 +186,8 @@ def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]
     return names
 
 
-def _check_codes(path: Path, cache: Structure) -> None:
+def _check_codes(cache: Structure) -> None:
+    path = cache.path
     limits = {
         LABEL: (UNKNOWN_LABEL, len(cache.classes)),
         SUBJECT: (0, len(cache.subjects)),
@@ -211,11 +222,12 @@ def verify_cache(path: str | os.PathLike[str]) -> list[str]:
     """
     path = Path(path)
     with open_file(path) as file:
-        return find_problems(file, path, read_structure(file, path))
+        return find_problems(read_structure(file, path))
 
 
-def find_problems(file: h5py.File, path: Path, cache: Structure) -> list[str]:
+def find_problems(cache: Structure) -> list[str]:
     """Verify a file that is open and whose structure was read; see `verify_cache`."""
+    file, path = cache.file, cache.path
     problems = []
     digest = ContentDigest(cache.extractor, cache.classes, cache.neutral, cache.subjects, cache.videos)
     for name, codes in cache.codes.items():
@@ -223,7 +235,7 @@ def find_problems(file: h5py.File, path: Path, cache: Structure) -> list[str]:
     readable = True
     for name, dataset in {**cache.large, **_only_in_digest(file, path)}.items():
         try:
-            problems += _problems_of(path, cache, name, dataset, digest)
+            problems += _problems_of(cache, name, dataset, digest)
         except CacheError as error:
             problems.append(str(error))
             readable = False
@@ -246,7 +258,7 @@ def _only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     return {name: get_dataset(file, path, name) for name in names}
 
 
-def _problems_of(path: Path, cache: Structure, name: str, dataset: h5py.Dataset, digest: ContentDigest) -> list[str]:
+def _problems_of(cache: Structure, name: str, dataset: h5py.Dataset, digest: ContentDigest) -> list[str]:
     """Read one dataset block by block into the digest; at most one problem, of its first bad row.
 
     Raises:
@@ -256,7 +268,7 @@ def _problems_of(path: Path, cache: Structure, name: str, dataset: h5py.Dataset,
     step = max(1, _BLOCK_BYTES // row_bytes)
     bad, first_bad = 0, 0
     for start in range(0, cache.rows, step):
-        with guarded(path, f"dataset {name!r}"):
+        with guarded(cache.path, f"dataset {name!r}"):
             block = dataset[start : start + step]
             rows = _bad_rows(name, block)
         digest.update(name, block)
@@ -266,7 +278,7 @@ def _problems_of(path: Path, cache: Structure, name: str, dataset: h5py.Dataset,
     if not bad:
         return []
     return [
-        f"{path}: dataset {name!r} is not finite in {bad} of {cache.rows} rows, first at "
+        f"{cache.path}: dataset {name!r} is not finite in {bad} of {cache.rows} rows, first at "
         f"{cache.describe_row(first_bad)}; make the cache again without them"
     ]
 

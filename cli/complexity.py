@@ -27,10 +27,13 @@ def complexity(
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_figure import complexity_result
     from featlab.evaluation.results import run_facts
-    from featlab.methods import method_names
+    from featlab.methods import get_method, method_names
 
     output = session.output
     names = names_in(session["methods"]) or list(method_names())
+    for method in names:
+        # A typing error is told before a cache is read.
+        get_method(method)
     with output.progress() as bars:
         opened = session.open()
         subjects = opened.targets()

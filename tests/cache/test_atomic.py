@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from featlab.cache import FeatlabError, atomic_path, atomic_write_bytes, atomic_write_text
-from featlab.cache.atomic import atomic_folder
+from featlab.cache.atomic import atomic_folder, atomic_path, atomic_write_bytes, atomic_write_text
+from featlab.errors import FeatlabError
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):

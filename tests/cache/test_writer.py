@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, FeatlabError, Rows, open_cache
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
+from featlab.errors import FeatlabError
 
 NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])
 
@@ -222,7 +223,8 @@ def test_a_folder_in_the_way_is_refused(tmp_path, extractor):
 SCRIPT = """
 import resource, signal, sys, time
 import numpy as np
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, FeatlabError, Rows
+from featlab.cache import CacheBuilder, ExtractorInfo, Rows
+from featlab.errors import FeatlabError
 
 out, shards, limit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if limit:

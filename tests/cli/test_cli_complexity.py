@@ -14,7 +14,7 @@ FLAGS = ["--methods", SOME, "--targets", "2", "--repeat", "1", "--batch", "8"]
 def test_table_figure_and_page_are_written(folder, run, quickly):
     result = run("complexity", *FLAGS, *quickly)
     assert result.exit_code == 0, result.stderr
-    for words in ("Computational complexity", "SHOT (Liang et al., 2020)", "pft adapts to one person in"):
+    for words in ("Computational complexity", "shot", "pft adapts to one person in"):
         assert words in result.stdout
     made = {path.name for path in (folder / "results" / "complexity").iterdir()}
     tables = {f"table_complexity.{ending}" for ending in ("json", "jsonl", "csv", "md", "tex")}
@@ -58,7 +58,7 @@ def test_who_fails_is_skipped_and_said(folder, run, quickly):
     result = run("complexity", "--methods", "source-only,neutral-shift", "--targets", "1", *broken, *quickly)
     assert result.exit_code == 3
     assert "style bank" in result.stderr
-    assert "Neutral-mean shift failed on" in result.stdout
+    assert "neutral-shift failed on" in result.stdout
     result = run("complexity", "--methods", "neutral-shift", "--targets", "1", *broken, *quickly)
     assert result.exit_code == 1
     assert not (folder / "results" / "complexity" / "page.json").read_text(encoding="utf-8").count("svg")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -136,7 +137,7 @@ def test_clip_warns_where_nothing_is_labelled(folder, run, table, extractor, qui
     result = run("plot", "clip", *flags)
     assert result.exit_code == 0, result.stderr
     assert "featlab: warning: no row of 's040' has a label" in result.stderr
-    assert "None of its frames has a label" in result.stdout
+    assert re.search(r"None of the \d+ frames has a label", result.stdout)
 
 
 @pytest.mark.parametrize("faces", ["photographs", "landmarks"])

@@ -34,7 +34,7 @@ def test_tsne_draws_the_first_target_where_none_is_named(folder, run, flags):
     assert page.command.startswith("featlab plot tsne --targets 3")
     assert page.metadata["extractor"]["id"] == "toy"
     assert all(word in result.stdout for word in page.summary)
-    assert page.summary[0].startswith(f"{subject}, as extracted")
+    assert page.summary[0].startswith(f"{subject}: of the 10 source rows nearest to a test row")
 
 
 def test_tsne_json_is_what_the_page_says(folder, run_json, flags):
