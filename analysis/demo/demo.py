@@ -31,8 +31,9 @@ from featlab.extraction.items import names_by_row
 from featlab.extraction.layouts import read_layout
 from featlab.methods import AdaptedModel, get_method
 from featlab.seeding import stable_hash
+from featlab.workspace.adapt import adapt_subject
 from featlab.workspace.stages import bundle_stage, pair_stage, train_stage
-from featlab.workspace.workspace import Workspace, adapt_subject
+from featlab.workspace.workspace import Workspace
 
 __all__ = ["DemoConfig", "run_demo"]
 

@@ -32,10 +32,9 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.errors import InputError
-from featlab.evaluation.ranks import RankComparison
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import subject_means
-from featlab.evaluation.statistics import mean
+from featlab.evaluation.statistics import RankComparison, mean
 from featlab.evaluation.summary import MethodSummary
 
 
@@ -279,7 +278,7 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
     """Return one line a method, the best first: its average rank and the groups that it belongs to.
 
     Args:
-        compared: From `featlab.evaluation.ranks.compare_ranks`.
+        compared: From `featlab.evaluation.statistics.compare_ranks`.
         selections: Method to what it was allowed to see, for the marks.
     """
     columns = [

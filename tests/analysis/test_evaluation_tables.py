@@ -17,10 +17,10 @@ from featlab.analysis.evaluation.tables import (
 from featlab.analysis.evaluation.tuning import trials_table
 from featlab.analysis.table import MISSING, flops_text, number_of, p_text
 from featlab.errors import InputError
-from featlab.evaluation.ranks import RankComparison, compare_ranks
 from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import summarise
-from featlab.evaluation.tuning_trials import Trial
+from featlab.evaluation.tuning_report import Trial
 
 NAN = float("nan")
 # Three columns of the poster's BioVid table.
