@@ -291,12 +291,8 @@ def _descend(
             stage.start_epoch(epoch)
             yield from shuffled_batches(rows, stage.batch, 2, stage.random)
 
-    fit = train(
-        [Phase(optimiser, lambda picked: {stage.term: loss_of(picked)})],
-        batches(),
-        name=stage.term,
-        advice=f"lower {config.section}.lr ({config.lr})",
-        rate=lambda step: half_cosine(epoch, stage.epochs),
-    )
+    phase = Phase(optimiser, lambda picked: {stage.term: loss_of(picked)})
+    advice = f"lower {config.section}.lr ({config.lr})"
+    fit = train([phase], batches(), name=stage.term, advice=advice, rate=lambda _: half_cosine(epoch, stage.epochs))
     student.set_mode("eval")
     return fit.history
