@@ -102,7 +102,7 @@ def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bu
 def _check_can_adapt(workspace: Workspace, subject: str) -> None:
     """Fail before the source stages run, not after."""
     from featlab.methods import make_method
-    from featlab.workspace.workspace import adapt_rows
+    from featlab.workspace.adapt import adapt_rows
 
     config = workspace.config
     make_method(config.adapt.method, config.adapt.options)

@@ -17,7 +17,7 @@ from featlab.cli.session import Session, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.metrics import SubjectMetrics
-    from featlab.workspace.workspace import Adapted
+    from featlab.workspace.adapt import Adapted
 
 
 @workspace_command("subject", "method", "bundle", "targets", "device")
@@ -28,8 +28,8 @@ def adapt(
     ] = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
-    from featlab.evaluation.run import before_and_after
-    from featlab.workspace.workspace import adapt_subject
+    from featlab.evaluation.metrics import before_and_after
+    from featlab.workspace.adapt import adapt_subject
 
     subject = session["subject"]
     with session.output.stages() as progress:

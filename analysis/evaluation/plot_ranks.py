@@ -15,7 +15,7 @@ from matplotlib.textpath import TextPath
 from featlab.analysis import style
 from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
 from featlab.analysis.evaluation.tables import friedman_text
-from featlab.evaluation.ranks import RankComparison
+from featlab.evaluation.statistics import RankComparison
 
 __all__ = ["plot_ranks", "ranks_data"]
 
@@ -59,7 +59,7 @@ def plot_ranks(
     Above the line: the critical difference. Names of methods with source access are grey and end in a dagger.
 
     Args:
-        compared: From `featlab.evaluation.ranks.compare_ranks`.
+        compared: From `featlab.evaluation.statistics.compare_ranks`.
         selections: Method to what it was allowed to see; source-free by default.
         width: `featlab.analysis.style.FULL` or ``COLUMN``.
     """

@@ -10,9 +10,9 @@ from featlab.analysis.evaluation.summary import evaluation_summary
 from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, rank_table, summary_table
 from featlab.analysis.page import DrawnFigure, Result, json_lines
 from featlab.analysis.table import count_text
-from featlab.evaluation.ranks import RankComparison, compare_ranks
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import shared_scores
+from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
 
 _WIDEST = 12

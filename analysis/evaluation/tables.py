@@ -32,10 +32,9 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.errors import InputError
-from featlab.evaluation.ranks import RankComparison
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import subject_means
-from featlab.evaluation.statistics import mean
+from featlab.evaluation.statistics import RankComparison, mean
 from featlab.evaluation.summary import MethodSummary
 
 
@@ -180,7 +179,6 @@ def summary_table(
         title: Above the table.
         smoothing: Frames that were averaged over for the smoothed macro F1, for the note; 0 where nobody knows.
     """
-    smoothed = any(not math.isnan(item.macro_f1_smoothed) for item in summaries)
     notes = []
     if summaries:
         notes.append(
@@ -199,7 +197,7 @@ def summary_table(
     notes += best_notes(item.selection for item in summaries)
     return make_table(
         title,
-        _summary_columns(smoothed),
+        _summary_columns(),
         summaries,
         notes=[*notes, *scope_notes(item.scope for item in summaries)],
         competes=lambda item: competes(item.selection),
@@ -210,7 +208,7 @@ def _name(item: MethodSummary) -> str:
     return method_name(item.method, item.selection)
 
 
-def _summary_columns(smoothed: bool) -> list[Column[MethodSummary]]:
+def _summary_columns() -> list[Column[MethodSummary]]:
     def score(name: str) -> Callable[[MethodSummary], str]:
         return lambda item: score_text(getattr(item, name))
 
@@ -227,7 +225,7 @@ def _summary_columns(smoothed: bool) -> list[Column[MethodSummary]]:
         Column("Subjects", lambda item: str(item.subjects), wide=True),
         Column("Macro F1", lambda item: main(item) if item.runs else FAILED, best=True),
         Column("95 % interval", interval("ci95")),
-        Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=not smoothed),
+        Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=True),
         Column("95 % interval, smoothed", interval("ci95_smoothed"), wide=True),
         Column("SD", score("sd"), wide=True),
         Column("SD over seeds", score("seed_sd"), wide=True),
@@ -279,7 +277,7 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
     """Return one line a method, the best first: its average rank and the groups that it belongs to.
 
     Args:
-        compared: From `featlab.evaluation.ranks.compare_ranks`.
+        compared: From `featlab.evaluation.statistics.compare_ranks`.
         selections: Method to what it was allowed to see, for the marks.
     """
     columns = [

@@ -18,9 +18,8 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.config.toml import section_text
-from featlab.evaluation.tuning_report import TuningReport
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
 from featlab.evaluation.tuning_space import value_text
-from featlab.evaluation.tuning_trials import Trial, best_first, choose
 
 
 def tuning_result(report: TuningReport) -> Result:
@@ -59,7 +58,7 @@ def trials_table(
     """Return one line a candidate, the best first and those that failed last.
 
     Args:
-        trials: From `featlab.evaluation.tuning_trials.score_trials`.
+        trials: From `featlab.evaluation.tuning_report.score_trials`.
         title: Above the table.
         top: Only so many lines, and the default wherever it stands.
     """

@@ -12,7 +12,6 @@ from typing import Any
 
 from featlab.errors import InputError
 from featlab.evaluation.metrics import calibration_error
-from featlab.evaluation.ranks import compare_ranks
 from featlab.evaluation.results import EvaluationRow, jsonable
 from featlab.evaluation.scores import (
     cell_values,
@@ -24,6 +23,7 @@ from featlab.evaluation.scores import (
 )
 from featlab.evaluation.statistics import (
     bootstrap_interval,
+    compare_ranks,
     deviation,
     gap_closed,
     holm,

@@ -45,7 +45,7 @@ def scored(result):
             **{
                 "histogram": found.histogram,
                 "frames": found.frames,
-                "class_recall": found.recall,
+                "class_recall": found.class_recall,
                 "confusion": found.confusion,
                 **changes,
             },

@@ -9,7 +9,7 @@ import pytest
 from featlab.analysis import style
 from featlab.analysis.evaluation.plot_names import figure_name, folded
 from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
-from featlab.evaluation.ranks import compare_ranks
+from featlab.evaluation.statistics import compare_ranks
 
 
 def compared(methods, subjects=40, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from featlab.errors import InputError
-from featlab.evaluation.ranks import cliques, compare_ranks, critical_difference, friedman_p, mean_ranks
+from featlab.evaluation.statistics import cliques, compare_ranks, critical_difference, friedman_p, mean_ranks
 
 # Demšar (2006), table 6: C4.5, C4.5+m, C4.5+cf, C4.5+m+cf on 14 data sets.
 DEMSAR = np.array(

@@ -187,7 +187,7 @@ def test_a_new_method_runs_alone(open_workspace, monkeypatch):
 STALE = {
     "head.lr": (0.03, set(METHODS)),
     "pretrain.style": (0.5, set(METHODS)),
-    "pair.neighbours": (2, set(METHODS)),
+    "pair.neighbours": (2, {"pft-poster"}),
     "protocol.gap": (3, set(METHODS)),
     "protocol.smoothing": (3, set(METHODS)),
     "protocol.frames": (3, set(METHODS)),

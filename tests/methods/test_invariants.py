@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.bundle.card import bundle_card
+from featlab.bundle.bundle import bundle_card
 from featlab.errors import ConfigError, InputError
 from featlab.methods import Method, get_method, make_method, method_names, register
 from featlab.methods.base import PARTS, SourceFeatures
