@@ -1,4 +1,4 @@
-"""`featlab demo`: everything once, on drawn faces, in about a minute."""
+"""`featlab demo`: everything once, on drawn faces."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def demo(
         int, typer.Option("--expressions", min=2, max=7, metavar="2..7", help="Classes, neutral among them.")
     ] = 2,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Other people, other targets.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer people, shorter training: a few seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer people, shorter training.")] = False,
 ) -> None:
-    """Draw people, extract, train, pair, pretrain, adapt to 10 new people, compare: tables, pictures, one page."""
-    from featlab.analysis.demo.demo import DemoConfig, run_demo
-    from featlab.analysis.demo.report import NO_CLAIM
+    """Draw people, extract, train, adapt to 10 new people with every method, compare: tables, pictures, one page."""
+    from featlab.analysis.demo import NO_CLAIM, DemoConfig, run_demo
 
     output = session.output
     config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)
@@ -40,13 +39,9 @@ def demo(
     with output.progress() as bars:
         report = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=_Bar(bars))
     output.json(report.to_dict())
-    output.table(report.per_subject)
-    output.table(report.summary)
-    output.show(*report.words(), NO_CLAIM, "")
-    output.show(f"pictures in {report.folder / 'figures'}, as .png and .svg:")
-    output.show(
-        *(f"  {path.name:<15} {item.title}" for path, item in zip(report.pictures, report.figures, strict=True))
-    )
+    for table in report.result.shown():
+        output.table(table)
+    output.show(*report.result.summary, "")
     output.show(f"all of it on one page: {report.page}", "", "what to type next:")
     output.show(*(f"  {line}" for line in report.next_steps))
     output.note(f"done in {report.seconds:.0f} s")

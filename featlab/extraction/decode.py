@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from featlab.errors import InputError
+from featlab.errors import InputError, one_line
 from featlab.extraction.items import Item
 from featlab.extraction.video.frames import decode_frames, is_video
 
@@ -123,10 +123,10 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise InputError("not an image that Pillow can read") from None
     except OSError as error:
-        raise InputError(error.strerror or _one_line(error)) from None
+        raise InputError(one_line(error)) from None
     except Exception as error:
         # Pillow's format plugins let through whatever a broken file leads them to (struct.error, zlib.error, ...).
-        raise InputError(_one_line(error)) from None
+        raise InputError(f"{type(error).__name__}: {one_line(error)}") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -152,11 +152,6 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         ground = Image.new("RGBA", colours.size, (0, 0, 0, 255))
         image = Image.alpha_composite(ground, colours)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 SIDE = 48

@@ -145,12 +145,9 @@ def storage_error(embeddings: NDArray[np.float32], dtype: str = "float16") -> ND
     rows = embeddings.astype(np.float64)
     with np.errstate(over="ignore"):
         stored = embeddings.astype(dtype).astype(np.float64)
-    # Scaled by the largest value, so that squares neither overflow nor vanish.
-    scale = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
-    scale[scale == 0] = 1.0
     with np.errstate(invalid="ignore"):
-        lost = np.linalg.norm((stored - rows) / scale, axis=1)
-    length = np.linalg.norm(rows / scale, axis=1)
+        lost = np.linalg.norm(stored - rows, axis=1)
+    length = np.linalg.norm(rows, axis=1)
     errors: NDArray[np.float64] = np.where(length > 0, lost / np.where(length > 0, length, 1.0), 0.0)
     return errors
 

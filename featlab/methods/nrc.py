@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import Rates, SGDConfig, fit_sgd
 from featlab.methods.losses.neighbours import WEAK_AFFINITY, NeighbourBank
@@ -21,30 +20,16 @@ from featlab.protocol.splits import Target
 
 @dataclass(frozen=True)
 class NRCConfig(SGDConfig):
-    """Neighbourhood reciprocity clustering; the rest in `SGDConfig`. No row has more neighbours than there are others.
+    """Neighbourhood reciprocity clustering. No row has more neighbours than there are others."""
 
-    Attributes:
-        neighbours: K, neighbours a row, in the first half of the epochs.
-        expanded: M, neighbours a neighbour, in the first half.
-        late_neighbours: K in the second half.
-        late_expanded: M in the second half.
-    """
-
-    section: ClassVar[str] = "adapt.nrc"
-
-    epochs: int = 40
-    lr: float = 1e-3
+    epochs: int = option(40, search=(15, 40))
+    lr: float = option(1e-3, search=(3e-4, 1e-3, 3e-3))
     weight_decay: float = 5e-4
     decay: bool = False
-    neighbours: int = 3
-    expanded: int = 2
-    late_neighbours: int = 5
-    late_expanded: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("neighbours", "expanded", "late_neighbours", "late_expanded"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 1)
+    neighbours: int = option(3, "K, neighbours of a row, in the first half of the epochs.", minimum=1, search=(2, 3))
+    expanded: int = option(2, "M, neighbours of a neighbour, in the first half.", minimum=1)
+    late_neighbours: int = option(5, "K in the second half.", minimum=1)
+    late_expanded: int = option(4, "M in the second half.", minimum=1)
 
     def sizes(self, epoch: int) -> tuple[int, int]:
         """Return K and M in an epoch, counted from 0."""
@@ -68,7 +53,6 @@ class NRC(Method):
     config_type = NRCConfig
     supports_single_class = False
     updates = ("translator", "bottleneck", "classifier")
-    space = (("lr", (3e-4, 1e-3, 3e-3)), ("epochs", (15, 40)), ("neighbours", (2, 3)), ("bn_mode", ("train", "eval")))
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C'(B'(f))."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.faces.detectors import cut_out, installed, model_file, package_version, windows
 from featlab.extraction.faces.landmarks import to_68
 
@@ -127,8 +127,9 @@ def _tasks_model(task: Path) -> Model:
     try:
         landmarker = vision.FaceLandmarker.create_from_options(options)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({reason})") from None
+        raise InputError(
+            f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({one_line(error)})"
+        ) from None
 
     def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         square = _square(image)
