@@ -41,7 +41,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         folder: The subject's folder.
         bundle: What was adapted.
         adapted: What came out.
-        meta: JSON-ready facts to keep (method, subject, options, seconds, …).
+        meta: JSON-ready metadata to keep (method, subject, options, seconds, …).
 
     Returns:
         The folder.
@@ -77,7 +77,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     """Read an adaptation back onto its bundle.
 
     Returns:
-        The adapted model and the facts stored with it.
+        The adapted model and the metadata stored with it.
 
     Raises:
         BundleError: None there, damaged, a newer format, or made for another bundle.

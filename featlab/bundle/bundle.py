@@ -55,7 +55,7 @@ class Bundle:
         seed: Root seed of its training.
         bank: Style bank; ``None`` when it was removed or not made.
         extras: Tensors that a method prepared at the source, by method name.
-        declared: What those tensors are, in words, by method name.
+        declared: What those tensors are, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
     """
@@ -237,7 +237,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         seed=int(meta["seed"]),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
-        # Bundles of before said nothing of it.
+        # Older bundles lack it.
         declared={str(name): str(words) for name, words in meta.get("declared", {}).items()},
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),
