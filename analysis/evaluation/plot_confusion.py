@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from featlab.analysis import style
 from featlab.analysis.evaluation.confusion import Confusion
-from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.style import folded
 from featlab.errors import InputError
 
 __all__ = ["light_to_dark", "plot_confusion"]
@@ -44,13 +45,6 @@ def plot_confusion(confusions: Sequence[Confusion], classes: Sequence[str]) -> F
     """Draw one panel a method: true classes down, predicted ones across, shares of the true class in percent.
 
     White is 0 and the darkest blue 100 % in every panel. A class that no subject shows has dashes.
-
-    Args:
-        confusions: From `featlab.analysis.evaluation.confusion.confusion_of`, from the left.
-        classes: The K names.
-
-    Raises:
-        InputError: Nothing to draw, or another number of classes than names.
     """
     if not confusions:
         raise InputError("no confusions to draw; run the evaluation again")

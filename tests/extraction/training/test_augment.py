@@ -9,7 +9,7 @@ import torch
 
 from featlab.errors import ConfigError
 from featlab.extraction.training.augment import augment
-from featlab.extraction.training.config import AugmentConfig
+from featlab.extraction.training.config import AugmentConfig, TrainConfig
 
 NOTHING = {entry.name: 0.0 for entry in fields(AugmentConfig)}
 
@@ -106,4 +106,4 @@ def test_erasing_fills_one_rectangle_of_a_fifth_to_a_half_of_each_side():
 @pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"flip": 1.5}, {"shift": float("nan")}])
 def test_strengths_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}"):
-        AugmentConfig(**wrong)
+        TrainConfig().with_values({f"augment.{name}": value for name, value in wrong.items()})
