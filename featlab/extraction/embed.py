@@ -1,4 +1,4 @@
-"""Shard by shard: batches through the workers, rows to the builder."""
+"""Shard by shard: batches through the workers, rows to the builder; what float16 costs, and how far it is."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks
 
 @dataclass(frozen=True)
 class StorageError:
-    """Relative error of stored rows: the length of what rounding changed, as a share of the row's length."""
+    """Relative error of stored rows: the length of what rounding changed, as a fraction of the row's length."""
 
     rows: int  # How many were looked at
     median: float  # Over rows; 0 without any
