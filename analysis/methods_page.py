@@ -17,11 +17,7 @@ _COMMAND = "python -m featlab.analysis.methods_page docs/methods.md"
 
 
 def methods_page(names: Sequence[str] | None = None) -> str:
-    """Return the page: an overview, then the methods of each setting with what they need, change and can be set to.
-
-    Args:
-        names: Registry names; all by default, plug-ins included.
-    """
+    """Return the page: an overview, then the methods of each setting with what they need, change and can be set to."""
     groups: dict[str, list[type[Method]]] = {}
     for name in method_names() if names is None else names:
         groups.setdefault(get_method(name).setting, []).append(get_method(name))

@@ -52,10 +52,6 @@ def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 o
     The best of each column is bold (all of equal ones, as shown). Methods that saw target labels or source rows do not
     compete, nor does an average over fewer subjects than the table has, which is marked with a star. A cell of which
     every run failed says so and a note says why.
-
-    Args:
-        rows: Results; seeds and draws are averaged within a subject.
-        title: Above the table.
     """
     groups = rows_by_method(rows)
     subjects = list(dict.fromkeys(row.subject for row in rows))
@@ -74,12 +70,7 @@ def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 o
 
 
 def class_means(rows: Sequence[EvaluationRow], classes: int) -> list[dict[str, float]]:
-    """Return for each class subject to recall, of the subjects who have test rows of it.
-
-    Args:
-        rows: Rows of one method; those that failed or that an older release wrote, without recalls, are left out.
-        classes: K.
-    """
+    """Return for each class subject to recall, of the subjects who have test rows of it."""
 
     def recall(code: int) -> Callable[[EvaluationRow], float]:
         return lambda row: row.class_recall[code] if row.class_recall else math.nan
@@ -92,13 +83,6 @@ def class_table(rows: Sequence[EvaluationRow], *, classes: Sequence[str] = ()) -
 
     A class that a method was scored on with fewer subjects than others is marked with a star, as is the average over
     it, and is never bold.
-
-    Args:
-        rows: Results; seeds and draws are averaged within a subject.
-        classes: The K class names; numbered by default.
-
-    Raises:
-        InputError: Rows of different numbers of classes, or of another number than ``classes``.
     """
     names = _class_names(rows, classes)
     groups = rows_by_method(rows)
@@ -172,13 +156,7 @@ def _class_names(rows: Sequence[EvaluationRow], classes: Sequence[str]) -> list[
 def summary_table(
     summaries: Sequence[MethodSummary], *, title: str = "Mean over target subjects", smoothing: int = 0
 ) -> Table:
-    """Return one line a method: scores, comparison with source-only and pft, cost.
-
-    Args:
-        summaries: From `featlab.evaluation.summary.summarise`; their order is kept.
-        title: Above the table.
-        smoothing: Frames that were averaged over for the smoothed macro F1, for the note; 0 where nobody knows.
-    """
+    """Return one line a method: scores, comparison with source-only and pft, cost."""
     notes = []
     if summaries:
         notes.append(
@@ -274,12 +252,7 @@ def cost_table(summaries: Sequence[MethodSummary]) -> Table:
 
 
 def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table:
-    """Return one line a method, the best first: its average rank and the groups that it belongs to.
-
-    Args:
-        compared: From `featlab.evaluation.statistics.compare_ranks`.
-        selections: Method to what it was allowed to see, for the marks.
-    """
+    """Return one line a method, the best first: its average rank and the groups that it belongs to."""
     columns = [
         Column[tuple[str, float, range]]("Method", lambda line: method_name(line[0], selections[line[0]]), text=True),
         Column("Rank", lambda line: number_text(line[1], 2)),

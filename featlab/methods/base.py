@@ -21,21 +21,6 @@ from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
 from featlab.seeding import blank
 
-__all__ = [
-    "PARTS",
-    "AdaptedModel",
-    "Affine",
-    "ClipReport",
-    "GainEstimate",
-    "Method",
-    "NoConfig",
-    "SourceAccess",
-    "SourceFeatures",
-    "base_model",
-    "linear_head",
-    "target_features",
-]
-
 PARTS = ("translator", "bottleneck", "classifier")
 """What a method can change: what stands in T's place, B, C."""
 

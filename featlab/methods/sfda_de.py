@@ -14,6 +14,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
+from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.methods.student import BN_MODES, Student, make_student, ordered_features
 from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
@@ -22,7 +23,7 @@ from featlab.seeding import torch_generator
 COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3
 """Mean cosine distance that the centres may still move when k-means stops."""
-MOST_ROUNDS = 100
+MAX_ROUNDS = 100
 """Of k-means, should it not come to rest."""
 
 
@@ -69,26 +70,19 @@ def inverse_decay(step: int) -> float:
     return float((1.0 + 5e-4 * step) ** -2.25)
 
 
-def spherical_kmeans(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Cluster rows by direction, from a class's anchor each, and give every cluster the class whose anchor it fits.
+def classes_of_clusters(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (n,) classes of (n, H) rows, and their cosine distances ½(1 − cos) to their cluster's centre.
 
-    Centres start at the anchors; a cluster without rows goes back to its own. When the centres have come to rest they
+    Rows are clustered by direction, from the (K, H) anchors on, one a class. When the centres have come to rest they
     are matched with the anchors one to one, at the least sum of cosine distances.
     """
     from scipy.optimize import linear_sum_assignment
 
     rows, starts = F.normalize(values, dim=1), F.normalize(anchors, dim=1)
-    centres = starts
-    for _ in range(MOST_ROUNDS):
-        member = F.one_hot((rows @ centres.T).argmax(dim=1), len(starts)).to(rows.dtype)
-        moved = torch.where(member.sum(dim=0)[:, None] > 0, F.normalize(member.T @ rows, dim=1), starts)
-        shift = _cosine_distance((moved * centres).sum(dim=1)).mean()
-        centres = moved
-        if shift < SHIFT:
-            break
-    cosine, cluster = (rows @ centres.T).max(dim=1)
+    centres, cluster = spherical_kmeans(rows, starts, rounds=MAX_ROUNDS, at_rest=SHIFT, stay=False)
     _, matched = linear_sum_assignment(_cosine_distance(centres @ starts.T).cpu().numpy())
-    return torch.from_numpy(matched).to(cluster.device)[cluster], _cosine_distance(cosine)
+    distance = _cosine_distance((rows @ centres.T).amax(dim=1))
+    return torch.from_numpy(matched).to(cluster.device)[cluster], distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +119,7 @@ class Surrogates:
 
 def estimate_surrogates(values: Tensor, anchors: Tensor, threshold: float, least: int) -> Surrogates:
     """Cluster the target's rows, keep what is near a centre, and estimate the source's distribution of each class."""
-    labels, distance = spherical_kmeans(values, anchors)
+    labels, distance = classes_of_clusters(values, anchors)
     known = torch.arange(len(anchors), device=values.device)[:, None]
     member = (labels == known) & (distance < threshold)
     classes = torch.nonzero(member.sum(dim=1) >= least).squeeze(1)

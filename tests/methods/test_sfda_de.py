@@ -9,10 +9,10 @@ import torch
 from featlab.methods import base_model, make_method
 from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
 from featlab.methods.sfda_de import (
+    classes_of_clusters,
     discrepancy_terms,
     estimate_surrogates,
     inverse_decay,
-    spherical_kmeans,
 )
 from featlab.methods.student import make_student
 from featlab.protocol.splits import target_of
@@ -60,7 +60,7 @@ def by_loops(values, anchors):
 @pytest.mark.parametrize("seed", range(8))
 def test_clusters_equal_a_loop_over_rows(seed):
     values, anchors = drawn(40, 3, seed), drawn(4, 3, seed + 100)
-    labels, distance = spherical_kmeans(values, anchors)
+    labels, distance = classes_of_clusters(values, anchors)
     expected, apart = by_loops(values.numpy(), anchors.numpy())
     assert labels.tolist() == expected
     np.testing.assert_allclose(distance, apart, atol=1e-6)
@@ -68,17 +68,17 @@ def test_clusters_equal_a_loop_over_rows(seed):
 
 def test_clusters_are_found_away_from_their_anchors_whatever_the_length_of_a_row():
     values = around((1, 0.4, 0), (0, 1, 0.4), (0.4, 0, 1))
-    labels, distance = spherical_kmeans(values, torch.eye(3))
+    labels, distance = classes_of_clusters(values, torch.eye(3))
     assert labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert distance.max() < 0.02
-    again, _ = spherical_kmeans(values, torch.tensor([1.0, 10.0, 0.1])[:, None] * torch.eye(3))
+    again, _ = classes_of_clusters(values, torch.tensor([1.0, 10.0, 0.1])[:, None] * torch.eye(3))
     assert torch.equal(again, labels)
 
 
 def test_a_cluster_without_rows_stays_at_its_anchor():
     values = around((1, 0, 0), (0, 1, 0))
     anchors = torch.tensor([[1.0, 0.3, 0.0], [0.3, 1.0, 0.0], [0.0, 0.0, -1.0]])
-    labels, distance = spherical_kmeans(values, anchors)
+    labels, distance = classes_of_clusters(values, anchors)
     assert labels.tolist() == [0] * 8 + [1] * 8
     assert torch.isfinite(distance).all()
 
@@ -87,13 +87,13 @@ def test_a_cluster_without_rows_stays_at_its_anchor():
 def test_clusters_that_drifted_to_others_anchors_are_given_their_classes(seed):
     """On a circle, from bad anchors: the best matching swaps two classes (the first case) or cycles three."""
     values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
-    labels, _ = spherical_kmeans(values, anchors)
+    labels, _ = classes_of_clusters(values, anchors)
     assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
     assert len(labels.unique()) == 4
 
 
 def test_rows_of_zeros_are_half_way_to_everything_and_never_kept():
-    labels, distance = spherical_kmeans(torch.zeros(9, 4), drawn(3, 4))
+    labels, distance = classes_of_clusters(torch.zeros(9, 4), drawn(3, 4))
     assert torch.isfinite(distance).all()
     assert torch.equal(distance, torch.full((9,), 0.5))
     assert len(labels.unique()) == 1
