@@ -23,6 +23,7 @@ from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
 from featlab.model.style_bank import StyleBank
+from featlab.seeding import blank
 
 __all__ = [
     "BUNDLE_FORMAT",
@@ -214,9 +215,8 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     dim = tensors["projection.components"].shape[1]
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     head = head_from_state(under("head.")).to(device)
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
+    hidden, residual = int(meta["translator"]["hidden"]), bool(meta["translator"]["residual"])
+    translator = blank(lambda: Translator(dim, hidden, residual=residual))
     translator.to(device).load_state_dict(under("translator."))
     bank = None
     if meta["bank_subjects"] is not None:
