@@ -64,12 +64,7 @@ def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple
 
 
 def detect_landmarks(
-    items: Sequence[Item],
-    detector: Detector,
-    out: Path,
-    *,
-    jobs: int = 0,
-    on_progress: OnDetected | None = None,
+    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
 ) -> Detected:
     """Find the landmarks of every item.
 
