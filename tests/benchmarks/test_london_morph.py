@@ -96,6 +96,7 @@ def test_resampling_keeps_a_ramp_and_averages_what_it_can_not_show() -> None:
     assert resample(checkers, Similarity(0.25, 0j), 50, shrink=False).max() == 0
 
 
+@pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")
 def test_the_warp_is_the_piecewise_affine_map_of_scikit_image() -> None:
     # Pictures whose grey levels are x and y: a warped one says where its pixels come from.
     coordinates = np.concatenate((grid(SIDE), np.zeros((SIDE, SIDE, 1))), axis=-1)
