@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from featlab.config.options import options_of
 from featlab.methods import Method, get_method, method_names
 
-__all__ = ["methods_page", "option_lines", "write_methods_page"]
+__all__ = ["methods_page", "write_methods_page"]
 
 _COMMAND = "python -m featlab.analysis.methods_page docs/methods.md"
-_SECTION = re.compile(r"^[A-Z][a-z]+:$")
-_FIELD = re.compile(r"^    (\w+): (.*)$")
 
 
 def methods_page(names: Sequence[str] | None = None) -> str:
-    """Return the page: an overview, then the methods of each setting with what they need, change and can be set to.
-
-    Args:
-        names: Registry names; all by default, plug-ins included.
-    """
+    """Return the page: an overview, then the methods of each setting with what they need, change and can be set to."""
     groups: dict[str, list[type[Method]]] = {}
     for name in method_names() if names is None else names:
         groups.setdefault(get_method(name).setting, []).append(get_method(name))
@@ -47,20 +40,6 @@ def write_methods_page(path: Path) -> None:
     from featlab.cache.atomic import atomic_write_text
 
     atomic_write_text(path, methods_page())
-
-
-def option_lines(config_type: type[Any]) -> dict[str, str]:
-    """Return option to what its docstring says, in the order of the fields.
-
-    An option that a class inherits is described where it was made, unless the class describes it anew.
-
-    Args:
-        config_type: A frozen dataclass whose docstrings have a Google-style section ``Attributes:``.
-    """
-    described: dict[str, str] = {}
-    for kind in reversed(config_type.__mro__):
-        described |= _attributes(inspect.cleandoc(kind.__doc__ or ""))
-    return {field.name: described.get(field.name, "") for field in fields(config_type)}
 
 
 def _method(method: type[Method]) -> list[str]:
@@ -87,13 +66,15 @@ def _method(method: type[Method]) -> list[str]:
 
 def _options(method: type[Method]) -> list[str]:
     config, space = method.config_type(), dict(method.space)
-    described = option_lines(method.config_type)
-    if not described:
+    declared = options_of(method.config_type)
+    if not declared:
         return ["- Options: none"]
     lines = ["", "| option | default | tuned over | what it is |", "|---|---|---|---|"]
-    for name, text in described.items():
-        tuned = ", ".join(f"`{_value(value)}`" for value in space.get(name, ()))
-        lines.append(f"| `{name}` | `{_value(getattr(config, name))}` | {tuned or '–'} | {_cell(text) or '–'} |")
+    for name, option in declared.items():
+        tuned = ", ".join(f"`{_value(value)}`" for value in space.get(name, ())) or "–"
+        only = f"Only with {option.only}." if option.only else ""
+        text = " ".join(filter(None, [option.help, only])) or "–"
+        lines.append(f"| `{name}` | `{_value(getattr(config, name))}` | {tuned} | {_cell(text)} |")
     return lines
 
 
@@ -115,21 +96,6 @@ def _changes(method: type[Method]) -> str:
 def _first_paragraph(method: type[Method]) -> str:
     # Not inspect.getdoc, which falls back on the base class.
     return " ".join(inspect.cleandoc(method.__doc__ or "").split("\n\n")[0].split())
-
-
-def _attributes(doc: str) -> dict[str, str]:
-    """Return name to description of the section ``Attributes:``, continued lines joined."""
-    found: dict[str, str] = {}
-    inside, name = False, ""
-    for line in doc.splitlines():
-        if _SECTION.match(line):
-            inside = line == "Attributes:"
-        elif inside and (match := _FIELD.match(line)):
-            name = match[1]
-            found[name] = match[2]
-        elif inside and name and line.strip():
-            found[name] += " " + line.strip()
-    return found
 
 
 def _value(value: Any) -> str:

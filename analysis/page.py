@@ -112,17 +112,6 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     """Write a result into its folder, ``page.json`` last: a page that is there is complete.
 
     Files of an earlier run that this one has no more are removed; figures only where this one draws any.
-
-    Args:
-        folder: Where; made if missing.
-        result: What to write.
-        command: What was typed.
-
-    Returns:
-        The files, those to look at first.
-
-    Raises:
-        FeatlabError: A file can't be written.
     """
     from featlab.analysis.style import save_plot
 
@@ -158,11 +147,7 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
 
 
 def read_page(folder: Path) -> Page:
-    """Read what `write_result` wrote.
-
-    Raises:
-        InputError: No page there, a damaged one, or one of a later version.
-    """
+    """Read what `write_result` wrote."""
     path = folder / PAGE_FILE
     with _readable(path):
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -189,11 +174,7 @@ def read_page(folder: Path) -> Page:
 
 
 def read_table(folder: Path, name: str) -> Table:
-    """Read a table that `write_result` wrote.
-
-    Raises:
-        InputError: It isn't there, or is damaged.
-    """
+    """Read a table that `write_result` wrote."""
     path = folder / f"table_{name}.json"
     with _readable(path):
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -220,12 +201,7 @@ def safe_name(subject: str) -> str:
 
 
 def folder_name(command: str, subjects: Sequence[str]) -> str:
-    """Return the folder of a command's results on some subjects: the same subjects give the same.
-
-    Args:
-        command: What it begins with, e.g. ``plot-tsne``.
-        subjects: One or more.
-    """
+    """Return the folder of a command's results on some subjects: the same subjects give the same."""
     if len(subjects) == 1:
         return f"{command}-{safe_name(subjects[0])}"
     return f"{command}-{len(subjects)}-targets-{stable_hash(*sorted(subjects))[:8]}"

@@ -40,10 +40,6 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
     """Return it for a terminal.
 
     Where that is too narrow, names take a second line at a space or after a hyphen; no word and no number is cut.
-
-    Args:
-        table: What to show.
-        wide: Every column; by default those that decide.
     """
     from rich import box
     from rich.table import Table as RichTable
@@ -171,11 +167,7 @@ def to_jsonl(table: Table) -> str:
 
 
 def write_table(path: Path, table: Table) -> None:
-    """Write a table in the format that the name ends in, whole or not at all.
-
-    Raises:
-        InputError: An ending other than .md, .csv, .tex, .json or .jsonl.
-    """
+    """Write a table in the format that the name ends in, whole or not at all."""
     from featlab.cache.atomic import atomic_write_text
 
     formats: Mapping[str, Callable[[Table], str]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "MARKERS",
     "MUTED",
     "figure",
+    "folded",
     "house_style",
     "in_percent",
     "save_data",
@@ -84,12 +86,7 @@ def house_style() -> Iterator[None]:
 
 
 def figure(width: float = COLUMN, height: float = 2.4) -> Figure:
-    """Return an empty figure that draws without a display, whatever backend the user has chosen.
-
-    Args:
-        width: Inches; `COLUMN` or `FULL`.
-        height: Inches.
-    """
+    """Return an empty figure that draws without a display, whatever backend the user has chosen."""
     drawn = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn
@@ -100,12 +97,17 @@ def in_percent(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
 
 
-def save_figure(drawn: Figure, path: Path) -> None:
-    """Write a figure as .svg, .pdf or .png, whole or not at all; the same figure gives the same bytes.
+def folded(name: str, most: int) -> str:
+    """Return a name in lines of at most ``most`` letters; broken before its last bracket where that is enough."""
+    start, bracket, rest = name.rpartition(" (")
+    if len(name) > most and bracket and max(len(start), len(rest) + 1) <= most:
+        return f"{start}\n({rest}"
+    long_word = any(len(word) > most for word in name.split())
+    return textwrap.fill(name, most, break_on_hyphens=long_word)
 
-    Raises:
-        InputError: Another ending.
-    """
+
+def save_figure(drawn: Figure, path: Path) -> None:
+    """Write a figure as .svg, .pdf or .png, whole or not at all; the same figure gives the same bytes."""
     from featlab.cache.atomic import atomic_path
 
     # A date in the file would make every run a change.
@@ -120,18 +122,7 @@ def save_figure(drawn: Figure, path: Path) -> None:
 
 
 def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
-    """Write the numbers of a figure as csv beside it: ``figure.svg`` gets ``figure.csv``.
-
-    Args:
-        path: The figure's path (or the csv's own).
-        columns: Name to values, all of one length; floats are written in full.
-
-    Returns:
-        The csv's path.
-
-    Raises:
-        InputError: Columns of different lengths.
-    """
+    """Write the numbers of a figure as csv beside it: ``figure.svg`` gets ``figure.csv``."""
     from featlab.cache.atomic import atomic_write_text
 
     lengths = {name: len(values) for name, values in columns.items()}
@@ -147,11 +138,7 @@ def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
 
 
 def save_plot(folder: Path, name: str, drawn: Figure, data: Mapping[str, Sequence[Any]]) -> list[Path]:
-    """Write a figure as .svg, .pdf and .png, and the numbers behind it as .csv; the folder is made if missing.
-
-    Returns:
-        The four files.
-    """
+    """Write a figure as .svg, .pdf and .png, and the numbers behind it as .csv; the folder is made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{name}{ending}" for ending in (".svg", ".pdf", ".png")]
     for path in written:

@@ -67,16 +67,7 @@ def make_table(
     competes: Callable[[Item], bool] = lambda item: True,
     grouped: bool = False,
 ) -> Table:
-    """Return one line an item.
-
-    Args:
-        title: Above the table.
-        columns: Those of words first.
-        items: In order.
-        notes: Beneath it.
-        competes: Whether an item may be the best of a column.
-        grouped: Whether lines with the same first cell belong together.
-    """
+    """Return one line an item."""
     cells = tuple(tuple(column.cell(item) for column in columns) for item in items)
     may_win = [tuple(column.best and competes(item) for column in columns) for item in items]
     narrow = tuple(place for place, column in enumerate(columns) if not column.wide)
@@ -112,12 +103,7 @@ def narrowed(table: Table) -> Table:
 
 
 def bold_largest(cells: Sequence[Sequence[str]], competing: Sequence[Sequence[bool]]) -> tuple[tuple[bool, ...], ...]:
-    """Mark the largest number of each column as it is shown, so that what looks equal is equal.
-
-    Args:
-        cells: Rows of text.
-        competing: Same shape: whether a cell may be the best.
-    """
+    """Mark the largest number of each column as it is shown, so that what looks equal is equal."""
     bold = [[False] * len(line) for line in cells]
     for column in range(len(cells[0]) if cells else 0):
         values = {

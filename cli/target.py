@@ -11,13 +11,12 @@ import typer
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.person import bundle_for, open_person
-from featlab.cli.predict_images import predict_from_images, refuse_without_images, tell_predictions
+from featlab.cli.person import bundle_for, open_person, predict_from_images, refuse_without_images, tell_predictions
 from featlab.cli.session import Session, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.metrics import SubjectMetrics
-    from featlab.workspace.workspace import Adapted
+    from featlab.workspace.adapt import Adapted
 
 
 @workspace_command("subject", "method", "bundle", "targets", "device")
@@ -28,8 +27,8 @@ def adapt(
     ] = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
-    from featlab.evaluation.run import before_and_after
-    from featlab.workspace.workspace import adapt_subject
+    from featlab.evaluation.metrics import before_and_after
+    from featlab.workspace.adapt import adapt_subject
 
     subject = session["subject"]
     with session.output.stages() as progress:

@@ -47,8 +47,7 @@ def tune(
     from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
-    from featlab.evaluation.tuning import plan_tuning, run_tuning
-    from featlab.evaluation.tuning_people import open_sources
+    from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.evaluation.tuning_space import search_space
     from featlab.methods.reads import refuse_unread

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import folded
+from featlab.analysis.style import folded
 from featlab.errors import InputError
 from featlab.methods import get_method
 

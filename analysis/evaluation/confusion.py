@@ -43,11 +43,7 @@ class Confusion:
 
 
 def confusion_methods(rows: Sequence[EvaluationRow], names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return whose confusions to show: those named; else source-only and pft; where neither is there, the first two.
-
-    Raises:
-        InputError: A method that the results don't have, too many, or none that finished a run.
-    """
+    """Return whose confusions to show: those named; else source-only and pft; where neither is there, the first two."""
     groups = rows_by_method(rows)
     if len(names) > MOST_PANELS:
         raise InputError(f"--methods names {len(names)} methods, and {MOST_PANELS} go side by side; name fewer")
@@ -68,13 +64,6 @@ def confusion_of(rows: Sequence[EvaluationRow], method: str) -> Confusion:
     """Average one method's confusions: over seeds within a draw, over draws, then over the subjects that have a class.
 
     The diagonal is the mean recall of each class, as `featlab.analysis.evaluation.tables` has it.
-
-    Args:
-        rows: Results.
-        method: One of theirs, with a finished run.
-
-    Raises:
-        InputError: Rows without counts, of before there were any, or of different numbers of classes.
     """
     mine = [row for row in rows if row.method == method and not row.error]
     if any(not row.confusion for row in mine):
@@ -113,13 +102,7 @@ def confusion_columns(confusions: Sequence[Confusion], classes: Sequence[str]) -
 
 
 def confusion_table(rows: Sequence[EvaluationRow], confusions: Sequence[Confusion], classes: Sequence[str]) -> Table:
-    """Return true classes down, method by method, predicted classes across, in percent; right ones are bold.
-
-    Args:
-        rows: Results, for a note on failed runs.
-        confusions: Of them.
-        classes: The K names.
-    """
+    """Return true classes down, method by method, predicted classes across, in percent; right ones are bold."""
 
     def share(predicted: int) -> Callable[[tuple[Confusion, int]], str]:
         return lambda line: score_text(float(line[0].share[line[1], predicted]))
@@ -145,17 +128,7 @@ def confusion_table(rows: Sequence[EvaluationRow], confusions: Sequence[Confusio
 
 
 def confusion_result(stored: StoredResults, methods: Sequence[str], root: Path, cache: Path | None = None) -> Result:
-    """Return the confusions of stored results: the figure, its numbers as a table, one sentence.
-
-    Args:
-        stored: The results.
-        methods: Whose; empty takes the usual ones, see `confusion_methods`.
-        root: The workspace folder.
-        cache: What names the classes; by default what is beside the results.
-
-    Raises:
-        InputError: A method that isn't there, or results without confusions.
-    """
+    """Return the confusions of stored results: the figure, its numbers as a table, one sentence."""
     from featlab.analysis.evaluation.plot_confusion import plot_confusion
 
     confusions = [confusion_of(stored.rows, method) for method in confusion_methods(stored.rows, methods)]

@@ -14,6 +14,8 @@ from featlab.methods import Method, get_method
 
 _MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
 _SETTINGS = {"oracle": "Oracle", "source-access": "Source access"}
+_DAGGER = "\u00a0†"
+ACCESS_NOTE = "†\u00a0with\u00a0source\u00a0access"
 _NAMED = 6
 """Subjects that a note names; more of them are counted."""
 
@@ -29,6 +31,11 @@ def rows_by_method(rows: Iterable[EvaluationRow]) -> dict[str, list[EvaluationRo
 def method_name(method: str, selection: str) -> str:
     """Return the registry name, as flags take it; what saw labels or source rows is marked."""
     return method if method == "oracle" else method + _MARKS.get(selection, "")
+
+
+def figure_name(method: str, selection: str) -> str:
+    """Return the name in a figure; that of a method with source access ends in a dagger, see `ACCESS_NOTE`."""
+    return method + (_DAGGER if selection == "source-access" else "")
 
 
 def method_setting(method: str, selection: str) -> str:
@@ -70,12 +77,7 @@ def scope_notes(scopes: Iterable[str]) -> list[str]:
 
 
 def smoothing_notes(scores: Iterable[float], window: int) -> list[str]:
-    """Return how predictions were smoothed, where some were.
-
-    Args:
-        scores: Smoothed scores; NaN where there is none.
-        window: Frames averaged over; 0 where nobody knows.
-    """
+    """Return how predictions were smoothed, where some were."""
     if all(math.isnan(score) for score in scores):
         return []
     over = f"{window} frames" if window else "neighbouring frames"
@@ -96,11 +98,7 @@ def calibration_notes(errors: Iterable[float]) -> list[str]:
 
 
 def failure_notes(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:
-    """Return one note a method and reason: how many runs failed, on whom, and why.
-
-    Args:
-        groups: Display name to the rows of a method.
-    """
+    """Return one note a method and reason: how many runs failed, on whom, and why."""
     notes = []
     for name, rows in groups.items():
         for reason, failed in failure_reasons(rows).items():

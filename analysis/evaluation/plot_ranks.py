@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
 from featlab.analysis.evaluation.tables import friedman_text
-from featlab.evaluation.ranks import RankComparison
+from featlab.analysis.style import folded
+from featlab.evaluation.statistics import RankComparison
 
 __all__ = ["plot_ranks", "ranks_data"]
 
@@ -57,11 +58,6 @@ def plot_ranks(
     """Draw the average ranks, the best on the right; a bar joins methods that do not differ.
 
     Above the line: the critical difference. Names of methods with source access are grey and end in a dagger.
-
-    Args:
-        compared: From `featlab.evaluation.ranks.compare_ranks`.
-        selections: Method to what it was allowed to see; source-free by default.
-        width: `featlab.analysis.style.FULL` or ``COLUMN``.
     """
     seen = selections or {}
     access = [seen.get(method) == "source-access" for method in compared.methods]

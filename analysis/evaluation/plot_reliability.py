@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.style import folded
 from featlab.errors import InputError
 from featlab.evaluation.metrics import BINS, bin_edges, calibration_error
 from featlab.evaluation.results import EvaluationRow
@@ -44,13 +45,6 @@ def reliability_data(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> d
     """Return the numbers of `plot_reliability`: columns method, low, high, share, confidence, accuracy (fractions).
 
     One line a method and bin; an empty bin has a share of 0, and NaN for the two others.
-
-    Args:
-        rows: Results.
-        methods: Whom; each has to have a finished run with reliability.
-
-    Raises:
-        InputError: A method without one.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("method", "low", "high", "share", "confidence", "accuracy")}
     edges = bin_edges()
@@ -74,13 +68,6 @@ def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> F
     On the dashed diagonal a confidence of 80 % is right 8 times in 10; below it a method is surer than it should be.
     The frames of all subjects are pooled, every subject weighing the same. A dot is one of 15 bins, at its mean
     confidence; its area grows with its share of the frames.
-
-    Args:
-        rows: Results.
-        methods: Whom to draw, from the left; see `reliability_methods`.
-
-    Raises:
-        InputError: Nobody to draw, or a method without reliability.
     """
     if not methods:
         raise InputError("no results with confidences to draw; run the evaluation again")

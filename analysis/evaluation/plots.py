@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.style import folded
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import common_subject_means
@@ -32,11 +33,7 @@ _NAME_LETTERS = {style.COLUMN: 24, style.FULL: 44}
 
 
 def subjects_data(rows: Sequence[EvaluationRow], *, source: str = "source-only") -> dict[str, list[Any]]:
-    """Return the numbers of `plot_subjects`: columns method, subject, source, score (fractions).
-
-    Raises:
-        InputError: No finished run of ``source``, or of any other method on the same subjects.
-    """
+    """Return the numbers of `plot_subjects`: columns method, subject, source, score (fractions)."""
     by_method: dict[str, list[EvaluationRow]] = defaultdict(list)
     for row in rows:
         by_method[row.method].append(row)
@@ -62,14 +59,6 @@ def plot_subjects(
 
     Blue subjects gained, vermilion ones lost. The black dots beside the slopes are the means with their bootstrap
     intervals over subjects. Above: the mean difference in points and how many subjects are below source-only.
-
-    Args:
-        rows: Results; methods in the order of their panels.
-        source: The method on the left.
-        width: `featlab.analysis.style.FULL` or ``COLUMN``.
-
-    Raises:
-        InputError: Nothing to compare with ``source``.
     """
     data = subjects_data(rows, source=source)
     methods = list(dict.fromkeys(data["method"]))
@@ -115,17 +104,7 @@ def plot_summary(
     oracle: str = "oracle",
     width: float = style.COLUMN,
 ) -> Figure:
-    """Draw each method's mean macro F1 with its 95 % interval; dashed lines mark source-only and the oracle.
-
-    Args:
-        summaries: From `featlab.evaluation.summary.summarise`, the first at the top.
-        source: Method of the lower reference line.
-        oracle: Method of the upper one.
-        width: `featlab.analysis.style.COLUMN` or ``FULL``.
-
-    Raises:
-        InputError: No summaries.
-    """
+    """Draw each method's mean macro F1 with its 95 % interval; dashed lines mark source-only and the oracle."""
     if not summaries:
         raise InputError("no results to draw; run an evaluation first")
     data = summary_data(summaries)

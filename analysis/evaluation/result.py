@@ -10,9 +10,9 @@ from featlab.analysis.evaluation.summary import evaluation_summary
 from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, rank_table, summary_table
 from featlab.analysis.page import DrawnFigure, Result, json_lines
 from featlab.analysis.table import count_text
-from featlab.evaluation.ranks import RankComparison, compare_ranks
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import shared_scores
+from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
 
 _WIDEST = 12
@@ -35,16 +35,6 @@ def evaluation_result(
     """Return the tables ``subjects``, ``summary``, ``costs``, ``classes`` (if the rows have recalls) and ``ranks`` (if
     two methods have a subject in common), and the figures ``summary``, ``subjects``, ``reliability`` (if the rows have
     confidences) and ``ranks``. Its files: ``results.jsonl``, ``run.json``, and ``failures.jsonl`` if a run failed.
-
-    Args:
-        rows: Results.
-        summaries: Of them.
-        metadata: JSON-ready: configuration, digest of the cache, versions.
-        kind: ``evaluate`` or ``benchmark``.
-        plots: Draw the figures.
-        classes: The K class names, for the table of classes.
-        smoothing: Frames that the smoothed macro F1 averages over, for a note; 0 where nobody knows.
-        data: What ``--json`` prints besides.
     """
     scores = shared_scores(rows)
     ranks = compare_ranks(scores) if len(scores) > 1 and all(scores.values()) else None

@@ -36,15 +36,7 @@ class StoredResults:
 
 
 def open_results(root: Path, given: Path | None = None) -> StoredResults:
-    """Read results of `featlab evaluate` or `featlab benchmark`.
-
-    Args:
-        root: The workspace folder.
-        given: A folder of results or its ``results.jsonl``; by default the newest of the workspace.
-
-    Raises:
-        InputError: None there, or a damaged file.
-    """
+    """Read results of `featlab evaluate` or `featlab benchmark`."""
     path = newest_results(root) if given is None else given / RESULTS if given.is_dir() else given
     if not path.is_file():
         raise InputError(f"{path}: no results there; give a folder of featlab evaluate or benchmark, or its {RESULTS}")
@@ -55,11 +47,7 @@ def open_results(root: Path, given: Path | None = None) -> StoredResults:
 
 
 def newest_results(root: Path) -> Path:
-    """Return the file of rows that was written last in ``results/`` of a workspace.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Return the file of rows that was written last in ``results/`` of a workspace."""
     found = [path for path in (root / "results").glob(f"*/{RESULTS}") if path.is_file()]
     if not found:
         raise InputError(f"{root / 'results'}: no results there; run featlab evaluate first, or name a folder of them")
@@ -73,16 +61,6 @@ def class_names(
 
     They are those of a cache that was named; else of the table of classes beside the results; else of the workspace's
     cache, if it is the one that the results were made from.
-
-    Args:
-        stored: The results.
-        count: Their number of classes.
-        root: The workspace folder.
-        cache: A cache to take the names from.
-
-    Raises:
-        InputError: The named cache has another number of classes.
-        CacheError: It can't be read.
     """
     if cache is not None:
         names, _ = _cache_classes(cache)

@@ -24,10 +24,6 @@ def evaluation_summary(rows: Sequence[EvaluationRow], summaries: Sequence[Method
     Shown are source-only, `pft`, the baseline with the largest mean, the others with and without source rows that have
     the largest mean, and the oracle, as far as they have finished runs. Without `pft`, the method without source rows
     that has the largest mean takes its place, and the words say so.
-
-    Args:
-        rows: Results.
-        summaries: Of them, from `featlab.evaluation.summary.summarise`.
     """
     named = [_Named(item) for item in summaries]
     finished = [item for item in named if item.of.subjects]

@@ -32,10 +32,9 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.errors import InputError
-from featlab.evaluation.ranks import RankComparison
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import subject_means
-from featlab.evaluation.statistics import mean
+from featlab.evaluation.statistics import RankComparison, mean
 from featlab.evaluation.summary import MethodSummary
 
 
@@ -53,10 +52,6 @@ def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 o
     The best of each column is bold (all of equal ones, as shown). Methods that saw target labels or source rows do not
     compete, nor does an average over fewer subjects than the table has, which is marked with a star. A cell of which
     every run failed says so and a note says why.
-
-    Args:
-        rows: Results; seeds and draws are averaged within a subject.
-        title: Above the table.
     """
     groups = rows_by_method(rows)
     subjects = list(dict.fromkeys(row.subject for row in rows))
@@ -75,12 +70,7 @@ def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 o
 
 
 def class_means(rows: Sequence[EvaluationRow], classes: int) -> list[dict[str, float]]:
-    """Return for each class subject to recall, of the subjects who have test rows of it.
-
-    Args:
-        rows: Rows of one method; those that failed or that an older release wrote, without recalls, are left out.
-        classes: K.
-    """
+    """Return for each class subject to recall, of the subjects who have test rows of it."""
 
     def recall(code: int) -> Callable[[EvaluationRow], float]:
         return lambda row: row.class_recall[code] if row.class_recall else math.nan
@@ -93,13 +83,6 @@ def class_table(rows: Sequence[EvaluationRow], *, classes: Sequence[str] = ()) -
 
     A class that a method was scored on with fewer subjects than others is marked with a star, as is the average over
     it, and is never bold.
-
-    Args:
-        rows: Results; seeds and draws are averaged within a subject.
-        classes: The K class names; numbered by default.
-
-    Raises:
-        InputError: Rows of different numbers of classes, or of another number than ``classes``.
     """
     names = _class_names(rows, classes)
     groups = rows_by_method(rows)
@@ -173,14 +156,7 @@ def _class_names(rows: Sequence[EvaluationRow], classes: Sequence[str]) -> list[
 def summary_table(
     summaries: Sequence[MethodSummary], *, title: str = "Mean over target subjects", smoothing: int = 0
 ) -> Table:
-    """Return one line a method: scores, comparison with source-only and pft, cost.
-
-    Args:
-        summaries: From `featlab.evaluation.summary.summarise`; their order is kept.
-        title: Above the table.
-        smoothing: Frames that were averaged over for the smoothed macro F1, for the note; 0 where nobody knows.
-    """
-    smoothed = any(not math.isnan(item.macro_f1_smoothed) for item in summaries)
+    """Return one line a method: scores, comparison with source-only and pft, cost."""
     notes = []
     if summaries:
         notes.append(
@@ -199,7 +175,7 @@ def summary_table(
     notes += best_notes(item.selection for item in summaries)
     return make_table(
         title,
-        _summary_columns(smoothed),
+        _summary_columns(),
         summaries,
         notes=[*notes, *scope_notes(item.scope for item in summaries)],
         competes=lambda item: competes(item.selection),
@@ -210,7 +186,7 @@ def _name(item: MethodSummary) -> str:
     return method_name(item.method, item.selection)
 
 
-def _summary_columns(smoothed: bool) -> list[Column[MethodSummary]]:
+def _summary_columns() -> list[Column[MethodSummary]]:
     def score(name: str) -> Callable[[MethodSummary], str]:
         return lambda item: score_text(getattr(item, name))
 
@@ -227,7 +203,7 @@ def _summary_columns(smoothed: bool) -> list[Column[MethodSummary]]:
         Column("Subjects", lambda item: str(item.subjects), wide=True),
         Column("Macro F1", lambda item: main(item) if item.runs else FAILED, best=True),
         Column("95 % interval", interval("ci95")),
-        Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=not smoothed),
+        Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=True),
         Column("95 % interval, smoothed", interval("ci95_smoothed"), wide=True),
         Column("SD", score("sd"), wide=True),
         Column("SD over seeds", score("seed_sd"), wide=True),
@@ -276,12 +252,7 @@ def cost_table(summaries: Sequence[MethodSummary]) -> Table:
 
 
 def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table:
-    """Return one line a method, the best first: its average rank and the groups that it belongs to.
-
-    Args:
-        compared: From `featlab.evaluation.ranks.compare_ranks`.
-        selections: Method to what it was allowed to see, for the marks.
-    """
+    """Return one line a method, the best first: its average rank and the groups that it belongs to."""
     columns = [
         Column[tuple[str, float, range]]("Method", lambda line: method_name(line[0], selections[line[0]]), text=True),
         Column("Rank", lambda line: number_text(line[1], 2)),

@@ -18,9 +18,8 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.config.toml import section_text
-from featlab.evaluation.tuning_report import TuningReport
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
 from featlab.evaluation.tuning_space import value_text
-from featlab.evaluation.tuning_trials import Trial, best_first, choose
 
 
 def tuning_result(report: TuningReport) -> Result:
@@ -56,13 +55,7 @@ def chosen_text(report: TuningReport) -> str:
 def trials_table(
     trials: Sequence[Trial], *, title: str = "Candidates on source subjects", top: int | None = None
 ) -> Table:
-    """Return one line a candidate, the best first and those that failed last.
-
-    Args:
-        trials: From `featlab.evaluation.tuning_trials.score_trials`.
-        title: Above the table.
-        top: Only so many lines, and the default wherever it stands.
-    """
+    """Return one line a candidate, the best first and those that failed last."""
     shown = [trial for place, trial in enumerate(best_first(trials)) if top is None or place < top or trial.number == 1]
     subjects = max(trial.subjects for trial in trials)
     notes = [

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.evaluation.plot_projection import principal_axes
 from featlab.analysis.inside.views import EXTRACTED, LAYERS, UNADAPTED, View, person_views, pick_rows
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
 from featlab.config.options import check_at_least, check_choice
@@ -195,3 +194,19 @@ def _silhouette(rows: NDArray[np.float32], labels: Codes) -> float:
     from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(rows, labels))
+
+
+def principal_axes(
+    rows: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
+    """Return the mean (d,), the two principal axes (2, d) and the share of variance on each.
+
+    Signs are fixed (the largest entry of an axis is positive), so that the same rows never come out mirrored.
+    """
+    centre = rows.mean(axis=0, dtype=np.float64)
+    _, spread, directions = np.linalg.svd(rows - centre, full_matrices=False)
+    axes = directions[:2]
+    largest = np.abs(axes).argmax(axis=1)
+    axes = axes * np.where(axes[np.arange(2), largest] < 0, -1.0, 1.0)[:, None]
+    total = float((spread**2).sum()) or 1.0
+    return centre, axes, (float(spread[0] ** 2) / total, float(spread[1] ** 2) / total)

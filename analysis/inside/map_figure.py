@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import method_name
-from featlab.analysis.evaluation.plot_names import ACCESS_NOTE, figure_name, folded
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, method_name
 from featlab.analysis.inside.map import GROUPS, NEAREST, FeatureMap, ViewScore
 from featlab.analysis.inside.views import EXTRACTED, UNADAPTED
 from featlab.analysis.page import DrawnFigure, Result, safe_name
+from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.methods import get_method, make_method
 

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import folded
 from featlab.analysis.inside.views import EXTRACTED, UNADAPTED, View, person_views
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
+from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.cache import FeatureTable
 from featlab.errors import InputError, closest

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import folded
+from featlab.analysis.style import folded
 
 _LETTER = 0.075
 """Width of a bold letter of a title, inches."""

@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.plot_names import folded
 from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, StyleShift
 from featlab.analysis.page import DrawnFigure, Result, safe_name
+from featlab.analysis.style import folded
 from featlab.analysis.table import MISSING, Column, Table, make_table, number_text
 from featlab.methods import get_method
 

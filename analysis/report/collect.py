@@ -101,9 +101,6 @@ def find_pages(results: Path) -> PageFolders:
 
     Two runs of one command are folders whose names differ in the key at their end; a run with a name of its own
     (``--name``) stands for itself. A folder whose page can't be read is among them: who reads it says what is wrong.
-
-    Args:
-        results: The ``results`` folder of a workspace.
     """
     pages = [path.parent for path in sorted(results.glob(f"*/{PAGE_FILE}"))]
     newest: dict[str, Path] = {}
@@ -122,15 +119,7 @@ def _order(folder: Path) -> tuple[int, str]:
 
 
 def read_report(folders: Sequence[Path], title: str) -> Report:
-    """Read pages, in the order given; a damaged one is skipped.
-
-    Args:
-        folders: Each with a page.
-        title: Of the report.
-
-    Raises:
-        InputError: A folder without a page, or no page that can be read.
-    """
+    """Read pages, in the order given; a damaged one is skipped."""
     without = [folder for folder in folders if not (folder / PAGE_FILE).is_file()]
     if without:
         raise InputError(
@@ -185,11 +174,7 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
 
 
 def jpeg_of(png: Path) -> bytes:
-    """Return a picture with photographs as JPEG, a tenth of the .png.
-
-    Raises:
-        OSError: No picture there, or a damaged one.
-    """
+    """Return a picture with photographs as JPEG, a tenth of the .png."""
     data = io.BytesIO()
     with Image.open(png) as picture:
         picture.convert("RGB").save(data, "JPEG", quality=85)

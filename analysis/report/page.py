@@ -112,14 +112,7 @@ class _PageView:
 
 
 def write_report(path: Path, report: Report) -> int:
-    """Write a report as one HTML file, whole or not at all; the same pages give the same bytes.
-
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        FeatlabError: It can't be written.
-    """
+    """Write a report as one HTML file, whole or not at all; the same pages give the same bytes."""
     text = render_report(report)
     atomic_write_text(path, text)
     return len(text.encode("utf-8"))

@@ -17,15 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featlab.bundle.card import bundle_card
 from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
 from featlab.model.style_bank import StyleBank
+from featlab.seeding import blank
 
-__all__ = ["BUNDLE_FORMAT", "Bundle", "load_bundle", "read_tensors", "save_bundle", "write_tensors"]
+__all__ = [
+    "BUNDLE_FORMAT",
+    "Bundle",
+    "bundle_card",
+    "load_bundle",
+    "read_tensors",
+    "save_bundle",
+    "write_tensors",
+]
 
 BUNDLE_FORMAT = 1
 _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
@@ -47,7 +55,7 @@ class Bundle:
         seed: Root seed of its training.
         bank: Style bank; ``None`` when it was removed or not made.
         extras: Tensors that a method prepared at the source, by method name.
-        declared: What those tensors are, in words, by method name.
+        declared: What those tensors are, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
     """
@@ -207,9 +215,8 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     dim = tensors["projection.components"].shape[1]
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     head = head_from_state(under("head.")).to(device)
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
+    hidden, residual = int(meta["translator"]["hidden"]), bool(meta["translator"]["residual"])
+    translator = blank(lambda: Translator(dim, hidden, residual=residual))
     translator.to(device).load_state_dict(under("translator."))
     bank = None
     if meta["bank_subjects"] is not None:
@@ -230,7 +237,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         seed=int(meta["seed"]),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
-        # Bundles of before said nothing of it.
+        # Older bundles lack it.
         declared={str(name): str(words) for name, words in meta.get("declared", {}).items()},
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),
@@ -253,3 +260,39 @@ def _check_consistent(
         for statistic in bank.layers[layer]:
             if statistic.shape != (len(bank.subjects), columns):
                 raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
+
+
+def bundle_card(bundle: Bundle) -> str:
+    """Return the card of a bundle, in Markdown."""
+    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
+    if bundle.bank is None:
+        bank = "none: only weights left the source site."
+    else:
+        layers = ", ".join(f"{name} ({mean.shape[1]})" for name, (mean, _) in bundle.bank.layers.items())
+        bank = (
+            f"mean and standard deviation of the {bundle.neutral!r} rows of each of {len(bundle.bank.subjects)} source "
+            f"subjects, at: {layers}. Statistics, not rows."
+        )
+    extras = "; ".join(f"`{name}`: {bundle.declared.get(name) or 'tensors'}" for name in sorted(bundle.extras))
+    return f"""# featlab model bundle
+
+Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
+{bundle.neutral} clip, without labels and without the rows it was trained on.
+
+| | |
+|---|---|
+| extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
+| source subjects | {len(bundle.source_subjects)}, named in bundle.json, so that none of them can become a target |
+| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
+| translator | {trained:,} parameters |
+| style bank | {bank} |
+| prepared by methods at the source | {extras or "nothing"} |
+| cache digest | {bundle.cache_digest} |
+| seed | {bundle.seed} |
+
+Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
+with `--set pretrain.style_bank=false`.
+
+Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
+not known until they are measured.
+"""

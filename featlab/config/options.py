@@ -24,7 +24,6 @@ __all__ = [
     "Options",
     "check_at_least",
     "check_choice",
-    "check_share",
     "convert",
     "option",
     "options_of",
@@ -158,12 +157,6 @@ def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raise a ConfigError when ``value`` is below ``minimum``."""
     if not value >= minimum:
         raise ConfigError(f"{name} = {value} must be at least {minimum}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Raise a ConfigError when ``value`` is not in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name} = {value} must be between 0 and 1")
 
 
 def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:

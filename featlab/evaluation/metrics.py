@@ -11,17 +11,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.config.sections import check_window
 from featlab.errors import InputError
+from featlab.protocol.splits import split_target
+
+if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
+    from featlab.cache import FeatureTable
+    from featlab.model.networks import PersonalModel
 
 __all__ = [
     "BINS",
     "SubjectMetrics",
+    "before_and_after",
     "bin_edges",
     "calibration_error",
     "confusion_matrix",
@@ -38,15 +45,14 @@ class SubjectMetrics:
     Attributes:
         macro_f1: Mean F1 over the classes present in the test labels. The main number.
         macro_f1_all: Mean F1 over all K classes; a class that is neither shown nor predicted counts as 0.
-        accuracy: Share of rows predicted right.
+        accuracy: Fraction of rows predicted right.
         balanced_accuracy: Mean recall over the classes present in the test labels.
         neutral_recall: Recall of the neutral class; NaN when the subject has no neutral test row.
         non_neutral_recall: Mean recall over the other classes present; NaN when there is none.
         histogram: Predicted rows for each of the K classes.
         frames: Labelled rows that were scored.
-        recall: Recall of each of the K classes, NaN for one that is not shown.
+        class_recall: Recall of each of the K classes, NaN for one that is not shown.
         confusion: K × K counts, row by row: label first, prediction second.
-        video_macro_f1: ``macro_f1`` with a video as the unit; NaN when no videos were given.
     """
 
     macro_f1: float
@@ -57,9 +63,8 @@ class SubjectMetrics:
     non_neutral_recall: float
     histogram: tuple[int, ...]
     frames: int
-    recall: tuple[float, ...]
+    class_recall: tuple[float, ...]
     confusion: tuple[int, ...]
-    video_macro_f1: float = float("nan")
 
     @property
     def collapsed(self) -> bool:
@@ -70,16 +75,7 @@ class SubjectMetrics:
 def confusion_matrix(
     labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], count: int
 ) -> NDArray[np.int64]:
-    """Count rows by (label, prediction).
-
-    Args:
-        labels: (n,) codes in ``[0, count)``.
-        predictions: (n,) codes in ``[0, count)``.
-        count: Number of classes K.
-
-    Returns:
-        (K, K) int64, row = label, column = prediction.
-    """
+    """Return (K, K) counts of (n,) codes in [0, K): row = label, column = prediction."""
     flat = labels.astype(np.int64) * count + predictions.astype(np.int64)
     return np.bincount(flat, minlength=count * count).reshape(count, count)
 
@@ -90,7 +86,6 @@ def subject_metrics(
     *,
     classes: Sequence[str],
     neutral_code: int,
-    videos: NDArray[np.integer[Any]] | None = None,
 ) -> SubjectMetrics:
     """Score one subject's test rows.
 
@@ -99,8 +94,6 @@ def subject_metrics(
         predicted: (n, K) finite probabilities or scores (the largest wins; of equals, the first), or (n,) codes.
         classes: The K class names.
         neutral_code: Index of the neutral class in ``classes``.
-        videos: (n,) integer video codes; when given, ``video_macro_f1`` is filled. A video's label is its most frequent
-            frame label, its prediction the class of the largest mean probability (of the most votes, for codes).
 
     Returns:
         The subject's scores.
@@ -122,12 +115,6 @@ def subject_metrics(
     f1, recall, present = _f1(matrix), _recall(matrix), matrix.sum(axis=1) > 0
     expressive = present.copy()
     expressive[neutral_code] = False
-    video_macro_f1 = float("nan")
-    if videos is not None:
-        videos = np.asarray(videos)
-        if videos.shape != known.shape:
-            raise InputError(f"videos have shape {videos.shape}, expected {known.shape}: one code a row")
-        video_macro_f1 = _video_macro_f1(labels, scores, videos[known])
     return SubjectMetrics(
         macro_f1=float(f1[present].mean()),
         macro_f1_all=float(f1.mean()),
@@ -137,10 +124,38 @@ def subject_metrics(
         non_neutral_recall=float(recall[expressive].mean()) if expressive.any() else float("nan"),
         histogram=tuple(int(total) for total in matrix.sum(axis=0)),
         frames=int(matrix.sum()),
-        recall=tuple(float(value) if shown else math.nan for value, shown in zip(recall, present, strict=True)),
+        class_recall=tuple(float(value) if shown else math.nan for value, shown in zip(recall, present, strict=True)),
         confusion=tuple(int(total) for total in matrix.ravel()),
-        video_macro_f1=video_macro_f1,
     )
+
+
+def before_and_after(
+    bundle: Bundle, table: FeatureTable, model: PersonalModel, gap: int = 5
+) -> tuple[SubjectMetrics, SubjectMetrics] | None:
+    """Score the source model and an adapted one on a subject's labelled test rows: to look at, never to adapt by.
+
+    The classes of the table are matched to the bundle's by name; ``None`` when no test row has a label that it knows.
+    """
+    from featlab.methods import AdaptedModel, base_model
+
+    if (table.label < 0).all():
+        return None
+    codes = [bundle.classes.index(name) if name in bundle.classes else -1 for name in table.classes]
+    test = split_target(table, gap).test
+    # An unknown label is -1, which picks the last of these.
+    labels = np.array([*codes, -1], dtype=np.int16)[table.label[test]]
+    if (labels < 0).all():
+        return None
+    before, after = (
+        subject_metrics(
+            labels,
+            AdaptedModel(part).predict_proba(table.embeddings[test]),
+            classes=bundle.classes,
+            neutral_code=bundle.neutral_code,
+        )
+        for part in (base_model(bundle), model)
+    )
+    return before, after
 
 
 def _as_scores(predicted: NDArray[Any], rows: int, count: int) -> NDArray[np.float64]:
@@ -176,17 +191,6 @@ def _f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 def _recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     recall: NDArray[np.float64] = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
     return recall
-
-
-def _video_macro_f1(
-    labels: NDArray[np.integer[Any]], scores: NDArray[np.float64], videos: NDArray[np.integer[Any]]
-) -> float:
-    count = scores.shape[1]
-    names = np.unique(videos)
-    truth = np.array([np.bincount(labels[videos == name], minlength=count).argmax() for name in names])
-    guess = np.array([scores[videos == name].mean(axis=0).argmax() for name in names])
-    matrix = confusion_matrix(truth, guess, count)
-    return float(_f1(matrix)[matrix.sum(axis=1) > 0].mean())
 
 
 BINS = 15

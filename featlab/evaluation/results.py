@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import math
 import platform
+import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from featlab.config.sections import SCOPES
 from featlab.errors import InputError, closest
 from featlab.evaluation.metrics import BINS
-from featlab.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from featlab.workspace.workspace import Workspace
 
 __all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "run_facts", "versions", "write_results"]
 
 SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
+
+
+_ADDED_LATER = ("error", "class_recall", "flops", "scope", "macro_f1_smoothed", "reliability", "confusion")
+"""Fields that older files lack."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class EvaluationRow:
         seed: Number of the seed within the draw.
         macro_f1: Over the classes present in the subject's test labels; see `SubjectMetrics`.
         macro_f1_all: Over all K classes.
-        accuracy: Share of test rows predicted right.
+        accuracy: Fraction of test rows predicted right.
         balanced_accuracy: Mean recall over the classes present.
         neutral_recall: NaN when there is no neutral test row.
         non_neutral_recall: NaN when there is no other test row.
@@ -46,15 +53,15 @@ class EvaluationRow:
         collapsed: Whether all test rows were predicted as one class.
         selection: One of `SELECTIONS`.
         error: Why the run failed, one line; empty when it did not.
-        class_recall: Recall of each of the K classes, NaN for one without test rows; empty in files of before.
+        class_recall: Recall of each of the K classes, NaN for one without test rows; empty in older files.
         flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
             were not counted (they are counted once a method, see `featlab.evaluation.runner`).
         scope: One of `featlab.config.sections.SCOPES`.
         macro_f1_smoothed: As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
             `featlab.evaluation.metrics`); NaN when that is switched off.
         reliability: For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their
-            confidence and those that are right, 45 numbers in all; empty in files of before.
-        confusion: K × K counts of test rows, row by row: label first, prediction second; empty in files of before.
+            confidence and those that are right, 45 numbers in all; empty in older files.
+        confusion: K × K counts of test rows, row by row: label first, prediction second; empty in older files.
 
     Raises:
         InputError: An unknown ``selection`` or ``scope``, a row without an error that has no finite macro F1, or a
@@ -65,20 +72,20 @@ class EvaluationRow:
     subject: str
     draw: int
     seed: int
-    macro_f1: float
-    macro_f1_all: float
-    accuracy: float
-    balanced_accuracy: float
-    neutral_recall: float
-    non_neutral_recall: float
-    histogram: tuple[int, ...]
-    frames: int
-    adapt_frames: int
-    seconds: float
-    iterations: int
-    trainable: int
-    collapsed: bool
-    selection: str
+    macro_f1: float = math.nan
+    macro_f1_all: float = math.nan
+    accuracy: float = math.nan
+    balanced_accuracy: float = math.nan
+    neutral_recall: float = math.nan
+    non_neutral_recall: float = math.nan
+    histogram: tuple[int, ...] = ()
+    frames: int = 0
+    adapt_frames: int = 0
+    seconds: float = 0.0
+    iterations: int = 0
+    trainable: int = 0
+    collapsed: bool = False
+    selection: str = field(kw_only=True)
     error: str = ""
     class_recall: tuple[float, ...] = ()
     flops: float = math.nan
@@ -112,41 +119,9 @@ class EvaluationRow:
         seconds: float = 0.0,
         scope: str = "person",
     ) -> EvaluationRow:
-        """Return the row of a run that failed: every score NaN, every count 0.
-
-        Args:
-            method: Registry name.
-            subject: The target subject.
-            draw: Number of the draw.
-            seed: Number of the seed.
-            selection: One of `SELECTIONS`.
-            error: Why, in one line.
-            seconds: Wall time until it failed.
-            scope: One of `featlab.config.sections.SCOPES`.
-        """
-        nan = float("nan")
-        return cls(
-            method=method,
-            subject=subject,
-            draw=draw,
-            seed=seed,
-            macro_f1=nan,
-            macro_f1_all=nan,
-            accuracy=nan,
-            balanced_accuracy=nan,
-            neutral_recall=nan,
-            non_neutral_recall=nan,
-            histogram=(),
-            frames=0,
-            adapt_frames=0,
-            seconds=seconds,
-            iterations=0,
-            trainable=0,
-            collapsed=False,
-            selection=selection,
-            error=error or "failed without a message",
-            scope=scope,
-        )
+        """Return the row of a run that failed: every score NaN, every count 0; ``error`` says why, in one line."""
+        error = error or "failed without a message"
+        return cls(method, subject, draw, seed, selection=selection, error=error, seconds=seconds, scope=scope)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""
@@ -159,15 +134,14 @@ class EvaluationRow:
         Raises:
             InputError: An unknown or missing key, or a value of the wrong type.
         """
-        kinds = {field.name: str(field.type) for field in fields(cls)}
+        kinds = typing.get_type_hints(cls)
         for name in data:
             if name not in kinds:
                 raise InputError(f"unknown key {name!r}{closest(str(name), kinds)}")
-        optional = {field.name for field in fields(cls) if field.default is not MISSING}
-        missing = [name for name in kinds if name not in data and name not in optional]
+        missing = [name for name in kinds if name not in data and name not in _ADDED_LATER]
         if missing:
             raise InputError(f"missing {', '.join(missing)}")
-        return cls(**{name: _checked(name, kinds[name], value) for name, value in data.items()})
+        return cls(**{name: _read_value(name, kinds[name], value) for name, value in data.items()})
 
 
 def write_results(path: Path, rows: Iterable[EvaluationRow]) -> None:
@@ -253,21 +227,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InputError(f"{name} is not JSON")
 
 
-def _checked(name: str, kind: str, value: Any) -> Any:
-    """Return ``value`` as the field's type, or raise. A bool is no integer here, though Python says it is."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if kind == "str" and isinstance(value, str):
+def _read_value(name: str, kind: Any, value: Any) -> Any:
+    """Return a JSON value as the field's type, or raise. A bool is no integer here, though Python says it is."""
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_read_value(name, typing.get_args(kind)[0], item) for item in value)
+    if kind in (str, bool) and isinstance(value, kind):
         return value
-    if kind == "bool" and isinstance(value, bool):
+    if kind is int and type(value) is int and value >= 0:
         return value
-    if kind == "int" and whole and value >= 0:
-        return value
-    if kind == "float" and value is None:
+    if kind is float and value is None:
         return math.nan
-    if kind == "float" and number and abs(value) < 1e300:
+    if kind is float and type(value) in (int, float) and abs(value) < 1e300:
         return float(value)
-    if kind.startswith("tuple") and isinstance(value, list):
-        return tuple(_checked(name, "float" if "float" in kind else "int", item) for item in value)
-    wanted = {"tuple[int, ...]": "whole numbers", "tuple[float, ...]": "numbers"}.get(kind, kind)
-    raise InputError(f"{name} is {value!r}, expected {wanted}")
+    wanted = {tuple[int, ...]: "whole numbers", tuple[float, ...]: "numbers"}
+    raise InputError(f"{name} is {value!r}, expected {wanted.get(kind) or kind.__name__}")

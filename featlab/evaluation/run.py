@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,10 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
 from featlab.compute import count_flops
 from featlab.errors import FeatlabError, InputError
-from featlab.evaluation.metrics import SubjectMetrics, subject_metrics
+from featlab.evaluation.metrics import SubjectMetrics, reliability_counts, smooth_probabilities, subject_metrics
 from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.rows import Cost, RunNumbers, failed_rows, scored_rows
-from featlab.methods import AdaptedModel, Method, base_model
+from featlab.methods import AdaptedModel, Method
 from featlab.methods.base import SourceFeatures
-from featlab.model.networks import PersonalModel
 from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
 from featlab.protocol.splits import Split, check_disjoint, split_dataset, split_target, target_of
 from featlab.seeding import run_seed
@@ -28,12 +26,30 @@ from featlab.seeding import run_seed
 __all__ = [
     "RunNumbers",
     "adapted_model",
-    "before_and_after",
     "evaluate_dataset",
     "evaluate_subject",
     "failed_rows",
     "oracle_probabilities",
 ]
+
+
+@dataclass(frozen=True)
+class RunNumbers:
+    """What the rows of a run record beside its scores, and how they are scored.
+
+    Attributes:
+        draw: Number of the draw.
+        seed: Number of the seed; what is random in a run follows the bundle's own seed.
+        scope: One of `featlab.config.sections.SCOPES`.
+        count_flops: Run every method once more to count its operations.
+        smoothing: Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
+    """
+
+    draw: int = 0
+    seed: int = 0
+    scope: str = "person"
+    count_flops: bool = False
+    smoothing: int = 0
 
 
 def evaluate_subject(
@@ -103,40 +119,6 @@ def evaluate_dataset(
     return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
 
 
-def before_and_after(
-    bundle: Bundle, table: FeatureTable, model: PersonalModel, gap: int = 5
-) -> tuple[SubjectMetrics, SubjectMetrics] | None:
-    """Score the source model and an adapted one on the labelled test rows of a subject: to look at, never to adapt by.
-
-    Args:
-        bundle: The source model.
-        table: Rows of one subject; its classes are matched to the bundle's by name.
-        model: What adapting to the subject gave.
-        gap: See `featlab.protocol.splits.split_target`.
-
-    Returns:
-        The scores before and after; ``None`` when no test row has a label that the bundle knows.
-    """
-    if (table.label < 0).all():
-        return None
-    codes = [bundle.classes.index(name) if name in bundle.classes else -1 for name in table.classes]
-    test = split_target(table, gap).test
-    # An unknown label is -1, which picks the last of these.
-    labels = np.array([*codes, -1], dtype=np.int16)[table.label[test]]
-    if (labels < 0).all():
-        return None
-    before, after = (
-        subject_metrics(
-            labels,
-            AdaptedModel(part).predict_proba(table.embeddings[test]),
-            classes=bundle.classes,
-            neutral_code=bundle.neutral_code,
-        )
-        for part in (base_model(bundle), model)
-    )
-    return before, after
-
-
 def _check(bundle: Bundle, table: FeatureTable) -> None:
     check_disjoint(bundle.source_subjects, table.subject_names_present())
     if table.classes != bundle.classes:
@@ -170,8 +152,21 @@ def _rows(
     except (FeatlabError, RuntimeError) as error:
         # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
         return failed_rows(method, names, numbers, error, time.perf_counter() - start)
-    cost = Cost(len(split.adapt), seconds, model.iterations, model.trainable, flops)
-    return scored_rows(table, split.test, probabilities, method, numbers, cost)
+    cost = {
+        "adapt_frames": len(split.adapt),
+        "seconds": seconds,
+        "iterations": model.iterations,
+        "trainable": model.trainable,
+        "flops": flops,
+    }
+    rows = []
+    for name in names:
+        mine = table.subject[split.test] == table.subjects.index(name)
+        try:
+            rows.append(_row(table, split.test[mine], probabilities[mine], method, name, numbers, cost))
+        except InputError as error:
+            rows += failed_rows(method, [name], numbers, error, seconds)
+    return rows
 
 
 def adapted_model(
@@ -183,19 +178,9 @@ def adapted_model(
     seed: int,
     whole: bool = False,
 ) -> AdaptedModel:
-    """Adapt a method as an evaluation does; an oracle is given the labels of the rows that it adapts on.
+    """Adapt a method as an evaluation does: an oracle gets the labels, a source-access method the source rows.
 
-    Args:
-        bundle: The source model.
-        table: Rows of the target.
-        split: Which of them are adapted on.
-        method: What adapts.
-        source: Source rows, for the methods that need them.
-        seed: Of whatever is random.
-        whole: Whether the target is a data set, not one person's neutral clip.
-
-    Raises:
-        InputError: A method that needs what isn't there.
+    ``whole`` says that the target is a data set, not one person's neutral clip.
     """
     target = target_of(table, split.adapt)
     if whole and method.needs_neutral:
@@ -212,21 +197,11 @@ ORACLE_FOLDS = 5
 def oracle_probabilities(
     bundle: Bundle, table: FeatureTable, split: Split, method: Method
 ) -> tuple[NDArray[np.float32], AdaptedModel]:
-    """Fine-tune with one person's labels and predict the test rows, leaving out the rows that are predicted.
+    """Return (m, K) probabilities of the test rows by a model that knows the labels, and the model of the last fold.
 
     The test rows are dealt into folds; each is predicted by a model tuned on all other rows of the subject, adapt rows
     included. With ``folds = "blocks"`` each test video is cut into 5 blocks in time: the model knows other moments of
-    the very video, so this is a ceiling and not a result that could be had. With ``"videos"`` whole videos are left out
-    (up to 5 folds).
-
-    Args:
-        bundle: The source model.
-        table: Rows of one subject, with labels.
-        split: Its split.
-        method: The oracle.
-
-    Returns:
-        (m, K) probabilities of the test rows, and the model of the last fold.
+    the very video, so this is a ceiling that no method can reach. With ``"videos"`` whole videos are left out.
     """
     fold = _folds(table, split.test, method.config.folds)
     probabilities = np.empty((len(split.test), len(bundle.classes)), dtype=np.float32)
@@ -250,3 +225,62 @@ def _folds(table: FeatureTable, test: NDArray[np.intp], kind: str) -> NDArray[np
         # Each video starts with another fold: those of a single frame would all be left out at once.
         fold[rows] = (number + np.arange(len(rows)) * ORACLE_FOLDS // len(rows)) % ORACLE_FOLDS
     return fold
+
+
+def failed_rows(
+    method: Method,
+    subjects: Sequence[str],
+    numbers: RunNumbers,
+    error: FeatlabError | RuntimeError,
+    seconds: float = 0.0,
+) -> list[EvaluationRow]:
+    """Return a row for each subject on whom a method failed, with the first line of the reason."""
+    reason = next(iter(str(error).splitlines()), "")
+    return [
+        EvaluationRow.failure(
+            method.name,
+            subject,
+            numbers.draw,
+            numbers.seed,
+            selection=method.selection,
+            error=reason,
+            seconds=seconds,
+            scope=numbers.scope,
+        )
+        for subject in subjects
+    ]
+
+
+def _row(
+    table: FeatureTable,
+    test: NDArray[np.intp],
+    probabilities: NDArray[np.float32],
+    method: Method,
+    subject: str,
+    numbers: RunNumbers,
+    cost: Mapping[str, Any],
+) -> EvaluationRow:
+    """Score one subject's test rows, as they are and smoothed."""
+    scores = _scores(table, test, probabilities)
+    smoothed = math.nan
+    if numbers.smoothing > 1:
+        window = numbers.smoothing
+        averaged = smooth_probabilities(probabilities, table.video[test], table.frame[test], window)
+        smoothed = _scores(table, test, averaged).macro_f1
+    return EvaluationRow(
+        method=method.name,
+        subject=subject,
+        draw=numbers.draw,
+        seed=numbers.seed,
+        selection=method.selection,
+        scope=numbers.scope,
+        macro_f1_smoothed=smoothed,
+        reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
+        collapsed=scores.collapsed,
+        **asdict(scores),
+        **cost,
+    )
+
+
+def _scores(table: FeatureTable, test: NDArray[np.intp], probabilities: NDArray[np.float32]) -> SubjectMetrics:
+    return subject_metrics(table.label[test], probabilities, classes=table.classes, neutral_code=table.neutral_code)

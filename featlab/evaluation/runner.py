@@ -1,4 +1,4 @@
-"""The one runner: evaluate methods on targets, in parallel, keeping every finished run for the next time.
+"""Evaluate methods on targets, in parallel, keeping every finished run for the next time.
 
 A run is one method on one target subject. A task is one source model and the runs that start from it. Source models are
 made first, each once; then workers take the runs of one target (scope ``person``) or of one method (``dataset``) at a
@@ -8,13 +8,14 @@ time. Every finished run is a file of its own, named by a hash of all that its n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.load import ProtocolConfig
+from featlab.compute import one_thread
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results, write_results
 from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
@@ -26,13 +27,15 @@ from featlab.seeding import stable_hash
 from featlab.workspace.stages import Make, bundle_folder, bundle_stage, source_stages
 from featlab.workspace.workspace import Source, Workspace
 
-__all__ = ["Run", "Task", "count_finished", "plan", "run_tasks"]
-
 RUN_FORMAT = 5
 """Raised when older files lack what tables now show."""
 
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a stage of a source model."""
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Run(NamedTuple):
@@ -46,18 +49,10 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One source model and the runs that start from it; equal to another one that starts from the same model.
+    """One source model and the runs that start from it; equal to another task that starts from the same model.
 
-    Attributes:
-        workspace: Where.
-        source_subjects: Whom the source model is trained on.
-        source_seed: Its root seed.
-        targets: The target subjects.
-        methods: Name to method, in the order of the table; candidates of one method have a name each.
-        draw: Number of the draw.
-        seed: Number of the seed within it.
-        folder: Folder under ``results/`` that keeps the runs.
-        count_flops: Whether the operations of every method are counted, on one target.
+    ``methods`` are in the order of the table; of one method, several candidates have a name each. ``folder`` is that
+    under ``results/`` which keeps the runs. ``count_flops`` counts the operations of every method on one target.
     """
 
     workspace: Workspace
@@ -104,20 +99,16 @@ class Task:
         # In a data set every subject's rows are adapted on: all of them are part of each run.
         scope = (protocol.scope, *(self.targets if protocol.scope == "dataset" else ()))
         clip = (protocol.gap, protocol.frames, protocol.contamination, protocol.smoothing)
-        key = stable_hash(
-            RUN_FORMAT, made_from, *scope, *clip, run.draw, run.seed, run.subject, method.name, method.config
-        )
+        what = (run.draw, run.seed, run.subject, method.name, method.config)
+        key = stable_hash(RUN_FORMAT, made_from, *scope, *clip, *what)
         # Not relative: a worker process may have been started in another folder.
         return self.workspace.root.resolve() / "results" / self.folder / method.name / f"{key[:16]}.jsonl"
 
 
 def plan(workspace: Workspace) -> list[Task]:
-    """Return the tasks that the protocol asks for, draw by draw.
+    """Return the tasks that the protocol asks for, draw by draw; refuse settings that can't be run together.
 
-    Raises:
-        ConfigError: An unknown method, an option that a method doesn't have, or settings that exclude each other.
-        InputError: An unknown target, or one that was asked for by name and can't be split into adapt and test rows;
-            one that is only drawn is a failed run.
+    A target that was asked for by name must have adapt and test rows; one that is only drawn is a failed run.
     """
     config, protocol = workspace.config, workspace.config.protocol
     methods = {name: make_method(name, config.adapt.options) for name in protocol.methods}
@@ -132,18 +123,17 @@ def plan(workspace: Workspace) -> list[Task]:
                 f"protocol.draws = {protocol.draws}, but the targets are named: every draw would be the same; "
                 "give --targets a number, or leave out --draws"
             )
+        conditions = ClipConditions(protocol.frames, protocol.contamination)
         for subject in workspace.targets() if protocol.scope == "person" else ():
             rows = workspace.table.rows_of(subject)
-            reduced_split(rows, split_target(rows, protocol.gap), _conditions(protocol), protocol.seed)
+            reduced_split(rows, split_target(rows, protocol.gap), conditions, protocol.seed)
     tasks = []
     for draw in range(protocol.draws):
         targets = workspace.targets(draw)
         sources = workspace.source(targets).subjects
         for seed in range(protocol.seeds):
-            first = draw == 0 and seed == 0
-            tasks.append(
-                Task(workspace, sources, protocol.seed + seed, targets, methods, draw, seed, count_flops=first)
-            )
+            task = Task(workspace, sources, protocol.seed + seed, targets, methods, draw, seed)
+            tasks.append(replace(task, count_flops=draw == seed == 0))
     return tasks
 
 
@@ -162,24 +152,16 @@ def run_tasks(
 ) -> list[dict[Run, EvaluationRow]]:
     """Run every task; what an earlier call finished is read, not run.
 
-    Args:
-        tasks: What; they may be of several workspaces.
-        jobs: Processes, each with one thread; 1 works in this one.
-        share: (i, n): do the i-th of n parts of the work, for n machines that share the folder; other runs are read
-            where they are there.
-        collect: Read what is there and run nothing.
-        on_step: Progress; called first with the runs that are there.
+    ``jobs`` are processes, each with one thread; 1 works in this one. ``share`` = (i, n) does the i-th of n parts of
+    the work, for n machines that share the folder; ``collect`` runs nothing. Both read other runs where they are there.
 
     Returns:
         Run to row for each task, by method and then by subject. A failed run is a row with its error, and is tried
         again the next time; one that another share or a later call will fill has no row.
     """
-    done = [{run: row for run in task.runs if (row := _read(task.path(run))) is not None} for task in tasks]
-    pieces = [
-        piece
-        for place, task in enumerate(tasks)
-        for piece in ([] if collect else _pieces(place, task, done[place], share))
-    ]
+    done = [_finished({run: task.path(run) for run in task.runs}) for task in tasks]
+    work = [] if collect else list(enumerate(tasks))
+    pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
     # The largest caches first, so that no worker is left alone with a large one at the end.
     pieces.sort(key=lambda piece: -piece.task.workspace.table.embeddings.size)
     stages = _missing_stages(pieces)
@@ -257,10 +239,6 @@ def _source_rows(task: Task) -> SourceFeatures:
     return SourceFeatures.of(_bundle(task), task.source.table)
 
 
-def _conditions(protocol: ProtocolConfig) -> ClipConditions:
-    return ClipConditions(protocol.frames, protocol.contamination)
-
-
 def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     """Run each method of a piece, and keep its rows as soon as they are there."""
     task, protocol = piece.task, piece.task.workspace.config.protocol
@@ -268,11 +246,10 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, protocol.smoothing)
     done: dict[Run, EvaluationRow] = {}
     for name in piece.methods:
-        runs = [Run(subject, task.draw, task.seed, name) for subject in piece.subjects]
-        paths = {run: task.path(run) for run in runs}
+        paths = {run: task.path(run) for run in task.runs if run.method == name and run.subject in piece.subjects}
         # Settings that change nothing here share their runs, and so do machines.
-        found = {run: row for run, path in paths.items() if (row := _read(path)) is not None}
-        if len(found) == len(runs):
+        found = _finished(paths)
+        if len(found) == len(paths):
             done |= found
             continue
         method = task.methods[name]
@@ -282,34 +259,29 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
             if protocol.scope == "dataset":
                 rows = evaluate_dataset(bundle, table, [method], **how)
             else:
-                rows = evaluate_subject(bundle, table, [method], conditions=_conditions(protocol), **how)
+                conditions = ClipConditions(protocol.frames, protocol.contamination)
+                rows = evaluate_subject(bundle, table, [method], conditions=conditions, **how)
         except FeatlabError as error:
             rows = failed_rows(method, piece.subjects, numbers, error)
         for row in rows:
             run = Run(row.subject, task.draw, task.seed, name)
             done[run] = row
-            _keep(paths[run], row)
+            # One that failed is not kept, so that the next call tries it again.
+            if not row.error:
+                paths[run].parent.mkdir(parents=True, exist_ok=True)
+                write_results(paths[run], [row])
     return piece.place, done
 
 
-def _read(path: Path) -> EvaluationRow | None:
-    """Return the row of a finished run; ``None`` where there is none or it is damaged: then it is run again."""
-    try:
-        rows = read_results(path)
-    except InputError:
-        return None
-    return rows[0] if len(rows) == 1 else None
-
-
-def _keep(path: Path, row: EvaluationRow) -> None:
-    """Keep a finished run; one that failed is not kept, so that the next call tries it again."""
-    if not row.error:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_results(path, [row])
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+def _finished(paths: Mapping[Run, Path]) -> dict[Run, EvaluationRow]:
+    """Read the runs that are finished; one whose file is damaged is not."""
+    rows = {}
+    for run, path in paths.items():
+        with suppress(InputError):
+            stored = read_results(path)
+            if len(stored) == 1:
+                rows[run] = stored[0]
+    return rows
 
 
 def _parallel(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
@@ -325,7 +297,5 @@ def _parallel(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) 
 
 
 def _with_one_thread(work: Callable[[Item], Result], item: Item) -> Result:
-    import torch
-
-    torch.set_num_threads(1)
-    return work(item)
+    with one_thread():
+        return work(item)

@@ -5,17 +5,33 @@ Every candidate of a fold starts from the same source model; what is finished is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from featlab.errors import ConfigError
+from featlab.cache import FeatureTable
+from featlab.errors import ConfigError, InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import OnStep, Run, Task, run_tasks
-from featlab.evaluation.tuning_people import Fold, SourceSide, cannot_play, deal_folds
 from featlab.evaluation.tuning_space import Candidate, SearchSpace, choose_candidates
 from featlab.methods import get_method
+from featlab.protocol.splits import check_disjoint, check_known, split_target
+from featlab.seeding import run_seed
+from featlab.workspace.workspace import Notify, Workspace
 
-__all__ = ["Rows", "TuningPlan", "plan_tuning", "run_tuning"]
+__all__ = [
+    "Fold",
+    "Rows",
+    "SourceSide",
+    "TuningPlan",
+    "cannot_play",
+    "deal_folds",
+    "open_sources",
+    "plan_tuning",
+    "read_subjects",
+    "run_tuning",
+]
 
 Rows = Mapping[int, Mapping[str, EvaluationRow]]
 """Number of a candidate to subject to row."""
@@ -107,3 +123,157 @@ def run_tuning(plan: TuningPlan, *, jobs: int = 1, on_step: OnStep | None = None
         candidate.number: {name: rows[Run(name, 0, 0, str(candidate.number))] for name in plan.subjects}
         for candidate in plan.candidates
     }
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSide:
+    """A workspace that holds source subjects and nobody else.
+
+    Attributes:
+        workspace: Its table has the rows of the source subjects alone; names are those of the whole cache.
+        reported: Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their
+            rows were not read.
+    """
+
+    workspace: Workspace
+    reported: tuple[str, ...]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Names of the source subjects."""
+        names: tuple[str, ...] = self.workspace.table.subject_names_present()
+        return names
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Source subjects who play targets for the others.
+
+    Attributes:
+        number: From 0; numbers of folds that nobody fell into are missing.
+        subjects: Names, ascending.
+    """
+
+    number: int
+    subjects: tuple[str, ...]
+
+
+def open_sources(
+    root: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    sources: Sequence[str] = (),
+    device: str = "cpu",
+    notify: Notify | None = None,
+) -> SourceSide:
+    """Read the configuration, and from the cache the rows of everyone who is a target in no draw.
+
+    Args:
+        root: The workspace folder.
+        overrides: ``{"section.key": value}`` from flags; ``protocol.targets`` and ``protocol.draws`` say who is
+            reported.
+        sources: Only these; by default ``protocol.sources``, or everyone who is left.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        notify: Called with one line when a stage runs.
+
+    Raises:
+        InputError: No such folder or cache, an unknown subject, one of ``sources`` that is a target, or nobody left.
+        ConfigError: A bad configuration.
+        CacheError: A cache that can't be trusted.
+    """
+    # Names alone: targets are chosen by name.
+    names = read_subjects(root, overrides, (), device=device, notify=notify)
+    protocol = names.config.protocol
+    drawn = {name for draw in range(protocol.draws) for name in names.targets(draw)}
+    # The pool is kept for reporting, drawn or not.
+    reported = tuple(sorted(drawn | set(names.pool())))
+    asked = tuple(sources) or protocol.sources
+    everyone = names.table.subjects
+    check_known(asked, everyone)
+    check_disjoint(asked, reported)
+    left = [name for name in asked or everyone if name not in set(reported)]
+    if not left:
+        raise InputError(
+            f"all {len(everyone)} subjects are targets in one of the {protocol.draws} draws, and nobody is left to "
+            "tune on; choose fewer --targets or --draws"
+        )
+    return SourceSide(read_subjects(root, overrides, left, device=device, notify=notify), reported)
+
+
+def read_subjects(
+    root: Path,
+    overrides: Mapping[str, Any] | None,
+    subjects: Sequence[str],
+    *,
+    device: str = "cpu",
+    notify: Notify | None = None,
+) -> Workspace:
+    """Open a workspace with the rows of some subjects; of the others, names and codes are all that is read.
+
+    Args:
+        root: The workspace folder.
+        overrides: ``{"section.key": value}`` from flags.
+        subjects: Whose rows; none of them reads names alone.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        notify: Called with one line when a stage runs.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; make a workspace there with `featlab init {root}`")
+    return Workspace.open(root, overrides, subjects=subjects, device=device, notify=notify)
+
+
+def cannot_play(table: FeatureTable, scope: str, gap: int) -> dict[str, str]:
+    """Return the subjects who can't play a target, each with the reason; they stay sources in every fold.
+
+    Args:
+        table: Rows of the source subjects.
+        scope: ``person`` (a neutral clip and labelled test rows are needed) or ``dataset`` (labelled rows are).
+        gap: See `featlab.protocol.splits.split_target`.
+    """
+    reasons = {}
+    for name in table.subject_names_present():
+        rows = table.rows_of(name)
+        try:
+            tested = rows.label[split_target(rows, gap).test] if scope == "person" else rows.label
+        except InputError as error:
+            reasons[name] = str(error)
+            continue
+        if (tested < 0).all():
+            reasons[name] = f"subject {name!r} has no labelled rows to test on"
+    return reasons
+
+
+def deal_folds(subjects: Sequence[str], players: Collection[str], count: int, seed: int) -> tuple[Fold, ...]:
+    """Deal those who play targets into folds, each by a hash of the seed and the own name.
+
+    A subject who comes or goes moves nobody else; the folds are not all of one size for that.
+
+    Args:
+        subjects: All source subjects.
+        players: Those of them who can play a target.
+        count: Folds, 2 or more; those that stay empty are left out.
+        seed: Root seed.
+
+    Raises:
+        InputError: Fewer than two folds or players, or a fold that leaves fewer than two source subjects.
+    """
+    if count < 2:
+        raise InputError(f"--folds {count}: the one fold would leave nobody to train on; choose 2 or more")
+    if len(players) < 2:
+        raise InputError(
+            f"{len(players)} of the {len(subjects)} source subjects can play a target, and tuning needs 2 or more; "
+            "choose fewer --targets or --draws, or extract more people"
+        )
+    dealt: dict[int, list[str]] = {}
+    for name in sorted(players):
+        dealt.setdefault(run_seed("tuning fold", seed, name) % count, []).append(name)
+    folds = tuple(Fold(number, tuple(dealt[number])) for number in sorted(dealt))
+    for fold in folds:
+        left = len(subjects) - len(fold.subjects)
+        if left < 2:
+            raise InputError(
+                f"{len(fold.subjects)} of the {len(subjects)} source subjects fall into one fold, which leaves {left} "
+                "to train on; give more --folds or another --seed"
+            )
+    return folds

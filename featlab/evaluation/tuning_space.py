@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from featlab.config.options import convert
+from featlab.config.options import convert, options_of
 from featlab.errors import ConfigError, closest
 from featlab.methods import Method, get_method, make_method
 from featlab.seeding import generator
@@ -100,11 +100,13 @@ def search_space(
     both = sorted(set(asked) & set(fixed))
     if both:
         raise ConfigError(f"--space {both[0]} and --set adapt.{method}.{both[0]} are both given; leave out one of them")
-    searched = {name: values for name, values in {**dict(kind.space), **asked}.items() if name not in fixed}
-    if not searched:
-        why = "every option of its space is fixed by --set" if kind.space else "it declares no search space"
-        raise ConfigError(f"nothing to tune in {method}: {why}; name values to try, for example --space lr=0.001,0.01")
     given = dict(options or {})
+    config, declared = make_method(method, {method: given}).config, options_of(kind.config_type)
+    known = {name: values for name, values in kind.space if name in asked or declared[name].is_read(config)}
+    searched = {name: values for name, values in {**known, **asked}.items() if name not in fixed}
+    if not searched:
+        why = "every option of its space is fixed by --set" if known else "it declares no search space"
+        raise ConfigError(f"nothing to tune in {method}: {why}; name values to try, for example --space lr=0.001,0.01")
     space = SearchSpace(
         method=method,
         options=tuple((name, _typed(kind, name, values)) for name, values in searched.items()),

@@ -24,7 +24,7 @@ from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.protocol.splits import Target
-from featlab.workspace.source import build_bundle
+from featlab.workspace.stages import build_bundle
 
 EVERYONE = "everyone"
 """Subject of rows that were given without one."""

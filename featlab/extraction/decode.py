@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from featlab.errors import InputError
+from featlab.errors import InputError, one_line
 from featlab.extraction.items import Item
 from featlab.extraction.video.frames import decode_frames, is_video
 
@@ -82,18 +82,6 @@ def _cut(image: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Pixels:
     return np.ascontiguousarray(part)
 
 
-# EXIF 2.3, tag 0x0112: what has to be done to the stored pixels to see the picture upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
 def decode_image(path: Path) -> NDArray[np.uint8]:
     """Read an image as upright RGB.
 
@@ -123,20 +111,18 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise InputError("not an image that Pillow can read") from None
     except OSError as error:
-        raise InputError(error.strerror or _one_line(error)) from None
+        raise InputError(one_line(error)) from None
     except Exception as error:
         # Pillow's format plugins let through whatever a broken file leads them to (struct.error, zlib.error, ...).
-        raise InputError(_one_line(error)) from None
+        raise InputError(f"{type(error).__name__}: {one_line(error)}") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return ImageOps.exif_transpose(image)
     except Exception:
         # Damaged metadata says nothing about the pixels, which have been read.
         return image
-    operation = _UPRIGHT.get(orientation)
-    return image if operation is None else image.transpose(operation)
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -152,11 +138,6 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         ground = Image.new("RGBA", colours.size, (0, 0, 0, 255))
         image = Image.alpha_composite(ground, colours)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 SIDE = 48

@@ -44,9 +44,9 @@ class ExtractConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name, least in (("jobs", 0), ("shard_rows", 1), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"extract: {name} must be {least} or more, got {getattr(self, name)}")
+        for name, minimum in (("jobs", 0), ("shard_rows", 1), ("batch", 1)):
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"extract: {name} must be {minimum} or more, got {getattr(self, name)}")
         if self.dtype not in _DTYPES:
             raise ConfigError(f"extract: dtype must be float32 or float16, got {self.dtype!r}")
 

@@ -1,4 +1,4 @@
-"""What could not be embedded, and the list of it beside the cache."""
+"""What is embedded and written at once, what could not be embedded, and whether a finished cache still fits."""
 
 from __future__ import annotations
 

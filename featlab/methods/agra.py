@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least, check_share
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.cada import CADAConfig, new_discriminator
 from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
@@ -142,25 +141,22 @@ class GraphHead(nn.Module):
 
 @dataclass(frozen=True)
 class AGRAConfig(CADAConfig):
-    """Adversarial graph representation adaptation.
+    """Adversarial graph representation adaptation."""
 
-    Attributes:
-        graph_hidden: Width between the two graph convolutions.
-        renewals: How often the clusters are made anew, at equal intervals from the first step.
-        means_momentum: Share of the way that a cluster's mean moves to its rows of a batch.
-    """
-
-    section: ClassVar[str] = "adapt.agra"
-
-    graph_hidden: int = 128
-    renewals: int = 6
-    means_momentum: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("adapt.agra.graph_hidden", self.graph_hidden, 1)
-        check_at_least("adapt.agra.renewals", self.renewals, 1)
-        check_share("adapt.agra.means_momentum", self.means_momentum)
+    lr: float = option(1e-3, search=(1e-4, 3e-4, 1e-3))
+    iterations: int = option(500, search=())
+    graph_hidden: int = option(128, "Width between the two graph convolutions.", minimum=1, search=(64, 128))
+    renewals: int = option(
+        6,
+        "How often the clusters are made anew, at equal intervals from the first step.",
+        minimum=1,
+    )
+    means_momentum: float = option(
+        0.1,
+        "Share of the way that a cluster's mean moves to its rows of a batch.",
+        minimum=0,
+        maximum=1,
+    )
 
 
 class AGRA(SourceAccess):
@@ -179,12 +175,6 @@ class AGRA(SourceAccess):
     config_type = AGRAConfig
     supports_single_class = False
     updates = ("bottleneck", "classifier")
-    space = (
-        ("lr", (1e-4, 3e-4, 1e-3)),
-        ("domain", (0.1, 1.0)),
-        ("graph_hidden", (64, 128)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(z + graph(z, nearest source mean)) with z = B'(f)."""

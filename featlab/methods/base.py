@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,26 +14,12 @@ from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache import FeatureTable
+from featlab.config.options import Options, search_values
 from featlab.errors import InputError
 from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
 from featlab.seeding import blank
-
-__all__ = [
-    "PARTS",
-    "AdaptedModel",
-    "Affine",
-    "ClipReport",
-    "GainEstimate",
-    "Method",
-    "NoConfig",
-    "SourceAccess",
-    "SourceFeatures",
-    "base_model",
-    "linear_head",
-    "target_features",
-]
 
 PARTS = ("translator", "bottleneck", "classifier")
 """What a method can change: what stands in T's place, B, C."""
@@ -180,10 +166,16 @@ class Method(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     """Keys of other sections, such as ``pretrain.hidden``, that its `prepare` reads whatever form T has."""
     space: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = ()
-    """Options that `featlab tune` searches, each with the values that it tries."""
+    """Options that `featlab tune` searches, each with the values that it tries; from the options' declarations."""
+
+    def __init_subclass__(cls) -> None:
+        if "space" not in vars(cls):
+            cls.space = tuple(search_values(cls.config_type()).items())
 
     def __init__(self, config: Any = None) -> None:
-        self.config = self.config_type() if config is None else config
+        config = self.config_type() if config is None else config
+        # Messages name an option as it stands in the file.
+        self.config: Any = replace(config, where=f"adapt.{self.name}") if isinstance(config, Options) else config
 
     @property
     def selection(self) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least, check_share
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
@@ -21,25 +20,12 @@ from featlab.seeding import torch_generator
 
 @dataclass(frozen=True)
 class CADAConfig(JointConfig):
-    """Conditional domain-adversarial training.
+    """Conditional domain-adversarial training."""
 
-    Attributes:
-        domain: Weight of the discriminator's loss.
-        hidden: Width of the discriminator's two hidden layers.
-        dropout: Of the discriminator.
-    """
-
-    section: ClassVar[str] = "adapt.cada"
-
-    domain: float = 1.0
-    hidden: int = 512
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("domain")
-        check_at_least(f"{self.section}.hidden", self.hidden, 1)
-        check_share(f"{self.section}.dropout", self.dropout)
+    iterations: int = option(500, search=(100, 500))
+    domain: float = option(1.0, "Weight of the discriminator's loss.", minimum=0, search=(0.1, 1.0))
+    hidden: int = option(512, "Width of the discriminator's two hidden layers.", minimum=1)
+    dropout: float = option(0.5, "Of the discriminator.", minimum=0, maximum=1)
 
 
 def new_discriminator(bundle: Bundle, config: CADAConfig, seed: int) -> Discriminator:
@@ -64,12 +50,6 @@ class CADA(SourceAccess):
     config_type = CADAConfig
     supports_single_class = False
     updates = ("bottleneck", "classifier")
-    space = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
-        ("domain", (0.1, 1.0)),
-        ("iterations", (100, 500)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""

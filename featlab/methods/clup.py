@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import half_cosine
-from featlab.config.options import check_at_least, check_choice, check_share
+from featlab.config.options import Options, option
 from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
@@ -31,69 +30,61 @@ STARTS = ("fresh", "source")
 
 
 @dataclass(frozen=True)
-class CluPConfig:
-    """The three stages of CluP.
+class CluPConfig(Options):
+    """The three stages of CluP."""
 
-    Attributes:
-        epochs: Passes over the kept rows in fine-tuning; 0 leaves the source model as it is, whatever else is set.
-        batch: Rows in a step of fine-tuning; a last batch of one row is skipped, because BatchNorm needs two.
-        lr: Learning rate at the start of fine-tuning and of self-supervision; each falls along half a cosine.
-        momentum: Of SGD.
-        weight_decay: L2 penalty, inside the gradient.
-        mixup: Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.
-        prototypes: Most clusters that rows are labelled by; at most a quarter of the rows.
-        keep: Share of the rows of each class that are kept, the purest ones.
-        score: What makes a row pure: the ``purity`` of its cluster, which also labels it, or (the paper's ablation)
-            the ``confidence`` of the source model, with its own prediction as the label.
-        start: The encoder before self-supervision: ``fresh``, or the ``source`` model's B (the paper's ablation, with
-            ``ssl_iterations = 0``).
-        ssl_iterations: Steps of self-supervision, rounded up to whole passes over the target's rows.
-        ssl_batch: Rows in a step of self-supervision.
-        ssl_prototypes: Most prototypes of self-supervision; at most a quarter of the rows.
-        window: Frames before and after a row that can be its second view.
-    """
-
-    section: ClassVar[str] = "adapt"
-    """Where the settings live, for messages."""
-
-    epochs: int = 50
-    batch: int = 32
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    mixup: float = 0.2
-    prototypes: int = 250
-    keep: float = 0.3
-    score: str = "purity"
-    start: str = "fresh"
-    ssl_iterations: int = 200
-    ssl_batch: int = 256
-    ssl_prototypes: int = 64
-    window: int = 5
-
-    def __post_init__(self) -> None:
-        check_choice(f"{self.section}.score", self.score, SCORES)
-        check_choice(f"{self.section}.start", self.start, STARTS)
-        for name in ("epochs", "lr", "weight_decay", "mixup", "ssl_iterations", "window"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
-        for name in ("batch", "ssl_batch", "prototypes", "ssl_prototypes"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 2)
-        for name in ("momentum", "keep"):
-            check_share(f"{self.section}.{name}", getattr(self, name))
-
-
-@dataclass(frozen=True)
-class CluPSwAVConfig(CluPConfig):
-    """See `CluPConfig`."""
-
-    section: ClassVar[str] = "adapt.clup-swav"
-
-
-@dataclass(frozen=True)
-class CluPDeepClusterConfig(CluPConfig):
-    """See `CluPConfig`."""
-
-    section: ClassVar[str] = "adapt.clup-deepcluster"
+    epochs: int = option(
+        50,
+        "Passes over the kept rows in fine-tuning; 0 leaves the source model as it is, whatever else is set.",
+        minimum=0,
+    )
+    batch: int = option(
+        32,
+        "Rows in a step of fine-tuning; a last batch of one row is skipped, because BatchNorm needs two.",
+        minimum=2,
+    )
+    lr: float = option(
+        0.1,
+        "Learning rate at the start of fine-tuning and of self-supervision; each falls along half a cosine.",
+        minimum=0,
+        search=(0.01, 0.03, 0.1),
+    )
+    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
+    weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
+    mixup: float = option(
+        0.2,
+        "Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.",
+        minimum=0,
+    )
+    prototypes: int = option(250, "Most clusters that rows are labelled by; at most a quarter of the rows.", minimum=2)
+    keep: float = option(
+        0.3,
+        "Share of the rows of each class that are kept, the purest ones.",
+        minimum=0,
+        maximum=1,
+        search=(0.1, 0.2, 0.3),
+    )
+    score: str = option(
+        "purity",
+        "What makes a row pure: the `purity` of its cluster, which also labels it, or (the paper's "
+        "ablation) the `confidence` of the source model, with its own prediction as the label.",
+        choices=SCORES,
+    )
+    start: str = option(
+        "fresh",
+        "The encoder before self-supervision: `fresh`, or the `source` model's B (the paper's ablation, "
+        "with `ssl_iterations = 0`).",
+        choices=STARTS,
+    )
+    ssl_iterations: int = option(
+        200,
+        "Steps of self-supervision, rounded up to whole passes over the target's rows.",
+        minimum=0,
+        search=(100, 200),
+    )
+    ssl_batch: int = option(256, "Rows in a step of self-supervision.", minimum=2)
+    ssl_prototypes: int = option(64, "Most prototypes of self-supervision; at most a quarter of the rows.", minimum=2)
+    window: int = option(5, "Frames before and after a row that can be its second view.", minimum=0)
 
 
 class CluP(Method):
@@ -103,7 +94,6 @@ class CluP(Method):
     config_type = CluPConfig
     supports_single_class = False
     updates = ("translator", "bottleneck", "classifier")
-    space = (("keep", (0.1, 0.2, 0.3)), ("lr", (0.01, 0.03, 0.1)), ("ssl_iterations", (100, 200)))
 
     @classmethod
     def minimum_rows(cls, classes: int) -> int:
@@ -167,7 +157,6 @@ class CluPSwAV(CluP):
         own="Temperature, Sinkhorn and the prototypes that rest in the first epoch are SwAV's; its queue is left out.",
         prototypes="5000",
     )
-    config_type = CluPSwAVConfig
 
     def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
         """Return SwAV."""
@@ -185,7 +174,6 @@ class CluPDeepCluster(CluP):
         "first epoch without labels are DeepClusterV2's.",
         prototypes="3000 a clustering",
     )
-    config_type = CluPDeepClusterConfig
 
     def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
         """Return DeepClusterV2."""
@@ -209,7 +197,7 @@ def _pseudo_labels(bundle: Bundle, features: Tensor, config: CluPConfig, seed: i
 
 def _warnings(bundle: Bundle, count: int, labels: Tensor, config: CluPConfig) -> tuple[str, ...]:
     if len(labels) < 2:
-        return (f"{len(labels)} of {count} rows were kept: nothing was learnt; raise {config.section}.keep",)
+        return (f"{len(labels)} of {count} rows were kept: nothing was learnt; raise {config.key('keep')}",)
     present = set(labels.tolist())
     missing = [name for code, name in enumerate(bundle.classes) if code not in present]
     return (f"no row was kept of {', '.join(missing)}: the new classifier does not know them",) if missing else ()
@@ -295,7 +283,7 @@ def _descend(
         [Phase(optimiser, lambda picked: {stage.term: loss_of(picked)})],
         batches(),
         name=stage.term,
-        advice=f"lower {config.section}.lr ({config.lr})",
+        advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: half_cosine(epoch, stage.epochs),
     )
     student.set_mode("eval")

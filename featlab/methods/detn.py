@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
@@ -27,26 +26,25 @@ def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class DETNConfig(JointConfig):
-    """Alignment by reweighted discrepancy.
+    """Alignment by reweighted discrepancy."""
 
-    Attributes:
-        align: Γ, weight of the discrepancy of the domains.
-        conditional: Λ, weight of the mean discrepancy of a class's source rows and target rows.
-        renewals: How often pseudo-labels and weights are made anew, at equal intervals from the first step.
-        bandwidth: Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.
-    """
-
-    section: ClassVar[str] = "adapt.detn"
-
-    align: float = 1.0
-    conditional: float = 0.0
-    renewals: int = 3
-    bandwidth: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("align", "conditional", "bandwidth")
-        check_at_least(f"{self.section}.renewals", self.renewals, 1)
+    align: float = option(1.0, "Γ, weight of the discrepancy of the domains.", minimum=0, search=(0.1, 1.0, 10.0))
+    conditional: float = option(
+        0.0,
+        "Λ, weight of the mean discrepancy of a class's source rows and target rows.",
+        minimum=0,
+    )
+    renewals: int = option(
+        3,
+        "How often pseudo-labels and weights are made anew, at equal intervals from the first step.",
+        minimum=1,
+    )
+    bandwidth: float = option(
+        0.0,
+        "Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.",
+        minimum=0,
+        search=(0.0, 2.0),
+    )
 
 
 class DETN(SourceAccess):
@@ -63,12 +61,6 @@ class DETN(SourceAccess):
     )
     config_type = DETNConfig
     updates = ("bottleneck", "classifier")
-    space: ClassVar[tuple[tuple[str, tuple[Any, ...]], ...]] = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
-        ("align", (0.1, 1.0, 10.0)),
-        ("bandwidth", (0.0, 2.0)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.discrepancy import exponential_kernel
@@ -38,23 +38,11 @@ def discriminative_loss(z: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
 
 @dataclass(frozen=True)
 class DFAConfig(JointConfig):
-    """Discriminative feature adaptation.
+    """Discriminative feature adaptation."""
 
-    Attributes:
-        align: Weight of the squared distance of the domains' means.
-        discriminate: Weight of the discriminative term on source rows.
-        bandwidth: Of the distance of pairs; 0 takes their mean distance.
-    """
-
-    section: ClassVar[str] = "adapt.dfa"
-
-    align: float = 1.0
-    discriminate: float = 1.0
-    bandwidth: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("align", "discriminate", "bandwidth")
+    align: float = option(1.0, "Weight of the squared distance of the domains' means.", minimum=0, search=(0.1, 1.0))
+    discriminate: float = option(1.0, "Weight of the discriminative term on source rows.", minimum=0, search=(0.1, 1.0))
+    bandwidth: float = option(0.0, "Of the distance of pairs; 0 takes their mean distance.", minimum=0)
 
 
 class DFA(SourceAccess):
@@ -71,12 +59,6 @@ class DFA(SourceAccess):
     config_type = DFAConfig
     supports_single_class = False
     updates = ("bottleneck", "classifier")
-    space = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
-        ("align", (0.1, 1.0)),
-        ("discriminate", (0.1, 1.0)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
+from featlab.config.options import option
 from featlab.methods.detn import DETN, DETNConfig
 
 
@@ -12,9 +12,7 @@ from featlab.methods.detn import DETN, DETNConfig
 class ECANConfig(DETNConfig):
     """Alignment by reweighted and conditional discrepancy; see `DETNConfig`."""
 
-    section: ClassVar[str] = "adapt.ecan"
-
-    conditional: float = 1.0
+    conditional: float = option(1.0, search=(0.1, 1.0))
 
 
 class ECAN(DETN):
@@ -28,4 +26,3 @@ class ECAN(DETN):
         "Kernel, pseudo-labels and steps as in DETN here."
     )
     config_type = ECANConfig
-    space = (*DETN.space, ("conditional", (0.1, 1.0)))

@@ -4,52 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from featlab.config.options import check_at_least, check_choice, check_share
+from featlab.config.options import Options, option
 from featlab.methods.student import BN_MODES, TRUNKS, Student
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.seeding import torch_generator
 
 
 @dataclass(frozen=True)
-class SGDConfig:
-    """Optimisation of one adaptation: SGD with Nesterov momentum, a fixed number of epochs, the last iterate.
+class SGDConfig(Options):
+    """Optimisation of one adaptation: SGD with Nesterov momentum, a fixed number of epochs, the last iterate."""
 
-    Attributes:
-        epochs: Passes over the target rows; 0 leaves the source model as it is.
-        batch: Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.
-        lr: Learning rate of B at the start.
-        momentum: Of SGD.
-        weight_decay: L2 penalty, inside the gradient.
-        decay: Let the rate fall as (1 + 10 t/T)^−¾; else it is constant.
-        bn_mode: BatchNorm in adaptation: ``train`` (as published) or ``eval`` (the source's statistics stay).
-        trunk: What stands in the backbone's place: ``none``, or an ``adapter`` trained at a tenth of the rate.
-    """
-
-    section: ClassVar[str] = "adapt"
-    """Where the settings live, for messages."""
-
-    epochs: int = 15
-    batch: int = 64
-    lr: float = 1e-2
-    momentum: float = 0.9
-    weight_decay: float = 1e-3
-    decay: bool = True
-    bn_mode: str = "train"
-    trunk: str = "none"
-
-    def __post_init__(self) -> None:
-        check_choice(f"{self.section}.bn_mode", self.bn_mode, BN_MODES)
-        check_choice(f"{self.section}.trunk", self.trunk, TRUNKS)
-        check_at_least(f"{self.section}.epochs", self.epochs, 0)
-        check_at_least(f"{self.section}.batch", self.batch, 2)
-        for name in ("lr", "weight_decay"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
-        check_share(f"{self.section}.momentum", self.momentum)
+    epochs: int = option(
+        15, "Passes over the target rows; 0 leaves the source model as it is.", minimum=0, search=(5, 15)
+    )
+    batch: int = option(
+        64,
+        "Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.",
+        minimum=2,
+    )
+    lr: float = option(1e-2, "Learning rate of B at the start.", minimum=0, search=(1e-3, 3e-3, 1e-2))
+    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
+    weight_decay: float = option(1e-3, "L2 penalty, inside the gradient.", minimum=0)
+    decay: bool = option(True, "Let the rate fall as (1 + 10 t/T)^−¾; else it is constant.")
+    bn_mode: str = option(
+        "train",
+        "BatchNorm in adaptation: `train` (as published) or `eval` (the source's statistics stay).",
+        choices=BN_MODES,
+        search=("train", "eval"),
+    )
+    trunk: str = option(
+        "none",
+        "What stands in the backbone's place: `none`, or an `adapter` trained at a tenth of the rate.",
+        choices=TRUNKS,
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ def fit_sgd(
 
     # The official code counts the step before it sets the rate: t goes from 1 to T.
     decay = (lambda step: shot_decay(step + 1, total)) if config.decay else None
-    advice = f"lower {config.section}.lr ({config.lr})"
+    advice = f"lower {config.key('lr')} ({config.lr})"
     fit = train([Phase(optimiser, losses)], batches(), advice=advice, rate=decay)
     student.set_mode("eval")
     if config.epochs and not total:

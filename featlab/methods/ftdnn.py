@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 
 from featlab.bundle.bundle import Bundle
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
 from featlab.methods.student import make_student, ordered_features
@@ -19,7 +19,7 @@ from featlab.protocol.splits import Target
 class FTDNNConfig(JointConfig):
     """Source fine-tuning; see `JointConfig`."""
 
-    section: ClassVar[str] = "adapt.ftdnn"
+    iterations: int = option(500, search=(100, 500))
 
 
 class FTDNN(SourceAccess):
@@ -33,7 +33,6 @@ class FTDNN(SourceAccess):
     )
     config_type = FTDNNConfig
     updates = ("bottleneck", "classifier")
-    space = (("lr", (1e-4, 1e-3, 1e-2)), ("iterations", (100, 500)), ("bn_mode", ("train", "eval")))
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""

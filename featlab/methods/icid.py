@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_share
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import drop
@@ -58,24 +57,22 @@ class FusedHead(nn.Module):
 
 @dataclass(frozen=True)
 class ICIDConfig(JointConfig):
-    """Fusion of two channels.
+    """Fusion of two channels."""
 
-    Attributes:
-        pairs: Weight of telling whether two rows are of one class, from the intra-category channel.
-        distinction: Weight of the inter-category channel's own classification.
-        dropout: Of what the classifiers are given in training.
-    """
-
-    section: ClassVar[str] = "adapt.icid"
-
-    pairs: float = 1.0
-    distinction: float = 1.0
-    dropout: float = 0.6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("pairs", "distinction")
-        check_share("adapt.icid.dropout", self.dropout)
+    pairs: float = option(
+        1.0,
+        "Weight of telling whether two rows are of one class, from the intra-category channel.",
+        minimum=0,
+        search=(0.1, 1.0),
+    )
+    distinction: float = option(1.0, "Weight of the inter-category channel's own classification.", minimum=0)
+    dropout: float = option(
+        0.6,
+        "Of what the classifiers are given in training.",
+        minimum=0,
+        maximum=1,
+        search=(0.0, 0.6),
+    )
 
 
 class ICID(SourceAccess):
@@ -92,12 +89,6 @@ class ICID(SourceAccess):
     )
     config_type = ICIDConfig
     updates = ("bottleneck", "classifier")
-    space = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
-        ("pairs", (0.1, 1.0)),
-        ("dropout", (0.0, 0.6)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'((common(B'(f)) + distinct(B'(f))) / 2)."""

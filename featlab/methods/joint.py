@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from featlab.config.options import check_at_least, check_choice, check_share
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import SourceFeatures
 from featlab.methods.student import BN_MODES, Student
@@ -23,40 +23,31 @@ NEW_RATE = 10.0
 
 
 @dataclass(frozen=True)
-class JointConfig:
-    """Optimisation with source access: SGD with momentum, a fixed number of steps, the last iterate.
+class JointConfig(Options):
+    """Optimisation with source access: SGD with momentum, a fixed number of steps, the last iterate."""
 
-    Attributes:
-        iterations: Steps; the rate falls to a tenth after one third and again after two thirds of them. 0 leaves the
-            source model as it is.
-        batch: Rows of each domain in a step.
-        lr: Learning rate of B and C, that of heads in the benchmark that the published table comes from; parts that
-            start from nothing learn ten times as fast.
-        momentum: Of SGD.
-        weight_decay: L2 penalty, inside the gradient.
-        bn_mode: BatchNorm in training: ``train`` (statistics of the joint batch) or ``eval`` (the source model's stay).
-    """
-
-    section: ClassVar[str] = "adapt"
-    """Where the settings live, for messages."""
-
-    iterations: int = 500
-    batch: int = 32
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    bn_mode: str = "train"
-
-    def __post_init__(self) -> None:
-        check_choice(f"{self.section}.bn_mode", self.bn_mode, BN_MODES)
-        check_at_least(f"{self.section}.batch", self.batch, 2)
-        self.check_weights("iterations", "lr", "weight_decay")
-        check_share(f"{self.section}.momentum", self.momentum)
-
-    def check_weights(self, *names: str) -> None:
-        """Raise a ConfigError when one of the named options is negative."""
-        for name in names:
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    iterations: int = option(
+        500,
+        "Steps; the rate falls to a tenth after one third and again after two thirds of them. 0 leaves "
+        "the source model as it is.",
+        minimum=0,
+    )
+    batch: int = option(32, "Rows of each domain in a step.", minimum=2)
+    lr: float = option(
+        1e-3,
+        "Learning rate of B and C, that of heads in the benchmark that the published table comes from; "
+        "parts that start from nothing learn ten times as fast.",
+        minimum=0,
+        search=(1e-4, 1e-3, 1e-2),
+    )
+    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
+    weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
+    bn_mode: str = option(
+        "train",
+        "BatchNorm in training: `train` (statistics of the joint batch) or `eval` (the source model's stay).",
+        choices=BN_MODES,
+        search=("train", "eval"),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +183,7 @@ def fit_updates(
     fit = train(
         [Phase(optimiser, losses, changed) for losses, changed in updates],
         batches(),
-        advice=f"lower {config.section}.lr ({config.lr})",
+        advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: 0.1 ** (3 * step // config.iterations),
     )
     student.set_mode("eval")

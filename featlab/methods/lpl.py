@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
 from featlab.methods.student import make_student, ordered_features
@@ -37,22 +36,16 @@ def locality_loss(z: Tensor, labels: Tensor, neighbours: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LPLConfig(JointConfig):
-    """Locality preserving loss.
+    """Locality preserving loss."""
 
-    Attributes:
-        locality: λ, weight of the locality preserving loss.
-        neighbours: k.
-    """
-
-    section: ClassVar[str] = "adapt.lpl"
-
-    locality: float = 0.003
-    neighbours: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("locality")
-        check_at_least("adapt.lpl.neighbours", self.neighbours, 1)
+    bn_mode: str = option("train", search=())
+    locality: float = option(
+        0.003,
+        "λ, weight of the locality preserving loss.",
+        minimum=0,
+        search=(0.0003, 0.003, 0.03),
+    )
+    neighbours: int = option(20, "k.", minimum=1, search=(5, 20))
 
 
 class LPL(SourceAccess):
@@ -68,7 +61,6 @@ class LPL(SourceAccess):
     )
     config_type = LPLConfig
     updates = ("bottleneck", "classifier")
-    space = (("lr", (1e-4, 1e-3, 1e-2)), ("locality", (0.0003, 0.003, 0.03)), ("neighbours", (5, 20)))
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
-from featlab.config.options import check_at_least, check_choice
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Affine, Method, target_features
 from featlab.model.networks import PersonalModel
@@ -21,25 +21,17 @@ from featlab.protocol.splits import Target
 
 
 @dataclass(frozen=True)
-class OracleConfig:
-    """Fine-tuning.
+class OracleConfig(Options):
+    """Fine-tuning."""
 
-    Attributes:
-        folds: What is left out of the tuning: ``blocks`` in time of each test video, or whole ``videos``.
-        iterations: AdamW steps on all rows.
-        lr: Peak learning rate.
-        weight_decay: Decoupled weight decay.
-    """
-
-    folds: str = "blocks"
-    iterations: int = 100
-    lr: float = 1e-2
-    weight_decay: float = 1e-2
-
-    def __post_init__(self) -> None:
-        check_choice("adapt.oracle.folds", self.folds, ("blocks", "videos"))
-        for name in ("iterations", "lr", "weight_decay"):
-            check_at_least(f"adapt.oracle.{name}", getattr(self, name), 0)
+    folds: str = option(
+        "blocks",
+        "What is left out of the tuning: `blocks` in time of each test video, or whole `videos`.",
+        choices=("blocks", "videos"),
+    )
+    iterations: int = option(100, "AdamW steps on all rows.", minimum=0)
+    lr: float = option(1e-2, "Peak learning rate.", minimum=0)
+    weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0)
 
 
 class Oracle(Method):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from featlab.config.options import with_options
+from featlab.config.options import refuse_inert, with_options
 from featlab.registry import Registry
 
 if TYPE_CHECKING:
@@ -90,10 +90,13 @@ def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = Non
         options: Method name to options (`AdaptConfig.options`); only this method's are read.
 
     Raises:
-        ConfigError: No such method, no such option, or a value that doesn't fit.
+        ConfigError: No such method, no such option, a value that doesn't fit, or an option that the others make inert.
     """
     method = get_method(name)
-    return method(with_options(method.config_type(), (options or {}).get(name, {}), f"adapt.{name}"))
+    given, section = (options or {}).get(name, {}), f"adapt.{name}"
+    config = with_options(method.config_type(), given, section)
+    refuse_inert(config, given, section)
+    return method(config)
 
 
 def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -> Bundle:

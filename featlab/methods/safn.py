@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint
 from featlab.methods.losses.target import mean_entropy
@@ -30,23 +30,17 @@ def norm_growth_loss(z: Tensor, step: float) -> Tensor:
 
 @dataclass(frozen=True)
 class SAFNConfig(JointConfig):
-    """Stepwise adaptive feature norm.
+    """Stepwise adaptive feature norm."""
 
-    Attributes:
-        norm: Weight of the growth of norms, per domain.
-        norm_step: Δr, by how much a norm is to grow.
-        entropy: Weight of the entropy of target predictions; 0.1 in the paper's variant with entropy.
-    """
-
-    section: ClassVar[str] = "adapt.safn"
-
-    norm: float = 0.05
-    norm_step: float = 1.0
-    entropy: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("norm", "norm_step", "entropy")
+    lr: float = option(1e-3, search=(1e-4, 3e-4, 1e-3))
+    norm: float = option(0.05, "Weight of the growth of norms, per domain.", minimum=0, search=(0.01, 0.05, 0.1))
+    norm_step: float = option(1.0, "Δr, by how much a norm is to grow.", minimum=0)
+    entropy: float = option(
+        0.0,
+        "Weight of the entropy of target predictions; 0.1 in the paper's variant with entropy.",
+        minimum=0,
+        search=(0.0, 0.1),
+    )
 
 
 class SAFN(SourceAccess):
@@ -63,12 +57,6 @@ class SAFN(SourceAccess):
     config_type = SAFNConfig
     supports_single_class = False
     updates = ("bottleneck", "classifier")
-    space = (
-        ("lr", (1e-4, 3e-4, 1e-3)),
-        ("norm", (0.01, 0.05, 0.1)),
-        ("entropy", (0.0, 0.1)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return C'(B'(f))."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least, check_choice, check_share
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
+from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.methods.student import BN_MODES, Student, make_student, ordered_features
 from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
@@ -23,54 +23,46 @@ from featlab.seeding import torch_generator
 COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3
 """Mean cosine distance that the centres may still move when k-means stops."""
-MOST_ROUNDS = 100
+MAX_ROUNDS = 100
 """Of k-means, should it not come to rest."""
 
 
 @dataclass(frozen=True)
-class SFDADEConfig:
-    """Distribution estimation: loops of clustering, each followed by steps of SGD with momentum; the last iterate.
+class SFDADEConfig(Options):
+    """Distribution estimation: loops of clustering, each followed by steps of SGD with momentum; the last iterate."""
 
-    Attributes:
-        epochs: Loops; 0 leaves the source model as it is.
-        steps: Steps in a loop.
-        rows: Rows of every class in a step; no more than the smallest class has.
-        lr: Learning rate of B's linear layer at the start; it falls as (1 + 5e-4 t)^−2.25.
-        norm_rate: Learning rate of B's BatchNorm, as a multiple of ``lr``.
-        momentum: Of SGD.
-        weight_decay: L2 penalty, inside the gradient.
-        threshold: Rows further from their cluster's centre are left out; a cosine distance ½(1 − cos), from 0 to 1.
-        least: Classes with fewer rows are left out.
-        covariance: Of the surrogate rows: ``diagonal``, or ``full``; the one of the target's rows of that class.
-        spread: Standard deviation of surrogate rows in units of the target's.
-        bn_mode: BatchNorm in the steps: ``train`` (as published) or ``eval`` (the source's statistics stay).
-    """
-
-    section: ClassVar[str] = "adapt.sfda-de"
-    """Where the settings live, for messages."""
-
-    epochs: int = 10
-    steps: int = 50
-    rows: int = 10
-    lr: float = 1e-3
-    norm_rate: float = 10.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    threshold: float = 0.5
-    least: int = 5
-    covariance: str = "diagonal"
-    spread: float = 1.0
-    bn_mode: str = "train"
-
-    def __post_init__(self) -> None:
-        check_choice(f"{self.section}.covariance", self.covariance, COVARIANCES)
-        check_choice(f"{self.section}.bn_mode", self.bn_mode, BN_MODES)
-        for name in ("steps", "rows", "least"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 1)
-        for name in ("epochs", "lr", "norm_rate", "weight_decay", "spread"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
-        for name in ("momentum", "threshold"):
-            check_share(f"{self.section}.{name}", getattr(self, name))
+    epochs: int = option(10, "Loops; 0 leaves the source model as it is.", minimum=0)
+    steps: int = option(50, "Steps in a loop.", minimum=1)
+    rows: int = option(10, "Rows of every class in a step; no more than the smallest class has.", minimum=1)
+    lr: float = option(
+        1e-3,
+        "Learning rate of B's linear layer at the start; it falls as (1 + 5e-4 t)^−2.25.",
+        minimum=0,
+        search=(1e-4, 1e-3, 1e-2),
+    )
+    norm_rate: float = option(10.0, "Learning rate of B's BatchNorm, as a multiple of `lr`.", minimum=0)
+    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
+    weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
+    threshold: float = option(
+        0.5,
+        "Rows further from their cluster's centre are left out; a cosine distance ½(1 − cos), from 0 to 1.",
+        minimum=0,
+        maximum=1,
+        search=(0.078, 0.5),
+    )
+    least: int = option(5, "Classes with fewer rows are left out.", minimum=1)
+    covariance: str = option(
+        "diagonal",
+        "Of the surrogate rows: `diagonal`, or `full`; the one of the target's rows of that class.",
+        choices=COVARIANCES,
+    )
+    spread: float = option(1.0, "Standard deviation of surrogate rows in units of the target's.", minimum=0)
+    bn_mode: str = option(
+        "train",
+        "BatchNorm in the steps: `train` (as published) or `eval` (the source's statistics stay).",
+        choices=BN_MODES,
+        search=("train", "eval"),
+    )
 
 
 def inverse_decay(step: int) -> float:
@@ -78,26 +70,19 @@ def inverse_decay(step: int) -> float:
     return float((1.0 + 5e-4 * step) ** -2.25)
 
 
-def spherical_kmeans(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Cluster rows by direction, from a class's anchor each, and give every cluster the class whose anchor it fits.
+def classes_of_clusters(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (n,) classes of (n, H) rows, and their cosine distances ½(1 − cos) to their cluster's centre.
 
-    Centres start at the anchors; a cluster without rows goes back to its own. When the centres have come to rest they
+    Rows are clustered by direction, from the (K, H) anchors on, one a class. When the centres have come to rest they
     are matched with the anchors one to one, at the least sum of cosine distances.
     """
     from scipy.optimize import linear_sum_assignment
 
     rows, starts = F.normalize(values, dim=1), F.normalize(anchors, dim=1)
-    centres = starts
-    for _ in range(MOST_ROUNDS):
-        member = F.one_hot((rows @ centres.T).argmax(dim=1), len(starts)).to(rows.dtype)
-        moved = torch.where(member.sum(dim=0)[:, None] > 0, F.normalize(member.T @ rows, dim=1), starts)
-        shift = _cosine_distance((moved * centres).sum(dim=1)).mean()
-        centres = moved
-        if shift < SHIFT:
-            break
-    cosine, cluster = (rows @ centres.T).max(dim=1)
+    centres, cluster = spherical_kmeans(rows, starts, rounds=MAX_ROUNDS, at_rest=SHIFT, stay=False)
     _, matched = linear_sum_assignment(_cosine_distance(centres @ starts.T).cpu().numpy())
-    return torch.from_numpy(matched).to(cluster.device)[cluster], _cosine_distance(cosine)
+    distance = _cosine_distance((rows @ centres.T).amax(dim=1))
+    return torch.from_numpy(matched).to(cluster.device)[cluster], distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +119,7 @@ class Surrogates:
 
 def estimate_surrogates(values: Tensor, anchors: Tensor, threshold: float, least: int) -> Surrogates:
     """Cluster the target's rows, keep what is near a centre, and estimate the source's distribution of each class."""
-    labels, distance = spherical_kmeans(values, anchors)
+    labels, distance = classes_of_clusters(values, anchors)
     known = torch.arange(len(anchors), device=values.device)[:, None]
     member = (labels == known) & (distance < threshold)
     classes = torch.nonzero(member.sum(dim=1) >= least).squeeze(1)
@@ -162,7 +147,6 @@ class SFDADE(Method):
     config_type = SFDADEConfig
     supports_single_class = False
     updates = ("bottleneck",)
-    space = (("lr", (1e-4, 1e-3, 1e-2)), ("threshold", (0.078, 0.5)), ("bn_mode", ("train", "eval")))
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f))."""
@@ -175,7 +159,7 @@ class SFDADE(Method):
 def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) -> Fit:
     """Train B in loops: estimate the surrogates, then take steps on class-balanced batches; both in place."""
     anchors = student.head.classifier.weight.detach()
-    advice = f"lower {config.section}.lr ({config.lr})"
+    advice = f"lower {config.key('lr')} ({config.lr})"
     groups = [
         {"params": list(student.head.linear.parameters()), "lr": config.lr},
         {"params": list(student.head.norm.parameters()), "lr": config.norm_rate * config.lr},
@@ -196,7 +180,7 @@ def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) ->
             count = min(config.rows, int(surrogates.member.sum(dim=1).min())) if kept else 0
             if kept * count < (2 if config.bn_mode == "train" else 1):
                 warnings.append(
-                    f"too few rows near the centre of a class ({config.section}.least = {config.least}): stopped after "
+                    f"too few rows near the centre of a class ({config.key('least')} = {config.least}): stopped after "
                     f"{len(history)} steps"
                 )
                 return

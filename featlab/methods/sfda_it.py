@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +15,7 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import half_cosine
-from featlab.config.options import check_at_least, check_choice
-from featlab.errors import ConfigError
+from featlab.config.options import Options, option
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.student import new_adapter, ordered_features
 from featlab.model.networks import PersonalModel, Translator
@@ -33,30 +31,16 @@ LEAST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(Options):
     """Training of a generator G on a target's rows: Adam, a cosine down to zero, the last iterate.
 
     Steps are counted, not epochs: a person's rows make a few batches, where the published data sets make thousands.
-
-    Attributes:
-        iterations: Steps; 0 leaves the source model as it is.
-        batch: Rows in a step.
-        lr: Learning rate at the start.
-        hidden: Width of G's hidden layer; 0 takes the width of the features.
     """
 
-    section: ClassVar[str] = "adapt"
-    """Where the settings live, for messages."""
-
-    iterations: int = 500
-    batch: int = 64
-    lr: float = 3e-4
-    hidden: int = 0
-
-    def __post_init__(self) -> None:
-        check_at_least(f"{self.section}.batch", self.batch, 2)
-        for name in ("iterations", "lr", "hidden"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    iterations: int = option(500, "Steps; 0 leaves the source model as it is.", minimum=0, search=(200, 500, 1000))
+    batch: int = option(64, "Rows in a step.", minimum=2)
+    lr: float = option(3e-4, "Learning rate at the start.", minimum=0, search=(3e-4, 1e-3, 3e-3))
+    hidden: int = option(0, "Width of G's hidden layer; 0 takes the width of the features.", minimum=0)
 
 
 def fit_generator(
@@ -76,7 +60,7 @@ def fit_generator(
     fit = train(
         [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
         islice(chain.from_iterable(epochs), total),
-        advice=f"lower {config.section}.lr ({config.lr})",
+        advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: half_cosine(step, total),
     )
     generator.requires_grad_(False)
@@ -96,28 +80,21 @@ def statistics_loss(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SFDAITConfig(GeneratorConfig):
-    """Statistics of the source, content of the target; see `GeneratorConfig`.
+    """Statistics of the source, content of the target; see `GeneratorConfig`."""
 
-    Attributes:
-        layers: Where statistics are matched: the ``features`` that G gives, the ``bottleneck`` before B's BatchNorm.
-        style: Weight of the statistics, averaged over layers.
-        content: Weight of the L1 distance between B's outputs with and without G.
-    """
-
-    section: ClassVar[str] = "adapt.sfda-it"
-
-    layers: tuple[str, ...] = LAYERS
-    style: float = 1.0
-    content: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.layers:
-            raise ConfigError(f"{self.section}.layers is empty; name one or more of {', '.join(LAYERS)}")
-        for layer in self.layers:
-            check_choice(f"{self.section}.layers", layer, LAYERS)
-        for name in ("style", "content"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    layers: tuple[str, ...] = option(
+        LAYERS,
+        "Where statistics are matched: the `features` that G gives, the `bottleneck` before B's BatchNorm.",
+        choices=LAYERS,
+        required=True,
+    )
+    style: float = option(1.0, "Weight of the statistics, averaged over layers.", minimum=0)
+    content: float = option(
+        1.0,
+        "Weight of the L1 distance between B's outputs with and without G.",
+        minimum=0,
+        search=(0.1, 1.0, 10.0),
+    )
 
 
 class SFDAIT(Method):
@@ -140,7 +117,6 @@ class SFDAIT(Method):
     carries = "mean (D) and standard deviation (D) of all source rows' features"
     supports_single_class = False
     updates = ("translator",)
-    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (200, 500, 1000)), ("content", (0.1, 1.0, 10.0)))
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

@@ -6,13 +6,12 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least, check_choice
+from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method, base_model
 from featlab.methods.fit import SGDConfig, fit_sgd
@@ -30,34 +29,29 @@ from featlab.seeding import run_seed
 
 @dataclass(frozen=True)
 class SFITConfig(GeneratorConfig):
-    """Knowledge of a teacher, made visible by a generator; see `GeneratorConfig`.
+    """Knowledge of a teacher, made visible by a generator; see `GeneratorConfig`."""
 
-    Attributes:
-        knowledge: Weight of KL from the teacher's predictions to the source model's on translated rows; divided by K,
-            as published.
-        relation: What is compared between the bottlenecks: ``gram`` (channels, over the batch), ``batch`` (rows) or
-            ``1d`` (channels of every single row).
-        relation_weight: Weight of that comparison.
-        teacher_epochs: Passes of SHOT-IM over the target rows, which makes the teacher.
-        teacher_lr: Learning rate of B in it.
-        bn_mode: BatchNorm of the teacher in its training: ``train`` (as published) or ``eval``.
-    """
-
-    section: ClassVar[str] = "adapt.sfit"
-
-    knowledge: float = 1.0
-    relation: str = "gram"
-    relation_weight: float = 1.0
-    teacher_epochs: int = 15
-    teacher_lr: float = 1e-2
-    bn_mode: str = "train"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(f"{self.section}.relation", self.relation, tuple(RELATION_LOSSES))
-        check_choice(f"{self.section}.bn_mode", self.bn_mode, BN_MODES)
-        for name in ("knowledge", "relation_weight", "teacher_epochs", "teacher_lr"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    knowledge: float = option(
+        1.0,
+        "Weight of KL from the teacher's predictions to the source model's on translated rows; divided by "
+        "K, as published.",
+        minimum=0,
+    )
+    relation: str = option(
+        "gram",
+        "What is compared between the bottlenecks: `gram` (channels, over the batch), `batch` (rows) or "
+        "`1d` (channels of every single row).",
+        choices=tuple(RELATION_LOSSES),
+    )
+    relation_weight: float = option(1.0, "Weight of that comparison.", minimum=0)
+    teacher_epochs: int = option(15, "Passes of SHOT-IM over the target rows, which makes the teacher.", minimum=0)
+    teacher_lr: float = option(1e-2, "Learning rate of B in it.", minimum=0)
+    bn_mode: str = option(
+        "train",
+        "BatchNorm of the teacher in its training: `train` (as published) or `eval`.",
+        choices=BN_MODES,
+        search=("train", "eval"),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +85,6 @@ class SFIT(Method):
     config_type = SFITConfig
     supports_single_class = False
     updates = ("translator",)
-    space = (("lr", (3e-4, 1e-3, 3e-3)), ("iterations", (200, 500, 1000)), ("bn_mode", ("train", "eval")))
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(G(f)))."""
@@ -105,25 +98,18 @@ class SFIT(Method):
 
 @dataclass(frozen=True)
 class RetrainedSFITConfig(SFITConfig):
-    """SFIT with a last stage that trains the teacher on; see `SFITConfig`.
+    """SFIT with a last stage that trains the teacher on; see `SFITConfig`."""
 
-    Attributes:
-        retrain_epochs: Passes of that stage over the target rows; 0 leaves the teacher as SHOT-IM made it.
-        retrain_batch: Rows in a step.
-        retrain_lr: Learning rate of B.
-    """
-
-    section: ClassVar[str] = "adapt.sfit-T"
-
-    retrain_epochs: int = 30
-    retrain_batch: int = 32
-    retrain_lr: float = 5e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(f"{self.section}.retrain_batch", self.retrain_batch, 2)
-        for name in ("retrain_epochs", "retrain_lr"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    iterations: int = option(500, search=())
+    lr: float = option(3e-4, search=())
+    retrain_epochs: int = option(
+        30,
+        "Passes of that stage over the target rows; 0 leaves the teacher as SHOT-IM made it.",
+        minimum=0,
+        search=(5, 15, 30),
+    )
+    retrain_batch: int = option(32, "Rows in a step.", minimum=2)
+    retrain_lr: float = option(5e-3, "Learning rate of B.", minimum=0, search=(1e-3, 5e-3))
 
 
 class RetrainedSFIT(Method):
@@ -144,7 +130,6 @@ class RetrainedSFIT(Method):
     config_type = RetrainedSFITConfig
     supports_single_class = False
     updates = ("bottleneck",)
-    space = (("retrain_lr", (1e-3, 5e-3)), ("retrain_epochs", (5, 15, 30)), ("bn_mode", ("train", "eval")))
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f)), B' of the teacher."""
@@ -165,7 +150,7 @@ class RetrainedSFIT(Method):
         again = SGDConfig(
             epochs=config.retrain_epochs, batch=config.retrain_batch, lr=config.retrain_lr, bn_mode=config.bn_mode
         )
-        with _diverging(f"{config.section}.retrain_lr", config.retrain_lr):
+        with _diverging(config.key("retrain_lr"), config.retrain_lr):
             fit = fit_sgd(student, len(features), again, losses, seed=run_seed(seed, "retrain"))
         return _adapted(student.model(bundle), (*stages.fits, fit))
 
@@ -179,7 +164,7 @@ def agreeing_entropy(p: Tensor, classes: Tensor) -> Tensor:
 def _translate(bundle: Bundle, target: Target, config: SFITConfig, seed: int) -> _Translation:
     """Make the teacher, then fit G to it; source model and teacher stay as they are."""
     shot_im = ShotIM(ShotIMConfig(epochs=config.teacher_epochs, lr=config.teacher_lr, bn_mode=config.bn_mode))
-    with _diverging(f"{config.section}.teacher_lr", config.teacher_lr):
+    with _diverging(config.key("teacher_lr"), config.teacher_lr):
         taught = shot_im.adapt(bundle, target, seed=seed)
     teacher = taught.model.head
     assert isinstance(teacher, SourceHead)  # SHOT-IM trains B of the bundle's own head

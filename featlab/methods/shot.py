@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
@@ -22,22 +21,10 @@ from featlab.protocol.splits import Target
 
 @dataclass(frozen=True)
 class ShotConfig(ShotIMConfig):
-    """SHOT; the rest in `ShotIMConfig`.
+    """SHOT; the rest in `ShotIMConfig`."""
 
-    Attributes:
-        pseudo: Weight of the cross-entropy with pseudo-labels.
-        threshold: A class that no more rows than this are predicted as gets no pseudo-label.
-    """
-
-    section: ClassVar[str] = "adapt.shot"
-
-    pseudo: float = 0.3
-    threshold: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("pseudo", "threshold"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    pseudo: float = option(0.3, "Weight of the cross-entropy with pseudo-labels.", minimum=0, search=(0.1, 0.3))
+    threshold: int = option(0, "A class that no more rows than this are predicted as gets no pseudo-label.", minimum=0)
 
 
 class Shot(Method):
@@ -56,12 +43,6 @@ class Shot(Method):
     config_type = ShotConfig
     supports_single_class = False
     updates = ("translator", "bottleneck")
-    space = (
-        ("lr", (1e-3, 3e-3, 1e-2)),
-        ("epochs", (5, 15)),
-        ("pseudo", (0.1, 0.3)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f))."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import SGDConfig, fit_sgd
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
@@ -20,20 +19,14 @@ from featlab.protocol.splits import Target
 
 @dataclass(frozen=True)
 class ShotIMConfig(SGDConfig):
-    """Information maximisation; the rest in `SGDConfig`.
+    """Information maximisation; the rest in `SGDConfig`."""
 
-    Attributes:
-        diversity: Weight of the entropy of the mean prediction, which is made large; 0 leaves it out, as published for
-            targets that lack classes.
-    """
-
-    section: ClassVar[str] = "adapt.shot-im"
-
-    diversity: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(f"{self.section}.diversity", self.diversity, 0)
+    diversity: float = option(
+        1.0,
+        "Weight of the entropy of the mean prediction, which is made large; 0 leaves it out, as published "
+        "for targets that lack classes.",
+        minimum=0,
+    )
 
 
 def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
@@ -62,7 +55,6 @@ class ShotIM(Method):
     config_type = ShotIMConfig
     supports_single_class = False
     updates = ("translator", "bottleneck")
-    space = (("lr", (1e-3, 3e-3, 1e-2)), ("epochs", (5, 15)), ("bn_mode", ("train", "eval")))
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f))."""

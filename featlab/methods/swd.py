@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_updates
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
@@ -49,24 +48,21 @@ def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.
 
 @dataclass(frozen=True)
 class SWDConfig(JointConfig):
-    """Sliced Wasserstein discrepancy.
+    """Sliced Wasserstein discrepancy."""
 
-    Attributes:
-        disagreement: Weight of the discrepancy of the two classifiers on target rows.
-        directions: Random directions in a discrepancy.
-        spread: How far the classifiers are moved apart before the first step, as a share of C's size.
-    """
-
-    section: ClassVar[str] = "adapt.swd"
-
-    disagreement: float = 1.0
-    directions: int = 128
-    spread: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_weights("disagreement", "spread")
-        check_at_least("adapt.swd.directions", self.directions, 1)
+    disagreement: float = option(
+        1.0,
+        "Weight of the discrepancy of the two classifiers on target rows.",
+        minimum=0,
+        search=(0.1, 1.0, 3.0),
+    )
+    directions: int = option(128, "Random directions in a discrepancy.", minimum=1)
+    spread: float = option(
+        0.1,
+        "How far the classifiers are moved apart before the first step, as a share of C's size.",
+        minimum=0,
+        search=(0.03, 0.1, 0.3),
+    )
 
 
 class SWD(SourceAccess):
@@ -83,12 +79,6 @@ class SWD(SourceAccess):
     config_type = SWDConfig
     supports_single_class = False
     updates = ("bottleneck", "classifier")
-    space = (
-        ("lr", (1e-4, 1e-3, 1e-2)),
-        ("disagreement", (0.1, 1.0, 3.0)),
-        ("spread", (0.03, 0.1, 0.3)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return the mean of C₁(B'(f)) and C₂(B'(f))."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.fit import Rates, SGDConfig, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
@@ -75,20 +74,15 @@ def destinations(walks: Tensor, confident: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TPDSConfig(SGDConfig):
-    """Target prediction distribution searching; the rest in `SGDConfig`.
+    """Target prediction distribution searching; the rest in `SGDConfig`."""
 
-    Attributes:
-        diversity: Weight of the entropy of the mean prediction, which is made large: 1 for Office and DomainNet, 0.5
-            for Office-Home, 0 for VisDA.
-    """
-
-    section: ClassVar[str] = "adapt.tpds"
-
-    diversity: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(f"{self.section}.diversity", self.diversity, 0)
+    diversity: float = option(
+        1.0,
+        "Weight of the entropy of the mean prediction, which is made large: 1 for Office and DomainNet, "
+        "0.5 for Office-Home, 0 for VisDA.",
+        minimum=0,
+        search=(0.0, 0.5, 1.0),
+    )
 
 
 class TPDS(Method):
@@ -108,12 +102,6 @@ class TPDS(Method):
     config_type = TPDSConfig
     supports_single_class = False
     updates = ("translator", "bottleneck", "classifier")
-    space = (
-        ("lr", (1e-3, 3e-3, 1e-2)),
-        ("epochs", (5, 15)),
-        ("diversity", (0.0, 0.5, 1.0)),
-        ("bn_mode", ("train", "eval")),
-    )
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C'(B'(f))."""

@@ -17,7 +17,8 @@ from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
 from featlab.config.load import Config
 from featlab.errors import BundleError
 from featlab.methods import AdaptedModel, make_method
-from featlab.workspace.workspace import Notify, adapt_subject
+from featlab.workspace.adapt import adapt_subject
+from featlab.workspace.workspace import Notify
 
 __all__ = ["adapted_model", "stored_model", "video_shares", "write_predictions"]
 
@@ -48,7 +49,7 @@ def adapted_model(
 
     Raises:
         BundleError: Features of another extractor.
-        InputError: As `featlab.workspace.workspace.adapt_subject`.
+        InputError: As `featlab.workspace.adapt.adapt_subject`.
     """
     bundle.check_extractor(extractor, "cache")
     folder = adaptation_folder(bundle_folder, subject)

@@ -79,7 +79,7 @@ def predict_source(
     from featlab.extraction.faces.align import with_alignment
     from featlab.extraction.inputs import read_inputs, with_face_crop
     from featlab.extraction.layouts import detect_layout
-    from featlab.extraction.layouts.loose import is_loose
+    from featlab.extraction.layouts.plain import is_loose
 
     # Before videos are opened and faces are looked for.
     check_backbone(

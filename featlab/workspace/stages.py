@@ -4,25 +4,30 @@
     stages/pair-<key>/       pairs.safetensors, pairs.csv, summary.json
     bundles/<key>/           the model bundle (see `featlab.bundle.bundle`)
 
-A folder is written under a temporary name and renamed, so one that exists is complete. Deleting any of them is safe:
-the next command that needs it makes it again.
+A folder that exists is complete. Deleting any of them is safe: the next command that needs it makes it again.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
-from featlab.cache import FeatureTable
+from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
-from featlab.errors import BundleError
+from featlab.config.load import Config
+from featlab.errors import BundleError, InputError
 from featlab.methods.reads import reads_pairs
-from featlab.methods.registry import get_method
-from featlab.model.networks import Projection, head_from_state
+from featlab.methods.registry import get_method, prepare_extras
+from featlab.model.head import fit_projection, train_head
+from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
+from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
 from featlab.pairing.pairs import (
     Pairs,
     make_pairs,
@@ -32,18 +37,21 @@ from featlab.pairing.pairs import (
     resolve_strategy,
     write_pairs_csv,
 )
-from featlab.workspace.source import TrainedHead, pretrain_bundle, train_source_head
-from featlab.workspace.workspace import Source
+from featlab.workspace.workspace import OnEpoch, Source
 
 __all__ = [
     "Source",
     "StageOutput",
+    "TrainedHead",
+    "build_bundle",
     "bundle_folder",
     "bundle_stage",
     "pair_folder",
     "pair_stage",
+    "pretrain_bundle",
     "source_stages",
     "train_folder",
+    "train_source_head",
     "train_stage",
 ]
 
@@ -118,12 +126,7 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
 
 
 def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageOutput]:
-    """Return the model bundle, likewise; runs `train_stage` first, and `pair_stage` where training is on pairs.
-
-    Args:
-        source: What to work on.
-        methods: Methods that will be run on the bundle; those that carry something prepare it.
-    """
+    """Return the model bundle, likewise; of ``methods`` those that carry something prepare it in the bundle."""
     folder = bundle_folder(source, methods)
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
@@ -151,7 +154,6 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
 
 
 Make = Callable[[], object]
-"""Makes the output of a stage."""
 
 
 def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:
@@ -202,3 +204,97 @@ def _load_head(path: Path) -> TrainedHead:
     except (BundleError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
     return TrainedHead(projection, head)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """The first half of a bundle: projection, B and C."""
+
+    projection: Projection
+    head: SourceHead
+
+
+def train_source_head(
+    table: FeatureTable, config: Config, *, seed: int, device: str = "cpu", on_epoch: OnEpoch | None = None
+) -> TrainedHead:
+    """Fit the projection and train B and C on the labelled rows of the source subjects.
+
+    Raises:
+        InputError: One source subject, or one class.
+    """
+    if len(table.subject_names_present()) < 2:
+        raise InputError(
+            f"training needs at least 2 source subjects, got {len(table.subject_names_present())}; "
+            "choose fewer targets, or extract more people"
+        )
+    projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
+    with torch.no_grad():
+        features = projection(as_tensor(table.embeddings, device))
+    report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))
+    head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
+    return TrainedHead(projection, head)
+
+
+def pretrain_bundle(
+    table: FeatureTable,
+    trained: TrainedHead,
+    pairs: Pairs | None,
+    config: Config,
+    *,
+    seed: int,
+    extractor: ExtractorInfo,
+    cache_digest: str,
+    methods: Sequence[str],
+    on_epoch: OnEpoch | None = None,
+) -> Bundle:
+    """Pretrain T, make the style bank, let ``methods`` prepare what they carry, and put it all into a bundle."""
+    device = trained.projection.mean.device
+    with torch.no_grad():
+        features = trained.projection(as_tensor(table.embeddings, device)).cpu()
+    head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
+    source = SourceRows.of(table, features, pairs)
+    report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
+    fresh = new_translator(features.shape[1], config.pretrain, seed).eval().requires_grad_(False)
+    bundle = Bundle(
+        projection=projection,
+        head=head,
+        translator=fresh,
+        classes=table.classes,
+        neutral=table.neutral,
+        extractor=extractor,
+        source_subjects=table.subject_names_present(),
+        config=config,
+        seed=seed,
+        cache_digest=cache_digest,
+    )
+    pretrained = pretrain_translator(source, head, config.pretrain, seed=seed, on_epoch=report)
+    bank = make_style_bank(source, pretrained.translator, head) if config.pretrain.style_bank else None
+    bundle = replace(bundle, translator=pretrained.translator, bank=bank, history=pretrained.history)
+    return prepare_extras(bundle, source, methods)
+
+
+def build_bundle(
+    table: FeatureTable,
+    config: Config,
+    *,
+    seed: int,
+    extractor: ExtractorInfo,
+    cache_digest: str = "",
+    methods: Sequence[str] = ("pft",),
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+) -> Bundle:
+    """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise."""
+    trained = train_source_head(table, config, seed=seed, device=device, on_epoch=on_epoch)
+    pairs = make_pairs(table, config.pair, seed=seed) if reads_pairs(config, methods) else None
+    return pretrain_bundle(
+        table,
+        trained,
+        pairs,
+        config,
+        seed=seed,
+        extractor=extractor,
+        cache_digest=cache_digest,
+        methods=methods,
+        on_epoch=on_epoch,
+    )

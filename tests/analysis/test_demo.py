@@ -2,29 +2,23 @@
 
 import csv
 import html
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from featlab.analysis.demo.demo import DemoConfig, run_demo
-from featlab.analysis.demo.page import render_page
-from featlab.analysis.demo.plot_people import plot_people
-from featlab.analysis.demo.report import NO_CLAIM, next_steps
-from featlab.analysis.table import Table
+from featlab.analysis.demo import NO_CLAIM, STEPS, DemoConfig, next_steps, run_demo
+from featlab.analysis.page import read_page
 from featlab.config.load import load_config
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.drawn_faces import FacesConfig
 
-CONFIG_FOLDER = Path("featlab-demo")
 CONFIG = DemoConfig(
     FacesConfig(people=12, clips=2, frames=4, size=48, seed=3),
     targets=3,
-    settings={"head.epochs": 2, "pretrain.epochs": 2, "pretrain.hidden": 8, "features.dim": 16},
+    settings={"head.epochs": 2, "features.dim": 16},
 )
 
 
@@ -35,165 +29,110 @@ def made(tmp_path_factory):
     return report, lines
 
 
-def test_every_method_is_run_on_every_target(made):
-    report, _ = made
-    methods = report.config.protocol.methods
+def test_every_method_is_run_on_every_target_and_the_tables_show_the_scores(made):
+    report, lines = made
+    methods = report.result.metadata["config"]["protocol"]["methods"]
     subjects = {row.subject for row in report.rows}
     assert len(subjects) == 3
     assert {(row.method, row.subject) for row in report.rows} == {(m, s) for m in methods for s in subjects}
     assert not [row.error for row in report.rows if row.error]
-
-
-def test_the_table_shows_the_scores_of_the_rows(made):
-    report, _ = made
-    table = report.per_subject
+    table = report.result.tables["subjects"]
     score = {(row.method, row.subject): row.macro_f1 for row in report.rows}
-    line = next(row for row in table.rows if row[0] == "Source-only")
-    shown = dict(zip(table.columns[2:-1], line[2:-1], strict=True))
-    assert shown == {subject: f"{100 * score['source-only', subject]:.2f}" for subject in shown}
-    assert line[-1] == f"{100 * np.mean([score['source-only', subject] for subject in shown]):.2f}"
-
-
-def test_each_step_is_said_once_and_in_order(made):
-    report, lines = made
+    for line in table.rows:
+        shown = dict(zip(table.columns[2:-1], line[2:-1], strict=True))
+        assert shown == {subject: f"{100 * score[line[1], subject]:.2f}" for subject in shown}
+        assert line[-1] == f"{100 * np.mean([score[line[1], subject] for subject in shown]):.2f}"
     assert [step.line() for step in report.steps] == lines
-    assert [line.split()[0] for line in lines] == [f"{number}/8" for number in range(1, 9)]
+    assert [line.split()[:2] for line in lines] == [[f"{place}/4", name] for place, name in enumerate(STEPS, start=1)]
     assert not any(step.reused for step in report.steps)
 
 
-def test_the_pictures_are_there_as_png_and_svg(made):
+def test_the_page_is_a_report_of_the_evaluation_the_people_and_a_clip(made):
     report, _ = made
-    assert [path.stem for path in report.pictures] == ["people", "subjects", "summary", "pairs", "projection", "clip"]
-    for path in report.pictures:
-        assert Image.open(path).width == 2100
-        assert path.with_suffix(".svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
-
-
-def test_the_numbers_behind_a_picture_are_those_of_the_results(made):
-    report, _ = made
-    with (report.folder / "figures" / "subjects.csv").open(encoding="utf-8", newline="") as file:
+    page = html.unescape(report.page.read_text(encoding="utf-8")).replace("\u00a0", " ")
+    pages = [read_page(report.folder / "results" / name) for name in ("demo", "people", "clip")]
+    assert {item.command for item in pages} == {"featlab demo"}
+    assert all(item.title in page and all(line in page for line in item.summary) for item in pages)
+    assert NO_CLAIM in page
+    assert all(figure.caption in page for item in pages for figure in item.figures)
+    assert page.startswith("<!doctype html>")
+    assert "Content-Security-Policy" in page
+    results = report.folder / "results"
+    with (results / "demo" / "subjects.csv").open(encoding="utf-8", newline="") as file:
         drawn = {(line["method"], line["subject"]): float(line["score"]) for line in csv.DictReader(file)}
     assert drawn == {(r.method, r.subject): r.macro_f1 for r in report.rows if r.method != "source-only"}
-
-
-def test_the_clip_is_one_test_clip_of_a_target(made):
-    report, _ = made
-    with (report.folder / "figures" / "clip.csv").open(encoding="utf-8", newline="") as file:
+    with (results / "clip" / "clip.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [int(line["frame"]) for line in lines] == [0, 1, 2, 3]
-    assert all(line["label"] == "1" and 0 <= float(line["after"]) <= 1 for line in lines)
+    assert all(line["shown"] == "1" and 0 <= float(line["after"]) <= 1 for line in lines)
 
 
-def test_the_page_stands_alone(made):
+def test_the_strip_shows_each_person_at_rest_and_at_the_peak(made):
     report, _ = made
-    page = report.page.read_text(encoding="utf-8")
-    sources = re.findall(r'(?:src|href)="([^"]{5})', page)
-    assert sources == ["data:"] * len(report.figures)
-    assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
-    assert "<script" not in page
+    folder = report.folder / "results" / "people"
+    with (folder / "people.csv").open(encoding="utf-8", newline="") as file:
+        shown = list(csv.DictReader(file))
+    with (report.folder / "faces" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["subject"], line["label"]) for line in shown] == [
+        (f"s{n:03}", label) for label in CONFIG.faces.classes for n in range(1, 11)
+    ]
+    for item in shown:
+        mine = {
+            line["path"]: float(line["intensity"])
+            for line in lines
+            if (line["subject"], line["label"]) == (item["subject"], item["label"])
+        }
+        assert mine[item["path"]] == (min if item["label"] == "neutral" else max)(mine.values())
 
 
-def test_the_page_says_what_was_found_and_that_it_is_no_claim(made):
-    report, _ = made
-    page = html.unescape(report.page.read_text(encoding="utf-8"))
-    assert NO_CLAIM in page
-    assert all(figure.caption in page for figure in report.figures)
-    assert f"<td>{report.per_subject.rows[0][2]}</td>" in page or f"<b>{report.per_subject.rows[0][2]}</b>" in page
-    assert report.words()[0] in page
-
-
-def test_names_are_shown_on_the_page_as_they_are(tmp_path):
-    table = Table("<t>", ("Subject",), (("<b>s1</b>",),), ((False,),))
-    text = {"note": "", "words": ["a < b"], "steps": [], "commands": [], "facts": {}}
-    page = render_page(tables=[table], figures=[], folder=tmp_path, **text)
-    assert "&lt;b&gt;s1&lt;/b&gt;" in page
-    assert "a &lt; b" in page
-
-
-def test_a_second_run_reuses_what_is_there(made):
+def test_a_second_run_reuses_what_is_there_and_makes_again_what_is_not(made):
     report, _ = made
     before = {path: path.stat().st_mtime_ns for path in (report.folder / "faces").rglob("*.jpg")}
-    before |= {path: path.stat().st_mtime_ns for path in report.pictures}
+    page = report.page.read_bytes()
     again = run_demo(report.folder, CONFIG)
-    assert [step.name for step in again.steps if not step.reused] == ["adapt"]
+    assert [step.name for step in again.steps if not step.reused] == ["page"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert again.rows == report.rows
-    assert again.figures == report.figures
-
-
-def test_what_is_missing_is_made_again_and_is_the_same(made):
-    report, _ = made
-    clip = report.folder / "figures" / "clip.svg"
-    drawn = clip.read_bytes()
-    clip.unlink()
+    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in report.rows]
+    assert report.page.read_bytes() == page
     (report.folder / "cache.h5").unlink()
+    report.page.unlink()
     again = run_demo(report.folder, CONFIG)
-    assert [step.name for step in again.steps if not step.reused] == ["extract", "adapt", "pictures"]
-    assert again.cache_digest == report.cache_digest
-    assert clip.read_bytes() == drawn
+    assert [step.name for step in again.steps if not step.reused] == ["extract", "page"]
+    assert again.result.metadata["cache_digest"] == report.result.metadata["cache_digest"]
+    assert report.page.read_bytes() == page
 
 
-def test_the_workspace_has_the_demos_settings(made):
+def test_the_workspace_has_the_demos_settings_and_is_of_no_other_demo(made):
     report, _ = made
     config = load_config(report.folder / "featlab.toml")
     assert (config.protocol.targets, config.protocol.seed, config.head.epochs) == ("3", 3, 2)
-    assert config == report.config
-
-
-def test_a_demo_of_other_settings_is_refused(made):
-    report, _ = made
+    assert config.to_dict() == report.result.metadata["config"]
     with pytest.raises(InputError, match="made with other settings"):
         run_demo(report.folder, replace(CONFIG, targets=4))
 
 
-def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
+def test_what_can_not_be_made_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(InputError, match="holds no demo"):
         run_demo(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_unknown_settings_are_refused_before_anything_is_drawn(tmp_path):
     with pytest.raises(ConfigError, match="epochs"):
         run_demo(tmp_path / "it", replace(CONFIG, settings={"head.epoch": 2}))
     assert not list(tmp_path.rglob("*.jpg"))
-
-
-def test_the_number_of_threads_is_put_back(tmp_path):
     before = torch.get_num_threads()
     with pytest.raises(FeatlabError):
         run_demo(tmp_path / "it", replace(CONFIG, targets=12, faces=FacesConfig(2, clips=1, frames=1, size=32)))
     assert torch.get_num_threads() == before
 
 
-def test_the_full_demo_has_the_subject_of_the_documents():
-    assert "featlab adapt --subject s041" in next_steps(CONFIG_FOLDER, [f"s{n:03}" for n in range(1, 49)])
-    assert "featlab adapt --subject s012" in next_steps(CONFIG_FOLDER, [f"s{n:03}" for n in range(1, 13)])
-    assert DemoConfig.sized().faces.people >= 41
-
-
-def test_the_quick_demo_is_shorter_and_its_settings_are_settings():
+def test_the_quick_demo_is_shorter_and_the_full_one_has_the_subject_of_the_documents():
     full, quick = DemoConfig.sized(people=20, seed=3), DemoConfig.sized(people=20, seed=3, quick=True)
     assert replace(quick.faces, clips=full.faces.clips, frames=full.faces.frames) == full.faces
     assert (quick.faces.clips, quick.faces.frames, quick.targets) == (2, 6, 6)
-    assert quick.values() == {"protocol.targets": "6", "protocol.seed": 3, "head.epochs": 15, "pretrain.epochs": 10}
-
-
-def test_too_few_people_are_refused():
+    assert quick.values()["protocol.targets"] == "6"
     with pytest.raises(InputError, match="draw 12"):
         DemoConfig.sized(people=11)
-
-
-def test_the_contact_sheet_shows_each_face_under_its_name():
-    faces = [[np.full((8, 8, 3), 10 * row + column, np.uint8) for column in range(5)] for row in range(3)]
-    drawn = plot_people(faces, ["neutral", "joy", "anger"], ["a", "b", "c", "d", "e"], across=3)
-    shown = [int(axes.images[0].get_array().flat[0]) for axes in drawn.axes]
-    assert sorted(shown) == sorted(int(face.flat[0]) for strip in faces for face in strip)
-    assert [text.get_text() for text in drawn.texts].count("neutral") == 2
-    bounds = [axes.get_position().bounds for axes in drawn.axes]
-    assert all(x >= 0 and y >= 0 and x + w <= 1.001 and y + h <= 1.001 for x, y, w, h in bounds)
-
-
-def test_a_contact_sheet_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="strips"):
-        plot_people([[np.zeros((2, 2))]], ["neutral"], ["a", "b"])
+    assert DemoConfig.sized().faces.people >= 41
+    assert "featlab adapt --subject s041" in next_steps(Path("it"), [f"s{n:03}" for n in range(1, 49)])
+    assert "featlab adapt --subject s012" in next_steps(Path("it"), [f"s{n:03}" for n in range(1, 13)])

@@ -3,46 +3,31 @@
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from featlab.analysis.methods_page import methods_page, option_lines
+from featlab.analysis.methods_page import methods_page
+from featlab.config.options import Options, option, options_of
 from featlab.methods import Method, get_method, method_names, register
 from featlab.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
-class Base:
-    """Base.
+class Base(Options):
+    """Base."""
 
-    Attributes:
-        epochs: Passes over the rows;
-            0 does nothing.
-        lr: Learning rate.
-
-    Raises:
-        lr: Never an option.
-    """
-
-    section: ClassVar[str] = "adapt.base"
-    epochs: int = 15
-    lr: float = 1e-2
+    epochs: int = option(15, "Passes over the rows; 0 does nothing.")
+    lr: float = option(1e-2, "Learning rate.", minimum=0)
 
 
 @dataclass(frozen=True)
 class Own(Base):
-    """Own.
+    """Own."""
 
-    Attributes:
-        lr: Of the head | only.
-        layers: Where.
-    """
-
-    lr: float = 1e-3
-    layers: tuple[str, ...] = ("features", "bottleneck")
+    lr: float = option(1e-3, "Of the `head` | only.", search=(1e-3, 1e-2), only="on = False or on = True")
+    layers: tuple[str, ...] = option(("features", "bottleneck"), "Where.")
     on: bool = False
     undescribed: float | None = None
 
@@ -69,7 +54,6 @@ def mine(monkeypatch):
         needs_neutral = True
         supports_single_class = False
         updates = ("bottleneck", "classifier")
-        space = (("lr", (1e-3, 1e-2)),)
 
         @classmethod
         def minimum_rows(cls, classes):
@@ -79,17 +63,6 @@ def mine(monkeypatch):
             raise NotImplementedError
 
     return register(Mine)
-
-
-def test_options_are_described_where_they_are_made_or_made_anew():
-    assert option_lines(Own) == {
-        "epochs": "Passes over the rows; 0 does nothing.",
-        "lr": "Of the head | only.",
-        "layers": "Where.",
-        "on": "",
-        "undescribed": "",
-    }
-    assert option_lines(Base)["lr"] == "Learning rate."
 
 
 def test_a_method_is_shown_with_all_it_declares(mine):
@@ -103,7 +76,7 @@ def test_a_method_is_shown_with_all_it_declares(mine):
         "- Fewest target rows: 3 for 2 classes, 8 for 7",
         "- Target of one class: runs, but the objective expects all classes",
         "| `epochs` | `15` | – | Passes over the rows; 0 does nothing. |",
-        "| `lr` | `0.001` | `0.001`, `0.01` | Of the head \\| only. |",
+        "| `lr` | `0.001` | `0.001`, `0.01` | Of the `head` \\| only. Only with on = False or on = True. |",
         "| `layers` | `features,bottleneck` | – | Where. |",
         "| `on` | `false` | – | – |",
         "| `undescribed` | `none` | – | – |",
@@ -127,9 +100,7 @@ def test_every_registered_method_is_on_the_page_with_every_option_described():
         method = get_method(name)
         assert f"### `{name}`: {method.title}" in page
         assert " ".join(method.published.split()) in page
-        described = option_lines(method.config_type)
-        assert set(described) == {field.name for field in fields(method.config_type)}
-        assert all(described.values()), (name, described)
+        assert all(option.help for option in options_of(method.config_type).values()), name
 
 
 def test_methods_of_a_setting_stand_together():

@@ -32,7 +32,7 @@ def test_the_page_says_what_the_results_say(evaluated, run):
     rows = [json.loads(line) for line in (evaluated / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     scores = [row["macro_f1"] for row in rows if row["method"] == "pft"]
     page = json.loads((evaluated / "page.json").read_text(encoding="utf-8"))
-    assert f"SFDA-PFT (anchored) {100 * sum(scores) / len(scores):.1f} [" in page["words"][1]
+    assert f"pft {100 * sum(scores) / len(scores):.1f} [" in page["words"][1]
     assert page["kind"] == "evaluate"
     assert page["facts"] == json.loads((evaluated / "run.json").read_text(encoding="utf-8"))
 

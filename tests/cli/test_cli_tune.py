@@ -10,7 +10,8 @@ import pytest
 from featlab.errors import InputError
 from featlab.methods import get_method
 
-FILES = {"chosen.toml", "table_trials.md", "table_trials.csv", "table_trials.tex", "trials.jsonl", "run.json"}
+TABLE = {f"table_trials.{ending}" for ending in ("md", "csv", "tex", "json", "jsonl")}
+FILES = TABLE | {"chosen.toml", "trials.jsonl", "run.json", "page.json"}
 
 
 @pytest.fixture

@@ -109,52 +109,46 @@ def test_the_logits_are_those_of_the_modules_that_were_saved(tmp_path, norm, kin
         torch.testing.assert_close(head.bottleneck(rows()), b(rows()), atol=1e-6, rtol=1e-6)
     assert not head.training
     assert not any(parameter.requires_grad for parameter in head.parameters())
+    if norm == "none":
+        # A class whose weights are all zero keeps its bias as logit.
+        with torch.no_grad():
+            c.fc.weight[1] = 0
+            paths = save_shot(tmp_path, b, c)
+            logits = read_parts(paths["b"], paths["c"]).head(rows())
+            torch.testing.assert_close(logits, c(b(rows())), atol=1e-6, rtol=1e-6)
 
 
-def test_a_class_whose_weights_are_all_zero_keeps_its_bias_as_logit(tmp_path):
-    b, c = make_shot(3, norm="none")
-    with torch.no_grad():
-        c.fc.weight[1] = 0
-    paths = save_shot(tmp_path, b, c)
-    with torch.no_grad():
-        logits = read_parts(paths["b"], paths["c"]).head(rows())
-        torch.testing.assert_close(logits, c(b(rows())), atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("wrap", ["module", "state_dict", "float64", "safetensors"])
-def test_what_is_around_a_state_dict_is_taken_off(tmp_path, wrap):
+def test_what_is_around_a_state_dict_is_taken_off(tmp_path):
     b, c = make_shot(3)
-    paths = {}
-    for name, module in (("b", b), ("c", c)):
-        state = module.state_dict()
-        path = tmp_path / f"{name}.pt"
-        if wrap == "module":
-            torch.save({f"module.{key}": tensor for key, tensor in state.items()}, path)
-        elif wrap == "state_dict":
-            torch.save({"state_dict": state, "epoch": 3, "best": 0.5}, path)
-        elif wrap == "float64":
-            torch.save({key: tensor.double() for key, tensor in state.items()}, path)
-        else:
-            path = tmp_path / f"{name}.safetensors"
-            save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
-        paths[name] = path
-    with torch.no_grad():
-        torch.testing.assert_close(read_parts(paths["b"], paths["c"]).head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("names", [("0", "2"), ("fc1", "fc2"), ("up", "down"), ("net.10", "net.9")])
-def test_a_translator_is_the_mlp_that_was_saved_whatever_its_layers_are_called(tmp_path, names):
-    t = make_t(hidden=DIM)  # square: only the order says which layer comes first
-    state = {
-        f"{name}.{part}": getattr(t[place], part)
-        for name, place in zip(names, (0, 2), strict=True)
-        for part in ("weight", "bias")
+    wraps = {
+        "module": lambda state: {f"module.{key}": tensor for key, tensor in state.items()},
+        "state_dict": lambda state: {"state_dict": state, "epoch": 3, "best": 0.5},
+        "float64": lambda state: {key: tensor.double() for key, tensor in state.items()},
+        "safetensors": lambda state: {key: tensor.contiguous() for key, tensor in state.items()},
     }
-    torch.save(state, tmp_path / "t.pt")
-    translator = translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
-    with torch.no_grad():
-        torch.testing.assert_close(translator(rows()), t(rows()), atol=1e-6, rtol=1e-6)
-    assert torch.equal(translator.offset, torch.zeros(DIM))
+    for kind, wrap in wraps.items():
+        paths = [tmp_path / f"{name}.{'safetensors' if kind == 'safetensors' else 'pt'}" for name in "bc"]
+        for module, path in zip((b, c), paths, strict=True):
+            (save_file if kind == "safetensors" else torch.save)(wrap(module.state_dict()), path)
+        with torch.no_grad():
+            torch.testing.assert_close(read_parts(*paths).head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
+
+
+def test_a_translator_is_the_mlp_that_was_saved_whatever_its_layers_are_called(tmp_path):
+    t = make_t(hidden=DIM)  # square: only the order says which layer comes first
+    for names in (("0", "2"), ("fc1", "fc2"), ("up", "down"), ("net.10", "net.9")):
+        layers = zip(names, (t[0], t[2]), strict=True)
+        torch.save(
+            {f"{name}.{part}": getattr(layer, part) for name, layer in layers for part in ("weight", "bias")},
+            tmp_path / "t.pt",
+        )
+        translator = translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
+        with torch.no_grad():
+            torch.testing.assert_close(translator(rows()), t(rows()), atol=1e-6, rtol=1e-6)
+        assert torch.equal(translator.offset, torch.zeros(DIM))
+    torch.save({"0.weight": t[0].weight.detach(), "2.weight": t[2].weight.detach()}, tmp_path / "t.pt")
+    without_bias = torch.relu(rows() @ t[0].weight.T) @ t[2].weight.T
+    torch.testing.assert_close(translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)(rows()), without_bias)
 
 
 def test_a_translator_in_safetensors_goes_by_numbers_or_by_the_shapes_that_fit_one_way(tmp_path, refused):
@@ -171,13 +165,6 @@ def test_a_translator_in_safetensors_goes_by_numbers_or_by_the_shapes_that_fit_o
             torch.testing.assert_close(translator_of(saved(t, *names), DIM)(rows()), t(rows()), atol=1e-6, rtol=1e-6)
     with refused(InputError, "comes first", "encoder", "decoder"):
         translator_of(saved(square, "encoder", "decoder"), DIM)
-
-
-def test_layers_without_a_bias_have_none(tmp_path):
-    t = make_t()
-    torch.save({"0.weight": t[0].weight.detach(), "2.weight": t[2].weight.detach()}, tmp_path / "t.pt")
-    expected = torch.relu(rows() @ t[0].weight.T) @ t[2].weight.T
-    torch.testing.assert_close(translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)(rows()), expected)
 
 
 def test_a_whole_resnet_as_translator_is_refused_with_the_reason(tmp_path, refused):
@@ -277,18 +264,14 @@ def test_the_classifier_follows_the_cache_s_order_of_classes(table, parts, tmp_p
         np.testing.assert_allclose(ours[:, table.classes.index(name)], theirs[:, given.index(name)], atol=1e-6)
 
 
-def test_the_projection_of_an_imported_bundle_is_the_identity_bitwise(table, parts, extractor):
-    bundle = import_bundle(parts, extractor, source=table).bundle
-    embeddings = torch.from_numpy(table.embeddings)
-    assert torch.equal(bundle.projection(embeddings), embeddings)
-    assert torch.equal(bundle.translator(embeddings), embeddings)
-
-
 def test_the_style_bank_holds_the_neutral_statistics_of_the_source_subjects(table, parts, extractor):
     source = table.without("s04", "s05")
     bundle = import_bundle(parts, extractor, source=source, cache_digest="d" * 64).bundle
     assert bundle.source_subjects == bundle.bank.subjects == ("s00", "s01", "s02", "s03")
     assert bundle.cache_digest == "d" * 64
+    embeddings = torch.from_numpy(table.embeddings)
+    assert torch.equal(bundle.projection(embeddings), embeddings)
+    assert torch.equal(bundle.translator(embeddings), embeddings)
     mean, _ = bundle.bank.layers["features"]
     for place, name in enumerate(bundle.bank.subjects):
         mine = source.rows_of(name)
@@ -300,12 +283,7 @@ def test_the_bank_of_a_literal_translator_is_of_translated_rows(table, tmp_path,
     b, c, t = (*make_shot(3), make_t())
     paths = save_shot(tmp_path, b, c, t)
     bundle = import_bundle(read_parts(paths["b"], paths["c"], paths["t"]), extractor, source=table).bundle
-    means = np.stack(
-        [
-            np.stack([table.rows_of(name).embeddings[table.rows_of(name).label == 1]]).mean(axis=(0, 1))
-            for name in table.subjects
-        ]
-    )
+    means = np.stack([table.embeddings[(table.subject == who) & (table.label == 1)].mean(axis=0) for who in range(6)])
     mine = table.rows_of("s02")
     neutral = torch.from_numpy(mine.embeddings[mine.label == 1] + (means.mean(axis=0) - means[2]).astype(np.float32))
     with torch.no_grad():
@@ -410,12 +388,9 @@ def test_what_a_bundle_without_a_cache_lacks_is_named(parts, extractor, refused)
         import_bundle(parts, extractor, classes=("a", "b", "c"), neutral="a", methods=["coral"])
 
 
-def test_another_width_than_the_cache_s_is_refused_with_both(people, parts, extractor, refused):
+def test_rows_that_do_not_fit_are_refused(people, table, parts, extractor, refused):
     with refused(InputError, "netB takes 12 values", "have 8"):
         import_bundle(parts, extractor, source=people(dim=8, classes=3))
-
-
-def test_source_rows_without_neutral_ones_are_refused(table, parts, extractor, refused):
     with refused(InputError, "no row of the 6 source subjects is labelled 'neutral'"):
         import_bundle(parts, extractor, source=table.take(table.label != 1))
 

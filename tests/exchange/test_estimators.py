@@ -85,20 +85,19 @@ def test_a_personalised_classifier_is_what_pft_makes_of_the_same_rows(people, da
     assert np.abs(adapted.predict_proba(tested) - base).max() > 0.01
 
 
-@pytest.mark.parametrize(
-    "method", ["source-only", "neutral-shift", "adabn", "coral", "referenced", "pft-poster", "pft"]
-)
-def test_every_method_that_needs_no_labels_personalises_and_can_be_pickled(people, data, method):
+def test_every_method_that_needs_no_labels_personalises_and_can_be_pickled(data):
     (X, y, subject, video), (X_rest, _, _, _) = data
-    model = PersonalizedClassifier(method=method, **SMALL).fit(X, y, subject=subject, video=video)
-    model.personalize(X_rest, subject="new")
     target = Target(X_rest, np.zeros(len(X_rest), dtype=np.int32), np.arange(len(X_rest), dtype=np.int32))
-    expected = make_method(method).adapt(model.bundle_, target, seed=5).predict_proba(X)
-    np.testing.assert_allclose(model.predict_proba(X, subject="new"), expected, atol=1e-5)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(again.predict_proba(X, subject="new"), model.predict_proba(X, subject="new"))
-    again.personalize(X_rest, subject="newer")
-    np.testing.assert_array_equal(again.predict_proba(X, subject="newer"), model.predict_proba(X, subject="new"))
+    for method in ("source-only", "neutral-shift", "adabn", "coral", "referenced", "pft-poster", "pft"):
+        model = PersonalizedClassifier(method=method, **SMALL).fit(X, y, subject=subject, video=video)
+        model.personalize(X_rest, subject="new")
+        expected = make_method(method).adapt(model.bundle_, target, seed=5).predict_proba(X)
+        found = model.predict_proba(X, subject="new")
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=method)
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict_proba(X, subject="new"), found, err_msg=method)
+        again.personalize(X_rest, subject="newer")
+        np.testing.assert_array_equal(again.predict_proba(X, subject="newer"), found, err_msg=method)
 
 
 def test_each_row_is_predicted_by_its_own_subjects_model(data):
@@ -125,16 +124,11 @@ def test_logits_probabilities_and_classes_agree(people):
     np.testing.assert_allclose(model.decision_function(X), np.log(odds), atol=1e-9)
 
 
-def test_the_score_is_the_accuracy_of_the_personal_models(data):
+def test_the_score_is_the_accuracy_of_the_personal_models_and_the_bundle_can_be_saved(tmp_path, data):
     (X, y, subject, video), (X_rest, y_rest, _, _) = data
     model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video).personalize(X_rest, subject="new")
     expected = float(np.mean(model.predict(X_rest, subject="new") == y_rest))
     assert model.score(X_rest, y_rest, subject="new") == expected
-
-
-def test_the_bundle_can_be_saved_and_read(tmp_path, data):
-    (X, y, subject, video), _ = data
-    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video)
     bundle = load_bundle(save_bundle(tmp_path / "bundle", model.bundle_))
     assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s04")
     assert bundle.classes == tuple(model.classes_)
@@ -215,36 +209,28 @@ def test_without_a_subject_the_head_is_trained_and_the_translator_is_the_identit
         np.testing.assert_allclose(model.transform(X, subject="everyone"), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("given", ["personalize", "fit", "nothing", "no subject"])
-def test_the_offset_is_the_centre_minus_the_persons_neutral_mean(data, given):
+def test_the_offset_is_the_centre_minus_the_persons_neutral_mean(data):
     (X, y, subject, video), (X_rest, _, _, _) = data
     model = StyleTranslator(**SMALL).fit(X, y, subject=subject, video=video)
     bundle = model.bundle_
-    rows = X[subject == "s01"] if given == "fit" else X_rest
 
     def features(values):
         with torch.no_grad():
             return bundle.projection(torch.from_numpy(values))
 
+    def check(rows, own, who):
+        with torch.no_grad():
+            expected = bundle.translator(features(rows) + centre - own).numpy()
+        np.testing.assert_allclose(model.transform(rows, subject=who), expected, atol=1e-4)
+
     neutral = y == "neutral"
     means = torch.stack([features(X[neutral & (subject == name)]).mean(dim=0) for name in bundle.source_subjects])
-    own = {
-        "personalize": features(X_rest[:4]).mean(dim=0),
-        "fit": means[1],
-        "nothing": features(rows).mean(dim=0),
-        "no subject": means.mean(dim=0),
-    }[given]
-    if given == "personalize":
-        model.personalize(X_rest[:4], subject="new")
-    who = {"fit": "s01", "no subject": None}.get(given, "new")
-    with torch.no_grad():
-        expected = bundle.translator(features(rows) + means.mean(dim=0) - own).numpy()
-    np.testing.assert_allclose(model.transform(rows, subject=who), expected, atol=1e-4)
-
-
-def test_the_translator_names_its_features(data):
-    (X, y, subject, _), _ = data
-    model = StyleTranslator(**SMALL).fit(X, y, subject=subject)
+    centre = means.mean(dim=0)
+    check(X[subject == "s01"], means[1], "s01")
+    check(X_rest, centre, None)
+    check(X_rest, features(X_rest).mean(dim=0), "new")
+    model.personalize(X_rest[:4], subject="new")
+    check(X_rest, features(X_rest[:4]).mean(dim=0), "new")
     assert list(model.get_feature_names_out()) == [f"styletranslator{place}" for place in range(6)]
     assert model.transform(X, subject=subject).shape == (len(X), 6)
 
@@ -265,14 +251,6 @@ def test_an_integer_seed_gives_the_same_and_none_another_model(data, estimator):
 
 
 @both
-def test_fit_forgets_the_people_of_an_earlier_fit(data, estimator):
-    (X, y, subject, _), (X_rest, _, _, _) = data
-    model = clone(estimator).fit(X, y, subject=subject).personalize(X_rest, subject="new")
-    assert set(model.personal_) == {"new"}
-    assert model.fit(X, y, subject=subject).personal_ == {}
-
-
-@both
 def test_the_neutral_class_is_called_so_or_named_or_the_first(data, estimator):
     (X, y, subject, _), _ = data
     assert clone(estimator).fit(X, y, subject=subject).bundle_.neutral == "neutral"
@@ -285,7 +263,7 @@ def test_the_neutral_class_is_called_so_or_named_or_the_first(data, estimator):
 
 
 @both
-def test_threads_and_torchs_random_state_are_left_alone(data, estimator):
+def test_threads_and_torchs_random_state_are_left_alone_and_an_earlier_fit_is_forgotten(data, estimator):
     (X, y, subject, _), (X_rest, _, _, _) = data
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -297,27 +275,26 @@ def test_threads_and_torchs_random_state_are_left_alone(data, estimator):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(torch.get_rng_state(), state)
+    assert set(model.personal_) == {"new"}
+    assert model.fit(X, y, subject=subject).personal_ == {}
 
 
 @both
-@pytest.mark.parametrize(
-    ("subject", "words"),
-    [
+def test_subjects_that_do_not_fit_are_refused(people, estimator):
+    X, y, _, _ = _arrays(people(subjects=5, clips=3, frames=3))
+    model = clone(estimator).fit(X, y)
+    ask = model.predict if isinstance(model, PersonalizedClassifier) else model.transform
+    for subject, words in (
         (["a", "b"], r"subject has shape \(2,\); expected one value for each of 90 rows"),
         ([["a"]] * 90, r"subject has shape \(90, 1\)"),
         (["a"] * 50 + [None] * 40, "subject of row 50 is empty"),
         ([1.0] * 50 + [float("nan")] * 40, "subject of row 50 is empty"),
         ([""] * 90, "subject of row 0 is empty"),
-    ],
-)
-def test_subjects_that_do_not_fit_are_refused(people, estimator, subject, words):
-    X, y, _, _ = _arrays(people(subjects=5, clips=3, frames=3))
-    with pytest.raises(InputError, match=words):
-        clone(estimator).fit(X, y, subject=subject)
-    model = clone(estimator).fit(X, y)
-    ask = model.predict if isinstance(model, PersonalizedClassifier) else model.transform
-    with pytest.raises(InputError, match=words):
-        ask(X, subject=subject)
+    ):
+        with pytest.raises(InputError, match=words):
+            clone(estimator).fit(X, y, subject=subject)
+        with pytest.raises(InputError, match=words):
+            ask(X, subject=subject)
 
 
 @both
@@ -333,16 +310,19 @@ def test_a_source_subject_cannot_be_a_new_person(data, estimator):
     assert model.personal_ == {}
 
 
-def test_settings_and_methods_that_do_not_exist_are_refused(data):
+@pytest.mark.parametrize(
+    ("estimator", "words"),
+    [
+        (PersonalizedClassifier(settings={"head.l": 1}), r"unknown key head\.l; did you mean 'lr'"),
+        (PersonalizedClassifier(method="pftt"), r"unknown method 'pftt'.*did you mean 'pft'"),
+        (PersonalizedClassifier(method="oracle"), "'oracle' needs the person's labels"),
+        (StyleTranslator(settings={"pretrain.style_bank": False}), "style bank"),
+    ],
+)
+def test_settings_and_methods_that_do_not_exist_are_refused(data, estimator, words):
     (X, y, subject, _), _ = data
-    with pytest.raises(ConfigError, match=r"unknown key head\.l; did you mean 'lr'"):
-        PersonalizedClassifier(settings={"head.l": 1}).fit(X, y, subject=subject)
-    with pytest.raises(ConfigError, match=r"unknown method 'pftt'.*did you mean 'pft'"):
-        PersonalizedClassifier(method="pftt").fit(X, y, subject=subject)
-    with pytest.raises(ConfigError, match="'oracle' needs the person's labels"):
-        PersonalizedClassifier(method="oracle").fit(X, y, subject=subject)
-    with pytest.raises(ConfigError, match="style bank"):
-        StyleTranslator(settings={"pretrain.style_bank": False}).fit(X, y, subject=subject)
+    with pytest.raises(ConfigError, match=words):
+        estimator.fit(X, y, subject=subject)
 
 
 def test_settings_reach_the_source_stage_and_the_method(data):

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.config.load import HeadConfig
-from featlab.errors import ConfigError, InputError
+from featlab.errors import InputError
 from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
 from featlab.methods.dsfda.method import train_disentangler
@@ -178,13 +178,6 @@ def test_who_it_is_is_read_from_identity_codes_and_how_from_expression_codes(fac
 # --- at a target ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"gaussians": "none"}, {"known_label": True, "bn_mode": "eval"}], ids=str)
-def test_without_a_step_it_is_the_source_model_bitwise(options, bundle, rows, probe):
-    model = adapted(bundle, rows, iterations=0, **options)
-    assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
-    assert (model.iterations, model.history, model.warnings) == (0, (), ())
-
-
 @pytest.mark.parametrize("gaussians", ["class", "none"])
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])
 def test_b_and_c_are_learnt_and_statistics_only_in_training_mode(bn_mode, gaussians, bundle, rows):
@@ -306,49 +299,12 @@ def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral(clear, cle
 # --- targets of every kind --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gaussians", ["class", "none"])
-@pytest.mark.parametrize("count", [1, 2, CLASSES, CLASSES + 1])
-def test_a_few_rows_are_enough(count, gaussians, bundle, rows, probe):
-    model = adapted(bundle, rows.take(slice(count)), gaussians=gaussians)
-    assert np.isfinite(model.predict_proba(probe)).all()
-    assert model.iterations == (0 if count == 1 else QUICK["iterations"])
-
-
 def test_one_row_is_warned_about_in_training_mode_only(bundle, rows, probe):
     one = rows.take([0])
     model = adapted(bundle, one)
     assert "nothing was learnt" in model.warnings[0]
     assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
     assert adapted(bundle, one, bn_mode="eval").iterations == QUICK["iterations"]
-
-
-@pytest.mark.parametrize("gaussians", ["class", "none"])
-@pytest.mark.parametrize("bn_mode", ["train", "eval"])
-@pytest.mark.parametrize("kind", ["constant", "duplicated", "zero", "large"])
-def test_odd_rows_give_finite_probabilities(kind, bn_mode, gaussians, bundle, rows, probe):
-    own = rows.embeddings
-    odd = {
-        "constant": np.repeat(own[:1], 9, axis=0),
-        "duplicated": np.concatenate([own, own]),
-        "zero": np.zeros_like(own),
-        "large": own * np.float32(1e4),
-    }[kind]
-    model = adapted(bundle, target(odd), bn_mode=bn_mode, gaussians=gaussians, iterations=20)
-    assert np.isfinite(model.predict_proba(probe)).all()
-
-
-def test_the_order_of_the_rows_changes_nothing(bundle, rows, probe):
-    order = np.random.default_rng(0).permutation(len(rows))
-    straight, mixed = adapted(bundle, target_of(rows)), adapted(bundle, target_of(rows, order))
-    assert np.array_equal(straight.predict_proba(probe), mixed.predict_proba(probe))
-
-
-def test_the_seed_says_what_is_drawn_and_no_global_generator_moves(bundle, rows, probe):
-    state = torch.get_rng_state()
-    first, again, other = (adapted(bundle, rows, seed=seed).predict_proba(probe) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
 
 
 def test_a_last_batch_of_one_row_is_left_out_in_training_mode(bundle, rows):
@@ -359,29 +315,3 @@ def test_an_adaptation_comes_back_bitwise(tmp_path, bundle, rows, probe):
     model = adapted(bundle, rows)
     folder = save_adaptation(tmp_path / "s05", bundle, model, {})
     assert np.array_equal(load_adaptation(folder, bundle)[0].predict_proba(probe), model.predict_proba(probe))
-
-
-def test_a_bundle_that_was_not_prepared_is_refused(bundle, rows, refused):
-    with refused(InputError, "dsfda", "--methods dsfda"):
-        adapted(replace(bundle, extras={}), rows)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"bn_mode": "both"}, "adapt.dsfda.bn_mode"),
-        ({"gaussians": "clas"}, "did you mean 'class'"),
-        ({"iterations": -1}, "adapt.dsfda.iterations = -1"),
-        ({"batch": 1}, "adapt.dsfda.batch = 1"),
-        ({"cycle": -1.0}, "adapt.dsfda.cycle"),
-    ],
-    ids=str,
-)
-def test_options_out_of_range_are_refused(options, words, refused):
-    with refused(ConfigError, words):
-        make_method("dsfda", {"dsfda": options})
-
-
-def test_values_that_explode_are_refused_with_what_to_do(bundle, rows, refused):
-    with refused(InputError, "diverged at step", "lower adapt.dsfda.lr (1e+20)"):
-        adapted(bundle, rows, lr=1e20, iterations=20)

@@ -22,6 +22,11 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def clusters_of(rows, clusters, random, **options):
+    """k-means from rows that are drawn."""
+    return spherical_kmeans(rows, rows[torch.randperm(len(rows), generator=random)[:clusters]], **options)
+
+
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed))
 
@@ -111,7 +116,7 @@ def test_clear_directions_are_found():
     truth = torch.arange(4).repeat_interleave(10)
     rows = F.normalize(torch.eye(8)[truth] + 0.05 * normal(40, 8), dim=1)
     # Of several starts one has a row of each direction among its first centres.
-    found = [spherical_kmeans(rows, 4, generator(seed)) for seed in range(12)]
+    found = [clusters_of(rows, 4, generator(seed)) for seed in range(12)]
     assert any(len(set(zip(truth.tolist(), nearest.tolist(), strict=True))) == 4 for _, nearest in found)
     for centres, nearest in found:
         torch.testing.assert_close(centres.norm(dim=1), torch.ones(4))
@@ -122,7 +127,7 @@ def test_more_rounds_bring_rows_nearer_to_their_centres():
     rows = F.normalize(normal(200, 6), dim=1)
     nearness = []
     for rounds in range(8):
-        centres, nearest = spherical_kmeans(rows, 9, generator(), iterations=rounds)
+        centres, nearest = clusters_of(rows, 9, generator(), rounds=rounds)
         nearness.append((rows * centres[nearest]).sum().item())
     assert all(later >= earlier - 1e-3 for earlier, later in pairwise(nearness))
     assert nearness[-1] > nearness[0] + 1
@@ -130,7 +135,7 @@ def test_more_rounds_bring_rows_nearer_to_their_centres():
 
 def test_a_centre_without_rows_stays():
     rows = F.normalize(torch.ones(6, 3), dim=1)
-    centres, nearest = spherical_kmeans(rows, 3, generator())
+    centres, nearest = clusters_of(rows, 3, generator())
     torch.testing.assert_close(centres, rows[:3])
     assert len(nearest.unique()) == 1
 

@@ -1,7 +1,6 @@
 """The losses and parts of the methods with source access against closed forms and NumPy, and what they bring about."""
 
 import copy
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -37,9 +36,6 @@ from featlab.methods.lpl import locality_loss
 from featlab.methods.safn import norm_growth_loss
 from featlab.methods.swd import TwoClassifiers, part_ways
 from featlab.protocol.splits import target_of
-
-for name in ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra"):
-    import_module(f"featlab.methods.{name}")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from featlab.errors import BundleError, ConfigError, InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import run_seed
+from featlab.workspace.adapt import adapt_rows, adapt_subject
 from featlab.workspace.stages import bundle_folder, bundle_stage, pair_stage, train_stage
-from featlab.workspace.workspace import Workspace, adapt_rows, adapt_subject
+from featlab.workspace.workspace import Workspace
 
 TARGETS = ("s04",)
 

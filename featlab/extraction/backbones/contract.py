@@ -44,6 +44,17 @@ class BackboneCard:
         return options.input_spec(self.spec)
 
 
+def file_spec(name: str, card: BackboneCard | None, options: NetworkOptions, side: int | None) -> InputSpec:
+    """Return the input of a backbone file: its card's, or the options' and the side that it was exported for."""
+    if card is not None:
+        spec = card.input_spec(name, options)
+    else:
+        spec = options.input_spec(InputSpec(size=side) if side is not None else InputSpec())
+    if side is not None and spec.size != side:
+        raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
+    return spec
+
+
 def statistics_names(layer: str) -> tuple[str, str]:
     """Return the two outputs of a layer: channel means, and population standard deviations over positions."""
     return f"layers.{layer}.mean", f"layers.{layer}.std"

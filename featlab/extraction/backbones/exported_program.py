@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, read_card
+from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, file_spec, read_card
 from featlab.extraction.backbones.modules import AMP_NOTE, Taps, appended, check_layers
 from featlab.extraction.backbones.network import (
     NetworkBackbone,
@@ -25,7 +25,7 @@ from featlab.extraction.backbones.network import (
     in_fixed_batches,
     network_backbone,
 )
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import file_sha256
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -44,13 +44,9 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     device = choose_device(chosen.device, amp=chosen.amp)
     program, card = load_program(path)
     batch, side = _input_shape(name, program)
-    if card is None:
-        spec = chosen.input_spec(InputSpec(size=side) if side is not None else InputSpec())
-    else:
-        spec = card.input_spec(name, chosen)
+    spec = file_spec(name, card, chosen, side)
+    if card is not None:
         check_layers(name, chosen.layers, card.layers)
-    if side is not None and spec.size != side:
-        raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
     network = ProgramNetwork(
         name, program, chosen.layers, own=card is not None, batch=batch, device=device, amp=chosen.amp
     )

@@ -173,7 +173,7 @@ def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackb
 
 
 def _timm_spec(config: Mapping[str, Any]) -> InputSpec:
-    """Return timm's input of a network; its crop share is left to the user, as faces come cropped."""
+    """Return timm's input of a network; its crop is left to the user, as faces come cropped."""
     interpolation = str(config.get("interpolation", "bilinear"))
     return InputSpec(
         size=int(config["input_size"][-1]),

@@ -1,4 +1,4 @@
-"""A `torch.nn.Module` as a network: evaluation mode, taps, mixed precision."""
+"""A `torch.nn.Module` as a network, and the channel statistics of its layers, taken by forward hooks."""
 
 from __future__ import annotations
 

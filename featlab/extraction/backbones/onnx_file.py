@@ -17,13 +17,14 @@ from featlab.extraction.backbones.contract import (
     CARD_KEY,
     EMBEDDING,
     embedding_of,
+    file_spec,
     layers_among,
     read_card,
     statistics_names,
 )
 from featlab.extraction.backbones.modules import check_layers
 from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.weights import file_sha256
 
 _ERRORS_ONLY = 3
@@ -59,17 +60,10 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     batch, side = _input_shape(name, session)
     outputs = [output.name for output in session.get_outputs()]
     text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-    people: tuple[str, ...] = ()
-    if text is None:
-        spec = chosen.input_spec(InputSpec(size=side) if side is not None else InputSpec())
-    else:
-        card = read_card(text, path)
-        people = card.trained_on
-        spec = card.input_spec(name, chosen)
+    card = None if text is None else read_card(text, path)
+    spec = file_spec(name, card, chosen, side)
     layers = chosen.layers
     check_layers(name, layers, layers_among(outputs))
-    if side is not None and spec.size != side:
-        raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
     embedding = _embedding_output(name, outputs, layers, chosen.output)
     return network_backbone(
         name,
@@ -79,7 +73,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         weights=file_sha256(path, *weight_files(path)),
         notes=(f"output {embedding}",) if chosen.output is not None else (),
         versions={"onnxruntime": onnxruntime.__version__},
-        trained_on=people,
+        trained_on=card.trained_on if card is not None else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""Options that every network has, read from keywords or from the command line."""
+"""A network's options, and the square of an image that it is given."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NetworkOptions(Options):
     size: int | None = option(None, "Side of the input in pixels.")
     mean: tuple[float, ...] | None = option(None, "Of R, G and B on the scale 0..1; one number or three.")
     std: tuple[float, ...] | None = option(None, "Likewise.")
-    crop: float | None = option(None, "Side of the centred square that is used, as a share of the shorter side.")
+    crop: float | None = option(None, "Side of the centred square that is used, as a fraction of the shorter side.")
     interpolation: str | None = option(None, "bilinear, bicubic or lanczos.")
 
     def check_together(self) -> None:
@@ -92,7 +92,7 @@ class ResizeCrop:
     """Cuts the centred square out of an image and resizes it; a `Preparation` that can be pickled."""
 
     size: int  # Side of the result in pixels
-    crop: float = 1.0  # Side of the square as a share of the image's shorter side
+    crop: float = 1.0  # Side of the square as a fraction of the image's shorter side
     interpolation: str = "bilinear"  # A key of `INTERPOLATIONS`
 
     def __call__(self, image: Image, landmarks: NDArray[np.float32] | None = None) -> Image:
@@ -135,7 +135,7 @@ class InputSpec:
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
             raise ConfigError(f"mean must be finite and std positive, got mean {self.mean} and std {self.std}")
         if not 0 < self.crop <= 1:
-            raise ConfigError(f"crop is a share of the shorter side, above 0 and up to 1, got {self.crop}")
+            raise ConfigError(f"crop is a fraction of the shorter side, above 0 and up to 1, got {self.crop}")
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
 

@@ -31,7 +31,7 @@ _SMALLEST = 8
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """Where the eyes go. The crop is a square; shares are of its side.
+    """Where the eyes go. The crop is a square; fractions are of its side.
 
     Attributes:
         size: Side of the crop in pixels. None takes the side that the backbone wants; where it doesn't say, the crop

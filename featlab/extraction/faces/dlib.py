@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.faces.detectors import cut_out, installed, model_file, package_version
 
 # The detector sees faces of 80 pixels and more. A picture up to this many pixels wide is also tried at four times its
@@ -67,8 +67,7 @@ def load_models(predictor: Path) -> tuple[Any, Any]:
     try:
         return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(predictor))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{predictor}: isn't a shape predictor that dlib can load ({reason})") from None
+        raise InputError(f"{predictor}: isn't a shape predictor that dlib can load ({one_line(error)})") from None
 
 
 def _points(shape: Any) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Landmarks in NumPy's files."""
+"""Landmarks in one file: NumPy arrays, csv as OpenFace writes it, .pts and .tem."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.faces.detectors import cut_out, installed, model_file, package_version, windows
 from featlab.extraction.faces.landmarks import to_68
 
@@ -26,7 +26,7 @@ Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
 _POINTS = 478
 # At most this many faces are compared by size.
 _FACES = 8
-# A face smaller than this share of what was looked at is looked at again, cut out: the detector in front of the mesh
+# A face smaller than this fraction of what was looked at is looked at again, cut out: the detector in front of the mesh
 # works on 128 x 128 pixels and places a small face only roughly.
 _SMALL = 0.25
 
@@ -127,8 +127,9 @@ def _tasks_model(task: Path) -> Model:
     try:
         landmarker = vision.FaceLandmarker.create_from_options(options)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({reason})") from None
+        raise InputError(
+            f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({one_line(error)})"
+        ) from None
 
     def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         square = _square(image)
@@ -145,7 +146,7 @@ def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _in_pixels(points: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Vertices come as shares of the width and the height."""
+    """Vertices come as fractions of the width and the height."""
     height, width = image.shape[:2]
     return np.array([(point.x * width, point.y * height) for point in points], dtype=np.float32)
 

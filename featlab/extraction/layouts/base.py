@@ -102,7 +102,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "expw": f"{_HERE}.expw",
         "raf-db": f"{_HERE}.raf_db",
         "sfda-pft": f"{_HERE}.sfda_pft",
-        "loose": f"{_HERE}.loose",
+        "loose": f"{_HERE}.plain",
     },
     "featlab.layouts",
 )

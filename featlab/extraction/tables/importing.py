@@ -30,20 +30,7 @@ _BLOCK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """How to import.
-
-    Attributes:
-        neutral: Name of the neutral class.
-        manifest: Says what the rows are, where the source doesn't.
-        landmarks: A ``.npy`` or ``.csv`` of landmarks, a row a row of the source; they take the place of the source's
-            own.
-        selection: Which columns are features.
-        extractor: What made the features; features of two names never meet.
-        dtype: Of the stored embeddings, "float32" or "float16".
-        skip_bad: Leave out rows that can't be stored and list them, in place of refusing them.
-        if_exists: What to do when the cache is there: "resume" leaves one that holds the same and refuses any other,
-            "skip" leaves it unread, "error" refuses, "overwrite" replaces it once the new one is complete.
-    """
+    """How to import: the options of `featlab import`. ``if_exists`` "resume" leaves a cache that holds the same."""
 
     neutral: str = "neutral"
     manifest: Path | None = None
@@ -70,19 +57,9 @@ class ImportConfig:
 class ImportReport:
     """What an import did.
 
-    Attributes:
-        path: The cache.
-        rows: Rows in it.
-        dim: Length of an embedding.
-        failures: What has no row: files without any, then rows in the source's order; also listed in
-            ``<stem>.failures.jsonl`` beside the cache.
-        notes: What the user should know, a line each.
-        storage_error: Largest distance of a stored row from its float32, relative to that row's length; None with
-            float32.
-        digest: Of the cache's content.
-        seconds: Wall time.
-        was_there: The cache was there before and has been left as it was.
-        extractor: What the cache says made the features.
+    ``failures`` has no row: files without any, then rows in the source's order; they are also listed beside the cache.
+    ``storage_error`` is the largest distance of a stored row from its float32, relative to that row's length; None with
+    float32. ``was_there``: the cache was there before and has been left as it was.
     """
 
     path: Path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from featlab.config.options import check_at_least, check_share, with_options
+from featlab.config.options import Options, option, with_options
 from featlab.errors import ConfigError
 
 __all__ = ["AugmentConfig", "TrainConfig", "flat"]
@@ -15,96 +15,77 @@ _PREFIX = "augment."
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Options):
     """How a training image is changed, anew each time that it is seen; 0 turns a change off.
 
     Uniform in +- the given strength where nothing else is said. Images have values in [0, 1].
-
-    Attributes:
-        shift: Of the whole image, as a share of its side, along each axis.
-        scale: Of the logarithm of the size.
-        rotation: In degrees.
-        move: Probability of shift, scale and rotation. Resampling blurs a little; images that keep their pixels show
-            the network how sharp those are that it will embed.
-        flip: Probability of a mirror image.
-        brightness: Added to every value.
-        contrast: Of the logarithm of the factor of values about their mean.
-        gamma: Of the logarithm of the exponent.
-        channel: Of the logarithm of a gain for each channel.
-        light: Of a gain that changes linearly across the image, in a random direction.
-        noise: Largest standard deviation of Gaussian noise; each image draws its own.
-        erase: Probability that a rectangle, of a fifth to a half of each side, is filled with the image's mean.
     """
 
-    shift: float = 0.06
-    scale: float = 0.08
-    rotation: float = 8.0
-    move: float = 0.7
-    flip: float = 0.5
-    brightness: float = 0.1
-    contrast: float = 0.25
-    gamma: float = 0.25
-    channel: float = 0.08
-    light: float = 0.2
-    noise: float = 0.03
-    erase: float = 0.25
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            check_at_least(f"augment.{entry.name}", getattr(self, entry.name), 0)
-        for name in ("move", "flip", "erase"):
-            check_share(f"augment.{name}", getattr(self, name))
+    shift: float = option(0.06, "Of the whole image, as a fraction of its side, along each axis.", minimum=0)
+    scale: float = option(0.08, "Of the logarithm of the size.", minimum=0)
+    rotation: float = option(8.0, "In degrees.", minimum=0)
+    move: float = option(
+        0.7,
+        "Probability of shift, scale and rotation. Resampling blurs a little; images that keep their "
+        "pixels show the network how sharp those are that it will embed.",
+        minimum=0,
+        maximum=1,
+    )
+    flip: float = option(0.5, "Probability of a mirror image.", minimum=0, maximum=1)
+    brightness: float = option(0.1, "Added to every value.", minimum=0)
+    contrast: float = option(0.25, "Of the logarithm of the factor of values about their mean.", minimum=0)
+    gamma: float = option(0.25, "Of the logarithm of the exponent.", minimum=0)
+    channel: float = option(0.08, "Of the logarithm of a gain for each channel.", minimum=0)
+    light: float = option(0.2, "Of a gain that changes linearly across the image, in a random direction.", minimum=0)
+    noise: float = option(0.03, "Largest standard deviation of Gaussian noise; each image draws its own.", minimum=0)
+    erase: float = option(
+        0.25,
+        "Probability that a rectangle, of a fifth to a half of each side, is filled with the image's mean.",
+        minimum=0,
+        maximum=1,
+    )
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What is trained and how.
+class TrainConfig(Options):
+    """What is trained and how."""
 
-    Attributes:
-        arch: ``small`` (96 px on a CPU), ``resnet18``, ``torchvision:NAME`` or ``timm:NAME``.
-        size: Side in pixels to which images are resized; 0 takes the network's own: 96 for ``small``, else 224.
-        layers: Taps whose channel statistics the exported file returns; empty takes the network's own.
-        epochs: Length of the learning-rate cycle, in passes over as many images as there are.
-        batch: Images in a step.
-        lr: Peak of the learning rate.
-        weight_decay: Of AdamW.
-        label_smoothing: Of the cross-entropy.
-        dropout: Of the embedding, before the classifier.
-        validation: Share of the source subjects that are held out to choose the epoch; at least one of them.
-        patience: Epochs without a better score after which training ends.
-        refit: Train again on all source subjects, for as many epochs as were best.
-        amp: Mixed precision on CUDA.
-        ram_mb: Decoded images up to this many megabytes stay in RAM; more are put into a file beside the checkpoint.
-        augment: How training images are changed.
+    arch: str = option("small", "`small` (96 px on a CPU), `resnet18`, `torchvision:NAME` or `timm:NAME`.")
+    size: int = option(
+        0, "Side in pixels to which images are resized; 0 takes the network's own: 96 for `small`, else 224.", minimum=0
+    )
+    layers: tuple[str, ...] = option(
+        (),
+        "Taps whose channel statistics the exported file returns; empty takes the network's own.",
+    )
+    epochs: int = option(
+        60, "Length of the learning-rate cycle, in passes over as many images as there are.", minimum=1
+    )
+    batch: int = option(64, "Images in a step.", minimum=2)
+    lr: float = option(0.004, "Peak of the learning rate.")
+    weight_decay: float = option(0.05, "Of AdamW.", minimum=0)
+    label_smoothing: float = option(0.1, "Of the cross-entropy.", minimum=0, maximum=1)
+    dropout: float = option(0.2, "Of the embedding, before the classifier.", minimum=0, maximum=1)
+    validation: float = option(
+        0.2,
+        "Fraction of the source subjects that are held out to choose the epoch; at least one of them.",
+        minimum=0,
+        maximum=1,
+    )
+    patience: int = option(30, "Epochs without a better score after which training ends.", minimum=1)
+    refit: bool = option(True, "Train again on all source subjects, for as many epochs as were best.")
+    amp: bool = option(True, "Mixed precision on CUDA.")
+    ram_mb: int = option(
+        2048,
+        "Decoded images up to this many megabytes stay in RAM; more are put into a file beside the checkpoint.",
+        minimum=0,
+    )
+    augment: AugmentConfig = option(AugmentConfig, "How training images are changed.")
 
-    Raises:
-        ConfigError: A value out of range.
-    """
-
-    arch: str = "small"
-    size: int = 0
-    layers: tuple[str, ...] = ()
-    epochs: int = 60
-    batch: int = 64
-    lr: float = 0.004
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    dropout: float = 0.2
-    validation: float = 0.2
-    patience: int = 30
-    refit: bool = True
-    amp: bool = True
-    ram_mb: int = 2048
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        least = {"size": 0, "epochs": 1, "batch": 2, "patience": 1, "ram_mb": 0, "weight_decay": 0}
-        for name, value in least.items():
-            check_at_least(name, getattr(self, name), value)
+    def check_together(self) -> None:
+        """Refuse values at the end of a range that stands for nothing."""
         if not self.lr > 0:
-            raise ConfigError(f"lr = {self.lr} must be above 0")
-        for name in ("label_smoothing", "dropout", "validation"):
-            check_share(name, getattr(self, name))
+            raise ConfigError(f"{self.key('lr')} = {self.lr} must be above 0")
         if not 0 < self.validation < 1 or self.dropout == 1:
             raise ConfigError("validation must be between 0 and 1 without the two, and dropout below 1")
 

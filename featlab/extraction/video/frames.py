@@ -1,4 +1,4 @@
-"""Which files are videos, how one is opened, and how its packets become frames."""
+"""Which files are videos, how one is opened, and how its packets become frames; frames by their time stamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown."""
+"""When the frames of videos are shown, and which of them are taken."""
 
 from __future__ import annotations
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import check_at_least, check_choice
+from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import AdaptedModel, Method
 from featlab.methods.dsfda.disentanglement import (
@@ -41,43 +40,34 @@ LEAST_ROWS = 2
 
 
 @dataclass(frozen=True)
-class DSFDAConfig:
-    """Adaptation with generated expressions: Adam, a fixed number of steps, the last iterate.
+class DSFDAConfig(Options):
+    """Adaptation with generated expressions: Adam, a fixed number of steps, the last iterate."""
 
-    Attributes:
-        iterations: Steps; 0 leaves the source model as it is.
-        batch: Rows in a step.
-        lr: Learning rate of what was learnt at the source; what starts anew learns ten times as fast.
-        bn_mode: BatchNorm of the expression encoder: ``train`` (as published) or ``eval`` (the source's stay).
-        gaussians: Where missing expressions come from: ``class`` Gaussians of the source's expression codes, or
-            ``none``: only the expressions in the clip.
-        known_label: Take every row to be neutral; else the source model labels them.
-        identity: Weight of being judged as the person.
-        expression: Weight of being judged as the expression.
-        likeness: Weight of the person's hidden values in the identity discriminator.
-        cycle: Weight of both cycles.
-    """
-
-    section: ClassVar[str] = "adapt.dsfda"
-    """Where the settings live, for messages."""
-
-    iterations: int = 500
-    batch: int = 20
-    lr: float = 1e-4
-    bn_mode: str = "train"
-    gaussians: str = "class"
-    known_label: bool = False
-    identity: float = 0.2
-    expression: float = 0.8
-    likeness: float = 1.0
-    cycle: float = 5.0
-
-    def __post_init__(self) -> None:
-        check_choice(f"{self.section}.bn_mode", self.bn_mode, BN_MODES)
-        check_choice(f"{self.section}.gaussians", self.gaussians, GAUSSIANS)
-        check_at_least(f"{self.section}.batch", self.batch, 2)
-        for name in ("iterations", "lr", "identity", "expression", "likeness", "cycle"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    iterations: int = option(500, "Steps; 0 leaves the source model as it is.", minimum=0, search=(200, 500))
+    batch: int = option(20, "Rows in a step.", minimum=2)
+    lr: float = option(
+        1e-4,
+        "Learning rate of what was learnt at the source; what starts anew learns ten times as fast.",
+        minimum=0,
+        search=(3e-5, 1e-4, 3e-4),
+    )
+    bn_mode: str = option(
+        "train",
+        "BatchNorm of the expression encoder: `train` (as published) or `eval` (the source's stay).",
+        choices=BN_MODES,
+        search=("train", "eval"),
+    )
+    gaussians: str = option(
+        "class",
+        "Where missing expressions come from: `class` Gaussians of the source's expression codes, or "
+        "`none`: only the expressions in the clip.",
+        choices=GAUSSIANS,
+    )
+    known_label: bool = option(False, "Take every row to be neutral; else the source model labels them.")
+    identity: float = option(0.2, "Weight of being judged as the person.", minimum=0)
+    expression: float = option(0.8, "Weight of being judged as the expression.", minimum=0)
+    likeness: float = option(1.0, "Weight of the person's hidden values in the identity discriminator.", minimum=0)
+    cycle: float = option(5.0, "Weight of both cycles.", minimum=0)
 
     @property
     def weights(self) -> GeneratorWeights:
@@ -111,7 +101,6 @@ class DSFDA(Method):
         "mean and standard deviation (K × H) of the expression codes of each class, and which classes have them"
     )
     updates = ("bottleneck", "classifier")
-    space = (("lr", (3e-5, 1e-4, 3e-4)), ("iterations", (200, 500)), ("bn_mode", ("train", "eval")))
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -187,7 +176,7 @@ class DSFDA(Method):
             ),
             weights=config.weights,
             random=random,
-            advice=f"lower {config.section}.lr ({config.lr})",
+            advice=f"lower {config.key('lr')} ({config.lr})",
         )
         student.set_mode("eval")
         warnings = _warnings(bundle, labels) if fit.iterations and not drawing else ()

@@ -98,15 +98,22 @@ def deepcluster_loss(scores: Tensor, assigned: Tensor) -> Tensor:
 
 
 def spherical_kmeans(
-    rows: Tensor, clusters: int, random: torch.Generator, *, iterations: int = 10
+    rows: Tensor, start: Tensor, *, rounds: int = 10, at_rest: float = 0.0, stay: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Cluster directions: the nearest centre by cosine, centres of length 1; one without rows stays where it was."""
-    centres = rows[torch.randperm(len(rows), generator=random)[:clusters]]
-    for _ in range(iterations):
-        nearest = (rows @ centres.T).argmax(dim=1)
-        sums = torch.zeros_like(centres).index_add(0, nearest, rows)
-        found = torch.bincount(nearest, minlength=clusters) > 0
-        centres = torch.where(found[:, None], F.normalize(sums, dim=1), centres)
+    """Return (P, D) centres and the (n,) nearest one of (n, D) directions: k-means by cosine from (P, D) directions on.
+
+    It ends after ``rounds``, or when centres move less than ``at_rest``, a mean cosine distance. A centre without rows
+    stays where it was, or goes back to its start.
+    """
+    centres = start
+    for _ in range(rounds):
+        member = F.one_hot((rows @ centres.T).argmax(dim=1), len(start)).to(rows.dtype)
+        found = member.sum(dim=0)[:, None] > 0
+        moved = torch.where(found, F.normalize(member.T @ rows, dim=1), centres if stay else start)
+        shift = 0.5 * (1 - (moved * centres).sum(dim=1)).mean()
+        centres = moved
+        if shift < at_rest:
+            break
     return centres, (rows @ centres.T).argmax(dim=1)
 
 
@@ -169,7 +176,8 @@ class DeepCluster(Objective):
     def start_epoch(self, epoch: int) -> None:
         """Cluster the memory anew, from the second epoch on."""
         if epoch:
-            found = [spherical_kmeans(self.memory, self.centres.shape[1], self.random) for _ in range(HEADS)]
+            starts = (torch.randperm(len(self.memory), generator=self.random) for _ in range(HEADS))
+            found = [spherical_kmeans(self.memory, self.memory[rows[: self.centres.shape[1]]]) for rows in starts]
             self.centres, self.assigned = (torch.stack(part) for part in zip(*found, strict=True))
 
     def loss(self, first: Tensor, second: Tensor, rows: Tensor) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
-from featlab.config.options import check_at_least, check_choice, check_share
+from featlab.config.options import Options, option
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.methods.base import AdaptedModel, target_features
@@ -28,69 +27,75 @@ OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
 
 
+_GRADIENT = "optimiser = lbfgs or optimiser = adam"
+
+
 @dataclass(frozen=True)
-class TranslatorAdaptation:
-    """Adaptation of T to one person.
+class TranslatorAdaptation(Options):
+    """Adaptation of T to one person."""
 
-    Attributes:
-        iterations: Most steps; the last iterate is kept.
-        optimiser: ``closed`` (the means of the features alone, where the least is known: see
-            `featlab.methods.pft.closed_form`), ``lbfgs`` (all frames at once, a line search, stops when
-            converged) or ``adam`` (a fixed budget).
-        weighting: Which frames of the clip count, in closed form: ``neutral`` (as far as C calls them neutral),
-            ``mean`` (all alike), ``median``, or ``auto``: the mean of a clip that is as uniform as the source
-            subjects' neutral clips, ``neutral`` for any other, and where the bundle does not know theirs.
-        bank: Where the clip is moved to, in closed form: the centre of ``all`` source subjects, of the ``nearest``
-            five, or of all ``weighted`` by how near they are.
-        shrinkage: Share of the offset that is left out, in closed form: 0 takes the clip's mean for the person's, 1 the
-            bank's centre.
-        lr: Peak learning rate of Adam.
-        batch: Frames in a step of Adam; 0 takes them all.
-        update: Which tensors of T move: its ``offset``, its ``last`` layer, or ``all``.
-        style: Weight of the style alignment with the bundle's style bank.
-        std: Weight of the standard deviations in it; the means weigh 1.
-        layers: Where style is aligned: the offset ``features``, the translated ``embedding``, the ``bottleneck``.
-        consistency: Weight of the prediction consistency between two frames.
-        anchor: Weight of KL to the source model's own predictions.
-    """
+    iterations: int = option(50, "Most steps; the last iterate is kept.", minimum=0)
+    optimiser: str = option(
+        "closed",
+        "`closed` (the means of the features alone, whose minimum is known), `lbfgs` (all frames at once, a line "
+        "search, stops when converged) or `adam` (a fixed budget).",
+        choices=OPTIMISERS,
+    )
+    weighting: str = option(
+        "auto",
+        "Which frames of the clip count: `neutral` (as far as C calls them neutral), "
+        "`mean` (all alike), `median`, or `auto`: the mean of a clip that is as uniform as the source "
+        "subjects' neutral clips, `neutral` for any other, and where the bundle does not know theirs.",
+        choices=("auto", *WEIGHTINGS),
+        search=("auto", "neutral", "mean"),
+        only="optimiser = closed",
+    )
+    bank: str = option(
+        "all",
+        "Where the clip is moved to: the centre of `all` source subjects, of the "
+        "`nearest` five, or of all `weighted` by how near they are.",
+        choices=BANKS,
+        search=("all", "nearest", "weighted"),
+        only="optimiser = closed",
+    )
+    shrinkage: float = option(
+        0.0,
+        "Fraction of the offset that is left out: 0 takes the clip's mean for the person's, 1 the bank's centre.",
+        minimum=0,
+        maximum=1,
+        search=(0.0, 0.02, 0.05),
+        only="optimiser = closed",
+    )
+    lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
+    batch: int = option(0, "Frames in a step; 0 takes them all.", minimum=0, only="optimiser = adam")
+    update: str = option(
+        "offset",
+        "Which tensors of T move: its `offset`, its `last` layer, or `all`.",
+        choices=UPDATES,
+    )
+    style: float = option(1.0, "Weight of the style alignment with the bundle's style bank.", minimum=0, only=_GRADIENT)
+    std: float = option(0.0, "Weight of the standard deviations in it; the means weigh 1.", minimum=0)
+    layers: tuple[str, ...] = option(
+        ("features",),
+        "Where style is aligned: the offset `features`, the translated `embedding`, the `bottleneck`.",
+        choices=STYLE_LAYERS,
+    )
+    consistency: float = option(0.0, "Weight of the prediction consistency between two frames.", minimum=0)
+    anchor: float = option(0.0, "Weight of KL to the source model's own predictions.", minimum=0)
 
-    iterations: int = 50
-    optimiser: str = "closed"
-    weighting: str = "auto"
-    bank: str = "all"
-    shrinkage: float = 0.0
-    lr: float = 1e-2
-    batch: int = 0
-    update: str = "offset"
-    style: float = 1.0
-    std: float = 0.0
-    layers: tuple[str, ...] = ("features",)
-    consistency: float = 0.0
-    anchor: float = 0.0
-
-    section: ClassVar[str] = "adapt.pft"
-    """Where the settings live, for messages."""
-
-    def __post_init__(self) -> None:
-        check_choice(f"{self.section}.update", self.update, UPDATES)
-        check_choice(f"{self.section}.optimiser", self.optimiser, OPTIMISERS)
-        check_choice(f"{self.section}.weighting", self.weighting, ("auto", *WEIGHTINGS))
-        check_choice(f"{self.section}.bank", self.bank, BANKS)
-        for layer in self.layers:
-            check_choice(f"{self.section}.layers", layer, STYLE_LAYERS)
-        check_share(f"{self.section}.shrinkage", self.shrinkage)
-        for name in ("iterations", "lr", "batch", "style", "std", "consistency", "anchor"):
-            check_at_least(f"{self.section}.{name}", getattr(self, name), 0)
+    def check_together(self) -> None:
+        """Refuse losses that the optimiser can't minimise, and losses that see nothing of what moves."""
         alone = self.layers == ("features",) and self.style and not (self.std or self.consistency or self.anchor)
         if self.optimiser == "closed" and not (alone and self.update == "offset"):
             raise ConfigError(
-                f"{self.section}: only the means of the features have a closed form, over the offset; for std, "
-                f"consistency, anchor, another update or other layers set {self.section}.optimiser = lbfgs (or adam)"
+                f"{self.key('optimiser')} = closed: only the means of the features have a closed form, over the "
+                "offset; for std, consistency, anchor, another update or other layers set "
+                f"{self.key('optimiser')} = lbfgs (or adam)"
             )
         seen = self.update == "offset" or any(layer != "features" for layer in self.layers)
         if not (self.consistency or self.anchor or (self.style and self.layers and seen)):
             raise ConfigError(
-                f"{self.section}: nothing to minimise over update = {self.update!r}; give style (with layers that the "
+                f"{self.key('update')} = {self.update}: nothing to minimise; give style (with layers that the "
                 "update changes), consistency or anchor a weight"
             )
 
@@ -121,7 +126,7 @@ def adapt_translator(
         InputError: A loss that is not finite, or a style term without a style bank.
     """
     if config.style and bundle.bank is None:
-        raise InputError(f"{config.section}.style needs a style bank, and this bundle has none; set it to 0")
+        raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
     if config.optimiser == "closed":
         return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
     features = target_features(bundle, target)
@@ -228,7 +233,7 @@ def _fit_adam(
     fit = train(
         [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
         batches(),
-        advice=f"lower {config.section}.lr ({config.lr})",
+        advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: one_cycle(step, config.iterations),
     )
     return fit.iterations, fit.history

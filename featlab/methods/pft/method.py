@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.config.options import option
 from featlab.methods.base import AdaptedModel, GainEstimate, Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.methods.pft.reliability import Reliability, confidence_gap
@@ -29,14 +29,12 @@ _PRETRAINING = ("hidden", "residual", "epochs", "batch", "lr", "weight_decay", "
 class PosterConfig(TranslatorAdaptation):
     """The poster's target stage: frame consistency and KL to the source prediction, no style term."""
 
-    section: ClassVar[str] = "adapt.pft-poster"
-
-    iterations: int = 25
+    iterations: int = option(25, search=(25, 100))
     weighting: str = "mean"
     optimiser: str = "adam"
-    lr: float = 1e-3
+    lr: float = option(1e-3, search=(1e-4, 1e-3, 1e-2))
     batch: int = 32
-    update: str = "last"
+    update: str = option("last", search=("last", "all"))
     style: float = 0.0
     consistency: float = 1.0
     anchor: float = 1.0
@@ -53,7 +51,6 @@ class PosterPFT(Method):
         "Departures: T is a residual MLP on cached features with a zero start. It gives no loss weights: all are 1."
     )
     config_type = PosterConfig
-    space = (("lr", (1e-4, 1e-3, 1e-2)), ("iterations", (25, 100)), ("update", ("last", "all")))
     needs_extras = True
     reads = (*PAIR_KEYS, *(f"pretrain.{name}" for name in _PRETRAINING))
     carries = "weights of a T pretrained by the poster's losses"
@@ -92,11 +89,6 @@ class PFT(Method):
         "calibrated on held-out source subjects."
     )
     config_type = TranslatorAdaptation
-    space = (
-        ("weighting", ("auto", "neutral", "mean")),
-        ("bank", ("all", "nearest", "weighted")),
-        ("shrinkage", (0.0, 0.02, 0.05)),
-    )
     needs_style_bank = True
     carries = (
         "temperature, limits of what a neutral clip looks like and the expected gain, from source subjects who were "

@@ -10,7 +10,7 @@ import pytest
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import classes_of
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.layouts.loose import is_loose
+from featlab.extraction.layouts.plain import is_loose
 
 Put = Callable[..., Path]
 

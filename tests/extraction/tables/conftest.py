@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from featlab.cache import FeatureTable, open_cache
-from featlab.errors import FeatlabError
 from featlab.extraction.tables.importing import ImportConfig, ImportReport, import_features
 
 
@@ -54,23 +52,18 @@ def people() -> People:
     return make_people()
 
 
-def write_csv(path: Path, people: People, *, names: tuple[str, ...] = ("subject", "label", "video", "frame")) -> Path:
-    """The user's card: subject,label,video,frame, then a column a feature."""
+NAMES = ("subject", "label", "video", "frame")
+
+
+def write_csv(path: Path, people: People, *, features: bool = True) -> Path:
+    """The user's card: subject,label,video,frame, then a column a feature; without features, a manifest."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        writer.writerow([*names, *people.columns])
+        writer.writerow([*NAMES, *(people.columns if features else ())])
         for row, values in enumerate(people.features):
             # repr of a float32's float64 gives all of its digits.
-            writer.writerow([*(getattr(people, name)[row] for name in names), *map(repr, values.tolist())])
-    return path
-
-
-def write_manifest(
-    path: Path, people: People, *, names: tuple[str, ...] = ("subject", "label", "video", "frame")
-) -> Path:
-    lines = [",".join(names)]
-    lines += [",".join(str(getattr(people, name)[row]) for name in names) for row in range(len(people.subject))]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            numbers = map(repr, values.tolist()) if features else ()
+            writer.writerow([*(getattr(people, name)[row] for name in NAMES), *numbers])
     return path
 
 
@@ -97,9 +90,7 @@ def check_cache(path: Path, people: People) -> FeatureTable:
 @pytest.fixture(scope="session")
 def tools() -> SimpleNamespace:
     """The functions of this file, for tests that make their own people."""
-    return SimpleNamespace(
-        make_people=make_people, write_csv=write_csv, write_manifest=write_manifest, check_cache=check_cache
-    )
+    return SimpleNamespace(make_people=make_people, write_csv=write_csv, check_cache=check_cache)
 
 
 Import = Callable[..., ImportReport]
@@ -114,19 +105,3 @@ def run(tmp_path: Path) -> Import:
         return import_features(source, out or tmp_path / "cache.h5", settings)
 
     return do
-
-
-@pytest.fixture
-def refused() -> Callable[..., object]:
-    """``with refused("word"):`` the block raises a FeatlabError, in one line with the words."""
-
-    @contextmanager
-    def check(*words: str) -> Iterator[None]:
-        with pytest.raises(FeatlabError) as caught:
-            yield
-        message = str(caught.value)
-        assert "\n" not in message
-        for word in words:
-            assert word in message, message
-
-    return check

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import open_cache
+from featlab.errors import FeatlabError
 from featlab.extraction.tables.columns import Selection
 
 AUS = ("AU01", "AU45")
@@ -133,7 +134,7 @@ def test_a_folder_gives_the_same_digest_twice(folder, run, tmp_path):
 def test_missing_and_empty_files_are_listed(folder, run, refused):
     (folder / "anna" / "v2.csv").unlink()
     write(folder / "bo.csv", [])
-    with refused("manifest.csv, line 3", "no csv for anna/v2.mp4", "--skip-bad"):
+    with refused(FeatlabError, "manifest.csv, line 3", "no csv for anna/v2.mp4", "--skip-bad"):
         run(folder)
     report = run(folder, skip_bad=True)
     assert report.rows == 2
@@ -164,20 +165,20 @@ def manifest(folder, text):
 )
 def test_what_does_not_fit_is_one_line(folder, run, refused, change, words):
     change(folder)
-    with refused(*words):
+    with refused(FeatlabError, *words):
         run(folder)
 
 
 def test_a_group_is_one_of_those_there_are(card, run, refused):
-    with refused("--features 'aus' is not one of au,", "did you mean 'au"):
+    with refused(FeatlabError, "--features 'aus' is not one of au,", "did you mean 'au"):
         Selection(group="aus")
-    with refused("give one of them"):
+    with refused(FeatlabError, "give one of them"):
         Selection("AU", "au")
-    with refused("none of OpenFace's columns", "'pose'"):
+    with refused(FeatlabError, "none of OpenFace's columns", "'pose'"):
         run(card, selection=Selection(group="pose"))
 
 
 def test_rows_that_have_all_failed_are_one_line(tmp_path, run, refused):
     path = write(tmp_path / "x.csv", [["s", *cells(1, success=0)]], ["subject", *HEADER])
-    with refused("line 2 and all other rows", "success is 0"):
+    with refused(FeatlabError, "line 2 and all other rows", "success is 0"):
         run(path)

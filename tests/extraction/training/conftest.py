@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.extraction.items import Item
 from featlab.extraction.layouts import read_layout
 from featlab.extraction.training.config import TrainConfig
 
-MakeSource = Callable[..., list[Item]]
-
 
 @pytest.fixture
-def make_source(tmp_path: Path) -> MakeSource:
+def make_source(tmp_path):
     """Write subject/label/image for some people, and list it."""
 
-    def make(subjects: int = 5, frames: int = 4, side: int = 12, name: str = "source") -> list[Item]:
+    def make(subjects=5, frames=4, side=12, name="source"):
         random = np.random.default_rng(0)
         root = tmp_path / name
         for person in range(subjects):
@@ -37,6 +31,6 @@ def make_source(tmp_path: Path) -> MakeSource:
 
 
 @pytest.fixture
-def quick() -> TrainConfig:
+def quick():
     """Two epochs of a few steps, one tap: what a network costs to export grows with what it returns."""
     return TrainConfig(size=12, layers=("maxpool",), epochs=2, batch=8)

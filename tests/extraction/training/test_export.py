@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.backbones.resnet import TAPS, ResNet, small_resnet
+from featlab.extraction.backbones.resnet import TAPS, small_resnet
 from featlab.extraction.training.export import BackboneMeta, Tapped, export_backbone, export_onnx, read_card, read_meta
 
 SIZE = 32
 META = BackboneMeta(size=SIZE, id="mine", layers=("maxpool", "layer2"), card={"source_subjects": ["s1"], "n": 3})
 
 
-def _network() -> ResNet:
+def _network():
     """Return a small network in training mode whose BatchNorm has seen something."""
     torch.manual_seed(0)
     network = small_resnet(widths=(4, 6, 8, 10), blocks=(1, 1, 1, 1))
@@ -26,13 +25,13 @@ def _network() -> ResNet:
 
 
 @pytest.fixture
-def net() -> ResNet:
+def net():
     """The network."""
     return _network()
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory):
     """Its file: an export takes seconds."""
     path = tmp_path_factory.mktemp("export") / "net.pt2"
     network = _network()
@@ -41,7 +40,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _by_hooks(network: nn.Module, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+def _by_hooks(network, images, layers):
     """Return the embedding and the layer statistics, the latter with NumPy."""
     maps = {}
     for name in layers:
@@ -56,7 +55,7 @@ def _by_hooks(network: nn.Module, images: Tensor, layers: tuple[str, ...]) -> di
     return found
 
 
-def test_pt2_gives_embedding_and_statistics_for_any_number_of_images(net: ResNet, exported: Path) -> None:
+def test_pt2_gives_embedding_and_statistics_for_any_number_of_images(net, exported):
     program = torch.export.load(exported).module()
     images = torch.randn(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     expected = _by_hooks(net, images, META.layers)
@@ -67,7 +66,7 @@ def test_pt2_gives_embedding_and_statistics_for_any_number_of_images(net: ResNet
             torch.testing.assert_close(found[name], value[:count], rtol=1e-5, atol=1e-5)
 
 
-def test_the_file_says_what_it_is(exported: Path) -> None:
+def test_the_file_says_what_it_is(exported):
     extra = {"featlab.json": ""}
     torch.export.load(exported, extra_files=extra)
     content = json.loads(extra["featlab.json"])
@@ -81,7 +80,7 @@ def test_the_file_says_what_it_is(exported: Path) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_gives_what_pt2_gives(net: ResNet, tmp_path: Path) -> None:
+def test_onnx_gives_what_pt2_gives(net, tmp_path):
     pytest.importorskip("onnxscript", reason="torch's ONNX exporter needs onnxscript (extra onnx)")
     onnx = pytest.importorskip("onnx", reason="extra onnx")
     onnxruntime = pytest.importorskip("onnxruntime", reason="extra onnx")
@@ -98,7 +97,7 @@ def test_onnx_gives_what_pt2_gives(net: ResNet, tmp_path: Path) -> None:
     assert json.loads(properties["featlab"]) == json.loads(META.to_json(10))
 
 
-def test_a_module_of_ones_own_with_in_place_layers_is_tapped_before_they_act(tmp_path: Path) -> None:
+def test_a_module_of_ones_own_with_in_place_layers_is_tapped_before_they_act(tmp_path):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     path = tmp_path / "own.pt2"
@@ -112,7 +111,7 @@ def test_a_module_of_ones_own_with_in_place_layers_is_tapped_before_they_act(tmp
     assert maps.min() < 0
 
 
-def test_the_layers_of_the_small_net_are_tapped_at_96_pixels() -> None:
+def test_the_layers_of_the_small_net_are_tapped_at_96_pixels():
     tapped = Tapped(small_resnet(widths=(2, 3, 4, 5)), TAPS).eval()
     found = tapped(torch.zeros(1, 3, 96, 96))
     widths = {name: found[f"layers.{name}.std"].shape[1] for name in TAPS}
@@ -122,7 +121,7 @@ def test_the_layers_of_the_small_net_are_tapped_at_96_pixels() -> None:
 class _Data(nn.Module):
     """Takes another path for other values: nothing that can be exported."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images):
         return images.mean(dim=(2, 3)) if images.sum() > 0 else images.amax(dim=(2, 3))
 
 
@@ -135,22 +134,18 @@ class _Data(nn.Module):
         (_Data(), (), "can't export"),
     ],
 )
-def test_what_is_no_backbone_is_refused_and_nothing_is_written(
-    network: nn.Module, layers: tuple[str, ...], words: str, tmp_path: Path
-) -> None:
+def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, layers, words, tmp_path):
     path = tmp_path / "net.pt2"
     with pytest.raises(ConfigError, match=words):
         export_backbone(network, path, BackboneMeta(size=8, id="x", layers=layers))
     assert not path.exists()
 
 
-def test_a_file_that_computes_something_else_is_not_written(
-    net: ResNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_computes_something_else_is_not_written(net, tmp_path, monkeypatch):
     load = torch.export.load
 
-    def damaged(*args: object, **kwargs: object) -> object:
-        program = load(*args, **kwargs)  # type: ignore[arg-type]
+    def damaged(*args: object, **kwargs: object):
+        program = load(*args, **kwargs)
         program.state_dict["network.conv1.weight"].mul_(1.01)
         return program
 
@@ -161,12 +156,12 @@ def test_a_file_that_computes_something_else_is_not_written(
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}])
-def test_meta_that_fits_no_image_is_refused(wrong: dict[str, object]) -> None:
+def test_meta_that_fits_no_image_is_refused(wrong):
     with pytest.raises(ConfigError):
-        BackboneMeta(**{"size": 8, "id": "x", **wrong})  # type: ignore[arg-type]
+        BackboneMeta(**{"size": 8, "id": "x", **wrong})
 
 
-def test_files_that_are_no_backbone_of_ours_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_backbone_of_ours_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"can't be read as a \.pt2"):
         read_meta(tmp_path / "absent.pt2")
     (tmp_path / "text.pt2").write_text("no archive")

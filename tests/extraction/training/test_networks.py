@@ -1,51 +1,57 @@
-"""Networks by name, their taps, and weights to start from."""
-
-from __future__ import annotations
+"""Networks by name, their taps, weights to start from; the residual networks' names, shapes and values."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.resnet import TAPS, small_resnet
+from featlab.extraction.backbones.resnet import TAPS, ResNet, resnet18, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone
 from featlab.extraction.training.networks import build_network, default_size, load_weights
 
+# --- by name ----------------------------------------------------------------------------------------------------------
 
-def test_the_small_net_is_for_96_pixels_and_the_others_for_224() -> None:
+
+def test_the_small_net_is_for_96_pixels_and_the_others_for_224():
     assert [default_size(arch) for arch in ("small", "resnet18", "timm:resnet18")] == [96, 224, 224]
     network = build_network("small", 96)
     assert (network.dim, network.taps) == (network.module.dim, TAPS)
     assert network.module.training
 
 
-def test_taps_without_positions_at_this_size_are_left_out_or_refused() -> None:
+def test_taps_without_positions_at_this_size_are_left_out():
     assert build_network("small", 16).taps == ("maxpool", "layer1", "layer2")
     assert build_network("small", 16, ("layer2.0.conv1",)).taps == ("layer2.0.conv1",)
-    with pytest.raises(ConfigError, match=r"'layer4' of small has no positions.*at 16x16.*e\.g\. layer2"):
-        build_network("small", 16, ("layer4",))
-    with pytest.raises(ConfigError, match="did you mean 'layer4'"):
-        build_network("small", 96, ("layer5",))
 
 
-@pytest.mark.parametrize("name", ["smal", "resnet", "torchvision:", "hf:x"])
-def test_an_unknown_network_is_refused_with_those_that_are_known(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"known: small, resnet18, torchvision:NAME, timm:NAME"):
-        build_network(name, 96)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        *[
+            ((name, 96), "known: small, resnet18, torchvision:NAME, timm:NAME")
+            for name in ("smal", "torchvision:", "hf:x")
+        ],
+        (("small", 16, ("layer4",)), r"'layer4' of small has no positions.*at 16x16.*e\.g\. layer2"),
+        (("small", 96, ("layer5",)), "did you mean 'layer4'"),
+    ],
+)
+def test_unknown_networks_and_layers_are_refused(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        build_network(*arguments)
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_a_missing_library_names_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_names_the_extra(library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.models", None)
     with pytest.raises(ConfigError, match=r"featlab\[backbones\]"):
         build_network(f"{library}:resnet18", 64)
 
 
-def test_torchvision_and_timm_networks_lose_their_head() -> None:
+def test_torchvision_and_timm_networks_lose_their_head():
     pytest.importorskip("torchvision", reason="extra backbones", exc_type=ImportError)
     network = build_network("torchvision:resnet18", 64)
     assert (network.dim, network.taps[0]) == (512, "maxpool")
@@ -56,7 +62,7 @@ def test_torchvision_and_timm_networks_lose_their_head() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pt2"])
-def test_weights_of_every_kind_start_a_network(suffix: str, tmp_path: Path) -> None:
+def test_weights_of_every_kind_start_a_network(suffix, tmp_path):
     torch.manual_seed(0)
     known, fresh = small_resnet(), small_resnet()
     path = tmp_path / f"w{suffix}"
@@ -71,7 +77,7 @@ def test_weights_of_every_kind_start_a_network(suffix: str, tmp_path: Path) -> N
         assert torch.equal(fresh.state_dict()[name], value), name
 
 
-def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
     state = small_resnet().state_dict()
     del state["layer3.0.conv1.weight"]
     save_file(state, tmp_path / "w.safetensors")
@@ -80,3 +86,87 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "w.pt2").write_text("no archive")
     with pytest.raises(InputError, match=r"w\.pt2 isn't a program"):
         load_weights("small", small_resnet(), tmp_path / "w.pt2")
+
+
+# --- residual networks ------------------------------------------------------------------------------------------------
+
+
+def normalised(x, state, name):
+    """BatchNorm in evaluation mode, written out."""
+    weight, bias, mean, var = (
+        state[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    return (x - mean) * weight / torch.sqrt(var + 1e-5) + bias
+
+
+def by_hand(images, state):
+    """The 18-layer net's pooled output from a state dict alone, after table 1 of the paper."""
+
+    def convolved(x, name, norm, **options):
+        return normalised(F.conv2d(x, state[f"{name}.weight"], **options), state, norm)
+
+    x = convolved(images, "conv1", "bn1", stride=2, padding=3).clamp(min=0)
+    x = F.max_pool2d(x, 3, stride=2, padding=1)
+    for stage in (1, 2, 3, 4):
+        for block in (0, 1):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            inner = convolved(x, f"{name}.conv1", f"{name}.bn1", stride=stride, padding=1).clamp(min=0)
+            inner = convolved(inner, f"{name}.conv2", f"{name}.bn2", padding=1)
+            if stride == 2:
+                x = convolved(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=2)
+            x = (x + inner).clamp(min=0)
+    return x.flatten(2).mean(dim=2)
+
+
+def test_the_18_layer_net_computes_what_the_paper_says():
+    net = resnet18().eval()
+    # BatchNorm values that aren't the identity, so that a swapped layer shows.
+    random = torch.Generator().manual_seed(1)
+    for name, value in net.state_dict().items():
+        if name.endswith(("running_mean", "bias")):
+            value.copy_(0.1 * torch.randn(value.shape, generator=random))
+        elif name.endswith("running_var") or value.dim() == 1:
+            value.copy_(1 + torch.rand(value.shape, generator=random))
+    images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out, expected = net(images), by_hand(images, net.state_dict())
+    assert out.shape == (2, net.dim) == (2, 512)
+    assert out.abs().max() > 0.01
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 11_176_512
+
+
+def test_the_state_dict_has_torchvisions_names_and_shapes():
+    state = resnet18().state_dict()
+    batch_norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = {"conv1.weight", *(f"bn1.{field}" for field in batch_norm)}
+    for stage in (1, 2, 3, 4):
+        for block in (0, 1):
+            for number in (1, 2):
+                expected.add(f"layer{stage}.{block}.conv{number}.weight")
+                expected |= {f"layer{stage}.{block}.bn{number}.{field}" for field in batch_norm}
+        if stage > 1:
+            expected.add(f"layer{stage}.0.downsample.0.weight")
+            expected |= {f"layer{stage}.0.downsample.1.{field}" for field in batch_norm}
+    assert set(state) == expected
+    assert len(state) == 120
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert state["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
+    assert state["layer4.0.conv1.weight"].shape == (512, 256, 3, 3)
+
+
+def test_the_small_net_halves_the_resolution_from_stage_to_stage():
+    net = small_resnet(widths=(4, 6, 8, 10)).eval()
+    shapes = {}
+    for name in TAPS:
+        net.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
+        )
+    assert net(torch.zeros(1, 3, 96, 96)).shape == (1, net.dim) == (1, 10)
+    assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
+
+
+@pytest.mark.parametrize("wrong", [{"widths": (4, 8)}, {"blocks": (1, 1, 0, 1)}, {"stem": 4}])
+def test_shapes_that_are_no_network_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        ResNet(**wrong)

@@ -1,12 +1,161 @@
+"""Which points are the eyes, in each set."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.backbones.geometry import template
+from featlab.extraction.faces.landmark_files import read_pts, read_tem
+from featlab.extraction.faces.landmarks import (
+    MESH_TO_68,
+    check_eyes,
+    eye_centres,
+    eye_sets,
+    find_landmarks,
+    read_landmarks,
+    to_68,
+)
+
+# From the schematic face of the geometry backbone, independent of the tables here.
+FACE = template(68).astype(np.float32) * 100 + 60
+LEFT, RIGHT = FACE[36:42].mean(axis=0), FACE[42:48].mean(axis=0)
+NOSE, MOUTH = FACE[30], (FACE[48], FACE[54])
+
+
+def mesh(points: int) -> NDArray[np.float32]:
+    whole = np.zeros((points, 2), dtype=np.float32)
+    whole[list(MESH_TO_68)] = FACE
+    return whole
+
+
+SETS = {
+    "68": FACE,
+    "51": FACE[17:],
+    "49": np.delete(FACE[17:], (43, 47), axis=0),
+    "478": mesh(478),
+    "468": mesh(468),
+    "189": np.concatenate([[LEFT, RIGHT], np.zeros((187, 2), np.float32)]),
+    "5 of MTCNN": np.stack([LEFT, RIGHT, NOSE, *MOUTH]),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_eyes_are_found_in_every_set(name: str) -> None:
+    np.testing.assert_allclose(eye_centres(SETS[name]), [LEFT, RIGHT], rtol=1e-6)
+    assert len(SETS[name]) in eye_sets()
+    check_eyes(len(SETS[name]))
+
+
+def test_the_corners_of_dlib_are_told_from_the_centres_of_others_at_any_tilt() -> None:
+    corners = np.stack([FACE[45], FACE[42], FACE[36], FACE[39], FACE[33]])
+    for points, expected in (
+        (corners, [FACE[[36, 39]].mean(axis=0), FACE[[42, 45]].mean(axis=0)]),
+        (SETS["5 of MTCNN"], [LEFT, RIGHT]),
+    ):
+        for angle in np.linspace(0, 2 * np.pi, 7):
+            turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+            np.testing.assert_allclose(eye_centres(points @ turn), np.stack(expected) @ turn, rtol=1e-5)
+
+
+def test_many_faces_at_once_and_no_face() -> None:
+    many = np.stack([FACE, np.full_like(FACE, np.nan), FACE + 5])
+    found = eye_centres(many)
+    assert found.shape == (3, 2, 2)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[2], found[0] + 5)
+    assert np.isnan(eye_centres(np.full((1, 5, 2), np.nan))).all()
+
+
+def test_an_unknown_set_is_refused_with_the_known_ones() -> None:
+    for call in (lambda: check_eyes(106), lambda: eye_centres(np.zeros((106, 2)))):
+        with pytest.raises(InputError, match=r"which of 106 landmarks.*5, 49, 51, 68, 189, 468, 478 points$"):
+            call()
+
+
+def test_the_68_come_out_of_a_mesh_each_of_its_own_vertex() -> None:
+    assert len(set(MESH_TO_68)) == 68
+    np.testing.assert_array_equal(to_68(mesh(478)), FACE)
+
+
+PTS = "version: 1\nn_points: 3\n{\n1.000 1.000\n449.459 119.344\n12 7.5\n}\n"
+PTS_POINTS = [(0, 0), (448.459, 118.344), (11, 6.5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PTS,
+        "\ufeff" + PTS.replace("\n", "\r\n"),
+        PTS.replace("n_points: 3", "n_points:  3 "),
+        PTS.replace("{\n", "{ ").replace("\n}", " }"),
+        "version: 1\n{\n1 1\n449.459\t119.344\n\n12,7.5\n}",
+    ],
+)
+def test_the_upper_left_pixel_of_a_pts_is_one_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.pts").write_bytes(text.encode())
+    read = read_pts(tmp_path / "a.pts")
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, PTS_POINTS, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("1 2\n3 4\n", "no line with an opening brace"),
+        ("version: 1\nn_points: 3\n{\n1 1\n", "closing brace is missing"),
+        ("n_points: 3\n{\n1 1\n}\n", "says 3 points and holds 1"),
+        ("{\n}\n", "no point between the braces"),
+        ("n_points: 2\n{\n1 1\n2 two\n}\n", "line 4: expected x and y, found '2 two'"),
+        ("n_points: 2\n{\n1 1\n2 2 2\n}\n", "line 4: expected x and y, found '2 2 2'"),
+    ],
+)
+def test_a_pts_that_does_not_fit_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.pts").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_pts(tmp_path / "a.pts")
+    assert says in str(caught.value)
+    assert str(tmp_path / "a.pts") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", ["", "1\n0\n3\n0 1 2\n", "\n2\n1\n2\n0 1\n0\n2\n1 2\n"])
+def test_a_tem_is_read_up_to_its_line_definitions(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "a.tem").write_text("3\n0\t0\n448.459\t118.344\n11 6.5\n" + lines)
+    read = read_tem(tmp_path / "a.tem")
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, PTS_POINTS, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\n\n", "is empty"),
+        ("three\n1 2\n", "line 1: expected the number of points, found 'three'"),
+        ("0\n", "line 1: expected the number of points, found '0'"),
+        ("-1\n", "line 1: expected the number of points"),
+        ("99999999999\n1 2\n", "says 99999999999 points and holds 1; the file is cut off"),
+        ("2\n1 2\n3\n", "line 3: expected x and y, found '3'"),
+    ],
+)
+def test_a_tem_that_does_not_fit_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.tem").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_tem(tmp_path / "a.tem")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pts").write_bytes(b"version: 1\n\xff\xfe")
+    with pytest.raises(InputError, match=r"isn't UTF-8 text \(byte 11\)"):
+        read_pts(tmp_path / "a.pts")
+
 
 POINTS = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2) / 4
 

@@ -22,7 +22,7 @@ from featlab.extraction.faces.detectors import Detector, is_detector, make_detec
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
 from featlab.extraction.layouts.plain import read_manifest
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 # A face is a rectangle of one value in the red channel. One is found that takes 20 to 80 % of the longer side.
 FACES = """
 import numpy as np

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.modules import module_backbone
+from featlab.extraction.backbones.modules import Taps, channel_statistics, module_backbone, position_axes
 from featlab.extraction.backbones.network import in_fixed_batches
-from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD, InputSpec, NetworkOptions
+from featlab.extraction.backbones.options import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    InputSpec,
+    NetworkOptions,
+    ResizeCrop,
+    network_options,
+)
 from featlab.extraction.backbones.resnet import resnet18
 from featlab.extraction.backbones.weights import seeded
 
@@ -229,3 +240,213 @@ def test_a_fixed_batch_is_filled_up_and_cut(count: int) -> None:
     vectors = in_fixed_batches(run, batch, 3)
     assert set(seen) == {3}
     assert torch.equal(vectors, batch.flatten(1).sum(dim=1, keepdim=True))
+
+
+class Twice(nn.Module):
+    """A convolution, a layer that works in place on its output, and one that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.unused = nn.Conv2d(3, 4, 3)
+        self.tuple = Pair()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.relu(self.conv(images))
+        x = self.relu(self.tuple(x)[0])
+        out: Tensor = self.pool(x).flatten(1)
+        return out
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return x - 0.1, None
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 4), (3, 5, 2, 6), (3, 1, 2, 2), (2, 7, 7, 7)])
+def test_statistics_of_a_map_are_numpys_over_its_positions(shape: tuple[int, ...]) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    statistics = channel_statistics(values)
+    assert statistics is not None
+    exact = values.numpy().astype(np.float64)
+    np.testing.assert_allclose(statistics[0].numpy(), exact.mean(axis=(2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(statistics[1].numpy(), exact.std(axis=(2, 3)), rtol=1e-4)
+
+
+def test_statistics_of_tokens_are_numpys_over_the_tokens() -> None:
+    values = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(0))
+    statistics = channel_statistics(values)
+    assert statistics is not None
+    np.testing.assert_allclose(statistics[0].numpy(), values.numpy().mean(axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(statistics[1].numpy(), values.numpy().std(axis=1), rtol=1e-5)
+
+
+def test_channels_last_maps_of_swin_are_told_by_their_square() -> None:
+    assert position_axes((2, 7, 7, 96)) == (1, 2)
+    assert position_axes((2, 96, 7, 7)) == (2, 3)
+    values = torch.randn(2, 7, 7, 96)
+    statistics = channel_statistics(values)
+    assert statistics is not None
+    torch.testing.assert_close(statistics[0], values.mean(dim=(1, 2)))
+
+
+def test_half_precision_is_summed_in_float32() -> None:
+    values = torch.full((1, 1, 64, 64), 40.0, dtype=torch.float16)
+    values[0, 0, 0, 0] = 60000
+    statistics = channel_statistics(values)
+    assert statistics is not None
+    assert statistics[0].dtype == torch.float32
+    np.testing.assert_allclose(statistics[0].item(), values.float().mean().item(), rtol=1e-6)
+    assert torch.isfinite(statistics[1]).all()
+
+
+def test_a_constant_map_has_no_deviation() -> None:
+    statistics = channel_statistics(torch.full((2, 3, 4, 4), 0.1))
+    assert statistics is not None
+    assert (statistics[1] < 1e-7).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 5, 1, 1), (2, 1, 5), (2, 3, 4, 4, 4)])
+def test_outputs_without_positions_have_no_statistics(shape: tuple[int, ...]) -> None:
+    assert channel_statistics(torch.zeros(shape)) is None
+
+
+def test_a_tap_sees_a_layer_before_later_layers_change_it_in_place() -> None:
+    module = Twice().eval()
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        with Taps("net", module, ["conv", "tuple"]).collect() as found:
+            module(images)
+        plain = module.conv(images)
+    torch.testing.assert_close(found["conv"][0], plain.mean(dim=(2, 3)))
+    torch.testing.assert_close(found["conv"][1], plain.std(dim=(2, 3), correction=0))
+    torch.testing.assert_close(found["tuple"][0], plain.relu().mean(dim=(2, 3)) - 0.1)
+
+
+def test_hooks_are_gone_afterwards_also_after_an_error() -> None:
+    module = Twice().eval()
+    taps = Taps("net", module, ["conv"])
+    with taps.collect():
+        module(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(RuntimeError), taps.collect():
+        module(torch.zeros(1, 5, 8, 8))
+    assert not module.conv._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        ("cnv", r"net has no layer 'cnv'; did you mean 'conv'\? \(it has: conv, relu, pool"),
+        ("", "has no layer ''"),
+        ("relu", "'relu' is called more than once"),
+        ("unused", "'unused' isn't called"),
+        ("pool", r"'pool' has no positions .*\(1, 4, 1, 1\)"),
+    ],
+)
+def test_a_layer_that_cannot_be_tapped_says_why(layer: str, says: str) -> None:
+    module = Twice().eval()
+    with pytest.raises(ConfigError, match=says), Taps("net", module, [layer]).collect():
+        module(torch.zeros(1, 3, 8, 8))
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_it_equals_resizing_the_shorter_side_and_cropping_the_centre() -> None:
+    image = noise(40, 64)
+    whole = Image.fromarray(image).resize((32, 20), Image.Resampling.BILINEAR)
+    expected = np.asarray(whole)[:, 6:26]
+    np.testing.assert_array_equal(ResizeCrop(20)(image), expected)
+    np.testing.assert_array_equal(ResizeCrop(20)(image.transpose(1, 0, 2)), expected.transpose(1, 0, 2))
+
+
+def test_crop_leaves_the_border_out() -> None:
+    image = noise(40, 40)
+    assert (ResizeCrop(20, crop=0.5)(image) == image[10:30, 10:30]).all()
+    image[:10] = image[30:] = 0
+    changed = ResizeCrop(20, crop=0.5)(image)
+    np.testing.assert_array_equal(changed, noise(40, 40)[10:30, 10:30])
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
+    image = noise(16, 16)
+    assert ResizeCrop(16)(image) is image
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (300, 7)])
+def test_any_size_becomes_a_square(shape: tuple[int, int]) -> None:
+    out = ResizeCrop(8)(noise(*shape))
+    assert out.shape == (8, 8, 3)
+    assert out.dtype == np.uint8
+
+
+def test_the_filters_are_pillows() -> None:
+    image = noise(50, 50)
+    for name, filter in (("bicubic", Image.Resampling.BICUBIC), ("lanczos", Image.Resampling.LANCZOS)):
+        expected = np.asarray(Image.fromarray(image).resize((24, 24), filter))
+        np.testing.assert_array_equal(ResizeCrop(24, interpolation=name)(image), expected)
+
+
+def test_what_goes_to_the_workers_is_pickled_and_imports_no_torch() -> None:
+    data = pickle.dumps(InputSpec(size=12).prepare())
+    code = (
+        "import pickle, sys, numpy as np\n"
+        f"prepare = pickle.loads({data!r})\n"
+        "print(prepare(np.zeros((30, 20, 3), np.uint8), None).shape, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(12, 12, 3) False"
+
+
+def test_everything_that_changes_pixels_is_in_the_description() -> None:
+    base = InputSpec()
+    others = [
+        InputSpec(size=96),
+        InputSpec(mean=(0.5, 0.5, 0.5)),
+        InputSpec(std=(0.5, 0.5, 0.5)),
+        InputSpec(crop=0.875),
+        InputSpec(interpolation="bicubic"),
+    ]
+    lines = {spec.describe() for spec in (base, *others)}
+    assert len(lines) == 6
+    assert base.describe() == ("RGB, centre square, 224x224 bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
+    assert "centre square of 0.875 of the shorter side" in InputSpec(crop=0.875).describe()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": 0}, "size must be a positive whole number of pixels, got 0"),
+        ({"size": True}, "net.size = True must be a number"),
+        ({"size": 2.5}, "net.size = 2.5 must be a whole number"),
+        ({"std": 0}, "std positive"),
+        ({"mean": "nan"}, "net.mean = 'nan' must be finite"),
+        ({"mean": "0.5,0.5"}, "mean must be one number or three"),
+        ({"std": "a,b,c"}, "net.std = 'a' must be a number"),
+        ({"crop": 0}, "crop is a fraction"),
+        ({"crop": 1.5}, "crop is a fraction"),
+        ({"crop": "all"}, "net.crop = 'all' must be a number"),
+        ({"interpolation": "nearest"}, "must be one of bilinear, bicubic, lanczos"),
+        ({"layers": 3}, "net.layers = 3 must be a list"),
+        ({"layers": ("a", "a")}, "'a' is named twice"),
+        ({"amp": "perhaps"}, "net.amp = 'perhaps' must be true or false"),
+        ({"weights": [3]}, "must be text"),
+        ({"sise": 3}, "did you mean 'size'"),
+    ],
+)
+def test_options_that_do_not_fit_say_so(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        network_options("net", NetworkOptions, options).input_spec(InputSpec())
+
+
+def test_options_come_as_the_command_line_gives_them() -> None:
+    options = network_options("net", NetworkOptions, {"layers": " a, b.c ,", "mean": 0.5, "std": "1,2,3", "size": 64})
+    assert options.layers == ("a", "b.c")
+    spec = options.input_spec(InputSpec(crop=0.9))
+    assert spec == InputSpec(64, (0.5, 0.5, 0.5), (1.0, 2.0, 3.0), 0.9)
+    assert network_options("net", NetworkOptions, {"layers": "none"}).layers == ()
+    assert network_options("net", NetworkOptions, {}).layers == ()
+    assert network_options("net", NetworkOptions, {}).input_spec(InputSpec()).mean == IMAGENET_MEAN

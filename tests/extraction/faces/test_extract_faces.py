@@ -12,7 +12,7 @@ from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
 from featlab.extraction.items import names_by_row
 from featlab.extraction.layouts import read_layout
 
-FACES = Path(__file__).parents[2].parent / "shared" / "data" / "london-morph"
+FACES = Path(__file__).parents[3].parent / "shared" / "data" / "london-morph"
 
 
 @pytest.mark.faces

@@ -1,0 +1,302 @@
+"""The demo: draw people, extract, evaluate, and show it all on one page.
+
+It makes a workspace in which every command works afterwards. What an earlier run finished is kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.cache import atomic_write_text
+from featlab.compute import one_thread
+from featlab.config.load import Config
+from featlab.config.toml import config_template, set_in_section
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow, run_facts
+from featlab.evaluation.runner import count_finished, plan, run_tasks
+from featlab.evaluation.summary import summarise
+from featlab.extraction.backbones import make_backbone
+from featlab.extraction.drawn_faces import FacesConfig, write_faces
+from featlab.extraction.extract import ExtractConfig, extract
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.items import names_by_row
+from featlab.extraction.layouts import read_layout
+from featlab.workspace.workspace import CONFIG_FILE, Workspace
+
+NO_CLAIM = (
+    "These faces are drawn, for teaching and to see that every part works. The numbers are no claim about real people."
+)
+STEPS = ("faces", "extract", "evaluate", "page")
+_COMMAND = "featlab demo"
+_MARK = "demo.json"
+_PEOPLE_SHOWN = 10
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with the step's name, what is done of it, and all of it (0 when that isn't known)."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The people to draw, how many are targets, and settings for ``featlab.toml``, any but a method's own."""
+
+    faces: FacesConfig = field(default_factory=lambda: FacesConfig(people=48, clips=4, frames=10))
+    targets: int = 10
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def sized(
+        cls, *, people: int | None = None, expressions: int = 2, seed: int = 0, quick: bool = False
+    ) -> DemoConfig:
+        """Return the full demo of 48 people, or a quick one of 24 with less of everything; two must stay sources."""
+        people = people or (24 if quick else 48)
+        clips, frames, targets = (2, 6, 6) if quick else (4, 10, 10)
+        if people < targets + 2:
+            raise InputError(
+                f"--people {people}: {targets} become targets, and 2 must stay sources; draw {targets + 2}"
+            )
+        faces = FacesConfig(people, expressions, clips, frames, seed=seed)
+        return cls(faces, targets, {"head.epochs": 15, "pretrain.epochs": 10} if quick else {})
+
+    def values(self) -> dict[str, Any]:
+        """Return the workspace's settings that the demo makes, checked."""
+        values = {"protocol.targets": str(self.targets), "protocol.seed": self.faces.seed} | dict(self.settings)
+        Config().with_values(values, "demo")
+        return values
+
+
+@dataclass
+class Step:
+    """One step of the demo: what it did, how long it took, whether an earlier run had done it."""
+
+    name: str
+    text: str = ""
+    seconds: float = 0.0
+    reused: bool = False
+
+    def line(self) -> str:
+        """Return it for people."""
+        took = "there already" if self.reused else f"{self.seconds:.1f} s"
+        return f"{STEPS.index(self.name) + 1}/{len(STEPS)}  {self.name:<9} {self.text} ({took})"
+
+
+@dataclass(frozen=True, eq=False)
+class DemoReport:
+    """What the demo made: the workspace, its evaluation, what was done, and commands to type next."""
+
+    folder: Path
+    rows: Sequence[EvaluationRow]
+    result: Result
+    steps: Sequence[Step]
+    next_steps: Sequence[str]
+
+    @property
+    def page(self) -> Path:
+        """The page that shows everything."""
+        return self.folder / "index.html"
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all steps."""
+        return sum(step.seconds for step in self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints: the object of `featlab evaluate`, and where things are."""
+        where = {"folder": self.folder.as_posix(), "page": self.page.as_posix()}
+        done = {"steps": [asdict(step) for step in self.steps], "seconds": self.seconds, "next": list(self.next_steps)}
+        words = {"note": NO_CLAIM, "words": list(self.result.summary)}
+        return {**self.result.metadata, **self.result.data, **words, **where, **done}
+
+
+def run_demo(
+    folder: Path,
+    config: DemoConfig | None = None,
+    *,
+    jobs: int = 1,
+    notify: Callable[[str], None] = lambda line: None,
+    on_progress: OnProgress = lambda name, done, total: None,
+) -> DemoReport:
+    """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts.
+
+    Raises:
+        InputError: The folder holds something else, or a demo made with other settings.
+    """
+    config = config or DemoConfig()
+    _claim_folder(folder, config)
+    steps = _Steps(notify, on_progress)
+    with one_thread():
+        _extract(folder, config, jobs, steps)
+        workspace = Workspace.open(folder, on_epoch=lambda stage, done, total, _: on_progress(stage, done, total))
+        rows, result = _evaluate(workspace, jobs, steps)
+        with steps.step("page") as now:
+            now.text = "tables and pictures in results/, all of them in index.html"
+            _write_page(workspace, result)
+    return DemoReport(folder, rows, result, tuple(steps.done), next_steps(folder, workspace.table.subjects))
+
+
+def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
+    """Return the commands to type next."""
+    return (
+        f"cd {os.path.relpath(folder)}",
+        f"featlab adapt --subject {'s041' if 's041' in subjects else subjects[-1]}",
+        "featlab pair --strategy landmark",
+        "featlab evaluate --draws 3",
+        "featlab ablate dims",
+        "featlab report",
+    )
+
+
+def _claim_folder(folder: Path, config: DemoConfig) -> None:
+    """Mark the folder as this demo's and write its ``featlab.toml``; one that is there is kept."""
+    values = config.values()
+    mark, wanted = folder / _MARK, json.dumps(asdict(config), indent=2) + "\n"
+    if mark.is_file():
+        if mark.read_bytes() != wanted.encode():
+            raise InputError(f"{folder} holds a demo made with other settings; choose another folder with --out")
+    else:
+        try:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise InputError(f"{folder} is there and holds no demo; choose another folder with --out")
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: can't be made ({error.strerror}); choose another folder with --out") from error
+        atomic_write_text(mark, wanted)
+    if not (folder / CONFIG_FILE).exists():
+        text = config_template()
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            text = set_in_section(text, (section,), {name: value}, CONFIG_FILE)
+        atomic_write_text(folder / CONFIG_FILE, text)
+
+
+class _Steps:
+    """Times the steps and says each when it is done."""
+
+    def __init__(self, notify: Callable[[str], None], on_progress: OnProgress) -> None:
+        self.done: list[Step] = []
+        self.report = on_progress
+        self._notify = notify
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        self.report(name, 0, 0)
+        now, start = Step(name), time.perf_counter()
+        yield now
+        now.seconds = time.perf_counter() - start
+        self.done.append(now)
+        self._notify(now.line())
+
+
+def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None:
+    """Draw the faces and embed them, as far as it isn't done."""
+    faces, manifest = config.faces, folder / "faces" / "manifest.csv"
+    with steps.step("faces") as now:
+        # The manifest is written last, so one that is there is complete.
+        now.reused = manifest.is_file()
+        if not now.reused:
+            write_faces(
+                manifest.parent, faces, jobs=jobs, on_progress=lambda done, all_: steps.report("faces", done, all_)
+            )
+        pictures = faces.people * len(faces.classes) * faces.clips * faces.frames
+        now.text = f"{pictures:,} pictures of {faces.people} drawn people: {', '.join(faces.classes)}"
+    with steps.step("extract") as now:
+        items = read_layout("auto", manifest)
+        found = find_landmarks(manifest)
+        done = extract(
+            items,
+            make_backbone("hog"),
+            folder / "cache.h5",
+            neutral=faces.classes[0],
+            landmarks=None if found is None else read_landmarks(found, len(items), names_by_row(items)),
+            config=ExtractConfig(jobs=jobs),
+            on_progress=lambda at: steps.report("extract", at.done, at.total),
+        )
+        now.reused = done.resumed_rows == done.rows
+        now.text = f"hog embeddings of {done.dim:,} values, and landmarks, into cache.h5"
+
+
+def _evaluate(workspace: Workspace, jobs: int, steps: _Steps) -> tuple[list[EvaluationRow], Result]:
+    """Train at the source, adapt to every target with every method, and score."""
+    protocol = workspace.config.protocol
+    with steps.step("evaluate") as now:
+        tasks = plan(workspace)
+        now.reused = count_finished(tasks) == sum(len(task.runs) for task in tasks)
+        rows = [row for done in run_tasks(tasks, jobs=jobs) for row in done.values()]
+        now.text = f"{len(protocol.methods)} methods, trained on the others, on {len(workspace.targets())} targets"
+    summaries = summarise(rows)
+    result = evaluation_result(
+        rows,
+        summaries,
+        metadata=run_facts(workspace),
+        classes=workspace.table.classes,
+        smoothing=protocol.smoothing,
+        data={"results": [row.to_dict() for row in rows], "summary": [item.to_dict() for item in summaries]},
+    )
+    return rows, replace(result, summary=(NO_CLAIM, *result.summary))
+
+
+def _write_page(workspace: Workspace, result: Result) -> None:
+    """Write the evaluation, who there is, one clip over time, and the report of these."""
+    from featlab.analysis.inside.clip import clip_over_time, clip_result
+    from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.report.collect import read_report
+    from featlab.analysis.report.page import write_report
+
+    targets = workspace.targets()
+    clip = clip_over_time(workspace, targets[0], targets)
+    made = {
+        "demo": result,
+        "people": _people(workspace, result.metadata),
+        "clip": clip_result(clip, find_faces(workspace, workspace.root / "faces"), result.metadata),
+    }
+    folders = [workspace.root / "results" / name for name in made]
+    for folder, item in zip(folders, made.values(), strict=True):
+        write_result(folder, item, _COMMAND)
+    write_report(workspace.root / "index.html", read_report(folders, _COMMAND))
+
+
+def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
+    """Return the strip of drawn people: each at rest, and at the peak of every expression."""
+    from PIL import Image
+
+    from featlab.analysis import style
+
+    faces, table = workspace.root / "faces", workspace.table
+    with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
+    names = table.subjects[:_PEOPLE_SHOWN]
+    shown = []
+    with style.house_style():
+        drawn = style.figure(style.FULL, 0.2 + 0.7 * len(classes))
+        panels = drawn.subplots(len(classes), len(names), squeeze=False)
+        for down, label in enumerate(classes):
+            for across, name in enumerate(names):
+                mine = [line for line in lines if (line["subject"], line["label"]) == (name, label)]
+                strength = np.array([float(line["intensity"]) for line in mine])
+                # The stillest moment of a neutral clip, the strongest one of any other.
+                path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
+                panel = panels[down, across]
+                with Image.open(faces / path) as picture:
+                    panel.imshow(np.asarray(picture.convert("RGB")))
+                panel.set(xticks=[], yticks=[], title=name if down == 0 else "", ylabel=label if across == 0 else "")
+                panel.spines[:].set_visible(False)
+                shown.append((name, label, path))
+    caption = (
+        f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "
+        "expression: resting faces smile or frown a little, so no one border between the classes fits everybody."
+    )
+    data = dict(zip(("subject", "label", "path"), zip(*shown, strict=True), strict=True))
+    figure = DrawnFigure("people", "The drawn people", caption, drawn, data)
+    return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure], metadata)

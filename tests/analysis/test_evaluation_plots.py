@@ -1,0 +1,309 @@
+"""Figures of an evaluation: every line is where its number is, no text is cut or covered, files are the same bytes."""
+
+import csv
+import subprocess
+import sys
+from itertools import combinations, pairwise
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+
+from featlab.analysis import style
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
+from featlab.analysis.evaluation.plot_reliability import plot_reliability, reliability_data, reliability_methods
+from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.statistics import bootstrap_interval, compare_ranks
+from featlab.evaluation.summary import summarise
+
+SCORES = {
+    "source-only": (0.60, 0.55, 0.70, 0.45),
+    "neutral-shift": (0.62, 0.50, 0.71, 0.45),
+    "pft": (0.75, 0.61, 0.80, 0.66),
+    "oracle": (0.90, 0.92, 0.91, 0.88),
+}
+MANY = 26
+PAGE = 9.7
+"""Height of a page without its margins, inches."""
+
+
+@pytest.fixture(scope="module")
+def rows(result):
+    return [result(method, f"s{n}", score) for method, scores in SCORES.items() for n, score in enumerate(scores)]
+
+
+@pytest.fixture(scope="module")
+def many(result):
+    """As many methods as a benchmark has, with names longer than theirs."""
+    found = [result("source-only", f"s{s}", 0.4 + s / 50) for s in range(10)]
+    for n in range(MANY):
+        selection = "source-access" if n % 5 == 0 else "source-free"
+        name = f"somebody-s-method-{n}" if n % 2 else f"m{n}"
+        found += [result(name, f"s{s}", 0.3 + n / 60 + s / 50, selection=selection) for s in range(10)]
+    return found
+
+
+def lines(axes, label):
+    return [line.get_xydata() for line in axes.get_lines() if line.get_label() == label]
+
+
+def boxes(figure):
+    """Every text that is drawn, with its box."""
+    figure.canvas.draw()
+    found = list(figure.texts)
+    for axes in figure.axes:
+        if axes.axison:
+            found += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+            found += [*axes.get_xticklabels(), *axes.get_yticklabels()]
+    return [(item.get_text(), item.get_window_extent()) for item in found if item.get_text()]
+
+
+def covered(figure):
+    """Pairs of texts that overlap; tick labels of neighbours may touch by a pixel."""
+    pairs = combinations(boxes(figure), 2)
+    return [(a, b) for (a, one), (b, other) in pairs if one.padded(-1.5).overlaps(other.padded(-1.5))]
+
+
+def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
+    data = subjects_data(rows)
+    figure = plot_subjects(rows)
+    slopes = [
+        [line for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]] for axes in figure.axes if axes.axison
+    ]
+    drawn = [tuple(line.get_ydata()) for panel in slopes for line in panel]
+    assert drawn == list(zip(data["source"], data["score"], strict=True))
+    assert sorted(set(data["method"])) == ["neutral-shift", "oracle", "pft"]
+    assert data["score"][:4] == list(SCORES["neutral-shift"])
+    assert [line.get_color() for line in slopes[0]] == [style.GAIN, style.LOSS, style.GAIN, style.GAIN]
+    assert "1/4 worse" in [text.get_text() for text in figure.axes[0].texts]
+    panel = figure.axes[1]
+    assert panel.get_title() == "pft"
+    means = [line[0, 1] for line in lines(panel, "_mean")]
+    assert means == pytest.approx([np.mean(SCORES["source-only"]), np.mean(SCORES["pft"])])
+    assert tuple(lines(panel, "_interval")[1][:, 1]) == bootstrap_interval(SCORES["pft"])
+    assert "stranger" not in subjects_data([*rows, result("pft", "stranger", 0.1)])["subject"]
+    with pytest.raises(InputError, match="source-only"):
+        plot_subjects([result("pft", "a", 0.5)])
+
+
+def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
+    broken = EvaluationRow.failure("shot", "s0", 0, 0, selection="source-free", error="no")
+    summaries = summarise([*rows, broken])
+    axes = readable(plot_summary(summaries)).axes[0]
+    for place, item in enumerate(summaries[:-1]):
+        assert lines(axes, f"_mean {item.method}")[0].tolist() == [[item.macro_f1, place]]
+        assert lines(axes, f"_interval {item.method}")[0].tolist() == [[item.ci95[0], place], [item.ci95[1], place]]
+    references = [line.get_xdata()[0] for line in axes.get_lines() if list(line.get_ydata()) == [0, 1]]
+    assert references == [summaries[0].macro_f1, summaries[3].macro_f1]
+    assert axes.texts[-1].get_text() == "failed"
+    assert summary_data(summaries)["low"][:4] == [item.ci95[0] for item in summaries[:4]]
+    with pytest.raises(InputError, match="no results"):
+        plot_summary([])
+
+
+@pytest.mark.parametrize("width", [style.COLUMN, style.FULL])
+def test_many_methods_are_readable_and_fit_a_page(many, width, readable):
+    means = readable(plot_summary(summarise(many), width=width))
+    assert covered(means) == []
+    assert means.axes[0].get_window_extent().width > 0.3 * means.bbox.width
+    assert (means.get_figwidth(), means.get_figheight() < PAGE) == (width, True)
+    if width == style.FULL:
+        subjects = readable(plot_subjects(many))
+        assert covered(subjects) == []
+        assert subjects.get_figheight() < PAGE
+        assert min(axes.get_window_extent().height for axes in subjects.axes if axes.axison) > 0.6 * subjects.dpi
+
+
+def test_source_access_is_marked_and_explained_only_where_there_is_any(rows, many):
+    assert [figure_name("safn", "source-access"), figure_name("pft", "source-free")] == ["safn\u00a0†", "pft"]
+    for figure in (plot_summary(summarise(many)), plot_subjects(many)):
+        shown = [" ".join(text.split()) for text, _ in boxes(figure)]
+        assert len([text for text in shown if text.endswith("†")]) == len(range(0, MANY, 5))
+        assert any("† with source access" in text for text in shown)
+    for figure in (plot_summary(summarise(rows)), plot_subjects(rows)):
+        assert not any("†" in text for text, _ in boxes(figure))
+
+
+def compared(methods, subjects=40):
+    scores = np.random.default_rng(0).normal(size=(subjects, methods)) - 3 * np.linspace(0, 1, methods)
+    return compare_ranks({f"m{place}": column for place, column in enumerate(scores.T)})
+
+
+def rank_at(figure, x):
+    """The rank that an x of the drawing stands for, read off the ends of the line of ranks."""
+    ((left, right),) = [(line[0, 0], line[1, 0]) for line in lines(figure.axes[0], "_line")]
+    worst = len(lines(figure.axes[0], "_method"))
+    return 1 + (right - x) / (right - left) * (worst - 1)
+
+
+@pytest.mark.parametrize("methods", [2, 3, 5, 12, 25])
+def test_each_method_hangs_from_its_rank_and_bars_join_the_cliques(methods, readable):
+    found = compared(methods)
+    figure = readable(plot_ranks(found))
+    (axes,) = figure.axes
+    paths = lines(axes, "_method")
+    assert sorted(rank_at(figure, line[0, 0]) for line in paths) == pytest.approx(sorted(found.ranks))
+    texts = {text.get_text(): text for text in axes.texts}
+    for line in paths:
+        text = min((texts[name] for name in found.methods), key=lambda item: np.hypot(*(item.get_position() - line[2])))
+        assert found.ranks[found.methods.index(text.get_text())] == pytest.approx(rank_at(figure, line[0, 0]))
+    for one, other in combinations(paths, 2):
+        for a, b in ((one, other), (other, one)):
+            low, high = sorted((b[1, 0], b[2, 0]))
+            assert not (low < a[0, 0] < high and a[1, 1] < b[1, 1] < a[0, 1]), "a line crosses another method's"
+    bars = lines(axes, "_clique")
+    assert len(bars) == len(found.cliques)
+    for bar, (first, last) in zip(bars, found.cliques, strict=True):
+        ends = rank_at(figure, bar[0, 0] + 0.035), rank_at(figure, bar[1, 0] - 0.035)
+        assert ends == pytest.approx((found.ranks[last], found.ranks[first]))
+    for one, other in combinations(bars, 2):
+        assert one[0, 1] != other[0, 1] or one[1, 0] < other[0, 0] or other[1, 0] < one[0, 0]
+
+
+def test_the_critical_difference_is_as_long_as_it_says():
+    found = compared(12)
+    figure = plot_ranks(found)
+    ((left, right),) = [(line[0, 0], line[1, 0]) for line in lines(figure.axes[0], "_difference")]
+    assert rank_at(figure, left) - rank_at(figure, right) == pytest.approx(found.critical_difference)
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert f"CD = {found.critical_difference:.2f}" in shown
+    assert "over 40 subjects" in " ".join(shown)
+    assert "Friedman: p < 0.001" in " ".join(shown)
+    alike = compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.1, 0.2]})
+    note = " ".join(text.get_text() for text in plot_ranks(alike).axes[0].texts)
+    assert "no evidence" in note.replace("\n", " ")
+    beyond = plot_ranks(compared(5, subjects=1))
+    assert any("more than the ranks span" in text.get_text() for text in beyond.axes[0].texts)
+    ((left, right),) = [(line[0, 0], line[1, 0]) for line in lines(beyond.axes[0], "_difference")]
+    assert (rank_at(beyond, left), rank_at(beyond, right)) == pytest.approx((5, 1))
+
+
+@pytest.mark.parametrize("width", [style.COLUMN, style.FULL])
+def test_no_text_of_the_ranks_is_cut_or_on_another(width, readable):
+    for methods in (2, 5, 12, 25):
+        for subjects in (3, 40):
+            selections = {f"m{place}": "source-access" for place in range(1, methods, 3)}
+            figure = readable(plot_ranks(compared(methods, subjects), selections=selections, width=width))
+            texts = [text.get_window_extent().padded(-1) for text in figure.axes[0].texts]
+            assert not [1 for one, other in combinations(texts, 2) if one.overlaps(other)]
+            assert (figure.get_figwidth(), figure.get_figheight() < 9) == (width, True)
+            shown = [text.get_text() for text in figure.axes[0].texts]
+            assert "m1\u00a0†" in shown
+            assert any("with\u00a0source\u00a0access" in text for text in shown)
+
+
+def test_the_numbers_beside_the_ranks_are_those_of_the_comparison():
+    found = compared(12)
+    data = ranks_data(found)
+    assert (data["method"], data["rank"]) == (list(found.methods), list(found.ranks))
+    assert (set(data["critical_difference"]), set(data["subjects"])) == ({found.critical_difference}, {40})
+    groups = list(zip(data["first_group"], data["last_group"], strict=True))
+    for number, (first, last) in enumerate(found.cliques, start=1):
+        inside = [place for place, (low, high) in enumerate(groups) if low != "" and low <= number <= high]
+        assert inside == list(range(first, last + 1))
+
+
+# Four rows: two in the last bin, sure and right half of the time; two at a confidence of .6, both right.
+BINS = np.zeros((15, 3))
+BINS[14], BINS[8] = (2, 1.96, 1), (2, 1.2, 2)
+SURE = {"source-only": 0.5, "adabn": 0.7, "coral": 0.6, "pft": 0.65, "safn": 0.8, "oracle": 0.9}
+
+
+@pytest.fixture(scope="module")
+def sure(result):
+    selections = {"safn": "source-access", "oracle": "oracle"}
+    shared = {"frames": 4, "reliability": tuple(BINS.ravel().tolist())}
+    return [
+        result(method, subject, score, selection=selections.get(method, "source-free"), **shared)
+        for method, score in SURE.items()
+        for subject in "ab"
+    ]
+
+
+def test_source_only_pft_and_the_best_of_the_others_with_confidences_are_drawn(sure, result):
+    assert reliability_methods(summarise(sure)) == ("source-only", "pft", "adabn")
+    assert reliability_methods(summarise(sure[:2])) == ("source-only",)
+    assert reliability_methods(summarise(sure[2:6])) == ("adabn",)
+    broken = EvaluationRow.failure("pft", "a", 0, 0, selection="source-free", error="no")
+    assert reliability_methods(summarise([*sure[:2], broken, result("coral", "a", 0.99)])) == ("source-only",)
+    assert reliability_methods([]) == ()
+    with pytest.raises(InputError, match="no results with confidences"):
+        plot_reliability(sure, ())
+    with pytest.raises(InputError, match="'shot' has no finished run"):
+        reliability_data(sure, ("shot",))
+
+
+def test_the_reliability_diagram_is_its_numbers(sure, readable):
+    data = reliability_data(sure, ("source-only", "safn"))
+    assert list(data) == ["method", "low", "high", "share", "confidence", "accuracy"]
+    assert data["method"] == ["source-only"] * 15 + ["safn"] * 15
+    assert data["low"][1:15] == pytest.approx(data["high"][:14])
+    assert (data["low"][0], data["high"][14]) == (0, 1)
+    for name, expected in (("share", (0.5, 0.5)), ("confidence", (0.98, 0.6)), ("accuracy", (0.5, 1.0))):
+        assert (data[name][14], data[name][8]) == pytest.approx(expected)
+    assert sum(data["share"][:15]) == pytest.approx(1)
+    assert np.isnan(data["accuracy"]).sum() == 26
+    figure = readable(plot_reliability(sure, ("source-only", "safn")))
+    above, below = figure.axes[1], figure.axes[3]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["source-only", "safn\u00a0†"]
+    assert figure.get_supxlabel() == ACCESS_NOTE
+    assert lines(above, "_curve")[0] == pytest.approx(np.array([[0.6, 1.0], [0.98, 0.5]]))
+    (dots,) = [part for part in above.collections if isinstance(part, PathCollection)]
+    assert len(dots.get_offsets()) == 2
+    assert [bar.get_height() for bar in below.patches] == pytest.approx(data["share"][15:])
+    # 1/2 · |.98 − .5| + 1/2 · |.6 − 1| = .44
+    assert [text.get_text() for text in above.texts] == ["ECE 44.0 %"]
+    titles = [axes.title.get_window_extent() for axes in readable(plot_reliability(sure, tuple(SURE)[:3])).axes[:3]]
+    assert all(left.x1 < right.x0 for left, right in pairwise(titles))
+
+
+def test_the_same_figure_gives_the_same_bytes_and_another_ending_nothing(tmp_path, rows):
+    for suffix in (".svg", ".pdf", ".png"):
+        for name in ("a", "b"):
+            style.save_figure(plot_summary(summarise(rows)), tmp_path / f"{name}{suffix}")
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    root = ElementTree.parse(tmp_path / "a.svg").getroot()
+    names = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(names) == len(set(names))
+    assert not any(element.tag.endswith(("script", "text")) for element in root.iter())
+    with pytest.raises(InputError, match=r"\.svg, \.pdf, \.png, not \.bmp"):
+        style.save_figure(style.figure(), tmp_path / "a.bmp")
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_the_numbers_are_saved_in_full_beside_the_figure(tmp_path, rows):
+    data = subjects_data(rows)
+    path = style.save_data(tmp_path / "figure.svg", data)
+    assert path == tmp_path / "figure.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [line["subject"] for line in read] == data["subject"]
+    assert [float(line["score"]) for line in read] == data["score"]
+    with pytest.raises(InputError, match="different lengths"):
+        style.save_data(tmp_path / "figure.svg", {"a": [1], "b": []})
+
+
+def test_long_names_are_folded_where_they_break_best():
+    for name, most, shown in [
+        ("SHOT (Liang et al., 2020)", 30, "SHOT (Liang et al., 2020)"),
+        ("CluP (SwAV) (Conti et al., 2022)", 24, "CluP (SwAV)\n(Conti et al., 2022)"),
+        ("SHOT (Liang et al., 2020)", 14, "SHOT (Liang et\nal., 2020)"),
+        ("Supervised fine-tuning", 12, "Supervised\nfine-tuning"),
+        ("method-number-7", 12, "method-\nnumber-7"),
+    ]:
+        assert style.folded(name, most) == shown
+
+
+def test_drawing_touches_neither_pyplot_nor_the_users_settings():
+    script = (
+        "import sys, matplotlib; matplotlib.rcParams['font.size'] = 33;"
+        "from featlab.analysis import style;"
+        "\nwith style.house_style(): style.figure().subplots()\n"
+        "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['font.size'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False 33.0"

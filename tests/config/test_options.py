@@ -1,0 +1,102 @@
+"""One declaration of an option gives its default, its check, what tuning tries, and whether it is read."""
+
+import pickle
+from dataclasses import asdict, dataclass, replace
+
+import pytest
+
+from featlab.config.options import Options, option, options_of, refuse_inert, search_values, with_options
+from featlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Base(Options):
+    """Options of each kind."""
+
+    lr: float = option(0.1, "Rate.", minimum=0, search=(0.1, 0.2))
+    share: float = option(0.5, "Of it.", minimum=0, maximum=1)
+    form: str = option("linear", "Which.", choices=("linear", "mlp"))
+    names: tuple[str, ...] = option(("a",), "Some.", choices=("a", "b"), required=True)
+    rate: float | None = option(None, "Another.", minimum=1)
+    width: int = option(8, "Of the MLP.", minimum=1, search=(4, 8), only="form = mlp and lr = 0.1 or form = none")
+    plain: int = 3
+
+    def check_together(self) -> None:
+        if self.lr == self.share:
+            raise ConfigError(f"{self.key('lr')} and {self.key('share')} are the same")
+
+
+@dataclass(frozen=True)
+class Own(Base):
+    """Another default, other values to try; the rest as in the base class."""
+
+    lr: float = option(0.3, search=(0.3, 0.4))
+    form: str = "mlp"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr": -1}, "my.lr = -1.0 must be at least 0"),
+        ({"share": 1.5}, "my.share = 1.5 must be between 0 and 1"),
+        ({"form": "liner"}, "my.form = 'liner' is not one of linear, mlp; did you mean 'linear'?"),
+        ({"names": "a,c"}, "my.names = 'c' is not one of a, b"),
+        ({"names": ""}, "my.names is empty; choose from a, b"),
+        ({"rate": 0.5}, "my.rate = 0.5 must be at least 1"),
+        ({"lr": 0.5}, "my.lr and my.share are the same"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Base, Own])
+def test_every_field_is_checked_and_named_with_its_section(kind, given, words, refused):
+    with refused(ConfigError, words):
+        with_options(kind(), given, "my")
+
+
+def test_without_a_section_a_message_names_the_option_alone(refused):
+    with refused(ConfigError, "lr = nan must be at least 0"):
+        Base(lr=float("nan"))
+
+
+def test_the_section_is_handed_on_and_is_no_option():
+    config = with_options(Base(), {"rate": "2"}, "my")
+    assert replace(config, lr=0.2).section == pickle.loads(pickle.dumps(config)).section == "my"
+    assert config == Base(rate=2.0)
+    assert "where" not in asdict(config)
+    assert "my" not in repr(config)
+
+
+def test_a_field_inherits_what_it_does_not_declare():
+    declared = options_of(Own)["lr"]
+    assert (declared.help, declared.minimum, declared.search) == ("Rate.", 0, (0.3, 0.4))
+    assert options_of(Own)["form"].choices == ("linear", "mlp")
+    assert options_of(Base)["lr"].search == (0.1, 0.2)
+    assert options_of(Base)["plain"].help is None
+
+
+def test_tuning_searches_what_is_declared_and_read():
+    assert search_values(Base()) == {"lr": (0.1, 0.2)}
+    assert search_values(Base(form="mlp")) == {"lr": (0.1, 0.2), "width": (4, 8)}
+    assert search_values(Own()) == {"lr": (0.3, 0.4)}
+
+
+def test_an_option_that_others_make_inert_is_refused_if_it_was_given(refused):
+    refuse_inert(Base(), ["lr", "plain"], "my")
+    refuse_inert(Base(form="mlp"), ["width"], "my")
+    with refused(ConfigError, "my.width has no effect here: it belongs to my.form = mlp and my.lr = 0.1 or my.form = "):
+        refuse_inert(Base(), ["width"], "my")
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "belongs"),
+    [
+        ({"lr": 0.1}, "lr", "adapt.pft.optimiser = adam"),
+        ({"batch": 4, "optimiser": "lbfgs"}, "batch", "adapt.pft.optimiser = adam"),
+        ({"bank": "nearest", "optimiser": "adam"}, "bank", "adapt.pft.optimiser = closed"),
+        ({"style": 2}, "style", "adapt.pft.optimiser = lbfgs or adapt.pft.optimiser = adam"),
+    ],
+)
+def test_options_of_pft_belong_to_an_optimiser(options, key, belongs, refused):
+    from featlab.methods import make_method
+
+    with refused(ConfigError, f"adapt.pft.{key} has no effect here: it belongs to {belongs}"):
+        make_method("pft", {"pft": options})

@@ -1,0 +1,578 @@
+"""What holds for every registered method, and the registry itself. A new method is tested once it is registered."""
+
+import dataclasses
+import importlib.metadata
+import inspect
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.bundle.bundle import bundle_card
+from featlab.errors import ConfigError, InputError
+from featlab.methods import Method, get_method, make_method, method_names, register
+from featlab.methods.base import PARTS, SourceFeatures
+from featlab.methods.registry import METHODS
+from featlab.protocol.splits import Target, target_of
+from featlab.registry import Registry
+
+NAMES = method_names()
+CLOSED_FORM = ("source-only", "neutral-shift", "adabn", "coral", "referenced")
+STEPS = ("iterations", "epochs")
+"""What the number of steps is called in a configuration."""
+OPTIONS = {name: get_method(name).config_type() for name in NAMES}
+STEPPED = {name: step for name in NAMES for step in STEPS if hasattr(OPTIONS[name], step)}
+SOURCE_ACCESS = [name for name in NAMES if get_method(name).needs_source]
+SHUFFLING = {"pft-poster"}
+"""Methods that draw batches by a row's place; the others draw them by its video and frame, or draw none."""
+CERTAIN = {*CLOSED_FORM, "pft", "oracle"}
+"""Methods in which nothing is drawn: a seed changes nothing."""
+VARIANTS = {"dsfda": {"gaussians": "none"}, "clup-swav": {"start": "source"}, "sfit": {"relation": "1d"}}
+"""Options with which a method has to stand odd rows, too."""
+SMALL = {
+    "iterations": 3,
+    "epochs": 2,
+    "steps": 3,
+    "ssl_iterations": 3,
+    "teacher_epochs": 2,
+    "retrain_epochs": 2,
+    "hidden": 16,
+    "graph_hidden": 8,
+    "directions": 16,
+}
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    """One person more than the bundle knows: s05 is the target. `pft` looks at itself with 8 source people or more."""
+    return people(subjects=9, frames=8, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), methods=NAMES)
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    """The target's neutral rows."""
+    mine = table.rows_of("s05")
+    return mine.take(mine.label == mine.neutral_code)
+
+
+@pytest.fixture(scope="module")
+def probe(table):
+    """Rows to predict: all of the target's."""
+    return table.rows_of("s05").embeddings
+
+
+@pytest.fixture(scope="module")
+def source(bundle, table):
+    return SourceFeatures.of(bundle, table.without("s05"))
+
+
+@pytest.fixture(scope="module")
+def adapt(source):
+    """Adapt a method in a few steps."""
+
+    def run(name, bundle, target, *, seed=0, source=source, **options):
+        known = {field.name for field in dataclasses.fields(OPTIONS[name])}
+        method = make_method(name, {name: {key: value for key, value in SMALL.items() if key in known} | options})
+        given = {"labels": np.full(len(target), bundle.neutral_code, np.int16)} if method.needs_labels else {}
+        return method.adapt(bundle, target, seed=seed, **given, **({"source": source} if method.needs_source else {}))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def adapted(adapt, bundle, rows):
+    """Every method, adapted once: most invariants look at these."""
+    models = {}
+
+    def model(name):
+        if name not in models:
+            models[name] = adapt(name, bundle, target_of(rows))
+        return models[name]
+
+    return model
+
+
+def target(embeddings):
+    count = len(embeddings)
+    return Target(embeddings, np.zeros(count, dtype=np.int32), np.arange(count, dtype=np.int32))
+
+
+def source_probabilities(bundle, probe):
+    with torch.no_grad():
+        return torch.softmax(bundle.head(bundle.projection(torch.from_numpy(probe))), dim=1).numpy()
+
+
+def tensors_of(bundle):
+    found = {}
+    for part in ("projection", "head", "translator"):
+        found |= {f"{part}.{name}": tensor for name, tensor in getattr(bundle, part).state_dict().items()}
+    found |= {
+        f"bank.{layer}.{i}": tensor for layer, pair in bundle.bank.layers.items() for i, tensor in enumerate(pair)
+    }
+    return found | {
+        f"extras.{name}.{key}": tensor for name, extra in bundle.extras.items() for key, tensor in extra.items()
+    }
+
+
+def assert_probabilities(values, rows):
+    assert values.shape == (rows, CLASSES)
+    assert values.dtype == np.float32
+    assert np.isfinite(values).all()
+    np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
+
+
+# --- before any step --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in STEPPED if name != "oracle"])
+def test_without_a_step_every_method_is_the_source_model_bitwise(name, adapt, table, small_bundle, rows, probe):
+    fresh = small_bundle(table.without("s05"), {"pretrain.epochs": 0}, methods=[name])
+    for mode in ("train", "eval") if hasattr(OPTIONS[name], "bn_mode") else (None,):
+        options = {"bn_mode": mode} if mode else {}
+        model = adapt(name, fresh, target_of(rows), **{STEPPED[name]: 0}, **options)
+        assert np.array_equal(model.predict_proba(probe), source_probabilities(fresh, probe))
+        assert (model.iterations, model.history) == (0, ())
+
+
+def test_every_method_that_is_no_closed_form_says_how_many_steps_it_takes():
+    assert set(STEPPED) == set(NAMES) - set(CLOSED_FORM)
+
+
+def test_without_a_step_the_oracle_is_the_neutral_shift(adapt, adapted, bundle, rows, probe):
+    model = adapt("oracle", bundle, target_of(rows), iterations=0)
+    np.testing.assert_allclose(model.predict_proba(probe), adapted("neutral-shift").predict_proba(probe), atol=1e-6)
+
+
+def test_source_only_does_nothing(adapted, bundle, probe):
+    model = adapted("source-only")
+    assert (model.iterations, model.trainable, model.history, model.warnings) == (0, 0, (), ())
+    assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
+
+
+# --- what stays as it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adapting_changes_no_tensor_of_the_bundle_and_no_global_generator(name, adapt, bundle, rows, probe):
+    before = {key: tensor.clone() for key, tensor in tensors_of(bundle).items()}
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = adapt(name, bundle, target_of(rows), seed=3).predict_proba(probe)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    after = tensors_of(bundle)
+    assert after.keys() == before.keys()
+    for key, tensor in after.items():
+        assert torch.equal(tensor, before[key]), key
+    for module in (bundle.head, bundle.translator):
+        assert not any(part.training for part in module.modules())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    # The state of the global generator changes nothing, and the same seed gives the same bits.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        assert np.array_equal(adapt(name, bundle, target_of(rows), seed=3).predict_proba(probe), first)
+    other = adapt(name, bundle, target_of(rows), seed=4).predict_proba(probe)
+    assert name in CERTAIN | SHUFFLING or not np.array_equal(other, first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_changes_the_parts_that_it_says_and_no_other_buffers_included(name, adapted, bundle):
+    """B is its linear layer and BatchNorm, running statistics among it; C is weight-normalised."""
+    assert set(get_method(name).updates) <= set(PARTS)
+    model = adapted(name).model
+    assert not any(part.training for part in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    untouched = set(PARTS) - set(get_method(name).updates)
+    if "translator" in untouched:
+        assert type(model.translator) is torch.nn.Identity
+    head, expected = model.head.state_dict(), bundle.head.state_dict()
+    for key, tensor in expected.items():
+        part = "classifier" if key.startswith("classifier") else "bottleneck"
+        if part in untouched:
+            assert torch.equal(head[key], tensor), key
+        elif not {"bottleneck", "classifier"} & untouched:
+            break
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(OPTIONS[name], "bn_mode")])
+def test_with_batch_norm_in_evaluation_mode_its_statistics_stay_bitwise(name, adapt, bundle, rows):
+    head = adapt(name, bundle, target_of(rows), bn_mode="eval").model.head.state_dict()
+    for key, tensor in head.items():
+        if key.endswith(("norm.running_mean", "norm.running_var")):
+            assert torch.equal(tensor, bundle.head.state_dict()["norm." + key.rpartition(".")[2]])
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_every_step_is_logged_and_its_terms_add_up(name, adapted):
+    model = adapted(name)
+    assert model.iterations <= len(model.history)
+    assert model.trainable > 0
+    for entry in model.history:
+        assert all(np.isfinite(list(entry.values())))
+        terms = sum(value for term, value in entry.items() if term not in ("loss", "neutral"))
+        assert entry["loss"] == pytest.approx(terms, rel=1e-4, abs=1e-6)
+
+
+# --- labels and source rows -------------------------------------------------------------------------------------------
+
+
+def test_a_target_has_no_label_and_no_name():
+    assert {field.name for field in dataclasses.fields(Target)} == {"embeddings", "video", "frame"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_and_source_rows_are_in_reach_of_those_only_that_say_so(name, adapt, adapted, bundle, rows, probe):
+    method = get_method(name)
+    takes = set(inspect.signature(method.adapt).parameters) - {"self", "bundle", "target", "seed"}
+    assert takes == ({"labels"} if method.needs_labels else {"source"} if method.needs_source else set())
+    wrong = replace(rows, label=np.full(len(rows), 2, dtype=np.int16))
+    assert np.array_equal(
+        adapt(name, bundle, target_of(wrong)).predict_proba(probe), adapted(name).predict_proba(probe)
+    )
+
+
+@pytest.mark.parametrize("name", [*SOURCE_ACCESS, "oracle"])
+def test_what_is_not_source_free_refuses_to_adapt_without_and_is_marked(name, bundle, rows, refused):
+    method = make_method(name)
+    what, selection = ("labels", "oracle") if method.needs_labels else ("source rows", "source-access")
+    with refused(InputError, name, what, "featlab evaluate"):
+        method.adapt(bundle, target_of(rows))
+    assert method.selection == selection
+    assert method.needs_labels or method.setting == "UDA (source access)"
+    assert not any((method.needs_extras, method.needs_style_bank and method.needs_source))
+
+
+@pytest.mark.parametrize("name", SOURCE_ACCESS)
+def test_a_source_of_one_class_or_of_two_equal_rows_is_enough(name, adapt, bundle, table, source, rows, probe, refused):
+    known = table.without("s05")
+    sources = [SourceFeatures.of(bundle, known.take(known.label == code)) for code in range(CLASSES)]
+    for few in (*sources, SourceFeatures(source.features[[0, 0]], source.labels[[0, 0]])):
+        model = adapt(name, bundle, target_of(rows), source=few, iterations=20)
+        assert_probabilities(model.predict_proba(probe), len(probe))
+    for count in (0, 1):
+        fewer = SourceFeatures(source.features[:count], source.labels[:count])
+        with refused(InputError, "2 labelled source rows", f"got {count}"):
+            adapt(name, bundle, target_of(rows), source=fewer)
+
+
+@pytest.mark.parametrize("name", SOURCE_ACCESS)
+def test_the_order_of_the_source_rows_changes_nothing(name, adapt, bundle, table, source, rows, probe):
+    known = table.without("s05")
+    mixed = SourceFeatures.of(bundle, known.take(np.random.default_rng(0).permutation(len(known))))
+    straight, other = (
+        adapt(name, bundle, target_of(rows), source=part, batch=8).predict_proba(probe) for part in (source, mixed)
+    )
+    np.testing.assert_allclose(other, straight, atol=1e-5)
+
+
+# --- targets of every size and kind -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_of_a_few_rows_is_enough_or_refused_in_one_line(name, adapt, bundle, rows, probe, refused):
+    minimum = get_method(name).minimum_rows(CLASSES)
+    modes = [{"bn_mode": mode} for mode in ("train", "eval")] if hasattr(OPTIONS[name], "bn_mode") else [{}]
+    for count in (1, 2, CLASSES, CLASSES + 1):
+        few = target_of(rows.take(slice(count)))
+        if count < minimum:
+            with refused(InputError, name, f"needs {minimum} target rows or more, got {count}"):
+                adapt(name, bundle, few)
+            continue
+        for options in (*modes, VARIANTS.get(name, {})):
+            assert_probabilities(adapt(name, bundle, few, **options).predict_proba(probe), len(probe))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_rows_give_finite_probabilities(name, adapt, bundle, rows, probe):
+    own = rows.embeddings
+    odd = {
+        "constant": np.repeat(own[:1], 16, axis=0),
+        "duplicated": np.concatenate([own, own]),
+        "zero": np.zeros_like(own),
+        "large": own * np.float32(1e4),
+        "float16": own.astype(np.float16).astype(np.float32),
+    }
+    for kind, values in odd.items():
+        for options in ({}, VARIANTS.get(name, {})):
+            model = adapt(name, bundle, target(values), **options)
+            assert np.isfinite(model.predict_proba(probe)).all(), kind
+            assert_probabilities(model.predict_proba(probe), len(probe))
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_rows_given_twice_change_nothing(name, adapt, adapted, bundle, rows, probe):
+    twice = adapt(name, bundle, target(np.concatenate([rows.embeddings, rows.embeddings])))
+    np.testing.assert_allclose(twice.predict_proba(probe), adapted(name).predict_proba(probe), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHUFFLING])
+def test_the_order_of_the_rows_changes_nothing(name, adapt, bundle, rows, probe):
+    order = np.random.default_rng(0).permutation(len(rows))
+    options = {"batch": 4} if hasattr(OPTIONS[name], "batch") and name != "pft" else {}
+    straight, mixed = (
+        adapt(name, bundle, part, **options).predict_proba(probe) for part in (target_of(rows), target_of(rows, order))
+    )
+    np.testing.assert_allclose(mixed, straight, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(SHUFFLING))
+def test_another_seed_draws_other_batches(name, adapt, bundle, rows, probe):
+    first, other = (adapt(name, bundle, target_of(rows), seed=seed, batch=2).predict_proba(probe) for seed in (0, 1))
+    assert not np.array_equal(first, other)
+
+
+def test_a_target_that_is_not_finite_or_empty_is_refused(rows, refused):
+    for value in (np.nan, np.inf, -np.inf):
+        damaged = rows.embeddings.copy()
+        damaged[2, 3] = value
+        with refused(InputError, "NaN or infinity", "extract"):
+            target(damaged)
+    for shape in ((0, 12), (12,), (2, 3, 4)):
+        with refused(InputError, "n ≥ 1", str(shape)):
+            target(np.zeros(shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_of_another_width_is_refused(name, adapt, bundle, rows, refused):
+    with refused(InputError, "11", "12"):
+        adapt(name, bundle, target(rows.embeddings[:, :11]))
+
+
+def test_rows_to_predict_fit_or_are_refused(adapted, probe, refused):
+    model = adapted("neutral-shift")
+    for shape in ((4, 11), (12,), (2, 2, 12)):
+        with refused(InputError, str(shape), "(n, 12)"):
+            model.predict_proba(np.zeros(shape, dtype=np.float32))
+    assert_probabilities(model.predict_proba(probe[:0]), 0)
+    np.testing.assert_allclose(model.predict_proba(probe, block=5), model.predict_proba(probe), atol=1e-6)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_checked_under_its_own_methods_name(name, refused):
+    with refused(ConfigError, f"adapt.{name}.iteratoins"):
+        make_method(name, {name: {"iteratoins": 3}})
+    for field in dataclasses.fields(OPTIONS[name]):
+        value, option = getattr(OPTIONS[name], field.name), f"adapt.{name}.{field.name}"
+        wrong = [float("nan"), "many"] if isinstance(value, int | float) else []
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            wrong += [-1, True]
+        if isinstance(value, str):
+            wrong += ["nonsense"]
+        for item in wrong:
+            with refused(ConfigError, option):
+                make_method(name, {name: {field.name: item}})
+    for option in ("momentum", "keep", "dropout", "shrinkage", "threshold", "means_momentum"):
+        if isinstance(getattr(OPTIONS[name], option, None), float):
+            with refused(ConfigError, f"adapt.{name}.{option} = 1.5"):
+                make_method(name, {name: {option: 1.5}})
+    for option in ("batch", "ssl_batch", "retrain_batch"):
+        if hasattr(OPTIONS[name], option) and not name.startswith("pft"):
+            with refused(ConfigError, f"adapt.{name}.{option} = 1"):
+                make_method(name, {name: {option: 1}})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_tuning_searches_are_options_with_values_that_fit_and_the_default_among_them(name):
+    for option, values in get_method(name).space:
+        assert 2 <= len(set(values)) == len(values)
+        assert getattr(OPTIONS[name], option) in values
+        for value in values:
+            assert getattr(make_method(name, {name: {option: value}}).config, option) == value
+
+
+@pytest.mark.parametrize("name", [name for name in STEPPED if not name.startswith("pft")])
+def test_a_rate_that_is_far_too_high_is_refused_in_one_line(name, adapt, bundle, rows, refused):
+    options = {"bn_mode": "eval"} if hasattr(OPTIONS[name], "bn_mode") else {}
+    with refused(InputError, "diverged", f"adapt.{name}."):
+        adapt(name, bundle, target_of(rows), lr=1e30, **{STEPPED[name]: 30}, **options)
+
+
+def test_an_unknown_option_names_the_closest(refused):
+    with refused(ConfigError, "adapt.pft.iteratoins", "did you mean 'iterations'"):
+        make_method("pft", {"pft": {"iteratoins": 3}})
+
+
+def test_only_a_methods_own_options_are_read():
+    assert make_method("oracle", {"pft": {"iterations": 7}}).config == get_method("oracle").config_type()
+    assert make_method("pft", {"pft": {"iterations": "7"}}).config.iterations == 7
+
+
+# --- what a bundle has to hold ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_without_a_style_bank_is_refused_by_the_methods_that_need_one(name, adapt, bundle, rows, refused):
+    bare = replace(bundle, bank=None)
+    if get_method(name).needs_style_bank:
+        with refused(InputError, name, "style bank", "pretrain.style_bank = true"):
+            adapt(name, bare, target_of(rows))
+    else:
+        adapt(name, bare, target_of(rows))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_without_extras_is_refused_by_the_methods_that_need_them(name, adapt, bundle, rows, refused):
+    bare = replace(bundle, extras={})
+    if get_method(name).needs_extras:
+        with refused(InputError, name, "prepared at the source", f"--methods {name}"):
+            adapt(name, bare, target_of(rows))
+    else:
+        adapt(name, bare, target_of(rows))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_carries_extras_exactly_when_it_says_so(name, bundle):
+    carries = get_method(name).carries
+    assert carries or not get_method(name).needs_extras
+    assert (name in bundle.extras) == bool(carries)
+    assert bundle.declared.get(name, "") == carries
+    if carries:
+        assert f"`{name}`: {carries}" in bundle_card(bundle)
+        assert bundle.extras[name]
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_says_what_it_is(name):
+    method = get_method(name)
+    assert method.name == name
+    assert all((method.title, method.setting, method.published, method.__doc__))
+    assert dataclasses.is_dataclass(method.config_type)
+    assert method.config_type.__dataclass_params__.frozen
+    assert make_method(name).config == method.config_type()
+
+
+def test_the_built_in_methods_come_in_the_order_of_the_tables():
+    assert NAMES[0] == "source-only"
+    assert "oracle" in NAMES
+    assert len(set(NAMES)) == len(NAMES)
+    assert len({get_method(name).title for name in NAMES}) == len(NAMES)
+
+
+def test_an_unknown_method_names_the_closest(refused):
+    with refused(ConfigError, "'pft-postr'", "did you mean 'pft-poster'", "source-only"):
+        make_method("pft-postr")
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    monkeypatch.setattr(METHODS, "found", dict(METHODS.found))
+
+
+def plug_in(name="source-only"):
+    class SourceOnly(Method):
+        pass
+
+    SourceOnly.name = name
+    return SourceOnly
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_registering_a_class_again_is_silent_and_a_new_name_comes_last():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register(get_method("source-only"))
+        register(plug_in("mine"))
+    assert method_names() == (*NAMES, "mine")
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_another_class_under_a_known_name_warns_even_when_it_is_called_the_same():
+    other = plug_in()
+    other.__qualname__ = "SourceOnly"
+    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.source_only is replaced"):
+        register(other)
+    assert get_method("source-only") is other
+
+
+def test_a_plug_in_that_does_not_load_or_brings_nothing_is_named(monkeypatch, refused):
+    points = [
+        EntryPoint(name, value, METHODS.group) for name, value in (("broken", "nowhere:Broken"), ("empty", "json"))
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    methods = Registry("method", METHODS.built_in, METHODS.group)
+    assert methods.names() == (*METHODS.built_in, "broken", "empty")
+    with refused(ConfigError, "'broken'", "nowhere:Broken", "can't be loaded"):
+        methods.get("broken")
+    with refused(ConfigError, "'empty' (json) registers no method of that name"):
+        methods.get("empty")
+
+
+def test_one_method_imports_one_module():
+    """Of the methods alone; asking for the names imports not even torch."""
+    script = """
+        import sys
+        from featlab.methods import get_method, method_names
+        names = method_names()
+        assert len(names) == 29 and "torch" not in sys.modules
+        places = {name: get_method(name).__module__ for name in sys.argv[1:]}
+        print(*(module for module in sys.modules if module in set(places.values()) | set(sys.argv)), sep=",")
+        print(*sorted(module for module in sys.modules if module.startswith("featlab.methods.")), sep=",")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), "adabn"]
+    asked, imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert asked == "featlab.methods.adabn"
+    homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
+    assert homes & set(imported.split(",")) == {asked}
+
+
+PLUG_IN = """
+    import numpy as np
+    import torch
+
+    from featlab.methods import AdaptedModel, Affine, Method, register, target_features
+    from featlab.model.networks import PersonalModel
+
+
+    @register
+    class Median(Method):
+        name = "median-shift"
+        title = "Median shift"
+        setting = "Baselines"
+        published = "A test."
+
+        def adapt(self, bundle, target, *, seed=0):
+            self.check(bundle, target)
+            shift = Affine.shift(-target_features(bundle, target).median(dim=0).values)
+            return AdaptedModel(PersonalModel(bundle.projection, shift, bundle.head))
+"""
+
+
+def test_a_method_of_another_package_comes_by_an_entry_point(tmp_path):
+    (tmp_path / "my_methods.py").write_text(textwrap.dedent(PLUG_IN))
+    info = tmp_path / "my_methods-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[featlab.methods]\nmedian-shift = my_methods:Median\n")
+    script = (
+        # Whoever imports one method by itself changes no order.
+        "import featlab.methods.oracle\n"
+        "from featlab.methods import make_method, method_names\n"
+        "print(*method_names(), make_method('median-shift').title, sep='|')"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip().split("|") == [*NAMES, "median-shift", "Median shift"]
