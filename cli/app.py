@@ -7,24 +7,21 @@ from typing import Annotated
 import typer
 
 from featlab import __version__
-from featlab.cli import data, results, source, target
+from featlab.cli import data, source, target
 from featlab.cli.ablate import ablate
 from featlab.cli.backbone import backbone_app
-from featlab.cli.branches import branches
 from featlab.cli.bundle import bundle_app
-from featlab.cli.complexity import complexity
-from featlab.cli.demo import demo
+from featlab.cli.data import layouts
+from featlab.cli.evaluate import benchmark, evaluate, methods
+from featlab.cli.explain import branches, complexity
 from featlab.cli.export import export
 from featlab.cli.extract import extract
 from featlab.cli.group import FeatlabGroup
 from featlab.cli.importing import import_features
-from featlab.cli.layouts import layouts
 from featlab.cli.merge import merge
 from featlab.cli.plot import plot_app
-from featlab.cli.report import report
+from featlab.cli.report import demo, report
 from featlab.cli.tune import tune
-
-__all__ = ["app"]
 
 DATA, SOURCE, TARGET, RESULTS = "Data", "Source subjects", "Target subjects", "Results"
 
@@ -67,10 +64,10 @@ app.add_typer(bundle_app, name="bundle", rich_help_panel=SOURCE)
 app.command(rich_help_panel=TARGET)(target.adapt)
 app.command(rich_help_panel=TARGET)(target.predict)
 app.command(rich_help_panel=TARGET)(export)
-app.command(rich_help_panel=RESULTS)(results.evaluate)
-app.command(rich_help_panel=RESULTS)(results.benchmark)
+app.command(rich_help_panel=RESULTS)(evaluate)
+app.command(rich_help_panel=RESULTS)(benchmark)
 app.command(rich_help_panel=RESULTS)(tune)
-app.command(rich_help_panel=RESULTS)(results.methods)
+app.command(rich_help_panel=RESULTS)(methods)
 app.command(rich_help_panel=RESULTS, no_args_is_help=True)(ablate)
 app.add_typer(plot_app, name="plot", rich_help_panel=RESULTS)
 app.command(rich_help_panel=RESULTS)(complexity)

@@ -10,8 +10,7 @@ import typer
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.group import FAILED
 from featlab.cli.output import Output, print_error
-from featlab.cli.person import open_person
-from featlab.cli.predict_images import network_device
+from featlab.cli.person import network_device, open_person
 from featlab.cli.session import Session, workspace_command
 
 if TYPE_CHECKING:

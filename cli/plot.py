@@ -1,13 +1,286 @@
-"""`featlab plot …`: pictures of what happens inside."""
+"""`featlab plot …`: pictures of what happens inside, as SVG, PDF and PNG, with the numbers behind them as csv."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from featlab.cli.plot_faces import clip, confusion, pairs
-from featlab.cli.plot_maps import neighbours, style, tsne
+from featlab.cli.complete import complete_subject
+from featlab.cli.group import SKIPPED, typed_command
+from featlab.cli.session import Session, command, names_in, workspace_command
 
-__all__ = ["plot_app"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from featlab.analysis.people import AdaptedPeople
+    from featlab.workspace.workspace import Workspace
+
+__all__ = [
+    "plot_app",
+]
+
+_SUBJECT = typer.Option(
+    "--subject",
+    metavar="ID",
+    help="The target subject; tsne takes several, a figure each. Default: the first target of the first draw.",
+    autocompletion=complete_subject,
+)
+
+
+@workspace_command("methods", "targets", "pool", "device")
+def tsne(
+    session: Session,
+    subject: Annotated[list[str] | None, _SUBJECT] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
+    ] = "tsne",
+    perplexity: Annotated[
+        float, typer.Option("--perplexity", min=0.0, metavar="P", help="Of t-SNE; 0: 30, or a third of few rows.")
+    ] = 0.0,
+    sources: Annotated[
+        str, typer.Option("--sources", metavar="N|all", help="Source rows, evenly over classes and subjects.")
+    ] = "700",
+    layer: Annotated[
+        str, typer.Option("--layer", metavar="features|bottleneck", help="What is shown: what B is given, or C.")
+    ] = "features",
+) -> None:
+    """A target among the source rows in one plane, as extracted and translated: a panel a method.
+
+    Beneath it how many of the nearest source rows show the target's own class, before and after.
+    """
+    from featlab.analysis.inside.map import MapSettings, feature_map
+    from featlab.analysis.inside.map_figure import map_result
+    from featlab.analysis.page import folder_name
+    from featlab.evaluation.results import run_facts
+
+    how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
+    output = session.output
+    with output.progress() as bars:
+        opened = session.open()
+        people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or "pft,sfda-it"))
+        bar = bars.add_task(by, total=len(people.people))
+        maps = []
+        for person in people.people:
+            maps.append(feature_map(people, person, how))
+            bars.advance(bar)
+    folder = session.workspace / "results" / folder_name(f"plot-{by}", [item.subject for item in maps])
+    output.result(folder, map_result(maps, run_facts(opened)), typed_command())
+
+
+@workspace_command("method", "targets", "pool", "device")
+def neighbours(
+    session: Session,
+    subject: Annotated[str | None, _SUBJECT] = None,
+    classes: Annotated[
+        str, typer.Option("--classes", metavar="all|NAME,…", help="Only the target's frames of these classes.")
+    ] = "all",
+) -> None:
+    """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
+    from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
+    from featlab.analysis.page import folder_name
+    from featlab.evaluation.results import run_facts
+
+    output = session.output
+    with output.progress() as bars:
+        opened = session.open()
+        name = opened.config.adapt.method
+        people = _adapt(session, bars, opened, [subject] if subject else [], [name])
+    found = source_neighbours(people, people.people[0], name, classes)
+    folder = session.workspace / "results" / folder_name("plot-neighbours", [found.subject])
+    output.result(folder, neighbours_result(found, run_facts(opened)), typed_command())
+
+
+@workspace_command("targets", "methods", "pool", "device")
+def style(session: Session) -> None:
+    """How far the targets are from the source's style, layer by layer, before and after adapting.
+
+    One unit is the distance of a typical source person. A figure a method.
+    """
+    from dataclasses import replace
+
+    from featlab.analysis.inside.style_figure import style_result
+    from featlab.analysis.inside.style_shift import style_shift
+    from featlab.analysis.people import adapt_people, can_be_split
+    from featlab.errors import InputError
+    from featlab.evaluation.results import run_facts
+
+    names = _names(session["methods"] or "pft")
+    output = session.output
+    with output.progress() as bars:
+        opened = session.open()
+        everyone = opened.targets()
+        subjects, failures = can_be_split(opened, everyone)
+        if not subjects:
+            raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
+        session.warn_of_seen(opened.extractor, subjects)
+        bar = bars.add_task("adapt", total=len(subjects))
+        people = adapt_people(
+            opened, subjects, names, kept_out=everyone, on_person=lambda done, _: bars.update(bar, completed=done)
+        )
+    shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
+    result = style_result(shifts, run_facts(opened))
+    result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
+    output.result(session.workspace / "results" / "plot-style", result, typed_command())
+    output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
+    if failures:
+        raise typer.Exit(SKIPPED)
+
+
+def _adapt(
+    session: Session, bars: Progress, opened: Workspace, subjects: Sequence[str], methods: Sequence[str]
+) -> AdaptedPeople:
+    """Adapt to the named subjects, or to the first target where none is named."""
+    from featlab.analysis.people import adapt_people
+
+    subjects = list(dict.fromkeys(subjects))
+    if not subjects:
+        subjects = [opened.targets()[0]]
+        session.output.note(f"no --subject: {subjects[0]}, the first target of the first draw")
+    session.warn_of_seen(opened.extractor, subjects)
+    kept_out = session.held_out(opened, subjects)
+    bar = bars.add_task("adapt", total=len(subjects))
+    return adapt_people(
+        opened, subjects, methods, kept_out=kept_out, on_person=lambda done, _: bars.update(bar, completed=done)
+    )
+
+
+def _names(methods: str | None) -> list[str]:
+    from featlab.errors import ConfigError
+
+    names = names_in(methods)
+    if not names:
+        raise ConfigError("--methods names no method; see featlab methods")
+    return list(dict.fromkeys(names))
+
+
+def _source_rows(text: str) -> int:
+    from featlab.errors import ConfigError
+
+    if text == "all":
+        return 0
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(
+            f"--sources {text}: expected a number of source rows, or all; to choose source subjects, use "
+            "--set protocol.sources=…"
+        )
+    return int(text)
+
+
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
+    ),
+]
+FacesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--faces",
+        metavar="photographs|landmarks|none",
+        help="What stands for a face; landmarks are dots in which nobody is recognised.",
+    ),
+]
+
+
+@workspace_command("label_rule", "subjects", "targets")
+def pairs(
+    session: Session,
+    strategies: Annotated[
+        str, typer.Option("--strategies", metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
+    ] = "random,cosine,landmark",
+    rows: Annotated[int, typer.Option("--rows", min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
+    images: ImagesOption = None,
+    faces: FacesOption = None,
+) -> None:
+    """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
+    from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_result
+    from featlab.evaluation.results import run_facts
+
+    output = session.output
+    opened = session.open({"plot.faces": faces})
+    shown, left_out = known_strategies(names_in(strategies), opened.table)
+    pictures = find_faces(opened, images)
+    source = opened.source(session.held_out(opened, session["subjects"] or ()))
+    with output.progress() as bars:
+        bar = bars.add_task("pairs", total=len(shown))
+        examples = example_pairs(
+            source, shown, rows, on_strategy=lambda done, total: bars.update(bar, completed=done, total=total)
+        )
+    result = pairs_result(examples, pictures, opened.config.pair.label_rule, run_facts(opened))
+    output.result(session.workspace / "results" / "plot-pairs", result, typed_command())
+    if left_out:
+        output.note(left_out)
+
+
+@workspace_command("method", "targets", "pool", "device")
+def clip(
+    session: Session,
+    subject: Annotated[str | None, _SUBJECT] = None,
+    video: Annotated[
+        str,
+        typer.Option("--video", metavar="NAME", help="A test video; default: that with the most non-neutral frames."),
+    ] = "",
+    shown: Annotated[
+        str, typer.Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")
+    ] = "",
+    smooth: Annotated[
+        int, typer.Option("--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")
+    ] = 0,
+    images: ImagesOption = None,
+    faces: FacesOption = None,
+) -> None:
+    """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
+    from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
+    from featlab.analysis.inside.faces import find_faces
+    from featlab.config.sections import check_window
+    from featlab.evaluation.results import run_facts
+
+    output = session.output
+    check_window("--smooth", smooth)
+    with output.stages() as progress:
+        opened = session.open({"plot.faces": faces}, on_epoch=progress)
+        pictures = find_faces(opened, images)
+        name = subject or opened.targets()[0]
+        if subject is None:
+            output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
+        session.warn_of_seen(opened.extractor, [name])
+        kept_out = session.held_out(opened, [name])
+        made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
+    result = clip_result(made, pictures, run_facts(opened))
+    output.result(session.workspace / "results" / f"plot-clip-{clip_name(made)}", result, typed_command())
+    for line in made.warnings:
+        output.warn(line)
+
+
+@command("methods", "workspace", "cache", "json_mode", "quiet")
+def confusion(
+    session: Session,
+    results: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RESULTS]",
+            help="A results folder of evaluate or benchmark, or its results.jsonl; default: the newest.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
+    from featlab.analysis.evaluation.confusion import confusion_result
+    from featlab.analysis.evaluation.stored_results import open_results
+
+    output = session.output
+    stored = open_results(session.workspace, results)
+    if results is None:
+        output.note(f"results: {stored.path.parent}, the newest")
+    found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
+    output.result(session.workspace / "results" / f"plot-confusion-{stored.name}", found, typed_command())
+
 
 plot_app = typer.Typer(name="plot", no_args_is_help=True, help="Pictures of what happens inside, as SVG, PDF and PNG.")
 

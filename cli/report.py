@@ -1,16 +1,22 @@
-"""`featlab report`: results as one page."""
+"""`featlab report` and `featlab demo`: results as one page; everything once, on drawn people."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featlab.cli.group import SKIPPED
 from featlab.cli.session import Session, command
 
-__all__ = ["report"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = [
+    "demo",
+    "report",
+]
 
 
 @command("workspace", "json_mode", "quiet")
@@ -56,3 +62,51 @@ def report(
         output.warn(line)
     if made.skipped:
         raise typer.Exit(SKIPPED)
+
+
+@command("jobs", "json_mode", "quiet")
+def demo(
+    session: Session,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The workspace to make, or to finish.")
+    ] = Path("featlab-demo"),
+    people: Annotated[
+        int | None, typer.Option("--people", min=2, metavar="N", help="People to draw.  [default: 48]")
+    ] = None,
+    expressions: Annotated[
+        int, typer.Option("--expressions", min=2, max=7, metavar="2..7", help="Classes, neutral among them.")
+    ] = 2,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Other people, other targets.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer people, shorter training.")] = False,
+) -> None:
+    """Draw people, extract, train, adapt to 10 new people with every method, compare: tables, pictures, one page."""
+    from featlab.analysis.demo import NO_CLAIM, DemoConfig, run_demo
+
+    output = session.output
+    config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)
+    output.note(NO_CLAIM)
+    with output.progress() as bars:
+        report = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=_Bar(bars))
+    output.json(report.to_dict())
+    for table in report.result.shown():
+        output.table(table)
+    output.show(*report.result.summary, "")
+    output.show(f"all of it on one page: {report.page}", "", "what to type next:")
+    output.show(*(f"  {line}" for line in report.next_steps))
+    output.note(f"done in {report.seconds:.0f} s")
+
+
+class _Bar:
+    """Shows the running step's progress; a finished step leaves its line only."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._name = ""
+        self._task: Any = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name != self._name:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._name, self._task = name, self._bars.add_task(name, total=None)
+        self._bars.update(self._task, completed=done, total=total or None)

@@ -11,8 +11,7 @@ import typer
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.person import bundle_for, open_person
-from featlab.cli.predict_images import predict_from_images, refuse_without_images, tell_predictions
+from featlab.cli.person import bundle_for, open_person, predict_from_images, refuse_without_images, tell_predictions
 from featlab.cli.session import Session, workspace_command
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.errors import BundleError, InputError
 from featlab.methods.base import AdaptedModel, Affine, linear_head
 from featlab.model.networks import PersonalModel, SourceHead, Translator
-from featlab.seeding import stable_hash
+from featlab.seeding import blank, stable_hash
 
 __all__ = ["adaptation_folder", "load_adaptation", "save_adaptation"]
 
@@ -41,7 +41,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         folder: The subject's folder.
         bundle: What was adapted.
         adapted: What came out.
-        meta: JSON-ready facts to keep (method, subject, options, seconds, …).
+        meta: JSON-ready metadata to keep (method, subject, options, seconds, …).
 
     Returns:
         The folder.
@@ -77,7 +77,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     """Read an adaptation back onto its bundle.
 
     Returns:
-        The adapted model and the facts stored with it.
+        The adapted model and the metadata stored with it.
 
     Raises:
         BundleError: None there, damaged, a newer format, or made for another bundle.
@@ -165,9 +165,7 @@ def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.
         return Affine(weight, bias)
     if kind == "adapter":
         width, dim = tensors["translator.first.weight"].shape
-        # The initial weights are overwritten, but drawing them would move the caller's random state.
-        with torch.random.fork_rng(devices=[]):
-            return Translator(dim, width)
+        return blank(lambda: Translator(dim, width))
     if kind == "none":
         return None
     raise KeyError(f"unknown translator kind {kind!r}")

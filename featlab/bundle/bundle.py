@@ -23,6 +23,7 @@ from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
 from featlab.model.style_bank import StyleBank
+from featlab.seeding import blank
 
 __all__ = [
     "BUNDLE_FORMAT",
@@ -54,7 +55,7 @@ class Bundle:
         seed: Root seed of its training.
         bank: Style bank; ``None`` when it was removed or not made.
         extras: Tensors that a method prepared at the source, by method name.
-        declared: What those tensors are, in words, by method name.
+        declared: What those tensors are, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
     """
@@ -214,9 +215,8 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     dim = tensors["projection.components"].shape[1]
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     head = head_from_state(under("head.")).to(device)
-    # The initial weights are overwritten, but drawing them would move the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        translator = Translator(dim, int(meta["translator"]["hidden"]), residual=bool(meta["translator"]["residual"]))
+    hidden, residual = int(meta["translator"]["hidden"]), bool(meta["translator"]["residual"])
+    translator = blank(lambda: Translator(dim, hidden, residual=residual))
     translator.to(device).load_state_dict(under("translator."))
     bank = None
     if meta["bank_subjects"] is not None:
@@ -237,7 +237,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         seed=int(meta["seed"]),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
-        # Bundles of before said nothing of it.
+        # Older bundles lack it.
         declared={str(name): str(words) for name, words in meta.get("declared", {}).items()},
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),

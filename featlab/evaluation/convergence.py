@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 __all__ = ["CONVERGENCE_RULE", "converged_at", "iterations_to_converge"]
 
-SHARE, LEAST = 10, 5
+PARTS, MINIMUM = 10, 5
 """The running median takes a tenth of the losses, 5 at least: batches of other rows make a loss jump about."""
 TOLERANCE = 0.05
 """Share of the whole fall within which a loss counts as settled."""
 
 CONVERGENCE_RULE = (
-    f"the first iteration from which on the loss, smoothed by a centred median over 1/{SHARE} of the iterations "
-    f"({LEAST} at least), stays within {100 * TOLERANCE:g} % of its whole fall around its last level"
+    f"the first iteration from which on the loss, smoothed by a centred median over 1/{PARTS} of the iterations "
+    f"({MINIMUM} at least), stays within {100 * TOLERANCE:g} % of its whole fall around its last level"
 )
-"""The rule in words, for tables."""
+"""The rule, for tables."""
 
 
 def converged_at(losses: Sequence[float], *, window: int | None = None, tolerance: float = TOLERANCE) -> int | None:
@@ -44,7 +44,7 @@ def converged_at(losses: Sequence[float], *, window: int | None = None, toleranc
     if not np.isfinite(values).all():
         return None
     if window is None:
-        window = max(LEAST, len(values) // SHARE)
+        window = max(MINIMUM, len(values) // PARTS)
     half = min(window // 2, (len(values) - 1) // 2)
     smooth = _running_median(values, half)
     if smooth[-1] > smooth[0]:

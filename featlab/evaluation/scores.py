@@ -12,45 +12,45 @@ from numpy.typing import NDArray
 from featlab.evaluation.results import EvaluationRow
 
 __all__ = [
-    "Cell",
     "Field",
-    "cell_values",
+    "SubjectDraw",
     "common_subject_means",
     "failure_reasons",
     "pooled_reliability",
     "shared_scores",
     "subject_means",
+    "values_by_draw",
 ]
 
-Cell = tuple[str, int]
-"""One (subject, draw): what is compared between methods, since another draw has another source model."""
+SubjectDraw = tuple[str, int]
+"""A subject in one draw: what is compared between methods, since another draw has another source model."""
 
 Field = str | Callable[[EvaluationRow], float]
 """Name of a numeric field of `EvaluationRow`, or what reads a number from a row."""
 
 
 def subject_means(
-    rows: Sequence[EvaluationRow], field: Field = "macro_f1", cells: Collection[Cell] | None = None
+    rows: Sequence[EvaluationRow], field: Field = "macro_f1", only: Collection[SubjectDraw] | None = None
 ) -> dict[str, float]:
     """Return each subject's mean of one field: over seeds within a draw, then over draws.
 
     Args:
         rows: Rows of one method; those with an error and those where the field is NaN are left out.
         field: Which number of a row.
-        cells: Only these (subject, draw); all by default.
+        only: Only these (subject, draw); all by default.
 
     Returns:
         Subject to mean, in the order in which the subjects first appear.
     """
     per_subject: dict[str, list[float]] = defaultdict(list)
-    for (subject, draw), values in cell_values(rows, field).items():
-        if cells is None or (subject, draw) in cells:
+    for (subject, draw), values in values_by_draw(rows, field).items():
+        if only is None or (subject, draw) in only:
             per_subject[subject].append(float(np.mean(values)))
     return {subject: float(np.mean(values)) for subject, values in per_subject.items()}
 
 
 def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
-    """Return each subject's macro F1 in every method, over the (subject, draw) cells that all of them finished.
+    """Return each subject's macro F1 in every method, over the (subject, draw) that all of them finished.
 
     Args:
         *methods: The rows of one method each.
@@ -58,8 +58,8 @@ def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[f
     Returns:
         Subject to one mean a method, in the order given; subjects in the order of the first method.
     """
-    cells = set.intersection(*[set(cell_values(rows, "macro_f1")) for rows in methods])
-    means = [subject_means(rows, cells=cells) for rows in methods]
+    common = set.intersection(*[set(values_by_draw(rows, "macro_f1")) for rows in methods])
+    means = [subject_means(rows, only=common) for rows in methods]
     return {subject: tuple(scores[subject] for scores in means) for subject in means[0]}
 
 
@@ -84,17 +84,17 @@ def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | N
     """Return the reliability of one method with the frames of all its subjects pooled, every subject weighing the same.
 
     Args:
-        rows: Rows of one method; those with an error or of before, without reliability, are left out.
+        rows: Rows of one method; those with an error, or of older files without reliability, are left out.
 
     Returns:
-        (15, 3) shares of the frames, see `featlab.evaluation.metrics.reliability_counts`; ``None`` without a row.
+        (15, 3) fractions of the frames, see `featlab.evaluation.metrics.reliability_counts`; ``None`` without a row.
     """
-    cells: dict[Cell, list[NDArray[np.float64]]] = defaultdict(list)
+    found: dict[SubjectDraw, list[NDArray[np.float64]]] = defaultdict(list)
     for row in rows:
         if row.reliability and not row.error:
-            cells[row.subject, row.draw].append(np.array(row.reliability) / row.frames)
+            found[row.subject, row.draw].append(np.array(row.reliability) / row.frames)
     subjects: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    for (subject, _), shares in cells.items():
+    for (subject, _), shares in found.items():
         subjects[subject].append(np.mean(shares, axis=0))
     if not subjects:
         return None
@@ -102,19 +102,19 @@ def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | N
     return pooled.reshape(-1, 3)
 
 
-def cell_values(rows: Sequence[EvaluationRow], field: Field) -> dict[Cell, list[float]]:
+def values_by_draw(rows: Sequence[EvaluationRow], field: Field) -> dict[SubjectDraw, list[float]]:
     """Return the values of one field by (subject, draw), one a seed.
 
     Args:
         rows: Rows of one method; those with an error and those where the field is NaN are left out.
         field: Which number of a row.
     """
-    cells: dict[Cell, list[float]] = defaultdict(list)
+    found: dict[SubjectDraw, list[float]] = defaultdict(list)
     for row in rows:
         value = float(getattr(row, field) if isinstance(field, str) else field(row))
         if not row.error and not np.isnan(value):
-            cells[row.subject, row.draw].append(value)
-    return dict(cells)
+            found[row.subject, row.draw].append(value)
+    return dict(found)
 
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

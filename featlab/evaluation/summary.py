@@ -14,12 +14,12 @@ from featlab.errors import InputError
 from featlab.evaluation.metrics import calibration_error
 from featlab.evaluation.results import EvaluationRow, jsonable
 from featlab.evaluation.scores import (
-    cell_values,
     common_subject_means,
     failure_reasons,
     pooled_reliability,
     shared_scores,
     subject_means,
+    values_by_draw,
 )
 from featlab.evaluation.statistics import (
     bootstrap_interval,
@@ -130,7 +130,7 @@ def summarise(
 
     Args:
         rows: Results of any number of methods, subjects, draws and seeds. Methods may have different subjects: means
-            are over each method's own, every comparison over the (subject, draw) cells that both have.
+            are over each method's own, every comparison over the (subject, draw) that both have.
         source: Name of the method to compare with.
         oracle: Name of the method that marks the top of the gap.
         reference: Name of the second method to compare with.
@@ -218,7 +218,7 @@ def _summary(
         iterations=_field_mean(rows, "iterations"),
         trainable=_field_mean(rows, "trainable"),
         flops=_field_mean(rows, "flops"),
-        seed_sd=mean([deviation(values) for values in cell_values(rows, "macro_f1").values() if len(values) > 1]),
+        seed_sd=mean([deviation(values) for values in values_by_draw(rows, "macro_f1").values() if len(values) > 1]),
         runs=len(rows),
         collapsed=sum(row.collapsed for row in rows),
         failed=len(group) - len(rows),

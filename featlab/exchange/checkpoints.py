@@ -17,6 +17,7 @@ from featlab.errors import InputError
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
 from featlab.model.networks import SourceHead, Translator, head_from_state
+from featlab.seeding import blank
 
 __all__ = ["Parts", "check_backbone_file", "read_extractor", "read_parts"]
 
@@ -170,8 +171,7 @@ def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
         )
     first, last = _in_order(checkpoint, layers, dim)
     hidden = len(tensors[f"{first}.weight"])
-    with torch.random.fork_rng(devices=[]):
-        translator = Translator(dim, hidden, residual=False)
+    translator = blank(lambda: Translator(dim, hidden, residual=False))
     content = {"offset": torch.zeros(dim)}
     for name, layer, width in (("first", first, hidden), ("last", last, dim)):
         content[f"{name}.weight"] = tensors[f"{layer}.weight"]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from featlab.seeding import blank
+
 
 class Projection(nn.Module):
     """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only.
@@ -71,8 +73,8 @@ class SourceHead(nn.Module):
 def head_from_state(state: Mapping[str, Tensor]) -> SourceHead:
     """Build B and C from their state dict: frozen, in evaluation mode; the caller's random state stays as it is."""
     width, dim = state["linear.weight"].shape
-    with torch.random.fork_rng(devices=[]):
-        head = SourceHead(dim, width, len(state["classifier.parametrizations.weight.original1"]))
+    classes = len(state["classifier.parametrizations.weight.original1"])
+    head = blank(lambda: SourceHead(dim, width, classes))
     head.load_state_dict(dict(state))
     return head.eval().requires_grad_(False)
 

@@ -24,7 +24,7 @@ class ClipConditions:
 
     Attributes:
         frames: Adapt on at most that many, the first in time; 0 takes all.
-        contamination: Share of them, in [0, 1), that is replaced by test frames of other classes.
+        contamination: Fraction of them, in [0, 1), that is replaced by test frames of other classes.
     """
 
     frames: int = 0
@@ -38,8 +38,9 @@ def reduced_split(table: FeatureTable, split: Split, conditions: ClipConditions,
     """Shorten one subject's clip, then replace some of its frames by frames of other classes.
 
     Frames are taken in time: videos in name order, frames in theirs. Those left out are neither adapted on nor tested.
-    round(share × frames) random frames of the clip give way to as many random test rows with a known label that isn't
-    neutral, and those leave the test. A larger share replaces what a smaller one does and more, for one seed.
+    Then round(contamination × frames) random frames of the clip give way to as many random test rows with a known
+    label that isn't neutral, and those leave the test. A larger fraction replaces what a smaller one does and more, for
+    one seed.
 
     Args:
         table: Rows of one subject.
@@ -67,7 +68,7 @@ def reduced_split(table: FeatureTable, split: Split, conditions: ClipConditions,
                 f"{len(adapt)} neutral ones and test on the rest; choose less --contamination or fewer --frames"
             )
         rng = generator("contamination", seed, name)
-        # Two permutations whose beginnings are taken, so that shares are nested.
+        # Two permutations whose beginnings are taken, so that a larger fraction holds a smaller one.
         gone = rng.permutation(_in_time(table, adapt))[:replaced]
         come = rng.permutation(others)[:replaced]
         adapt = np.concatenate([np.setdiff1d(adapt, gone), come])
@@ -76,6 +77,6 @@ def reduced_split(table: FeatureTable, split: Split, conditions: ClipConditions,
 
 
 def _in_time(table: FeatureTable, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return rows by their video's name and frame: what is chosen must not hang on the order in the table."""
+    """Return rows by their video's name and frame: what is chosen must not depend on the order in the table."""
     names = np.array(table.videos)[table.video[rows]]
     return rows[np.lexsort((table.frame[rows], names))]

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from featlab.cli.layouts import layouts
+from featlab.cli.data import layouts
 from featlab.errors import ConfigError
 
 

@@ -1,12 +1,24 @@
+"""Scores of one subject, calibration and smoothing, against scikit-learn and plain loops."""
+
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from featlab.errors import InputError
-from featlab.evaluation.metrics import confusion_matrix, subject_metrics
+from featlab.errors import ConfigError, InputError
+from featlab.evaluation.metrics import (
+    BINS,
+    bin_edges,
+    calibration_error,
+    confusion_matrix,
+    reliability_counts,
+    smooth_probabilities,
+    subject_metrics,
+)
 
 CLASSES = ("neutral", "anger", "fear", "joy", "sadness", "surprise", "disgust")
 
@@ -25,44 +37,30 @@ def test_the_label_set_of_macro_f1_is_the_classes_present_in_the_labels():
     assert oracle.f1_score(labels, predictions, average="macro") == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_number_equals_scikit_learns(seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.choice([0, 2, 3, 6], size=60)
-    probabilities = rng.dirichlet(np.ones(7), size=60)
-    predictions = probabilities.argmax(axis=1)
-    present = np.unique(labels)
-    recall = oracle.recall_score(labels, predictions, labels=range(7), average=None, zero_division=0)
-    metrics = subject_metrics(labels, probabilities, classes=CLASSES, neutral_code=0)
-    assert metrics.macro_f1 == pytest.approx(
-        oracle.f1_score(labels, predictions, labels=present, average="macro", zero_division=0)
-    )
-    assert metrics.macro_f1_all == pytest.approx(
-        oracle.f1_score(labels, predictions, labels=range(7), average="macro", zero_division=0)
-    )
-    assert metrics.accuracy == pytest.approx(oracle.accuracy_score(labels, predictions))
-    assert metrics.balanced_accuracy == pytest.approx(recall[present].mean())
-    assert metrics.neutral_recall == pytest.approx(recall[0])
-    assert metrics.non_neutral_recall == pytest.approx(recall[[2, 3, 6]].mean())
-    assert metrics.histogram == tuple(np.bincount(predictions, minlength=7))
-    assert metrics.frames == 60
-    assert np.array_equal(
-        confusion_matrix(labels, predictions, 7), oracle.confusion_matrix(labels, predictions, labels=range(7))
-    )
+def test_every_number_equals_scikit_learns():
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        labels, probabilities = rng.choice([0, 2, 3, 6], size=60), rng.dirichlet(np.ones(7), size=60)
+        predictions, present = probabilities.argmax(axis=1), np.unique(labels)
+        recall = oracle.recall_score(labels, predictions, labels=range(7), average=None, zero_division=0)
+        metrics = scored(labels, probabilities)
+        for score, classes in ((metrics.macro_f1, present), (metrics.macro_f1_all, range(7))):
+            expected = oracle.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0)
+            assert score == pytest.approx(expected)
+        assert metrics.accuracy == pytest.approx(oracle.accuracy_score(labels, predictions))
+        assert metrics.balanced_accuracy == pytest.approx(recall[present].mean())
+        assert metrics.neutral_recall == pytest.approx(recall[0])
+        assert metrics.non_neutral_recall == pytest.approx(recall[[2, 3, 6]].mean())
+        assert metrics.histogram == tuple(np.bincount(predictions, minlength=7))
+        assert metrics.frames == 60
+        matrix = oracle.confusion_matrix(labels, predictions, labels=range(7))
+        assert np.array_equal(confusion_matrix(labels, predictions, 7), matrix)
+        # Codes score as the probabilities that they are the largest of.
+        assert repr(scored(labels, predictions)) == repr(metrics)
 
 
-def test_codes_and_their_probabilities_score_the_same():
-    rng = np.random.default_rng(1)
-    labels, probabilities = rng.integers(0, 7, 40), rng.dirichlet(np.ones(7), size=40)
-    assert repr(scored(labels, probabilities)) == repr(scored(labels, probabilities.argmax(axis=1)))
-
-
-def test_rows_without_a_label_change_nothing():
-    known, mixed = scored([0, 1, 1], [0, 1, 0]), scored([-1, 0, 1, -1, 1], [6, 0, 1, 6, 0])
-    assert repr(mixed) == repr(known)
-
-
-def test_recalls_are_nan_where_there_is_nothing_to_recall():
+def test_rows_without_a_label_change_nothing_and_what_is_not_shown_is_nan():
+    assert repr(scored([-1, 0, 1, -1, 1], [6, 0, 1, 6, 0])) == repr(scored([0, 1, 1], [0, 1, 0]))
     assert np.isnan(scored([0, 0], [0, 1]).non_neutral_recall)
     assert np.isnan(scored([1, 1], [0, 1]).neutral_recall)
 
@@ -81,21 +79,19 @@ def test_one_predicted_class_is_a_collapse_and_two_are_not():
         ([0, -2], [0, 0], "outside -1..6"),
         ([0, 1], [0, 7], "outside 0..6"),
         ([0, 1], [0, -1], "outside 0..6"),
-        ([0.0, 1.0], [0, 0], "integer"),
         ([0, 1], [0.0, 1.0], "integer"),
         ([0, 1], [0], "shape"),
         ([0, 1], np.full((2, 3), 0.5), "shape"),
         ([0, 1], np.full((2, 7), np.nan), "NaN"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused_in_one_line(labels, predicted, said):
-    with pytest.raises(InputError, match=said) as caught:
+def test_rows_that_do_not_fit_are_refused_in_one_line(labels, predicted, said, refused):
+    with refused(InputError, said):
         scored(labels, predicted)
-    assert "\n" not in str(caught.value)
 
 
-def test_a_neutral_code_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="neutral code 7"):
+def test_a_neutral_code_that_does_not_fit_is_refused(refused):
+    with refused(InputError, "neutral code 7"):
         scored([0], [0], neutral_code=7)
 
 
@@ -107,3 +103,153 @@ def test_the_result_modules_import_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- calibration ------------------------------------------------------------------------------------------------------
+
+
+def ece(probabilities, labels):
+    return calibration_error(reliability_counts(np.asarray(probabilities), np.asarray(labels)))
+
+
+def ece_bin_by_bin(probabilities, labels):
+    """Guo et al. (2017), equation 3."""
+    probabilities, labels = probabilities[labels >= 0].astype(np.float64), labels[labels >= 0]
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    total = 0.0
+    for place in range(BINS):
+        inside = (confidence > place / BINS) & (confidence <= (place + 1) / BINS)
+        if inside.any():
+            total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
+    return total
+
+
+def test_the_calibration_error_is_what_the_definition_gives():
+    for classes in (2, 7):
+        for sharp in (0.1, 1.0, 20.0):
+            rng = np.random.default_rng(0)
+            probabilities = rng.dirichlet(np.full(classes, sharp), 500).astype(np.float32)
+            labels = rng.integers(-1, classes, 500)
+            assert ece(probabilities, labels) == pytest.approx(ece_bin_by_bin(probabilities, labels), abs=1e-12)
+
+
+def test_calibration_errors_by_hand():
+    # Right as often as it says.
+    calibrated = np.array([[0.75, 0.25]] * 4 + [[0.1, 0.9]] * 10)
+    assert ece(calibrated, [0, 0, 0, 1] + [1] * 9 + [0]) == pytest.approx(0.0, abs=1e-12)
+    assert ece([[0.5, 0.5]] * 6, [0, 1] * 3) == 0.0
+    # Always sure: always wrong, always right.
+    assert ece([[1.0, 0.0]] * 5, [1] * 5) == 1.0
+    assert ece([[1.0, 0.0]] * 5, [0] * 5) == 0.0
+    # Errors of opposite sign meet in one bin only.
+    assert ece([[0.99, 0.01], [0.95, 0.05]], [0, 1]) == pytest.approx(abs(0.97 - 0.5))
+    assert ece([[0.99, 0.01], [0.55, 0.45]], [1, 0]) == pytest.approx((0.99 + 0.45) / 2)
+    # Nothing to judge.
+    assert np.isnan(ece([[0.5, 0.5]], [-1]))
+    assert np.isnan(ece(np.zeros((0, 2)), np.zeros(0, dtype=int)))
+
+
+def test_counts_hold_every_labelled_row_once_and_add_up():
+    rng = np.random.default_rng(1)
+    probabilities, labels = rng.dirichlet(np.ones(3), 200), rng.integers(-1, 3, 200)
+    counts, known = reliability_counts(probabilities, labels), labels >= 0
+    assert counts.shape == (BINS, 3)
+    assert counts[:, 0].sum() == known.sum()
+    assert counts[:, 1].sum() == pytest.approx(probabilities[known].max(axis=1).sum())
+    assert counts[:, 2].sum() == (probabilities.argmax(axis=1) == labels)[known].sum()
+    low, high, full = bin_edges()[:-1], bin_edges()[1:], counts[:, 0] > 0
+    mean = counts[full, 1] / counts[full, 0]
+    assert ((mean > low[full]) & (mean <= high[full])).all()
+    parts = [reliability_counts(probabilities[rows], labels[rows]) for rows in (slice(20), slice(20, 200))]
+    assert np.allclose(sum(parts), counts)
+    assert calibration_error(sum(parts) / 60) == pytest.approx(ece_bin_by_bin(probabilities, labels))
+
+
+def test_edges_of_bins():
+    assert reliability_counts(np.array([[1.0, 0.0]]), np.array([0]))[-1].tolist() == [1, 1, 1]
+    # An edge belongs to the lower bin, and rounding above 1 stays in the last.
+    third = np.full((1, 15), bin_edges()[1])
+    assert reliability_counts(third, np.array([3]))[0].tolist() == [1, bin_edges()[1], 0]
+    above = np.nextafter(np.float32(1), np.float32(2))
+    assert reliability_counts(np.array([[above, 0]], dtype=np.float32), np.array([0]))[-1, 0] == 1
+
+
+def test_what_is_no_probability_or_does_not_fit_is_refused(refused):
+    for value in (1.5, np.nan, np.inf):
+        with refused(InputError, "takes probabilities"):
+            reliability_counts(np.array([[value, 0.0]]), np.array([0]))
+    with refused(InputError, "(2, 2)", "(3,)"):
+        reliability_counts(np.full((2, 2), 0.5), np.zeros(3, dtype=int))
+
+
+# --- smoothing --------------------------------------------------------------------------------------------------------
+
+
+def rows_of_videos(lengths, classes=3, seed=0):
+    """Rows of videos of some lengths, shuffled; frame numbers have holes."""
+    rng = np.random.default_rng(seed)
+    count = sum(lengths)
+    probabilities = rng.dirichlet(np.ones(classes), count).astype(np.float32)
+    video = np.repeat(rng.permutation(len(lengths)).astype(np.int32), lengths)
+    frame = np.concatenate([np.sort(rng.choice(5 * length, length, replace=False)) for length in lengths])
+    order = rng.permutation(count)
+    return probabilities[order], video[order], frame[order].astype(np.int32)
+
+
+def smoothed_row_by_row(probabilities, video, frame, window):
+    smoothed = np.empty_like(probabilities)
+    for row in range(len(probabilities)):
+        mine = sorted(np.flatnonzero(video == video[row]), key=lambda other: frame[other])
+        place = mine.index(row)
+        near = mine[max(0, place - window // 2) : place + window // 2 + 1]
+        smoothed[row] = np.mean(probabilities[near].astype(np.float64), axis=0)
+    return smoothed
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from([1, 3, 5, 9, 99]), st.integers(0, 99))
+def test_smoothing_is_what_a_plain_loop_gives(lengths, window, seed):
+    rows = rows_of_videos(lengths, seed=seed)
+    assert np.allclose(smooth_probabilities(*rows, window), smoothed_row_by_row(*rows, window), rtol=0, atol=1e-7)
+
+
+def test_one_video_by_hand():
+    probabilities = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], dtype=np.float32)
+    smoothed = smooth_probabilities(probabilities, np.zeros(4, np.int32), np.arange(4, dtype=np.int32), 3)
+    assert smoothed[:, 0] == pytest.approx([1, 2 / 3, 2 / 3, 1 / 2])
+    assert smoothed.argmax(axis=1).tolist() == [0, 0, 0, 0]
+
+
+def test_what_smoothing_leaves_alone():
+    rows = rows_of_videos([40, 7])
+    before = rows[0].copy()
+    for window in (0, 1):
+        assert np.array_equal(smooth_probabilities(*rows, window), rows[0])
+    smoothed = smooth_probabilities(*rows, 9)
+    assert smoothed.dtype == np.float32
+    assert np.allclose(smoothed.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(rows[0], before)
+    order = np.random.default_rng(1).permutation(47)
+    assert np.allclose(smooth_probabilities(*(part[order] for part in rows), 9), smoothed[order], atol=1e-7)
+    none = np.zeros(0, np.int32)
+    assert smooth_probabilities(np.zeros((0, 3), np.float32), none, none, 5).shape == (0, 3)
+    # Videos do not mix.
+    two = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    video, frame = np.repeat(np.arange(2, dtype=np.int32), 3), np.tile(np.arange(3, dtype=np.int32), 2)
+    assert np.array_equal(smooth_probabilities(two, video, frame, 9), two)
+
+
+def test_far_along_a_long_table_the_mean_is_still_that_of_its_window():
+    """Running sums grow with the rows; what is left of their error must be far below float32's."""
+    probabilities, video, frame = rows_of_videos([200_000], classes=2)
+    smoothed = smooth_probabilities(probabilities, video, frame, 9)
+    last = np.argsort(frame)[-9:]
+    assert smoothed[last[4]] == pytest.approx(probabilities[last].astype(np.float64).mean(axis=0), abs=1e-7)
+
+
+def test_a_window_without_a_middle_and_shapes_that_do_not_fit_are_refused(refused):
+    probabilities, video, frame = rows_of_videos([3])
+    for window in (2, 8, -1, -3):
+        with refused(ConfigError, f"smoothing = {window}", "must be odd"):
+            smooth_probabilities(probabilities, video, frame, window)
+    with refused(InputError, "(3, 3)", "(2,)"):
+        smooth_probabilities(probabilities, video[:2], frame, 3)

@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -5,12 +6,11 @@ import pytest
 
 import featlab.evaluation.runner
 from featlab.cache import write_table
-from featlab.config.load import flat_values
-from featlab.errors import ConfigError, InputError
+from featlab.errors import CacheError, ConfigError, InputError
 from featlab.evaluation.results import read_results, versions
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.methods import get_method
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.workspace import Workspace, _read_once
 
 METHODS = ("source-only", "neutral-shift", "pft-poster", "oracle")
 
@@ -127,11 +127,6 @@ def test_a_method_more_changes_no_methods_numbers(open_workspace):
     assert numbers(few) == [entry for entry in numbers(many) if entry["method"] == "pft-poster"]
 
 
-def test_settings_cross_to_a_worker_whole(open_workspace):
-    config = open_workspace({"adapt.pft.layers": "embedding", "protocol.sources": "s00,s01"}).config
-    assert type(config)().with_values(flat_values(config.to_dict()), "test") == config
-
-
 # --- cells are kept ---------------------------------------------------------------------------------------------------
 
 
@@ -149,39 +144,70 @@ def test_a_cell_holds_one_row(open_workspace, tmp_path):
     assert sorted(str(part[0].to_dict()) for part in stored) == sorted(str(row.to_dict()) for row in rows)
 
 
-def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_path, monkeypatch):
-    workspace = open_workspace()
-    first = run(workspace)
-    gone = first[0]
+@pytest.fixture
+def ran(monkeypatch):
+    """(subject, method) of everything that is evaluated from here on."""
+    seen = []
+    real = featlab.evaluation.runner.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        seen.extend((table.subject_names_present()[0], method.name) for method in methods)
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
+    return seen
+
+
+def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_path, ran):
+    first = run(open_workspace())
     for path in cells(tmp_path):
         (row,) = read_results(path)
-        if (row.method, row.subject) == (gone.method, gone.subject):
+        if (row.method, row.subject) == (first[0].method, first[0].subject):
             path.unlink()
-    ran = []
-    real = featlab.evaluation.runner.evaluate_subject
-
-    def spy(bundle, table, methods, **options):
-        ran.append((table.subject_names_present(), [method.name for method in methods]))
-        return real(bundle, table, methods, **options)
-
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
-    again = run(workspace)
-    assert ran == [((gone.subject,), [gone.method])]
+    ran.clear()
+    again = run(open_workspace())
+    assert ran == [(first[0].subject, first[0].method)]
     assert numbers(again) == numbers(first)
+    ran.clear()
+    run(open_workspace({"protocol.methods": ",".join([*METHODS, "adabn"])}))
+    assert {method for _, method in ran} == {"adabn"}
 
 
-def test_a_new_method_runs_alone(open_workspace, monkeypatch):
-    run(open_workspace({"protocol.methods": "source-only,pft-poster"}))
-    ran = []
-    real = featlab.evaluation.runner.evaluate_subject
+def test_a_killed_run_keeps_what_it_had(open_workspace, tmp_path, monkeypatch):
+    real, calls = featlab.evaluation.runner.evaluate_subject, []
 
-    def spy(bundle, table, methods, **options):
-        ran.append([method.name for method in methods])
-        return real(bundle, table, methods, **options)
+    def dies(*args, **options):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args, **options)
 
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
-    run(open_workspace({"protocol.methods": "source-only,pft-poster,neutral-shift"}))
-    assert ran == [["neutral-shift"]] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(featlab.evaluation.runner, "evaluate_subject", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(open_workspace())
+    assert len(cells(tmp_path)) == 5
+    progress = []
+    rows = run(open_workspace(), on_step=lambda *call: progress.append(call))
+    assert progress[0] == (5, 8)
+    assert len(rows) == len(cells(tmp_path)) == 8
+
+
+def test_variants_that_share_a_run_compute_it_once(open_workspace, ran):
+    tasks = [*plan(open_workspace()), *plan(open_workspace())]
+    first, second = run_tasks(tasks)
+    assert numbers(first.values()) == numbers(second.values())
+    assert len(ran) == 8
+
+
+def test_a_cache_that_is_replaced_under_a_run_is_refused(open_workspace, people, tmp_path, extractor, refused):
+    travelling = pickle.dumps(open_workspace())
+    opened = pickle.loads(travelling)
+    assert np.array_equal(opened.table.embeddings, open_workspace().table.embeddings)
+    write_table(tmp_path / "cache.h5", people(seed=3), extractor)
+    _read_once.cache_clear()
+    with refused(CacheError, "cache.h5", "replaced while it was in use"):
+        pickle.loads(travelling)
 
 
 STALE = {
@@ -199,21 +225,13 @@ STALE = {
 }
 
 
-@pytest.mark.parametrize("key", STALE)
-def test_a_setting_makes_stale_the_cells_that_read_it(key, open_workspace, monkeypatch):
-    value, expected = STALE[key]
+def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
     fixed = {"protocol.targets": "s03,s04"}
     run(open_workspace(fixed))
-    ran = []
-    real = featlab.evaluation.runner.evaluate_subject
-
-    def spy(bundle, table, methods, **options):
-        ran.extend(method.name for method in methods)
-        return real(bundle, table, methods, **options)
-
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
-    run(open_workspace(fixed | {key: value}))
-    assert set(ran) == expected
+    for key, (value, expected) in STALE.items():
+        ran.clear()
+        run(open_workspace(fixed | {key: value}))
+        assert {method for _, method in ran} == expected, key
 
 
 def test_rows_that_changed_in_the_cache_are_run_again(open_workspace, people, tmp_path):
@@ -224,12 +242,12 @@ def test_rows_that_changed_in_the_cache_are_run_again(open_workspace, people, tm
     assert numbers(first) != numbers(second)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'])
-def test_a_damaged_cell_is_run_again(content, open_workspace, tmp_path):
+def test_a_damaged_file_is_run_again(open_workspace, tmp_path):
     first = run(open_workspace())
-    cells(tmp_path)[0].write_bytes(content)
-    assert numbers(run(open_workspace())) == numbers(first)
-    assert all(len(read_results(path)) == 1 for path in cells(tmp_path))
+    for content in (b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'):
+        cells(tmp_path)[0].write_bytes(content)
+        assert numbers(run(open_workspace())) == numbers(first)
+        assert all(len(read_results(path)) == 1 for path in cells(tmp_path))
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

@@ -101,10 +101,6 @@ def flat(rows):
     return {(number, name): row for number, group in rows.items() for name, row in group.items()}
 
 
-def cells(root):
-    return sorted(root.glob("results/tune-cells/planted/*.jsonl"))
-
-
 def forbid(monkeypatch, *names):
     for name in names:
 
@@ -370,44 +366,7 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     assert set(PlantedSource.seen) == {count for _, _, count in met}
 
 
-@pytest.mark.slow
-def test_two_jobs_give_what_one_does(opened, people, tmp_path):
-    one = plan(opened(), "epochs=1,2", "lr=0.01", method="shot-im", fixed=["bn_mode"], options={"bn_mode": "eval"})
-    side = opened(table=people(subjects=12), root=tmp_path / "other")
-    two = plan(side, "epochs=1,2", "lr=0.01", method="shot-im", fixed=["bn_mode"], options={"bn_mode": "eval"})
-    assert numbers(run_tuning(two, jobs=2)) == numbers(run_tuning(one))
-
-
 # --- cells are kept ---------------------------------------------------------------------------------------------------
-
-
-def test_a_second_run_computes_nothing(opened, tmp_path, monkeypatch):
-    first = run_tuning(plan(opened()))
-    assert len(cells(tmp_path)) == 54
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
-    assert run_tuning(plan(opened())) == first
-
-
-def test_a_killed_run_keeps_what_it_had(opened, tmp_path, monkeypatch):
-    real = featlab.evaluation.runner.evaluate_subject
-    calls = []
-
-    def dies(*args, **options):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return real(*args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(featlab.evaluation.runner, "evaluate_subject", dies)
-        with pytest.raises(KeyboardInterrupt):
-            run_tuning(plan(opened()))
-    kept = len(cells(tmp_path))
-    assert 0 < kept < 54
-    progress = []
-    run_tuning(plan(opened()), on_step=lambda *call: progress.append(call))
-    assert progress[0] == (kept, 54)
-    assert len(cells(tmp_path)) == 54
 
 
 def test_more_trials_run_only_the_new_ones(opened, monkeypatch):
@@ -424,14 +383,6 @@ def test_more_trials_run_only_the_new_ones(opened, monkeypatch):
     made = plan(opened(), *items, trials=6)
     run_tuning(made)
     assert set(ran) == {made.space.make(item.values).config for item in made.candidates[4:]}
-
-
-def test_another_setting_or_other_rows_are_run_again(opened, people, tmp_path):
-    run_tuning(plan(opened()))
-    run_tuning(plan(opened({"head.lr": 0.01})))
-    assert len(cells(tmp_path)) == 108
-    run_tuning(plan(opened(table=people(subjects=12, seed=1))))
-    assert len(cells(tmp_path)) == 162
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -462,15 +413,6 @@ def test_a_candidate_that_fails_on_somebody_is_never_chosen(short):
     assert {trial.reasons for trial in failed} == {("planted needs 3 rows, got 2",)}
     assert choose(trials).options == {"spoil": 0.0, "idle": 0, "least": 1}
     assert best_first(trials)[-2:] == sorted(failed, key=lambda trial: -trial.macro_f1)
-
-
-def test_failed_cells_are_tried_again(short, monkeypatch):
-    _, side = short()
-    made = plan(side, "least=1,3", "idle=0")
-    run_tuning(made)
-    progress = []
-    run_tuning(made, on_step=lambda *call: progress.append(call))
-    assert progress[0] == (34, 36)
 
 
 def test_a_subject_on_whom_all_fail_is_in_nobodys_mean(short):

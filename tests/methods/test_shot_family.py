@@ -14,8 +14,7 @@ from featlab.methods import nrc as nrc_module
 from featlab.methods import shot as shot_module
 from featlab.methods import tpds as tpds_module
 from featlab.methods.fit import Rates, SGDConfig, fit_sgd, shot_decay
-from featlab.methods.losses.neighbours import NeighbourBank
-from featlab.methods.nrc import NRC, NRCConfig
+from featlab.methods.nrc import NRC, NeighbourBank, NRCConfig
 from featlab.methods.shot import Shot, ShotConfig
 from featlab.methods.shot_im import ShotIM, ShotIMConfig
 from featlab.methods.student import Student, make_student, ordered_features

@@ -8,8 +8,7 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
-from featlab.methods.losses import neighbours as neighbour_bank
-from featlab.methods.losses.neighbours import WEAK_AFFINITY, NeighbourBank
+from featlab.methods import nrc as neighbour_bank
 from featlab.methods.losses.pseudo_labels import centre_labels, class_centres, unit_codes
 from featlab.methods.losses.target import (
     EPSILON,
@@ -19,6 +18,7 @@ from featlab.methods.losses.target import (
     mean_entropy,
     neighbour_agreement,
 )
+from featlab.methods.nrc import WEAK_AFFINITY, NeighbourBank
 from featlab.methods.tpds import HOPS, confident_rows, destinations, neighbour_walks
 
 
