@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 
 from featlab.analysis import style
@@ -18,14 +18,8 @@ from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
 from featlab.analysis.style import folded
 from featlab.errors import InputError
 
-__all__ = ["light_to_dark", "plot_confusion"]
-
-_DARK = (32.0, 6.0, -40.0)
-"""CIE L*a*b* of 100 %: a blue on which white letters stand out; all between it and white is in sRGB."""
-_D65 = np.array([0.95047, 1.0, 1.08883])
-_XYZ_TO_RGB = np.array(
-    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
-)
+_COLOURS = colormaps["Blues"]
+"""White is 0, and dark blue 100 %."""
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _EVEN = 0.179
 """Luminance on which black and white letters have the same contrast, WCAG 2.1."""
@@ -117,26 +111,11 @@ class _Layout:
         return cls(width, across, math.ceil(panels / across), cell, cell * count, tilted, below)
 
 
-def light_to_dark(steps: int = 256) -> Colormap:
-    """Return white to dark blue on a straight line through CIE L*a*b*: equal steps look equally large.
-
-    CIE 15:2004 for the colour space with white D65, IEC 61966-2-1 for sRGB.
-    """
-    lab = np.linspace(0.0, 1.0, steps)[:, None] * (np.array(_DARK) - (100.0, 0.0, 0.0)) + (100.0, 0.0, 0.0)
-    y = (lab[:, 0] + 16) / 116
-    roots = np.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], axis=1)
-    xyz = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29)) * _D65
-    linear = np.clip(xyz @ _XYZ_TO_RGB.T, 0.0, 1.0)
-    rgb = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return ListedColormap(np.clip(rgb, 0.0, 1.0), name="light to dark")
-
-
 def _matrix(axes: Axes, item: Confusion, decimals: int) -> QuadMesh:
     count = len(item.share)
-    colours = light_to_dark()
     percent = 100 * item.share
     edges = np.arange(count + 1)
-    mesh = axes.pcolormesh(edges, edges, percent, cmap=colours, vmin=0, vmax=100, edgecolor="#D8D8D8", linewidth=0.4)
+    mesh = axes.pcolormesh(edges, edges, percent, cmap=_COLOURS, vmin=0, vmax=100, edgecolor="#D8D8D8", linewidth=0.4)
     for label, predicted in np.ndindex(percent.shape):
         value = float(percent[label, predicted])
         axes.text(
@@ -146,7 +125,7 @@ def _matrix(axes: Axes, item: Confusion, decimals: int) -> QuadMesh:
             ha="center",
             va="center_baseline",
             fontsize=6.5,
-            color="black" if math.isnan(value) or _luminance(colours(value / 100)) > _EVEN else "white",
+            color="black" if math.isnan(value) or _luminance(_COLOURS(value / 100)) > _EVEN else "white",
             fontweight="bold" if label == predicted else "normal",
         )
     axes.set_aspect("equal")

@@ -106,3 +106,22 @@ def test_bad_flags_are_refused(folder, refused, words, expected):
 def test_an_unknown_key_in_the_file_is_refused_with_the_closest(folder, refused):
     Path("featlab.toml").write_text("[pretrain]\nepoch = 3\n")
     assert "did you mean 'epochs'" in refused("pair")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pretrain", "--quiet", "--strategy", "cosine"),
+        ("evaluate", "--targets", "2", "--methods", "source-only,pft", "--label-rule", "same"),
+        ("adapt", "--subject", "s041", "--set", "pair.neighbours=2"),
+        ("tune", "shot-im", "--targets", "2", "--set", "pretrain.hidden=8"),
+        ("ablate", "dims", "--targets", "2", "--quiet", "--set", "pretrain.batch=8"),
+        ("export", "--out", "model.safetensors", "--set", "pretrain.axis=vector"),
+    ],
+)
+def test_a_flag_that_nothing_in_the_run_reads_is_refused(folder, refused, words):
+    key = {"--strategy": "pair.strategy", "--label-rule": "pair.label_rule"}.get(words[-2], words[-1].partition("=")[0])
+    line = refused(*words)
+    assert f"command line: {key} has no effect here: it belongs to pretrain.form = mlp" in line
+    assert "the method pft-poster" in line
+    assert not (folder / "bundles").exists()

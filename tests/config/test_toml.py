@@ -4,7 +4,9 @@ import tomllib
 
 import pytest
 
-from featlab.config.toml import section_text, set_in_section, toml_value
+from featlab.config.load import SECTIONS, Config, load_config
+from featlab.config.options import options_of
+from featlab.config.toml import config_template, section_text, set_in_section, toml_value
 from featlab.errors import ConfigError
 
 SECTION = ("adapt", "shot")
@@ -131,3 +133,26 @@ def test_an_option_without_a_value_is_the_word_none():
 
 def test_an_odd_name_is_quoted():
     assert tomllib.loads(section_text(("adapt", "my method"), {"v": (1, 2)})) == {"adapt": {"my method": {"v": [1, 2]}}}
+
+
+# --- the template -----------------------------------------------------------------------------------------------------
+
+
+def test_the_template_shows_every_option_with_its_default_and_says_with_what_it_is_read(tmp_path):
+    text = config_template()
+    path = tmp_path / "featlab.toml"
+    for lines in (text, text.replace("\n# ", "\n")):
+        path.write_text(lines)
+        assert load_config(path) == Config()
+    assert len(load_config(path).given) > 60
+    for section in SECTIONS:
+        for name, declared in options_of(type(getattr(Config(), section))).items():
+            assert declared.help, f"{section}.{name}"
+            assert f"\n# {name} = " in text or (section, name) == ("adapt", "options")
+    assert "## Only with form = mlp or objective = poster:\n" in text
+
+
+@pytest.mark.parametrize("key", ["pretrain.layers", "ablate.dims", "ablate.terms"])
+def test_an_empty_list_is_refused_where_one_is_needed(key, refused):
+    with refused(ConfigError, key, "empty"):
+        load_config(None, {key: ""})
