@@ -220,8 +220,8 @@ class CacheBuilder:
         if not path.is_file():
             return None
         names = [EMBEDDINGS, *CODE_DTYPES, *([LANDMARKS] if self._header.has_landmarks else [])]
-        wanted = {FORMAT_ATTR: SHARD_FORMAT, VERSION_ATTR: FORMAT_VERSION, "key": json.dumps(key)}
-        wanted["run"] = self._header.run
+        run = self._header.run
+        wanted = {FORMAT_ATTR: SHARD_FORMAT, VERSION_ATTR: FORMAT_VERSION, "run": run, "key": json.dumps(key)}
         try:
             with open_file(path) as file, guarded(path):
                 if any(read_attr(file, name) != value for name, value in wanted.items()):

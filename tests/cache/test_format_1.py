@@ -76,6 +76,11 @@ def test_statistics_of_layers_and_head_pose_of_older_files_are_ignored_but_cover
             open_cache(changed, verify=True)
         with open_cache(changed) as cache:
             assert len(cache.read()) == 12
+    with h5py.File(changed, "r+") as file:
+        file.move("layers/stem/std", "layers/stem/other")
+        file["layers/stem/std"] = h5py.SoftLink("/layers/stem/other")
+    with pytest.raises(CacheError, match="is a link"):
+        verify_cache(changed)
     # What is written of their rows, or merged, has neither.
     write_table(tmp_path / "part.h5", part, info)
     with open_cache(FORMAT_1) as plain:

@@ -45,6 +45,7 @@ def test_a_subject_is_the_slice_of_its_source_rows(cache_path, make_rows):
     with open_cache(cache_path) as cache:
         same_rows(cache.read(["Zoë"]), make_rows(0, 1))
         same_rows(cache.read(["s2"]), make_rows(3))
+        same_rows(cache.read(["s1", "s3"]), make_rows(2, 4))
         # In the file's order, each once, whatever the order they are named in.
         same_rows(cache.read(["s3", "Zoë", "s3"]), make_rows(0, 1, 4))
         assert len(cache.read([])) == 0

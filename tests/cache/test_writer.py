@@ -60,6 +60,14 @@ def test_the_digest_does_not_depend_on_the_shards_and_the_same_rows_give_the_sam
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 
 
+def test_any_nan_says_that_there_is_no_face(new_builder, make_rows, build, tmp_path):
+    rows = make_rows()
+    rows.landmarks[np.isnan(rows.landmarks)] = np.array([0xFFC00001], np.uint32).view(np.float32)[0]
+    builder = new_builder()
+    builder.write_shard("a", rows)
+    assert digest_of(builder.assemble(["a"])) == digest_of(build(tmp_path / "b.h5"))
+
+
 def test_a_finished_shard_is_kept_for_the_next_run_of_the_same_settings(new_builder, make_rows, extractor):
     first = new_builder()
     first.write_shard("a", make_rows(0), [])
