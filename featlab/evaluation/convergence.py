@@ -58,14 +58,8 @@ def iterations_to_converge(history: Sequence[Mapping[str, float]], iterations: i
     """Return how many of its iterations an adaptation needed until its loss had settled, by `converged_at`.
 
     A method of several stages has a loss a stage, told apart by the names of its terms; their iterations are added up.
-
-    Args:
-        history: Loss terms and ``loss``, their sum, an entry an iteration (`featlab.methods.AdaptedModel.history`).
-        iterations: How many there were.
-
-    Returns:
-        The number; 0 for a closed form. ``None`` when a stage has not converged, or when losses were not logged once an
-        iteration (a line search computes several).
+    0 for a closed form; ``None`` when a stage has not converged, or when losses were not logged once an iteration (a
+    line search computes several).
     """
     if len(history) != iterations or any("loss" not in entry for entry in history):
         return None

@@ -50,27 +50,16 @@ def subject_means(
 
 
 def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
-    """Return each subject's macro F1 in every method, over the (subject, draw) that all of them finished.
-
-    Args:
-        *methods: The rows of one method each.
-
-    Returns:
-        Subject to one mean a method, in the order given; subjects in the order of the first method.
-    """
+    """Return each subject's macro F1 in every method given, over the (subject, draw) that all of them finished."""
     common = set.intersection(*[set(values_by_draw(rows, "macro_f1")) for rows in methods])
     means = [subject_means(rows, only=common) for rows in methods]
     return {subject: tuple(scores[subject] for scores in means) for subject in means[0]}
 
 
 def shared_scores(rows: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
-    """Return the macro F1 of every method but oracles on the subjects that all of them finished.
+    """Return the macro F1 of every method but oracles on the subjects that all of them finished, in one order.
 
-    Args:
-        rows: Results; a method without a finished run is left out and stands in nobody's way.
-
-    Returns:
-        Method to one mean a shared subject, the subjects in the same order everywhere; no mean where none is shared.
+    A method without a finished run is left out and stands in nobody's way; no mean where no subject is shared.
     """
     finished: dict[str, list[EvaluationRow]] = defaultdict(list)
     for row in rows:
@@ -103,12 +92,7 @@ def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | N
 
 
 def values_by_draw(rows: Sequence[EvaluationRow], field: Field) -> dict[SubjectDraw, list[float]]:
-    """Return the values of one field by (subject, draw), one a seed.
-
-    Args:
-        rows: Rows of one method; those with an error and those where the field is NaN are left out.
-        field: Which number of a row.
-    """
+    """Return the values of one field by (subject, draw), one a seed; errors and NaN are left out."""
     found: dict[SubjectDraw, list[float]] = defaultdict(list)
     for row in rows:
         value = float(getattr(row, field) if isinstance(field, str) else field(row))
@@ -124,9 +108,6 @@ def failure_reasons(rows: Sequence[EvaluationRow]) -> dict[str, list[EvaluationR
     """Return reason to the rows that failed for it, in the order in which they first appear.
 
     "needs 8 rows, got 5" on one subject and "needs 8 rows, got 6" on another are the reason "needs 8 rows, got …".
-
-    Args:
-        rows: Of any methods; those without an error are passed over.
     """
     alike: dict[tuple[str, ...], list[EvaluationRow]] = defaultdict(list)
     for row in rows:

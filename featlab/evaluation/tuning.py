@@ -83,18 +83,7 @@ class TuningPlan:
 
 
 def plan_tuning(side: SourceSide, space: SearchSpace, *, trials: int = 24, folds: int = 4) -> TuningPlan:
-    """Deal the folds and choose the candidates.
-
-    Args:
-        side: The source subjects; its configuration's ``protocol`` has scope, gap and seed.
-        space: What is searched.
-        trials: Most candidates.
-        folds: How many.
-
-    Raises:
-        ConfigError: Nothing to choose from, or a method that can't be given a data set.
-        InputError: Too few source subjects.
-    """
+    """Deal the folds and choose the candidates; the configuration's ``protocol`` has scope, gap and seed."""
     protocol = side.workspace.config.protocol
     if protocol.scope == "dataset" and get_method(space.method).needs_neutral:
         raise ConfigError(
@@ -110,13 +99,7 @@ def plan_tuning(side: SourceSide, space: SearchSpace, *, trials: int = 24, folds
 def run_tuning(plan: TuningPlan, *, jobs: int = 1, on_step: OnStep | None = None) -> Rows:
     """Run every candidate on every validation subject; what an earlier call finished is read, not run.
 
-    Args:
-        plan: What.
-        jobs: Processes, each with one thread; 1 works in this one.
-        on_step: Progress; called first with the runs that are there.
-
-    Returns:
-        The rows, in the order of the plan. A failed run is a row with its error, and is tried again the next time.
+    A failed run is a row with its error, and is tried again the next time.
     """
     rows = {run: row for done in run_tasks(plan.tasks, jobs=jobs, on_step=on_step) for run, row in done.items()}
     return {
@@ -168,18 +151,10 @@ def open_sources(
 ) -> SourceSide:
     """Read the configuration, and from the cache the rows of everyone who is a target in no draw.
 
-    Args:
-        root: The workspace folder.
-        overrides: ``{"section.key": value}`` from flags; ``protocol.targets`` and ``protocol.draws`` say who is
-            reported.
-        sources: Only these; by default ``protocol.sources``, or everyone who is left.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        notify: Called with one line when a stage runs.
+    ``protocol.targets``, ``draws`` and ``pool`` say who is reported; ``sources`` narrows who is left.
 
     Raises:
         InputError: No such folder or cache, an unknown subject, one of ``sources`` that is a target, or nobody left.
-        ConfigError: A bad configuration.
-        CacheError: A cache that can't be trusted.
     """
     # Names alone: targets are chosen by name.
     names = read_subjects(root, overrides, (), device=device, notify=notify)
@@ -208,15 +183,7 @@ def read_subjects(
     device: str = "cpu",
     notify: Notify | None = None,
 ) -> Workspace:
-    """Open a workspace with the rows of some subjects; of the others, names and codes are all that is read.
-
-    Args:
-        root: The workspace folder.
-        overrides: ``{"section.key": value}`` from flags.
-        subjects: Whose rows; none of them reads names alone.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        notify: Called with one line when a stage runs.
-    """
+    """Open a workspace with the rows of some subjects; of the others, names and codes are all that is read."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; make a workspace there with `featlab init {root}`")
@@ -224,13 +191,7 @@ def read_subjects(
 
 
 def cannot_play(table: FeatureTable, scope: str, gap: int) -> dict[str, str]:
-    """Return the subjects who can't play a target, each with the reason; they stay sources in every fold.
-
-    Args:
-        table: Rows of the source subjects.
-        scope: ``person`` (a neutral clip and labelled test rows are needed) or ``dataset`` (labelled rows are).
-        gap: See `featlab.protocol.splits.split_target`.
-    """
+    """Return the subjects who can't play a target, each with the reason; they stay sources in every fold."""
     reasons = {}
     for name in table.subject_names_present():
         rows = table.rows_of(name)
@@ -245,18 +206,9 @@ def cannot_play(table: FeatureTable, scope: str, gap: int) -> dict[str, str]:
 
 
 def deal_folds(subjects: Sequence[str], players: Collection[str], count: int, seed: int) -> tuple[Fold, ...]:
-    """Deal those who play targets into folds, each by a hash of the seed and the own name.
+    """Deal those who play targets into folds, each by a hash of the seed and the own name; empty folds are left out.
 
-    A subject who comes or goes moves nobody else; the folds are not all of one size for that.
-
-    Args:
-        subjects: All source subjects.
-        players: Those of them who can play a target.
-        count: Folds, 2 or more; those that stay empty are left out.
-        seed: Root seed.
-
-    Raises:
-        InputError: Fewer than two folds or players, or a fold that leaves fewer than two source subjects.
+    A subject who comes or goes moves nobody else; that is why the folds are not all of one size.
     """
     if count < 2:
         raise InputError(f"--folds {count}: the one fold would leave nobody to train on; choose 2 or more")

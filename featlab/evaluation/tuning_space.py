@@ -126,14 +126,6 @@ def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candi
 
     The default, and what the file sets, are always among them. Points whose values don't go together are left out. A
     sample doesn't depend on ``trials``: more of them are the same ones and others.
-
-    Args:
-        space: What is searched.
-        trials: Most candidates, unless the full grid has exactly that many and lacks the default.
-        seed: Root seed.
-
-    Raises:
-        ConfigError: Fewer than two trials, or only one configuration to try.
     """
     if trials < 2:
         raise ConfigError(f"--trials {trials}: there is nothing to choose from; give 2 or more")

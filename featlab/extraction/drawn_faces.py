@@ -71,11 +71,7 @@ class FacesConfig:
 
 
 def write_faces(
-    folder: Path,
-    config: FacesConfig,
-    *,
-    jobs: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    folder: Path, config: FacesConfig, *, jobs: int = 1, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Draw everybody and write the pictures, the landmarks and, last, the manifest.
 

@@ -182,7 +182,7 @@ def _key(
                 item.frame,
                 item.at,
                 item.box,
-                *(_stamp(item) if with_files else ()),
+                *(file_stamp(item.path) if with_files else ()),
             ]
             for item in items
         ],
@@ -193,9 +193,10 @@ def _key(
     return digest.hexdigest()
 
 
-def _stamp(item: Item) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file; -1 and -1 when it isn't there."""
     try:
-        stat = item.path.stat()
+        stat = path.stat()
     except (OSError, ValueError):
         return -1, -1
     return stat.st_size, stat.st_mtime_ns

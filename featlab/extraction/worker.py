@@ -43,11 +43,7 @@ def usable_cores() -> int:
 
 
 def run_in_order(
-    work: Callable[[Piece], Result],
-    pieces: Iterable[Piece],
-    *,
-    jobs: int,
-    died: Callable[[Piece], str],
+    work: Callable[[Piece], Result], pieces: Iterable[Piece], *, jobs: int, died: Callable[[Piece], str]
 ) -> Generator[tuple[Piece, Result], None, None]:
     """Do the work on each piece, and yield pieces and results in their order.
 

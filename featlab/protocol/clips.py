@@ -41,18 +41,6 @@ def reduced_split(table: FeatureTable, split: Split, conditions: ClipConditions,
     Then round(contamination × frames) random frames of the clip give way to as many random test rows with a known
     label that isn't neutral, and those leave the test. A larger fraction replaces what a smaller one does and more, for
     one seed.
-
-    Args:
-        table: Rows of one subject.
-        split: Its split, see `featlab.protocol.splits.split_target`.
-        conditions: What to do.
-        seed: Of what is random; with the subject's name it decides which frames.
-
-    Returns:
-        The split that is left; rows ascending.
-
-    Raises:
-        InputError: Too few test rows of other classes: one at least has to stay in the test.
     """
     adapt, test = split.adapt, split.test
     if conditions.frames:

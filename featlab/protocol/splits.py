@@ -89,13 +89,6 @@ def split_target(table: FeatureTable, gap: int = 5) -> Split:
     on, rows between them and ``gap`` rows after them (at most half of what follows) are left out, and the rest is
     tested.
 
-    Args:
-        table: Rows of one subject.
-        gap: Rows left out in a split in time.
-
-    Returns:
-        The split.
-
     Raises:
         InputError: No neutral row, or nothing left to test on.
     """
@@ -122,14 +115,8 @@ def split_dataset(table: FeatureTable, gap: int = 5) -> Split:
 
     Among a subject's videos of one class (the most frequent label), every other one in name order is adapted on and the
     rest is tested; which of the two comes first alternates from class to class and from subject to subject, so that
-    single videos are dealt to both sides. A subject with one video is split in time, with a gap.
-
-    Args:
-        table: Rows of the target subjects. Their labels deal videos to the two sides, and go no further.
-        gap: Rows left out in a split in time.
-
-    Raises:
-        InputError: Nothing to adapt on, or nothing to test.
+    single videos are dealt to both sides. A subject with one video is split in time, with a gap. Labels deal videos to
+    the two sides, and go no further.
     """
     adapt, test = [], []
     for number, code in enumerate(np.unique(table.subject)):
@@ -215,18 +202,9 @@ def subjects_held_out(
 
 
 def named_subjects(subjects: Sequence[str], spec: str, flag: str = "--targets") -> tuple[str, ...]:
-    """Return the subjects that a text names.
+    """Return the subjects that a text names, sorted: ids with commas, or a file with one id a line (``#`` a comment).
 
-    Args:
-        subjects: Everyone in the cache.
-        spec: Ids with commas, or a file with one id a line (``#`` starts a comment).
-        flag: Where the text was given, for the message.
-
-    Returns:
-        Subject names, sorted.
-
-    Raises:
-        InputError: An unknown subject (with the closest names), nobody, or a file that can't be read.
+    ``flag`` is where the text was given, for the message.
     """
     spec = spec.strip()
     names = [spec] if spec in subjects else _names(spec, flag)

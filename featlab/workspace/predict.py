@@ -33,23 +33,9 @@ def adapted_model(
     *,
     notify: Notify,
 ) -> tuple[AdaptedModel, bool]:
-    """Return the stored adaptation of a subject; adapt now where there is none, or one with other settings.
+    """Return a subject's adaptation and whether it was stored; adapt now where there is none or one of other settings.
 
-    Args:
-        bundle: The source model.
-        bundle_folder: Where it is.
-        table: Rows that hold the subject's.
-        extractor: What made their embeddings.
-        subject: The person.
-        config: Sections ``adapt`` and ``protocol`` are read.
-        notify: Told when the adaptation is made now, and why.
-
-    Returns:
-        The model, and whether it was stored.
-
-    Raises:
-        BundleError: Features of another extractor.
-        InputError: As `featlab.workspace.adapt.adapt_subject`.
+    ``notify`` is told when the adaptation is made now, and why.
     """
     bundle.check_extractor(extractor, "cache")
     folder = adaptation_folder(bundle_folder, subject)
@@ -78,17 +64,7 @@ def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[Ada
 def write_predictions(
     path: str | os.PathLike[str], table: FeatureTable, probabilities: NDArray[np.float32], classes: Sequence[str]
 ) -> None:
-    """Write one line a row as csv: path (where stored), subject, video, frame, predicted, and p_<class> for each class.
-
-    Args:
-        path: The file; replaced when it is there.
-        table: n rows.
-        probabilities: (n, K).
-        classes: The K names.
-
-    Raises:
-        FeatlabError: The file can't be written.
-    """
+    """Write one line a row as csv: path (if stored), subject, video, frame, predicted, and p_<class> of each class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     stored = table.paths is not None

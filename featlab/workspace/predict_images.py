@@ -122,22 +122,9 @@ def predict_images(
     config: ExtractConfig = DEFAULTS,
     on_progress: OnProgress | None = None,
 ) -> ImagePredictions:
-    """Embed images and predict them.
+    """Embed images and predict them; ``landmarks`` are those of the whole source, by ``Item.row``.
 
     The embeddings go through a temporary cache, which is gone afterwards; what the items say about labels is not read.
-
-    Args:
-        bundle: The source model.
-        adapted: The person's model.
-        items: The person's images.
-        backbone: Must be the bundle's extractor.
-        landmarks: float32 (rows of the source, P, 2), by ``Item.row``.
-        config: Processes and batches.
-        on_progress: Called after every batch.
-
-    Raises:
-        BundleError: Another backbone than the bundle's.
-        InputError: No image, or none that can be embedded.
     """
     check_backbone(bundle.extractor, backbone.info())
     with tempfile.TemporaryDirectory(prefix="featlab-") as folder:

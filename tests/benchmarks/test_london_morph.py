@@ -96,6 +96,7 @@ def test_resampling_keeps_a_ramp_and_averages_what_it_can_not_show() -> None:
     assert resample(checkers, Similarity(0.25, 0j), 50, shrink=False).max() == 0
 
 
+@pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")
 def test_the_warp_is_the_piecewise_affine_map_of_scikit_image() -> None:
     # Pictures whose grey levels are x and y: a warped one says where its pixels come from.
     coordinates = np.concatenate((grid(SIDE), np.zeros((SIDE, SIDE, 1))), axis=-1)
@@ -170,26 +171,6 @@ def test_the_intensities_of_london_morph_follow_these_curves() -> None:
     assert given[:, 2:].min() == 0.12
 
 
-def test_the_camera_differs_as_much_as_the_recipe_says() -> None:
-    looks = [draw_look(seed, "s001") for seed in SEEDS]
-    assert all(0 <= look.rest <= 0.1 and -20 <= look.bias <= 20 for look in looks)
-    gains = np.array([look.gain for look in looks])
-    assert gains.min() >= 0.8 * 0.92
-    assert gains.max() <= 1.2 * 1.08
-    assert gains.std() > 0.1
-    assert 1 < (gains.max(axis=1) / gains.min(axis=1)).max() < 1.08 / 0.92
-    clips = some_clips()
-    ratio = np.array([clip.gain for clip in clips]) / (1.0, 0.9, 1.1)
-    assert 0.9 * 0.97 <= ratio.min() < 0.91
-    assert 1.09 < ratio.max() <= 1.1 * 1.03
-    bias = np.array([clip.bias for clip in clips]) - 4
-    assert -10 <= bias.min() < -9.5
-    assert 9.5 < bias.max() <= 10
-    noise = np.array([clip.noise for clip in clips])
-    assert 1 <= noise.min() < 1.2
-    assert 5.8 < noise.max() <= 6
-
-
 def test_the_head_walks_as_far_as_the_recipe_says() -> None:
     places = [clip.places for clip in some_clips()]
     zoom = np.array([[place.a for place in row] for row in places]) / 0.6
@@ -201,16 +182,6 @@ def test_the_head_walks_as_far_as_the_recipe_says() -> None:
         for frame in (0, 3, 11):
             assert walk[:, frame].std() == pytest.approx(step * np.sqrt(frame + 1), rel=0.12)
         assert np.diff(walk, axis=1).std() == pytest.approx(step, rel=0.05)
-
-
-def test_a_larger_frame_moves_by_as_large_a_share() -> None:
-    small, large = (
-        draw_clip(Look(0.05, np.ones(3), 0.0), "smile", np.random.default_rng(1), side, side * 5 // 3)
-        for side in (96, 192)
-    )
-    corner = np.array((10.0, 20.0))
-    for one, two in zip(small.places, large.places, strict=True):
-        np.testing.assert_allclose(2 * one(corner), two(2 * corner), atol=1e-9)
 
 
 def test_a_person_depends_on_nothing_but_seed_and_name() -> None:
@@ -256,12 +227,6 @@ def test_noise_is_new_in_every_frame_pixel_and_channel(morph: Morph) -> None:
     flat = noise.reshape(FRAMES, -1, 3)
     assert abs(np.corrcoef(flat[0, :, 0], flat[0, :, 1])[0, 1]) < 0.05
     assert abs(np.corrcoef(flat[0, :, 0], flat[1, :, 0])[0, 1]) < 0.05
-
-
-def test_bright_pixels_are_clipped_not_wrapped(morph: Morph) -> None:
-    frames: NDArray[np.uint8] = film(still(bias=300.0), morph, np.random.default_rng(0), 96)[0]
-    assert frames.min() == 255
-    assert film(still(bias=-300.0), morph, np.random.default_rng(0), 96)[0].max() == 0
 
 
 def save_photographs(folder: Path, numbers: tuple[int, ...]) -> Path:

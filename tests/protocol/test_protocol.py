@@ -101,16 +101,12 @@ def test_without_a_second_neutral_video_the_split_is_in_time_with_a_gap(videos, 
     assert where(table, split.test) == test
 
 
-@pytest.mark.parametrize("videos", [("pp", "p?"), ("??",), ()], ids=["pain", "unknown", "no rows"])
-def test_a_target_without_neutral_rows_is_refused(videos, refused):
-    with refused(InputError, "no 'neutral' rows"):
-        split_target(one_person(*videos))
-
-
-@pytest.mark.parametrize("videos", [("n",)])
-def test_a_target_with_nothing_left_to_test_on_is_refused(videos, refused):
+def test_a_target_without_neutral_rows_or_without_test_rows_is_refused(refused):
+    for videos in (("pp", "p?"), ("??",), ()):
+        with refused(InputError, "no 'neutral' rows"):
+            split_target(one_person(*videos))
     with refused(InputError, "'s0'", "no rows left to test on"):
-        split_target(one_person(*videos), gap=5)
+        split_target(one_person("n"), gap=5)
 
 
 layouts = st.lists(st.text("np?", min_size=1, max_size=14), min_size=1, max_size=6)
@@ -176,19 +172,16 @@ def test_a_target_does_not_depend_on_labels():
         assert np.array_equal(getattr(target_of(table), name), getattr(target_of(other), name))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_target_with_a_value_that_is_not_finite_is_refused(value, refused):
-    table = one_person("nnn")
-    table.embeddings[1, 1] = value
-    with refused(InputError, "NaN or infinity"):
-        target_of(table)
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 2, 2)])
-def test_a_target_without_rows_of_features_is_refused(shape, refused):
-    codes = np.zeros(shape[0], dtype=np.int32)
-    with refused(InputError, "needs rows (n, D)", str(shape)):
-        Target(np.zeros(shape, dtype=np.float32), codes, codes)
+def test_a_target_without_rows_of_finite_features_is_refused(refused):
+    for value in (np.nan, np.inf, -np.inf):
+        table = one_person("nnn")
+        table.embeddings[1, 1] = value
+        with refused(InputError, "NaN or infinity"):
+            target_of(table)
+    for shape in ((0, 4), (4,), (2, 2, 2)):
+        codes = np.zeros(shape[0], dtype=np.int32)
+        with refused(InputError, "needs rows (n, D)", str(shape)):
+            Target(np.zeros(shape, dtype=np.float32), codes, codes)
 
 
 # --- who is a target --------------------------------------------------------------------------------------------------
@@ -199,19 +192,9 @@ def test_a_number_draws_that_many_and_repeats():
     assert len(set(drawn)) == 10
     assert set(drawn) < set(NAMES)
     assert drawn == tuple(sorted(drawn)) == choose_targets(NAMES, " 10 ", seed=0)
-
-
-def test_a_draw_does_not_depend_on_the_order_of_subjects():
-    assert choose_targets(NAMES[::-1], "10", seed=0) == choose_targets(NAMES, "10", seed=0)
-
-
-def test_other_draws_and_other_seeds_choose_others():
-    drawn = {choose_targets(NAMES, "10", seed=seed, draw=draw) for seed in range(3) for draw in range(3)}
-    assert len(drawn) == 9
-
-
-def test_a_larger_draw_holds_the_smaller_one():
-    assert set(choose_targets(NAMES, "5", seed=0)) < set(choose_targets(NAMES, "10", seed=0))
+    assert choose_targets(NAMES[::-1], "10", seed=0) == drawn
+    assert set(choose_targets(NAMES, "5", seed=0)) < set(drawn)
+    assert len({choose_targets(NAMES, "10", seed=seed, draw=draw) for seed in range(3) for draw in range(3)}) == 9
 
 
 @given(st.text(min_size=1, max_size=5).filter(lambda name: name not in NAMES), st.integers(1, 39), st.integers(0, 9))
@@ -231,21 +214,13 @@ def test_everyone_is_drawn_about_equally_often():
     assert all(60 < count < 140 for count in times.values())
 
 
-@pytest.mark.parametrize("spec", ["s003,s001", " s001 , s003 ,", "s001,s003,s001"])
-def test_ids_with_commas_are_taken_as_they_are(spec):
-    assert choose_targets(NAMES, spec, seed=0) == ("s001", "s003")
-    assert choose_targets(NAMES, spec, seed=7, draw=3) == ("s001", "s003")
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["s003\ns001\n", "# targets\ns001  # first\n\n  s003\n", "\ufeffs001\r\ns003\r\n"],
-    ids=["plain", "comments", "byte order mark"],
-)
-def test_a_file_holds_one_id_a_line(tmp_path, content):
+def test_ids_stand_between_commas_or_in_a_file_one_a_line(tmp_path):
+    for spec in ("s003,s001", " s001 , s003 ,", "s001,s003,s001"):
+        assert choose_targets(NAMES, spec, seed=0) == choose_targets(NAMES, spec, seed=7, draw=3) == ("s001", "s003")
     path = tmp_path / "targets.txt"
-    path.write_bytes(content.encode())
-    assert choose_targets(NAMES, str(path), seed=0) == ("s001", "s003")
+    for content in ("s003\ns001\n", "# targets\ns001  # first\n\n  s003\n", "\ufeffs001\r\ns003\r\n"):
+        path.write_bytes(content.encode())
+        assert choose_targets(NAMES, str(path), seed=0) == ("s001", "s003")
 
 
 def test_a_subject_beats_a_file_of_the_same_name(tmp_path, monkeypatch):
@@ -263,16 +238,18 @@ def test_a_plain_number_is_a_draw_also_where_subjects_are_called_by_numbers():
     assert len(choose_targets(padded, "10", seed=0)) == 10
 
 
-@pytest.mark.parametrize("spec", ["0", "40", "41", "99999"])
-def test_a_draw_that_leaves_no_source_or_no_target_is_refused(spec, refused):
-    with refused(InputError, f"--targets {spec}", "40 subjects", "1 to 39"):
-        choose_targets(NAMES, spec, seed=0)
+REFUSED = {
+    ("40 subjects", "1 to 39"): ("0", "40", "41", "99999"),
+    ("unknown subject",): ("s0033", "s001,s0O3", "-3", "2.5", "missing.txt", "s " * 200),
+    ("names no subject",): ("", " ", ",", " , ,"),
+}
 
 
-@pytest.mark.parametrize("spec", ["s0033", "s001,s0O3", "-3", "2.5", "missing.txt", "s " * 200])
-def test_an_unknown_subject_is_refused(spec, refused):
-    with refused(InputError, "unknown subject"):
-        choose_targets(NAMES, spec, seed=0)
+@pytest.mark.parametrize("words", REFUSED)
+def test_targets_that_are_none_are_refused(words, refused):
+    for spec in REFUSED[words]:
+        with refused(InputError, *words):
+            choose_targets(NAMES, spec, seed=0)
 
 
 def test_the_refusal_of_an_unknown_subject_names_the_closest():
@@ -280,20 +257,12 @@ def test_the_refusal_of_an_unknown_subject_names_the_closest():
         choose_targets(("s003", "x", "y"), "s0O3", seed=0)
 
 
-@pytest.mark.parametrize("spec", ["", " ", ",", " , ,"])
-def test_a_spec_that_names_no_one_is_refused(spec, refused):
-    with refused(InputError, "names no subject"):
-        choose_targets(NAMES, spec, seed=0)
-
-
 def test_a_file_that_names_no_one_or_is_no_text_is_refused(tmp_path, refused):
     path = tmp_path / "targets.txt"
-    path.write_text("# nobody\n")
-    with refused(InputError, str(path), "names no subject"):
-        choose_targets(NAMES, str(path), seed=0)
-    path.write_bytes(b"\xff\xfes001")
-    with refused(InputError, str(path), "can't be read"):
-        choose_targets(NAMES, str(path), seed=0)
+    for content, words in ((b"# nobody\n", "names no subject"), (b"\xff\xfes001", "can't be read")):
+        path.write_bytes(content)
+        with refused(InputError, str(path), words):
+            choose_targets(NAMES, str(path), seed=0)
 
 
 # --- a pool -----------------------------------------------------------------------------------------------------------
@@ -306,15 +275,9 @@ def test_a_pool_is_drawn_from_and_nobody_else():
     assert all(len(set(drawn)) == 4 for drawn in draws)
 
 
-def test_a_draw_of_everyone_who_is_in_the_pool_is_the_pool():
+def test_a_draw_from_a_pool_is_as_from_everyone():
     assert choose_targets(NAMES, "10", seed=3, pool=NAMES[30:]) == NAMES[30:]
-
-
-def test_a_pool_of_everyone_is_no_pool_at_all():
     assert choose_targets(NAMES, "10", seed=0, pool=NAMES[::-1]) == choose_targets(NAMES, "10", seed=0)
-
-
-def test_who_comes_to_the_pool_reshuffles_nobody():
     before = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:20]))
     after = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:21]))
     assert after - before <= {NAMES[20]}

@@ -21,7 +21,7 @@ from featlab.errors import InputError
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.detectors import Detector
 from featlab.extraction.items import Item, item_order
-from featlab.extraction.shards import Failure, write_list
+from featlab.extraction.shards import Failure, file_stamp, write_list
 from featlab.extraction.worker import run_in_order, worker_count
 
 OnDetected = Callable[[int, int], None]
@@ -64,12 +64,7 @@ def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple
 
 
 def detect_landmarks(
-    items: Sequence[Item],
-    detector: Detector,
-    out: Path,
-    *,
-    jobs: int = 0,
-    on_progress: OnDetected | None = None,
+    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
 ) -> Detected:
     """Find the landmarks of every item.
 
@@ -93,7 +88,7 @@ def detect_landmarks(
     if not items:
         raise InputError("there is nothing to look for faces in: the source has no items")
     ordered = sorted(items, key=item_order)
-    stamps = _stamps(ordered)
+    stamps = {path: file_stamp(path) for path in {item.path for item in ordered}}
     parts = [ordered[start : start + _SHARD] for start in range(0, len(ordered), _SHARD)]
     keys = [_key(part, detector, stamps) for part in parts]
     rows = [[item.row for item in part] for part in parts]
@@ -172,19 +167,6 @@ def _worker_died(part: Sequence[Item]) -> str:
 def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int]]) -> str:
     content = [[item.name, item.at, item.box, *stamps[item.path]] for item in items]
     return hashlib.sha256(json.dumps([detector.info, detector.points, content]).encode()).hexdigest()
-
-
-def _stamps(items: Sequence[Item]) -> dict[Path, tuple[int, int]]:
-    """Size and time of the last change of every file; a video has many items."""
-    stamps: dict[Path, tuple[int, int]] = {}
-    for item in items:
-        if item.path not in stamps:
-            try:
-                stat = item.path.stat()
-                stamps[item.path] = (stat.st_size, stat.st_mtime_ns)
-            except (OSError, ValueError):
-                stamps[item.path] = (-1, -1)
-    return stamps
 
 
 def _save(path: Path, part: _Part, key: str) -> None:

@@ -99,14 +99,12 @@ def package_version(package: str) -> str:
 
 def model_file(path: Path) -> str:
     """Describe a model file by its name and the first 12 hex digits of its sha256."""
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: the detector's model can't be read ({error.strerror})") from None
-    return f"{path.name} {digest.hexdigest()[:12]}"
+    return f"{path.name} {digest[:12]}"
 
 
 Window = tuple[NDArray[np.uint8], int, int]

@@ -41,9 +41,7 @@ class BAHOptions(Options):
     )
     split: str = option("all", "train, val, test or all.", choices=("all", *_SPLITS))
     every: int = option(
-        1,
-        "Every how many-th frame is kept, at level frame; videos are thinned out with --fps instead.",
-        minimum=1,
+        1, "Every how many-th frame is kept, at level frame; videos are thinned out with --fps instead.", minimum=1
     )
 
 

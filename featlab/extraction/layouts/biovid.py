@@ -32,8 +32,7 @@ class BioVidOptions(Options):
         choices=LEVELS,
     )
     merge: bool = option(
-        True,
-        "Whether every pain level is one class, `pain`; false leaves a class for each level (PA1 to PA4).",
+        True, "Whether every pain level is one class, `pain`; false leaves a class for each level (PA1 to PA4)."
     )
 
     def check_together(self) -> None:

@@ -26,9 +26,7 @@ class ExpWOptions(Options):
 
     confidence: float = option(0.0, "Faces whose box has less than this confidence (0 to 100) are left out.", minimum=0)
     margin: float = option(
-        0.0,
-        "How far the crop reaches over the box, as a fraction of the box's size, on every side.",
-        minimum=0,
+        0.0, "How far the crop reaches over the box, as a fraction of the box's size, on every side.", minimum=0
     )
 
 

@@ -12,15 +12,7 @@ from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts.base import register_layout
 from featlab.extraction.layouts.tables import RAF_DB, read_lines
-from featlab.extraction.layouts.tree import (
-    check_present,
-    child,
-    descendant,
-    images,
-    mismatch,
-    numbered,
-    relative,
-)
+from featlab.extraction.layouts.tree import check_present, child, descendant, images, mismatch, numbered, relative
 
 EXPECTED = (
     "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "

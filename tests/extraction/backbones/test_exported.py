@@ -305,8 +305,7 @@ class Grey(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "says"),
-    [(Pairs, "returned a tuple"), (Unpooled, r"returned float32 \(2, 5, 9, 9\) for 2 images")],
+    ("module", "says"), [(Pairs, "returned a tuple"), (Unpooled, r"returned float32 \(2, 5, 9, 9\) for 2 images")]
 )
 def test_a_program_that_returns_something_else_is_one_line(tmp_path: Path, module: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):

@@ -25,10 +25,7 @@ from featlab.extraction.layouts.base import LAYOUTS
 
 Put = Callable[..., Path]
 
-NAMES = (
-    ("manifest", "folders", "biovid", "stressid", "bah", "aff-wild2"),
-    ("fer2013", "expw", "raf-db", "sfda-pft"),
-)
+NAMES = (("manifest", "folders", "biovid", "stressid", "bah", "aff-wild2"), ("fer2013", "expw", "raf-db", "sfda-pft"))
 
 
 @pytest.fixture
