@@ -29,7 +29,7 @@ _MOVED = 4.5
 _LETTERS = 20
 """Longest line of a label beside a panel."""
 _BAND = "#DDDDDD"
-_SLOPE = {"linewidth": 0.8, "marker": "o", "markersize": 2}
+_SLOPE: dict[str, Any] = {"linewidth": 0.8, "marker": "o", "markersize": 2}
 _LOOKS: Mapping[str, dict[str, Any]] = {
     "nearer": {"color": style.GAIN, "linestyle": "-"},
     "farther": {"color": style.LOSS, "linestyle": "--"},
@@ -37,8 +37,8 @@ _LOOKS: Mapping[str, dict[str, Any]] = {
 }
 _WORDS = {"nearer": "a target, nearer after", "farther": "a target, farther after", "same": "a target, as before"}
 
-_Line = tuple[StyleShift, str, str]
-"""A method, layer and statistic."""
+_Line = tuple[StyleShift, tuple[str, str]]
+"""A method's distances, and a layer and statistic."""
 
 
 def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> Result:
@@ -71,8 +71,8 @@ def style_sentence(shift: StyleShift) -> str:
     """Return how far the means of the targets' other neutral rows are before and after, layer by layer."""
     name = get_method(shift.method).title
     parts = []
-    for layer, statistic in shift.units:
-        line = (shift, layer, statistic)
+    for key in shift.units:
+        line, (layer, statistic) = (shift, key), key
         before, after = (_median(line, "other rows", side) for side in ("before", "after"))
         if statistic == "mean" and not np.isnan(before):
             parts.append(f"{layer} {before:.2f} to {after:.2f} ({_within(line, 'after')} within the source's spread)")
@@ -89,8 +89,8 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
 
     columns: list[Column[_Line]] = [
         Column("Method", lambda line: get_method(line[0].method).title, text=True),
-        Column("Layer", lambda line: line[1], text=True),
-        Column("Statistic", lambda line: _NAMES[line[2]], text=True),
+        Column("Layer", lambda line: line[1][0], text=True),
+        Column("Statistic", lambda line: _NAMES[line[1][1]], text=True),
         median("Adapted rows, before", "adapted rows", "before"),
         median("Adapted rows, after", "adapted rows", "after"),
         median("Other rows, before", "other rows", "before"),
@@ -102,7 +102,7 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
     return make_table(
         "Distance from the source's style",
         columns,
-        [(shift, layer, statistic) for shift in shifts for layer, statistic in shift.units],
+        [(shift, key) for shift in shifts for key in shift.units],
         notes=(
             "Medians over targets; 1 is the distance of a typical source person, as they are.",
             "Adapted rows come near by construction; the other neutral rows of a target the method has never seen.",
@@ -126,7 +126,7 @@ def plot_style(shift: StyleShift) -> Figure:
         for panels, statistic in zip(grid, statistics, strict=True):
             for panel, layer in zip(panels, shift.layers, strict=True):
                 if (layer, statistic) in shift.units:
-                    _draw_panel(panel, (shift, layer, statistic))
+                    _draw_panel(panel, (shift, (layer, statistic)))
                 else:
                     panel.text(0.5, 0.5, "no difference\nto measure by", transform=panel.transAxes, ha="center")
                     panel.set(xticks=[])
@@ -141,7 +141,7 @@ def plot_style(shift: StyleShift) -> Figure:
 
 
 def _draw_panel(panel: Axes, line: _Line) -> None:
-    shift, *key = line
+    shift, key = line
     ends = [100 - SPREAD, SPREAD]
     low, high = np.percentile(shift.values(*key, "source", "before"), ends)
     panel.axhspan(low, high, color=_BAND, alpha=0.6, linewidth=0, zorder=0, label="_band")
@@ -193,13 +193,13 @@ def _kind(before: float, after: float) -> str:
 
 
 def _median(line: _Line, group: str, side: str) -> float:
-    shift, *key = line
+    shift, key = line
     values = shift.values(*key, group, side)
     return float(np.median(values)) if len(values) else float("nan")
 
 
 def _within(line: _Line, side: str) -> str:
     """Return how many targets are within the source's spread in their other rows; a dash where none has any."""
-    shift, *key = line
+    shift, key = line
     values = shift.values(*key, "other rows", side)
     return f"{int((values <= shift.limit(*key)).sum())} of {len(values)}" if len(values) else MISSING

@@ -131,11 +131,7 @@ class AdaptedModel:
 
 
 class Method(ABC):
-    """One way to make a person's model out of a bundle.
-
-    Class attributes say what it is and what it may be given; the CLI, the benchmark, the docs and the invariant tests
-    read them from the registry.
-    """
+    """One way to make a person's model out of a bundle; class attributes say what it is and what it may be given."""
 
     name: ClassVar[str]
     """Registry name."""
@@ -287,11 +283,7 @@ class SourceAccess(Method):
     def adapt(
         self, bundle: Bundle, target: Target, *, seed: int = 0, source: SourceFeatures | None = None
     ) -> AdaptedModel:
-        """Make a model for one person, with the labelled source rows at hand.
-
-        Raises:
-            InputError: No source.
-        """
+        """Make a model for one person, with the labelled source rows at hand; without them, an InputError."""
         if source is None:
             raise InputError(
                 f"{self.name} needs the source rows beside the target's; it runs in featlab evaluate and featlab "
