@@ -27,8 +27,7 @@ from featlab.seeding import stable_hash
 from featlab.workspace.stages import Make, bundle_folder, bundle_stage, source_stages
 from featlab.workspace.workspace import Source, Workspace
 
-RUN_FORMAT = 5
-"""Raised when older files lack what tables now show."""
+RUN_FORMAT = 5  # raised when older files lack what tables now show
 
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a stage of a source model."""
