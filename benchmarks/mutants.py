@@ -88,7 +88,12 @@ MUTANTS = (
         "np.lexsort((-columns, -grade, rows))",
         "tests/pairing",
     ),
-    ("featlab/pairing/search.py", "space.limit(rows, left_out) + tie", "space.limit(rows, left_out) - 1.0", "tests/pairing"),
+    (
+        "featlab/pairing/search.py",
+        "space.limit(rows, left_out) + tie",
+        "space.limit(rows, left_out) - 1.0",
+        "tests/pairing",
+    ),
     ("featlab/pairing/procrustes.py", "np.maximum(rotation, reflection) ** 2", "rotation**2", "tests/pairing"),
     ("featlab/pairing/procrustes.py", "np.sqrt(2.0) * cosine", "cosine", "tests/pairing"),
     ("featlab/pairing/pairs.py", 'mine if rule == "same"', 'known if rule == "same"', "tests/pairing"),

@@ -11,7 +11,8 @@ from featlab.cli.output import Output
 from featlab.cli.session import Session, command, names_in
 
 if TYPE_CHECKING:
-    from featlab.cache import ExtractorInfo, FeatureTable
+    from featlab.cache.schema import ExtractorInfo
+    from featlab.cache.table import FeatureTable
     from featlab.exchange.checkpoint_bundle import ImportedBundle
 
 __all__ = ["bundle_app", "import_checkpoints"]
@@ -53,7 +54,7 @@ def import_checkpoints(
     """Import netB, netC and a translator of the SHOT family. Subjects held out can be adapted to afterwards."""
     from featlab.exchange.checkpoint_bundle import import_bundle, save_imported
     from featlab.exchange.checkpoints import check_backbone_file, read_parts
-    from featlab.methods import get_method
+    from featlab.methods.registry import get_method
 
     output = session.output
     preparing = names_in(session["methods"])
@@ -81,7 +82,7 @@ def _features(
     cache: Path | None, extractor: Path | None, subjects: list[str] | None, targets: str | None, seed: int
 ) -> tuple[ExtractorInfo, FeatureTable | None, str]:
     """Return who made the features, the source subjects' rows, and the cache's digest."""
-    from featlab.cache import open_cache
+    from featlab.cache.reader import open_cache
     from featlab.errors import InputError
     from featlab.exchange.checkpoints import read_extractor
     from featlab.protocol.splits import check_known, choose_targets

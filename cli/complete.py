@@ -25,7 +25,7 @@ ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "source
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the subjects of the cache that the flags so far name."""
     with suppress(Exception):
-        from featlab.cache import open_cache
+        from featlab.cache.reader import open_cache
         from featlab.config.load import load_config
 
         root = Path(ctx.params.get("workspace") or ".")

@@ -27,7 +27,7 @@ def complexity(
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_figure import complexity_result
     from featlab.evaluation.results import run_facts
-    from featlab.methods import get_method, method_names
+    from featlab.methods.registry import get_method, method_names
 
     output = session.output
     names = names_in(session["methods"]) or list(method_names())

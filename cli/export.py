@@ -45,7 +45,7 @@ def export(
     """Write a person's model to a file whose outputs are checked against ours. Adapts first where that is missing."""
     from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
     from featlab.exchange.formats import export_metadata
-    from featlab.methods import base_model
+    from featlab.methods.base import base_model
 
     wanted = format_of(out, format)
     made = None

@@ -117,7 +117,7 @@ class ExtractionBar:
 
 
 def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
-    from featlab.cache import inspect_cache
+    from featlab.cache.reader import inspect_cache
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 

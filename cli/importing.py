@@ -101,7 +101,7 @@ class _Bar:
 
 
 def _tell(output: Output, report: ImportReport) -> None:
-    from featlab.cache import inspect_cache
+    from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import failures_path
 
     for note in report.notes:

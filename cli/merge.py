@@ -13,7 +13,7 @@ from featlab.cli.output import Output
 from featlab.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from featlab.cache import MergeReport
+    from featlab.cache.merge import MergeReport
 
 __all__ = ["merge"]
 
@@ -33,7 +33,7 @@ def merge(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Put caches of several data sets into one, to compare them."""
-    from featlab.cache import merge_caches
+    from featlab.cache.merge import merge_caches
 
     output = session.output
     renames = _renames(rename or ())
@@ -65,7 +65,7 @@ def _renames(items: Sequence[str]) -> dict[str, str]:
 
 
 def _tell(output: Output, report: MergeReport) -> None:
-    from featlab.cache import inspect_cache
+    from featlab.cache.reader import inspect_cache
 
     for note in report.notes:
         output.note(f"merge: {note}")

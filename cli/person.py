@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featlab.bundle.bundle import Bundle
-    from featlab.cache import FeatureTable
-    from featlab.methods import AdaptedModel
+    from featlab.cache.table import FeatureTable
+    from featlab.model.personal import AdaptedModel
     from featlab.workspace.workspace import Workspace
 
 
@@ -85,8 +85,8 @@ def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bu
     """Return the bundle that was named, or the workspace's own for a person, made now if need be."""
     from featlab.bundle.bundle import load_bundle
     from featlab.errors import InputError, closest
-    from featlab.methods import get_method
     from featlab.methods.reads import refuse_unread
+    from featlab.methods.registry import get_method
     from featlab.workspace.stages import bundle_stage
 
     get_method(workspace.config.adapt.method)
@@ -110,7 +110,7 @@ def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bu
 
 def _check_can_adapt(workspace: Workspace, subject: str) -> None:
     """Fail before the source stages run, not after."""
-    from featlab.methods import make_method
+    from featlab.methods.registry import make_method
     from featlab.workspace.adapt import adapt_rows
 
     config = workspace.config

@@ -14,7 +14,7 @@ from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
-    from featlab.cache import ExtractorInfo
+    from featlab.cache.schema import ExtractorInfo
     from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
     from featlab.workspace.workspace import Workspace

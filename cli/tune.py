@@ -174,7 +174,7 @@ def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[P
 
 
 def _apply(workspace: Path, report: TuningReport) -> Path:
-    from featlab.cache import atomic_write_text
+    from featlab.cache.atomic import atomic_write_text
 
     path, text = _edited(workspace, report.method, report.options)
     atomic_write_text(path, text)

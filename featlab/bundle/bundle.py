@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state

@@ -22,7 +22,7 @@ from featlab.protocol.splits import split_target
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
-    from featlab.cache import FeatureTable
+    from featlab.cache.table import FeatureTable
     from featlab.model.networks import PersonalModel
 
 __all__ = [
@@ -136,7 +136,8 @@ def before_and_after(
 
     The classes of the table are matched to the bundle's by name; ``None`` when no test row has a label that it knows.
     """
-    from featlab.methods import AdaptedModel, base_model
+    from featlab.methods.base import base_model
+    from featlab.model.personal import AdaptedModel
 
     if (table.label < 0).all():
         return None

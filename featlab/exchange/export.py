@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_path
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats

@@ -11,7 +11,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheBuilder, Rows
+from featlab.cache.table import Rows
+from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError
 from featlab.extraction.backbones.base import Backbone
 from featlab.extraction.items import Item

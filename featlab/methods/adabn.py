@@ -7,8 +7,9 @@ import copy
 import torch
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.base import AdaptedModel, Method, target_features
+from featlab.methods.base import Method, target_features
 from featlab.model.networks import PersonalModel
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Target
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.base import AdaptedModel, Affine, Method, target_features
+from featlab.methods.base import Method, target_features
 from featlab.model.networks import PersonalModel
+from featlab.model.personal import AdaptedModel, Affine
 from featlab.protocol.splits import Target
 
 

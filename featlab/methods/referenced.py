@@ -8,8 +8,9 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.errors import InputError
-from featlab.methods.base import AdaptedModel, Affine, Method, linear_head, target_features
+from featlab.methods.base import Method, target_features
 from featlab.model.networks import PersonalModel
+from featlab.model.personal import AdaptedModel, Affine, linear_head
 from featlab.model.pretrain import SourceRows
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator

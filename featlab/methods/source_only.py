@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.base import AdaptedModel, Method, base_model
+from featlab.methods.base import Method, base_model
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Target
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.compute import one_cycle
 from featlab.config.load import PretrainConfig
 from featlab.errors import InputError

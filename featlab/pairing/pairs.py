@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable, atomic_write_text
+from featlab.cache.atomic import atomic_write_text
+from featlab.cache.table import FeatureTable
 from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import BundleError, ConfigError, InputError
 from featlab.pairing.procrustes import normalise_shapes, search_shapes

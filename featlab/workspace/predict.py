@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from featlab.bundle.adaptation import adaptation_folder, load_adaptation
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
+from featlab.cache.atomic import atomic_write_text
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError
-from featlab.methods import AdaptedModel, make_method
+from featlab.methods.registry import make_method
+from featlab.model.personal import AdaptedModel
 from featlab.workspace.adapt import adapt_subject
 from featlab.workspace.workspace import Notify
 

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable, open_cache
+from featlab.cache.reader import open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, InputError, closest
 from featlab.extraction.backbones.base import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Item
 from featlab.extraction.shards import Failure
-from featlab.methods import AdaptedModel
+from featlab.model.personal import AdaptedModel
 
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
-from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError
 from featlab.methods.reads import reads_pairs

@@ -18,7 +18,12 @@ from featlab.exchange.formats import export_metadata
 from featlab.extraction.backbones.base import APPENDED
 from featlab.extraction.backbones.modules import module_backbone
 from featlab.extraction.backbones.options import InputSpec, NetworkOptions
-from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.methods import (
+    base_model,
+    get_method,
+    make_method,
+    method_names,
+)
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
 

@@ -17,7 +17,13 @@ import torch
 
 from featlab.bundle.bundle import bundle_card
 from featlab.errors import ConfigError, InputError
-from featlab.methods import Method, get_method, make_method, method_names, register
+from featlab.methods import (
+    Method,
+    get_method,
+    make_method,
+    method_names,
+    register,
+)
 from featlab.methods.base import PARTS, SourceFeatures
 from featlab.methods.registry import METHODS
 from featlab.protocol.splits import Target, target_of
@@ -537,7 +543,13 @@ PLUG_IN = """
     import numpy as np
     import torch
 
-    from featlab.methods import AdaptedModel, Affine, Method, register, target_features
+    from featlab.methods import (
+        AdaptedModel,
+        Affine,
+        Method,
+        register,
+        target_features,
+    )
     from featlab.model.networks import PersonalModel
 
 

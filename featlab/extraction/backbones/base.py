@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.registry import Registry
 
 Image = NDArray[np.uint8]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.base import Image, Preparation
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.errors import ConfigError, FeatlabError, one_line
 from featlab.extraction.backbones.base import APPENDED, Image
 from featlab.extraction.backbones.options import InputSpec, ResizeCrop
