@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.group import REFUSED
 from featlab.cli.output import print_error
-from featlab.cli.session import Session, command
+from featlab.cli.session import REFUSED, Session, command
 
 if TYPE_CHECKING:
     from featlab.extraction.layouts import Layout

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featlab.cli.complete import complete_method
-from featlab.cli.group import FAILED, SKIPPED, typed_command
 from featlab.cli.output import Output
-from featlab.cli.session import Session, command, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, command, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
@@ -166,7 +165,7 @@ def run_and_show(
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
-    from featlab.methods.reads import refuse_unread
+    from featlab.methods.registry import refuse_unread
 
     output = session.output
     with output.progress() as bars:

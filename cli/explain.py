@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featlab.cli.group import FAILED, SKIPPED, typed_command
-from featlab.cli.session import Session, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, names_in, typed_command, workspace_command
 
 _FEW = 3
 """Targets that are measured where ``--targets`` isn't given: neutral clips are alike, and seconds add up."""

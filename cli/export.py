@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featlab.cli.complete import complete_backbone, complete_subject
-from featlab.cli.group import FAILED
 from featlab.cli.output import Output, print_error
-from featlab.cli.person import network_device, open_person
-from featlab.cli.session import Session, workspace_command
+from featlab.cli.predict import network_device, open_person
+from featlab.cli.session import FAILED, Session, workspace_command
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -75,7 +74,7 @@ def export(
 def _source_bundle(session: Session) -> Bundle:
     """Return the bundle that was named, or the workspace's own of everyone who is no target."""
     from featlab.bundle.bundle import load_bundle
-    from featlab.methods.reads import refuse_unread
+    from featlab.methods.registry import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     if session["bundle"] is not None:

@@ -10,9 +10,8 @@ import typer
 
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
-from featlab.cli.group import SKIPPED
 from featlab.cli.output import Output
-from featlab.cli.session import Session, command
+from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featlab.cli.complete import complete_subject
-from featlab.cli.group import SKIPPED, typed_command
-from featlab.cli.session import Session, command, names_in, workspace_command
+from featlab.cli.session import SKIPPED, Session, command, names_in, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -18,8 +18,7 @@ from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.exchange.checkpoints import Parts
-from featlab.methods.reads import reads_pairs
-from featlab.methods.registry import get_method, prepare_extras
+from featlab.methods.registry import get_method, prepare_extras, reads_pairs
 from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.pairing.pairs import make_pairs

@@ -142,6 +142,19 @@ def target_features(bundle: Bundle, target: Target) -> Tensor:
     return features
 
 
+def ordered_features(bundle: Bundle, target: Target) -> Tensor:
+    """Return (n, D) projected features in the order of video and frame, whatever the order of the rows.
+
+    What a seed draws depends then on which rows there are and not on how they were stored.
+    """
+    # Rows that are equal in both are told apart by a value.
+    order = np.lexsort((target.embeddings[:, 0], target.frame, target.video))
+    with torch.no_grad():
+        # Sorted before they are multiplied: a row's place in a product can change its last bits.
+        features: Tensor = bundle.projection(as_tensor(target.embeddings[order], bundle.projection.mean.device))
+    return features
+
+
 @dataclass(frozen=True, eq=False)
 class SourceFeatures:
     """Labelled source rows, projected.

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import SourceAccess, SourceFeatures
+from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.student import make_student
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import Method
+from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.shot_im import ShotIMConfig, information_terms
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.student import make_student
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target

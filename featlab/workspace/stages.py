@@ -24,8 +24,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError
-from featlab.methods.reads import reads_pairs
-from featlab.methods.registry import get_method, prepare_extras
+from featlab.methods.registry import get_method, prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator

@@ -14,7 +14,7 @@ from featlab.bundle.bundle import load_bundle
 from featlab.cli import target
 from featlab.cli.bundle import bundle_app
 from featlab.cli.export import export
-from featlab.cli.group import FeatlabGroup
+from featlab.cli.session import FeatlabGroup
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(target.adapt)
