@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from featlab.cache.table import FeatureTable
     from featlab.exchange.checkpoint_bundle import ImportedBundle
 
-__all__ = ["bundle_app", "import_checkpoints"]
-
 bundle_app = typer.Typer(name="bundle", no_args_is_help=True, help="Model bundles: bring in checkpoints.")
 
 

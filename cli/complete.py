@@ -7,17 +7,6 @@ from pathlib import Path
 
 import typer
 
-__all__ = [
-    "complete_ablation",
-    "complete_backbone",
-    "complete_layout",
-    "complete_method",
-    "complete_methods",
-    "complete_strategy",
-    "complete_subject",
-]
-
-
 ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "sources", "contamination", "bn")
 """The ablations, repeated here because to ask for them is to import torch."""
 

@@ -13,13 +13,6 @@ from featlab.cli.session import REFUSED, Session, command
 if TYPE_CHECKING:
     from featlab.extraction.layouts import Layout
 
-__all__ = [
-    "init",
-    "inspect",
-    "layouts",
-    "verify",
-]
-
 
 @command("json_mode")
 def init(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from featlab.extraction.tables.importing import ImportReport
 
-__all__ = ["import_features"]
-
 
 @command("workspace", "json_mode", "quiet")
 def import_features(

@@ -15,8 +15,6 @@ from featlab.cli.session import Session, command
 if TYPE_CHECKING:
     from featlab.cache.merge import MergeReport
 
-__all__ = ["merge"]
-
 
 @command("json_mode", "quiet")
 def merge(

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from featlab.analysis.people import AdaptedPeople
     from featlab.workspace.workspace import Workspace
 
-__all__ = [
-    "plot_app",
-]
-
 _SUBJECT = typer.Option(
     "--subject",
     metavar="ID",

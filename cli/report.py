@@ -12,11 +12,6 @@ from featlab.cli.session import SKIPPED, Session, command
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = [
-    "demo",
-    "report",
-]
-
 
 @command("workspace", "json_mode", "quiet")
 def report(

@@ -8,8 +8,8 @@ from featlab.cli.output import Output
 from featlab.cli.session import Session, names_in, workspace_command
 
 if TYPE_CHECKING:
-    from featlab.workspace.stages import Source, StageOutput
-    from featlab.workspace.workspace import Workspace
+    from featlab.workspace.stages import StageOutput
+    from featlab.workspace.workspace import Source, Workspace
 
 _TOP = 5
 """Reference subjects that are named."""

@@ -20,8 +20,6 @@ from featlab.model.networks import PersonalModel, SourceHead, Translator
 from featlab.model.personal import AdaptedModel, Affine, linear_head
 from featlab.seeding import blank, stable_hash
 
-__all__ = ["adaptation_folder", "load_adaptation", "save_adaptation"]
-
 _TENSORS, _META = "adaptation.safetensors", "adaptation.json"
 ADAPTATION_FORMAT = 1
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}

@@ -25,16 +25,6 @@ from featlab.model.networks import Projection, SourceHead, Translator, head_from
 from featlab.model.style_bank import StyleBank
 from featlab.seeding import blank
 
-__all__ = [
-    "BUNDLE_FORMAT",
-    "Bundle",
-    "bundle_card",
-    "load_bundle",
-    "read_tensors",
-    "save_bundle",
-    "write_tensors",
-]
-
 BUNDLE_FORMAT = 1
 _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
 

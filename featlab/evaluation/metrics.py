@@ -25,18 +25,6 @@ if TYPE_CHECKING:
     from featlab.cache.table import FeatureTable
     from featlab.model.networks import PersonalModel
 
-__all__ = [
-    "BINS",
-    "SubjectMetrics",
-    "before_and_after",
-    "bin_edges",
-    "calibration_error",
-    "confusion_matrix",
-    "reliability_counts",
-    "smooth_probabilities",
-    "subject_metrics",
-]
-
 
 @dataclass(frozen=True)
 class SubjectMetrics:

@@ -23,15 +23,6 @@ from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
 from featlab.protocol.splits import Split, check_disjoint, split_dataset, split_target, target_of
 from featlab.seeding import run_seed
 
-__all__ = [
-    "RunNumbers",
-    "adapted_model",
-    "evaluate_dataset",
-    "evaluate_subject",
-    "failed_rows",
-    "oracle_probabilities",
-]
-
 
 @dataclass(frozen=True)
 class RunNumbers:

@@ -20,19 +20,6 @@ from featlab.protocol.splits import check_disjoint, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Notify, Workspace
 
-__all__ = [
-    "Fold",
-    "Rows",
-    "SourceSide",
-    "TuningPlan",
-    "cannot_play",
-    "deal_folds",
-    "open_sources",
-    "plan_tuning",
-    "read_subjects",
-    "run_tuning",
-]
-
 Rows = Mapping[int, Mapping[str, EvaluationRow]]
 """Number of a candidate to subject to row."""
 

@@ -23,8 +23,6 @@ from featlab.model.networks import PersonalModel, Projection, SourceHead, as_ten
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.pairing.pairs import make_pairs
 
-__all__ = ["FILES", "ImportedBundle", "import_bundle", "save_imported"]
-
 FILES = "checkpoints.json"
 """Name of the file in the bundle's folder that says where it came from."""
 

@@ -19,8 +19,6 @@ from featlab.extraction.items import natural_key
 from featlab.model.networks import SourceHead, Translator, head_from_state
 from featlab.seeding import blank
 
-__all__ = ["Parts", "check_backbone_file", "read_extractor", "read_parts"]
-
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

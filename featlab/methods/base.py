@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.config.options import Options, search_values
 from featlab.errors import InputError
 from featlab.model.networks import PersonalModel, as_tensor

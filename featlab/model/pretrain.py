@@ -22,7 +22,7 @@ from torch import Tensor
 
 from featlab.cache.table import FeatureTable
 from featlab.compute import one_cycle
-from featlab.config.load import PretrainConfig
+from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
 from featlab.model.linear import fit_linear_translator
 from featlab.model.losses import expression_loss, group_statistics, style_loss, style_statistics

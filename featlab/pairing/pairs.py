@@ -23,16 +23,6 @@ from featlab.errors import BundleError, ConfigError, InputError
 from featlab.pairing.procrustes import normalise_shapes, search_shapes
 from featlab.pairing.search import SHORTEST, lengths, search
 
-__all__ = [
-    "Pairs",
-    "make_pairs",
-    "pairs_from_arrays",
-    "pairs_summary",
-    "pairs_to_arrays",
-    "resolve_strategy",
-    "write_pairs_csv",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Pairs:

@@ -15,8 +15,6 @@ from featlab.errors import InputError
 from featlab.protocol.splits import Split
 from featlab.seeding import generator
 
-__all__ = ["WHOLE_CLIP", "ClipConditions", "reduced_split"]
-
 
 @dataclass(frozen=True)
 class ClipConditions:

@@ -14,19 +14,6 @@ from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.seeding import stable_hash
 
-__all__ = [
-    "Split",
-    "Target",
-    "check_disjoint",
-    "check_known",
-    "choose_targets",
-    "named_subjects",
-    "split_dataset",
-    "split_target",
-    "subjects_held_out",
-    "target_of",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Target:

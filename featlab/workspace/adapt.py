@@ -19,8 +19,6 @@ from featlab.model.personal import AdaptedModel, GainEstimate
 from featlab.protocol.splits import check_disjoint, split_target, target_of
 from featlab.seeding import run_seed
 
-__all__ = ["Adapted", "adapt_rows", "adapt_subject"]
-
 
 @dataclass(frozen=True, eq=False)
 class Adapted:

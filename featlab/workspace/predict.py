@@ -23,8 +23,6 @@ from featlab.model.personal import AdaptedModel
 from featlab.workspace.adapt import adapt_subject
 from featlab.workspace.workspace import Notify
 
-__all__ = ["adapted_model", "stored_model", "video_shares", "write_predictions"]
-
 
 def adapted_model(
     bundle: Bundle,

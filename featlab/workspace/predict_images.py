@@ -26,8 +26,6 @@ from featlab.model.personal import AdaptedModel
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage
 
-__all__ = ["ImagePredictions", "check_backbone", "default_backbone", "predict_images", "predict_source"]
-
 
 @dataclass(frozen=True, eq=False)
 class ImagePredictions:

@@ -39,22 +39,6 @@ from featlab.pairing.pairs import (
 )
 from featlab.workspace.workspace import OnEpoch, Source
 
-__all__ = [
-    "Source",
-    "StageOutput",
-    "TrainedHead",
-    "build_bundle",
-    "bundle_folder",
-    "bundle_stage",
-    "pair_folder",
-    "pair_stage",
-    "pretrain_bundle",
-    "source_stages",
-    "train_folder",
-    "train_source_head",
-    "train_stage",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class StageOutput:

@@ -20,8 +20,6 @@ from featlab.methods.registry import get_method
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
 from featlab.seeding import run_seed, stable_hash
 
-__all__ = ["CONFIG_FILE", "Source", "Workspace"]
-
 CONFIG_FILE = "featlab.toml"
 STAGE_FORMAT = 1
 Notify = Callable[[str], None]
