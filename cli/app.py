@@ -15,14 +15,12 @@ from featlab.cli import data, source
 from featlab.cli.ablate import ablate
 from featlab.cli.adapt import adapt
 from featlab.cli.backbone import backbone_app
-from featlab.cli.bundle import bundle_app
 from featlab.cli.data import layouts
 from featlab.cli.evaluate import benchmark, evaluate, methods
+from featlab.cli.exchange import bundle_app, export
 from featlab.cli.explain import branches, complexity
-from featlab.cli.export import export
 from featlab.cli.extract import extract
-from featlab.cli.importing import import_features
-from featlab.cli.merge import merge
+from featlab.cli.importing import import_features, merge
 from featlab.cli.output import print_error
 from featlab.cli.plot import plot_app
 from featlab.cli.predict import predict

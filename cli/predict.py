@@ -113,8 +113,7 @@ def predict_from_images(
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import failures_path, write_failures
-    from featlab.workspace.predict import write_predictions
-    from featlab.workspace.predict_images import default_backbone, predict_source
+    from featlab.workspace.predict import default_backbone, predict_source, write_predictions
 
     output, subject = session.output, session["subject"]
     name = backbone if backbone is not None else default_backbone(person.bundle)

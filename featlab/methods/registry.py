@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from featlab.model.pretrain import SourceRows
 
 _PLACES = {
-    "source-only": "source_only:SourceOnly",
-    "neutral-shift": "neutral_shift:NeutralShift",
-    "adabn": "adabn:AdaBN",
-    "coral": "coral:Coral",
-    "referenced": "referenced:Referenced",
-    "shot-im": "shot_im:ShotIM",
+    "source-only": "baselines:SourceOnly",
+    "neutral-shift": "baselines:NeutralShift",
+    "adabn": "baselines:AdaBN",
+    "coral": "baselines:Coral",
+    "referenced": "baselines:Referenced",
+    "shot-im": "shot:ShotIM",
     "shot": "shot:Shot",
     "nrc": "nrc:NRC",
     "tpds": "tpds:TPDS",
@@ -42,7 +42,7 @@ _PLACES = {
     "lpl": "lpl:LPL",
     "detn": "detn:DETN",
     "ftdnn": "ftdnn:FTDNN",
-    "ecan": "ecan:ECAN",
+    "ecan": "detn:ECAN",
     "cada": "cada:CADA",
     "safn": "safn:SAFN",
     "swd": "swd:SWD",

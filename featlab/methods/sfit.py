@@ -18,7 +18,7 @@ from featlab.methods.fit import SGDConfig, fit_sgd
 from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
-from featlab.methods.shot_im import ShotIM, ShotIMConfig
+from featlab.methods.shot import ShotIM, ShotIMConfig
 from featlab.methods.student import BN_MODES, Student, new_adapter
 from featlab.model.losses import expression_loss
 from featlab.model.networks import PersonalModel, SourceHead, Translator

@@ -25,7 +25,7 @@ from featlab.methods import (
     method_names,
 )
 from featlab.protocol.splits import target_of
-from featlab.workspace.predict_images import check_backbone
+from featlab.workspace.predict import check_backbone
 
 SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 
