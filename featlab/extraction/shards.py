@@ -68,11 +68,7 @@ def difference(
     dtype: str,
     with_files: bool,
 ) -> str | None:
-    """Say in what a finished cache differs from what these inputs would give, or None when in nothing.
-
-    The embeddings are not computed again: extractor, names, labels, landmarks and the files' times are compared, and
-    what the cache lacks must be listed among its failures.
-    """
+    """Say in what a finished cache differs from what these inputs would give, or None when in nothing."""
     try:
         with open_cache(out) as cache:
             if cache.extractor.fingerprint != extractor.fingerprint:

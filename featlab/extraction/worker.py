@@ -45,10 +45,7 @@ def usable_cores() -> int:
 def run_in_order(
     work: Callable[[Piece], Result], pieces: Iterable[Piece], *, jobs: int, died: Callable[[Piece], str]
 ) -> Generator[tuple[Piece, Result], None, None]:
-    """Do the work on each piece, and yield pieces and results in their order.
-
-    At most ``jobs + 2`` pieces are under way, whatever their number, so memory is bounded.
-    """
+    """Do the work on each piece, and yield pieces and results in their order."""
     if jobs == 1:
         for piece in pieces:
             yield piece, work(piece)
@@ -143,10 +140,7 @@ class BatchResult:
 
 
 def process_batch(task: Task, batch: Batch) -> BatchResult:
-    """Decode, prepare and perhaps embed the items of a batch.
-
-    With a backbone, images are embedded one at a time, so that a worker holds one photograph and not a batch of them.
-    """
+    """Decode, prepare and perhaps embed the items of a batch."""
     usable = [place for place in range(len(batch.items)) if not task.need_landmarks or _has_landmarks(batch, place)]
     failed = [(place, "no landmarks") for place in range(len(batch.items)) if place not in usable]
     if not task.decode:

@@ -25,12 +25,7 @@ class Preparation(Protocol):
     """One decoded image to what ``embed`` wants: align, crop, resize. Pickled once into every worker process."""
 
     def __call__(self, image: Image, landmarks: NDArray[np.float32] | None) -> Image:
-        """Prepare one image; an `InputError` leaves this image out, with its message as the reason.
-
-        Args:
-            image: uint8 (height, width, 3), RGB.
-            landmarks: float32 (P, 2) in the image's pixels, NaN where no face was found; None without landmarks.
-        """
+        """Prepare one image; an `InputError` leaves this image out, with its message as the reason."""
         ...
 
 
@@ -67,15 +62,7 @@ class Backbone(Protocol):
         ...
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Embed n images.
-
-        Args:
-            images: n arrays uint8 (height, width, 3), RGB, of any sizes; empty when ``needs_images`` is False.
-            landmarks: float32 (n, P, 2) in pixels of the image as it is in the file; None without landmarks.
-
-        Returns:
-            float32 (n, D), in the order of the input. A value that isn't finite says that this image can't be embedded.
-        """
+        """Embed n images."""
         ...
 
 

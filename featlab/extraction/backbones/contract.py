@@ -90,10 +90,7 @@ def read_card(text: str, path: Path) -> BackboneCard:
 
 
 def embedding_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str], rows: int) -> Tensor:
-    """Return the embedding with the layers' statistics appended, from named outputs.
-
-    A layer is there as its two statistics, or as an output of its own name with a map or tokens.
-    """
+    """Return the embedding with the layers' statistics appended, from named outputs."""
     if EMBEDDING not in outputs:
         raise ConfigError(f"{name} has no output {EMBEDDING!r} (it has: {', '.join(outputs)})")
     found = {}

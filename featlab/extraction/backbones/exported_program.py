@@ -27,11 +27,7 @@ _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``pt2:FILE``; the options are the fields of `NetworkOptions`.
-
-    A file with a ``featlab.json`` says its own size and normalisation, and which ``layers`` it has. Of another file,
-    they are hooked where the exporter kept the modules.
-    """
+    """Build ``pt2:FILE``; the options are the fields of `NetworkOptions`."""
     path = Path(require_argument("pt2", argument, "a file that torch.export.save wrote, for example pt2:backbone.pt2"))
     name = f"pt2:{path}"
     chosen = network_options(name, NetworkOptions, options)
@@ -101,11 +97,7 @@ class ProgramNetwork:
 
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
-    """Load a ``.pt2`` and the description in it, running nothing that is pickled there.
-
-    torch.export.load reads tensors as raw bytes, but falls back to pickle for what it can't write so; those files are
-    refused.
-    """
+    """Load a ``.pt2`` and the description in it, running nothing that is pickled there."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     _refuse_objects(path)

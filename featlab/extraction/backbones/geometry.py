@@ -56,13 +56,7 @@ def template(points: int = 68) -> NDArray[np.float64]:
 
 
 def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centre, scale to Frobenius norm 1 and rotate each shape onto ``onto``, the least squares way, never mirrored.
-
-    With the points as complex numbers z and the template t, ``|r z - t|`` over rotations r, ``|r| = 1``, is least for
-    ``r = conj(s) / |s|`` with ``s = sum z conj(t)``.
-
-    Returns float64 (n, P, 2).
-    """
+    """Centre, scale to Frobenius norm 1 and rotate each shape onto ``onto``, the least squares way, never mirrored."""
     points = np.asarray(landmarks, dtype=np.float64)
     z = points[..., 0] + 1j * points[..., 1]
     t = onto[:, 0] + 1j * onto[:, 1]

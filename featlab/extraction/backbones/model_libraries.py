@@ -61,11 +61,7 @@ def remove_head(name: str, module: nn.Module) -> nn.Module:
 
 
 def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``torchvision:NAME``; the options are the fields of `NetworkOptions`.
-
-    ``weights`` may be a name that torchvision has for this network ("IMAGENET1K_V1", "DEFAULT"; "pretrained" is its
-    default), which torchvision downloads, a file, or "random".
-    """
+    """Build ``torchvision:NAME``; the options are the fields of `NetworkOptions`."""
     network = require_argument("torchvision", argument, "a network's name, for example torchvision:resnet50")
     name = f"torchvision:{network}"
     chosen = network_options(name, NetworkOptions, options)
@@ -127,11 +123,7 @@ def _torchvision_spec(weights: Any) -> InputSpec:
 
 
 def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``timm:NAME``; the options are the fields of `NetworkOptions`.
-
-    ``weights`` is "pretrained" (timm downloads those of the name, e.g. ``resnet18.a1_in1k``), a file, or "random". Size
-    and normalisation are those of timm's configuration of the network.
-    """
+    """Build ``timm:NAME``; the options are the fields of `NetworkOptions`."""
     network = require_argument("timm", argument, "a network's name, for example timm:resnet18.a1_in1k")
     name = f"timm:{network}"
     chosen = network_options(name, NetworkOptions, options)

@@ -19,12 +19,7 @@ from featlab.extraction.backbones.options import InputSpec, ResizeCrop
 
 
 class Network(Protocol):
-    """Something that embeds normalised images.
-
-    Attributes:
-        device: Where it wants them.
-        layers: Names of the layers whose statistics are appended.
-    """
+    """Something that embeds normalised images."""
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102

@@ -38,11 +38,7 @@ class OnnxOptions(NetworkOptions):
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``onnx:FILE``; the options are the fields of `OnnxOptions`.
-
-    A file with featlab's metadata says its own size and normalisation, and which ``layers`` it has. Of another file, a
-    layer is an output of that name.
-    """
+    """Build ``onnx:FILE``; the options are the fields of `OnnxOptions`."""
     path = Path(require_argument("onnx", argument, "an ONNX file, for example onnx:backbone.onnx"))
     name = f"onnx:{path}"
     chosen = network_options(name, OnnxOptions, options)

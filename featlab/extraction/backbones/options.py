@@ -110,18 +110,7 @@ class ResizeCrop:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A network's input: (x / 255 - mean) / std of an RGB square.
-
-    Attributes:
-        size: Side in pixels.
-        mean: Of R, G and B, on the scale 0..1.
-        std: Likewise, positive.
-        crop: See `ResizeCrop`; in (0, 1].
-        interpolation: See `ResizeCrop`.
-
-    Raises:
-        ConfigError: A value out of range.
-    """
+    """A network's input: (x / 255 - mean) / std of an RGB square."""
 
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN

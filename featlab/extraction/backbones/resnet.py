@@ -43,18 +43,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem (convolution of stride 2, max pooling of stride 2), four stages of basic blocks, mean over positions.
-
-    Weights start as in the paper's code: He-normal convolutions (fan out), BatchNorm at 1 and 0.
-
-    Args:
-        widths: Channels of the four stages; the stem has the first one's.
-        blocks: Basic blocks of the four stages. The first of each stage but the first halves the resolution.
-        stem: Side of the stem's kernel, odd.
-
-    Raises:
-        ConfigError: Not four stages, an even kernel, or a number below 1.
-    """
+    """Stem (convolution of stride 2, max pooling of stride 2), four stages of basic blocks, mean over positions."""
 
     def __init__(
         self, widths: Sequence[int] = (64, 128, 256, 512), blocks: Sequence[int] = (2, 2, 2, 2), stem: int = 7

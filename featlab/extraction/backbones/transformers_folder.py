@@ -41,11 +41,7 @@ class TransformerOptions(NetworkOptions):
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``hf:FOLDER``; the options are the fields of `TransformerOptions`.
-
-    Size and normalisation are those of the folder's image processor. Of a network with two towers (CLIP), the vision
-    tower is taken.
-    """
+    """Build ``hf:FOLDER``; the options are the fields of `TransformerOptions`."""
     folder = Path(require_argument("hf", argument, "a folder with a transformers model, for example hf:./vit"))
     name = f"hf:{folder}"
     chosen = network_options(name, TransformerOptions, options)

@@ -71,10 +71,7 @@ def module_with_weights(name: str, build: Callable[[], nn.Module], weights: str 
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors``, or from ``.pt`` and the like with ``weights_only``.
-
-    A dict around it ({"state_dict": …}, {"model": …}) is taken off.
-    """
+    """Read a state dict from ``.safetensors``, or from ``.pt`` and the like with ``weights_only``."""
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     if path.name.lower().endswith(".safetensors"):
@@ -92,11 +89,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_state_dict(name: str, module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put a state dict into a network, exactly.
-
-    A prefix that its keys share ("module.", "backbone.", …) is taken off; keys of a head are left out where the network
-    has none, and BatchNorm's counts of batches, which evaluation doesn't use, may be missing.
-    """
+    """Put a state dict into a network, exactly."""
     own = module.state_dict()
     state = _without_prefix(state, own)
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]

@@ -33,14 +33,7 @@ _SHARD = 64
 
 @dataclass(frozen=True, eq=False)
 class Detected:
-    """The landmarks of a source.
-
-    Attributes:
-        landmarks: float32 (rows of the source, P, 2) in pixels, by ``Item.row``; NaN where there are none.
-        missing: The items in which no face was found, in the cache's order. Those that can't be read aren't among them:
-            the extraction lists those.
-        path: The ``.npz`` that holds the landmarks, for another extraction.
-    """
+    """The landmarks of a source."""
 
     landmarks: NDArray[np.float32]
     missing: tuple[Failure, ...]
@@ -66,24 +59,7 @@ def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple
 def detect_landmarks(
     items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
 ) -> Detected:
-    """Find the landmarks of every item.
-
-    Finished shards stay in ``<out>.landmarks/`` when a run is killed, and the same call takes them up; a finished
-    detection stays there too and is used again as long as neither an image nor the detector changes. The images without
-    a face are listed in ``<stem of out>.no_face.jsonl``.
-
-    Args:
-        items: What to look at, in any order, with pixels as `read_pixels` takes them.
-        detector: Who detects; its model is loaded in each worker process.
-        out: The cache that the landmarks are for.
-        jobs: Worker processes; 0 takes all cores, 1 works in this process.
-        on_progress: Called in this process with the items that are done and the number of all.
-
-    Raises:
-        InputError: No items, or not one image could be read or has a face.
-        ConfigError: A negative number of jobs.
-        FeatlabError: A worker process died, or nothing can be written.
-    """
+    """Find the landmarks of every item."""
     check_at_least("jobs", jobs, 0)
     if not items:
         raise InputError("there is nothing to look for faces in: the source has no items")

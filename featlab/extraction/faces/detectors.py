@@ -20,13 +20,7 @@ _WHOLE_MESH = 478
 
 
 class Detector(Protocol):
-    """Finds the landmarks of the largest face. Picklable: the model is loaded in the process that first detects.
-
-    Attributes:
-        name: What the user wrote.
-        points: P, how many landmarks a face has.
-        info: One line: library, version and model. Equal lines mean equal landmarks for equal pixels.
-    """
+    """Finds the landmarks of the largest face. Picklable: the model is loaded in the process that first detects."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -36,14 +30,7 @@ class Detector(Protocol):
     def info(self) -> str: ...  # noqa: D102
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face.
-
-        Args:
-            image: uint8 (height, width, 3), RGB, of any size.
-
-        Returns:
-            float32 (P, 2): x and y in pixels of the image; all NaN when no face was found.
-        """
+        """Find the largest face."""
         ...
 
 
@@ -60,17 +47,7 @@ def is_detector(spec: str) -> bool:
 
 
 def make_detector(spec: str, *, points: int = 68) -> Detector:
-    """Build a detector by its name; its library is looked for, but the model isn't loaded yet.
-
-    Args:
-        spec: ``mediapipe`` (the face mesh that mediapipe's older wheels carry inside), ``mediapipe:FILE.task`` (a Face
-            Landmarker bundle), or ``dlib:FILE.dat`` (a shape predictor behind dlib's frontal face detector).
-        points: Landmarks a face: 68 (iBUG), or 478, mediapipe's whole mesh. dlib's file decides for itself.
-
-    Raises:
-        ConfigError: An unknown name, a missing library, or a number of points that the detector can't give.
-        InputError: The model file isn't there or isn't one.
-    """
+    """Build a detector by its name; its library is looked for, but the model isn't loaded yet."""
     kind, colon, argument = spec.partition(":")
     if not is_detector(spec):
         raise ConfigError(f"no detector is called {spec!r} (known: {', '.join(_NAMES)}){closest(spec, _NAMES)}")
@@ -111,11 +88,7 @@ Window = tuple[NDArray[np.uint8], int, int]
 
 
 def windows(image: NDArray[np.uint8]) -> Iterator[Window]:
-    """Yield where to look for a face, one after the other until one is found.
-
-    First the whole image. Then the image in a black frame half as wide as itself, since detectors expect some space
-    around a head. Then, in a large image, nine overlapping tiles half as wide, in which a small face is twice the size.
-    """
+    """Yield where to look for a face, one after the other until one is found."""
     height, width = image.shape[:2]
     yield np.ascontiguousarray(image), 0, 0
     yield cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)

@@ -28,19 +28,7 @@ def find_landmarks(source: Path) -> Path | None:
 
 
 def landmarks_for(path: Path, items: Sequence[Item]) -> NDArray[np.float32]:
-    """Read the landmarks of a source's items from whatever holds them.
-
-    Args:
-        path: A file as `read_landmarks` takes it; a folder that has such a file under the name ``landmarks.npy`` or
-            ``landmarks.csv``; or a folder of files, see `read_landmark_folder`.
-        items: The source's items, at least one.
-
-    Returns:
-        float32 (rows of the source, P, 2) in pixels, by ``Item.row``; a row of NaN where there are none.
-
-    Raises:
-        InputError: Nothing is there, or it doesn't fit; one line.
-    """
+    """Read the landmarks of a source's items from whatever holds them."""
     if path.is_dir():
         inside = find_landmarks(path)
         if inside is None:
@@ -50,24 +38,7 @@ def landmarks_for(path: Path, items: Sequence[Item]) -> NDArray[np.float32]:
 
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
-    """Read landmarks in pixels from one file for all rows.
-
-    A ``.npy`` or ``.npz`` holds (rows, P, 2), or (rows, 2P) as x, y, x, y, ... A ``.csv`` has the columns ``x_0`` ...
-    ``x_{P-1}``, ``y_0`` ... ``y_{P-1}``, as OpenFace writes them; a ``success`` of 0 there means that no face was
-    found. With a ``path`` column the rows are matched to ``names``, and a name that isn't listed has no landmarks;
-    without one they are taken in order.
-
-    Args:
-        path: The file.
-        rows: How many rows the source has.
-        names: Name of every source row, in the source's order; for a csv with a ``path`` column.
-
-    Returns:
-        float32 (rows, P, 2), in the source's row order; a row with any non-finite value is wholly NaN.
-
-    Raises:
-        InputError: The file can't be read, or its rows or columns don't fit; one line.
-    """
+    """Read landmarks in pixels from one file for all rows."""
     suffix = path.suffix.lower()
     if path.is_file() and suffix not in (*_ARRAYS, ".csv"):
         raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
@@ -162,12 +133,7 @@ def eye_centres(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def _eyes_of_five(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two sets of five are in use, and the shape tells them apart.
-
-    dlib: corners of the right eye, corners of the left eye, foot of the nose. MTCNN and RetinaFace: left eye, right
-    eye, tip of the nose, corners of the mouth. The first two points of dlib's are an eye's width apart and far from the
-    next two; in the other set they are as far from each other as the eyes, and the next two aren't much farther away.
-    """
+    """Two sets of five are in use, and the shape tells them apart."""
     first = points[..., :2, :].mean(axis=-2)
     second = points[..., 2:4, :].mean(axis=-2)
     apart = np.linalg.norm(first - second, axis=-1)

@@ -155,11 +155,7 @@ def layout_names() -> tuple[str, ...]:
 
 
 def get_layout(name: str) -> Layout:
-    """Return a layout by its name.
-
-    Raises:
-        ConfigError: No such layout (names the closest), or a plug-in that can't be loaded.
-    """
+    """Return a layout by its name."""
     return LAYOUTS.get(name)
 
 
@@ -175,10 +171,7 @@ def read_layout(name: str, root: Path, **options: Any) -> list[Item]:
 
 
 def detect_layout(root: Path) -> str | None:
-    """Return the one layout that a root looks like, or None: none, or more than one.
-
-    A ``manifest.csv`` in the folder decides. ``folders`` is never guessed: it is what is left.
-    """
+    """Return the one layout that a root looks like, or None: none, or more than one."""
     if _recognises("manifest", root):
         return "manifest"
     found = [name for name in layout_names() if name != "manifest" and _recognises(name, root)]
@@ -186,16 +179,7 @@ def detect_layout(root: Path) -> str | None:
 
 
 def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
-    """Return the layout that is meant and the root that it reads: the source, or the manifest in it.
-
-    Args:
-        name: A layout's name; ``auto`` takes the one that the source looks like, ``folders`` when it looks like none.
-        source: A folder or a file.
-
-    Raises:
-        ConfigError: No such layout.
-        InputError: ``auto``, and the source isn't there or is a file of an unknown kind.
-    """
+    """Return the layout that is meant and the root that it reads: the source, or the manifest in it."""
     if name == "auto":
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")

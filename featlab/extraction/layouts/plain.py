@@ -133,10 +133,7 @@ class LooseOptions(Options):
 
 
 def is_loose(source: Path) -> bool:
-    """Whether a source is an image, a video, or a folder whose images and videos lie in it or one folder down.
-
-    A folder with a ``manifest.csv`` is not: the manifest says more about its images.
-    """
+    """Whether a source is an image, a video, or a folder whose images and videos lie in it or one folder down."""
     if source.is_file():
         return _wanted(source)
     if not source.is_dir() or (source / "manifest.csv").is_file():

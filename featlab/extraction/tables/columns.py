@@ -41,20 +41,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class ReadRows:
-    """N rows as a file holds them, in its own order; nothing has been left out.
-
-    Attributes:
-        features: float32 (N, D); NaN or infinite where the file says so, or says nothing.
-        names: The index columns that there are, as text, N values each; empty text where nothing is said.
-        where: Says where a row is, for messages: "features.csv, line 13".
-        name_of: Names a row that has no path, for the list of failures: "features.csv#row=11".
-        header: All names that the file has for its columns or arrays, for messages.
-        columns: D names of features; empty where the file gives them none.
-        landmarks: float32 (N, P, 2) in pixels, a row of NaN without a face; None without any.
-        failed: Rows that the file itself calls failed, and why.
-        missing: Files that gave no rows.
-        notes: What the user should know, a line each.
-    """
+    """N rows as a file holds them, in its own order; nothing has been left out."""
 
     features: NDArray[np.float32]
     names: Mapping[str, Sequence[str]]
@@ -74,12 +61,7 @@ class ReadRows:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which columns are features.
-
-    Attributes:
-        columns: Names and beginnings of names with commas, or a regular expression for whole names; None: not said.
-        group: One of `GROUPS`; None: not said.
-    """
+    """Which columns are features."""
 
     columns: str | None = None
     group: str | None = None
@@ -96,13 +78,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The roles of a table's columns, as places in its header.
-
-    Attributes:
-        features: D places, in the table's order.
-        landmarks: Places of x_0, y_0, x_1, y_1, …; empty without landmarks.
-        notes: What was left out, a line each.
-    """
+    """The roles of a table's columns, as places in its header."""
 
     features: tuple[int, ...]
     landmarks: tuple[int, ...] = ()
@@ -112,11 +88,7 @@ class Chosen:
 def choose_columns(
     header: Sequence[str], selection: Selection, is_number: Callable[[int], bool], source: Path
 ) -> Chosen:
-    """Decide which columns are features.
-
-    Without a selection, those are all columns of numbers but the index columns, landmarks (``x_0``, ``y_0``, …) and
-    names of rows; in a table of OpenFace's, the action units' intensities. ``is_number`` is asked only then.
-    """
+    """Decide which columns are features."""
     places = [place for place, name in enumerate(header) if name not in INDEX_COLUMNS]
     group = selection.group
     if group is None and selection.columns is None and is_openface(header):

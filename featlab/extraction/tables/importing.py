@@ -180,10 +180,7 @@ def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
 
 
 def make_extractor(name: str, dim: int, columns: tuple[str, ...]) -> ExtractorInfo:
-    """Describe who made imported features: ``name``, their number, and a hash of their names (if any) in their order.
-
-    Features of other columns, or of the same in another order, get another fingerprint, so they never meet.
-    """
+    """Describe who made imported features by their number and a hash of their names, in order, if they have any."""
     if not columns:
         return ExtractorInfo(name, "none", f"{dim} imported values without names")
     digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()

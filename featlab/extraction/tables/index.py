@@ -20,16 +20,7 @@ Where = Callable[[int], str]
 
 @dataclass(frozen=True, eq=False)
 class RowIndex:
-    """Names of N rows, in the source's order.
-
-    Attributes:
-        subject: Who.
-        label: The expression; None when unknown.
-        video: The clip; unique within a subject.
-        frame: (N,) int32, place in the clip.
-        paths: Where each row comes from; None when the source doesn't say.
-        notes: What was filled in, a line each.
-    """
+    """Names of N rows, in the source's order."""
 
     subject: list[str]
     label: list[str | None]

@@ -25,13 +25,7 @@ _FACE = ("face_id", "face")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Features and who they are of.
-
-    Attributes:
-        rows: N rows in the source's order.
-        kept: (n,) places of those that the source doesn't call failed.
-        index: Their names.
-    """
+    """Features and who they are of."""
 
     rows: ReadRows
     kept: NDArray[np.intp]

@@ -8,26 +8,12 @@ from torch import Tensor
 
 from featlab.extraction.training.config import AugmentConfig
 
-__all__ = ["augment"]
-
 _ERASED = (0.2, 0.5)
 """Least and largest side of an erased rectangle, as a share of the image's."""
 
 
 def augment(images: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
-    """Change each image in its own way.
-
-    Every image takes the same number of draws whatever is turned on, so that turning one change off leaves the others
-    as they were.
-
-    Args:
-        images: (n, 3, S, S) float32 in [0, 1].
-        config: Which changes, how strong.
-        random: A generator on the CPU: where the images are does not change what is drawn.
-
-    Returns:
-        (n, 3, S, S) float32 in [0, 1], on the images' device.
-    """
+    """Change each image in its own way."""
     count = len(images)
     draws = torch.rand(count, 20, generator=random)
     noise = torch.randn(images.shape, generator=random) if config.noise else None

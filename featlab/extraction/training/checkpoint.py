@@ -27,16 +27,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """Where a phase of training stands after an epoch.
-
-    Attributes:
-        epoch: Epochs that are done.
-        tensors: To go on from here.
-        best: Network and classifier of the best epoch.
-        best_epoch: Which one that is.
-        history: Metrics of each epoch.
-        extra: Other JSON-ready state.
-    """
+    """Where a phase of training stands after an epoch."""
 
     epoch: int
     tensors: Mapping[str, Tensor]

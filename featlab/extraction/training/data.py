@@ -55,10 +55,7 @@ def list_items(source: Path, config: InputConfig) -> Listed:
 def take_frames(
     listed: Listed, held_out: Sequence[str], *, jobs: int = 0, on_progress: OnProgress | None = None
 ) -> tuple[list[Item], tuple[Failure, ...]]:
-    """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores.
-
-    Videos of held-out subjects stay as they are, unopened.
-    """
+    """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores."""
     held = set(held_out)
     source = [item for item in listed.items if item.subject not in held]
     if not any(is_video(item.path) for item in source):
@@ -70,13 +67,7 @@ def take_frames(
 
 @dataclass(frozen=True)
 class People:
-    """Subjects by their part, each sorted; nobody is in two parts.
-
-    Attributes:
-        fit: Trained on.
-        validation: Source subjects who are held out to choose the epoch.
-        held_out: Target subjects. No image of theirs is opened.
-    """
+    """Subjects by their part, each sorted; nobody is in two parts."""
 
     fit: tuple[str, ...]
     validation: tuple[str, ...]
@@ -111,16 +102,7 @@ def choose_people(items: Sequence[Item], held_out: Sequence[str], fraction: floa
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Decoded images of source subjects.
-
-    Attributes:
-        pixels: uint8 (n, S, S, 3), RGB; perhaps mapped from a file.
-        subject: (n,) places in ``subjects``.
-        label: (n,) places in ``classes``.
-        subjects: Source subjects, sorted.
-        classes: Class names, neutral first.
-        failures: Name and reason of each image that can't be read.
-    """
+    """Decoded images of source subjects."""
 
     pixels: NDArray[np.uint8]
     subject: NDArray[np.intp]
@@ -148,11 +130,7 @@ def load_images(
     spill: Path,
     on_image: OnProgress | None = None,
 ) -> Images:
-    """Decode the labelled images of the source subjects at (size, size); nobody else's are opened.
-
-    Up to ``ram_mb`` megabytes stay in RAM; more go into the file ``spill``, which every run writes anew and the caller
-    removes.
-    """
+    """Decode the labelled images of the source subjects at (size, size); nobody else's are opened."""
     source = set(people.source)
     wanted = [item for item in items if item.subject in source and item.label is not None]
     shape = (len(wanted), size, size, 3)
@@ -211,10 +189,7 @@ def _check(images: Images, people: People) -> None:
 
 
 def balanced_groups(subject: NDArray[np.intp], label: NDArray[np.intp]) -> list[tuple[Tensor, float]]:
-    """Return the rows of each (class, subject), and their fraction of an epoch.
-
-    Classes get equal fractions, and within a class its subjects do.
-    """
+    """Return the rows of each (class, subject), and their fraction of an epoch."""
     found = np.unique(np.stack([label, subject], axis=1), axis=0)
     classes, subjects_of = np.unique(found[:, 0], return_counts=True)
     fraction = {int(code): 1 / (len(classes) * int(count)) for code, count in zip(classes, subjects_of, strict=True)}
@@ -225,11 +200,7 @@ def balanced_groups(subject: NDArray[np.intp], label: NDArray[np.intp]) -> list[
 
 
 def balanced_epoch(groups: list[tuple[Tensor, float]], random: torch.Generator) -> Tensor:
-    """Return the rows of one epoch in random order, about as many as there are.
-
-    A group's rows are gone through in a random order, and again where its fraction asks for more: an image is seen a
-    second time only after every other of its group.
-    """
+    """Return the rows of one epoch in random order, about as many as there are."""
     total = sum(len(rows) for rows, _ in groups)
     chosen = []
     for rows, fraction in groups:

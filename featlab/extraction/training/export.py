@@ -32,8 +32,6 @@ from featlab.extraction.backbones.contract import CARD_FILE, CARD_KEY, EMBEDDING
 from featlab.extraction.backbones.modules import Taps
 from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["BackboneMeta", "export_backbone", "export_onnx", "read_card", "read_meta"]
-
 BACKBONE_FORMAT = 1
 _TOLERANCE = 1e-5
 

@@ -42,13 +42,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a phase of training came to; the model holds the best epoch's weights.
-
-    Attributes:
-        best_epoch: Of the weights; the last one where nothing was validated.
-        history: Metrics of each epoch.
-        resumed: Epochs that an earlier run had done.
-    """
+    """What a phase of training came to; the model holds the best epoch's weights."""
 
     best_epoch: int
     history: list[dict[str, float]]
@@ -80,11 +74,7 @@ def fit(
     checkpoint: Checkpoint,
     on_epoch: OnEpoch | None = None,
 ) -> Fitted:
-    """Train ``model`` in place, or take up where an earlier run of the phase stopped.
-
-    The model is on the device and ends in evaluation mode with the best epoch's weights. Without ``validation`` rows
-    the last epoch counts, and nothing ends early.
-    """
+    """Train ``model`` in place, or take up where an earlier run of the phase stopped."""
     trainer = _Trainer(model, images, config, seed=run_seed(seed, "backbone batches", phase), device=device)
     groups = balanced_groups(images.subject[rows], images.label[rows])
     per_epoch = sum(1 for _ in batches(balanced_epoch(groups, torch.Generator()), config.batch))

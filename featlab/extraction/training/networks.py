@@ -21,13 +21,7 @@ _SIZES = {"small": 96}
 
 @dataclass(frozen=True, eq=False)
 class TrainableNetwork:
-    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings.
-
-    Attributes:
-        module: The network.
-        dim: D.
-        taps: Layers whose channel statistics will be returned.
-    """
+    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings."""
 
     module: nn.Module
     dim: int
@@ -40,10 +34,7 @@ def default_size(arch: str) -> int:
 
 
 def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> TrainableNetwork:
-    """Build a network with fresh weights, drawn from torch's default generator.
-
-    Without ``layers``, the stem's pooling and the stages are tapped, where the network has them.
-    """
+    """Build a network with fresh weights, drawn from torch's default generator."""
     kind, _, name = arch.partition(":")
     if arch == "small":
         module: nn.Module = small_resnet()

@@ -24,8 +24,6 @@ from featlab.extraction.training.fit import Classifier, Fitted, OnEpoch, fit, se
 from featlab.extraction.training.networks import TrainableNetwork, build_network, default_size, load_weights
 from featlab.seeding import run_seed
 
-__all__ = ["IfExists", "TrainReport", "train_backbone"]
-
 IfExists = Literal["resume", "error", "overwrite"]
 
 

@@ -18,13 +18,7 @@ _Clip = tuple[Path, str, str]
 
 @dataclass(frozen=True)
 class Expanded:
-    """Items with frames in the place of videos.
-
-    Attributes:
-        items: ``row`` counts from 0 in this order.
-        failures: Videos without a frame in ``items``, videos that break off, and labelled frames that aren't in their
-            video.
-    """
+    """Items with frames in the place of videos."""
 
     items: list[Item]
     failures: tuple[Failure, ...]
