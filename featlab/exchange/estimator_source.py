@@ -16,8 +16,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError
-from featlab.extraction.tables.columns import as_text
-from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.rows import as_text, codes_of
 from featlab.methods.base import linear_head
 from featlab.methods.registry import prepare_extras
 from featlab.model.head import fit_projection, train_head

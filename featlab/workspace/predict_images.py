@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, open_cache
 from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones.base import APPENDED, BACKBONES, Backbone
+from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Item

@@ -20,7 +20,7 @@ from featlab.cli.export import export
 from featlab.cli.group import FeatlabGroup
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)

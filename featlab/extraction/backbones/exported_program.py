@@ -17,11 +17,26 @@ from torch.export import ExportedProgram
 
 from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, file_spec, read_card
-from featlab.extraction.backbones.modules import AMP_NOTE, Taps, appended, check_layers
-from featlab.extraction.backbones.network import NetworkBackbone, as_embedding, in_fixed_batches, network_backbone
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.weights import file_sha256
+from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import (
+    AMP_NOTE,
+    NetworkBackbone,
+    Taps,
+    appended,
+    as_embedding,
+    check_layers,
+    in_fixed_batches,
+    network_backbone,
+)
+from featlab.extraction.backbones.weights import (
+    CARD_FILE,
+    EMBEDDING,
+    BackboneCard,
+    embedding_of,
+    file_sha256,
+    file_spec,
+    read_card,
+)
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 

@@ -13,19 +13,18 @@ from torch import Tensor
 from featlab.compute import choose_device
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones.contract import (
+from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import NetworkBackbone, check_layers, in_fixed_batches, network_backbone
+from featlab.extraction.backbones.weights import (
     CARD_KEY,
     EMBEDDING,
     embedding_of,
+    file_sha256,
     file_spec,
     layers_among,
     read_card,
     statistics_names,
 )
-from featlab.extraction.backbones.modules import check_layers
-from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.weights import file_sha256
 
 _ERRORS_ONLY = 3
 

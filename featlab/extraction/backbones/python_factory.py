@@ -14,9 +14,8 @@ from typing import Any
 from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, closest, one_line
-from featlab.extraction.backbones.base import Backbone
-from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones import Backbone, InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.backbones.weights import (
     RANDOM,
     file_sha256,

@@ -19,7 +19,7 @@ from PIL import Image as PilImage
 from featlab.cache import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.base import Backbone, Image, Preparation
+from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.faces.landmarks import check_eyes, eye_centres
 
 NoFace = Literal["keep", "drop"]

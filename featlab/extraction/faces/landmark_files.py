@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.layouts.tables import read_lines, read_text
+from featlab.extraction.layouts.tree import read_lines, read_text
 
 # The name under which featlab's own detections lie in a .npz.
 ARRAY = "landmarks"

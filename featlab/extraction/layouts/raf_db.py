@@ -10,9 +10,18 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
-from featlab.extraction.layouts.base import register_layout
-from featlab.extraction.layouts.tables import RAF_DB, read_lines
-from featlab.extraction.layouts.tree import check_present, child, descendant, images, mismatch, numbered, relative
+from featlab.extraction.layouts import register_layout
+from featlab.extraction.layouts.tree import (
+    RAF_DB,
+    check_present,
+    child,
+    descendant,
+    images,
+    mismatch,
+    numbered,
+    read_lines,
+    relative,
+)
 
 EXPECTED = (
     "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.tables.columns import (
+from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
     Chosen,
     OnProgress,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featlab.errors import InputError
-from featlab.extraction.tables.columns import (
+from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
     OnProgress,
     ReadRows,

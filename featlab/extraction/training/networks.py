@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from featlab.errors import ConfigError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.modules import check_layers, position_axes
-from featlab.extraction.backbones.resnet import TAPS, resnet18, small_resnet
+from featlab.extraction.backbones.hubs import TAPS, resnet18, small_resnet
+from featlab.extraction.backbones.network import check_layers, position_axes
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
 
 ARCHES = ("small", "resnet18", "torchvision:NAME", "timm:NAME")
@@ -70,7 +70,7 @@ def _torchvision(name: str) -> nn.Module:
     try:
         from torchvision.models import get_model, list_models
 
-        from featlab.extraction.backbones.model_libraries import remove_head
+        from featlab.extraction.backbones.hubs import remove_head
     except ImportError as error:
         raise ConfigError("torchvision: networks need torchvision: pip install 'featlab[backbones]'") from error
     if name not in list_models():

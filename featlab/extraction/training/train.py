@@ -16,11 +16,19 @@ import torch
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones.weights import file_sha256, state_sha256
 from featlab.extraction.items import Item, classes_of, item_order
-from featlab.extraction.training.checkpoint import Checkpoint, difference, training_folder
 from featlab.extraction.training.config import TrainConfig, flat
 from featlab.extraction.training.data import Images, OnProgress, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
-from featlab.extraction.training.fit import Classifier, Fitted, OnEpoch, fit, seeded
+from featlab.extraction.training.fit import (
+    Checkpoint,
+    Classifier,
+    Fitted,
+    OnEpoch,
+    difference,
+    fit,
+    seeded,
+    training_folder,
+)
 from featlab.extraction.training.networks import TrainableNetwork, build_network, default_size, load_weights
 from featlab.seeding import run_seed
 

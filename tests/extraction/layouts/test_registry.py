@@ -13,6 +13,7 @@ import pytest
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import (
+    LAYOUTS,
     NoOptions,
     detect_layout,
     get_layout,
@@ -21,7 +22,6 @@ from featlab.extraction.layouts import (
     register_layout,
     resolve_layout,
 )
-from featlab.extraction.layouts.base import LAYOUTS
 
 Put = Callable[..., Path]
 

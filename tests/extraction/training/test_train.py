@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.training.checkpoint import Checkpoint, training_folder
 from featlab.extraction.training.config import AugmentConfig, TrainConfig
 from featlab.extraction.training.export import read_card, read_meta
+from featlab.extraction.training.fit import Checkpoint, training_folder
 from featlab.extraction.training.train import train_backbone
 
 

@@ -18,7 +18,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction import decode as module
 from featlab.extraction.decode import decode_image, read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.video import expand_videos
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 

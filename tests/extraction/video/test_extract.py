@@ -19,7 +19,7 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
 from featlab.extraction.layouts import read_layout
 from featlab.extraction.shards import Failure, failures_path
-from featlab.extraction.video.expand import Expanded, expand_videos
+from featlab.extraction.video import Expanded, expand_videos
 from featlab.extraction.video.times import Sampling
 
 MakeVideo = Callable[..., Path]
