@@ -60,8 +60,6 @@ def _read_one(item: Item) -> Pixels:
             return decode_image(item.path)
         if item.at is None:
             return InputError("a whole csv, not one image of it")
-        from featlab.extraction.decode import decode_csv_pixels
-
         return decode_csv_pixels(item.path, item.at)
     except InputError as error:
         return error

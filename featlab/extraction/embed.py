@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +74,8 @@ def embed_shards(
     tell = on_progress or (lambda progress: None)
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []
-    with closing(run_batches(_batches(shards, landmarks, batch_size), task, jobs)) as results:
+    batches = _batches(shards, landmarks, batch_size)
+    with closing(run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
             parts: list[NDArray[np.float32]] = []
@@ -227,7 +228,12 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
     for place in usable:
         points = None if batch.landmarks is None else batch.landmarks[place]
         start = time.perf_counter()
-        image = _prepared(next(pixels), task.prepare, points)
+        image = next(pixels)
+        if task.prepare is not None and not isinstance(image, InputError):
+            try:
+                image = task.prepare(image, points)
+            except InputError as error:
+                image = error
         read_seconds += time.perf_counter() - start
         if isinstance(image, InputError):
             failed.append((place, str(image)))
@@ -247,17 +253,6 @@ def _has_landmarks(batch: Batch, place: int) -> bool:
     return batch.landmarks is not None and not np.isnan(batch.landmarks[place]).any()
 
 
-def _prepared(
-    image: Image | InputError, prepare: Preparation | None, points: NDArray[np.float32] | None
-) -> Image | InputError:
-    if prepare is None or isinstance(image, InputError):
-        return image
-    try:
-        return prepare(image, points)
-    except InputError as error:
-        return error
-
-
 def _process_landmarks(
     backbone: Backbone | None, batch: Batch, usable: list[int], failed: list[tuple[int, str]]
 ) -> BatchResult:
@@ -267,11 +262,6 @@ def _process_landmarks(
     if backbone is not None and usable:
         embeddings = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
     return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
-
-
-def run_batches(batches: Iterable[Batch], task: Task, jobs: int) -> Generator[tuple[Batch, BatchResult], None, None]:
-    """Process batches, in their order; see `run_in_order`."""
-    return run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)
 
 
 def _worker_died(batch: Batch) -> str:

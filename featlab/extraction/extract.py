@@ -16,8 +16,8 @@ from featlab.cache import CacheBuilder, ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Item, classes_of, item_order
-from featlab.extraction.shards import Failure, StorageError, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.items import Failure, Item, classes_of, item_order
+from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
 from featlab.extraction.worker import worker_count
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]

@@ -15,9 +15,8 @@ from featlab.extraction.backbones import Backbone
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_no_face
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
-from featlab.extraction.items import Item
+from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.shards import Failure
 from featlab.extraction.video import expand_videos
 from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import Sampling

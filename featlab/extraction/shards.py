@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 
 from featlab.cache import CacheError, ExtractorInfo, FeatureTable, atomic_write_text, inspect_cache, open_cache
 from featlab.errors import InputError
-from featlab.extraction.items import Item
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One image that has no row in the cache."""
-
-    path: str  # The image's name as the source writes it
-    reason: str  # Why, in a few words
+from featlab.extraction.items import Failure, Item
 
 
 def failures_path(out: Path) -> Path:

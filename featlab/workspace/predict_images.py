@@ -17,8 +17,7 @@ from featlab.errors import BundleError, InputError, closest
 from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
-from featlab.extraction.items import Item
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure, Item
 from featlab.methods import AdaptedModel
 
 if TYPE_CHECKING:

@@ -10,13 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError, closest, one_line
-from featlab.extraction.backbones import (
-    INTERPOLATIONS,
-    InputSpec,
-    NetworkOptions,
-    network_options,
-    require_argument,
-)
+from featlab.extraction.backbones import INTERPOLATIONS, InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import RANDOM, module_with_weights, state_sha256
 

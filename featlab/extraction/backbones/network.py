@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +24,8 @@ from featlab.extraction.backbones import APPENDED, Image, InputSpec, NetworkOpti
 class Network(Protocol):
     """Something that embeds normalised images."""
 
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-    @property
-    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+    device: torch.device
+    layers: tuple[str, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S), which may be in channels-last memory, as (n, D)."""
@@ -55,14 +54,12 @@ class NetworkBackbone:
         """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
         if not images:
             return np.empty((0, self.dim), dtype=np.float32)
-        vectors = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
+        square = (self.spec.size, self.spec.size)
+        fitted = [image if image.shape[:2] == square else self.prepare(image) for image in images]
+        vectors = _run(self.name, self.network, self.spec, np.stack(fitted))
         if vectors.shape[1] != self.dim:
             raise ConfigError(f"{self.name} gave {vectors.shape[1]} features after {self.dim} before")
         return vectors.float().cpu().numpy()
-
-    def _fitted(self, image: Image) -> Image:
-        size = self.spec.size
-        return image if image.shape[:2] == (size, size) else self.prepare(image)
 
 
 def network_backbone(
@@ -77,11 +74,9 @@ def network_backbone(
     trained_on: Sequence[str] = (),
 ) -> NetworkBackbone:
     """Make a backbone of a network, after a trial on two images."""
-    size = spec.size
-    grey = np.linspace(0, 255, 2 * size * size * 3).astype(np.uint8).reshape(2, size, size, 3)
-    vectors = _run(name, network, spec, list(grey))
-    if network.layers:
-        notes = (*notes, APPENDED)
+    shape = (2, spec.size, spec.size, 3)
+    vectors = _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
+    notes = (*notes, APPENDED) if network.layers else notes
     extractor = ExtractorInfo(
         id=id,
         weights=weights,
@@ -100,7 +95,7 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
     if not isinstance(output, Tensor):
         raise ConfigError(f"{name} returned a {type(output).__name__}; it must return one tensor (n, D)")
     shape = tuple(output.shape)
-    if len(shape) == 4 and shape[2:] == (1, 1):
+    if shape[2:] == (1, 1):
         output = output.flatten(1)
     if output.ndim != 2 or output.shape[0] != rows or output.shape[1] == 0 or not output.is_floating_point():
         raise ConfigError(
@@ -116,36 +111,28 @@ def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int
     if batch is None or batch == len(images):
         return run(images)
     parts = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        kept = len(part)
-        filled = part if kept == batch else torch.cat([part, part[-1:].expand(batch - kept, -1, -1, -1)])
-        parts.append(run(filled)[:kept])
+    for part in torch.split(images, batch):
+        filled = torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)])
+        parts.append(run(filled)[: len(part)])
     return torch.cat(parts)
 
 
-def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Tensor:
-    pixels = torch.from_numpy(np.stack(images)).to(network.device)
+def _run(name: str, network: Network, spec: InputSpec, images: NDArray[np.uint8]) -> Tensor:
+    pixels = torch.from_numpy(images).to(network.device).float()
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=pixels.device) for values in (spec.mean, spec.std))
     try:
-        return network(_normalised(pixels, spec))
+        # The memory stays in the order of the pixels.
+        return network(pixels.div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2))
     except FeatlabError:
         raise
     except torch.cuda.OutOfMemoryError:
         raise FeatlabError(f"{name}: {len(images)} images are too many for the GPU's memory; lower --batch") from None
     except Exception as error:
-        # Whatever a network of somebody else's lets through: a size that doesn't fit is a RuntimeError in one and an
-        # AssertionError in another.
+        # Whatever the network lets through: a wrong size is a RuntimeError in one, an AssertionError in another.
         raise ConfigError(
             f"{name} can't embed images of {spec.size}x{spec.size} ({type(error).__name__}: {one_line(error)}); "
             "if it was made for another size, say so with the option size"
         ) from error
-
-
-def _normalised(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """Return uint8 (n, S, S, 3) as float32 (n, 3, S, S); the memory stays in the order of the pixels."""
-    mean = torch.tensor(spec.mean, dtype=torch.float32, device=pixels.device)
-    std = torch.tensor(spec.std, dtype=torch.float32, device=pixels.device)
-    return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 AMP_NOTE = "float16 autocast"
@@ -222,28 +209,19 @@ def module_backbone(
     )
 
 
-Statistics = tuple[Tensor, Tensor]
-"""Mean and standard deviation of each channel: float32 (n, C) both."""
-
-_SHOWN = 12
+Statistics = tuple[Tensor, Tensor]  # Mean and standard deviation of each channel: float32 (n, C) both
 
 
 def position_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the axes that count positions, or None when there are fewer than two positions.
-
-    A map is (n, C, H, W). It is (n, H, W, C) where only that makes it square, as in Swin transformers: the input always
-    is. Tokens are (n, T, C), with a class token counted as one of them.
-    """
+    """Return the axes that count positions, or None when there are fewer than two positions."""
+    # A map is (n, C, H, W), or (n, H, W, C) where only that makes it square (Swin transformers); tokens are (n, T, C).
     if len(shape) == 4:
         axes: tuple[int, ...] = (1, 2) if shape[1] == shape[2] != shape[3] else (2, 3)
     elif len(shape) == 3:
         axes = (1,)
     else:
         return None
-    positions = 1
-    for axis in axes:
-        positions *= shape[axis]
-    return axes if positions > 1 else None
+    return axes if math.prod(shape[axis] for axis in axes) > 1 else None
 
 
 def channel_statistics(output: Tensor) -> Statistics | None:
@@ -264,9 +242,9 @@ def check_layers(backbone: str, layers: Sequence[str], known: Sequence[str]) -> 
     """Raise a ConfigError for a layer that isn't known; names the closest, and what there is."""
     for layer in layers:
         if layer not in known:
-            shown = ", ".join(known[:_SHOWN]) + (f", ... {len(known)} in all" if len(known) > _SHOWN else "")
-            has = shown or "none that can be tapped"
-            raise ConfigError(f"{backbone} has no layer {layer!r}{closest(layer, known)} (it has: {has})")
+            has = ", ".join(known[:12]) + (f", ... {len(known)} in all" if len(known) > 12 else "")
+            has = f"(it has: {has or 'none that can be tapped'})"
+            raise ConfigError(f"{backbone} has no layer {layer!r}{closest(layer, known)} {has}")
 
 
 class Taps:

@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones import (
-    INTERPOLATIONS,
-    InputSpec,
-    NetworkOptions,
-    network_options,
-    require_argument,
-)
+from featlab.extraction.backbones import INTERPOLATIONS, InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import file_sha256
 

@@ -22,8 +22,8 @@ from featlab.cache import atomic_write_bytes
 from featlab.config.options import check_at_least
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
-from featlab.extraction.items import Item, item_order
-from featlab.extraction.shards import Failure, file_stamp, write_list
+from featlab.extraction.items import Failure, Item, item_order
+from featlab.extraction.shards import file_stamp, write_list
 from featlab.extraction.worker import run_in_order, worker_count
 from featlab.registry import Registry
 

@@ -1,4 +1,4 @@
-"""The BioVid Heat Pain Database, part A: short videos of heat pain at four levels and of none."""
+"""Videos made in a laboratory: BioVid (heat pain at four levels and none) and StressID (tasks)."""
 
 from __future__ import annotations
 
@@ -239,9 +239,7 @@ def _stress(row: Row, column: str) -> str | None:
     if not text or text.lower() == "nan":
         return None
     names = _CLASSES[column]
-    codes = {str(code): name for code, name in enumerate(names)} | {
-        f"{code}.0": name for code, name in enumerate(names)
-    }
+    codes = {f"{code}{end}": name for code, name in enumerate(names) for end in ("", ".0")}
     if text not in codes:
         raise InputError(f"{row.where}: {column} is {text!r}, expected 0 to {len(names) - 1} or nothing")
     return codes[text]

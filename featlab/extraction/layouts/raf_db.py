@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from featlab.extraction.layouts.tree import (
     RAF_DB,
     check_present,
     child,
+    counted,
     descendant,
     images,
     mismatch,
-    numbered,
     read_lines,
     relative,
 )
@@ -103,15 +102,12 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
         raise mismatch(root, EXPECTED)
     faces.sort(key=lambda face: natural_key(face.path.name))
     items: list[Item] = []
-    frames: Counter[tuple[str, str]] = Counter()
     for face in faces:
         subject = "raf-db" if options.group == "dataset" else f"raf-db-{face.split}"
         video = f"{face.split}/{face.label}"
-        frame = frames[subject, video]
-        frames[subject, video] += 1
-        items.append(Item(face.path, relative(face.path, root), subject, face.label, video, frame, row=-1))
+        items.append(Item(face.path, relative(face.path, root), subject, face.label, video, 0, row=-1))
     check_present(items, root, "list_patition_label.txt")
-    return numbered(items)
+    return counted(items)
 
 
 def _image_folder(root: Path, table: Path, kind: str) -> Path:
@@ -153,9 +149,7 @@ def _numbered_folders(root: Path) -> Path | None:
 def _in_folders(base: Path) -> Iterator[_Face]:
     for split, names in _SPLITS.items():
         folder = child(base, *names)
-        if folder is None:
-            continue
         for code, label in enumerate(RAF_DB, 1):
-            if (folder / str(code)).is_dir():
+            if folder is not None and (folder / str(code)).is_dir():
                 for path in images(folder / str(code)):
                     yield _Face(path, split, label)

@@ -1,10 +1,11 @@
-"""Looking at a tree: what is in a folder, in a fixed order, and what to say when it isn't what was expected."""
+"""What is in a folder, in a fixed order; small annotation files; what to say when they aren't what was expected."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -100,6 +101,16 @@ def numbered(items: Iterable[Item]) -> list[Item]:
     return [replace(item, row=row) for row, item in enumerate(sorted(items, key=item_order))]
 
 
+def counted(items: Iterable[Item]) -> list[Item]:
+    """Number the frames of each (subject, video) in the order in which they come, then as `numbered`."""
+    frames: Counter[tuple[str, str]] = Counter()
+    placed = []
+    for item in items:
+        placed.append(replace(item, frame=frames[item.subject, item.video]))
+        frames[item.subject, item.video] += 1
+    return numbered(placed)
+
+
 def mismatch(root: Path, expected: str, looked_in: Path | None = None) -> InputError:
     """Return the error of a tree that is another one: what was expected, and what is there."""
     return InputError(f"{root}: expected {expected}; found {_shape(looked_in or root, root)}")
@@ -107,17 +118,13 @@ def mismatch(root: Path, expected: str, looked_in: Path | None = None) -> InputE
 
 def check_present(items: Iterable[Item], root: Path, listed_in: str) -> None:
     """Raise an InputError when not one of the files is there; a few that aren't fail later, and are listed then."""
-    first: Item | None = None
-    checked: set[Path] = set()
+    names: dict[Path, str] = {}
     for item in items:
-        first = first or item
-        if item.path not in checked:
-            if item.path.exists():
-                return
-            checked.add(item.path)
-    if first is not None:
+        names.setdefault(item.path, item.name)
+    if names and not any(path.exists() for path in names):
+        first = next(iter(names.values()))
         raise InputError(
-            f"{root}: none of the {len(checked)} files that {listed_in} lists is there; the first is {first.name}"
+            f"{root}: none of the {len(names)} files that {listed_in} lists is there; the first is {first}"
         )
 
 
@@ -128,9 +135,8 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
             ((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")),
             key=lambda entry: natural_key(entry[0]),
         )
-    return [folder / name for name, is_dir in visible if is_dir], [
-        folder / name for name, is_dir in visible if not is_dir
-    ]
+    inside, loose = ([folder / name for name, is_dir in visible if is_dir is kind] for kind in (True, False))
+    return inside, loose
 
 
 def _shape(folder: Path, root: Path) -> str:

@@ -1,8 +1,7 @@
-"""ExpW: photographs from the web with boxes around faces."""
+"""Photographs from the web: ExpW (boxes around faces) and FER2013 (pixels in a csv)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from featlab.extraction.layouts import register_layout
 from featlab.extraction.layouts.tree import (
     FER2013,
     check_present,
+    counted,
     descendant,
     header,
     mismatch,
-    numbered,
     read_lines,
     relative,
 )
@@ -88,16 +87,13 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
         raise ConfigError(f"expw.confidence = {options.confidence:g} leaves none of the {len(faces)} faces")
     kept.sort(key=lambda face: (natural_key(face.image), face.number))
     items: list[Item] = []
-    frames: Counter[str] = Counter()
     place = relative(folder, root)
     for face in kept:
-        frame = frames[face.label]
-        frames[face.label] += 1
         name = f"{place}/{face.image}#face={face.number}"
         box = _wider(face.box, options.margin)
-        items.append(Item(folder / face.image, name, SUBJECT, face.label, face.label, frame, row=-1, box=box))
+        items.append(Item(folder / face.image, name, SUBJECT, face.label, face.label, 0, row=-1, box=box))
     check_present(items, root, relative(table, root))
-    return numbered(items)
+    return counted(items)
 
 
 def _face(line: str, where: str) -> _Face:
@@ -127,7 +123,6 @@ def _wider(box: tuple[int, int, int, int], margin: float) -> tuple[int, int, int
 _FER2013_TREE = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"
 _WHOLE = ("fer2013.csv", "fer2013/fer2013.csv", "icml_face_data.csv")
 _PARTS = ("train.csv", "test.csv")
-_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -175,16 +170,13 @@ def read_fer2013(root: Path, options: FER2013Options) -> list[Item]:
     if not tables:
         raise mismatch(root, _FER2013_TREE)
     items: list[Item] = []
-    frames: Counter[tuple[str, str]] = Counter()
     for table in tables:
         name = table.name if table == root else table.relative_to(root).as_posix()
         for row, (offset, label, usage) in enumerate(_rows(table)):
             subject = "fer2013" if options.group == "dataset" else f"fer2013-{usage}"
-            video = f"{usage}/{label or _UNKNOWN}"
-            frame = frames[subject, video]
-            frames[subject, video] += 1
-            items.append(Item(table, f"{name}#row={row}", subject, label, video, frame, row=-1, at=offset))
-    return numbered(items)
+            video = f"{usage}/{label or 'unknown'}"
+            items.append(Item(table, f"{name}#row={row}", subject, label, video, 0, row=-1, at=offset))
+    return counted(items)
 
 
 def _tables(root: Path) -> list[Path]:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from featlab.cache import Cache, ExtractorInfo, FeatureTable, open_cache, write_table
 from featlab.errors import CacheError, ConfigError, InputError, closest
 from featlab.extraction.faces.landmarks import read_landmarks
-from featlab.extraction.items import class_names
-from featlab.extraction.shards import Failure, StorageError, read_failures, storage_error, write_failures
+from featlab.extraction.items import Failure, class_names
+from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
 from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, codes_of
 from featlab.extraction.tables.sources import Source, read_source
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.items import MAX_FRAME, natural_key
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import MAX_FRAME, Failure, natural_key
 
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path")
 """Columns that say what a row is; every other one may be a feature."""

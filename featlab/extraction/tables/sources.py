@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import read_npy, read_npz, read_parquet
 from featlab.extraction.tables.delimited import read_cells, read_delimited, read_manifest
 from featlab.extraction.tables.rows import OnProgress, ReadRows, RowIndex, Selection, check_subject_column, make_index

@@ -50,8 +50,7 @@ class TrainConfig(Options):
         0, "Side in pixels to which images are resized; 0 takes the network's own: 96 for `small`, else 224.", minimum=0
     )
     layers: tuple[str, ...] = option(
-        (),
-        "Taps whose channel statistics the exported file returns; empty takes the network's own.",
+        (), "Taps whose channel statistics the exported file returns; empty takes the network's own."
     )
     epochs: int = option(
         60, "Length of the learning-rate cycle, in passes over as many images as there are.", minimum=1

@@ -16,9 +16,8 @@ from featlab.errors import InputError, closest
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.inputs import InputConfig
-from featlab.extraction.items import Item, item_order
+from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.shards import Failure
 from featlab.extraction.training.config import AugmentConfig
 from featlab.extraction.video import expand_videos
 from featlab.extraction.video.frames import is_video

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save
 from sklearn.metrics import f1_score
-from torch import Tensor, nn
+from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.compute import one_cycle, set_learning_rate
@@ -30,6 +29,7 @@ from featlab.errors import InputError
 from featlab.extraction.backbones.weights import read_state_dict
 from featlab.extraction.training.config import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
+from featlab.extraction.training.networks import Classifier, seeded
 from featlab.seeding import run_seed
 
 _FORMAT = 1
@@ -45,11 +45,6 @@ class Saved:
     best_epoch: int
     history: list[dict[str, float]] = field(default_factory=list)
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-def training_folder(out: Path) -> Path:
-    """Where a run that writes ``out`` keeps its state: ``net.pt2`` -> ``net.training/``."""
-    return out.with_name(f"{out.stem}.training")
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -113,10 +108,6 @@ class Checkpoint:
         except (InputError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error
 
-    def remove(self) -> None:
-        """Delete the folder, once the result is in its place."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         atomic_write_bytes(self.folder / name, save(plain))
@@ -143,21 +134,6 @@ OnEpoch = Callable[[str, int, int, dict[str, float]], None]
 """Called after each epoch with the phase, the epoch, the number of epochs, and the epoch's metrics."""
 
 
-class Classifier(nn.Module):
-    """Network, dropout, linear layer: normalised images to (n, K) logits."""
-
-    def __init__(self, network: nn.Module, dim: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.network = network
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dim, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (n, K) logits."""
-        logits: Tensor = self.classifier(self.dropout(self.network(images)))
-        return logits
-
-
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """What a phase of training came to; the model holds the best epoch's weights."""
@@ -165,17 +141,6 @@ class Fitted:
     best_epoch: int
     history: list[dict[str, float]]
     resumed: int
-
-
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Draw from torch's default generators, seeded, without moving the caller's."""
-    cuda = device == "cuda"
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        yield
 
 
 def fit(

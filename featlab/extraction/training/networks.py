@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,39 @@ from featlab.extraction.backbones.hubs import TAPS, resnet18, small_resnet
 from featlab.extraction.backbones.network import check_layers, position_axes
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
 
+
+def default_size(arch: str) -> int:
+    """Return the side in pixels of the images that a network is made for."""
+    return 96 if arch == "small" else 224
+
+
 ARCHES = ("small", "resnet18", "torchvision:NAME", "timm:NAME")
-_SIZES = {"small": 96}
+
+
+class Classifier(nn.Module):
+    """Network, dropout, linear layer: normalised images to (n, K) logits."""
+
+    def __init__(self, network: nn.Module, dim: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.network = network
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (n, K) logits."""
+        logits: Tensor = self.classifier(self.dropout(self.network(images)))
+        return logits
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Draw from torch's default generators, seeded, without moving the caller's."""
+    cuda = device == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +58,6 @@ class TrainableNetwork:
     module: nn.Module
     dim: int
     taps: tuple[str, ...]
-
-
-def default_size(arch: str) -> int:
-    """Return the side in pixels of the images that a network is made for."""
-    return _SIZES.get(arch, 224)
 
 
 def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> TrainableNetwork:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featlab.extraction.items import Item
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure, Item
 from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import EVERY_FRAME, OnVideo, Sampling, VideoTimes, probe_videos, sample
 
