@@ -12,7 +12,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheBuilder, Rows
+from featlab.cache.table import Rows
+from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels

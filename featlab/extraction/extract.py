@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheBuilder, ExtractorInfo, open_cache
+from featlab.cache.reader import open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards

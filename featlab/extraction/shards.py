@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheError, ExtractorInfo, FeatureTable, atomic_write_text, inspect_cache, open_cache
-from featlab.errors import InputError
+from featlab.cache.atomic import atomic_write_text
+from featlab.cache.reader import inspect_cache, open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
+from featlab.errors import CacheError, InputError
 from featlab.extraction.items import Failure, Item
 
 

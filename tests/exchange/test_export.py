@@ -17,9 +17,14 @@ from featlab.exchange.folding import ImageNetwork
 from featlab.exchange.formats import export_metadata
 from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions
 from featlab.extraction.backbones.network import module_backbone
-from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.methods import (
+    base_model,
+    get_method,
+    make_method,
+    method_names,
+)
 from featlab.protocol.splits import target_of
-from featlab.workspace.predict_images import check_backbone
+from featlab.workspace.predict import check_backbone
 
 SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from skimage.feature import hog
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import Options, option, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Image, Preparation

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, FeatlabError, closest, one_line
 from featlab.extraction.backbones import APPENDED, Image, InputSpec, NetworkOptions, ResizeCrop

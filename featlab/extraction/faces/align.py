@@ -16,7 +16,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import atomic_write_bytes
+from featlab.cache.atomic import atomic_write_bytes
 from featlab.config.options import check_at_least
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels

@@ -13,7 +13,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import Cache, ExtractorInfo, FeatureTable, open_cache, write_table
+from featlab.cache.assemble import write_table
+from featlab.cache.reader import Cache, open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.errors import CacheError, ConfigError, InputError, closest
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, class_names
