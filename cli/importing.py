@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
     from featlab.cache.merge import MergeReport
-    from featlab.extraction.tables.importing import ImportReport
+    from featlab.extraction.tables import ImportReport
 
 
 @command("workspace", "json_mode", "quiet")
@@ -66,9 +66,9 @@ def import_features(
 ) -> None:
     """Write features that you already have into a cache."""
     from featlab.config.load import load_config
-    from featlab.extraction.tables.columns import Selection
-    from featlab.extraction.tables.importing import ImportConfig
-    from featlab.extraction.tables.importing import import_features as run_import
+    from featlab.extraction.tables import ImportConfig
+    from featlab.extraction.tables import import_features as run_import
+    from featlab.extraction.tables.rows import Selection
 
     output = session.output
     config = ImportConfig(

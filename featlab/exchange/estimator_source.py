@@ -17,8 +17,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError
-from featlab.extraction.tables.columns import as_text
-from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.rows import as_text, codes_of
 from featlab.methods.registry import prepare_extras
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import SourceHead, as_tensor, head_from_state

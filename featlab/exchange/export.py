@@ -20,7 +20,7 @@ from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
 from featlab.exchange.folding import ImageNetwork, NetworkWithHead, fold
 from featlab.exchange.formats import metadata_text
-from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.backbones import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.model.networks import PersonalModel, Projection, as_tensor
 from featlab.workspace.predict import check_backbone

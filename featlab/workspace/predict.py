@@ -22,11 +22,10 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones.base import APPENDED, BACKBONES, Backbone
+from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
-from featlab.extraction.items import Item
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure, Item
 from featlab.methods.registry import make_method
 from featlab.model.personal import AdaptedModel
 from featlab.workspace.adapt import adapt_subject

@@ -21,7 +21,7 @@ from featlab.cli.app import FeatlabGroup
 from featlab.cli.exchange import export
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)

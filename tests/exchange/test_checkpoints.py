@@ -23,7 +23,7 @@ from featlab.exchange.checkpoints import (
     read_parts,
     translator_of,
 )
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
 from featlab.extraction.backbones.weights import file_sha256
 from featlab.methods import (
     AdaptedModel,
