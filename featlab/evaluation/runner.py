@@ -19,16 +19,15 @@ from featlab.compute import one_thread
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results, write_results
 from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
-from featlab.methods import Method, make_method
-from featlab.methods.base import SourceFeatures
+from featlab.methods.base import Method, SourceFeatures
+from featlab.methods.registry import make_method
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import Make, bundle_folder, bundle_stage, source_stages
 from featlab.workspace.workspace import Source, Workspace
 
-RUN_FORMAT = 5
-"""Raised when older files lack what tables now show."""
+RUN_FORMAT = 5  # raised when older files lack what tables now show
 
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a stage of a source model."""

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from featlab.cache import open_cache
-from featlab.cli.group import FeatlabGroup
+from featlab.cli.app import FeatlabGroup
 from featlab.cli.importing import import_features
 
 

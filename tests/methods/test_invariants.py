@@ -505,7 +505,7 @@ def test_registering_a_class_again_is_silent_and_a_new_name_comes_last():
 def test_another_class_under_a_known_name_warns_even_when_it_is_called_the_same():
     other = plug_in()
     other.__qualname__ = "SourceOnly"
-    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.source_only is replaced"):
+    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.baselines is replaced"):
         register(other)
     assert get_method("source-only") is other
 
@@ -536,7 +536,7 @@ def test_one_method_imports_one_module():
     """
     command = [sys.executable, "-c", textwrap.dedent(script), "adabn"]
     asked, imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert asked == "featlab.methods.adabn"
+    assert asked == "featlab.methods.baselines"
     homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
     assert homes & set(imported.split(",")) == {asked}
 
