@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.run import adapted_model
-from featlab.methods import AdaptedModel, Affine, base_model, get_method, make_method
-from featlab.methods.base import SourceFeatures
+from featlab.methods.base import SourceFeatures, base_model
 from featlab.methods.pft.method import PFT
+from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel, SourceHead, as_tensor
+from featlab.model.personal import AdaptedModel, Affine
 from featlab.model.style_bank import neutral_clips
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import run_seed

@@ -17,7 +17,7 @@ from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.methods.reads import refuse_unread
+from featlab.methods.registry import refuse_unread
 from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 

@@ -23,7 +23,7 @@ from featlab.analysis.table import (
     p_text,
     score_text,
 )
-from featlab.cache import open_cache
+from featlab.cache.reader import open_cache
 from featlab.config.load import load_config
 from featlab.config.toml import section_text
 from featlab.errors import FeatlabError, InputError

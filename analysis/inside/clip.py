@@ -16,10 +16,12 @@ from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.people import adapt_people
 from featlab.analysis.table import Column, Table, listed, make_table, number_text
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.evaluation.metrics import smooth_probabilities
-from featlab.methods import AdaptedModel, base_model, get_method
+from featlab.methods.base import base_model
+from featlab.methods.registry import get_method
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.workspace import Workspace

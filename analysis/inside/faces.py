@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.style import folded, folded_name
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.workspace.workspace import Workspace
 

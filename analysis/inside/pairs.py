@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featlab.analysis.inside.faces import Faces, Image, plot_pairs
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, Table, columns_of, make_table, number_text
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.config.sections import STRATEGIES
 from featlab.errors import ConfigError, closest
 from featlab.pairing.pairs import Pairs

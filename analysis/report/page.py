@@ -25,7 +25,7 @@ from featlab.analysis.report.provenance import (
     sources_of,
 )
 from featlab.analysis.table import Table
-from featlab.cache import atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 
 _SCREEN = 96.0 * 1.5  # Pixels of an inch of a figure: letters of 7 points are read like letters of 10.
 _LARGE = 4.5  # Inches from which on a figure is not squeezed onto a phone: it scrolls in its box.
