@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import featlab.cache.merge
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, merge_caches, open_cache, verify_cache
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache
 
 CLASSES = ("neutral", "happy", "pain")
 FIRST, SECOND = (0, 1), (2, 3, 4)
@@ -187,7 +187,7 @@ def test_rows_come_block_by_block(pair, tmp_path, monkeypatch):
     sizes = []
     real = featlab.cache.merge.encode_rows
 
-    def spy(rows: Rows, *rest):
+    def spy(rows, *rest):
         sizes.append(len(rows.frames))
         return real(rows, *rest)
 

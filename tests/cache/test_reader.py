@@ -11,7 +11,6 @@ from featlab.cache import (
     CacheBuilder,
     CacheError,
     ExtractorInfo,
-    FeatureTable,
     Rows,
     inspect_cache,
     open_cache,
@@ -20,7 +19,7 @@ from featlab.cache import (
 )
 
 
-def same_rows(table: FeatureTable, rows: Rows) -> None:
+def same_rows(table, rows):
     np.testing.assert_array_equal(table.embeddings, rows.embeddings)
     np.testing.assert_array_equal(table.landmarks, rows.landmarks)
     np.testing.assert_array_equal(table.frame, rows.frames)

@@ -10,7 +10,7 @@ from featlab.cache import CacheError, ExtractorInfo, FeatureTable
 
 
 @pytest.fixture
-def table() -> FeatureTable:
+def table():
     rng = np.random.default_rng(0)
     return FeatureTable(
         embeddings=rng.normal(size=(6, 3)).astype(np.float32),

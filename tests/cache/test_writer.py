@@ -18,7 +18,7 @@ from featlab.errors import FeatlabError
 NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])
 
 
-def digest_of(path) -> str:
+def digest_of(path):
     with open_cache(path, verify=True) as cache:
         return cache.digest
 
@@ -157,7 +157,7 @@ def test_shards_that_make_no_cache_are_refused_and_an_old_one_stays(
     assert builder.has_shard("0")
 
 
-def spoilt(rows: Rows):
+def spoilt(rows):
     """Rows that don't fit, and what is said of them."""
     nan, partial = rows.embeddings.copy(), rows.landmarks.copy()
     nan[2, 1] = partial[0, 0, 0] = np.nan
@@ -253,12 +253,12 @@ except FeatlabError as error:
 """
 
 
-def start(out, shards=20, limit=0) -> subprocess.Popen:
+def start(out, shards=20, limit=0):
     command = [sys.executable, "-c", SCRIPT, str(out), str(shards), str(limit)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(out, **options) -> tuple[int, str, str]:
+def finish(out, **options):
     process = start(out, **options)
     told, complained = process.communicate(timeout=60)
     return process.returncode, told, complained

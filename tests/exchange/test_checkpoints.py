@@ -3,7 +3,6 @@
 import json
 import warnings
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +82,7 @@ def make_t(dim=DIM, hidden=9, seed=3):
         return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim)).eval()
 
 
-def save_shot(folder: Path, b: nn.Module, c: nn.Module, t: nn.Module | None = None):
+def save_shot(folder, b, c, t=None):
     """Write them as SHOT does; returns the paths."""
     paths = {"b": folder / "source_B.pt", "c": folder / "source_C.pt"}
     torch.save(b.state_dict(), paths["b"])

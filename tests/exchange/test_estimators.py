@@ -1,7 +1,5 @@
 """PersonalizedClassifier and StyleTranslator against scikit-learn's own checks and against featlab's functions."""
 
-from __future__ import annotations
-
 import pickle
 import warnings
 
@@ -26,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:subject .* is the clip neutral:U
 QUICK = {"dim": 8, "bottleneck": 64, "epochs": 20, "pretrain_epochs": 1}
 """Enough for the check that a classifier learns three blobs."""
 SMALL = {"dim": 6, "bottleneck": 8, "epochs": 4, "pretrain_epochs": 3, "random_state": 5}
-EXPECTED_FAILED: dict[str, str] = {}
+EXPECTED_FAILED = {}
 """Checks of scikit-learn that fail on purpose, and why: none."""
 ESTIMATORS = [PersonalizedClassifier(**SMALL), StyleTranslator(**SMALL)]
 

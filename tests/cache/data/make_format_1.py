@@ -10,7 +10,7 @@ import numpy as np
 from featlab.cache import CacheBuilder, ExtractorInfo, LayerStats, Rows, open_cache
 
 
-def main(name: str, with_pose: bool) -> None:
+def main(name, with_pose):
     rng = np.random.default_rng(20260101)
     names = [("p01", "calm"), ("p01", "talk"), ("p02", "calm"), ("é-3", "talk")]
     rows = 3 * len(names)
@@ -31,8 +31,7 @@ def main(name: str, with_pose: bool) -> None:
                 landmarks=landmarks,
                 layers={
                     "stem": LayerStats(
-                        rng.normal(size=(rows, 2)).astype(np.float32),
-                        rng.uniform(0.1, 1, (rows, 2)).astype(np.float32),
+                        rng.normal(size=(rows, 2)).astype(np.float32), rng.uniform(0.1, 1, (rows, 2)).astype(np.float32)
                     )
                 },
                 paths=[f"{subject}/{video}/{10 * frame}.png" for subject, video in names for frame in range(3)],

@@ -1,13 +1,8 @@
-from __future__ import annotations
-
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import procrustes
 from skimage.feature import hog
@@ -17,10 +12,8 @@ from featlab.extraction.backbones import BACKBONES, Backbone, make_backbone
 from featlab.extraction.backbones.geometry import align, template
 from featlab.extraction.backbones.hog import HogBackbone
 
-Pixels = Callable[[int], NDArray[np.uint8]]
 
-
-def faces(count: int, points: int = 68, seed: int = 0) -> NDArray[np.float64]:
+def faces(count, points=68, seed=0):
     """The template with noise, somewhere in pixels."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 0.01, (count, points, 2))
@@ -28,19 +21,19 @@ def faces(count: int, points: int = 68, seed: int = 0) -> NDArray[np.float64]:
     return np.asarray(shapes, dtype=np.float64)
 
 
-def turned(shape: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+def turned(shape, degrees):
     angle = np.deg2rad(degrees)
     return np.asarray(shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
 
 
 @pytest.mark.parametrize("name", ["hog", "geometry", "geometry:51"])
-def test_every_backbone_fits_the_protocol_and_keeps_its_name(name: str) -> None:
+def test_every_backbone_fits_the_protocol_and_keeps_its_name(name):
     backbone = make_backbone(name)
     assert isinstance(backbone, Backbone)
     assert backbone.name == name
 
 
-def test_an_unknown_backbone_names_the_closest() -> None:
+def test_an_unknown_backbone_names_the_closest():
     with pytest.raises(ConfigError, match=r"'geometri', known: geometry, hf, hog.*did you mean 'geometry'"):
         make_backbone("geometri")
 
@@ -59,15 +52,15 @@ def test_an_unknown_backbone_names_the_closest() -> None:
         ("geometry", {"size": 3}, "has no option 'size'"),
     ],
 )
-def test_arguments_that_do_not_fit_are_config_errors(name: str, options: dict[str, object], says: str) -> None:
+def test_arguments_that_do_not_fit_are_config_errors(name, options, says):
     with pytest.raises(ConfigError, match=says):
         make_backbone(name, **options)
 
 
-def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str | None, dict[str, Any]]] = []
+def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch):
+    calls = []
 
-    def build(argument: str | None, options: Mapping[str, Any]) -> Backbone:
+    def build(argument, options):
         calls.append((argument, dict(options)))
         return HogBackbone()
 
@@ -78,13 +71,13 @@ def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch: p
     assert calls == [(None, {}), ("a:b", {"size": 3})]
 
 
-def test_the_registry_imports_no_heavy_library() -> None:
+def test_the_registry_imports_no_heavy_library():
     code = "import sys, featlab.extraction.backbones; print({'torch', 'skimage'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
+def test_hog_equals_skimage_on_the_same_grey_image(pixels):
     images = [np.asarray(Image.fromarray(pixels(seed)).resize((96, 96))) for seed in range(3)]
     output = make_backbone("hog").embed(images, None)
     assert output.dtype == np.float32
@@ -94,14 +87,14 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_hog_takes_any_size_and_says_its_dim(pixels: Pixels) -> None:
+def test_hog_takes_any_size_and_says_its_dim(pixels):
     backbone = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
     output = backbone.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
     assert output.shape == (3, 2 * 2 * 9 * 6)
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in backbone.info().preprocessing
 
 
-def test_other_sizes_are_another_extractor() -> None:
+def test_other_sizes_are_another_extractor():
     fingerprints = {make_backbone("hog", **{key: 4}).info().fingerprint for key in ("cell", "block", "orientations")}
     fingerprints |= {
         make_backbone(name).info().fingerprint for name in ("hog", "geometry", "geometry:51", "geometry:49")
@@ -111,7 +104,7 @@ def test_other_sizes_are_another_extractor() -> None:
 
 
 @pytest.mark.parametrize("points", [68, 51, 49])
-def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points: int) -> None:
+def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points):
     face = template(points)
     assert face.shape == (points, 2)
     np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
@@ -125,7 +118,7 @@ def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points: int) 
 
 
 @pytest.mark.parametrize("points", [68, 51, 49])
-def test_geometry_is_blind_to_place_size_and_tilt(points: int) -> None:
+def test_geometry_is_blind_to_place_size_and_tilt(points):
     backbone = make_backbone(f"geometry:{points}")
     original = faces(5, points)
     plain = backbone.embed([], original.astype(np.float32))
@@ -137,7 +130,7 @@ def test_geometry_is_blind_to_place_size_and_tilt(points: int) -> None:
     np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
 
 
-def test_geometry_keeps_a_mirrored_face_mirrored() -> None:
+def test_geometry_keeps_a_mirrored_face_mirrored():
     face = template()
     swap = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).argmin(axis=1)
     original = faces(1)
@@ -147,14 +140,14 @@ def test_geometry_keeps_a_mirrored_face_mirrored() -> None:
     assert np.abs(mirrored - plain).max() > 0.005
 
 
-def test_a_reflection_is_not_used_where_it_would_fit_better() -> None:
+def test_a_reflection_is_not_used_where_it_would_fit_better():
     reflected = template() * [-1, 1]
     _, with_reflection, _ = procrustes(template(), reflected)
     np.testing.assert_allclose(with_reflection, template(), atol=1e-9)
     assert np.linalg.norm(align(reflected[None], template())[0] - template()) > 0.5
 
 
-def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed() -> None:
+def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
     shapes = faces(20)
     rotations = np.random.default_rng(1).uniform(0, 360, 20)
     moved = np.stack([turned(shape, degrees) for shape, degrees in zip(shapes, rotations, strict=True)])
@@ -166,13 +159,13 @@ def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed() -> No
         np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
 
 
-def test_no_other_rotation_is_closer() -> None:
+def test_no_other_rotation_is_closer():
     (shape,) = align(faces(1), template())
     best = np.linalg.norm(shape - template())
     assert all(np.linalg.norm(turned(shape, degrees) - template()) > best for degrees in range(1, 360))
 
 
-def test_geometry_does_not_depend_on_the_batch() -> None:
+def test_geometry_does_not_depend_on_the_batch():
     backbone = make_backbone("geometry")
     points = faces(70).astype(np.float32)
     together = backbone.embed([], points)
@@ -180,7 +173,7 @@ def test_geometry_does_not_depend_on_the_batch() -> None:
     np.testing.assert_array_equal(together, alone)
 
 
-def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not() -> None:
+def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not():
     points = faces(3).astype(np.float32)
     points[1] = 512.1
     embeddings = make_backbone("geometry").embed([], points)
@@ -188,7 +181,7 @@ def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not() -> None:
     assert np.isfinite(embeddings[[0, 2]]).all()
 
 
-def test_another_number_of_landmarks_says_what_to_use() -> None:
+def test_another_number_of_landmarks_says_what_to_use():
     with pytest.raises(InputError, match="the file has 51; use geometry:51"):
         make_backbone("geometry").embed([], faces(1, 51).astype(np.float32))
     with pytest.raises(InputError, match="the file has 5; supported are 68, 51 and 49"):

@@ -1,17 +1,13 @@
 """torchvision's networks: through a stand-in for the library, and through the library where it is installed."""
 
-from __future__ import annotations
-
 import sys
 from enum import Enum
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import make_backbone
@@ -24,7 +20,7 @@ from featlab.extraction.backbones.weights import seeded
 class Headed(nn.Module):
     """Our ResNet-18 with torchvision's ``fc``."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.body = resnet18()
         for name, child in self.body.named_children():
@@ -32,7 +28,7 @@ class Headed(nn.Module):
         del self.body
         self.fc = nn.Linear(512, 1000)
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images):
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean(dim=(2, 3)))
@@ -41,7 +37,7 @@ class Headed(nn.Module):
 class Published(Enum):
     IMAGENET1K_V1 = 1
 
-    def transforms(self) -> Any:
+    def transforms(self):
         mode = SimpleNamespace(value="bicubic")
         return SimpleNamespace(crop_size=[32], mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], interpolation=mode)
 
@@ -51,16 +47,16 @@ class PublishedWeights:
 
     DEFAULT = Published.IMAGENET1K_V1
 
-    def __iter__(self) -> Any:
+    def __iter__(self):
         return iter(Published)
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake(monkeypatch):
     """Put a stand-in for torchvision, with one network, where the import finds it."""
     library, models = ModuleType("torchvision"), ModuleType("torchvision.models")
 
-    def get_model(name: str, weights: Any = None) -> nn.Module:
+    def get_model(name, weights=None):
         module = Headed()
         if weights is not None:
             with torch.no_grad():
@@ -78,12 +74,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
 
 
-def images(count: int = 2, size: int = 32) -> list[Any]:
+def images(count=2, size=32):
     return list(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
 @pytest.mark.usefixtures("fake")
-def test_the_head_is_gone_and_the_librarys_input_is_used() -> None:
+def test_the_head_is_gone_and_the_librarys_input_is_used():
     backbone = make_backbone("torchvision:resnet18", weights="random", layers="layer2")
     assert backbone.embed(images(), None).shape == (2, 512 + 2 * 128)
     info = backbone.info()
@@ -94,7 +90,7 @@ def test_the_head_is_gone_and_the_librarys_input_is_used() -> None:
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("head", [True, False])
-def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path: Path, head: bool) -> None:
+def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path, head):
     state = seeded(Headed, 3).state_dict()
     if not head:
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
@@ -108,7 +104,7 @@ def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path: Path, head: bool) 
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT", "pretrained"])
-def test_the_librarys_own_weights_go_by_their_name(name: str) -> None:
+def test_the_librarys_own_weights_go_by_their_name(name):
     info = make_backbone("torchvision:resnet18", weights=name).info()
     assert info.weights == make_backbone("torchvision:resnet18", weights="IMAGENET1K_V1").info().weights
     assert info.weights != make_backbone("torchvision:resnet18", weights="random").info().weights
@@ -130,14 +126,14 @@ def test_the_librarys_own_weights_go_by_their_name(name: str) -> None:
         ("resnet18", {"weights": "random", "layers": "layer5"}, "did you mean 'layer"),
     ],
 )
-def test_what_does_not_fit_torchvision_is_one_line(name: str, options: dict[str, Any], says: str) -> None:
+def test_what_does_not_fit_torchvision_is_one_line(name, options, says):
     with pytest.raises(ValueError, match=says):
         make_backbone(f"torchvision:{name}", **options)
 
 
 @pytest.mark.usefixtures("fake")
-def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(name: str, weights: Any = None) -> nn.Module:
+def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
+    def offline(name, weights=None):
         raise OSError("<urlopen error\nno route>")
 
     monkeypatch.setattr(sys.modules["torchvision.models"], "get_model", offline)
@@ -147,19 +143,19 @@ def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch: pytest.Monk
         make_backbone("torchvision:resnet18", weights="pretrained")
 
 
-def test_without_torchvision_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchvision_the_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ConfigError, match=r"need torchvision: pip install 'featlab\[backbones\]'"):
         make_backbone("torchvision:resnet18", weights="random")
 
 
 class Holder(nn.Module):
-    def __init__(self, name: str, head: nn.Module) -> None:
+    def __init__(self, name, head):
         super().__init__()
         setattr(self, name, head)
 
 
-def test_only_the_last_linear_layer_of_a_head_is_removed() -> None:
+def test_only_the_last_linear_layer_of_a_head_is_removed():
     convnext = Holder("classifier", nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(4, 2)))
     vgg = Holder("classifier", nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
     vit = Holder("heads", nn.Sequential())
@@ -205,16 +201,16 @@ FAMILIES = {
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_every_family_of_the_real_library_gives_one_vector_an_image() -> None:
+def test_every_family_of_the_real_library_gives_one_vector_an_image():
     pytest.importorskip("torchvision", reason="torchvision isn't installed (extra: backbones)", exc_type=ImportError)
     for name, dim in FAMILIES.items():
         backbone = make_backbone(f"torchvision:{name}", weights="random")
-        output = backbone.embed(images(1, backbone.prepare.size), None)  # type: ignore[union-attr]
+        output = backbone.embed(images(1, backbone.prepare.size), None)
         assert output.shape == (1, dim), name
         assert np.isfinite(output).all(), name
 
 
-def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path: Path) -> None:
+def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path):
     torchvision = pytest.importorskip(
         "torchvision", reason="torchvision isn't installed (extra: backbones)", exc_type=ImportError
     )
@@ -228,27 +224,27 @@ def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path: Pa
 
 
 class Tiny(nn.Module):
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 2)
         self.fc = nn.Linear(8, classes) if classes else nn.Identity()
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images):
         return self.fc(self.stem(images).mean(dim=(2, 3)))
 
 
 @pytest.fixture
-def fake_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_timm(monkeypatch):
     """Put a stand-in for timm, with one network, where the import finds it."""
     library = ModuleType("timm")
 
-    def create_model(name: str, pretrained: bool, num_classes: int) -> nn.Module:
+    def create_model(name, pretrained, num_classes):
         if name == "gone":
             raise RuntimeError("no pretrained\nweights")
         module = Tiny(num_classes)
         if pretrained:
             nn.init.constant_(module.stem.weight, 0.1)
-            nn.init.zeros_(module.stem.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(module.stem.bias)
         return module
 
     config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
@@ -262,12 +258,12 @@ def fake_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", library)
 
 
-def tiny_images(size: int) -> list[Any]:
+def tiny_images(size):
     return list(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
 
 
 @pytest.mark.usefixtures("fake_timm")
-def test_timms_own_input_is_used_and_the_classifier_is_left_out() -> None:
+def test_timms_own_input_is_used_and_the_classifier_is_left_out():
     backbone = make_backbone("timm:tiny.tag", weights="pretrained", layers="stem")
     output = backbone.embed(tiny_images(40), None)
     assert output.shape == (2, 24)
@@ -280,7 +276,7 @@ def test_timms_own_input_is_used_and_the_classifier_is_left_out() -> None:
 
 
 @pytest.mark.usefixtures("fake_timm")
-def test_a_checkpoint_with_a_classifier_loads(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_classifier_loads(tmp_path):
     state = Tiny(5).state_dict()
     torch.save({"model": state}, tmp_path / "w.pth")
     backbone = make_backbone("timm:tiny", weights=str(tmp_path / "w.pth"), size=16, layers="stem")
@@ -302,13 +298,13 @@ def test_a_checkpoint_with_a_classifier_loads(tmp_path: Path) -> None:
         ("gone", {"weights": "pretrained"}, r"timm:gone can't be made \(no pretrained weights\); name a file"),
     ],
 )
-def test_what_does_not_fit_timm_is_one_line(name: str, options: dict[str, Any], says: str) -> None:
+def test_what_does_not_fit_timm_is_one_line(name, options, says):
     with pytest.raises(ConfigError, match=says) as caught:
         make_backbone(f"timm:{name}", **options)
     assert "\n" not in str(caught.value)
 
 
-def test_without_timm_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"need timm: pip install 'featlab\[backbones\]'"):
         make_backbone("timm:resnet18", weights="random")
@@ -323,7 +319,7 @@ def test_without_timm_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
         ("swin_tiny_patch4_window7_224", "layers.0", 768, 96),
     ],
 )
-def test_the_real_library_gives_one_vector_an_image(name: str, layer: str, dim: int, channels: int) -> None:
+def test_the_real_library_gives_one_vector_an_image(name, layer, dim, channels):
     pytest.importorskip("timm", reason="timm isn't installed (extra: backbones)", exc_type=ImportError)
     backbone = make_backbone(f"timm:{name}", weights="random", layers=layer)
     assert backbone.embed(tiny_images(224), None).shape == (2, dim + 2 * channels)

@@ -1,14 +1,11 @@
-from __future__ import annotations
-
 import hashlib
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.resnet import resnet18
@@ -22,23 +19,23 @@ from featlab.extraction.backbones.weights import (
 
 
 class Tiny(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 4, 3)
         self.bn1 = nn.BatchNorm2d(4)
         self.layer1 = nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
 
-    def forward(self, images: Tensor) -> Tensor:
-        x: Tensor = self.layer1(self.bn1(self.conv1(images)))
+    def forward(self, images):
+        x = self.layer1(self.bn1(self.conv1(images)))
         return x.mean(dim=(2, 3))
 
 
 @pytest.fixture
-def state() -> dict[str, Tensor]:
+def state():
     return {key: value.clone() for key, value in seeded(Tiny, 5).state_dict().items()}
 
 
-def same(module: nn.Module, state: dict[str, Tensor]) -> bool:
+def same(module, state):
     return all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
@@ -47,7 +44,7 @@ class Custom:
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.pt.tar", "w.PTH", "w.safetensors"])
-def test_a_state_dict_is_read_from_every_kind_of_file(tmp_path: Path, state: dict[str, Tensor], name: str) -> None:
+def test_a_state_dict_is_read_from_every_kind_of_file(tmp_path, state, name):
     path = tmp_path / name
     if path.suffix == ".safetensors":
         save_file(state, path)
@@ -59,29 +56,27 @@ def test_a_state_dict_is_read_from_every_kind_of_file(tmp_path: Path, state: dic
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-def test_what_a_training_script_keeps_beside_it_is_taken_off(
-    tmp_path: Path, state: dict[str, Tensor], wrapper: str
-) -> None:
+def test_what_a_training_script_keeps_beside_it_is_taken_off(tmp_path, state, wrapper):
     torch.save({"epoch": 3, wrapper: state, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
     assert read_state_dict(tmp_path / "w.pt").keys() == state.keys()
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.backbone.", "_orig_mod.", "netF."])
-def test_a_common_prefix_is_taken_off(state: dict[str, Tensor], prefix: str) -> None:
+def test_a_common_prefix_is_taken_off(state, prefix):
     wrapped = {prefix + key: value for key, value in state.items()}
     module = Tiny()
     load_state_dict("tiny", module, wrapped, Path("w.pt"))
     assert same(module, state)
 
 
-def test_other_networks_beside_the_prefix_are_left_out(state: dict[str, Tensor]) -> None:
+def test_other_networks_beside_the_prefix_are_left_out(state):
     wrapped = {"backbone." + key: value for key, value in state.items()} | {"bottleneck.weight": torch.zeros(2)}
     module = Tiny()
     load_state_dict("tiny", module, wrapped, Path("w.pt"))
     assert same(module, state)
 
 
-def test_a_head_is_left_out_and_batch_counts_may_be_missing(state: dict[str, Tensor]) -> None:
+def test_a_head_is_left_out_and_batch_counts_may_be_missing(state):
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     heads = {"fc.weight": torch.zeros(7, 5), "classifier.1.bias": torch.zeros(7), "head.fc.weight": torch.zeros(7)}
     module = Tiny()
@@ -89,7 +84,7 @@ def test_a_head_is_left_out_and_batch_counts_may_be_missing(state: dict[str, Ten
     assert torch.equal(module.conv1.weight, state["conv1.weight"])
 
 
-def test_half_precision_weights_are_widened(state: dict[str, Tensor]) -> None:
+def test_half_precision_weights_are_widened(state):
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     module = Tiny()
     load_state_dict("tiny", module, half, Path("w.pt"))
@@ -97,7 +92,7 @@ def test_half_precision_weights_are_widened(state: dict[str, Tensor]) -> None:
     torch.testing.assert_close(module.conv1.weight.data, state["conv1.weight"], rtol=1e-3, atol=1e-4)
 
 
-def test_a_wrong_state_dict_says_how_many_keys_and_which(state: dict[str, Tensor]) -> None:
+def test_a_wrong_state_dict_says_how_many_keys_and_which(state):
     del state["conv1.bias"], state["bn1.running_mean"]
     state["layer9.weight"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(4, 1, 3, 3)
@@ -109,7 +104,7 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which(state: dict[str, Tensor
     )
 
 
-def test_a_state_dict_of_another_network_names_the_first_keys_only() -> None:
+def test_a_state_dict_of_another_network_names_the_first_keys_only():
     with pytest.raises(
         ConfigError, match=r"12 missing \(conv1.weight, conv1.bias, bn1.weight, bn1.bias, …\)"
     ) as caught:
@@ -118,7 +113,7 @@ def test_a_state_dict_of_another_network_names_the_first_keys_only() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_is_untouched_by_weights_that_do_not_fit(state: dict[str, Tensor]) -> None:
+def test_a_network_is_untouched_by_weights_that_do_not_fit(state):
     module = Tiny()
     before = state_sha256(module)
     del state["conv1.bias"]
@@ -127,7 +122,7 @@ def test_a_network_is_untouched_by_weights_that_do_not_fit(state: dict[str, Tens
     assert state_sha256(module) == before
 
 
-def test_the_released_shot_layout_loads_into_resnet18(tmp_path: Path) -> None:
+def test_the_released_shot_layout_loads_into_resnet18(tmp_path):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
     weights = {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in
                resnet18().state_dict().items()}  # fmt: skip
@@ -141,7 +136,7 @@ def test_the_released_shot_layout_loads_into_resnet18(tmp_path: Path) -> None:
     assert same(module, weights)
 
 
-def test_random_weights_have_to_be_asked_for_and_are_always_the_same() -> None:
+def test_random_weights_have_to_be_asked_for_and_are_always_the_same():
     with pytest.raises(ConfigError, match=r"tiny has no weights: name a file with --weights FILE .* --weights random"):
         module_with_weights("tiny", Tiny, None)
     torch.manual_seed(123)
@@ -154,8 +149,8 @@ def test_random_weights_have_to_be_asked_for_and_are_always_the_same() -> None:
     assert torch.equal(torch.rand(1), after), "the caller's generator has moved"
 
 
-def test_the_hash_of_weights_sees_a_single_bit_and_a_shape() -> None:
-    module: Any = seeded(Tiny)
+def test_the_hash_of_weights_sees_a_single_bit_and_a_shape():
+    module = seeded(Tiny)
     before = state_sha256(module)
     with torch.no_grad():
         weight = module.conv1.weight[0, 0, 0, 0]
@@ -167,7 +162,7 @@ def test_the_hash_of_weights_sees_a_single_bit_and_a_shape() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_pickled_objects_are_refused_and_never_run(tmp_path: Path) -> None:
+def test_pickled_objects_are_refused_and_never_run(tmp_path):
     path = tmp_path / "w.pt"
     torch.save(Tiny(), path)
     with pytest.raises(InputError, match=r"holds pickled Python objects.*torch.save\(model.state_dict\(\), FILE\)"):
@@ -178,7 +173,7 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
 
     class Hostile:
-        def __reduce__(self) -> Any:
+        def __reduce__(self):
             return Path.touch, (ran,)
 
     path.write_bytes(pickle.dumps(Hostile()))
@@ -200,7 +195,7 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path: Path) -> None:
         ("w.pt2", b"", "an exported network is a backbone by itself: pt2:FILE"),
     ],
 )
-def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_a_file_that_holds_no_weights_is_one_line(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=says) as caught:
         read_state_dict(tmp_path / name)
@@ -208,7 +203,7 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, name: str, con
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_missing_file_and_other_content_say_so(tmp_path: Path) -> None:
+def test_a_missing_file_and_other_content_say_so(tmp_path):
     with pytest.raises(InputError, match=r"nope.pt: no such weights file"):
         read_state_dict(tmp_path / "nope.pt")
     torch.save({"epoch": 1, "loss": 0.5}, tmp_path / "w.pt")
@@ -220,7 +215,7 @@ def test_a_missing_file_and_other_content_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_refused(tmp_path):
     torch.jit.save(torch.jit.trace(Tiny().eval(), torch.zeros(1, 3, 8, 8)), tmp_path / "w.pt")
     with pytest.raises(InputError, match="is a TorchScript archive"):
         read_state_dict(tmp_path / "w.pt")

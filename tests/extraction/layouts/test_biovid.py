@@ -1,28 +1,19 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from featlab.errors import InputError
 from featlab.extraction.layouts import detect_layout, get_layout, read_layout
 
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
-
 PEOPLE = ("071309_w_21", "112610_w_60")
 HEADER = "subject_id\tsubject_name\tclass_id\tclass_name\tsample_id\tsample_name\n"
 
 
-def tree(put: Put, base: str = "video") -> None:
+def tree(put, base="video"):
     for person in PEOPLE:
         for level in ("BL1", "PA1", "PA4"):
             put(*(f"{base}/{person}/{person}-{level}-{number:03}.mp4" for number in (6, 81)))
 
 
-def samples(put: Put, *names: str, mark: str = "\t", header: str = HEADER) -> None:
+def samples(put, *names, mark="\t", header=HEADER):
     lines = [header]
     for name in names:
         person, level, _ = name.split("-")
@@ -31,7 +22,7 @@ def samples(put: Put, *names: str, mark: str = "\t", header: str = HEADER) -> No
 
 
 @pytest.mark.parametrize("base", ["video", "PartA/video", "."])
-def test_no_pain_is_neutral_and_the_highest_level_is_pain(put: Put, base: str) -> None:
+def test_no_pain_is_neutral_and_the_highest_level_is_pain(put, base):
     tree(put, base)
     root = put()
     items = read_layout("biovid", root)
@@ -52,7 +43,7 @@ def test_no_pain_is_neutral_and_the_highest_level_is_pain(put: Put, base: str) -
     assert detect_layout(root) == "biovid"
 
 
-def test_levels_are_chosen_and_merged_or_kept_apart(put: Put) -> None:
+def test_levels_are_chosen_and_merged_or_kept_apart(put):
     tree(put)
     root = put()
     merged = read_layout("biovid", root, levels="BL1,PA1,PA4")
@@ -62,11 +53,11 @@ def test_levels_are_chosen_and_merged_or_kept_apart(put: Put) -> None:
     assert len(merged) == len(apart) == 12
 
 
-def test_the_recommended_window_is_the_one_of_the_published_protocol() -> None:
+def test_the_recommended_window_is_the_one_of_the_published_protocol():
     assert get_layout("biovid").sampling.window == (2.0, 5.0)
 
 
-def test_folders_of_frames_stand_for_videos(put: Put) -> None:
+def test_folders_of_frames_stand_for_videos(put):
     root = put(
         *(f"071309_w_21/071309_w_21-{level}-081/image{ms}.jpg" for level in ("BL1", "PA4") for ms in (960, 2040))
     )
@@ -80,7 +71,7 @@ def test_folders_of_frames_stand_for_videos(put: Put) -> None:
 
 
 @pytest.mark.parametrize("mark", ["\t", ",", ";"])
-def test_samples_csv_is_the_list_and_what_it_misses_stays_to_fail_later(put: Put, mark: str) -> None:
+def test_samples_csv_is_the_list_and_what_it_misses_stays_to_fail_later(put, mark):
     tree(put)
     listed = [f"{PEOPLE[0]}-BL1-006", f"{PEOPLE[0]}-PA4-006", f"{PEOPLE[0]}-PA4-099", f"{PEOPLE[0]}-PA1-006"]
     samples(put, *listed, mark=mark)
@@ -91,18 +82,18 @@ def test_samples_csv_is_the_list_and_what_it_misses_stays_to_fail_later(put: Put
     assert items[2].name == f"video/{PEOPLE[0]}/{PEOPLE[0]}-PA4-099.mp4"
 
 
-def test_other_trees_are_refused(put: Put, refused: Refused) -> None:
+def test_other_trees_are_refused(put, refused):
     root = put("video/s1/rest.mp4")
     assert "expected video/SUBJECT/SUBJECT-LEVEL-NUMBER.mp4" in refused("biovid", root)
     assert "found video/s1/ with rest.mp4" in refused("biovid", root)
 
 
-def test_a_level_that_nobody_has_is_named(put: Put, refused: Refused) -> None:
+def test_a_level_that_nobody_has_is_named(put, refused):
     root = put("video/a_w_1/a_w_1-BL1-081.mp4", "video/a_w_1/a_w_1-PA1-001.mp4")
     assert "no sample of level PA4 (there are: BL1 1, PA1 1)" in refused("biovid", root)
 
 
-def test_a_sample_that_is_there_twice_is_refused(put: Put, refused: Refused) -> None:
+def test_a_sample_that_is_there_twice_is_refused(put, refused):
     root = put("video/a_w_1/a_w_1-BL1-081.mp4", "video/b/a_w_1-BL1-081.mp4")
     assert "a_w_1-BL1-081 is there twice" in refused("biovid", root)
     root = put("video/a_w_1/a_w_1-BL1-081/1.png")
@@ -119,19 +110,19 @@ def test_a_sample_that_is_there_twice_is_refused(put: Put, refused: Refused) -> 
         ("", "has no rows"),
     ],
 )
-def test_a_row_of_samples_csv_that_does_not_fit_is_refused(put: Put, refused: Refused, row: str, says: str) -> None:
+def test_a_row_of_samples_csv_that_does_not_fit_is_refused(put, refused, row, says):
     tree(put)
     assert says in refused("biovid", put("samples.csv", text=HEADER + row))
 
 
-def test_a_samples_csv_without_its_columns_names_the_closest(put: Put) -> None:
+def test_a_samples_csv_without_its_columns_names_the_closest(put):
     tree(put)
     root = put("samples.csv", text="subject_name\tclass_name\tsample\nx\ty\tz\n")
     with pytest.raises(InputError, match=r"no column 'sample_name' .*; did you mean 'sample'"):
         read_layout("biovid", root)
 
 
-def test_a_list_of_which_nothing_is_there_is_refused(put: Put, refused: Refused) -> None:
+def test_a_list_of_which_nothing_is_there_is_refused(put, refused):
     samples(put, f"{PEOPLE[0]}-BL1-006", f"{PEOPLE[0]}-PA4-006")
     root = put("video/readme.txt")
     assert "none of the 2 files that samples.csv lists is there" in refused("biovid", root)

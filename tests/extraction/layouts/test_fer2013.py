@@ -1,8 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,18 +5,14 @@ from featlab.errors import InputError
 from featlab.extraction.decode import decode_csv_pixels
 from featlab.extraction.layouts import detect_layout, read_layout
 
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
-
 SIZE = 48 * 48
 
 
-def picture(seed: int) -> np.ndarray:
+def picture(seed):
     return np.random.default_rng(seed).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
-def pixels(seed: int) -> str:
+def pixels(seed):
     return " ".join(map(str, picture(seed).ravel().tolist()))
 
 
@@ -29,13 +20,13 @@ ROWS = ((6, 0, "Training"), (0, 1, "Training"), (6, 2, "PublicTest"), (3, 3, "Pr
 LABELS = {6: "neutral", 0: "anger", 3: "happiness"}
 
 
-def write(put: Put, name: str = "fer2013.csv", end: str = "\n") -> Path:
+def write(put, name="fer2013.csv", end="\n"):
     lines = ["emotion,pixels,Usage", *(f"{code},{pixels(seed)},{usage}" for code, seed, usage in ROWS)]
     return put(name, text=end.join(lines) + end)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_every_line_comes_back_with_its_class_split_and_pixels(put: Put, end: str) -> None:
+def test_every_line_comes_back_with_its_class_split_and_pixels(put, end):
     root = write(put, end=end)
     items = read_layout("fer2013", root)
     assert sorted((item.name, item.subject, item.label, item.video, item.frame) for item in items) == [
@@ -57,13 +48,13 @@ def test_every_line_comes_back_with_its_class_split_and_pixels(put: Put, end: st
     assert detect_layout(root) == "fer2013"
 
 
-def test_the_data_set_can_be_one_subject(put: Put) -> None:
+def test_the_data_set_can_be_one_subject(put):
     items = read_layout("fer2013", write(put), group="dataset")
     assert {item.subject for item in items} == {"fer2013"}
     assert {item.video for item in items} >= {"Training/neutral", "PublicTest/neutral"}
 
 
-def test_the_other_header_and_quotes_are_understood(put: Put) -> None:
+def test_the_other_header_and_quotes_are_understood(put):
     root = put("icml_face_data.csv", text=f'emotion, Usage, pixels\n"6",Training,"{pixels(9)}"\n')
     (item,) = read_layout("fer2013", root)
     assert (item.label, item.video) == ("neutral", "Training/neutral")
@@ -71,7 +62,7 @@ def test_the_other_header_and_quotes_are_understood(put: Put) -> None:
     np.testing.assert_array_equal(decode_csv_pixels(item.path, item.at)[:, :, 1], picture(9))
 
 
-def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unknown(put: Put) -> None:
+def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unknown(put):
     put("train.csv", text=f"emotion,pixels\n6,{pixels(0)}\n")
     root = put("test.csv", text=f"pixels\n{pixels(1)}\n")
     assert [(item.subject, item.label, item.video) for item in read_layout("fer2013", root)] == [
@@ -80,7 +71,7 @@ def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unkno
     ]
 
 
-def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_its_parts(put: Put) -> None:
+def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_its_parts(put):
     put("train.csv", text="emotion,pixels\n6,1 2\n")
     root = put("fer2013/fer2013.csv", text=f"\ufeffemotion,pixels,Usage\n6,{pixels(0)},Training\n\n")
     (item,) = read_layout("fer2013", root)
@@ -101,7 +92,7 @@ def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_it
         ("emotion,pixels,Usage\n6,1 2,\n", "line 2: the Usage ''"),
     ],
 )
-def test_a_csv_that_does_not_fit_is_refused(put: Put, refused: Refused, text: str, says: str) -> None:
+def test_a_csv_that_does_not_fit_is_refused(put, refused, text, says):
     assert says in refused("fer2013", put("fer2013.csv", text=text))
 
 
@@ -117,7 +108,7 @@ def test_a_csv_that_does_not_fit_is_refused(put: Put, refused: Refused, text: st
         ("", "the line is empty"),
     ],
 )
-def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path: Path, line: str, says: str) -> None:
+def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path, line, says):
     path = tmp_path / "fer2013.csv"
     path.write_text(f"header\n{line}\n")
     with pytest.raises(InputError) as caught:
@@ -126,7 +117,7 @@ def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path: Path, line: s
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_csv_that_is_gone_or_too_short_says_so(tmp_path: Path) -> None:
+def test_a_csv_that_is_gone_or_too_short_says_so(tmp_path):
     with pytest.raises(InputError, match=r"^no such file$"):
         decode_csv_pixels(tmp_path / "gone.csv", 0)
     (tmp_path / "short.csv").write_text("emotion\n")

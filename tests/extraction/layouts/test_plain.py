@@ -1,10 +1,5 @@
 """The plain layouts: folders, manifests, and one person's files as they lie about."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from featlab.errors import ConfigError, InputError
@@ -12,16 +7,14 @@ from featlab.extraction.items import classes_of
 from featlab.extraction.layouts import read_layout
 from featlab.extraction.layouts.plain import is_loose
 
-Put = Callable[..., Path]
 
-
-def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+def write(tmp_path, text, encoding="utf-8"):
     path = tmp_path / "manifest.csv"
     path.write_bytes(text.encode(encoding))
     return path
 
 
-def test_every_column_is_read_and_rows_are_sorted(tmp_path: Path) -> None:
+def test_every_column_is_read_and_rows_are_sorted(tmp_path):
     source = write(
         tmp_path,
         "path,subject,label,video,frame,intensity\nb.jpg,s2,smile,v1,7,0.5\na/c.jpg,s1,neutral,v2,3,0\nd.jpg,s1,,v2,1,\n",
@@ -35,7 +28,7 @@ def test_every_column_is_read_and_rows_are_sorted(tmp_path: Path) -> None:
     assert items[1].path == tmp_path / "a" / "c.jpg"
 
 
-def test_videos_and_frames_have_defaults_in_natural_order(tmp_path: Path) -> None:
+def test_videos_and_frames_have_defaults_in_natural_order(tmp_path):
     source = write(tmp_path, "path,subject\nclips/one/img10.jpg,s1\nclips/one/img2.jpg,s1\nimg1.jpg,s1\n")
     assert [(item.name, item.label, item.video, item.frame) for item in read_layout("auto", source)] == [
         ("clips/one/img2.jpg", None, "clips/one", 0),
@@ -44,7 +37,7 @@ def test_videos_and_frames_have_defaults_in_natural_order(tmp_path: Path) -> Non
     ]
 
 
-def test_names_without_digits_sort_beside_names_with_digits(tmp_path: Path) -> None:
+def test_names_without_digits_sort_beside_names_with_digits(tmp_path):
     source = write(tmp_path, "path,subject\nv/b.jpg,s\nv/2.jpg,s\nv/02.jpg,s\nv/a1b.jpg,s\nv/a.jpg,s\n")
     assert [item.name for item in read_layout("auto", source)] == [
         "v/02.jpg",
@@ -56,13 +49,13 @@ def test_names_without_digits_sort_beside_names_with_digits(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_quotes_commas_accents_windows_line_ends_and_backslashes_are_understood(tmp_path: Path, encoding: str) -> None:
+def test_quotes_commas_accents_windows_line_ends_and_backslashes_are_understood(tmp_path, encoding):
     source = write(tmp_path, 'path,subject,label\r\n"f\\Zoë, 1.jpg",Zoë,"neutral"\r\n\r\n', encoding)
     (item,) = read_layout("auto", source)
     assert (item.name, item.subject, item.label, item.video) == ("f/Zoë, 1.jpg", "Zoë", "neutral", "f")
 
 
-def test_an_absolute_path_stays(tmp_path: Path) -> None:
+def test_an_absolute_path_stays(tmp_path):
     (item,) = read_layout("auto", write(tmp_path, f"path,subject\n{tmp_path}/elsewhere/a.jpg,s1\n"))
     assert item.path == tmp_path / "elsewhere" / "a.jpg"
 
@@ -90,7 +83,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ("path,subject\na\0,s\n", "NUL characters"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+def test_a_manifest_that_does_not_fit_is_refused_in_one_line(tmp_path, text, says):
     with pytest.raises(InputError) as caught:
         read_layout("auto", write(tmp_path, text))
     assert says in str(caught.value)
@@ -98,17 +91,17 @@ def test_a_manifest_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, tex
     assert "manifest.csv" in str(caught.value)
 
 
-def test_line_numbers_count_lines_inside_quotes(tmp_path: Path) -> None:
+def test_line_numbers_count_lines_inside_quotes(tmp_path):
     with pytest.raises(InputError, match="line 4: frame 'x'"):
         read_layout("auto", write(tmp_path, 'path,subject,label,frame\na,s,"two\nlines",0\nb,s,n,x\n'))
 
 
-def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_refused(tmp_path):
     with pytest.raises(InputError, match="isn't UTF-8 text"):
         read_layout("auto", write(tmp_path, "path,subject\nZoë,s\n", "latin-1"))
 
 
-def test_a_source_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_source_that_is_not_there_or_of_another_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         read_layout("auto", tmp_path / "none.csv")
     (tmp_path / "list.txt").write_text("path\n")
@@ -116,18 +109,18 @@ def test_a_source_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path
         read_layout("auto", tmp_path / "list.txt")
 
 
-def test_classes_are_neutral_first_and_the_rest_sorted(tmp_path: Path) -> None:
+def test_classes_are_neutral_first_and_the_rest_sorted(tmp_path):
     source = write(tmp_path, "path,subject,label\na,s,smile\nb,s,calm\nc,s,anger\nd,s,\n")
     assert classes_of(read_layout("auto", source), "calm") == ("calm", "anger", "smile")
 
 
-def test_an_unknown_neutral_label_names_the_closest(tmp_path: Path) -> None:
+def test_an_unknown_neutral_label_names_the_closest(tmp_path):
     items = read_layout("auto", write(tmp_path, "path,subject,label\na,s,smile\nb,s,Neutral\n"))
     with pytest.raises(InputError, match=r"did you mean 'Neutral'\?; name the neutral label with --neutral NAME"):
         classes_of(items, "neutral")
 
 
-def test_rows_without_any_label_have_the_neutral_class_alone(tmp_path: Path) -> None:
+def test_rows_without_any_label_have_the_neutral_class_alone(tmp_path):
     assert classes_of(read_layout("auto", write(tmp_path, "path,subject\na,s\n")), "neutral") == ("neutral",)
 
 
@@ -141,7 +134,7 @@ def test_two_videos_under_one_name_are_refused(tmp_path):
         read_layout("auto", write(tmp_path, "path,subject,video\nd/b.mp4,s,v\nd/a.mp4,s,v\n"))
 
 
-def test_a_manifest_keeps_its_own_rows_by_name_of_file_or_folder(put: Put) -> None:
+def test_a_manifest_keeps_its_own_rows_by_name_of_file_or_folder(put):
     root = put("manifest.csv", text="path,subject,label\nb.png,s2,smile\na.png,s1,neutral\n")
     items = read_layout("manifest", root)
     assert items == read_layout("manifest", root / "manifest.csv") == read_layout("auto", root / "manifest.csv")
@@ -149,20 +142,20 @@ def test_a_manifest_keeps_its_own_rows_by_name_of_file_or_folder(put: Put) -> No
     assert read_layout("auto", root) == items
 
 
-def test_a_folder_without_a_manifest_says_so(put: Put) -> None:
+def test_a_folder_without_a_manifest_says_so(put):
     root = put("s1/neutral/1.png")
     with pytest.raises(InputError, match=r"expected a manifest.csv with path,subject,.*; found s1/"):
         read_layout("manifest", root)
 
 
-def touch(root: Path, *names: str) -> Path:
+def touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
     return root
 
 
-def test_a_folder_with_and_without_video_level_is_read_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_with_and_without_video_level_is_read_in_natural_order(tmp_path):
     touch(tmp_path, "b/neutral/img10.JPG", "b/neutral/img2.JPG", "a/smile/v2/1.png", "a/smile/v10/1.png")
     items = read_layout("auto", tmp_path)
     assert [(item.name, item.subject, item.label, item.video, item.frame, item.row) for item in items] == [
@@ -174,7 +167,7 @@ def test_a_folder_with_and_without_video_level_is_read_in_natural_order(tmp_path
     assert items[0].path == tmp_path / "a" / "smile" / "v10" / "1.png"
 
 
-def test_hidden_entries_and_other_files_are_ignored(tmp_path: Path) -> None:
+def test_hidden_entries_and_other_files_are_ignored(tmp_path):
     touch(tmp_path, "a/n/1.png", "a/n/.2.png", ".git/x/1.png", "a/n/notes.txt", "landmarks.npy", "a/n/v/deep/more.txt")
     assert [item.name for item in read_layout("auto", tmp_path)] == ["a/n/1.png"]
 
@@ -189,7 +182,7 @@ def test_hidden_entries_and_other_files_are_ignored(tmp_path: Path) -> None:
         ([], "found an empty folder"),
     ],
 )
-def test_a_tree_of_another_shape_says_what_was_expected_and_found(tmp_path: Path, names: list[str], says: str) -> None:
+def test_a_tree_of_another_shape_says_what_was_expected_and_found(tmp_path, names, says):
     with pytest.raises(InputError) as caught:
         read_layout("auto", touch(tmp_path, *names))
     text = str(caught.value)
@@ -197,7 +190,7 @@ def test_a_tree_of_another_shape_says_what_was_expected_and_found(tmp_path: Path
     assert says in text
 
 
-def test_a_link_to_a_parent_does_not_loop(tmp_path: Path) -> None:
+def test_a_link_to_a_parent_does_not_loop(tmp_path):
     touch(tmp_path, "a/n/1.png")
     (tmp_path / "a" / "n" / "up").symlink_to(tmp_path)
     assert [item.name for item in read_layout("auto", tmp_path)] == ["a/n/1.png"]

@@ -1,19 +1,13 @@
-from __future__ import annotations
-
 import importlib.metadata
 import subprocess
 import sys
 import types
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import (
-    NoOptions,
     detect_layout,
     get_layout,
     layout_names,
@@ -23,18 +17,16 @@ from featlab.extraction.layouts import (
 )
 from featlab.extraction.layouts.base import LAYOUTS
 
-Put = Callable[..., Path]
-
 NAMES = (("manifest", "folders", "biovid", "stressid", "bah", "aff-wild2"), ("fer2013", "expw", "raf-db", "sfda-pft"))
 
 
 @pytest.fixture
-def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgets(monkeypatch):
     """What a test registers is gone after it."""
     monkeypatch.setattr(LAYOUTS, "found", dict(LAYOUTS.found))
 
 
-def test_every_layout_of_the_list_is_there_and_says_what_it_expects() -> None:
+def test_every_layout_of_the_list_is_there_and_says_what_it_expects():
     assert {*NAMES[0], *NAMES[1]} <= set(layout_names())
     for name in layout_names():
         layout = get_layout(name)
@@ -45,7 +37,7 @@ def test_every_layout_of_the_list_is_there_and_says_what_it_expects() -> None:
         assert "Args:" not in layout.description
 
 
-def test_every_option_has_a_default_and_a_description() -> None:
+def test_every_option_has_a_default_and_a_description():
     from featlab.config.options import options_of
 
     for name in layout_names():
@@ -54,7 +46,7 @@ def test_every_option_has_a_default_and_a_description() -> None:
         options()
 
 
-def test_names_are_listed_without_importing_a_layout() -> None:
+def test_names_are_listed_without_importing_a_layout():
     code = (
         "import sys; from featlab.extraction.layouts import layout_names; layout_names(); "
         "print([m for m in sys.modules if m.endswith(('biovid', 'fer2013', 'torch', 'h5py'))])"
@@ -63,7 +55,7 @@ def test_names_are_listed_without_importing_a_layout() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_unknown_layout_names_the_closest() -> None:
+def test_an_unknown_layout_names_the_closest():
     with pytest.raises(ConfigError, match=r"unknown layout 'biovit'.*did you mean 'biovid'"):
         get_layout("biovit")
 
@@ -87,7 +79,7 @@ def test_an_unknown_layout_names_the_closest() -> None:
         ("folders", {"depth": 2}, "the layout folders has no options"),
     ],
 )
-def test_an_option_that_does_not_fit_is_refused(tmp_path: Path, name: str, options: dict[str, Any], says: str) -> None:
+def test_an_option_that_does_not_fit_is_refused(tmp_path, name, options, says):
     with pytest.raises(ConfigError) as caught:
         read_layout(name, tmp_path, **options)
     assert says in str(caught.value)
@@ -95,7 +87,7 @@ def test_an_option_that_does_not_fit_is_refused(tmp_path: Path, name: str, optio
 
 
 @pytest.mark.parametrize("name", [*NAMES[0], *NAMES[1]])
-def test_an_empty_folder_a_missing_one_and_a_file_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+def test_an_empty_folder_a_missing_one_and_a_file_are_refused_in_one_line(tmp_path, name):
     file = tmp_path / "readme.txt"
     file.write_text("hello\n")
     empty = tmp_path / "empty"
@@ -108,7 +100,7 @@ def test_an_empty_folder_a_missing_one_and_a_file_are_refused_in_one_line(tmp_pa
         assert "\n" not in str(caught.value)
 
 
-def test_a_mismatch_names_what_is_there(put: Put) -> None:
+def test_a_mismatch_names_what_is_there(put):
     root = put("photos/a.jpg", "photos/b.jpg", "notes.txt", ".hidden")
     with pytest.raises(InputError, match=r"expected EmoLabel/list_patition_label.txt .*; found photos/, notes.txt$"):
         read_layout("raf-db", root)
@@ -117,7 +109,7 @@ def test_a_mismatch_names_what_is_there(put: Put) -> None:
         read_layout("raf-db", root)
 
 
-def test_a_name_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_stored_is_refused(tmp_path):
     (tmp_path / "s1").mkdir()
     try:
         (tmp_path / "s1" / "a\udcff_N.jpg").write_bytes(b"x")
@@ -127,9 +119,9 @@ def test_a_name_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         read_layout("sfda-pft", tmp_path)
 
 
-def test_a_function_becomes_a_layout_with_options_of_its_own(tmp_path: Path, forgets: None) -> None:
+def test_a_function_becomes_a_layout_with_options_of_its_own(tmp_path, forgets):
     @register_layout("mine", title="Mine", subject="a person", neutral="rest")
-    def read_mine(root: Path, options: NoOptions) -> list[Item]:
+    def read_mine(root, options):
         return [Item(root / "a.png", "a.png", "s", "rest", "v", 0, 0)]
 
     assert layout_names()[-1] == "mine"
@@ -139,12 +131,12 @@ def test_a_function_becomes_a_layout_with_options_of_its_own(tmp_path: Path, for
 
 
 @pytest.mark.parametrize("name", ["biovid", "auto", ""])
-def test_a_name_that_is_taken_is_refused(name: str, forgets: None) -> None:
+def test_a_name_that_is_taken_is_refused(name, forgets):
     with pytest.raises(ConfigError, match="taken or empty"):
         register_layout(name, title="x", subject="x")(lambda root, options: [])
 
 
-def test_a_package_of_its_own_brings_a_layout(forgets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_package_of_its_own_brings_a_layout(forgets, monkeypatch, tmp_path):
     module = types.ModuleType("other_package_layouts")
     source = (
         "from featlab.extraction.items import Item\n"
@@ -168,7 +160,7 @@ def test_a_package_of_its_own_brings_a_layout(forgets: None, monkeypatch: pytest
         get_layout("gone")
 
 
-def test_auto_takes_what_the_source_looks_like(put: Put, tmp_path: Path) -> None:
+def test_auto_takes_what_the_source_looks_like(put, tmp_path):
     put("plain/s1/neutral/1.png", "with/s1/neutral/1.png")
     put("with/manifest.csv", "list.csv", text="path,subject\na.png,s1\n")
     put("faces.csv", text="emotion,pixels,Usage\n")
@@ -184,7 +176,7 @@ def test_auto_takes_what_the_source_looks_like(put: Put, tmp_path: Path) -> None
             resolve_layout("auto", tmp_path / name)
 
 
-def test_a_root_that_looks_like_two_layouts_is_not_guessed(put: Put) -> None:
+def test_a_root_that_looks_like_two_layouts_is_not_guessed(put):
     root = put("071309_w_21/071309_w_21-BL1-081.mp4")
     assert detect_layout(root) == "biovid"
     put("labels.csv", text="subject/task,binary-stress\n")

@@ -1,15 +1,6 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from featlab.extraction.layouts import detect_layout, get_layout, read_layout
-
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
 
 LABELS = (
     "subject/task,binary-stress,affect3-class\n"
@@ -18,13 +9,13 @@ LABELS = (
 TASKS = ("Baseline", "Breathing", "Math", "Stroop", "Reading", "Video2")
 
 
-def tree(put: Put, base: str = "Videos/") -> None:
+def tree(put, base="Videos/"):
     put("labels.csv", text=LABELS)
     put(*(f"{base}2ea4/2ea4_{task}.mp4" for task in TASKS))
 
 
 @pytest.mark.parametrize("base", ["Videos/", "videos/", ""])
-def test_labels_are_looked_up_and_what_has_none_is_unknown(put: Put, base: str) -> None:
+def test_labels_are_looked_up_and_what_has_none_is_unknown(put, base):
     tree(put, base)
     root = put()
     items = read_layout("stressid", root)
@@ -42,7 +33,7 @@ def test_labels_are_looked_up_and_what_has_none_is_unknown(put: Put, base: str) 
     assert get_layout("stressid").sampling.fps == 1.0
 
 
-def test_three_classes_are_there_on_request(put: Put) -> None:
+def test_three_classes_are_there_on_request(put):
     tree(put)
     items = read_layout("stressid", put(), labels="affect3-class")
     labels = {item.video: item.label for item in items}
@@ -50,14 +41,14 @@ def test_three_classes_are_there_on_request(put: Put) -> None:
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("neutral", "neutral"), ("unknown", None)])
-def test_the_baseline_is_what_one_says(put: Put, choice: str, expected: str | None) -> None:
+def test_the_baseline_is_what_one_says(put, choice, expected):
     tree(put)
     labels = {item.video: item.label for item in read_layout("stressid", put(), baseline=choice)}
     assert labels["2ea4_Baseline"] == expected
     assert "2ea4_Baseline" not in {item.video for item in read_layout("stressid", put(), baseline="drop")}
 
 
-def test_tasks_are_chosen(put: Put, refused: Refused) -> None:
+def test_tasks_are_chosen(put, refused):
     tree(put)
     assert [item.video for item in read_layout("stressid", put(), tasks="Math,Baseline")] == [
         "2ea4_Baseline",
@@ -66,7 +57,7 @@ def test_tasks_are_chosen(put: Put, refused: Refused) -> None:
     assert "no recording of the task Maths (there are: Baseline, Breathing" in refused("stressid", put(), tasks="Maths")
 
 
-def test_folders_of_frames_stand_for_videos(put: Put) -> None:
+def test_folders_of_frames_stand_for_videos(put):
     put("labels.csv", text=LABELS)
     root = put("2ea4/2ea4_Math/frame10.jpg", "2ea4/2ea4_Math/frame9.jpg")
     assert [(item.frame, item.path.name, item.label) for item in read_layout("stressid", root)] == [
@@ -75,7 +66,7 @@ def test_folders_of_frames_stand_for_videos(put: Put) -> None:
     ]
 
 
-def test_other_trees_are_refused(put: Put, refused: Refused) -> None:
+def test_other_trees_are_refused(put, refused):
     root = put("Videos/2ea4/2ea4_Math.mp4")
     assert "expected labels.csv with the column subject/task" in refused("stressid", root)
     put("labels.csv", text=LABELS)
@@ -95,6 +86,6 @@ def test_other_trees_are_refused(put: Put, refused: Refused) -> None:
         ("a\0b", "NUL characters"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(put: Put, refused: Refused, labels: str, says: str) -> None:
+def test_labels_that_do_not_fit_are_refused(put, refused, labels, says):
     tree(put)
     assert says in refused("stressid", put("labels.csv", text=labels))

@@ -1,10 +1,6 @@
 """Videos among items become frames with names, places and times; what can't is listed."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -15,23 +11,21 @@ from featlab.extraction.shards import Failure
 from featlab.extraction.video.expand import expand_videos
 from featlab.extraction.video.times import Sampling
 
-MakeVideo = Callable[..., Path]
-ReadNumber = Callable[[object], int]
 MINUTE = range(60 * 25)
 # Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.
 UNEVEN = [*range(0, 2000, 40), *range(2000, 4000, 100), *range(4000, 6000, 40)]
 
 
-def whole(path: Path, name: str = "s1/pain/a.mp4", row: int = 0) -> Item:
+def whole(path, name="s1/pain/a.mp4", row=0):
     return Item(path, name, "s1", "pain", name, 0, row)
 
 
-def labelled(path: Path, frame: int, label: str = "pain") -> Item:
+def labelled(path, frame, label="pain"):
     return Item(path, "a.mp4", "s1", label, "a", frame, frame)
 
 
 @pytest.fixture(scope="module")
-def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def minute(tmp_path_factory):
     return tmp_path_factory.mktemp("minute") / "a.mp4"
 
 
@@ -45,9 +39,7 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (Sampling(fps=12.5, window=(50.0, 99.0), stride=3), MINUTE[1250::6]),
     ],
 )
-def test_a_minute_of_video_is_sampled_at_the_right_times(
-    minute: Path, make_video: MakeVideo, read_number: ReadNumber, sampling: Sampling, expected: range
-) -> None:
+def test_a_minute_of_video_is_sampled_at_the_right_times(minute, make_video, read_number, sampling, expected):
     if not minute.exists():
         make_video(minute, MINUTE, group=50)
     expanded = expand_videos([whole(minute)], sampling)
@@ -61,9 +53,7 @@ def test_a_minute_of_video_is_sampled_at_the_right_times(
     assert [item.row for item in expanded.items] == list(range(len(expected)))
 
 
-def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(
-    tmp_path: Path, make_video: MakeVideo, read_number: ReadNumber
-) -> None:
+def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(tmp_path, make_video, read_number):
     path = make_video(tmp_path / "a.mkv", UNEVEN, unit=Fraction(1, 1000))
     expanded = expand_videos([whole(path)], Sampling(fps=5, window=(1.0, 5.0)))
     assert [item.at for item in expanded.items] == list(range(1000, 5000, 200))
@@ -72,7 +62,7 @@ def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(
     assert numbers == [item.frame for item in expanded.items]
 
 
-def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", range(3))
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 7)
     known = Item(path, "a.mp4#t=0.080", "s2", "smile", "v", 2, 5, at=1024)
@@ -87,7 +77,7 @@ def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path: Path, make_
     assert {(item.subject, item.label, item.video) for item in expanded.items[1:4]} == {("s1", "pain", "s1/pain/a.mp4")}
 
 
-def test_without_videos_pyav_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_videos_pyav_is_not_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 0)
     assert expand_videos([image], Sampling(fps=1)).items == [image]
@@ -95,7 +85,7 @@ def test_without_videos_pyav_is_not_needed(tmp_path: Path, monkeypatch: pytest.M
         expand_videos([whole(tmp_path / "a.mp4")])
 
 
-def test_labelled_frames_are_looked_up_and_sampled(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_labelled_frames_are_looked_up_and_sampled(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4")
     items = [labelled(path, frame, "pain" if frame % 2 else "neutral") for frame in (0, 1, 10, 20, 25, 49, 50, 51)]
     expanded = expand_videos(items, Sampling(stride=5))
@@ -111,14 +101,14 @@ def test_labelled_frames_are_looked_up_and_sampled(tmp_path: Path, make_video: M
     )
 
 
-def test_labelled_frames_that_are_all_left_out_are_listed(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_labelled_frames_that_are_all_left_out_are_listed(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4")
     expanded = expand_videos([labelled(path, 3), labelled(path, 4)], Sampling(stride=5))
     assert expanded.items == []
     assert expanded.failures == (Failure("a.mp4", "none of its labelled frames is among the sampled ones"),)
 
 
-def test_a_video_of_two_people_is_expanded_for_both(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_a_video_of_two_people_is_expanded_for_both(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", range(3))
     both = [Item(path, "a.mp4", subject, "n", "a", 0, row) for row, subject in enumerate(("left", "right"))]
     expanded = expand_videos(both)
@@ -128,9 +118,7 @@ def test_a_video_of_two_people_is_expanded_for_both(tmp_path: Path, make_video: 
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_broken_videos_are_listed_and_the_others_go_on(
-    tmp_path: Path, make_video: MakeVideo, make_video_without_frames: MakeVideo, jobs: int
-) -> None:
+def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, make_video_without_frames, jobs):
     names = [f"v{number:02}.mp4" for number in range(18)]
     source = make_video(tmp_path / "source.mp4", range(60)).read_bytes()
     for name in names:
@@ -140,7 +128,7 @@ def test_broken_videos_are_listed_and_the_others_go_on(
     (tmp_path / names[5]).write_bytes(source[: len(source) // 2])
     make_video_without_frames(tmp_path / names[7])
     (tmp_path / names[9]).unlink()
-    told: list[tuple[int, int]] = []
+    told = []
     expanded = expand_videos(
         [whole(tmp_path / name, name) for name in names],
         Sampling(fps=1, window=(1.0, 3.0)),
@@ -160,7 +148,7 @@ def test_broken_videos_are_listed_and_the_others_go_on(
     assert told == [(done, 18) for done in range(1, 19)]
 
 
-def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     expanded = expand_videos([whole(path)])
@@ -169,6 +157,6 @@ def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path: Path, 
     assert expanded.failures == (Failure("s1/pain/a.mp4", reason),)
 
 
-def test_a_negative_number_of_jobs_is_refused() -> None:
+def test_a_negative_number_of_jobs_is_refused():
     with pytest.raises(ConfigError, match="video: jobs must be 0 or more, got -1"):
         expand_videos([], jobs=-1)
