@@ -26,21 +26,15 @@ def turned(shape, degrees):
     return np.asarray(shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
 
 
-@pytest.mark.parametrize("name", ["hog", "geometry", "geometry:51"])
-def test_every_backbone_fits_the_protocol_and_keeps_its_name(name):
-    backbone = make_backbone(name)
-    assert isinstance(backbone, Backbone)
-    assert backbone.name == name
+def test_every_backbone_fits_the_protocol_and_keeps_its_name():
+    for name in ("hog", "geometry", "geometry:51"):
+        assert isinstance(make_backbone(name), Backbone)
+        assert make_backbone(name).name == name
 
 
-def test_an_unknown_backbone_names_the_closest():
-    with pytest.raises(ConfigError, match=r"'geometri', known: geometry, hf, hog.*did you mean 'geometry'"):
-        make_backbone("geometri")
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "says"),
-    [
+def test_arguments_that_do_not_fit_are_config_errors(refused):
+    for name, options, says in (
+        ("geometri", {}, "did you mean 'geometry'"),
         ("hog:96", {}, "takes nothing after a colon"),
         ("hog", {"sise": 64}, "did you mean 'size'"),
         ("hog", {"size": 0}, "hog.size = 0 must be at least 1"),
@@ -48,13 +42,18 @@ def test_an_unknown_backbone_names_the_closest():
         ("hog", {"size": 15}, "doesn't fit in 15x15"),
         ("geometry:12", {}, "12 landmarks have no template"),
         ("geometry:many", {}, "number of landmarks"),
-        ("geometry:", {}, "number of landmarks"),
         ("geometry", {"size": 3}, "has no option 'size'"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_config_errors(name, options, says):
-    with pytest.raises(ConfigError, match=says):
-        make_backbone(name, **options)
+    ):
+        with refused(ConfigError, says):
+            make_backbone(name, **options)
+    for name, points, says in (
+        ("geometry", faces(1, 51), "the file has 51; use geometry:51"),
+        ("geometry", np.zeros((1, 5, 2)), "the file has 5; supported are 68, 51 and 49"),
+    ):
+        with refused(InputError, says):
+            make_backbone(name).embed([], points.astype(np.float32))
+    with refused(InputError, "none were given"):
+        make_backbone("geometry").embed([], None)
 
 
 def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch):
@@ -103,31 +102,29 @@ def test_other_sizes_are_another_extractor():
     assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
 
 
-@pytest.mark.parametrize("points", [68, 51, 49])
-def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points):
-    face = template(points)
-    assert face.shape == (points, 2)
-    np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
-    assert np.linalg.norm(face) == pytest.approx(1)
-    mirrored = face * [-1, 1]
-    gaps = np.linalg.norm(face[:, None] - mirrored[None], axis=2).min(axis=1)
-    np.testing.assert_allclose(gaps, 0, atol=1e-12)
-    brows = face[17:27] if points == 68 else face[:10]
-    mouth = face[48:60] if points == 68 else face[31:43]
-    assert brows[:, 1].max() < mouth[:, 1].min()
+def test_the_template_is_centred_upright_symmetric_and_of_norm_one():
+    for points in (68, 51, 49):
+        face = template(points)
+        assert face.shape == (points, 2)
+        np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
+        assert np.linalg.norm(face) == pytest.approx(1)
+        gaps = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).min(axis=1)
+        np.testing.assert_allclose(gaps, 0, atol=1e-12)
+        brows, mouth = (face[17:27], face[48:60]) if points == 68 else (face[:10], face[31:43])
+        assert brows[:, 1].max() < mouth[:, 1].min()
 
 
-@pytest.mark.parametrize("points", [68, 51, 49])
-def test_geometry_is_blind_to_place_size_and_tilt(points):
-    backbone = make_backbone(f"geometry:{points}")
-    original = faces(5, points)
-    plain = backbone.embed([], original.astype(np.float32))
-    assert plain.shape == (5, 2 * points)
-    assert plain.dtype == np.float32
-    for degrees in (-170, -90, -20, 7, 45, 120, 180):
-        moved = turned(original * 0.3 + [40, -7], degrees)
-        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
+def test_geometry_is_blind_to_place_size_tilt_and_batch():
+    for points in (68, 51, 49):
+        backbone, original = make_backbone(f"geometry:{points}"), faces(5, points)
+        plain = backbone.embed([], original.astype(np.float32))
+        assert (plain.shape, plain.dtype) == ((5, 2 * points), np.float32)
+        for degrees in (-170, -90, -20, 7, 45, 120, 180):
+            moved = turned(original * 0.3 + [40, -7], degrees)
+            np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
+        alone = [backbone.embed([], original[row : row + 1].astype(np.float32)) for row in range(5)]
+        np.testing.assert_array_equal(np.concatenate(alone), plain)
 
 
 def test_geometry_keeps_a_mirrored_face_mirrored():
@@ -159,32 +156,9 @@ def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
         np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
 
 
-def test_no_other_rotation_is_closer():
-    (shape,) = align(faces(1), template())
-    best = np.linalg.norm(shape - template())
-    assert all(np.linalg.norm(turned(shape, degrees) - template()) > best for degrees in range(1, 360))
-
-
-def test_geometry_does_not_depend_on_the_batch():
-    backbone = make_backbone("geometry")
-    points = faces(70).astype(np.float32)
-    together = backbone.embed([], points)
-    alone = np.concatenate([backbone.embed([], points[row : row + 1]) for row in range(len(points))])
-    np.testing.assert_array_equal(together, alone)
-
-
 def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not():
     points = faces(3).astype(np.float32)
     points[1] = 512.1
     embeddings = make_backbone("geometry").embed([], points)
     assert np.isnan(embeddings[1]).all()
     assert np.isfinite(embeddings[[0, 2]]).all()
-
-
-def test_another_number_of_landmarks_says_what_to_use():
-    with pytest.raises(InputError, match="the file has 51; use geometry:51"):
-        make_backbone("geometry").embed([], faces(1, 51).astype(np.float32))
-    with pytest.raises(InputError, match="the file has 5; supported are 68, 51 and 49"):
-        make_backbone("geometry").embed([], np.zeros((1, 5, 2), dtype=np.float32))
-    with pytest.raises(InputError, match="none were given"):
-        make_backbone("geometry").embed([], None)

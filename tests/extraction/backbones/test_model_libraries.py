@@ -9,29 +9,23 @@ import pytest
 import torch
 from torch import nn
 
-from featlab.errors import ConfigError
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.base import APPENDED
 from featlab.extraction.backbones.model_libraries import remove_head
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.resnet import ResNet
 from featlab.extraction.backbones.weights import seeded
 
 
-class Headed(nn.Module):
+class Headed(ResNet):
     """Our ResNet-18 with torchvision's ``fc``."""
 
     def __init__(self):
         super().__init__()
-        self.body = resnet18()
-        for name, child in self.body.named_children():
-            setattr(self, name, child)
-        del self.body
         self.fc = nn.Linear(512, 1000)
 
     def forward(self, images):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean(dim=(2, 3)))
+        return self.fc(super().forward(images))
 
 
 class Published(Enum):
@@ -89,64 +83,48 @@ def test_the_head_is_gone_and_the_librarys_input_is_used():
 
 
 @pytest.mark.usefixtures("fake")
-@pytest.mark.parametrize("head", [True, False])
-def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path, head):
-    state = seeded(Headed, 3).state_dict()
-    if not head:
-        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    torch.save(state, tmp_path / "source_F.pt")
-    backbone = make_backbone("torchvision:resnet18", weights=str(tmp_path / "source_F.pt"), mean=0.5, std=0.25)
-    own = make_backbone(
-        "resnet18", weights=str(tmp_path / "source_F.pt"), size=32, mean=0.5, std=0.25, interpolation="bicubic"
-    )
-    np.testing.assert_allclose(backbone.embed(images(), None), own.embed(images(), None), atol=1e-5)
+def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path):
+    state, path = seeded(Headed, 3).state_dict(), tmp_path / "source_F.pt"
+    for left_out in ("nothing", "fc."):
+        torch.save({key: value for key, value in state.items() if not key.startswith(left_out)}, path)
+        options = {"weights": str(path), "mean": 0.5, "std": 0.25}
+        own = make_backbone("resnet18", size=32, interpolation="bicubic", **options).embed(images(), None)
+        found = make_backbone("torchvision:resnet18", **options).embed(images(), None)
+        np.testing.assert_allclose(found, own, atol=1e-5)
 
 
 @pytest.mark.usefixtures("fake")
-@pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT", "pretrained"])
-def test_the_librarys_own_weights_go_by_their_name(name):
-    info = make_backbone("torchvision:resnet18", weights=name).info()
-    assert info.weights == make_backbone("torchvision:resnet18", weights="IMAGENET1K_V1").info().weights
-    assert info.weights != make_backbone("torchvision:resnet18", weights="random").info().weights
+def test_the_librarys_own_weights_go_by_their_name():
+    names = ("IMAGENET1K_V1", "DEFAULT", "pretrained", "random")
+    made = [make_backbone("torchvision:resnet18", weights=name).info().weights for name in names]
+    assert made[0] == made[1] == made[2] != made[3]
 
 
 @pytest.mark.usefixtures("fake")
-@pytest.mark.parametrize(
-    ("name", "options", "says"),
-    [
-        ("", {}, "what follows the colon is a network's name"),
-        ("resnet17", {}, "torchvision 9.9 has no network 'resnet17'; did you mean 'resnet18'"),
-        (
-            "resnet18",
-            {},
-            "choose weights with --weights: a file, random, or a name; torchvision's own are IMAGENET1K_V1",
-        ),
-        ("resnet18", {"weights": "IMAGENET1K_V2"}, "neither a weights file nor a name.*did you mean 'IMAGENET1K_V1'"),
-        ("resnet18", {"weights": "nope.pt"}, "nope.pt: no such weights file"),
-        ("resnet18", {"weights": "random", "layers": "layer5"}, "did you mean 'layer"),
-    ],
-)
-def test_what_does_not_fit_torchvision_is_one_line(name, options, says):
-    with pytest.raises(ValueError, match=says):
-        make_backbone(f"torchvision:{name}", **options)
-
-
-@pytest.mark.usefixtures("fake")
-def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
+def test_what_does_not_fit_torchvision_is_one_line(monkeypatch, refused):
     def offline(name, weights=None):
         raise OSError("<urlopen error\nno route>")
 
-    monkeypatch.setattr(sys.modules["torchvision.models"], "get_model", offline)
-    with pytest.raises(
-        ConfigError, match=r"IMAGENET1K_V1 can't be downloaded \(<urlopen error no route>\); name a file"
+    for name, options, error, says in (
+        ("", {}, ConfigError, "what follows the colon is a network's name"),
+        ("resnet17", {}, ConfigError, "torchvision 9.9 has no network 'resnet17'; did you mean 'resnet18'"),
+        ("resnet18", {}, ConfigError, "a file, random, or a name; torchvision's own are IMAGENET1K_V1"),
+        ("resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
+        ("resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: no such weights file"),
+        ("resnet18", {"weights": "random", "layers": "layer5"}, ConfigError, "did you mean 'layer"),
     ):
+        with refused(error, says):
+            make_backbone(f"torchvision:{name}", **options)
+    monkeypatch.setattr(sys.modules["torchvision.models"], "get_model", offline)
+    with refused(ConfigError, "IMAGENET1K_V1 can't be downloaded (<urlopen error no route>); name a file"):
         make_backbone("torchvision:resnet18", weights="pretrained")
 
 
-def test_without_torchvision_the_line_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ConfigError, match=r"need torchvision: pip install 'featlab\[backbones\]'"):
-        make_backbone("torchvision:resnet18", weights="random")
+def test_without_the_library_the_line_names_the_extra(monkeypatch, refused):
+    for library in ("torchvision", "timm"):
+        monkeypatch.setitem(sys.modules, library, None)
+        with refused(ConfigError, f"need {library}: pip install 'featlab[backbones]'"):
+            make_backbone(f"{library}:resnet18", weights="random")
 
 
 class Holder(nn.Module):
@@ -174,28 +152,15 @@ def test_only_the_last_linear_layer_of_a_head_is_removed():
         remove_head("a", Holder("body", nn.Linear(4, 2)))
 
 
-# One of every family, the smallest: name, D.
+# One of every family, the smallest, by the width of its embedding.
 FAMILIES = {
-    "alexnet": 4096,
-    "convnext_tiny": 768,
-    "densenet121": 1024,
-    "efficientnet_b0": 1280,
-    "efficientnet_v2_s": 1280,
-    "googlenet": 1024,
-    "inception_v3": 2048,
-    "maxvit_t": 512,
-    "mnasnet0_5": 1280,
-    "mobilenet_v2": 1280,
-    "mobilenet_v3_small": 1024,
-    "regnet_y_400mf": 440,
-    "resnet18": 512,
-    "resnext50_32x4d": 2048,
-    "shufflenet_v2_x0_5": 1024,
-    "squeezenet1_1": 512,
-    "swin_t": 768,
-    "swin_v2_t": 768,
-    "vgg11": 4096,
-    "vit_b_32": 768,
+    440: "regnet_y_400mf",
+    512: "maxvit_t resnet18 squeezenet1_1",
+    768: "convnext_tiny swin_t swin_v2_t vit_b_32",
+    1024: "densenet121 googlenet mobilenet_v3_small shufflenet_v2_x0_5",
+    1280: "efficientnet_b0 efficientnet_v2_s mnasnet0_5 mobilenet_v2",
+    2048: "inception_v3 resnext50_32x4d",
+    4096: "alexnet vgg11",
 }
 
 
@@ -203,7 +168,7 @@ FAMILIES = {
 @pytest.mark.filterwarnings("ignore")
 def test_every_family_of_the_real_library_gives_one_vector_an_image():
     pytest.importorskip("torchvision", reason="torchvision isn't installed (extra: backbones)", exc_type=ImportError)
-    for name, dim in FAMILIES.items():
+    for name, dim in ((name, dim) for dim, names in FAMILIES.items() for name in names.split()):
         backbone = make_backbone(f"torchvision:{name}", weights="random")
         output = backbone.embed(images(1, backbone.prepare.size), None)
         assert output.shape == (1, dim), name
@@ -258,14 +223,10 @@ def fake_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", library)
 
 
-def tiny_images(size):
-    return list(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
-
-
 @pytest.mark.usefixtures("fake_timm")
 def test_timms_own_input_is_used_and_the_classifier_is_left_out():
     backbone = make_backbone("timm:tiny.tag", weights="pretrained", layers="stem")
-    output = backbone.embed(tiny_images(40), None)
+    output = backbone.embed(images(2, 40), None)
     assert output.shape == (2, 24)
     np.testing.assert_allclose(output[:, 8:16], output[:, :8], atol=1e-6)
     info = backbone.info()
@@ -280,7 +241,7 @@ def test_a_checkpoint_with_a_classifier_loads(tmp_path):
     state = Tiny(5).state_dict()
     torch.save({"model": state}, tmp_path / "w.pth")
     backbone = make_backbone("timm:tiny", weights=str(tmp_path / "w.pth"), size=16, layers="stem")
-    assert backbone.embed(tiny_images(16), None).shape == (2, 24)
+    assert backbone.embed(images(2, 16), None).shape == (2, 24)
     del state["stem.bias"]
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=r"doesn't fit timm:tiny: keys 1 missing \(stem.bias\)"):
@@ -288,38 +249,25 @@ def test_a_checkpoint_with_a_classifier_loads(tmp_path):
 
 
 @pytest.mark.usefixtures("fake_timm")
-@pytest.mark.parametrize(
-    ("name", "options", "says"),
-    [
-        ("", {}, "what follows the colon is a network's name"),
-        ("tini", {}, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
-        ("tiny", {}, "choose weights with --weights: pretrained, a file, or random"),
-        ("tiny", {"weights": "imagenet"}, "'imagenet' is no weights file; --weights pretrained takes timm's own"),
-        ("gone", {"weights": "pretrained"}, r"timm:gone can't be made \(no pretrained weights\); name a file"),
-    ],
-)
-def test_what_does_not_fit_timm_is_one_line(name, options, says):
-    with pytest.raises(ConfigError, match=says) as caught:
-        make_backbone(f"timm:{name}", **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_without_timm_the_line_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"need timm: pip install 'featlab\[backbones\]'"):
-        make_backbone("timm:resnet18", weights="random")
+def test_what_does_not_fit_timm_is_one_line(refused):
+    for name, weights, says in (
+        ("", None, "what follows the colon is a network's name"),
+        ("tini", None, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
+        ("tiny", None, "choose weights with --weights: pretrained, a file, or random"),
+        ("tiny", "imagenet", "'imagenet' is no weights file; --weights pretrained takes timm's own"),
+        ("gone", "pretrained", "timm:gone can't be made (no pretrained weights); name a file"),
+    ):
+        with refused(ConfigError, says):
+            make_backbone(f"timm:{name}", weights=weights)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("name", "layer", "dim", "channels"),
-    [
-        ("resnet18", "layer1", 512, 64),
-        ("vit_tiny_patch16_224", "blocks.3", 192, 192),
-        ("swin_tiny_patch4_window7_224", "layers.0", 768, 96),
-    ],
-)
-def test_the_real_library_gives_one_vector_an_image(name, layer, dim, channels):
+def test_the_real_timm_gives_one_vector_an_image():
     pytest.importorskip("timm", reason="timm isn't installed (extra: backbones)", exc_type=ImportError)
-    backbone = make_backbone(f"timm:{name}", weights="random", layers=layer)
-    assert backbone.embed(tiny_images(224), None).shape == (2, dim + 2 * channels)
+    for name, layer, width in (
+        ("resnet18", "layer1", 512 + 2 * 64),
+        ("vit_tiny_patch16_224", "blocks.3", 192 + 2 * 192),
+        ("swin_tiny_patch4_window7_224", "layers.0", 768 + 2 * 96),
+    ):
+        backbone = make_backbone(f"timm:{name}", weights="random", layers=layer)
+        assert backbone.embed(images(2, 224), None).shape == (2, width)

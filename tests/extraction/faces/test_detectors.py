@@ -185,34 +185,27 @@ def expected(left, top, wide, high):
     return points
 
 
-def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape(legacy):
+@pytest.mark.usefixtures("legacy")
+def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape():
     detector = make_detector("mediapipe", points=478)
     assert (detector.name, detector.points) == ("mediapipe", 478)
     assert detector.info == "mediapipe 0.9.9, face mesh of the wheel, 478 points"
-    found = detector.detect(scene(200, 140, (60, 30, 80, 90)))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected(60, 30, 80, 90), atol=1e-3)
+    for width, height, *boxes in (
+        (200, 140, (60, 30, 80, 90)),
+        (400, 300, (10, 10, 100, 100), (200, 50, 120, 130)),  # the larger one is taken
+        (96, 96, (1, 0, 94, 95)),  # a crop that is all face is looked at with room around it
+        *((960, 640, (*place, 110, 130)) for place in ((30, 20), (420, 250), (840, 500))),  # small in a large one
+    ):
+        found = detector.detect(scene(width, height, *boxes))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected(*boxes[-1]), atol=2e-3)
     small = make_detector("mediapipe").detect(scene(140, 200, (20, 70, 90, 80)))
     np.testing.assert_allclose(small, expected(20, 70, 90, 80)[list(MESH_TO_68)], atol=1e-3)
-
-
-def test_of_two_faces_the_larger_one_is_taken(legacy):
-    detector = make_detector("mediapipe", points=478)
-    found = detector.detect(scene(400, 300, (10, 10, 100, 100), (200, 50, 120, 130)))
-    np.testing.assert_allclose(found, expected(200, 50, 120, 130), atol=1e-3)
-
-
-def test_a_crop_that_is_all_face_is_looked_at_with_room_around_it(legacy):
-    found = make_detector("mediapipe", points=478).detect(scene(96, 96, (1, 0, 94, 95)))
-    np.testing.assert_allclose(found, expected(1, 0, 94, 95), atol=1e-3)
-
-
-@pytest.mark.parametrize("place", [(30, 20), (420, 250), (840, 500)])
-def test_a_face_that_is_small_in_a_large_picture_is_found(legacy, place):
-    box = (*place, 110, 130)
-    image = scene(960, 640, box)
-    found = make_detector("mediapipe", points=478).detect(image)
-    np.testing.assert_allclose(found, expected(*box), atol=2e-3)
+    for points in (68, 478):
+        for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
+            found = make_detector("mediapipe", points=points).detect(image)
+            assert (found.shape, found.dtype) == ((points, 2), np.float32)
+            assert np.isnan(found).all()
 
 
 def test_a_small_face_is_looked_at_again_by_itself(legacy):
@@ -223,28 +216,13 @@ def test_a_small_face_is_looked_at_again_by_itself(legacy):
     assert mediapipe.calls == [500, 220]
 
 
-def test_no_face_is_a_row_of_nan(legacy):
-    for points in (68, 478):
-        for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
-            found = make_detector("mediapipe", points=points).detect(image)
-            assert found.shape == (points, 2)
-            assert found.dtype == np.float32
-            assert np.isnan(found).all()
-
-
-def test_a_view_of_a_picture_is_as_good_as_a_copy(legacy):
-    image = scene(200, 200, (50, 40, 90, 100))
-    detector = make_detector("mediapipe")
-    np.testing.assert_array_equal(detector.detect(image[:, ::1][::-1][::-1]), detector.detect(image))
-
-
-def test_a_detector_is_pickled_without_its_model(legacy):
-    detector = make_detector("mediapipe")
-    image = scene(200, 140, (60, 30, 80, 90))
+@pytest.mark.usefixtures("legacy")
+def test_a_detector_is_pickled_without_its_model_and_takes_views():
+    detector, image = make_detector("mediapipe"), scene(200, 140, (60, 30, 80, 90))
     before = detector.detect(image)
-    again = pickle.loads(pickle.dumps(detector))
     assert len(pickle.dumps(detector)) < 1000
-    np.testing.assert_array_equal(again.detect(image), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(detector)).detect(image), before)
+    np.testing.assert_array_equal(detector.detect(image[::-1].copy()[::-1]), before)
 
 
 def test_the_chatter_of_the_library_is_not_seen(legacy, capfd):
@@ -284,18 +262,22 @@ def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path):
         make_detector(f"mediapipe:{tmp_path / 'gone.task'}")
 
 
-@pytest.mark.parametrize("points", [68, 5])
-def test_dlib_gives_as_many_points_as_its_file(install, tmp_path, points):
+def test_dlib_gives_as_many_points_as_its_file(install, tmp_path):
     install("dlib", "19.0", __init__=DLIB)
-    (tmp_path / "p.dat").write_text(str(points))
-    detector = make_detector(f"dlib:{tmp_path / 'p.dat'}")
-    assert detector.points == points
-    assert detector.info.startswith("dlib 19.0, p.dat ")
-    assert detector.info.endswith(f", {points} points")
-    found = pickle.loads(pickle.dumps(detector)).detect(scene(300, 300, (10, 10, 90, 90), (120, 140, 100, 110)))
-    assert found.shape == (points, 2)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found[[0, -1]], [(120, 140), (219, 249)])
+    for points in (68, 5):
+        path = tmp_path / f"{points}.dat"
+        path.write_text(str(points))
+        detector = make_detector(f"dlib:{path}")
+        assert detector.points == points
+        assert detector.info.startswith(f"dlib 19.0, {points}.dat ")
+        assert detector.info.endswith(f", {points} points")
+        found = pickle.loads(pickle.dumps(detector)).detect(scene(300, 300, (10, 10, 90, 90), (120, 140, 100, 110)))
+        assert (found.shape, found.dtype) == ((points, 2), np.float32)
+        np.testing.assert_array_equal(found[[0, -1]], [(120, 140), (219, 249)])
+    path = tmp_path / "no.dat"
+    path.write_text("nonsense")
+    with pytest.raises(InputError, match=r"no.dat: isn't a shape predictor that dlib can load \(Unexpected version"):
+        make_detector(f"dlib:{path}")
 
 
 def test_dlib_looks_at_tight_crops_and_small_faces_again(install, tmp_path):
@@ -313,36 +295,20 @@ def test_dlib_looks_at_tight_crops_and_small_faces_again(install, tmp_path):
     assert library.calls == [(1000, 0), (1000, 1)]
 
 
-def test_a_file_that_is_no_predictor_is_refused(install, tmp_path):
-    install("dlib", "19.0", __init__=DLIB)
-    (tmp_path / "p.dat").write_text("nonsense")
-    with pytest.raises(InputError, match=r"p.dat: isn't a shape predictor that dlib can load \(Unexpected version"):
-        make_detector(f"dlib:{tmp_path / 'p.dat'}")
-
-
-@pytest.mark.parametrize(
-    ("spec", "points", "says"),
-    [
+def test_a_spec_that_does_not_fit_is_refused(refused, monkeypatch):
+    for spec, points, says in (
         ("mediapip", 68, "no detector is called 'mediapip' (known: dlib:FILE.dat, mediapipe, mediapipe:FILE.task)"),
         ("mediapipe", 51, "points = 51: a detector gives 68 landmarks, or mediapipe's 478"),
         ("mediapipe:", 68, "a file must follow the colon, as in mediapipe:FILE.task"),
         ("dlib", 68, "dlib needs the file of a shape predictor: dlib:FILE.dat"),
-        ("dlib:", 68, "a file must follow the colon, as in dlib:FILE.dat"),
         ("dlib:p.dat", 478, "only mediapipe gives the whole mesh"),
-    ],
-)
-def test_a_spec_that_does_not_fit_is_refused(spec, points, says):
-    with pytest.raises(ConfigError) as caught:
-        make_detector(spec, points=points)
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("spec", "extra"), [("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")])
-def test_a_missing_library_names_its_extra(spec, extra, monkeypatch):
+    ):
+        with refused(ConfigError, says):
+            make_detector(spec, points=points)
     monkeypatch.setattr("featlab.extraction.faces.detectors.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"pip install 'featlab\[{extra}\]'"):
-        make_detector(spec)
+    for spec, extra in (("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")):
+        with refused(ConfigError, f"pip install 'featlab[{extra}]'"):
+            make_detector(spec)
 
 
 def test_a_detector_is_told_from_a_file():

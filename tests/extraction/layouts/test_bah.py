@@ -61,17 +61,12 @@ def test_videos_have_one_label_and_a_transcript_with_commas(put, place):
     assert detect_layout(root) == "bah"
 
 
-def test_where_both_are_there_the_level_decides(put):
+def test_where_both_are_there_the_level_decides_and_a_missing_file_stays_to_fail_later(put):
     frames(put)
     root = videos(put)
     assert len(read_layout("bah", root)) == 6
-    assert len(read_layout("bah", root, level="video")) == 2
-
-
-def test_a_listed_file_that_is_not_there_stays_to_fail_later(put):
-    root = videos(put)
     (root / TORN).unlink()
-    assert [item.path.exists() for item in read_layout("bah", root)] == [False, True]
+    assert [item.path.exists() for item in read_layout("bah", root, level="video")] == [False, True]
 
 
 def test_other_trees_and_lists_are_refused(put, refused):
@@ -79,29 +74,21 @@ def test_other_trees_and_lists_are_refused(put, refused):
     assert "expected split-frames/train.txt" in refused("bah", root)
     assert "found Videos/" in refused("bah", root)
     videos(put)
+    for line, says in {
+        "Videos/1/v.mp4,2,text": "line 1: expected VIDEO,LABEL,TRANSCRIPT with the label 0 or 1",
+        "no label here": "line 1: expected VIDEO,LABEL,TRANSCRIPT",
+        "v.mp4,0,text": "expected a path Videos/SUBJECT/…",
+        "Videos/v.mp4,0,text": "expected a path Videos/SUBJECT/…",
+        "": "is empty",
+    }.items():
+        assert says in refused("bah", put("split/train.txt", text=line + "\n"))
+    videos(put)
     (root / CALM).unlink()
     (root / TORN).unlink()
     assert "none of the 2 files that split/train.txt lists is there" in refused("bah", root)
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("Videos/1/v.mp4,2,text", "line 1: expected VIDEO,LABEL,TRANSCRIPT with the label 0 or 1"),
-        ("no label here", "line 1: expected VIDEO,LABEL,TRANSCRIPT"),
-        ("v.mp4,0,text", "expected a path Videos/SUBJECT/…"),
-        ("Videos/v.mp4,0,text", "expected a path Videos/SUBJECT/…"),
-        ("", "is empty"),
-    ],
-)
-def test_a_line_of_videos_that_does_not_fit_is_refused(put, refused, line, says):
-    videos(put)
-    assert says in refused("bah", put("split/train.txt", text=line + "\n"))
-
-
-def test_a_line_of_frames_that_does_not_fit_is_refused(put, refused):
-    root = frames(put)
-    put("split-frames/train.txt", text=f"{CALM}/first.jpg,0\n")
-    assert "line 1: the image 'first.jpg' has no number at its end" in refused("bah", root)
-    put("split-frames/train.txt", text=f"{CALM}/frame-1.jpg\n")
-    assert "line 1: expected IMAGE,LABEL" in refused("bah", root)
+    frames(put)
+    for line, says in {
+        f"{CALM}/first.jpg,0": "line 1: the image 'first.jpg' has no number at its end",
+        f"{CALM}/frame-1.jpg": "line 1: expected IMAGE,LABEL",
+    }.items():
+        assert says in refused("bah", put("split-frames/train.txt", text=line + "\n"))

@@ -1,5 +1,6 @@
 """Videos among items become frames with names, places and times; what can't is listed."""
 
+import sys
 from fractions import Fraction
 
 import pytest
@@ -24,33 +25,22 @@ def labelled(path, frame, label="pain"):
     return Item(path, "a.mp4", "s1", label, "a", frame, frame)
 
 
-@pytest.fixture(scope="module")
-def minute(tmp_path_factory):
-    return tmp_path_factory.mktemp("minute") / "a.mp4"
-
-
-@pytest.mark.parametrize(
-    ("sampling", "expected"),
-    [
+def test_a_minute_of_video_is_sampled_at_the_right_times(tmp_path, make_video, read_number):
+    minute = make_video(tmp_path / "a.mp4", MINUTE, group=50)
+    for sampling, expected in (
         (Sampling(fps=5), MINUTE[::5]),
         (Sampling(window=(2.0, 5.0)), MINUTE[50:125]),
         (Sampling(stride=7), MINUTE[::7]),
         (Sampling(fps=5, window=(2.0, 5.0)), MINUTE[50:125:5]),
         (Sampling(fps=12.5, window=(50.0, 99.0), stride=3), MINUTE[1250::6]),
-    ],
-)
-def test_a_minute_of_video_is_sampled_at_the_right_times(minute, make_video, read_number, sampling, expected):
-    if not minute.exists():
-        make_video(minute, MINUTE, group=50)
-    expanded = expand_videos([whole(minute)], sampling)
-    assert expanded.failures == ()
-    assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
-    for number, item in zip(expected, expanded.items, strict=True):
-        assert item.frame == number
-        assert item.name == f"s1/pain/a.mp4#t={number / 25:.3f}"
-        assert item.at is not None
-        assert item.at * Fraction(1, 12800) == Fraction(number, 25)
-    assert [item.row for item in expanded.items] == list(range(len(expected)))
+    ):
+        expanded = expand_videos([whole(minute)], sampling)
+        assert expanded.failures == ()
+        assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
+        assert [(item.frame, item.row, item.name) for item in expanded.items] == [
+            (number, row, f"s1/pain/a.mp4#t={number / 25:.3f}") for row, number in enumerate(expected)
+        ]
+        assert [item.at * Fraction(1, 12800) for item in expanded.items] == [Fraction(n, 25) for n in expected]
 
 
 def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(tmp_path, make_video, read_number):
@@ -77,12 +67,14 @@ def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path, make_video)
     assert {(item.subject, item.label, item.video) for item in expanded.items[1:4]} == {("s1", "pain", "s1/pain/a.mp4")}
 
 
-def test_without_videos_pyav_is_not_needed(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
+def test_without_videos_pyav_is_not_needed(tmp_path, monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "av", None)
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 0)
     assert expand_videos([image], Sampling(fps=1)).items == [image]
-    with pytest.raises(ConfigError, match=r"pip install 'featlab\[video\]'"):
+    with refused(ConfigError, "pip install 'featlab[video]'"):
         expand_videos([whole(tmp_path / "a.mp4")])
+    with refused(ConfigError, "video: jobs must be 0 or more, got -1"):
+        expand_videos([], jobs=-1)
 
 
 def test_labelled_frames_are_looked_up_and_sampled(tmp_path, make_video):
@@ -101,20 +93,14 @@ def test_labelled_frames_are_looked_up_and_sampled(tmp_path, make_video):
     )
 
 
-def test_labelled_frames_that_are_all_left_out_are_listed(tmp_path, make_video):
+def test_labelled_frames_that_are_all_left_out_are_listed_and_two_people_share_a_video(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4")
     expanded = expand_videos([labelled(path, 3), labelled(path, 4)], Sampling(stride=5))
     assert expanded.items == []
     assert expanded.failures == (Failure("a.mp4", "none of its labelled frames is among the sampled ones"),)
-
-
-def test_a_video_of_two_people_is_expanded_for_both(tmp_path, make_video):
-    path = make_video(tmp_path / "a.mp4", range(3))
     both = [Item(path, "a.mp4", subject, "n", "a", 0, row) for row, subject in enumerate(("left", "right"))]
-    expanded = expand_videos(both)
-    assert [(item.subject, item.frame) for item in expanded.items] == [
-        (s, f) for s in ("left", "right") for f in range(3)
-    ]
+    items = expand_videos(both, Sampling(stride=20)).items
+    assert [(item.subject, item.frame) for item in items] == [(s, f) for s in ("left", "right") for f in (0, 20, 40)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -155,8 +141,3 @@ def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path, make_v
     assert len(expanded.items) > 5
     reason = f"the file breaks off: {len(expanded.items)} of its 50 frames are there"
     assert expanded.failures == (Failure("s1/pain/a.mp4", reason),)
-
-
-def test_a_negative_number_of_jobs_is_refused():
-    with pytest.raises(ConfigError, match="video: jobs must be 0 or more, got -1"):
-        expand_videos([], jobs=-1)
