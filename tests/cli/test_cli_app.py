@@ -52,7 +52,7 @@ def test_a_command_that_has_moved_says_where_to(refused):
 
 
 def test_a_bug_is_one_line_and_exit_1(folder, run, monkeypatch):
-    monkeypatch.setattr("featlab.cache.inspect_cache", lambda path: 1 / 0)
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: 1 / 0)
     result = run("inspect")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
@@ -61,7 +61,7 @@ def test_a_bug_is_one_line_and_exit_1(folder, run, monkeypatch):
 
 def test_debug_keeps_the_traceback(folder, run, monkeypatch):
     monkeypatch.setenv("FEATLAB_DEBUG", "1")
-    monkeypatch.setattr("featlab.cache.inspect_cache", lambda path: 1 / 0)
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: 1 / 0)
     assert isinstance(run("inspect").exception, ZeroDivisionError)
 
 
@@ -69,7 +69,7 @@ def test_an_interruption_says_that_finished_work_is_kept(folder, run, monkeypatc
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featlab.cache.inspect_cache", interrupt)
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", interrupt)
     result = run("inspect")
     assert result.exit_code == 130
     assert "finished work is kept" in result.stderr
@@ -82,7 +82,7 @@ def test_an_error_line_is_not_wrapped_and_its_brackets_are_no_markup(folder, ref
 
 def test_the_console_script_gives_the_exit_code(folder):
     done = subprocess.run(
-        [sys.executable, "-c", "from featlab.cli import main; main()", "verify", "nosuch.h5"],
+        [sys.executable, "-c", "from featlab.cli.app import main; main()", "verify", "nosuch.h5"],
         capture_output=True,
         text=True,
     )
@@ -105,7 +105,10 @@ def test_values_are_completed(folder, words, expected):
     count = len(words.split()) - 1
     environment = os.environ | {"_FEATLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
     done = subprocess.run(
-        [sys.executable, "-c", "from featlab.cli import main; main()"], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", "from featlab.cli.app import main; main()"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert expected <= set(done.stdout.split())
     assert done.stderr == ""
@@ -129,7 +132,7 @@ def test_completion_without_a_cache_is_silent(tmp_path, monkeypatch):
 
 
 def test_the_typed_command_is_kept_without_what_changes_no_result(run):
-    from featlab.cli.group import typed_command
+    from featlab.cli.session import typed_command
 
     run("evaluate", "--cache", "my faces.h5", "--jobs", "2", "-j", "3", "--jobs=4", "--json", "-q", "--targets", "5")
     assert typed_command() == "featlab evaluate --cache 'my faces.h5' --targets 5"

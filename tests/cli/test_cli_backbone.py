@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from featlab.cli.backbone import backbone_app
-from featlab.cli.group import FeatlabGroup
+from featlab.cli.session import FeatlabGroup
 from featlab.extraction.training.export import read_card
 from featlab.protocol.splits import choose_targets
 

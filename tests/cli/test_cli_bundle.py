@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 from featlab.bundle.bundle import load_bundle
 from featlab.cli import target
-from featlab.cli.bundle import bundle_app
-from featlab.cli.export import export
-from featlab.cli.group import FeatlabGroup
+from featlab.cli.exchange import bundle_app, export
+from featlab.cli.session import FeatlabGroup
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(target.adapt)

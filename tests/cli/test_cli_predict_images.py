@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from featlab.cli import source, target
-from featlab.cli.group import FeatlabGroup
+from featlab.cli.session import FeatlabGroup
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout

@@ -15,9 +15,8 @@ from torch import nn
 
 from featlab.cache import open_cache
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions
+from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
+from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.backbones.weights import seeded
 from featlab.extraction.decode import decode_image
 from featlab.extraction.extract import ExtractConfig, extract

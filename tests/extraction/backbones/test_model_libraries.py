@@ -10,10 +10,8 @@ import torch
 from torch import nn
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.model_libraries import remove_head
-from featlab.extraction.backbones.resnet import ResNet
+from featlab.extraction.backbones import APPENDED, make_backbone
+from featlab.extraction.backbones.hubs import ResNet, remove_head
 from featlab.extraction.backbones.weights import seeded
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
 from featlab.extraction.backbones.weights import (
     load_state_dict,
     module_with_weights,

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.faces import dlib, mesh
-from featlab.extraction.faces.detectors import is_detector, make_detector
+from featlab.extraction.faces import detectors
+from featlab.extraction.faces.detect import is_detector, make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
 from featlab.extraction.layouts.plain import read_manifest
 
@@ -157,11 +157,11 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(site)
         return site
 
-    mesh.load_model.cache_clear()
-    dlib.load_models.cache_clear()
+    detectors.load_model.cache_clear()
+    detectors.load_models.cache_clear()
     yield make
-    mesh.load_model.cache_clear()
-    dlib.load_models.cache_clear()
+    detectors.load_model.cache_clear()
+    detectors.load_models.cache_clear()
     for name in forget():
         del sys.modules[name]
 
@@ -252,7 +252,7 @@ def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path):
     np.testing.assert_allclose(detector.detect(image), expected(60, 30, 80, 90), atol=1e-3)
     assert make_detector(f"mediapipe:{bundle}").detect(image).shape == (68, 2)
     bundle.write_bytes(b"something else")
-    mesh.load_model.cache_clear()
+    detectors.load_model.cache_clear()
     other = make_detector(f"mediapipe:{bundle}")
     with pytest.raises(InputError, match=r"face.task: isn't a Face Landmarker bundle .*zip archive. second line"):
         other.detect(image)
@@ -305,7 +305,7 @@ def test_a_spec_that_does_not_fit_is_refused(refused, monkeypatch):
     ):
         with refused(ConfigError, says):
             make_detector(spec, points=points)
-    monkeypatch.setattr("featlab.extraction.faces.detectors.find_spec", lambda name: None)
+    monkeypatch.setattr("featlab.extraction.faces.detect.find_spec", lambda name: None)
     for spec, extra in (("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")):
         with refused(ConfigError, f"pip install 'featlab[{extra}]'"):
             make_detector(spec)
@@ -323,7 +323,7 @@ def _real():
     pytest.importorskip("mediapipe", reason=needs_mediapipe)
     if not hasattr(sys.modules["mediapipe"], "solutions"):
         pytest.skip("this mediapipe has no models inside")
-    mesh.load_model.cache_clear()
+    detectors.load_model.cache_clear()
 
 
 @pytest.mark.faces
@@ -386,7 +386,7 @@ def test_the_real_tasks_interface_takes_our_calls(tmp_path):
 def test_the_real_library_is_silent():
     _real()
     code = (
-        "import sys, numpy as np; from PIL import Image; from featlab.extraction.faces.detectors import make_detector; "
+        "import sys, numpy as np; from PIL import Image; from featlab.extraction.faces.detect import make_detector; "
         "d = make_detector('mediapipe'); p = np.asarray(Image.open(sys.argv[1]).convert('RGB')); "
         "assert np.isfinite(d.detect(p)).all(); assert np.isfinite(d.detect(p[:, 100:])).all()"
     )

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featlab.cache import open_cache
-from featlab.extraction.tables.importing import ImportConfig, import_features
+from featlab.extraction.tables import ImportConfig, import_features
 
 
 @dataclass(frozen=True, eq=False)
