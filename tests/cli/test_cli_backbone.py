@@ -13,8 +13,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from featlab.cli.app import FeatlabGroup
 from featlab.cli.backbone import backbone_app
-from featlab.cli.session import FeatlabGroup
 from featlab.extraction.training.export import read_card
 from featlab.protocol.splits import choose_targets
 

@@ -11,13 +11,14 @@ import typer
 from typer.testing import CliRunner
 
 from featlab.bundle.bundle import load_bundle
-from featlab.cli import target
+from featlab.cli.adapt import adapt
+from featlab.cli.app import FeatlabGroup
 from featlab.cli.exchange import bundle_app, export
-from featlab.cli.session import FeatlabGroup
+from featlab.cli.predict import predict
 
 app = typer.Typer(cls=FeatlabGroup)
-app.command()(target.adapt)
-app.command()(target.predict)
+app.command()(adapt)
+app.command()(predict)
 app.command()(export)
 app.add_typer(bundle_app, name="bundle")
 

@@ -15,16 +15,17 @@ from typer.testing import CliRunner
 
 from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.cache import write_table
-from featlab.cli import source, target
+from featlab.cli import source
+from featlab.cli.adapt import adapt
+from featlab.cli.app import FeatlabGroup
 from featlab.cli.exchange import export
-from featlab.cli.session import FeatlabGroup
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.hubs import resnet18
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)
-app.command()(target.adapt)
+app.command()(adapt)
 app.command()(export)
 
 

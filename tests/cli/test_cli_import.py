@@ -8,8 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from featlab.cache import open_cache
+from featlab.cli.app import FeatlabGroup
 from featlab.cli.importing import import_features
-from featlab.cli.session import FeatlabGroup
 
 
 @pytest.fixture

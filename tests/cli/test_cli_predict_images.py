@@ -11,16 +11,18 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from featlab.cli import source, target
-from featlab.cli.session import FeatlabGroup
+from featlab.cli import source
+from featlab.cli.adapt import adapt
+from featlab.cli.app import FeatlabGroup
+from featlab.cli.predict import predict
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
 
 app = typer.Typer(cls=FeatlabGroup)
 app.command()(source.pretrain)
-app.command()(target.adapt)
-app.command()(target.predict)
+app.command()(adapt)
+app.command()(predict)
 
 SIZE = 24
 HOG = ("--backbone", "hog", "--option", f"size={SIZE}")

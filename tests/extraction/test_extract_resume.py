@@ -1,13 +1,9 @@
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +12,12 @@ from featlab.cache import open_cache
 from featlab.errors import InputError
 from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
-from featlab.extraction.items import Item
+from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
-
-MakeTree = Callable[..., Path]
 
 HOG = make_backbone("hog", size=16)
 ONE = ExtractConfig(jobs=1, shard_rows=4, batch=2)
-DEFAULTS: dict[str, Any] = {"backbone": HOG, "neutral": "neutral", "config": ONE}
+DEFAULTS = {"backbone": HOG, "neutral": "neutral", "config": ONE}
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -39,15 +32,15 @@ if __name__ == "__main__":
 """
 
 
-def run(source: Path, out: Path, **more: Any) -> ExtractionReport:
+def run(source, out, **more):
     return extract(read_layout("auto", source), **DEFAULTS | {"out": out} | more)
 
 
-def children(process: int) -> list[int]:
+def children(process):
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def alive(process: int) -> bool:
+def alive(process):
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -55,9 +48,7 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="watches processes through /proc")
-def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(
-    tmp_path: Path, make_tree: MakeTree
-) -> None:
+def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces", subjects=8, frames=20)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -94,11 +85,11 @@ def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(
         assert cache.digest == whole.digest
 
 
-def interrupt(source: Path, out: Path, batches: int, **more: Any) -> None:
+def interrupt(source, out, batches, **more):
     """Stop an extraction as Ctrl-C does, after some batches."""
     left = [batches]
 
-    def stop(progress: object) -> None:
+    def stop(progress):
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
@@ -108,7 +99,7 @@ def interrupt(source: Path, out: Path, batches: int, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_leaves_finished_shards(tmp_path: Path, make_tree: MakeTree, jobs: int) -> None:
+def test_ctrl_c_leaves_finished_shards(tmp_path, make_tree, jobs):
     source = make_tree(tmp_path / "faces")
     out = tmp_path / "c.h5"
     interrupt(source, out, 5, config=ExtractConfig(jobs=jobs, shard_rows=4, batch=2))
@@ -118,7 +109,7 @@ def test_ctrl_c_leaves_finished_shards(tmp_path: Path, make_tree: MakeTree, jobs
     assert report.digest == run(source, tmp_path / "d.h5").digest
 
 
-def test_only_the_shard_of_a_changed_image_is_embedded_again(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_only_the_shard_of_a_changed_image_is_embedded_again(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces")
     out = tmp_path / "c.h5"
     (source / "s0" / "neutral" / "img0.png").write_bytes(b"broken")
@@ -130,7 +121,7 @@ def test_only_the_shard_of_a_changed_image_is_embedded_again(tmp_path: Path, mak
     assert (report.rows, report.failures) == (12, ())
 
 
-def test_changed_landmarks_are_a_new_shard(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_changed_landmarks_are_a_new_shard(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces")
     points = np.random.default_rng(0).normal(0, 9, (12, 68, 2)).astype(np.float32)
     out = tmp_path / "c.h5"
@@ -142,7 +133,7 @@ def test_changed_landmarks_are_a_new_shard(tmp_path: Path, make_tree: MakeTree) 
     np.testing.assert_array_equal(open_cache(out).read().landmarks, points)
 
 
-def test_failures_of_an_earlier_run_are_still_listed(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_failures_of_an_earlier_run_are_still_listed(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces")
     (source / "s0" / "neutral" / "img0.png").write_bytes(b"broken")
     interrupt(source, tmp_path / "c.h5", 8)
@@ -152,9 +143,7 @@ def test_failures_of_an_earlier_run_are_still_listed(tmp_path: Path, make_tree: 
 
 
 @pytest.mark.parametrize("backbone", ["hog", "geometry"])
-def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(
-    tmp_path: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, backbone: str
-) -> None:
+def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(tmp_path, make_tree, monkeypatch, backbone):
     source = make_tree(tmp_path / "faces")
     points = np.random.default_rng(0).normal(0, 9, (12, 68, 2)).astype(np.float32)
     points[0] = np.nan
@@ -168,13 +157,13 @@ def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(
     assert again.resumed_rows == 11
 
 
-def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces")
     out = tmp_path / "c.h5"
     run(source, out)
     items = read_layout("auto", source)
     points = np.ones((12, 2, 2), dtype=np.float32)
-    cases: list[tuple[list[Item], dict[str, Any], str]] = [
+    cases = [
         (items, {"backbone": make_backbone("hog")}, "its extractor is 'hog' (grey 16x16"),
         (items, {"config": ExtractConfig(dtype="float16")}, "its embeddings are float32"),
         (items, {"neutral": "smile"}, "its classes differ"),
@@ -194,7 +183,7 @@ def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_pat
             run(source, out)
 
 
-def test_an_image_changed_after_the_cache_is_noticed(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_an_image_changed_after_the_cache_is_noticed(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces")
     broken = source / "s1" / "smile" / "img2.png"
     whole = broken.read_bytes()
@@ -213,7 +202,7 @@ def test_an_image_changed_after_the_cache_is_noticed(tmp_path: Path, make_tree: 
         run(source, out)
 
 
-def test_skip_error_and_overwrite_do_what_they_say(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_skip_error_and_overwrite_do_what_they_say(tmp_path, make_tree):
     source = make_tree(tmp_path / "faces")
     out = tmp_path / "c.h5"
     first = run(source, out)
@@ -228,7 +217,7 @@ def test_skip_error_and_overwrite_do_what_they_say(tmp_path: Path, make_tree: Ma
     assert (replaced.dim, replaced.resumed_rows) == (324, 4)
 
 
-def test_a_file_that_is_no_cache_is_refused_and_kept(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_a_file_that_is_no_cache_is_refused_and_kept(tmp_path, make_tree):
     out = tmp_path / "c.h5"
     out.write_bytes(b"notes")
     with pytest.raises(InputError, match="--if-exists overwrite"):

@@ -1,7 +1,5 @@
 """Each change does what its strength says, and nothing else."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import pytest

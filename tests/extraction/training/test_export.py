@@ -1,7 +1,5 @@
 """An exported file computes what the network computes, for any number of images, and says what it is."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -144,7 +142,7 @@ def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, layers, 
 def test_a_file_that_computes_something_else_is_not_written(net, tmp_path, monkeypatch):
     load = torch.export.load
 
-    def damaged(*args: object, **kwargs: object):
+    def damaged(*args, **kwargs):
         program = load(*args, **kwargs)
         program.state_dict["network.conv1.weight"].mul_(1.01)
         return program

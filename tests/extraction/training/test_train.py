@@ -1,7 +1,5 @@
 """From a source to a backbone file: people kept apart, runs taken up, changed requests refused."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
