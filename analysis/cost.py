@@ -20,12 +20,12 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError
-from featlab.evaluation.convergence import iterations_to_converge
 from featlab.evaluation.run import adapted_model
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.model.networks import as_tensor
 from featlab.model.personal import AdaptedModel
+from featlab.model.training import iterations_to_converge
 from featlab.protocol.splits import Split, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
@@ -49,7 +49,7 @@ class MethodCost:
     adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
     predict_flops: float = math.nan  # Those of predicting one frame.
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
-    converged: float = math.nan  # Those until the loss had settled, see `featlab.evaluation.convergence`; NaN: never.
+    converged: float = math.nan  # Those until the loss had settled, see `featlab.model.training`; NaN: never.
     batch_seconds: float = math.nan  # Wall time of one step on a batch, or of all of a closed form.
     seconds: float = math.nan  # Median wall time of one adaptation; the fastest and the slowest follow.
     fastest: float = math.nan

@@ -19,7 +19,7 @@ from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, listed, make_table, number_text
 from featlab.errors import InputError
-from featlab.evaluation.convergence import CONVERGENCE_RULE
+from featlab.model.training import CONVERGENCE_RULE
 
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")
 _NAME_LETTERS = 44  # Longest line of a name.

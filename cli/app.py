@@ -12,13 +12,12 @@ from typer.core import TyperGroup
 
 from featlab import __version__
 from featlab.cli import data, source
-from featlab.cli.ablate import ablate
 from featlab.cli.adapt import adapt
 from featlab.cli.backbone import backbone_app
 from featlab.cli.data import layouts
 from featlab.cli.evaluate import benchmark, evaluate, methods
 from featlab.cli.exchange import bundle_app, export
-from featlab.cli.explain import branches, complexity
+from featlab.cli.explain import ablate, branches, complexity
 from featlab.cli.extract import extract
 from featlab.cli.importing import import_features, merge
 from featlab.cli.output import print_error

@@ -6,7 +6,7 @@ import json
 from featlab.analysis.ablation.grids import ABLATIONS
 from featlab.analysis.page import read_page
 from featlab.cli import complete
-from featlab.cli.ablate import _LISTS
+from featlab.cli.explain import _LISTS
 
 
 def test_it_works_in_a_folder_with_only_a_cache(folder, run, quickly):

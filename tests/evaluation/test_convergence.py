@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from featlab.evaluation.convergence import converged_at, iterations_to_converge
+from featlab.model.training import converged_at, iterations_to_converge
 
 
 @pytest.mark.parametrize("speed", [4.0, 9.7, 25.0])

@@ -553,7 +553,7 @@ def test_a_method_of_another_package_comes_by_an_entry_point(tmp_path):
     (info / "entry_points.txt").write_text("[featlab.methods]\nmedian-shift = my_methods:Median\n")
     script = (
         # Whoever imports one method by itself changes no order.
-        "import featlab.methods.oracle\n"
+        "import featlab.methods.baselines\n"
         "from featlab.methods import make_method, method_names\n"
         "print(*method_names(), make_method('median-shift').title, sep='|')"
     )

@@ -8,7 +8,10 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
-from featlab.methods import cada, detn, make_method
+from featlab.methods import adversarial as cada
+from featlab.methods import make_method
+from featlab.methods import moment_matching as detn
+from featlab.methods.adversarial import part_ways
 from featlab.methods.agra import (
     SOURCE,
     TARGET,
@@ -21,9 +24,6 @@ from featlab.methods.agra import (
     pair_nodes,
     prior_links,
 )
-from featlab.methods.detn import class_ratios
-from featlab.methods.dfa import discriminative_loss, mean_distance
-from featlab.methods.icid import Channel, FusedHead, pair_labels
 from featlab.methods.losses.discrepancy import (
     joint_kernel,
     marginal_weights,
@@ -31,9 +31,8 @@ from featlab.methods.losses.discrepancy import (
     random_directions,
     sliced_wasserstein,
 )
-from featlab.methods.lpl import locality_loss
-from featlab.methods.safn import norm_growth_loss
-from featlab.methods.swd import part_ways
+from featlab.methods.moment_matching import class_ratios, discriminative_loss, mean_distance, norm_growth_loss
+from featlab.methods.source_side import Channel, FusedHead, locality_loss, pair_labels
 from featlab.protocol.splits import target_of
 
 
