@@ -17,14 +17,15 @@ from torch import nn
 
 from featlab.analysis.people import can_be_split
 from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError
 from featlab.evaluation.convergence import iterations_to_converge
 from featlab.evaluation.run import adapted_model
-from featlab.methods import AdaptedModel, Method, make_method
-from featlab.methods.base import SourceFeatures
+from featlab.methods.base import Method, SourceFeatures
+from featlab.methods.registry import make_method
 from featlab.model.networks import as_tensor
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Split, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage

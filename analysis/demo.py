@@ -19,7 +19,7 @@ import numpy as np
 
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Result, write_result
-from featlab.cache import atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.config.toml import config_template, set_in_section

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from featlab.config.options import options_of
-from featlab.methods import Method, get_method, method_names
+from featlab.methods.base import Method
+from featlab.methods.registry import get_method, method_names
 
 __all__ = ["methods_page", "write_methods_page"]
 

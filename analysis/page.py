@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from featlab.analysis.render import write_table
 from featlab.analysis.table import Table
 from featlab.bundle.adaptation import adaptation_folder
-from featlab.cache import atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.run import adapted_model
-from featlab.methods import AdaptedModel, get_method, make_method
 from featlab.methods.base import SourceFeatures
+from featlab.methods.registry import get_method, make_method
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage

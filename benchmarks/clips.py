@@ -26,7 +26,7 @@ from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
 from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
 from featlab.methods import AdaptedModel, Method, make_method
-from featlab.methods.base import GainEstimate
+from featlab.model.personal import GainEstimate
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import Split, split_target, target_of
 from featlab.seeding import generator

@@ -25,12 +25,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     is untouched. Two writers at once do not mix: each has its own temporary file and the last rename wins.
 
     The temporary name ends in `.partial`, so a library that picks a format by suffix must be told the format.
-
-    Args:
-        path: Where the file belongs. Of a symbolic link, what it points to is replaced and the link stays.
-
-    Raises:
-        FeatlabError: The folder or the file can't be written (no permission, disk full, a folder of that name).
     """
     # Renaming onto a symbolic link would replace the link itself, and split its users from the file they share.
     target = Path(os.path.realpath(path))
@@ -59,21 +53,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path` as one whole file (see `atomic_path`).
-
-    Raises:
-        FeatlabError: The file can't be written.
-    """
+    """Write `data` to `path` as one whole file (see `atomic_path`)."""
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` as one whole UTF-8 file, line ends kept as they are (see `atomic_path`).
-
-    Raises:
-        FeatlabError: The file can't be written.
-    """
+    """Write `text` to `path` as one whole UTF-8 file, line ends kept as they are (see `atomic_path`)."""
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
@@ -83,14 +69,6 @@ def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = Fea
 
     A folder at `path` is replaced, unless it holds a file `keep`: another run made the same in the meantime and may be
     reading it, so it stays. When the block raises, `path` is untouched and nothing is left beside it.
-
-    Args:
-        path: Where the folder belongs.
-        keep: A file that only a complete folder holds; none by default.
-        error: What is raised.
-
-    Raises:
-        FeatlabError: As `error`: the folder can't be written.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:

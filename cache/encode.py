@@ -85,12 +85,7 @@ class CodedRows:
 
 
 def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
-    """Check at least one row and code its names; `where` begins the messages.
-
-    Raises:
-        CacheError: Lengths or shapes that differ, an unknown class, an empty name, a value that is not finite or that
-            float16 can't hold, landmarks that are NaN in part.
-    """
+    """Check at least one row and code its names; `where` begins the messages."""
     count = len(rows)
     for what, values in (("labels", rows.labels), ("subjects", rows.subjects), ("videos", rows.videos)):
         _check_count(where, what, len(values), count)

@@ -51,14 +51,7 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def new_file(path: Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that appears at `path` whole, or not at all.
-
-    It has the 1.10 layout, the oldest one whose own structures carry checksums.
-
-    Raises:
-        CacheError: A write failed, e.g. on a full disk.
-        FeatlabError: The file can't be made.
-    """
+    """Yield a new HDF5 file that appears at `path` whole, or not at all."""
     with atomic_path(path) as partial:
         try:
             sink = _Sink(partial, "w+")
@@ -98,11 +91,7 @@ def write_text_attr(file: h5py.File, name: str, text: str) -> None:
 
 
 def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool = False) -> NDArray[np.bytes_]:
-    """Return names as a fixed-length UTF-8 array (kind S, as wide as the longest).
-
-    Raises:
-        CacheError: A name that is empty, holds NUL or can't be written as UTF-8.
-    """
+    """Return names as a fixed-length UTF-8 array (kind S, as wide as the longest)."""
     for name in names:
         if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
             raise CacheError(f"{where}: {name!r} is no {what}: expected text, not empty, without NUL")
@@ -140,11 +129,7 @@ def one_line(error: BaseException) -> str:
 
 
 def open_file(path: Path) -> h5py.File:
-    """Open a regular HDF5 file for reading.
-
-    Raises:
-        CacheError: No such file, a folder, not HDF5, truncated, not readable.
-    """
+    """Open a regular HDF5 file for reading."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -181,11 +166,7 @@ def read_attr(file: h5py.File, name: str) -> str | int:
 
 
 def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """Return a dataset of plain values that lie in this file.
-
-    Raises:
-        CacheError: Missing, a link, an object type, or stored elsewhere.
-    """
+    """Return a dataset of plain values that lie in this file."""
     node: Any = file
     for part in name.split("/"):
         if not isinstance(node, h5py.Group) or part not in node.keys():  # noqa: SIM118 - `in node` follows links

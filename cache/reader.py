@@ -68,15 +68,7 @@ class Cache(Structure):
         return self._read(self._ranges(subjects))
 
     def iter_rows(self, byte_budget: int = 64 << 20, subjects: Sequence[str] | None = None) -> Iterator[FeatureTable]:
-        """Yield the rows of `read`, in the same order, in tables of at most `byte_budget` bytes and at least one row.
-
-        Args:
-            byte_budget: How much one table's arrays and paths may take in memory.
-            subjects: Which; None for all.
-
-        Raises:
-            CacheError: As `read`.
-        """
+        """Yield the rows of `read`, in order, in tables of at most `byte_budget` bytes and at least one row."""
         step = max(1, byte_budget // self._row_bytes())
         for start, stop in self._ranges(subjects):
             for first in range(start, stop, step):

@@ -104,11 +104,7 @@ class ExtractorInfo:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ExtractorInfo:
-        """Return the extractor that `to_dict` described.
-
-        Raises:
-            KeyError, TypeError: A field is missing or of another type (callers name the file).
-        """
+        """Return the extractor that `to_dict` described."""
         texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
         layers = content["layers"]
         versions = content["versions"]

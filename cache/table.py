@@ -110,19 +110,11 @@ class FeatureTable:
         )
 
     def rows_of(self, *subjects: str) -> FeatureTable:
-        """Return the rows of the named subjects, in the table's order.
-
-        Raises:
-            CacheError: A name that is no subject; names the closest ones.
-        """
+        """Return the rows of the named subjects, in the table's order."""
         return self.take(np.isin(self.subject, self._subject_codes(subjects)))
 
     def without(self, *subjects: str) -> FeatureTable:
-        """Return the rows of everyone but the named subjects, in the table's order.
-
-        Raises:
-            CacheError: A name that is no subject; names the closest ones.
-        """
+        """Return the rows of everyone but the named subjects, in the table's order."""
         return self.take(~np.isin(self.subject, self._subject_codes(subjects)))
 
     def subject_names_present(self) -> tuple[str, ...]:

@@ -52,22 +52,7 @@ _POSE, _LAYERS = "pose", "layers"
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """An open file, and the small part of its content in memory.
-
-    Attributes:
-        path: The file, as it was named.
-        extractor: Who made the embeddings.
-        classes: Names of the labels, in code order.
-        neutral: The neutral class, one of `classes`.
-        rows: N.
-        dim: D, the length of one embedding.
-        digest: sha256 of the content, 64 hex digits, as the file states it (`open_cache(verify=True)` checks it).
-        subjects: Names of the subjects, ascending; each has a row.
-        videos: Names of the videos, ascending; two subjects may share one.
-        offsets: int64 (S + 1), where each subject's rows begin.
-        codes: Label, subject, video and frame, each (N,), by dataset name.
-        large: The datasets that are read on demand, one row a row, by name.
-    """
+    """An open file, and the small part of its content in memory."""
 
     path: Path
     file: h5py.File
@@ -101,11 +86,7 @@ class Structure:
 
 
 def read_structure(file: h5py.File, path: Path) -> Structure:
-    """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order.
-
-    Raises:
-        CacheError: Anything that can't be trusted; names the file, the dataset and what to do.
-    """
+    """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order."""
     with guarded(path):
         _check_format(file, path)
         for name in file:
@@ -259,11 +240,7 @@ def _only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
 
 
 def _problems_of(cache: Structure, name: str, dataset: h5py.Dataset, digest: ContentDigest) -> list[str]:
-    """Read one dataset block by block into the digest; at most one problem, of its first bad row.
-
-    Raises:
-        CacheError: A checksum that fails, text that is no UTF-8.
-    """
+    """Read one dataset block by block into the digest; at most one problem, of its first bad row."""
     row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
     step = max(1, _BLOCK_BYTES // row_bytes)
     bad, first_bad = 0, 0

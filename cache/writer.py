@@ -133,17 +133,7 @@ class CacheBuilder:
         return True
 
     def write_shard(self, key: str, rows: Rows, failures: Sequence[Failure] = ()) -> None:
-        """Write the shard of `key`, whole or not at all; an earlier one is replaced.
-
-        Args:
-            key: Any text, one a shard; what the shard was made from should be part of it.
-            rows: Its rows, ascending by (subject, video, frame). None at all when every item failed.
-            failures: The items that gave no row, one dict of text each; they travel with the shard.
-
-        Raises:
-            CacheError: Rows that don't fit the header or each other (names the row), or the disk is full.
-            FeatlabError: The file can't be written.
-        """
+        """Write the shard of `key`, whole or not at all; an earlier one is replaced."""
         self._heads.pop(key, None)
         blob = json.dumps([dict(failure) for failure in failures]).encode()
         arrays: Columns = {_FAILURES: np.frombuffer(blob, dtype=np.uint8)}
@@ -162,28 +152,11 @@ class CacheBuilder:
             write_text_attr(file, FORMAT_ATTR, SHARD_FORMAT)
 
     def failures(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        """Return the failures that came with the shards of `keys`, in key order; also after `assemble`.
-
-        Raises:
-            CacheError: A shard is missing.
-        """
+        """Return the failures that came with the shards of `keys`, in key order; also after `assemble`."""
         return [failure for key in keys for failure in self._head(key).failures]
 
     def assemble(self, keys: Sequence[str]) -> Path:
-        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder.
-
-        Memory holds one shard at a time.
-
-        Args:
-            keys: The shards in row order: rows ascend by subject, video and frame from each shard to the next.
-
-        Returns:
-            The path of the cache.
-
-        Raises:
-            CacheError: A shard is missing, no shard has a row, shards of different shapes, a row twice or out of order.
-            FeatlabError: `out` can't be written.
-        """
+        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder."""
         heads = {key: self._head(key) for key in keys}
         filled = {key: head for key, head in heads.items() if head.rows}
         write_cache(self._out, self._header, self._plan(filled), self._parts(filled))

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from featlab.cli.complete import complete_ablation
-from featlab.cli.group import FAILED, SKIPPED, typed_command
-from featlab.cli.session import Session, command, names_in
+from featlab.cli.session import FAILED, SKIPPED, Session, command, names_in, typed_command
 
 _FLAGS = ("targets", "pool", "draws", "methods", "seeds")
 _LISTS = {

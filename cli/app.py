@@ -1,27 +1,106 @@
-"""The `featlab` app, put together from small modules of commands."""
+"""The `featlab` command, put together from small modules; an error ends in one line and the exit code of its kind."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from featlab import __version__
-from featlab.cli import data, source, target
+from featlab.cli import data, source
 from featlab.cli.ablate import ablate
+from featlab.cli.adapt import adapt
 from featlab.cli.backbone import backbone_app
-from featlab.cli.bundle import bundle_app
 from featlab.cli.data import layouts
 from featlab.cli.evaluate import benchmark, evaluate, methods
+from featlab.cli.exchange import bundle_app, export
 from featlab.cli.explain import branches, complexity
-from featlab.cli.export import export
 from featlab.cli.extract import extract
-from featlab.cli.group import FeatlabGroup
-from featlab.cli.importing import import_features
-from featlab.cli.merge import merge
+from featlab.cli.importing import import_features, merge
+from featlab.cli.output import print_error
 from featlab.cli.plot import plot_app
+from featlab.cli.predict import predict
 from featlab.cli.report import demo, report
+from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.cli.tune import tune
+from featlab.errors import FeatlabError, InputError
+
+_INTERRUPTED = 130
+# The parser's own base class; where it lives changes between releases of Typer, its child has a public name.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_MOVED = {"london": "this command is now a script of the repository: python benchmarks/london_morph/make_clips.py"}
+
+
+class FeatlabGroup(TyperGroup):
+    """A command group that speaks one line an error."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; one that has moved says where to."""
+        if ctx.parent is None and args[0] in _MOVED:
+            raise InputError(f"featlab {args[0]}: {_MOVED[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C says what is left behind."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print_error("interrupted; finished work is kept, the same command goes on from there")
+            raise typer.Exit(_INTERRUPTED) from None
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit with its code.
+
+        With ``FEATLAB_DEBUG=1`` in the environment an error keeps its traceback.
+        """
+        TYPED.set(tuple(sys.argv[1:] if args is None else args))
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except FeatlabError as error:
+            _refuse(error, str(error), REFUSED)
+        except _UsageError as error:
+            line = _usage_line(error)
+            if not line:
+                # Nothing was asked for: the parser has shown the help.
+                sys.exit(REFUSED)
+            _refuse(error, line, REFUSED)
+        except typer.Abort as error:
+            _refuse(error, "aborted", FAILED)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            _refuse(error, f"{what}; check the folder, its permissions and the free space", FAILED)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _refuse(error, f"{text} (this is a bug; run with FEATLAB_DEBUG=1 for the traceback)", FAILED)
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _refuse(error: Exception, line: str, code: int) -> NoReturn:
+    if os.environ.get("FEATLAB_DEBUG", "") not in ("", "0"):
+        raise error
+    print_error(line)
+    sys.exit(code)
+
+
+def _usage_line(error: Any) -> str:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "featlab"
+    message = error.format_message().strip().rstrip(".")
+    return f"{message}; see {command} --help" if message else ""
+
 
 DATA, SOURCE, TARGET, RESULTS = "Data", "Source subjects", "Target subjects", "Results"
 
@@ -61,8 +140,8 @@ app.command(rich_help_panel=SOURCE)(source.train)
 app.command(rich_help_panel=SOURCE)(source.pair)
 app.command(rich_help_panel=SOURCE)(source.pretrain)
 app.add_typer(bundle_app, name="bundle", rich_help_panel=SOURCE)
-app.command(rich_help_panel=TARGET)(target.adapt)
-app.command(rich_help_panel=TARGET)(target.predict)
+app.command(rich_help_panel=TARGET)(adapt)
+app.command(rich_help_panel=TARGET)(predict)
 app.command(rich_help_panel=TARGET)(export)
 app.command(rich_help_panel=RESULTS)(evaluate)
 app.command(rich_help_panel=RESULTS)(benchmark)
@@ -74,3 +153,8 @@ app.command(rich_help_panel=RESULTS)(complexity)
 app.command(rich_help_panel=RESULTS)(branches)
 app.command(rich_help_panel=RESULTS)(report)
 app.command(rich_help_panel=RESULTS)(demo)
+
+
+def main() -> None:
+    """Run the ``featlab`` command."""
+    app(prog_name="featlab")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featlab.cli.flags import VIDEO_FLAGS
-from featlab.cli.group import SKIPPED
 from featlab.cli.output import Output
-from featlab.cli.session import Session, command, parse_options
+from featlab.cli.session import SKIPPED, Session, command, parse_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -7,17 +7,6 @@ from pathlib import Path
 
 import typer
 
-__all__ = [
-    "complete_ablation",
-    "complete_backbone",
-    "complete_layout",
-    "complete_method",
-    "complete_methods",
-    "complete_strategy",
-    "complete_subject",
-]
-
-
 ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "sources", "contamination", "bn")
 """The ablations, repeated here because to ask for them is to import torch."""
 
@@ -25,7 +14,7 @@ ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "source
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the subjects of the cache that the flags so far name."""
     with suppress(Exception):
-        from featlab.cache import open_cache
+        from featlab.cache.reader import open_cache
         from featlab.config.load import load_config
 
         root = Path(ctx.params.get("workspace") or ".")

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.group import REFUSED
 from featlab.cli.output import print_error
-from featlab.cli.session import Session, command
+from featlab.cli.session import REFUSED, Session, command
 
 if TYPE_CHECKING:
     from featlab.extraction.layouts import Layout
-
-__all__ = [
-    "init",
-    "inspect",
-    "layouts",
-    "verify",
-]
 
 
 @command("json_mode")
@@ -29,7 +21,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a featlab.toml that is there.")] = False,
 ) -> None:
     """Start a workspace: write a featlab.toml that shows every setting."""
-    from featlab.cache import atomic_write_text
+    from featlab.cache.atomic import atomic_write_text
     from featlab.config.load import Config
     from featlab.config.toml import config_template
     from featlab.errors import InputError
@@ -57,7 +49,7 @@ def inspect(
     file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Show what a cache holds."""
-    from featlab.cache import inspect_cache
+    from featlab.cache.reader import inspect_cache
 
     summary = inspect_cache(_cache(file or session["cache"], session.workspace))
     output = session.output
@@ -92,7 +84,8 @@ def verify(
     file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Read all of a cache and check it: checksums, finiteness, digest. Exit code 2 when something is wrong."""
-    from featlab.cache import CacheError, verify_cache
+    from featlab.cache.verify import verify_cache
+    from featlab.errors import CacheError
 
     path = _cache(file or session["cache"], session.workspace)
     output = session.output

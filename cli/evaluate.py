@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featlab.cli.complete import complete_method
-from featlab.cli.group import FAILED, SKIPPED, typed_command
 from featlab.cli.output import Output
-from featlab.cli.session import Session, command, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, command, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
-    from featlab.methods import Method
+    from featlab.methods.base import Method
     from featlab.workspace.workspace import Workspace
 
 NameOption = Annotated[
@@ -48,7 +47,7 @@ def benchmark(
     plots: PlotsOption = True,
 ) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
-    from featlab.methods import method_names
+    from featlab.methods.registry import method_names
 
     values = session.values({"protocol.methods": session["methods"] or method_names()})
     run_and_show(session, "benchmark", values, name=name, plots=plots, share=_share(share), collect=collect)
@@ -63,7 +62,7 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
-    from featlab.methods import get_method, method_names
+    from featlab.methods.registry import get_method, method_names
 
     output = session.output
     classes = [get_method(item) for item in (method_names() if name is None else [name])]
@@ -166,7 +165,7 @@ def run_and_show(
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
-    from featlab.methods.reads import refuse_unread
+    from featlab.methods.registry import refuse_unread
 
     output = session.output
     with output.progress() as bars:

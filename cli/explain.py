@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featlab.cli.group import FAILED, SKIPPED, typed_command
-from featlab.cli.session import Session, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, names_in, typed_command, workspace_command
 
 _FEW = 3
 """Targets that are measured where ``--targets`` isn't given: neutral clips are alike, and seconds add up."""
@@ -27,7 +26,7 @@ def complexity(
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_figure import complexity_result
     from featlab.evaluation.results import run_facts
-    from featlab.methods import get_method, method_names
+    from featlab.methods.registry import get_method, method_names
 
     output = session.output
     names = names_in(session["methods"]) or list(method_names())

@@ -10,9 +10,8 @@ import typer
 
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
-from featlab.cli.group import SKIPPED
 from featlab.cli.output import Output
-from featlab.cli.session import Session, command
+from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -117,7 +116,7 @@ class ExtractionBar:
 
 
 def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
-    from featlab.cache import inspect_cache
+    from featlab.cache.reader import inspect_cache
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 

@@ -1,22 +1,22 @@
-"""`featlab import`: features that somebody else computed, into a cache."""
+"""`featlab import` and `featlab merge`: features that somebody else computed; caches of several data sets in one."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.group import SKIPPED
 from featlab.cli.output import Output
-from featlab.cli.session import Session, command
+from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from featlab.extraction.tables.importing import ImportReport
-
-__all__ = ["import_features"]
+    from featlab.cache.merge import MergeReport
+    from featlab.extraction.tables import ImportReport
 
 
 @command("workspace", "json_mode", "quiet")
@@ -66,9 +66,9 @@ def import_features(
 ) -> None:
     """Write features that you already have into a cache."""
     from featlab.config.load import load_config
-    from featlab.extraction.tables.columns import Selection
-    from featlab.extraction.tables.importing import ImportConfig
-    from featlab.extraction.tables.importing import import_features as run_import
+    from featlab.extraction.tables import ImportConfig
+    from featlab.extraction.tables import import_features as run_import
+    from featlab.extraction.tables.rows import Selection
 
     output = session.output
     config = ImportConfig(
@@ -84,7 +84,7 @@ def import_features(
     path = out if out is not None else session.workspace / load_config(session.workspace / "featlab.toml").cache
     with output.progress() as bars:
         report = run_import(source, path, config, on_progress=_Bar(bars))
-    _tell(output, report)
+    _show_import(output, report)
     if report.failures:
         raise typer.Exit(SKIPPED)
 
@@ -100,8 +100,8 @@ class _Bar:
         self._bars.update(self._task, completed=done, total=total)
 
 
-def _tell(output: Output, report: ImportReport) -> None:
-    from featlab.cache import inspect_cache
+def _show_import(output: Output, report: ImportReport) -> None:
+    from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import failures_path
 
     for note in report.notes:
@@ -138,3 +138,101 @@ def _tell(output: Output, report: ImportReport) -> None:
     output.facts(str(report.path), shown)
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"rows or files are left out; they are listed in {listed}")
+
+
+@command("json_mode", "quiet")
+def merge(
+    session: Session,
+    caches: Annotated[list[Path], typer.Argument(metavar="CACHE CACHE…", help="Two or more, of one extractor.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The cache to make.")],
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Rename a class in every cache first; repeatable."),
+    ] = None,
+    prefix: Annotated[
+        bool, typer.Option("--prefix", help="Put the cache's name before every subject: fer/s01.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Put caches of several data sets into one, to compare them."""
+    from featlab.cache.merge import merge_caches
+
+    output = session.output
+    renames = _renames(rename or ())
+    with output.progress() as bars:
+        task = bars.add_task("merge", total=None)
+        report = merge_caches(
+            caches,
+            out,
+            rename=renames,
+            prefix=prefix,
+            force=force,
+            on_progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    _show_merge(output, report)
+
+
+def _renames(items: Sequence[str]) -> dict[str, str]:
+    from featlab.errors import InputError
+
+    renames: dict[str, str] = {}
+    for item in items:
+        old, _, new = (part.strip() for part in item.partition("="))
+        if not old or not new:
+            raise InputError(f"--rename {item}: expected OLD=NEW, for example happy=joy")
+        if old in renames:
+            raise InputError(f"--rename {item}: {old!r} is renamed twice; give it one new name")
+        renames[old] = new
+    return renames
+
+
+def _show_merge(output: Output, report: MergeReport) -> None:
+    from featlab.cache.reader import inspect_cache
+
+    for note in report.notes:
+        output.note(f"merge: {note}")
+    summary = inspect_cache(report.path)
+    *_, target = report.inputs
+    words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]
+    step = shlex.join(map(str, words))
+    output.json(
+        {
+            "path": report.path,
+            "rows": summary.rows,
+            "subjects": len(summary.subjects),
+            "videos": summary.videos,
+            "classes": summary.classes,
+            "neutral": summary.neutral,
+            "dim": summary.dim,
+            "dtype": summary.dtype,
+            "landmarks": summary.landmarks,
+            "has_paths": summary.has_paths,
+            "digest": summary.digest,
+            "inputs": [
+                {
+                    "path": item.path,
+                    "name": item.name,
+                    "rows": item.rows,
+                    "subjects": len(item.subjects),
+                    "subjects_file": item.subjects_file,
+                }
+                for item in report.inputs
+            ],
+            "notes": report.notes,
+            "next": step,
+        }
+    )
+    output.facts(
+        str(report.path),
+        {
+            "rows": f"{summary.rows:,}",
+            "subjects": len(summary.subjects),
+            "classes": ", ".join(summary.classes),
+            "neutral class": summary.neutral,
+            "embeddings": f"{summary.dim} values, {summary.dtype}",
+            "digest": summary.digest[:12],
+        },
+    )
+    lines = [(str(item.path), str(item.subjects_file), f"{item.rows:,}", len(item.subjects)) for item in report.inputs]
+    output.columns(("Cache", "List of its subjects", "Rows", "Subjects"), lines, text_columns=2)
+    output.show(f"{target.name} as the target, the rest as the source:", f"  {step}")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.analysis.table import Table
 
-__all__ = ["Output", "StageProgress", "plain", "print_error"]
-
 _WIDE = 1000
 """Columns where nobody reads along: a file or a pipe has no edge at which to cut a table."""
 

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featlab.cli.complete import complete_subject
-from featlab.cli.group import SKIPPED, typed_command
-from featlab.cli.session import Session, command, names_in, workspace_command
+from featlab.cli.session import SKIPPED, Session, command, names_in, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from featlab.analysis.people import AdaptedPeople
     from featlab.workspace.workspace import Workspace
-
-__all__ = [
-    "plot_app",
-]
 
 _SUBJECT = typer.Option(
     "--subject",

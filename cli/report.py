@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featlab.cli.group import SKIPPED
-from featlab.cli.session import Session, command
+from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-__all__ = [
-    "demo",
-    "report",
-]
 
 
 @command("workspace", "json_mode", "quiet")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -14,11 +16,15 @@ from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
-    from featlab.cache import ExtractorInfo
+    from featlab.cache.schema import ExtractorInfo
     from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
     from featlab.workspace.workspace import Workspace
 
+DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
+"""Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool")
 
@@ -192,6 +198,17 @@ def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         return run
 
     return decorate
+
+
+def typed_command() -> str:
+    """Return the running command as it was typed, but for flags that change no result: what reproduces it."""
+    words, skip = ["featlab"], False
+    for word in TYPED.get():
+        if skip or word in _SILENT or word.partition("=")[0] in _WITH_VALUE:
+            skip = not skip and word in _WITH_VALUE
+            continue
+        words.append(shlex.quote(word))
+    return " ".join(words)
 
 
 def names_in(text: str | None) -> list[str]:

@@ -8,8 +8,8 @@ from featlab.cli.output import Output
 from featlab.cli.session import Session, names_in, workspace_command
 
 if TYPE_CHECKING:
-    from featlab.workspace.stages import Source, StageOutput
-    from featlab.workspace.workspace import Workspace
+    from featlab.workspace.stages import StageOutput
+    from featlab.workspace.workspace import Source, Workspace
 
 _TOP = 5
 """Reference subjects that are named."""
@@ -71,7 +71,7 @@ def pair(session: Session) -> None:
 @workspace_command("strategy", "label_rule", "methods", "subjects", "targets", "dim", "device")
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
-    from featlab.methods.reads import refuse_unread
+    from featlab.methods.registry import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
     output = session.output

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featlab.cli.complete import complete_method
-from featlab.cli.group import FAILED, SKIPPED
 from featlab.cli.output import Output
-from featlab.cli.session import Session, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.tuning import TuningPlan
@@ -50,7 +49,7 @@ def tune(
     from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.evaluation.tuning_space import search_space
-    from featlab.methods.reads import refuse_unread
+    from featlab.methods.registry import refuse_unread
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
@@ -174,7 +173,7 @@ def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[P
 
 
 def _apply(workspace: Path, report: TuningReport) -> Path:
-    from featlab.cache import atomic_write_text
+    from featlab.cache.atomic import atomic_write_text
 
     path, text = _edited(workspace, report.method, report.options)
     atomic_write_text(path, text)

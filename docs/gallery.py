@@ -151,7 +151,7 @@ def picture(entry: Entry, made: Path, figure: PageFigure) -> str:
 def featlab(words: Sequence[str], folder: Path) -> str:
     """Run a command in a folder and return what it prints; a failure ends the script with what it said."""
     done = subprocess.run(
-        [sys.executable, "-c", "from featlab.cli import main; main()", *words],
+        [sys.executable, "-c", "from featlab.cli.app import main; main()", *words],
         cwd=folder,
         capture_output=True,
         text=True,

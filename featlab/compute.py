@@ -10,16 +10,6 @@ import torch
 
 from featlab.errors import ConfigError
 
-__all__ = [
-    "choose_device",
-    "computing",
-    "count_flops",
-    "half_cosine",
-    "one_cycle",
-    "one_thread",
-    "set_learning_rate",
-]
-
 
 def choose_device(name: str, *, amp: bool) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda".

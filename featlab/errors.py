@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BundleError", "CacheError", "ConfigError", "FeatlabError", "InputError", "closest", "one_line"]
-
 
 class FeatlabError(Exception):
     """Something that the user can act on: the message is one line that says what, where and what to do."""

@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["blank", "generator", "run_seed", "seeded", "stable_hash", "torch_generator"]
-
 M = TypeVar("M")
 
 

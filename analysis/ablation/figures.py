@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featlab.analysis import style
 from featlab.analysis.style import folded
 from featlab.errors import InputError
-from featlab.methods import get_method
+from featlab.methods.registry import get_method
 
 Columns = Mapping[str, Sequence[Any]]
 """As `featlab.analysis.ablation.report.ablation_data` gives them."""

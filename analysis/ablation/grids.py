@@ -10,7 +10,7 @@ from featlab.analysis.ablation.results import Grid, Setting
 from featlab.config.analysis import LOSS_TERMS
 from featlab.config.load import Config, flat_values
 from featlab.errors import ConfigError, closest
-from featlab.methods import get_method
+from featlab.methods.registry import get_method
 from featlab.pairing.pairs import resolve_strategy
 from featlab.workspace.workspace import Workspace
 

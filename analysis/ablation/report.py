@@ -18,7 +18,7 @@ from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import MISSING, Table, p_text
 from featlab.config.analysis import LOSS_TERMS
 from featlab.evaluation.summary import MethodSummary
-from featlab.methods import get_method
+from featlab.methods.registry import get_method
 from featlab.workspace.workspace import Workspace
 
 _WEIGHTS = {

@@ -14,7 +14,7 @@ from featlab.errors import ConfigError
 from featlab.evaluation.results import run_facts
 from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
 from featlab.evaluation.summary import summarise
-from featlab.methods.reads import refuse_unread
+from featlab.methods.registry import refuse_unread
 from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 

@@ -10,7 +10,8 @@ from featlab.errors import ConfigError
 from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import failure_reasons
-from featlab.methods import Method, get_method
+from featlab.methods.base import Method
+from featlab.methods.registry import get_method
 
 _MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
 _SETTINGS = {"oracle": "Oracle", "source-access": "Source access"}

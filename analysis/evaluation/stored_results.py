@@ -106,7 +106,7 @@ def _workspace_classes(stored: StoredResults, root: Path) -> tuple[str, ...]:
 
 
 def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:
-    from featlab.cache import open_cache
+    from featlab.cache.reader import open_cache
 
     with open_cache(path) as cache:
         return tuple(cache.classes), cache.digest

@@ -16,7 +16,7 @@ from torch import Tensor
 from featlab.analysis.inside.probes import expression_probe, halves_by_video, identity_probe
 from featlab.analysis.inside.similarity import mean_cosines
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson, adapt_people
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.runner import plan
 from featlab.evaluation.statistics import bootstrap_interval, mean

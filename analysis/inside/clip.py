@@ -16,12 +16,13 @@ from featlab.analysis.inside.faces import Faces
 from featlab.analysis.inside.strips import Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, Table, make_table, number_text
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.evaluation.run import adapted_model
-from featlab.methods import AdaptedModel, base_model, get_method, make_method
-from featlab.methods.base import SourceFeatures
+from featlab.methods.base import SourceFeatures, base_model
+from featlab.methods.registry import get_method, make_method
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import run_seed, stable_hash
 from featlab.workspace.stages import bundle_stage

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.workspace.workspace import Workspace
 

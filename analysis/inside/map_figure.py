@@ -19,7 +19,7 @@ from featlab.analysis.inside.views import EXTRACTED, UNADAPTED
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
-from featlab.methods import get_method, make_method
+from featlab.methods.registry import get_method, make_method
 
 _SUBTITLES = {
     "pft": "feature-based: the person's neutral style is moved onto the source's",

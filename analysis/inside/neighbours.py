@@ -20,9 +20,9 @@ from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
-from featlab.methods import get_method
+from featlab.methods.registry import get_method
 from featlab.pairing.search import search
 
 SIDES = ("before", "after")

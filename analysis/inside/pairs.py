@@ -15,7 +15,7 @@ from featlab.analysis.inside.faces import Faces
 from featlab.analysis.inside.strips import Image, plot_pairs
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, Table, make_table, number_text
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.config.sections import STRATEGIES
 from featlab.errors import ConfigError, closest
 from featlab.pairing.pairs import Pairs

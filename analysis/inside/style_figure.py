@@ -17,7 +17,7 @@ from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, StyleShift
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.style import folded
 from featlab.analysis.table import MISSING, Column, Table, make_table, number_text
-from featlab.methods import get_method
+from featlab.methods.registry import get_method
 
 _NAMES = {"mean": "mean", "std": "standard deviation"}
 _SAME = 0.005

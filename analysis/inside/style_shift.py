@@ -21,10 +21,12 @@ from torch import Tensor
 from featlab.analysis.inside.views import features_of
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
 from featlab.errors import InputError
-from featlab.methods import Affine, base_model, get_method
+from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
+from featlab.methods.registry import get_method
 from featlab.model.losses import group_statistics, style_statistics
 from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
+from featlab.model.personal import Affine
 from featlab.protocol.splits import split_target
 
 STATISTICS = ("mean", "std")

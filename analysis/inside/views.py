@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson
 from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
-from featlab.methods import Affine, base_model, get_method
+from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
+from featlab.methods.registry import get_method
 from featlab.model.networks import PersonalModel, SourceHead, as_tensor
+from featlab.model.personal import Affine
 from featlab.model.style_bank import neutral_clips
 
 LAYERS = ("features", "bottleneck")

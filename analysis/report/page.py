@@ -25,7 +25,7 @@ from featlab.analysis.report.provenance import (
     sources_of,
 )
 from featlab.analysis.table import Table
-from featlab.cache import atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 
 _SCREEN = 96.0 * 1.5
 """Pixels of an inch of a figure: letters of 7 points are read like letters of 10."""

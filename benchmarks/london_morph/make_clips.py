@@ -30,7 +30,7 @@ from featlab import __version__
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.errors import FeatlabError, InputError
 from featlab.extraction.decode import decode_image
-from featlab.extraction.faces.detectors import make_detector
+from featlab.extraction.faces.detect import make_detector
 from featlab.seeding import generator
 
 Mesh = Callable[[NDArray[np.uint8]], NDArray[np.floating]]

@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle, read_tensors, write_tensors
 from featlab.cache.atomic import atomic_write_text
 from featlab.errors import BundleError, InputError
-from featlab.methods.base import AdaptedModel, Affine, linear_head
 from featlab.model.networks import PersonalModel, SourceHead, Translator
+from featlab.model.personal import AdaptedModel, Affine, linear_head
 from featlab.seeding import blank, stable_hash
-
-__all__ = ["adaptation_folder", "load_adaptation", "save_adaptation"]
 
 _TENSORS, _META = "adaptation.safetensors", "adaptation.json"
 ADAPTATION_FORMAT = 1

@@ -17,23 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
 from featlab.model.style_bank import StyleBank
 from featlab.seeding import blank
-
-__all__ = [
-    "BUNDLE_FORMAT",
-    "Bundle",
-    "bundle_card",
-    "load_bundle",
-    "read_tensors",
-    "save_bundle",
-    "write_tensors",
-]
 
 BUNDLE_FORMAT = 1
 _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"

@@ -23,23 +23,6 @@ from featlab.config.sections import (
 )
 from featlab.errors import ConfigError, closest
 
-__all__ = [
-    "FLAGS",
-    "SECTIONS",
-    "AblateConfig",
-    "AdaptConfig",
-    "Config",
-    "FeatureConfig",
-    "HeadConfig",
-    "PairConfig",
-    "PlotConfig",
-    "PretrainConfig",
-    "ProtocolConfig",
-    "flat_values",
-    "load_config",
-    "parse_settings",
-]
-
 FLAGS = "command line"
 """Where a key was set that no file sets, in messages."""
 

@@ -19,19 +19,6 @@ from typing import Any
 
 from featlab.errors import ConfigError, closest
 
-__all__ = [
-    "Option",
-    "Options",
-    "check_at_least",
-    "check_choice",
-    "convert",
-    "option",
-    "options_of",
-    "refuse_inert",
-    "search_values",
-    "with_options",
-]
-
 
 @dataclass(frozen=True)
 class Option:

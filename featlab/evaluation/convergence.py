@@ -8,8 +8,6 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONVERGENCE_RULE", "converged_at", "iterations_to_converge"]
-
 PARTS, MINIMUM = 10, 5
 """The running median takes a tenth of the losses, 5 at least: batches of other rows make a loss jump about."""
 TOLERANCE = 0.05

@@ -22,20 +22,8 @@ from featlab.protocol.splits import split_target
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
-    from featlab.cache import FeatureTable
+    from featlab.cache.table import FeatureTable
     from featlab.model.networks import PersonalModel
-
-__all__ = [
-    "BINS",
-    "SubjectMetrics",
-    "before_and_after",
-    "bin_edges",
-    "calibration_error",
-    "confusion_matrix",
-    "reliability_counts",
-    "smooth_probabilities",
-    "subject_metrics",
-]
 
 
 @dataclass(frozen=True)
@@ -136,7 +124,8 @@ def before_and_after(
 
     The classes of the table are matched to the bundle's by name; ``None`` when no test row has a label that it knows.
     """
-    from featlab.methods import AdaptedModel, base_model
+    from featlab.methods.base import base_model
+    from featlab.model.personal import AdaptedModel
 
     if (table.label < 0).all():
         return None

@@ -19,8 +19,6 @@ from featlab.evaluation.metrics import BINS
 if TYPE_CHECKING:
     from featlab.workspace.workspace import Workspace
 
-__all__ = ["SELECTIONS", "EvaluationRow", "jsonable", "read_results", "run_facts", "versions", "write_results"]
-
 SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
 

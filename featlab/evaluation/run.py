@@ -12,25 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.compute import count_flops
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.metrics import SubjectMetrics, reliability_counts, smooth_probabilities, subject_metrics
 from featlab.evaluation.results import EvaluationRow
-from featlab.methods import AdaptedModel, Method
-from featlab.methods.base import SourceFeatures
+from featlab.methods.base import Method, SourceFeatures
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
 from featlab.protocol.splits import Split, check_disjoint, split_dataset, split_target, target_of
 from featlab.seeding import run_seed
-
-__all__ = [
-    "RunNumbers",
-    "adapted_model",
-    "evaluate_dataset",
-    "evaluate_subject",
-    "failed_rows",
-    "oracle_probabilities",
-]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from featlab.compute import one_thread
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results, write_results
 from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
-from featlab.methods import Method, make_method
-from featlab.methods.base import SourceFeatures
+from featlab.methods.base import Method, SourceFeatures
+from featlab.methods.registry import make_method
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import split_target
 from featlab.seeding import stable_hash

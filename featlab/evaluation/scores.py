@@ -11,17 +11,6 @@ from numpy.typing import NDArray
 
 from featlab.evaluation.results import EvaluationRow
 
-__all__ = [
-    "Field",
-    "SubjectDraw",
-    "common_subject_means",
-    "failure_reasons",
-    "pooled_reliability",
-    "shared_scores",
-    "subject_means",
-    "values_by_draw",
-]
-
 SubjectDraw = tuple[str, int]
 """A subject in one draw: what is compared between methods, since another draw has another source model."""
 

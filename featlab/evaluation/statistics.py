@@ -15,24 +15,6 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 
-__all__ = [
-    "TOLERANCE",
-    "RankComparison",
-    "bootstrap_interval",
-    "cliques",
-    "compare_ranks",
-    "critical_difference",
-    "deviation",
-    "friedman_p",
-    "gap_closed",
-    "holm",
-    "mean",
-    "mean_ranks",
-    "negative_transfer",
-    "paired_wilcoxon",
-    "win_tie_loss",
-]
-
 TOLERANCE = 1e-9
 """Two scores nearer than this are equal: sums of the same terms in another order differ in the last bits."""
 

@@ -33,8 +33,6 @@ from featlab.evaluation.statistics import (
     win_tie_loss,
 )
 
-__all__ = ["MethodSummary", "summarise"]
-
 
 @dataclass(frozen=True)
 class MethodSummary:

@@ -10,28 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import OnStep, Run, Task, run_tasks
 from featlab.evaluation.tuning_space import Candidate, SearchSpace, choose_candidates
-from featlab.methods import get_method
+from featlab.methods.registry import get_method
 from featlab.protocol.splits import check_disjoint, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Notify, Workspace
-
-__all__ = [
-    "Fold",
-    "Rows",
-    "SourceSide",
-    "TuningPlan",
-    "cannot_play",
-    "deal_folds",
-    "open_sources",
-    "plan_tuning",
-    "read_subjects",
-    "run_tuning",
-]
 
 Rows = Mapping[int, Mapping[str, EvaluationRow]]
 """Number of a candidate to subject to row."""

@@ -20,18 +20,6 @@ from featlab.evaluation.statistics import (
 from featlab.evaluation.tuning import Rows, TuningPlan
 from featlab.evaluation.tuning_space import Candidate, value_text
 
-__all__ = [
-    "Trial",
-    "TuningReport",
-    "beats_default",
-    "best_first",
-    "choose",
-    "report_tuning",
-    "score_trials",
-    "unscored_subjects",
-    "verdict",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class TuningReport:

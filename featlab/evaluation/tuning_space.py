@@ -11,10 +11,9 @@ from typing import Any
 
 from featlab.config.options import convert, options_of
 from featlab.errors import ConfigError, closest
-from featlab.methods import Method, get_method, make_method
+from featlab.methods.base import Method
+from featlab.methods.registry import get_method, make_method
 from featlab.seeding import generator
-
-__all__ = ["Candidate", "SearchSpace", "Values", "choose_candidates", "search_space", "value_text"]
 
 Values = tuple[tuple[str, Any], ...]
 """A value for each searched option, in the order of the space."""

@@ -12,18 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle, bundle_card, save_bundle
-from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_text
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.exchange.checkpoints import Parts
-from featlab.methods import get_method, prepare_extras
-from featlab.methods.reads import reads_pairs
+from featlab.methods.registry import get_method, prepare_extras, reads_pairs
 from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.pairing.pairs import make_pairs
-
-__all__ = ["FILES", "ImportedBundle", "import_bundle", "save_imported"]
 
 FILES = "checkpoints.json"
 """Name of the file in the bundle's folder that says where it came from."""

@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.errors import InputError
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
 from featlab.model.networks import SourceHead, Translator, head_from_state
 from featlab.seeding import blank
-
-__all__ = ["Parts", "check_backbone_file", "read_extractor", "read_parts"]
 
 
 @dataclass(frozen=True, eq=False)

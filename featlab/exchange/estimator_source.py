@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError
-from featlab.extraction.tables.columns import as_text
-from featlab.extraction.tables.index import codes_of
-from featlab.methods.base import linear_head
+from featlab.extraction.tables.rows import as_text, codes_of
 from featlab.methods.registry import prepare_extras
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import SourceHead, as_tensor, head_from_state
+from featlab.model.personal import linear_head
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.protocol.splits import Target
 from featlab.workspace.stages import build_bundle

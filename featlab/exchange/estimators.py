@@ -33,8 +33,6 @@ from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel
 
-__all__ = ["PersonalizedClassifier", "StyleTranslator"]
-
 
 class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """What both estimators share: the source stage in `fit`, the checks, pickling."""

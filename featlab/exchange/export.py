@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.cache import ExtractorInfo
 from featlab.cache.atomic import atomic_path
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
 from featlab.exchange.folding import ImageNetwork, NetworkWithHead, fold
 from featlab.exchange.formats import metadata_text
-from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.backbones import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.model.networks import PersonalModel, Projection, as_tensor
-from featlab.workspace.predict_images import check_backbone
+from featlab.workspace.predict import check_backbone
 
 
 class _Embedder(nn.Module):

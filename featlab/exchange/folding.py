@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from featlab.errors import InputError
-from featlab.methods import Affine
 from featlab.model.networks import PersonalModel, SourceHead, Translator, head_map
+from featlab.model.personal import Affine
 
 
 class FoldedHead(nn.Module):

@@ -19,13 +19,7 @@ Pixels = NDArray[np.uint8] | InputError
 
 
 def read_pixels(items: Sequence[Item]) -> Generator[Pixels, None, None]:
-    """Read the pixels of items, one after the other.
-
-    Consecutive frames of one video are decoded in one pass over it. Nothing is kept: one image is in memory at a time.
-
-    Yields one result an item, in their order: uint8 (height, width, 3), upright RGB, C-contiguous, cut to the item's
-    box.
-    """
+    """Read the pixels of items, one after the other."""
     with closing(_whole_images(items)) as images:
         for item, image in zip(items, images, strict=True):
             yield image if item.box is None or isinstance(image, InputError) else _cut(image, item.box)
@@ -66,8 +60,6 @@ def _read_one(item: Item) -> Pixels:
             return decode_image(item.path)
         if item.at is None:
             return InputError("a whole csv, not one image of it")
-        from featlab.extraction.decode import decode_csv_pixels
-
         return decode_csv_pixels(item.path, item.at)
     except InputError as error:
         return error
@@ -83,13 +75,7 @@ def _cut(image: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Pixels:
 
 
 def decode_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as upright RGB.
-
-    The EXIF orientation is applied, transparency is laid over black, 16-bit grey is scaled to 8 bits, and of an
-    animation the first frame is taken.
-
-    Returns uint8 (height, width, 3), C-contiguous.
-    """
+    """Read an image as upright RGB."""
     if path.is_dir():
         raise InputError("a folder, not an image")
     try:

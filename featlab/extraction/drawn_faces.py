@@ -25,8 +25,6 @@ from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatArray, Person, sketch_face
 from featlab.extraction.worker import run_in_order
 
-__all__ = ["EXPRESSIONS", "FacesConfig", "render_person", "write_faces"]
-
 
 @dataclass(frozen=True)
 class FacesConfig:
@@ -139,21 +137,7 @@ def _write_clip(
 def render_person(
     config: FacesConfig, person: int, expression: str, clip: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """Draw one clip of one person; no other clip is needed for it.
-
-    Args:
-        config: What to draw.
-        person: The person's number, 0 up to `config.people`.
-        expression: One of `config.classes`.
-        clip: The clip's number, 0 up to `config.clips`.
-
-    Returns:
-        Frames (F, H, W, 3) uint8 RGB; true landmarks (F, 68, 2) float32, pixels; intensity (F,) float32 of the
-        expression or, when neutral, of the drift that no resting face is without.
-
-    Raises:
-        ConfigError: There is no such person, expression or clip.
-    """
+    """Draw one clip of one person; no other clip is needed for it."""
     if expression not in config.classes:
         known = ", ".join(config.classes)
         raise ConfigError(f"no expression {expression!r} among {known}{closest(expression, EXPRESSIONS)}")

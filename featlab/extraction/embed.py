@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheBuilder, Rows
-from featlab.errors import ConfigError
-from featlab.extraction.backbones.base import Backbone
+from featlab.cache.table import Rows
+from featlab.cache.writer import CacheBuilder
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import Backbone, Image, Preparation
+from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.shards import Shard, landmarks_of
-from featlab.extraction.worker import Batch, BatchResult, Task, run_batches
+from featlab.extraction.shards import Shard, StorageError, landmarks_of, storage_error
+from featlab.extraction.worker import run_in_order
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker does with every batch."""
+
+    decode: bool  # Whether images are read
+    need_landmarks: bool  # Whether a row without landmarks fails
+    prepare: Preparation | None  # Run on every decoded image
+    backbone: Backbone | None  # Embeds in the worker; None when the main process does
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of one shard that are handled together, with their landmarks float32 (n, P, 2) if there are any."""
+
+    shard: int
+    items: tuple[Item, ...]
+    landmarks: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of a batch."""
+
+    kept: list[int]  # Places in the batch that didn't fail, ascending
+    failed: list[tuple[int, str]]  # Place and reason of the others
+    images: list[Image]  # The kept images, when the main process embeds them
+    embeddings: NDArray[np.float32] | None  # float32 (kept, D), when the worker embedded them
+    read_seconds: float  # Spent in decoding and preparing
+    embed_seconds: float  # Spent in the backbone
 
 
 def embed_shards(
@@ -41,7 +75,8 @@ def embed_shards(
     tell = on_progress or (lambda progress: None)
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []
-    with closing(run_batches(_batches(shards, landmarks, batch_size), task, jobs)) as results:
+    batches = _batches(shards, landmarks, batch_size)
+    with closing(run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
             parts: list[NDArray[np.float32]] = []
@@ -123,36 +158,6 @@ def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks
 
 
 @dataclass(frozen=True)
-class StorageError:
-    """Relative error of stored rows: the length of what rounding changed, as a fraction of the row's length."""
-
-    rows: int  # How many were looked at
-    median: float  # Over rows; 0 without any
-    max: float  # Likewise
-
-    @classmethod
-    def of(cls, errors: Iterable[NDArray[np.float64]]) -> StorageError:
-        """Summarise the errors of some blocks of rows, each as `storage_error` returns them."""
-        parts = list(errors)
-        every = np.concatenate(parts) if parts else np.empty(0)
-        if every.size == 0:
-            return cls(0, 0.0, 0.0)
-        return cls(int(every.size), float(np.median(every)), float(every.max()))
-
-
-def storage_error(embeddings: NDArray[np.float32], dtype: str = "float16") -> NDArray[np.float64]:
-    """Return ‖stored − row‖ / ‖row‖ of each row."""
-    rows = embeddings.astype(np.float64)
-    with np.errstate(over="ignore"):
-        stored = embeddings.astype(dtype).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        lost = np.linalg.norm(stored - rows, axis=1)
-    length = np.linalg.norm(rows, axis=1)
-    errors: NDArray[np.float64] = np.where(length > 0, lost / np.where(length > 0, length, 1.0), 0.0)
-    return errors
-
-
-@dataclass(frozen=True)
 class Progress:
     """A moment of an extraction."""
 
@@ -208,3 +213,60 @@ class ProgressMeter:
     def _rate(self, stage: str) -> float:
         seconds = self._seconds[stage]
         return self._items[stage] * self._parallel[stage] / seconds if seconds > 0 else 0.0
+
+
+def process_batch(task: Task, batch: Batch) -> BatchResult:
+    """Decode, prepare and perhaps embed the items of a batch."""
+    usable = [place for place in range(len(batch.items)) if not task.need_landmarks or _has_landmarks(batch, place)]
+    failed = [(place, "no landmarks") for place in range(len(batch.items)) if place not in usable]
+    if not task.decode:
+        return _process_landmarks(task.backbone, batch, usable, failed)
+    kept: list[int] = []
+    images: list[Image] = []
+    rows: list[NDArray[np.float32]] = []
+    read_seconds = embed_seconds = 0.0
+    pixels = read_pixels([batch.items[place] for place in usable])
+    for place in usable:
+        points = None if batch.landmarks is None else batch.landmarks[place]
+        start = time.perf_counter()
+        image = next(pixels)
+        if task.prepare is not None and not isinstance(image, InputError):
+            try:
+                image = task.prepare(image, points)
+            except InputError as error:
+                image = error
+        read_seconds += time.perf_counter() - start
+        if isinstance(image, InputError):
+            failed.append((place, str(image)))
+            continue
+        kept.append(place)
+        if task.backbone is None:
+            images.append(image)
+        else:
+            start = time.perf_counter()
+            rows.append(task.backbone.embed([image], None if points is None else points[None]))
+            embed_seconds += time.perf_counter() - start
+    embeddings = np.concatenate(rows) if rows else None
+    return BatchResult(kept, failed, images, embeddings, read_seconds, embed_seconds)
+
+
+def _has_landmarks(batch: Batch, place: int) -> bool:
+    return batch.landmarks is not None and not np.isnan(batch.landmarks[place]).any()
+
+
+def _process_landmarks(
+    backbone: Backbone | None, batch: Batch, usable: list[int], failed: list[tuple[int, str]]
+) -> BatchResult:
+    """Embed the landmarks of a batch whose images nobody needs."""
+    embeddings = None
+    start = time.perf_counter()
+    if backbone is not None and usable:
+        embeddings = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
+    return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
+
+
+def _worker_died(batch: Batch) -> str:
+    return (
+        f"a worker process died near {batch.items[0].name} (out of memory?); finished shards are kept: run the same "
+        "command again, with fewer jobs if memory is short"
+    )

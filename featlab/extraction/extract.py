@@ -12,12 +12,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheBuilder, ExtractorInfo, open_cache
+from featlab.cache.reader import open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.backbones.base import Backbone
-from featlab.extraction.embed import OnProgress, ProgressMeter, StorageError, embed_shards
-from featlab.extraction.items import Item, classes_of, item_order
-from featlab.extraction.shards import Failure, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.backbones import Backbone
+from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
+from featlab.extraction.items import Failure, Item, classes_of, item_order
+from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
 from featlab.extraction.worker import worker_count
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]

@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.backbones.base import Backbone
+from featlab.extraction.backbones import Backbone
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.faces.detect import detect_landmarks, without_face, write_no_face
-from featlab.extraction.faces.detectors import is_detector, make_detector
+from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_no_face
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
-from featlab.extraction.items import Item
+from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.shards import Failure
-from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.video import expand_videos
 from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import Sampling
 
@@ -29,15 +27,7 @@ OnStage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How a source is read.
-
-    Attributes:
-        layout: Name of the layout, or ``auto``.
-        layout_options: Its options.
-        landmarks: ``auto`` (what lies beside the source), ``none``, a file or folder of landmarks, or a detector.
-        align: How faces are cropped by their eyes; None leaves images as they are.
-        sampling: Which frames of videos are taken; None takes what the layout recommends.
-    """
+    """How a source is read."""
 
     layout: str = "auto"
     layout_options: Mapping[str, Any] = field(default_factory=dict)
@@ -48,16 +38,7 @@ class InputConfig:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What an extraction starts from.
-
-    Attributes:
-        items: The images, sorted.
-        landmarks: float32 (rows, P, 2), pixels, by ``Item.row``; None without any.
-        neutral: Name of the neutral class, by the layout.
-        failures: Videos that could not be opened.
-        no_face: Images without landmarks.
-        landmark_source: Where the landmarks come from, in words; empty without any.
-    """
+    """What an extraction starts from."""
 
     items: list[Item]
     landmarks: NDArray[np.float32] | None
@@ -76,20 +57,7 @@ def read_inputs(
     notify: Callable[[str], None] | None = None,
     on_progress: OnStage | None = None,
 ) -> Inputs:
-    """List the images of a source, and read or find their landmarks.
-
-    Args:
-        source: A manifest, or a folder in any known layout.
-        config: How it is read.
-        beside: The cache to be made; landmarks that are found are kept beside it.
-        jobs: Worker processes; 0 takes all cores.
-        notify: Told what was recognised.
-        on_progress: Progress of probing videos and finding faces.
-
-    Raises:
-        InputError: Nothing there, or it doesn't fit; one line.
-        ConfigError: An unknown layout or option, or a library that isn't installed.
-    """
+    """List the images of a source, and read or find their landmarks."""
     say = notify or (lambda line: None)
     layout, root = resolve_layout(config.layout, source)
     if config.layout == "auto" and layout.name not in ("folders", "manifest"):

@@ -48,6 +48,14 @@ class Item:
     box: tuple[int, int, int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Failure:
+    """One image that has no row in the cache."""
+
+    path: str  # The image's name as the source writes it
+    reason: str  # Why, in a few words
+
+
 def item_order(item: Item) -> tuple[str, str, int]:
     """Sort key of the rows of a cache: subject, then video, then frame."""
     return item.subject, item.video, item.frame

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import CacheError, ExtractorInfo, FeatureTable, atomic_write_text, inspect_cache, open_cache
-from featlab.errors import InputError
-from featlab.extraction.items import Item
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One image that has no row in the cache."""
-
-    path: str  # The image's name as the source writes it
-    reason: str  # Why, in a few words
+from featlab.cache.atomic import atomic_write_text
+from featlab.cache.reader import inspect_cache, open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
+from featlab.errors import CacheError, InputError
+from featlab.extraction.items import Failure, Item
 
 
 def failures_path(out: Path) -> Path:
@@ -68,11 +63,7 @@ def difference(
     dtype: str,
     with_files: bool,
 ) -> str | None:
-    """Say in what a finished cache differs from what these inputs would give, or None when in nothing.
-
-    The embeddings are not computed again: extractor, names, labels, landmarks and the files' times are compared, and
-    what the cache lacks must be listed among its failures.
-    """
+    """Say in what a finished cache differs from what these inputs would give, or None when in nothing."""
     try:
         with open_cache(out) as cache:
             if cache.extractor.fingerprint != extractor.fingerprint:
@@ -200,3 +191,33 @@ def file_stamp(path: Path) -> tuple[int, int]:
     except (OSError, ValueError):
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class StorageError:
+    """Relative error of stored rows: the length of what rounding changed, as a fraction of the row's length."""
+
+    rows: int  # How many were looked at
+    median: float  # Over rows; 0 without any
+    max: float  # Likewise
+
+    @classmethod
+    def of(cls, errors: Iterable[NDArray[np.float64]]) -> StorageError:
+        """Summarise the errors of some blocks of rows, each as `storage_error` returns them."""
+        parts = list(errors)
+        every = np.concatenate(parts) if parts else np.empty(0)
+        if every.size == 0:
+            return cls(0, 0.0, 0.0)
+        return cls(int(every.size), float(np.median(every)), float(every.max()))
+
+
+def storage_error(embeddings: NDArray[np.float32], dtype: str = "float16") -> NDArray[np.float64]:
+    """Return ‖stored − row‖ / ‖row‖ of each row."""
+    rows = embeddings.astype(np.float64)
+    with np.errstate(over="ignore"):
+        stored = embeddings.astype(dtype).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        lost = np.linalg.norm(stored - rows, axis=1)
+    length = np.linalg.norm(rows, axis=1)
+    errors: NDArray[np.float64] = np.where(length > 0, lost / np.where(length > 0, length, 1.0), 0.0)
+    return errors

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featlab.methods.base import AdaptedModel, Affine, Method, NoConfig, base_model, linear_head, target_features
+    from featlab.methods.base import Method, NoConfig, base_model, target_features
     from featlab.methods.registry import get_method, make_method, method_names, prepare_extras, register
+    from featlab.model.personal import AdaptedModel, Affine, linear_head
 
 __all__ = [
     "AdaptedModel",
@@ -22,10 +23,12 @@ __all__ = [
     "target_features",
 ]
 
-_REGISTRY = {"get_method", "make_method", "method_names", "prepare_extras", "register"}
+_BASE = {"Method", "NoConfig", "base_model", "target_features"}
+_PERSONAL = {"AdaptedModel", "Affine", "linear_head"}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'registry' if name in _REGISTRY else 'base'}"), name)
+    home = "methods.base" if name in _BASE else "model.personal" if name in _PERSONAL else "methods.registry"
+    return getattr(import_module(f"featlab.{home}"), name)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.student import make_student
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator

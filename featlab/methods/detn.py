@@ -1,4 +1,4 @@
-"""DETN: domains aligned by maximum mean discrepancy, source rows weighted to the target's share of each class."""
+"""DETN and ECAN: maximum mean discrepancies that weigh or compare classes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import class_weights, joint_kernel, marginal_weights, maximum_mean_discrepancy
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.student import make_student
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 
@@ -93,3 +94,23 @@ class DETN(SourceAccess):
 
         fit = fit_joint(student, source, features, config, losses, seed=seed, on_step=renew)
         return AdaptedModel(student.model(bundle), **fit.summary())
+
+
+@dataclass(frozen=True)
+class ECANConfig(DETNConfig):
+    """Alignment by reweighted and conditional discrepancy; see `DETNConfig`."""
+
+    conditional: float = option(1.0, search=(0.1, 1.0))
+
+
+class ECAN(DETN):
+    """Cross-entropy, and reweighted and conditional maximum mean discrepancies (Li & Deng, 2020)."""
+
+    name = "ecan"
+    title = "ECAN (Li & Deng, 2020)"
+    published = (
+        "DETN and, as published, the discrepancy of each class's source rows and pseudo-labelled target rows, Λ = 1, "
+        "averaged over classes; a class that a batch lacks in either domain adds nothing. "
+        "Kernel, pseudo-labels and steps as in DETN here."
+    )
+    config_type = ECANConfig

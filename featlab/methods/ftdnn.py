@@ -8,9 +8,10 @@ import torch.nn.functional as F
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import AdaptedModel, SourceAccess, SourceFeatures
+from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.student import make_student
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 

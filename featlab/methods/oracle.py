@@ -14,8 +14,9 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
-from featlab.methods.base import AdaptedModel, Affine, Method, target_features
+from featlab.methods.base import Method, target_features
 from featlab.model.networks import PersonalModel
+from featlab.model.personal import AdaptedModel, Affine
 from featlab.model.training import Phase, train
 from featlab.protocol.splits import Target
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from featlab.config.options import refuse_inert, with_options
+from featlab.config.load import FLAGS, Config
+from featlab.config.options import Option, options_of, refuse_inert, with_options
+from featlab.config.sections import ON_PAIRS
+from featlab.errors import ConfigError
 from featlab.registry import Registry
 
 if TYPE_CHECKING:
@@ -15,15 +18,13 @@ if TYPE_CHECKING:
     from featlab.methods.base import Method
     from featlab.model.pretrain import SourceRows
 
-__all__ = ["METHODS", "get_method", "make_method", "method_names", "prepare_extras", "register"]
-
 _PLACES = {
-    "source-only": "source_only:SourceOnly",
-    "neutral-shift": "neutral_shift:NeutralShift",
-    "adabn": "adabn:AdaBN",
-    "coral": "coral:Coral",
-    "referenced": "referenced:Referenced",
-    "shot-im": "shot_im:ShotIM",
+    "source-only": "baselines:SourceOnly",
+    "neutral-shift": "baselines:NeutralShift",
+    "adabn": "baselines:AdaBN",
+    "coral": "baselines:Coral",
+    "referenced": "baselines:Referenced",
+    "shot-im": "shot:ShotIM",
     "shot": "shot:Shot",
     "nrc": "nrc:NRC",
     "tpds": "tpds:TPDS",
@@ -41,7 +42,7 @@ _PLACES = {
     "lpl": "lpl:LPL",
     "detn": "detn:DETN",
     "ftdnn": "ftdnn:FTDNN",
-    "ecan": "ecan:ECAN",
+    "ecan": "detn:ECAN",
     "cada": "cada:CADA",
     "safn": "safn:SAFN",
     "swd": "swd:SWD",
@@ -112,3 +113,51 @@ def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -
     # A method that can do without may find too few subjects to make anything of.
     extras = {name: tensors for name, tensors in made.items() if tensors}
     return replace(bundle, extras=extras, declared={name: get_method(name).carries for name in extras})
+
+
+PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours")
+
+
+def reads_pairs(config: Config, methods: Iterable[str]) -> bool:
+    """Return whether the source stage trains on pairs, for T itself or for one of the methods."""
+    return not config.pretrain.linear or _reads(PAIR_KEYS[0], methods)
+
+
+def refuse_unread(config: Config, methods: Sequence[str], variants: Sequence[Config] = ()) -> None:
+    """Raise a ConfigError when the user set a key that nothing in a run reads.
+
+    A file serves many runs, so its keys may be for any method that it names; a flag is for this run.
+
+    Args:
+        config: Of the run, as `load_config` gives it.
+        methods: What the run runs.
+        variants: The configurations that it runs with, where it changes some keys itself.
+    """
+    for key, where in config.given.items():
+        if "." not in key or key.startswith("adapt."):
+            continue
+        run = methods if where == FLAGS else (*methods, *config.protocol.methods, config.adapt.method)
+        if _reads(key, run) or any(_is_read(key, item) for item in variants or (config,)):
+            continue
+        declared, _, section = _declared(key, config)
+        owners = [f"the method {name}" for name in method_names() if _reads(key, [name])]
+        belongs = " or ".join([declared.belongs_to(section), *owners])
+        raise ConfigError(f"{where}: {key} has no effect here: it belongs to {belongs}")
+
+
+def _reads(key: str, methods: Iterable[str]) -> bool:
+    return any(key in get_method(name).reads for name in methods)
+
+
+def _is_read(key: str, config: Config) -> bool:
+    declared, part, _ = _declared(key, config)
+    return declared.is_read(part)
+
+
+def _declared(key: str, config: Config) -> tuple[Option, Any, str]:
+    """Return what is declared of a key, and the section, with its name, on which it depends whether it is read."""
+    section, _, name = key.partition(".")
+    if section == "pair":
+        return Option(only=ON_PAIRS), config.pretrain, "pretrain"
+    part = getattr(config, section)
+    return options_of(type(part))[name], part, section

@@ -16,9 +16,10 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.compute import half_cosine
 from featlab.config.options import Options, option
-from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.student import new_adapter, ordered_features
+from featlab.methods.base import Method, ordered_features
+from featlab.methods.student import new_adapter
 from featlab.model.networks import PersonalModel, Translator
+from featlab.model.personal import AdaptedModel
 from featlab.model.pretrain import SourceRows
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target

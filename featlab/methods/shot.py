@@ -1,4 +1,4 @@
-"""SHOT: information maximisation and cross-entropy with pseudo-labels from class centres, C frozen."""
+"""SHOT and its half without pseudo-labels, SHOT-IM (Liang, Hu & Feng, ICML 2020)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,66 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import AdaptedModel, Method
-from featlab.methods.fit import fit_sgd
+from featlab.methods.base import Method, ordered_features
+from featlab.methods.fit import SGDConfig, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
-from featlab.methods.shot_im import ShotIMConfig, information_terms
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.losses.target import marginal_entropy, mean_entropy
+from featlab.methods.student import make_student
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
+
+
+@dataclass(frozen=True)
+class ShotIMConfig(SGDConfig):
+    """Information maximisation; the rest in `SGDConfig`."""
+
+    diversity: float = option(
+        1.0,
+        "Weight of the entropy of the mean prediction, which is made large; 0 leaves it out, as published "
+        "for targets that lack classes.",
+        minimum=0,
+    )
+
+
+def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
+    """Return the two terms of information maximisation of (b, K) logits (Liang et al. 2020, equations 3 and 4).
+
+    Only predictions that are sure and balanced over the classes reach the minimum, −log K. Where all are sure of one
+    class, they score 0, like predictions that know nothing.
+    """
+    p = torch.softmax(logits, dim=1)
+    return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
+
+
+class ShotIM(Method):
+    """Predictions that are sure one by one and varied together (Liang, Hu & Feng, ICML 2020)."""
+
+    name = "shot-im"
+    title = "SHOT-IM (Liang et al., 2020)"
+    setting = "SFDA (model-based)"
+    published = (
+        "Objective, optimiser, schedule and epochs as published, BatchNorm in training mode; C frozen. Analogue: B is "
+        "trained on cached features, the backbone is not (the official code has that path too; trunk = adapter puts a "
+        "residual MLP on features in its place), and there is no image augmentation. On a neutral clip the diversity "
+        "term pays for classes that are not there, and BatchNorm in training mode takes the class mean away with the "
+        "person's."
+    )
+    config_type = ShotIMConfig
+    supports_single_class = False
+    updates = ("translator", "bottleneck")
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C(B'(f))."""
+        self.check(bundle, target)
+        features = ordered_features(bundle, target)
+        student = make_student(bundle, self.config.trunk, seed)
+
+        def losses(rows: Tensor) -> Terms:
+            return information_terms(student.logits(features[rows]), self.config.diversity)
+
+        fit = fit_sgd(student, len(features), self.config, losses, seed=seed)
+        return AdaptedModel(student.model(bundle), **fit.summary())
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
-from featlab.protocol.splits import Target
+from featlab.model.networks import PersonalModel, SourceHead, Translator
 from featlab.seeding import seeded
 
 BN_MODES = ("train", "eval")
@@ -104,16 +102,3 @@ def new_adapter(bundle: Bundle, seed: int, hidden: int = 0) -> Translator:
     with seeded(seed, "adapter"):
         adapter = Translator(dim, hidden or dim)
     return adapter.to(bundle.projection.mean.device).eval().requires_grad_(False)
-
-
-def ordered_features(bundle: Bundle, target: Target) -> Tensor:
-    """Return (n, D) projected features in the order of video and frame, whatever the order of the rows.
-
-    What a seed draws depends then on which rows there are and not on how they were stored.
-    """
-    # Rows that are equal in both are told apart by a value.
-    order = np.lexsort((target.embeddings[:, 0], target.frame, target.video))
-    with torch.no_grad():
-        # Sorted before they are multiplied: a row's place in a product can change its last bits.
-        features: Tensor = bundle.projection(as_tensor(target.embeddings[order], bundle.projection.mean.device))
-    return features

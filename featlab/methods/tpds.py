@@ -10,11 +10,12 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import Rates, SGDConfig, fit_sgd
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import entropies, information_loss, marginal_entropy
-from featlab.methods.student import make_student, ordered_features
+from featlab.methods.student import make_student
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.pairing.search import search
 from featlab.protocol.splits import Target

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.compute import one_cycle
-from featlab.config.load import FeatureConfig, HeadConfig
+from featlab.config.sections import FeatureConfig, HeadConfig
 from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.training import History, OnEpoch, Phase, Terms, shuffled_batches, train

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.config.load import PretrainConfig
+from featlab.config.sections import PretrainConfig
 from featlab.errors import ConfigError, InputError
 from featlab.model.networks import SourceHead, Translator, head_map
 from featlab.model.style_bank import NeutralClips

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from featlab.errors import InputError
 
-__all__ = ["expression_loss", "group_statistics", "style_loss", "style_statistics"]
-
 EPSILON = 1e-6
 """Added to the variance inside the root: the gradient of sqrt is infinite at 0, and one frame has variance 0."""
 

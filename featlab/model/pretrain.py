@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.compute import one_cycle
-from featlab.config.load import PretrainConfig
+from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
 from featlab.model.linear import fit_linear_translator
 from featlab.model.losses import expression_loss, group_statistics, style_loss, style_statistics

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.model.losses import group_statistics
 
 

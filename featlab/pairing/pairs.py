@@ -16,21 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable, atomic_write_text
+from featlab.cache.atomic import atomic_write_text
+from featlab.cache.table import FeatureTable
 from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import BundleError, ConfigError, InputError
 from featlab.pairing.procrustes import normalise_shapes, search_shapes
 from featlab.pairing.search import SHORTEST, lengths, search
-
-__all__ = [
-    "Pairs",
-    "make_pairs",
-    "pairs_from_arrays",
-    "pairs_summary",
-    "pairs_to_arrays",
-    "resolve_strategy",
-    "write_pairs_csv",
-]
 
 
 @dataclass(frozen=True, eq=False)

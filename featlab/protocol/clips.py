@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.protocol.splits import Split
 from featlab.seeding import generator
-
-__all__ = ["WHOLE_CLIP", "ClipConditions", "reduced_split"]
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.seeding import stable_hash
-
-__all__ = [
-    "Split",
-    "Target",
-    "check_disjoint",
-    "check_known",
-    "choose_targets",
-    "named_subjects",
-    "split_dataset",
-    "split_target",
-    "subjects_held_out",
-    "target_of",
-]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,14 @@ import numpy as np
 
 from featlab.bundle.adaptation import adaptation_folder, save_adaptation
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError, closest
-from featlab.methods import AdaptedModel, make_method
-from featlab.methods.base import GainEstimate
+from featlab.methods.registry import make_method
+from featlab.model.personal import AdaptedModel, GainEstimate
 from featlab.protocol.splits import check_disjoint, split_target, target_of
 from featlab.seeding import run_seed
-
-__all__ = ["Adapted", "adapt_rows", "adapt_subject"]
 
 
 @dataclass(frozen=True, eq=False)

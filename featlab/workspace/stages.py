@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
-from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError
-from featlab.methods.reads import reads_pairs
-from featlab.methods.registry import get_method, prepare_extras
+from featlab.methods.registry import get_method, prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
@@ -38,22 +38,6 @@ from featlab.pairing.pairs import (
     write_pairs_csv,
 )
 from featlab.workspace.workspace import OnEpoch, Source
-
-__all__ = [
-    "Source",
-    "StageOutput",
-    "TrainedHead",
-    "build_bundle",
-    "bundle_folder",
-    "bundle_stage",
-    "pair_folder",
-    "pair_stage",
-    "pretrain_bundle",
-    "source_stages",
-    "train_folder",
-    "train_source_head",
-    "train_stage",
-]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from featlab import __version__
-from featlab.cache import CacheError, ExtractorInfo, FeatureTable, open_cache
+from featlab.cache.reader import open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.config.load import Config, load_config
-from featlab.errors import InputError
-from featlab.methods import get_method
+from featlab.errors import CacheError, InputError
+from featlab.methods.registry import get_method
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
 from featlab.seeding import run_seed, stable_hash
-
-__all__ = ["CONFIG_FILE", "Source", "Workspace"]
 
 CONFIG_FILE = "featlab.toml"
 STAGE_FORMAT = 1

@@ -26,7 +26,12 @@ from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.evaluation.stored_results import class_names, newest_results, open_results
 from featlab.analysis.evaluation.tables import class_means
 from featlab.analysis.page import read_page, read_table, write_result
-from featlab.cache import ExtractorInfo, FeatureTable, open_cache, write_table
+from featlab.cache import (
+    ExtractorInfo,
+    FeatureTable,
+    open_cache,
+    write_table,
+)
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.evaluation.results import EvaluationRow, write_results

@@ -29,7 +29,12 @@ from featlab.analysis.cost_figure import (
 from featlab.analysis.page import write_result
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.run import RunNumbers, evaluate_subject
-from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.methods import (
+    base_model,
+    get_method,
+    make_method,
+    method_names,
+)
 from featlab.methods.base import SourceFeatures
 from featlab.workspace.stages import bundle_stage
 

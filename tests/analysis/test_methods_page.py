@@ -10,7 +10,12 @@ import pytest
 
 from featlab.analysis.methods_page import methods_page
 from featlab.config.options import Options, option, options_of
-from featlab.methods import Method, get_method, method_names, register
+from featlab.methods import (
+    Method,
+    get_method,
+    method_names,
+    register,
+)
 from featlab.methods.registry import METHODS
 
 

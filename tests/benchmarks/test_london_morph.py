@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.transform import PiecewiseAffineTransform
 
 from featlab.errors import InputError
-from featlab.extraction.faces.detectors import make_detector
+from featlab.extraction.faces.detect import make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, FeatureTable, Rows, open_cache
+from featlab.cache import (
+    CacheBuilder,
+    CacheError,
+    ExtractorInfo,
+    FeatureTable,
+    Rows,
+    open_cache,
+)
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})

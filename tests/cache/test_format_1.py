@@ -8,7 +8,14 @@ import h5py
 import numpy as np
 import pytest
 
-from featlab.cache import CacheError, inspect_cache, merge_caches, open_cache, verify_cache, write_table
+from featlab.cache import (
+    CacheError,
+    inspect_cache,
+    merge_caches,
+    open_cache,
+    verify_cache,
+    write_table,
+)
 
 DATA = Path(__file__).parent / "data"
 FORMAT_1 = DATA / "format-1.h5"

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 import featlab.cache.merge
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, merge_caches, open_cache, verify_cache
+from featlab.cache import (
+    CacheBuilder,
+    CacheError,
+    ExtractorInfo,
+    Rows,
+    merge_caches,
+    open_cache,
+    verify_cache,
+)
 
 CLASSES = ("neutral", "happy", "pain")
 FIRST, SECOND = (0, 1), (2, 3, 4)

@@ -8,7 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from featlab.cache import CacheError, inspect_cache, open_cache, verify_cache
+from featlab.cache import (
+    CacheError,
+    inspect_cache,
+    open_cache,
+    verify_cache,
+)
 from featlab.cache.schema import first_disorder
 
 

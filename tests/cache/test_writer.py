@@ -12,7 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
+from featlab.cache import (
+    CacheBuilder,
+    CacheError,
+    ExtractorInfo,
+    Rows,
+    open_cache,
+)
 from featlab.errors import FeatlabError
 
 NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])

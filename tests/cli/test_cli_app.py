@@ -9,11 +9,11 @@ import pytest
 
 from featlab import __version__
 from featlab.cli.complete import complete_method, complete_methods, complete_subject
-from featlab.cli.group import typed_command
+from featlab.cli.session import typed_command
 from featlab.methods import get_method, method_names
 
 HEAVY = ("torch", "faiss", "h5py", "sklearn", "matplotlib", "skimage", "scipy", "numpy", "PIL")
-MAIN = [sys.executable, "-c", "from featlab.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from featlab.cli.app import main; main()"]
 
 
 def test_help_and_the_result_modules_import_no_heavy_library():
@@ -59,11 +59,11 @@ def test_a_bug_and_an_interruption_are_one_line(folder, run, monkeypatch):
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featlab.cache.inspect_cache", interrupt)
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", interrupt)
     result = run("inspect")
     assert result.exit_code == 130
     assert "finished work is kept" in result.stderr
-    monkeypatch.setattr("featlab.cache.inspect_cache", lambda path: 1 / 0)
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: 1 / 0)
     result = run("inspect")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()

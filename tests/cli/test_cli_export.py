@@ -15,7 +15,7 @@ from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.cache import write_table
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
 
 
 def test_a_person_who_is_not_adapted_to_yet_is_adapted_first(folder, run_well, run_json, quickly):

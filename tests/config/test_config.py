@@ -4,16 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from featlab.config.load import (
-    AdaptConfig,
-    Config,
-    FeatureConfig,
-    HeadConfig,
-    PairConfig,
-    load_config,
-    parse_settings,
-)
+from featlab.config.load import Config, load_config, parse_settings
 from featlab.config.options import with_options
+from featlab.config.sections import AdaptConfig, FeatureConfig, HeadConfig, PairConfig
 from featlab.errors import ConfigError
 
 

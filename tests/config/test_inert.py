@@ -4,7 +4,7 @@ import pytest
 
 from featlab.config.load import load_config
 from featlab.errors import ConfigError
-from featlab.methods.reads import reads_pairs, refuse_unread
+from featlab.methods.registry import reads_pairs, refuse_unread
 
 MLP = {"pretrain.form": "mlp"}
 POSTER = {"pretrain.objective": "poster"}

@@ -7,7 +7,13 @@ from sklearn.metrics import confusion_matrix
 from featlab.errors import InputError
 from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics
 from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, oracle_probabilities
-from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
+from featlab.methods import (
+    AdaptedModel,
+    Method,
+    get_method,
+    make_method,
+    method_names,
+)
 from featlab.methods.base import SourceFeatures
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import split_dataset, split_target, target_of

@@ -15,9 +15,10 @@ from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, pla
 from featlab.evaluation.tuning_report import best_first, choose, report_tuning, score_trials, unscored_subjects, verdict
 from featlab.evaluation.tuning_space import search_space
 from featlab.methods import AdaptedModel, Method
-from featlab.methods.base import Affine, SourceAccess, SourceFeatures
+from featlab.methods.base import SourceAccess, SourceFeatures
 from featlab.methods.registry import METHODS
 from featlab.model.networks import PersonalModel
+from featlab.model.personal import Affine
 
 
 @dataclass(frozen=True)

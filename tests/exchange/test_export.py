@@ -15,12 +15,16 @@ from featlab.exchange import formats
 from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
 from featlab.exchange.folding import ImageNetwork
 from featlab.exchange.formats import export_metadata
-from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions
-from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions
+from featlab.extraction.backbones.network import module_backbone
+from featlab.methods import (
+    base_model,
+    get_method,
+    make_method,
+    method_names,
+)
 from featlab.protocol.splits import target_of
-from featlab.workspace.predict_images import check_backbone
+from featlab.workspace.predict import check_backbone
 
 SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 

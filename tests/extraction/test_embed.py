@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featlab.extraction.embed import StorageError, storage_error
+from featlab.extraction.shards import StorageError, storage_error
 
 
 def test_the_error_is_the_length_of_what_was_lost_over_the_rows() -> None:

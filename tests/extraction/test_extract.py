@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo, inspect_cache, open_cache, verify_cache
+from featlab.cache import (
+    ExtractorInfo,
+    inspect_cache,
+    open_cache,
+    verify_cache,
+)
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.decode import decode_image

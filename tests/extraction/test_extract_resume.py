@@ -162,7 +162,7 @@ def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(
     given = {"backbone": make_backbone(backbone), "landmarks": points}
     first = run(source, tmp_path / "c.h5", **given)
     assert len(first.failures) == 1
-    monkeypatch.setattr(embed, "run_batches", None)
+    monkeypatch.setattr(embed, "run_in_order", None)
     again = run(source, tmp_path / "c.h5", **given)
     assert (again.digest, again.rows, again.failures) == (first.digest, 11, first.failures)
     assert again.resumed_rows == 11

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from featlab.errors import InputError
-from featlab.methods.losses.contrastive_discrepancy import class_discrepancies, contrastive_discrepancy
+from featlab.methods.losses.discrepancy import class_discrepancies, contrastive_discrepancy
 
 ONE_POINT = 10 - 2 * sum(math.exp(-4 / 2**power) for power in range(5))
 

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import load_bundle, save_bundle
-from featlab.config.load import HeadConfig
+from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method

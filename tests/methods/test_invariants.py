@@ -17,7 +17,13 @@ import torch
 
 from featlab.bundle.bundle import bundle_card
 from featlab.errors import ConfigError, InputError
-from featlab.methods import Method, get_method, make_method, method_names, register
+from featlab.methods import (
+    Method,
+    get_method,
+    make_method,
+    method_names,
+    register,
+)
 from featlab.methods.base import PARTS, SourceFeatures
 from featlab.methods.registry import METHODS
 from featlab.protocol.splits import Target, target_of
@@ -497,7 +503,7 @@ def test_registering_a_class_again_is_silent_and_a_new_name_comes_last():
 def test_another_class_under_a_known_name_warns_even_when_it_is_called_the_same():
     other = plug_in()
     other.__qualname__ = "SourceOnly"
-    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.source_only is replaced"):
+    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.baselines is replaced"):
         register(other)
     assert get_method("source-only") is other
 
@@ -528,7 +534,7 @@ def test_one_method_imports_one_module():
     """
     command = [sys.executable, "-c", textwrap.dedent(script), "adabn"]
     asked, imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert asked == "featlab.methods.adabn"
+    assert asked == "featlab.methods.baselines"
     homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
     assert homes & set(imported.split(",")) == {asked}
 
@@ -537,7 +543,13 @@ PLUG_IN = """
     import numpy as np
     import torch
 
-    from featlab.methods import AdaptedModel, Affine, Method, register, target_features
+    from featlab.methods import (
+        AdaptedModel,
+        Affine,
+        Method,
+        register,
+        target_features,
+    )
     from featlab.model.networks import PersonalModel
 
 

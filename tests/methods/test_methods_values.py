@@ -14,7 +14,13 @@ from torch import nn
 
 from featlab.bundle.adaptation import ADAPTATION_FORMAT, adaptation_folder, load_adaptation, save_adaptation
 from featlab.errors import BundleError, ConfigError, InputError
-from featlab.methods import AdaptedModel, Affine, get_method, make_method, method_names
+from featlab.methods import (
+    AdaptedModel,
+    Affine,
+    get_method,
+    make_method,
+    method_names,
+)
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from featlab.methods import base_model, make_method
-from featlab.methods.losses.contrastive_discrepancy import contrastive_discrepancy
+from featlab.methods.losses.discrepancy import contrastive_discrepancy
 from featlab.methods.sfda_de import (
     classes_of_clusters,
     discrepancy_terms,

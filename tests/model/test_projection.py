@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.config.load import FeatureConfig
+from featlab.config.sections import FeatureConfig
 from featlab.errors import InputError
 from featlab.model.head import fit_projection, subject_deviations
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from featlab.compute import set_learning_rate
-from featlab.config.load import HeadConfig
+from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_head
 from featlab.model.training import Phase, minimise, shuffled_batches, train

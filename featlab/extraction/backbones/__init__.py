@@ -1,5 +1,227 @@
-"""Backbones: what turns an image (or its landmarks) into an embedding."""
+"""What the pipeline asks of a backbone, and how a backbone is found by its name.
 
-from featlab.extraction.backbones.base import BACKBONES, Backbone, Preparation, make_backbone
+A name is a prefix, optionally with an argument after a colon: ``hog``, ``geometry:51``. Options go by keyword. The
+module behind a prefix is imported when it is asked for, so that ``hog`` costs no import of a heavier one.
+"""
 
-__all__ = ["BACKBONES", "Backbone", "Preparation", "make_backbone"]
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+
+from featlab.cache.schema import ExtractorInfo
+from featlab.config.options import Options, option, with_options
+from featlab.errors import ConfigError
+from featlab.registry import Registry
+
+Image = NDArray[np.uint8]
+
+APPENDED = "means and deviations of the layers appended"
+"""Ends the preprocessing line of an extractor with layers; older ones, without it, kept them beside the embedding."""
+
+
+class Preparation(Protocol):
+    """One decoded image to what ``embed`` wants: align, crop, resize. Pickled once into every worker process."""
+
+    def __call__(self, image: Image, landmarks: NDArray[np.float32] | None) -> Image:
+        """Prepare one image; an `InputError` leaves this image out, with its message as the reason."""
+        ...
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Turns images or landmarks into embeddings.
+
+    The same image must give the same embedding whatever else is in the batch.
+
+    Attributes:
+        name: What the user wrote.
+        needs_images: False: no image is decoded, and ``embed`` gets an empty list.
+        needs_landmarks: True: the pipeline refuses to start without landmarks, and rows without any never reach
+            ``embed``.
+        in_worker: True: light and picklable, run beside the decoding in the worker processes, one image at a time.
+            False: run in the main process on batches (a network on a GPU), while the workers decode ahead.
+        prepare: Run in the worker after decoding, None to leave images as they are. A backbone of the main process
+            should crop to its input size here: whole photographs are slow to hand over and fill the memory.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def needs_images(self) -> bool: ...  # noqa: D102
+    @property
+    def needs_landmarks(self) -> bool: ...  # noqa: D102
+    @property
+    def in_worker(self) -> bool: ...  # noqa: D102
+    @property
+    def prepare(self) -> Preparation | None: ...  # noqa: D102
+
+    def info(self) -> ExtractorInfo:
+        """Identity of the embeddings: equal fingerprints mean that rows may meet in one cache."""
+        ...
+
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Embed n images."""
+        ...
+
+
+Factory = Callable[[str | None, Mapping[str, Any]], Backbone]
+"""Builds a backbone of what follows the colon in its name and of its options."""
+
+BACKBONES: Registry[Factory] = Registry(
+    "backbone",
+    {
+        "geometry": f"{__name__}.builtin:build_geometry",
+        "hf": f"{__name__}.transformers_folder:build",
+        "hog": f"{__name__}.builtin:build_hog",
+        "onnx": f"{__name__}.onnx_file:build",
+        "pt2": f"{__name__}.exported_program:build",
+        "python": f"{__name__}.python_factory:build",
+        "resnet18": f"{__name__}.hubs:build_resnet18",
+        "timm": f"{__name__}.hubs:build_timm",
+        "torchvision": f"{__name__}.hubs:build_torchvision",
+    },
+)
+
+
+def make_backbone(name: str, **options: Any) -> Backbone:
+    """Build a backbone by its name.
+
+    Args:
+        name: A prefix, or ``prefix:argument``.
+        **options: The backbone's own options.
+
+    Raises:
+        ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.
+    """
+    prefix, colon, argument = name.partition(":")
+    return BACKBONES.get(prefix)(argument if colon else None, options)
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """What may be chosen of a network; None stands for the network's own."""
+
+    weights: str | None = option(None, "A weights file, a name that the network's library knows, or random.")
+    layers: tuple[str, ...] = option((), "Whose channel means and standard deviations are appended to the embedding.")
+    device: str = option("auto", "auto (a GPU where there is one), cpu or cuda.")
+    amp: bool = option(False, "float16 autocast on a GPU; changes values, and so the fingerprint.")
+    size: int | None = option(None, "Side of the input in pixels.")
+    mean: tuple[float, ...] | None = option(None, "Of R, G and B on the scale 0..1; one number or three.")
+    std: tuple[float, ...] | None = option(None, "Likewise.")
+    crop: float | None = option(None, "Side of the centred square that is used, as a fraction of the shorter side.")
+    interpolation: str | None = option(None, "bilinear, bicubic or lanczos.")
+
+    def check_together(self) -> None:
+        """Refuse a layer named twice, and another number of means than one or three."""
+        for layer in self.layers:
+            if self.layers.count(layer) > 1:
+                raise ConfigError(f"{self.key('layers')}: the layer {layer!r} is named twice")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != 3:
+                if len(values) != 1:
+                    raise ConfigError(f"{self.key(name)} must be one number or three (R, G, B), got {values}")
+                object.__setattr__(self, name, values * 3)
+
+    def input_spec(self, own: InputSpec) -> InputSpec:
+        """Return the network's own input with what was chosen put in."""
+        names = ("size", "mean", "std", "crop", "interpolation")
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(own, **chosen)
+
+    def no_weights(self, name: str, where: str) -> None:
+        """Raise a ConfigError when weights were given to a network whose ``where`` holds them."""
+        if self.weights is not None:
+            raise ConfigError(f"{name}: the weights are in its {where}; leave out --weights {self.weights}")
+
+
+Chosen = TypeVar("Chosen", bound=NetworkOptions)
+
+
+def network_options(name: str, kind: type[Chosen], options: Mapping[str, Any]) -> Chosen:
+    """Build the options of a network; ``layers`` may be "none", and ``mean`` and ``std`` one number."""
+    values = {
+        key: (value,) if key in ("mean", "std") and isinstance(value, int | float) else value
+        for key, value in options.items()
+    }
+    if values.get("layers") == "none":
+        values["layers"] = ()
+    made: Chosen = with_options(kind(), values, name)
+    return made
+
+
+def require_argument(prefix: str, argument: str | None, wanted: str) -> str:
+    """Return what follows the colon."""
+    if not argument:
+        raise ConfigError(f"{prefix}: what follows the colon is {wanted}")
+    return argument
+
+
+# Of RGB scaled to 0..1 over ImageNet's training set, as torchvision documents them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+INTERPOLATIONS = {
+    "bilinear": PilImage.Resampling.BILINEAR,
+    "bicubic": PilImage.Resampling.BICUBIC,
+    "lanczos": PilImage.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class ResizeCrop:
+    """Cuts the centred square out of an image and resizes it; a `Preparation` that can be pickled."""
+
+    size: int  # Side of the result in pixels
+    crop: float = 1.0  # Side of the square as a fraction of the image's shorter side
+    interpolation: str = "bilinear"  # A key of `INTERPOLATIONS`
+
+    def __call__(self, image: Image, landmarks: NDArray[np.float32] | None = None) -> Image:
+        """Return uint8 (size, size, 3) of uint8 (H, W, 3); landmarks are not used."""
+        height, width = image.shape[:2]
+        if self.crop == 1.0 and height == width == self.size:
+            return image
+        side = min(height, width) * self.crop
+        left, top = (width - side) / 2, (height - side) / 2
+        square = PilImage.fromarray(image).resize(
+            (self.size, self.size), INTERPOLATIONS[self.interpolation], box=(left, top, left + side, top + side)
+        )
+        return np.asarray(square)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A network's input: (x / 255 - mean) / std of an RGB square."""
+
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ConfigError(f"size must be a positive whole number of pixels, got {self.size!r}")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise ConfigError(f"mean must be finite and std positive, got mean {self.mean} and std {self.std}")
+        if not 0 < self.crop <= 1:
+            raise ConfigError(f"crop is a fraction of the shorter side, above 0 and up to 1, got {self.crop}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
+
+    def prepare(self) -> ResizeCrop:
+        """Return what cuts an image to this input."""
+        return ResizeCrop(self.size, self.crop, self.interpolation)
+
+    def describe(self) -> str:
+        """Return one readable line with everything that changes what the network sees."""
+        square = "centre square" if self.crop == 1.0 else f"centre square of {self.crop:g} of the shorter side"
+        mean, std = (" ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
+        return f"RGB, {square}, {self.size}x{self.size} {self.interpolation}, mean {mean}, std {std}"

@@ -17,21 +17,32 @@ from torch.export import ExportedProgram
 
 from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones.contract import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, file_spec, read_card
-from featlab.extraction.backbones.modules import AMP_NOTE, Taps, appended, check_layers
-from featlab.extraction.backbones.network import NetworkBackbone, as_embedding, in_fixed_batches, network_backbone
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.weights import file_sha256
+from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import (
+    AMP_NOTE,
+    NetworkBackbone,
+    Taps,
+    appended,
+    as_embedding,
+    check_layers,
+    in_fixed_batches,
+    network_backbone,
+)
+from featlab.extraction.backbones.weights import (
+    CARD_FILE,
+    EMBEDDING,
+    BackboneCard,
+    embedding_of,
+    file_sha256,
+    file_spec,
+    read_card,
+)
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``pt2:FILE``; the options are the fields of `NetworkOptions`.
-
-    A file with a ``featlab.json`` says its own size and normalisation, and which ``layers`` it has. Of another file,
-    they are hooked where the exporter kept the modules.
-    """
+    """Build ``pt2:FILE``; the options are the fields of `NetworkOptions`."""
     path = Path(require_argument("pt2", argument, "a file that torch.export.save wrote, for example pt2:backbone.pt2"))
     name = f"pt2:{path}"
     chosen = network_options(name, NetworkOptions, options)
@@ -101,11 +112,7 @@ class ProgramNetwork:
 
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
-    """Load a ``.pt2`` and the description in it, running nothing that is pickled there.
-
-    torch.export.load reads tensors as raw bytes, but falls back to pickle for what it can't write so; those files are
-    refused.
-    """
+    """Load a ``.pt2`` and the description in it, running nothing that is pickled there."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     _refuse_objects(path)

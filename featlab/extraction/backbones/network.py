@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from featlab.cache import ExtractorInfo
-from featlab.errors import ConfigError, FeatlabError, one_line
-from featlab.extraction.backbones.base import APPENDED, Image
-from featlab.extraction.backbones.options import InputSpec, ResizeCrop
+from featlab.cache.schema import ExtractorInfo
+from featlab.compute import choose_device, computing
+from featlab.errors import ConfigError, FeatlabError, closest, one_line
+from featlab.extraction.backbones import APPENDED, Image, InputSpec, NetworkOptions, ResizeCrop
 
 
 class Network(Protocol):
-    """Something that embeds normalised images.
+    """Something that embeds normalised images."""
 
-    Attributes:
-        device: Where it wants them.
-        layers: Names of the layers whose statistics are appended.
-    """
-
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-    @property
-    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+    device: torch.device
+    layers: tuple[str, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S), which may be in channels-last memory, as (n, D)."""
@@ -58,14 +54,12 @@ class NetworkBackbone:
         """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
         if not images:
             return np.empty((0, self.dim), dtype=np.float32)
-        vectors = _run(self.name, self.network, self.spec, [self._fitted(image) for image in images])
+        square = (self.spec.size, self.spec.size)
+        fitted = [image if image.shape[:2] == square else self.prepare(image) for image in images]
+        vectors = _run(self.name, self.network, self.spec, np.stack(fitted))
         if vectors.shape[1] != self.dim:
             raise ConfigError(f"{self.name} gave {vectors.shape[1]} features after {self.dim} before")
         return vectors.float().cpu().numpy()
-
-    def _fitted(self, image: Image) -> Image:
-        size = self.spec.size
-        return image if image.shape[:2] == (size, size) else self.prepare(image)
 
 
 def network_backbone(
@@ -80,11 +74,9 @@ def network_backbone(
     trained_on: Sequence[str] = (),
 ) -> NetworkBackbone:
     """Make a backbone of a network, after a trial on two images."""
-    size = spec.size
-    grey = np.linspace(0, 255, 2 * size * size * 3).astype(np.uint8).reshape(2, size, size, 3)
-    vectors = _run(name, network, spec, list(grey))
-    if network.layers:
-        notes = (*notes, APPENDED)
+    shape = (2, spec.size, spec.size, 3)
+    vectors = _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
+    notes = (*notes, APPENDED) if network.layers else notes
     extractor = ExtractorInfo(
         id=id,
         weights=weights,
@@ -103,7 +95,7 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
     if not isinstance(output, Tensor):
         raise ConfigError(f"{name} returned a {type(output).__name__}; it must return one tensor (n, D)")
     shape = tuple(output.shape)
-    if len(shape) == 4 and shape[2:] == (1, 1):
+    if shape[2:] == (1, 1):
         output = output.flatten(1)
     if output.ndim != 2 or output.shape[0] != rows or output.shape[1] == 0 or not output.is_floating_point():
         raise ConfigError(
@@ -119,33 +111,189 @@ def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int
     if batch is None or batch == len(images):
         return run(images)
     parts = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        kept = len(part)
-        filled = part if kept == batch else torch.cat([part, part[-1:].expand(batch - kept, -1, -1, -1)])
-        parts.append(run(filled)[:kept])
+    for part in torch.split(images, batch):
+        filled = torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)])
+        parts.append(run(filled)[: len(part)])
     return torch.cat(parts)
 
 
-def _run(name: str, network: Network, spec: InputSpec, images: Sequence[Image]) -> Tensor:
-    pixels = torch.from_numpy(np.stack(images)).to(network.device)
+def _run(name: str, network: Network, spec: InputSpec, images: NDArray[np.uint8]) -> Tensor:
+    pixels = torch.from_numpy(images).to(network.device).float()
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=pixels.device) for values in (spec.mean, spec.std))
     try:
-        return network(_normalised(pixels, spec))
+        # The memory stays in the order of the pixels.
+        return network(pixels.div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2))
     except FeatlabError:
         raise
     except torch.cuda.OutOfMemoryError:
         raise FeatlabError(f"{name}: {len(images)} images are too many for the GPU's memory; lower --batch") from None
     except Exception as error:
-        # Whatever a network of somebody else's lets through: a size that doesn't fit is a RuntimeError in one and an
-        # AssertionError in another.
+        # Whatever the network lets through: a wrong size is a RuntimeError in one, an AssertionError in another.
         raise ConfigError(
             f"{name} can't embed images of {spec.size}x{spec.size} ({type(error).__name__}: {one_line(error)}); "
             "if it was made for another size, say so with the option size"
         ) from error
 
 
-def _normalised(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """Return uint8 (n, S, S, 3) as float32 (n, 3, S, S); the memory stays in the order of the pixels."""
-    mean = torch.tensor(spec.mean, dtype=torch.float32, device=pixels.device)
-    std = torch.tensor(spec.std, dtype=torch.float32, device=pixels.device)
-    return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+AMP_NOTE = "float16 autocast"
+
+
+class ModuleNetwork:
+    """Runs a module on a device."""
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        layers: Sequence[str],
+        *,
+        device: torch.device,
+        amp: bool = False,
+        channels_last: bool = False,
+        pick: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.device = device
+        self.layers = tuple(layers)
+        self._name = name
+        self._amp = amp
+        self._memory = torch.channels_last if channels_last else torch.contiguous_format
+        self.module = module.eval().requires_grad_(False).to(device)
+        if channels_last:
+            self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._taps = Taps(name, self.module, layers)
+        self.pick = pick or (lambda output: output)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed float32 (n, 3, S, S)."""
+        with computing(self.device, amp=self._amp):
+            return self.vectors(images.contiguous(memory_format=self._memory))
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """Embed as the call does, in whatever mode torch is in; torch.export can trace it."""
+        with self._taps.collect() as statistics:
+            output = self.module(images)
+        return appended(as_embedding(self._name, self.pick(output), images.shape[0]), self.layers, statistics)
+
+
+def module_backbone(
+    name: str,
+    module: nn.Module,
+    options: NetworkOptions,
+    own: InputSpec,
+    *,
+    id: str,
+    weights: str,
+    channels_last: bool = False,
+    pick: Callable[[Any], Any] | None = None,
+    notes: Sequence[str] = (),
+    versions: dict[str, str] | None = None,
+) -> NetworkBackbone:
+    """Make a backbone of a module with its weights in it."""
+    network = ModuleNetwork(
+        name,
+        module,
+        options.layers,
+        device=choose_device(options.device, amp=options.amp),
+        amp=options.amp,
+        channels_last=channels_last,
+        pick=pick,
+    )
+    return network_backbone(
+        name,
+        network,
+        options.input_spec(own),
+        id=id,
+        weights=weights,
+        notes=(*notes, AMP_NOTE) if options.amp else notes,
+        versions=versions,
+    )
+
+
+Statistics = tuple[Tensor, Tensor]  # Mean and standard deviation of each channel: float32 (n, C) both
+
+
+def position_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the axes that count positions, or None when there are fewer than two positions."""
+    # A map is (n, C, H, W), or (n, H, W, C) where only that makes it square (Swin transformers); tokens are (n, T, C).
+    if len(shape) == 4:
+        axes: tuple[int, ...] = (1, 2) if shape[1] == shape[2] != shape[3] else (2, 3)
+    elif len(shape) == 3:
+        axes = (1,)
+    else:
+        return None
+    return axes if math.prod(shape[axis] for axis in axes) > 1 else None
+
+
+def channel_statistics(output: Tensor) -> Statistics | None:
+    """Return each image's mean and population standard deviation over positions, computed in float32."""
+    axes = position_axes(output.shape)
+    if axes is None:
+        return None
+    variance, mean = torch.var_mean(output.float(), dim=axes, correction=0)
+    return mean, variance.sqrt()
+
+
+def appended(embedding: Tensor, layers: Sequence[str], statistics: Mapping[str, Statistics]) -> Tensor:
+    """Return (n, D) with each layer's channel means and standard deviations after it, layer by layer."""
+    return torch.cat([embedding, *(part for layer in layers for part in statistics[layer])], dim=1)
+
+
+def check_layers(backbone: str, layers: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a ConfigError for a layer that isn't known; names the closest, and what there is."""
+    for layer in layers:
+        if layer not in known:
+            has = ", ".join(known[:12]) + (f", ... {len(known)} in all" if len(known) > 12 else "")
+            has = f"(it has: {has or 'none that can be tapped'})"
+            raise ConfigError(f"{backbone} has no layer {layer!r}{closest(layer, known)} {has}")
+
+
+class Taps:
+    """Hooks on some modules of a network."""
+
+    def __init__(self, backbone: str, module: nn.Module, layers: Sequence[str]) -> None:
+        modules = {name: child for name, child in module.named_modules() if name}
+        check_layers(backbone, layers, list(modules))
+        self._backbone = backbone
+        self._modules = {layer: modules[layer] for layer in layers}
+
+    @contextmanager
+    def collect(self) -> Iterator[dict[str, Statistics]]:
+        """Yield a dict that one forward pass fills: layer to statistics."""
+        found: dict[str, Statistics] = {}
+        handles = [
+            child.register_forward_hook(partial(self._take, layer, found)) for layer, child in self._modules.items()
+        ]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+        for layer in self._modules:
+            if layer not in found:
+                raise ConfigError(f"{self._backbone}: the layer {layer!r} isn't called in a forward pass; tap another")
+
+    def _take(self, layer: str, found: dict[str, Statistics], module: nn.Module, args: Any, output: Any) -> None:
+        # At once: a later layer may work in place on this output.
+        if layer in found:
+            raise ConfigError(
+                f"{self._backbone}: the layer {layer!r} is called more than once in a forward pass; tap one that isn't"
+            )
+        tensor = _tensor_of(output)
+        statistics = None if tensor is None else channel_statistics(tensor)
+        if statistics is None:
+            shape = tuple(tensor.shape) if tensor is not None else type(output).__name__
+            raise ConfigError(
+                f"{self._backbone}: the layer {layer!r} has no positions to take statistics of (its output: {shape}); "
+                "tap one with maps (n, C, H, W) or tokens (n, T, C)"
+            )
+        found[layer] = statistics
+
+
+def _tensor_of(output: Any) -> Tensor | None:
+    """Return the tensor of a layer's output: itself, the first of a tuple, or a transformer's hidden states."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple | list) and output:
+        return _tensor_of(output[0])
+    hidden = getattr(output, "last_hidden_state", None)
+    return hidden if isinstance(hidden, Tensor) else None

@@ -13,19 +13,18 @@ from torch import Tensor
 from featlab.compute import choose_device
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones.contract import (
+from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import NetworkBackbone, check_layers, in_fixed_batches, network_backbone
+from featlab.extraction.backbones.weights import (
     CARD_KEY,
     EMBEDDING,
     embedding_of,
+    file_sha256,
     file_spec,
     layers_among,
     read_card,
     statistics_names,
 )
-from featlab.extraction.backbones.modules import check_layers
-from featlab.extraction.backbones.network import NetworkBackbone, in_fixed_batches, network_backbone
-from featlab.extraction.backbones.options import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.weights import file_sha256
 
 _ERRORS_ONLY = 3
 
@@ -38,11 +37,7 @@ class OnnxOptions(NetworkOptions):
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``onnx:FILE``; the options are the fields of `OnnxOptions`.
-
-    A file with featlab's metadata says its own size and normalisation, and which ``layers`` it has. Of another file, a
-    layer is an output of that name.
-    """
+    """Build ``onnx:FILE``; the options are the fields of `OnnxOptions`."""
     path = Path(require_argument("onnx", argument, "an ONNX file, for example onnx:backbone.onnx"))
     name = f"onnx:{path}"
     chosen = network_options(name, OnnxOptions, options)

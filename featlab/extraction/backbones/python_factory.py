@@ -14,9 +14,8 @@ from typing import Any
 from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, closest, one_line
-from featlab.extraction.backbones.base import Backbone
-from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones import Backbone, InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.backbones.weights import (
     RANDOM,
     file_sha256,
@@ -30,15 +29,7 @@ _USAGE = "a module and a function in it, for example python:my_networks:face_net
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> Backbone:
-    """Build ``python:MODULE:FACTORY``.
-
-    The function returns an `nn.Module` (images in, one vector an image out), or a `Backbone`, which is used as it is.
-    The options that `NetworkOptions` has are for the network; the others are the function's own arguments. Modules of
-    the current folder can be imported.
-
-    Weights that the function loads are its own affair; they must be the same at every call. ``weights`` puts a file
-    into the network that it returns, or leaves it with "random" ones, seeded.
-    """
+    """Build ``python:MODULE:FACTORY``."""
     module_name, colon, attribute = require_argument("python", argument, _USAGE).rpartition(":")
     if not colon or not module_name or not attribute:
         raise ConfigError(f"python:{argument}: what follows the colon is {_USAGE}")

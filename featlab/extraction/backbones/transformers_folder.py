@@ -14,15 +14,8 @@ from torch import Tensor, nn
 
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones.modules import module_backbone
-from featlab.extraction.backbones.network import NetworkBackbone
-from featlab.extraction.backbones.options import (
-    INTERPOLATIONS,
-    InputSpec,
-    NetworkOptions,
-    network_options,
-    require_argument,
-)
+from featlab.extraction.backbones import INTERPOLATIONS, InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import file_sha256
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -41,11 +34,7 @@ class TransformerOptions(NetworkOptions):
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``hf:FOLDER``; the options are the fields of `TransformerOptions`.
-
-    Size and normalisation are those of the folder's image processor. Of a network with two towers (CLIP), the vision
-    tower is taken.
-    """
+    """Build ``hf:FOLDER``; the options are the fields of `TransformerOptions`."""
     folder = Path(require_argument("hf", argument, "a folder with a transformers model, for example hf:./vit"))
     name = f"hf:{folder}"
     chosen = network_options(name, TransformerOptions, options)

@@ -16,10 +16,10 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from featlab.cache import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.base import Backbone, Image, Preparation
+from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.faces.landmarks import check_eyes, eye_centres
 
 NoFace = Literal["keep", "drop"]
@@ -31,19 +31,7 @@ _SMALLEST = 8
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """Where the eyes go. The crop is a square; fractions are of its side.
-
-    Attributes:
-        size: Side of the crop in pixels. None takes the side that the backbone wants; where it doesn't say, the crop
-            has the picture's own scale (at most 1024 pixels) and the backbone resizes it.
-        eye_distance: Distance of the eyes' centres. A smaller one leaves a wider margin around the face.
-        eye_height: The eyes' distance from the upper edge.
-        no_face: What happens to a picture without landmarks. "keep": its central square is taken. "drop": it fails and
-            is listed.
-
-    Raises:
-        ConfigError: A value out of range.
-    """
+    """Where the eyes go. The crop is a square; fractions are of its side."""
 
     size: int | None = None
     eye_distance: float = 0.36
@@ -60,14 +48,7 @@ class AlignConfig:
 
 
 def align_face(image: Image, eyes: NDArray[np.floating], config: AlignConfig) -> Image:
-    """Turn, scale and crop one picture by its eyes.
-
-    Pillow's transform only interpolates, so a picture that gets smaller is first shrunk by a filter that covers all its
-    pixels, then turned at the final scale.
-
-    Returns uint8 (side, side, 3): the eyes are ``config.eye_distance * side`` apart, their middle is at ``(side / 2,
-    config.eye_height * side)``.
-    """
+    """Turn, scale and crop one picture by its eyes."""
     height, width = image.shape[:2]
     left, right = (complex(float(x), float(y)) for x, y in eyes)
     native = abs(right - left) / config.eye_distance
@@ -184,10 +165,7 @@ def with_alignment(backbone: Backbone, config: AlignConfig, *, points: int | Non
 
 
 def _wanted_size(backbone: Backbone) -> int | None:
-    """Side of the square that the backbone resizes to: its preparation's, or its config's; None if it doesn't say.
-
-    Aligning straight to it interpolates once. A preparation that cuts off the border would cut the crop again.
-    """
+    """Side of the square that the backbone resizes to: its preparation's, or its config's; None if it doesn't say."""
     for place in (backbone.prepare, getattr(backbone, "config", None)):
         size = getattr(place, "size", None)
         if isinstance(size, int) and size >= _SMALLEST and getattr(place, "crop", 1.0) == 1.0:

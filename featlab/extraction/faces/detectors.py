@@ -1,138 +1,250 @@
-"""What is asked of a detector, and how one is found by its name."""
+"""MediaPipe's face mesh: 478 points, or 68 of them.
+
+Two programming interfaces lead to it. The older ("solutions") has its models inside the wheel and works offline; the
+last such wheel that we know needs numpy < 2. The newer ("tasks") takes a ``.task`` bundle that is downloaded apart.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError, closest
-from featlab.registry import Registry
+from featlab.errors import ConfigError, InputError, one_line
+from featlab.extraction.faces.detect import cut_out, installed, model_file, package_version, windows
+from featlab.extraction.faces.landmarks import to_68
 
-_NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task")
-_WHOLE_MESH = 478
+Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
+
+_POINTS = 478
+# At most this many faces are compared by size.
+_FACES = 8
+# A face smaller than this fraction of what was looked at is looked at again, cut out: the detector in front of the mesh
+# works on 128 x 128 pixels and places a small face only roughly.
+_SMALL = 0.25
 
 
-class Detector(Protocol):
-    """Finds the landmarks of the largest face. Picklable: the model is loaded in the process that first detects.
+@dataclass(frozen=True)
+class MeshDetector:
+    """Finds the mesh of the largest face."""
 
-    Attributes:
-        name: What the user wrote.
-        points: P, how many landmarks a face has.
-        info: One line: library, version and model. Equal lines mean equal landmarks for equal pixels.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def points(self) -> int: ...  # noqa: D102
-    @property
-    def info(self) -> str: ...  # noqa: D102
+    name: str  # ``mediapipe`` or ``mediapipe:FILE.task``
+    points: int  # 68 (the mesh's vertices nearest to the iBUG points) or 478
+    info: str  # Library, version and model
+    task: Path | None  # The bundle; None for the models inside the wheel
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face.
+        """Find the largest face; see `Detector.detect`."""
+        model = load_model(self.task)
+        for pixels, left, top in windows(image):
+            mesh = _largest(model(pixels))
+            if mesh is not None:
+                return self._placed(
+                    _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
+                )
+        return np.full((self.points, 2), np.nan, dtype=np.float32)
 
-        Args:
-            image: uint8 (height, width, 3), RGB, of any size.
-
-        Returns:
-            float32 (P, 2): x and y in pixels of the image; all NaN when no face was found.
-        """
-        ...
-
-
-_HERE = __name__.rpartition(".")[0]
-Build = Callable[[str, Path | None, int], Detector]
-DETECTORS: Registry[Build] = Registry(
-    "detector", {"mediapipe": f"{_HERE}.mesh:make_mesh_detector", "dlib": f"{_HERE}.dlib:make_dlib_detector"}
-)
+    def _placed(self, mesh: NDArray[np.float32]) -> NDArray[np.float32]:
+        return mesh if self.points == _POINTS else to_68(mesh)
 
 
-def is_detector(spec: str) -> bool:
-    """Tell whether ``spec`` names a detector rather than a file of landmarks."""
-    return spec.partition(":")[0] in DETECTORS.names()
+def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetector:
+    """Build the detector called ``spec``."""
+    folder = installed("mediapipe", "landmarks", "finding landmarks")
+    found = package_version("mediapipe")
+    if task is not None:
+        model = model_file(task)
+    elif (folder / "python" / "solutions" / "face_mesh.py").is_file():
+        model = "face mesh of the wheel"
+    else:
+        raise ConfigError(
+            f"mediapipe {found} has no face mesh inside; either pip install 'mediapipe==0.10.21' (brings numpy < 2), "
+            "or download a Face Landmarker bundle and name it: mediapipe:face_landmarker.task"
+        )
+    return MeshDetector(spec, points, f"mediapipe {found}, {model}, {points} points", task)
 
 
-def make_detector(spec: str, *, points: int = 68) -> Detector:
-    """Build a detector by its name; its library is looked for, but the model isn't loaded yet.
-
-    Args:
-        spec: ``mediapipe`` (the face mesh that mediapipe's older wheels carry inside), ``mediapipe:FILE.task`` (a Face
-            Landmarker bundle), or ``dlib:FILE.dat`` (a shape predictor behind dlib's frontal face detector).
-        points: Landmarks a face: 68 (iBUG), or 478, mediapipe's whole mesh. dlib's file decides for itself.
-
-    Raises:
-        ConfigError: An unknown name, a missing library, or a number of points that the detector can't give.
-        InputError: The model file isn't there or isn't one.
-    """
-    kind, colon, argument = spec.partition(":")
-    if not is_detector(spec):
-        raise ConfigError(f"no detector is called {spec!r} (known: {', '.join(_NAMES)}){closest(spec, _NAMES)}")
-    if points not in (68, _WHOLE_MESH):
-        raise ConfigError(f"points = {points}: a detector gives 68 landmarks, or mediapipe's {_WHOLE_MESH}")
-    if colon and not argument:
-        raise ConfigError(f"{spec!r}: a file must follow the colon, as in {_NAMES[0] if kind == 'dlib' else _NAMES[2]}")
-    return DETECTORS.get(kind)(spec, Path(argument) if argument else None, points)
+@lru_cache(maxsize=1)
+def load_model(task: Path | None) -> Model:
+    """Load the model in this process: from an image to the meshes of its faces, float32 (478, 2) in pixels."""
+    # Read when the library is imported.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet_stderr():
+        model = _solutions_model() if task is None else _tasks_model(task)
+    return _quiet_at_first(model)
 
 
-def installed(package: str, extra: str, use: str) -> Path:
-    """Find a library's folder without importing it."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"{use} needs {package}: pip install 'featlab[{extra}]'")
-    return Path(spec.origin).parent
+def _quiet_at_first(model: Model) -> Model:
+    """Hush a model until it has found a face: by then it has loaded all its parts, and said what it has to say."""
+    warm = False
+
+    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        nonlocal warm
+        if warm:
+            return model(image)
+        with quiet_stderr():
+            faces = model(image)
+        warm = bool(faces)
+        return faces
+
+    return run
 
 
-def package_version(package: str) -> str:
-    """Return a library's version, or ``unknown``."""
+def _solutions_model() -> Model:
+    import mediapipe
+
+    mesh = mediapipe.solutions.face_mesh.FaceMesh(
+        static_image_mode=True, max_num_faces=_FACES, refine_landmarks=True, min_detection_confidence=0.5
+    )
+
+    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        square = _square(image)
+        faces = mesh.process(square).multi_face_landmarks or []
+        return [_in_pixels(face.landmark, square) for face in faces]
+
+    return run
+
+
+def _tasks_model(task: Path) -> Model:
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.FaceLandmarkerOptions(
+        # The content and not the path: the library looks for a relative path in its own folder.
+        base_options=BaseOptions(model_asset_buffer=task.read_bytes()),
+        running_mode=vision.RunningMode.IMAGE,
+        num_faces=_FACES,
+        min_face_detection_confidence=0.5,
+    )
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+        landmarker = vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({one_line(error)})"
+        ) from None
+
+    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        square = _square(image)
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=square)
+        return [_in_pixels(face, square) for face in landmarker.detect(picture).face_landmarks]
+
+    return run
 
 
-def model_file(path: Path) -> str:
-    """Describe a model file by its name and the first 12 hex digits of its sha256."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: the detector's model can't be read ({error.strerror})") from None
-    return f"{path.name} {digest[:12]}"
-
-
-Window = tuple[NDArray[np.uint8], int, int]
-
-
-def windows(image: NDArray[np.uint8]) -> Iterator[Window]:
-    """Yield where to look for a face, one after the other until one is found.
-
-    First the whole image. Then the image in a black frame half as wide as itself, since detectors expect some space
-    around a head. Then, in a large image, nine overlapping tiles half as wide, in which a small face is twice the size.
-    """
+def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Fill up to a square, black on the right or below: of other shapes the library warns that it may be wrong."""
     height, width = image.shape[:2]
-    yield np.ascontiguousarray(image), 0, 0
-    yield cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)
-    if max(height, width) >= _LARGE:
-        for top in (0, height // 4, height - height // 2):
-            for left in (0, width // 4, width - width // 2):
-                yield cut_out(image, left, top, width // 2, height // 2)
+    return image if height == width else cut_out(image, 0, 0, max(height, width), max(height, width))[0]
 
 
-def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> Window:
-    """Cut a rectangle out of an image, black where it reaches over the edge; overlaps the image, 1 pixel or more."""
-    whole = np.zeros((height, width, 3), dtype=np.uint8)
-    x0, y0 = max(left, 0), max(top, 0)
-    x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
-    whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return whole, left, top
+def _in_pixels(points: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Vertices come as fractions of the width and the height."""
+    height, width = image.shape[:2]
+    return np.array([(point.x * width, point.y * height) for point in points], dtype=np.float32)
 
 
-# Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
-_LARGE = 256
+def _largest(meshes: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    whole = [mesh for mesh in meshes if mesh.shape == (_POINTS, 2) and np.isfinite(mesh).all()]
+    return max(whole, key=lambda mesh: float(np.ptp(mesh, axis=0).prod()), default=None)
+
+
+def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:
+    """Look again at a face that is small in what was ``seen`` pixels wide; the first mesh if none is found then."""
+    side = 2 * float(np.ptp(mesh, axis=0).max())
+    if side > 2 * _SMALL * seen or side < 2:
+        return mesh
+    left, top = (int(edge) for edge in (mesh.min(axis=0) + mesh.max(axis=0)) / 2 - side / 2)
+    if left + side <= 0 or top + side <= 0 or left >= image.shape[1] or top >= image.shape[0]:
+        return mesh
+    pixels, left, top = cut_out(image, left, top, int(side), int(side))
+    again = _largest(model(pixels))
+    return mesh if again is None else again + np.array([left, top], dtype=np.float32)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Send the process's stderr nowhere while the block runs: the library's C++ side logs past Python."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        # A process without a stderr has nothing to quieten.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+# The detector sees faces of 80 pixels and more. A picture up to this many pixels wide is also tried at four times its
+# size, in a black frame.
+_ENLARGED = 512
+
+
+@dataclass(frozen=True)
+class DlibDetector:
+    """Finds the points of the largest frontal face."""
+
+    name: str  # ``dlib:FILE.dat``
+    # What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general
+    points: int
+    info: str  # Library, version and model
+    predictor: Path  # The file
+
+    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Find the largest face; see `Detector.detect`."""
+        find, predict = load_models(self.predictor)
+        height, width = image.shape[:2]
+        attempts = [(np.ascontiguousarray(image), 0, 0, doublings) for doublings in (0, 1)]
+        if max(height, width) <= _ENLARGED:
+            attempts.append((*cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
+        for pixels, left, top, doublings in attempts:
+            faces = list(find(pixels, doublings))
+            if faces:
+                face = max(faces, key=lambda box: box.width() * box.height())
+                return _points(predict(pixels, face)) + np.array([left, top], dtype=np.float32)
+        return np.full((self.points, 2), np.nan, dtype=np.float32)
+
+
+def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDetector:
+    """Build the detector called ``spec``; the predictor is loaded once to learn its number of points."""
+    if predictor is None:
+        raise ConfigError("dlib needs the file of a shape predictor: dlib:FILE.dat")
+    if points != 68:
+        raise ConfigError(f"points = {points}: only mediapipe gives the whole mesh, dlib gives what its file holds")
+    installed("dlib", "dlib", f"the detector {spec!r}")
+    import dlib
+
+    model = model_file(predictor)
+    # A predictor doesn't say how many points it has, but it gives them for any rectangle.
+    _, predict = load_models(predictor)
+    points = len(_points(predict(np.zeros((32, 32, 3), dtype=np.uint8), dlib.rectangle(0, 0, 31, 31))))
+    return DlibDetector(spec, points, f"dlib {package_version('dlib')}, {model}, {points} points", predictor)
+
+
+@lru_cache(maxsize=1)
+def load_models(predictor: Path) -> tuple[Any, Any]:
+    """Load dlib's frontal face detector and the shape predictor in this process."""
+    import dlib
+
+    try:
+        return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(predictor))
+    except RuntimeError as error:
+        raise InputError(f"{predictor}: isn't a shape predictor that dlib can load ({one_line(error)})") from None
+
+
+def _points(shape: Any) -> NDArray[np.float32]:
+    parts = [shape.part(number) for number in range(shape.num_parts)]
+    return np.array([(part.x, part.y) for part in parts], dtype=np.float32).reshape(-1, 2)

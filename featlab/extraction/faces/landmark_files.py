@@ -12,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.layouts.tables import read_lines, read_text
+from featlab.extraction.layouts.tree import read_lines, read_text
 
 # The name under which featlab's own detections lie in a .npz.
 ARRAY = "landmarks"
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
-    """Read a ``.npy``, or a ``.npz`` that holds one array or one called ``landmarks``.
-
-    Returns float32 (rows, P, 2).
-    """
+    """Read a ``.npy``, or a ``.npz`` that holds one array or one called ``landmarks``."""
     array = _load(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path} doesn't hold one array of numbers")
@@ -35,10 +32,7 @@ def read_array(path: Path) -> NDArray[np.float32]:
 
 
 def read_one_clip(path: Path) -> NDArray[np.float32]:
-    """Read the array of one image, (P, 2), or of one clip, as `read_array` takes it.
-
-    Returns float32 (frames, P, 2).
-    """
+    """Read the array of one image, (P, 2), or of one clip, as `read_array` takes it."""
     array = _load(path)
     if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] == 2:
         return array.astype(np.float32)[None]

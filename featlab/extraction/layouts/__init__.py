@@ -1,23 +1,198 @@
-"""What data sets look like on disk: from a root folder to a list of images."""
+"""What a layout is, and layouts by name: a decorator registers a reader, an entry point brings one from elsewhere."""
 
-from featlab.extraction.layouts.base import (
-    Layout,
-    NoOptions,
-    detect_layout,
-    get_layout,
-    layout_names,
-    read_layout,
-    register_layout,
-    resolve_layout,
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from featlab.config.options import Options, with_options
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.items import Item
+from featlab.extraction.video.times import EVERY_FRAME, Sampling
+from featlab.registry import Registry
+
+Reader = Callable[[Path, Any], list[Item]]
+"""From a root and the layout's options to its items: sorted by subject, video and frame, at least one."""
+
+
+@dataclass(frozen=True)
+class NoOptions(Options):
+    """The options of a layout that has none."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a data set lies on disk.
+
+    Attributes:
+        name: What ``--layout`` takes.
+        title: The data set's own name.
+        subject: What a subject is, in a few words: a person, or the data set where people have no names.
+        reader: The function that lists the images; its docstring shows the tree that it expects.
+        options: A frozen dataclass with a default for everything.
+        recognises: Whether a root looks like this, told from a few names. Never by opening an image.
+        neutral: Name of the neutral class.
+        sampling: Which frames of its videos are usually taken.
+        takes_files: Whether the root may be a file.
+    """
+
+    name: str
+    title: str
+    subject: str
+    reader: Reader
+    options: type[Any]
+    recognises: Callable[[Path], bool]
+    neutral: str
+    sampling: Sampling
+    takes_files: bool
+
+    @property
+    def description(self) -> str:
+        """The tree that is expected and what is made of it: the reader's docstring, up to its ``Args``."""
+        return (inspect.getdoc(self.reader) or self.title).partition("\nArgs:\n")[0].rstrip()
+
+    def read(self, root: Path, options: Mapping[str, Any] | None = None) -> list[Item]:
+        """List the images below a root.
+
+        Args:
+            root: The data set's folder (for some layouts: its file).
+            options: Option name to value; text is converted to the option's type.
+
+        Returns:
+            The items, sorted by subject, video and frame; at least one. A video that is annotated as a whole is one
+            item, frame 0. ``row`` is the place in the list, except in a manifest, which has rows of its own.
+
+        Raises:
+            InputError: The tree is another one; says what was expected and what was found.
+            ConfigError: An unknown option, or a value that doesn't fit.
+        """
+        if options and not fields(self.options):
+            raise ConfigError(f"the layout {self.name} has no options, got {', '.join(options)}")
+        config = with_options(self.options(), options or {}, self.name)
+        if not root.exists():
+            raise InputError(f"{root}: no such file or folder")
+        if not root.is_dir() and not self.takes_files:
+            raise InputError(f"{root}: the layout {self.name} expects the data set's folder, found a file")
+        try:
+            items = self.reader(root, config)
+        except OSError as error:
+            raise InputError(f"{error.filename}: can't be read: {error.strerror}") from None
+        if not items:
+            raise InputError(f"{root}: the layout {self.name} found no image in it")
+        for item in items:
+            if not (item.name.isprintable() and item.subject.isprintable() and item.video.isprintable()):
+                raise InputError(f"{item.name!r}: the name has characters that can't be stored; rename it")
+        return items
+
+
+LAYOUTS: Registry[Layout] = Registry(
+    "layout",
+    {
+        "manifest": f"{__name__}.plain",
+        "folders": f"{__name__}.plain",
+        "biovid": f"{__name__}.lab_videos",
+        "stressid": f"{__name__}.lab_videos",
+        "bah": f"{__name__}.bah",
+        "aff-wild2": f"{__name__}.aff_wild2",
+        "fer2013": f"{__name__}.web_photos",
+        "expw": f"{__name__}.web_photos",
+        "raf-db": f"{__name__}.raf_db",
+        "sfda-pft": f"{__name__}.plain",
+        "loose": f"{__name__}.plain",
+    },
+    "featlab.layouts",
 )
 
-__all__ = [
-    "Layout",
-    "NoOptions",
-    "detect_layout",
-    "get_layout",
-    "layout_names",
-    "read_layout",
-    "register_layout",
-    "resolve_layout",
-]
+
+def register_layout(
+    name: str,
+    *,
+    title: str,
+    subject: str,
+    options: type[Any] = NoOptions,
+    recognises: Callable[[Path], bool] = lambda root: False,
+    neutral: str = "neutral",
+    sampling: Sampling = EVERY_FRAME,
+    takes_files: bool = False,
+) -> Callable[[Reader], Reader]:
+    """Decorator: make a function from a root and options to items known as a layout.
+
+    A package of its own names the module in the entry-point group ``featlab.layouts``, under the layout's name.
+
+    Args:
+        name: What ``--layout`` takes.
+        title: The data set's own name.
+        subject: What a subject is, in a few words.
+        options: A frozen dataclass, the function's second argument.
+        recognises: Whether a root looks like this; without it the layout has to be named.
+        neutral: Name of the neutral class.
+        sampling: Which frames of its videos are usually taken.
+        takes_files: Whether the root may be a file.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+
+    def register(reader: Reader) -> Reader:
+        known = LAYOUTS.found.get(name)
+        taken = known is not None and known.reader.__module__ != reader.__module__
+        built_in = name in LAYOUTS.built_in and reader.__module__ != LAYOUTS.built_in[name]
+        if name in ("", "auto") or taken or built_in:
+            raise ConfigError(f"a layout can't be registered as {name!r}: the name is taken or empty")
+        LAYOUTS.add(name, Layout(name, title, subject, reader, options, recognises, neutral, sampling, takes_files))
+        return reader
+
+    return register
+
+
+def layout_names() -> tuple[str, ...]:
+    """Return the known names: the built-in ones, then the plug-ins, sorted. Imports none of them."""
+    return LAYOUTS.names()
+
+
+def get_layout(name: str) -> Layout:
+    """Return a layout by its name."""
+    return LAYOUTS.get(name)
+
+
+def read_layout(name: str, root: Path, **options: Any) -> list[Item]:
+    """List the images below a root that lies in a named layout, or ``auto``; see `Layout.read`.
+
+    Raises:
+        ConfigError: An unknown layout or option.
+        InputError: The tree is another one; says what was expected and what was found.
+    """
+    layout, place = resolve_layout(name, root)
+    return layout.read(place, options)
+
+
+def detect_layout(root: Path) -> str | None:
+    """Return the one layout that a root looks like, or None: none, or more than one."""
+    if _recognises("manifest", root):
+        return "manifest"
+    found = [name for name in layout_names() if name != "manifest" and _recognises(name, root)]
+    return found[0] if len(found) == 1 else None
+
+
+def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
+    """Return the layout that is meant and the root that it reads: the source, or the manifest in it."""
+    if name == "auto":
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder")
+        found = detect_layout(source)
+        if found is None and not source.is_dir():
+            raise InputError(f"{source}: expected a manifest (.csv with path,subject,...) or a folder")
+        name = found or "folders"
+    layout = get_layout(name)
+    inside = source / "manifest.csv"
+    return layout, inside if name == "manifest" and inside.is_file() else source
+
+
+def _recognises(name: str, root: Path) -> bool:
+    try:
+        return get_layout(name).recognises(root)
+    except (OSError, ValueError):
+        return False

@@ -10,9 +10,18 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.base import register_layout
-from featlab.extraction.layouts.tables import AFF_WILD2, read_text
-from featlab.extraction.layouts.tree import child, files, folders, images, mismatch, numbered, relative
+from featlab.extraction.layouts import register_layout
+from featlab.extraction.layouts.tree import (
+    AFF_WILD2,
+    child,
+    files,
+    folders,
+    images,
+    mismatch,
+    numbered,
+    read_text,
+    relative,
+)
 from featlab.extraction.video.frames import is_video
 
 EXPECTED = "EXPR_…_Challenge/Train_Set/VIDEO.txt, with cropped_aligned/VIDEO/00001.jpg or batch1/VIDEO.mp4 beside it"

@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.base import register_layout
-from featlab.extraction.layouts.tables import first_line, read_lines
-from featlab.extraction.layouts.tree import check_present, child, descendant, mismatch, numbered
+from featlab.extraction.layouts import register_layout
+from featlab.extraction.layouts.tree import check_present, child, descendant, first_line, mismatch, numbered, read_lines
 from featlab.extraction.video.times import Sampling
 
 EXPECTED = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,18 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
-from featlab.extraction.layouts.base import register_layout
-from featlab.extraction.layouts.tables import RAF_DB, read_lines
-from featlab.extraction.layouts.tree import check_present, child, descendant, images, mismatch, numbered, relative
+from featlab.extraction.layouts import register_layout
+from featlab.extraction.layouts.tree import (
+    RAF_DB,
+    check_present,
+    child,
+    counted,
+    descendant,
+    images,
+    mismatch,
+    read_lines,
+    relative,
+)
 
 EXPECTED = (
     "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "
@@ -94,15 +102,12 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
         raise mismatch(root, EXPECTED)
     faces.sort(key=lambda face: natural_key(face.path.name))
     items: list[Item] = []
-    frames: Counter[tuple[str, str]] = Counter()
     for face in faces:
         subject = "raf-db" if options.group == "dataset" else f"raf-db-{face.split}"
         video = f"{face.split}/{face.label}"
-        frame = frames[subject, video]
-        frames[subject, video] += 1
-        items.append(Item(face.path, relative(face.path, root), subject, face.label, video, frame, row=-1))
+        items.append(Item(face.path, relative(face.path, root), subject, face.label, video, 0, row=-1))
     check_present(items, root, "list_patition_label.txt")
-    return numbered(items)
+    return counted(items)
 
 
 def _image_folder(root: Path, table: Path, kind: str) -> Path:
@@ -144,9 +149,7 @@ def _numbered_folders(root: Path) -> Path | None:
 def _in_folders(base: Path) -> Iterator[_Face]:
     for split, names in _SPLITS.items():
         folder = child(base, *names)
-        if folder is None:
-            continue
         for code, label in enumerate(RAF_DB, 1):
-            if (folder / str(code)).is_dir():
+            if folder is not None and (folder / str(code)).is_dir():
                 for path in images(folder / str(code)):
                     yield _Face(path, split, label)

@@ -1,14 +1,17 @@
-"""Looking at a tree: what is in a folder, in a fixed order, and what to say when it isn't what was expected."""
+"""What is in a folder, in a fixed order; small annotation files; what to say when they aren't what was expected."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from featlab.errors import InputError
+from featlab.errors import InputError, closest
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
 from featlab.extraction.video.frames import is_video
 
@@ -98,6 +101,16 @@ def numbered(items: Iterable[Item]) -> list[Item]:
     return [replace(item, row=row) for row, item in enumerate(sorted(items, key=item_order))]
 
 
+def counted(items: Iterable[Item]) -> list[Item]:
+    """Number the frames of each (subject, video) in the order in which they come, then as `numbered`."""
+    frames: Counter[tuple[str, str]] = Counter()
+    placed = []
+    for item in items:
+        placed.append(replace(item, frame=frames[item.subject, item.video]))
+        frames[item.subject, item.video] += 1
+    return numbered(placed)
+
+
 def mismatch(root: Path, expected: str, looked_in: Path | None = None) -> InputError:
     """Return the error of a tree that is another one: what was expected, and what is there."""
     return InputError(f"{root}: expected {expected}; found {_shape(looked_in or root, root)}")
@@ -105,17 +118,13 @@ def mismatch(root: Path, expected: str, looked_in: Path | None = None) -> InputE
 
 def check_present(items: Iterable[Item], root: Path, listed_in: str) -> None:
     """Raise an InputError when not one of the files is there; a few that aren't fail later, and are listed then."""
-    first: Item | None = None
-    checked: set[Path] = set()
+    names: dict[Path, str] = {}
     for item in items:
-        first = first or item
-        if item.path not in checked:
-            if item.path.exists():
-                return
-            checked.add(item.path)
-    if first is not None:
+        names.setdefault(item.path, item.name)
+    if names and not any(path.exists() for path in names):
+        first = next(iter(names.values()))
         raise InputError(
-            f"{root}: none of the {len(checked)} files that {listed_in} lists is there; the first is {first.name}"
+            f"{root}: none of the {len(names)} files that {listed_in} lists is there; the first is {first}"
         )
 
 
@@ -126,9 +135,8 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
             ((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")),
             key=lambda entry: natural_key(entry[0]),
         )
-    return [folder / name for name, is_dir in visible if is_dir], [
-        folder / name for name, is_dir in visible if not is_dir
-    ]
+    inside, loose = ([folder / name for name, is_dir in visible if is_dir is kind] for kind in (True, False))
+    return inside, loose
 
 
 def _shape(folder: Path, root: Path) -> str:
@@ -141,3 +149,102 @@ def _shape(folder: Path, root: Path) -> str:
         return f"{where}nothing in it" if where else "an empty folder"
     more = len(inside) + len(loose) - _SHOWN
     return where + ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+_MARKS = "\t;,"
+_FIRST_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table."""
+
+    where: str  # File and line, for messages
+    values: dict[str, str]  # Column name to text
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, UTF-8 with or without a byte order mark."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} isn't UTF-8 text (byte {error.start})") from None
+    if "\0" in text:
+        raise InputError(f"{path} has NUL characters, so it isn't a text file")
+    return text
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that aren't empty, each with its number from 1."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1)]
+    filled = [(number, line) for number, line in lines if line]
+    if not filled:
+        raise InputError(f"{path} is empty")
+    return filled
+
+
+def first_line(path: Path) -> str:
+    """Return the beginning of a file's first line, without line end; empty when it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(_FIRST_BYTES).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    except OSError:
+        return ""
+
+
+def header(path: Path) -> list[str]:
+    """Return the column names in a table's first line, in lower case; empty when the file can't be read."""
+    line = first_line(path)
+    return [name.strip().strip('"').lower() for name in line.strip().split(_mark(line))]
+
+
+def read_table(path: Path, required: Sequence[str]) -> list[Row]:
+    """Read a table with a header, its columns apart by tabs, semicolons or commas."""
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_mark(first), strict=True)
+    names: list[str] | None = None
+    rows: list[Row] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if names is None:
+                names = _names(cells, required, path)
+                continue
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(names):
+                raise InputError(f"{where}: {len(cells)} values under {len(names)} columns")
+            rows.append(Row(where, {name: cell.strip() for name, cell in zip(names, cells, strict=True)}))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not a valid table: {error}") from None
+    if not rows:
+        raise InputError(f"{path} has no rows")
+    return rows
+
+
+def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[str]:
+    names = [cell.strip().lower() for cell in cells]
+    for name in required:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the column {name!r} appears twice")
+        if name not in names:
+            raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
+    return names
+
+
+def _mark(line: str) -> str:
+    return max(_MARKS, key=line.count)
+
+
+NEUTRAL, ANGER, DISGUST, FEAR = "neutral", "anger", "disgust", "fear"
+HAPPINESS, SADNESS, SURPRISE, OTHER = "happiness", "sadness", "surprise", "other"
+
+FER2013 = (ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
+"""By FER2013's and ExpW's own number, from 0."""
+RAF_DB = (SURPRISE, FEAR, DISGUST, HAPPINESS, SADNESS, ANGER, NEUTRAL)
+"""By RAF-DB's own number, from 1."""
+AFF_WILD2 = (NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER)
+"""By Aff-Wild2's own number, from 0; earlier releases have the first seven."""

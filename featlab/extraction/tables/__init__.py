@@ -1,1 +1,238 @@
-"""Features that other programs made, read from their tables."""
+"""Features to a cache: read, check, name, write."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache.assemble import write_table
+from featlab.cache.reader import Cache, open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
+from featlab.errors import CacheError, ConfigError, InputError, closest
+from featlab.extraction.faces.landmarks import read_landmarks
+from featlab.extraction.items import Failure, class_names
+from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
+from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, codes_of
+from featlab.extraction.tables.sources import Source, read_source
+
+IfExists = Literal["resume", "skip", "error", "overwrite"]
+_DTYPES = ("float32", "float16")
+_BLOCK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """How to import: the options of `featlab import`. ``if_exists`` "resume" leaves a cache that holds the same."""
+
+    neutral: str = "neutral"
+    manifest: Path | None = None
+    landmarks: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    extractor: str = "imported"
+    dtype: str = "float32"
+    skip_bad: bool = False
+    if_exists: IfExists = "resume"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"import: dtype must be float32 or float16, got {self.dtype!r}")
+        known = get_args(IfExists)
+        if self.if_exists not in known:
+            raise ConfigError(
+                f"if-exists must be one of {', '.join(known)}, got {self.if_exists!r}{closest(self.if_exists, known)}"
+            )
+        if not self.extractor.strip():
+            raise ConfigError("--extractor is empty; name what made the features, or leave it out")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    ``failures`` has no row: files without any, then rows in the source's order; they are also listed beside the cache.
+    ``storage_error`` is the largest distance of a stored row from its float32, relative to that row's length; None with
+    float32. ``was_there``: the cache was there before and has been left as it was.
+    """
+
+    path: Path
+    rows: int
+    dim: int
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    storage_error: float | None
+    digest: str
+    seconds: float
+    was_there: bool
+    extractor: ExtractorInfo
+
+
+DEFAULTS = ImportConfig()
+
+
+def import_features(
+    source: Path, out: Path, config: ImportConfig = DEFAULTS, *, on_progress: OnProgress | None = None
+) -> ImportReport:
+    """Write features that somebody else computed into the cache ``out``; see `read_source` for what ``source`` may be.
+
+    The features, as float32, are in memory once; everything else is read and written in blocks.
+    """
+    start = time.monotonic()
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file for the cache")
+    if out.exists() and config.if_exists == "error":
+        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
+    if out.exists() and config.if_exists == "skip":
+        return _report(out, read_failures(out), (), None, start, was_there=True)
+    read = read_source(source, config.manifest, config.selection, skip_bad=config.skip_bad, on_progress=on_progress)
+    landmarks = _landmarks(read.rows, config.landmarks)
+    bad = bad_rows(read.rows, read.kept, config.dtype)
+    if bad and not config.skip_bad:
+        row, why = next(iter(bad.items()))
+        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
+        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
+    failed = dict(sorted({**read.rows.failed, **bad}.items()))
+    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
+    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
+    if not len(good):
+        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
+    table = _table(read, good, landmarks, config.neutral)
+    extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
+    notes = (*read.rows.notes, *read.index.notes)
+    error = float16_error(table.embeddings) if config.dtype == "float16" else None
+    if out.exists() and config.if_exists == "resume":
+        _check_same(out, table, extractor, config.dtype)
+        return _report(out, failures, notes, error, start, was_there=True)
+    # The list goes first: a cache without its list would look like one made from other inputs.
+    write_failures(out, failures)
+    write_table(out, table, extractor, dtype=config.dtype)
+    return _report(out, failures, notes, error, start, was_there=False)
+
+
+def _landmarks(rows: ReadRows, file: Path | None) -> NDArray[np.float32] | None:
+    if file is None:
+        return rows.landmarks
+    return read_landmarks(file, len(rows.features), [rows.called(row) for row in range(len(rows.features))])
+
+
+def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None, neutral: str) -> FeatureTable:
+    """Put the good rows into a table; ``good`` are places among the kept ones."""
+    places = read.kept[good]
+    points = None if landmarks is None else landmarks[places]
+    index = read.index.take(good)
+    classes = class_names(index.label, neutral)
+    code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
+    subjects, subject = codes_of(index.subject)
+    videos, video = codes_of(index.video)
+    features = read.rows.features
+    return FeatureTable(
+        embeddings=features if len(places) == len(features) else features[places],
+        label=np.array([code[name] for name in index.label], dtype=np.int16),
+        subject=subject,
+        video=video,
+        frame=index.frame,
+        subjects=subjects,
+        videos=videos,
+        classes=classes,
+        neutral=neutral,
+        landmarks=points,
+        paths=None if index.paths is None else tuple(index.paths),
+    )
+
+
+def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
+    """Return which of the kept rows can't be stored, in their order, and why."""
+    bad: dict[int, str] = {}
+    for part in _blocks(kept, rows.features.shape[1]):
+        block = rows.features[part]
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(block.astype(dtype))
+        for place in np.flatnonzero(~fits.all(axis=1)).tolist():
+            column = int(np.argmin(fits[place]))
+            bad[int(part[place])] = _why(rows, column, float(block[place, column]), dtype)
+    return bad
+
+
+def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
+    name = rows.columns[column] if rows.columns else f"value {column}"
+    if np.isnan(value):
+        return f"{name} is missing or NaN"
+    return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {dtype}"
+
+
+def float16_error(features: NDArray[np.float32]) -> float:
+    """Return the largest relative error of a row that float16 makes."""
+    rows = np.arange(len(features))
+    return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
+
+
+def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
+    step = max(1, _BLOCK_BYTES // (4 * width))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def make_extractor(name: str, dim: int, columns: tuple[str, ...]) -> ExtractorInfo:
+    """Describe who made imported features by their number and a hash of their names, in order, if they have any."""
+    if not columns:
+        return ExtractorInfo(name, "none", f"{dim} imported values without names")
+    digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
+    return ExtractorInfo(name, "none", f"{dim} imported columns, {columns[0]} to {columns[-1]}, names {digest[:12]}")
+
+
+def _check_same(out: Path, table: FeatureTable, extractor: ExtractorInfo, dtype: str) -> None:
+    """Raise an InputError when the cache at ``out`` holds anything else than these rows."""
+    # The digest is over everything; writing is what computes it, and much faster than reading a csv.
+    probe = out.with_name(f"{out.name}.{secrets.token_hex(4)}.new")
+    try:
+        write_table(probe, table, extractor, dtype=dtype)
+        with open_cache(probe) as new, open_cache(out) as old:
+            why = _difference(new, old)
+    except CacheError as error:
+        why = str(error)
+    finally:
+        probe.unlink(missing_ok=True)
+    if why:
+        raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
+
+
+def _difference(new: Cache, old: Cache) -> str:
+    if new.digest == old.digest:
+        return ""
+    if new.extractor.fingerprint != old.extractor.fingerprint:
+        return f"its extractor is {old.extractor.id!r} ({old.extractor.preprocessing})"
+    if len(new) != len(old):
+        return f"it has {len(old)} rows, the source {len(new)}"
+    return f"its classes are {', '.join(old.classes)}" if new.classes != old.classes else "its rows differ"
+
+
+def _report(
+    out: Path,
+    failures: tuple[Failure, ...],
+    notes: tuple[str, ...],
+    error: float | None,
+    start: float,
+    *,
+    was_there: bool,
+) -> ImportReport:
+    with open_cache(out) as cache:
+        return ImportReport(
+            path=out,
+            rows=len(cache),
+            dim=cache.dim,
+            failures=failures,
+            notes=notes,
+            storage_error=error,
+            digest=cache.digest,
+            seconds=time.monotonic() - start,
+            was_there=was_there,
+            extractor=cache.extractor,
+        )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.tables.columns import (
+from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
     Chosen,
     OnProgress,
@@ -29,10 +29,7 @@ _BATCH = 4096
 
 
 def read_npy(path: Path) -> ReadRows:
-    """Read features alone, numbers (N, D): a manifest has to say what the rows are.
-
-    The file is mapped, so that a float64 array costs no more memory than its float32 copy.
-    """
+    """Read features alone, numbers (N, D): a manifest has to say what the rows are."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _BROKEN:
@@ -43,11 +40,7 @@ def read_npy(path: Path) -> ReadRows:
 
 
 def read_npz(path: Path) -> ReadRows:
-    """Read ``embeddings`` (or ``features``, or ``X``) and whatever else a ``.npz`` says about the rows.
-
-    Arrays of N values: ``subject``, ``label``, ``video``, ``frame``, ``path`` (or their plurals). ``landmarks``
-    (N, P, 2); ``columns``, D names of features. Others are named in a note.
-    """
+    """Read ``embeddings`` (or ``features``, or ``X``) and whatever else a ``.npz`` says about the rows."""
     arrays = _load(path)
     header = tuple(arrays)
     held = [name for name in FEATURE_ARRAYS if name in arrays]
@@ -78,10 +71,7 @@ def read_npz(path: Path) -> ReadRows:
 
 
 def read_parquet(path: Path, selection: Selection, *, on_progress: OnProgress | None = None) -> ReadRows:
-    """Read a table batch by batch: a column a feature, or, without a selection, a single column of lists of numbers.
-
-    Index columns may be text, categories or numbers.
-    """
+    """Read a table batch by batch: a column a feature, or, without a selection, a single column of lists of numbers."""
     try:
         import pyarrow as arrow
         from pyarrow.parquet import ParquetFile

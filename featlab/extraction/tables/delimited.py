@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featlab.errors import InputError
-from featlab.extraction.tables.columns import (
+from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
     OnProgress,
     ReadRows,
@@ -38,11 +38,7 @@ def read_delimited(
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> ReadRows:
-    """Read a table of features line by line, holding only its features, landmarks and index columns.
-
-    ``extra`` columns are held as text too; rows are named after ``name``, by default the file's own. Of a table of
-    OpenFace's, rows of ``success`` 0 are reported as failed.
-    """
+    """Read a table of features line by line, holding only its features, landmarks and index columns."""
     most = _count_lines(path)
     lines = read_cells(path)
     _, header = next(lines)

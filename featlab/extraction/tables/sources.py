@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import read_npy, read_npz, read_parquet
-from featlab.extraction.tables.columns import OnProgress, ReadRows, Selection, check_subject_column
 from featlab.extraction.tables.delimited import read_cells, read_delimited, read_manifest
-from featlab.extraction.tables.index import RowIndex, make_index
+from featlab.extraction.tables.rows import OnProgress, ReadRows, RowIndex, Selection, check_subject_column, make_index
 
 FORMATS = (".csv", ".tsv", ".npy", ".npz", ".parquet")
 _HINT = "a row needs a subject: give the column, or name a manifest with --manifest"
@@ -25,13 +24,7 @@ _FACE = ("face_id", "face")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Features and who they are of.
-
-    Attributes:
-        rows: N rows in the source's order.
-        kept: (n,) places of those that the source doesn't call failed.
-        index: Their names.
-    """
+    """Features and who they are of."""
 
     rows: ReadRows
     kept: NDArray[np.intp]

@@ -9,17 +9,12 @@ from typing import Any
 from featlab.config.options import Options, option, with_options
 from featlab.errors import ConfigError
 
-__all__ = ["AugmentConfig", "TrainConfig", "flat"]
-
 _PREFIX = "augment."
 
 
 @dataclass(frozen=True)
 class AugmentConfig(Options):
-    """How a training image is changed, anew each time that it is seen; 0 turns a change off.
-
-    Uniform in +- the given strength where nothing else is said. Images have values in [0, 1].
-    """
+    """How a training image is changed, anew each time that it is seen; 0 turns a change off."""
 
     shift: float = option(0.06, "Of the whole image, as a fraction of its side, along each axis.", minimum=0)
     scale: float = option(0.08, "Of the logarithm of the size.", minimum=0)
@@ -55,8 +50,7 @@ class TrainConfig(Options):
         0, "Side in pixels to which images are resized; 0 takes the network's own: 96 for `small`, else 224.", minimum=0
     )
     layers: tuple[str, ...] = option(
-        (),
-        "Taps whose channel statistics the exported file returns; empty takes the network's own.",
+        (), "Taps whose channel statistics the exported file returns; empty takes the network's own."
     )
     epochs: int = option(
         60, "Length of the learning-rate cycle, in passes over as many images as there are.", minimum=1
@@ -90,14 +84,7 @@ class TrainConfig(Options):
             raise ConfigError("validation must be between 0 and 1 without the two, and dropout below 1")
 
     def with_values(self, values: Mapping[str, Any]) -> TrainConfig:
-        """Return a copy with some values replaced; keys of the augmentation start with ``augment.``.
-
-        Args:
-            values: Key to value; strings are converted to the field's type.
-
-        Raises:
-            ConfigError: An unknown key, or a value of the wrong type or range.
-        """
+        """Return a copy with some values replaced; keys of the augmentation start with ``augment.``."""
         own = {key: value for key, value in values.items() if not key.startswith(_PREFIX)}
         inner = {key.removeprefix(_PREFIX): value for key, value in values.items() if key.startswith(_PREFIX)}
         augment = with_options(self.augment, inner, "augment")

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.errors import InputError, closest
-from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
+from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.inputs import InputConfig
-from featlab.extraction.items import Item, item_order
+from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.shards import Failure
-from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.training.config import AugmentConfig
+from featlab.extraction.video import expand_videos
 from featlab.extraction.video.frames import is_video
 from featlab.extraction.video.times import Sampling
 from featlab.seeding import stable_hash
@@ -55,10 +56,7 @@ def list_items(source: Path, config: InputConfig) -> Listed:
 def take_frames(
     listed: Listed, held_out: Sequence[str], *, jobs: int = 0, on_progress: OnProgress | None = None
 ) -> tuple[list[Item], tuple[Failure, ...]]:
-    """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores.
-
-    Videos of held-out subjects stay as they are, unopened.
-    """
+    """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores."""
     held = set(held_out)
     source = [item for item in listed.items if item.subject not in held]
     if not any(is_video(item.path) for item in source):
@@ -70,13 +68,7 @@ def take_frames(
 
 @dataclass(frozen=True)
 class People:
-    """Subjects by their part, each sorted; nobody is in two parts.
-
-    Attributes:
-        fit: Trained on.
-        validation: Source subjects who are held out to choose the epoch.
-        held_out: Target subjects. No image of theirs is opened.
-    """
+    """Subjects by their part, each sorted; nobody is in two parts."""
 
     fit: tuple[str, ...]
     validation: tuple[str, ...]
@@ -111,16 +103,7 @@ def choose_people(items: Sequence[Item], held_out: Sequence[str], fraction: floa
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Decoded images of source subjects.
-
-    Attributes:
-        pixels: uint8 (n, S, S, 3), RGB; perhaps mapped from a file.
-        subject: (n,) places in ``subjects``.
-        label: (n,) places in ``classes``.
-        subjects: Source subjects, sorted.
-        classes: Class names, neutral first.
-        failures: Name and reason of each image that can't be read.
-    """
+    """Decoded images of source subjects."""
 
     pixels: NDArray[np.uint8]
     subject: NDArray[np.intp]
@@ -148,11 +131,7 @@ def load_images(
     spill: Path,
     on_image: OnProgress | None = None,
 ) -> Images:
-    """Decode the labelled images of the source subjects at (size, size); nobody else's are opened.
-
-    Up to ``ram_mb`` megabytes stay in RAM; more go into the file ``spill``, which every run writes anew and the caller
-    removes.
-    """
+    """Decode the labelled images of the source subjects at (size, size); nobody else's are opened."""
     source = set(people.source)
     wanted = [item for item in items if item.subject in source and item.label is not None]
     shape = (len(wanted), size, size, 3)
@@ -211,10 +190,7 @@ def _check(images: Images, people: People) -> None:
 
 
 def balanced_groups(subject: NDArray[np.intp], label: NDArray[np.intp]) -> list[tuple[Tensor, float]]:
-    """Return the rows of each (class, subject), and their fraction of an epoch.
-
-    Classes get equal fractions, and within a class its subjects do.
-    """
+    """Return the rows of each (class, subject), and their fraction of an epoch."""
     found = np.unique(np.stack([label, subject], axis=1), axis=0)
     classes, subjects_of = np.unique(found[:, 0], return_counts=True)
     fraction = {int(code): 1 / (len(classes) * int(count)) for code, count in zip(classes, subjects_of, strict=True)}
@@ -225,11 +201,7 @@ def balanced_groups(subject: NDArray[np.intp], label: NDArray[np.intp]) -> list[
 
 
 def balanced_epoch(groups: list[tuple[Tensor, float]], random: torch.Generator) -> Tensor:
-    """Return the rows of one epoch in random order, about as many as there are.
-
-    A group's rows are gone through in a random order, and again where its fraction asks for more: an image is seen a
-    second time only after every other of its group.
-    """
+    """Return the rows of one epoch in random order, about as many as there are."""
     total = sum(len(rows) for rows, _ in groups)
     chosen = []
     for rows, fraction in groups:
@@ -246,3 +218,79 @@ def batches(rows: Tensor, size: int) -> Iterator[Tensor]:
     size = min(size, len(rows))
     for start in range(0, len(rows) - size + 1, size):
         yield rows[start : start + size]
+
+
+_ERASED = (0.2, 0.5)
+"""Least and largest side of an erased rectangle, as a share of the image's."""
+
+
+def augment(images: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
+    """Change each image in its own way."""
+    count = len(images)
+    draws = torch.rand(count, 20, generator=random)
+    noise = torch.randn(images.shape, generator=random) if config.noise else None
+    draws = draws.to(images.device)
+    # In [-1, 1], for what goes both ways.
+    both = 2 * draws - 1
+    images = _move(images, config, draws, both)
+    images = _light(images, config, draws, both)
+    if noise is not None:
+        images = images + noise.to(images.device) * (config.noise * draws[:, 13])[:, None, None, None]
+    images = images.clamp(0, 1)
+    return _erase(images, config, draws) if config.erase else images
+
+
+def _move(images: Tensor, config: AugmentConfig, draws: Tensor, both: Tensor) -> Tensor:
+    """Mirror some images; shift, scale and rotate some, with the border mirrored outwards."""
+    mirrored = (draws[:, 2] < config.flip)[:, None, None, None]
+    images = torch.where(mirrored, images.flip(3), images)
+    moved = torch.nonzero(draws[:, 19] < config.move).flatten()
+    if not len(moved) or not (config.shift or config.scale or config.rotation):
+        return images
+    both = both[moved]
+    angle = both[:, 0] * config.rotation * torch.pi / 180
+    size = torch.exp(both[:, 1] * config.scale)
+    cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
+    # affine_grid measures in half sides.
+    right, down = 2 * config.shift * both[:, 3], 2 * config.shift * both[:, 4]
+    matrix = torch.stack([cos, -sin, right, sin, cos, down], dim=1).reshape(-1, 2, 3)
+    grid = F.affine_grid(matrix, [len(moved), *images.shape[1:]], align_corners=False)
+    resampled = F.grid_sample(images[moved], grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return images.index_copy(0, moved, resampled.clamp(0, 1))
+
+
+def _light(images: Tensor, config: AugmentConfig, draws: Tensor, both: Tensor) -> Tensor:
+    """Change gamma, gains, the direction of light, contrast and brightness."""
+
+    def each(values: Tensor) -> Tensor:
+        return values.reshape(len(images), -1, 1, 1)
+
+    if config.gamma:
+        # A power has no finite slope at 0, and nothing learns from it: images are no parameters.
+        images = images.clamp(0, 1) ** each(torch.exp(config.gamma * both[:, 5]))
+    if config.channel:
+        images = images * each(torch.exp(config.channel * both[:, 6:9]))
+    if config.light:
+        side = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+        direction = 2 * torch.pi * draws[:, 9]
+        slope = each(torch.cos(direction)) * side + each(torch.sin(direction)) * side[:, None]
+        images = images * (1 + config.light * each(draws[:, 10]) * slope)
+    if config.contrast:
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = (images - mean) * each(torch.exp(config.contrast * both[:, 11])) + mean
+    return images + config.brightness * each(both[:, 12])
+
+
+def _erase(images: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
+    """Fill a rectangle of some images with their mean colour."""
+    least, most = _ERASED
+    place = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
+
+    def within(size: Tensor, start: Tensor) -> Tensor:
+        length = least + (most - least) * size
+        low = start * (1 - length)
+        return (place >= low[:, None]) & (place < (low + length)[:, None])
+
+    wide, high = within(draws[:, 14], draws[:, 15]), within(draws[:, 16], draws[:, 17])
+    hole = high[:, :, None] & wide[:, None, :] & (draws[:, 18] < config.erase)[:, None, None]
+    return torch.where(hole[:, None], images.mean(dim=(2, 3), keepdim=True), images)

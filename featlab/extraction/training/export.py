@@ -28,11 +28,9 @@ from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.errors import ConfigError, FeatlabError, InputError, one_line
-from featlab.extraction.backbones.contract import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
-from featlab.extraction.backbones.modules import Taps
-from featlab.extraction.backbones.options import IMAGENET_MEAN, IMAGENET_STD
-
-__all__ = ["BackboneMeta", "export_backbone", "export_onnx", "read_card", "read_meta"]
+from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD
+from featlab.extraction.backbones.network import Taps
+from featlab.extraction.backbones.weights import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
 
 BACKBONE_FORMAT = 1
 _TOLERANCE = 1e-5

@@ -1,69 +1,146 @@
-"""The training loop: cross-entropy, AdamW, one learning-rate cycle, a checkpoint after every epoch."""
+"""A training run on disk, so that a killed one goes on: safetensors and JSON in a folder beside the result.
+
+run.json                        what the run was asked for; another request is refused
+<phase>.json                    epoch, history, and the names of the two files below; written last
+<phase>-<epoch>.safetensors     network, classifier, optimiser, states of the random generators
+<phase>-best-<epoch>.safetensors    network and classifier of the best epoch so far
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import save
 from sklearn.metrics import f1_score
-from torch import Tensor, nn
+from torch import Tensor
 
+from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.compute import one_cycle, set_learning_rate
 from featlab.errors import InputError
-from featlab.extraction.training.augment import augment
-from featlab.extraction.training.checkpoint import Checkpoint, Saved
+from featlab.extraction.backbones.weights import read_state_dict
 from featlab.extraction.training.config import TrainConfig
-from featlab.extraction.training.data import Images, balanced_epoch, balanced_groups, batches, normalise
+from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
+from featlab.extraction.training.networks import Classifier, seeded
 from featlab.seeding import run_seed
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """Where a phase of training stands after an epoch."""
+
+    epoch: int
+    tensors: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]
+    best_epoch: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Name the first key in which two requests differ, with both values; None when in none."""
+    for key in (*now, *(key for key in before if key not in now)):
+        if before.get(key) != now.get(key):
+            return f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}"
+    return None
+
+
+class Checkpoint:
+    """The folder of one run; refuses a folder of a run with another ``request`` (JSON-ready), unless ``overwrite``."""
+
+    def __init__(self, folder: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.folder = folder
+        content = json.loads(json.dumps({"format_version": _FORMAT, **request}))
+        path = folder / "run.json"
+        if overwrite and folder.exists():
+            shutil.rmtree(folder)
+        if not path.exists():
+            atomic_write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        elif (changed := difference(_read_json(path), content)) is not None:
+            raise InputError(
+                f"{folder} holds an unfinished training of another kind: {changed}; --if-exists overwrite starts again"
+            )
+
+    def save(self, phase: str, saved: Saved) -> None:
+        """Replace what is kept of a phase. A kill at any moment leaves the earlier state or this one."""
+        state, best = f"{phase}-{saved.epoch}.safetensors", f"{phase}-best-{saved.best_epoch}.safetensors"
+        self._write(state, saved.tensors)
+        if not (self.folder / best).exists() or saved.best_epoch == saved.epoch:
+            self._write(best, saved.best)
+        content = {
+            "epoch": saved.epoch,
+            "best_epoch": saved.best_epoch,
+            "state": state,
+            "best": best,
+            "history": saved.history,
+            "extra": dict(saved.extra),
+        }
+        atomic_write_text(self.folder / f"{phase}.json", json.dumps(content, indent=2) + "\n")
+        for old in self.folder.glob(f"{phase}-*.safetensors"):
+            if old.name not in (state, best):
+                old.unlink(missing_ok=True)
+
+    def load(self, phase: str) -> Saved | None:
+        """Read back what is kept of a phase; None when there is nothing."""
+        path = self.folder / f"{phase}.json"
+        if not path.exists():
+            return None
+        content = _read_json(path)
+        try:
+            return Saved(
+                epoch=int(content["epoch"]),
+                tensors=read_state_dict(self.folder / str(content["state"])),
+                best=read_state_dict(self.folder / str(content["best"])),
+                best_epoch=int(content["best_epoch"]),
+                history=[dict(entry) for entry in content["history"]],
+                extra=dict(content["extra"]),
+            )
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        atomic_write_bytes(self.folder / name, save(plain))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content)
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged ({' '.join(str(error).split())}); --if-exists overwrite starts again")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
 
 OnEpoch = Callable[[str, int, int, dict[str, float]], None]
 """Called after each epoch with the phase, the epoch, the number of epochs, and the epoch's metrics."""
 
 
-class Classifier(nn.Module):
-    """Network, dropout, linear layer: normalised images to (n, K) logits."""
-
-    def __init__(self, network: nn.Module, dim: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.network = network
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dim, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (n, K) logits."""
-        logits: Tensor = self.classifier(self.dropout(self.network(images)))
-        return logits
-
-
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a phase of training came to; the model holds the best epoch's weights.
-
-    Attributes:
-        best_epoch: Of the weights; the last one where nothing was validated.
-        history: Metrics of each epoch.
-        resumed: Epochs that an earlier run had done.
-    """
+    """What a phase of training came to; the model holds the best epoch's weights."""
 
     best_epoch: int
     history: list[dict[str, float]]
     resumed: int
-
-
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Draw from torch's default generators, seeded, without moving the caller's."""
-    cuda = device == "cuda"
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        yield
 
 
 def fit(
@@ -80,11 +157,7 @@ def fit(
     checkpoint: Checkpoint,
     on_epoch: OnEpoch | None = None,
 ) -> Fitted:
-    """Train ``model`` in place, or take up where an earlier run of the phase stopped.
-
-    The model is on the device and ends in evaluation mode with the best epoch's weights. Without ``validation`` rows
-    the last epoch counts, and nothing ends early.
-    """
+    """Train ``model`` in place, or take up where an earlier run of the phase stopped."""
     trainer = _Trainer(model, images, config, seed=run_seed(seed, "backbone batches", phase), device=device)
     groups = balanced_groups(images.subject[rows], images.label[rows])
     per_epoch = sum(1 for _ in batches(balanced_epoch(groups, torch.Generator()), config.batch))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,39 +12,56 @@ from torch import Tensor, nn
 
 from featlab.errors import ConfigError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.modules import check_layers, position_axes
-from featlab.extraction.backbones.resnet import TAPS, resnet18, small_resnet
+from featlab.extraction.backbones.hubs import TAPS, resnet18, small_resnet
+from featlab.extraction.backbones.network import check_layers, position_axes
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
 
+
+def default_size(arch: str) -> int:
+    """Return the side in pixels of the images that a network is made for."""
+    return 96 if arch == "small" else 224
+
+
 ARCHES = ("small", "resnet18", "torchvision:NAME", "timm:NAME")
-_SIZES = {"small": 96}
+
+
+class Classifier(nn.Module):
+    """Network, dropout, linear layer: normalised images to (n, K) logits."""
+
+    def __init__(self, network: nn.Module, dim: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.network = network
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (n, K) logits."""
+        logits: Tensor = self.classifier(self.dropout(self.network(images)))
+        return logits
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Draw from torch's default generators, seeded, without moving the caller's."""
+    cuda = device == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True, eq=False)
 class TrainableNetwork:
-    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings.
-
-    Attributes:
-        module: The network.
-        dim: D.
-        taps: Layers whose channel statistics will be returned.
-    """
+    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings."""
 
     module: nn.Module
     dim: int
     taps: tuple[str, ...]
 
 
-def default_size(arch: str) -> int:
-    """Return the side in pixels of the images that a network is made for."""
-    return _SIZES.get(arch, 224)
-
-
 def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> TrainableNetwork:
-    """Build a network with fresh weights, drawn from torch's default generator.
-
-    Without ``layers``, the stem's pooling and the stages are tapped, where the network has them.
-    """
+    """Build a network with fresh weights, drawn from torch's default generator."""
     kind, _, name = arch.partition(":")
     if arch == "small":
         module: nn.Module = small_resnet()
@@ -79,7 +97,7 @@ def _torchvision(name: str) -> nn.Module:
     try:
         from torchvision.models import get_model, list_models
 
-        from featlab.extraction.backbones.model_libraries import remove_head
+        from featlab.extraction.backbones.hubs import remove_head
     except ImportError as error:
         raise ConfigError("torchvision: networks need torchvision: pip install 'featlab[backbones]'") from error
     if name not in list_models():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,15 +17,19 @@ import torch
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.backbones.weights import file_sha256, state_sha256
 from featlab.extraction.items import Item, classes_of, item_order
-from featlab.extraction.training.checkpoint import Checkpoint, difference, training_folder
 from featlab.extraction.training.config import TrainConfig, flat
 from featlab.extraction.training.data import Images, OnProgress, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
-from featlab.extraction.training.fit import Classifier, Fitted, OnEpoch, fit, seeded
-from featlab.extraction.training.networks import TrainableNetwork, build_network, default_size, load_weights
+from featlab.extraction.training.fit import Checkpoint, Fitted, OnEpoch, difference, fit
+from featlab.extraction.training.networks import (
+    Classifier,
+    TrainableNetwork,
+    build_network,
+    default_size,
+    load_weights,
+    seeded,
+)
 from featlab.seeding import run_seed
-
-__all__ = ["IfExists", "TrainReport", "train_backbone"]
 
 IfExists = Literal["resume", "error", "overwrite"]
 
@@ -110,7 +115,7 @@ def train_backbone(
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    checkpoint = Checkpoint(training_folder(out), request, overwrite=if_exists == "overwrite")
+    checkpoint = Checkpoint(out.with_suffix(".training"), request, overwrite=if_exists == "overwrite")
     images = load_images(
         source,
         people,
@@ -133,7 +138,7 @@ def train_backbone(
     card = _card(request, people, images, network, chosen, config.refit, digest)
     meta = BackboneMeta(size=size, id=f"featlab-{config.arch}-{digest[:12]}", layers=network.taps, card=card)
     worst = export_backbone(network.module, out, meta)
-    checkpoint.remove()
+    shutil.rmtree(checkpoint.folder, ignore_errors=True)
     return TrainReport(out, card, worst, resumed, time.monotonic() - start, images.failures)
 
 

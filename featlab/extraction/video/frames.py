@@ -52,10 +52,7 @@ def import_av() -> ModuleType:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[OpenVideo]:
-    """Open a video file for reading; closed on leaving.
-
-    It decodes on one thread: there are as many worker processes as cores.
-    """
+    """Open a video file for reading; closed on leaving."""
     av = import_av()
     try:
         if path.is_dir():
@@ -153,12 +150,7 @@ _LOST = "the frame can't be decoded"
 
 
 def decode_frames(path: Path, stamps: Sequence[int]) -> Generator[NDArray[np.uint8] | InputError, None, None]:
-    """Decode frames of a video in one pass, upright, with one frame in memory.
-
-    The file is entered at a key frame before the first frame. A frame's pixels don't depend on what else is read.
-
-    Yields one result a time stamp, in their order: uint8 (height, width, 3), RGB, C-contiguous.
-    """
+    """Decode frames of a video in one pass, upright, with one frame in memory."""
     place = 0
     reason = _LOST
     try:

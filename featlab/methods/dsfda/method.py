@@ -13,7 +13,7 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
-from featlab.methods.base import AdaptedModel, Method
+from featlab.methods.base import Method, ordered_features
 from featlab.methods.dsfda.disentanglement import (
     Disentangler,
     GeneratorWeights,
@@ -23,9 +23,10 @@ from featlab.methods.dsfda.disentanglement import (
     new_disentangler,
     take_turns,
 )
-from featlab.methods.student import BN_MODES, make_student, ordered_features
+from featlab.methods.student import BN_MODES, make_student
 from featlab.model.losses import group_statistics
 from featlab.model.networks import SourceHead
+from featlab.model.personal import AdaptedModel
 from featlab.model.pretrain import SourceRows
 from featlab.model.training import Terms, shuffled_batches
 from featlab.protocol.splits import Target

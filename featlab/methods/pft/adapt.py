@@ -13,12 +13,12 @@ from featlab.compute import one_cycle
 from featlab.config.options import Options, option
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
-from featlab.methods.base import AdaptedModel, target_features
+from featlab.methods.base import ordered_features, target_features
 from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, Alignment, align_style, bank_centre
 from featlab.methods.pft.reliability import Reliability, clip_statistics
-from featlab.methods.student import ordered_features
 from featlab.model.losses import expression_loss, style_loss, style_statistics
 from featlab.model.networks import PersonalModel, Translator, layer_values
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator

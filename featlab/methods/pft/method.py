@@ -12,12 +12,13 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import AdaptedModel, GainEstimate, Method
+from featlab.methods.base import Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.methods.pft.reliability import Reliability, confidence_gap
 from featlab.methods.pft.validation import validate_on_source
-from featlab.methods.reads import PAIR_KEYS
+from featlab.methods.registry import PAIR_KEYS
 from featlab.model.networks import PersonalModel, as_tensor
+from featlab.model.personal import AdaptedModel, GainEstimate
 from featlab.model.pretrain import SourceRows, new_translator, pretrain_translator
 from featlab.protocol.splits import Target
 

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.base import ClipReport, GainEstimate
 from featlab.methods.pft.closed_form import Alignment
+from featlab.model.personal import ClipReport, GainEstimate
 
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from featlab.cache import CacheBuilder, ExtractorInfo, LayerStats, Rows, open_cache
+from featlab.cache import (
+    CacheBuilder,
+    ExtractorInfo,
+    LayerStats,
+    Rows,
+    open_cache,
+)
 
 
 def main(name: str, with_pose: bool) -> None:

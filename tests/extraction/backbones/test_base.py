@@ -14,8 +14,7 @@ from skimage.feature import hog
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import BACKBONES, Backbone, make_backbone
-from featlab.extraction.backbones.geometry import align, template
-from featlab.extraction.backbones.hog import HogBackbone
+from featlab.extraction.backbones.builtin import HogBackbone, align, template
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from featlab.cache import open_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.backbones import Backbone, make_backbone
-from featlab.extraction.backbones.modules import channel_statistics, module_backbone
-from featlab.extraction.backbones.options import InputSpec, NetworkOptions
+from featlab.extraction.backbones import Backbone, InputSpec, NetworkOptions, make_backbone
+from featlab.extraction.backbones.network import channel_statistics, module_backbone
 from featlab.extraction.backbones.weights import seeded
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout

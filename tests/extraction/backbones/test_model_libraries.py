@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError
-from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.model_libraries import remove_head
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones import APPENDED, make_backbone
+from featlab.extraction.backbones.hubs import remove_head, resnet18
 from featlab.extraction.backbones.weights import seeded
 
 

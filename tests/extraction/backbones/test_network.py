@@ -17,19 +17,25 @@ from PIL import Image
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError
-from featlab.extraction.backbones import Backbone, make_backbone
-from featlab.extraction.backbones.base import APPENDED
-from featlab.extraction.backbones.modules import Taps, channel_statistics, module_backbone, position_axes
-from featlab.extraction.backbones.network import in_fixed_batches
-from featlab.extraction.backbones.options import (
+from featlab.extraction.backbones import (
+    APPENDED,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Backbone,
     InputSpec,
     NetworkOptions,
     ResizeCrop,
+    make_backbone,
     network_options,
 )
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
+from featlab.extraction.backbones.network import (
+    Taps,
+    channel_statistics,
+    in_fixed_batches,
+    module_backbone,
+    position_axes,
+)
 from featlab.extraction.backbones.weights import seeded
 
 SIZE = 24

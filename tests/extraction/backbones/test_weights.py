@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.resnet import resnet18
+from featlab.extraction.backbones.hubs import resnet18
 from featlab.extraction.backbones.weights import (
     load_state_dict,
     module_with_weights,

@@ -14,13 +14,11 @@ from PIL import Image as PilImage
 
 from featlab.cache import ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.base import Preparation
-from featlab.extraction.backbones.geometry import template
+from featlab.extraction.backbones import Preparation, make_backbone
+from featlab.extraction.backbones.builtin import template
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.align import AlignConfig, align_face, central_square, with_alignment
-from featlab.extraction.items import Item
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure, Item
 
 RED, GREEN, BLUE = range(3)
 

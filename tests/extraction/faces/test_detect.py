@@ -17,8 +17,7 @@ from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.faces import detect
 from featlab.extraction.faces.detect import Detected, detect_landmarks, no_face_path, without_face, write_no_face
 from featlab.extraction.faces.landmarks import landmarks_for
-from featlab.extraction.items import Item
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import Failure, Item
 
 FACELESS, BROKEN = 2, 5
 ROWS = 9

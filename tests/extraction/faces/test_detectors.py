@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.faces import dlib, mesh
-from featlab.extraction.faces.detectors import Detector, is_detector, make_detector
+from featlab.extraction.faces import detectors as dlib
+from featlab.extraction.faces import detectors as mesh
+from featlab.extraction.faces.detect import Detector, is_detector, make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
 from featlab.extraction.layouts.plain import read_manifest
 
@@ -346,7 +347,7 @@ def test_a_spec_that_does_not_fit_is_refused(spec: str, points: int, says: str) 
 
 @pytest.mark.parametrize(("spec", "extra"), [("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")])
 def test_a_missing_library_names_its_extra(spec: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featlab.extraction.faces.detectors.find_spec", lambda name: None)
+    monkeypatch.setattr("featlab.extraction.faces.detect.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=rf"pip install 'featlab\[{extra}\]'"):
         make_detector(spec)
 
@@ -426,7 +427,7 @@ def test_the_real_tasks_interface_takes_our_calls(tmp_path: Path) -> None:
 def test_the_real_library_is_silent() -> None:
     _real()
     code = (
-        "import sys, numpy as np; from PIL import Image; from featlab.extraction.faces.detectors import make_detector; "
+        "import sys, numpy as np; from PIL import Image; from featlab.extraction.faces.detect import make_detector; "
         "d = make_detector('mediapipe'); p = np.asarray(Image.open(sys.argv[1]).convert('RGB')); "
         "assert np.isfinite(d.detect(p)).all(); assert np.isfinite(d.detect(p[:, 100:])).all()"
     )

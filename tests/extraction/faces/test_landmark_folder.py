@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.faces.landmark_folder import largest
-from featlab.extraction.faces.landmarks import landmarks_for
+from featlab.extraction.faces.landmarks import landmarks_for, largest
 from featlab.extraction.items import Item
 
 # In order of Item.row: two images of one clip, two of another.

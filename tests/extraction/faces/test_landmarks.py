@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.backbones.geometry import template
+from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces.landmark_files import read_pts, read_tem
 from featlab.extraction.faces.landmarks import (
     MESH_TO_68,

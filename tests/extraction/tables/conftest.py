@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featlab.cache import FeatureTable, open_cache
-from featlab.extraction.tables.importing import ImportConfig, ImportReport, import_features
+from featlab.extraction.tables import ImportConfig, ImportReport, import_features
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ import pytest
 
 from featlab.cache import open_cache, verify_cache
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.columns import Selection
-from featlab.extraction.tables.importing import ImportConfig, make_extractor
+from featlab.extraction.tables import ImportConfig, make_extractor
+from featlab.extraction.tables.rows import Selection
 
 
 def test_features_of_other_columns_never_meet():

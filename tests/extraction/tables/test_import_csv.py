@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from featlab.cache import open_cache
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.columns import Selection
 from featlab.extraction.tables.delimited import read_delimited
+from featlab.extraction.tables.rows import Selection
 
 HEAD = "subject,label,video,frame"
 

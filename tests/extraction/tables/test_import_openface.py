@@ -5,7 +5,7 @@ import pytest
 
 from featlab.cache import open_cache
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.columns import Selection
+from featlab.extraction.tables.rows import Selection
 
 AUS = ("AU01", "AU45")
 HEADER = [

@@ -7,7 +7,7 @@ import pytest
 
 from featlab.cache import open_cache
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.columns import Selection
+from featlab.extraction.tables.rows import Selection
 
 arrow = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'", exc_type=ImportError)
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'", exc_type=ImportError)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from featlab.errors import ConfigError
-from featlab.extraction.training.augment import augment
 from featlab.extraction.training.config import AugmentConfig, TrainConfig
+from featlab.extraction.training.data import augment
 
 NOTHING = {entry.name: 0.0 for entry in fields(AugmentConfig)}
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.backbones.resnet import TAPS, small_resnet
+from featlab.extraction.backbones.hubs import TAPS, small_resnet
 from featlab.extraction.training.export import BackboneMeta, Tapped, export_backbone, export_onnx, read_card, read_meta
 
 SIZE = 32

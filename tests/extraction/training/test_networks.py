@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones.resnet import TAPS, ResNet, resnet18, small_resnet
+from featlab.extraction.backbones.hubs import TAPS, ResNet, resnet18, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone
 from featlab.extraction.training.networks import build_network, default_size, load_weights
 

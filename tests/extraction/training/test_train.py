@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.training.checkpoint import Checkpoint, training_folder
 from featlab.extraction.training.config import AugmentConfig, TrainConfig
 from featlab.extraction.training.export import read_card, read_meta
+from featlab.extraction.training.fit import Checkpoint
 from featlab.extraction.training.train import train_backbone
 
 
@@ -73,7 +73,7 @@ def test_a_killed_run_ends_in_the_same_network_bitwise(make_source, quick, tmp_p
     assert again.card == report.card
     train_backbone(items, config, tmp_path / "other.pt2", seed=5)
     assert not _same(whole, tmp_path / "other.pt2")
-    assert not training_folder(killed).exists()
+    assert not killed.with_suffix(".training").exists()
 
 
 def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, quick, tmp_path):
@@ -193,7 +193,7 @@ def test_a_checkpoint_keeps_two_files_of_tensors_and_a_damaged_one_is_refused_wi
     items, out, config = make_source(), tmp_path / "net.pt2", replace(quick, epochs=3)
     with pytest.raises(Killed):
         train_backbone(items, config, out, on_epoch=_kill_after("choose", 3))
-    folder = training_folder(out)
+    folder = out.with_suffix(".training")
     best = json.loads((folder / "choose.json").read_text())["best_epoch"]
     names = ["run.json", "choose.json", "choose-3.safetensors", f"choose-best-{best}.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)

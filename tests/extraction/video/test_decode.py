@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction import decode as module
 from featlab.extraction.decode import decode_image, read_pixels
 from featlab.extraction.items import Item
-from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.video import expand_videos
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 
@@ -192,15 +191,12 @@ def test_a_whole_video_or_csv_is_no_image(tmp_path: Path) -> None:
 
 
 def test_a_line_of_a_csv_is_read_at_its_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = ModuleType("csv_pixels")
-
     def decode(path: Path, offset: int) -> object:
         if offset == 99:
             raise InputError("no line starts there")
         return np.full((2, 2, 3), offset, dtype=np.uint8)
 
-    reader.decode_csv_pixels = decode  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "featlab.extraction.decode", reader)
+    monkeypatch.setattr("featlab.extraction.decode.decode_csv_pixels", decode)
     path = tmp_path / "A.CSV"
     good, bad = read_pixels([item(path, at=12), item(path, at=99)])
     np.testing.assert_array_equal(good, np.full((2, 2, 3), 12))

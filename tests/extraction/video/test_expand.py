@@ -10,9 +10,8 @@ import pytest
 
 from featlab.errors import ConfigError
 from featlab.extraction.decode import read_pixels
-from featlab.extraction.items import Item
-from featlab.extraction.shards import Failure
-from featlab.extraction.video.expand import expand_videos
+from featlab.extraction.items import Failure, Item
+from featlab.extraction.video import expand_videos
 from featlab.extraction.video.times import Sampling
 
 MakeVideo = Callable[..., Path]

@@ -17,9 +17,10 @@ from featlab.errors import InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.extract import ExtractConfig, ExtractionReport, extract
+from featlab.extraction.items import Failure
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.shards import Failure, failures_path
-from featlab.extraction.video.expand import Expanded, expand_videos
+from featlab.extraction.shards import failures_path
+from featlab.extraction.video import Expanded, expand_videos
 from featlab.extraction.video.times import Sampling
 
 MakeVideo = Callable[..., Path]

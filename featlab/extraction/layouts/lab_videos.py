@@ -1,4 +1,4 @@
-"""The BioVid Heat Pain Database, part A: short videos of heat pain at four levels and of none."""
+"""Videos made in a laboratory: BioVid (heat pain at four levels and none) and StressID (tasks)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts.base import register_layout
-from featlab.extraction.layouts.tables import Row, header, read_table
-from featlab.extraction.layouts.tree import Clip, check_present, child, clips, folders, mismatch, numbered
+from featlab.extraction.layouts import register_layout
+from featlab.extraction.layouts.tree import (
+    Clip,
+    Row,
+    check_present,
+    child,
+    clips,
+    folders,
+    header,
+    mismatch,
+    numbered,
+    read_table,
+)
 from featlab.extraction.video.times import Sampling
 
 BASELINE = "BL1"
 LEVELS = (BASELINE, "PA1", "PA2", "PA3", "PA4")
-EXPECTED = "video/SUBJECT/SUBJECT-LEVEL-NUMBER.mp4 (071309_w_21-BL1-081.mp4), or a folder of frames of that name"
+_BIOVID_TREE = "video/SUBJECT/SUBJECT-LEVEL-NUMBER.mp4 (071309_w_21-BL1-081.mp4), or a folder of frames of that name"
 _SAMPLE = re.compile(r"(?P<subject>.+)-(?P<level>BL1|PA[1-4])-(?P<number>\d+)")
 _COLUMNS = ("subject_name", "class_name", "sample_name")
 
@@ -41,7 +51,7 @@ class BioVidOptions(Options):
             raise ConfigError(f"{self.key('levels')} = {','.join(self.levels)} must have {BASELINE}, the neutral level")
 
 
-def _recognises(root: Path) -> bool:
+def _is_biovid(root: Path) -> bool:
     if not root.is_dir():
         return False
     base = child(root, "PartA") or root
@@ -60,7 +70,7 @@ def _recognises(root: Path) -> bool:
     title="BioVid Heat Pain Database, part A",
     subject="a person",
     options=BioVidOptions,
-    recognises=_recognises,
+    recognises=_is_biovid,
     sampling=Sampling(window=(2.0, 5.0)),
 )
 def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
@@ -96,7 +106,7 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     elif found:
         wanted = list(found.values())
     else:
-        raise mismatch(root, EXPECTED, _example(folder))
+        raise mismatch(root, _BIOVID_TREE, _example(folder))
     items: list[Item] = []
     levels: Counter[str] = Counter()
     for clip in wanted:
@@ -105,7 +115,7 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
             raise AssertionError(clip.name)
         levels[match["level"]] += 1
         if match["level"] in options.levels:
-            items += clip.items(root, match["subject"], _label(match["level"], options), clip.name)
+            items += clip.items(root, match["subject"], _pain_label(match["level"], options), clip.name)
     for level in options.levels:
         if not levels[level]:
             there = ", ".join(f"{name} {count}" for name, count in sorted(levels.items()))
@@ -127,7 +137,7 @@ def _listed(row: Row, folder: Path, found: dict[str, Clip]) -> Clip:
     return found.get(name, Clip(folder / subject / f"{name}.mp4", None))
 
 
-def _label(level: str, options: BioVidOptions) -> str:
+def _pain_label(level: str, options: BioVidOptions) -> str:
     if level == BASELINE:
         return "neutral"
     return "pain" if options.merge else level
@@ -137,3 +147,99 @@ def _example(folder: Path) -> Path:
     """Return the deepest folder that shows what is wrong."""
     inside = folders(folder)
     return inside[0] if inside else folder
+
+
+_STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"
+_REST = "Baseline"
+_KEY = "subject/task"
+_CLASSES = {"binary-stress": ("neutral", "stress"), "affect3-class": ("relaxed", "neutral", "stress")}
+
+
+@dataclass(frozen=True)
+class StressIDOptions(Options):
+    """Options of the layout stressid."""
+
+    labels: str = option(
+        "binary-stress",
+        "Column of labels.csv: binary-stress (0 neutral, 1 stress) or affect3-class (0 relaxed, 1 neutral, 2 stress).",
+        choices=tuple(_CLASSES),
+    )
+    baseline: str = option(
+        "neutral",
+        "What the Baseline recording is, which has no label of its own: neutral, unknown or drop.",
+        choices=("neutral", "unknown", "drop"),
+    )
+    tasks: tuple[str, ...] = option((), "Which tasks are kept, by name; empty keeps all of them.")
+
+
+def _is_stressid(root: Path) -> bool:
+    labels = child(root, "labels.csv") if root.is_dir() else None
+    return labels is not None and _KEY in header(labels)
+
+
+@register_layout(
+    "stressid",
+    title="StressID",
+    subject="a person",
+    options=StressIDOptions,
+    recognises=_is_stressid,
+    sampling=Sampling(fps=1.0),
+)
+def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
+    """StressID: a video a task, labelled by what the person said about it afterwards.
+
+    ::
+
+        ROOT/
+          labels.csv                    subject/task,binary-stress,affect3-class (2ea4_Math,1,2)
+          Videos/                       or the subjects straight below ROOT
+            2ea4/
+              2ea4_Baseline.mp4         or a folder of that name with the frames in it
+              2ea4_Math.mp4
+
+    A subject is a person, and each recording is one clip. labels.csv also lists tasks of people without video: what
+    counts is what is on disk, and a recording without a label is kept as unknown. The Baseline recording, rest before
+    the tasks, has no label; it is taken as ``neutral``, and it comes first in name order, so that people are adapted
+    on it. All other labels are a person's own report on a whole task: a face may look calm in a stressful one.
+    """
+    table = child(root, "labels.csv")
+    folder = child(root, "Videos", "Video") or root
+    found = [(person, clip) for person in folders(folder) for clip in clips(person) if "_" in clip.name]
+    if table is None or not found:
+        raise mismatch(root, _STRESSID_TREE, folder if table is not None else None)
+    labels = {
+        row.values[_KEY].lower(): _stress(row, options.labels) for row in read_table(table, (_KEY, options.labels))
+    }
+    items: list[Item] = []
+    tasks: set[str] = set()
+    for _, clip in found:
+        subject, _, task = clip.name.partition("_")
+        tasks.add(task)
+        if options.tasks and task not in options.tasks:
+            continue
+        label = labels.get(clip.name.lower())
+        if task.lower() == _REST.lower() and label is None:
+            if options.baseline == "drop":
+                continue
+            label = "neutral" if options.baseline == "neutral" else None
+        items += clip.items(root, subject, label, clip.name)
+    unknown = sorted(set(options.tasks) - tasks)
+    if unknown:
+        raise InputError(f"{root}: no recording of the task {unknown[0]} (there are: {', '.join(sorted(tasks))})")
+    if not any(clip.name.lower() in labels for _, clip in found):
+        raise InputError(
+            f"{root}: none of the {len(found)} recordings is in {table.name}: the first is {found[0][1].name}, "
+            f"and the table begins with {next(iter(labels))}"
+        )
+    return numbered(items)
+
+
+def _stress(row: Row, column: str) -> str | None:
+    text = row.values[column]
+    if not text or text.lower() == "nan":
+        return None
+    names = _CLASSES[column]
+    codes = {f"{code}{end}": name for code, name in enumerate(names) for end in ("", ".0")}
+    if text not in codes:
+        raise InputError(f"{row.where}: {column} is {text!r}, expected 0 to {len(names) - 1} or nothing")
+    return codes[text]

@@ -1,27 +1,27 @@
-"""What the commands about one person share: their bundle, and their adaptation to it."""
+"""`featlab predict`: a person's probabilities, for rows of the cache or for new images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featlab.cli.adapt import bundle_for
+from featlab.cli.complete import complete_backbone
 from featlab.cli.extract import StageBars
-from featlab.cli.flags import PIXEL_FLAGS
-from featlab.cli.group import SKIPPED
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.session import Session
+from featlab.cli.session import SKIPPED, Session, workspace_command
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from featlab.bundle.bundle import Bundle
-    from featlab.cache import FeatureTable
-    from featlab.methods import AdaptedModel
-    from featlab.workspace.workspace import Workspace
+    from featlab.cache.table import FeatureTable
+    from featlab.model.personal import AdaptedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,43 +81,6 @@ def open_person(session: Session, subject: str) -> Person:
     return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
 
 
-def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bundle, Path]:
-    """Return the bundle that was named, or the workspace's own for a person, made now if need be."""
-    from featlab.bundle.bundle import load_bundle
-    from featlab.errors import InputError, closest
-    from featlab.methods import get_method
-    from featlab.methods.reads import refuse_unread
-    from featlab.workspace.stages import bundle_stage
-
-    get_method(workspace.config.adapt.method)
-    if subject not in workspace.table.subjects:
-        known = workspace.table.subjects
-        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
-    session.warn_of_seen(workspace.extractor, [subject])
-    folder = session["bundle"]
-    if folder is not None:
-        bundle = load_bundle(folder)
-        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
-        return bundle, folder
-    refuse_unread(workspace.config, [workspace.config.adapt.method])
-    _check_can_adapt(workspace, subject)
-    kept_out = session.held_out(workspace, [subject])
-    bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])
-    if made.reused:
-        session.output.note(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
-    return bundle, made.folder
-
-
-def _check_can_adapt(workspace: Workspace, subject: str) -> None:
-    """Fail before the source stages run, not after."""
-    from featlab.methods import make_method
-    from featlab.workspace.adapt import adapt_rows
-
-    config = workspace.config
-    make_method(config.adapt.method, config.adapt.options)
-    adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
-
-
 def _has_cache(workspace: Path) -> bool:
     from featlab.config.load import load_config
 
@@ -150,8 +113,7 @@ def predict_from_images(
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import failures_path, write_failures
-    from featlab.workspace.predict import write_predictions
-    from featlab.workspace.predict_images import default_backbone, predict_source
+    from featlab.workspace.predict import default_backbone, predict_source, write_predictions
 
     output, subject = session.output, session["subject"]
     name = backbone if backbone is not None else default_backbone(person.bundle)
@@ -220,3 +182,53 @@ def tell_predictions(
     output.show(f"{out}: {len(rows)} rows of {subject}{over}; share of frames predicted as each class, by video:")
     lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
     output.columns(("Video", "Frames", *classes), lines)
+
+
+@workspace_command("subject", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
+def predict(
+    session: Session,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path(
+        "predictions.csv"
+    ),
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="SOURCE",
+            help="Predict these and not the cache's: an image, a video, a folder of them, a manifest.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="With --images: who embeds; default: the bundle's, where its name is enough.",
+            autocompletion=complete_backbone,
+            rich_help_panel="Backbone",
+        ),
+    ] = None,
+    smooth: Annotated[
+        int,
+        typer.Option(
+            "--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are."
+        ),
+    ] = 0,
+) -> None:
+    """Predict every frame of one person with their adaptation; adapts first where that is missing."""
+    from featlab.config.sections import check_window
+    from featlab.evaluation.metrics import smooth_probabilities
+    from featlab.workspace.predict import write_predictions
+
+    subject = session["subject"]
+    check_window("--smooth", smooth)
+    if images is None:
+        refuse_without_images(session, backbone)
+    person = open_person(session, subject)
+    if images is not None:
+        predict_from_images(session, person, images, out, backbone, smooth)
+        return
+    rows = person.cached_rows(subject)
+    probabilities = smooth_probabilities(person.model.predict_proba(rows.embeddings), rows.video, rows.frame, smooth)
+    write_predictions(out, rows, probabilities, person.bundle.classes)
+    tell_predictions(session.output, person, subject, out, rows, probabilities, smooth)

@@ -1,4 +1,4 @@
-"""Commands for one new person: adapt to their neutral clip, then predict."""
+"""`featlab adapt`: adapt to one new person's neutral clip."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featlab.cli.complete import complete_backbone
-from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.person import bundle_for, open_person, predict_from_images, refuse_without_images, tell_predictions
 from featlab.cli.session import Session, workspace_command
 
 if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
     from featlab.evaluation.metrics import SubjectMetrics
     from featlab.workspace.adapt import Adapted
+    from featlab.workspace.workspace import Workspace
 
 
 @workspace_command("subject", "method", "bundle", "targets", "device")
@@ -38,56 +37,6 @@ def adapt(
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
     _report(session.output, done, folder, scores)
-
-
-@workspace_command("subject", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
-def predict(
-    session: Session,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path(
-        "predictions.csv"
-    ),
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images",
-            metavar="SOURCE",
-            help="Predict these and not the cache's: an image, a video, a folder of them, a manifest.",
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone",
-            metavar="NAME",
-            help="With --images: who embeds; default: the bundle's, where its name is enough.",
-            autocompletion=complete_backbone,
-            rich_help_panel="Backbone",
-        ),
-    ] = None,
-    smooth: Annotated[
-        int,
-        typer.Option(
-            "--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are."
-        ),
-    ] = 0,
-) -> None:
-    """Predict every frame of one person with their adaptation; adapts first where that is missing."""
-    from featlab.config.sections import check_window
-    from featlab.evaluation.metrics import smooth_probabilities
-    from featlab.workspace.predict import write_predictions
-
-    subject = session["subject"]
-    check_window("--smooth", smooth)
-    if images is None:
-        refuse_without_images(session, backbone)
-    person = open_person(session, subject)
-    if images is not None:
-        predict_from_images(session, person, images, out, backbone, smooth)
-        return
-    rows = person.cached_rows(subject)
-    probabilities = smooth_probabilities(person.model.predict_proba(rows.embeddings), rows.video, rows.frame, smooth)
-    write_predictions(out, rows, probabilities, person.bundle.classes)
-    tell_predictions(session.output, person, subject, out, rows, probabilities, smooth)
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:
@@ -135,3 +84,39 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bundle, Path]:
+    """Return the bundle that was named, or the workspace's own for a person, made now if need be."""
+    from featlab.bundle.bundle import load_bundle
+    from featlab.errors import InputError, closest
+    from featlab.methods.registry import get_method, refuse_unread
+    from featlab.workspace.stages import bundle_stage
+
+    get_method(workspace.config.adapt.method)
+    if subject not in workspace.table.subjects:
+        known = workspace.table.subjects
+        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
+    session.warn_of_seen(workspace.extractor, [subject])
+    folder = session["bundle"]
+    if folder is not None:
+        bundle = load_bundle(folder)
+        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
+        return bundle, folder
+    refuse_unread(workspace.config, [workspace.config.adapt.method])
+    _check_can_adapt(workspace, subject)
+    kept_out = session.held_out(workspace, [subject])
+    bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])
+    if made.reused:
+        session.output.note(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
+    return bundle, made.folder
+
+
+def _check_can_adapt(workspace: Workspace, subject: str) -> None:
+    """Fail before the source stages run, not after."""
+    from featlab.methods.registry import make_method
+    from featlab.workspace.adapt import adapt_rows
+
+    config = workspace.config
+    make_method(config.adapt.method, config.adapt.options)
+    adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)

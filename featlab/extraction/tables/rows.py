@@ -6,14 +6,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.shards import Failure
+from featlab.extraction.items import MAX_FRAME, Failure, natural_key
 
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path")
 """Columns that say what a row is; every other one may be a feature."""
@@ -41,20 +41,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class ReadRows:
-    """N rows as a file holds them, in its own order; nothing has been left out.
-
-    Attributes:
-        features: float32 (N, D); NaN or infinite where the file says so, or says nothing.
-        names: The index columns that there are, as text, N values each; empty text where nothing is said.
-        where: Says where a row is, for messages: "features.csv, line 13".
-        name_of: Names a row that has no path, for the list of failures: "features.csv#row=11".
-        header: All names that the file has for its columns or arrays, for messages.
-        columns: D names of features; empty where the file gives them none.
-        landmarks: float32 (N, P, 2) in pixels, a row of NaN without a face; None without any.
-        failed: Rows that the file itself calls failed, and why.
-        missing: Files that gave no rows.
-        notes: What the user should know, a line each.
-    """
+    """N rows as a file holds them, in its own order; nothing has been left out."""
 
     features: NDArray[np.float32]
     names: Mapping[str, Sequence[str]]
@@ -74,12 +61,7 @@ class ReadRows:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which columns are features.
-
-    Attributes:
-        columns: Names and beginnings of names with commas, or a regular expression for whole names; None: not said.
-        group: One of `GROUPS`; None: not said.
-    """
+    """Which columns are features."""
 
     columns: str | None = None
     group: str | None = None
@@ -96,13 +78,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The roles of a table's columns, as places in its header.
-
-    Attributes:
-        features: D places, in the table's order.
-        landmarks: Places of x_0, y_0, x_1, y_1, …; empty without landmarks.
-        notes: What was left out, a line each.
-    """
+    """The roles of a table's columns, as places in its header."""
 
     features: tuple[int, ...]
     landmarks: tuple[int, ...] = ()
@@ -112,11 +88,7 @@ class Chosen:
 def choose_columns(
     header: Sequence[str], selection: Selection, is_number: Callable[[int], bool], source: Path
 ) -> Chosen:
-    """Decide which columns are features.
-
-    Without a selection, those are all columns of numbers but the index columns, landmarks (``x_0``, ``y_0``, …) and
-    names of rows; in a table of OpenFace's, the action units' intensities. ``is_number`` is asked only then.
-    """
+    """Decide which columns are features."""
     places = [place for place, name in enumerate(header) if name not in INDEX_COLUMNS]
     group = selection.group
     if group is None and selection.columns is None and is_openface(header):
@@ -208,3 +180,119 @@ def _points(header: Sequence[str], features: Sequence[int]) -> tuple[int, ...]:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - _NAMES_IN_A_NOTE
     return ", ".join(names[:_NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")
+
+
+UNLABELLED = "unlabelled"
+"""Video of a subject's rows of unknown label, where the source names no videos."""
+
+Where = Callable[[int], str]
+
+
+@dataclass(frozen=True, eq=False)
+class RowIndex:
+    """Names of N rows, in the source's order."""
+
+    subject: list[str]
+    label: list[str | None]
+    video: list[str]
+    frame: NDArray[np.int32]
+    paths: list[str] | None
+    notes: tuple[str, ...] = ()
+
+    def take(self, rows: NDArray[np.intp]) -> RowIndex:
+        """Return the rows at these places, in their order."""
+        places = rows.tolist()
+        return RowIndex(
+            [self.subject[row] for row in places],
+            [self.label[row] for row in places],
+            [self.video[row] for row in places],
+            self.frame[rows],
+            None if self.paths is None else [self.paths[row] for row in places],
+            self.notes,
+        )
+
+
+def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> RowIndex:
+    """Check the index columns and fill in what they leave out.
+
+    A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
+    images; without one, all rows of a subject with one label are one video. Clips without frames are numbered in
+    natural order of the paths, or else of the rows; a clip gives all of its frames or none.
+    """
+    none = [""] * rows
+    subject = list(names["subject"])
+    for row, name in enumerate(subject):
+        if not name:
+            raise InputError(f"{where(row)}: the subject is empty")
+    label = [text or None for text in names.get("label", none)]
+    paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
+    video = list(names.get("video", none))
+    notes = []
+    unnamed = 0
+    for row, name in enumerate(video):
+        if name:
+            continue
+        parent = PurePosixPath(paths[row]).parent if paths is not None else PurePosixPath(".")
+        if parent != PurePosixPath("."):
+            video[row] = str(parent)
+        else:
+            video[row] = label[row] or UNLABELLED
+            unnamed += 1
+    if unnamed:
+        which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
+        notes.append(f"{which} a video: all rows of a subject with one label are taken as one, in the rows' order")
+    frame = _frames(names.get("frame", none), subject, video, paths, where)
+    index = RowIndex(subject, label, video, frame, paths, tuple(notes))
+    _refuse_duplicates(index, where)
+    return index
+
+
+def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Return the sorted names, and each row's place among them."""
+    known = tuple(sorted(set(names)))
+    place = {name: code for code, name in enumerate(known)}
+    return known, np.array([place[name] for name in names], dtype=np.int32)
+
+
+def _frames(
+    texts: Sequence[str], subject: Sequence[str], video: Sequence[str], paths: Sequence[str] | None, where: Where
+) -> NDArray[np.int32]:
+    frames = np.zeros(len(texts), dtype=np.int32)
+    without: dict[tuple[str, str], list[int]] = {}
+    given: set[tuple[str, str]] = set()
+    for row, text in enumerate(texts):
+        clip = subject[row], video[row]
+        if text:
+            frames[row] = _frame(text, where(row) if not text.isdigit() or len(text) > 9 else "")
+            given.add(clip)
+        else:
+            without.setdefault(clip, []).append(row)
+    for clip, rows in without.items():
+        if clip in given:
+            raise InputError(
+                f"{where(rows[0])}: the frame is empty, and other rows of subject {clip[0]!r}, video {clip[1]!r} have "
+                "one; give all of them or none"
+            )
+        if paths is not None:
+            rows = sorted(rows, key=lambda row: natural_key(paths[row]))
+        frames[rows] = np.arange(len(rows))
+    return frames
+
+
+def _frame(text: str, where: str) -> int:
+    # Tables with gaps turn whole numbers into 3.0.
+    whole = text.removesuffix(".0")
+    if not (whole.isascii() and whole.isdigit() and int(whole) <= MAX_FRAME):
+        raise InputError(f"{where}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
+    return int(whole)
+
+
+def _refuse_duplicates(index: RowIndex, where: Where) -> None:
+    first: dict[tuple[str, str, int], int] = {}
+    for row, key in enumerate(zip(index.subject, index.video, index.frame.tolist(), strict=True)):
+        earlier = first.setdefault(key, row)
+        if earlier != row:
+            subject, video, frame = key
+            raise InputError(
+                f"{where(row)}: subject {subject!r}, video {video!r}, frame {frame} is already there ({where(earlier)})"
+            )

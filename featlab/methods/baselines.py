@@ -1,0 +1,179 @@
+"""Light baselines: no adaptation, a shift, BatchNorm statistics, CORAL, a classifier on neutral-centred features."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.errors import InputError
+from featlab.methods.base import Method, base_model, target_features
+from featlab.model.networks import PersonalModel
+from featlab.model.personal import AdaptedModel, Affine, linear_head
+from featlab.model.pretrain import SourceRows
+from featlab.protocol.splits import Target
+from featlab.seeding import torch_generator
+
+
+class SourceOnly(Method):
+    """No adaptation."""
+
+    name = "source-only"
+    title = "Source model (no adaptation)"
+    setting = "Source-only"
+    published = "As published everywhere: the source model in evaluation mode, without T."
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return the source model."""
+        self.check(bundle, target)
+        return AdaptedModel(base_model(bundle))
+
+
+class NeutralShift(Method):
+    """One vector: the centre of the source subjects' neutral means minus the target's neutral mean."""
+
+    name = "neutral-shift"
+    title = "Neutral-mean shift"
+    setting = "Baselines"
+    published = "A light baseline of this package: mean alignment of the neutral class, in closed form."
+    needs_style_bank = True
+    needs_neutral = True
+    updates = ("translator",)
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C(B(f + shift))."""
+        self.check(bundle, target)
+        assert bundle.bank is not None  # `check` refuses a bundle without a bank
+        centre, _ = bundle.bank.centre("features")
+        shift = centre - target_features(bundle, target).mean(dim=0)
+        return AdaptedModel(PersonalModel(bundle.projection, Affine.shift(shift), bundle.head), trainable=len(shift))
+
+
+class AdaBN(Method):
+    """Batch-norm statistics of the target's neutral rows in place of the source's (Li et al., 2016)."""
+
+    name = "adabn"
+    title = "AdaBN"
+    setting = "Baselines"
+    published = (
+        "As published (statistics of all target rows, no training), on the one BatchNorm of B. With neutral rows only, "
+        "the class mean goes with the person's mean, so it is expected to hurt."
+    )
+    updates = ("bottleneck",)
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C(B'(f)), B' with the target's statistics."""
+        self.check(bundle, target)
+        head = copy.deepcopy(bundle.head)
+        with torch.no_grad():
+            values = head.linear(target_features(bundle, target))
+            mean, variance = head.norm.running_mean, head.norm.running_var
+            assert mean is not None  # BatchNorm1d tracks statistics unless told not to
+            assert variance is not None
+            mean.copy_(values.mean(dim=0))
+            variance.copy_(values.var(dim=0, correction=0))
+        return AdaptedModel(PersonalModel(bundle.projection, None, head), trainable=2 * values.shape[1])
+
+
+class Coral(Method):
+    """Whiten by the target's neutral covariance, colour by the source's (Sun, Feng & Saenko, 2016)."""
+
+    name = "coral"
+    title = "CORAL on neutral"
+    setting = "Baselines"
+    published = (
+        "The published map, with the published +I on both covariances, between neutral rows. It moves the target to "
+        "the source, because the classifier stays, where the paper moves the source."
+    )
+    needs_style_bank = True
+    needs_neutral = True
+    updates = ("translator",)
+    needs_extras = True
+    carries = "covariance (D × D) of neutral rows within source subjects"
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return the covariance of the source's neutral rows around their own subject's mean, (D, D)."""
+        rows = torch.nonzero(source.clips.row_clip >= 0).squeeze(1)
+        if not len(rows):
+            raise InputError("coral needs neutral rows of source subjects, and none is labelled; label them")
+        clips = source.clips
+        deviations = source.features[rows] - clips.subject_mean()[clips.row_subject[rows]]
+        return {"covariance": deviations.T @ deviations / len(rows)}
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C(B((f − μ_t) A + μ_s)), A = (Σ_t + I)^−½ (Σ_s + I)^½."""
+        self.check(bundle, target)
+        assert bundle.bank is not None  # `check` refuses a bundle without a bank
+        features = target_features(bundle, target)
+        mean = features.mean(dim=0)
+        centre, _ = bundle.bank.centre("features")
+        covariance = (features - mean).T @ (features - mean) / len(features)
+        weight = _power(covariance, -0.5) @ _power(bundle.extras[self.name]["covariance"], 0.5)
+        affine = Affine(weight, centre - mean @ weight)
+        trainable = weight.numel() + len(mean)
+        return AdaptedModel(PersonalModel(bundle.projection, affine, bundle.head), trainable=trainable)
+
+
+def _power(covariance: Tensor, exponent: float) -> Tensor:
+    """Return (Σ + I)^exponent of a symmetric (D, D) matrix."""
+    values, vectors = torch.linalg.eigh(covariance + torch.eye(len(covariance), device=covariance.device))
+    power: Tensor = (vectors * values.clamp_min(1e-6) ** exponent) @ vectors.T
+    return power
+
+
+INVERSE_PENALTY = 0.03
+"""C of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
+
+
+class Referenced(Method):
+    """Logistic regression on differences from the neutral mean: the strongest light baseline."""
+
+    name = "referenced"
+    title = "Neutral-referenced classifier"
+    setting = "Baselines"
+    published = (
+        "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
+        "of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
+    )
+    needs_extras = True
+    carries = "weight (K × D) and bias (K) of a logistic regression"
+    needs_neutral = True
+    updates = ("translator", "bottleneck", "classifier")
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return the classifier: weight (K, D) and bias (K,); a class without rows gets a bias that never wins."""
+        from sklearn.linear_model import LogisticRegression
+
+        rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
+        if len(np.unique(source.labels[rows].numpy())) < 2:
+            raise InputError(
+                "referenced needs source subjects with neutral rows and with others; label the source rows"
+            )
+        random = torch_generator(bundle.seed, "referenced")
+        referenced = source.features[rows] - source.clips.episode_mean(rows, random)
+        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
+        weight_of_rows = source.clips.tested_share(rows).numpy()
+        fitted.fit(referenced.numpy().astype(np.float64), source.labels[rows].numpy(), sample_weight=weight_of_rows)
+        coefficients, intercept = fitted.coef_, fitted.intercept_
+        if len(fitted.classes_) == 2:
+            # scikit-learn keeps one row for two classes; half of it each way gives the same probabilities.
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercept = np.concatenate([-intercept, intercept]) / 2
+        weight = torch.zeros(len(bundle.classes), referenced.shape[1])
+        bias = torch.full((len(bundle.classes),), -1e4)
+        weight[fitted.classes_] = torch.tensor(coefficients, dtype=torch.float32)
+        bias[fitted.classes_] = torch.tensor(intercept, dtype=torch.float32)
+        return {"weight": weight, "bias": bias}
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'(f − μ_t)."""
+        self.check(bundle, target)
+        tensors = bundle.extras[self.name]
+        head = linear_head(tensors["weight"], tensors["bias"])
+        shift = Affine.shift(-target_features(bundle, target).mean(dim=0))
+        return AdaptedModel(PersonalModel(bundle.projection, shift, head), trainable=len(shift.bias))
