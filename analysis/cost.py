@@ -31,8 +31,7 @@ from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
-_ENOUGH = 1.0
-"""Seconds after which a batch is not timed again: hundreds of steps are their own repetition."""
+_ENOUGH = 1.0  # Seconds after which a batch is not timed again: hundreds of steps are their own repetition.
 _FAILURES = (FeatlabError, RuntimeError)
 """What a failed run is recorded for. A RuntimeError is how torch says that a computation failed."""
 
@@ -113,12 +112,7 @@ def measure_complexity(
     batch: int = 64,
     on_method: Callable[[int, int], None] | None = None,
 ) -> ComplexityReport:
-    """Adapt every method to the neutral clips of the first ``measured`` targets (0: all) and take its costs.
-
-    A method is run once to count its operations, which warms it up, then ``repeat`` times a subject by the clock, in
-    this process, with one thread. A batch is the first subject's clip, repeated or cut to that many rows; what an
-    adaptation to it takes is divided by its iterations. Every option of a method that is a batch size is set to it.
-    """
+    """Take the costs of every method on the first ``measured`` targets, ``repeat`` timed runs each, on one thread."""
     config = workspace.config
     made = [make_method(name, config.adapt.options) for name in methods]
     source = workspace.source(tuple(subjects))

@@ -17,15 +17,12 @@ from featlab.analysis.cost import ComplexityReport, MethodCost
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, by_setting, figure_name, method_name
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
-from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text
+from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, listed, make_table, number_text
 from featlab.errors import InputError
 from featlab.evaluation.convergence import CONVERGENCE_RULE
 
-_NAMED = 6
-"""Subjects that a note names; more of them are counted."""
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")
-_NAME_LETTERS = 44
-"""Longest line of a name."""
+_NAME_LETTERS = 44  # Longest line of a name.
 _GREY, _OURS = ("Source-only", "Oracle"), "SFDA-PFT"
 
 
@@ -112,11 +109,7 @@ def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
 
 
 def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
-    """Draw a line a method, the quickest at the top: its seconds for one subject, and its trainable parameters.
-
-    Dots are medians, the thin lines reach from the fastest to the slowest run. Both axes are logarithmic; that of the
-    parameters has a 0.
-    """
+    """Draw a line a method, the quickest at the top: its seconds for one subject, and its trainable parameters."""
     methods, places = list(data["method"]), range(len(data["method"]))
     looks = _looks(data["setting"])
     names = [
@@ -176,7 +169,7 @@ def _notes(report: ComplexityReport) -> list[str]:
     frames = f"{low} frames" if low == high else f"{low} to {high} frames"
     where = "one thread" if report.device == "cpu" else f"one thread and {report.device}"
     notes = [
-        f"Subject: median wall time of adapting to the whole neutral clip of one subject ({_listed(report.subjects)}; "
+        f"Subject: median wall time of adapting to the whole neutral clip of one subject ({listed(report.subjects)}; "
         f"{frames}), {report.repeat} times each after a warm-up; {where}. Times depend on the machine, and on what "
         "else it does.",
         f"Batch: one iteration on {report.batch} rows, all of it for a closed form: the time of an adaptation to the "
@@ -205,12 +198,8 @@ def _failures(costs: Sequence[MethodCost]) -> list[str]:
         for where, why in cost.failures:
             reasons.setdefault(why, []).append(where)
         name = method_name(cost.method, cost.selection)
-        notes += [f"{name} failed on {_listed(where)}: {why}" for why, where in reasons.items()]
+        notes += [f"{name} failed on {listed(where)}: {why}" for why, where in reasons.items()]
     return notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _looks(settings: Sequence[str]) -> dict[str, dict[str, Any]]:

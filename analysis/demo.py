@@ -127,11 +127,7 @@ def run_demo(
     notify: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress = lambda name, done, total: None,
 ) -> DemoReport:
-    """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts.
-
-    Raises:
-        InputError: The folder holds something else, or a demo made with other settings.
-    """
+    """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts."""
     config = config or DemoConfig()
     _claim_folder(folder, config)
     steps = _Steps(notify, on_progress)

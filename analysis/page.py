@@ -54,31 +54,22 @@ class DrawnFigure(PageFigure):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a command found, ready to be written and shown.
+    """What a command found, ready to be written and shown."""
 
-    Attributes:
-        kind: Which command: ``evaluate``, ``benchmark``, ``tune``, ``ablate``, ``plot``, ``complexity``, ``branches``.
-        title: One line.
-        summary: What the numbers say, a sentence each.
-        tables: By name, in order.
-        figures: In order.
-        metadata: JSON-ready: what `featlab.evaluation.results.run_facts` gives.
-        data: What ``--json`` prints besides metadata, summary and names of files.
-        files: Further files: name to text. ``None`` for one that an earlier run may have left and this one does not.
-        printed: Names of the tables that a terminal shows; ``None`` for all of them.
-        notes: What the user should know, a line each, for stderr.
-    """
-
+    # Which command: ``evaluate``, ``benchmark``, ``tune``, ``ablate``, ``plot``, ``complexity``, ``branches``.
     kind: str
-    title: str
-    summary: Sequence[str]
-    tables: Mapping[str, Table]
-    figures: Sequence[DrawnFigure] = ()
+    title: str  # One line.
+    summary: Sequence[str]  # What the numbers say, a sentence each.
+    tables: Mapping[str, Table]  # By name, in order.
+    figures: Sequence[DrawnFigure] = ()  # In order.
+    # JSON-ready: what `featlab.evaluation.results.run_facts` gives.
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    # What ``--json`` prints besides metadata, summary and names of files.
     data: Mapping[str, Any] = field(default_factory=dict)
+    # Further files: name to text. ``None`` for one that an earlier run may have left and this one does not.
     files: Mapping[str, str | None] = field(default_factory=dict)
-    printed: Sequence[str] | None = None
-    notes: Sequence[str] = ()
+    printed: Sequence[str] | None = None  # Names of the tables that a terminal shows; ``None`` for all of them.
+    notes: Sequence[str] = ()  # What the user should know, a line each, for stderr.
 
     def shown(self) -> list[Table]:
         """Return the tables that a terminal shows."""
@@ -87,32 +78,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Page:
-    """A result as its folder tells of it; see `Result`.
+    """A result as its folder tells of it; see `Result`."""
 
-    Attributes:
-        kind: Which command.
-        title: One line.
-        summary: What the numbers say, a sentence each.
-        command: What was typed; empty where it was called from Python.
-        tables: Their names, in order.
-        figures: In order.
-        metadata: Of the run.
-    """
-
-    kind: str
-    title: str
-    summary: tuple[str, ...]
-    command: str
-    tables: tuple[str, ...]
-    figures: tuple[PageFigure, ...]
-    metadata: Mapping[str, Any]
+    kind: str  # Which command.
+    title: str  # One line.
+    summary: tuple[str, ...]  # What the numbers say, a sentence each.
+    command: str  # What was typed; empty where it was called from Python.
+    tables: tuple[str, ...]  # Their names, in order.
+    figures: tuple[PageFigure, ...]  # In order.
+    metadata: Mapping[str, Any]  # Of the run.
 
 
 def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
-    """Write a result into its folder, ``page.json`` last: a page that is there is complete.
-
-    Files of an earlier run that this one has no more are removed; figures only where this one draws any.
-    """
+    """Write a result, ``page.json`` last: a page that is there is complete. What an earlier run left is removed."""
     from featlab.analysis.style import save_plot
 
     folder.mkdir(parents=True, exist_ok=True)

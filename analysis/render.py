@@ -37,10 +37,7 @@ _LATEX = {
 
 
 def to_rich(table: Table, *, wide: bool = False) -> RichTable:
-    """Return it for a terminal.
-
-    Where that is too narrow, names take a second line at a space or after a hyphen; no word and no number is cut.
-    """
+    """Return it for a terminal; names are folded at spaces and hyphens, no word and no number is cut."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -114,36 +111,13 @@ def to_latex(table: Table) -> str:
     alignment = "l" * table.text_columns + "r" * (len(table.columns) - table.text_columns)
     caption = [rf"  \caption{{{_latex(table.title)}}}"] if table.title else []
     notes = [rf"  \par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
-    return (
-        "\n".join(
-            [
-                r"\begin{table}",
-                r"  \centering",
-                *caption,
-                rf"  \begin{{tabular}}{{{alignment}}}",
-                r"    \toprule",
-                *body,
-                r"    \bottomrule",
-                r"  \end{tabular}",
-                *notes,
-                r"\end{table}",
-            ]
-        )
-        + "\n"
-    )
+    head = [r"\begin{table}", r"  \centering", *caption, rf"  \begin{{tabular}}{{{alignment}}}", r"    \toprule"]
+    return "\n".join([*head, *body, r"    \bottomrule", r"  \end{tabular}", *notes, r"\end{table}"]) + "\n"
 
 
 def to_json(table: Table) -> str:
     """Return all of it as one object: title, columns, rows (every cell filled, as shown), bold, notes and layout."""
-    data = {
-        "title": table.title,
-        "columns": table.columns,
-        "rows": table.rows,
-        "bold": table.bold,
-        "notes": table.notes,
-        "text_columns": table.text_columns,
-        "grouped": table.grouped,
-    }
+    data = {name: value for name, value in vars(table).items() if name != "narrow"}
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 

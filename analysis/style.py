@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,27 +19,8 @@ from matplotlib.ticker import FuncFormatter
 
 from featlab.errors import InputError
 
-__all__ = [
-    "COLOURS",
-    "COLUMN",
-    "FULL",
-    "GAIN",
-    "LOSS",
-    "MARKERS",
-    "MUTED",
-    "figure",
-    "folded",
-    "house_style",
-    "in_percent",
-    "save_data",
-    "save_figure",
-    "save_plot",
-]
-
-COLUMN = 3.4
-"""Width of a paper's column, inches."""
-FULL = 7.0
-"""Width of a paper's page, inches."""
+COLUMN = 3.4  # Width of a paper's column, inches.
+FULL = 7.0  # Width of a paper's page, inches.
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Okabe and Ito (2008), the ones that stand out on white first."""
@@ -104,6 +86,18 @@ def folded(name: str, most: int) -> str:
         return f"{start}\n({rest}"
     long_word = any(len(word) > most for word in name.split())
     return textwrap.fill(name, most, break_on_hyphens=long_word)
+
+
+def folded_name(name: str, most: int) -> str:
+    """Return one word of many parts in lines of at most ``most`` letters, broken after the signs that join them."""
+    lines = [""]
+    for part in re.findall(r"[^_\-. ]+[_\-. ]*|[_\-. ]+", name):
+        pieces = [part[start : start + most] for start in range(0, len(part), most)]
+        if len(lines[-1] + part) > most and lines[-1]:
+            lines.append("")
+        lines[-1] += pieces[0]
+        lines += pieces[1:]
+    return "\n".join(lines)
 
 
 def save_figure(drawn: Figure, path: Path) -> None:

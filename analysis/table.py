@@ -3,59 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
 MISSING = "–"
-FAILED = "failed"
-"""The cell of what could not be run; a note says why."""
+FAILED = "failed"  # The cell of what could not be run; a note says why.
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells and which of them are the best.
+    """Text cells and which of them are the best."""
 
-    Attributes:
-        title: One line above it; may be empty.
-        columns: Column names.
-        rows: Cells, one tuple a row, each as long as ``columns``.
-        bold: Same shape as ``rows``.
-        notes: Lines beneath it.
-        text_columns: How many columns on the left are words; the rest are numbers and go to the right.
-        grouped: Whether rows with the same first cell belong together (shown once, ruled off from the next).
-        narrow: Places of the columns that a terminal shows without ``--wide``; empty for all. Files have every column.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    bold: tuple[tuple[bool, ...], ...]
-    notes: tuple[str, ...] = ()
-    text_columns: int = 1
+    title: str  # One line above it; may be empty.
+    columns: tuple[str, ...]  # Column names.
+    rows: tuple[tuple[str, ...], ...]  # Cells, one tuple a row, each as long as ``columns``.
+    bold: tuple[tuple[bool, ...], ...]  # Same shape as ``rows``.
+    notes: tuple[str, ...] = ()  # Lines beneath it.
+    text_columns: int = 1  # How many columns on the left are words; the rest are numbers and go to the right.
+    # Whether rows with the same first cell belong together (shown once, ruled off from the next).
     grouped: bool = False
+    # Places of the columns that a terminal shows without ``--wide``; empty for all. Files have every column.
     narrow: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Column(Generic[Item]):
-    """A column, declared: its head, and the cell of an item.
+    """A column, declared: its head, and the cell of an item."""
 
-    Attributes:
-        head: Its name.
-        cell: Item to text; see `number_text` and the others below.
-        text: Words, which stand on the left; number columns follow.
-        best: The largest number is bold.
-        wide: A terminal shows it with ``--wide`` only.
-    """
-
-    head: str
-    cell: Callable[[Item], str]
-    text: bool = False
-    best: bool = False
-    wide: bool = False
+    head: str  # Its name.
+    cell: Callable[[Item], str]  # Item to text; see `number_text` and the others below.
+    text: bool = False  # Words, which stand on the left; number columns follow.
+    best: bool = False  # The largest number is bold.
+    wide: bool = False  # A terminal shows it with ``--wide`` only.
 
 
 def make_table(
@@ -91,14 +73,14 @@ def narrowed(table: Table) -> Table:
     def kept(line: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(line[place] for place in table.narrow)
 
-    return Table(
-        title=table.title,
+    return replace(
+        table,
         columns=kept(table.columns),
         rows=tuple(map(kept, table.rows)),
         bold=tuple(map(kept, table.bold)),
-        notes=table.notes,
         text_columns=sum(place < table.text_columns for place in table.narrow),
         grouped=table.grouped and 0 in table.narrow,
+        narrow=(),
     )
 
 
@@ -150,6 +132,17 @@ def p_text(value: float) -> str:
 def count_text(number: int, thing: str) -> str:
     """Return ``1 draw`` or ``1,200 draws``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return names with commas; of many the first ones and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def columns_of(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Return lines as columns, as figures take and save them."""
+    every = list(lines)
+    return {name: [line[place] for line in every] for place, name in enumerate(names)}
 
 
 def number_of(cell: str) -> float | None:

@@ -267,7 +267,7 @@ def confusion(
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
     from featlab.analysis.evaluation.confusion import confusion_result
-    from featlab.analysis.evaluation.stored_results import open_results
+    from featlab.analysis.evaluation.result import open_results
 
     output = session.output
     stored = open_results(session.workspace, results)

@@ -42,7 +42,7 @@ def tune(
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
 
-    from featlab.analysis.evaluation.tuning import tuning_result
+    from featlab.analysis.evaluation.result import tuning_result
     from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
@@ -136,7 +136,7 @@ def _tell_plan(plan: TuningPlan, reused: int, cells: int, output: Output) -> Non
 
 
 def _show(report: TuningReport, output: Output) -> None:
-    from featlab.analysis.evaluation.tuning import trials_table
+    from featlab.analysis.evaluation.result import trials_table
 
     title = f"Tuning of {report.method} on source subjects"
     output.table(trials_table(report.trials, title=title, top=_TOP))

@@ -18,17 +18,13 @@ from featlab.analysis.style import folded
 from featlab.errors import InputError
 from featlab.methods.registry import get_method
 
-Columns = Mapping[str, Sequence[Any]]
-"""As `featlab.analysis.ablation.report.ablation_data` gives them."""
-Rows = list[dict[str, Any]]
-"""The lines of one panel, each a dict of the columns."""
+Columns = Mapping[str, Sequence[Any]]  # As `featlab.analysis.ablation.report.ablation_data` gives them.
+Rows = list[dict[str, Any]]  # The lines of one panel, each a dict of the columns.
 
 _METHODS_WIDE = 0.34
 """Methods stand side by side over this part of the way to the next setting, so that intervals don't cover."""
-_BARS_WIDE = 0.78
-"""Part of the way to the next setting that bars take."""
-_DARK = 0.55
-"""Above this part of the colour scale, text is white."""
+_BARS_WIDE = 0.78  # Part of the way to the next setting that bars take.
+_DARK = 0.55  # Above this part of the colour scale, text is white.
 
 
 def plot_lines(data: Columns, *, axis: str, width: float = style.FULL) -> Figure:

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from featlab.analysis.ablation.results import Grid, Setting
 from featlab.config.analysis import LOSS_TERMS
 from featlab.config.load import Config, flat_values
-from featlab.errors import ConfigError, closest
+from featlab.config.options import options_of
+from featlab.errors import ConfigError
 from featlab.methods.registry import get_method
 from featlab.pairing.pairs import resolve_strategy
 from featlab.workspace.workspace import Workspace
+
+Values = Mapping[str, Any]  # ``{"section.key": value}``.
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of an ablation: what it sets, under a label that no other of its group (a panel each) has."""
+
+    label: str
+    values: Values
+    group: str = ""
+    at: tuple[Any, ...] = ()  # Where it stands: the weights in a surface, the terms that are on, the mode.
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings to run on one data set, in the order of the figure."""
+
+    title: str
+    axis: str
+    settings: Sequence[Setting]
+    reference: str  # Label of the setting that the others are compared with.
+    caption: str
+    figure: str = "lines"  # Or bars, dots, surface, modes.
+    notes: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ("source-only", "neutral-shift", "referenced", "pft")
+    base: Values = field(default_factory=dict)  # What every setting sets that does not set it itself.
+    retrains: bool = False  # Every setting has a bundle of its own: validated only on demand.
+    weighs: bool = True  # pft aligns in closed form, and so weighs the frames of a clip.
+    name: str = ""
+
 
 _WEIGHTS = {
     "classification": ("pretrain.classification", 1.0),
@@ -26,25 +57,6 @@ _WEIGHTS = {
 _LBFGS = {"adapt.pft.optimiser": "lbfgs"}
 # Without any loss there is nothing to minimise, and pft refuses that: no step leaves T as it was pretrained.
 _NO_STEP = {"adapt.pft.style": 1.0, "adapt.pft.iterations": 0}
-
-
-def make_grid(name: str, workspace: Workspace) -> Grid:
-    """Return the settings of an ablation on a workspace's data, as ``[ablate]`` states them."""
-    if name not in ABLATIONS:
-        raise ConfigError(f"unknown ablation {name!r}{closest(name, ABLATIONS)}; there are {', '.join(ABLATIONS)}")
-    grid, config = ABLATIONS[name](workspace), workspace.config
-    methods = config.ablate.methods or grid.methods
-    base, notes = {**grid.base, "protocol.methods": methods}, grid.notes
-    if grid.retrains:
-        base["pretrain.validation"] = config.ablate.validation and config.pretrain.validation
-        if grid.weighs and not config.ablate.validation and "pft" in methods:
-            notes += (
-                "Bundles are not validated on source people here, so that pft weighs the frames of every clip by how "
-                "neutral C calls them (ablate.validation = true: as featlab evaluate does, in about five times the "
-                "time).",
-            )
-    settings = tuple(replace(item, values={**base, **item.values}) for item in grid.settings)
-    return replace(grid, name=name, methods=methods, settings=settings, notes=notes)
 
 
 def _dims(workspace: Workspace) -> Grid:
@@ -248,9 +260,7 @@ def _contamination(workspace: Workspace) -> Grid:
 
 def _bn(workspace: Workspace) -> Grid:
     methods = workspace.config.ablate.methods or ("shot-im", "shot", "nrc", "tpds", "sfda-de")
-    without = [
-        name for name in methods if "bn_mode" not in {item.name for item in fields(get_method(name).config_type)}
-    ]
+    without = [name for name in methods if "bn_mode" not in options_of(get_method(name).config_type)]
     if without:
         raise ConfigError(
             f"{', '.join(without)} has no option bn_mode; choose methods that adapt B, for example shot, nrc, tpds"
@@ -271,17 +281,8 @@ def _bn(workspace: Workspace) -> Grid:
     )
 
 
-ABLATIONS: Mapping[str, Callable[[Workspace], Grid]] = {
-    "dims": _dims,
-    "pairing": _pairing,
-    "losses": _losses,
-    "lambda": _lambda,
-    "layers": _layers,
-    "neutral": _neutral,
-    "sources": _sources,
-    "contamination": _contamination,
-    "bn": _bn,
-}
+_GRIDS = (_dims, _pairing, _losses, _lambda, _layers, _neutral, _sources, _contamination, _bn)
+ABLATIONS: Mapping[str, Callable[[Workspace], Grid]] = {grid.__name__.lstrip("_"): grid for grid in _GRIDS}
 
 
 def _left_out(values: Iterable[Any], why: str) -> tuple[str, ...]:
@@ -291,8 +292,7 @@ def _left_out(values: Iterable[Any], why: str) -> tuple[str, ...]:
 
 def _mlp(config: Config) -> dict[str, Any]:
     """Return what makes T an MLP with both losses; weights that the workspace gives are kept."""
-    weights = {_WEIGHTS[name][0]: _weight(config, name) for name in ("style", "expression")}
-    return {"pretrain.form": "mlp", **weights}
+    return {"pretrain.form": "mlp"} | {_WEIGHTS[name][0]: _weight(config, name) for name in ("style", "expression")}
 
 
 def _weight(config: Config, term: str) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featlab.analysis.ablation import figures
-from featlab.analysis.ablation.results import AblationReport, Difference, Point
+from featlab.analysis.ablation.run import AblationReport, Difference, Point
 from featlab.analysis.evaluation.methods import competes
 from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
@@ -25,8 +25,7 @@ _WEIGHTS = {
     "source": ("λ of the style loss", "λ of the KL expression loss"),
     "target": ("λ of the style alignment", "λ of KL to the source model"),
 }
-_LONGEST = 30
-"""Lines up to which a table is printed; the files have it always."""
+_LONGEST = 30  # Lines up to which a table is printed; the files have it always.
 
 
 def ablation_result(report: AblationReport, examples: Sequence[DrawnFigure] = ()) -> Result:
@@ -80,10 +79,7 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
 
 
 def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
-    """Return the numbers of every figure and table, an entry a (data set, setting, method); scores are fractions.
-
-    ``at`` is where the setting stands, parts joined by ``;``; differences and p are against the reference.
-    """
+    """Return the numbers of every figure and table, an entry a (data set, setting, method); scores are fractions."""
     none = Difference(math.nan, (math.nan, math.nan), math.nan, 0)
     lines = []
     for point in report.points:

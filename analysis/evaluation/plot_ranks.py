@@ -18,23 +18,16 @@ from featlab.analysis.evaluation.tables import friedman_text
 from featlab.analysis.style import folded
 from featlab.evaluation.statistics import RankComparison
 
-__all__ = ["plot_ranks", "ranks_data"]
-
-_SIZE = 7.0
-"""Of a name's letters, points."""
-_LINE, _BAR = 0.125, 0.075
-"""Height of a line of a name, distance between two bars."""
+_SIZE = 7.0  # Of a name's letters, points.
+_LINE, _BAR = 0.125, 0.075  # Height of a line of a name, distance between two bars.
 _HEAD, _FIRST_BAR, _PAD = 0.62, 0.1, 0.08
 """From the top to the line of ranks, from there to the first bar, and around names."""
 _MOST_LETTERS = {style.COLUMN: 16, style.FULL: 30}
-_NUMBER = 0.15
-"""Room for a number of two digits."""
+_NUMBER = 0.15  # Room for a number of two digits.
 
 
 def ranks_data(compared: RankComparison) -> dict[str, list[Any]]:
-    """Return the numbers of `plot_ranks`: columns method, rank, first_group, last_group (from 1; empty for none),
-    subjects, critical_difference, level, friedman_p.
-    """
+    """Return the numbers of `plot_ranks`; groups count from 1, and are empty for none."""
     methods = len(compared.methods)
     groups = compared.groups()
     return {
@@ -55,10 +48,7 @@ def plot_ranks(
     selections: Mapping[str, str] | None = None,
     width: float = style.FULL,
 ) -> Figure:
-    """Draw the average ranks, the best on the right; a bar joins methods that do not differ.
-
-    Above the line: the critical difference. Names of methods with source access are grey and end in a dagger.
-    """
+    """Draw the average ranks, the best on the right; a bar joins methods that do not differ."""
     seen = selections or {}
     access = [seen.get(method) == "source-access" for method in compared.methods]
     most = _MOST_LETTERS.get(width, int(4.5 * width))

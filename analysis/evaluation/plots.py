@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,42 +10,38 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, rows_by_method
 from featlab.analysis.style import folded
+from featlab.analysis.table import columns_of
 from featlab.errors import InputError
+from featlab.evaluation.metrics import bin_edges, calibration_error
 from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import common_subject_means
+from featlab.evaluation.scores import common_subject_means, pooled_reliability
 from featlab.evaluation.statistics import TOLERANCE, bootstrap_interval
 from featlab.evaluation.summary import MethodSummary
 
-__all__ = ["plot_subjects", "plot_summary", "subjects_data", "summary_data"]
-
-_LETTER = 0.075
-"""Width of a bold letter of a panel's title, inches."""
+_LETTER = 0.075  # Width of a bold letter of a panel's title, inches.
 _PANELS_ACROSS = {style.COLUMN: 3, style.FULL: 6}
 _TALL, _LOW, _FEW_ROWS = 1.9, 1.65, 3
 """Height of a row of panels, inches: lower where there are more than a few, so that all go onto one page."""
-_NAME_LETTERS = {style.COLUMN: 24, style.FULL: 44}
-"""Longest line of a name beside the means."""
+_NAME_LETTERS = {style.COLUMN: 24, style.FULL: 44}  # Longest line of a name beside the means.
 
 
 def subjects_data(rows: Sequence[EvaluationRow], *, source: str = "source-only") -> dict[str, list[Any]]:
     """Return the numbers of `plot_subjects`: columns method, subject, source, score (fractions)."""
-    by_method: dict[str, list[EvaluationRow]] = defaultdict(list)
-    for row in rows:
-        by_method[row.method].append(row)
-    columns: dict[str, list[Any]] = {"method": [], "subject": [], "source": [], "score": []}
-    for method, group in by_method.items():
-        if method == source:
-            continue
-        for subject, (before, score) in common_subject_means(by_method.get(source, ()), group).items():
-            for name, value in zip(columns, (method, subject, before, score), strict=True):
-                columns[name].append(value)
-    if not columns["method"]:
+    by_method = rows_by_method(rows)
+    lines = [
+        (method, subject, *scores)
+        for method, group in by_method.items()
+        if method != source
+        for subject, scores in common_subject_means(by_method.get(source, ()), group).items()
+    ]
+    if not lines:
         raise InputError(f"no method has a subject in common with {source!r}; the figure compares with it")
-    return columns
+    return columns_of(("method", "subject", "source", "score"), lines)
 
 
 def plot_subjects(
@@ -55,11 +50,7 @@ def plot_subjects(
     source: str = "source-only",
     width: float = style.FULL,
 ) -> Figure:
-    """Draw one panel a method: every subject's macro F1 before (source-only) and after.
-
-    Blue subjects gained, vermilion ones lost. The black dots beside the slopes are the means with their bootstrap
-    intervals over subjects. Above: the mean difference in points and how many subjects are below source-only.
-    """
+    """Draw one panel a method: every subject's macro F1 before (source-only) and after."""
     data = subjects_data(rows, source=source)
     methods = list(dict.fromkeys(data["method"]))
     most = _PANELS_ACROSS.get(width, 4)
@@ -181,3 +172,100 @@ def _interval_text(mean: float, low: float, high: float) -> str:
     if math.isnan(low):
         return f"{100 * mean:.1f}"
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+_TITLE_LETTERS = 28
+_PANEL = 2.3  # Width of a panel, inches; three fill a page.
+
+
+def reliability_methods(
+    summaries: Sequence[MethodSummary], *, source: str = "source-only", reference: str = "pft"
+) -> tuple[str, ...]:
+    """Return source-only, pft and the best other source-free method, as far as they have a calibration error."""
+    there = [item for item in summaries if item.ece == item.ece]
+    others = [item for item in there if item.selection == "source-free" and item.method not in (source, reference)]
+    best = [max(others, key=lambda item: item.macro_f1).method] if others else []
+    known = [name for name in (source, reference) if any(item.method == name for item in there)]
+    return (*known, *best)
+
+
+def reliability_data(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the numbers of `plot_reliability`: columns method, low, high, share, confidence, accuracy (fractions)."""
+    edges = bin_edges()
+    lines = [
+        (method, *line)
+        for method in methods
+        for line in np.stack([edges[:-1], edges[1:], *_curve(_pooled(rows, method))], axis=1).tolist()
+    ]
+    return columns_of(("method", "low", "high", "share", "confidence", "accuracy"), lines)
+
+
+def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> Figure:
+    """Draw one panel a method: accuracy against confidence, and beneath how many frames are how sure."""
+    if not methods:
+        raise InputError("no results with confidences to draw; run the evaluation again")
+    pooled = {method: _pooled(rows, method) for method in methods}
+    selections = {row.method: row.selection for row in rows}
+    edges = bin_edges()
+    with style.house_style():
+        drawn = style.figure(max(style.COLUMN, _PANEL * len(methods)), 2.9)
+        axes = drawn.subplots(2, len(methods), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
+        for place, (method, counts) in enumerate(pooled.items()):
+            share, confidence, accuracy = _curve(counts)
+            title = folded(figure_name(method, selections[method]), _TITLE_LETTERS)
+            colour = style.COLOURS[place % len(style.COLOURS)]
+            above, below = axes[0, place], axes[1, place]
+            above.set_title(title, fontweight="bold", fontsize=7.5)
+            _diagram(above, share, confidence, accuracy, colour)
+            above.text(
+                0.04,
+                0.96,
+                f"ECE {100 * calibration_error(counts):.1f} %",
+                transform=above.transAxes,
+                va="top",
+                fontsize=7,
+            )
+            below.bar(edges[:-1], share, width=np.diff(edges), align="edge", color=colour, alpha=0.75, linewidth=0)
+            below.yaxis.set_major_locator(MaxNLocator(3))
+            style.in_percent(below.yaxis)
+            below.set_xlabel("Confidence (%)")
+        axes[0, 0].set_ylabel("Accuracy (%)")
+        axes[1, 0].set_ylabel("Frames (%)")
+        if "source-access" in [selections[method] for method in methods]:
+            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+    return drawn
+
+
+def _diagram(
+    axes: Axes,
+    share: NDArray[np.float64],
+    confidence: NDArray[np.float64],
+    accuracy: NDArray[np.float64],
+    colour: str,
+) -> None:
+    axes.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
+    full = share > 0
+    axes.plot(confidence[full], accuracy[full], color=colour, linewidth=0.9, label="_curve")
+    area = 6 + 60 * share[full]
+    axes.scatter(confidence[full], accuracy[full], s=area, color=colour, zorder=3, linewidth=0, clip_on=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
+    style.in_percent(axes.xaxis)
+    style.in_percent(axes.yaxis)
+    axes.grid()
+
+
+def _pooled(rows: Sequence[EvaluationRow], method: str) -> NDArray[np.float64]:
+    counts = pooled_reliability([row for row in rows if row.method == method])
+    if counts is None:
+        raise InputError(f"{method!r} has no finished run with confidences; run the evaluation again")
+    return counts
+
+
+def _curve(
+    counts: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return (15,) share of the frames, mean confidence and accuracy; NaN where a bin is empty."""
+    share = counts[:, 0]
+    there = np.where(share > 0, share, np.nan)
+    return share, counts[:, 1] / there, counts[:, 2] / there

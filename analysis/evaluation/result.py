@@ -1,24 +1,42 @@
-"""An evaluation as a `Result`: its rows and what made them as files, the tables, the figures, the sentences."""
+"""An evaluation or a tuning as a `Result` to write, and stored results read again, with the names of their classes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from featlab.analysis.evaluation.summary import evaluation_summary
 from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, rank_table, summary_table
 from featlab.analysis.page import DrawnFigure, Result, json_lines
-from featlab.analysis.table import count_text
-from featlab.evaluation.results import EvaluationRow
+from featlab.analysis.table import (
+    FAILED,
+    MISSING,
+    Column,
+    Table,
+    count_text,
+    interval_text,
+    make_table,
+    number_text,
+    p_text,
+    score_text,
+)
+from featlab.cache.reader import open_cache
+from featlab.config.load import load_config
+from featlab.config.toml import section_text
+from featlab.errors import FeatlabError, InputError
+from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.evaluation.scores import shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
+from featlab.evaluation.tuning_space import value_text
+from featlab.workspace.workspace import CONFIG_FILE
 
-_WIDEST = 12
-"""Target subjects up to which the per-subject table is printed; the file has it always."""
-_COLUMN_METHODS = 12
-"""Methods up to which a figure of the means stands in one column of a page."""
+_WIDEST = 12  # Target subjects up to which the per-subject table is printed; the file has it always.
+_COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
 
 def evaluation_result(
@@ -32,13 +50,9 @@ def evaluation_result(
     smoothing: int = 0,
     data: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Return the tables ``subjects``, ``summary``, ``costs``, ``classes`` (if the rows have recalls) and ``ranks`` (if
-    two methods have a subject in common), and the figures ``summary``, ``subjects``, ``reliability`` (if the rows have
-    confidences) and ``ranks``. Its files: ``results.jsonl``, ``run.json``, and ``failures.jsonl`` if a run failed.
-    """
+    """Return the tables, figures and files that the rows have the numbers for."""
     scores = shared_scores(rows)
     ranks = compare_ranks(scores) if len(scores) > 1 and all(scores.values()) else None
-    selections = {row.method: row.selection for row in rows}
     tables = {
         "subjects": per_subject_table(rows),
         "summary": summary_table(summaries, smoothing=smoothing),
@@ -47,7 +61,7 @@ def evaluation_result(
     if any(row.class_recall for row in rows):
         tables["classes"] = class_table(rows, classes=classes)
     if ranks:
-        tables["ranks"] = rank_table(ranks, selections)
+        tables["ranks"] = rank_table(ranks, {row.method: row.selection for row in rows})
     failed = [row for row in rows if row.error]
     methods, subjects = ({getattr(row, name) for row in rows} for name in ("method", "subject"))
     printed = ["subjects"] if len({row.draw for row in rows}) == 1 and len(subjects) <= _WIDEST else []
@@ -75,9 +89,8 @@ def _figures(
 ) -> Iterator[DrawnFigure]:
     """Draw what these results have the numbers for."""
     from featlab.analysis import style
+    from featlab.analysis.evaluation import plots
     from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
-    from featlab.analysis.evaluation.plot_reliability import plot_reliability, reliability_data, reliability_methods
-    from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
 
     finished = [item for item in summaries if item.subjects]
     if finished:
@@ -86,8 +99,8 @@ def _figures(
             "summary",
             "Mean of each method",
             "Mean macro F1 over target subjects with its bootstrap interval. Dashed lines: source-only and the oracle.",
-            plot_summary(finished, width=width),
-            summary_data(finished),
+            plots.plot_summary(finished, width=width),
+            plots.summary_data(finished),
         )
     if len(finished) > 1 and any(item.method == "source-only" for item in finished):
         yield DrawnFigure(
@@ -96,18 +109,18 @@ def _figures(
             "A line is one target subject: macro F1 of source-only on the left, of the method on the right. Blue "
             "gained, vermilion lost. Black dots are the means with their intervals. Above: the mean difference in "
             "points, and how many subjects lost.",
-            plot_subjects(rows),
-            subjects_data(rows),
+            plots.plot_subjects(rows),
+            plots.subjects_data(rows),
         )
-    confident = reliability_methods(summaries)
+    confident = plots.reliability_methods(summaries)
     if confident:
         yield DrawnFigure(
             "reliability",
             "Confidence and accuracy",
             "Accuracy against confidence, and below how many frames are how sure, every subject weighing the same. On "
             "the dashed diagonal a method is right as often as it is sure; below it, less often.",
-            plot_reliability(rows, confident),
-            reliability_data(rows, confident),
+            plots.plot_reliability(rows, confident),
+            plots.reliability_data(rows, confident),
         )
     if ranks:
         yield DrawnFigure(
@@ -118,3 +131,167 @@ def _figures(
             plot_ranks(ranks, selections={item.method: item.selection for item in summaries}),
             ranks_data(ranks),
         )
+
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredResults:
+    """What `featlab.analysis.evaluation.result.evaluation_result` wrote."""
+
+    path: Path  # The file of rows.
+    rows: Sequence[EvaluationRow]  # Results.
+    # What made them, see `featlab.evaluation.results.run_facts`; empty where that isn't kept beside them.
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder that they are in."""
+        return self.path.resolve().parent.name
+
+
+def open_results(root: Path, given: Path | None = None) -> StoredResults:
+    """Read results of `featlab evaluate` or `featlab benchmark`; by default those that were written last."""
+    if given is None:
+        found = [path for path in (root / "results").glob(f"*/{RESULTS}") if path.is_file()]
+        if not found:
+            where = root / "results"
+            raise InputError(f"{where}: no results there; run featlab evaluate first, or name a folder of them")
+        path = max(found, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    else:
+        path = given / RESULTS if given.is_dir() else given
+    if not path.is_file():
+        raise InputError(f"{path}: no results there; give a folder of featlab evaluate or benchmark, or its {RESULTS}")
+    rows = read_results(path)
+    if not rows:
+        raise InputError(f"{path}: holds no results; run the evaluation again")
+    return StoredResults(path, rows, _facts(path.parent / "run.json"))
+
+
+def class_names(
+    stored: StoredResults, count: int, root: Path, cache: Path | None = None
+) -> tuple[tuple[str, ...], str]:
+    """Return the classes' names: of the named cache, the stored table or the workspace's cache; else numbers."""
+    if cache is not None:
+        names, _ = _cache_classes(cache)
+        if len(names) != count:
+            raise InputError(
+                f"{cache} has {len(names)} classes, the results {count}; name the cache they were made from"
+            )
+        return names, ""
+    names = _table_classes(stored.path.parent / "table_classes.jsonl") or _workspace_classes(stored, root)
+    if len(names) == count:
+        return names, ""
+    numbered = tuple(f"Class {number}" for number in range(1, count + 1))
+    return numbered, "the classes are numbered: nothing beside the results names them (--cache does)"
+
+
+def _facts(path: Path) -> Mapping[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _table_classes(path: Path) -> tuple[str, ...]:
+    """Return the columns between the method and the average, see `featlab.analysis.evaluation.tables`."""
+    try:
+        first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
+    except (OSError, ValueError):
+        return ()
+    return tuple(first)[1:-1] if isinstance(first, dict) else ()
+
+
+def _workspace_classes(stored: StoredResults, root: Path) -> tuple[str, ...]:
+    try:
+        names, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
+    except FeatlabError:
+        return ()
+    return names if digest == stored.facts.get("cache_digest") else ()
+
+
+def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:
+    with open_cache(path) as cache:
+        return tuple(cache.classes), cache.digest
+
+
+def tuning_result(report: TuningReport) -> Result:
+    """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
+    title, metadata = f"Tuning of {report.method} on source subjects", report.facts()
+    return Result(
+        kind="tune",
+        title=title,
+        summary=[report.verdict],
+        tables={"trials": trials_table(report.trials, title=title)},
+        metadata=metadata,
+        files={
+            "chosen.toml": chosen_text(report) if report.chosen is not None else None,
+            "trials.jsonl": json_lines(trial.to_dict() for trial in report.trials),
+            "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
+        },
+    )
+
+
+def chosen_text(report: TuningReport) -> str:
+    """Return a section for ``featlab.toml``, with comments that say where it comes from and what it is worth."""
+    comments = [report.command, f"Cache {report.plan.side.workspace.cache_digest}", report.verdict]
+    if report.chosen is not None:
+        score, default = 100 * report.chosen.macro_f1, 100 * report.default.macro_f1
+        subjects = f"{report.chosen.subjects} source subjects"
+        comments.insert(2, f"Macro F1 {score:.2f} on {subjects}, each a target once; the default {default:.2f}")
+    # A line break in what was typed must not end the comment.
+    lines = [f"# {' '.join(comment.split())}\n" for comment in comments]
+    return "".join(lines) + section_text(("adapt", report.method), report.options)
+
+
+def trials_table(
+    trials: Sequence[Trial], *, title: str = "Candidates on source subjects", top: int | None = None
+) -> Table:
+    """Return one line a candidate, the best first and those that failed last."""
+    shown = [trial for place, trial in enumerate(best_first(trials)) if top is None or place < top or trial.number == 1]
+    subjects = max(trial.subjects for trial in trials)
+    notes = [
+        f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
+        "against the default, Holm-adjusted."
+    ]
+    if len(shown) < len(trials):
+        notes.append(f"{len(trials) - len(shown)} more candidates are in the files.")
+    failed = [trial for trial in trials if trial.failed]
+    notes += [f"Candidate {item.number}: {item.failed} runs failed: {'; '.join(item.reasons)}" for item in failed]
+    return make_table(title, _columns(trials), shown, notes=notes, competes=lambda trial: trial.complete)
+
+
+def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
+    chosen = choose(trials)
+
+    def name(trial: Trial) -> str:
+        marks = ["default"] if trial.number == 1 else []
+        marks += ["chosen"] if chosen is not None and trial.number == chosen.number else []
+        return f"{trial.number} ({', '.join(marks)})" if marks else str(trial.number)
+
+    def option(key: str) -> Column[Trial]:
+        return Column(key, lambda trial: value_text(trial.options[key]))
+
+    def fold(place: int) -> Column[Trial]:
+        return Column(f"Fold {place + 1}", lambda trial: score_text(trial.folds[place]), wide=True)
+
+    def compared(show: Callable[[Trial], str]) -> Callable[[Trial], str]:
+        return lambda trial: MISSING if trial.number == 1 or not trial.subjects else show(trial)
+
+    return [
+        Column("Candidate", name, text=True),
+        *map(option, trials[0].options),
+        Column("Macro F1", lambda trial: score_text(trial.macro_f1) if trial.subjects else FAILED, best=True),
+        Column("95 % interval", lambda trial: interval_text(trial.ci95)),
+        Column("SD", lambda trial: score_text(trial.sd), wide=True),
+        Column("Difference to default", compared(lambda trial: score_text(trial.difference))),
+        Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}")),
+        Column("p vs default", lambda trial: p_text(trial.p_holm)),
+        *map(fold, range(len(trials[0].folds))),
+        Column("Seconds", lambda trial: number_text(trial.seconds, 2)),
+        Column("Failed", lambda trial: str(trial.failed), wide=not any(trial.failed for trial in trials)),
+    ]

@@ -11,20 +11,13 @@ from featlab.analysis.table import count_text
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import MethodSummary
 
-LEVEL = 0.05
-"""Largest p value of a difference that is called significant."""
+LEVEL = 0.05  # Largest p value of a difference that is called significant.
 _METHOD, _SOURCE, _BASELINES = "pft", "source-only", "Baselines"
-_NAMED = 4
-"""Methods that a sentence about runs names; more of them are counted."""
+_NAMED = 4  # Methods that a sentence about runs names; more of them are counted.
 
 
 def evaluation_summary(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary]) -> tuple[str, ...]:
-    """Return what the results say, a sentence each.
-
-    Shown are source-only, `pft`, the baseline with the largest mean, the others with and without source rows that have
-    the largest mean, and the oracle, as far as they have finished runs. Without `pft`, the method without source rows
-    that has the largest mean takes its place, and the words say so.
-    """
+    """Return what the results say, a sentence each; without `pft` the best source-free method takes its place."""
     named = [_Named(item) for item in summaries]
     finished = [item for item in named if item.of.subjects]
     words = [_size(rows)]
@@ -63,17 +56,11 @@ class _Named:
 
 @dataclass(frozen=True)
 class _Best:
-    """The method with the largest mean of several.
+    """The method with the largest mean of several."""
 
-    Attributes:
-        item: Which.
-        kinds: What they are.
-        number: How many.
-    """
-
-    item: _Named
-    kinds: str
-    number: int
+    item: _Named  # Which.
+    kinds: str  # What they are.
+    number: int  # How many.
 
     @property
     def role(self) -> str:
@@ -83,19 +70,12 @@ class _Best:
 
 @dataclass(frozen=True)
 class _Cast:
-    """Who is spoken of; ``None`` for who is not there.
+    """Who is spoken of; ``None`` for who is not there."""
 
-    Attributes:
-        source: The source model.
-        method: `pft`, or who takes its place.
-        rivals: The best of the other kinds of methods.
-        oracle: Who has seen labels of the same person.
-    """
-
-    source: _Named | None
-    method: _Best | None
-    rivals: tuple[_Best, ...]
-    oracle: _Named | None
+    source: _Named | None  # The source model.
+    method: _Best | None  # `pft`, or who takes its place.
+    rivals: tuple[_Best, ...]  # The best of the other kinds of methods.
+    oracle: _Named | None  # Who has seen labels of the same person.
 
     @classmethod
     def of(cls, finished: Sequence[_Named]) -> _Cast:

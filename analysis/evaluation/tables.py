@@ -47,12 +47,7 @@ class _Line(NamedTuple):
 
 
 def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 of each target subject") -> Table:
-    """Return the poster's table: Setting, Method, one column a subject, Average.
-
-    The best of each column is bold (all of equal ones, as shown). Methods that saw target labels or source rows do not
-    compete, nor does an average over fewer subjects than the table has, which is marked with a star. A cell of which
-    every run failed says so and a note says why.
-    """
+    """Return the poster's table: Setting, Method, one column a subject, Average (with a star over fewer subjects)."""
     groups = rows_by_method(rows)
     subjects = list(dict.fromkeys(row.subject for row in rows))
     lines = []
@@ -79,11 +74,7 @@ def class_means(rows: Sequence[EvaluationRow], classes: int) -> list[dict[str, f
 
 
 def class_table(rows: Sequence[EvaluationRow], *, classes: Sequence[str] = ()) -> Table:
-    """Return methods by classes: the mean over subjects of the recall of each class, and the average over classes.
-
-    A class that a method was scored on with fewer subjects than others is marked with a star, as is the average over
-    it, and is never bold.
-    """
+    """Return the mean recall of each class over subjects, and their average; a star marks fewer subjects."""
     names = _class_names(rows, classes)
     groups = rows_by_method(rows)
     means = {method: class_means(groups[method], len(names)) for method in _ordered(groups)}

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.inside.probes import expression_probe, halves_by_video, identity_probe
-from featlab.analysis.inside.similarity import mean_cosines
+from featlab.analysis.inside.probes import expression_probe, halves_by_video, identity_probe, mean_cosines
 from featlab.analysis.people import AdaptedPeople, AdaptedPerson, adapt_people
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
@@ -25,15 +24,13 @@ from featlab.model.networks import as_tensor
 from featlab.model.style_bank import neutral_clips
 from featlab.workspace.workspace import Workspace
 
-METHOD = "pft"
-"""What adapts T to each person."""
+METHOD = "pft"  # What adapts T to each person.
 REPRESENTATIONS = ("features-before", "features-after", "bottleneck-before", "bottleneck-after", "identity-code")
 """DSFDA's expression encoder is B: its codes are ``bottleneck-before``."""
 COSINES = ("fixed_expression", "fixed_subject", "neither")
 PROBES = ("identity", "expression")
 
-_Found = tuple[Mapping[str, float], float]
-"""Subject to value in one draw, and the value of guessing."""
+_Found = tuple[Mapping[str, float], float]  # Subject to value in one draw, and the value of guessing.
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +152,7 @@ def labelled_rows(adapted: AdaptedPeople) -> LabelledRows:
 
 
 def representations(adapted: AdaptedPeople, seen: LabelledRows) -> dict[str, Representation]:
-    """Return rows in each of `REPRESENTATIONS`, in that order.
-
-    After T each person's rows pass their own T, adapted to their clip; the source rows, for the centre, pass T as it
-    was pretrained. The identity encoder is trained here on the source rows as DSFDA does at the source site, with the
-    same seed.
-    """
+    """Return rows in each of `REPRESENTATIONS`, in order; after T each person's rows pass their own adapted T."""
     bundle = adapted.bundle
     head, device = bundle.head, bundle.projection.mean.device
     embeddings = [as_tensor(table.embeddings, device) for table in seen.tables]

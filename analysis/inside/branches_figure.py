@@ -18,6 +18,7 @@ from featlab.analysis.table import (
     MISSING,
     Column,
     Table,
+    columns_of,
     interval_text,
     make_table,
     number_text,
@@ -52,10 +53,8 @@ _WORDS = {
     "expression": "expression",
     "identity": "identity",
 }
-_APART = 0.24
-"""Distance of the dots on a line, as a fraction of that of the lines."""
-_LINE = 0.3
-"""Distance of two lines, inches."""
+_APART = 0.24  # Distance of the dots on a line, as a fraction of that of the lines.
+_LINE = 0.3  # Distance of two lines, inches.
 
 
 def branches_result(report: BranchReport, metadata: Mapping[str, Any]) -> Result:
@@ -122,33 +121,24 @@ def branches_table(report: BranchReport) -> Table:
     def column(head: str, measure: str, text: Callable[[Measure], str]) -> Column[tuple[str, str, str]]:
         return Column(head, lambda row: text(getattr(report.of(row[2]), measure)))
 
-    def cosine(measure: Measure) -> str:
-        return cosine_text(measure.mean)
-
     def cosine_interval(measure: Measure) -> str:
         low, high = cosine_text(measure.low), cosine_text(measure.high)
         return MISSING if math.isnan(measure.low) else f"[{low}, {high}]"
-
-    def score(measure: Measure) -> str:
-        return score_text(measure.mean)
-
-    def interval(measure: Measure) -> str:
-        return interval_text((measure.low, measure.high))
 
     return make_table(
         "Identity and expression in each representation",
         [
             Column("Group", lambda row: row[0], text=True),
             Column("Representation", lambda row: row[1], text=True),
-            column("Fixed expr.", "fixed_expression", cosine),
+            column("Fixed expr.", "fixed_expression", lambda of: cosine_text(of.mean)),
             column("Fixed expr. 95 %", "fixed_expression", cosine_interval),
-            column("Fixed subj.", "fixed_subject", cosine),
+            column("Fixed subj.", "fixed_subject", lambda of: cosine_text(of.mean)),
             column("Fixed subj. 95 %", "fixed_subject", cosine_interval),
-            column("Both other", "neither", cosine),
-            column("Identity (%)", "identity", score),
-            column("Identity 95 %", "identity", interval),
-            column("Expression (%)", "expression", score),
-            column("Expression 95 %", "expression", interval),
+            column("Both other", "neither", lambda of: cosine_text(of.mean)),
+            column("Identity (%)", "identity", lambda of: score_text(of.mean)),
+            column("Identity 95 %", "identity", lambda of: interval_text((of.low, of.high))),
+            column("Expression (%)", "expression", lambda of: score_text(of.mean)),
+            column("Expression 95 %", "expression", lambda of: interval_text((of.low, of.high))),
         ],
         ROWS,
         notes=_notes(report),
@@ -196,23 +186,17 @@ def _notes(report: BranchReport) -> list[str]:
 
 def branches_data(report: BranchReport) -> dict[str, list[Any]]:
     """Return the numbers of `plot_branches`, one line a row of the table and measure: cosines, fractions of probes."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("group", "representation", "measure", "mean", "low", "high", "chance")
-    }
-    for group, name, key in ROWS:
-        for measure in (*COSINES, *PROBES):
-            found = getattr(report.of(key), measure)
-            values = (group, name, measure, found.mean, found.low, found.high, found.chance)
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-    return columns
+    lines = [
+        (group, name, measure, found.mean, found.low, found.high, found.chance)
+        for group, name, key in ROWS
+        for measure in (*COSINES, *PROBES)
+        for found in [getattr(report.of(key), measure)]
+    ]
+    return columns_of(("group", "representation", "measure", "mean", "low", "high", "chance"), lines)
 
 
 def plot_branches(data: Mapping[str, Sequence[Any]]) -> Figure:
-    """Draw a line a representation: mean cosines on the left, accuracy of the probes on the right.
-
-    Thin lines are 95 % intervals over subjects; dashed ones show what guessing would give, in the probe's colour.
-    """
+    """Draw a line a representation: mean cosines on the left, accuracy of the probes on the right."""
     lines = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
     # A group's heading is a line without a representation.
     both = zip(data["group"], data["representation"], strict=True)

@@ -12,20 +12,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from featlab.analysis.inside.faces import Faces
-from featlab.analysis.inside.strips import Image, plot_clip
+from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import Column, Table, make_table, number_text
+from featlab.analysis.people import adapt_people
+from featlab.analysis.table import Column, Table, listed, make_table, number_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.evaluation.metrics import smooth_probabilities
-from featlab.evaluation.run import adapted_model
-from featlab.methods.base import SourceFeatures, base_model
-from featlab.methods.registry import get_method, make_method
+from featlab.methods.base import base_model
+from featlab.methods.registry import get_method
 from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
-from featlab.seeding import run_seed, stable_hash
-from featlab.workspace.stages import bundle_stage
+from featlab.seeding import stable_hash
 from featlab.workspace.workspace import Workspace
 
 
@@ -57,12 +55,15 @@ class Clip:
 
     def probability(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n,) that of the class that is drawn, of (n, K)."""
-        return class_probability(probabilities, self.classes, self.neutral, self.shown)
+        column = probabilities[:, self.classes.index(self.shown or self.neutral)]
+        # The sum of a row may miss 1 by a rounding error.
+        return np.clip(column if self.shown else 1.0 - column, 0.0, 1.0)
 
     @property
     def is_shown(self) -> NDArray[np.int64]:
         """(n,) 1 where a frame shows the class that is drawn, 0 where not, -1 where nobody knows."""
-        return is_shown(self.label, self.classes, self.neutral, self.shown)
+        true = (self.label == self.classes.index(self.shown or self.neutral)) == bool(self.shown)
+        return np.where(self.label < 0, -1, true).astype(np.int64)
 
 
 def clip_over_time(
@@ -74,11 +75,7 @@ def clip_over_time(
     shown: str = "",
     smoothing: int = 0,
 ) -> Clip:
-    """Adapt `adapt.method` to a person as `featlab adapt` does, and predict one of their test videos.
-
-    ``kept_out`` are no source subjects, among them ``subject``; by default `choose_video` takes the video. Of a person
-    without any label every row is adapted on, and any video can be shown; a warning says so.
-    """
+    """Adapt `adapt.method` to a person and predict one of their test videos; ``kept_out`` are no source subjects."""
     config, table = workspace.config, workspace.table
     name = config.adapt.method
     check_known([subject], table.subjects)
@@ -87,19 +84,15 @@ def clip_over_time(
         raise InputError(f"--class {shown} is none of the classes, {known}{closest(shown, table.classes)}")
     if get_method(name).needs_labels:
         raise InputError(f"{name} is given the person's labels, so a clip can't show what it adapts to; take another")
-    method = make_method(name, config.adapt.options)
     at = np.flatnonzero(table.subject == table.subjects.index(subject))
     mine = table.take(at)
     split, warnings = _split(mine, subject, config.protocol.gap)
     rows = video_rows(mine, split, video)
-    source = workspace.source(tuple(kept_out))
-    bundle, _ = bundle_stage(source, (name,))
-    features = SourceFeatures.of(bundle, source.table) if method.needs_source else None
-    model = adapted_model(bundle, mine, split, method, features, run_seed(bundle.seed, name, subject))
-    part = mine.take(rows)
+    adapted = adapt_people(workspace, [subject], [name], kept_out=kept_out, splits={subject: split})
+    model, part = adapted.people[0].models[name], mine.take(rows)
     before, after = (
         smooth_probabilities(who.predict_proba(part.embeddings), part.video, part.frame, smoothing)
-        for who in (AdaptedModel(base_model(bundle)), model)
+        for who in (AdaptedModel(base_model(adapted.bundle)), model)
     )
     return Clip(
         subject=subject,
@@ -121,10 +114,7 @@ def clip_over_time(
 
 
 def choose_video(table: FeatureTable, test: NDArray[np.intp]) -> str:
-    """Return the test video with the most frames of another class than neutral; of equal ones the first by name.
-
-    Where there are none, unlabelled frames count, since they may show anything.
-    """
+    """Return the test video with the most non-neutral frames, else the most unlabelled; of equal ones the first."""
 
     def rank(code: int) -> tuple[int, int, str]:
         labels = table.label[test[table.video[test] == code]]
@@ -135,38 +125,20 @@ def choose_video(table: FeatureTable, test: NDArray[np.intp]) -> str:
 
 
 def video_rows(table: FeatureTable, split: Split, video: str = "") -> NDArray[np.intp]:
-    """Return the test rows of one video of a subject in order of time.
-
-    Without a name `choose_video` chooses among those without an adapted frame, or, where every one has some, among all.
-    """
+    """Return the test rows of one video in order of time; without a name `choose_video` chooses one not adapted on."""
     adapted = np.isin(table.video[split.test], table.video[split.adapt])
     # A person with a single video has it split in time: what follows the adapted part is shown.
     candidates = split.test if adapted.all() else split.test[~adapted]
     name = video or choose_video(table, candidates)
     known = table.video_names_present()
     if name not in known:
-        raise InputError(f"--video {name}: the subject has no such video{closest(name, known)}; it has {_some(known)}")
+        raise InputError(f"--video {name}: the subject has no such video{closest(name, known)}; it has {listed(known)}")
     rows = split.test[table.video[split.test] == table.videos.index(name)]
     if not len(rows):
         tested = table.take(split.test).video_names_present()
-        raise InputError(f"--video {name}: its frames were adapted on, they are no test; take one of {_some(tested)}")
+        raise InputError(f"--video {name}: its frames were adapted on, they are no test; take one of {listed(tested)}")
     ordered: NDArray[np.intp] = rows[np.argsort(table.frame[rows], kind="stable")]
     return ordered
-
-
-def class_probability(
-    probabilities: NDArray[np.float32], classes: Sequence[str], neutral: str, shown: str = ""
-) -> NDArray[np.float32]:
-    """Return (n,) the probability of a class in [0, 1], of (n, K); without one, of everything but neutral."""
-    column = probabilities[:, classes.index(shown or neutral)]
-    # The sum of a row may miss 1 by a rounding error.
-    return np.clip(column if shown else 1.0 - column, 0.0, 1.0)
-
-
-def is_shown(label: NDArray[np.int16], classes: Sequence[str], neutral: str, shown: str = "") -> NDArray[np.int64]:
-    """Return (n,) 1 where a frame shows the class whose probability is drawn, 0 where not, -1 where nobody knows."""
-    true = label == classes.index(shown) if shown else label != classes.index(neutral)
-    return np.where(label < 0, -1, true).astype(np.int64)
 
 
 def clip_result(clip: Clip, faces: Faces, metadata: Mapping[str, Any]) -> Result:
@@ -214,10 +186,7 @@ def clip_columns(clip: Clip) -> dict[str, list[Any]]:
 
 
 def draw_clip(clip: Clip, images: Sequence[Image | None]) -> Figure:
-    """Draw `clip_columns` with frames beneath, if there are any; the line at 0.5 is drawn where it decides.
-
-    With more than two classes the most probable one wins, whatever its probability.
-    """
+    """Draw `clip_columns` with frames beneath, if there are any; the line at 0.5 is drawn where it decides."""
     return plot_clip(
         images if any(image is not None for image in images) else None,
         clip.probability(clip.before),
@@ -288,7 +257,3 @@ def _right(clip: Clip, probabilities: NDArray[np.float32]) -> float:
 
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

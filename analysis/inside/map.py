@@ -15,8 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.inside.views import EXTRACTED, LAYERS, UNADAPTED, View, person_views, pick_rows
-from featlab.analysis.people import AdaptedPeople, AdaptedPerson
+from featlab.analysis.people import (
+    EXTRACTED,
+    LAYERS,
+    UNADAPTED,
+    AdaptedPeople,
+    AdaptedPerson,
+    View,
+    person_views,
+    pick_rows,
+)
+from featlab.analysis.table import columns_of
 from featlab.config.options import check_at_least, check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.pairing.search import search
@@ -24,11 +33,9 @@ from featlab.seeding import run_seed
 
 EMBEDDINGS = ("tsne", "pca", "umap")
 GROUPS = ("source", "extracted", "translated")
-NEAREST = 10
-"""Source rows that a target row is compared with."""
+NEAREST = 10  # Source rows that a target row is compared with.
 
-_PERPLEXITY = 30.0
-"""scikit-learn's; a smaller map takes a third of its rows."""
+_PERPLEXITY = 30.0  # scikit-learn's; a smaller map takes a third of its rows.
 _UMAP_NEIGHBOURS = 15
 
 Codes = NDArray[np.integer[Any]]
@@ -106,7 +113,7 @@ def feature_map(people: AdaptedPeople, person: AdaptedPerson, settings: MapSetti
         whole = plane(every, settings.by, perplexity=perplexity, seed=seed)
         places = np.split(whole, np.cumsum([len(cloud) for cloud in clouds.values()])[:-1])
     at = dict(zip(clouds, places, strict=True))
-    columns: dict[str, list[Any]] = {name: [] for name in ("panel", "group", "subject", "label", "x", "y")}
+    lines: list[tuple[Any, ...]] = []
     source_names = [source.subjects[code] for code in source.subject[shown]]
     target_names = [person.subject] * len(rows)
     for view in panels:
@@ -115,22 +122,15 @@ def feature_map(people: AdaptedPeople, person: AdaptedPerson, settings: MapSetti
             ("extracted", ("extracted",), target_names, table.label[rows]),
             ("translated", ("translated", view.name), target_names, table.label[rows]),
         ):
-            columns["panel"] += [view.name] * len(names)
-            columns["group"] += [group] * len(names)
-            columns["subject"] += names
-            columns["label"] += labels.tolist()
-            columns["x"] += at[key][:, 0].tolist()
-            columns["y"] += at[key][:, 1].tolist()
+            points = zip(names, labels.tolist(), at[key].tolist(), strict=True)
+            lines += [(view.name, group, name, label, x, y) for name, label, (x, y) in points]
+    columns = columns_of(("panel", "group", "subject", "label", "x", "y"), lines)
     scores = score_views(views, source.label, table.label, test)
     return FeatureMap(person.subject, table.classes, settings, perplexity, variances, columns, scores)
 
 
 def plane(rows: NDArray[np.floating[Any]], by: str, *, perplexity: float, seed: int) -> NDArray[np.float64]:
-    """Return (n, 2) places of (n, d) rows by t-SNE or UMAP; the same rows and seed give the same places.
-
-    t-SNE (van der Maaten & Hinton, 2008) as scikit-learn computes it, UMAP (McInnes, Healy & Melville, 2018) as
-    umap-learn does; both start from the principal axes.
-    """
+    """Return (n, 2) places of (n, d) rows by t-SNE or UMAP, from the principal axes; deterministic in rows and seed."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     count, width = rows.shape
@@ -199,10 +199,7 @@ def _silhouette(rows: NDArray[np.float32], labels: Codes) -> float:
 def principal_axes(
     rows: NDArray[np.floating[Any]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
-    """Return the mean (d,), the two principal axes (2, d) and the share of variance on each.
-
-    Signs are fixed (the largest entry of an axis is positive), so that the same rows never come out mirrored.
-    """
+    """Return the mean (d,), two principal axes (2, d) of fixed signs, and the fraction of variance on each."""
     centre = rows.mean(axis=0, dtype=np.float64)
     _, spread, directions = np.linalg.svd(rows - centre, full_matrices=False)
     axes = directions[:2]

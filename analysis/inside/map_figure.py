@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from featlab.analysis import style
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, method_name
 from featlab.analysis.inside.map import GROUPS, NEAREST, FeatureMap, ViewScore
-from featlab.analysis.inside.views import EXTRACTED, UNADAPTED
 from featlab.analysis.page import DrawnFigure, Result, safe_name
+from featlab.analysis.people import EXTRACTED, UNADAPTED
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.methods.registry import get_method, make_method
@@ -29,14 +29,10 @@ _SUBTITLES = {
 _TITLES = {"tsne": "t-SNE", "pca": "Principal axes", "umap": "UMAP"}
 _AXES = {"tsne": "t-SNE", "pca": "source PC", "umap": "UMAP"}
 _WORDS = {"source": "source rows", "extracted": "target as extracted", "translated": "target translated"}
-_ACROSS = {style.COLUMN: 1, style.FULL: 3}
-"""Panels on a line."""
-_KEYS = {style.COLUMN: 2, style.FULL: 5}
-"""Entries of the legend on a line."""
-_LETTER = 0.066
-"""Width of a letter of a panel's title, inches."""
-_LOWEST, _TALLEST = 0.6, 1.0
-"""Height of a panel against its width."""
+_ACROSS = {style.COLUMN: 1, style.FULL: 3}  # Panels on a line.
+_KEYS = {style.COLUMN: 2, style.FULL: 5}  # Entries of the legend on a line.
+_LETTER = 0.066  # Width of a letter of a panel's title, inches.
+_LOWEST, _TALLEST = 0.6, 1.0  # Height of a panel against its width.
 
 
 def map_result(maps: Sequence[FeatureMap], metadata: Mapping[str, Any]) -> Result:
@@ -111,10 +107,7 @@ def scores_table(maps: Sequence[FeatureMap], names: Mapping[str, str]) -> Table:
 def plot_map(
     item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[str, str], width: float = style.FULL
 ) -> Figure:
-    """Draw one panel a method: pale source rows, the target as extracted (hollow) and translated (filled).
-
-    Colour and marker are the class; unknown labels are grey dots. All panels have the same limits.
-    """
+    """Draw one panel a method: pale source rows, the target as extracted (hollow) and translated (filled)."""
     data = {name: np.asarray(values) for name, values in item.columns.items()}
     panels = list(dict.fromkeys(item.columns["panel"]))
     down = math.ceil(len(panels) / _ACROSS.get(width, 2))

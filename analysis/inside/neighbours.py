@@ -15,9 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.inside.views import EXTRACTED, UNADAPTED, View, person_views
 from featlab.analysis.page import DrawnFigure, Result, safe_name
-from featlab.analysis.people import AdaptedPeople, AdaptedPerson
+from featlab.analysis.people import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.cache.table import FeatureTable
@@ -26,17 +25,12 @@ from featlab.methods.registry import get_method
 from featlab.pairing.search import search
 
 SIDES = ("before", "after")
-KINDS = ("same", "other", "unknown")
-"""Whether the nearest source frame shows the class of the target's frame."""
+KINDS = ("same", "other", "unknown")  # Whether the nearest source frame shows the class of the target's frame.
 
-_NAMED = 20
-"""Source subjects that the figure names."""
-_OTHERS = "others"
-"""What the line of all other subjects ends in."""
-_LETTERS = {style.COLUMN: 14, style.FULL: 34}
-"""Longest line of a subject's name."""
-_LETTER, _SMALL_LETTER = 0.075, 0.053
-"""Width of a letter of a panel's title and of what is beneath it, inches."""
+_NAMED = 20  # Source subjects that the figure names.
+_OTHERS = "others"  # What the line of all other subjects ends in.
+_LETTERS = {style.COLUMN: 14, style.FULL: 34}  # Longest line of a subject's name.
+_LETTER, _SMALL_LETTER = 0.075, 0.053  # Width of a letter of a panel's title and of what is beneath it, inches.
 _WORDS = {"same": "same class", "other": "another class", "unknown": "label unknown"}
 _LOOKS: Mapping[str, dict[str, Any]] = {
     "same": {"facecolor": style.COLOURS[0]},
@@ -77,11 +71,7 @@ class Neighbours:
 
 
 def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str, classes: str = "all") -> Neighbours:
-    """Find each test frame's nearest source frame by cosine similarity of features, before and after a method.
-
-    Rows that were adapted on are left out: they are where they are by construction. ``classes`` is ``all``, or names
-    with commas: only frames with these labels.
-    """
+    """Find each test frame's nearest source frame by cosine similarity; ``classes``: ``all``, or names with commas."""
     views = {view.name: view for view in person_views(people, person) if view.name != UNADAPTED}
     table, source = person.table, people.source
     rows = person.split.test[_is_wanted(table, person.split.test, classes)]
@@ -130,11 +120,7 @@ def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
 
 
 def neighbours_data(found: Neighbours, named: int = _NAMED) -> dict[str, list[Any]]:
-    """Return the numbers of the figure: columns subject, then frames by side and kind (``before_same`` …).
-
-    The subjects with the largest counts before or after come first, ordered by the count before, then after; the rest
-    is one line, "N others". Who is nobody's neighbour counts among them.
-    """
+    """Return frames by subject, side and kind; beyond the ``named`` largest subjects one line, "N others"."""
     totals = found.counts.sum(axis=2)
     ranked = np.lexsort((np.arange(totals.shape[1]), -totals.sum(axis=0), -totals.max(axis=0)))
     shown = np.array([place for place in ranked[:named].tolist() if totals[:, place].any()], dtype=np.intp)

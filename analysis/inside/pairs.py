@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from featlab.analysis.inside.faces import Faces
-from featlab.analysis.inside.strips import Image, plot_pairs
+from featlab.analysis.inside.faces import Faces, Image, plot_pairs
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import Column, Table, make_table, number_text
+from featlab.analysis.table import Column, Table, columns_of, make_table, number_text
 from featlab.cache.table import FeatureTable
 from featlab.config.sections import STRATEGIES
 from featlab.errors import ConfigError, closest
@@ -26,8 +25,7 @@ from featlab.workspace.workspace import Source
 
 Codes = NDArray[np.integer[Any]]
 
-_BLOCK = 4096
-"""Pairs whose embeddings are copied at a time."""
+_BLOCK = 4096  # Pairs whose embeddings are copied at a time.
 
 
 @dataclass(frozen=True)
@@ -209,33 +207,25 @@ def agreement_sentence(agreements: Sequence[Agreement], label_rule: str) -> str:
 
 
 def example_columns(examples: ExamplePairs) -> dict[str, list[Any]]:
-    """Return the numbers of `draw_pairs`: one line a strategy and example that has a reference.
-
-    Columns: strategy; subject, video, frame and label of the row and of its reference (an unknown label is empty);
-    cosine and disparity.
-    """
+    """Return the numbers of `draw_pairs`: one line a strategy and example that has a reference."""
     table = examples.source
-    sides = ("row", "reference")
-    names = [f"{side}_{name}" for side in sides for name in ("subject", "video", "frame", "label")]
-    columns: dict[str, list[Any]] = {name: [] for name in ("strategy", *names, "cosine", "disparity")}
+    names = [f"{side}_{name}" for side in ("row", "reference") for name in ("subject", "video", "frame", "label")]
+    lines: list[tuple[Any, ...]] = []
+
+    def said(row: int) -> tuple[Any, ...]:
+        video, frame = table.videos[table.video[row]], int(table.frame[row])
+        return table.subjects[table.subject[row]], video, frame, _label(table, int(table.label[row]))
+
     for strategy, references in examples.references.items():
         row, reference = examples.rows[references >= 0], references[references >= 0]
-        columns["strategy"] += [strategy] * len(row)
-        for side, at in zip(sides, (row, reference), strict=True):
-            columns[f"{side}_subject"] += [table.subjects[code] for code in table.subject[at]]
-            columns[f"{side}_video"] += [table.videos[code] for code in table.video[at]]
-            columns[f"{side}_frame"] += table.frame[at].tolist()
-            columns[f"{side}_label"] += [_label(table, code) for code in table.label[at].tolist()]
-        columns["cosine"] += pair_cosine(table, row, reference).tolist()
-        columns["disparity"] += pair_disparity(table, row, reference).tolist()
-    return columns
+        numbers = (pair_cosine(table, row, reference), pair_disparity(table, row, reference))
+        for left, right, *likeness in zip(row, reference, *(values.tolist() for values in numbers), strict=True):
+            lines.append((strategy, *said(left), *said(right), *likeness))
+    return columns_of(("strategy", *names, "cosine", "disparity"), lines)
 
 
 def draw_pairs(examples: ExamplePairs, picture: Callable[[int], Image | None]) -> Figure:
-    """Draw the examples on top, and beneath them the reference that each strategy chose, with its similarity.
-
-    The number is what the strategy goes by: for landmark the disparity, else the cosine similarity.
-    """
+    """Draw the examples on top, and beneath them the reference that each strategy chose, with its similarity."""
     table, data = examples.source, example_columns(examples)
     rows = examples.rows.tolist()
     strips = [[picture(row) for row in rows]]

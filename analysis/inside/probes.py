@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PENALTY = 1.0
-"""C of scikit-learn: the weight of the rows' loss against that of the squared weights."""
+from featlab.errors import InputError
+
+_PENALTY = 1.0  # C of scikit-learn: the weight of the rows' loss against that of the squared weights.
 _STEPS = 500
 _FOLDS = 5
 
@@ -35,10 +36,7 @@ _NOTHING = Probe(np.empty(0, dtype=np.int64), np.empty(0), math.nan)
 
 
 def identity_probe(rows: NDArray[np.floating[Any]], subject: Codes, video: Codes, label: Codes) -> Probe:
-    """Tell people apart: fitted on half of everyone's videos of each class, tested on the other half, and back.
-
-    The score is the accuracy; nobody has one where fewer than two subjects have a class with two videos.
-    """
+    """Return the accuracy of telling people apart: fitted on half of each class's videos, tested on the others."""
     half = halves_by_video(subject, video, label)
     used = half >= 0
     people = np.unique(subject[used])
@@ -53,10 +51,7 @@ def identity_probe(rows: NDArray[np.floating[Any]], subject: Codes, video: Codes
 
 
 def expression_probe(rows: NDArray[np.floating[Any]], subject: Codes, label: Codes) -> Probe:
-    """Tell expressions apart on people whom the probe was not fitted on, who are dealt to the folds in turn.
-
-    The score is the balanced accuracy over the classes that the subject has; there is none for one class or subject.
-    """
+    """Return the balanced accuracy of telling expressions apart on people whom the probe was not fitted on."""
     people, person = np.unique(subject, return_inverse=True)
     classes = np.unique(label)
     if len(people) < 2 or len(classes) < 2:
@@ -75,10 +70,7 @@ def expression_probe(rows: NDArray[np.floating[Any]], subject: Codes, label: Cod
 
 
 def halves_by_video(subject: Codes, video: Codes, label: Codes) -> NDArray[np.int8]:
-    """Deal the videos of each subject and class (a video's most frequent label) to two halves, in turn.
-
-    Returns (N,) 0 or 1; -1 for a video that is its subject's only one of its class: it can't be on both sides.
-    """
+    """Deal the videos of each subject and class to two halves in turn: (N,) 0 or 1; -1 for a class's only video."""
     half = np.full(len(video), -1, dtype=np.int8)
     for person in np.unique(subject):
         mine = subject == person
@@ -107,3 +99,57 @@ def _predict(fitted: NDArray[Any], answers: Codes, tested: NDArray[Any], *, bala
         warnings.simplefilter("ignore", ConvergenceWarning)
         guesses: Codes = probe.fit(fitted, answers).predict(tested)
     return guesses
+
+
+@dataclass(frozen=True, eq=False)
+class Similarities:
+    """Mean cosines, one number a subject; NaN where there is no pair."""
+
+    subject: NDArray[np.int64]  # (S,) codes of the subjects, ascending.
+    fixed_expression: NDArray[np.float64]  # (S,) between a subject's cells and other subjects' cells of the same class.
+    fixed_subject: NDArray[np.float64]  # (S,) between a subject's cells of different classes.
+    neither: NDArray[np.float64]  # (S,) between a subject's cells and other subjects' cells of other classes.
+
+
+def mean_cosines(
+    rows: NDArray[np.floating[Any]], subject: NDArray[np.integer[Any]], label: NDArray[np.integer[Any]]
+) -> Similarities:
+    """Compare every subject's cells with their own of other classes, and with those of others."""
+    if not len(rows) or not len(rows) == len(subject) == len(label):
+        raise InputError(f"similarities need rows, subjects and labels, got {len(rows)}, {len(subject)}, {len(label)}")
+    values = np.asarray(rows, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("similarities need finite rows; these hold NaN or infinity")
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    subjects, person = np.unique(subject, return_inverse=True)
+    classes, kind = np.unique(label, return_inverse=True)
+    count = np.zeros((len(subjects), len(classes)))
+    np.add.at(count, (person, kind), 1.0)
+    cells = np.zeros((*count.shape, values.shape[1]))
+    np.add.at(cells, (person, kind), unit)
+    there = count > 0
+    cells[there] /= count[there][:, None]
+
+    # Sums over pairs of cells of dot products are dot products of sums of cells.
+    of_subject, of_class = cells.sum(axis=1), cells.sum(axis=0)
+    own = np.einsum("scd,scd->s", cells, cells)
+    within = np.einsum("sd,sd->s", of_subject, of_subject) - own
+    alike = np.einsum("scd,cd->s", cells, of_class) - own
+    everything = of_subject @ of_class.sum(axis=0)
+    cells_of, subjects_of = there.sum(axis=1), there.sum(axis=0)
+    pairs_within = cells_of * (cells_of - 1)
+    pairs_alike = there @ subjects_of - cells_of
+    pairs_all = cells_of * there.sum()
+    return Similarities(
+        subjects.astype(np.int64),
+        _ratio(alike, pairs_alike),
+        _ratio(within, pairs_within),
+        _ratio(everything - within - alike - own, pairs_all - pairs_within - pairs_alike - cells_of),
+    )
+
+
+def _ratio(total: NDArray[np.float64], pairs: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    ratio = np.full(len(total), np.nan)
+    np.divide(total, pairs, out=ratio, where=pairs > 0)
+    return ratio

@@ -22,12 +22,9 @@ from featlab.methods.registry import get_method
 _NAMES = {"mean": "mean", "std": "standard deviation"}
 _SAME = 0.005
 """A change that is too small to see is none: an offset leaves standard deviations as they are, but for rounding."""
-_STARTS = {"adapted rows": 0.0, "other rows": 2.6}
-"""Where on the x axis the slopes of a group begin; they are 1 wide."""
-_MOVED = 4.5
-"""Where the source people who were moved stand."""
-_LETTERS = 20
-"""Longest line of a label beside a panel."""
+_STARTS = {"adapted rows": 0.0, "other rows": 2.6}  # Where on the x axis the slopes of a group begin; they are 1 wide.
+_MOVED = 4.5  # Where the source people who were moved stand.
+_LETTERS = 20  # Longest line of a label beside a panel.
 _BAND = "#DDDDDD"
 _SLOPE: dict[str, Any] = {"linewidth": 0.8, "marker": "o", "markersize": 2}
 _LOOKS: Mapping[str, dict[str, Any]] = {
@@ -37,8 +34,7 @@ _LOOKS: Mapping[str, dict[str, Any]] = {
 }
 _WORDS = {"nearer": "a target, nearer after", "farther": "a target, farther after", "same": "a target, as before"}
 
-_Line = tuple[StyleShift, tuple[str, str]]
-"""A method's distances, and a layer and statistic."""
+_Line = tuple[StyleShift, tuple[str, str]]  # A method's distances, and a layer and statistic.
 
 
 def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> Result:
@@ -114,11 +110,7 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
 
 
 def plot_style(shift: StyleShift) -> Figure:
-    """Draw a column of panels a layer, a row a statistic; in each every target before and after.
-
-    On the left the rows that were adapted on, on the right the other neutral rows; black is the median. The grey band
-    is where 90 % of the source people are, the bar at the right edge where they are after they were moved.
-    """
+    """Draw a column of panels a layer, a row a statistic; in each every target before and after."""
     statistics = [name for name in STATISTICS if any((layer, name) in shift.units for layer in shift.layers)]
     with style.house_style():
         drawn = style.figure(style.FULL, 0.75 + 1.75 * len(statistics))

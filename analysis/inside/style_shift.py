@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.inside.views import features_of
-from featlab.analysis.people import AdaptedPeople, AdaptedPerson
+from featlab.analysis.people import AdaptedPeople, AdaptedPerson, features_of
+from featlab.analysis.table import columns_of
 from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
@@ -33,11 +33,9 @@ STATISTICS = ("mean", "std")
 GROUPS = ("adapted rows", "other rows", "source", "source moved")
 """Whose distances: a target's rows that were adapted on, and its other neutral rows; the source people as they are; the
 same people, each moved by half of their neutral clips and measured on the others, as a target is."""
-SPREAD = 95.0
-"""Percentile of the source people's distances up to which someone is within the source's spread."""
+SPREAD = 95.0  # Percentile of the source people's distances up to which someone is within the source's spread.
 
-_SMALLEST_UNIT = 1e-6
-"""Source people who are less apart than this do not differ."""
+_SMALLEST_UNIT = 1e-6  # Source people who are less apart than this do not differ.
 _COLUMNS = ("layer", "statistic", "group", "subject", "before", "after")
 
 _Layers = Mapping[str, Tensor]
@@ -48,13 +46,9 @@ class StyleShift:
     """Distances of one method's targets, and of the source people beside them."""
 
     method: str
-    layers: tuple[
-        str, ...
-    ]  # features (before T), embedding (after it), bottleneck; without T, features and bottleneck.
+    layers: tuple[str, ...]  # features (before T), embedding (after it), bottleneck; without T no embedding.
     columns: dict[str, list[Any]]  # A line a person, in units; source people as they are have no after (NaN).
-    units: Mapping[
-        tuple[str, str], float
-    ]  # (layer, statistic) to a Euclidean distance; none where people don't differ.
+    units: Mapping[tuple[str, str], float]  # (layer, statistic) to a distance; none where people don't differ.
 
     def values(self, layer: str, statistic: str, group: str, side: str = "after") -> NDArray[np.float64]:
         """Return (n,) distances of one group before or after, in the order of the columns; n is 0 without any."""
@@ -68,12 +62,7 @@ class StyleShift:
 
 
 def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
-    """Measure one method.
-
-    Before is the model without the person's adaptation: for `pft` T as pretrained, with no offset; for others P alone.
-    The centre is that of the style bank; at the bottleneck of a method that does not go through T, it is the mean of
-    the source people as they are.
-    """
+    """Measure one method against the style bank's centre; before is the model without the person's adaptation."""
     bundle, source = people.bundle, people.source
     if bundle.bank is None:
         raise InputError("this bundle has no style bank to measure from; pretrain with pretrain.style_bank = true")
@@ -91,7 +80,7 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     moved_to, _ = bundle.bank.centre("features")
     measured = [found for person in people.people for found in _of_person(person, method, plain, through)]
     measured += _of_source(people, plain, through, gap, moved_to)
-    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    lines: list[tuple[Any, ...]] = []
     units: dict[tuple[str, str], float] = {}
     for layer, parts in statistics.items():
         for place, statistic in enumerate(STATISTICS):
@@ -101,20 +90,18 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
             if not unit > _SMALLEST_UNIT:
                 continue
             units[layer, statistic] = unit
-            lines = [
-                (who, subject, *(_distance(rows[layer], place, centre) / unit for rows in sides))
+            lines += [
+                (layer, statistic, who, subject, *(_distance(rows[layer], place, centre) / unit for rows in sides))
                 for who, subject, *sides in measured
                 if all(layer in rows for rows in sides)
             ]
             lines += [
-                ("source", source.subjects[code], far / unit, math.nan) for code, far in zip(codes, apart, strict=True)
+                (layer, statistic, "source", source.subjects[code], far / unit, math.nan)
+                for code, far in zip(codes, apart, strict=True)
             ]
-            for line in lines:
-                for name, value in zip(columns, (layer, statistic, *line), strict=True):
-                    columns[name].append(value)
     if not units:
         raise InputError("the source people do not differ in their neutral rows: nothing to measure by; add people")
-    return StyleShift(method, tuple(statistics), columns, units)
+    return StyleShift(method, tuple(statistics), columns_of(_COLUMNS, lines), units)
 
 
 def _of_person(

@@ -39,23 +39,14 @@ class PageFolders:
 
 @dataclass(frozen=True, eq=False)
 class ReportFigure:
-    """One figure, ready to be shown.
+    """One figure, ready to be shown."""
 
-    Attributes:
-        page: Its name, title and caption.
-        shown: The picture.
-        media: Its media type: `SVG` where the drawing itself is shown.
-        files: What can be saved beside the drawing: ending to bytes.
-        left_out: Endings of the files that are too large for that.
-        size: Width and height, inches.
-    """
-
-    page: PageFigure
-    shown: bytes
-    media: str
-    files: Mapping[str, bytes]
-    left_out: tuple[str, ...]
-    size: tuple[float, float]
+    page: PageFigure  # Its name, title and caption.
+    shown: bytes  # The picture.
+    media: str  # Its media type: `SVG` where the drawing itself is shown.
+    files: Mapping[str, bytes]  # What can be saved beside the drawing: ending to bytes.
+    left_out: tuple[str, ...]  # Endings of the files that are too large for that.
+    size: tuple[float, float]  # Width and height, inches.
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +88,7 @@ class Report:
 
 
 def find_pages(results: Path) -> PageFolders:
-    """Return the folders that hold a page: of each command the newest run, evaluations first.
-
-    Two runs of one command are folders whose names differ in the key at their end; a run with a name of its own
-    (``--name``) stands for itself. A folder whose page can't be read is among them: who reads it says what is wrong.
-    """
+    """Return the folders that hold a page: of each command (a name without its key) the newest, evaluations first."""
     pages = [path.parent for path in sorted(results.glob(f"*/{PAGE_FILE}"))]
     newest: dict[str, Path] = {}
     for folder in sorted(pages, key=lambda folder: (folder / PAGE_FILE).stat().st_mtime_ns):

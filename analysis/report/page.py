@@ -27,14 +27,10 @@ from featlab.analysis.report.provenance import (
 from featlab.analysis.table import Table
 from featlab.cache.atomic import atomic_write_text
 
-_SCREEN = 96.0 * 1.5
-"""Pixels of an inch of a figure: letters of 7 points are read like letters of 10."""
-_LARGE = 4.5
-"""Inches from which on a figure is not squeezed onto a phone: it scrolls in its box."""
-_WIDE = 12
-"""Columns from which on a table is printed on a page that lies on its side."""
-_BREAKS = re.compile(r"(?<=[_/])|(?<=\.)(?=[A-Za-z_])")
-"""Where a name may be broken; a number is never."""
+_SCREEN = 96.0 * 1.5  # Pixels of an inch of a figure: letters of 7 points are read like letters of 10.
+_LARGE = 4.5  # Inches from which on a figure is not squeezed onto a phone: it scrolls in its box.
+_WIDE = 12  # Columns from which on a table is printed on a page that lies on its side.
+_BREAKS = re.compile(r"(?<=[_/])|(?<=\.)(?=[A-Za-z_])")  # Where a name may be broken; a number is never.
 _TOGETHER = re.compile(r"\[[-\d., ]+\]|\bp [<=] [\d.]+|\d %")
 _MEDIA = {"pdf": "application/pdf", "csv": "text/csv;charset=utf-8", "tex": "text/plain;charset=utf-8"}
 _SAFE_IN_SVG = " /:;,=()+-_.?&*!@~$"

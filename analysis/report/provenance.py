@@ -16,19 +16,12 @@ _UNKNOWN = "nobody knows where"
 
 @dataclass(frozen=True)
 class Origin:
-    """What results come from.
+    """What results come from."""
 
-    Attributes:
-        digest: Of the cache; empty where nobody knows, as below.
-        extractor: What made its embeddings.
-        fingerprint: Of the extractor.
-        versions: Package and version.
-    """
-
-    digest: str
-    extractor: str
-    fingerprint: str
-    versions: tuple[tuple[str, str], ...]
+    digest: str  # Of the cache; empty where nobody knows, as below.
+    extractor: str  # What made its embeddings.
+    fingerprint: str  # Of the extractor.
+    versions: tuple[tuple[str, str], ...]  # Package and version.
 
     @classmethod
     def of(cls, page: Page) -> Origin:
@@ -65,19 +58,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class ChangedSetting:
-    """A setting that differs from its default.
+    """A setting that differs from its default."""
 
-    Attributes:
-        key: ``section.key``.
-        default: What it is without anybody's doing; empty for a method's option, which only the method knows.
-        value: What it was.
-        pages: Which pages say so, counted from 0.
-    """
-
-    key: str
-    default: str
-    value: str
-    pages: tuple[int, ...]
+    key: str  # ``section.key``.
+    default: str  # What it is without anybody's doing; empty for a method's option, which only the method knows.
+    value: str  # What it was.
+    pages: tuple[int, ...]  # Which pages say so, counted from 0.
 
 
 def origins(pages: Sequence[Page]) -> list[tuple[Origin, tuple[int, ...]]]:

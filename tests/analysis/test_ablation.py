@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featlab.analysis.ablation.figures import plot_lines
-from featlab.analysis.ablation.grids import ABLATIONS, make_grid
+from featlab.analysis.ablation.grids import ABLATIONS
 from featlab.analysis.ablation.report import (
     ablation_data,
     ablation_result,
@@ -17,7 +17,7 @@ from featlab.analysis.ablation.report import (
     ablation_tables,
     draw_ablation,
 )
-from featlab.analysis.ablation.run import ablate, with_values
+from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, read_table, write_result
 from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, write_table

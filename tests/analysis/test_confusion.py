@@ -20,10 +20,9 @@ from featlab.analysis.evaluation.confusion import (
     confusion_of,
     confusion_result,
     confusion_table,
+    plot_confusion,
 )
-from featlab.analysis.evaluation.plot_confusion import plot_confusion
-from featlab.analysis.evaluation.result import evaluation_result
-from featlab.analysis.evaluation.stored_results import class_names, newest_results, open_results
+from featlab.analysis.evaluation.result import class_names, evaluation_result, open_results
 from featlab.analysis.evaluation.tables import class_means
 from featlab.analysis.page import read_page, read_table, write_result
 from featlab.cache import (
@@ -283,8 +282,7 @@ def test_results_are_found_by_folder_by_file_and_the_newest_by_default(many, tmp
     older, newer = (written(tmp_path / "results" / name, many) for name in ("z-first", "a-second"))
     (tmp_path / "results" / "cells").mkdir()
     os.utime(older / "results.jsonl", ns=(1, 1))
-    assert newest_results(tmp_path) == newer / "results.jsonl"
-    assert open_results(tmp_path).path.parent == newer
+    assert open_results(tmp_path).path == newer / "results.jsonl"
     assert open_results(tmp_path, older).path == open_results(tmp_path, older / "results.jsonl").path
     assert open_results(tmp_path, older).facts["cache_digest"] == "abc"
     assert open_results(tmp_path, older).name == "z-first"

@@ -13,8 +13,15 @@ from matplotlib.collections import PathCollection
 from featlab.analysis import style
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
 from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
-from featlab.analysis.evaluation.plot_reliability import plot_reliability, reliability_data, reliability_methods
-from featlab.analysis.evaluation.plots import plot_subjects, plot_summary, subjects_data, summary_data
+from featlab.analysis.evaluation.plots import (
+    plot_reliability,
+    plot_subjects,
+    plot_summary,
+    reliability_data,
+    reliability_methods,
+    subjects_data,
+    summary_data,
+)
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.statistics import bootstrap_interval, compare_ranks

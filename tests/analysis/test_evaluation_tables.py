@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featlab.analysis.evaluation.result import trials_table
 from featlab.analysis.evaluation.tables import (
     class_means,
     class_table,
@@ -14,7 +15,6 @@ from featlab.analysis.evaluation.tables import (
     rank_table,
     summary_table,
 )
-from featlab.analysis.evaluation.tuning import trials_table
 from featlab.analysis.table import MISSING, flops_text, number_of, p_text
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow

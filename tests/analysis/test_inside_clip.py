@@ -8,7 +8,6 @@ import pytest
 
 from featlab.analysis.inside.clip import (
     choose_video,
-    class_probability,
     clip_columns,
     clip_name,
     clip_over_time,
@@ -16,7 +15,6 @@ from featlab.analysis.inside.clip import (
     clip_sentence,
     clip_table,
     draw_clip,
-    is_shown,
     video_rows,
 )
 from featlab.analysis.page import read_page, write_result
@@ -121,15 +119,17 @@ def test_rows_come_in_order_of_time():
     assert (np.diff(shuffled.frame[rows]) > 0).all()
 
 
-def test_the_probability_is_that_of_a_class_or_of_all_but_neutral():
+def test_the_probability_is_that_of_a_class_or_of_all_but_neutral(clip):
     values = np.array([[0.2, 0.5, 0.3], [0.0, 1.0000001, 0.0]], dtype=np.float32)
-    assert class_probability(values, CLASSES, "neutral").tolist() == pytest.approx([0.5, 0.0])
-    assert class_probability(values, CLASSES, "neutral", "joy").tolist() == pytest.approx([0.3, 0.0])
-    assert class_probability(values, CLASSES, "neutral", "neutral").tolist() == pytest.approx([0.5, 1.0])
     label = np.array([0, 1, 2, -1], dtype=np.int16)
-    assert is_shown(label, CLASSES, "neutral").tolist() == [1, 0, 1, -1]
-    assert is_shown(label, CLASSES, "neutral", "joy").tolist() == [0, 0, 1, -1]
-    assert is_shown(label, CLASSES, "neutral", "neutral").tolist() == [0, 1, 0, -1]
+    for shown, probability, is_shown in (
+        ("", [0.5, 0.0], [1, 0, 1, -1]),
+        ("joy", [0.3, 0.0], [0, 0, 1, -1]),
+        ("neutral", [0.5, 1.0], [0, 1, 0, -1]),
+    ):
+        item = replace(clip, shown=shown, label=label)
+        assert item.probability(values).tolist() == pytest.approx(probability)
+        assert item.is_shown.tolist() == is_shown
 
 
 @pytest.mark.parametrize("method", ["neutral-shift", "pft"])

@@ -17,9 +17,8 @@ from featlab.analysis import style
 from featlab.analysis.inside import map as module
 from featlab.analysis.inside.map import FeatureMap, MapSettings, ViewScore, feature_map, plane, score_views
 from featlab.analysis.inside.map_figure import map_result, plot_map, scores_sentence
-from featlab.analysis.inside.views import EXTRACTED, UNADAPTED, View, person_views, pick_rows
 from featlab.analysis.page import read_page, read_table, write_result
-from featlab.analysis.people import adapt_people
+from featlab.analysis.people import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")

@@ -19,9 +19,8 @@ from featlab.analysis.inside.neighbours import (
     plot_neighbours,
     source_neighbours,
 )
-from featlab.analysis.inside.views import person_views
 from featlab.analysis.page import read_page, write_result
-from featlab.analysis.people import adapt_people
+from featlab.analysis.people import adapt_people, person_views
 from featlab.errors import InputError
 
 TARGET = "s00"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from featlab.analysis.inside.similarity import mean_cosines
+from featlab.analysis.inside.probes import mean_cosines
 from featlab.errors import InputError
 
 

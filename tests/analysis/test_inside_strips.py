@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.analysis import style
-from featlab.analysis.inside.strips import plot_clip, plot_pairs
+from featlab.analysis.inside.faces import plot_clip, plot_pairs
 
 
 def clip(n=40):

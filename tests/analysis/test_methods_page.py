@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featlab.analysis.methods_page import methods_page
+from featlab.analysis.evaluation.methods import methods_page
 from featlab.config.options import Options, option, options_of
 from featlab.methods import (
     Method,
@@ -122,11 +122,11 @@ def test_tables_are_well_formed():
 
 def test_the_page_is_written_by_the_command_that_it_names(tmp_path):
     page = tmp_path / "methods.md"
-    subprocess.run([sys.executable, "-m", "featlab.analysis.methods_page", page], check=True)
+    subprocess.run([sys.executable, "-m", "featlab.analysis.evaluation.methods", page], check=True)
     assert page.read_text(encoding="utf-8") == methods_page()
 
 
 def test_the_page_in_the_docs_is_the_one_that_the_registry_gives():
     names = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
     page = Path(__file__).parents[2] / "docs" / "methods.md"
-    assert page.read_text(encoding="utf-8") == methods_page(names), "run python -m featlab.analysis.methods_page"
+    assert page.read_text(encoding="utf-8") == methods_page(names), "run python -m featlab.analysis.evaluation.methods"

@@ -1,10 +1,8 @@
 """A small seeded cache, and the check that a refusal is one line about the file."""
 
 import os
-from collections.abc import Callable
 from dataclasses import fields
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,15 +25,15 @@ VIDEOS = (("Zoë", "v1", 4), ("Zoë", "v2", 3), ("s1", "v1", 5), ("s2", "日本"
 
 
 @pytest.fixture
-def extractor() -> ExtractorInfo:
+def extractor():
     return EXTRACTOR
 
 
 @pytest.fixture
-def make_rows() -> Callable[..., Rows]:
+def make_rows():
     """Rows of some of VIDEOS (by index), the same values whichever others are asked for."""
 
-    def make(*which: int, dim: int = 8) -> Rows:
+    def make(*which, dim=8):
         parts = [_video(index, dim) for index in (which or range(len(VIDEOS)))]
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rows)}
         return Rows(
@@ -48,7 +46,7 @@ def make_rows() -> Callable[..., Rows]:
     return make
 
 
-def _video(index: int, dim: int) -> Rows:
+def _video(index, dim):
     subject, video, frames = VIDEOS[index]
     rng = np.random.default_rng(index)
     landmarks = rng.uniform(0, 96, (frames, 5, 2)).astype(np.float32)
@@ -65,10 +63,10 @@ def _video(index: int, dim: int) -> Rows:
 
 
 @pytest.fixture
-def build(make_rows) -> Callable[..., Path]:
+def build(make_rows):
     """Builds the cache at `out` from shards that hold the given groups of VIDEOS."""
 
-    def build_cache(out: Path, layout=((0, 1, 2, 3, 4),), dtype: str = "float32") -> Path:
+    def build_cache(out, layout=((0, 1, 2, 3, 4),), dtype="float32"):
         with CacheBuilder(out, extractor=EXTRACTOR, classes=CLASSES, neutral="neutral", dtype=dtype) as builder:
             keys = [f"shard {number}" for number in range(len(layout))]
             for key, group in zip(keys, layout, strict=True):
@@ -79,12 +77,12 @@ def build(make_rows) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def cache_path(build, tmp_path: Path) -> Path:
+def cache_path(build, tmp_path):
     return build(tmp_path / "cache.h5")
 
 
 @pytest.fixture
-def small_table() -> FeatureTable:
+def small_table():
     """Two people with a row each, without landmarks and paths."""
     codes = np.zeros(2, np.int32)
     return FeatureTable(
@@ -101,10 +99,10 @@ def small_table() -> FeatureTable:
 
 
 @pytest.fixture
-def refuses() -> Callable[..., str]:
+def refuses():
     """Asserts that opening (and reading all) is a CacheError of one line that names the file; returns the line."""
 
-    def check(path: Path, *words: str, verify: bool = False) -> str:
+    def check(path, *words, verify=False):
         with pytest.raises(CacheError) as caught, open_cache(path, verify=verify) as cache:
             cache.read()
         message = str(caught.value)

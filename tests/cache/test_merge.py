@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 import featlab.cache.merge
-from featlab.cache import (
-    CacheBuilder,
-    CacheError,
-    ExtractorInfo,
-    Rows,
-    merge_caches,
-    open_cache,
-    verify_cache,
-)
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache
 
 CLASSES = ("neutral", "happy", "pain")
 FIRST, SECOND = (0, 1), (2, 3, 4)
@@ -76,11 +68,19 @@ def test_the_merged_rows_are_those_of_both_in_every_field(pair, tmp_path, make):
             assert (one.digest, one.subjects) == (other.digest, other.subjects)
 
 
-def test_each_caches_subjects_are_listed_beside_it_and_progress_ends_at_all_rows(pair, tmp_path):
-    told = []
+def test_each_caches_subjects_are_listed_beside_it_and_rows_come_block_by_block(pair, tmp_path, monkeypatch):
+    told, sizes, real = [], [], featlab.cache.merge.encode_rows
+
+    def spy(rows, *rest):
+        sizes.append(len(rows.frames))
+        return real(rows, *rest)
+
+    monkeypatch.setattr(featlab.cache.merge, "encode_rows", spy)
     report = merge_caches(pair, tmp_path / "both.h5", on_progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (19, 19)
     assert told == sorted(told)
+    assert sum(sizes) == 19
+    assert len(sizes) >= 2
     assert (tmp_path / "both.raf.subjects.txt").read_text(encoding="utf-8") == "Zoë\n"
     assert (tmp_path / "both.fer.subjects.txt").read_text(encoding="utf-8").split() == ["s1", "s2", "s3"]
     assert [item.subjects for item in report.inputs] == [("Zoë",), ("s1", "s2", "s3")]
@@ -99,32 +99,26 @@ def test_a_prefix_keeps_people_of_one_name_apart(make, tmp_path):
     assert merged.subject_names_present() == ("other/Zoë", "raf/Zoë")
 
 
-def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path):
-    def joyful(rows):
-        return replace(rows, labels=["joy" if label == "happy" else label for label in rows.labels])
+def renamed(old, new):
+    return lambda rows: replace(rows, labels=[new if label == old else label for label in rows.labels])
 
-    one = make("one.h5", *FIRST)
-    other = make("other.h5", *SECOND, change=joyful, classes=("neutral", "joy", "pain"))
+
+def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path):
+    one, whole = make("one.h5", *FIRST), make("whole.h5")
+    other = make("other.h5", *SECOND, change=renamed("happy", "joy"), classes=("neutral", "joy", "pain"))
     apart = merge_caches((one, other), tmp_path / "apart.h5")
     assert read(apart.path).classes == ("neutral", "happy", "pain", "joy")
     assert any("'joy'" in note and "none in" in note for note in apart.notes)
     together = read(merge_caches((one, other), tmp_path / "together.h5", rename={"joy": "happy"}).path)
     assert together.classes == CLASSES
-    expected = make("whole.h5")
-    assert spelled(together) == spelled(read(expected))
+    assert spelled(together) == spelled(read(whole))
     with pytest.raises(CacheError, match=r"--rename jox=happy: no cache has that class"):
         merge_caches((one, other), tmp_path / "c.h5", rename={"jox": "happy"})
-
-
-def test_another_neutral_is_refused_until_it_is_renamed(make, tmp_path):
-    def calm(rows):
-        return replace(rows, labels=["calm" if label == "neutral" else label for label in rows.labels])
-
-    one = make("one.h5", *FIRST)
-    other = make("other.h5", *SECOND, change=calm, classes=("calm", "happy", "pain"), neutral="calm")
+    calm = ("calm", "happy", "pain")
+    calm = make("calm.h5", *SECOND, change=renamed("neutral", "calm"), classes=calm, neutral="calm")
     with pytest.raises(CacheError, match=r"neutral class is 'calm'.*--rename calm=neutral"):
-        merge_caches((one, other), tmp_path / "both.h5")
-    assert read(merge_caches((one, other), tmp_path / "both.h5", rename={"calm": "neutral"}).path).neutral == "neutral"
+        merge_caches((one, calm), tmp_path / "both.h5")
+    assert read(merge_caches((one, calm), tmp_path / "both.h5", rename={"calm": "neutral"}).path).neutral == "neutral"
 
 
 def test_half_precision_stays_where_all_have_it_and_changes_no_value_elsewhere(make, tmp_path):
@@ -145,14 +139,11 @@ def test_what_only_one_has_is_left_out_and_told(make, tmp_path):
     assert any(note.startswith("landmarks are left out") for note in report.notes)
 
 
-def test_features_of_two_extractors_never_meet(make, tmp_path):
-    one = make("one.h5", *FIRST)
-    other = make("other.h5", *SECOND, made_by=ExtractorInfo("hog", "none", "grey 48x48", layers=("stem.0",)))
+def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_kept(make, extractor, tmp_path):
+    one = make("hog.h5", *FIRST)
+    other = make("small.h5", *SECOND, made_by=ExtractorInfo("hog", "none", "grey 48x48", layers=("stem.0",)))
     with pytest.raises(CacheError, match=r"was made by hog \(\w{12}\), .* by hog \(\w{12}\)"):
         merge_caches((one, other), tmp_path / "both.h5")
-
-
-def test_the_people_whom_the_backbone_has_seen_are_kept(make, extractor, tmp_path):
     seen = replace(extractor, trained_on=("Zoë", "s3"))
     paths = make("one.h5", *FIRST, made_by=seen), make("other.h5", *SECOND, made_by=seen)
     with open_cache(merge_caches(paths, tmp_path / "both.h5").path) as cache:
@@ -188,18 +179,3 @@ def test_a_merge_that_is_stopped_leaves_nothing(pair, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         merge_caches(pair, tmp_path / "both.h5", on_progress=stop)
     assert set(tmp_path.rglob("*")) == before
-
-
-def test_rows_come_block_by_block(pair, tmp_path, monkeypatch):
-    """No block is larger than a reader's block, and each subject's rows are read once."""
-    sizes = []
-    real = featlab.cache.merge.encode_rows
-
-    def spy(rows: Rows, *rest):
-        sizes.append(len(rows.frames))
-        return real(rows, *rest)
-
-    monkeypatch.setattr(featlab.cache.merge, "encode_rows", spy)
-    merge_caches(pair, tmp_path / "both.h5")
-    assert sum(sizes) == 19
-    assert len(sizes) >= 2

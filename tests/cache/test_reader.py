@@ -11,7 +11,6 @@ from featlab.cache import (
     CacheBuilder,
     CacheError,
     ExtractorInfo,
-    FeatureTable,
     Rows,
     inspect_cache,
     open_cache,
@@ -20,7 +19,7 @@ from featlab.cache import (
 )
 
 
-def same_rows(table: FeatureTable, rows: Rows) -> None:
+def same_rows(table, rows):
     np.testing.assert_array_equal(table.embeddings, rows.embeddings)
     np.testing.assert_array_equal(table.landmarks, rows.landmarks)
     np.testing.assert_array_equal(table.frame, rows.frames)
@@ -76,18 +75,17 @@ def test_a_cache_without_landmarks_paths_and_labels_has_none(tmp_path):
     assert table.label.tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("subjects", [None, ["s3", "s1"]])
-def test_blocks_add_up_to_the_whole_and_keep_to_the_budget(cache_path, subjects):
-    for budget in (1, 500, 1000, 1 << 20):
-        with open_cache(cache_path) as cache:
+def test_blocks_add_up_to_the_whole_and_keep_to_the_budget(cache_path):
+    with open_cache(cache_path) as cache:
+        for subjects in (None, ["s3", "s1"]):
             whole = cache.read(subjects)
-            blocks = list(cache.iter_rows(byte_budget=budget, subjects=subjects))
-        assert all(block.nbytes <= budget or len(block) == 1 for block in blocks)
-        for name in ("embeddings", "landmarks", "subject"):
-            np.testing.assert_array_equal(
-                np.concatenate([getattr(block, name) for block in blocks]), getattr(whole, name)
-            )
-        assert sum((block.paths for block in blocks), ()) == whole.paths
+            for budget in (1, 500, 1000, 1 << 20):
+                blocks = list(cache.iter_rows(byte_budget=budget, subjects=subjects))
+                assert all(block.nbytes <= budget or len(block) == 1 for block in blocks)
+                for name in ("embeddings", "landmarks", "subject"):
+                    joined = np.concatenate([getattr(block, name) for block in blocks])
+                    np.testing.assert_array_equal(joined, getattr(whole, name))
+                assert sum((block.paths for block in blocks), ()) == whole.paths
 
 
 def test_the_summary_counts_what_is_there(cache_path):
@@ -181,11 +179,10 @@ def test_any_rows_written_are_read_and_sliced_back(tmp_path, rows, dim, dtype, s
 
 
 def test_who_trained_the_backbone_is_kept_and_changes_neither_fingerprint_nor_digest(small_table, tmp_path):
-    known, unknown = (ExtractorInfo("pt2", "0" * 64, "96x96", trained_on=people) for people in (("c", "d"), ()))
-    write_table(tmp_path / "known.h5", small_table, known)
-    write_table(tmp_path / "unknown.h5", small_table, unknown)
-    with open_cache(tmp_path / "known.h5") as one, open_cache(tmp_path / "unknown.h5") as other:
-        assert one.extractor.trained_on == ("c", "d")
-        assert other.extractor.trained_on == ()
-        assert one.extractor.fingerprint == other.extractor.fingerprint
-        assert one.digest == other.digest
+    found = []
+    for people in (("c", "d"), ()):
+        info = ExtractorInfo("pt2", "0" * 64, "96x96", trained_on=people)
+        with open_cache(write_table(tmp_path / f"{len(people)}.h5", small_table, info)) as cache:
+            assert cache.extractor.trained_on == people
+            found.append((cache.extractor.fingerprint, cache.digest))
+    assert found[0] == found[1]

@@ -10,7 +10,7 @@ from featlab.cache import CacheError, ExtractorInfo, FeatureTable
 
 
 @pytest.fixture
-def table() -> FeatureTable:
+def table():
     rng = np.random.default_rng(0)
     return FeatureTable(
         embeddings=rng.normal(size=(6, 3)).astype(np.float32),
@@ -51,30 +51,19 @@ def test_every_column_takes_the_same_rows(table):
     mask = np.array([True, False, True, False, False, True])
     for index in (mask, np.array([0, 2, 5]), [0, 2, 5], np.array([0, 2, 5], np.uint8)):
         part = table.take(index)
-        assert part.paths == ("a", "c", "f")
+        assert (part.paths, part.subjects) == (("a", "c", "f"), table.subjects)
         for name in ("embeddings", "label", "subject", "video", "frame", "landmarks"):
             np.testing.assert_array_equal(getattr(part, name), getattr(table, name)[[0, 2, 5]])
-        assert part.subjects == table.subjects
-
-
-def test_rows_may_be_taken_by_slice_in_any_order_or_not_at_all(table):
     assert table.take(slice(1, 3)).paths == ("b", "c")
     assert np.shares_memory(table.take(slice(1, 3)).embeddings, table.embeddings)
     assert table.take([5, 0, 0]).paths == ("f", "a", "a")
-    assert len(table.take([])) == 0
-    assert table.take([]).paths == ()
-    assert table.take([]).dim == 3
+    assert (len(table.take([])), table.take([]).paths, table.take([]).dim) == (0, (), 3)
 
 
 def test_rows_of_and_without_split_a_table_in_two(table):
     assert table.rows_of("carl", "anna").paths == ("a", "b", "e", "f")
     assert table.without("carl", "anna").paths == ("c", "d")
-    assert len(table.rows_of("nobody")) == 0
-    assert len(table.rows_of()) == 0
-    assert len(table.without()) == 6
-
-
-def test_an_unknown_subject_is_answered_with_the_closest(table):
+    assert (len(table.rows_of("nobody")), len(table.rows_of()), len(table.without())) == (0, 0, 6)
     for choose in (table.rows_of, table.without):
         with pytest.raises(CacheError, match=r"no subject 'ana'.*did you mean 'anna'"):
             choose("ana")

@@ -8,13 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featlab.cache import (
-    CacheError,
-    inspect_cache,
-    open_cache,
-    verify_cache,
-)
-from featlab.cache.schema import first_disorder
+from featlab.cache import CacheError, inspect_cache, open_cache, verify_cache
 
 
 @pytest.fixture
@@ -199,14 +193,6 @@ def test_what_only_the_digest_shows_is_found_by_verifying(damaged, refuses):
         path = damaged(change)
         refuses(path, "digest", verify=True)
         assert len(verify_cache(path)) == 1
-
-
-def test_the_first_row_out_of_order_is_that_of_sorted_tuples():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        keys = rng.integers(0, 3, size=(3, 4))
-        rows = list(zip(*keys.tolist(), strict=True))
-        assert first_disorder(*keys) == next((row for row in range(1, 4) if rows[row] <= rows[row - 1]), None)
 
 
 def test_a_repacked_cache_is_the_same_cache(cache_path, tmp_path):

@@ -12,19 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import (
-    CacheBuilder,
-    CacheError,
-    ExtractorInfo,
-    Rows,
-    open_cache,
-)
-from featlab.errors import FeatlabError
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
 
 NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])
 
 
-def digest_of(path) -> str:
+def digest_of(path):
     with open_cache(path, verify=True) as cache:
         return cache.digest
 
@@ -112,13 +105,14 @@ def test_a_damaged_shard_counts_as_absent(new_builder, make_rows, tmp_path):
     assert builder.has_shard("a")
 
 
-@pytest.mark.parametrize("key", ["s1/v1", "../../up", "", "a" * 500, "日本", "S1", "nul\0"])
-def test_any_text_can_be_a_key(new_builder, make_rows, tmp_path, key):
+def test_any_text_can_be_a_key(new_builder, make_rows, tmp_path):
     builder = new_builder()
-    builder.write_shard(key, make_rows(), [])
-    assert builder.has_shard(key)
-    assert not builder.has_shard(key + "x")
-    builder.assemble([key])
+    keys = ["s1/v1", "../../up", "", "a" * 500, "日本", "S1", "nul\0"]
+    for key in keys:
+        builder.write_shard(key, NO_ROWS if key else make_rows(), [])
+        assert builder.has_shard(key)
+        assert not builder.has_shard(key + "x")
+    builder.assemble(keys)
     assert [path.name for path in tmp_path.iterdir()] == ["cache.h5"]
 
 
@@ -163,7 +157,7 @@ def test_shards_that_make_no_cache_are_refused_and_an_old_one_stays(
     assert builder.has_shard("0")
 
 
-def spoilt(rows: Rows):
+def spoilt(rows):
     """Rows that don't fit, and what is said of them."""
     nan, partial = rows.embeddings.copy(), rows.landmarks.copy()
     nan[2, 1] = partial[0, 0, 0] = np.nan
@@ -198,7 +192,7 @@ def test_rows_that_do_not_fit_are_refused(new_builder, make_rows, refused):
     refused("frame 15: its embedding is too large for float16", half.write_shard, "a", rows)
 
 
-def test_settings_that_make_no_sense_are_refused(new_builder):
+def test_settings_and_places_that_make_no_sense_are_refused(new_builder, tmp_path, extractor):
     for change, words in (
         ({"classes": ()}, "classes"),
         ({"classes": ("neutral", "neutral")}, "twice"),
@@ -207,6 +201,11 @@ def test_settings_that_make_no_sense_are_refused(new_builder):
     ):
         with pytest.raises(CacheError, match=words):
             new_builder(**change)
+    (tmp_path / "folder.h5").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, words in (("folder.h5", "folder of that name"), ("file/cache.h5", "can't be made")):
+        with pytest.raises(CacheError, match=words):
+            CacheBuilder(tmp_path / name, extractor=extractor, classes=["neutral"])
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -224,14 +223,6 @@ def test_a_second_writer_is_refused_until_the_first_is_done(new_builder, make_ro
     refused("another run", new_builder)
     assert not second.assemble(["a"]).with_name("cache.h5.shards").exists()
     assert not new_builder().has_shard("a")
-
-
-def test_a_folder_in_the_way_is_refused(tmp_path, extractor):
-    (tmp_path / "cache.h5").mkdir()
-    (tmp_path / "file").write_text("")
-    for name, words in (("cache.h5", "folder of that name"), ("file/cache.h5", "can't be made")):
-        with pytest.raises(CacheError, match=words):
-            CacheBuilder(tmp_path / name, extractor=extractor, classes=["neutral"])
 
 
 SCRIPT = """
@@ -259,12 +250,12 @@ except FeatlabError as error:
 """
 
 
-def start(out, shards=20, limit=0) -> subprocess.Popen:
+def start(out, shards=20, limit=0):
     command = [sys.executable, "-c", SCRIPT, str(out), str(shards), str(limit)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(out, **options) -> tuple[int, str, str]:
+def finish(out, **options):
     process = start(out, **options)
     told, complained = process.communicate(timeout=60)
     return process.returncode, told, complained
@@ -292,24 +283,14 @@ def test_killed_runs_leave_no_half_file_and_no_trace_in_the_result(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
-@pytest.mark.parametrize("limit", [3_000, 56_000, 150_000, 219_000])
-def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path, limit):
+def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path):
     """HDF5 alone crashes the process here: 3 and 56 kB end inside a shard, the others inside the cache."""
-    code, told, complained = finish(tmp_path / "cache.h5", shards=4, limit=limit)
-    assert (code, complained) == (2, "")
-    line = told.removeprefix("ready\n").rstrip("\n")
-    assert "cache.h5" in line
-    assert "can't be written" in line
-    assert "\n" not in line
-    assert not (tmp_path / "cache.h5").exists()
+    for limit in (3_000, 56_000, 150_000, 219_000):
+        code, told, complained = finish(tmp_path / f"{limit}.h5", shards=4, limit=limit)
+        assert (code, complained) == (2, "")
+        line = told.removeprefix("ready\n").rstrip("\n")
+        assert f"{limit}.h5" in line
+        assert "can't be written" in line
+        assert "\n" not in line
+        assert not (tmp_path / f"{limit}.h5").exists()
     assert not list(tmp_path.rglob("*.partial"))
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs folders that may not be written")
-def test_a_folder_that_may_not_be_written_is_refused(tmp_path, extractor):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(FeatlabError, match="Permission denied"):
-            CacheBuilder(tmp_path / "cache.h5", extractor=extractor, classes=["neutral"])
-    finally:
-        tmp_path.chmod(0o700)

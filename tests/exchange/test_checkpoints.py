@@ -3,7 +3,6 @@
 import json
 import warnings
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +88,7 @@ def make_t(dim=DIM, hidden=9, seed=3):
         return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim)).eval()
 
 
-def save_shot(folder: Path, b: nn.Module, c: nn.Module, t: nn.Module | None = None):
+def save_shot(folder, b, c, t=None):
     """Write them as SHOT does; returns the paths."""
     paths = {"b": folder / "source_B.pt", "c": folder / "source_C.pt"}
     torch.save(b.state_dict(), paths["b"])
@@ -105,23 +104,18 @@ def rows(dim=DIM, seed=9):
 
 
 @pytest.mark.parametrize("norm", ["old", "new", "none"])
-@pytest.mark.parametrize(("kind", "with_bn"), [("bn", True), ("ori", True), ("ori", False)])
-def test_the_logits_are_those_of_the_modules_that_were_saved(tmp_path, norm, kind, with_bn):
-    b, c = make_shot(3, kind=kind, with_bn=with_bn, norm=norm)
-    paths = save_shot(tmp_path, b, c)
-    head = head_of(read_checkpoint(paths["b"]), read_checkpoint(paths["c"]))
-    with torch.no_grad():
-        torch.testing.assert_close(head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
-        torch.testing.assert_close(head.bottleneck(rows()), b(rows()), atol=1e-6, rtol=1e-6)
-    assert not head.training
-    assert not any(parameter.requires_grad for parameter in head.parameters())
-    if norm == "none":
-        # A class whose weights are all zero keeps its bias as logit.
+def test_the_logits_are_those_of_the_modules_that_were_saved(tmp_path, norm):
+    for kind, with_bn in (("bn", True), ("ori", True), ("ori", False)):
+        b, c = make_shot(3, kind=kind, with_bn=with_bn, norm=norm)
+        if norm == "none":
+            c.fc.weight.data[1] = 0  # a class whose weights are all zero keeps its bias as logit
+        paths = save_shot(tmp_path, b, c)
+        head = head_of(read_checkpoint(paths["b"]), read_checkpoint(paths["c"]))
         with torch.no_grad():
-            c.fc.weight[1] = 0
-            paths = save_shot(tmp_path, b, c)
-            logits = read_parts(paths["b"], paths["c"]).head(rows())
-            torch.testing.assert_close(logits, c(b(rows())), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(head.bottleneck(rows()), b(rows()), atol=1e-6, rtol=1e-6)
+        assert not head.training
+        assert not any(parameter.requires_grad for parameter in head.parameters())
 
 
 def test_what_is_around_a_state_dict_is_taken_off(tmp_path):
@@ -173,46 +167,40 @@ def test_a_translator_in_safetensors_goes_by_numbers_or_by_the_shapes_that_fit_o
         translator_of(saved(square, "encoder", "decoder"), DIM)
 
 
-def test_a_whole_resnet_as_translator_is_refused_with_the_reason(tmp_path, refused):
-    with torch.random.fork_rng(devices=[]):
-        torch.save({f"model.{name}": value for name, value in resnet18().state_dict().items()}, tmp_path / "t.pt")
-    with refused(InputError, "a whole ResNet (11.2 M values)", "leave --t out"):
-        translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda b, c: b.pop("bottleneck.bias"), ("netB", "missing bottleneck.bias")),
-        (lambda b, c: b.pop("bn.running_var"), ("netB", "missing bn.running_var")),
-        (lambda b, c: b.update(extra=torch.ones(1)), ("netB", "unexpected extra")),
-        (lambda b, c: c.pop("fc.weight_g"), ("netC", "missing fc.weight_g")),
-        (lambda b, c: c.pop("fc.bias"), ("netC", "missing fc.bias")),
-        (lambda b, c: c.update({"fc.weight": torch.ones(2, 7)}), ("netC", "unexpected fc.weight")),
-        (lambda b, c: c.update({"fc.weight_v": torch.ones(2, 6)}), ("takes 6 values", "gives 7")),
-        (lambda b, c: c.update({"fc.bias": torch.ones(3)}), ("don't fit together", "classifier.bias")),
-        (lambda b, c: b.update({"bottleneck.weight": torch.ones(7)}), ("bottleneck.weight has shape (7,)",)),
-        (lambda b, c: b.update({"bn.bias": torch.full((7,), torch.nan)}), ("bn.bias holds NaN",)),
-        (lambda b, c: b.update(note="best"), ("no state dict",)),
-    ],
-)
-def test_keys_and_shapes_that_do_not_fit_are_named(tmp_path, refused, change, words):
-    b, c = (module.state_dict() for module in make_shot())
-    change(b, c)
-    torch.save(dict(b), tmp_path / "b.pt")
-    torch.save(dict(c), tmp_path / "c.pt")
-    with refused(InputError, *words):
-        read_parts(tmp_path / "b.pt", tmp_path / "c.pt")
-
-
-def test_a_file_given_for_another_part_is_told_so(tmp_path, refused):
+def test_files_given_for_another_part_are_told_so(tmp_path, refused):
     paths = save_shot(tmp_path, *make_shot())
     with refused(InputError, "looks like netC: give it as --c"):
         read_parts(paths["c"], paths["b"])
     with torch.random.fork_rng(devices=[]):
-        torch.save(resnet18().state_dict(), tmp_path / "f.pt")
+        state = resnet18().state_dict()
+    torch.save(state, tmp_path / "f.pt")
     with refused(InputError, "and ", "more", "netF, the backbone: give it as --f"):
         read_parts(tmp_path / "f.pt", paths["c"])
+    torch.save({f"model.{name}": value for name, value in state.items()}, tmp_path / "t.pt")
+    with refused(InputError, "a whole ResNet (11.2 M values)", "leave --t out"):
+        translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
+
+
+def test_keys_and_shapes_that_do_not_fit_are_named(tmp_path, refused):
+    for change, *words in (
+        (lambda b, c: b.pop("bottleneck.bias"), "netB", "missing bottleneck.bias"),
+        (lambda b, c: b.pop("bn.running_var"), "netB", "missing bn.running_var"),
+        (lambda b, c: b.update(extra=torch.ones(1)), "netB", "unexpected extra"),
+        (lambda b, c: c.pop("fc.weight_g"), "netC", "missing fc.weight_g"),
+        (lambda b, c: c.pop("fc.bias"), "netC", "missing fc.bias"),
+        (lambda b, c: c.update({"fc.weight": torch.ones(2, 7)}), "netC", "unexpected fc.weight"),
+        (lambda b, c: c.update({"fc.weight_v": torch.ones(2, 6)}), "takes 6 values", "gives 7"),
+        (lambda b, c: c.update({"fc.bias": torch.ones(3)}), "don't fit together", "classifier.bias"),
+        (lambda b, c: b.update({"bottleneck.weight": torch.ones(7)}), "bottleneck.weight has shape (7,)"),
+        (lambda b, c: b.update({"bn.bias": torch.full((7,), torch.nan)}), "bn.bias holds NaN"),
+        (lambda b, c: b.update(note="best"), "no state dict"),
+    ):
+        b, c = (dict(module.state_dict()) for module in make_shot())
+        change(b, c)
+        torch.save(b, tmp_path / "b.pt")
+        torch.save(c, tmp_path / "c.pt")
+        with refused(InputError, *words):
+            read_parts(tmp_path / "b.pt", tmp_path / "c.pt")
 
 
 def test_files_that_hold_no_state_dict_are_refused(tmp_path, refused):
@@ -233,17 +221,6 @@ def test_files_that_hold_no_state_dict_are_refused(tmp_path, refused):
     }.items():
         with refused(InputError, name, *words):
             read_checkpoint(tmp_path / name)
-
-
-def test_reading_a_checkpoint_leaves_the_random_state_alone(tmp_path):
-    paths = save_shot(tmp_path, *make_shot(), make_t())
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    read_parts(paths["b"], paths["c"], paths["t"])
-    assert torch.equal(before, torch.get_rng_state())
-
-
-# ---- bundles
 
 
 @pytest.fixture
@@ -287,8 +264,9 @@ def test_the_style_bank_holds_the_neutral_statistics_of_the_source_subjects(tabl
 
 def test_the_bank_of_a_literal_translator_is_of_translated_rows(table, tmp_path, extractor):
     b, c, t = (*make_shot(3), make_t())
-    paths = save_shot(tmp_path, b, c, t)
+    paths, state = save_shot(tmp_path, b, c, t), torch.get_rng_state()
     bundle = import_bundle(read_parts(paths["b"], paths["c"], paths["t"]), extractor, source=table).bundle
+    assert torch.equal(torch.get_rng_state(), state)
     means = np.stack([table.embeddings[(table.subject == who) & (table.label == 1)].mean(axis=0) for who in range(6)])
     mine = table.rows_of("s02")
     neutral = torch.from_numpy(mine.embeddings[mine.label == 1] + (means.mean(axis=0) - means[2]).astype(np.float32))
@@ -371,34 +349,21 @@ def test_classes_that_the_cache_has_beside_the_checkpoint_s_count_as_unknown(peo
     assert imported.rows == known.sum()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"classes": ("a", "neutral")}, ("3 classes", "2 are named")),
-        ({"classes": ("anger", "neutral", "anger")}, ("'anger' is named twice",)),
-        ({"classes": ("anger", "Neutral", "joy")}, ("'neutral' is none", "did you mean 'Neutral'")),
-        ({"neutral": "nose"}, ("'nose' is none of the checkpoint's",)),
-    ],
-)
-def test_classes_that_do_not_fit_are_refused(table, parts, extractor, refused, options, words):
-    with refused(InputError, *words):
-        import_bundle(parts, extractor, source=table, **options)
-
-
-def test_what_a_bundle_without_a_cache_lacks_is_named(parts, extractor, refused):
-    with refused(InputError, "--classes"):
-        import_bundle(parts, extractor)
-    with refused(InputError, "--neutral"):
-        import_bundle(parts, extractor, classes=("a", "b", "c"))
-    with refused(InputError, "coral", "--cache"):
-        import_bundle(parts, extractor, classes=("a", "b", "c"), neutral="a", methods=["coral"])
-
-
-def test_rows_that_do_not_fit_are_refused(people, table, parts, extractor, refused):
-    with refused(InputError, "netB takes 12 values", "have 8"):
-        import_bundle(parts, extractor, source=people(dim=8, classes=3))
-    with refused(InputError, "no row of the 6 source subjects is labelled 'neutral'"):
-        import_bundle(parts, extractor, source=table.take(table.label != 1))
+def test_what_does_not_fit_a_bundle_is_refused(people, table, parts, extractor, refused):
+    named = {"classes": ("a", "b", "c")}
+    for options, *words in (
+        ({"source": table, "classes": ("a", "neutral")}, "3 classes", "2 are named"),
+        ({"source": table, "classes": ("anger", "neutral", "anger")}, "'anger' is named twice"),
+        ({"source": table, "classes": ("anger", "Neutral", "joy")}, "'neutral' is none", "did you mean 'Neutral'"),
+        ({"source": table, "neutral": "nose"}, "'nose' is none of the checkpoint's"),
+        ({"source": people(dim=8, classes=3)}, "netB takes 12 values", "have 8"),
+        ({"source": table.take(table.label != 1)}, "no row of the 6 source subjects is labelled 'neutral'"),
+        ({}, "--classes"),
+        (named, "--neutral"),
+        (named | {"neutral": "a", "methods": ["coral"]}, "coral", "--cache"),
+    ):
+        with refused(InputError, *words):
+            import_bundle(parts, extractor, **options)
 
 
 def test_the_backbone_s_file_must_be_the_one_that_made_the_features(parts, tmp_path, refused):

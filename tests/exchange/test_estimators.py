@@ -1,7 +1,5 @@
 """PersonalizedClassifier and StyleTranslator against scikit-learn's own checks and against featlab's functions."""
 
-from __future__ import annotations
-
 import pickle
 import warnings
 
@@ -26,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:subject .* is the clip neutral:U
 QUICK = {"dim": 8, "bottleneck": 64, "epochs": 20, "pretrain_epochs": 1}
 """Enough for the check that a classifier learns three blobs."""
 SMALL = {"dim": 6, "bottleneck": 8, "epochs": 4, "pretrain_epochs": 3, "random_state": 5}
-EXPECTED_FAILED: dict[str, str] = {}
+EXPECTED_FAILED = {}
 """Checks of scikit-learn that fail on purpose, and why: none."""
 ESTIMATORS = [PersonalizedClassifier(**SMALL), StyleTranslator(**SMALL)]
 
@@ -310,35 +308,25 @@ def test_a_source_subject_cannot_be_a_new_person(data, estimator):
     assert model.personal_ == {}
 
 
-@pytest.mark.parametrize(
-    ("estimator", "words"),
-    [
+def test_settings_and_methods_that_do_not_exist_are_refused(data):
+    (X, y, subject, _), _ = data
+    for estimator, words in (
         (PersonalizedClassifier(settings={"head.l": 1}), r"unknown key head\.l; did you mean 'lr'"),
         (PersonalizedClassifier(method="pftt"), r"unknown method 'pftt'.*did you mean 'pft'"),
         (PersonalizedClassifier(method="oracle"), "'oracle' needs the person's labels"),
         (StyleTranslator(settings={"pretrain.style_bank": False}), "style bank"),
-    ],
-)
-def test_settings_and_methods_that_do_not_exist_are_refused(data, estimator, words):
-    (X, y, subject, _), _ = data
-    with pytest.raises(ConfigError, match=words):
-        estimator.fit(X, y, subject=subject)
+    ):
+        with pytest.raises(ConfigError, match=words):
+            estimator.fit(X, y, subject=subject)
 
 
-def test_settings_reach_the_source_stage_and_the_method(data):
+def test_settings_reach_the_method_and_a_clip_that_does_not_look_neutral_is_warned_about(data):
     (X, y, subject, _), (X_rest, _, _, _) = data
-    model = PersonalizedClassifier(settings={"head.lr": 0.5, "adapt.pft.iterations": 0}, **SMALL).fit(
-        X, y, subject=subject
-    )
-    assert model.bundle_.config.head.lr == 0.5
+    settings = {"head.lr": 0.05, "adapt.pft.iterations": 0}
+    model = PersonalizedClassifier(settings=settings, **SMALL | {"epochs": 60}).fit(X, y, subject=subject)
+    assert model.bundle_.config.head.lr == 0.05
     model.personalize(X_rest, subject="new")
     # No step: what predicts is T as pretrained, whose offset is zero.
     assert float(model.personal_["new"].translator.offset.abs().max()) == 0
-
-
-def test_a_clip_that_does_not_look_neutral_is_warned_about(data):
-    (X, y, subject, _), _ = data
-    model = PersonalizedClassifier(settings={"adapt.pft.iterations": 0}, **SMALL | {"epochs": 60})
-    model.fit(X, y, subject=subject)
     with pytest.warns(UserWarning, match="subject 'new': .*is the clip neutral"):
         model.personalize(X[y == "anger"], subject="new")

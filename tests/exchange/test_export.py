@@ -1,6 +1,7 @@
 """Round trips: each format is written, read by its own runtime, and gives our logits."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -26,13 +27,13 @@ from featlab.methods import (
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict import check_backbone
 
-SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
-
 
 def needs(name):
-    if name == "onnx":
-        pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-        pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+    for module in ("onnxruntime", "onnxscript") if name == "onnx" else ():
+        pytest.importorskip(module, reason="the extra `onnx` is not installed")
+
+
+SUFFIX = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 
 
 def holds_no_row(path, person):
@@ -132,7 +133,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, exported, mon
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_facts_that_are_lost_on_the_way_are_noticed(exported, monkeypatch, refused):
+def test_metadata_that_is_lost_on_the_way_is_noticed(exported, monkeypatch, refused):
     write = formats.write_safetensors
     monkeypatch.setattr(formats, "write_safetensors", lambda *words: write(*words[:3], '{"classes": []}'))
     with refused(ExportMismatch, "does not read back"):
@@ -158,41 +159,35 @@ def test_a_wide_ill_scaled_model_stays_within_the_tolerance(tmp_path, people, sm
     assert report.difference < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "format", "expected"),
-    [("a.onnx", None, "onnx"), ("a.PT2", None, "pt2"), ("a.safetensors", None, "safetensors"), ("a.bin", "pt2", "pt2")],
-)
-def test_the_suffix_says_the_format_unless_one_is_named(tmp_path, name, format, expected):
-    assert format_of(tmp_path / name, format) == expected
-
-
-def test_an_unknown_format_is_refused(tmp_path, refused):
+def test_the_suffix_says_the_format_unless_one_is_named(tmp_path, refused):
+    for name, format, expected in (
+        *(("a.onnx", None, "onnx"), ("a.PT2", None, "pt2")),
+        *(("a.safetensors", None, "safetensors"), ("a.bin", "pt2", "pt2")),
+    ):
+        assert format_of(tmp_path / name, format) == expected
     with refused(ConfigError, ".onnx", "--format"):
         format_of(tmp_path / "model.bin")
     with refused(ConfigError, "did you mean 'onnx'"):
         format_of(tmp_path / "model", "onx")
 
 
-def test_rows_of_another_width_are_refused(tmp_path, bundle, refused):
-    with refused(InputError, "(3, 5)", "(n, 12)"):
-        export_model(base_model(bundle), tmp_path / "a.pt2", "pt2", {}, embeddings=np.zeros((3, 5), dtype=np.float32))
+def test_what_can_not_be_exported_is_refused(tmp_path, bundle, monkeypatch, refused):
+    class Branching(Pool):
+        def forward(self, images):
+            return super().forward(images if images.sum() > 0 else -images)
 
-
-def test_without_onnxscript_the_extra_is_named(tmp_path, bundle, monkeypatch, refused):
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    metadata = export_metadata(bundle, subject=None, method="source-only")
-    with refused(ConfigError, "onnxscript", "featlab[onnx]"):
-        export_model(base_model(bundle), tmp_path / "a.onnx", "onnx", metadata)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_can_not_be_written_is_one_line(tmp_path, bundle, refused):
     (tmp_path / "file").write_text("")
-    with refused(FeatlabError, "can't be written"):
-        export_model(base_model(bundle), tmp_path / "file" / "a.safetensors", "safetensors", {})
-
-
-# ---- with a backbone
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    for name, format, options, error, *words in (
+        ("a.pt2", "pt2", {"embeddings": np.zeros((3, 5), np.float32)}, InputError, "(3, 5)", "(n, 12)"),
+        ("a.onnx", "onnx", {}, ConfigError, "onnxscript", "featlab[onnx]"),
+        ("file/a.safetensors", "safetensors", {}, FeatlabError, "can't be written"),
+        ("a.safetensors", "safetensors", {"network": network(Pool())}, InputError, "holds tensors", "onnx or pt2"),
+        ("a.pt2", "pt2", {"network": network(Branching())}, InputError, "can't be exported as pt2", "'pt2:net.pt2'"),
+    ):
+        with refused(error, *words):
+            export_model(base_model(bundle), tmp_path / name, format, {}, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 class Pool(nn.Module):
@@ -263,18 +258,3 @@ def test_a_backbone_that_comes_from_a_pt2_file_exports_again(tmp_path, bundle, a
         needs(format)
         path = tmp_path / f"again{SUFFIX[format]}"
         export_model(adapted("pft"), path, format, metadata, network=loaded)
-
-
-def test_a_backbone_as_safetensors_is_refused(tmp_path, bundle, refused):
-    with refused(InputError, "safetensors holds tensors", "onnx or pt2"):
-        export_model(base_model(bundle), tmp_path / "a.safetensors", "safetensors", {}, network=network(Pool()))
-
-
-def test_a_backbone_that_can_not_be_traced_is_refused(tmp_path, bundle, refused):
-    class Branching(Pool):
-        def forward(self, images):
-            return super().forward(images if images.sum() > 0 else -images)
-
-    with refused(InputError, "can't be exported as pt2", "'pt2:net.pt2'"):
-        export_model(base_model(bundle), tmp_path / "a.pt2", "pt2", {}, network=network(Branching()))
-    assert not list(tmp_path.iterdir())

@@ -63,15 +63,11 @@ def test_a_hidden_layer_whose_output_is_zero_is_left_out(bundle):
         torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
 
 
-def test_folding_changes_nothing_of_the_model(adapted):
+def test_folding_changes_nothing_of_the_model_and_parts_that_no_method_makes_are_refused(adapted, bundle, refused):
     model = adapted("pft")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fold(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_parts_that_no_method_makes_are_refused(bundle, refused):
-    with refused(InputError, "Sequential", "can't be exported"):
-        fold(PersonalModel(bundle.projection, nn.Sequential(), bundle.head))
-    with refused(InputError, "Tanh", "can't be exported"):
-        fold(PersonalModel(bundle.projection, None, nn.Tanh()))
+    for translator, head, name in ((nn.Sequential(), bundle.head, "Sequential"), (None, nn.Tanh(), "Tanh")):
+        with refused(InputError, name, "can't be exported"):
+            fold(PersonalModel(bundle.projection, translator, head))

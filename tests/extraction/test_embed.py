@@ -1,12 +1,10 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from featlab.extraction.shards import StorageError, storage_error
 
 
-def test_the_error_is_the_length_of_what_was_lost_over_the_rows() -> None:
+def test_the_error_is_the_length_of_what_was_lost_over_the_rows():
     rows = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
     errors = storage_error(rows)
     for row, error in zip(rows, errors, strict=True):
@@ -16,20 +14,20 @@ def test_the_error_is_the_length_of_what_was_lost_over_the_rows() -> None:
     assert 0 < errors.max() < 2**-11
 
 
-def test_float32_and_what_float16_holds_exactly_cost_nothing() -> None:
+def test_float32_and_what_float16_holds_exactly_cost_nothing():
     rows = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     assert (storage_error(rows, "float32") == 0).all()
     assert (storage_error(np.array([[1.5, -2.0], [0.0, 0.0]], dtype=np.float32)) == 0).all()
 
 
-def test_small_numbers_lose_more_and_large_ones_everything() -> None:
+def test_small_numbers_lose_more_and_large_ones_everything():
     errors = storage_error(np.array([[1e-7, 2e-7], [1e5, 1.0], [1e-30, 1e-30]], dtype=np.float32))
     assert 0.01 < errors[0] <= 1
     assert np.isinf(errors[1])
     assert errors[2] == pytest.approx(1)
 
 
-def test_blocks_are_summed_up_over_their_rows() -> None:
+def test_blocks_are_summed_up_over_their_rows():
     rows = np.random.default_rng(1).normal(size=(31, 8)).astype(np.float32)
     whole = StorageError.of([storage_error(rows)])
     assert StorageError.of([storage_error(rows[:4]), storage_error(rows[4:])]) == whole

@@ -92,26 +92,17 @@ MESH_TO_68: Final[tuple[int, ...]] = (
     *(78, 82, 13, 312, 308, 317, 14, 87),
 )
 
-_LEFT, _RIGHT = tuple(range(36, 42)), tuple(range(42, 48))
-
-
-def _shifted(points: tuple[int, ...], by: int) -> tuple[int, ...]:
-    return tuple(point - by for point in points)
-
-
-def _on_mesh(points: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(MESH_TO_68[point] for point in points)
-
-
+_LEFT, _RIGHT = np.arange(36, 42), np.arange(42, 48)
+_ON_MESH = np.take(MESH_TO_68, _LEFT), np.take(MESH_TO_68, _RIGHT)
 # Points whose mean is the centre of the left eye and of the right one. The jaw comes first in the 68, and the inner
 # corners of the mouth after the eyes. The mesh takes the same outline as the 68, so that both give the same crop.
-_EYES: Final[Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+_EYES: Final[Mapping[int, tuple[NDArray[np.intp], NDArray[np.intp]]]] = {
     68: (_LEFT, _RIGHT),
-    51: (_shifted(_LEFT, 17), _shifted(_RIGHT, 17)),
-    49: (_shifted(_LEFT, 17), _shifted(_RIGHT, 17)),
-    478: (_on_mesh(_LEFT), _on_mesh(_RIGHT)),
-    468: (_on_mesh(_LEFT), _on_mesh(_RIGHT)),
-    189: ((0,), (1,)),
+    51: (_LEFT - 17, _RIGHT - 17),
+    49: (_LEFT - 17, _RIGHT - 17),
+    478: _ON_MESH,
+    468: _ON_MESH,
+    189: (np.array([0]), np.array([1])),
 }
 _FIVE: Final = 5
 
@@ -137,7 +128,7 @@ def eye_centres(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     if points.shape[-2] == _FIVE:
         return _eyes_of_five(points)
     eyes = _EYES[points.shape[-2]]
-    return np.stack([points[..., list(eye), :].mean(axis=-2) for eye in eyes], axis=-2)
+    return np.stack([points[..., eye, :].mean(axis=-2) for eye in eyes], axis=-2)
 
 
 def _eyes_of_five(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -67,7 +67,8 @@ def expand_videos(
             if item.frame >= len(times.stamps):
                 failures[f"{item.name}#frame={item.frame}"] = f"the video has {len(times.stamps)} frames"
                 continue
-            places = [item.frame] if _has(places, item.frame) else []
+            near = bisect_left(places, item.frame)
+            places = [item.frame] if item.frame in places[near : near + 1] else []
         if places:
             found.add(_clip(item))
         expanded += [_frame(item, times, place) for place in places]
@@ -90,11 +91,6 @@ def _clip(item: Item) -> _Clip:
 
 def _is_labelled_frame(item: Item, clips: Counter[_Clip]) -> bool:
     return item.frame > 0 or clips[_clip(item)] > 1
-
-
-def _has(places: Sequence[int], place: int) -> bool:
-    near = bisect_left(places, place)
-    return near < len(places) and places[near] == place
 
 
 def _frame(item: Item, times: VideoTimes, place: int) -> Item:

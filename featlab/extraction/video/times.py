@@ -33,10 +33,7 @@ class VideoTimes:
 
 
 def probe_video(path: Path) -> VideoTimes:
-    """Read the time stamps of all frames.
-
-    They come from the packets, without decoding. A file whose packets don't say it all is decoded once.
-    """
+    """Read the time stamps of all frames from the packets; a file whose packets don't say it all is decoded once."""
     times = None
     with open_video(path) as video:
         if not video.numbered and video.stream.codec_context.name not in _HIDDEN_FRAMES:
@@ -185,31 +182,29 @@ def _is_number(value: object) -> bool:
 
 OnVideo = Callable[[int, int], None]
 
-# Starting a worker process takes as long as reading the time stamps of some videos.
-_VIDEOS_A_JOB = 8
-
 
 def probe_videos(
     paths: Sequence[Path], *, jobs: int = 1, on_progress: OnVideo | None = None
 ) -> dict[Path, VideoTimes | str]:
-    """Read when the frames of videos are shown."""
+    """Read when the frames of videos are shown; of a video that can't be read, why."""
     if jobs < 0:
         raise ConfigError(f"video: jobs must be 0 or more, got {jobs}")
     if not paths:
         return {}
     import_av()
-    processes = worker_count(jobs, len(paths) // _VIDEOS_A_JOB)
+    # Starting a worker process takes as long as reading the time stamps of some videos.
+    processes = worker_count(jobs, len(paths) // 8)
     read: dict[Path, VideoTimes | str] = {}
-    with closing(run_in_order(_probe, paths, jobs=processes, died=_worker_died)) as results:
+
+    def died(path: Path) -> str:
+        return f"a worker process died near {path}; is it a whole video?"
+
+    with closing(run_in_order(_probe, paths, jobs=processes, died=died)) as results:
         for path, times in results:
             read[path] = times
             if on_progress is not None:
                 on_progress(len(read), len(paths))
     return read
-
-
-def _worker_died(path: Path) -> str:
-    return f"a worker process died near {path}; is it a whole video?"
 
 
 def _probe(path: Path) -> VideoTimes | str:

@@ -16,7 +16,7 @@ from featlab.cache import (
 )
 
 
-def main(name: str, with_pose: bool) -> None:
+def main(name, with_pose):
     rng = np.random.default_rng(20260101)
     names = [("p01", "calm"), ("p01", "talk"), ("p02", "calm"), ("é-3", "talk")]
     rows = 3 * len(names)
@@ -37,8 +37,7 @@ def main(name: str, with_pose: bool) -> None:
                 landmarks=landmarks,
                 layers={
                     "stem": LayerStats(
-                        rng.normal(size=(rows, 2)).astype(np.float32),
-                        rng.uniform(0.1, 1, (rows, 2)).astype(np.float32),
+                        rng.normal(size=(rows, 2)).astype(np.float32), rng.uniform(0.1, 1, (rows, 2)).astype(np.float32)
                     )
                 },
                 paths=[f"{subject}/{video}/{10 * frame}.png" for subject, video in names for frame in range(3)],

@@ -1,13 +1,8 @@
-from __future__ import annotations
-
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import procrustes
 from skimage.feature import hog
@@ -16,10 +11,8 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import BACKBONES, Backbone, make_backbone
 from featlab.extraction.backbones.builtin import HogBackbone, align, template
 
-Pixels = Callable[[int], NDArray[np.uint8]]
 
-
-def faces(count: int, points: int = 68, seed: int = 0) -> NDArray[np.float64]:
+def faces(count, points=68, seed=0):
     """The template with noise, somewhere in pixels."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 0.01, (count, points, 2))
@@ -27,26 +20,20 @@ def faces(count: int, points: int = 68, seed: int = 0) -> NDArray[np.float64]:
     return np.asarray(shapes, dtype=np.float64)
 
 
-def turned(shape: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+def turned(shape, degrees):
     angle = np.deg2rad(degrees)
     return np.asarray(shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
 
 
-@pytest.mark.parametrize("name", ["hog", "geometry", "geometry:51"])
-def test_every_backbone_fits_the_protocol_and_keeps_its_name(name: str) -> None:
-    backbone = make_backbone(name)
-    assert isinstance(backbone, Backbone)
-    assert backbone.name == name
+def test_every_backbone_fits_the_protocol_and_keeps_its_name():
+    for name in ("hog", "geometry", "geometry:51"):
+        assert isinstance(make_backbone(name), Backbone)
+        assert make_backbone(name).name == name
 
 
-def test_an_unknown_backbone_names_the_closest() -> None:
-    with pytest.raises(ConfigError, match=r"'geometri', known: geometry, hf, hog.*did you mean 'geometry'"):
-        make_backbone("geometri")
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "says"),
-    [
+def test_arguments_that_do_not_fit_are_config_errors(refused):
+    for name, options, says in (
+        ("geometri", {}, "did you mean 'geometry'"),
         ("hog:96", {}, "takes nothing after a colon"),
         ("hog", {"sise": 64}, "did you mean 'size'"),
         ("hog", {"size": 0}, "hog.size = 0 must be at least 1"),
@@ -54,19 +41,24 @@ def test_an_unknown_backbone_names_the_closest() -> None:
         ("hog", {"size": 15}, "doesn't fit in 15x15"),
         ("geometry:12", {}, "12 landmarks have no template"),
         ("geometry:many", {}, "number of landmarks"),
-        ("geometry:", {}, "number of landmarks"),
         ("geometry", {"size": 3}, "has no option 'size'"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_config_errors(name: str, options: dict[str, object], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        make_backbone(name, **options)
+    ):
+        with refused(ConfigError, says):
+            make_backbone(name, **options)
+    for name, points, says in (
+        ("geometry", faces(1, 51), "the file has 51; use geometry:51"),
+        ("geometry", np.zeros((1, 5, 2)), "the file has 5; supported are 68, 51 and 49"),
+    ):
+        with refused(InputError, says):
+            make_backbone(name).embed([], points.astype(np.float32))
+    with refused(InputError, "none were given"):
+        make_backbone("geometry").embed([], None)
 
 
-def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str | None, dict[str, Any]]] = []
+def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch):
+    calls = []
 
-    def build(argument: str | None, options: Mapping[str, Any]) -> Backbone:
+    def build(argument, options):
         calls.append((argument, dict(options)))
         return HogBackbone()
 
@@ -77,13 +69,13 @@ def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch: p
     assert calls == [(None, {}), ("a:b", {"size": 3})]
 
 
-def test_the_registry_imports_no_heavy_library() -> None:
+def test_the_registry_imports_no_heavy_library():
     code = "import sys, featlab.extraction.backbones; print({'torch', 'skimage'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
+def test_hog_equals_skimage_on_the_same_grey_image(pixels):
     images = [np.asarray(Image.fromarray(pixels(seed)).resize((96, 96))) for seed in range(3)]
     output = make_backbone("hog").embed(images, None)
     assert output.dtype == np.float32
@@ -93,14 +85,14 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels: Pixels) -> None:
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_hog_takes_any_size_and_says_its_dim(pixels: Pixels) -> None:
+def test_hog_takes_any_size_and_says_its_dim(pixels):
     backbone = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
     output = backbone.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
     assert output.shape == (3, 2 * 2 * 9 * 6)
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in backbone.info().preprocessing
 
 
-def test_other_sizes_are_another_extractor() -> None:
+def test_other_sizes_are_another_extractor():
     fingerprints = {make_backbone("hog", **{key: 4}).info().fingerprint for key in ("cell", "block", "orientations")}
     fingerprints |= {
         make_backbone(name).info().fingerprint for name in ("hog", "geometry", "geometry:51", "geometry:49")
@@ -109,34 +101,32 @@ def test_other_sizes_are_another_extractor() -> None:
     assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
 
 
-@pytest.mark.parametrize("points", [68, 51, 49])
-def test_the_template_is_centred_upright_symmetric_and_of_norm_one(points: int) -> None:
-    face = template(points)
-    assert face.shape == (points, 2)
-    np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
-    assert np.linalg.norm(face) == pytest.approx(1)
-    mirrored = face * [-1, 1]
-    gaps = np.linalg.norm(face[:, None] - mirrored[None], axis=2).min(axis=1)
-    np.testing.assert_allclose(gaps, 0, atol=1e-12)
-    brows = face[17:27] if points == 68 else face[:10]
-    mouth = face[48:60] if points == 68 else face[31:43]
-    assert brows[:, 1].max() < mouth[:, 1].min()
+def test_the_template_is_centred_upright_symmetric_and_of_norm_one():
+    for points in (68, 51, 49):
+        face = template(points)
+        assert face.shape == (points, 2)
+        np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
+        assert np.linalg.norm(face) == pytest.approx(1)
+        gaps = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).min(axis=1)
+        np.testing.assert_allclose(gaps, 0, atol=1e-12)
+        brows, mouth = (face[17:27], face[48:60]) if points == 68 else (face[:10], face[31:43])
+        assert brows[:, 1].max() < mouth[:, 1].min()
 
 
-@pytest.mark.parametrize("points", [68, 51, 49])
-def test_geometry_is_blind_to_place_size_and_tilt(points: int) -> None:
-    backbone = make_backbone(f"geometry:{points}")
-    original = faces(5, points)
-    plain = backbone.embed([], original.astype(np.float32))
-    assert plain.shape == (5, 2 * points)
-    assert plain.dtype == np.float32
-    for degrees in (-170, -90, -20, 7, 45, 120, 180):
-        moved = turned(original * 0.3 + [40, -7], degrees)
-        np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
+def test_geometry_is_blind_to_place_size_tilt_and_batch():
+    for points in (68, 51, 49):
+        backbone, original = make_backbone(f"geometry:{points}"), faces(5, points)
+        plain = backbone.embed([], original.astype(np.float32))
+        assert (plain.shape, plain.dtype) == ((5, 2 * points), np.float32)
+        for degrees in (-170, -90, -20, 7, 45, 120, 180):
+            moved = turned(original * 0.3 + [40, -7], degrees)
+            np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
+        alone = [backbone.embed([], original[row : row + 1].astype(np.float32)) for row in range(5)]
+        np.testing.assert_array_equal(np.concatenate(alone), plain)
 
 
-def test_geometry_keeps_a_mirrored_face_mirrored() -> None:
+def test_geometry_keeps_a_mirrored_face_mirrored():
     face = template()
     swap = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).argmin(axis=1)
     original = faces(1)
@@ -146,14 +136,14 @@ def test_geometry_keeps_a_mirrored_face_mirrored() -> None:
     assert np.abs(mirrored - plain).max() > 0.005
 
 
-def test_a_reflection_is_not_used_where_it_would_fit_better() -> None:
+def test_a_reflection_is_not_used_where_it_would_fit_better():
     reflected = template() * [-1, 1]
     _, with_reflection, _ = procrustes(template(), reflected)
     np.testing.assert_allclose(with_reflection, template(), atol=1e-9)
     assert np.linalg.norm(align(reflected[None], template())[0] - template()) > 0.5
 
 
-def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed() -> None:
+def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
     shapes = faces(20)
     rotations = np.random.default_rng(1).uniform(0, 360, 20)
     moved = np.stack([turned(shape, degrees) for shape, degrees in zip(shapes, rotations, strict=True)])
@@ -165,32 +155,9 @@ def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed() -> No
         np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
 
 
-def test_no_other_rotation_is_closer() -> None:
-    (shape,) = align(faces(1), template())
-    best = np.linalg.norm(shape - template())
-    assert all(np.linalg.norm(turned(shape, degrees) - template()) > best for degrees in range(1, 360))
-
-
-def test_geometry_does_not_depend_on_the_batch() -> None:
-    backbone = make_backbone("geometry")
-    points = faces(70).astype(np.float32)
-    together = backbone.embed([], points)
-    alone = np.concatenate([backbone.embed([], points[row : row + 1]) for row in range(len(points))])
-    np.testing.assert_array_equal(together, alone)
-
-
-def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not() -> None:
+def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not():
     points = faces(3).astype(np.float32)
     points[1] = 512.1
     embeddings = make_backbone("geometry").embed([], points)
     assert np.isnan(embeddings[1]).all()
     assert np.isfinite(embeddings[[0, 2]]).all()
-
-
-def test_another_number_of_landmarks_says_what_to_use() -> None:
-    with pytest.raises(InputError, match="the file has 51; use geometry:51"):
-        make_backbone("geometry").embed([], faces(1, 51).astype(np.float32))
-    with pytest.raises(InputError, match="the file has 5; supported are 68, 51 and 49"):
-        make_backbone("geometry").embed([], np.zeros((1, 5, 2), dtype=np.float32))
-    with pytest.raises(InputError, match="none were given"):
-        make_backbone("geometry").embed([], None)

@@ -1,14 +1,11 @@
-from __future__ import annotations
-
 import hashlib
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.hubs import resnet18
@@ -22,23 +19,23 @@ from featlab.extraction.backbones.weights import (
 
 
 class Tiny(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 4, 3)
         self.bn1 = nn.BatchNorm2d(4)
         self.layer1 = nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
 
-    def forward(self, images: Tensor) -> Tensor:
-        x: Tensor = self.layer1(self.bn1(self.conv1(images)))
+    def forward(self, images):
+        x = self.layer1(self.bn1(self.conv1(images)))
         return x.mean(dim=(2, 3))
 
 
 @pytest.fixture
-def state() -> dict[str, Tensor]:
+def state():
     return {key: value.clone() for key, value in seeded(Tiny, 5).state_dict().items()}
 
 
-def same(module: nn.Module, state: dict[str, Tensor]) -> bool:
+def same(module, state):
     return all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
@@ -46,88 +43,60 @@ class Custom:
     """An object that only pickle can hold."""
 
 
-@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.pt.tar", "w.PTH", "w.safetensors"])
-def test_a_state_dict_is_read_from_every_kind_of_file(tmp_path: Path, state: dict[str, Tensor], name: str) -> None:
-    path = tmp_path / name
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
-    module, sha = module_with_weights("tiny", Tiny, str(path))
-    assert same(module, state)
-    assert sha == hashlib.sha256(path.read_bytes()).hexdigest()
+def test_a_state_dict_is_read_from_every_kind_of_file(tmp_path, state):
+    for name in ("w.pt", "w.pth", "w.pt.tar", "w.PTH", "w.safetensors"):
+        path = tmp_path / name
+        (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+        module, sha = module_with_weights("tiny", Tiny, str(path))
+        assert same(module, state)
+        assert sha == hashlib.sha256(path.read_bytes()).hexdigest()
+    # What a training script keeps beside it is taken off.
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        torch.save({"epoch": 3, wrapper: state, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
+        assert read_state_dict(tmp_path / "w.pt").keys() == state.keys()
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-def test_what_a_training_script_keeps_beside_it_is_taken_off(
-    tmp_path: Path, state: dict[str, Tensor], wrapper: str
-) -> None:
-    torch.save({"epoch": 3, wrapper: state, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
-    assert read_state_dict(tmp_path / "w.pt").keys() == state.keys()
-
-
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.backbone.", "_orig_mod.", "netF."])
-def test_a_common_prefix_is_taken_off(state: dict[str, Tensor], prefix: str) -> None:
-    wrapped = {prefix + key: value for key, value in state.items()}
-    module = Tiny()
-    load_state_dict("tiny", module, wrapped, Path("w.pt"))
-    assert same(module, state)
-
-
-def test_other_networks_beside_the_prefix_are_left_out(state: dict[str, Tensor]) -> None:
-    wrapped = {"backbone." + key: value for key, value in state.items()} | {"bottleneck.weight": torch.zeros(2)}
-    module = Tiny()
-    load_state_dict("tiny", module, wrapped, Path("w.pt"))
-    assert same(module, state)
-
-
-def test_a_head_is_left_out_and_batch_counts_may_be_missing(state: dict[str, Tensor]) -> None:
-    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+def test_prefixes_heads_and_other_networks_are_taken_off(state):
     heads = {"fc.weight": torch.zeros(7, 5), "classifier.1.bias": torch.zeros(7), "head.fc.weight": torch.zeros(7)}
-    module = Tiny()
-    load_state_dict("tiny", module, old | heads, Path("w.pt"))
+    prefixed = [
+        {prefix + key: value for key, value in state.items()}
+        for prefix in ("module.", "backbone.", "model.backbone.", "_orig_mod.", "netF.")
+    ]
+    for wrapped in (*prefixed, prefixed[1] | {"bottleneck.weight": torch.zeros(2)}, state | heads):
+        module = Tiny()
+        load_state_dict("tiny", module, wrapped, Path("w.pt"))
+        assert same(module, state)
+    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    load_state_dict("tiny", module, old, Path("w.pt"))
     assert torch.equal(module.conv1.weight, state["conv1.weight"])
-
-
-def test_half_precision_weights_are_widened(state: dict[str, Tensor]) -> None:
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    module = Tiny()
     load_state_dict("tiny", module, half, Path("w.pt"))
     assert module.conv1.weight.dtype == torch.float32
     torch.testing.assert_close(module.conv1.weight.data, state["conv1.weight"], rtol=1e-3, atol=1e-4)
 
 
-def test_a_wrong_state_dict_says_how_many_keys_and_which(state: dict[str, Tensor]) -> None:
+def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(state):
     del state["conv1.bias"], state["bn1.running_mean"]
     state["layer9.weight"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(4, 1, 3, 3)
+    module = Tiny()
+    before = state_sha256(module)
     with pytest.raises(ConfigError) as caught:
-        load_state_dict("tiny", Tiny(), state, Path("w.pt"))
+        load_state_dict("tiny", module, state, Path("w.pt"))
     assert str(caught.value) == (
         "w.pt doesn't fit tiny: keys 2 missing (conv1.bias, bn1.running_mean), 1 unexpected (layer9.weight), "
         "1 of another shape (conv1.weight (4, 1, 3, 3) for (4, 3, 3, 3)); of 14 that it has"
     )
-
-
-def test_a_state_dict_of_another_network_names_the_first_keys_only() -> None:
-    with pytest.raises(
-        ConfigError, match=r"12 missing \(conv1.weight, conv1.bias, bn1.weight, bn1.bias, …\)"
-    ) as caught:
-        load_state_dict("tiny", Tiny(), {f"block{i}.w": torch.zeros(1) for i in range(9)}, Path("w.pt"))
-    assert "9 unexpected (block0.w, block1.w, block2.w, block3.w, …)" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_network_is_untouched_by_weights_that_do_not_fit(state: dict[str, Tensor]) -> None:
-    module = Tiny()
-    before = state_sha256(module)
-    del state["conv1.bias"]
-    with pytest.raises(ConfigError):
-        load_state_dict("tiny", module, state, Path("w.pt"))
     assert state_sha256(module) == before
 
 
-def test_the_released_shot_layout_loads_into_resnet18(tmp_path: Path) -> None:
+def test_a_state_dict_of_another_network_names_the_first_keys_only(refused):
+    first = "12 missing (conv1.weight, conv1.bias, bn1.weight, bn1.bias, …)"
+    with refused(ConfigError, first, "9 unexpected (block0.w, block1.w, block2.w, block3.w, …)"):
+        load_state_dict("tiny", Tiny(), {f"block{i}.w": torch.zeros(1) for i in range(9)}, Path("w.pt"))
+
+
+def test_the_released_shot_layout_loads_into_resnet18(tmp_path):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
     weights = {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in
                resnet18().state_dict().items()}  # fmt: skip
@@ -141,7 +110,7 @@ def test_the_released_shot_layout_loads_into_resnet18(tmp_path: Path) -> None:
     assert same(module, weights)
 
 
-def test_random_weights_have_to_be_asked_for_and_are_always_the_same() -> None:
+def test_random_weights_have_to_be_asked_for_and_are_always_the_same():
     with pytest.raises(ConfigError, match=r"tiny has no weights: name a file with --weights FILE .* --weights random"):
         module_with_weights("tiny", Tiny, None)
     torch.manual_seed(123)
@@ -154,8 +123,8 @@ def test_random_weights_have_to_be_asked_for_and_are_always_the_same() -> None:
     assert torch.equal(torch.rand(1), after), "the caller's generator has moved"
 
 
-def test_the_hash_of_weights_sees_a_single_bit_and_a_shape() -> None:
-    module: Any = seeded(Tiny)
+def test_the_hash_of_weights_sees_a_single_bit_and_a_shape():
+    module = seeded(Tiny)
     before = state_sha256(module)
     with torch.no_grad():
         weight = module.conv1.weight[0, 0, 0, 0]
@@ -167,60 +136,47 @@ def test_the_hash_of_weights_sees_a_single_bit_and_a_shape() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_pickled_objects_are_refused_and_never_run(tmp_path: Path) -> None:
-    path = tmp_path / "w.pt"
-    torch.save(Tiny(), path)
-    with pytest.raises(InputError, match=r"holds pickled Python objects.*torch.save\(model.state_dict\(\), FILE\)"):
-        read_state_dict(path)
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "config": Custom()}, path)
-    with pytest.raises(InputError, match="holds pickled Python objects"):
-        read_state_dict(path)
-    ran = tmp_path / "ran"
+def test_pickled_objects_are_refused_and_never_run(tmp_path, refused):
+    path, ran = tmp_path / "w.pt", tmp_path / "ran"
+    for content in (Tiny(), {"state_dict": {"a": torch.zeros(1)}, "config": Custom()}):
+        torch.save(content, path)
+        with refused(InputError, "holds pickled Python objects", "torch.save(model.state_dict(), FILE)"):
+            read_state_dict(path)
 
     class Hostile:
-        def __reduce__(self) -> Any:
+        def __reduce__(self):
             return Path.touch, (ran,)
 
     path.write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(InputError):
+    with refused(InputError):
         read_state_dict(path)
     assert not ran.exists()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:.*torch.jit.*")
+def test_a_file_that_holds_no_weights_is_one_line(tmp_path, refused):
+    path = tmp_path / "w.pt"
+    for name, content, says in (
         ("w.pt", b"", "isn't a file of torch.save"),
         ("w.pt", b"no weights", "isn't a file of torch.save"),
         ("w.pt", b"PK\x03\x04 broken", "isn't a file of torch.save"),
         ("w.safetensors", b"", "isn't a safetensors file"),
         ("w.safetensors", b"no safetensors", "isn't a safetensors file"),
-        ("w.h5", b"", r"weights files end in \.safetensors, \.pt"),
+        ("w.h5", b"", "weights files end in .safetensors, .pt"),
         ("w.pt2", b"", "an exported network is a backbone by itself: pt2:FILE"),
-    ],
-)
-def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=says) as caught:
-        read_state_dict(tmp_path / name)
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path / name) in str(caught.value)
-
-
-def test_a_missing_file_and_other_content_say_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nope.pt: no such weights file"):
+    ):
+        (tmp_path / name).write_bytes(content)
+        with refused(InputError, says, str(tmp_path / name)):
+            read_state_dict(tmp_path / name)
+    with refused(InputError, "nope.pt: no such weights file"):
         read_state_dict(tmp_path / "nope.pt")
-    torch.save({"epoch": 1, "loss": 0.5}, tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"holds no state dict \(its keys: epoch, loss\)"):
-        read_state_dict(tmp_path / "w.pt")
-    torch.save([torch.zeros(1)], tmp_path / "w.pt")
-    with pytest.raises(InputError, match="holds a list and no state dict"):
-        read_state_dict(tmp_path / "w.pt")
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.trace(Tiny().eval(), torch.zeros(1, 3, 8, 8)), tmp_path / "w.pt")
-    with pytest.raises(InputError, match="is a TorchScript archive"):
-        read_state_dict(tmp_path / "w.pt")
+    torch.jit.save(torch.jit.trace(Tiny().eval(), torch.zeros(1, 3, 8, 8)), path)
+    with refused(InputError, "is a TorchScript archive"):
+        read_state_dict(path)
+    for content, says in (
+        ({"epoch": 1, "loss": 0.5}, "holds no state dict (its keys: epoch, loss)"),
+        ([torch.zeros(1)], "holds a list and no state dict"),
+    ):
+        torch.save(content, path)
+        with refused(InputError, says):
+            read_state_dict(path)

@@ -1,21 +1,16 @@
 """Landmarks of a whole source: every row in its place, resumed, used again, listed."""
 
-from __future__ import annotations
-
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.faces import detect
-from featlab.extraction.faces.detect import Detected, detect_landmarks, no_face_path, without_face, write_no_face
+from featlab.extraction.faces.detect import detect_landmarks, no_face_path, without_face, write_no_face
 from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Failure, Item
 
@@ -33,7 +28,7 @@ class Colour:
     seen: list[int] = field(default_factory=list)
     stop_after: int | None = None
 
-    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def detect(self, image):
         if self.stop_after is not None and len(self.seen) >= self.stop_after:
             raise KeyboardInterrupt
         value = int(image[0, 0, 0])
@@ -44,7 +39,7 @@ class Colour:
 
 
 @pytest.fixture
-def items(tmp_path: Path) -> list[Item]:
+def items(tmp_path):
     """Nine pictures, one of them black, one of them no picture; the source lists them in another order."""
     made = []
     for number in range(ROWS):
@@ -58,11 +53,11 @@ def items(tmp_path: Path) -> list[Item]:
 
 
 @pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_shards(monkeypatch):
     monkeypatch.setattr(detect, "_SHARD", 2)
 
 
-def check(found: Detected, items: Sequence[Item]) -> None:
+def check(found, items):
     assert found.landmarks.shape == (ROWS, 3, 2)
     assert found.landmarks.dtype == np.float32
     for item in items:
@@ -75,8 +70,8 @@ def check(found: Detected, items: Sequence[Item]) -> None:
     assert found.missing == (Failure("2.png", "no face was found"),)
 
 
-def test_every_row_gets_its_landmarks_whatever_the_order(items: list[Item], tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path):
+    told = []
     out = tmp_path / "cache.h5"
     found = detect_landmarks(items[::-1], Colour(), out, jobs=1, on_progress=lambda *now: told.append(now))
     check(found, items)
@@ -89,7 +84,7 @@ def test_every_row_gets_its_landmarks_whatever_the_order(items: list[Item], tmp_
     np.testing.assert_array_equal(landmarks_for(found.path, items), found.landmarks)
 
 
-def test_a_second_call_detects_nothing_again(items: list[Item], tmp_path: Path) -> None:
+def test_a_second_call_detects_nothing_again(items, tmp_path):
     first = detect_landmarks(items, Colour(), tmp_path / "c.h5", jobs=1)
     no_face_path(tmp_path / "c.h5").unlink()
     detector = Colour()
@@ -100,46 +95,44 @@ def test_a_second_call_detects_nothing_again(items: list[Item], tmp_path: Path) 
     assert no_face_path(tmp_path / "c.h5").is_file()
 
 
-def test_a_killed_run_goes_on_where_it_stopped(items: list[Item], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_where_it_stopped(items, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         detect_landmarks(items, Colour(stop_after=4), tmp_path / "c.h5", jobs=1)
     rest = Colour()
-    told: list[tuple[int, int]] = []
+    told = []
     check(detect_landmarks(items, rest, tmp_path / "c.h5", jobs=1, on_progress=lambda *n: told.append(n)), items)
     # Two shards of two were finished when it was killed in the third.
     assert told[0] == (4, 9)
     assert rest.seen == [41, 61, 71, 81]
 
 
-@pytest.mark.parametrize("what", ["picture", "detector", "points", "damage", "rows"])
-def test_what_changed_is_detected_again(items: list[Item], tmp_path: Path, what: str) -> None:
-    detect_landmarks(items, Colour(), tmp_path / "c.h5", jobs=1)
-    detector = Colour()
-    if what == "picture":
-        PilImage.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(items[0].path)
-    elif what == "detector":
-        detector = Colour(info="colour 2")
-    elif what == "points":
-        detector = Colour(points=4)
-    elif what == "damage":
-        path = tmp_path / "c.h5.landmarks" / "landmarks.npz"
-        path.write_bytes(path.read_bytes()[:-40])
-    else:
-        items = [Item(i.path, i.name, i.subject, i.label, i.video, i.frame, i.frame) for i in items]
-    found = detect_landmarks(items, detector, tmp_path / "c.h5", jobs=1)
-    assert len(detector.seen) == ROWS - 1
-    assert found.landmarks[items[0].row, 0, 0] == (200 if what == "picture" else 1)
+def test_what_changed_is_detected_again(items, tmp_path):
+    out, other = tmp_path / "c.h5", [replace(item, row=item.frame) for item in items]
 
+    def changed(items=items, expected=1, **detector):
+        detector = Colour(**detector)
+        found = detect_landmarks(items, detector, out, jobs=1)
+        assert len(detector.seen) == ROWS - 1
+        assert found.landmarks[items[0].row, 0, 0] == expected
+        return found
 
-def test_faces_that_turn_up_later_leave_no_stale_list(items: list[Item], tmp_path: Path) -> None:
-    out = tmp_path / "c.h5"
-    detect_landmarks(items, Colour(), out, jobs=1)
+    path = changed().path
+    changed(info="colour 2")
+    changed(points=4)
+    changed()
+    path.write_bytes(path.read_bytes()[:-40])
+    changed()
+    changed(items=other)
+    PilImage.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(items[0].path)
+    changed(expected=200)
+    # Faces that turn up later leave no stale list.
+    assert no_face_path(out).exists()
     PilImage.fromarray(np.full((9, 8, 3), 21, np.uint8)).save(items[FACELESS].path)
     assert detect_landmarks(items, Colour(), out, jobs=1).missing == ()
     assert not no_face_path(out).exists()
 
 
-def test_only_the_rows_of_the_items_count(items: list[Item], tmp_path: Path) -> None:
+def test_only_the_rows_of_the_items_count(items, tmp_path):
     found = detect_landmarks(items[:2], Colour(), tmp_path / "c.h5", jobs=1)
     assert found.landmarks.shape == (ROWS, 3, 2)
     assert np.isfinite(found.landmarks[[8, 7]]).all()
@@ -147,19 +140,19 @@ def test_only_the_rows_of_the_items_count(items: list[Item], tmp_path: Path) -> 
     assert found.missing == ()
 
 
-def test_nothing_found_at_all_is_refused(items: list[Item], tmp_path: Path) -> None:
+def test_nothing_found_at_all_is_refused(items, tmp_path, refused):
     out = tmp_path / "c.h5"
-    with pytest.raises(InputError, match=r"no face was found in 1 images \(first: 2.png\); look at one"):
-        detect_landmarks([items[FACELESS], items[BROKEN]], Colour(), out, jobs=1)
-    with pytest.raises(InputError, match=r"no image can be read \(first: 5.png\)"):
-        detect_landmarks([items[BROKEN]], Colour(), out, jobs=1)
-    with pytest.raises(InputError, match="the source has no items"):
-        detect_landmarks([], Colour(), out)
-    with pytest.raises(ConfigError, match="jobs = -1 must be at least 0"):
-        detect_landmarks(items, Colour(), out, jobs=-1)
+    for given, jobs, error, says in (
+        ([items[FACELESS], items[BROKEN]], 1, InputError, "no face was found in 1 images (first: 2.png); look at one"),
+        ([items[BROKEN]], 1, InputError, "no image can be read (first: 5.png)"),
+        ([], 1, InputError, "the source has no items"),
+        (items, -1, ConfigError, "jobs = -1 must be at least 0"),
+    ):
+        with refused(error, says):
+            detect_landmarks(given, Colour(), out, jobs=jobs)
 
 
-def test_the_list_of_landmarks_from_files_names_the_gaps(items: list[Item], tmp_path: Path) -> None:
+def test_the_list_of_landmarks_from_files_names_the_gaps(items, tmp_path):
     landmarks = np.ones((ROWS, 3, 2), np.float32)
     landmarks[items[4].row] = np.nan
     missing = without_face(items[::-1], landmarks)
@@ -193,22 +186,20 @@ class Shade:
 
 
 @pytest.fixture
-def shade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Colour]:
+def shade(tmp_path, monkeypatch):
     """A detector that worker processes can import."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "shade_detector.py").write_text(WORKER_DETECTOR)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    import shade_detector  # type: ignore[import-not-found]
+    import shade_detector
 
     monkeypatch.delitem(sys.modules, "shade_detector", raising=False)
     sys.modules["shade_detector"] = shade_detector
-    made: Callable[..., Colour] = shade_detector.Shade
+    made = shade_detector.Shade
     return made
 
 
-def test_worker_processes_change_nothing_but_the_time(
-    items: list[Item], tmp_path: Path, shade: Callable[..., Colour]
-) -> None:
+def test_worker_processes_change_nothing_but_the_time(items, tmp_path, shade):
     many = detect_landmarks(items, shade(), tmp_path / "many.h5", jobs=2)
     check(many, items)
     one = detect_landmarks(items, shade(), tmp_path / "one.h5", jobs=1)
@@ -216,13 +207,11 @@ def test_worker_processes_change_nothing_but_the_time(
     assert many.path.read_bytes() == one.path.read_bytes()
 
 
-def test_a_worker_that_dies_is_reported_and_the_finished_shards_stay(
-    items: list[Item], tmp_path: Path, shade: Callable[..., Colour]
-) -> None:
+def test_a_worker_that_dies_is_reported_and_the_finished_shards_stay(items, tmp_path, shade):
     with pytest.raises(
         FeatlabError, match=r"a worker process died while looking for faces near .*fewer jobs"
     ) as caught:
         detect_landmarks(items, shade(dies_at=81), tmp_path / "c.h5", jobs=2)
     assert "\n" not in str(caught.value)
-    told: list[tuple[int, int]] = []
+    told = []
     check(detect_landmarks(items, shade(), tmp_path / "c.h5", jobs=1, on_progress=lambda *n: told.append(n)), items)

@@ -1,25 +1,20 @@
 """Detectors: against packages made here in place of the libraries, and the real mediapipe where it is installed."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.faces import detectors as dlib
-from featlab.extraction.faces import detectors as mesh
-from featlab.extraction.faces.detect import Detector, is_detector, make_detector
+from featlab.extraction.faces import detectors
+from featlab.extraction.faces.detect import is_detector, make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
 from featlab.extraction.layouts.plain import read_manifest
 
@@ -139,21 +134,19 @@ def get_frontal_face_detector():
     return find
 """
 
-Install = Callable[..., Path]
-
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+def install(tmp_path, monkeypatch):
     """Put packages that stand in for the libraries in front of those that are installed."""
     site = tmp_path / "site"
 
-    def forget(names: tuple[str, ...] = ("mediapipe", "dlib", "fake_faces")) -> list[str]:
+    def forget(names=("mediapipe", "dlib", "fake_faces")):
         return [name for name in sys.modules if name.partition(".")[0] in names]
 
     for name in forget():
         monkeypatch.delitem(sys.modules, name)
 
-    def make(package: str, version: str, **files: str) -> Path:
+    def make(package, version, **files):
         for name, text in {"fake_faces": FACES, **{f"{package}/{name}": text for name, text in files.items()}}.items():
             path = site / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,65 +157,58 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         monkeypatch.syspath_prepend(site)
         return site
 
-    mesh.load_model.cache_clear()
-    dlib.load_models.cache_clear()
+    detectors.load_model.cache_clear()
+    detectors.load_models.cache_clear()
     yield make
-    mesh.load_model.cache_clear()
-    dlib.load_models.cache_clear()
+    detectors.load_model.cache_clear()
+    detectors.load_models.cache_clear()
     for name in forget():
         del sys.modules[name]
 
 
 @pytest.fixture
-def legacy(install: Install) -> Path:
+def legacy(install):
     return install("mediapipe", "0.9.9", **{"__init__": LEGACY, "python/solutions/face_mesh": ""})
 
 
-def scene(width: int, height: int, *boxes: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def scene(width, height, *boxes):
     image = np.zeros((height, width, 3), dtype=np.uint8)
     for number, (left, top, wide, high) in enumerate(boxes):
         image[top : top + high, left : left + wide, 0] = 100 + number
     return image
 
 
-def expected(left: int, top: int, wide: int, high: int) -> NDArray[np.float64]:
-    from fake_faces import PLACES  # type: ignore[import-not-found]
+def expected(left, top, wide, high):
+    from fake_faces import PLACES
 
-    points: NDArray[np.float64] = PLACES * (wide, high) + (left, top)
+    points = PLACES * (wide, high) + (left, top)
     return points
 
 
-def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape(legacy: Path) -> None:
+@pytest.mark.usefixtures("legacy")
+def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape():
     detector = make_detector("mediapipe", points=478)
     assert (detector.name, detector.points) == ("mediapipe", 478)
     assert detector.info == "mediapipe 0.9.9, face mesh of the wheel, 478 points"
-    found = detector.detect(scene(200, 140, (60, 30, 80, 90)))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected(60, 30, 80, 90), atol=1e-3)
+    for width, height, *boxes in (
+        (200, 140, (60, 30, 80, 90)),
+        (400, 300, (10, 10, 100, 100), (200, 50, 120, 130)),  # the larger one is taken
+        (96, 96, (1, 0, 94, 95)),  # a crop that is all face is looked at with room around it
+        *((960, 640, (*place, 110, 130)) for place in ((30, 20), (420, 250), (840, 500))),  # small in a large one
+    ):
+        found = detector.detect(scene(width, height, *boxes))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected(*boxes[-1]), atol=2e-3)
     small = make_detector("mediapipe").detect(scene(140, 200, (20, 70, 90, 80)))
     np.testing.assert_allclose(small, expected(20, 70, 90, 80)[list(MESH_TO_68)], atol=1e-3)
+    for points in (68, 478):
+        for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
+            found = make_detector("mediapipe", points=points).detect(image)
+            assert (found.shape, found.dtype) == ((points, 2), np.float32)
+            assert np.isnan(found).all()
 
 
-def test_of_two_faces_the_larger_one_is_taken(legacy: Path) -> None:
-    detector = make_detector("mediapipe", points=478)
-    found = detector.detect(scene(400, 300, (10, 10, 100, 100), (200, 50, 120, 130)))
-    np.testing.assert_allclose(found, expected(200, 50, 120, 130), atol=1e-3)
-
-
-def test_a_crop_that_is_all_face_is_looked_at_with_room_around_it(legacy: Path) -> None:
-    found = make_detector("mediapipe", points=478).detect(scene(96, 96, (1, 0, 94, 95)))
-    np.testing.assert_allclose(found, expected(1, 0, 94, 95), atol=1e-3)
-
-
-@pytest.mark.parametrize("place", [(30, 20), (420, 250), (840, 500)])
-def test_a_face_that_is_small_in_a_large_picture_is_found(legacy: Path, place: tuple[int, int]) -> None:
-    box = (*place, 110, 130)
-    image = scene(960, 640, box)
-    found = make_detector("mediapipe", points=478).detect(image)
-    np.testing.assert_allclose(found, expected(*box), atol=2e-3)
-
-
-def test_a_small_face_is_looked_at_again_by_itself(legacy: Path) -> None:
+def test_a_small_face_is_looked_at_again_by_itself(legacy):
     import mediapipe
 
     found = make_detector("mediapipe", points=478).detect(scene(500, 500, (10, 20, 100, 110)))
@@ -230,38 +216,23 @@ def test_a_small_face_is_looked_at_again_by_itself(legacy: Path) -> None:
     assert mediapipe.calls == [500, 220]
 
 
-def test_no_face_is_a_row_of_nan(legacy: Path) -> None:
-    for points in (68, 478):
-        for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
-            found = make_detector("mediapipe", points=points).detect(image)
-            assert found.shape == (points, 2)
-            assert found.dtype == np.float32
-            assert np.isnan(found).all()
-
-
-def test_a_view_of_a_picture_is_as_good_as_a_copy(legacy: Path) -> None:
-    image = scene(200, 200, (50, 40, 90, 100))
-    detector = make_detector("mediapipe")
-    np.testing.assert_array_equal(detector.detect(image[:, ::1][::-1][::-1]), detector.detect(image))
-
-
-def test_a_detector_is_pickled_without_its_model(legacy: Path) -> None:
-    detector = make_detector("mediapipe")
-    image = scene(200, 140, (60, 30, 80, 90))
+@pytest.mark.usefixtures("legacy")
+def test_a_detector_is_pickled_without_its_model_and_takes_views():
+    detector, image = make_detector("mediapipe"), scene(200, 140, (60, 30, 80, 90))
     before = detector.detect(image)
-    again: Detector = pickle.loads(pickle.dumps(detector))
     assert len(pickle.dumps(detector)) < 1000
-    np.testing.assert_array_equal(again.detect(image), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(detector)).detect(image), before)
+    np.testing.assert_array_equal(detector.detect(image[::-1].copy()[::-1]), before)
 
 
-def test_the_chatter_of_the_library_is_not_seen(legacy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_chatter_of_the_library_is_not_seen(legacy, capfd):
     for image in (scene(64, 64), scene(200, 140, (60, 30, 80, 90)), scene(200, 140, (50, 30, 80, 90))):
         make_detector("mediapipe").detect(image)
     os.write(2, b"ours\n")
     assert capfd.readouterr().err == "ours\n"
 
 
-def test_a_task_bundle_goes_through_the_newer_interface(install: Install, tmp_path: Path) -> None:
+def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path):
     install(
         "mediapipe",
         "0.99",
@@ -281,7 +252,7 @@ def test_a_task_bundle_goes_through_the_newer_interface(install: Install, tmp_pa
     np.testing.assert_allclose(detector.detect(image), expected(60, 30, 80, 90), atol=1e-3)
     assert make_detector(f"mediapipe:{bundle}").detect(image).shape == (68, 2)
     bundle.write_bytes(b"something else")
-    mesh.load_model.cache_clear()
+    detectors.load_model.cache_clear()
     other = make_detector(f"mediapipe:{bundle}")
     with pytest.raises(InputError, match=r"face.task: isn't a Face Landmarker bundle .*zip archive. second line"):
         other.detect(image)
@@ -291,21 +262,25 @@ def test_a_task_bundle_goes_through_the_newer_interface(install: Install, tmp_pa
         make_detector(f"mediapipe:{tmp_path / 'gone.task'}")
 
 
-@pytest.mark.parametrize("points", [68, 5])
-def test_dlib_gives_as_many_points_as_its_file(install: Install, tmp_path: Path, points: int) -> None:
+def test_dlib_gives_as_many_points_as_its_file(install, tmp_path):
     install("dlib", "19.0", __init__=DLIB)
-    (tmp_path / "p.dat").write_text(str(points))
-    detector = make_detector(f"dlib:{tmp_path / 'p.dat'}")
-    assert detector.points == points
-    assert detector.info.startswith("dlib 19.0, p.dat ")
-    assert detector.info.endswith(f", {points} points")
-    found = pickle.loads(pickle.dumps(detector)).detect(scene(300, 300, (10, 10, 90, 90), (120, 140, 100, 110)))
-    assert found.shape == (points, 2)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found[[0, -1]], [(120, 140), (219, 249)])
+    for points in (68, 5):
+        path = tmp_path / f"{points}.dat"
+        path.write_text(str(points))
+        detector = make_detector(f"dlib:{path}")
+        assert detector.points == points
+        assert detector.info.startswith(f"dlib 19.0, {points}.dat ")
+        assert detector.info.endswith(f", {points} points")
+        found = pickle.loads(pickle.dumps(detector)).detect(scene(300, 300, (10, 10, 90, 90), (120, 140, 100, 110)))
+        assert (found.shape, found.dtype) == ((points, 2), np.float32)
+        np.testing.assert_array_equal(found[[0, -1]], [(120, 140), (219, 249)])
+    path = tmp_path / "no.dat"
+    path.write_text("nonsense")
+    with pytest.raises(InputError, match=r"no.dat: isn't a shape predictor that dlib can load \(Unexpected version"):
+        make_detector(f"dlib:{path}")
 
 
-def test_dlib_looks_at_tight_crops_and_small_faces_again(install: Install, tmp_path: Path) -> None:
+def test_dlib_looks_at_tight_crops_and_small_faces_again(install, tmp_path):
     install("dlib", "19.0", __init__=DLIB)
     (tmp_path / "p.dat").write_text("68")
     detector = make_detector(f"dlib:{tmp_path / 'p.dat'}")
@@ -320,39 +295,23 @@ def test_dlib_looks_at_tight_crops_and_small_faces_again(install: Install, tmp_p
     assert library.calls == [(1000, 0), (1000, 1)]
 
 
-def test_a_file_that_is_no_predictor_is_refused(install: Install, tmp_path: Path) -> None:
-    install("dlib", "19.0", __init__=DLIB)
-    (tmp_path / "p.dat").write_text("nonsense")
-    with pytest.raises(InputError, match=r"p.dat: isn't a shape predictor that dlib can load \(Unexpected version"):
-        make_detector(f"dlib:{tmp_path / 'p.dat'}")
-
-
-@pytest.mark.parametrize(
-    ("spec", "points", "says"),
-    [
+def test_a_spec_that_does_not_fit_is_refused(refused, monkeypatch):
+    for spec, points, says in (
         ("mediapip", 68, "no detector is called 'mediapip' (known: dlib:FILE.dat, mediapipe, mediapipe:FILE.task)"),
         ("mediapipe", 51, "points = 51: a detector gives 68 landmarks, or mediapipe's 478"),
         ("mediapipe:", 68, "a file must follow the colon, as in mediapipe:FILE.task"),
         ("dlib", 68, "dlib needs the file of a shape predictor: dlib:FILE.dat"),
-        ("dlib:", 68, "a file must follow the colon, as in dlib:FILE.dat"),
         ("dlib:p.dat", 478, "only mediapipe gives the whole mesh"),
-    ],
-)
-def test_a_spec_that_does_not_fit_is_refused(spec: str, points: int, says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        make_detector(spec, points=points)
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("spec", "extra"), [("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")])
-def test_a_missing_library_names_its_extra(spec: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ):
+        with refused(ConfigError, says):
+            make_detector(spec, points=points)
     monkeypatch.setattr("featlab.extraction.faces.detect.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"pip install 'featlab\[{extra}\]'"):
-        make_detector(spec)
+    for spec, extra in (("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")):
+        with refused(ConfigError, f"pip install 'featlab[{extra}]'"):
+            make_detector(spec)
 
 
-def test_a_detector_is_told_from_a_file() -> None:
+def test_a_detector_is_told_from_a_file():
     assert all(is_detector(spec) for spec in ("mediapipe", "mediapipe:x.task", "dlib:x.dat"))
     assert not any(is_detector(spec) for spec in ("landmarks.npy", "auto", "none", "C:\\dlib", "./mediapipe"))
 
@@ -360,16 +319,16 @@ def test_a_detector_is_told_from_a_file() -> None:
 needs_mediapipe = "the landmarks extra (mediapipe==0.10.21) is not installed"
 
 
-def _real() -> None:
+def _real():
     pytest.importorskip("mediapipe", reason=needs_mediapipe)
     if not hasattr(sys.modules["mediapipe"], "solutions"):
         pytest.skip("this mediapipe has no models inside")
-    mesh.load_model.cache_clear()
+    detectors.load_model.cache_clear()
 
 
 @pytest.mark.faces
 @pytest.mark.skipif(not (SHARED / "london-morph").is_dir(), reason="../shared/data/london-morph is not there")
-def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces() -> None:
+def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces():
     _real()
     folder = SHARED / "london-morph"
     items = read_manifest(folder / "manifest.csv")
@@ -386,7 +345,7 @@ def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces() -> None:
 
 @pytest.mark.faces
 @pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
-def test_a_small_face_in_a_video_frame_is_as_well_placed_as_in_the_photograph() -> None:
+def test_a_small_face_in_a_video_frame_is_as_well_placed_as_in_the_photograph():
     _real()
     photo = PilImage.open(SHARED / "london-originals" / "001_03.jpg").convert("RGB")
     detector = make_detector("mediapipe")
@@ -403,7 +362,7 @@ def test_a_small_face_in_a_video_frame_is_as_well_placed_as_in_the_photograph() 
 
 @pytest.mark.faces
 @pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
-def test_the_real_tasks_interface_takes_our_calls(tmp_path: Path) -> None:
+def test_the_real_tasks_interface_takes_our_calls(tmp_path):
     """A bundle zipped from the wheel's own models. They are of an older make, so only that a mesh comes back counts."""
     _real()
     modules = Path(sys.modules["mediapipe"].__file__ or "").parent / "modules"
@@ -424,7 +383,7 @@ def test_the_real_tasks_interface_takes_our_calls(tmp_path: Path) -> None:
 
 @pytest.mark.faces
 @pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
-def test_the_real_library_is_silent() -> None:
+def test_the_real_library_is_silent():
     _real()
     code = (
         "import sys, numpy as np; from PIL import Image; from featlab.extraction.faces.detect import make_detector; "

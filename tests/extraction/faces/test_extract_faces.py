@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ FACES = Path(__file__).parents[3].parent / "shared" / "data" / "london-morph"
 
 @pytest.mark.faces
 @pytest.mark.skipif(not FACES.is_dir(), reason="../shared/data/london-morph is not there")
-def test_two_real_people_go_through_hog_and_geometry(tmp_path: Path) -> None:
+def test_two_real_people_go_through_hog_and_geometry(tmp_path):
     manifest = FACES / "manifest.csv"
     items = read_layout("auto", manifest)
     assert len(items) == 2976

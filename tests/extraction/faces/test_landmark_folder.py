@@ -1,23 +1,19 @@
 """A folder of landmark files finds its images, frames and clips."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.faces.landmarks import landmarks_for, largest
+from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Item
 
 # In order of Item.row: two images of one clip, two of another.
 NAMES = ("s1/neutral/a/img1.png", "s1/neutral/a/img2.png", "s2/smile/b/img1.png", "s2/smile/b/img3.png")
 
 
-def image_items(names: tuple[str, ...] = NAMES, frames: tuple[int, ...] = (0, 1, 0, 1)) -> list[Item]:
+def image_items(names=NAMES, frames=(0, 1, 0, 1)):
     made = []
     for row, (name, frame) in enumerate(zip(names, frames, strict=True)):
         subject, label = name.split("/")[:2] if "/" in name else ("s", "neutral")
@@ -26,34 +22,34 @@ def image_items(names: tuple[str, ...] = NAMES, frames: tuple[int, ...] = (0, 1,
     return made[::-1]
 
 
-def frame_items(video: str, frames: int, row: int = 0) -> list[Item]:
+def frame_items(video, frames, row=0):
     return [
         Item(Path("/data") / video, f"{video}#t={at / 25:.3f}", "s", None, video, at, row + at, at=512 * at)
         for at in range(frames)
     ]
 
 
-def face(row: int, points: int = 3) -> NDArray[np.float32]:
+def face(row, points=3):
     return np.arange(2 * points, dtype=np.float32).reshape(points, 2) ** 2 + 10 * row
 
 
-def pts(path: Path, points: NDArray[np.float32]) -> None:
+def pts(path, points):
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{x} {y}\n" for x, y in points + 1)
     path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n")
 
 
-def tem(path: Path, points: NDArray[np.float32]) -> None:
+def tem(path, points):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{len(points)}\n" + "".join(f"{x}\t{y}\n" for x, y in points) + "0\n")
 
 
-def npy(path: Path, points: NDArray[np.float32]) -> None:
+def npy(path, points):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, points)
 
 
-def openface(path: Path, rows: list[tuple[str, NDArray[np.float32]]], first: str) -> None:
+def openface(path, rows, first):
     """``first`` names the columns before the points, each row's text their values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = len(rows[0][1])
@@ -62,21 +58,20 @@ def openface(path: Path, rows: list[tuple[str, NDArray[np.float32]]], first: str
     path.write_text("\n".join([header, *lines]) + "\n")
 
 
-@pytest.mark.parametrize(("write", "suffix"), [(pts, ".pts"), (tem, ".tem"), (npy, ".npy"), (pts, ".PTS")])
-def test_one_file_an_image_is_matched_by_its_path(
-    tmp_path: Path, write: Callable[[Path, NDArray[np.float32]], None], suffix: str
-) -> None:
-    for row in (0, 2, 3):
-        write((tmp_path / NAMES[row]).with_suffix(suffix), face(row))
-    write(tmp_path / "nobody" / f"img9{suffix}", face(9))
-    (tmp_path / "notes.txt").write_text("not landmarks")
-    read = landmarks_for(tmp_path, image_items())
-    assert read.dtype == np.float32
-    np.testing.assert_allclose(read[[0, 2, 3]], [face(0), face(2), face(3)])
-    assert np.isnan(read[1]).all()
+def test_one_file_an_image_is_matched_by_its_path(tmp_path):
+    for number, (write, suffix) in enumerate(((pts, ".pts"), (tem, ".tem"), (npy, ".npy"), (pts, ".PTS"))):
+        root = tmp_path / str(number)
+        for row in (0, 2, 3):
+            write((root / NAMES[row]).with_suffix(suffix), face(row))
+        write(root / "nobody" / f"img9{suffix}", face(9))
+        (root / "notes.txt").write_text("not landmarks")
+        read = landmarks_for(root, image_items())
+        assert read.dtype == np.float32
+        np.testing.assert_allclose(read[[0, 2, 3]], [face(0), face(2), face(3)])
+        assert np.isnan(read[1]).all()
 
 
-def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path: Path) -> None:
+def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path):
     items = image_items(("s1/n/a/x.png", "s1/n/a/y.png", "s2/n/a/y.png", "s2/n/a/z.png"))
     for name, row in (("x", 0), ("y", 1), ("sub/z", 3)):
         pts(tmp_path / f"{name}.pts", face(row))
@@ -88,14 +83,14 @@ def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path: Path) -> None:
     assert np.isnan(landmarks_for(tmp_path, items)[0]).all()
 
 
-def test_an_openface_csv_of_an_image_gives_the_largest_face(tmp_path: Path) -> None:
+def test_an_openface_csv_of_an_image_gives_the_largest_face(tmp_path):
     small, large = face(0) / 4, face(5)
     openface((tmp_path / NAMES[1]).with_suffix(".csv"), [("0, 0.9", small), ("1, 0.8", large)], "face, confidence")
     read = landmarks_for(tmp_path, image_items())
     np.testing.assert_allclose(read[1], large)
 
 
-def test_an_openface_csv_of_a_video_is_matched_by_frame(tmp_path: Path) -> None:
+def test_an_openface_csv_of_a_video_is_matched_by_frame(tmp_path):
     rows = [(f"{frame + 1}, {frame / 25}, 0.9, {int(frame != 2)}", face(frame)) for frame in range(5)]
     openface(tmp_path / "p1" / "clip.csv", rows, "frame, timestamp, confidence, success")
     items = frame_items("p1/clip.mp4", 7)
@@ -107,33 +102,27 @@ def test_an_openface_csv_of_a_video_is_matched_by_frame(tmp_path: Path) -> None:
     assert np.isnan(read[[1, 2, 3, 5, 6, 7, 8]]).all()
 
 
-def test_frames_of_a_csv_may_count_from_zero(tmp_path: Path) -> None:
-    openface(tmp_path / "clip.csv", [(str(frame), face(frame)) for frame in range(3)], "frame")
-    np.testing.assert_allclose(landmarks_for(tmp_path, frame_items("clip.mp4", 3)), [face(row) for row in range(3)])
+def test_frames_of_a_csv_may_count_from_zero_hold_several_faces_or_go_by_place(tmp_path):
+    path, items = tmp_path / "clip.csv", frame_items("clip.mp4", 3)
+    openface(path, [(str(frame), face(frame)) for frame in range(3)], "frame")
+    np.testing.assert_allclose(landmarks_for(tmp_path, items), [face(row) for row in range(3)])
+    several = [("1, 0", face(0) / 2), ("1, 1", face(0)), ("2, 0", face(1)), ("2, 1", face(1) / 2)]
+    for first, rows in (("frame, face_id", several), ("confidence", [("0.9", face(0)), ("0.9", face(1))])):
+        openface(path, rows, first)
+        read = landmarks_for(tmp_path, items)
+        np.testing.assert_allclose(read[:2], [face(0), face(1)])
+        assert np.isnan(read[2]).all()
 
 
-def test_several_faces_in_a_frame_give_the_largest(tmp_path: Path) -> None:
-    rows = [("1, 0", face(0) / 2), ("1, 1", face(0)), ("2, 0", face(1)), ("2, 1", face(1) / 2)]
-    openface(tmp_path / "clip.csv", rows, "frame, face_id")
-    np.testing.assert_allclose(landmarks_for(tmp_path, frame_items("clip.mp4", 2)), [face(0), face(1)])
+def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path):
+    for number, place in enumerate(("s1/neutral/a", "a", "out/a")):
+        root = tmp_path / str(number)
+        openface(root / f"{place}.csv", [(f"{frame + 1}", face(frame)) for frame in range(2)], "frame")
+        npy(root / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
+        np.testing.assert_allclose(landmarks_for(root, image_items()), [face(row) for row in range(4)])
 
 
-@pytest.mark.parametrize("place", ["s1/neutral/a", "a", "out/a"])
-def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path: Path, place: str) -> None:
-    rows = [(f"{frame + 1}", face(frame)) for frame in range(2)]
-    openface(tmp_path / f"{place}.csv", rows, "frame")
-    npy(tmp_path / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
-    np.testing.assert_allclose(landmarks_for(tmp_path, image_items()), [face(row) for row in range(4)])
-
-
-def test_a_csv_without_a_frame_column_goes_by_place(tmp_path: Path) -> None:
-    openface(tmp_path / "clip.csv", [("0.9", face(0)), ("0.9", face(1))], "confidence")
-    read = landmarks_for(tmp_path, frame_items("clip.mp4", 3))
-    np.testing.assert_allclose(read[:2], [face(0), face(1)])
-    assert np.isnan(read[2]).all()
-
-
-def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path: Path) -> None:
+def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path):
     rows = [("0", face(0) + np.array((100, 50))), ("1", face(0) / 2 + np.array((110, 60))), ("2", face(1) * 4)]
     openface(tmp_path / "group.csv", rows, "face")
     boxes = [(100, 50, 200, 150), (-5, -5, 1000, 1000), (300, 300, 400, 400)]
@@ -146,21 +135,21 @@ def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path: Path
     assert np.isnan(read[2]).all()
 
 
-def test_a_folder_with_one_file_for_all_stands_for_it(tmp_path: Path) -> None:
+def test_a_folder_with_one_file_for_all_stands_for_it(tmp_path):
     np.save(tmp_path / "landmarks.npy", np.stack([face(row) for row in range(4)]))
     pts(tmp_path / "stray.pts", face(0, points=5))
     np.testing.assert_allclose(landmarks_for(tmp_path, image_items()), [face(row) for row in range(4)])
     np.testing.assert_allclose(landmarks_for(tmp_path / "landmarks.npy", image_items())[3], face(3))
 
 
-def refused(folder: Path, items: list[Item]) -> str:
+def refused(folder, items):
     with pytest.raises(InputError) as caught:
         landmarks_for(folder, items)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
     assert "holds no landmark files; expected .csv, .npy, .pts or .tem" in refused(tmp_path, image_items())
     pts(tmp_path / "elsewhere" / "q.pts", face(0))
     says = refused(tmp_path, image_items())
@@ -176,13 +165,8 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "would belong to the same image" in refused(tmp_path, image_items())
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(tmp_path):
     path = (tmp_path / NAMES[2]).with_suffix(".pts")
     pts(path, face(2))
     path.write_text(path.read_text()[:-2])
     assert refused(tmp_path, image_items()).startswith(f"{path}: the closing brace is missing")
-
-
-def test_the_largest_of_no_faces_is_none() -> None:
-    assert largest(np.full((2, 3, 2), np.nan, dtype=np.float32)) is None
-    assert largest(np.empty((0, 3, 2), dtype=np.float32)) is None

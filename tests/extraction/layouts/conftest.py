@@ -1,25 +1,17 @@
 """Miniature trees, made here; layouts open no image, so a video is an empty file."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 from featlab.errors import InputError
 from featlab.extraction.layouts import read_layout
 
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
 
 @pytest.fixture
-def put(tmp_path: Path) -> Put:
+def put(tmp_path):
     """Write files below the root, and return the root: a small picture, text, or nothing."""
 
-    def write(*names: str, text: str = "") -> Path:
+    def write(*names, text=""):
         for name in names:
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,10 +25,10 @@ def put(tmp_path: Path) -> Put:
 
 
 @pytest.fixture
-def refused() -> Refused:
+def refused():
     """Read a tree that must be refused, and return the one line that says why."""
 
-    def read(name: str, root: Path, **options: object) -> str:
+    def read(name, root, **options):
         with pytest.raises(InputError) as caught:
             read_layout(name, root, **options)
         text = str(caught.value)

@@ -1,21 +1,12 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.decode import read_pixels
-from featlab.extraction.items import Item
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.shards import _key
-
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
 
 LIST = (
     "grave_asian_43.jpg 0 44 189 358 213 66.75 6\n"
@@ -24,14 +15,14 @@ LIST = (
 )
 
 
-def tree(put: Put, label: str = "label/label.lst", image: str = "image/origin", text: str = LIST) -> Path:
+def tree(put, label="label/label.lst", image="image/origin", text=LIST):
     put(f"{image}/grave_asian_43.jpg", f"{image}/afraid_asian_1.jpg")
     return put(label, text=text)
 
 
 @pytest.mark.parametrize("label", ["label/label.lst", "label.lst"])
 @pytest.mark.parametrize("image", ["image/origin", "image", "origin"])
-def test_every_face_is_an_image_with_its_box(put: Put, label: str, image: str) -> None:
+def test_every_face_is_an_image_with_its_box(put, label, image):
     root = tree(put, label, image)
     items = read_layout("expw", root)
     # label.lst writes top, left, right, bottom; a box is left, top, right, bottom.
@@ -45,7 +36,7 @@ def test_every_face_is_an_image_with_its_box(put: Put, label: str, image: str) -
     assert detect_layout(root) == "expw"
 
 
-def test_the_pixels_of_a_face_are_those_in_its_box(put: Put, tmp_path: Path) -> None:
+def test_the_pixels_of_a_face_are_those_in_its_box(put, tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     (tmp_path / "image").mkdir()
     Image.fromarray(photo).save(tmp_path / "image" / "a.png")
@@ -56,43 +47,32 @@ def test_the_pixels_of_a_face_are_those_in_its_box(put: Put, tmp_path: Path) -> 
     assert isinstance(beside, InputError)
 
 
-def test_a_margin_widens_the_box_on_every_side(put: Put) -> None:
-    boxes = {item.name: item.box for item in read_layout("expw", tree(put), margin=0.25)}
-    assert boxes["image/origin/grave_asian_43.jpg#face=1"] == (15, -2, 45, 72)
-
-
-def test_faces_below_a_confidence_are_left_out(put: Put) -> None:
-    assert len(read_layout("expw", tree(put), confidence=60)) == 2
-    with pytest.raises(ConfigError, match=r"expw.confidence = 99 leaves none of the 3 faces"):
-        read_layout("expw", tree(put), confidence=99)
-
-
-def test_the_box_is_part_of_a_shards_key(put: Put) -> None:
-    def key(items: list[Item]) -> str:
-        from featlab.cache import ExtractorInfo
-
-        return _key(items, None, ExtractorInfo("toy", "none", "x"), "float32", False)
-
+def test_margin_and_confidence(put):
     root = tree(put)
-    assert key(read_layout("expw", root)) != key(read_layout("expw", root, margin=0.1))
+    wide = read_layout("expw", root, margin=0.25)
+    boxes = {item.name: item.box for item in wide}
+    assert boxes["image/origin/grave_asian_43.jpg#face=1"] == (15, -2, 45, 72)
+    toy = ExtractorInfo("toy", "none", "x")
+    keys = {_key(items, None, toy, "float32", False) for items in (read_layout("expw", root), wide)}
+    assert len(keys) == 2, "the box is part of a shard's key"
+    assert len(read_layout("expw", root, confidence=60)) == 2
+    with pytest.raises(ConfigError, match=r"expw.confidence = 99 leaves none of the 3 faces"):
+        read_layout("expw", root, confidence=99)
 
 
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("a.jpg 0 1 2 3 4 50", "line 1: 7 values, expected 8"),
-        ("a.jpg 0 1 2 x 4 50 6", "line 1: a value isn't a number"),
-        ("a.jpg 0 1 2 nan 4 50 6", "line 1: a value isn't a number"),
-        ("a.jpg 0 1 2 30 40 50 7", "line 1: the label 7 isn't a whole number from 0 to 6"),
-        ("a.jpg 0 10 20 20 40 50 6", "line 1: the box is empty"),
-        ("", "is empty"),
-    ],
-)
-def test_a_line_that_does_not_fit_is_refused(put: Put, refused: Refused, line: str, says: str) -> None:
-    assert says in refused("expw", tree(put, text=line + "\n"))
+def test_a_line_that_does_not_fit_is_refused(put, refused):
+    for line, says in {
+        "a.jpg 0 1 2 3 4 50": "line 1: 7 values, expected 8",
+        "a.jpg 0 1 2 x 4 50 6": "line 1: a value isn't a number",
+        "a.jpg 0 1 2 nan 4 50 6": "line 1: a value isn't a number",
+        "a.jpg 0 1 2 30 40 50 7": "line 1: the label 7 isn't a whole number from 0 to 6",
+        "a.jpg 0 10 20 20 40 50 6": "line 1: the box is empty",
+        "": "is empty",
+    }.items():
+        assert says in refused("expw", tree(put, text=line + "\n"))
 
 
-def test_other_trees_are_refused_and_a_missing_image_stays_to_fail_later(put: Put, refused: Refused) -> None:
+def test_other_trees_are_refused_and_a_missing_image_stays_to_fail_later(put, refused):
     root = put("image/origin/a.jpg")
     assert "expected label/label.lst" in refused("expw", root)
     put("label/label.lst", text=LIST)

@@ -1,8 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,32 +5,25 @@ from featlab.errors import InputError
 from featlab.extraction.decode import decode_csv_pixels
 from featlab.extraction.layouts import detect_layout, read_layout
 
-Put = Callable[..., Path]
-Refused = Callable[..., str]
 
-
-SIZE = 48 * 48
-
-
-def picture(seed: int) -> np.ndarray:
+def picture(seed):
     return np.random.default_rng(seed).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
-def pixels(seed: int) -> str:
+def pixels(seed):
     return " ".join(map(str, picture(seed).ravel().tolist()))
 
 
 ROWS = ((6, 0, "Training"), (0, 1, "Training"), (6, 2, "PublicTest"), (3, 3, "PrivateTest"), (6, 4, "Training"))
-LABELS = {6: "neutral", 0: "anger", 3: "happiness"}
 
 
-def write(put: Put, name: str = "fer2013.csv", end: str = "\n") -> Path:
+def write(put, name="fer2013.csv", end="\n"):
     lines = ["emotion,pixels,Usage", *(f"{code},{pixels(seed)},{usage}" for code, seed, usage in ROWS)]
     return put(name, text=end.join(lines) + end)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_every_line_comes_back_with_its_class_split_and_pixels(put: Put, end: str) -> None:
+def test_every_line_comes_back_with_its_class_split_and_pixels(put, end):
     root = write(put, end=end)
     items = read_layout("fer2013", root)
     assert sorted((item.name, item.subject, item.label, item.video, item.frame) for item in items) == [
@@ -57,13 +45,13 @@ def test_every_line_comes_back_with_its_class_split_and_pixels(put: Put, end: st
     assert detect_layout(root) == "fer2013"
 
 
-def test_the_data_set_can_be_one_subject(put: Put) -> None:
+def test_the_data_set_can_be_one_subject(put):
     items = read_layout("fer2013", write(put), group="dataset")
     assert {item.subject for item in items} == {"fer2013"}
     assert {item.video for item in items} >= {"Training/neutral", "PublicTest/neutral"}
 
 
-def test_the_other_header_and_quotes_are_understood(put: Put) -> None:
+def test_the_other_header_and_quotes_are_understood(put):
     root = put("icml_face_data.csv", text=f'emotion, Usage, pixels\n"6",Training,"{pixels(9)}"\n')
     (item,) = read_layout("fer2013", root)
     assert (item.label, item.video) == ("neutral", "Training/neutral")
@@ -71,7 +59,7 @@ def test_the_other_header_and_quotes_are_understood(put: Put) -> None:
     np.testing.assert_array_equal(decode_csv_pixels(item.path, item.at)[:, :, 1], picture(9))
 
 
-def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unknown(put: Put) -> None:
+def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unknown(put):
     put("train.csv", text=f"emotion,pixels\n6,{pixels(0)}\n")
     root = put("test.csv", text=f"pixels\n{pixels(1)}\n")
     assert [(item.subject, item.label, item.video) for item in read_layout("fer2013", root)] == [
@@ -80,7 +68,7 @@ def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unkno
     ]
 
 
-def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_its_parts(put: Put) -> None:
+def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_its_parts(put):
     put("train.csv", text="emotion,pixels\n6,1 2\n")
     root = put("fer2013/fer2013.csv", text=f"\ufeffemotion,pixels,Usage\n6,{pixels(0)},Training\n\n")
     (item,) = read_layout("fer2013", root)
@@ -89,46 +77,37 @@ def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_it
     assert item.name == "fer2013.csv#row=0"
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
+def test_a_csv_that_does_not_fit_is_refused(put, refused):
+    head = "emotion,pixels,Usage\n"
+    for text, says in (
         ("", "line 1: no column 'pixels'"),
         ("emotion,pixel,Usage\n", "no column 'pixels' (found: emotion, pixel, usage); did you mean 'pixel'"),
-        ("emotion,pixels,Usage\n", "has a header and no rows"),
-        ("emotion,pixels,Usage\n6,1 2\n", "line 2: 2 values under 3 columns"),
-        ("emotion,pixels,Usage\n6,1 2,Training\n7,1 2,Training\n", "line 3: the emotion '7' isn't a whole number"),
-        ("emotion,pixels,Usage\nx,1 2,Training\n", "line 2: the emotion 'x'"),
-        ("emotion,pixels,Usage\n6,1 2,\n", "line 2: the Usage ''"),
-    ],
-)
-def test_a_csv_that_does_not_fit_is_refused(put: Put, refused: Refused, text: str, says: str) -> None:
-    assert says in refused("fer2013", put("fer2013.csv", text=text))
+        (head, "has a header and no rows"),
+        (head + "6,1 2\n", "line 2: 2 values under 3 columns"),
+        (head + "6,1 2,Training\n7,1 2,Training\n", "line 3: the emotion '7' isn't a whole number"),
+        (head + "x,1 2,Training\n", "line 2: the emotion 'x'"),
+        (head + "6,1 2,\n", "line 2: the Usage ''"),
+    ):
+        assert says in refused("fer2013", put("fer2013.csv", text=text))
 
 
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        (f"6,{' '.join(['1'] * (SIZE - 1))},Training", "2303 pixels, expected 48 x 48 = 2304"),
-        ("6,,Training", "1 pixels"),
-        (f"6,{' '.join(['1'] * (SIZE - 1))} x,Training", "a pixel is 'x'"),
-        (f"6,{' '.join(['1'] * (SIZE - 1))} -1,Training", "a pixel is '-1'"),
-        (f"6,{' '.join(['1'] * (SIZE - 1))} 256,Training", "a pixel is 256"),
-        (f"6,{' '.join(['1'] * (SIZE - 1))} 1000000,Training", "a pixel is '1000000'"),
-        ("", "the line is empty"),
-    ],
-)
-def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path: Path, line: str, says: str) -> None:
-    path = tmp_path / "fer2013.csv"
-    path.write_text(f"header\n{line}\n")
-    with pytest.raises(InputError) as caught:
-        decode_csv_pixels(path, len("header\n"))
-    assert says in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
-
-
-def test_a_csv_that_is_gone_or_too_short_says_so(tmp_path: Path) -> None:
+def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path):
+    path, most = tmp_path / "fer2013.csv", " ".join(["1"] * (48 * 48 - 1))
+    for line, says in {
+        f"6,{most},Training": "2303 pixels, expected 48 x 48 = 2304",
+        "6,,Training": "1 pixels",
+        f"6,{most} x,Training": "a pixel is 'x'",
+        f"6,{most} -1,Training": "a pixel is '-1'",
+        f"6,{most} 256,Training": "a pixel is 256",
+        f"6,{most} 1000000,Training": "a pixel is '1000000'",
+        "": "the line is empty",
+    }.items():
+        path.write_text(f"header\n{line}\n")
+        with pytest.raises(InputError) as caught:
+            decode_csv_pixels(path, len("header\n"))
+        assert says in str(caught.value)
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(InputError, match="the file ends before it"):
+        decode_csv_pixels(path, 100)
     with pytest.raises(InputError, match=r"^no such file$"):
         decode_csv_pixels(tmp_path / "gone.csv", 0)
-    (tmp_path / "short.csv").write_text("emotion\n")
-    with pytest.raises(InputError, match="the file ends before it"):
-        decode_csv_pixels(tmp_path / "short.csv", 100)

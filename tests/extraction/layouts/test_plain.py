@@ -1,10 +1,5 @@
 """The plain layouts: folders, manifests, and one person's files as they lie about."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from featlab.errors import ConfigError, InputError
@@ -12,16 +7,14 @@ from featlab.extraction.items import classes_of
 from featlab.extraction.layouts import read_layout
 from featlab.extraction.layouts.plain import is_loose
 
-Put = Callable[..., Path]
 
-
-def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+def write(tmp_path, text, encoding="utf-8"):
     path = tmp_path / "manifest.csv"
     path.write_bytes(text.encode(encoding))
     return path
 
 
-def test_every_column_is_read_and_rows_are_sorted(tmp_path: Path) -> None:
+def test_every_column_is_read_and_rows_are_sorted(tmp_path):
     source = write(
         tmp_path,
         "path,subject,label,video,frame,intensity\nb.jpg,s2,smile,v1,7,0.5\na/c.jpg,s1,neutral,v2,3,0\nd.jpg,s1,,v2,1,\n",
@@ -35,41 +28,33 @@ def test_every_column_is_read_and_rows_are_sorted(tmp_path: Path) -> None:
     assert items[1].path == tmp_path / "a" / "c.jpg"
 
 
-def test_videos_and_frames_have_defaults_in_natural_order(tmp_path: Path) -> None:
-    source = write(tmp_path, "path,subject\nclips/one/img10.jpg,s1\nclips/one/img2.jpg,s1\nimg1.jpg,s1\n")
-    assert [(item.name, item.label, item.video, item.frame) for item in read_layout("auto", source)] == [
+def test_videos_and_frames_have_defaults_in_natural_order(tmp_path):
+    def read(*names):
+        return read_layout("auto", write(tmp_path, "path,subject\n" + "".join(f"{name},s1\n" for name in names)))
+
+    items = read("clips/one/img10.jpg", "clips/one/img2.jpg", "img1.jpg", "d/b.mp4", "d/a.mp4")
+    assert [(item.name, item.label, item.video, item.frame) for item in items] == [
         ("clips/one/img2.jpg", None, "clips/one", 0),
         ("clips/one/img10.jpg", None, "clips/one", 1),
+        ("d/a.mp4", None, "d/a.mp4", 0),
+        ("d/b.mp4", None, "d/b.mp4", 0),
         ("img1.jpg", None, "s1", 0),
     ]
-
-
-def test_names_without_digits_sort_beside_names_with_digits(tmp_path: Path) -> None:
-    source = write(tmp_path, "path,subject\nv/b.jpg,s\nv/2.jpg,s\nv/02.jpg,s\nv/a1b.jpg,s\nv/a.jpg,s\n")
-    assert [item.name for item in read_layout("auto", source)] == [
-        "v/02.jpg",
-        "v/2.jpg",
-        "v/a1b.jpg",
-        "v/a.jpg",
-        "v/b.jpg",
-    ]
+    names = ["v/02.jpg", "v/2.jpg", "v/a1b.jpg", "v/a.jpg", "v/b.jpg"]
+    assert [item.name for item in read(*names[::-1])] == names
+    (item,) = read(tmp_path / "elsewhere" / "a.jpg")
+    assert item.path == tmp_path / "elsewhere" / "a.jpg"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_quotes_commas_accents_windows_line_ends_and_backslashes_are_understood(tmp_path: Path, encoding: str) -> None:
+def test_quotes_commas_accents_windows_line_ends_and_backslashes_are_understood(tmp_path, encoding):
     source = write(tmp_path, 'path,subject,label\r\n"f\\Zoë, 1.jpg",Zoë,"neutral"\r\n\r\n', encoding)
     (item,) = read_layout("auto", source)
     assert (item.name, item.subject, item.label, item.video) == ("f/Zoë, 1.jpg", "Zoë", "neutral", "f")
 
 
-def test_an_absolute_path_stays(tmp_path: Path) -> None:
-    (item,) = read_layout("auto", write(tmp_path, f"path,subject\n{tmp_path}/elsewhere/a.jpg,s1\n"))
-    assert item.path == tmp_path / "elsewhere" / "a.jpg"
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
+def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refused):
+    for text, says in (
         ("", "has no rows"),
         ("path,subject\n", "has no rows"),
         ("path,subjet\na,b\n", "no column 'subject' (found: path, subjet); did you mean 'subjet'?"),
@@ -78,70 +63,36 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ("path,subject,frame\na,s,-1\n", "line 2: frame '-1' isn't a whole number"),
         ("path,subject,frame\na,s,99999999999\n", "line 2: frame '99999999999' isn't"),
         ("path,subject,frame\na,s,0\nb,s,\n", "line 3: the frame is empty"),
-        (
-            "path,subject,video,frame\na,s,v,4\nb,s,v,4\n",
-            "line 3: subject, video and frame (s, v, 4) are already on line 2",
-        ),
+        ("path,subject,video,frame\na,s,v,4\nb,s,v,4\n", "subject, video and frame (s, v, 4) are already on line 2"),
+        ("path,subject,video\nd/b.mp4,s,v\nd/a.mp4,s,v\n", "already on line 2"),
         ("path,subject\na\n", "line 2: 1 values under 2 columns"),
         ("path,subject\na,b,c\n", "line 2: 3 values under 2 columns"),
         ("path,subject\n,s\n", "line 2: the path is empty"),
         ("path,subject\na, \n", "line 2: the subject is empty"),
         ('path,subject\n"a,s\n', "not a valid table"),
         ("path,subject\na\0,s\n", "NUL characters"),
-    ],
-)
-def test_a_manifest_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(InputError) as caught:
-        read_layout("auto", write(tmp_path, text))
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert "manifest.csv" in str(caught.value)
-
-
-def test_line_numbers_count_lines_inside_quotes(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="line 4: frame 'x'"):
-        read_layout("auto", write(tmp_path, 'path,subject,label,frame\na,s,"two\nlines",0\nb,s,n,x\n'))
-
-
-def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="isn't UTF-8 text"):
-        read_layout("auto", write(tmp_path, "path,subject\nZoë,s\n", "latin-1"))
-
-
-def test_a_source_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file or folder"):
-        read_layout("auto", tmp_path / "none.csv")
+        ('path,subject,label,frame\na,s,"two\nlines",0\nb,s,n,x\n', "line 4: frame 'x'"),
+    ):
+        assert says in refused("auto", write(tmp_path, text))
+    assert "isn't UTF-8 text" in refused("auto", write(tmp_path, "path,subject\nZoë,s\n", "latin-1"))
     (tmp_path / "list.txt").write_text("path\n")
-    with pytest.raises(InputError, match="expected a manifest"):
-        read_layout("auto", tmp_path / "list.txt")
+    assert "expected a manifest" in refused("auto", tmp_path / "list.txt")
+    assert "no such file or folder" in refused("auto", tmp_path / "none.csv")
+    root = put("folder/s1/neutral/1.png") / "folder"
+    told = refused("manifest", root)
+    assert "expected a manifest.csv with path,subject," in told
+    assert "found s1/" in told
 
 
-def test_classes_are_neutral_first_and_the_rest_sorted(tmp_path: Path) -> None:
-    source = write(tmp_path, "path,subject,label\na,s,smile\nb,s,calm\nc,s,anger\nd,s,\n")
-    assert classes_of(read_layout("auto", source), "calm") == ("calm", "anger", "smile")
-
-
-def test_an_unknown_neutral_label_names_the_closest(tmp_path: Path) -> None:
-    items = read_layout("auto", write(tmp_path, "path,subject,label\na,s,smile\nb,s,Neutral\n"))
-    with pytest.raises(InputError, match=r"did you mean 'Neutral'\?; name the neutral label with --neutral NAME"):
-        classes_of(items, "neutral")
-
-
-def test_rows_without_any_label_have_the_neutral_class_alone(tmp_path: Path) -> None:
+def test_classes_are_neutral_first_and_the_rest_sorted(tmp_path):
+    items = read_layout("auto", write(tmp_path, "path,subject,label\na,s,smile\nb,s,Calm\nc,s,anger\nd,s,\n"))
+    assert classes_of(items, "Calm") == ("Calm", "anger", "smile")
+    with pytest.raises(InputError, match=r"did you mean 'Calm'\?; name the neutral label with --neutral NAME"):
+        classes_of(items, "calm")
     assert classes_of(read_layout("auto", write(tmp_path, "path,subject\na,s\n")), "neutral") == ("neutral",)
 
 
-def test_videos_without_a_video_column_are_clips_of_their_own(tmp_path):
-    items = read_layout("auto", write(tmp_path, "path,subject\nd/b.mp4,s\nd/a.mp4,s\n"))
-    assert [(item.video, item.frame) for item in items] == [("d/a.mp4", 0), ("d/b.mp4", 0)]
-
-
-def test_two_videos_under_one_name_are_refused(tmp_path):
-    with pytest.raises(InputError, match="already on line 2"):
-        read_layout("auto", write(tmp_path, "path,subject,video\nd/b.mp4,s,v\nd/a.mp4,s,v\n"))
-
-
-def test_a_manifest_keeps_its_own_rows_by_name_of_file_or_folder(put: Put) -> None:
+def test_a_manifest_keeps_its_own_rows_by_name_of_file_or_folder(put):
     root = put("manifest.csv", text="path,subject,label\nb.png,s2,smile\na.png,s1,neutral\n")
     items = read_layout("manifest", root)
     assert items == read_layout("manifest", root / "manifest.csv") == read_layout("auto", root / "manifest.csv")
@@ -149,20 +100,14 @@ def test_a_manifest_keeps_its_own_rows_by_name_of_file_or_folder(put: Put) -> No
     assert read_layout("auto", root) == items
 
 
-def test_a_folder_without_a_manifest_says_so(put: Put) -> None:
-    root = put("s1/neutral/1.png")
-    with pytest.raises(InputError, match=r"expected a manifest.csv with path,subject,.*; found s1/"):
-        read_layout("manifest", root)
-
-
-def touch(root: Path, *names: str) -> Path:
+def touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
     return root
 
 
-def test_a_folder_with_and_without_video_level_is_read_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_with_and_without_video_level_is_read_in_natural_order(tmp_path):
     touch(tmp_path, "b/neutral/img10.JPG", "b/neutral/img2.JPG", "a/smile/v2/1.png", "a/smile/v10/1.png")
     items = read_layout("auto", tmp_path)
     assert [(item.name, item.subject, item.label, item.video, item.frame, item.row) for item in items] == [
@@ -174,33 +119,23 @@ def test_a_folder_with_and_without_video_level_is_read_in_natural_order(tmp_path
     assert items[0].path == tmp_path / "a" / "smile" / "v10" / "1.png"
 
 
-def test_hidden_entries_and_other_files_are_ignored(tmp_path: Path) -> None:
+def test_hidden_entries_other_files_and_links_to_a_parent_are_ignored(tmp_path):
     touch(tmp_path, "a/n/1.png", "a/n/.2.png", ".git/x/1.png", "a/n/notes.txt", "landmarks.npy", "a/n/v/deep/more.txt")
-    assert [item.name for item in read_layout("auto", tmp_path)] == ["a/n/1.png"]
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (["1.png"], "found 1.png"),
-        (["a/1.png"], "found a/1.png"),
-        (["a/n/v/deep/1.png"], "found 1.png below"),
-        (["a/readme.txt"], "found a/"),
-        ([], "found an empty folder"),
-    ],
-)
-def test_a_tree_of_another_shape_says_what_was_expected_and_found(tmp_path: Path, names: list[str], says: str) -> None:
-    with pytest.raises(InputError) as caught:
-        read_layout("auto", touch(tmp_path, *names))
-    text = str(caught.value)
-    assert text.startswith(f"{tmp_path}: expected subject/label/image or subject/label/video/image")
-    assert says in text
-
-
-def test_a_link_to_a_parent_does_not_loop(tmp_path: Path) -> None:
-    touch(tmp_path, "a/n/1.png")
     (tmp_path / "a" / "n" / "up").symlink_to(tmp_path)
     assert [item.name for item in read_layout("auto", tmp_path)] == ["a/n/1.png"]
+
+
+def test_a_tree_of_another_shape_says_what_was_expected_and_found(tmp_path, refused):
+    for number, (name, says) in enumerate(
+        (
+            *(("1.png", "found 1.png"), ("a/1.png", "found a/1.png"), ("a/n/v/deep/1.png", "found 1.png below")),
+            *(("a/readme.txt", "found a/"), (".hidden", "found an empty folder")),
+        )
+    ):
+        root = touch(tmp_path / str(number), name)
+        text = refused("auto", root)
+        assert text.startswith(f"{root}: expected subject/label/image or subject/label/video/image")
+        assert says in text
 
 
 def test_a_folder_gives_one_clip_a_folder_and_one_a_video_in_natural_order(tmp_path):
@@ -220,40 +155,19 @@ def test_a_folder_gives_one_clip_a_folder_and_one_a_video_in_natural_order(tmp_p
     assert all(item.path.is_file() for item in items)
 
 
-def test_a_folder_of_the_same_name_inside_is_another_clip(tmp_path):
-    root = touch(tmp_path / "mine", "a.png", "mine/a.png")
-    items = read_layout("loose", root)
-    assert len({(item.video, item.frame) for item in items}) == 2
-
-
-def test_a_file_is_a_clip_by_itself(tmp_path):
-    root = touch(tmp_path, "face.jpg")
-    assert [item.name for item in read_layout("loose", root / "face.jpg")] == ["face.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("names", "loose"),
-    [
-        (("a.jpg",), True),
-        (("clip/a.jpg",), True),
-        (("clip/a.mp4",), True),
-        (("s1/neutral/a.jpg",), False),
-        (("a.jpg", "manifest.csv"), False),
-        (("notes.txt",), False),
-    ],
-)
-def test_a_source_is_loose_when_its_images_lie_at_most_one_folder_down(tmp_path, names, loose):
-    assert is_loose(touch(tmp_path, *names)) is loose
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "empty", "nosuch"])
-def test_sources_without_images_are_refused(tmp_path, name):
+def test_a_loose_source_may_be_a_file_and_has_images_at_most_one_folder_down(tmp_path, refused):
+    inner = read_layout("loose", touch(tmp_path / "mine", "a.png", "mine/a.png"))
+    assert len({(item.video, item.frame) for item in inner}) == 2, "a folder of the same name inside is another clip"
+    assert [item.name for item in read_layout("loose", tmp_path / "mine" / "a.png")] == ["a.png"]
+    for number, (loose, *names) in enumerate(
+        (
+            *((True, "a.jpg"), (True, "clip/a.jpg"), (True, "clip/a.mp4")),
+            *((False, "s1/neutral/a.jpg"), (False, "a.jpg", "manifest.csv"), (False, "notes.txt")),
+        )
+    ):
+        assert is_loose(touch(tmp_path / str(number), *names)) is loose
     touch(tmp_path, "notes.txt", "empty/.jpg")
-    with pytest.raises(InputError, match=name) as caught:
-        read_layout("loose", tmp_path / name)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_option_that_is_not_there_is_refused(tmp_path):
+    for name in ("notes.txt", "empty", "nosuch"):
+        refused("loose", tmp_path / name)
     with pytest.raises(ConfigError, match="subject"):
-        read_layout("loose", touch(tmp_path, "a.jpg"), person="s1")
+        read_layout("loose", tmp_path / "mine", person="s1")

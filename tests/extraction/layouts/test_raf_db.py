@@ -1,21 +1,12 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from featlab.extraction.layouts import detect_layout, read_layout
-
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
 
 LIST = "train_00001.jpg 5\ntrain_00002.jpg 7\ntrain_00010.jpg 7\ntest_0001.jpg 4\n"
 ALIGNED = ("train_00001", "train_00002", "train_00010", "test_0001")
 
 
-def tree(put: Put, label: str, image: str, text: str = LIST) -> Path:
+def tree(put, label, image, text=LIST):
     put(*(f"{image}/{name}_aligned.jpg" for name in ALIGNED))
     return put(label, text=text)
 
@@ -28,7 +19,7 @@ def tree(put: Put, label: str, image: str, text: str = LIST) -> Path:
         ("basic/EmoLabel/list_patition_label.txt", "basic/Image/aligned"),
     ],
 )
-def test_the_list_says_split_and_class(put: Put, label: str, image: str) -> None:
+def test_the_list_says_split_and_class(put, label, image):
     root = tree(put, label, image)
     items = read_layout("raf-db", root)
     assert [(item.name, item.subject, item.label, item.video, item.frame, item.row) for item in items] == [
@@ -41,7 +32,7 @@ def test_the_list_says_split_and_class(put: Put, label: str, image: str) -> None
     assert detect_layout(root) == "raf-db"
 
 
-def test_original_photographs_and_one_subject_are_there_on_request(put: Put, refused: Refused) -> None:
+def test_original_photographs_and_one_subject_are_there_on_request(put, refused):
     root = tree(put, "EmoLabel/list_patition_label.txt", "Image/aligned")
     assert "expected Image/original/ (or original/)" in refused("raf-db", root, images="original")
     put("Image/original/train_00001.jpg")
@@ -51,7 +42,7 @@ def test_original_photographs_and_one_subject_are_there_on_request(put: Put, ref
 
 
 @pytest.mark.parametrize(("train", "test"), [("train", "test"), ("DATASET/train", "DATASET/test")])
-def test_folders_by_number_are_read_as_well(put: Put, train: str, test: str) -> None:
+def test_folders_by_number_are_read_as_well(put, train, test):
     for code in range(1, 8):
         root = put(f"{train}/{code}/train_{code:05}_aligned.jpg", f"{test}/{code}/test_{code:04}_aligned.jpg")
     items = read_layout("raf-db", root)
@@ -62,16 +53,13 @@ def test_folders_by_number_are_read_as_well(put: Put, train: str, test: str) -> 
     assert detect_layout(root) == "raf-db"
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("train_00001.jpg 8\n", "line 1: expected an image and a number from 1 to 7"),
-        ("train_00001.jpg 0\n", "line 1: expected an image and a number from 1 to 7"),
-        ("train_00001.jpg\n", "line 1: expected an image and a number"),
-        ("x_1.jpg 7\n", "line 1: the image 'x_1.jpg' begins neither with train_ nor with test_"),
-        ("\n", "is empty"),
-        ("train_9.jpg 7\n", "none of the 1 files that list_patition_label.txt lists is there"),
-    ],
-)
-def test_a_list_that_does_not_fit_is_refused(put: Put, refused: Refused, text: str, says: str) -> None:
-    assert says in refused("raf-db", tree(put, "EmoLabel/list_patition_label.txt", "Image/aligned", text))
+def test_a_list_that_does_not_fit_is_refused(put, refused):
+    for text, says in {
+        "train_00001.jpg 8\n": "line 1: expected an image and a number from 1 to 7",
+        "train_00001.jpg 0\n": "line 1: expected an image and a number from 1 to 7",
+        "train_00001.jpg\n": "line 1: expected an image and a number",
+        "x_1.jpg 7\n": "line 1: the image 'x_1.jpg' begins neither with train_ nor with test_",
+        "\n": "is empty",
+        "train_9.jpg 7\n": "none of the 1 files that list_patition_label.txt lists is there",
+    }.items():
+        assert says in refused("raf-db", tree(put, "EmoLabel/list_patition_label.txt", "Image/aligned", text))

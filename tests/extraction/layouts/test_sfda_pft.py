@@ -1,15 +1,7 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 from featlab.extraction.layouts import detect_layout, read_layout
 
-Put = Callable[..., Path]
-Refused = Callable[..., str]
 
-
-def test_the_end_of_a_name_is_the_class(put: Put) -> None:
+def test_the_end_of_a_name_is_the_class(put):
     root = put("sub2/Image1_N.jpg", "sub2/Image2_P.jpg", "sub1/Image10_N.jpg", "sub1/Image9_N.jpg", "sub1/Image3_P.jpg")
     items = read_layout("sfda-pft", root)
     assert [(item.subject, item.label, item.video, item.frame, item.name, item.row) for item in items] == [
@@ -22,7 +14,7 @@ def test_the_end_of_a_name_is_the_class(put: Put) -> None:
     assert detect_layout(root) == "sfda-pft"
 
 
-def test_a_folder_a_recording_is_a_clip(put: Put) -> None:
+def test_a_folder_a_recording_is_a_clip(put):
     root = put("sub1/a/1_N.jpg", "sub1/b/1_N.jpg", "sub1/b/2_P.jpg")
     assert [(item.video, item.frame) for item in read_layout("sfda-pft", root)] == [
         ("a/neutral", 0),
@@ -31,13 +23,13 @@ def test_a_folder_a_recording_is_a_clip(put: Put) -> None:
     ]
 
 
-def test_other_letters_mean_other_classes(put: Put) -> None:
+def test_other_letters_mean_other_classes(put):
     root = put("sub1/1_N.jpg", "sub1/2_S.jpg")
     labels = {item.label for item in read_layout("sfda-pft", root, labels="N=neutral,S=stress")}
     assert labels == {"neutral", "stress"}
 
 
-def test_other_trees_are_refused(put: Put, refused: Refused) -> None:
+def test_other_trees_are_refused(put, refused):
     root = put("sub1/notes.txt")
     assert "expected SUBJECT/IMAGE_N.jpg" in refused("sfda-pft", root)
     assert "found sub1/ with notes.txt" in refused("sfda-pft", root)

@@ -1,15 +1,6 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from featlab.extraction.layouts import detect_layout, get_layout, read_layout
-
-Put = Callable[..., Path]
-Refused = Callable[..., str]
-
 
 LABELS = (
     "subject/task,binary-stress,affect3-class\n"
@@ -18,13 +9,13 @@ LABELS = (
 TASKS = ("Baseline", "Breathing", "Math", "Stroop", "Reading", "Video2")
 
 
-def tree(put: Put, base: str = "Videos/") -> None:
+def tree(put, base="Videos/"):
     put("labels.csv", text=LABELS)
     put(*(f"{base}2ea4/2ea4_{task}.mp4" for task in TASKS))
 
 
 @pytest.mark.parametrize("base", ["Videos/", "videos/", ""])
-def test_labels_are_looked_up_and_what_has_none_is_unknown(put: Put, base: str) -> None:
+def test_labels_are_looked_up_and_what_has_none_is_unknown(put, base):
     tree(put, base)
     root = put()
     items = read_layout("stressid", root)
@@ -42,31 +33,23 @@ def test_labels_are_looked_up_and_what_has_none_is_unknown(put: Put, base: str) 
     assert get_layout("stressid").sampling.fps == 1.0
 
 
-def test_three_classes_are_there_on_request(put: Put) -> None:
+def test_classes_baseline_and_tasks_are_chosen(put, refused):
     tree(put)
-    items = read_layout("stressid", put(), labels="affect3-class")
-    labels = {item.video: item.label for item in items}
-    assert (labels["2ea4_Breathing"], labels["2ea4_Math"], labels["2ea4_Stroop"]) == ("relaxed", "stress", "neutral")
+    root = put()
+
+    def labels(**options):
+        return {item.video.removeprefix("2ea4_"): item.label for item in read_layout("stressid", root, **options)}
+
+    three = labels(labels="affect3-class")
+    assert (three["Breathing"], three["Math"], three["Stroop"]) == ("relaxed", "stress", "neutral")
+    assert labels(baseline="neutral")["Baseline"] == "neutral"
+    assert labels(baseline="unknown")["Baseline"] is None
+    assert "Baseline" not in labels(baseline="drop")
+    assert list(labels(tasks="Math,Baseline")) == ["Baseline", "Math"]
+    assert "no recording of the task Maths (there are: Baseline, Breathing" in refused("stressid", root, tasks="Maths")
 
 
-@pytest.mark.parametrize(("choice", "expected"), [("neutral", "neutral"), ("unknown", None)])
-def test_the_baseline_is_what_one_says(put: Put, choice: str, expected: str | None) -> None:
-    tree(put)
-    labels = {item.video: item.label for item in read_layout("stressid", put(), baseline=choice)}
-    assert labels["2ea4_Baseline"] == expected
-    assert "2ea4_Baseline" not in {item.video for item in read_layout("stressid", put(), baseline="drop")}
-
-
-def test_tasks_are_chosen(put: Put, refused: Refused) -> None:
-    tree(put)
-    assert [item.video for item in read_layout("stressid", put(), tasks="Math,Baseline")] == [
-        "2ea4_Baseline",
-        "2ea4_Math",
-    ]
-    assert "no recording of the task Maths (there are: Baseline, Breathing" in refused("stressid", put(), tasks="Maths")
-
-
-def test_folders_of_frames_stand_for_videos(put: Put) -> None:
+def test_folders_of_frames_stand_for_videos(put):
     put("labels.csv", text=LABELS)
     root = put("2ea4/2ea4_Math/frame10.jpg", "2ea4/2ea4_Math/frame9.jpg")
     assert [(item.frame, item.path.name, item.label) for item in read_layout("stressid", root)] == [
@@ -75,7 +58,7 @@ def test_folders_of_frames_stand_for_videos(put: Put) -> None:
     ]
 
 
-def test_other_trees_are_refused(put: Put, refused: Refused) -> None:
+def test_other_trees_are_refused(put, refused):
     root = put("Videos/2ea4/2ea4_Math.mp4")
     assert "expected labels.csv with the column subject/task" in refused("stressid", root)
     put("labels.csv", text=LABELS)
@@ -83,18 +66,16 @@ def test_other_trees_are_refused(put: Put, refused: Refused) -> None:
     assert "found Videos/ with 2ea4/" in refused("stressid", root)
 
 
-@pytest.mark.parametrize(
-    ("labels", "says"),
-    [
-        ("subject/task,stress\n2ea4_Math,1\n", "no column 'binary-stress' (found: subject/task, stress)"),
-        ("subject/task,binary-stress\n2ea4_Math,2\n", "line 2: binary-stress is '2', expected 0 to 1 or nothing"),
-        ("subject/task,binary-stress\n2ea4_Math\n", "line 2: 1 values under 2 columns"),
-        ('subject/task,binary-stress\n"2ea4_Math,1\n', "not a valid table"),
-        ("subject/task,binary-stress\n", "has no rows"),
-        ("subject/task,binary-stress\nx_Math,1\n", "none of the 6 recordings is in labels.csv: the first is 2ea4_Base"),
-        ("a\0b", "NUL characters"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(put: Put, refused: Refused, labels: str, says: str) -> None:
+def test_labels_that_do_not_fit_are_refused(put, refused):
     tree(put)
-    assert says in refused("stressid", put("labels.csv", text=labels))
+    head = "subject/task,binary-stress\n"
+    for labels, says in {
+        "subject/task,stress\n2ea4_Math,1\n": "no column 'binary-stress' (found: subject/task, stress)",
+        head + "2ea4_Math,2\n": "line 2: binary-stress is '2', expected 0 to 1 or nothing",
+        head + "2ea4_Math\n": "line 2: 1 values under 2 columns",
+        head + '"2ea4_Math,1\n': "not a valid table",
+        head: "has no rows",
+        head + "x_Math,1\n": "none of the 6 recordings is in labels.csv: the first is 2ea4_Base",
+        "a\0b": "NUL characters",
+    }.items():
+        assert says in refused("stressid", put("labels.csv", text=labels))

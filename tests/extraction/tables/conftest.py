@@ -1,19 +1,15 @@
 """Rows of features, and the files that people keep them in."""
 
-from __future__ import annotations
-
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable, open_cache
-from featlab.extraction.tables import ImportConfig, ImportReport, import_features
+from featlab.cache import open_cache
+from featlab.extraction.tables import ImportConfig, import_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +23,11 @@ class People:
     video: list[str]
     frame: list[int]
 
-    def key(self, row: int) -> tuple[str, str, int]:
+    def key(self, row):
         return self.subject[row], self.video[row], self.frame[row]
 
 
-def make_people(dim: int = 3, seed: int = 0) -> People:
+def make_people(dim=3, seed=0):
     rng = np.random.default_rng(seed)
     rows = [
         (s, la, f"{la}-{clip}", f) for s in ("bo", "anna") for la in ("smile", "rest") for clip in "ba" for f in (4, 0)
@@ -48,14 +44,14 @@ def make_people(dim: int = 3, seed: int = 0) -> People:
 
 
 @pytest.fixture
-def people() -> People:
+def people():
     return make_people()
 
 
 NAMES = ("subject", "label", "video", "frame")
 
 
-def write_csv(path: Path, people: People, *, features: bool = True) -> Path:
+def write_csv(path, people, *, features=True):
     """The user's card: subject,label,video,frame, then a column a feature; without features, a manifest."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
@@ -68,11 +64,11 @@ def write_csv(path: Path, people: People, *, features: bool = True) -> Path:
 
 
 @pytest.fixture
-def card(tmp_path: Path, people: People) -> Path:
+def card(tmp_path, people):
     return write_csv(tmp_path / "features.csv", people)
 
 
-def check_cache(path: Path, people: People) -> FeatureTable:
+def check_cache(path, people):
     """Every row is in the cache, under its own name and with its own values, exactly."""
     with open_cache(path) as cache:
         table = cache.read()
@@ -88,20 +84,17 @@ def check_cache(path: Path, people: People) -> FeatureTable:
 
 
 @pytest.fixture(scope="session")
-def tools() -> SimpleNamespace:
+def tools():
     """The functions of this file, for tests that make their own people."""
     return SimpleNamespace(make_people=make_people, write_csv=write_csv, check_cache=check_cache)
 
 
-Import = Callable[..., ImportReport]
-
-
 @pytest.fixture
-def run(tmp_path: Path) -> Import:
+def run(tmp_path):
     """``run(source, out=…, **config)``: import with neutral label ``rest``."""
 
-    def do(source: Path, *, out: Path | None = None, **config: object) -> ImportReport:
-        settings = ImportConfig(**{"neutral": "rest", **config})  # type: ignore[arg-type]
+    def do(source, *, out=None, **config):
+        settings = ImportConfig(**{"neutral": "rest", **config})
         return import_features(source, out or tmp_path / "cache.h5", settings)
 
     return do

@@ -1,7 +1,5 @@
 """Tiny people: noise above, and below a band that is brighter in a smile."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,21 +1,14 @@
 """Tiny videos, made here; every frame shows its own number."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 WIDTH, HEIGHT, BITS, BAR = 128, 64, 12, 10
-MakeVideo = Callable[..., Path]
-ReadNumber = Callable[[object], int]
 
 
-def draw_number(number: int) -> NDArray[np.uint8]:
+def draw_number(number):
     """Twelve light or dark bars over their opposites, so that no compression can turn a bit around."""
     picture = np.full((HEIGHT, WIDTH, 3), 90, dtype=np.uint8)
     for bit in range(BITS):
@@ -26,10 +19,10 @@ def draw_number(number: int) -> NDArray[np.uint8]:
 
 
 @pytest.fixture
-def read_number() -> ReadNumber:
+def read_number():
     """The number that a decoded frame shows; -1 of a picture that isn't a clear one."""
 
-    def read(image: object) -> int:
+    def read(image):
         assert isinstance(image, np.ndarray), image
         assert (image.dtype, image.shape) == (np.uint8, (HEIGHT, WIDTH, 3))
         number = 0
@@ -45,21 +38,21 @@ def read_number() -> ReadNumber:
 
 
 @pytest.fixture
-def make_video() -> MakeVideo:
+def make_video():
     """Write a video whose frames, 0, 1, 2, ..., are shown at the given time stamps; the suffix says the container."""
     av = pytest.importorskip("av", reason="needs the extra 'video'")
 
     def make(
-        path: Path,
-        stamps: Iterable[int] = range(50),
+        path,
+        stamps=range(50),
         *,
-        codec: str = "libx264",
-        unit: Fraction = Fraction(1, 25),
-        b_frames: int = 2,
-        group: int = 12,
-        codec_options: dict[str, str] | None = None,
-        options: dict[str, str] | None = None,
-    ) -> Path:
+        codec="libx264",
+        unit=Fraction(1, 25),
+        b_frames=2,
+        group=12,
+        codec_options=None,
+        options=None,
+    ):
         if codec not in av.codecs_available:
             pytest.skip(f"this build of PyAV has no {codec}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +73,11 @@ def make_video() -> MakeVideo:
 
 
 @pytest.fixture
-def make_video_without_frames() -> MakeVideo:
+def make_video_without_frames():
     """Write a video file that has a header and no frame."""
     av = pytest.importorskip("av", reason="needs the extra 'video'")
 
-    def make(path: Path) -> Path:
+    def make(path):
         with av.open(str(path), "w", format="avi") as container:
             stream = container.add_stream("mpeg4", rate=25)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -1,16 +1,10 @@
-""""""
+"""Images and frames as pixels, and what can't be read."""
 
-from __future__ import annotations
-
-import io
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from featlab.errors import ConfigError, InputError
@@ -19,56 +13,38 @@ from featlab.extraction.decode import decode_image, read_pixels
 from featlab.extraction.items import Item
 from featlab.extraction.video import expand_videos
 
-Pixels = Callable[[int], NDArray[np.uint8]]
 
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_turned_by_exif_equals_the_upright_one(tmp_path: Path, pixels: Pixels, orientation: int) -> None:
+def test_an_image_turned_by_exif_equals_the_upright_one(tmp_path, pixels):
     # Stored turned, with the tag that undoes it; Pillow's own transposition is the oracle for what upright is.
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    stored = Image.fromarray(pixels(1))
-    stored.save(tmp_path / "a.png", exif=exif)
-    with Image.open(tmp_path / "a.png") as image:
-        upright = np.asarray(ImageOps.exif_transpose(image))
-    decoded = decode_image(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoded, upright)
-    assert (orientation == 1) == np.array_equal(decoded, pixels(1))
-
-
-def test_a_quarter_turn_in_exif_brings_the_original_back(tmp_path: Path, pixels: Pixels) -> None:
-    exif = Image.Exif()
+    path, exif = tmp_path / "a.png", Image.Exif()
+    for orientation in range(1, 9):
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(pixels(1)).save(path, exif=exif)
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(decode_image(path), np.asarray(ImageOps.exif_transpose(image)))
+        assert (orientation == 1) == np.array_equal(decode_image(path), pixels(1))
     exif[ExifTags.Base.Orientation] = 6  # "turn 90 degrees clockwise to see it upright"
-    Image.fromarray(np.ascontiguousarray(np.rot90(pixels(1)))).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(decode_image(tmp_path / "a.png"), pixels(1))
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels(1)))).save(path, exif=exif)
+    np.testing.assert_array_equal(decode_image(path), pixels(1))
+    Image.fromarray(pixels(1)).save(tmp_path / "damaged.jpg", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
+    assert decode_image(tmp_path / "damaged.jpg").shape == (24, 20, 3)
 
 
-def test_damaged_exif_leaves_the_pixels(tmp_path: Path, pixels: Pixels) -> None:
-    Image.fromarray(pixels(1)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
-    assert decode_image(tmp_path / "a.jpg").shape == (24, 20, 3)
+def test_every_common_mode_becomes_contiguous_rgb(tmp_path, pixels):
+    for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"):
+        image = Image.fromarray(pixels(2)).convert(mode)
+        path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
+        image.save(path)
+        decoded = decode_image(path)
+        assert (decoded.shape, decoded.dtype, decoded.flags.c_contiguous) == ((24, 20, 3), np.uint8, True)
+        np.testing.assert_array_equal(decoded, np.asarray(image.convert("RGB")))
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"])
-def test_every_common_mode_becomes_contiguous_rgb(tmp_path: Path, pixels: Pixels, mode: str) -> None:
-    image = Image.fromarray(pixels(2)).convert(mode)
-    suffix = "tif" if mode in ("CMYK", "YCbCr") else "png"
-    image.save(tmp_path / f"a.{suffix}")
-    decoded = decode_image(tmp_path / f"a.{suffix}")
-    assert decoded.shape == (24, 20, 3)
-    assert decoded.dtype == np.uint8
-    assert decoded.flags.c_contiguous
-    np.testing.assert_array_equal(decoded, np.asarray(image.convert("RGB")))
-
-
-def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path: Path) -> None:
+def test_sixteen_bits_transparency_and_animations(tmp_path):
     grey = np.array([[0, 257, 128 * 257], [65535, 256 * 255, 100]], dtype=np.uint16)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    decoded = decode_image(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoded[:, :, 0], np.rint(grey / 257).astype(np.uint8))
-    np.testing.assert_array_equal(decoded[:, :, 0], decoded[:, :, 2])
-
-
-def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    scaled = np.rint(grey / 257).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(tmp_path / "grey.png"), np.repeat(scaled[:, :, None], 3, axis=2))
     rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], dtype=np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     np.testing.assert_array_equal(decode_image(tmp_path / "a.png"), [[[200, 100, 50], [0, 0, 0]]])
@@ -76,82 +52,54 @@ def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
     palette.putpalette([0, 0, 0, 0, 0, 0, 0, 0, 0, 250, 250, 250])
     palette.save(tmp_path / "p.png", transparency=3)
     np.testing.assert_array_equal(decode_image(tmp_path / "p.png"), [[[0, 0, 0]]])
-
-
-def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(decode_image(tmp_path / "a.gif")[0, 0], [255, 0, 0])
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
+def test_what_is_no_image_is_refused_without_a_path(tmp_path, pixels, monkeypatch, refused):
+    path = tmp_path / "a.png"
+    for content, says in (
         (b"", "the file is empty"),
         (b"not an image", "not an image that Pillow can read"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 30, None),
         (b"\xff\xd8\xff\xe0" + b"\0" * 30, None),
-    ],
-)
-def test_rubbish_is_an_input_error_without_a_path(tmp_path: Path, content: bytes, says: str | None) -> None:
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(InputError, match=says) as caught:
-        decode_image(tmp_path / "a.png")
-    assert str(tmp_path) not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpeg", "tiff", "gif", "bmp", "webp"])
-def test_a_file_cut_anywhere_is_an_input_error_or_an_image(tmp_path: Path, pixels: Pixels, suffix: str) -> None:
-    whole = io.BytesIO()
-    Image.fromarray(pixels(3)).save(whole, format=suffix)
-    content = whole.getvalue()
-    path = tmp_path / f"a.{suffix}"
-    refused = 0
-    for cut in range(1, len(content), max(1, len(content) // 60)):
-        path.write_bytes(content[:cut])
-        try:
-            assert decode_image(path).shape == (24, 20, 3)
-        except InputError:
-            refused += 1
-    assert refused > 30
-
-
-def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
-        decode_image(tmp_path / "none.png")
-    with pytest.raises(InputError, match="a folder, not an image"):
-        decode_image(tmp_path)
-
-
-def test_a_decompression_bomb_is_refused_already_where_pillow_only_warns(
-    tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Image.fromarray(pixels(1)).save(tmp_path / "a.png")
-    for limit in (300, 100):  # 480 pixels: above the warning, above the error
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=says) as caught:
+            decode_image(path)
+        assert str(tmp_path) not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    Image.fromarray(np.ones((3, 3), dtype=np.float32)).save(tmp_path / "float.tif")
+    for name, says in {"none.png": "no such file", "": "a folder, not an image", "float.tif": "no known range"}.items():
+        with refused(InputError, says):
+            decode_image(tmp_path / name)
+    Image.fromarray(pixels(1)).save(path)
+    for limit in (300, 100):  # of 480 pixels: above Pillow's warning, above its error
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(InputError, match=f"more than {limit} pixels"):
-            decode_image(tmp_path / "a.png")
+        with refused(InputError, f"more than {limit} pixels"):
+            decode_image(path)
 
 
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((3, 3), dtype=np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match="no known range"):
-        decode_image(tmp_path / "a.tif")
+def test_a_file_cut_anywhere_is_an_input_error_or_an_image(tmp_path, pixels):
+    for suffix in ("png", "jpeg", "tiff", "gif", "bmp", "webp"):
+        path, refused = tmp_path / f"a.{suffix}", 0
+        Image.fromarray(pixels(3)).save(path)
+        content = path.read_bytes()
+        for cut in range(1, len(content), max(1, len(content) // 60)):
+            path.write_bytes(content[:cut])
+            try:
+                assert decode_image(path).shape == (24, 20, 3)
+            except InputError:
+                refused += 1
+        assert refused > 30
 
 
-MakeVideo = Callable[..., Path]
-MakeImage = Callable[..., Path]
-ReadNumber = Callable[[object], int]
+def item(path, **more):
+    return replace(Item(path, path.name, "s", "n", "v", 0, 0), **more)
 
 
-def item(path: Path, **more: object) -> Item:
-    return replace(Item(path, path.name, "s", "n", "v", 0, 0), **more)  # type: ignore[arg-type]
-
-
-def test_images_frames_and_failures_come_in_the_order_of_the_items(
-    tmp_path: Path, make_image: MakeImage, make_video: MakeVideo, read_number: ReadNumber
-) -> None:
+def test_images_frames_and_failures_come_in_the_order_of_the_items(tmp_path, make_image, make_video, read_number):
     image = make_image(tmp_path / "i.png", 3)
     first, second = (expand_videos([item(make_video(tmp_path / name, range(9)))]).items for name in ("a.mp4", "b.mkv"))
     mixed = [
@@ -166,14 +114,12 @@ def test_images_frames_and_failures_come_in_the_order_of_the_items(
     assert numbers == [2, 5, 1, 0, 8, 8, 0, 0]
 
 
-def test_consecutive_frames_of_a_video_are_one_pass(
-    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_consecutive_frames_of_a_video_are_one_pass(tmp_path, make_video, monkeypatch):
     frames = expand_videos([item(make_video(tmp_path / "a.mp4", range(9)))]).items
-    passes: list[list[int]] = []
+    passes = []
     original = module.decode_frames
 
-    def counted(path: Path, stamps: list[int]) -> object:
+    def counted(path, stamps):
         passes.append(stamps)
         return original(path, stamps)
 
@@ -182,7 +128,7 @@ def test_consecutive_frames_of_a_video_are_one_pass(
     assert passes == [[512, 1536, 2560, 3584], [0]]
 
 
-def test_a_whole_video_or_csv_is_no_image(tmp_path: Path) -> None:
+def test_a_whole_video_or_csv_is_no_image(tmp_path):
     reasons = [str(result) for result in read_pixels([item(tmp_path / "a.mp4"), item(tmp_path / "a.csv")])]
     assert reasons == [
         "a whole video, not one frame of it; expand_videos turns it into frames",
@@ -190,8 +136,8 @@ def test_a_whole_video_or_csv_is_no_image(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_of_a_csv_is_read_at_its_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(path: Path, offset: int) -> object:
+def test_a_line_of_a_csv_is_read_at_its_byte(tmp_path, monkeypatch):
+    def decode(path, offset):
         if offset == 99:
             raise InputError("no line starts there")
         return np.full((2, 2, 3), offset, dtype=np.uint8)
@@ -203,7 +149,7 @@ def test_a_line_of_a_csv_is_read_at_its_byte(tmp_path: Path, monkeypatch: pytest
     assert str(bad) == "no line starts there"
 
 
-def test_a_box_cuts_the_image_and_is_cut_at_its_edge(tmp_path: Path, make_image: MakeImage) -> None:
+def test_a_box_cuts_the_image_and_is_cut_at_its_edge(tmp_path, make_image):
     path = make_image(tmp_path / "i.png", 3)
     whole = decode_image(path)  # 24 high, 20 wide
     inside, over, outside, empty = read_pixels(
@@ -215,7 +161,7 @@ def test_a_box_cuts_the_image_and_is_cut_at_its_edge(tmp_path: Path, make_image:
     assert isinstance(empty, InputError)
 
 
-def test_without_pyav_frames_are_refused_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_frames_are_refused_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError, match=r"pip install 'featlab\[video\]'"):
         list(read_pixels([item(tmp_path / "a.mp4", at=0)]))

@@ -1,10 +1,7 @@
 """Videos among items become frames with names, places and times; what can't is listed."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import sys
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -14,55 +11,38 @@ from featlab.extraction.items import Failure, Item
 from featlab.extraction.video import expand_videos
 from featlab.extraction.video.times import Sampling
 
-MakeVideo = Callable[..., Path]
-ReadNumber = Callable[[object], int]
 MINUTE = range(60 * 25)
 # Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.
 UNEVEN = [*range(0, 2000, 40), *range(2000, 4000, 100), *range(4000, 6000, 40)]
 
 
-def whole(path: Path, name: str = "s1/pain/a.mp4", row: int = 0) -> Item:
+def whole(path, name="s1/pain/a.mp4", row=0):
     return Item(path, name, "s1", "pain", name, 0, row)
 
 
-def labelled(path: Path, frame: int, label: str = "pain") -> Item:
+def labelled(path, frame, label="pain"):
     return Item(path, "a.mp4", "s1", label, "a", frame, frame)
 
 
-@pytest.fixture(scope="module")
-def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("minute") / "a.mp4"
-
-
-@pytest.mark.parametrize(
-    ("sampling", "expected"),
-    [
+def test_a_minute_of_video_is_sampled_at_the_right_times(tmp_path, make_video, read_number):
+    minute = make_video(tmp_path / "a.mp4", MINUTE, group=50)
+    for sampling, expected in (
         (Sampling(fps=5), MINUTE[::5]),
         (Sampling(window=(2.0, 5.0)), MINUTE[50:125]),
         (Sampling(stride=7), MINUTE[::7]),
         (Sampling(fps=5, window=(2.0, 5.0)), MINUTE[50:125:5]),
         (Sampling(fps=12.5, window=(50.0, 99.0), stride=3), MINUTE[1250::6]),
-    ],
-)
-def test_a_minute_of_video_is_sampled_at_the_right_times(
-    minute: Path, make_video: MakeVideo, read_number: ReadNumber, sampling: Sampling, expected: range
-) -> None:
-    if not minute.exists():
-        make_video(minute, MINUTE, group=50)
-    expanded = expand_videos([whole(minute)], sampling)
-    assert expanded.failures == ()
-    assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
-    for number, item in zip(expected, expanded.items, strict=True):
-        assert item.frame == number
-        assert item.name == f"s1/pain/a.mp4#t={number / 25:.3f}"
-        assert item.at is not None
-        assert item.at * Fraction(1, 12800) == Fraction(number, 25)
-    assert [item.row for item in expanded.items] == list(range(len(expected)))
+    ):
+        expanded = expand_videos([whole(minute)], sampling)
+        assert expanded.failures == ()
+        assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
+        assert [(item.frame, item.row, item.name) for item in expanded.items] == [
+            (number, row, f"s1/pain/a.mp4#t={number / 25:.3f}") for row, number in enumerate(expected)
+        ]
+        assert [item.at * Fraction(1, 12800) for item in expanded.items] == [Fraction(n, 25) for n in expected]
 
 
-def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(
-    tmp_path: Path, make_video: MakeVideo, read_number: ReadNumber
-) -> None:
+def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(tmp_path, make_video, read_number):
     path = make_video(tmp_path / "a.mkv", UNEVEN, unit=Fraction(1, 1000))
     expanded = expand_videos([whole(path)], Sampling(fps=5, window=(1.0, 5.0)))
     assert [item.at for item in expanded.items] == list(range(1000, 5000, 200))
@@ -71,7 +51,7 @@ def test_a_variable_frame_rate_is_sampled_by_its_time_stamps(
     assert numbers == [item.frame for item in expanded.items]
 
 
-def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", range(3))
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 7)
     known = Item(path, "a.mp4#t=0.080", "s2", "smile", "v", 2, 5, at=1024)
@@ -86,15 +66,17 @@ def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path: Path, make_
     assert {(item.subject, item.label, item.video) for item in expanded.items[1:4]} == {("s1", "pain", "s1/pain/a.mp4")}
 
 
-def test_without_videos_pyav_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
+def test_without_videos_pyav_is_not_needed(tmp_path, monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "av", None)
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 0)
     assert expand_videos([image], Sampling(fps=1)).items == [image]
-    with pytest.raises(ConfigError, match=r"pip install 'featlab\[video\]'"):
+    with refused(ConfigError, "pip install 'featlab[video]'"):
         expand_videos([whole(tmp_path / "a.mp4")])
+    with refused(ConfigError, "video: jobs must be 0 or more, got -1"):
+        expand_videos([], jobs=-1)
 
 
-def test_labelled_frames_are_looked_up_and_sampled(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_labelled_frames_are_looked_up_and_sampled(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4")
     items = [labelled(path, frame, "pain" if frame % 2 else "neutral") for frame in (0, 1, 10, 20, 25, 49, 50, 51)]
     expanded = expand_videos(items, Sampling(stride=5))
@@ -110,26 +92,18 @@ def test_labelled_frames_are_looked_up_and_sampled(tmp_path: Path, make_video: M
     )
 
 
-def test_labelled_frames_that_are_all_left_out_are_listed(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_labelled_frames_that_are_all_left_out_are_listed_and_two_people_share_a_video(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4")
     expanded = expand_videos([labelled(path, 3), labelled(path, 4)], Sampling(stride=5))
     assert expanded.items == []
     assert expanded.failures == (Failure("a.mp4", "none of its labelled frames is among the sampled ones"),)
-
-
-def test_a_video_of_two_people_is_expanded_for_both(tmp_path: Path, make_video: MakeVideo) -> None:
-    path = make_video(tmp_path / "a.mp4", range(3))
     both = [Item(path, "a.mp4", subject, "n", "a", 0, row) for row, subject in enumerate(("left", "right"))]
-    expanded = expand_videos(both)
-    assert [(item.subject, item.frame) for item in expanded.items] == [
-        (s, f) for s in ("left", "right") for f in range(3)
-    ]
+    items = expand_videos(both, Sampling(stride=20)).items
+    assert [(item.subject, item.frame) for item in items] == [(s, f) for s in ("left", "right") for f in (0, 20, 40)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_broken_videos_are_listed_and_the_others_go_on(
-    tmp_path: Path, make_video: MakeVideo, make_video_without_frames: MakeVideo, jobs: int
-) -> None:
+def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, make_video_without_frames, jobs):
     names = [f"v{number:02}.mp4" for number in range(18)]
     source = make_video(tmp_path / "source.mp4", range(60)).read_bytes()
     for name in names:
@@ -139,7 +113,7 @@ def test_broken_videos_are_listed_and_the_others_go_on(
     (tmp_path / names[5]).write_bytes(source[: len(source) // 2])
     make_video_without_frames(tmp_path / names[7])
     (tmp_path / names[9]).unlink()
-    told: list[tuple[int, int]] = []
+    told = []
     expanded = expand_videos(
         [whole(tmp_path / name, name) for name in names],
         Sampling(fps=1, window=(1.0, 3.0)),
@@ -159,15 +133,10 @@ def test_broken_videos_are_listed_and_the_others_go_on(
     assert told == [(done, 18) for done in range(1, 19)]
 
 
-def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path: Path, make_video: MakeVideo) -> None:
+def test_a_video_that_breaks_off_gives_its_frames_and_is_listed(tmp_path, make_video):
     path = make_video(tmp_path / "a.mp4", options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     expanded = expand_videos([whole(path)])
     assert len(expanded.items) > 5
     reason = f"the file breaks off: {len(expanded.items)} of its 50 frames are there"
     assert expanded.failures == (Failure("s1/pain/a.mp4", reason),)
-
-
-def test_a_negative_number_of_jobs_is_refused() -> None:
-    with pytest.raises(ConfigError, match="video: jobs must be 0 or more, got -1"):
-        expand_videos([], jobs=-1)
