@@ -34,9 +34,6 @@ def head():
     return SourceHead(6, 4, 3).double().eval().requires_grad_(False)
 
 
-# --- style ------------------------------------------------------------------------------------------------------------
-
-
 def test_style_is_numpys_mean_and_std_with_epsilon_inside_the_root_in_any_order():
     values = rows(9, 5)
     for axis, over in (("subject", 0), ("vector", 1)):
@@ -110,9 +107,6 @@ def test_style_loss_is_the_squared_distance_divided_by_the_number_of_statistics(
     assert style_loss(mean, std, mean, std + 0.1).item() > 0
 
 
-# --- expression -------------------------------------------------------------------------------------------------------
-
-
 def test_expression_loss_is_scipys_relative_entropy_reference_first():
     for classes in (2, 3, 7):
         reference, translated = 3 * rows(8, classes, seed=1), 3 * rows(8, classes, seed=2)
@@ -133,9 +127,6 @@ def test_one_class_and_probabilities_that_underflow_give_a_finite_loss_and_gradi
         loss.backward()
         assert loss.item() == pytest.approx(expected)
         assert torch.isfinite(translated.grad).all()
-
-
-# --- all of them ------------------------------------------------------------------------------------------------------
 
 
 def test_losses_keep_the_dtype_and_agree_with_float64():

@@ -27,9 +27,6 @@ def trained_t():
     return made
 
 
-# --- projection -------------------------------------------------------------------------------------------------------
-
-
 def test_a_projection_centres_and_then_multiplies_with_nothing_to_train():
     embeddings, mean, components = features(9, 6), features(1, 6, seed=1)[0], features(6, 4, seed=2)
     expected = (embeddings.numpy().astype(np.float64) - mean.numpy()) @ components.numpy()
@@ -37,9 +34,6 @@ def test_a_projection_centres_and_then_multiplies_with_nothing_to_train():
     np.testing.assert_allclose(projection(embeddings), expected, rtol=1e-5, atol=1e-5)
     assert count(projection) == 0
     assert set(projection.state_dict()) == {"mean", "components"}
-
-
-# --- source head ------------------------------------------------------------------------------------------------------
 
 
 def test_the_head_is_linear_batch_norm_and_a_weight_normalised_classifier():
@@ -74,9 +68,6 @@ def test_logits_equal_the_formula_written_out_in_numpy():
         np.testing.assert_allclose(head.bottleneck(features()), z, atol=1e-5)
         np.testing.assert_allclose(head(features()), z @ weight.T + state["classifier.bias"], atol=1e-5)
         assert torch.equal(head(features()), head.classify(head.bottleneck(features())))
-
-
-# --- translator -------------------------------------------------------------------------------------------------------
 
 
 def test_a_fresh_residual_t_is_the_identity_bitwise_and_a_literal_one_is_not():
@@ -122,9 +113,6 @@ def test_dropout_acts_in_training_only(trained_t):
     assert torch.equal(trained_t.eval()(values), trained_t(values))
 
 
-# --- the whole model --------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def parts():
     torch.manual_seed(3)
@@ -153,9 +141,6 @@ def test_a_personal_model_is_in_evaluation_mode_and_a_forward_changes_no_paramet
         model(100 + 10 * features(32, 8))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-
-
-# --- learning rate ----------------------------------------------------------------------------------------------------
 
 
 def test_one_cycle_rises_in_a_line_and_falls_along_half_a_cosine():

@@ -117,9 +117,6 @@ def test_the_learning_rate_of_every_group_is_set():
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_loop_takes_the_steps_that_torch_takes_and_leaves_everything_frozen():
     """Two updates a step with one optimiser: each moves its own parameters, at the rate of the step."""
     one, two = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(3.0))
