@@ -7,7 +7,6 @@ import pytest
 
 from featlab.analysis.demo import DemoConfig
 
-
 QUICK = {"head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
 
 
