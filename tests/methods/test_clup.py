@@ -41,11 +41,6 @@ def neutral(rows):
     return rows.take(rows.label == rows.neutral_code)
 
 
-@pytest.fixture(scope="module")
-def probe(rows):
-    return rows.embeddings
-
-
 def adapted(name, bundle, rows, *, seed=0, **options):
     return make_method(name, {name: QUICK | options}).adapt(bundle, target_of(rows), seed=seed)
 
@@ -57,9 +52,6 @@ def source_probabilities(bundle, embeddings):
 
 def steps(model, term):
     return [entry[term] for entry in model.history if term in entry]
-
-
-# --- the stages -------------------------------------------------------------------------------------------------------
 
 
 def learnt_from(monkeypatch, name, bundle, rows, **options):
@@ -173,9 +165,6 @@ def test_the_loss_of_a_mix_equals_numpy(share, monkeypatch):
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
-# --- what changes -----------------------------------------------------------------------------------------------------
-
-
 def test_the_encoder_starts_fresh_or_as_the_sources(bundle):
     fresh, source = (clup._new_student(bundle, start, 0) for start in ("fresh", "source"))
     features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
@@ -222,9 +211,6 @@ def test_it_says_how_many_parameters_it_fitted(name, bundle, rows):
     assert without.trainable == sum(value.numel() for value in kept)
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_when_nothing_is_kept_it_is_the_source_model_with_a_warning(name, bundle, rows, probe):
     for keep in (0.0, 0.01):
@@ -248,9 +234,6 @@ def test_a_neutral_clip_teaches_one_answer_and_both_the_warning_and_the_evaluati
     scores = subject_metrics(rows.label, chances, classes=rows.classes, neutral_code=rows.neutral_code)
     assert scores.collapsed
     assert scores.neutral_recall == 1
-
-
-# --- options ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_can_not_be_learnt_is_refused_with_what_to_do(bundle, rows, refused):

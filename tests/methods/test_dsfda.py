@@ -23,31 +23,12 @@ QUICK = {"iterations": 4}
 
 
 @pytest.fixture(scope="module")
-def table(people):
-    return people(subjects=6, classes=CLASSES)
-
-
-@pytest.fixture(scope="module")
 def bundle(table, small_bundle):
     return small_bundle(table.without("s05"), methods=["dsfda"])
 
 
-@pytest.fixture(scope="module")
-def rows(table):
-    mine = table.rows_of("s05")
-    return mine.take(mine.label == mine.neutral_code)
-
-
-@pytest.fixture(scope="module")
-def probe(table):
-    return table.rows_of("s05").embeddings
-
-
 def adapted(bundle, rows, *, seed=0, **options):
     return make_method("dsfda", {"dsfda": QUICK | options}).adapt(bundle, target_of(rows), seed=seed)
-
-
-# --- at the source ----------------------------------------------------------------------------------------------------
 
 
 def test_a_bundle_carries_what_is_declared_and_nothing_else(bundle):
@@ -160,9 +141,6 @@ def test_who_it_is_is_read_from_identity_codes_and_how_from_expression_codes(fac
     assert score(codes["how"], label) > 0.85
 
 
-# --- at a target ------------------------------------------------------------------------------------------------------
-
-
 def test_history_names_its_terms_and_a_weight_of_nothing_is_a_term_of_nothing(bundle, rows):
     weighted = {"identity", "expression", "feature matching", "identity cycle", "expression cycle"}
     terms = weighted | {"identity discriminator", "classification", "loss"}
@@ -190,9 +168,6 @@ def test_every_class_with_a_gaussian_is_drawn_and_codes_follow_it(bundle):
     spread = extras["gaussians.std"][2]
     assert ((mine.mean(dim=0) - extras["gaussians.mean"][2]).abs() < 0.15 * spread).all()
     torch.testing.assert_close(mine.std(dim=0), spread, rtol=0.1, atol=0)
-
-
-# --- collapse ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +227,6 @@ def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral(clear, cle
     assert "'neutral'" in known.warnings[0]
     # The source model is right about them, so that its labels cost less than wrong ones.
     assert guessed.history[0]["classification"] < known.history[0]["classification"]
-
-
-# --- targets of every kind --------------------------------------------------------------------------------------------
 
 
 def test_one_row_is_warned_about_in_training_mode_only_and_left_out_as_a_last_batch(bundle, rows):

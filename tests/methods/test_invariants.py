@@ -64,24 +64,6 @@ def bundle(table, small_bundle):
 
 
 @pytest.fixture(scope="module")
-def rows(table):
-    """The target's neutral rows."""
-    mine = table.rows_of("s05")
-    return mine.take(mine.label == mine.neutral_code)
-
-
-@pytest.fixture(scope="module")
-def probe(table):
-    """Rows to predict: all of the target's."""
-    return table.rows_of("s05").embeddings
-
-
-@pytest.fixture(scope="module")
-def source(bundle, table):
-    return SourceFeatures.of(bundle, table.without("s05"))
-
-
-@pytest.fixture(scope="module")
 def adapt(source):
     """Adapt a method in a few steps."""
 

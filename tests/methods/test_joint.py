@@ -17,29 +17,6 @@ NAMES = ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "
 
 
 @pytest.fixture(scope="module")
-def table(people):
-    """s05 is the target; the bundle doesn't know them."""
-    return people(subjects=6, classes=3)
-
-
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"))
-
-
-@pytest.fixture(scope="module")
-def source(bundle, table):
-    return SourceFeatures.of(bundle, table.without("s05"))
-
-
-@pytest.fixture(scope="module")
-def rows(table):
-    """The target's neutral rows."""
-    mine = table.rows_of("s05")
-    return mine.take(mine.label == mine.neutral_code)
-
-
-@pytest.fixture(scope="module")
 def features(bundle, rows):
     with torch.no_grad():
         return bundle.projection(torch.from_numpy(rows.embeddings))
@@ -54,9 +31,6 @@ def adapted(name, bundle, source, rows, **options):
     known = {field.name for field in dataclasses.fields(get_method(name).config_type)}
     small = {key: value for key, value in {"hidden": 16, "graph_hidden": 8, "directions": 16}.items() if key in known}
     return make_method(name, {name: small | options}).adapt(bundle, target_of(rows), source=source)
-
-
-# --- every method -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,9 +73,6 @@ def test_the_source_is_learnt(name, bundle, source, rows):
         terms = [entry["classification"] for entry in history]
         assert len(terms) == 60
         assert np.mean(terms[-10:]) < np.mean(terms[:10])
-
-
-# --- the loop ---------------------------------------------------------------------------------------------------------
 
 
 def squares(student):

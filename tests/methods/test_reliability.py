@@ -52,9 +52,6 @@ def reliability_of(spreads=(0.8, 0.9, 1.0, 1.1, 1.2), **values):
     return fit_reliability([episode(number, spread, seed=number, **values) for number, spread in enumerate(spreads)])
 
 
-# --- temperature ------------------------------------------------------------------------------------------------------
-
-
 def test_the_temperature_of_logits_that_are_off_by_a_factor_is_that_factor():
     """Labels drawn from softmax(z): logits z · t are calibrated by t, up to sampling."""
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(20_000, 3)) * 2)
@@ -94,9 +91,6 @@ def test_a_temperature_changes_probabilities_and_no_prediction_and_is_stored_and
     np.testing.assert_allclose(folded.numpy(), ours, atol=1e-5)
 
 
-# --- gain -------------------------------------------------------------------------------------------------------------
-
-
 def test_gap_is_the_probability_of_ones_own_choice_over_the_others():
     probability = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
     source = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 9.0, 0]])
@@ -133,9 +127,6 @@ def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, cl
     assert method.expected_gain(bundle, model, embeddings).frames == len(embeddings)
     assert method.expected_gain(bundle, model, embeddings[:0]).frames == 0
     assert method.expected_gain(replace(bundle, extras={}), model, embeddings) is None
-
-
-# --- the clip ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
@@ -180,9 +171,6 @@ def test_a_clip_that_is_shorter_than_source_subjects_needed_is_refused():
             refusal = found.report(ClipStatistics(needed - 1, 1.0, 0.0)).refusal
             assert "too few" in refusal
             assert str(needed) in refusal
-
-
-# --- source subjects play targets -------------------------------------------------------------------------------------
 
 
 def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_bundle):

@@ -32,9 +32,6 @@ def around(*directions, rows=8, noise=0.05, length=3.0):
     return torch.from_numpy(length * random.uniform(0.5, 2, size=(len(values), 1)) * values).float()
 
 
-# --- clustering -------------------------------------------------------------------------------------------------------
-
-
 def by_loops(values, anchors):
     """Spherical k-means and the best of all permutations, in float64."""
     rows = [value / np.linalg.norm(value) for value in values.astype(float)]
@@ -136,9 +133,6 @@ def test_surrogate_rows_have_the_mean_and_the_scaled_covariance_of_the_class(cov
     alone = estimate_surrogates(torch.tensor([[2.0, 0.0]]), torch.eye(2), 0.5, 1)
     rows = alone.draw(4, covariance, 1.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close(rows, torch.tensor([[2.0, 0.0]]).expand(1, 4, 2))
-
-
-# --- the method -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

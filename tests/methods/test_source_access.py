@@ -21,7 +21,6 @@ from featlab.methods.agra import (
     pair_nodes,
     prior_links,
 )
-from featlab.methods.base import SourceFeatures
 from featlab.methods.detn import class_ratios
 from featlab.methods.dfa import discriminative_loss, mean_distance
 from featlab.methods.icid import Channel, FusedHead, pair_labels
@@ -36,28 +35,6 @@ from featlab.methods.lpl import locality_loss
 from featlab.methods.safn import norm_growth_loss
 from featlab.methods.swd import part_ways
 from featlab.protocol.splits import target_of
-
-
-@pytest.fixture(scope="module")
-def table(people):
-    """s05 is the target; the bundle doesn't know them."""
-    return people(subjects=6, classes=3)
-
-
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"))
-
-
-@pytest.fixture(scope="module")
-def source(bundle, table):
-    return SourceFeatures.of(bundle, table.without("s05"))
-
-
-@pytest.fixture(scope="module")
-def mine(table):
-    """All rows of the target, every class."""
-    return table.rows_of("s05")
 
 
 @pytest.fixture(scope="module")

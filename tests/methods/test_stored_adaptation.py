@@ -15,11 +15,6 @@ from featlab.protocol.splits import target_of
 
 
 @pytest.fixture(scope="module")
-def table(people):
-    return people(subjects=6)
-
-
-@pytest.fixture(scope="module")
 def bundle(table, small_bundle):
     return small_bundle(table.without("s05"), methods=["coral"])
 

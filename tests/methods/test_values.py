@@ -28,22 +28,8 @@ def bundle(table, small_bundle):
     return small_bundle(table.without("s05"), methods=METHODS)
 
 
-@pytest.fixture(scope="module")
-def rows(table):
-    mine = table.rows_of("s05")
-    return mine.take(mine.label == mine.neutral_code)
-
-
-@pytest.fixture(scope="module")
-def probe(table):
-    return table.rows_of("s05").embeddings
-
-
 def run(name, bundle, rows, **options):
     return make_method(name, {name: options}).adapt(bundle, target_of(rows))
-
-
-# --- the source model by hand, in float64 -----------------------------------------------------------------------------
 
 
 def numpy_of(*tensors):
@@ -78,9 +64,6 @@ def centre_of(bundle, table):
     features = features_of(bundle, source.embeddings)
     neutral = source.label == source.neutral_code
     return np.mean([features[neutral & (source.subject == code)].mean(axis=0) for code in range(5)], axis=0)
-
-
-# --- closed forms -----------------------------------------------------------------------------------------------------
 
 
 def test_neutral_shift_equals_numpy_in_either_precision(bundle, table, rows, probe):
@@ -153,9 +136,6 @@ def test_referenced_never_predicts_a_class_without_source_rows(people, small_bun
     assert np.isfinite(probabilities).all()
 
 
-# --- PFT --------------------------------------------------------------------------------------------------------------
-
-
 def test_the_style_of_features_is_aligned_at_the_centre_minus_the_mean(bundle, table, rows):
     options = {"iterations": 50, "optimiser": "lbfgs", "layers": "features", "std": 0, "anchor": 0, "consistency": 0}
     model = run("pft", bundle, rows, **options)
@@ -223,9 +203,6 @@ def test_a_clip_that_is_not_called_neutral_afterwards_is_warned_about(bundle, ta
     model = run("pft", replace(bundle, neutral=table.classes[other]), rows)
     fraction = np.mean(model.predict_proba(rows.embeddings).argmax(axis=1) == other)
     assert bool(model.warnings) == (fraction < 0.5)
-
-
-# --- the oracle -------------------------------------------------------------------------------------------------------
 
 
 def test_the_oracle_learns_the_labels_it_is_given_and_none_it_is_not(bundle, table, probe, refused):

@@ -36,9 +36,6 @@ def sample(source=4, target=3):
     return z, torch.softmax(torch.from_numpy(2 * rng.normal(size=(source + target, 3))), dim=1)
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
-
-
 def test_reversal_keeps_values_and_turns_the_gradient_round():
     for strength in (0.0, 0.5, 1.0):
         values = torch.tensor([[1.0, -2.0]], requires_grad=True)
@@ -86,9 +83,6 @@ def test_dropout_keeps_the_mean_and_draws_from_its_own_generator():
     assert torch.equal(drop(values, 1.0, generator()), torch.zeros(200, 200))
     discriminator, rows = discriminator_of(dropout=0.5), torch.ones(9, 6, dtype=torch.float64)
     assert not torch.equal(discriminator(rows), discriminator(rows))
-
-
-# --- discriminator and loss -------------------------------------------------------------------------------------------
 
 
 def logits_by_hand(discriminator, rows):

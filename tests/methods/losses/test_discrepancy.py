@@ -41,9 +41,6 @@ def discrepancy_by_loops(x, y, alpha, bandwidth):
     return value
 
 
-# --- kernel -----------------------------------------------------------------------------------------------------------
-
-
 def test_the_kernel_falls_with_the_distance_that_is_not_squared():
     x, y = rows_of(4), rows_of(6, seed=1)
     for bandwidth in (0.5, 2.0, 30.0):
@@ -68,9 +65,6 @@ def test_equal_rows_have_kernel_1_and_a_finite_gradient():
         kernel.sum().backward()
         assert torch.equal(kernel, torch.ones(80, 80))
         assert torch.equal(x.grad, torch.zeros(40, 3))
-
-
-# --- maximum mean discrepancy -----------------------------------------------------------------------------------------
 
 
 def test_discrepancy_equals_sums_over_pairs():
@@ -117,9 +111,6 @@ def test_the_gradient_brings_the_sets_together():
     assert ((x.grad * (x.detach() - y.mean(dim=0))).sum() > 0).item()
 
 
-# --- class by class ---------------------------------------------------------------------------------------------------
-
-
 def conditional(x, y, first, second, classes=3):
     weights = class_weights(torch.tensor(first), torch.tensor(second), classes).to(x.dtype)
     return maximum_mean_discrepancy(joint_kernel(x, y, 2.0), weights)
@@ -150,9 +141,6 @@ def test_a_class_that_lacks_rows_in_either_set_adds_nothing():
         assert torch.nonzero(values).flatten().tolist() == shared
         values.sum().backward()
         assert torch.equal(x.grad.abs().sum(dim=1) > 0, torch.tensor([code in shared for code in first]))
-
-
-# --- sliced Wasserstein -----------------------------------------------------------------------------------------------
 
 
 def directions_of(classes, count=16, seed=0):

@@ -34,9 +34,6 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-# --- pseudo-labels ----------------------------------------------------------------------------------------------------
-
-
 def test_pseudo_labels_of_four_rows():
     p = softmax(LOGITS)
     assert p.argmax(dim=1).tolist() == [0, 0, 0, 1]
@@ -97,9 +94,6 @@ def test_pseudo_labels_of_degenerate_rows_are_finite():
         assert ((found.labels >= 0) & (found.labels < 4)).all()
 
 
-# --- labels and purity of clusters ------------------------------------------------------------------------------------
-
-
 def test_majorities_and_purities_of_three_clusters():
     cluster = np.repeat([0, 1, 2], [5, 4, 3])
     predicted = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 2, 2, 0])
@@ -131,9 +125,6 @@ def test_no_more_clusters_than_classes_are_refused(refused):
             label_clusters(np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), clusters=clusters, classes=3)
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
-
-
 def test_the_number_of_kept_rows_is_rounded_down_class_by_class_as_the_published_code_does():
     for rows, fraction, kept in ((9, 0.1, 0), (10, 0.1, 1), (100, 0.29, 28), (4, 1.0, 4), (4, 0.0, 0), (0, 0.5, 0)):
         assert len(purest_rows(np.zeros(rows, dtype=np.int64), rng().random(rows), fraction)) == kept
@@ -150,9 +141,6 @@ def test_kept_rows_equal_a_stable_sort_of_each_class():
         order = sorted(mine, key=lambda row: (-confidence[row], row))
         expected += order[: int(0.3 * len(mine))]
     assert purest_rows(label, confidence, 0.3).tolist() == sorted(expected)
-
-
-# --- k-means ----------------------------------------------------------------------------------------------------------
 
 
 def test_rows_of_one_direction_are_one_cluster_whatever_their_length():

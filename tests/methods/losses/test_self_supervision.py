@@ -30,9 +30,6 @@ def cosines(rows, prototypes, seed=0):
     return F.normalize(normal(rows, 16, seed=seed), dim=1) @ F.normalize(normal(prototypes, 16, seed=9), dim=1).T
 
 
-# --- Sinkhorn ---------------------------------------------------------------------------------------------------------
-
-
 def test_codes_equal_balancing_the_exponentials_by_hand():
     scores = cosines(10, 4)
     q = np.exp(scores.double().numpy() / 0.05).T
@@ -60,9 +57,6 @@ def test_codes_balance_rows_and_in_the_limit_prototypes():
     torch.testing.assert_close(sinkhorn(torch.zeros(6, 3)), torch.full((6, 3), 1 / 3))
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
-
-
 def test_swav_is_the_cross_entropy_of_each_view_with_the_others_codes_without_a_gradient_through_these():
     first, second = cosines(10, 4, seed=1).requires_grad_(), cosines(10, 4, seed=2)
     expected = 0.5 * (F.cross_entropy(second / 0.1, sinkhorn(first)) + F.cross_entropy(first / 0.1, sinkhorn(second)))
@@ -88,9 +82,6 @@ def test_rows_without_a_cluster_do_not_count():
     loss.backward()
     assert loss.item() == 0
     assert (scores.grad == 0).all()
-
-
-# --- spherical k-means ------------------------------------------------------------------------------------------------
 
 
 def clusters_of(rows, clusters, random, **options):
@@ -121,9 +112,6 @@ def test_more_rounds_bring_rows_nearer_to_their_centres():
         nearness.append((rows * centres[nearest]).sum().item())
     assert all(later >= earlier - 1e-3 for earlier, later in pairwise(nearness))
     assert nearness[-1] > nearness[0] + 1
-
-
-# --- views ------------------------------------------------------------------------------------------------------------
 
 
 def test_another_view_is_another_frame_of_the_clip_within_the_window():
@@ -159,9 +147,6 @@ def test_no_window_means_damaged_copies_and_equal_rows_without_dropout_stay():
     equal = torch.full((5, 3), 7.0)
     views = make_views(equal, np.arange(5, dtype=np.int32), window=5, dropout=0.0).pair(torch.arange(5), generator())
     assert all(torch.equal(view, equal) for view in views)
-
-
-# --- objectives -------------------------------------------------------------------------------------------------------
 
 
 def objective_of(kind, rows=20, prototypes=6, width=10):
