@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -63,26 +64,21 @@ def many(scored):
 
 
 def by_hand(rows, method, count):
-    """The same mean by plain loops: seeds, draws, then subjects."""
+    """The same mean once more: seeds, draws, then subjects, each without those who lack the class."""
     cells = {}
     for row in rows:
+        counts = np.reshape(row.confusion, (count, count)).astype(float)
+        totals = counts.sum(axis=1, keepdims=True)
+        share = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
         if row.method == method:
-            cells.setdefault(row.subject, {}).setdefault(row.draw, []).append(np.array(row.confusion, dtype=float))
-    share = np.full((count, count), np.nan)
-    for label in range(count):
-        people = []
-        for draws in cells.values():
-            means = []
-            for seeds in draws.values():
-                lines = [counts.reshape(count, count)[label] for counts in seeds]
-                shares = [line / line.sum() for line in lines if line.sum()]
-                if shares:
-                    means.append(np.mean(shares, axis=0))
-            if means:
-                people.append(np.mean(means, axis=0))
-        if people:
-            share[label] = np.mean(people, axis=0)
-    return share
+            cells.setdefault(row.subject, {}).setdefault(row.draw, []).append(share)
+
+    def mean(several):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return np.nanmean(several, axis=0)
+
+    return mean([mean([mean(seeds) for seeds in draws.values()]) for draws in cells.values()])
 
 
 def test_a_subject_s_shares_are_sklearn_s_normalised_confusion_and_a_class_that_nobody_shows_is_unknown(scored):

@@ -70,19 +70,12 @@ def test_methods_of_one_setting_stand_together_under_their_registry_names(result
     given = ("oracle", "neutral-shift", "pft", "referenced", "somebody-s", "source-only")
     rows = [result(name, "a", 0.5) for name in given]
     rows += [result(name, "a", 0.5, selection="source-access") for name in ("dfa", "theirs")]
-    assert [line[:2] for line in per_subject_table(rows).rows] == [
-        ("Source-only", "source-only"),
-        ("Baselines", "neutral-shift"),
-        ("Baselines", "referenced"),
-        ("Baselines", "somebody-s"),
-        ("SFDA-PFT", "pft"),
-        ("UDA (source access)", "dfa [source access]"),
-        ("Source access", "theirs [source access]"),
-        ("Oracle", "oracle"),
+    assert [": ".join(line[:2]) for line in per_subject_table(rows).rows] == [
+        *("Source-only: source-only", "Baselines: neutral-shift", "Baselines: referenced", "Baselines: somebody-s"),
+        *("SFDA-PFT: pft", "UDA (source access): dfa [source access]"),
+        *("Source access: theirs [source access]", "Oracle: oracle"),
     ]
-
-
-def test_a_cell_is_a_mean_over_seeds_and_what_looks_equal_is_equally_bold(result):
+    # A cell is a mean over seeds, and what looks equal is equally bold.
     rows = [result("pft", "a", 0.2), result("pft", "a", 0.4, seed=1), result("source-only", "a", 0.29999)]
     table = per_subject_table(rows)
     assert column(table, "a") == ["30.00", "30.00"]
