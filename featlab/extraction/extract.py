@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.writer import CacheBuilder
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Failure, Item, classes_of, item_order
+from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
 from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
 from featlab.extraction.worker import worker_count
 
@@ -129,29 +129,20 @@ def extract(
     if kept is not None:
         return _report(out, kept, start, resumed_rows=None)
 
+    dtype, with_files, has_landmarks = config.dtype, backbone.needs_images, landmarks is not None
     shards = plan_shards(
-        ordered,
-        landmarks,
-        extractor,
-        dtype=config.dtype,
-        shard_rows=config.shard_rows,
-        with_files=backbone.needs_images,
+        ordered, landmarks, extractor, dtype=dtype, shard_rows=config.shard_rows, with_files=with_files
     )
     keys = [shard.key for shard in shards]
     with CacheBuilder(
-        out,
-        extractor=extractor,
-        classes=classes,
-        neutral=neutral,
-        dtype=config.dtype,
-        has_landmarks=landmarks is not None,
+        out, extractor=extractor, classes=classes, neutral=neutral, dtype=dtype, has_landmarks=has_landmarks
     ) as builder:
-        todo = [shard for shard in shards if not builder.has_shard(shard.key)]
-        waiting = {shard.key for shard in todo}
-        finished = [shard for shard in shards if shard.key not in waiting]
-        done = sum(len(shard.items) for shard in finished)
-        failed = len(builder.failures([shard.key for shard in finished]))
-        jobs = _jobs(config, backbone, len(ordered) - done)
+        there = {key for key in keys if builder.has_shard(key)}
+        todo = [shard for shard in shards if shard.key not in there]
+        done = len(ordered) - sum(len(shard.items) for shard in todo)
+        failed = len(builder.failures([key for key in keys if key in there]))
+        # Landmarks alone: starting processes would take longer than the work.
+        jobs = worker_count(config.jobs, -(-(len(ordered) - done) // config.batch)) if backbone.needs_images else 1
         meter = ProgressMeter(len(ordered), done, failed, jobs, jobs if backbone.in_worker else 1)
         lost = embed_shards(
             todo,
@@ -214,9 +205,7 @@ def _existing(
     if_exists: IfExists,
 ) -> tuple[Failure, ...] | None:
     """Return the failures of a finished cache that is to stay, None when there is something to do."""
-    if if_exists not in get_args(IfExists):
-        known = get_args(IfExists)
-        raise ConfigError(f"if-exists must be one of {', '.join(known)}, got {if_exists!r}{closest(if_exists, known)}")
+    check_if_exists(if_exists, get_args(IfExists))
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file for the cache")
     if not out.exists() or if_exists == "overwrite":
@@ -260,10 +249,3 @@ def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows
             resumed_rows=rows if resumed_rows is None else resumed_rows,
             extractor=cache.extractor,
         )
-
-
-def _jobs(config: ExtractConfig, backbone: Backbone, items: int) -> int:
-    if not backbone.needs_images:
-        # Nothing is decoded: starting processes would take longer than the work.
-        return 1
-    return worker_count(config.jobs, -(-items // config.batch))

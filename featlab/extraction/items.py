@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.errors import InputError, closest
+from featlab.errors import ConfigError, InputError, closest
 
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
@@ -59,6 +59,12 @@ class Failure:
 def item_order(item: Item) -> tuple[str, str, int]:
     """Sort key of the rows of a cache: subject, then video, then frame."""
     return item.subject, item.video, item.frame
+
+
+def check_if_exists(value: str, known: Sequence[str]) -> None:
+    """Refuse an unknown value of ``--if-exists``."""
+    if value not in known:
+        raise ConfigError(f"if-exists must be one of {', '.join(known)}, got {value!r}{closest(value, known)}")
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:

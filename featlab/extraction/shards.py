@@ -166,13 +166,7 @@ def _key(
         "landmarks": None if landmarks is None else list(landmarks.shape),
         "items": [
             [
-                item.name,
-                item.subject,
-                item.label,
-                item.video,
-                item.frame,
-                item.at,
-                item.box,
+                *(item.name, item.subject, item.label, item.video, item.frame, item.at, item.box),
                 *(file_stamp(item.path) if with_files else ()),
             ]
             for item in items

@@ -10,14 +10,12 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import f1_score
 
-import featlab.methods.sfda_it
-import featlab.methods.sfit  # noqa: F401
 from featlab.errors import InputError
 from featlab.methods import make_method
 from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import mean_entropy
-from featlab.methods.sfda_it import GeneratorConfig, SFDAITConfig, fit_generator, statistics_loss
-from featlab.methods.sfit import RetrainedSFITConfig, SFITConfig, agreeing_entropy
+from featlab.methods.sfda_it import GeneratorConfig, fit_generator, statistics_loss
+from featlab.methods.sfit import agreeing_entropy
 from featlab.methods.student import new_adapter
 from featlab.protocol.splits import target_of
 
@@ -82,11 +80,11 @@ def test_the_loss_falls(name, bundle, rows):
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_width_of_the_generator_is_an_option(name, bundle, rows):
-    wide, plain = (adapt(name, bundle, rows, hidden=hidden, iterations=1).trainable for hidden in (20, 0))
-    dim = len(features_of(bundle, rows)[0])
-    assert wide - plain == (20 - dim) * (2 * dim + 1)
+def test_the_width_of_the_generator_is_an_option(bundle, rows):
+    for name in NAMES:
+        wide, plain = (adapt(name, bundle, rows, hidden=hidden, iterations=1).trainable for hidden in (20, 0))
+        dim = len(features_of(bundle, rows)[0])
+        assert wide - plain == (20 - dim) * (2 * dim + 1)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -126,11 +124,6 @@ def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle)
 
 
 # --- SFIT -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_teacher_that_learnt_nothing_leaves_nothing_to_imitate(bundle, rows):
-    model = adapt("sfit", bundle, rows, teacher_epochs=0, iterations=1)
-    assert [abs(value) < 1e-6 for value in model.history[0].values()] == [True] * 3
 
 
 @pytest.mark.parametrize("relation", sorted(RELATION_LOSSES))
@@ -173,35 +166,32 @@ def test_on_a_neutral_clip_it_inherits_what_the_teacher_does_wrong(bundle, rows,
     assert abs(score["sfit neutral"] - score["shot-im neutral"]) <= 0.2
 
 
-def test_the_weights_switch_terms_off(bundle, rows):
-    first = adapt("sfit", bundle, rows, relation_weight=0)
-    assert all(entry["relation"] == 0 for entry in generated(first))
+def test_what_there_is_to_imitate_is_weighed(bundle, rows):
+    first = generated(adapt("sfit", bundle, rows, relation_weight=0))
+    assert all(entry["relation"] == 0 for entry in first)
+    assert first[-1]["knowledge"] > 0
     assert all(entry["knowledge"] == 0 for entry in generated(adapt("sfit", bundle, rows, knowledge=0)))
-    assert generated(first)[-1]["knowledge"] > 0
+    # A teacher that learnt nothing leaves nothing to imitate.
+    (entry,) = adapt("sfit", bundle, rows, teacher_epochs=0, iterations=1).history
+    assert all(abs(value) < 1e-6 for value in entry.values())
 
 
-@pytest.mark.parametrize(
-    ("name", "option"), [("sfit", "teacher_lr"), ("sfit-T", "teacher_lr"), ("sfit-T", "retrain_lr")]
-)
-def test_a_teacher_that_diverges_is_blamed_on_the_option_that_sets_its_rate(name, option, bundle, rows, refused):
-    with refused(InputError, "teacher diverged", f"adapt.{name}.{option}"):
-        adapt(name, bundle, rows, **{option: 1e30}, bn_mode="eval")
+def test_a_teacher_that_diverges_is_blamed_on_the_option_that_sets_its_rate(bundle, rows, refused):
+    for name, option in (("sfit", "teacher_lr"), ("sfit-T", "teacher_lr"), ("sfit-T", "retrain_lr")):
+        with refused(InputError, "teacher diverged", f"adapt.{name}.{option}"):
+            adapt(name, bundle, rows, **{option: 1e30}, bn_mode="eval")
 
 
 # --- SFIT, retrained T ------------------------------------------------------------------------------------------------
 
 
-def test_a_teacher_that_is_not_retrained_is_shot_im_bitwise(bundle, rows):
-    model = adapt("sfit-T", bundle, rows, retrain_epochs=0)
+def test_a_teacher_is_shot_im_and_retraining_moves_its_bottleneck_and_never_the_classifier(bundle, rows):
+    teacher = adapt("sfit-T", bundle, rows, retrain_epochs=0)
     expected = make_method("shot-im", {"shot-im": {"epochs": 5}}).adapt(bundle, target_of(rows))
-    assert np.array_equal(model.predict_proba(rows.embeddings), expected.predict_proba(rows.embeddings))
-
-
-def test_retraining_moves_the_bottleneck_and_never_the_classifier(bundle, rows):
-    teacher = adapt("sfit-T", bundle, rows, retrain_epochs=0).model.head.state_dict()
+    assert np.array_equal(teacher.predict_proba(rows.embeddings), expected.predict_proba(rows.embeddings))
     after = adapt("sfit-T", bundle, rows).model
-    for name, tensor in after.head.state_dict().items():
-        assert torch.equal(tensor, teacher[name]) == name.startswith("classifier"), name
+    for name, tensor in teacher.model.head.state_dict().items():
+        assert torch.equal(after.head.state_dict()[name], tensor) == name.startswith("classifier"), name
     assert isinstance(after.translator, torch.nn.Identity)
 
 
@@ -212,11 +202,7 @@ def test_only_rows_that_agree_are_made_certain():
     torch.testing.assert_close(value, mean_entropy(p[[0, 2]]))
     value.backward()
     assert (logits.grad.abs().sum(dim=1) > 0).tolist() == [True, False, True]
-
-
-def test_where_no_row_agrees_there_is_no_entropy():
-    value = agreeing_entropy(torch.eye(3), torch.tensor([1, 2, 0]))
-    assert value.item() == 0
+    assert agreeing_entropy(torch.eye(3), torch.tensor([1, 2, 0])).item() == 0
     torch.testing.assert_close(agreeing_entropy(torch.eye(3), torch.tensor([0, 1, 2])), mean_entropy(torch.eye(3)))
 
 
@@ -231,42 +217,34 @@ def test_statistics_that_match_cost_nothing_and_a_shift_its_mean_square():
     assert statistics_loss(values + shift, mean, std).item() == pytest.approx((shift**2).mean().item())
     doubled = statistics_loss(2 * (values - mean) + mean, mean, std).item()
     assert doubled == pytest.approx((std**2).mean().item())
-
-
-def test_rows_without_spread_have_a_finite_gradient():
+    # Rows without spread have a finite gradient.
     values = torch.ones(4, 3, requires_grad=True)
     statistics_loss(values, torch.zeros(3), torch.ones(3)).backward()
     torch.testing.assert_close(values.grad, torch.full((4, 3), 2 / (3 * 4)))
 
 
-def test_what_it_carries_is_the_mean_and_the_unbiased_deviation_of_the_source_rows(table, bundle):
-    features = features_of(bundle, table.without("s05")).double().numpy()
-    carried = bundle.extras["sfda-it"]
-    assert carried.keys() == {"mean", "std"}
-    np.testing.assert_allclose(carried["mean"], features.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(carried["std"], features.std(axis=0, ddof=1), rtol=1e-4)
-
-
-@pytest.mark.parametrize("layers", [("features",), ("bottleneck",), ("features", "bottleneck")], ids="+".join)
-def test_the_first_step_equals_numpy(layers, table, bundle, rows):
+def test_the_first_step_equals_numpy(table, bundle, rows):
     """All rows in one batch, G still the identity: no content is lost, and style is what the person differs in."""
     features = features_of(bundle, rows).double().numpy()
+    carried = bundle.extras["sfda-it"]
+    assert carried.keys() == {"mean", "std"}
     source = features_of(bundle, table.without("s05")).double().numpy()
+    np.testing.assert_allclose(carried["mean"], source.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(carried["std"], source.std(axis=0, ddof=1), rtol=1e-4)
     linear, norm = bundle.head.linear, bundle.head.norm
     before = features @ linear.weight.double().numpy().T + linear.bias.double().numpy()
     stored = {
         "features": (features, source.mean(axis=0), source.std(axis=0, ddof=1)),
         "bottleneck": (before, norm.running_mean.double().numpy(), np.sqrt(norm.running_var.double().numpy())),
     }
-    expected = np.mean(
-        [
-            np.mean((values.mean(axis=0) - mean) ** 2) + np.mean((values.std(axis=0, ddof=1) - std) ** 2)
-            for values, mean, std in (stored[layer] for layer in layers)
-        ]
-    )
-    entry = adapt("sfda-it", bundle, rows, layers=layers, style=2.0).history[0]
-    assert entry["style"] == pytest.approx(2 * expected, rel=1e-4)
-    assert entry["content"] == 0
+    style = {
+        layer: np.mean((values.mean(axis=0) - mean) ** 2) + np.mean((values.std(axis=0, ddof=1) - std) ** 2)
+        for layer, (values, mean, std) in stored.items()
+    }
+    for layers in (("features",), ("bottleneck",), ("features", "bottleneck")):
+        entry = adapt("sfda-it", bundle, rows, layers=layers, style=2.0).history[0]
+        assert entry["style"] == pytest.approx(2 * np.mean([style[layer] for layer in layers]), rel=1e-4)
+        assert entry["content"] == 0
 
 
 def test_content_is_the_distance_of_bottlenecks_with_and_without_translation(bundle, rows):
@@ -316,15 +294,3 @@ def test_one_row_has_no_spread_and_teaches_nothing(bundle, rows):
     model = adapt("sfda-it", bundle, rows.take([0]))
     assert (model.iterations, model.history) == (0, ())
     assert "one row" in model.warnings[0]
-
-
-def test_the_published_settings_are_the_defaults():
-    assert (SFITConfig().lr, SFITConfig().batch, SFITConfig().knowledge, SFITConfig().relation_weight) == (
-        3e-4,
-        64,
-        1,
-        1,
-    )
-    retrained = RetrainedSFITConfig()
-    assert (retrained.retrain_lr, retrained.retrain_batch, retrained.teacher_lr) == (5e-3, 32, 1e-2)
-    assert (SFDAITConfig().style, SFDAITConfig().content) == (1, 1)

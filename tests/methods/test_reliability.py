@@ -52,16 +52,16 @@ def reliability_of(spreads=(0.8, 0.9, 1.0, 1.1, 1.2), **values):
     return fit_reliability([episode(number, spread, seed=number, **values) for number, spread in enumerate(spreads)])
 
 
-# --- temperature ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("wanted", [0.3, 1.0, 4.0])
-def test_the_temperature_of_logits_that_are_off_by_a_factor_is_that_factor(wanted):
+def test_the_temperature_of_logits_that_are_off_by_a_factor_is_that_factor():
     """Labels drawn from softmax(z): logits z · t are calibrated by t, up to sampling."""
-    random = np.random.default_rng(0)
-    logits = torch.from_numpy(random.normal(size=(20_000, 3)) * 2)
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(20_000, 3)) * 2)
     labels = torch.distributions.Categorical(logits=logits).sample()
-    assert fit_temperature([(logits * wanted, labels)]) == pytest.approx(wanted, rel=0.05)
+    for wanted in (0.3, 1.0, 4.0):
+        assert fit_temperature([(logits * wanted, labels)]) == pytest.approx(wanted, rel=0.05)
+    # Labels that are always right or always wrong stay within the bounds.
+    logits, labels = torch.eye(3).repeat(4, 1) * 5, torch.arange(3).repeat(4)
+    assert 0.05 <= fit_temperature([(logits, labels)]) < 0.5
+    assert 10 < fit_temperature([(logits, (labels + 1) % 3)]) <= 20
 
 
 def test_the_temperature_has_the_least_loss_of_a_grid_and_every_set_weighs_alike():
@@ -74,14 +74,9 @@ def test_the_temperature_has_the_least_loss_of_a_grid_and_every_set_weighs_alike
     assert loss(found) <= min(loss(value) for value in np.geomspace(0.05, 20, 200)) + 1e-6
 
 
-def test_labels_that_are_always_right_or_always_wrong_stay_within_the_bounds():
-    logits = torch.eye(3).repeat(4, 1) * 5
-    labels = torch.arange(3).repeat(4)
-    assert 0.05 <= fit_temperature([(logits, labels)]) < 0.5
-    assert 10 < fit_temperature([(logits, (labels + 1) % 3)]) <= 20
-
-
-def test_a_temperature_changes_probabilities_and_no_prediction(bundle, clip, table):
+def test_a_temperature_changes_probabilities_and_no_prediction_and_is_stored_and_exported(
+    bundle, clip, table, tmp_path
+):
     embeddings = table.rows_of("s10").embeddings
     adapted = make_method("pft").adapt(bundle, target_of(clip))
     temperature = float(adapted.model.temperature)
@@ -90,19 +85,10 @@ def test_a_temperature_changes_probabilities_and_no_prediction(bundle, clip, tab
     ours, theirs = adapted.predict_proba(embeddings), plain.predict_proba(embeddings)
     assert np.array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
     np.testing.assert_allclose(ours, torch.softmax(torch.from_numpy(theirs).log() / temperature, dim=1), atol=1e-5)
-
-
-def test_a_temperature_is_stored_and_exported(bundle, clip, table, tmp_path):
-    embeddings = table.rows_of("s10").embeddings
-    adapted = make_method("pft").adapt(bundle, target_of(clip))
-    save_adaptation(tmp_path, bundle, adapted, {"method": "pft"})
-    loaded, _ = load_adaptation(tmp_path, bundle)
+    loaded, _ = load_adaptation(save_adaptation(tmp_path, bundle, adapted, {"method": "pft"}), bundle)
     assert torch.equal(loaded.model.temperature, adapted.model.temperature)
     folded = fold(adapted.model)(torch.from_numpy(embeddings))["probabilities"]
-    np.testing.assert_allclose(folded.numpy(), adapted.predict_proba(embeddings), atol=1e-5)
-
-
-# --- gain -------------------------------------------------------------------------------------------------------------
+    np.testing.assert_allclose(folded.numpy(), ours, atol=1e-5)
 
 
 def test_gap_is_the_probability_of_ones_own_choice_over_the_others():
@@ -143,9 +129,6 @@ def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, cl
     assert method.expected_gain(replace(bundle, extras={}), model, embeddings) is None
 
 
-# --- the clip ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
     with torch.no_grad():
         features = bundle.projection(torch.from_numpy(clip.embeddings))
@@ -162,41 +145,32 @@ def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
     assert found.position == pytest.approx((odds(features).mean() - source.mean()) / source.std(), rel=1e-3)
 
 
-def test_a_clip_like_those_of_the_source_is_taken_without_a_word():
-    report = reliability_of().report(ClipStatistics(8, 1.0, 0.0))
-    assert (report.remarks, report.refusal) == ((), "")
-
-
-@pytest.mark.parametrize(("spread", "refused"), [(1.3, False), (30.0, True)])
-def test_a_clip_that_varies_more_is_remarked_on_and_then_refused(spread, refused):
-    report = reliability_of().report(ClipStatistics(8, spread, 0.0))
-    assert bool(report.refusal) == refused
-    assert bool(report.remarks) == (not refused)
-    assert "neutral" in (report.refusal or report.remarks[0])
-
-
-def test_a_face_far_from_the_source_subjects_is_remarked_on():
-    assert "less neutral" in reliability_of().report(ClipStatistics(8, 1.0, -9.0)).remarks[0]
-
-
-@pytest.mark.parametrize(("short", "needed"), [({1: 0.69, 4: 0.7}, 1), ({1: 0.5, 4: 0.69}, 4), ({1: 0.5, 4: 0.5}, 8)])
-def test_a_clip_that_is_shorter_than_source_subjects_needed_is_refused(short, needed):
-    found = reliability_of(short=short)
-    assert int(found.frames_needed) == needed
-    assert not found.report(ClipStatistics(needed, 1.0, 0.0)).refusal
-    if needed > 1:
-        refusal = found.report(ClipStatistics(needed - 1, 1.0, 0.0)).refusal
-        assert "too few" in refusal
-        assert str(needed) in refusal
-
-
-def test_one_frame_has_no_spread_and_is_not_called_uneven():
-    report = reliability_of().report(ClipStatistics(1, 0.0, 0.0))
-    assert (report.remarks, report.refusal) == ((), "")
+def test_a_clip_that_varies_more_than_the_sources_is_remarked_on_and_then_refused():
+    known = reliability_of()
+    # One frame has no spread and is not called uneven.
     assert math.isfinite(ClipStatistics(1, 0.0, 0.0).log_spread())
+    for frames, spread, position, remark, refusal in (
+        (8, 1.0, 0.0, "", ""),
+        (1, 0.0, 0.0, "", ""),
+        (8, 1.3, 0.0, "neutral", ""),
+        (8, 30.0, 0.0, "", "neutral"),
+        (8, 1.0, -9.0, "less neutral", ""),
+    ):
+        report = known.report(ClipStatistics(frames, spread, position))
+        assert (bool(report.remarks), bool(report.refusal)) == (bool(remark), bool(refusal))
+        assert remark in " ".join(report.remarks)
+        assert refusal in report.refusal
 
 
-# --- source subjects play targets -------------------------------------------------------------------------------------
+def test_a_clip_that_is_shorter_than_source_subjects_needed_is_refused():
+    for short, needed in (({1: 0.69, 4: 0.7}, 1), ({1: 0.5, 4: 0.69}, 4), ({1: 0.5, 4: 0.5}, 8)):
+        found = reliability_of(short=short)
+        assert int(found.frames_needed) == needed
+        assert not found.report(ClipStatistics(needed, 1.0, 0.0)).refusal
+        if needed > 1:
+            refusal = found.report(ClipStatistics(needed - 1, 1.0, 0.0)).refusal
+            assert "too few" in refusal
+            assert str(needed) in refusal
 
 
 def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_bundle):
@@ -205,16 +179,11 @@ def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_
     assert len(found.gains) == len(found.residuals) >= LEAST_SUBJECTS
     assert 0 <= float(found.before) <= 1
     assert float(found.after) - float(found.before) == pytest.approx(float(found.gains.mean()), abs=1e-5)
-    few = small_bundle(table.without(*[f"s{number:02d}" for number in range(LEAST_SUBJECTS - 1, 11)]), methods=["pft"])
-    assert Reliability.of(few.extras.get("pft", {})) is None
-    assert few.extras == {}
-
-
-def test_validation_can_be_left_out(bundle, table, small_bundle):
-    without = small_bundle(table.without("s10"), {"pretrain.validation": False}, methods=["pft"])
-    assert without.extras == {}
-    assert Reliability.of(without.extras.get("pft", {})) is None
-    assert Reliability.of(bundle.extras["pft"]) is not None
+    few = table.without(*[f"s{number:02d}" for number in range(LEAST_SUBJECTS - 1, 11)])
+    for rows, options in ((few, {}), (table.without("s10"), {"pretrain.validation": False})):
+        without = small_bundle(rows, options, methods=["pft"])
+        assert without.extras == {}
+        assert Reliability.of(without.extras.get("pft", {})) is None
 
 
 def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundle, table, small_bundle):

@@ -32,9 +32,6 @@ def around(*directions, rows=8, noise=0.05, length=3.0):
     return torch.from_numpy(length * random.uniform(0.5, 2, size=(len(values), 1)) * values).float()
 
 
-# --- clustering -------------------------------------------------------------------------------------------------------
-
-
 def by_loops(values, anchors):
     """Spherical k-means and the best of all permutations, in float64."""
     rows = [value / np.linalg.norm(value) for value in values.astype(float)]
@@ -57,13 +54,19 @@ def by_loops(values, anchors):
     return labels, [min(0.5 * (1 - row @ centre) for centre in centres) for row in rows]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_clusters_equal_a_loop_over_rows(seed):
-    values, anchors = drawn(40, 3, seed), drawn(4, 3, seed + 100)
-    labels, distance = classes_of_clusters(values, anchors)
-    expected, apart = by_loops(values.numpy(), anchors.numpy())
-    assert labels.tolist() == expected
-    np.testing.assert_allclose(distance, apart, atol=1e-6)
+def test_clusters_equal_a_loop_over_rows():
+    for seed in range(8):
+        values, anchors = drawn(40, 3, seed), drawn(4, 3, seed + 100)
+        labels, distance = classes_of_clusters(values, anchors)
+        expected, apart = by_loops(values.numpy(), anchors.numpy())
+        assert labels.tolist() == expected
+        np.testing.assert_allclose(distance, apart, atol=1e-6)
+    # On a circle, from bad anchors, the best matching swaps two classes (the first case) or cycles three.
+    for seed in (6, 48, 147, 561, 1453):
+        values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
+        labels, _ = classes_of_clusters(values, anchors)
+        assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
+        assert len(labels.unique()) == 4
 
 
 def test_clusters_are_found_away_from_their_anchors_whatever_the_length_of_a_row():
@@ -75,26 +78,13 @@ def test_clusters_are_found_away_from_their_anchors_whatever_the_length_of_a_row
     assert torch.equal(again, labels)
 
 
-def test_a_cluster_without_rows_stays_at_its_anchor():
+def test_a_cluster_without_rows_stays_at_its_anchor_and_rows_of_zeros_are_never_kept():
     values = around((1, 0, 0), (0, 1, 0))
     anchors = torch.tensor([[1.0, 0.3, 0.0], [0.3, 1.0, 0.0], [0.0, 0.0, -1.0]])
     labels, distance = classes_of_clusters(values, anchors)
     assert labels.tolist() == [0] * 8 + [1] * 8
     assert torch.isfinite(distance).all()
-
-
-@pytest.mark.parametrize("seed", [6, 48, 147, 561, 1453])
-def test_clusters_that_drifted_to_others_anchors_are_given_their_classes(seed):
-    """On a circle, from bad anchors: the best matching swaps two classes (the first case) or cycles three."""
-    values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
-    labels, _ = classes_of_clusters(values, anchors)
-    assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
-    assert len(labels.unique()) == 4
-
-
-def test_rows_of_zeros_are_half_way_to_everything_and_never_kept():
     labels, distance = classes_of_clusters(torch.zeros(9, 4), drawn(3, 4))
-    assert torch.isfinite(distance).all()
     assert torch.equal(distance, torch.full((9,), 0.5))
     assert len(labels.unique()) == 1
     assert len(estimate_surrogates(torch.zeros(9, 4), drawn(3, 4), 0.5, 5).classes) == 0
@@ -114,49 +104,35 @@ def test_the_mean_is_as_long_as_the_targets_along_the_anchor():
 
 def test_far_rows_and_small_classes_are_left_out():
     values = torch.cat([around((1, 0), rows=6, noise=0), around((0, 1), rows=4, noise=0), torch.tensor([[1.0, -3.0]])])
-    anchors = torch.eye(2)
-    kept = estimate_surrogates(values, anchors, 0.1, 5)
-    assert kept.classes.tolist() == [0]
-    assert kept.member.tolist() == [[1.0] * 6 + [0.0] * 5]
-    both = estimate_surrogates(values, anchors, 0.1, 4)
-    assert both.classes.tolist() == [0, 1]
-    assert both.member.sum(dim=1).tolist() == [6, 4]
-    wide = estimate_surrogates(values, anchors, 0.5, 5)
-    assert wide.member.tolist() == [[1.0] * 6 + [0.0] * 4 + [1.0]]
-    assert len(estimate_surrogates(values, anchors, 0.0, 1).classes) == 0
-
-
-def test_a_distance_at_the_threshold_is_too_far():
-    """A row at a right angle to its centre has the cosine distance 0.5, exactly."""
+    near, small, far = [1.0] * 6 + [0.0] * 5, [0.0] * 6 + [1.0] * 4 + [0.0], [1.0] * 6 + [0.0] * 4 + [1.0]
+    for threshold, minimum, member in ((0.1, 5, [near]), (0.1, 4, [near, small]), (0.5, 5, [far]), (0.0, 1, [])):
+        found = estimate_surrogates(values, torch.eye(2), threshold, minimum)
+        assert found.classes.tolist() == list(range(len(member)))
+        assert found.member.tolist() == member
+    # A row at a right angle to its centre has the cosine distance 0.5, exactly: at the threshold is too far.
     values = torch.cat([torch.tensor([[1.0, 0.0]]).expand(6, 2), torch.zeros(1, 2)])
     assert estimate_surrogates(values, torch.eye(2), 0.5, 1).member[:, -1].tolist() == [0.0]
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-@pytest.mark.parametrize("spread", [1.0, 2.0])
-def test_surrogate_rows_have_the_mean_and_the_scaled_covariance_of_the_class(covariance, spread):
+def test_surrogate_rows_have_the_mean_and_the_scaled_covariance_of_the_class(covariance):
     other = SPREAD.flip(1) * torch.tensor([1.0, -2.0]) + torch.tensor([4.0, 0.0])
     values = torch.cat([SPREAD + torch.tensor([0.0, 4.0]), other])
     surrogates = estimate_surrogates(values, torch.tensor([[0.1, 1.0], [1.0, 0.1]]), 0.5, 5)
     assert surrogates.classes.tolist() == [0, 1]
-    rows = surrogates.draw(60000, covariance, spread, torch.Generator().manual_seed(0))
-    assert rows.shape == (2, 60000, 2)
-    for code, own in enumerate((values[:6], values[6:])):
-        expected = spread**2 * np.cov(own.numpy().T)
-        if covariance == "diagonal":
-            expected = np.diag(np.diag(expected))
-        np.testing.assert_allclose(rows[code].mean(dim=0), surrogates.mean[code], atol=0.01 * spread)
-        np.testing.assert_allclose(np.cov(rows[code].numpy().T), expected, atol=0.03 * spread**2 * own.var().item())
-
-
-@pytest.mark.parametrize("covariance", ["diagonal", "full"])
-def test_a_class_of_one_row_has_surrogates_without_spread(covariance):
-    surrogates = estimate_surrogates(torch.tensor([[2.0, 0.0]]), torch.eye(2), 0.5, 1)
-    rows = surrogates.draw(4, covariance, 1.0, torch.Generator().manual_seed(0))
+    for spread in (1.0, 2.0):
+        rows = surrogates.draw(60000, covariance, spread, torch.Generator().manual_seed(0))
+        assert rows.shape == (2, 60000, 2)
+        for code, own in enumerate((values[:6], values[6:])):
+            expected = spread**2 * np.cov(own.numpy().T)
+            if covariance == "diagonal":
+                expected = np.diag(np.diag(expected))
+            np.testing.assert_allclose(rows[code].mean(dim=0), surrogates.mean[code], atol=0.01 * spread)
+            np.testing.assert_allclose(np.cov(rows[code].numpy().T), expected, atol=0.03 * spread**2 * own.var().item())
+    # A class of one row has no spread.
+    alone = estimate_surrogates(torch.tensor([[2.0, 0.0]]), torch.eye(2), 0.5, 1)
+    rows = alone.draw(4, covariance, 1.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close(rows, torch.tensor([[2.0, 0.0]]).expand(1, 4, 2))
-
-
-# --- the method -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +151,8 @@ def rows(table):
 
 
 def adapt(bundle, rows, *, seed=0, **options):
-    return make_method("sfda-de", {"sfda-de": {"epochs": 2, "steps": 10} | options}).adapt(
-        bundle, target_of(rows), seed=seed
-    )
-
-
-def test_the_rate_falls_as_published():
-    assert [inverse_decay(step) for step in (0, 500, 2000)] == pytest.approx([1.0, 1.25**-2.25, 2.0**-2.25])
+    method = make_method("sfda-de", {"sfda-de": {"epochs": 2, "steps": 10} | options})
+    return method.adapt(bundle, target_of(rows), seed=seed)
 
 
 def test_the_classifier_stays_bitwise_and_all_of_the_bottleneck_moves(bundle, rows):
@@ -190,22 +161,19 @@ def test_the_classifier_stays_bitwise_and_all_of_the_bottleneck_moves(bundle, ro
         assert torch.equal(after[name], tensor) == name.startswith("classifier"), name
 
 
-def test_batch_norm_has_its_own_rate(bundle, rows):
-    still = adapt(bundle, rows, norm_rate=0).model.head
-    assert torch.equal(still.norm.weight, bundle.head.norm.weight)
-    assert not torch.equal(still.linear.weight, bundle.head.linear.weight)
-    moved = [
-        (adapt(bundle, rows, norm_rate=rate, epochs=1, steps=1).model.head.norm.weight - bundle.head.norm.weight).norm()
-        for rate in (1.0, 10.0)
-    ]
-    assert (moved[1] / moved[0]).item() == pytest.approx(10, rel=1e-3)
+def first_step(bundle, rows, **options):
+    """The change of B in one step."""
+    head = adapt(bundle, rows, epochs=1, steps=1, **options).model.head
+    return head.linear.weight - bundle.head.linear.weight, head.norm.weight - bundle.head.norm.weight
 
 
-def test_weight_decay_is_applied(bundle, rows):
-    """With nothing else to follow than the loss, the first step differs by rate times decay times weight."""
-    plain, decayed = (
-        adapt(bundle, rows, epochs=1, steps=1, weight_decay=decay).model.head.linear.weight for decay in (0.0, 0.5)
-    )
+def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, rows):
+    assert [inverse_decay(step) for step in (0, 500, 2000)] == pytest.approx([1.0, 1.25**-2.25, 2.0**-2.25])
+    (linear, still), (_, one), (_, ten) = (first_step(bundle, rows, norm_rate=rate) for rate in (0, 1.0, 10.0))
+    assert torch.count_nonzero(still) == 0 < torch.count_nonzero(linear)
+    assert (ten.norm() / one.norm()).item() == pytest.approx(10, rel=1e-3)
+    # With nothing else to follow than the loss, the first step differs by rate times decay times weight.
+    plain, decayed = (first_step(bundle, rows, weight_decay=decay)[0] for decay in (0.0, 0.5))
     torch.testing.assert_close(plain - decayed, 1e-3 * 0.5 * bundle.head.linear.weight, atol=1e-6, rtol=1e-3)
 
 
@@ -267,20 +235,13 @@ def test_of_one_class_only_the_distance_to_its_own_anchor_is_left(table, bundle,
     assert towards[1] > towards[0]
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_too_few_rows_teach_nothing_and_it_says_so(count, bundle, rows):
-    few = rows.take(slice(count))
-    model = adapt(bundle, few)
-    assert (model.iterations, model.history) == (0, ())
-    assert len(model.warnings) == 1
-    assert "adapt.sfda-de.least = 5" in model.warnings[0]
-    for name, tensor in bundle.head.state_dict().items():
-        assert torch.equal(model.model.head.state_dict()[name], tensor), name
-
-
-def test_one_row_is_enough_in_evaluation_mode_and_no_batch_in_training(bundle, rows):
-    one = rows.take([0])
-    assert adapt(bundle, one, least=1, bn_mode="eval").iterations == 20
-    model = adapt(bundle, one, least=1)
-    assert model.iterations == 0
-    assert model.warnings
+def test_too_few_rows_teach_nothing_and_it_says_so(bundle, rows):
+    for count, options in ((1, {}), (2, {}), (4, {}), (1, {"least": 1})):
+        model = adapt(bundle, rows.take(slice(count)), **options)
+        assert (model.iterations, model.history) == (0, ())
+        assert len(model.warnings) == 1
+        assert options or "adapt.sfda-de.least = 5" in model.warnings[0]
+        for name, tensor in bundle.head.state_dict().items():
+            assert torch.equal(model.model.head.state_dict()[name], tensor), name
+    # One row is no batch in training, and enough in evaluation mode.
+    assert adapt(bundle, rows.take([0]), least=1, bn_mode="eval").iterations == 20

@@ -1,242 +1,497 @@
-"""Methods with source access: what they learn from, and the loop that they share."""
+"""The losses and parts of the methods with source access against closed forms and NumPy, and what they bring about."""
 
-import dataclasses
-from dataclasses import replace
+import copy
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.cluster import KMeans
 
-from featlab.methods import get_method, make_method
-from featlab.methods.base import SourceFeatures
-from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due, new_part
-from featlab.methods.student import make_student
-from featlab.protocol.splits import Target, target_of
-
-NAMES = ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra")
-BLIND = ("ftdnn", "lpl", "icid")
-"""Methods of the source only, which don't look at the target."""
-CLASSES = 3
-SMALL = {"iterations": 3, "hidden": 16, "graph_hidden": 8, "directions": 16}
-
-
-@pytest.fixture(scope="module")
-def table(people):
-    """s05 is the target; the bundle doesn't know them."""
-    return people(subjects=6, classes=CLASSES)
-
-
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"))
-
-
-@pytest.fixture(scope="module")
-def source(bundle, table):
-    return SourceFeatures.of(bundle, table.without("s05"))
-
-
-@pytest.fixture(scope="module")
-def rows(table):
-    """The target's neutral rows."""
-    mine = table.rows_of("s05")
-    return mine.take(mine.label == mine.neutral_code)
+from featlab.methods import cada, detn, make_method
+from featlab.methods.agra import (
+    SOURCE,
+    TARGET,
+    GraphAdaptation,
+    cluster_means,
+    moved_means,
+    nearest_mean,
+    normalised,
+    normalised_links,
+    pair_nodes,
+    prior_links,
+)
+from featlab.methods.detn import class_ratios
+from featlab.methods.dfa import discriminative_loss, mean_distance
+from featlab.methods.icid import Channel, FusedHead, pair_labels
+from featlab.methods.losses.discrepancy import (
+    joint_kernel,
+    marginal_weights,
+    maximum_mean_discrepancy,
+    random_directions,
+    sliced_wasserstein,
+)
+from featlab.methods.lpl import locality_loss
+from featlab.methods.safn import norm_growth_loss
+from featlab.methods.swd import part_ways
+from featlab.protocol.splits import target_of
 
 
 @pytest.fixture(scope="module")
-def probe(table):
-    return table.rows_of("s05").embeddings
+def run(bundle, source, mine):
+    """Adapt to all rows of the target by default."""
+
+    def adapt(name, rows=mine, **options):
+        return make_method(name, {name: options}).adapt(bundle, target_of(rows), source=source, seed=0)
+
+    return adapt
 
 
-def fitted(name, bundle, source, target, *, seed=0, **options):
-    known = {field.name for field in dataclasses.fields(get_method(name).config_type)}
-    small = {key: value for key, value in SMALL.items() if key in known}
-    return make_method(name, {name: small | options}).adapt(bundle, target, source=source, seed=seed)
-
-
-def target(embeddings):
-    count = len(embeddings)
-    return Target(embeddings, np.zeros(count, dtype=np.int32), np.arange(count, dtype=np.int32))
-
-
-def head_of(model):
-    """B and C of a fitted model, which some methods wrap."""
-    head = model.model.head
-    return getattr(head, "head", head)
-
-
-# --- before any step --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_steps_change_every_tensor_of_b_and_c_and_no_other(name, bundle, source, rows, probe):
-    before = {key: tensor.clone() for key, tensor in bundle.head.state_dict().items()}
-    model = fitted(name, bundle, source, target_of(rows))
-    assert all(torch.equal(tensor, before[key]) for key, tensor in bundle.head.state_dict().items())
-    assert not bundle.head.training
-    for key, tensor in head_of(model).state_dict().items():
-        # Under BatchNorm in training a bias before it has no gradient, but weight decay and rounding.
-        assert key == "linear.bias" or not torch.equal(tensor, before[key]), key
-    expected = make_method("source-only").adapt(bundle, target_of(rows)).predict_proba(probe)
-    assert np.abs(model.predict_proba(probe) - expected).max() > 1e-4
-    for key, tensor in bundle.projection.state_dict().items():
-        assert torch.equal(tensor, model.model.projection.state_dict()[key])
-    assert isinstance(model.model.translator, torch.nn.Identity)
-
-
-# --- targets and sources of every size and kind -----------------------------------------------------------------------
-
-
-def test_source_features_are_the_labelled_rows_in_the_order_of_subject_video_and_frame(bundle, table):
-    labels = table.label.copy()
-    labels[::3] = -1
-    known = SourceFeatures.of(bundle, replace(table, label=labels))
-    assert known.labels.dtype == torch.int64
-    assert known.labels.tolist() == [int(code) for code in labels if code >= 0]
+def bottleneck_of(model, bundle, rows):
+    """B' of a table's rows, or of features."""
+    head = getattr(model.model.head, "head", model.model.head)
     with torch.no_grad():
-        expected = bundle.projection(torch.from_numpy(table.embeddings[labels >= 0]))
-    torch.testing.assert_close(known.features, expected)
-    mixed = replace(table, label=labels).take(np.random.default_rng(0).permutation(len(table)))
-    again = SourceFeatures.of(bundle, mixed)
-    assert torch.equal(again.labels, known.labels)
-    torch.testing.assert_close(again.features, known.features)
+        return head.bottleneck(rows if torch.is_tensor(rows) else bundle.projection(torch.from_numpy(rows.embeddings)))
 
 
-# --- determinism ------------------------------------------------------------------------------------------------------
+def late_and_early(history, term, steps=20):
+    values = [entry[term] for entry in history]
+    return np.mean(values[-steps:]), np.mean(values[:steps])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_target_matters_to_those_methods_that_look_at_it(name, bundle, source, table, rows, probe):
-    other = table.rows_of("s04")
-    first, second = (
-        fitted(name, bundle, source, target_of(part)).predict_proba(probe) for part in (rows, other.take(slice(9)))
-    )
-    assert np.array_equal(first, second) == (name in BLIND)
+def random_rows(*shape, seed=0, shift=0.0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(shift, size=shape))
 
 
-# --- learning ---------------------------------------------------------------------------------------------------------
+# --- LPL --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+def locality_by_loops(z, labels, neighbours):
+    value = 0.0
+    for i, row in enumerate(z):
+        others = [j for j in range(len(z)) if j != i and labels[j] == labels[i]]
+        others.sort(key=lambda j: np.linalg.norm(z[j] - row))
+        if others:
+            value += 0.5 * np.sum(np.square(row - z[others[:neighbours]].mean(axis=0)))
+    return value / len(z)
+
+
+def test_locality_equals_a_loop_over_rows():
+    z, labels = random_rows(12, 3), np.random.default_rng(1).integers(0, 3, size=12)
+    for neighbours in (1, 2, 20):
+        expected = locality_by_loops(z.numpy(), labels, neighbours)
+        assert locality_loss(z, torch.from_numpy(labels), neighbours).item() == pytest.approx(expected, rel=1e-9)
+    # The two copies are each other's nearest; the third row's nearest is one of them.
+    copies = torch.tensor([[0.0], [0.0], [5.0]])
+    assert locality_loss(copies, torch.zeros(3, dtype=torch.int64), 1).item() == pytest.approx(0.5 * 25 / 3)
+
+
+def test_a_row_is_drawn_to_its_neighbours_mean_and_one_without_neighbours_nowhere():
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [7.0, 7.0]], requires_grad=True)
+    locality_loss(z, torch.tensor([0, 0, 0, 1]), 20).backward()
+    means = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [7.0, 7.0]])
+    torch.testing.assert_close(z.grad, (z.detach() - means) / 4)
+    assert locality_loss(z.detach()[:1], torch.tensor([0]), 20).item() == 0
+
+
+def test_a_large_lambda_makes_the_classes_of_the_source_compact(run, bundle, source):
+    def spread(model):
+        z = bottleneck_of(model, bundle, source.features)
+        z = z / z.norm()
+        within = [z[source.labels == code] for code in range(3)]
+        return sum((rows - rows.mean(dim=0)).square().sum().item() for rows in within)
+
+    loose, tight = (run("lpl", iterations=100, lr=1e-2, locality=value) for value in (0.0, 1.0))
+    assert spread(tight) < 0.9 * spread(loose)
+
+
+def test_ftdnn_is_lpl_without_locality(run, mine):
+    plain = run("ftdnn", iterations=5)
+    without = run("lpl", iterations=5, locality=0.0)
+    assert np.array_equal(plain.predict_proba(mine.embeddings), without.predict_proba(mine.embeddings))
+    assert plain.history[0]["loss"] == without.history[0]["loss"]
+
+
+# --- ICID -------------------------------------------------------------------------------------------------------------
+
+
+def test_pair_labels_compare_each_row_with_the_next():
+    for labels, expected in (([0, 0, 1], [1, 0, 0]), ([2, 2, 2], [1, 1, 1]), ([1], [1])):
+        assert pair_labels(torch.tensor(labels)).tolist() == expected
+
+
+def test_a_new_channel_is_the_identity_bitwise_and_learns():
+    z = random_rows(5, 4).float()
+    channel = Channel(4)
+    assert torch.equal(channel(z), z)
+    channel(z).square().sum().backward()
+    assert (channel.change.weight.grad.abs() > 0).all()
+
+
+def test_the_fused_head_is_c_of_the_channels_mean(bundle, source):
+    head = FusedHead(copy.deepcopy(bundle.head), Channel(6), Channel(6)).eval()
+    with torch.no_grad():
+        assert torch.equal(head(source.features), bundle.head(source.features))
+        head.common.change.bias.fill_(2.0)
+        head.distinct.change.weight.copy_(torch.eye(6))
+        z = bundle.head.bottleneck(source.features)
+        expected = bundle.head.classify(0.5 * (z + 2.0) + 0.5 * (2 * z))
+    torch.testing.assert_close(head(source.features), expected)
+
+
+def test_icid_learns_both_channels_each_for_its_own_task(run):
+    def channels(**options):
+        head = run("icid", iterations=20, **options).model.head
+        return head.common.change.weight, head.distinct.change.weight
+
+    both, no_pairs, no_distinction = channels(), channels(pairs=0.0), channels(distinction=0.0)
+    assert all((weight.abs() > 0).all() for weight in both)
+    assert not torch.equal(both[0], no_pairs[0])
+    assert not torch.equal(both[1], no_distinction[1])
+    history = run("icid", iterations=150, lr=1e-2, dropout=0.0).history
+    for term in ("pairs", "distinction", "classification"):
+        late, early = late_and_early(history, term)
+        assert late < early
+
+
+# --- SAFN -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_norm_loss_is_always_the_squared_step_and_its_gradient_is_the_published_one():
+    z = torch.tensor([[3.0, 4.0], [6.0, 8.0]], requires_grad=True)
+    loss = 0.05 * norm_growth_loss(z, 1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.05)
+    torch.testing.assert_close(z.grad, torch.tensor([[-0.03, -0.04], [-0.03, -0.04]]))
+
+
+def test_the_norm_loss_is_finite_at_zero_and_far_away():
+    for step in (0.3, 1.0, 2.0):
+        z = torch.tensor([[0.0, 0.0], [1e4, 0.0]], requires_grad=True)
+        loss = norm_growth_loss(z, step)
+        loss.backward()
+        assert loss.item() == pytest.approx(step**2, rel=1e-2)
+        torch.testing.assert_close(z.grad, torch.tensor([[0.0, 0.0], [-step, 0.0]]), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])
-def test_the_source_is_learnt(name, bn_mode, bundle, source, rows):
-    history = fitted(name, bundle, source, target_of(rows), iterations=60, lr=1e-2, bn_mode=bn_mode).history
-    assert len(history) == 60
-    terms = [entry["classification"] for entry in history]
-    assert np.mean(terms[-10:]) < np.mean(terms[:10])
-    for entry in history:
-        assert all(np.isfinite(list(entry.values())))
-        assert entry["loss"] == pytest.approx(sum(value for key, value in entry.items() if key != "loss"), rel=1e-4)
+def test_norms_of_both_domains_grow(run, bn_mode, bundle, source, mine):
+    grown, plain = (run("safn", iterations=100, lr=1e-2, norm=value, bn_mode=bn_mode) for value in (0.05, 0.0))
+    for rows in (mine, source.features):
+        long, short = (bottleneck_of(model, bundle, rows).norm(dim=1).mean() for model in (grown, plain))
+        assert long > 1.1 * short
+    for entry in grown.history:
+        assert (entry["source norm"], entry["target norm"]) == pytest.approx((0.05, 0.05), rel=1e-4)
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
+def test_the_entropy_of_target_predictions_is_an_option(run):
+    assert "entropy" not in run("safn", iterations=1).history[0]
+    model = run("safn", iterations=100, lr=1e-2, entropy=1.0)
+    late, early = late_and_early(model.history, "entropy", 10)
+    assert late < early
 
 
-def squares(student):
-    return {"size": sum(parameter.square().sum() for parameter in student.parameters_of("classifier"))}
+# --- DFA --------------------------------------------------------------------------------------------------------------
 
 
-def features_of(bundle, rows):
-    with torch.no_grad():
-        return bundle.projection(torch.from_numpy(rows.embeddings))
+def test_mean_distance_is_that_of_the_means():
+    x, y = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    assert mean_distance(x, y).item() == pytest.approx(4 + 9)
+    assert mean_distance(x, x.flip(0)).item() == 0
 
 
-def test_batches_hold_every_row_as_often_as_every_other_and_both_domains(bundle, source, rows):
-    student = make_student(bundle, "none", 0)
-    features = features_of(bundle, rows)[:7]
-    seen, sizes, steps = [], set(), []
-
-    def losses(batch):
-        assert torch.equal(batch.target, features[batch.target_rows])
-        matches = (batch.source.unsqueeze(1) == source.features).all(dim=2)
-        assert torch.equal(source.labels[matches.float().argmax(dim=1)], batch.labels)
-        seen.extend(batch.target_rows.tolist())
-        sizes.add((len(batch.source), len(batch.labels), len(batch.target)))
-        steps.append((batch.step, batch.total))
-        return squares(student)
-
-    fit = fit_joint(student, source, features, JointConfig(iterations=6, batch=9), losses, seed=0)
-    assert sizes == {(9, 9, 7)}
-    assert sorted(seen) == sorted(list(range(7)) * 6)
-    assert steps == [(step, 6) for step in range(6)]
-    assert fit.iterations == 6
+def test_the_discriminative_term_equals_a_loop_over_pairs():
+    z, labels = random_rows(8, 3), np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    distance = 1 - np.exp(-cdist(z.numpy(), z.numpy()) / 2.0)
+    within = [distance[i, j] for i in range(8) for j in range(8) if i != j and labels[i] == labels[j]]
+    between = [distance[i, j] for i in range(8) for j in range(8) if labels[i] != labels[j]]
+    expected = 0.5 * (np.mean(within) - np.mean(between))
+    assert discriminative_loss(z, torch.from_numpy(labels), 2.0).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_rate_falls_to_a_tenth_after_each_third(bundle, source, rows):
-    student = make_student(bundle, "none", 0)
-    bias = student.head.classifier.bias
-    values = []
-
-    def losses(batch):
-        values.append(bias[0].item())
-        return {"slope": bias.sum()}
-
-    config = JointConfig(iterations=9, lr=1.0, momentum=0.0, weight_decay=0.0)
-    fit_joint(student, source, features_of(bundle, rows), config, losses, seed=0)
-    steps = -np.diff([*values, bias[0].item()])
-    np.testing.assert_allclose(steps, np.repeat([1.0, 0.1, 0.01], 3), rtol=1e-3)
-
-
-def test_parts_that_start_from_nothing_learn_ten_times_as_fast_and_copies_as_fast(bundle, source, rows):
-    student = make_student(bundle, "none", 0)
-    copied, new = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
-    bias = student.head.classifier.bias
-    before = bias.clone()
-    config = JointConfig(iterations=1, lr=0.5, momentum=0.0, weight_decay=0.0)
-    fit = fit_joint(
-        student,
-        source,
-        features_of(bundle, rows),
-        config,
-        lambda batch: {"slope": copied.sum() + new.sum() + bias.sum()},
-        seed=0,
-        copies=[copied],
-        extra=[new],
-    )
-    torch.testing.assert_close(before - bias, torch.full_like(bias, 0.5))
-    assert torch.equal(copied, torch.full((2,), -0.5))
-    assert torch.equal(new, torch.full((2,), -5.0))
-    assert fit.trainable == 4 + sum(parameter.numel() for parameter in bundle.head.parameters())
-    assert not copied.requires_grad
+def test_rows_of_one_class_are_drawn_together_and_of_two_pushed_apart_within_bounds():
+    for labels, sign in (([0, 0], 1.0), ([0, 1], -1.0)):
+        z = torch.tensor([[0.0], [5.0]], requires_grad=True)
+        discriminative_loss(z, torch.tensor(labels), 2.0).backward()
+        assert sign * z.grad[0] < 0 < sign * z.grad[1]
+    far = 1e6 * torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    assert discriminative_loss(far, torch.tensor([0, 0, 1, 1]), 2.0).item() >= -0.5
+    # Without a pair of one kind.
+    for labels in ([0, 0, 0], [0, 1, 2], [0]):
+        z = random_rows(len(labels), 2).requires_grad_(True)
+        loss = discriminative_loss(z, torch.tensor(labels), 0.0)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(z.grad).all()
 
 
-def test_a_phase_changes_what_it_trains_and_nothing_else(bundle, source, rows):
-    student = make_student(bundle, "none", 0)
-    bottleneck, classifier = student.parameters_of("bottleneck"), student.parameters_of("classifier")
+def distance_of_domains(model, bundle, source, rows):
+    """Squared distance of the domains' means, as a fraction of the spread of all rows."""
+    ours, theirs = bottleneck_of(model, bundle, source.features), bottleneck_of(model, bundle, rows)
+    return (mean_distance(ours, theirs) / torch.cat([ours, theirs]).var(dim=0).sum()).item()
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+def test_dfa_brings_the_domains_means_together(run, bn_mode, bundle, source, mine):
+    aligned, plain = (run("dfa", iterations=100, lr=1e-2, align=value, bn_mode=bn_mode) for value in (1.0, 0.0))
+    assert distance_of_domains(aligned, bundle, source, mine) < 0.5 * distance_of_domains(plain, bundle, source, mine)
+
+
+# --- DETN and ECAN ----------------------------------------------------------------------------------------------------
+
+
+def test_ratios_are_fractions_of_the_target_over_fractions_of_the_source():
+    ratios = class_ratios(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1]), 4)
+    np.testing.assert_allclose(ratios, [0.2 / 0.5, 0.8 / 0.25, 0.0, 0.0], rtol=1e-6)
+    assert class_ratios(torch.tensor([0, 1]), torch.tensor([1, 0, 1, 0]), 2).tolist() == [1.0, 1.0]
+    # A class that the source lacks has no weight.
+    assert class_ratios(torch.tensor([0, 0]), torch.tensor([1, 1]), 2).tolist() == [0.0, 0.0]
+
+
+def test_a_neutral_target_leaves_source_rows_of_other_classes_alone():
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+    ratios = class_ratios(labels, torch.ones(5, dtype=torch.int64), 3)
+    assert ratios.tolist() == pytest.approx([0.0, 8 / 3, 0.0])
+    ours, theirs = random_rows(8, 3).float().requires_grad_(True), random_rows(5, 3, seed=1).float()
+    weights = marginal_weights(ratios[labels], 5)
+    maximum_mean_discrepancy(joint_kernel(ours, theirs, 2.0), weights).backward()
+    assert torch.equal(ours.grad[labels != 1], torch.zeros(5, 3))
+    assert (ours.grad[labels == 1].abs() > 0).all()
+
+
+@pytest.mark.parametrize("name", ["detn", "ecan"])
+def test_detn_and_ecan_bring_the_domains_together(run, name, bundle, source, mine):
+    def discrepancy(model):
+        ours, theirs = bottleneck_of(model, bundle, source.features), bottleneck_of(model, bundle, mine)
+        weights = marginal_weights(torch.ones(len(ours)), len(theirs))
+        return maximum_mean_discrepancy(joint_kernel(ours, theirs), weights).item()
+
+    options = {"iterations": 150, "lr": 1e-2}
+    plain = run("ftdnn", **options)
+    aligned = run(name, align=10.0, **options)
+    assert discrepancy(aligned) < 0.7 * discrepancy(plain)
+
+
+def test_ecan_is_detn_with_a_term_by_class_and_terms_are_their_weight_times_the_discrepancy(run, mine):
+    detn, ecan = (run(name, iterations=3) for name in ("detn", "ecan"))
+    assert set(ecan.history[0]) - set(detn.history[0]) == {"alignment by class"}
+    assert ecan.history[0]["alignment by class"] > 0
+    for term in ("classification", "alignment"):
+        assert ecan.history[0][term] == detn.history[0][term]
+    same = run("ecan", iterations=3, conditional=0.0)
+    assert np.array_equal(same.predict_proba(mine.embeddings), detn.predict_proba(mine.embeddings))
+    one, ten = (run("ecan", iterations=1, align=value, conditional=value) for value in (1.0, 10.0))
+    for term in ("alignment", "alignment by class"):
+        assert ten.history[0][term] == pytest.approx(10 * one.history[0][term], rel=1e-5)
+
+
+@pytest.mark.parametrize("renewals", [1, 3])
+def test_pseudo_labels_are_the_models_predictions_and_renewed(run, renewals, bundle, mine, monkeypatch):
     seen = []
 
-    def everything(batch):
-        seen.append([parameter.detach().clone() for parameter in (*bottleneck, *classifier)])
-        z = student.bottleneck(batch.source)
-        return {f"size {len(seen)}": student.head.classify(z).square().sum()}
+    def record(ours, theirs, classes):
+        seen.append(theirs.clone())
+        return class_ratios(ours, theirs, classes)
 
-    updates = [(everything, classifier), (everything, bottleneck)]
-    # With momentum and weight decay, which must not move what a phase leaves alone either.
-    fit = fit_updates(
-        student, source, features_of(bundle, rows), JointConfig(iterations=2, bn_mode="eval"), updates, seed=0
-    )
-    count = len(bottleneck)
-    for first, second, trained in zip(seen, seen[1:], (classifier, bottleneck, classifier), strict=False):
-        same = [torch.equal(one, other) for one, other in zip(first, second, strict=True)]
-        expected = [True] * count + [False] * len(classifier) if trained is classifier else [False] * count
-        assert same[: len(expected)] == expected
-        assert trained is classifier or all(same[count:])
-    assert [sorted(entry) for entry in fit.history] == [["loss", "size 1", "size 2"], ["loss", "size 3", "size 4"]]
+    monkeypatch.setattr(detn, "class_ratios", record)
+    # A last third at a hundredth of the rate: the model of the last renewal predicts what the final one does.
+    model = run("detn", iterations=30, lr=1e-2, renewals=renewals)
+    assert len(seen) == renewals
+    with torch.no_grad():
+        features = bundle.projection(torch.from_numpy(mine.embeddings))
+        assert torch.equal(seen[0], bundle.head(features).argmax(dim=1))
+        assert (seen[-1] == model.model.head(features).argmax(dim=1)).float().mean() > 0.8
 
 
-@pytest.mark.parametrize(("total", "times"), [(500, 3), (500, 6), (9, 3), (2, 6), (1, 1)])
-def test_what_is_renewed_is_renewed_from_the_first_step_at_equal_intervals(total, times):
-    due = [step for step in range(total) if is_due(step, total, times)]
-    assert due[0] == 0
-    assert len(due) == min(times, total)
-    assert max(np.diff([*due, total])) - min(np.diff([*due, total])) <= 1
+# --- CADA -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_part_depends_on_its_seed_alone():
-    state = torch.get_rng_state()
-    first, again, other = (
-        new_part(lambda: torch.nn.Linear(3, 2), torch.device("cpu"), seed, "part") for seed in (0, 0, 1)
-    )
-    assert torch.equal(first.weight, again.weight)
-    assert not torch.equal(first.weight, other.weight)
-    assert torch.equal(torch.get_rng_state(), state)
+def test_the_first_step_of_cada_and_a_discriminator_without_weight_are_ftdnn_on_the_joint_batch(run, mine):
+    """The reversal starts at 0: what an untrained discriminator says moves nothing."""
+
+    def difference(steps, **options):
+        models = (
+            run("cada", iterations=steps, bn_mode="eval", **options),
+            run("ftdnn", iterations=steps, bn_mode="eval"),
+        )
+        adversarial, plain = (model.predict_proba(mine.embeddings) for model in models)
+        return np.abs(adversarial - plain).max()
+
+    assert difference(1) < 1e-6
+    assert difference(9, domain=0.0) < 1e-6
+    assert difference(9) > 1e-5
+    assert run("cada", iterations=1, bn_mode="eval").history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
+
+
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+def test_features_that_resist_make_the_discriminator_worse_and_the_domains_closer(
+    run, bn_mode, bundle, source, mine, monkeypatch
+):
+    def learnt():
+        model = run("cada", iterations=200, lr=3e-3, hidden=32, bn_mode=bn_mode)
+        loss = np.mean([entry["domain"] for entry in model.history[-20:]])
+        return loss, distance_of_domains(model, bundle, source, mine)
+
+    resisting = learnt()
+    monkeypatch.setattr(cada, "reversal_strength", lambda step, total: 0.0)
+    passive = learnt()
+    assert resisting[0] > 1.1 * passive[0]
+    assert resisting[1] < 0.8 * passive[1]
+
+
+# --- SWD --------------------------------------------------------------------------------------------------------------
+
+
+def test_classifiers_part_in_opposite_directions(bundle):
+    first, second = (copy.deepcopy(bundle.head.classifier) for _ in range(2))
+    part_ways(first, second, 0.1, torch.Generator().manual_seed(0))
+    for one, other, before in zip(
+        first.parameters(), second.parameters(), bundle.head.classifier.parameters(), strict=True
+    ):
+        torch.testing.assert_close((one + other) / 2, before)
+        assert not torch.equal(one, before)
+        size = (one - before).square().mean().sqrt() / before.square().mean().sqrt()
+        assert 0.02 < size < 0.3
+
+
+def test_classifiers_that_start_equal_would_never_disagree(run):
+    equal = run("swd", iterations=20, spread=0.0)
+    assert equal.history[-1]["disagreement of the features"] == 0
+    for entry in run("swd", iterations=20).history:
+        assert entry["disagreement of the features"] > 0 > entry["disagreement of the classifiers"]
+
+
+def test_in_a_step_the_classifiers_pull_apart_and_then_b_makes_them_agree(run, bundle, mine):
+    """One step without momentum; with weight 0 what is left of it is the classification of the source."""
+    options = {"iterations": 1, "lr": 1e-2, "momentum": 0.0, "spread": 0.5, "bn_mode": "eval", "batch": 48}
+    apart, alone = (run("swd", disagreement=value, **options) for value in (1.0, 0.0))
+    directions = random_directions(3, 500, torch.Generator().manual_seed(0))
+
+    def disagreement(classifiers, bottleneck):
+        z = bottleneck_of(bottleneck, bundle, mine)
+        head = classifiers.model.head
+        with torch.no_grad():
+            p, q = (torch.softmax(logits, dim=1) for logits in (head.head.classify(z), head.second(z)))
+        return sliced_wasserstein(p, q, directions).item()
+
+    assert disagreement(apart, alone) > 1.0001 * disagreement(alone, alone)
+    assert disagreement(apart, apart) < 0.9999 * disagreement(apart, alone)
+
+
+def test_the_model_averages_two_classifiers_that_differ(run, source):
+    head = run("swd", iterations=3).model.head
+    with torch.no_grad():
+        z = head.head.bottleneck(source.features)
+        one, other = head.head.classify(z), head.second(z)
+        assert not torch.allclose(one, other)
+        torch.testing.assert_close(head(source.features), (one + other) / 2)
+
+
+# --- AGRA -------------------------------------------------------------------------------------------------------------
+
+
+def test_links_of_twelve_nodes_have_the_published_sums():
+    within, across = prior_links(6)
+    assert within.shape == across.shape == (12, 12)
+    face = torch.tensor([True, *[False] * 5, True, *[False] * 5])
+    for links, sums in ((within, (5.0, 3.8)), (across, (3.9, 3.3))):
+        assert torch.equal(links, links.T)
+        assert torch.equal(links.diagonal(), torch.ones(12))
+        torch.testing.assert_close(links.sum(dim=1), torch.where(face, *(torch.tensor(value) for value in sums)))
+        torch.testing.assert_close(normalised_links(links).sum(dim=1), torch.ones(12))
+    assert within[0, 6] == 0
+    assert across[0, 1] == 0
+    assert (across[0, 6], across[0, 7], across[1, 7], across[1, 8]) == pytest.approx((0.9, 0.4, 0.9, 0.25))
+    assert within.unique().tolist() == pytest.approx([0.0, 0.5, 0.8, 1.0])
+    # One region is two nodes.
+    within, across = prior_links(1)
+    assert torch.equal(within, torch.eye(2))
+    torch.testing.assert_close(normalised_links(across), torch.tensor([[1.0, 0.9], [0.9, 1.0]]) / 1.9)
+    # Links are never negative, and a node without links passes nothing on.
+    links = torch.tensor([[2.0, -3.0], [-1.0, -1.0]])
+    assert torch.equal(normalised_links(links), torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+
+def test_a_new_graph_changes_nothing_bitwise_and_every_tensor_of_it_can_learn():
+    graph = GraphAdaptation(4, 5, regions=1)
+    nodes = random_rows(6, 2, 4).float()
+    assert torch.equal(nodes + graph(nodes), nodes)
+    graph(nodes).sum().backward()
+    assert (graph.last.weight.grad.abs() > 0).any()
+    torch.nn.init.ones_(graph.last.weight)
+    graph(nodes).square().sum().backward()
+    assert all((parameter.grad.abs() > 0).any() for key, parameter in graph.named_parameters() if key != "within")
+    # A node that is linked to itself alone has a link of 1 whatever it learns; and unlinked nodes stay unlinked.
+    assert torch.equal(graph.within.grad, torch.zeros(2, 2))
+
+
+def test_the_graph_equals_numpy():
+    for regions in (1, 2, 6):
+        graph = GraphAdaptation(4, 5, regions).double()
+        torch.nn.init.normal_(graph.last.weight, generator=torch.Generator().manual_seed(0))
+        nodes = random_rows(3, 2 * regions, 4)
+        within, across = (links.double().numpy() for links in prior_links(regions))
+        first, last = ((part.weight.detach().numpy(), part.bias.detach().numpy()) for part in (graph.first, graph.last))
+        for row in range(3):
+            passed = (within / within.sum(axis=1, keepdims=True)) @ nodes[row].numpy() @ first[0].T + first[1]
+            expected = (across / across.sum(axis=1, keepdims=True)) @ np.maximum(passed, 0) @ last[0].T + last[1]
+            np.testing.assert_allclose(graph(nodes)[row].detach(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_other_domains_node_is_its_nearest_mean():
+    z, means = torch.tensor([[0.0, 0.0], [9.0, 9.0]]), torch.tensor([[1.0, 1.0], [8.0, 8.0]])
+    assert torch.equal(nearest_mean(z, means), means)
+    assert torch.equal(pair_nodes(z, means, SOURCE), torch.stack([z, means], dim=1))
+    assert torch.equal(pair_nodes(z, means, TARGET), torch.stack([means, z], dim=1))
+
+
+def test_clusters_equal_scikit_learns_and_means_without_rows_stay():
+    rows = torch.cat([random_rows(20, 3), random_rows(20, 3, seed=1, shift=4.0)])
+    start = rows[[0, -1]]
+    expected = KMeans(2, init=start.numpy(), n_init=1).fit(rows.numpy()).cluster_centers_
+    np.testing.assert_allclose(cluster_means(rows, start), expected, rtol=1e-9)
+    means, rows = torch.tensor([[0.0], [10.0], [100.0]]), torch.tensor([[1.0], [3.0], [11.0]])
+    torch.testing.assert_close(cluster_means(rows, means), torch.tensor([[2.0], [11.0], [100.0]]))
+    torch.testing.assert_close(moved_means(means, rows, 0.1), torch.tensor([[0.2], [10.1], [100.0]]))
+
+
+def test_clusters_are_of_rows_normalised_as_in_training(bundle, source):
+    values = bundle.head.linear(source.features).detach()
+    norm = copy.deepcopy(bundle.head.norm)
+    torch.testing.assert_close(normalised(norm, values, "eval"), norm(values))
+    torch.testing.assert_close(normalised(norm, values[:1], "train"), norm(values[:1]))
+    found = normalised(norm, values, "train")
+    assert torch.equal(norm.running_mean, bundle.head.norm.running_mean)
+    torch.testing.assert_close(found, norm.train()(values))
+
+
+def test_agra_has_a_batch_norm_for_each_domain(run, bundle, mine):
+    """The one that is returned has seen target rows and no source rows."""
+    model = run("agra", iterations=60, lr=0.0)
+    values = bundle.head.linear(bundle.projection(torch.from_numpy(mine.embeddings))).detach()
+    torch.testing.assert_close(model.model.head.head.norm.running_mean, values.mean(dim=0), atol=0.1, rtol=0.05)
+    joint = run("cada", iterations=60, lr=0.0)
+    own = (model.model.head.head.norm.running_mean - values.mean(dim=0)).norm()
+    assert own < 0.2 * (joint.model.head.norm.running_mean - values.mean(dim=0)).norm()
+
+
+def test_one_target_row_is_no_batch_of_its_own_and_is_warned_about(run, bundle, mine):
+    model = run("agra", mine.take([0]), iterations=3)
+    norm = model.model.head.head.norm
+    assert torch.equal(norm.running_mean, bundle.head.norm.running_mean)
+    assert len(model.warnings) == 1
+    assert "one row is no batch" in model.warnings[0]
+    assert run("agra", mine.take([0]), iterations=3, bn_mode="eval").warnings == ()
+    assert run("agra", iterations=3).warnings == ()
+
+
+def test_agras_graph_and_means_are_learnt(run, bundle, source):
+    start, end = (run("agra", iterations=steps).model.head for steps in (0, 20))
+    assert (end.graph.last.weight.abs() > 0).all()
+    assert not torch.equal(end.graph.first.weight, start.graph.first.weight)
+    assert not torch.equal(end.graph.across, start.graph.across)
+    with torch.no_grad():
+        z = bundle.head.bottleneck(source.features)
+    expected = torch.stack([z[source.labels == code].mean(dim=0) for code in range(3)])
+    torch.testing.assert_close(start.source_means, expected)
+    assert not torch.allclose(end.source_means, expected)

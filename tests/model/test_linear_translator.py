@@ -48,37 +48,27 @@ def test_the_head_as_one_map_is_the_head(head):
     torch.testing.assert_close(features.double() @ weight + bias, head(features).double(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_t_gives_the_wanted_probabilities_through_the_unchanged_head(classes):
-    head = random_head(classes)
-    weight, bias = torch.randn(DIM, classes).double(), torch.randn(classes).double()
-    translator = linear_translator(head, weight, bias)
-    features = torch.randn(50, DIM)
-    ours = torch.softmax(head(translator(features)), dim=1)
-    expected = torch.softmax(features.double() @ weight + bias, dim=1)
-    torch.testing.assert_close(ours.double(), expected, atol=1e-4, rtol=0)
-    assert not translator.training
-    assert not any(parameter.requires_grad for parameter in translator.parameters())
-
-
-def test_t_of_the_heads_own_map_moves_nothing(head):
-    features = torch.randn(20, DIM)
-    assert torch.equal(linear_translator(head, *head_map(head))(features), features)
+def test_t_gives_the_wanted_probabilities_through_the_unchanged_head():
+    for classes in (2, 3, 5):
+        head = random_head(classes)
+        weight, bias = torch.randn(DIM, classes).double(), torch.randn(classes).double()
+        translator = linear_translator(head, weight, bias)
+        features = torch.randn(50, DIM)
+        ours = torch.softmax(head(translator(features)), dim=1)
+        expected = torch.softmax(features.double() @ weight + bias, dim=1)
+        torch.testing.assert_close(ours.double(), expected, atol=1e-4, rtol=0)
+        assert not translator.training
+        assert not any(parameter.requires_grad for parameter in translator.parameters())
 
 
 def test_t_moves_features_along_the_directions_that_c_tells_apart_alone(head):
-    translator = linear_translator(head, torch.randn(DIM, CLASSES).double(), torch.zeros(CLASSES).double())
-    features = torch.randn(50, DIM)
-    change = translator(features) - features
+    features, bias = torch.randn(50, DIM), torch.zeros(CLASSES).double()
+    assert torch.equal(linear_translator(head, *head_map(head))(features), features)
+    change = linear_translator(head, torch.randn(DIM, CLASSES).double(), bias)(features) - features
     assert torch.linalg.matrix_rank(change, atol=1e-3) <= CLASSES - 1
-
-
-def test_a_head_that_tells_nothing_apart_leaves_t_without_a_move():
-    head = random_head()
+    # A head that tells nothing apart leaves T without a move.
     head.classifier.parametrizations.weight.original0.zero_()
-    features = torch.randn(9, DIM)
-    moved = linear_translator(head, torch.randn(DIM, CLASSES).double(), torch.zeros(CLASSES).double())(features)
-    torch.testing.assert_close(moved, features)
+    torch.testing.assert_close(linear_translator(head, torch.randn(DIM, CLASSES).double(), bias)(features), features)
 
 
 @pytest.mark.parametrize("penalty", [1.0, 12.0])

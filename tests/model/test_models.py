@@ -27,22 +27,13 @@ def trained_t():
     return made
 
 
-# --- projection -------------------------------------------------------------------------------------------------------
-
-
-def test_a_projection_centres_and_then_multiplies():
+def test_a_projection_centres_and_then_multiplies_with_nothing_to_train():
     embeddings, mean, components = features(9, 6), features(1, 6, seed=1)[0], features(6, 4, seed=2)
     expected = (embeddings.numpy().astype(np.float64) - mean.numpy()) @ components.numpy()
-    np.testing.assert_allclose(Projection(mean, components)(embeddings), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_projection_has_nothing_to_train_and_all_of_it_in_its_state():
-    projection = Projection(torch.zeros(6), torch.eye(6))
+    projection = Projection(mean, components)
+    np.testing.assert_allclose(projection(embeddings), expected, rtol=1e-5, atol=1e-5)
     assert count(projection) == 0
     assert set(projection.state_dict()) == {"mean", "components"}
-
-
-# --- source head ------------------------------------------------------------------------------------------------------
 
 
 def test_the_head_is_linear_batch_norm_and_a_weight_normalised_classifier():
@@ -62,13 +53,6 @@ def test_the_head_is_linear_batch_norm_and_a_weight_normalised_classifier():
     assert head.classifier.bias.abs().max() == 0
 
 
-def test_the_classifiers_weight_is_its_length_times_its_direction():
-    head = SourceHead(6, 4, 3)
-    length, direction = (getattr(head.classifier.parametrizations.weight, f"original{i}").detach() for i in (0, 1))
-    expected = length * direction / direction.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(head.classifier.weight.detach(), expected)
-
-
 def test_logits_equal_the_formula_written_out_in_numpy():
     torch.manual_seed(0)
     head = SourceHead(6, 4, 3)
@@ -78,38 +62,32 @@ def test_logits_equal_the_formula_written_out_in_numpy():
     z = features().double().numpy() @ state["linear.weight"].T + state["linear.bias"]
     z = (z - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + head.norm.eps)
     z = z * state["norm.weight"] + state["norm.bias"]
-    weight = head.classifier.weight.detach().double().numpy()
+    length, direction = (state[f"classifier.parametrizations.weight.original{i}"] for i in (0, 1))
+    weight = length * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     with torch.no_grad():
         np.testing.assert_allclose(head.bottleneck(features()), z, atol=1e-5)
         np.testing.assert_allclose(head(features()), z @ weight.T + state["classifier.bias"], atol=1e-5)
         assert torch.equal(head(features()), head.classify(head.bottleneck(features())))
 
 
-# --- translator -------------------------------------------------------------------------------------------------------
+def test_a_fresh_residual_t_is_the_identity_bitwise_and_a_literal_one_is_not():
+    for training in (False, True):
+        for dtype in (torch.float16, torch.float32, torch.float64):
+            fresh = Translator(6, 5, dropout=0.5).to(dtype).train(training)
+            values = (100 * features()).to(dtype)
+            assert torch.equal(fresh(values), values)
+    assert not torch.allclose(Translator(6, 5, residual=False)(features()), features())
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-def test_a_fresh_residual_t_is_the_identity_bitwise(training, dtype):
-    fresh = Translator(6, 5, dropout=0.5).to(dtype).train(training)
-    values = (100 * features()).to(dtype)
-    assert torch.equal(fresh(values), values)
-
-
-def test_a_fresh_literal_t_is_not_the_identity():
-    values = features()
-    assert not torch.allclose(Translator(6, 5, residual=False)(values), values)
-
-
-@pytest.mark.parametrize("residual", [True, False])
-def test_t_equals_the_formula_written_out_in_numpy(trained_t, residual):
-    trained_t.residual = residual
+def test_t_equals_the_formula_written_out_in_numpy(trained_t):
     state = {name: tensor.double().numpy() for name, tensor in trained_t.state_dict().items()}
     g = features().double().numpy() + state["offset"]
-    expected = np.maximum(g @ state["first.weight"].T + state["first.bias"], 0) @ state["last.weight"].T
-    expected = expected + state["last.bias"] + (g if residual else 0)
-    with torch.no_grad():
-        np.testing.assert_allclose(trained_t(features()), expected, atol=1e-4)
+    change = np.maximum(g @ state["first.weight"].T + state["first.bias"], 0) @ state["last.weight"].T
+    change = change + state["last.bias"]
+    for residual in (True, False):
+        trained_t.residual = residual
+        with torch.no_grad():
+            np.testing.assert_allclose(trained_t(features()), change + residual * g, atol=1e-4)
 
 
 def test_an_offset_is_the_same_residual_mlp_with_two_other_biases(trained_t):
@@ -120,14 +98,6 @@ def test_an_offset_is_the_same_residual_mlp_with_two_other_biases(trained_t):
         folded.first.bias += t.first.weight @ t.offset
         folded.last.bias += t.offset
         torch.testing.assert_close(folded(features().double()), t(features().double()))
-
-
-def test_t_treats_each_row_alone(trained_t):
-    values = features()
-    with torch.no_grad():
-        together = trained_t(values)
-        alone = torch.cat([trained_t(row[None]) for row in values])
-    torch.testing.assert_close(together, alone)
 
 
 def test_t_at_512_has_the_seeds_525312_parameters_and_an_offset_of_512():
@@ -143,9 +113,6 @@ def test_dropout_acts_in_training_only(trained_t):
     assert torch.equal(trained_t.eval()(values), trained_t(values))
 
 
-# --- the whole model --------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def parts():
     torch.manual_seed(3)
@@ -153,22 +120,17 @@ def parts():
     return projection, Translator(6, 5, dropout=0.5), SourceHead(6, 4, 3)
 
 
-def test_a_personal_model_is_head_of_t_of_projection(parts, trained_t):
-    projection, _, head = parts
+def test_a_personal_model_is_head_of_t_of_projection_row_by_row(parts, trained_t):
+    projection, fresh, head = parts
     model = PersonalModel(projection, trained_t, head)
     values = features(9, 8)
     with torch.no_grad():
         assert torch.equal(model(values), head(trained_t(projection(values))))
         assert torch.equal(model.features(values), trained_t(projection(values)))
-
-
-def test_step_0_a_fresh_t_predicts_bitwise_as_the_source_model(parts):
-    projection, fresh, head = parts
-    values = features(9, 8)
-    with torch.no_grad():
-        assert torch.equal(
-            PersonalModel(projection, fresh, head)(values), PersonalModel(projection, None, head)(values)
-        )
+        torch.testing.assert_close(model(values)[:1], model(values[:1]))
+        # At step 0 it predicts bitwise as the source model.
+        source = PersonalModel(projection, None, head)
+        assert torch.equal(PersonalModel(projection, fresh, head)(values), source(values))
 
 
 def test_a_personal_model_is_in_evaluation_mode_and_a_forward_changes_no_parameter_and_no_buffer(parts):
@@ -181,24 +143,11 @@ def test_a_personal_model_is_in_evaluation_mode_and_a_forward_changes_no_paramet
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_persons_prediction_of_a_row_does_not_depend_on_the_rows_beside_it(parts):
-    model = PersonalModel(*parts)
-    values = features(9, 8)
-    with torch.no_grad():
-        torch.testing.assert_close(model(values)[:1], model(values[:1]))
-
-
-# --- learning rate ----------------------------------------------------------------------------------------------------
-
-
 def test_one_cycle_rises_in_a_line_and_falls_along_half_a_cosine():
     factors = [one_cycle(step, 100) for step in range(100)]
     np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
     np.testing.assert_allclose(factors[10:], 0.5 * (1 + np.cos(math.pi * np.arange(90) / 90)))
-
-
-@pytest.mark.parametrize("total", [1, 2, 3, 9, 10, 1000])
-def test_one_cycle_stays_above_0_and_up_to_1_for_any_number_of_steps(total):
-    factors = [one_cycle(step, total) for step in range(total)]
-    assert max(factors) == 1.0
-    assert min(factors) > 0
+    for total in (1, 2, 3, 9, 10, 1000):
+        factors = [one_cycle(step, total) for step in range(total)]
+        assert max(factors) == 1.0
+        assert min(factors) > 0

@@ -52,6 +52,10 @@ def changed(translator, fresh):
     return {name for name, tensor in translator.state_dict().items() if not torch.equal(tensor, theirs[name])}
 
 
+def only(term):
+    return dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
+
+
 # --- every loss reaches every tensor ----------------------------------------------------------------------------------
 
 
@@ -59,12 +63,8 @@ def changed(translator, fresh):
     ("objective", "term"),
     [("anchored", name) for name in WEIGHTS] + [("poster", name) for name in ("style", "expression")],
 )
-@pytest.mark.parametrize("axis", ["subject", "vector"])
-@pytest.mark.parametrize("layers", ["embedding", "bottleneck"])
-def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(
-    objective, term, axis, layers, source, trained, monkeypatch
-):
-    """The seeds' code took its style loss from a frozen network and its KL through an argmax: T learnt nothing."""
+def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(objective, term, source, trained, monkeypatch):
+    """A style loss of a frozen network or a KL through an argmax would teach T nothing."""
     seen = []
     step = torch.optim.AdamW.step
 
@@ -74,69 +74,52 @@ def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(
         return step(optimiser, *args, **options)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    weights = dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
     # Without the residual T starts at random: at W₂ = 0 the gradient of W₁ is 0, and KL(p ‖ p) has none at all.
-    pretrained(source, trained, objective=objective, axis=axis, layers=layers, residual=False, dropout=0.0, **weights)
-    assert len(seen[0]) == 4
-    for gradients in seen:
-        for gradient in gradients:
-            assert gradient is not None
-            assert torch.isfinite(gradient).all()
-            assert gradient.abs().max() > 0
+    options = {"objective": objective, "residual": False, "dropout": 0.0} | only(term)
+    for axis in ("subject", "vector"):
+        for layers in ("embedding", "bottleneck"):
+            seen.clear()
+            pretrained(source, trained, axis=axis, layers=layers, **options)
+            assert len(seen[0]) == 4
+            for gradient in (gradient for gradients in seen for gradient in gradients):
+                assert gradient is not None
+                assert torch.isfinite(gradient).all()
+                assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("objective", ["anchored", "poster"])
-def test_from_its_zero_start_t_learns_in_all_tensors_but_the_offset(objective, source, trained):
+def test_from_its_zero_start_t_learns_in_all_tensors_but_the_offset_and_the_rest_stays(objective, source, trained):
+    head, features = copy.deepcopy(trained.head.state_dict()), source.features.clone()
     values = {"objective": objective, "weight_decay": 0.0}
     translator = pretrained(source, trained, **values).translator
     fresh = new_translator(8, config_of(**values), 0)
     assert changed(translator, fresh) == {"first.weight", "first.bias", "last.weight", "last.bias"}
     assert torch.count_nonzero(translator.offset) == 0
+    assert all(torch.equal(tensor, head[name]) for name, tensor in trained.head.state_dict().items())
+    assert torch.equal(source.features, features)
+    for module in (trained.head, translator):
+        assert not any(part.training for part in module.modules())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def test_the_posters_style_loss_alone_changes_t_and_falls(source, trained):
-    result = pretrained(source, trained, objective="poster", style=1.0, expression=0.0, epochs=8, residual=False)
-    assert changed(result.translator, new_translator(8, config_of(residual=False), 0))
-    losses = [entry["style"] for entry in result.history]
-    assert losses[-1] < losses[0]
-
-
-@pytest.mark.parametrize("term", ["style", "expression", "classification"])
-def test_each_anchored_loss_falls_when_it_is_all_that_is_minimised(term, source, trained):
+def test_each_loss_falls_when_it_is_all_that_is_minimised(source, trained):
     """A style loss against the reference as the same T moves it chases its own tail, and grows."""
-    weights = dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
-    history = pretrained(source, trained, epochs=10, dropout=0.0, noise=0.0, **weights).history
-    assert history[-1]["loss"] < history[0]["loss"]
+    for term in WEIGHTS:
+        history = pretrained(source, trained, epochs=10, dropout=0.0, noise=0.0, **only(term)).history
+        assert history[-1]["loss"] < history[0]["loss"], term
+    history = pretrained(source, trained, objective="poster", expression=0.0, epochs=8, residual=False).history
+    assert history[-1]["style"] < history[0]["style"]
 
 
-def test_no_loss_at_all_is_refused_in_one_line(source, trained, refused):
+def test_no_loss_at_all_and_one_that_diverges_are_refused(source, trained, refused):
     with refused(FeatlabError, "weight"):
         pretrained(source, trained, style=0.0, expression=0.0, classification=0.0)
-
-
-@pytest.mark.parametrize("objective", ["anchored", "poster"])
-def test_pretraining_that_diverges_is_refused(objective, source, trained, refused):
-    with refused(InputError, "diverged", "pretrain.lr"):
-        pretrained(source, trained, objective=objective, lr=1e30, epochs=4)
+    for objective in ("anchored", "poster"):
+        with refused(InputError, "diverged", "pretrain.lr"):
+            pretrained(source, trained, objective=objective, lr=1e30, epochs=4)
 
 
 # --- what stays as it is ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("objective", ["anchored", "poster"])
-def test_pretraining_leaves_the_head_and_the_rows_alone(objective, source, trained):
-    head, features = copy.deepcopy(trained.head.state_dict()), source.features.clone()
-    pretrained(source, trained, objective=objective)
-    assert all(torch.equal(tensor, head[name]) for name, tensor in trained.head.state_dict().items())
-    assert not any(part.training for part in trained.head.modules())
-    assert not any(parameter.requires_grad for parameter in trained.head.parameters())
-    assert torch.equal(source.features, features)
-
-
-def test_t_comes_out_frozen_and_in_evaluation_mode(source, trained):
-    translator = pretrained(source, trained).translator
-    assert not any(part.training for part in translator.modules())
-    assert not any(parameter.requires_grad for parameter in translator.parameters())
 
 
 def test_the_whole_source_stage_leaves_the_global_generators_alone(table, small, extractor):
@@ -162,17 +145,18 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(objectiv
     assert {"first.weight", "last.weight"} <= changed(first.translator, other.translator)
 
 
-def test_a_fresh_translator_depends_on_the_seed_and_is_the_identity():
+def test_a_fresh_translator_depends_on_the_seed_and_is_the_identity(source, trained):
     values = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     fresh = new_translator(8, config_of(), 0)
     assert not changed(fresh, new_translator(8, config_of(), 0))
     assert changed(fresh, new_translator(8, config_of(), 1)) == {"first.weight", "first.bias"}
     assert torch.equal(fresh(values), values)
     assert not torch.equal(new_translator(8, config_of(residual=False), 0)(values), values)
-
-
-def test_hidden_zero_takes_the_width_of_the_features():
+    # Hidden 0 takes the width of the features.
     assert new_translator(8, config_of(hidden=0), 0).first.out_features == 8
+    result = pretrained(source, trained, epochs=0)
+    assert result.history == ()
+    assert not changed(result.translator, fresh)
 
 
 # --- history ----------------------------------------------------------------------------------------------------------
@@ -186,15 +170,7 @@ def test_history_has_an_entry_an_epoch_with_every_term_and_their_sum(source, tra
         assert set(entry) == {"classification", "style", "expression", "loss"}
         assert entry["loss"] == pytest.approx(sum(entry[name] for name in WEIGHTS), rel=1e-4)
     assert calls == [(epoch + 1, 3, entry["loss"]) for epoch, entry in enumerate(result.history)]
-
-
-def test_no_epoch_leaves_t_as_it_was(source, trained):
-    result = pretrained(source, trained, epochs=0)
-    assert result.history == ()
-    assert not changed(result.translator, new_translator(8, config_of(), 0))
-
-
-def test_a_batch_larger_than_all_pairs_is_one_step_an_epoch(source, trained):
+    # A batch larger than all pairs is one step an epoch.
     assert len(pretrained(source, trained, batch=10_000).history) == 2
 
 
@@ -265,41 +241,29 @@ def test_a_source_subject_without_neutral_rows_is_left_out_of_pairs_and_bank(tab
     assert not changed(pretrained(other, trained).translator, result.translator)
 
 
-def test_no_subject_with_neutral_rows_is_refused(table, trained, refused):
+def test_without_neutral_rows_only_the_poster_trains_and_there_is_no_style_bank(table, trained, refused):
     source = source_of(without_neutral(table, *table.subjects), trained)
     with refused(InputError, "neutral rows", "anchored", "label them"):
         pretrained(source, trained)
-
-
-def test_the_poster_does_not_need_neutral_rows(table, trained):
-    source = source_of(without_neutral(table, *table.subjects), trained)
-    assert np.isfinite(pretrained(source, trained, objective="poster").history[-1]["loss"])
-
-
-def test_a_style_bank_of_nobody_is_refused(table, trained, refused):
-    source = source_of(without_neutral(table, *table.subjects), trained)
-    translator = pretrained(source, trained, objective="poster").translator
+    result = pretrained(source, trained, objective="poster")
+    assert np.isfinite(result.history[-1]["loss"])
     with refused(InputError, "neutral rows"):
-        make_style_bank(source, translator, trained.head)
+        make_style_bank(source, result.translator, trained.head)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_pairs_are_refused(count, source, trained, refused):
+def test_too_small_a_source_is_refused(source, trained, people, small, small_bundle, refused):
     pairs = source.pairs
-    few = replace(pairs, row=pairs.row[:count], reference=pairs.reference[:count], score=pairs.score[:count])
-    with refused(InputError, "2 pairs"):
-        pretrained(replace(source, pairs=few), trained, objective="poster")
-
-
-@pytest.mark.parametrize("method", ["coral", "referenced"])
-def test_a_method_that_needs_neutral_rows_at_the_source_says_so(method, people, small_bundle, refused):
+    for count in (0, 1):
+        few = replace(pairs, row=pairs.row[:count], reference=pairs.reference[:count], score=pairs.score[:count])
+        with refused(InputError, "2 pairs"):
+            pretrained(replace(source, pairs=few), trained, objective="poster")
+    with refused(InputError, "at least 2 source subjects", "choose fewer targets"):
+        train_source_head(people(subjects=1), Config().with_values(small, "test"), seed=0)
     table = people(subjects=3, classes=3)
-    with refused(InputError, method, "neutral"):
-        small_bundle(
-            without_neutral(table, *table.subjects),
-            {"pretrain.objective": "poster", "pretrain.style_bank": False},
-            methods=[method],
-        )
+    options = {"pretrain.objective": "poster", "pretrain.style_bank": False}
+    for method in ("coral", "referenced"):
+        with refused(InputError, method, "neutral"):
+            small_bundle(without_neutral(table, *table.subjects), options, methods=[method])
 
 
 def test_rows_of_unknown_label_train_neither_head_nor_t(table, trained):
@@ -309,11 +273,6 @@ def test_rows_of_unknown_label_train_neither_head_nor_t(table, trained):
     first = pretrained(source, trained, style=0.0, expression=0.0).translator
     second = pretrained(replace(source, features=shifted), trained, style=0.0, expression=0.0).translator
     assert not changed(first, second)
-
-
-def test_training_needs_two_source_subjects(people, small, refused):
-    with refused(InputError, "at least 2 source subjects", "choose fewer targets"):
-        train_source_head(people(subjects=1), Config().with_values(small, "test"), seed=0)
 
 
 # --- a bundle as a whole ----------------------------------------------------------------------------------------------
@@ -342,10 +301,7 @@ def test_the_projection_is_fitted_on_the_source_alone(people, small_bundle):
 def test_a_target_in_the_cache_changes_no_bit_of_the_source_model(people, small_bundle):
     """`without` keeps the target's name in the table; nothing of it may get into a weight."""
     few, many = people(subjects=4), people(subjects=5).without("s04")
-    ours, theirs = (
-        small_bundle(few, methods=["coral", "referenced"]),
-        small_bundle(many, methods=["coral", "referenced"]),
-    )
+    ours, theirs = (small_bundle(table, methods=["coral", "referenced"]) for table in (few, many))
     for part in ("projection", "head", "translator"):
         assert not changed(getattr(ours, part), getattr(theirs, part))
     for name, tensors in ours.extras.items():

@@ -68,20 +68,20 @@ def test_within_keeps_expression_where_pca_keeps_identity(people):
     assert share_of_expression(features["within"]) > 2 * share_of_expression(features["pca"])
 
 
-@pytest.mark.parametrize("reduce", ["within", "pca", "truncate"])
-def test_directions_are_orthogonal_and_share_one_scale(people, reduce):
-    components = fitted(people(), dim=5, reduce=reduce).components.double().numpy()
-    gram = components.T @ components
-    np.testing.assert_allclose(gram / gram[0, 0], np.eye(5), atol=1e-6)
+def test_directions_are_orthogonal_and_share_one_scale(people):
+    for reduce in ("within", "pca", "truncate"):
+        components = fitted(people(), dim=5, reduce=reduce).components.double().numpy()
+        gram = components.T @ components
+        np.testing.assert_allclose(gram / gram[0, 0], np.eye(5), atol=1e-6)
 
 
-@pytest.mark.parametrize("reduce", ["within", "pca", "truncate", "random", "none"])
-@pytest.mark.parametrize("dim", [1, 5, 0])
-def test_features_vary_by_1_within_subjects_on_average_and_have_mean_0(people, reduce, dim):
+def test_features_vary_by_1_within_subjects_on_average_and_have_mean_0(people):
     table = people()
-    features = fitted(table, dim=dim, reduce=reduce)(torch.from_numpy(table.embeddings)).double().numpy()
-    assert (deviations_by_loop(features, table.subject) ** 2).mean() == pytest.approx(1, rel=1e-5)
-    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
+    for reduce in ("within", "pca", "truncate", "random", "none"):
+        for dim in (1, 5, 0):
+            features = fitted(table, dim=dim, reduce=reduce)(torch.from_numpy(table.embeddings)).double().numpy()
+            assert (deviations_by_loop(features, table.subject) ** 2).mean() == pytest.approx(1, rel=1e-5)
+            np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
 
 
 def test_directions_come_with_the_largest_variance_within_subjects_first(people):
@@ -98,37 +98,28 @@ def test_the_scale_of_the_embeddings_does_not_change_the_features(people):
     torch.testing.assert_close(small(torch.from_numpy(table.embeddings) * 2**-10).abs(), features.abs())
 
 
-@pytest.mark.parametrize("reduce", ["within", "pca", "none"])
-def test_fitting_again_gives_the_same_bits(people, reduce):
+def test_fitting_again_gives_the_same_bits(people):
     table = people(dim=40, subjects=10)
-    first, again = fitted(table, dim=8, reduce=reduce), fitted(table, dim=8, reduce=reduce)
-    assert torch.equal(first.components, again.components)
-    assert torch.equal(first.mean, again.mean)
-    assert first.components.dtype == first.mean.dtype == torch.float32
+    for reduce in ("within", "pca", "none"):
+        first, again = fitted(table, dim=8, reduce=reduce), fitted(table, dim=8, reduce=reduce)
+        assert torch.equal(first.components, again.components)
+        assert torch.equal(first.mean, again.mean)
+        assert first.components.dtype == first.mean.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("dim", "kept"), [(3, 3), (0, 12), (128, 12)])
-def test_dim_is_a_limit_and_0_keeps_all(people, dim, kept):
-    assert fitted(people(), dim=dim).components.shape == (12, kept)
-
-
-def test_directions_without_variance_are_left_out(people):
-    rows = people().embeddings.copy()
+def test_dim_is_a_limit_and_only_what_varies_within_subjects_is_kept(people):
+    table = people()
+    for dim, kept in ((3, 3), (0, 12), (128, 12)):
+        assert fitted(table, dim=dim).components.shape == (12, kept)
+    assert fitted(table, dim=5, reduce="none").components.shape == (12, 12)
+    rows = table.embeddings.copy()
     rows[:, 9:] = rows[:, :3]
-    assert fit_projection(rows, people().subject, FeatureConfig()).components.shape == (12, 9)
-
-
-def test_fewer_rows_than_dimensions_keep_what_varies_within_subjects(people):
-    table = people(subjects=2, clips=1, frames=2, dim=40)
-    # 8 rows of 2 subjects: 6 directions are left when each subject's mean is gone.
-    assert fitted(table).components.shape == (40, 6)
-
-
-def test_a_feature_that_never_changes_gets_no_weight(people):
-    rows = people().embeddings.copy()
+    assert fit_projection(rows, table.subject, FeatureConfig()).components.shape == (12, 9)
+    rows = table.embeddings.copy()
     rows[:, 4] = 3.5
-    components = fit_projection(rows, people().subject, FeatureConfig(dim=5)).components
-    assert components[4].abs().max() < 1e-6
+    assert fit_projection(rows, table.subject, FeatureConfig(dim=5)).components[4].abs().max() < 1e-6
+    # 8 rows of 2 subjects: 6 directions are left when each subject's mean is gone.
+    assert fitted(people(subjects=2, clips=1, frames=2, dim=40)).components.shape == (40, 6)
 
 
 def test_rows_that_are_not_given_change_nothing(people):
@@ -138,27 +129,18 @@ def test_rows_that_are_not_given_change_nothing(people):
     assert not torch.equal(fitted(few).components, fitted(many).components)
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_fewer_than_two_rows_are_refused(people, rows, refused):
-    with refused(InputError, "at least 2 source rows", str(rows)):
-        fitted(people().take(slice(0, rows)))
-
-
-def test_rows_that_do_not_vary_within_any_subject_are_refused(refused):
-    rows = np.repeat(np.array([[1.1, 2.2], [3.3, -4.4]], dtype=np.float32), 3, axis=0)
+def test_rows_that_teach_nothing_are_refused(people, refused):
+    table = people()
+    for rows in (0, 1):
+        with refused(InputError, "at least 2 source rows", str(rows)):
+            fitted(table.take(slice(0, rows)))
+    constant = np.repeat(np.array([[1.1, 2.2], [3.3, -4.4]], dtype=np.float32), 3, axis=0)
     with refused(InputError, "nothing to learn"):
-        fit_projection(rows, np.repeat(np.arange(2, dtype=np.int32), 3), FeatureConfig())
-
-
-def test_kept_features_that_do_not_vary_within_any_subject_are_refused(people, refused):
-    rows = people().embeddings.copy()
-    rows[:, 0] = people().subject
+        fit_projection(constant, np.repeat(np.arange(2, dtype=np.int32), 3), FeatureConfig())
+    rows = table.embeddings.copy()
+    rows[:, 0] = table.subject
     with refused(InputError, "features.dim"):
-        fit_projection(rows, people().subject, FeatureConfig(dim=1, reduce="truncate"))
-
-
-def test_none_keeps_every_value_whatever_dim_says(people):
-    assert fitted(people(dim=12), dim=5, reduce="none").components.shape == (12, 12)
+        fit_projection(rows, table.subject, FeatureConfig(dim=1, reduce="truncate"))
 
 
 def test_random_directions_follow_the_seed_and_fewer_are_the_first_of_more(people):

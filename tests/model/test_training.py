@@ -28,26 +28,17 @@ def same(ours, theirs):
     return all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
 
 
-def test_the_same_seed_gives_the_same_weights_bitwise_and_another_seed_others():
-    noisy = HeadConfig(bottleneck=8, epochs=3, batch=16, noise=0.3)
-    assert same(trained(noisy), trained(noisy))
-    assert not same(trained(noisy), trained(noisy, seed=1))
-
-
-def test_weights_do_not_depend_on_the_state_of_the_global_generators():
-    first = trained()
-    torch.manual_seed(99)
-    torch.rand(7)
-    assert same(first, trained())
-
-
-def test_training_leaves_the_global_generators_alone(monkeypatch):
+def test_weights_depend_on_the_seed_alone_and_the_global_generators_stay(monkeypatch):
     # No accelerator is needed to see whether its generator would have been seeded.
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeds the accelerator's generator"))
+    noisy = HeadConfig(bottleneck=8, epochs=3, batch=16, noise=0.3)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    trained(HeadConfig(bottleneck=4, epochs=1, noise=0.1))
+    first = trained(noisy)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == numpy_before  # noqa: NPY002
+    torch.rand(7)
+    assert same(first, trained(noisy))
+    assert not same(first, trained(noisy, seed=1))
 
 
 def test_rows_without_a_label_change_nothing():
@@ -85,52 +76,36 @@ def test_the_reported_loss_is_the_cross_entropy_written_out_in_numpy():
     assert seen[0] == pytest.approx(-log_p[np.arange(32), labels].mean(), rel=1e-5)
 
 
-def test_the_head_comes_back_in_evaluation_mode_without_gradients():
-    head = trained()
-    assert not any(module.training for module in head.modules())
-    assert not any(parameter.requires_grad for parameter in head.parameters())
-    assert all(torch.isfinite(tensor).all() for tensor in head.state_dict().values())
+def test_few_or_constant_rows_and_a_class_without_a_row_give_a_finite_frozen_head():
+    for features, labels in ((torch.ones(32, 5), toy(32)[1]), *(toy(rows, classes=2) for rows in (2, 3, 17, 96))):
+        head = trained(data=(features, labels), classes=4)
+        assert head(features).shape == (len(features), 4)
+        assert torch.isfinite(head(features)).all()
+        assert not any(module.training for module in head.modules())
+        assert not any(parameter.requires_grad for parameter in head.parameters())
 
 
-def test_a_class_without_a_row_still_has_a_logit():
-    features, labels = toy(classes=2)
-    assert trained(data=(features, labels), classes=4)(features).shape == (96, 4)
+def test_labels_that_can_not_be_learnt_or_do_not_fit_are_refused(refused):
+    few, wrong = ("at least 2 classes", "label the source rows"), ("[-1, 3)",)
+    for labels, words in (
+        ([1, 1, 1, 1], few),
+        ([-1, -1, -1, 2], few),
+        ([-1, -1, -1, -1], few),
+        ([0, 1, 2], wrong),
+        ([0, 1, 2, 3], wrong),
+    ):
+        with refused(InputError, *words):
+            trained(data=(torch.zeros(4, 5), np.array(labels, dtype=np.int16)))
 
 
-@pytest.mark.parametrize("rows", [2, 3, 17])
-def test_few_rows_make_one_smaller_batch(rows):
-    head = trained(data=toy(rows, classes=2), classes=2)
-    assert torch.isfinite(head(toy(rows, classes=2)[0])).all()
-
-
-def test_constant_features_train_to_something_finite():
-    head = trained(data=(torch.ones(32, 5), toy(32)[1]))
-    assert torch.isfinite(head(torch.ones(2, 5))).all()
-
-
-@pytest.mark.parametrize("labels", [[1, 1, 1, 1], [-1, -1, -1, 2], [-1, -1, -1, -1]], ids=["one", "one known", "none"])
-def test_fewer_than_two_classes_are_refused(labels, refused):
-    with refused(InputError, "at least 2 classes", "label the source rows"):
-        trained(data=(torch.zeros(4, 5), np.array(labels, dtype=np.int16)))
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 2, 3]], ids=["too few", "unknown class"])
-def test_labels_that_do_not_fit_the_rows_are_refused(labels, refused):
-    with refused(InputError, "[-1, 3)"):
-        trained(data=(torch.zeros(4, 5), np.array(labels, dtype=np.int16)))
-
-
-@pytest.mark.parametrize(("rows", "batch"), [(10, 5), (11, 5), (4, 5), (5, 5), (3, 1)])
-def test_an_epoch_sees_each_row_at_most_once_in_full_batches(rows, batch):
-    batches = list(shuffled_batches(rows, batch, batch, torch.Generator().manual_seed(0)))
-    assert [len(one) for one in batches] == [batch] * (rows // batch)
-    seen = torch.cat(batches).tolist() if batches else []
-    assert len(set(seen)) == len(seen) == batch * (rows // batch)
-    assert set(seen) <= set(range(rows))
-
-
-def test_every_epoch_has_its_own_order():
+def test_an_epoch_sees_each_row_at_most_once_in_full_batches_and_its_own_order():
     random = torch.Generator().manual_seed(0)
+    for rows, batch in ((10, 5), (11, 5), (4, 5), (5, 5), (3, 1)):
+        batches = list(shuffled_batches(rows, batch, batch, random))
+        assert [len(one) for one in batches] == [batch] * (rows // batch)
+        seen = torch.cat(batches).tolist() if batches else []
+        assert len(set(seen)) == len(seen) == batch * (rows // batch)
+        assert set(seen) <= set(range(rows))
     first, second = (torch.cat(list(shuffled_batches(20, 5, 5, random))).tolist() for _ in range(2))
     assert first != second
 
@@ -140,9 +115,6 @@ def test_the_learning_rate_of_every_group_is_set():
     optimiser = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [two], "lr": 2.0}])
     set_learning_rate(optimiser, 0.25)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
-
-
-# --- the loop ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_loop_takes_the_steps_that_torch_takes_and_leaves_everything_frozen():
@@ -171,12 +143,12 @@ def test_a_gradient_is_no_longer_than_its_limit():
     torch.testing.assert_close(value.data, torch.tensor([2.4, 3.2]), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("lr", "steps", "words"), [(1e30, 3, "at step 2"), (1e38, 1, "in its last step")])
-def test_what_is_not_finite_is_refused_with_what_to_do(lr, steps, words, refused):
-    value = torch.nn.Parameter(torch.tensor(3.0))
-    phase = Phase(torch.optim.SGD([value], lr=lr), lambda batch: {"square": value**2})
-    with refused(InputError, f"the thing diverged {words}; lower x.lr"):
-        train([phase], range(steps), name="the thing", advice="lower x.lr")
+def test_what_is_not_finite_is_refused_with_what_to_do(refused):
+    for lr, steps, words in ((1e30, 3, "at step 2"), (1e38, 1, "in its last step")):
+        value = torch.nn.Parameter(torch.tensor(3.0))
+        phase = Phase(torch.optim.SGD([value], lr=lr), lambda batch, value=value: {"square": value**2})
+        with refused(InputError, f"the thing diverged {words}; lower x.lr"):
+            train([phase], range(steps), name="the thing", advice="lower x.lr")
 
 
 def test_minimising_finds_the_minimum_and_counts_iterations():

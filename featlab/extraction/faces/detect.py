@@ -46,10 +46,10 @@ class Detector(Protocol):
         ...
 
 
-_HERE = __name__.rpartition(".")[0]
 Build = Callable[[str, Path | None, int], Detector]
+_MADE_IN = "featlab.extraction.faces.detectors"
 DETECTORS: Registry[Build] = Registry(
-    "detector", {"mediapipe": f"{_HERE}.detectors:make_mesh_detector", "dlib": f"{_HERE}.detectors:make_dlib_detector"}
+    "detector", {"mediapipe": f"{_MADE_IN}:make_mesh_detector", "dlib": f"{_MADE_IN}:make_dlib_detector"}
 )
 
 
@@ -124,7 +124,6 @@ _LARGE = 256
 
 
 OnDetected = Callable[[int, int], None]
-
 NO_FACE = "no face was found"
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
@@ -156,7 +155,12 @@ def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple
 
 
 def detect_landmarks(
-    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
+    items: Sequence[Item],
+    detector: Detector,
+    out: Path,
+    *,
+    jobs: int = 0,
+    on_progress: OnDetected | None = None,
 ) -> Detected:
     """Find the landmarks of every item."""
     check_at_least("jobs", jobs, 0)
@@ -199,7 +203,12 @@ class _Part:
 
 
 def _detect_parts(
-    parts: Sequence[Sequence[Item]], keys: Sequence[str], detector: Detector, folder: Path, jobs: int, tell: OnDetected
+    parts: Sequence[Sequence[Item]],
+    keys: Sequence[str],
+    detector: Detector,
+    folder: Path,
+    jobs: int,
+    tell: OnDetected,
 ) -> _Part:
     """Detect what no earlier run has, in order; return all."""
     files = [folder / "shards" / f"{key[:32]}.npz" for key in keys]

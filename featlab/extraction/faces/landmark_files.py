@@ -91,9 +91,12 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
             raise InputError(f"{path}, line {line}: {len(cells)} values under {len(header)} columns")
         try:
             if found is None or float(cells[found]) != 0:
-                points[row] = np.array([_number(cells[column]) for column in columns]).reshape(-1, 2)
+                points[row] = np.array([float(cells[column] or "nan") for column in columns]).reshape(-1, 2)
             if frame is not None:
-                frames[row] = _whole(cells[frame])
+                number = float(cells[frame])
+                if not number.is_integer():
+                    raise ValueError(f"frame {cells[frame]!r} isn't a whole number")
+                frames[row] = int(number)
         except ValueError as error:
             raise InputError(f"{path}, line {line}: {error}") from None
     points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
@@ -115,17 +118,6 @@ def _point_columns(header: list[str], path: Path) -> list[int]:
                 raise InputError(f"{path}: the column {name!r} is {'there twice' if name in header else 'missing'}")
             columns.append(header.index(name))
     return columns
-
-
-def _number(cell: str) -> float:
-    return float(cell) if cell else float("nan")
-
-
-def _whole(cell: str) -> int:
-    number = float(cell)
-    if not number.is_integer():
-        raise ValueError(f"frame {cell!r} isn't a whole number")
-    return int(number)
 
 
 _COUNT = re.compile(r"n_points\s*:\s*(\d+)")

@@ -23,26 +23,21 @@ from featlab.extraction.faces.landmark_files import (
 from featlab.extraction.items import Item, names_by_row
 
 _ARRAYS = (".npy", ".npz")
-_BESIDE = ("landmarks.npy", "landmarks.csv")
 
 
 def find_landmarks(source: Path) -> Path | None:
     """Return ``landmarks.npy``, or else ``landmarks.csv``, beside a manifest or inside a folder; None without any."""
     folder = source if source.is_dir() else source.parent
-    for name in _BESIDE:
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    beside = (folder / "landmarks.npy", folder / "landmarks.csv")
+    return next((path for path in beside if path.is_file()), None)
 
 
 def landmarks_for(path: Path, items: Sequence[Item]) -> NDArray[np.float32]:
     """Read the landmarks of a source's items from whatever holds them."""
-    if path.is_dir():
-        inside = find_landmarks(path)
-        if inside is None:
-            return read_landmark_folder(path, items)
-        path = inside
-    return read_landmarks(path, max(item.row for item in items) + 1, names_by_row(items))
+    file = find_landmarks(path) if path.is_dir() else path
+    if file is None:
+        return read_landmark_folder(path, items)
+    return read_landmarks(file, max(item.row for item in items) + 1, names_by_row(items))
 
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -92,33 +87,23 @@ MESH_TO_68: Final[tuple[int, ...]] = (
     *(78, 82, 13, 312, 308, 317, 14, 87),
 )
 
-_LEFT, _RIGHT = tuple(range(36, 42)), tuple(range(42, 48))
-
-
-def _shifted(points: tuple[int, ...], by: int) -> tuple[int, ...]:
-    return tuple(point - by for point in points)
-
-
-def _on_mesh(points: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(MESH_TO_68[point] for point in points)
-
-
+_LEFT, _RIGHT = np.arange(36, 42), np.arange(42, 48)
+_ON_MESH = np.take(MESH_TO_68, _LEFT), np.take(MESH_TO_68, _RIGHT)
 # Points whose mean is the centre of the left eye and of the right one. The jaw comes first in the 68, and the inner
 # corners of the mouth after the eyes. The mesh takes the same outline as the 68, so that both give the same crop.
-_EYES: Final[Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+_EYES: Final[Mapping[int, tuple[NDArray[np.intp], NDArray[np.intp]]]] = {
     68: (_LEFT, _RIGHT),
-    51: (_shifted(_LEFT, 17), _shifted(_RIGHT, 17)),
-    49: (_shifted(_LEFT, 17), _shifted(_RIGHT, 17)),
-    478: (_on_mesh(_LEFT), _on_mesh(_RIGHT)),
-    468: (_on_mesh(_LEFT), _on_mesh(_RIGHT)),
-    189: ((0,), (1,)),
+    51: (_LEFT - 17, _RIGHT - 17),
+    49: (_LEFT - 17, _RIGHT - 17),
+    478: _ON_MESH,
+    468: _ON_MESH,
+    189: (np.array([0]), np.array([1])),
 }
-_FIVE: Final = 5
 
 
 def eye_sets() -> tuple[int, ...]:
     """Numbers of points for which `eye_centres` knows the eyes, ascending."""
-    return tuple(sorted({*_EYES, _FIVE}))
+    return tuple(sorted({*_EYES, 5}))
 
 
 def check_eyes(points: int) -> None:
@@ -134,10 +119,10 @@ def eye_centres(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the centres of the left and the right eye: float64 (..., 2, 2): left eye, right eye."""
     points = np.asarray(landmarks, dtype=np.float64)
     check_eyes(points.shape[-2])
-    if points.shape[-2] == _FIVE:
+    if points.shape[-2] == 5:
         return _eyes_of_five(points)
     eyes = _EYES[points.shape[-2]]
-    return np.stack([points[..., list(eye), :].mean(axis=-2) for eye in eyes], axis=-2)
+    return np.stack([points[..., eye, :].mean(axis=-2) for eye in eyes], axis=-2)
 
 
 def _eyes_of_five(points: NDArray[np.float64]) -> NDArray[np.float64]:

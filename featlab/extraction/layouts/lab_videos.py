@@ -23,7 +23,7 @@ from featlab.extraction.layouts.tree import (
     numbered,
     read_table,
 )
-from featlab.extraction.video.times import Sampling
+from featlab.extraction.video import Sampling
 
 BASELINE = "BL1"
 LEVELS = (BASELINE, "PA1", "PA2", "PA3", "PA4")
@@ -106,7 +106,7 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     elif found:
         wanted = list(found.values())
     else:
-        raise mismatch(root, _BIOVID_TREE, _example(folder))
+        raise mismatch(root, _BIOVID_TREE, (folders(folder) or [folder])[0])
     items: list[Item] = []
     levels: Counter[str] = Counter()
     for clip in wanted:
@@ -141,12 +141,6 @@ def _pain_label(level: str, options: BioVidOptions) -> str:
     if level == BASELINE:
         return "neutral"
     return "pain" if options.merge else level
-
-
-def _example(folder: Path) -> Path:
-    """Return the deepest folder that shows what is wrong."""
-    inside = folders(folder)
-    return inside[0] if inside else folder
 
 
 _STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"

@@ -90,7 +90,9 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     place = relative(folder, root)
     for face in kept:
         name = f"{place}/{face.image}#face={face.number}"
-        box = _wider(face.box, options.margin)
+        left, top, right, bottom = face.box
+        across, down = (round(options.margin * side) for side in (right - left, bottom - top))
+        box = left - across, top - down, right + across, bottom + down
         items.append(Item(folder / face.image, name, SUBJECT, face.label, face.label, 0, row=-1, box=box))
     check_present(items, root, relative(table, root))
     return counted(items)
@@ -112,12 +114,6 @@ def _face(line: str, where: str) -> _Face:
     if right <= left or bottom <= top:
         raise InputError(f"{where}: the box is empty (top {top}, left {left}, right {right}, bottom {bottom})")
     return _Face(cells[0], number, (left, top, right, bottom), confidence, FER2013[label])
-
-
-def _wider(box: tuple[int, int, int, int], margin: float) -> tuple[int, int, int, int]:
-    left, top, right, bottom = box
-    across, down = round(margin * (right - left)), round(margin * (bottom - top))
-    return left - across, top - down, right + across, bottom + down
 
 
 _FER2013_TREE = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"

@@ -17,9 +17,9 @@ from featlab.cache.assemble import write_table
 from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.errors import CacheError, ConfigError, InputError, closest
+from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces.landmarks import read_landmarks
-from featlab.extraction.items import Failure, class_names
+from featlab.extraction.items import Failure, check_if_exists, class_names
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
 from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, codes_of
 from featlab.extraction.tables.sources import Source, read_source
@@ -45,11 +45,7 @@ class ImportConfig:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ConfigError(f"import: dtype must be float32 or float16, got {self.dtype!r}")
-        known = get_args(IfExists)
-        if self.if_exists not in known:
-            raise ConfigError(
-                f"if-exists must be one of {', '.join(known)}, got {self.if_exists!r}{closest(self.if_exists, known)}"
-            )
+        check_if_exists(self.if_exists, get_args(IfExists))
         if not self.extractor.strip():
             raise ConfigError("--extractor is empty; name what made the features, or leave it out")
 
@@ -93,7 +89,10 @@ def import_features(
     if out.exists() and config.if_exists == "skip":
         return _report(out, read_failures(out), (), None, start, was_there=True)
     read = read_source(source, config.manifest, config.selection, skip_bad=config.skip_bad, on_progress=on_progress)
-    landmarks = _landmarks(read.rows, config.landmarks)
+    landmarks = read.rows.landmarks
+    if config.landmarks is not None:
+        rows = range(len(read.rows.features))
+        landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
     bad = bad_rows(read.rows, read.kept, config.dtype)
     if bad and not config.skip_bad:
         row, why = next(iter(bad.items()))
@@ -115,12 +114,6 @@ def import_features(
     write_failures(out, failures)
     write_table(out, table, extractor, dtype=config.dtype)
     return _report(out, failures, notes, error, start, was_there=False)
-
-
-def _landmarks(rows: ReadRows, file: Path | None) -> NDArray[np.float32] | None:
-    if file is None:
-        return rows.landmarks
-    return read_landmarks(file, len(rows.features), [rows.called(row) for row in range(len(rows.features))])
 
 
 def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None, neutral: str) -> FeatureTable:

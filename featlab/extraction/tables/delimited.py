@@ -58,7 +58,7 @@ def read_delimited(
     failed: dict[int, str] = {}
     with np.errstate(over="ignore"):
         for row, (number, cells) in enumerate(chain(sample, lines)):
-            if success is not None and _is_zero(cells[success]):
+            if success is not None and _number(cells[success]) == 0:
                 failed[row] = "success is 0: no face was found"
             for array, places in filled:
                 array[row] = np.nan if row in failed else _values(cells, places, header, path, number)
@@ -180,7 +180,3 @@ def _number(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
-
-
-def _is_zero(cell: str) -> bool:
-    return _number(cell) == 0

@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import InputError
 from featlab.extraction.backbones.weights import file_sha256, state_sha256
-from featlab.extraction.items import Item, classes_of, item_order
+from featlab.extraction.items import Item, check_if_exists, classes_of, item_order
+from featlab.extraction.shards import file_stamp
 from featlab.extraction.training.config import TrainConfig, flat
 from featlab.extraction.training.data import Images, OnProgress, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
@@ -97,9 +98,7 @@ def train_backbone(
         FeatlabError: The written file computes something else than the network.
     """
     start = time.monotonic()
-    if if_exists not in get_args(IfExists):
-        known = get_args(IfExists)
-        raise ConfigError(f"if-exists must be one of {', '.join(known)}, got {if_exists!r}{closest(if_exists, known)}")
+    check_if_exists(if_exists, get_args(IfExists))
     people = choose_people(items, held_out, config.validation, seed)
     source = sorted((item for item in items if item.subject in set(people.source)), key=item_order)
     classes = classes_of(source, neutral)
@@ -156,11 +155,8 @@ def _request(
     del settings["ram_mb"]
     digest = hashlib.sha256()
     for item in source:
-        try:
-            stat = item.path.stat()
-            file = [stat.st_size, stat.st_mtime_ns]
-        except (OSError, ValueError):
-            file = []
+        size, changed = file_stamp(item.path)
+        file = [] if size < 0 else [size, changed]
         entry = [item.name, item.subject, item.label, item.video, item.frame, item.at, file]
         digest.update(json.dumps(entry).encode())
     return {

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
@@ -115,7 +116,8 @@ def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[i
     # Time stamps of the key frames that were read after the last damage; the decoder may hand out older ones yet.
     keys: set[int | None] = set()
     count = 0
-    for packet in _and_end(packets):
+    # None is PyAV's sign for the decoder to hand out what it still holds.
+    for packet in chain(packets, [None]):
         if packet is not None and packet.is_keyframe:
             keys.add(packet.pts)
         try:
@@ -132,12 +134,6 @@ def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[i
             keys.discard(frame.pts)
             yield (count if video.numbered else frame.pts), frame, broken
             count += 1
-
-
-def _and_end(packets: Iterable[Any]) -> Iterator[Any]:
-    yield from packets
-    # PyAV's sign for the decoder to hand out what it still holds.
-    yield None
 
 
 # How many seconds before the wanted frame a file is entered, one try after the other; None: read from its beginning.
@@ -196,29 +192,17 @@ def _decoded_from(video: OpenVideo, stamp: int, back: int | None) -> Generator[t
             video.container.seek(int(stamp - back / video.stream.time_base), stream=video.stream)
         except (av.FFmpegError, OSError):
             return
-        packets = _with_stamps(packets)
+        # Frames of packets without a time stamp only counting from the beginning can tell.
+        packets = takewhile(lambda packet: packet.pts is not None, packets)
         first = next((packet for packet in packets if packet.is_keyframe), None)
         if first is None or first.pts > stamp:
             return
         key = first.pts
-        packets = _chain(first, packets)
+        packets = chain([first], packets)
     for shown, frame, broken in decode_packets(video, packets):
         # Frames shown before the key frame may need others that were never read.
         if shown is not None and (key is None or shown >= key):
             yield shown, frame, broken
-
-
-def _with_stamps(packets: Iterator[Any]) -> Iterator[Any]:
-    """Yield packets up to the first without a time stamp, whose frames only counting from the beginning can tell."""
-    for packet in packets:
-        if packet.pts is None:
-            return
-        yield packet
-
-
-def _chain(first: Any, packets: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from packets
 
 
 class _Picture:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -106,63 +106,55 @@ def test_a_killed_run_goes_on_where_it_stopped(items, tmp_path):
     assert rest.seen == [41, 61, 71, 81]
 
 
-@pytest.mark.parametrize("what", ["picture", "detector", "points", "damage", "rows"])
-def test_what_changed_is_detected_again(items, tmp_path, what):
-    detect_landmarks(items, Colour(), tmp_path / "c.h5", jobs=1)
-    detector = Colour()
-    if what == "picture":
-        PilImage.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(items[0].path)
-    elif what == "detector":
-        detector = Colour(info="colour 2")
-    elif what == "points":
-        detector = Colour(points=4)
-    elif what == "damage":
-        path = tmp_path / "c.h5.landmarks" / "landmarks.npz"
-        path.write_bytes(path.read_bytes()[:-40])
-    else:
-        items = [Item(i.path, i.name, i.subject, i.label, i.video, i.frame, i.frame) for i in items]
-    found = detect_landmarks(items, detector, tmp_path / "c.h5", jobs=1)
-    assert len(detector.seen) == ROWS - 1
-    assert found.landmarks[items[0].row, 0, 0] == (200 if what == "picture" else 1)
+def test_what_changed_is_detected_again(items, tmp_path):
+    out, other = tmp_path / "c.h5", [replace(item, row=item.frame) for item in items]
 
+    def changed(items=items, expected=1, **detector):
+        detector = Colour(**detector)
+        found = detect_landmarks(items, detector, out, jobs=1)
+        assert len(detector.seen) == ROWS - 1
+        assert found.landmarks[items[0].row, 0, 0] == expected
+        return found
 
-def test_faces_that_turn_up_later_leave_no_stale_list(items, tmp_path):
-    out = tmp_path / "c.h5"
-    detect_landmarks(items, Colour(), out, jobs=1)
+    path = changed().path
+    changed(info="colour 2")
+    changed(points=4)
+    changed()
+    path.write_bytes(path.read_bytes()[:-40])
+    changed()
+    changed(items=other)
+    PilImage.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(items[0].path)
+    changed(expected=200)
+    # Faces that turn up later leave no stale list.
+    assert no_face_path(out).exists()
     PilImage.fromarray(np.full((9, 8, 3), 21, np.uint8)).save(items[FACELESS].path)
     assert detect_landmarks(items, Colour(), out, jobs=1).missing == ()
     assert not no_face_path(out).exists()
 
 
-def test_only_the_rows_of_the_items_count(items, tmp_path):
+def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path):
     found = detect_landmarks(items[:2], Colour(), tmp_path / "c.h5", jobs=1)
-    assert found.landmarks.shape == (ROWS, 3, 2)
-    assert np.isfinite(found.landmarks[[8, 7]]).all()
-    assert np.isnan(found.landmarks[:7]).all()
-    assert found.missing == ()
-
-
-def test_nothing_found_at_all_is_refused(items, tmp_path):
-    out = tmp_path / "c.h5"
-    with pytest.raises(InputError, match=r"no face was found in 1 images \(first: 2.png\); look at one"):
-        detect_landmarks([items[FACELESS], items[BROKEN]], Colour(), out, jobs=1)
-    with pytest.raises(InputError, match=r"no image can be read \(first: 5.png\)"):
-        detect_landmarks([items[BROKEN]], Colour(), out, jobs=1)
-    with pytest.raises(InputError, match="the source has no items"):
-        detect_landmarks([], Colour(), out)
-    with pytest.raises(ConfigError, match="jobs = -1 must be at least 0"):
-        detect_landmarks(items, Colour(), out, jobs=-1)
-
-
-def test_the_list_of_landmarks_from_files_names_the_gaps(items, tmp_path):
+    assert (found.landmarks.shape, found.missing) == ((ROWS, 3, 2), ())
+    assert np.isnan(found.landmarks).all(axis=(1, 2)).tolist() == [True] * 7 + [False] * 2
     landmarks = np.ones((ROWS, 3, 2), np.float32)
     landmarks[items[4].row] = np.nan
     missing = without_face(items[::-1], landmarks)
     assert missing == (Failure("4.png", "no face was found"),)
-    write_no_face(tmp_path / "c.h5", missing)
-    assert no_face_path(tmp_path / "c.h5").is_file()
-    write_no_face(tmp_path / "c.h5", ())
-    assert not no_face_path(tmp_path / "c.h5").exists()
+    for listed in (missing, ()):
+        write_no_face(tmp_path / "c.h5", listed)
+        assert no_face_path(tmp_path / "c.h5").is_file() == bool(listed)
+
+
+def test_nothing_found_at_all_is_refused(items, tmp_path, refused):
+    out = tmp_path / "c.h5"
+    for given, jobs, error, says in (
+        ([items[FACELESS], items[BROKEN]], 1, InputError, "no face was found in 1 images (first: 2.png); look at one"),
+        ([items[BROKEN]], 1, InputError, "no image can be read (first: 5.png)"),
+        ([], 1, InputError, "the source has no items"),
+        (items, -1, ConfigError, "jobs = -1 must be at least 0"),
+    ):
+        with refused(error, says):
+            detect_landmarks(given, Colour(), out, jobs=jobs)
 
 
 WORKER_DETECTOR = """

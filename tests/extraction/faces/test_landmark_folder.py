@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.extraction.faces.landmarks import landmarks_for, largest
+from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Item
 
 # In order of Item.row: two images of one clip, two of another.
@@ -58,16 +58,17 @@ def openface(path, rows, first):
     path.write_text("\n".join([header, *lines]) + "\n")
 
 
-@pytest.mark.parametrize(("write", "suffix"), [(pts, ".pts"), (tem, ".tem"), (npy, ".npy"), (pts, ".PTS")])
-def test_one_file_an_image_is_matched_by_its_path(tmp_path, write, suffix):
-    for row in (0, 2, 3):
-        write((tmp_path / NAMES[row]).with_suffix(suffix), face(row))
-    write(tmp_path / "nobody" / f"img9{suffix}", face(9))
-    (tmp_path / "notes.txt").write_text("not landmarks")
-    read = landmarks_for(tmp_path, image_items())
-    assert read.dtype == np.float32
-    np.testing.assert_allclose(read[[0, 2, 3]], [face(0), face(2), face(3)])
-    assert np.isnan(read[1]).all()
+def test_one_file_an_image_is_matched_by_its_path(tmp_path):
+    for number, (write, suffix) in enumerate(((pts, ".pts"), (tem, ".tem"), (npy, ".npy"), (pts, ".PTS"))):
+        root = tmp_path / str(number)
+        for row in (0, 2, 3):
+            write((root / NAMES[row]).with_suffix(suffix), face(row))
+        write(root / "nobody" / f"img9{suffix}", face(9))
+        (root / "notes.txt").write_text("not landmarks")
+        read = landmarks_for(root, image_items())
+        assert read.dtype == np.float32
+        np.testing.assert_allclose(read[[0, 2, 3]], [face(0), face(2), face(3)])
+        assert np.isnan(read[1]).all()
 
 
 def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path):
@@ -101,30 +102,24 @@ def test_an_openface_csv_of_a_video_is_matched_by_frame(tmp_path):
     assert np.isnan(read[[1, 2, 3, 5, 6, 7, 8]]).all()
 
 
-def test_frames_of_a_csv_may_count_from_zero(tmp_path):
-    openface(tmp_path / "clip.csv", [(str(frame), face(frame)) for frame in range(3)], "frame")
-    np.testing.assert_allclose(landmarks_for(tmp_path, frame_items("clip.mp4", 3)), [face(row) for row in range(3)])
+def test_frames_of_a_csv_may_count_from_zero_hold_several_faces_or_go_by_place(tmp_path):
+    path, items = tmp_path / "clip.csv", frame_items("clip.mp4", 3)
+    openface(path, [(str(frame), face(frame)) for frame in range(3)], "frame")
+    np.testing.assert_allclose(landmarks_for(tmp_path, items), [face(row) for row in range(3)])
+    several = [("1, 0", face(0) / 2), ("1, 1", face(0)), ("2, 0", face(1)), ("2, 1", face(1) / 2)]
+    for first, rows in (("frame, face_id", several), ("confidence", [("0.9", face(0)), ("0.9", face(1))])):
+        openface(path, rows, first)
+        read = landmarks_for(tmp_path, items)
+        np.testing.assert_allclose(read[:2], [face(0), face(1)])
+        assert np.isnan(read[2]).all()
 
 
-def test_several_faces_in_a_frame_give_the_largest(tmp_path):
-    rows = [("1, 0", face(0) / 2), ("1, 1", face(0)), ("2, 0", face(1)), ("2, 1", face(1) / 2)]
-    openface(tmp_path / "clip.csv", rows, "frame, face_id")
-    np.testing.assert_allclose(landmarks_for(tmp_path, frame_items("clip.mp4", 2)), [face(0), face(1)])
-
-
-@pytest.mark.parametrize("place", ["s1/neutral/a", "a", "out/a"])
-def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path, place):
-    rows = [(f"{frame + 1}", face(frame)) for frame in range(2)]
-    openface(tmp_path / f"{place}.csv", rows, "frame")
-    npy(tmp_path / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
-    np.testing.assert_allclose(landmarks_for(tmp_path, image_items()), [face(row) for row in range(4)])
-
-
-def test_a_csv_without_a_frame_column_goes_by_place(tmp_path):
-    openface(tmp_path / "clip.csv", [("0.9", face(0)), ("0.9", face(1))], "confidence")
-    read = landmarks_for(tmp_path, frame_items("clip.mp4", 3))
-    np.testing.assert_allclose(read[:2], [face(0), face(1)])
-    assert np.isnan(read[2]).all()
+def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path):
+    for number, place in enumerate(("s1/neutral/a", "a", "out/a")):
+        root = tmp_path / str(number)
+        openface(root / f"{place}.csv", [(f"{frame + 1}", face(frame)) for frame in range(2)], "frame")
+        npy(root / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
+        np.testing.assert_allclose(landmarks_for(root, image_items()), [face(row) for row in range(4)])
 
 
 def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path):
@@ -175,8 +170,3 @@ def test_a_damaged_file_is_named(tmp_path):
     pts(path, face(2))
     path.write_text(path.read_text()[:-2])
     assert refused(tmp_path, image_items()).startswith(f"{path}: the closing brace is missing")
-
-
-def test_the_largest_of_no_faces_is_none():
-    assert largest(np.full((2, 3, 2), np.nan, dtype=np.float32)) is None
-    assert largest(np.empty((0, 3, 2), dtype=np.float32)) is None

@@ -34,12 +34,14 @@ def test_an_array_and_its_manifest_come_back_as_they_were(tmp_path, people, tool
         assert sorted(cache.read().embeddings[:, 0].tolist()) == list(range(0, 32, 2))
 
 
-@pytest.mark.parametrize("features", ["embeddings", "features", "X"])
-@pytest.mark.parametrize("plural", ["", "s"])
-def test_an_npz_says_all_by_itself(tmp_path, people, tools, run, features, plural):
-    names = {name + plural: np.array(getattr(people, name)) for name in ("subject", "label", "video", "frame")}
-    np.savez(tmp_path / "all.npz", **{features: people.features}, **names)
-    tools.check_cache(run(tmp_path / "all.npz").path, people)
+def test_an_npz_says_all_by_itself(tmp_path, people, tools, run):
+    for features, plural in (("embeddings", ""), ("features", "s"), ("X", "s")):
+        names = {name + plural: np.array(getattr(people, name)) for name in ("subject", "label", "video", "frame")}
+        np.savez(tmp_path / "all.npz", **{features: people.features}, **names)
+        tools.check_cache(run(tmp_path / "all.npz", if_exists="overwrite").path, people)
+    np.savez(tmp_path / "x.npz", X=np.ones((2, 1)), subject=[7.0, 11.0], label=[b"rest", "Zoë".encode()])
+    with open_cache(run(tmp_path / "x.npz", if_exists="overwrite").path) as cache:
+        assert (cache.subjects, cache.classes) == (("11", "7"), ("rest", "Zoë"))
 
 
 def test_landmarks_paths_and_column_names_go_with_their_rows(tmp_path, people, run):
@@ -66,15 +68,6 @@ def test_landmarks_paths_and_column_names_go_with_their_rows(tmp_path, people, r
     np.testing.assert_array_equal(table.landmarks, points[order])
 
 
-def test_names_may_be_bytes_or_numbers(tmp_path, run):
-    np.savez(
-        tmp_path / "x.npz", X=np.ones((2, 1)), subject=np.array([7.0, 11.0]), label=np.array([b"rest", "Zoë".encode()])
-    )
-    report = run(tmp_path / "x.npz")
-    with open_cache(report.path) as cache:
-        assert (cache.subjects, cache.classes) == (("11", "7"), ("rest", "Zoë"))
-
-
 def test_the_same_rows_give_the_same_digest_whatever_file_they_come_in(tmp_path, people, tools, card, run):
     named = save(tmp_path / "x.npz", people, columns=np.array(people.columns))
     digests = {run(source, out=tmp_path / f"{n}.h5").digest for n, source in enumerate((card, named))}
@@ -82,32 +75,28 @@ def test_the_same_rows_give_the_same_digest_whatever_file_they_come_in(tmp_path,
     assert run(save(tmp_path / "y.npz", people), out=tmp_path / "y.h5").digest not in digests
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"embeddings": None}, ("expected one array of features: embeddings, features, X", "subject")),
-        ({"X": np.ones((16, 2))}, ("expected one array of features",)),
-        ({"embeddings": np.ones(16)}, ("embeddings has shape (16,)",)),
-        ({"embeddings": np.ones((16, 0))}, ("shape (16, 0)",)),
-        ({"embeddings": np.ones((16, 2), dtype=complex)}, ("complex128",)),
-        ({"embeddings": np.array([["1", "2"]] * 16)}, ("embeddings", "expected numbers")),
-        ({"subject": None}, ("no column 'subject'", "--manifest")),
-        ({"subject": np.array(["a"] * 15)}, ("subject has 15 values", "16 rows")),
-        ({"subject": np.array([["a"]] * 16)}, ("subject has shape (16, 1)",)),
-        ({"subject": np.array("a")}, ("subject has shape ()",)),
-        ({"subjects": np.array(["a"] * 16)}, ("both 'subject' and 'subjects'",)),
-        ({"label": np.array(["a", None] * 8, dtype=object)}, ("pickled objects", "dtype=str")),
-        ({"label": np.array([b"\xff"] * 16)}, ("label", "aren't UTF-8")),
-        ({"columns": np.array(["a", "b"])}, ("names 2 columns", "have 3")),
-        ({"landmarks": np.ones((16, 5))}, ("landmarks has shape (16, 5)", "(rows, P, 2)")),
-        ({"landmarks": np.ones((15, 5, 2))}, ("landmarks has 15 rows",)),
-        ({"X": np.full((16, 3), np.nan), "embeddings": None}, ("row 0", "value 0 is missing or NaN", "15 more rows")),
-    ],
-)
-def test_arrays_that_do_not_fit_are_one_line(tmp_path, people, run, refused, changes, words):
-    source = save(tmp_path / "x.npz", people, **changes)
-    with refused(FeatlabError, "x.npz", *words):
-        run(source)
+def test_arrays_that_do_not_fit_are_one_line(tmp_path, people, run, refused):
+    for changes, *words in (
+        ({"embeddings": None}, "expected one array of features: embeddings, features, X", "subject"),
+        ({"X": np.ones((16, 2))}, "expected one array of features"),
+        ({"embeddings": np.ones(16)}, "embeddings has shape (16,)"),
+        ({"embeddings": np.ones((16, 0))}, "shape (16, 0)"),
+        ({"embeddings": np.ones((16, 2), dtype=complex)}, "complex128"),
+        ({"embeddings": np.array([["1", "2"]] * 16)}, "embeddings", "expected numbers"),
+        ({"subject": None}, "no column 'subject'", "--manifest"),
+        ({"subject": np.array(["a"] * 15)}, "subject has 15 values", "16 rows"),
+        ({"subject": np.array([["a"]] * 16)}, "subject has shape (16, 1)"),
+        ({"subjects": np.array(["a"] * 16)}, "both 'subject' and 'subjects'"),
+        ({"label": np.array(["a", None] * 8, dtype=object)}, "pickled objects", "dtype=str"),
+        ({"label": np.array([b"\xff"] * 16)}, "label", "aren't UTF-8"),
+        ({"columns": np.array(["a", "b"])}, "names 2 columns", "have 3"),
+        ({"landmarks": np.ones((16, 5))}, "landmarks has shape (16, 5)", "(rows, P, 2)"),
+        ({"landmarks": np.ones((15, 5, 2))}, "landmarks has 15 rows"),
+        ({"X": np.full((16, 3), np.nan), "embeddings": None}, "row 0", "value 0 is missing or NaN", "15 more rows"),
+    ):
+        source = save(tmp_path / "x.npz", people, **changes)
+        with refused(FeatlabError, "x.npz", *words):
+            run(source)
 
 
 def test_a_damaged_file_is_one_line(tmp_path, manifest, run, refused):
@@ -141,17 +130,14 @@ def test_a_manifest_in_another_order_is_noticed_where_both_name_the_rows(
         run(save(tmp_path / "x.npz", people), manifest=manifest)
 
 
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        (["path,label", "a,b"], ("no column 'subject'", "found: path, label")),
-        (["subject,label"], ("a header and no rows",)),
-        ([], ("is empty",)),
-        (["subject;label", "a;b"], ("separate the columns with commas",)),
-    ],
-)
-def test_a_malformed_manifest_is_one_line(tmp_path, people, run, refused, lines, words):
+def test_a_malformed_manifest_is_one_line(tmp_path, people, run, refused):
     np.save(tmp_path / "x.npy", people.features)
-    (tmp_path / "m.csv").write_text("\n".join(lines))
-    with refused(FeatlabError, "m.csv", *words):
-        run(tmp_path / "x.npy", manifest=tmp_path / "m.csv")
+    for text, *words in (
+        ("path,label\na,b", "no column 'subject'", "found: path, label"),
+        ("subject,label", "a header and no rows"),
+        ("", "is empty"),
+        ("subject;label\na;b", "separate the columns with commas"),
+    ):
+        (tmp_path / "m.csv").write_text(text)
+        with refused(FeatlabError, "m.csv", *words):
+            run(tmp_path / "x.npy", manifest=tmp_path / "m.csv")

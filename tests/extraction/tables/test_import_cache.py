@@ -11,15 +11,9 @@ from featlab.extraction.tables.rows import Selection
 
 def test_features_of_other_columns_never_meet():
     names = ("a", "b", "c")
-    base = make_extractor("x", 3, names).fingerprint
-    others = [
-        make_extractor("y", 3, names),
-        make_extractor("x", 3, ("a", "c", "b")),
-        make_extractor("x", 3, ("a", "b2", "c")),
-        make_extractor("x", 3, ()),
-    ]
-    assert len({base, *(other.fingerprint for other in others)}) == 5
-    assert make_extractor("x", 3, names).fingerprint == base
+    others = (("y", names), ("x", ("a", "c", "b")), ("x", ("a", "b2", "c")), ("x", ()), ("x", names))
+    assert len({make_extractor(name, 3, columns).fingerprint for name, columns in others}) == 5
+    assert make_extractor("x", 3, names).fingerprint == make_extractor("x", 3, names).fingerprint
 
 
 def test_equal_imports_give_equal_digests_whatever_the_order_of_rows(tmp_path, people, card, tools, run):
@@ -42,24 +36,21 @@ def test_a_second_import_leaves_a_cache_that_holds_the_same(card, run):
     assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"extractor": "other"}, ("its extractor is 'imported'",)),
-        ({"selection": Selection("f0,f1")}, ("3 imported columns",)),
-        ({"dtype": "float16"}, ("its rows differ",)),
-        ({"neutral": "smile"}, ("its classes are rest, smile",)),
-    ],
-)
-def test_another_cache_is_not_replaced_unless_told(card, run, refused, change, words):
-    first = run(card)
-    with refused(FeatlabError, "cache.h5 exists and isn't what this would make", "--if-exists overwrite", *words):
-        run(card, **change)
-    assert run(card, if_exists="skip", **change).digest == first.digest
-    with refused(FeatlabError, "cache.h5 exists", "--if-exists"):
-        run(card, if_exists="error", **change)
-    assert run(card, if_exists="overwrite", **change).digest != first.digest
-    assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
+def test_another_cache_is_not_replaced_unless_told(card, run, refused):
+    for change, words in (
+        ({"extractor": "other"}, "its extractor is 'imported'"),
+        ({"selection": Selection("f0,f1")}, "3 imported columns"),
+        ({"dtype": "float16"}, "its rows differ"),
+        ({"neutral": "smile"}, "its classes are rest, smile"),
+    ):
+        first = run(card, if_exists="overwrite")
+        with refused(FeatlabError, "cache.h5 exists and isn't what this would make", "--if-exists overwrite", words):
+            run(card, **change)
+        assert run(card, if_exists="skip", **change).digest == first.digest
+        with refused(FeatlabError, "cache.h5 exists", "--if-exists"):
+            run(card, if_exists="error", **change)
+        assert run(card, if_exists="overwrite", **change).digest != first.digest
+        assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
 
 
 def test_a_damaged_cache_is_not_replaced_unless_told_and_more_rows_are_counted(tmp_path, card, run, refused):
@@ -73,14 +64,17 @@ def test_a_damaged_cache_is_not_replaced_unless_told_and_more_rows_are_counted(t
         run(card)
 
 
-def test_a_list_of_failures_goes_with_its_cache(tmp_path, card, run):
+def test_a_list_of_failures_goes_with_its_cache_and_unlabelled_rows_have_the_neutral_class_alone(tmp_path, card, run):
     text = card.read_text()
     card.write_text(text + "zoe,rest,v,0,1,nan,3\n")
     assert len(run(card, skip_bad=True).failures) == 1
     assert len(run(card, skip_bad=True, if_exists="skip").failures) == 1
-    card.write_text(text)
-    assert run(card, if_exists="overwrite").failures == ()
+    card.write_text("subject,f\ns,1\nt,2\n")
+    report = run(card, if_exists="overwrite")
+    assert report.failures == ()
     assert not (tmp_path / "cache.failures.jsonl").exists()
+    with open_cache(report.path) as cache:
+        assert (cache.classes, cache.read().label.tolist()) == (("rest",), [-1, -1])
 
 
 def test_float16_says_what_it_costs(tmp_path, people, card, run, refused):
@@ -113,26 +107,17 @@ def test_landmarks_of_a_file_go_with_their_rows_through_bad_ones(tmp_path, run):
     np.testing.assert_array_equal(table.landmarks[1], points[0])
 
 
-def test_landmarks_for_other_rows_are_one_line(tmp_path, card, run, refused):
+def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, run, refused):
+    for values, *words in (
+        ({"dtype": "float8"}, "float32 or float16", "'float8'"),
+        ({"if_exists": "overwite"}, "did you mean 'overwrite'"),
+        ({"extractor": " "}, "--extractor is empty"),
+    ):
+        with refused(FeatlabError, *words):
+            ImportConfig(**values)
     np.save(tmp_path / "points.npy", np.ones((15, 2, 2)))
     with refused(FeatlabError, "points.npy has landmarks for 15 rows, the source has 16"):
         run(card, landmarks=tmp_path / "points.npy")
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"dtype": "float8"}, ("float32 or float16", "'float8'")),
-        ({"if_exists": "overwite"}, ("did you mean 'overwrite'",)),
-        ({"extractor": " "}, ("--extractor is empty",)),
-    ],
-)
-def test_settings_that_do_not_exist_are_one_line(refused, values, words):
-    with refused(FeatlabError, *words):
-        ImportConfig(**values)
-
-
-def test_a_source_or_a_cache_that_is_none_is_one_line(tmp_path, card, run, refused):
     with refused(FeatlabError, "no.csv", "no such file"):
         run(tmp_path / "no.csv")
     (tmp_path / "x.mat").touch()
@@ -141,10 +126,3 @@ def test_a_source_or_a_cache_that_is_none_is_one_line(tmp_path, card, run, refus
     (tmp_path / "cache.h5").mkdir()
     with refused(FeatlabError, "cache.h5 is a folder"):
         run(card)
-
-
-def test_an_import_without_labels_has_the_neutral_class_alone(tmp_path, run):
-    (tmp_path / "x.csv").write_text("subject,f\ns,1\nt,2\n")
-    report = run(tmp_path / "x.csv")
-    with open_cache(report.path) as cache:
-        assert (cache.classes, cache.read().label.tolist()) == (("rest",), [-1, -1])

@@ -3,7 +3,6 @@
 import csv
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,13 +19,12 @@ def put(path, *lines, encoding="utf-8"):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
-def test_a_table_comes_back_as_it_was_written(tmp_path, people, tools, run, suffix):
-    report = run(tools.write_csv(tmp_path / f"features{suffix}", people))
-    table = tools.check_cache(report.path, people)
-    assert (report.rows, report.dim, report.failures, report.notes) == (16, 3, (), ())
-    assert table.paths is None
-    assert table.landmarks is None
+def test_a_table_comes_back_as_it_was_written(tmp_path, people, tools, run):
+    for suffix in (".csv", ".tsv"):
+        report = run(tools.write_csv(tmp_path / f"features{suffix}", people), out=tmp_path / f"{suffix}.h5")
+        table = tools.check_cache(report.path, people)
+        assert (report.rows, report.dim, report.failures, report.notes) == (16, 3, (), ())
+        assert table.paths is table.landmarks is None
 
 
 def test_thousands_of_rows_come_back_in_blocks_and_are_reported(tmp_path, tools):
@@ -70,23 +68,20 @@ def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(tmp_p
     assert "f0 to f1" in report.extractor.preprocessing
 
 
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("f1", ["f1"]),
-        ("f1,f12", ["f1", "f12"]),
-        ("f,age", ["f1", "f12", "f2", "age"]),
-        (r"f\d", ["f1", "f2"]),
-        ("f.*", ["f1", "f12", "f2"]),
-        ("x_", ["x_0"]),
-    ],
-)
-def test_columns_are_names_beginnings_or_an_expression(tmp_path, spec, expected):
+def test_columns_are_names_beginnings_or_an_expression(tmp_path):
     path = put(tmp_path / "x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
-    read = read_delimited(path, Selection(spec))
-    assert list(read.columns) == expected
-    # Points whose x or y is a feature are no landmarks.
-    assert (read.landmarks is None) == (spec == "x_")
+    for spec, expected in {
+        "f1": "f1",
+        "f1,f12": "f1 f12",
+        "f,age": "f1 f12 f2 age",
+        r"f\d": "f1 f2",
+        "f.*": "f1 f12 f2",
+        "x_": "x_0",
+    }.items():
+        read = read_delimited(path, Selection(spec))
+        assert list(read.columns) == expected.split()
+        # Points whose x or y is a feature are no landmarks.
+        assert (read.landmarks is None) == (spec == "x_")
 
 
 def test_landmark_columns_are_landmarks(tmp_path, run):
@@ -128,17 +123,14 @@ def test_without_videos_a_label_is_one_and_frames_follow_the_rows(tmp_path, run)
 
 def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(tmp_path, run):
     lines = [r"a\v1\img10.png,s,rest,1", r"a\v1\img2.png,s,rest,2", "img.png,s,rest,3"]
-    report = run(put(tmp_path / "x.csv", "path,subject,label,f", *lines))
-    with open_cache(report.path) as cache:
+    with open_cache(run(put(tmp_path / "x.csv", "path,subject,label,f", *lines)).path) as cache:
         table = cache.read()
     assert table.paths == ("a/v1/img2.png", "a/v1/img10.png", "img.png")
     assert [table.videos[code] for code in table.video] == ["a/v1", "a/v1", "rest"]
     assert table.frame.tolist() == [0, 1, 0]
-
-
-def test_frames_written_as_floats_are_whole_numbers(tmp_path, run):
-    report = run(put(tmp_path / "x.csv", f"{HEAD},f", "s,rest,v,3.0,1", "s,rest,v,12,1"))
-    with open_cache(report.path) as cache:
+    # Frames written as floats are whole numbers.
+    path = put(tmp_path / "y.csv", f"{HEAD},f", "s,rest,v,3.0,1", "s,rest,v,12,1")
+    with open_cache(run(path, out=tmp_path / "y.h5").path) as cache:
         assert cache.read().frame.tolist() == [3, 12]
 
 
@@ -153,76 +145,59 @@ def test_a_row_that_cannot_be_stored_is_refused_with_its_line(tmp_path, run, ref
 
 
 def test_skipped_rows_are_listed_and_the_others_keep_their_frames(tmp_path, run):
-    path = put(tmp_path / "x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3")
-    report = run(path, skip_bad=True)
+    report = run(put(tmp_path / "x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3"), skip_bad=True)
     with open_cache(report.path) as cache:
         assert cache.read().frame.tolist() == [0, 2]
     assert [(failure.path, failure.reason) for failure in report.failures] == [("x.csv#row=1", "f is missing or NaN")]
     assert "x.csv#row=1" in (tmp_path / "cache.failures.jsonl").read_text()
 
 
-def good(**changes):
-    """Lines of a small good table, some replaced."""
-    lines = {"head": f"{HEAD},f0,f1", "one": "s,rest,v,0,1.5,2", "two": "s,smile,w,0,3,4"}
-    return [line for line in (lines | changes).values() if line is not None]
+def good(head="f0,f1", one="s,rest,v,0,1.5,2", two="s,smile,w,0,3,4"):
+    """A small good table, some lines replaced."""
+    return [f"{HEAD},{head}", one, two]
 
 
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        ([], ("is empty", "subject,label,video,frame")),
-        (good(one=None, two=None), ("a header and no rows",)),
-        (
-            good(head="person,label,video,frame,f0,f1"),
-            ("no column 'subject'", "found: label, video, frame, person", "--manifest"),
-        ),
-        (good(head="Subject,label,video,frame,f0,f1"), ("no column 'subject'", "did you mean 'Subject'")),
-        (good(head=f"{HEAD},f0,f0"), ("line 1", "'f0' appears twice")),
-        ([line.replace(",", ";") for line in good()], ("line 1", "separate the columns with commas")),
-        ([line.replace(",", "\t") for line in good()], ("line 1", "separate the columns with commas")),
-        (good(two="s,smile,w,0,3"), ("line 3", "5 values under 6 columns")),
-        (good(two="s,smile,w,0,3,4,5"), ("line 3", "7 values under 6 columns")),
-        (good(one='s,rest,v,0,"1.5,2'), ("not valid csv",)),
-        (good(two="s,smile,w,0,three,4"), ("line 3", "f0 is 'three', not a number", "--columns")),
-        (good(two="s,smile,w,0,'3,4"), ("line 3", "not a number")),
-        (good(one=",rest,v,0,1,2"), ("line 2", "the subject is empty")),
-        (good(one="s,rest,v,-1,1,2"), ("line 2", "frame '-1' isn't a whole number")),
-        (good(one="s,rest,v,1.5,1,2"), ("line 2", "frame '1.5'")),
-        (good(one="s,rest,v,99999999999,1,2"), ("line 2", "frame '99999999999'")),
-        (good(two="s,rest,v,,3,4"), ("line 3", "the frame is empty", "'v'")),
-        (good(two="s,smile,v,0,3,4"), ("line 3", "video 'v', frame 0 is already there", "line 2")),
-        (good(one="s,Rest,v,0,1,2"), ("neutral label 'rest'", "did you mean 'Rest'", "--neutral")),
-        (good(head=f"{HEAD},a,b", one="s,rest,v,0,x,y", two="s,smile,w,0,x,y"), ("no column of numbers",)),
-    ],
-)
-def test_a_malformed_table_is_one_line(tmp_path, run, refused, lines, words):
-    path = put(tmp_path / "x.csv", *lines)
-    with refused(FeatlabError, "x.csv" if "neutral label" not in words[0] else "", *words):
-        run(path)
-    assert not (tmp_path / "cache.h5").exists()
+def test_a_malformed_table_is_one_line(tmp_path, run, refused):
+    for lines, *words in (
+        ([], "x.csv", "is empty", "subject,label,video,frame"),
+        (good()[:1], "x.csv", "a header and no rows"),
+        (["person" + good()[0][7:], *good()[1:]], "found: label, video, frame, person", "--manifest"),
+        (["Subject" + good()[0][7:], *good()[1:]], "no column 'subject'", "did you mean 'Subject'"),
+        (good("f0,f0"), "x.csv", "line 1", "'f0' appears twice"),
+        ([line.replace(",", ";") for line in good()], "line 1", "separate the columns with commas"),
+        ([line.replace(",", "\t") for line in good()], "line 1", "separate the columns with commas"),
+        (good(two="s,smile,w,0,3"), "line 3", "5 values under 6 columns"),
+        (good(two="s,smile,w,0,3,4,5"), "line 3", "7 values under 6 columns"),
+        (good(one='s,rest,v,0,"1.5,2'), "not valid csv"),
+        (good(two="s,smile,w,0,three,4"), "line 3", "f0 is 'three', not a number", "--columns"),
+        (good(two="s,smile,w,0,'3,4"), "line 3", "not a number"),
+        (good(one=",rest,v,0,1,2"), "line 2", "the subject is empty"),
+        (good(one="s,rest,v,-1,1,2"), "line 2", "frame '-1' isn't a whole number"),
+        (good(one="s,rest,v,1.5,1,2"), "line 2", "frame '1.5'"),
+        (good(one="s,rest,v,99999999999,1,2"), "line 2", "frame '99999999999'"),
+        (good(two="s,rest,v,,3,4"), "line 3", "the frame is empty", "'v'"),
+        (good(two="s,smile,v,0,3,4"), "line 3", "video 'v', frame 0 is already there", "line 2"),
+        (good(one="s,Rest,v,0,1,2"), "neutral label 'rest'", "did you mean 'Rest'", "--neutral"),
+        (good("a,b", "s,rest,v,0,x,y", "s,smile,w,0,x,y"), "no column of numbers"),
+    ):
+        path = put(tmp_path / "x.csv", *lines)
+        with refused(FeatlabError, *words):
+            run(path)
+        assert not (tmp_path / "cache.h5").exists()
+    for encoding, words in (("utf-16", "UTF-8"), ("utf-16-le", "NUL"), ("latin-1", "isn't UTF-8 text")):
+        name = "Zoe" if "le" in encoding else "Zoë"
+        path = put(tmp_path / "x.csv", *good(one=f"{name},rest,v,0,3,4"), encoding=encoding)
+        with refused(FeatlabError, "x.csv", "CSV UTF-8", words):
+            run(path)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "words"), [("utf-16", ("UTF-8",)), ("utf-16-le", ("NUL",)), ("latin-1", ("isn't UTF-8 text",))]
-)
-def test_another_encoding_is_one_line(tmp_path, run, refused, encoding, words):
-    path = put(
-        tmp_path / "x.csv",
-        *good(one="Zoë,rest,v,0,3,4" if "le" not in encoding else "Zoe,rest,v,0,3,4"),
-        encoding=encoding,
-    )
-    with refused(FeatlabError, "x.csv", "CSV UTF-8", *words):
-        run(path)
-
-
-def test_a_selection_that_fits_nothing_or_text_is_one_line(tmp_path, card, run, refused):
-    for spec, words in (
-        ("g.*", ("'g.*'", "fits no column", "f0, f1")),
-        ("(", ("'('", "no column begins so", "no expression")),
-        ("subject", ("fits no column",)),
+def test_a_selection_that_fits_nothing_or_text_is_one_line(tmp_path, run, refused):
+    path = put(tmp_path / "x.csv", "subject,label,f0,f1,side", "s,rest,1,2,left")
+    for spec, *words in (
+        ("g.*", "'g.*'", "fits no column", "f0, f1"),
+        ("(", "'('", "no column begins so", "no expression"),
+        ("subject", "fits no column"),
+        ("f,side", "line 2", "side is 'left', not a number"),
     ):
         with refused(FeatlabError, *words):
-            run(card, selection=Selection(spec))
-    path = put(tmp_path / "x.csv", "subject,label,f,side", "s,rest,1,left")
-    with refused(FeatlabError, "line 2", "side is 'left', not a number"):
-        run(path, selection=Selection("f,side"))
+            run(path, selection=Selection(spec))

@@ -2,7 +2,6 @@
 
 from dataclasses import fields
 
-import pytest
 import torch
 
 from featlab.errors import ConfigError
@@ -27,29 +26,21 @@ def test_all_strengths_of_zero_change_nothing_and_flip_mirrors_left_and_right():
     torch.testing.assert_close(_changed(images, flip=1.0), images.flip(3), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in NOTHING if name != "move"])
-def test_each_change_alone_changes_images_and_stays_in_range(name):
-    strength = {"flip": 1.0, "rotation": 20.0, "erase": 1.0}.get(name, 0.3)
+def test_each_change_alone_changes_images_and_stays_in_range():
     images = _images()
-    changed = _changed(images, move=1.0, **{name: strength})
-    assert changed.shape == images.shape
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-    assert bool(((changed - images).abs().amax(dim=(1, 2, 3)) > 1e-3).all())
+    for name in set(NOTHING) - {"move"}:
+        strength = {"flip": 1.0, "rotation": 20.0, "erase": 1.0}.get(name, 0.3)
+        changed = _changed(images, move=1.0, **{name: strength})
+        assert changed.shape == images.shape
+        assert 0 <= changed.min() <= changed.max() <= 1
+        assert bool(((changed - images).abs().amax(dim=(1, 2, 3)) > 1e-3).all()), name
 
 
-def test_the_same_generator_gives_the_same_images_and_another_others():
+def test_the_generator_says_the_draws_and_turning_one_change_off_leaves_those_of_the_others():
     images, config = _images(), AugmentConfig()
     first, again, other = (augment(images, config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert not torch.equal(first, other)
-
-
-def test_turning_one_change_off_leaves_the_draws_of_the_others():
-    images = _images()
-    torch.testing.assert_close(
-        _changed(images, brightness=0.1, gamma=0.0), _changed(images, brightness=0.1, erase=0.0), rtol=0, atol=0
-    )
     with_noise = _changed(images, brightness=0.1, noise=1e-6)
     torch.testing.assert_close(with_noise, _changed(images, brightness=0.1), rtol=0, atol=1e-4)
 
@@ -74,16 +65,13 @@ def test_only_the_share_that_moves_is_resampled():
     assert 0.6 < same.float().mean() < 0.8
 
 
-def test_brightness_adds_one_value_to_all_of_an_image():
+def test_brightness_adds_one_value_to_all_of_an_image_and_contrast_keeps_the_mean():
     images = _images(count=200, side=4)
     added = (_changed(images, brightness=0.2) - images).flatten(1)
     assert (added.amax(dim=1) - added.amin(dim=1)).max() < 1e-6
     assert added.abs().max() <= 0.2 + 1e-6
     assert added.min() < -0.15
     assert added.max() > 0.15
-
-
-def test_contrast_keeps_the_mean():
     images = _images()
     changed = _changed(images, contrast=0.2)
     torch.testing.assert_close(changed.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
@@ -101,7 +89,7 @@ def test_erasing_fills_one_rectangle_of_a_fifth_to_a_half_of_each_side():
         assert 7 <= wide <= 21
 
 
-@pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"flip": 1.5}, {"shift": float("nan")}])
-def test_strengths_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}"):
-        TrainConfig().with_values({f"augment.{name}": value for name, value in wrong.items()})
+def test_strengths_that_mean_nothing_are_refused(refused):
+    for name, value in (("noise", -0.1), ("flip", 1.5), ("shift", float("nan"))):
+        with refused(ConfigError, f"augment.{name}"):
+            TrainConfig().with_values({f"augment.{name}": value})

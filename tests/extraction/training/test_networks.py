@@ -15,40 +15,32 @@ from featlab.extraction.training.networks import build_network, default_size, lo
 # --- by name ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_small_net_is_for_96_pixels_and_the_others_for_224():
+def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out():
     assert [default_size(arch) for arch in ("small", "resnet18", "timm:resnet18")] == [96, 224, 224]
     network = build_network("small", 96)
     assert (network.dim, network.taps) == (network.module.dim, TAPS)
     assert network.module.training
-
-
-def test_taps_without_positions_at_this_size_are_left_out():
     assert build_network("small", 16).taps == ("maxpool", "layer1", "layer2")
     assert build_network("small", 16, ("layer2.0.conv1",)).taps == ("layer2.0.conv1",)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        *[
-            ((name, 96), "known: small, resnet18, torchvision:NAME, timm:NAME")
-            for name in ("smal", "torchvision:", "hf:x")
-        ],
-        (("small", 16, ("layer4",)), r"'layer4' of small has no positions.*at 16x16.*e\.g\. layer2"),
+def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
+    known = "known: small, resnet18, torchvision:NAME, timm:NAME"
+    for arguments, *words in (
+        *((("smal", 96), known), (("torchvision:", 96), known), (("hf:x", 96), known)),
+        (("small", 16, ("layer4",)), "'layer4' of small has no positions", "at 16x16", "e.g. layer2"),
         (("small", 96, ("layer5",)), "did you mean 'layer4'"),
-    ],
-)
-def test_unknown_networks_and_layers_are_refused(arguments, words):
-    with pytest.raises(ConfigError, match=words):
-        build_network(*arguments)
-
-
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_a_missing_library_names_the_extra(library, monkeypatch):
-    monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.setitem(sys.modules, f"{library}.models", None)
-    with pytest.raises(ConfigError, match=r"featlab\[backbones\]"):
-        build_network(f"{library}:resnet18", 64)
+    ):
+        with refused(ConfigError, *words):
+            build_network(*arguments)
+    for library in ("torchvision", "timm"):
+        monkeypatch.setitem(sys.modules, library, None)
+        monkeypatch.setitem(sys.modules, f"{library}.models", None)
+        with refused(ConfigError, "featlab[backbones]"):
+            build_network(f"{library}:resnet18", 64)
+    for wrong in ({"widths": (4, 8)}, {"blocks": (1, 1, 0, 1)}, {"stem": 4}):
+        with refused(ConfigError):
+            ResNet(**wrong)
 
 
 def test_torchvision_and_timm_networks_lose_their_head():
@@ -61,30 +53,23 @@ def test_torchvision_and_timm_networks_lose_their_head():
     assert build_network("timm:resnet10t", 64).dim == 512
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pt2"])
-def test_weights_of_every_kind_start_a_network(suffix, tmp_path):
+def test_weights_of_every_kind_start_a_network(tmp_path, refused):
     torch.manual_seed(0)
-    known, fresh = small_resnet(), small_resnet()
-    path = tmp_path / f"w{suffix}"
-    if suffix == ".safetensors":
-        save_file(known.state_dict(), path)
-    elif suffix == ".pt":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in known.state_dict().items()}}, path)
-    else:
-        export_backbone(known, path, BackboneMeta(size=32, id="x"))
-    load_weights("small", fresh, path)
-    for name, value in known.state_dict().items():
-        assert torch.equal(fresh.state_dict()[name], value), name
-
-
-def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
-    state = small_resnet().state_dict()
+    known = small_resnet()
+    state = known.state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "w.pt")
+    export_backbone(known, tmp_path / "w.pt2", BackboneMeta(size=32, id="x"))
+    for suffix in ("safetensors", "pt", "pt2"):
+        fresh = small_resnet()
+        load_weights("small", fresh, tmp_path / f"w.{suffix}")
+        assert all(torch.equal(fresh.state_dict()[name], value) for name, value in state.items())
     del state["layer3.0.conv1.weight"]
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(ConfigError, match=r"layer3\.0\.conv1\.weight"):
+    with refused(ConfigError, "layer3.0.conv1.weight"):
         load_weights("small", small_resnet(), tmp_path / "w.safetensors")
     (tmp_path / "w.pt2").write_text("no archive")
-    with pytest.raises(InputError, match=r"w\.pt2 isn't a program"):
+    with refused(InputError, "w.pt2 isn't a program"):
         load_weights("small", small_resnet(), tmp_path / "w.pt2")
 
 
@@ -164,9 +149,3 @@ def test_the_small_net_halves_the_resolution_from_stage_to_stage():
         )
     assert net(torch.zeros(1, 3, 96, 96)).shape == (1, net.dim) == (1, 10)
     assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
-
-
-@pytest.mark.parametrize("wrong", [{"widths": (4, 8)}, {"blocks": (1, 1, 0, 1)}, {"stem": 4}])
-def test_shapes_that_are_no_network_are_refused(wrong):
-    with pytest.raises(ConfigError):
-        ResNet(**wrong)

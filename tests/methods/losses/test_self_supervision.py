@@ -22,32 +22,12 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def clusters_of(rows, clusters, random, **options):
-    """k-means from rows that are drawn."""
-    return spherical_kmeans(rows, rows[torch.randperm(len(rows), generator=random)[:clusters]], **options)
-
-
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed))
 
 
 def cosines(rows, prototypes, seed=0):
     return F.normalize(normal(rows, 16, seed=seed), dim=1) @ F.normalize(normal(prototypes, 16, seed=9), dim=1).T
-
-
-# --- Sinkhorn ---------------------------------------------------------------------------------------------------------
-
-
-def test_uniform_scores_are_shared_out_evenly():
-    codes = sinkhorn(torch.zeros(6, 3))
-    torch.testing.assert_close(codes, torch.full((6, 3), 1 / 3))
-    torch.testing.assert_close(codes.sum(dim=0), torch.full((3,), 2.0))
-
-
-def test_identical_rows_are_still_spread_over_all_prototypes():
-    codes = sinkhorn(torch.tensor([[0.9, 0.1, -0.4]]).expand(12, 3))
-    torch.testing.assert_close(codes.sum(dim=1), torch.ones(12))
-    torch.testing.assert_close(codes.sum(dim=0), torch.full((3,), 4.0))
 
 
 def test_codes_equal_balancing_the_exponentials_by_hand():
@@ -60,30 +40,29 @@ def test_codes_equal_balancing_the_exponentials_by_hand():
     torch.testing.assert_close(sinkhorn(scores).double(), torch.from_numpy(q.T * 10), atol=1e-5, rtol=1e-4)
 
 
-def test_many_rounds_balance_both_sides():
-    codes = sinkhorn(cosines(30, 6), epsilon=0.3, iterations=300)
-    torch.testing.assert_close(codes.sum(dim=1), torch.ones(30), atol=1e-5, rtol=0)
-    torch.testing.assert_close(codes.sum(dim=0), torch.full((6,), 5.0), atol=1e-4, rtol=0)
+def test_codes_balance_rows_and_in_the_limit_prototypes():
+    for scores, options, balanced in (
+        (torch.zeros(6, 3), {}, True),
+        (torch.tensor([[0.9, 0.1, -0.4]]).expand(12, 3), {}, True),
+        (cosines(30, 6), {"epsilon": 0.3, "iterations": 300}, True),
+        (1e4 * cosines(8, 5), {}, False),
+    ):
+        codes = sinkhorn(scores, **options)
+        rows, prototypes = scores.shape
+        torch.testing.assert_close(codes.sum(dim=1), torch.ones(rows), atol=1e-5, rtol=0)
+        if balanced:
+            torch.testing.assert_close(
+                codes.sum(dim=0), torch.full((prototypes,), rows / prototypes), atol=1e-4, rtol=0
+            )
+    torch.testing.assert_close(sinkhorn(torch.zeros(6, 3)), torch.full((6, 3), 1 / 3))
 
 
-def test_scores_of_any_size_give_finite_codes():
-    codes = sinkhorn(1e4 * cosines(8, 5))
-    assert torch.isfinite(codes).all()
-    torch.testing.assert_close(codes.sum(dim=1), torch.ones(8))
-
-
-# --- losses -----------------------------------------------------------------------------------------------------------
-
-
-def test_swav_is_the_cross_entropy_of_each_view_with_the_others_codes():
-    first, second = cosines(10, 4, seed=1), cosines(10, 4, seed=2)
-    expected = 0.5 * (F.cross_entropy(second / 0.1, sinkhorn(first)) + F.cross_entropy(first / 0.1, sinkhorn(second)))
-    torch.testing.assert_close(swav_loss(first, second), expected)
-
-
-def test_swav_takes_no_gradient_through_the_codes():
+def test_swav_is_the_cross_entropy_of_each_view_with_the_others_codes_without_a_gradient_through_these():
     first, second = cosines(10, 4, seed=1).requires_grad_(), cosines(10, 4, seed=2)
-    swav_loss(first, second).backward()
+    expected = 0.5 * (F.cross_entropy(second / 0.1, sinkhorn(first)) + F.cross_entropy(first / 0.1, sinkhorn(second)))
+    loss = swav_loss(first, second)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
     # Only the term in which the first view predicts is left: (softmax − code of the other) / (temperature n), halved.
     expected = (torch.softmax(first / 0.1, dim=1) - sinkhorn(second)) / 0.1 / 10 / 2
     torch.testing.assert_close(first.grad, expected.detach())
@@ -95,24 +74,22 @@ def test_uniform_scores_cost_the_logarithm_of_the_number_of_prototypes():
 
 
 def test_rows_without_a_cluster_do_not_count():
-    scores, assigned = cosines(6, 4), torch.tensor([0, -1, 3, 1, -1, 2])
+    scores, assigned = cosines(6, 4).requires_grad_(), torch.tensor([0, -1, 3, 1, -1, 2])
     kept = assigned >= 0
     expected = F.cross_entropy(scores[kept] / 0.1, assigned[kept])
     torch.testing.assert_close(deepcluster_loss(scores, assigned), expected)
-
-
-def test_without_any_cluster_loss_and_gradient_are_zero():
-    scores = cosines(6, 4).requires_grad_()
     loss = deepcluster_loss(scores, torch.full((6,), -1))
     loss.backward()
     assert loss.item() == 0
     assert (scores.grad == 0).all()
 
 
-# --- spherical k-means ------------------------------------------------------------------------------------------------
+def clusters_of(rows, clusters, random, **options):
+    """k-means from rows that are drawn."""
+    return spherical_kmeans(rows, rows[torch.randperm(len(rows), generator=random)[:clusters]], **options)
 
 
-def test_clear_directions_are_found():
+def test_clear_directions_are_found_and_a_centre_without_rows_stays():
     truth = torch.arange(4).repeat_interleave(10)
     rows = F.normalize(torch.eye(8)[truth] + 0.05 * normal(40, 8), dim=1)
     # Of several starts one has a row of each direction among its first centres.
@@ -121,6 +98,10 @@ def test_clear_directions_are_found():
     for centres, nearest in found:
         torch.testing.assert_close(centres.norm(dim=1), torch.ones(4))
         assert torch.equal(nearest, (rows @ centres.T).argmax(dim=1))
+    equal = F.normalize(torch.ones(6, 3), dim=1)
+    centres, nearest = clusters_of(equal, 3, generator())
+    torch.testing.assert_close(centres, equal[:3])
+    assert len(nearest.unique()) == 1
 
 
 def test_more_rounds_bring_rows_nearer_to_their_centres():
@@ -133,28 +114,15 @@ def test_more_rounds_bring_rows_nearer_to_their_centres():
     assert nearness[-1] > nearness[0] + 1
 
 
-def test_a_centre_without_rows_stays():
-    rows = F.normalize(torch.ones(6, 3), dim=1)
-    centres, nearest = clusters_of(rows, 3, generator())
-    torch.testing.assert_close(centres, rows[:3])
-    assert len(nearest.unique()) == 1
-
-
-# --- views ------------------------------------------------------------------------------------------------------------
-
-
 def test_another_view_is_another_frame_of_the_clip_within_the_window():
     video = np.repeat([0, 1, 5], [9, 2, 7]).astype(np.int32)
     features = torch.arange(18.0)[:, None].expand(18, 3)
-    views = make_views(features, video, window=2)
-    rows, random = torch.arange(18), generator()
-    seen = set()
+    views, random, seen = make_views(features, video, window=2), generator(), set()
     for _ in range(200):
-        own, other = views.pair(rows, random)
+        own, other = views.pair(torch.arange(18), random)
         assert torch.equal(own, features)
         seen |= set(zip(own[:, 0].int().tolist(), other[:, 0].int().tolist(), strict=True))
-    expected = {(i, j) for i in range(18) for j in range(18) if i != j and video[i] == video[j] and abs(i - j) <= 2}
-    assert seen == expected
+    assert seen == {(i, j) for i in range(18) for j in range(18) if i != j and video[i] == video[j] and abs(i - j) <= 2}
 
 
 def test_a_frame_alone_gets_two_damaged_copies_and_the_others_stay_whole():
@@ -171,56 +139,45 @@ def test_a_frame_alone_gets_two_damaged_copies_and_the_others_stay_whole():
     assert not torch.equal(first[0], second[0])
 
 
-def test_no_window_means_damaged_copies():
+def test_no_window_means_damaged_copies_and_equal_rows_without_dropout_stay():
     features = normal(6, 4)
     first, second = make_views(features, np.zeros(6, dtype=np.int32), window=0).pair(torch.arange(6), generator())
     assert not torch.equal(first, features)
     assert not torch.equal(second, first)
+    equal = torch.full((5, 3), 7.0)
+    views = make_views(equal, np.arange(5, dtype=np.int32), window=5, dropout=0.0).pair(torch.arange(5), generator())
+    assert all(torch.equal(view, equal) for view in views)
 
 
-def test_views_of_equal_rows_without_dropout_are_the_rows():
-    features = torch.full((5, 3), 7.0)
-    first, second = make_views(features, np.arange(5, dtype=np.int32), window=5, dropout=0.0).pair(
-        torch.arange(5), generator()
-    )
-    assert torch.equal(first, features)
-    assert torch.equal(second, features)
-
-
-# --- objectives -------------------------------------------------------------------------------------------------------
-
-
-def objective_of(kind, rows, prototypes=6, width=10):
+def objective_of(kind, rows=20, prototypes=6, width=10):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return SwAV(width, prototypes) if kind == "swav" else DeepCluster(width, prototypes, rows, generator(3))
 
 
-def test_swavs_prototypes_rest_in_the_first_epoch():
-    objective = objective_of("swav", 20)
+def directions_of(objective):
+    return objective.directions(normal(40, 10)).chunk(2)
+
+
+def test_swavs_prototypes_rest_in_the_first_epoch_and_only_their_directions_count():
+    objective = objective_of("swav")
     for epoch in (0, 1):
         objective.start_epoch(epoch)
         objective.zero_grad()
-        first, second = objective.directions(normal(40, 10)).chunk(2)
-        objective.loss(first, second, torch.arange(20)).backward()
+        loss = objective.loss(*directions_of(objective), torch.arange(20))
+        loss.backward()
         assert (objective.prototypes.grad is not None) == (epoch == 1)
         assert all(value.grad is not None for value in objective.projector.parameters())
-
-
-def test_swav_does_not_look_at_the_length_of_its_prototypes():
-    objective = objective_of("swav", 20)
-    first, second = objective.directions(normal(40, 10)).chunk(2)
-    loss = objective.loss(first, second, torch.arange(20))
     with torch.no_grad():
         objective.prototypes.mul_(7)
-    torch.testing.assert_close(objective.loss(first, second, torch.arange(20)), loss)
+    torch.testing.assert_close(objective.loss(*directions_of(objective), torch.arange(20)), loss)
 
 
 def test_deepcluster_learns_nothing_in_the_first_epoch_and_remembers_the_first_view():
-    objective = objective_of("deepcluster", 20)
+    objective = objective_of("deepcluster")
     objective.start_epoch(0)
     rows = torch.arange(19, -1, -1)
-    first, second = objective.directions(normal(40, 10)).chunk(2)
+    first, second = directions_of(objective)
     loss = objective.loss(first, second, rows)
     loss.backward()
     assert loss.item() == 0
@@ -229,10 +186,9 @@ def test_deepcluster_learns_nothing_in_the_first_epoch_and_remembers_the_first_v
 
 
 def test_deepclusters_loss_is_the_mean_over_clusterings_and_views():
-    objective = objective_of("deepcluster", 20)
-    rows = torch.arange(20)
-    first, second = objective.directions(normal(40, 10)).chunk(2)
-    objective.loss(first, second, rows)
+    objective = objective_of("deepcluster")
+    first, second = directions_of(objective)
+    objective.loss(first, second, torch.arange(20))
     objective.start_epoch(1)
     assert not any(value.requires_grad for value in (objective.centres, objective.assigned, objective.memory))
     assert objective.assigned.min() >= 0

@@ -39,12 +39,12 @@ def explicit(name, student, teacher):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("rows", "width"), [(5, 3), (2, 6), (1, 4), (4, 1)])
-def test_every_relation_equals_explicit_gram_matrices(name, rows, width):
-    student, teacher = drawn(rows, width), drawn(rows, width, seed=1)
-    student[0, 0] = 0
-    expected = explicit(name, student.numpy(), teacher.numpy())
-    assert RELATION_LOSSES[name](student, teacher).item() == pytest.approx(expected, abs=1e-12)
+def test_every_relation_equals_explicit_gram_matrices(name):
+    for shape in ((5, 3), (2, 6), (1, 4), (4, 1)):
+        student, teacher = drawn(*shape), drawn(*shape, seed=1)
+        student[0, 0] = 0
+        expected = explicit(name, student.numpy(), teacher.numpy())
+        assert RELATION_LOSSES[name](student, teacher).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_published_values():
@@ -54,22 +54,18 @@ def test_the_published_values():
     assert vector_relation_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])).item() == 1.0
 
 
-def test_the_relation_of_one_vector_is_a_cosine_times_the_share_of_equal_signs():
+def test_the_relation_of_one_vector_is_a_cosine_times_the_fraction_of_equal_signs():
     student, teacher = drawn(6, 9), drawn(6, 9, seed=1)
     cosine = torch.nn.functional.cosine_similarity(student, teacher, dim=1)
     expected = (2 - 2 * cosine * torch.sign(student * teacher).mean(dim=1)).mean()
     torch.testing.assert_close(vector_relation_loss(student, teacher), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_features_relate_to_themselves_at_any_scale_without_a_loss(name, scale):
-    features = drawn(5, 4)
-    assert abs(RELATION_LOSSES[name](scale * features, features).item()) < 1e-12
-
-
 def test_what_each_relation_is_blind_to():
     features = drawn(5, 4)
+    for name in NAMES:
+        for scale in (1e-3, 1.0, 1e4):
+            assert abs(RELATION_LOSSES[name](scale * features, features).item()) < 1e-12
     rotation = torch.linalg.qr(drawn(4, 4, seed=1)).Q
     mixing = torch.linalg.qr(drawn(5, 5, seed=2)).Q
     assert abs(batch_relation_loss(features @ rotation, features).item()) < 1e-12
@@ -80,45 +76,34 @@ def test_what_each_relation_is_blind_to():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
+def test_the_gradient_is_that_of_the_explicit_matrices_and_never_reaches_the_teacher(name):
     # An odd width: where half of the signs agree, the relation of one vector has no slope.
-    student, teacher = drawn(5, 3).requires_grad_(True), drawn(5, 3, seed=1).requires_grad_(True)
+    student, teacher = drawn(4, 3).requires_grad_(True), drawn(4, 3, seed=1).requires_grad_(True)
     RELATION_LOSSES[name](student, teacher).backward()
     assert student.grad.abs().min() > 0
     assert teacher.grad is None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_is_that_of_the_explicit_matrices(name):
-    student, teacher = drawn(4, 3).requires_grad_(True), drawn(4, 3, seed=1)
-    RELATION_LOSSES[name](student, teacher).backward()
-    start, step = student.detach().numpy(), 1e-6
+    start, fixed, step = student.detach().numpy(), teacher.detach().numpy(), 1e-6
     numeric = np.zeros_like(start)
     for place in np.ndindex(start.shape):
         move = np.zeros_like(start)
         move[place] = step
-        ahead, behind = (explicit(name, start + sign * move, teacher.numpy()) for sign in (1, -1))
+        ahead, behind = (explicit(name, start + sign * move, fixed) for sign in (1, -1))
         numeric[place] = (ahead - behind) / (2 * step)
     np.testing.assert_allclose(student.grad.numpy(), numeric, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["zero", "constant", "one row", "large"])
-def test_odd_features_give_finite_values_and_gradients(name, kind):
-    student = {
-        "zero": torch.zeros(3, 4),
-        "constant": torch.ones(3, 4),
-        "one row": drawn(1, 4).float(),
-        "large": 1e7 * drawn(3, 4).float(),
-    }[kind].requires_grad_(True)
-    loss = RELATION_LOSSES[name](student, torch.zeros_like(student))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(student.grad).all()
+def test_odd_features_give_finite_values_and_gradients(name):
+    for student in (torch.zeros(3, 4), torch.ones(3, 4), drawn(1, 4).float(), 1e7 * drawn(3, 4).float()):
+        student.requires_grad_(True)
+        loss = RELATION_LOSSES[name](student, torch.zeros_like(student))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(student.grad).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("student", "teacher"), [((3, 4), (3, 5)), ((0, 4), (0, 4)), ((4,), (4,))])
-def test_shapes_that_do_not_fit_are_refused(name, student, teacher, refused):
-    with refused(InputError, "relation loss", str(student), str(teacher)):
-        RELATION_LOSSES[name](torch.zeros(student), torch.zeros(teacher))
+def test_shapes_that_do_not_fit_are_refused(refused):
+    for name in NAMES:
+        for student, teacher in (((3, 4), (3, 5)), ((0, 4), (0, 4)), ((4,), (4,))):
+            with refused(InputError, "relation loss", str(student), str(teacher)):
+                RELATION_LOSSES[name](torch.zeros(student), torch.zeros(teacher))

@@ -1,0 +1,169 @@
+"""Methods with source access: what they learn from, and the loop that they share."""
+
+import dataclasses
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.methods import get_method, make_method
+from featlab.methods.base import SourceFeatures
+from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due, new_part
+from featlab.methods.student import make_student
+from featlab.protocol.splits import target_of
+
+NAMES = ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra")
+
+
+@pytest.fixture(scope="module")
+def features(bundle, rows):
+    with torch.no_grad():
+        return bundle.projection(torch.from_numpy(rows.embeddings))
+
+
+@pytest.fixture
+def student(bundle):
+    return make_student(bundle, "none", 0)
+
+
+def adapted(name, bundle, source, rows, **options):
+    known = {field.name for field in dataclasses.fields(get_method(name).config_type)}
+    small = {key: value for key, value in {"hidden": 16, "graph_hidden": 8, "directions": 16}.items() if key in known}
+    return make_method(name, {name: small | options}).adapt(bundle, target_of(rows), source=source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_of_b_and_c_moves_and_the_target_matters_to_those_that_look_at_it(
+    name, bundle, source, table, rows
+):
+    probe = table.rows_of("s05").embeddings
+    model = adapted(name, bundle, source, rows, iterations=3)
+    # Some methods wrap B and C.
+    head = getattr(model.model.head, "head", model.model.head)
+    for key, tensor in head.state_dict().items():
+        # Under BatchNorm in training a bias before it has no gradient, but weight decay and rounding.
+        assert key == "linear.bias" or not torch.equal(tensor, bundle.head.state_dict()[key]), key
+    expected = make_method("source-only").adapt(bundle, target_of(rows)).predict_proba(probe)
+    assert np.abs(model.predict_proba(probe) - expected).max() > 1e-4
+    other = adapted(name, bundle, source, table.rows_of("s04").take(slice(9)), iterations=3)
+    same = np.array_equal(model.predict_proba(probe), other.predict_proba(probe))
+    assert same == (name in ("ftdnn", "lpl", "icid"))
+
+
+def test_source_features_are_the_labelled_rows_in_the_order_of_subject_video_and_frame(bundle, table):
+    labels = table.label.copy()
+    labels[::3] = -1
+    known = SourceFeatures.of(bundle, replace(table, label=labels))
+    assert known.labels.dtype == torch.int64
+    assert known.labels.tolist() == [int(code) for code in labels if code >= 0]
+    with torch.no_grad():
+        expected = bundle.projection(torch.from_numpy(table.embeddings[labels >= 0]))
+    torch.testing.assert_close(known.features, expected)
+    mixed = replace(table, label=labels).take(np.random.default_rng(0).permutation(len(table)))
+    again = SourceFeatures.of(bundle, mixed)
+    assert torch.equal(again.labels, known.labels)
+    torch.testing.assert_close(again.features, known.features)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_source_is_learnt(name, bundle, source, rows):
+    for bn_mode in ("train", "eval"):
+        history = adapted(name, bundle, source, rows, iterations=60, lr=1e-2, bn_mode=bn_mode).history
+        terms = [entry["classification"] for entry in history]
+        assert len(terms) == 60
+        assert np.mean(terms[-10:]) < np.mean(terms[:10])
+
+
+def squares(student):
+    return {"size": sum(parameter.square().sum() for parameter in student.parameters_of("classifier"))}
+
+
+def test_batches_hold_every_row_as_often_as_every_other_and_both_domains(student, source, features):
+    features = features[:7]
+    seen, sizes, steps = [], set(), []
+
+    def losses(batch):
+        assert torch.equal(batch.target, features[batch.target_rows])
+        matches = (batch.source.unsqueeze(1) == source.features).all(dim=2)
+        assert torch.equal(source.labels[matches.float().argmax(dim=1)], batch.labels)
+        seen.extend(batch.target_rows.tolist())
+        sizes.add((len(batch.source), len(batch.labels), len(batch.target)))
+        steps.append((batch.step, batch.total))
+        return squares(student)
+
+    fit = fit_joint(student, source, features, JointConfig(iterations=6, batch=9), losses, seed=0)
+    assert sizes == {(9, 9, 7)}
+    assert sorted(seen) == sorted(list(range(7)) * 6)
+    assert steps == [(step, 6) for step in range(6)]
+    assert fit.iterations == 6
+
+
+def test_the_rate_falls_to_a_tenth_after_each_third(student, source, features):
+    bias = student.head.classifier.bias
+    values = []
+
+    def losses(batch):
+        values.append(bias[0].item())
+        return {"slope": bias.sum()}
+
+    config = JointConfig(iterations=9, lr=1.0, momentum=0.0, weight_decay=0.0)
+    fit_joint(student, source, features, config, losses, seed=0)
+    steps = -np.diff([*values, bias[0].item()])
+    np.testing.assert_allclose(steps, np.repeat([1.0, 0.1, 0.01], 3), rtol=1e-3)
+
+
+def test_parts_that_start_from_nothing_learn_ten_times_as_fast_and_copies_as_fast(student, source, features):
+    copied, new = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    bias = student.head.classifier.bias
+    before = bias.clone()
+    config = JointConfig(iterations=1, lr=0.5, momentum=0.0, weight_decay=0.0)
+
+    def losses(batch):
+        return {"slope": copied.sum() + new.sum() + bias.sum()}
+
+    fit = fit_joint(student, source, features, config, losses, seed=0, copies=[copied], extra=[new])
+    torch.testing.assert_close(before - bias, torch.full_like(bias, 0.5))
+    assert torch.equal(copied, torch.full((2,), -0.5))
+    assert torch.equal(new, torch.full((2,), -5.0))
+    assert fit.trainable == 4 + sum(parameter.numel() for parameter in student.head.parameters())
+    assert not copied.requires_grad
+
+
+def test_a_phase_changes_what_it_trains_and_nothing_else(student, source, features):
+    bottleneck, classifier = student.parameters_of("bottleneck"), student.parameters_of("classifier")
+    seen = []
+
+    def everything(batch):
+        seen.append([parameter.detach().clone() for parameter in (*bottleneck, *classifier)])
+        z = student.bottleneck(batch.source)
+        return {f"size {len(seen)}": student.head.classify(z).square().sum()}
+
+    updates = [(everything, classifier), (everything, bottleneck)]
+    # With momentum and weight decay, which must not move what a phase leaves alone either.
+    fit = fit_updates(student, source, features, JointConfig(iterations=2, bn_mode="eval"), updates, seed=0)
+    count = len(bottleneck)
+    for first, second, trained in zip(seen, seen[1:], (classifier, bottleneck, classifier), strict=False):
+        same = [torch.equal(one, other) for one, other in zip(first, second, strict=True)]
+        expected = [True] * count + [False] * len(classifier) if trained is classifier else [False] * count
+        assert same[: len(expected)] == expected
+        assert trained is classifier or all(same[count:])
+    assert [sorted(entry) for entry in fit.history] == [["loss", "size 1", "size 2"], ["loss", "size 3", "size 4"]]
+
+
+def test_what_is_renewed_is_renewed_from_the_first_step_at_equal_intervals():
+    for total, times in ((500, 3), (500, 6), (9, 3), (2, 6), (1, 1)):
+        due = [step for step in range(total) if is_due(step, total, times)]
+        assert due[0] == 0
+        assert len(due) == min(times, total)
+        assert max(np.diff([*due, total])) - min(np.diff([*due, total])) <= 1
+
+
+def test_a_new_part_depends_on_its_seed_alone():
+    state = torch.get_rng_state()
+    first, again, other = (
+        new_part(lambda: torch.nn.Linear(3, 2), torch.device("cpu"), seed, "part") for seed in (0, 0, 1)
+    )
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, other.weight)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,118 @@
+"""Adaptations on disk: what is refused, and the names of their folders. That they come back is an invariant."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from featlab.bundle.adaptation import ADAPTATION_FORMAT, adaptation_folder, load_adaptation, save_adaptation
+from featlab.errors import BundleError, InputError
+from featlab.methods import AdaptedModel, Affine, make_method
+from featlab.model.networks import PersonalModel
+from featlab.protocol.splits import target_of
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), methods=["coral"])
+
+
+@pytest.fixture(scope="module")
+def model(table, bundle):
+    return make_method("coral").adapt(bundle, target_of(table.rows_of("s05")))
+
+
+@pytest.fixture
+def folder(tmp_path, bundle, model):
+    return save_adaptation(tmp_path / "s05", bundle, model, {"subject": "s05"})
+
+
+def edit_meta(remove="", **changes):
+    def edit(folder):
+        path = folder / "adaptation.json"
+        meta = json.loads(path.read_text(encoding="utf-8")) | changes
+        path.write_text(json.dumps({key: value for key, value in meta.items() if key != remove}), encoding="utf-8")
+
+    return edit
+
+
+def edit_tensors(**changes):
+    def edit(folder):
+        path = folder / "adaptation.safetensors"
+        save_file(load_file(path) | changes, path)
+
+    return edit
+
+
+def write(text):
+    return lambda folder: (folder / "adaptation.json").write_text(text)
+
+
+def truncate(name, fraction):
+    def edit(folder):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(fraction * len(data))])
+
+    return edit
+
+
+FITS_NOT = ("does not fit its bundle", "featlab adapt again")
+KEYS = ("format_version", "translator", "iterations", "trainable", "history", "warnings")
+FILES = ("adaptation.json", "adaptation.safetensors")
+DAMAGES = [
+    *((truncate(name, fraction), (name,)) for name in FILES for fraction in (0.0, 0.3, 0.9)),
+    (lambda folder: (folder / FILES[1]).unlink(), (FILES[1],)),
+    *((edit_meta(remove=key), (FILES[0], "damaged", "featlab adapt")) for key in KEYS),
+    *((write(text), (FILES[0], "damaged")) for text in ("[]", "3", "null", "{}")),
+    (edit_meta(format_version=ADAPTATION_FORMAT + 1), ("newer", "update featlab")),
+    *((edit_meta(translator=kind), FITS_NOT) for kind in ("nothing", "none", "translator")),
+    *(
+        (edit_tensors(**{name: torch.full((12,), 7.0)}), FITS_NOT[:1])
+        for name in ("other", "projection.mean", "head.linear.weight")
+    ),
+    (edit_tensors(**{"translator.bias": torch.full((8,), torch.nan)}), ("translator.bias", "NaN")),
+    (edit_tensors(**{"translator.weight": torch.eye(7), "translator.bias": torch.zeros(7)}), FITS_NOT[:1]),
+]
+
+
+def test_a_damaged_adaptation_is_refused_and_the_bundle_stays(tmp_path, bundle, model, refused):
+    before = bundle.projection.mean.clone()
+    for number, (damage, words) in enumerate(DAMAGES):
+        folder = save_adaptation(tmp_path / str(number), bundle, model, {})
+        damage(folder)
+        with refused(BundleError, *words):
+            load_adaptation(folder, bundle)
+    assert torch.equal(bundle.projection.mean, before)
+
+
+def test_an_adaptation_that_is_not_there_or_of_another_bundle_is_refused(folder, table, bundle, small_bundle, refused):
+    with refused(BundleError, "no adaptation there", "featlab adapt"):
+        load_adaptation(folder / "nowhere", bundle)
+    other = small_bundle(table.without("s05"), methods=["coral"], seed=1)
+    with refused(BundleError, "another bundle", "featlab adapt again"):
+        load_adaptation(folder, other)
+
+
+def test_a_model_that_can_not_be_read_back_is_not_written(tmp_path, bundle, refused):
+    deep = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    for translator, head in ((deep, bundle.head), (Affine.shift(torch.zeros(8)), deep)):
+        adapted = AdaptedModel(PersonalModel(bundle.projection, translator, head))
+        with refused(InputError, "Sequential", "can't be stored"):
+            save_adaptation(tmp_path / "s05", bundle, adapted, {})
+        assert not (tmp_path / "s05").exists()
+
+
+def test_an_unsafe_name_stays_inside_the_folder_of_subjects_and_names_do_not_meet(tmp_path):
+    names = ["", ".", "..", "../x", "a/b", "/etc", "a\\b", "a\0b", "x" * 300, "x" * 301, "語" * 80, "𝒳" * 79]
+    names += ["a b", "a_b", "CON", "nul", "-", "é\n", "Zoë", "Zoe"]
+    folders = [adaptation_folder(tmp_path, name) for name in names]
+    for folder in folders:
+        assert folder.parent == tmp_path / "subjects"
+        assert folder.resolve().parent == (tmp_path / "subjects").resolve()
+        assert folder.name.lower() not in ("con", "nul")
+        folder.mkdir(parents=True)
+    assert len({folder.name.lower() for folder in folders}) == len(names)
+    for plain in ("s041", "S041", "Person_3-b", "7"):
+        assert adaptation_folder(tmp_path, plain) == tmp_path / "subjects" / plain
