@@ -161,12 +161,7 @@ def clip_of_length(table: FeatureTable, clip: NDArray[np.intp], rows: int) -> Fe
 
 
 def _cost(
-    site: _Site,
-    method: Method,
-    people: Sequence[_Person],
-    unfit: Sequence[tuple[str, str]],
-    repeat: int,
-    batch: int,
+    site: _Site, method: Method, people: Sequence[_Person], unfit: Sequence[tuple[str, str]], repeat: int, batch: int
 ) -> MethodCost:
     failures = list(unfit)
     runs: list[tuple[float, AdaptedModel]] = []

@@ -95,9 +95,8 @@ def extract_video(video: Path, fps: float | None, window: str | None) -> dict[st
     from featlab.extraction.decode import read_pixels
     from featlab.extraction.extract import ExtractConfig, extract
     from featlab.extraction.items import Item
-    from featlab.extraction.video import expand_videos
+    from featlab.extraction.video import Sampling, expand_videos, parse_window
     from featlab.extraction.video.frames import import_av
-    from featlab.extraction.video.times import Sampling, parse_window
 
     def highest() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

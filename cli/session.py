@@ -126,7 +126,7 @@ class Session:
         from featlab.errors import ConfigError
         from featlab.extraction.faces.align import AlignConfig
         from featlab.extraction.inputs import InputConfig
-        from featlab.extraction.video.times import Sampling, parse_window
+        from featlab.extraction.video import Sampling, parse_window
 
         given = {name: self.given.get(name, FLAGS[name].default) for name in INPUT_FLAGS}
         crop = AlignConfig(no_face=given["no_face"])

@@ -261,10 +261,7 @@ def _tick(setting: str, rows: Rows) -> str:
 
 
 def _look(order: int) -> dict[str, Any]:
-    return {
-        "color": style.COLOURS[order % len(style.COLOURS)],
-        "marker": style.MARKERS[order % len(style.MARKERS)],
-    }
+    return {"color": style.COLOURS[order % len(style.COLOURS)], "marker": style.MARKERS[order % len(style.MARKERS)]}
 
 
 def _percent(axis: Axis, ticks: int = 8) -> None:

@@ -160,11 +160,7 @@ def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
         else:
             values = flat_values(workspace.config.to_dict()) | {"cache": cache}
             opened[name] = Workspace.open(
-                workspace.root,
-                values,
-                device=workspace.device,
-                notify=workspace.notify,
-                on_epoch=workspace.on_epoch,
+                workspace.root, values, device=workspace.device, notify=workspace.notify, on_epoch=workspace.on_epoch
             )
     return opened
 

@@ -43,10 +43,7 @@ def ranks_data(compared: RankComparison) -> dict[str, list[Any]]:
 
 
 def plot_ranks(
-    compared: RankComparison,
-    *,
-    selections: Mapping[str, str] | None = None,
-    width: float = style.FULL,
+    compared: RankComparison, *, selections: Mapping[str, str] | None = None, width: float = style.FULL
 ) -> Figure:
     """Draw the average ranks, the best on the right; a bar joins methods that do not differ."""
     seen = selections or {}

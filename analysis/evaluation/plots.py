@@ -44,12 +44,7 @@ def subjects_data(rows: Sequence[EvaluationRow], *, source: str = "source-only")
     return columns_of(("method", "subject", "source", "score"), lines)
 
 
-def plot_subjects(
-    rows: Sequence[EvaluationRow],
-    *,
-    source: str = "source-only",
-    width: float = style.FULL,
-) -> Figure:
+def plot_subjects(rows: Sequence[EvaluationRow], *, source: str = "source-only", width: float = style.FULL) -> Figure:
     """Draw one panel a method: every subject's macro F1 before (source-only) and after."""
     data = subjects_data(rows, source=source)
     methods = list(dict.fromkeys(data["method"]))
@@ -237,11 +232,7 @@ def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> F
 
 
 def _diagram(
-    axes: Axes,
-    share: NDArray[np.float64],
-    confidence: NDArray[np.float64],
-    accuracy: NDArray[np.float64],
-    colour: str,
+    axes: Axes, share: NDArray[np.float64], confidence: NDArray[np.float64], accuracy: NDArray[np.float64], colour: str
 ) -> None:
     axes.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
     full = share > 0
@@ -262,9 +253,7 @@ def _pooled(rows: Sequence[EvaluationRow], method: str) -> NDArray[np.float64]:
     return counts
 
 
-def _curve(
-    counts: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _curve(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return (15,) share of the frames, mean confidence and accuracy; NaN where a bin is empty."""
     share = counts[:, 0]
     there = np.where(share > 0, share, np.nan)

@@ -67,13 +67,7 @@ class Clip:
 
 
 def clip_over_time(
-    workspace: Workspace,
-    subject: str,
-    kept_out: Sequence[str],
-    *,
-    video: str = "",
-    shown: str = "",
-    smoothing: int = 0,
+    workspace: Workspace, subject: str, kept_out: Sequence[str], *, video: str = "", shown: str = "", smoothing: int = 0
 ) -> Clip:
     """Adapt `adapt.method` to a person and predict one of their test videos; ``kept_out`` are no source subjects."""
     config, table = workspace.config, workspace.table

@@ -31,18 +31,7 @@ _PART = re.compile(r"#(?:t|row|face)=[0-9.]+$")
 _MARGIN = 0.1
 _FINER = 4  # Dots are drawn that much larger and scaled down: their edges become smooth.
 _INK, _LINE = (26, 26, 26), (160, 160, 160)
-_PARTS = (
-    0,
-    17,
-    22,
-    27,
-    31,
-    36,
-    42,
-    48,
-    60,
-    68,
-)  # Where jaw, brows, nose, eyes and lips begin, of 68 points.
+_PARTS = (0, 17, 22, 27, 31, 36, 42, 48, 60, 68)  # Where jaw, brows, nose, eyes and lips begin, of 68 points.
 _EYES = 36  # From the eyes on a part is a closed line.
 
 

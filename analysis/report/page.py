@@ -150,12 +150,7 @@ def render_report(report: Report) -> str:
 
 def _page_view(item: ReportPage, name: str, title: str, origin: str) -> _PageView:
     tables = tuple(
-        _TableView(
-            table,
-            f"{name}-table-{place}",
-            table.title or key,
-            _table_files(f"{item.folder.name}_{key}", table),
-        )
+        _TableView(table, f"{name}-table-{place}", table.title or key, _table_files(f"{item.folder.name}_{key}", table))
         for place, (key, table) in enumerate(item.tables.items(), start=1)
     )
     figures = tuple(

@@ -17,9 +17,8 @@ from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.video import expand_videos
+from featlab.extraction.video import Sampling, expand_videos
 from featlab.extraction.video.frames import is_video
-from featlab.extraction.video.times import Sampling
 
 OnStage = Callable[[str, int, int], None]
 """Called with the name of a stage before the embedding, how much of it is done, and how much there is."""

@@ -87,8 +87,7 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
 
 
 def _run_in_worker(piece: Any) -> Any:
-    if _work is None:
-        raise RuntimeError("the worker was not started by run_in_order")
+    assert _work is not None
     return _work(piece)
 
 

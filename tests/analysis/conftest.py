@@ -1,12 +1,16 @@
 """Rows of results as an evaluation leaves them, workspaces of drawn people, and a look at the text of a figure."""
 
+import csv
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from featlab.analysis.page import Page, Result, read_page, read_table, write_result
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.evaluation.results import EvaluationRow
 from featlab.workspace.workspace import Workspace
@@ -81,5 +85,29 @@ def readable() -> Any:
         ]
         assert not outside
         return figure
+
+    return check
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Any:
+    """``stored(result)``: writes it, finds each figure's numbers in its csv and each table in its json; the page."""
+
+    def check(result: Result, folder: Path = tmp_path) -> Page:
+        write_result(folder, result, "featlab it")
+        page = read_page(folder)
+        assert (page.kind, page.title, page.command) == (result.kind, result.title, "featlab it")
+        assert (page.summary, page.tables) == (tuple(result.summary), tuple(result.tables))
+        assert [figure.name for figure in page.figures] == [figure.name for figure in result.figures]
+        for figure in result.figures:
+            assert all((folder / f"{figure.name}.{ending}").stat().st_size for ending in ("svg", "pdf", "png"))
+            with (folder / f"{figure.name}.csv").open(encoding="utf-8", newline="") as file:
+                head, *lines = csv.reader(file)
+            assert head == list(figure.data)
+            numbers = zip(*figure.data.values(), strict=True)
+            assert lines == [["" if value is None else str(value) for value in line] for line in numbers]
+        for name, table in result.tables.items():
+            assert read_table(folder, name) == replace(table, narrow=())
+        return page
 
     return check

@@ -1,6 +1,5 @@
 """Ablations: their numbers are those of an evaluation with that setting, and they say what they left out."""
 
-import csv
 import json
 import math
 from dataclasses import replace
@@ -18,7 +17,7 @@ from featlab.analysis.ablation.report import (
     draw_ablation,
 )
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
-from featlab.analysis.page import read_page, read_table, write_result
+from featlab.analysis.page import read_page, write_result
 from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, write_table
 from featlab.config.analysis import LOSS_TERMS
@@ -31,20 +30,10 @@ from featlab.methods import make_method
 from featlab.workspace.workspace import Workspace
 
 METHODS = ("source-only", "neutral-shift", "pft", "oracle")
-QUICK = {
-    "head.epochs": 2,
-    "head.bottleneck": 8,
-    "features.dim": 6,
-    "protocol.targets": "3",
-    "ablate.dims": "4,64,0",
-    "ablate.style": "0,1",
-    "ablate.expression": "0,1",
-    "ablate.alignment": "0,1",
-    "ablate.anchor": "0,1",
-    "ablate.frames": "1,0",
-    "ablate.counts": "3,4,0,40",
-    "ablate.shares": "0,0.4",
-}
+QUICK = {"head.epochs": 2, "head.bottleneck": 8, "features.dim": 6, "protocol.targets": "3"}
+QUICK |= {f"ablate.{name}": "0,1" for name in ("style", "expression", "alignment", "anchor")}
+QUICK |= {"ablate.dims": "4,64,0", "ablate.frames": "1,0", "ablate.counts": "3,4,0,40", "ablate.shares": "0,0.4"}
+CHOSEN = {"ablate.methods": METHODS, "protocol.draws": 2}
 DIM = 10
 
 
@@ -71,7 +60,7 @@ def workspace(folder):
 
 @pytest.fixture(scope="module")
 def dims(workspace):
-    return ablate("dims", with_values(workspace, {"ablate.methods": METHODS, "protocol.draws": 2}))
+    return ablate("dims", with_values(workspace, CHOSEN))
 
 
 def scores(rows):
@@ -99,18 +88,10 @@ def test_what_was_left_out_is_said(dims, workspace):
     assert "left out: 40; there are 5 source subjects" in make_grid("sources", workspace).notes
     bare = replace(workspace, table=replace(workspace.table, landmarks=None))
     assert "left out: landmark; the cache has no landmarks" in make_grid("pairing", bare).notes
-
-
-def test_fewer_directions_than_asked_for_are_said(workspace):
     # A source of two subjects with four rows each spans six directions within subjects.
     few = replace(workspace, table=workspace.table.take(workspace.table.frame < 1))
-    values = {
-        "protocol.sources": "s00,s01",
-        "protocol.targets": "s05",
-        "ablate.dims": "8",
-        "ablate.methods": "source-only",
-    }
-    report = ablate("dims", with_values(few, values))
+    people = {"protocol.sources": "s00,s01", "protocol.targets": "s05"}
+    report = ablate("dims", with_values(few, {**people, "ablate.dims": "8", "ablate.methods": "source-only"}))
     assert report.points[0].features == 6
     assert "8: the source rows span 6 directions, so that many were kept" in report.notes
     ticks = [tick.get_text() for tick in draw_ablation(report).drawn.axes[0].get_xticklabels()]
@@ -119,8 +100,7 @@ def test_fewer_directions_than_asked_for_are_said(workspace):
 
 def test_a_second_run_trains_nothing(dims, folder):
     said = []
-    chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
-    again = ablate("dims", with_values(opened(folder, notify=said.append), chosen))
+    again = ablate("dims", with_values(opened(folder, notify=said.append), CHOSEN))
     assert said == []
     assert [point.rows for point in again.points] == [point.rows for point in dims.points]
 
@@ -129,8 +109,7 @@ def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "cache.h5").write_bytes((workspace.root / "cache.h5").read_bytes())
     done = []
-    chosen = {"ablate.methods": METHODS, "protocol.draws": 2}
-    parallel = ablate("dims", with_values(opened(other), chosen), jobs=2, on_step=lambda *now: done.append(now))
+    parallel = ablate("dims", with_values(opened(other), CHOSEN), jobs=2, on_step=lambda *now: done.append(now))
     assert [scores(point.rows) for point in parallel.points] == [scores(point.rows) for point in dims.points]
     # 4 heads and 4 bundles (nothing here reads pairs), then the runs.
     runs = sum(len(point.rows) for point in parallel.points)
@@ -139,17 +118,18 @@ def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path, readable):
+def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path, stored, readable):
     methods = {"bn": "shot-im,shot"}.get(name, "source-only,pft" if name != "lambda" else "pft")
     report = ablate(name, with_values(workspace, {"ablate.methods": methods}))
     assert not [row.error for point in report.points for row in point.rows if row.error]
-    written = write_result(tmp_path, ablation_result(report), "featlab ablate")
-    assert all(path.is_file() for path in written)
-    page, run = read_page(tmp_path), json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    assert page.summary == tuple(ablation_sentences(report))
-    assert page.command == "featlab ablate"
-    with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+    result = ablation_result(report)
+    stored(result)
+    run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (result.summary, result.figures[0].name) == (ablation_sentences(report), name)
+    lines = [
+        dict(zip(result.figures[0].data, line, strict=True))
+        for line in zip(*result.figures[0].data.values(), strict=True)
+    ]
     # The figure's numbers are those that summarising the results in run.json gives.
     assert len(lines) == len(run["summary"])
     for line in lines:
@@ -159,9 +139,8 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
         per_subject = {entry["subject"]: entry["macro_f1"] for entry in found}
         assert len(per_subject) == len(found) == int(line["subjects"])
         assert float(line["macro_f1"]) == pytest.approx(np.mean(list(per_subject.values())))
-    table = read_table(tmp_path, "scores")
-    assert len(table.rows) * len(report.grid.methods) == len(lines)
-    readable(draw_ablation(report).drawn)
+    assert len(result.tables["scores"].rows) * len(report.grid.methods) == len(lines)
+    readable(result.figures[0].drawn)
 
 
 def shown(axes, label):
@@ -169,13 +148,12 @@ def shown(axes, label):
     return line
 
 
-@pytest.mark.parametrize("width", [COLUMN, FULL])
-def test_lines_are_the_means_and_no_text_is_cut(dims, width, readable):
+def test_lines_are_the_means_and_no_text_is_cut(dims, readable):
     data = ablation_data(dims)
-    drawn = plot_lines(data, axis="Dimension", width=width)
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
-    np.testing.assert_array_equal(shown(drawn.axes[0], "SFDA-PFT (anchored)").get_ydata(), means)
-    readable(drawn)
+    for width in (COLUMN, FULL):
+        drawn = readable(plot_lines(data, axis="Dimension", width=width))
+        np.testing.assert_array_equal(shown(drawn.axes[0], "SFDA-PFT (anchored)").get_ydata(), means)
 
 
 def test_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(workspace):
@@ -254,7 +232,7 @@ def test_fewer_source_subjects_are_some_of_more_and_never_targets(workspace):
     assert len(others) > 1
 
 
-def test_several_data_sets_have_a_panel_each(folder, tmp_path):
+def test_several_data_sets_and_reductions_have_a_panel_each(folder, workspace, tmp_path):
     chosen = {"ablate.caches": "cache.h5,narrow.h5", "ablate.methods": "source-only,pft"}
     report = ablate("dims", Workspace.open(folder, QUICK | chosen))
     assert report.data_sets == ("cache", "narrow")
@@ -267,25 +245,19 @@ def test_several_data_sets_have_a_panel_each(folder, tmp_path):
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["cache", "narrow"]
     alone = ablate("dims", Workspace.open(folder, QUICK | {"cache": "narrow.h5", "ablate.methods": "source-only,pft"}))
     assert [scores(point.rows) for point in alone.points] == [scores(point.rows) for point in report.points[2:]]
-
-
-def test_reductions_have_a_panel_each(workspace):
     chosen = {"ablate.reductions": "pca,truncate,random", "ablate.dims": "4", "ablate.methods": "source-only"}
     report = ablate("dims", with_values(workspace, chosen))
     assert list(report.groups("cache")) == ["pca", "truncate", "random"]
     assert len({tuple(row.macro_f1 for row in point.rows) for point in report.points}) > 1
 
 
-def test_the_table_shows_means_and_intervals_and_the_oracle_is_never_bold(dims):
+def test_the_table_shows_means_and_intervals_and_one_subject_has_none_and_no_difference(dims, workspace):
     table = ablation_tables(dims)["scores"]
     first = dims.points[0].summaries
     low, high = first[0].ci95
     assert [row[0] for row in table.rows] == ["4", "full (10)"]
     assert table.rows[0][1] == f"{100 * first[0].macro_f1:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
     assert all(any(bold) and not bold[-1] for bold in table.bold)
-
-
-def test_one_subject_has_no_interval_and_says_no_difference(workspace):
     report = ablate("neutral", with_values(workspace, {"protocol.targets": "s03", "ablate.methods": "pft"}))
     assert math.isnan(report.points[0].summaries[0].ci95[0])
     assert all(word.endswith("on these 1 people (p ≥ 0.05 after Holm).") for word in ablation_sentences(report))
@@ -293,21 +265,19 @@ def test_one_subject_has_no_interval_and_says_no_difference(workspace):
 
 
 def test_what_can_not_be_ablated_is_refused(workspace):
-    def refused(name, values, words):
+    for name, values, words in (
+        ("dims", {"ablate.dims": "64"}, "no dimension of 64"),
+        ("dims", {"ablate.dims": "4", "features.reduce": "none"}, "keeps every value"),
+        ("dims", {"ablate.methods": "pfft"}, "unknown method"),
+        ("sources", {"ablate.counts": "99"}, "there are 5 source subjects"),
+        ("sources", {"protocol.source_limit": 3}, "leave it at 0"),
+        ("sources", {"protocol.source_limit": 1}, "at least 2 source subjects"),
+        ("neutral", {"ablate.frames": ""}, "is empty"),
+        ("bn", {"ablate.methods": "pft"}, "no option bn_mode"),
+        ("dim", {}, "did you mean"),
+        ("dims", {"ablate.caches": "cache.h5,./cache.h5"}, "same name"),
+    ):
         with pytest.raises(ConfigError, match=words):
             ablate(name, with_values(workspace, values))
-
-    refused("dims", {"ablate.dims": "64"}, "no dimension of 64")
-    refused("dims", {"ablate.dims": "4", "features.reduce": "none"}, "keeps every value")
-    refused("dims", {"ablate.methods": "pfft"}, "unknown method")
-    refused("sources", {"ablate.counts": "99"}, "there are 5 source subjects")
-    refused("sources", {"protocol.source_limit": 3}, "leave it at 0")
-    refused("bn", {"ablate.methods": "pft"}, "no option bn_mode")
-    refused("dim", {}, "did you mean")
-    refused("dims", {"ablate.caches": "cache.h5,./cache.h5"}, "same name")
-    with pytest.raises(ConfigError, match="is empty"):
-        with_values(workspace, {"ablate.frames": ""})
-    with pytest.raises(ConfigError, match="at least 2 source subjects"):
-        with_values(workspace, {"protocol.source_limit": 1})
     with pytest.raises(InputError, match="no results"):
         plot_lines({"data": [], "group": []}, axis="")

@@ -1,9 +1,10 @@
 """Confusions averaged over subjects, drawn, tabled and found again in a folder of results."""
 
-import csv
 import math
 import os
-from itertools import combinations
+import warnings
+from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -24,13 +25,8 @@ from featlab.analysis.evaluation.confusion import (
 )
 from featlab.analysis.evaluation.result import class_names, evaluation_result, open_results
 from featlab.analysis.evaluation.tables import class_means
-from featlab.analysis.page import read_page, read_table, write_result
-from featlab.cache import (
-    ExtractorInfo,
-    FeatureTable,
-    open_cache,
-    write_table,
-)
+from featlab.analysis.page import write_result
+from featlab.cache import ExtractorInfo, open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.evaluation.results import EvaluationRow, write_results
@@ -45,18 +41,8 @@ def scored(result):
 
     def make(method, subject, labels, predicted, classes=SEVEN, **changes):
         found = subject_metrics(np.array(labels), np.array(predicted), classes=classes, neutral_code=0)
-        return result(
-            method,
-            subject,
-            found.macro_f1,
-            **{
-                "histogram": found.histogram,
-                "frames": found.frames,
-                "class_recall": found.class_recall,
-                "confusion": found.confusion,
-                **changes,
-            },
-        )
+        same = {name: getattr(found, name) for name in ("histogram", "frames", "class_recall", "confusion")}
+        return result(method, subject, found.macro_f1, **{**same, **changes})
 
     return make
 
@@ -78,39 +64,37 @@ def many(scored):
 
 
 def by_hand(rows, method, count):
-    """The same mean by plain loops: seeds, draws, then subjects."""
+    """The same mean once more: seeds, draws, then subjects, each without those who lack the class."""
     cells = {}
     for row in rows:
+        counts = np.reshape(row.confusion, (count, count)).astype(float)
+        totals = counts.sum(axis=1, keepdims=True)
+        share = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
         if row.method == method:
-            cells.setdefault(row.subject, {}).setdefault(row.draw, []).append(np.array(row.confusion, dtype=float))
-    share = np.full((count, count), np.nan)
-    for label in range(count):
-        people = []
-        for draws in cells.values():
-            means = []
-            for seeds in draws.values():
-                lines = [counts.reshape(count, count)[label] for counts in seeds]
-                shares = [line / line.sum() for line in lines if line.sum()]
-                if shares:
-                    means.append(np.mean(shares, axis=0))
-            if means:
-                people.append(np.mean(means, axis=0))
-        if people:
-            share[label] = np.mean(people, axis=0)
-    return share
+            cells.setdefault(row.subject, {}).setdefault(row.draw, []).append(share)
+
+    def mean(several):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return np.nanmean(several, axis=0)
+
+    return mean([mean([mean(seeds) for seeds in draws.values()]) for draws in cells.values()])
 
 
-def test_a_subject_s_shares_are_sklearn_s_normalised_confusion(scored):
+def test_a_subject_s_shares_are_sklearn_s_normalised_confusion_and_a_class_that_nobody_shows_is_unknown(scored):
     rng = np.random.default_rng(1)
     labels, predicted = rng.integers(0, 7, 90), rng.integers(0, 7, 90)
     found = confusion_of([scored("pft", "s1", labels, predicted)], "pft")
     assert found.share == pytest.approx(confusion_matrix(labels, predicted, normalize="true"))
     assert found.subjects == (1,) * 7
+    found = confusion_of([scored("pft", "s1", [0, 2], [0, 0])], "pft")
+    assert found.subjects == (1, 0, 1, 0, 0, 0, 0)
+    assert np.isnan(found.share[1]).all()
+    assert found.share[2].tolist() == [1.0] + [0.0] * 6
 
 
 def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds(scored, many):
-    extra = [scored("pft", "s9", [0, 0, 0, 1], [0, 0, 1, 1], seed=seed) for seed in range(3)]
-    rows = [*many, *extra]
+    rows = [*many, *(scored("pft", "s9", [0, 0, 0, 1], [0, 0, 1, 1], seed=seed) for seed in range(3))]
     found = confusion_of(rows, "pft")
     assert found.share == pytest.approx(by_hand(rows, "pft", 7))
     assert found.subjects == (5, 5, 4, 4, 4, 5, 5)
@@ -126,27 +110,18 @@ def test_the_diagonal_is_the_recall_of_each_class_in_the_results_file(many, tmp_
         assert np.diag(confusion_of(stored.rows, method).share) == pytest.approx(recalls, abs=1e-12)
 
 
-def test_a_class_that_nobody_shows_is_unknown(scored):
-    found = confusion_of([scored("pft", "s1", [0, 2], [0, 0])], "pft")
-    assert found.subjects == (1, 0, 1, 0, 0, 0, 0)
-    assert np.isnan(found.share[1]).all()
-    assert found.share[2].tolist() == [1.0] + [0.0] * 6
-
-
-def test_rows_of_before_and_of_two_data_sets_are_refused(result, scored):
-    with pytest.raises(InputError, match="before confusions were counted; run the same evaluation again"):
-        confusion_of([scored("pft", "s1", [0], [0]), result("pft", "s2", 0.5)], "pft")
-    both = [scored("pft", "s1", [0], [0]), scored("pft", "s2", [0], [0], ("neutral", "smile"))]
-    with pytest.raises(InputError, match="2 and 7 classes"):
-        confusion_of(both, "pft")
-
-
-def test_failed_runs_are_left_out_and_noted(scored):
-    failure = EvaluationRow.failure("pft", "s2", 0, 0, selection="source-free", error="too short a clip")
-    rows = [scored("pft", "s1", [0, 1], [0, 0]), failure]
+def test_failed_runs_are_noted_and_rows_of_before_and_of_two_data_sets_refused(result, scored):
+    one = scored("pft", "s1", [0, 1], [0, 0])
+    rows = [one, EvaluationRow.failure("pft", "s2", 0, 0, selection="source-free", error="too short a clip")]
     found = confusion_of(rows, "pft")
     assert found.subjects[:2] == (1, 1)
     assert "too short a clip" in confusion_table(rows, [found], SEVEN).notes[-1]
+    for other, said in (
+        (result("pft", "s2", 0.5), "before confusions were counted; run the same evaluation again"),
+        (scored("pft", "s2", [0], [0], ("neutral", "smile")), "2 and 7 classes"),
+    ):
+        with pytest.raises(InputError, match=said):
+            confusion_of([one, other], "pft")
 
 
 def test_the_usual_methods_are_shown_where_they_are_there(many, scored):
@@ -234,17 +209,9 @@ def test_every_number_stands_out_from_its_cell():
         assert contrast >= 4.5
 
 
-def test_a_class_that_nobody_shows_has_dashes():
-    share = np.array([[0.75, 0.25], [np.nan, np.nan]])
-    (_, texts) = panels(plot_confusion(matrices(share), ("neutral", "pain")), 1)[0]
-    assert [text.get_text() for text in texts.ravel()] == ["75.0", "25.0", "–", "–"]
-
-
-@pytest.mark.parametrize(
-    "classes", [("neutral", "pain"), SEVEN, ("no pain at all", "pain of level four or more"), ("a",)]
-)
-def test_one_to_four_panels_fit_at_page_or_column_width(classes, readable):
-    for count in (1, 2, 3, 4):
+def test_one_to_four_panels_fit_at_page_or_column_width(readable):
+    sets = ("neutral", "pain"), SEVEN, ("no pain at all", "pain of level four or more"), ("a",)
+    for classes, count in product(sets, (1, 2, 3, 4)):
         figure = readable(plot_confusion(matrices(*[np.eye(len(classes))] * count), classes))
         assert figure.get_figwidth() in (style.COLUMN, style.FULL)
         assert figure.get_figheight() < 7.5
@@ -256,74 +223,57 @@ def test_one_to_four_panels_fit_at_page_or_column_width(classes, readable):
         assert not [1 for one, other in combinations(boxes, 2) if one.overlaps(other)]
 
 
-def test_source_access_is_marked_and_explained():
-    item = Confusion("ftdnn", "source-access", np.eye(2), (1, 1))
-    figure = plot_confusion([item], ("neutral", "pain"))
+def test_an_unknown_class_has_dashes_source_access_is_explained_and_no_figure_is_refused():
+    share = np.array([[0.75, 0.25], [np.nan, np.nan]])
+    (_, texts) = panels(plot_confusion(matrices(share), ("neutral", "pain")), 1)[0]
+    assert [text.get_text() for text in texts.ravel()] == ["75.0", "25.0", "–", "–"]
+    figure = plot_confusion([Confusion("ftdnn", "source-access", np.eye(2), (1, 1))], ("neutral", "pain"))
     assert figure.axes[0].get_title().endswith("†")
     assert "source" in figure.get_supxlabel()
+    for given, said in (([], "no confusions"), (matrices(np.eye(7)), "2 names for confusions of 7")):
+        with pytest.raises(InputError, match=said):
+            plot_confusion(given, ("neutral", "pain"))
 
 
-def test_figures_without_confusions_or_names_are_refused():
-    with pytest.raises(InputError, match="no confusions"):
-        plot_confusion([], SEVEN)
-    with pytest.raises(InputError, match="2 names for confusions of 7"):
-        plot_confusion(matrices(np.eye(7)), ("neutral", "pain"))
-
-
-def written(folder, rows, classes=SEVEN, facts=None):
-    found = evaluation_result(
-        rows, summarise(rows), metadata=facts or {"cache_digest": "abc"}, plots=False, classes=classes
-    )
-    write_result(folder, found)
+def written(folder, rows, facts=None):
+    metadata = facts or {"cache_digest": "abc"}
+    write_result(folder, evaluation_result(rows, summarise(rows), metadata=metadata, plots=False, classes=SEVEN))
     return folder
 
 
-def test_results_are_found_by_folder_by_file_and_the_newest_by_default(many, tmp_path):
+def test_results_are_found_by_folder_by_file_and_the_newest_by_default_or_refused(many, tmp_path):
+    with pytest.raises(InputError, match="run featlab evaluate first"):
+        open_results(tmp_path)
     older, newer = (written(tmp_path / "results" / name, many) for name in ("z-first", "a-second"))
     (tmp_path / "results" / "cells").mkdir()
     os.utime(older / "results.jsonl", ns=(1, 1))
     assert open_results(tmp_path).path == newer / "results.jsonl"
-    assert open_results(tmp_path, older).path == open_results(tmp_path, older / "results.jsonl").path
-    assert open_results(tmp_path, older).facts["cache_digest"] == "abc"
-    assert open_results(tmp_path, older).name == "z-first"
-
-
-def test_results_that_are_not_there_or_damaged_are_refused(many, tmp_path):
-    with pytest.raises(InputError, match="run featlab evaluate first"):
-        open_results(tmp_path)
-    with pytest.raises(InputError, match="no results there"):
-        open_results(tmp_path, tmp_path / "nothing")
+    found = open_results(tmp_path, older)
+    assert found.path == open_results(tmp_path, older / "results.jsonl").path
+    assert (found.facts["cache_digest"], found.name) == ("abc", "z-first")
+    (newer / "run.json").unlink()
+    assert open_results(tmp_path, newer).facts == {}
+    (newer / "run.json").write_text("{", encoding="utf-8")
     (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
-    with pytest.raises(InputError, match="holds no results"):
-        open_results(tmp_path, tmp_path)
-    folder = written(tmp_path / "e", many)
-    (folder / "run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"run\.json: can't be read"):
-        open_results(tmp_path, folder)
-    (folder / "run.json").unlink()
-    assert open_results(tmp_path, folder).facts == {}
+    for folder, said in (
+        (tmp_path / "nothing", "no results there"),
+        (tmp_path, "holds no results"),
+        (newer, r"run\.json: can't be read"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_results(tmp_path, folder)
 
 
-def small_cache(path, classes):
-    table = FeatureTable(
-        embeddings=np.ones((2, 3), dtype=np.float32),
-        label=np.zeros(2, dtype=np.int16),
-        subject=np.arange(2, dtype=np.int32),
-        video=np.zeros(2, dtype=np.int32),
-        frame=np.zeros(2, dtype=np.int32),
-        subjects=("s1", "s2"),
-        videos=("v",),
-        classes=classes,
-        neutral=classes[0],
-    )
+def small_cache(people, path, classes):
+    table = replace(people(2, 1, 1, 3), label=np.zeros(4, dtype=np.int16), classes=classes, neutral=classes[0])
     write_table(path, table, ExtractorInfo("toy", "none", "numbers"))
     with open_cache(path) as cache:
         return cache.digest
 
 
-def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cache(many, tmp_path):
+def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cache(many, people, tmp_path):
     shouted = tuple(name.upper() for name in SEVEN)
-    digest = small_cache(tmp_path / "cache.h5", shouted)
+    digest = small_cache(people, tmp_path / "cache.h5", shouted)
     stored = open_results(tmp_path, written(tmp_path / "e", many, facts={"cache_digest": digest}))
     assert class_names(stored, 7, tmp_path) == (SEVEN, "")
     assert class_names(stored, 7, tmp_path, tmp_path / "cache.h5") == (shouted, "")
@@ -332,27 +282,23 @@ def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cach
     names, note = class_names(stored, 7, tmp_path / "elsewhere")
     assert names == tuple(f"Class {number}" for number in range(1, 8))
     assert "--cache" in note
-    small_cache(tmp_path / "cache.h5", SEVEN)
+    small_cache(people, tmp_path / "cache.h5", SEVEN)
     assert class_names(stored, 7, tmp_path)[0] == names
-    small_cache(tmp_path / "two.h5", ("neutral", "smile"))
+    small_cache(people, tmp_path / "two.h5", ("neutral", "smile"))
     with pytest.raises(InputError, match="has 2 classes, the results 7"):
         class_names(stored, 7, tmp_path, tmp_path / "two.h5")
 
 
-def test_the_page_holds_the_figure_s_numbers(many, tmp_path):
-    stored = open_results(tmp_path, written(tmp_path / "results" / "evaluate-1", many))
-    found = confusion_result(stored, [], tmp_path)
-    folder = tmp_path / "results" / "plot-confusion-evaluate-1"
-    write_result(folder, found, "featlab plot confusion")
-    with (folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+def test_the_page_holds_the_figure_s_numbers(many, tmp_path, stored):
+    given = open_results(tmp_path, written(tmp_path / "results" / "evaluate-1", many))
+    found = confusion_result(given, [], tmp_path)
+    page = stored(found, tmp_path / "results" / "plot-confusion-evaluate-1")
     shares = {method: confusion_of(many, method).share for method in ("source-only", "pft")}
-    assert [float(line["share"]) for line in lines] == [value for share in shares.values() for value in share.ravel()]
-    assert [line["predicted"] for line in lines[:7]] == list(SEVEN)
+    data = found.figures[0].data
+    assert data["share"] == [value for share in shares.values() for value in share.ravel()]
+    assert data["predicted"][:7] == list(SEVEN)
     right = [f"{100 * np.diag(share).mean():.1f} % with {method}" for method, share in shares.items()]
     assert found.summary == [f"Of the frames of a class are recognised, in the mean over classes: {', '.join(right)}."]
-    read = read_page(folder)
-    assert (read.metadata["results"], read.metadata["cache_digest"], read.kind) == ("evaluate-1", "abc", "plot")
-    assert read_table(folder, "confusion") == found.tables["confusion"]
+    assert (page.metadata["results"], page.metadata["cache_digest"], page.kind) == ("evaluate-1", "abc", "plot")
     # Its own folder has no rows: it is never taken for results.
     assert open_results(tmp_path).path.parent.name == "evaluate-1"

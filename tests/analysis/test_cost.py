@@ -1,6 +1,5 @@
 """What adapting costs: counted by hand, the same as an evaluation counts, and what is said of it."""
 
-import json
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -26,28 +25,17 @@ from featlab.analysis.cost_figure import (
     plot_complexity,
     time_text,
 )
-from featlab.analysis.page import write_result
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.run import RunNumbers, evaluate_subject
-from featlab.methods import (
-    base_model,
-    get_method,
-    make_method,
-    method_names,
-)
+from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.workspace.stages import bundle_stage
 
 DIM, FEATURES, BOTTLENECK, CLASSES, FRAMES = 12, 6, 8, 2, 7
 TARGETS = ("s01", "s02", "s04")
 METHODS = ("source-only", "neutral-shift", "adabn", "shot", "pft-poster", "pft", "ftdnn", "oracle")
-SMALL = {
-    "features.dim": FEATURES,
-    "head.bottleneck": BOTTLENECK,
-    "pretrain.hidden": 5,
-    "adapt.ftdnn.iterations": 20,
-    "adapt.oracle.iterations": 10,
-}
+SMALL = {"features.dim": FEATURES, "head.bottleneck": BOTTLENECK, "pretrain.hidden": 5}
+SMALL |= {"adapt.ftdnn.iterations": 20, "adapt.oracle.iterations": 10}
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +79,16 @@ def test_sizes_operations_and_iterations_are_those_of_an_evaluation(workspace, r
         assert cost.adapt_flops == row.flops, row.method
         assert cost.iterations == (row.iterations + other.iterations) / 2, row.method
     assert [cost.method for cost in report.costs] == list(METHODS)
-    assert (report.subjects, report.frames, report.source_rows) == (
-        ("s01", "s02"),
-        (FRAMES, FRAMES),
-        (4 * 28, FEATURES),
-    )
+    assert (report.subjects, report.frames) == (("s01", "s02"), (FRAMES, FRAMES))
+    assert report.source_rows == (4 * 28, FEATURES)
+    for method in ("source-only", "neutral-shift", "adabn"):
+        assert (of(report, method).iterations, of(report, method).converged) == (0, 0)
+    assert of(report, "shot").iterations == make_method("shot").config.epochs
+    for cost in report.costs:
+        assert (cost.failures, cost.subjects) == ((), 2)
+        assert not cost.converged > cost.iterations
+        assert 0 < cost.fastest <= cost.seconds <= cost.slowest
+        assert cost.batch_seconds > 0
 
 
 def test_the_numbers_of_a_model_counted_by_hand(report):
@@ -111,11 +104,8 @@ def test_the_numbers_of_a_model_counted_by_hand(report):
     multiplied = 2 * (DIM * FEATURES + FEATURES * BOTTLENECK + BOTTLENECK * CLASSES)
     assert of(report, "source-only").predict_flops == multiplied
     assert of(report, "neutral-shift").predict_flops == multiplied + 2 * FEATURES * FEATURES
-
-
-def test_counts_of_steps_are_no_numbers_of_the_model():
     module = torch.nn.BatchNorm1d(3)
-    assert model_values(module) == 4 * 3
+    assert model_values(module) == 4 * 3  # a count of steps is no number of the model
     assert "num_batches_tracked" in module.state_dict()
 
 
@@ -133,76 +123,42 @@ def test_what_a_bundle_carries_is_in_its_file(workspace, report):
     assert model_values(base_model(bundle)) == of(report, "source-only").parameters
 
 
-def test_closed_forms_take_no_iteration_and_need_none(report):
-    for method in ("source-only", "neutral-shift", "adabn"):
-        assert (of(report, method).iterations, of(report, method).converged) == (0, 0)
-    assert of(report, "shot").iterations == make_method("shot").config.epochs
-    for cost in report.costs:
-        assert not cost.failures
-        assert cost.subjects == 2
-        assert not cost.converged > cost.iterations
-        assert 0 < cost.fastest <= cost.seconds <= cost.slowest
-        assert cost.batch_seconds > 0
-
-
-def test_every_batch_size_is_set_and_nothing_else():
+def test_every_batch_size_is_set_and_nothing_else_and_a_clip_is_repeated_or_cut(table):
     for name in method_names():
         method = make_method(name)
         sized = with_batch(method, 77)
         assert type(sized) is type(method)
-        changed = {
-            field
-            for field in getattr(method.config, "__dataclass_fields__", {})
-            if getattr(sized.config, field) != getattr(method.config, field)
-        }
-        assert all("batch" in field for field in changed)
-        assert all(getattr(sized.config, field) == 77 for field in changed)
+        options = getattr(method.config, "__dataclass_fields__", {})
+        changed = {field for field in options if getattr(sized.config, field) != getattr(method.config, field)}
+        assert all("batch" in field and getattr(sized.config, field) == 77 for field in changed)
         assert (sized is method) == (not changed)
     assert with_batch(make_method("sfit-T"), 77).config.retrain_batch == 77
-
-
-def test_a_clip_is_repeated_or_cut(table):
     for rows in (2, 5, 64):
         clip = clip_of_length(table, np.array([4, 9, 11]), rows)
         expected = table.embeddings[[[4, 9, 11][place % 3] for place in range(rows)]]
         assert clip.embeddings.tolist() == expected.tolist()
 
 
-def test_a_batch_is_that_many_rows(workspace, monkeypatch):
-    seen = []
-    shot = get_method("shot")
+def test_a_batch_is_that_many_rows_on_one_thread_and_threads_and_randomness_are_as_before(workspace, monkeypatch):
+    seen, threads, shot = [], set(), get_method("shot")
     adapt = shot.adapt
 
     def spy(self, bundle, target, *, seed=0):
         seen.append((len(target), self.config.batch))
+        threads.add(torch.get_num_threads())
         return adapt(self, bundle, target, seed=seed)
 
     monkeypatch.setattr(shot, "adapt", spy)
-    measure_complexity(workspace, TARGETS, ("shot",), measured=1, repeat=3, batch=16)
-    # Once to count, three times the clip, three times the batch.
-    assert seen == [(FRAMES, 64)] * 4 + [(16, 16)] * 3
-
-
-def test_threads_are_as_before(workspace, monkeypatch):
-    seen = []
-    method = get_method("source-only")
-    adapt = method.adapt
-    monkeypatch.setattr(
-        method, "adapt", lambda *args, **more: (seen.append(torch.get_num_threads()), adapt(*args, **more))[1]
-    )
-    before = torch.get_num_threads()
+    before, state, numpy_state = torch.get_num_threads(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     torch.set_num_threads(2)
     try:
-        measure_complexity(workspace, TARGETS, ("source-only",), repeat=1)
+        measure_complexity(workspace, TARGETS, ("shot", "pft"), measured=1, repeat=3, batch=16)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert set(seen) == {1}
-
-
-def test_global_randomness_is_left_alone(workspace):
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    measure_complexity(workspace, TARGETS, ("shot", "pft"), measured=1, repeat=1)
+    # Once to count, three times the clip, three times the batch.
+    assert seen == [(FRAMES, 64)] * 4 + [(16, 16)] * 3
+    assert threads == {1}
     assert torch.equal(state, torch.get_rng_state())
     assert np.random.get_state()[1].tolist() == numpy_state  # noqa: NPY002
 
@@ -210,22 +166,18 @@ def test_global_randomness_is_left_alone(workspace):
 def test_who_fails_is_named_with_the_reason_and_the_others_run(table, opened):
     workspace = opened(table, **SMALL, **{"pretrain.style_bank": False})
     progress = []
-    found = measure_complexity(
-        workspace,
-        ("s01", "s02"),
-        ("source-only", "neutral-shift"),
-        repeat=1,
-        on_method=lambda *steps: progress.append(steps),
-    )
+    methods = ("source-only", "neutral-shift")
+    told = {"on_method": lambda *steps: progress.append(steps)}
+    found = measure_complexity(workspace, ("s01", "s02"), methods, repeat=1, **told)
     assert progress == [(1, 2), (2, 2)]
     broken = of(found, "neutral-shift")
     assert [where for where, _ in broken.failures] == ["s01", "s02"]
     assert "style bank" in broken.failures[0][1]
     assert (broken.subjects, math.isnan(broken.seconds)) == (0, True)
     assert of(found, "source-only").subjects == 2
-    shown = complexity_table(found)
-    assert shown.rows[1][:3] == ("neutral-shift", "failed", "–")
-    assert any(note.startswith("neutral-shift failed on s01, s02: ") for note in shown.notes)
+    table = complexity_table(found)
+    assert table.rows[1][:3] == ("neutral-shift", "failed", "–")
+    assert any(note.startswith("neutral-shift failed on s01, s02: ") for note in table.notes)
     assert complexity_data(found)["method"] == ["source-only"]
     assert complexity_sentences(found) == ["1 of 2 methods failed: neutral-shift."]
 
@@ -240,32 +192,20 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
     for cost in found.costs:
         assert (cost.subjects, cost.failures[0][0]) == (1, "s01")
         assert "neutral" in cost.failures[0][1]
-
-
-def test_what_does_not_exist_is_refused(workspace):
     with pytest.raises(ConfigError, match="unknown method"):
         measure_complexity(workspace, ("s01",), ("shott",))
     with pytest.raises(InputError, match="unknown subject"):
         measure_complexity(workspace, ("nobody",), ("pft",))
 
 
-def cost(method, seconds, *, setting="SFDA (model-based)", **changes):
+USUAL = {"trainable": 100, "parameters": 2000, "carried": 10, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
+USUAL |= {"iterations": 200.0, "converged": 120.0, "batch_seconds": 0.001, "subjects": 2}
+
+
+def cost(method, seconds, setting="SFDA (model-based)", **changes):
     selection = {"Oracle": "oracle", "UDA (source access)": "source-access"}.get(setting, "source-free")
-    values = {
-        "trainable": 100,
-        "parameters": 2000,
-        "carried": 10,
-        "adapt_flops": 2.5e6,
-        "predict_flops": 1000.0,
-        "iterations": 200.0,
-        "converged": 120.0,
-        "batch_seconds": 0.001,
-        "seconds": seconds,
-        "fastest": 0.9 * seconds,
-        "slowest": 1.2 * seconds,
-        "subjects": 2,
-    }
-    return MethodCost(method, selection, setting, **{**values, **changes})
+    times = {"seconds": seconds, "fastest": 0.9 * seconds, "slowest": 1.2 * seconds}
+    return MethodCost(method, selection, setting, **{**USUAL, **times, **changes})
 
 
 COSTS = (
@@ -283,16 +223,8 @@ REPORT = ComplexityReport(COSTS, ("ann", "ben"), (10, 12), (500, 64), 5, 64, "cp
 
 def test_the_table_groups_settings_and_marks_who_saw_what():
     table = complexity_table(REPORT)
-    assert [row[0] for row in table.rows] == [
-        "source-only",
-        "shot",
-        "nrc",
-        "pft",
-        "safn [source access]",
-        "adabn",
-        "coral",
-        "oracle",
-    ]
+    names = "source-only, shot, nrc, pft, safn [source access], adabn, coral, oracle"
+    assert ", ".join(row[0] for row in table.rows) == names
     assert table.rows[1][1:] == ("100", "2000", "10", "2.500", "0.001", "200", "120", "0.00100", "0.2000")
     assert table.rows[2][table.columns.index("Converged")] == "–"
     assert not any(any(line) for line in table.bold)
@@ -302,32 +234,26 @@ def test_the_table_groups_settings_and_marks_who_saw_what():
     fewer = complexity_table(replace(REPORT, costs=COSTS[1:3], frames=(12, 12)))
     assert "source rows" not in " ".join(fewer.notes)
     assert "; 12 frames)" in fewer.notes[0]
-
-
-def test_a_median_between_two_steps_keeps_its_half():
+    # A median between two steps keeps its half.
     between = replace(REPORT, costs=(replace(COSTS[2], iterations=2.5, converged=2.5),))
     assert complexity_table(between).rows[0][6:8] == ("2.5", "2.5")
     assert "in 2.5 iterations" in complexity_sentences(between)[0]
 
 
-def with_pft(**changes):
-    return replace(REPORT, costs=tuple(replace(item, **changes) if item.method == "pft" else item for item in COSTS))
-
-
 def test_the_sentence_says_what_is_quicker_and_by_how_much_also_when_the_method_loses():
+    def slower(seconds):
+        return replace(REPORT, costs=(*COSTS[:2], replace(COSTS[2], seconds=seconds), *COSTS[3:]))
+
     # The median of the published ones is that of 0.2 and 0.6 seconds.
     assert complexity_sentences(REPORT) == [
         "pft adapts to one person in 4.00 ms (median over 2 subjects, 5 runs each), in 1 iteration, and updates 64 "
         "parameters of the 2,000 numbers of its model; that is 100 times less than the median of the 2 published "
         "source-free methods here (400 ms)."
     ]
-    assert "that is 5.0 times as much as the median" in complexity_sentences(with_pft(seconds=2.0))[0]
-    assert "that is as much as the median" in complexity_sentences(with_pft(seconds=0.4))[0]
+    assert "that is 5.0 times as much as the median" in complexity_sentences(slower(2.0))[0]
+    assert "that is as much as the median" in complexity_sentences(slower(0.4))[0]
     assert complexity_sentences(replace(REPORT, costs=COSTS[:2])) == []
     assert "that is" not in complexity_sentences(replace(REPORT, costs=(COSTS[2],)))[0]
-
-
-def test_times_have_three_digits():
     seconds = (0.00043, 0.0124, 0.25, 1.04, 75.0, math.nan)
     assert [time_text(value) for value in seconds] == ["0.43 ms", "12.4 ms", "250 ms", "1.04 s", "75.0 s", "–"]
 
@@ -360,19 +286,11 @@ def test_many_methods_with_long_names_do_not_overlap(readable):
     assert min(box.x0 for box in boxes) >= 0
 
 
-def test_nothing_to_draw_is_an_error():
-    with pytest.raises(InputError, match="no method could be run"):
-        complexity_data(replace(REPORT, costs=(MethodCost("pft", "source-free", "SFDA-PFT"),)))
-
-
-def test_the_folder_holds_the_numbers_of_the_figure_if_there_is_any(tmp_path):
+def test_the_folder_holds_the_numbers_of_the_figure_if_there_is_any(stored):
     result = complexity_result(REPORT, {"versions": {}})
-    files = write_result(tmp_path, result, "featlab complexity")
-    page = json.loads(files[-1].read_text(encoding="utf-8"))
-    assert (page["kind"], page["tables"], page["command"]) == ("complexity", ["complexity"], "featlab complexity")
-    lines = (tmp_path / "complexity.csv").read_text(encoding="utf-8").splitlines()
-    data = complexity_data(REPORT)
-    assert lines[0] == ",".join(data)
-    assert [float(line.split(",")[3]) for line in lines[1:]] == data["seconds"]
+    page = stored(result)
+    assert (page.kind, page.tables, result.figures[0].data) == ("complexity", ("complexity",), complexity_data(REPORT))
     nothing = replace(REPORT, costs=(MethodCost("pft", "source-free", "SFDA-PFT", failures=(("ann", "no"),)),))
     assert not complexity_result(nothing, {}).figures
+    with pytest.raises(InputError, match="no method could be run"):
+        complexity_data(nothing)

@@ -15,11 +15,13 @@ from featlab.config.load import load_config
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.drawn_faces import FacesConfig
 
-CONFIG = DemoConfig(
-    FacesConfig(people=12, clips=2, frames=4, size=48, seed=3),
-    targets=3,
-    settings={"head.epochs": 2, "features.dim": 16},
-)
+FACES = FacesConfig(people=12, clips=2, frames=4, size=48, seed=3)
+CONFIG = DemoConfig(FACES, targets=3, settings={"head.epochs": 2, "features.dim": 16})
+
+
+def lines_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -58,31 +60,23 @@ def test_the_page_is_a_report_of_the_evaluation_the_people_and_a_clip(made):
     assert page.startswith("<!doctype html>")
     assert "Content-Security-Policy" in page
     results = report.folder / "results"
-    with (results / "demo" / "subjects.csv").open(encoding="utf-8", newline="") as file:
-        drawn = {(line["method"], line["subject"]): float(line["score"]) for line in csv.DictReader(file)}
+    drawn = {
+        (line["method"], line["subject"]): float(line["score"]) for line in lines_of(results / "demo/subjects.csv")
+    }
     assert drawn == {(r.method, r.subject): r.macro_f1 for r in report.rows if r.method != "source-only"}
-    with (results / "clip" / "clip.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = lines_of(results / "clip" / "clip.csv")
     assert [int(line["frame"]) for line in lines] == [0, 1, 2, 3]
     assert all(line["shown"] == "1" and 0 <= float(line["after"]) <= 1 for line in lines)
 
 
 def test_the_strip_shows_each_person_at_rest_and_at_the_peak(made):
     report, _ = made
-    folder = report.folder / "results" / "people"
-    with (folder / "people.csv").open(encoding="utf-8", newline="") as file:
-        shown = list(csv.DictReader(file))
-    with (report.folder / "faces" / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert [(line["subject"], line["label"]) for line in shown] == [
-        (f"s{n:03}", label) for label in CONFIG.faces.classes for n in range(1, 11)
-    ]
+    shown, lines = (lines_of(report.folder / name) for name in ("results/people/people.csv", "faces/manifest.csv"))
+    wanted = [(f"s{n:03}", label) for label in CONFIG.faces.classes for n in range(1, 11)]
+    assert [(line["subject"], line["label"]) for line in shown] == wanted
     for item in shown:
-        mine = {
-            line["path"]: float(line["intensity"])
-            for line in lines
-            if (line["subject"], line["label"]) == (item["subject"], item["label"])
-        }
+        same = [line for line in lines if all(line[key] == item[key] for key in ("subject", "label"))]
+        mine = {line["path"]: float(line["intensity"]) for line in same}
         assert mine[item["path"]] == (min if item["label"] == "neutral" else max)(mine.values())
 
 

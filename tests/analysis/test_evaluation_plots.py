@@ -1,9 +1,8 @@
 """Figures of an evaluation: every line is where its number is, no text is cut or covered, files are the same bytes."""
 
-import csv
 import subprocess
 import sys
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from xml.etree import ElementTree
 
 import numpy as np
@@ -112,22 +111,18 @@ def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
         plot_summary([])
 
 
-@pytest.mark.parametrize("width", [style.COLUMN, style.FULL])
-def test_many_methods_are_readable_and_fit_a_page(many, width, readable):
-    means = readable(plot_summary(summarise(many), width=width))
-    assert covered(means) == []
-    assert means.axes[0].get_window_extent().width > 0.3 * means.bbox.width
-    assert (means.get_figwidth(), means.get_figheight() < PAGE) == (width, True)
-    if width == style.FULL:
-        subjects = readable(plot_subjects(many))
-        assert covered(subjects) == []
-        assert subjects.get_figheight() < PAGE
-        assert min(axes.get_window_extent().height for axes in subjects.axes if axes.axison) > 0.6 * subjects.dpi
-
-
-def test_source_access_is_marked_and_explained_only_where_there_is_any(rows, many):
+def test_many_methods_are_readable_fit_a_page_and_source_access_is_marked_where_there_is_any(rows, many, readable):
+    for width in (style.COLUMN, style.FULL):
+        means = readable(plot_summary(summarise(many), width=width))
+        assert covered(means) == []
+        assert means.axes[0].get_window_extent().width > 0.3 * means.bbox.width
+        assert (means.get_figwidth(), means.get_figheight() < PAGE) == (width, True)
+    subjects = readable(plot_subjects(many))
+    assert covered(subjects) == []
+    assert subjects.get_figheight() < PAGE
+    assert min(axes.get_window_extent().height for axes in subjects.axes if axes.axison) > 0.6 * subjects.dpi
     assert [figure_name("safn", "source-access"), figure_name("pft", "source-free")] == ["safn\u00a0†", "pft"]
-    for figure in (plot_summary(summarise(many)), plot_subjects(many)):
+    for figure in (means, subjects):
         shown = [" ".join(text.split()) for text, _ in boxes(figure)]
         assert len([text for text in shown if text.endswith("†")]) == len(range(0, MANY, 5))
         assert any("† with source access" in text for text in shown)
@@ -189,18 +184,16 @@ def test_the_critical_difference_is_as_long_as_it_says():
     assert (rank_at(beyond, left), rank_at(beyond, right)) == pytest.approx((5, 1))
 
 
-@pytest.mark.parametrize("width", [style.COLUMN, style.FULL])
-def test_no_text_of_the_ranks_is_cut_or_on_another(width, readable):
-    for methods in (2, 5, 12, 25):
-        for subjects in (3, 40):
-            selections = {f"m{place}": "source-access" for place in range(1, methods, 3)}
-            figure = readable(plot_ranks(compared(methods, subjects), selections=selections, width=width))
-            texts = [text.get_window_extent().padded(-1) for text in figure.axes[0].texts]
-            assert not [1 for one, other in combinations(texts, 2) if one.overlaps(other)]
-            assert (figure.get_figwidth(), figure.get_figheight() < 9) == (width, True)
-            shown = [text.get_text() for text in figure.axes[0].texts]
-            assert "m1\u00a0†" in shown
-            assert any("with\u00a0source\u00a0access" in text for text in shown)
+def test_no_text_of_the_ranks_is_cut_or_on_another(readable):
+    for methods, subjects, width in product((2, 5, 12, 25), (3, 40), (style.COLUMN, style.FULL)):
+        selections = {f"m{place}": "source-access" for place in range(1, methods, 3)}
+        figure = readable(plot_ranks(compared(methods, subjects), selections=selections, width=width))
+        texts = [text.get_window_extent().padded(-1) for text in figure.axes[0].texts]
+        assert not [1 for one, other in combinations(texts, 2) if one.overlaps(other)]
+        assert (figure.get_figwidth(), figure.get_figheight() < 9) == (width, True)
+        shown = [text.get_text() for text in figure.axes[0].texts]
+        assert "m1\u00a0†" in shown
+        assert any("with\u00a0source\u00a0access" in text for text in shown)
 
 
 def test_the_numbers_beside_the_ranks_are_those_of_the_comparison():
@@ -279,19 +272,9 @@ def test_the_same_figure_gives_the_same_bytes_and_another_ending_nothing(tmp_pat
     assert not any(element.tag.endswith(("script", "text")) for element in root.iter())
     with pytest.raises(InputError, match=r"\.svg, \.pdf, \.png, not \.bmp"):
         style.save_figure(style.figure(), tmp_path / "a.bmp")
-    assert len(list(tmp_path.iterdir())) == 6
-
-
-def test_the_numbers_are_saved_in_full_beside_the_figure(tmp_path, rows):
-    data = subjects_data(rows)
-    path = style.save_data(tmp_path / "figure.svg", data)
-    assert path == tmp_path / "figure.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        read = list(csv.DictReader(file))
-    assert [line["subject"] for line in read] == data["subject"]
-    assert [float(line["score"]) for line in read] == data["score"]
     with pytest.raises(InputError, match="different lengths"):
         style.save_data(tmp_path / "figure.svg", {"a": [1], "b": []})
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_long_names_are_folded_where_they_break_best():

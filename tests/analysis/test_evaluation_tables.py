@@ -69,21 +69,13 @@ def test_the_per_subject_table_has_the_posters_form(poster):
 def test_methods_of_one_setting_stand_together_under_their_registry_names(result):
     given = ("oracle", "neutral-shift", "pft", "referenced", "somebody-s", "source-only")
     rows = [result(name, "a", 0.5) for name in given]
-    rows.append(result("dfa", "a", 0.5, selection="source-access"))
-    rows.append(result("theirs", "a", 0.5, selection="source-access"))
-    assert [line[:2] for line in per_subject_table(rows).rows] == [
-        ("Source-only", "source-only"),
-        ("Baselines", "neutral-shift"),
-        ("Baselines", "referenced"),
-        ("Baselines", "somebody-s"),
-        ("SFDA-PFT", "pft"),
-        ("UDA (source access)", "dfa [source access]"),
-        ("Source access", "theirs [source access]"),
-        ("Oracle", "oracle"),
+    rows += [result(name, "a", 0.5, selection="source-access") for name in ("dfa", "theirs")]
+    assert [": ".join(line[:2]) for line in per_subject_table(rows).rows] == [
+        *("Source-only: source-only", "Baselines: neutral-shift", "Baselines: referenced", "Baselines: somebody-s"),
+        *("SFDA-PFT: pft", "UDA (source access): dfa [source access]"),
+        *("Source access: theirs [source access]", "Oracle: oracle"),
     ]
-
-
-def test_a_cell_is_a_mean_over_seeds_and_what_looks_equal_is_equally_bold(result):
+    # A cell is a mean over seeds, and what looks equal is equally bold.
     rows = [result("pft", "a", 0.2), result("pft", "a", 0.4, seed=1), result("source-only", "a", 0.29999)]
     table = per_subject_table(rows)
     assert column(table, "a") == ["30.00", "30.00"]
@@ -114,11 +106,8 @@ def test_source_access_is_marked_in_every_table_and_competes_in_none(result):
     ]
     summaries = summarise(rows)
     marked = ["pft-best [target labels]", "safn [source access]"]
-    for table, head in (
-        (per_subject_table(rows), "a"),
-        (summary_table(summaries), "Macro F1"),
-        (class_table(rows), "Class 1"),
-    ):
+    tables = per_subject_table(rows), summary_table(summaries), class_table(rows)
+    for table, head in zip(tables, ("a", "Macro F1", "Class 1"), strict=True):
         assert sorted(name for name in column(table, "Method") if "[" in name) == marked
         assert bold(table, head) == ["pft"]
         assert any("do not compete" in note for note in table.notes)
@@ -171,9 +160,8 @@ def test_smoothed_scores_are_shown_where_there_are_any(poster):
     rows = [replace(line, macro_f1_smoothed=line.macro_f1 + 0.01) for line in poster]
     summaries = summarise([*rows, failed("nrc", "s1")])
     table = summary_table(summaries, smoothing=9)
-    assert column(table, "Smoothed") == [
-        MISSING if not item.runs else f"{100 * item.macro_f1_smoothed:.2f}" for item in summaries
-    ]
+    shown = [f"{100 * item.macro_f1_smoothed:.2f}" if item.runs else MISSING for item in summaries]
+    assert column(table, "Smoothed") == shown
     assert bold(table, "Smoothed") == ["sfit"]
     low, high = summaries[0].ci95_smoothed
     assert column(table, "95 % interval, smoothed")[0] == f"[{100 * low:.2f}, {100 * high:.2f}]"
@@ -227,16 +215,15 @@ def test_a_recall_is_the_mean_over_the_subjects_who_show_the_class(recalls, resu
         assert list(line[1:]) == [f"{value:.2f}" for value in [*means, means.mean()]]
     assert [bold(table, name) for name in table.columns[1:]] == [["source-only"], ["pft"], ["source-only"], ["pft"]]
     seeds = [result("pft", "a", 0.5, seed=seed, class_recall=(value,)) for seed, value in enumerate((0.0, 0.2, 0.4))]
-    assert class_means([*seeds, result("pft", "b", 0.5, class_recall=(0.8,))], 1) == [
-        pytest.approx({"a": 0.2, "b": 0.8})
-    ]
+    means = class_means([*seeds, result("pft", "b", 0.5, class_recall=(0.8,))], 1)
+    assert means == [pytest.approx({"a": 0.2, "b": 0.8})]
     alone = class_table([result("pft", "a", 0.5, class_recall=(0.5, NAN, 0.7))])
     assert alone.columns[1] == "Class 1"
     assert alone.rows[0][1:] == ("50.00", MISSING, "70.00", "60.00")
     assert class_table([result("pft", "a", 0.5)], classes=("x", "y")).rows == (("pft", MISSING, MISSING, MISSING),)
 
 
-def test_a_recall_over_fewer_subjects_is_starred_and_never_bold(recalls):
+def test_a_recall_over_fewer_subjects_is_starred_and_never_bold(recalls, result):
     best = [line for line in recalls if line.method == "oracle" and line.subject == "a"]
     shot = [EvaluationRow.from_dict(line.to_dict() | {"method": "shot", "selection": "source-free"}) for line in best]
     table = class_table([*recalls, *shot, failed("shot", "b")], classes=CLASSES)
@@ -244,25 +231,16 @@ def test_a_recall_over_fewer_subjects_is_starred_and_never_bold(recalls):
     assert not any(table.bold[2])
     assert "shot: 1 of 2 runs failed (b): needs two classes" in table.notes
     assert "* over fewer subjects than other methods have" in table.notes
-
-
-def test_recalls_that_do_not_fit_together_are_refused(recalls, result):
-    with pytest.raises(InputError, match="2 and 3 classes"):
-        class_table(recalls, classes=("x", "y"))
-    with pytest.raises(InputError, match="1 and 3 classes"):
-        class_table([*recalls, result("shot", "a", 0.5, class_recall=(0.5,))])
+    # Recalls that do not fit together are refused.
+    other = [*recalls, result("shot", "a", 0.5, class_recall=(0.5,))]
+    for rows, classes, said in ((recalls, ("x", "y"), "2 and 3 classes"), (other, (), "1 and 3 classes")):
+        with pytest.raises(InputError, match=said):
+            class_table(rows, classes=classes)
 
 
 def test_ranks_come_with_their_groups_and_with_what_the_test_says():
-    found = RankComparison(
-        methods=("a", "b", "c", "d"),
-        ranks=(1.2, 1.75, 2.4, 3.9),
-        subjects=60,
-        level=0.05,
-        critical_difference=1.1,
-        friedman_p=1e-5,
-        cliques=((0, 1), (1, 2)),
-    )
+    ranked = {"methods": ("a", "b", "c", "d"), "ranks": (1.2, 1.75, 2.4, 3.9), "cliques": ((0, 1), (1, 2))}
+    found = RankComparison(**ranked, subjects=60, level=0.05, critical_difference=1.1, friedman_p=1e-5)
     free = dict.fromkeys("abcd", "source-free")
     table = rank_table(found, free)
     assert table.rows == (("a", "1.20", "1"), ("b", "1.75", "1–2"), ("c", "2.40", "2"), ("d", "3.90", MISSING))
@@ -280,25 +258,13 @@ def test_ranks_come_with_their_groups_and_with_what_the_test_says():
 
 def trial(number, score, *, failed=0):
     none, default = math.isnan(score), number == 1
-    return Trial(
-        number=number,
-        options={"lr": 0.1, "words": ("a", "b"), "top": None},
-        changed=0 if default else 1,
-        subjects=0 if none else 9 - failed,
-        macro_f1=score,
-        sd=0.1,
-        ci95=(score - 0.1, score + 0.1),
-        folds=(score, score),
-        seconds=0.5,
-        difference=score - 0.5,
-        wins=5,
-        ties=1,
-        losses=3,
-        p=NAN if default else 0.01,
-        p_holm=NAN if default else 0.0301,
-        failed=9 if none else failed,
-        reasons=("too dark",) if failed or none else (),
-    )
+    options = {"lr": 0.1, "words": ("a", "b"), "top": None}
+    scores = {"macro_f1": score, "sd": 0.1, "ci95": (score - 0.1, score + 0.1), "folds": (score, score)}
+    compared = {"difference": score - 0.5, "wins": 5, "ties": 1, "losses": 3}
+    tested = {"p": NAN, "p_holm": NAN} if default else {"p": 0.01, "p_holm": 0.0301}
+    ran = {"subjects": 0 if none else 9 - failed, "failed": 9 if none else failed, "seconds": 0.5}
+    reasons = ("too dark",) if failed or none else ()
+    return Trial(number, options, changed=int(not default), reasons=reasons, **scores, **compared, **tested, **ran)
 
 
 def test_candidates_stand_in_order_with_their_options_and_the_default_is_compared_with_nothing():
@@ -310,17 +276,14 @@ def test_candidates_stand_in_order_with_their_options_and_the_default_is_compare
     assert sum(cell for row in table.bold for cell in row) == 1
     assert table.columns[:4] == ("Candidate", "lr", "words", "top")
     assert table.rows[0][1:4] == ("0.1", "a,b", "none")
-    assert [column(table, name)[1] for name in ("Difference to default", "Win/tie/loss", "p vs default")] == [
-        MISSING
-    ] * 3
+    compared = [column(table, name)[1] for name in ("Difference to default", "Win/tie/loss", "p vs default")]
+    assert compared == [MISSING] * 3
     assert (column(table, "p vs default")[0], column(table, "Difference to default")[0]) == ("0.030", "20.00")
     assert column(table, "Failed") == ["0", "0", "0", "2", "9"]
     assert table.columns.index("Failed") in table.narrow
     assert "Candidate 3: 2 runs failed: too dark" in table.notes
     assert column(trials_table([trial(1, 0.5), trial(2, 0.5)]), "Candidate") == ["1 (default, chosen)", "2"]
-
-
-def test_a_terminal_has_the_first_few_candidates_and_the_default():
+    # A terminal has the first few candidates and the default.
     trials = [trial(number, 0.3 + 0.01 * number) for number in range(1, 21)]
     table = trials_table(trials, top=10)
     assert [name.split()[0] for name in column(table, "Candidate")] == [*map(str, range(20, 10, -1)), "1"]

@@ -32,7 +32,6 @@ from featlab.analysis.inside.branches_figure import (
     cosine_text,
     plot_branches,
 )
-from featlab.analysis.page import write_result
 from featlab.analysis.people import adapt_people
 from featlab.errors import ConfigError, InputError
 
@@ -146,9 +145,6 @@ def test_the_rows_of_the_table_are_those_of_the_report(report):
     assert (report.single, report.unprobed) == ({}, ())
     texts = [cosine_text(value) for value in (-0.004, 0.004, -0.006, 1.0, math.nan)]
     assert texts == ["0.00", "0.00", "-0.01", "1.00", "–"]
-
-
-def test_the_translation_does_what_it_is_made_for(report):
     # People differ by an offset that their neutral clip shows: T takes it away, and expressions of others fit.
     before, after = report.of("features-before"), report.of("features-after")
     assert change_sign(before.identity, after.identity) == -1
@@ -193,13 +189,17 @@ def test_draws_are_averaged_within_a_subject(table, opened):
         assert found.mean == pytest.approx(np.mean(list(found.by_subject.values())))
 
 
-def test_values_that_are_not_finite_are_left_out_of_a_measure():
+def test_values_that_are_not_finite_are_left_out_and_changes_are_of_the_same_subjects():
     found = measure_of([({"b": 0.5, "a": math.nan}, 0.5), ({"a": 0.1, "b": 0.7}, 0.25), ({}, math.nan)])
     assert found.by_subject == {"a": 0.1, "b": pytest.approx(0.6)}
     assert (found.mean, found.chance) == (pytest.approx(0.35), 0.375)
     alone = measure_of([({"a": 0.1}, math.nan)])
     assert (alone.mean, math.isnan(alone.low), math.isnan(alone.chance)) == (0.1, True, True)
     assert math.isnan(measure_of([]).mean)
+    others = Measure(0, 0, 0, {"p00": 0.6, "p02": 0.9, "p09": 0.0})
+    assert change_sign(measure(0.5, 0.6, 0.7), others) == 1
+    assert change_sign(measure(0.5, 2.0, 1.0), others) == 0
+    assert change_sign(measure(0.5), measure(0.1)) == 0
 
 
 def test_one_class_among_the_targets_leaves_dashes(table, opened):
@@ -230,9 +230,6 @@ def test_videos_that_are_alone_are_left_out_and_named_and_a_clip_may_be_one_fram
     notes = branches_table(report).notes
     assert any("anger of 1, neutral of 4 subjects" in note for note in notes)
     assert notes[-1] == "Not in the identity probe at all: s04."
-
-
-def test_what_cannot_be_compared_is_refused(table, opened):
     for values, kind, said in (
         ({"protocol.targets": "1"}, InputError, "--targets 2 or more"),
         (SMALL | {"protocol.draws": 2}, ConfigError, "draws"),
@@ -258,17 +255,13 @@ def made_report(identity, expression):
 
 
 def test_the_sentences_say_plainly_what_changed():
+    as_well = "can be read off as well as before"
     gone, some, all_of_it = (0.0, 0.05, 0.1), (0.6, 0.61, 0.62), (0.99, 0.99, 0.99)
     better, same, worse = (0.84, 0.85, 0.86), (0.69, 0.71, 0.73), (0.5, 0.5, 0.5)
     for identity, expression, verdict in (
         (some, better, "So T takes some identity away, not all of it, and expression can be read off better."),
-        (
-            gone,
-            same,
-            "So T takes identity away, down to what guessing would give, and expression can be read off as well as "
-            "before.",
-        ),
-        (all_of_it, same, "So T does not hide who a person is, and expression can be read off as well as before."),
+        (gone, same, f"So T takes identity away, down to what guessing would give, and expression {as_well}."),
+        (all_of_it, same, f"So T does not hide who a person is, and expression {as_well}."),
         (some, worse, "So not only identity changes: identity and expression get lost."),
         (all_of_it, worse, "So not only identity changes: expression gets lost, identity does not."),
     ):
@@ -279,14 +272,7 @@ def test_the_sentences_say_plainly_what_changed():
         assert f"of 71.0 % before T and {100 * np.mean(expression):.1f} % after (guessing: 50.0 %)." in numbers
 
 
-def test_changes_are_of_the_same_subjects():
-    others = Measure(0, 0, 0, {"p00": 0.6, "p02": 0.9, "p09": 0.0})
-    assert change_sign(measure(0.5, 0.6, 0.7), others) == 1
-    assert change_sign(measure(0.5, 2.0, 1.0), others) == 0
-    assert change_sign(measure(0.5), measure(0.1)) == 0
-
-
-def test_the_figure_shows_the_numbers_of_the_csv(report, tmp_path, readable):
+def test_the_figure_shows_the_numbers_of_the_csv(report, stored, readable):
     data = branches_data(report)
     result = branches_result(report, {})
     drawn = readable(result.figures[0].drawn)
@@ -307,6 +293,5 @@ def test_the_figure_shows_the_numbers_of_the_csv(report, tmp_path, readable):
     for first, second in pairwise(left.get_yticklabels()):
         assert first.get_window_extent().x0 >= 0
         assert first.get_window_extent().y0 >= second.get_window_extent().y1 - 1
-    write_result(tmp_path, result)
-    lines = (tmp_path / "branches.csv").read_text(encoding="utf-8").splitlines()
-    assert [float(line.split(",")[3]) for line in lines[1:]] == data["mean"]
+    stored(result)
+    assert result.figures[0].data == data

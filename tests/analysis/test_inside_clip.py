@@ -1,6 +1,5 @@
 """One clip over time: which video, whose model, which numbers, and what is said of them."""
 
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +16,12 @@ from featlab.analysis.inside.clip import (
     draw_clip,
     video_rows,
 )
-from featlab.analysis.page import read_page, write_result
 from featlab.analysis.people import adapt_people
 from featlab.cache import FeatureTable
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.metrics import smooth_probabilities
-from featlab.methods import AdaptedModel, base_model
+from featlab.methods.base import base_model
+from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import split_target
 from featlab.workspace.predict import adapted_model
 from featlab.workspace.stages import bundle_folder, bundle_stage
@@ -37,23 +36,19 @@ def person_rows(videos, seed=0, subjects=5, classes=CLASSES):
     rng = np.random.default_rng(seed)
     mean = rng.normal(size=(len(classes) + 1, DIM))
     names = tuple(sorted(videos))
-    label, video, frame, person, rows = [], [], [], [], []
-    for subject in range(subjects):
-        own = rng.normal(size=DIM)
-        for code, name in enumerate(names):
-            for number, kind in enumerate(videos[name]):
-                known = classes.index(kind) if kind != "?" else -1
-                rows.append(mean[known] + own + 0.4 * rng.normal(size=DIM))
-                label.append(known)
-                video.append(code)
-                frame.append(3 * number + 7)
-                person.append(subject)
+    frames = [
+        (code, 3 * number + 7, classes.index(kind) if kind != "?" else -1)
+        for code, name in enumerate(names)
+        for number, kind in enumerate(videos[name])
+    ]
+    video, frame, label = (np.tile(column, subjects) for column in np.array(frames).T)
+    own = [rng.normal(size=(1, DIM)) + 0.4 * rng.normal(size=(len(frames), DIM)) for _ in range(subjects)]
     return FeatureTable(
-        embeddings=np.array(rows, dtype=np.float32),
-        label=np.array(label, dtype=np.int16),
-        subject=np.array(person, dtype=np.int32),
-        video=np.array(video, dtype=np.int32),
-        frame=np.array(frame, dtype=np.int32),
+        embeddings=(mean[label] + np.concatenate(own)).astype(np.float32),
+        label=label.astype(np.int16),
+        subject=np.repeat(np.arange(subjects, dtype=np.int32), len(frames)),
+        video=video.astype(np.int32),
+        frame=frame.astype(np.int32),
         subjects=tuple(f"s{number}" for number in range(subjects)),
         videos=names,
         classes=classes,
@@ -62,13 +57,7 @@ def person_rows(videos, seed=0, subjects=5, classes=CLASSES):
 
 
 MIXED = ["neutral", "joy", "joy", "joy", "neutral", "anger"]
-VIDEOS = {
-    "a-neutral": ["neutral"] * FRAMES,
-    "b-neutral": ["neutral"] * FRAMES,
-    "c-anger": ["anger"] * FRAMES,
-    "d-anger": ["anger"] * FRAMES,
-    "e-mixed": MIXED,
-}
+VIDEOS = {name: [name[2:]] * FRAMES for name in ("a-neutral", "b-neutral", "c-anger", "d-anger")} | {"e-mixed": MIXED}
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +65,8 @@ def workspace(opened):
     return opened(person_rows(VIDEOS), **SHIFT)
 
 
-def one(videos, **changes):
-    return person_rows(videos, subjects=1, **changes)
+def one(videos):
+    return person_rows(videos, subjects=1)
 
 
 def test_the_video_with_the_most_expressive_frames_is_shown_and_of_equal_ones_the_first():
@@ -89,34 +78,26 @@ def test_the_video_with_the_most_expressive_frames_is_shown_and_of_equal_ones_th
     assert choose_video(silent, np.arange(len(silent))) == "c"
 
 
-def test_an_adapted_video_is_never_shown_while_there_is_another():
+def test_an_adapted_video_is_never_shown_while_there_is_another_and_rows_come_in_order_of_time():
     table = one(VIDEOS)
     split = split_target(table)
     assert np.unique(table.video[split.adapt]).tolist() == [0]
-    rows = video_rows(table, split)
-    assert {table.videos[code] for code in table.video[rows]} == {"c-anger"}
-    with pytest.raises(InputError, match=r"a-neutral: its frames were adapted on.*b-neutral, c-anger"):
-        video_rows(table, split, "a-neutral")
-    with pytest.raises(InputError, match="no such video; did you mean 'c-anger'"):
-        video_rows(table, split, "c-angre")
-
-
-def test_a_single_neutral_video_is_split_in_time_and_only_its_test_part_is_shown():
-    table = one({"only": ["neutral"] * 10 + ["joy"] * 8})
-    split = split_target(table, 2)
-    rows = video_rows(table, split)
-    assert rows.tolist() == split.test.tolist()
-    assert not set(rows.tolist()) & set(split.adapt.tolist())
-    # With another video there is no need for it.
+    assert {table.videos[code] for code in table.video[video_rows(table, split)]} == {"c-anger"}
+    for video, said in (
+        ("a-neutral", r"a-neutral: its frames were adapted on.*b-neutral, c-anger"),
+        ("c-angre", "no such video; did you mean 'c-anger'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            video_rows(table, split, video)
+    shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
+    assert (np.diff(shuffled.frame[video_rows(shuffled, split_target(shuffled))]) > 0).all()
+    # A single neutral video is split in time, and its test part is shown if there is no other.
+    alone = one({"only": ["neutral"] * 10 + ["joy"] * 8})
+    split = split_target(alone, 2)
+    assert video_rows(alone, split).tolist() == split.test.tolist()
+    assert not set(split.test.tolist()) & set(split.adapt.tolist())
     table = one({"only": ["neutral"] * 10 + ["joy"] * 8, "other": ["joy"] * 2})
     assert {table.videos[code] for code in table.video[video_rows(table, split_target(table, 2))]} == {"other"}
-
-
-def test_rows_come_in_order_of_time():
-    table = one(VIDEOS)
-    shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
-    rows = video_rows(shuffled, split_target(shuffled))
-    assert (np.diff(shuffled.frame[rows]) > 0).all()
 
 
 def test_the_probability_is_that_of_a_class_or_of_all_but_neutral(clip):
@@ -132,26 +113,24 @@ def test_the_probability_is_that_of_a_class_or_of_all_but_neutral(clip):
         assert item.is_shown.tolist() == is_shown
 
 
-@pytest.mark.parametrize("method", ["neutral-shift", "pft"])
-def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace, method):
-    workspace = replace(workspace, config=workspace.config.with_values({"adapt.method": method}, "test"))
-    clip = clip_over_time(workspace, "s2", ["s2"], smoothing=3)
-    person = adapt_people(workspace, ["s2"], [method]).people[0]
-    part = person.table.take(video_rows(person.table, person.split))
-    bundle, made = bundle_stage(workspace.source(("s2",)), [method])
-    assert made.reused
-    for found, model in ((clip.before, AdaptedModel(base_model(bundle))), (clip.after, person.models[method])):
-        wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
-        assert np.array_equal(found, wanted)
-    assert np.array_equal(workspace.table.take(clip.rows).embeddings, part.embeddings)
-    folder = bundle_folder(workspace.source(("s2",)), [method])
-    parts = (bundle, folder, workspace.table, workspace.extractor, "s2", workspace.config)
-    stored, _ = adapted_model(*parts, notify=lambda line: None)
-    after = clip_over_time(workspace, "s2", ["s2"]).after
-    assert np.array_equal(after, stored.predict_proba(part.embeddings))
-
-
-def test_the_source_model_has_met_nobody_who_is_kept_out(workspace):
+def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
+    for method in ("neutral-shift", "pft"):
+        opened = replace(workspace, config=workspace.config.with_values({"adapt.method": method}, "test"))
+        clip = clip_over_time(opened, "s2", ["s2"], smoothing=3)
+        person = adapt_people(opened, ["s2"], [method]).people[0]
+        part = person.table.take(video_rows(person.table, person.split))
+        source = opened.source(("s2",))
+        bundle, made = bundle_stage(source, [method])
+        assert made.reused
+        for found, model in ((clip.before, AdaptedModel(base_model(bundle))), (clip.after, person.models[method])):
+            wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
+            assert np.array_equal(found, wanted)
+        assert np.array_equal(opened.table.take(clip.rows).embeddings, part.embeddings)
+        parts = (bundle, bundle_folder(source, [method]), opened.table, opened.extractor, "s2", opened.config)
+        stored, _ = adapted_model(*parts, notify=lambda line: None)
+        after = clip_over_time(opened, "s2", ["s2"]).after
+        assert np.array_equal(after, stored.predict_proba(part.embeddings))
+    # The source model has met nobody who is kept out.
     clip_over_time(workspace, "s2", ["s2", "s4"])
     _, made = bundle_stage(workspace.source(("s2", "s4")), ["neutral-shift"])
     assert made.reused
@@ -220,9 +199,6 @@ def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip
     worse = replace(clip, before=clip.after, after=clip.before)
     assert "83.3 % are recognised before adapting and 33.3 % after it: worse here" in clip_sentence(worse)
     assert "neither better nor worse" in clip_sentence(replace(clip, after=clip.before))
-
-
-def test_unknown_labels_are_left_out_and_means_of_nothing_are_dashes(clip):
     label = clip.label.copy()
     label[[0, 4]] = -1
     some = replace(clip, label=label)
@@ -231,9 +207,6 @@ def test_unknown_labels_are_left_out_and_means_of_nothing_are_dashes(clip):
     assert "Of the 4 labelled frames" in clip_sentence(some)
     neutral = replace(clip, label=np.full(FRAMES, 1, dtype=np.int16))
     assert clip_table(neutral).rows[0][2:] == ("–", "0.400")
-
-
-def test_one_class_can_be_shown(clip):
     joy = replace(clip, shown="joy")
     assert joy.positive == "joy"
     assert clip_columns(joy)["shown"] == [0, 1, 1, 1, 0, 0]
@@ -241,17 +214,12 @@ def test_one_class_can_be_shown(clip):
     assert draw_clip(joy, [None] * FRAMES).axes[0].get_ylabel() == "p(joy)"
 
 
-def curve(axes, label):
-    (line,) = [line for line in axes.get_lines() if line.get_label() == label]
-    return list(line.get_xdata()), list(line.get_ydata())
-
-
 def test_the_curves_are_the_columns_and_faces_are_those_of_their_frames(clip):
     data = clip_columns(clip)
     figure = draw_clip(clip, [np.full((5, 5, 3), place, dtype=np.uint8) for place in range(FRAMES)])
     for name in ("before", "after"):
-        found = curve(figure.axes[0], name)
-        assert found == (data["frame"], pytest.approx(data[name]))
+        (line,) = [line for line in figure.axes[0].get_lines() if line.get_label() == name]
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (data["frame"], pytest.approx(data[name]))
     numbers = [(int(axes.get_xlabel()), int(axes.images[0].get_array()[0, 0, 0])) for axes in figure.axes[1:]]
     assert numbers == [(data["frame"][place], place) for place in range(FRAMES)]
     assert len(draw_clip(clip, [None] * FRAMES).axes) == 1
@@ -272,7 +240,7 @@ def test_the_line_is_drawn_only_where_it_decides(clip, opened):
     assert [value > 0.5 for value in data["after"]] == [name == "pain" for name in data["predicted_after"]]
 
 
-def test_the_folder_holds_the_numbers_of_the_figure(clip, tmp_path):
+def test_the_folder_holds_the_numbers_of_the_figure(clip, stored):
     class Faces:
         note = "seen"
 
@@ -280,16 +248,9 @@ def test_the_folder_holds_the_numbers_of_the_figure(clip, tmp_path):
             return np.full((4, 4, 3), row % 256, dtype=np.uint8)
 
     result = clip_result(clip, Faces(), {})
-    write_result(tmp_path, result, "featlab plot clip")
-    with (tmp_path / "clip.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    data = clip_columns(clip)
-    assert [float(line["after"]) for line in lines] == data["after"]
-    assert [line["label"] for line in lines] == data["label"]
-    read = read_page(tmp_path)
-    assert (read.tables, read.command) == (("clip",), "featlab plot clip")
-    assert result.notes == ["seen"]
-    assert "dotted line" not in read.figures[0].caption
+    page = stored(result)
+    assert (result.notes, result.figures[0].data, page.tables) == (["seen"], clip_columns(clip), ("clip",))
+    assert "dotted line" not in page.figures[0].caption
 
 
 def test_names_of_folders_are_safe_and_differ(clip):

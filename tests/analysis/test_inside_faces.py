@@ -1,13 +1,14 @@
-"""Where the pictures of faces are found, what stands in for a missing one, and what is said about it."""
+"""Pictures of faces: where they are found, what stands in for a missing one, and the figures that show them."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.analysis.inside.faces import DRAWN, LARGEST, draw_landmarks, find_faces
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab.analysis import style
+from featlab.analysis.inside.faces import DRAWN, LARGEST, draw_landmarks, find_faces, plot_clip, plot_pairs
+from featlab.cache import ExtractorInfo, write_table
 from featlab.errors import ConfigError, InputError
 from featlab.workspace.workspace import Workspace
 
@@ -19,23 +20,6 @@ def colour(number):
     return (10 * number, 200, 90)
 
 
-def table(paths=NAMES, landmarks=True):
-    rows = 4
-    return FeatureTable(
-        embeddings=np.eye(rows, 3, dtype=np.float32) + 1,
-        label=np.zeros(rows, dtype=np.int16),
-        subject=np.array([0, 0, 1, 1], dtype=np.int32),
-        video=np.zeros(rows, dtype=np.int32),
-        frame=np.array([0, 1, 0, 1], dtype=np.int32),
-        subjects=("s1", "s2"),
-        videos=("v",),
-        classes=("neutral", "smile"),
-        neutral="neutral",
-        landmarks=np.stack([POINTS, POINTS * np.nan, POINTS + 1, POINTS]) if landmarks else None,
-        paths=paths,
-    )
-
-
 def pictures(folder, names=NAMES, size=(30, 20)):
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -43,13 +27,15 @@ def pictures(folder, names=NAMES, size=(30, 20)):
 
 
 @pytest.fixture
-def opened(tmp_path):
-    """``opened(rows, {"plot.faces": "none"})``: a workspace whose cache is in ``w/data``."""
+def opened(tmp_path, people):
+    """``opened({"plot.faces": "none"}, paths=None)``: a workspace whose cache is in ``w/data``."""
 
-    def make(rows=None, values=None):
+    def make(values=None, paths=NAMES, landmarks=True):
+        points = np.stack([POINTS, POINTS * np.nan, POINTS + 1, POINTS]) if landmarks else None
+        rows = replace(people(2, 1, 1, 3), landmarks=points, paths=paths)
         folder = tmp_path / "w" / "data"
         folder.mkdir(parents=True, exist_ok=True)
-        write_table(folder / "cache.h5", rows or table(), ExtractorInfo("toy", "none", "numbers"))
+        write_table(folder / "cache.h5", rows, ExtractorInfo("toy", "none", "numbers"))
         return Workspace.open(tmp_path / "w", {"cache": "data/cache.h5", **(values or {})})
 
     return make
@@ -61,16 +47,15 @@ def shows(faces, row, number):
     return image is not None and image.shape == (20, 30, 3) and tuple(image[0, 0]) == colour(number)
 
 
-def drawn(faces, row, workspace):
-    return np.array_equal(faces.image(row), draw_landmarks(workspace.table.landmarks[row]))
+def drawn(faces, row):
+    return np.array_equal(faces.image(row), draw_landmarks(faces.table.landmarks[row]))
 
 
 def test_a_named_folder_beats_the_configured_one_and_that_beats_the_cache_s_own(opened, tmp_path):
     places = [tmp_path / "named", tmp_path / "w" / "pics", tmp_path / "w" / "data", tmp_path / "w" / "data" / "faces"]
     for place in places:
         pictures(place)
-    workspace = opened()
-    configured = opened(values={"plot.images": "pics"})
+    workspace, configured = opened(), opened({"plot.images": "pics"})
     assert find_faces(configured, places[0]).folder == places[0]
     assert find_faces(configured).folder == places[1]
     assert find_faces(workspace).folder == places[2]
@@ -80,16 +65,21 @@ def test_a_named_folder_beats_the_configured_one_and_that_beats_the_cache_s_own(
     assert faces.folder == places[3]
     assert [shows(faces, row, row) for row in range(4)] == [True] * 4
     assert faces.note == ""
+    pictures(tmp_path / "few", NAMES[3:])  # one image is enough for a named folder
+    assert find_faces(workspace, tmp_path / "few").folder == tmp_path / "few"
+    # The cache may lie outside the workspace: its own folder counts.
+    (tmp_path / "other").mkdir()
+    elsewhere = Workspace.open(tmp_path / "other", {"cache": str(tmp_path / "w" / "data" / "cache.h5")})
+    assert find_faces(elsewhere).folder == places[3]
 
 
 def test_without_a_folder_landmarks_are_drawn_and_the_note_says_what_to_do(opened):
-    workspace = opened()
-    faces = find_faces(workspace)
-    assert drawn(faces, 0, workspace)
+    faces = find_faces(opened())
+    assert drawn(faces, 0)
     assert faces.image(1) is None
     assert "--images DIR" in faces.note
     assert "landmarks are drawn" in faces.note
-    bare = find_faces(opened(table(landmarks=False)))
+    bare = find_faces(opened(landmarks=False))
     assert bare.image(0) is None
     assert "no faces in the figure" in bare.note
 
@@ -99,88 +89,68 @@ def test_a_missing_image_is_drawn_and_a_damaged_one_left_out_and_both_are_counte
     pictures(folder)
     (folder / NAMES[0]).unlink()
     (folder / NAMES[2]).write_bytes(b"no picture")
-    workspace = opened()
-    faces = find_faces(workspace, folder)
+    faces = find_faces(opened(), folder)
     assert faces.note == ""
     for _ in range(2):
-        assert drawn(faces, 0, workspace)
+        assert drawn(faces, 0)
         assert faces.image(2) is None
         assert shows(faces, 3, 3)
     assert f"1 image is not in {folder}" in faces.note
     assert "1 image is damaged" in faces.note
+    # A name that no file can have is one of a missing image.
+    faces = find_faces(opened(paths=("x" * 5000, *NAMES[1:])), folder)
+    assert drawn(faces, 0)
+    assert "1 image is not in" in faces.note
 
 
 def test_a_folder_that_was_named_in_vain_is_refused(opened, tmp_path):
-    workspace = opened()
-    with pytest.raises(InputError, match=r"none of the cache's images.*frames/a\.png"):
-        find_faces(workspace, tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        find_faces(opened(values={"plot.images": "nowhere"}))
-    with pytest.raises(InputError, match="names no images"):
-        find_faces(opened(table(paths=None)), tmp_path)
-
-
-def test_one_image_is_enough_for_a_named_folder(opened, tmp_path):
-    pictures(tmp_path / "few", NAMES[3:])
-    assert find_faces(opened(), tmp_path / "few").folder == tmp_path / "few"
+    for values, paths, folder, said in (
+        ({}, NAMES, tmp_path, r"none of the cache's images.*frames/a\.png"),
+        ({"plot.images": "nowhere"}, NAMES, None, "no such folder"),
+        ({}, None, tmp_path, "names no images"),
+    ):
+        workspace = opened(values, paths)
+        with pytest.raises(InputError, match=said):
+            find_faces(workspace, folder)
+    with pytest.raises(ConfigError, match=r"plot\.faces"):
+        opened({"plot.faces": "drawings"})
 
 
 def test_landmarks_and_none_show_no_photograph_even_where_there_is_one(opened, tmp_path):
     pictures(tmp_path / "w" / "data")
-    workspace = opened(values={"plot.faces": "landmarks"})
-    assert drawn(find_faces(workspace), 0, workspace)
+    workspace = opened({"plot.faces": "landmarks"})
+    assert drawn(find_faces(workspace), 0)
     assert find_faces(workspace, tmp_path / "w" / "data").folder is None
-    nothing = find_faces(opened(values={"plot.faces": "none"}))
+    nothing = find_faces(opened({"plot.faces": "none"}))
     assert [nothing.image(row) for row in range(4)] == [None] * 4
     assert nothing.note == ""
-    assert "no landmarks" in find_faces(opened(table(landmarks=False), {"plot.faces": "landmarks"})).note
-    with pytest.raises(ConfigError, match=r"plot\.faces"):
-        opened(values={"plot.faces": "drawings"})
+    assert "no landmarks" in find_faces(opened({"plot.faces": "landmarks"}, landmarks=False)).note
 
 
-def test_frames_of_a_video_have_no_photograph(opened, tmp_path):
+def test_frames_of_a_video_have_no_photograph_but_a_file_whose_name_looks_like_a_part_is_shown(opened, tmp_path):
     names = tuple(f"a.mp4#t={time:.3f}" for time in (0.0, 0.04, 2.0, 2.04))
     (tmp_path / "a.mp4").write_bytes(b"a film")
-    workspace = opened(table(names))
-    faces = find_faces(workspace, tmp_path)
-    assert drawn(faces, 0, workspace)
+    faces = find_faces(opened(paths=names), tmp_path)
+    assert drawn(faces, 0)
     assert "frames of videos" in faces.note
     assert "damaged" not in faces.note
-
-
-def test_a_file_whose_name_looks_like_a_part_is_shown(opened, tmp_path):
     names = ("a#t=1.png", "b#row=2", "c.png", "d.png")
     pictures(tmp_path, [name for name in names if name.endswith("png")])
     Image.new("RGB", (30, 20), colour(1)).save(tmp_path / "b#row=2", format="png")
-    faces = find_faces(opened(table(names)), tmp_path)
-    assert shows(faces, 0, 0)
-    assert shows(faces, 1, 1)
-
-
-def test_a_name_that_no_file_can_have_is_a_missing_image(opened, tmp_path):
-    pictures(tmp_path)
-    workspace = opened(table(("x" * 5000, *NAMES[1:])))
-    faces = find_faces(workspace, tmp_path)
-    assert drawn(faces, 0, workspace)
-    assert "1 image is not in" in faces.note
+    faces = find_faces(opened(paths=names), tmp_path)
+    assert [shows(faces, row, row) for row in (0, 1)] == [True, True]
 
 
 def test_a_large_photograph_is_scaled_down_and_a_small_one_is_not(opened, tmp_path):
     pictures(tmp_path, NAMES[:1], size=(3000, 1500))
     pictures(tmp_path, NAMES[1:])
     faces = find_faces(opened(), tmp_path)
-    assert faces.image(0).shape == (LARGEST // 2, LARGEST, 3)
-    assert faces.image(1).shape == (20, 30, 3)
-
-
-def dark(image):
-    return np.argwhere(image.min(axis=2) < 100)
+    assert [faces.image(row).shape for row in (0, 1)] == [(LARGEST // 2, LARGEST, 3), (20, 30, 3)]
 
 
 def test_dots_stand_where_the_points_are_scaled_to_their_own_box():
     image = draw_landmarks(POINTS)
-    assert image.shape == (DRAWN, DRAWN, 3)
-    assert image.dtype == np.uint8
+    assert (image.shape, image.dtype) == ((DRAWN, DRAWN, 3), np.uint8)
     # The box is 10 wide and 20 high, in the middle: its longer side takes all but the margins.
     places = (POINTS - (5, 10)) / 20 * 0.8 * DRAWN + DRAWN / 2
     rows, columns = np.indices((DRAWN, DRAWN)) + 0.5
@@ -191,38 +161,87 @@ def test_dots_stand_where_the_points_are_scaled_to_their_own_box():
     assert np.array_equal(image, draw_landmarks(POINTS * 7 + 300))
 
 
-def test_only_a_set_of_68_points_gets_lines():
+def test_only_68_points_get_lines_flat_and_many_points_are_drawn_and_rows_without_a_face_are_not():
     rng = np.random.default_rng(0)
-    grey = [
-        ((draw_landmarks(points) > 120) & (draw_landmarks(points) < 200)).all(axis=2).sum()
-        for points in (rng.normal(size=(count, 2)) for count in (68, 67))
-    ]
+    shown = [draw_landmarks(rng.normal(size=(count, 2))) for count in (68, 67)]
+    grey = [((image > 120) & (image < 200)).all(axis=2).sum() for image in shown]
     assert grey[0] > 4 * grey[1]
 
+    def dark(points):
+        return np.argwhere(draw_landmarks(points).min(axis=2) < 100)
 
-@pytest.mark.parametrize("points", [np.full((5, 2), 3.0), np.array([[1.0, 2.0]]), np.array([[0.0, 1], [9, 1]])])
-def test_flat_and_single_points_are_drawn(points):
-    found = dark(draw_landmarks(points))
-    assert len(found)
-    assert found.mean(axis=0) == pytest.approx([(DRAWN - 1) / 2] * 2, abs=0.6)
-
-
-@pytest.mark.parametrize("points", [np.full((5, 2), np.nan), np.array([[0, 1], [np.inf, 2]]), np.empty((0, 2))])
-def test_a_row_without_a_face_has_no_drawing(points):
-    assert draw_landmarks(points) is None
-
-
-def test_a_mesh_of_many_points_stays_readable():
+    for points in (np.full((5, 2), 3.0), np.array([[1.0, 2.0]]), np.array([[0.0, 1], [9, 1]])):
+        assert dark(points).mean(axis=0) == pytest.approx([(DRAWN - 1) / 2] * 2, abs=0.6)
     grid = np.stack(np.meshgrid(np.arange(22), np.arange(22)), axis=-1).reshape(-1, 2)
-    share = len(dark(draw_landmarks(grid))) / DRAWN**2
-    assert 0.03 < share < 0.4
+    assert 0.03 < len(dark(grid)) / DRAWN**2 < 0.4
+    for points in (np.full((5, 2), np.nan), np.array([[0, 1], [np.inf, 2]]), np.empty((0, 2))):
+        assert draw_landmarks(points) is None
 
 
-def test_the_folder_is_looked_for_beside_a_cache_elsewhere(tmp_path):
-    cache = tmp_path / "elsewhere" / "cache.h5"
-    cache.parent.mkdir()
-    write_table(cache, table(), ExtractorInfo("toy", "none", "numbers"))
-    pictures(cache.parent / "faces")
-    (tmp_path / "w").mkdir()
-    faces = find_faces(Workspace.open(tmp_path / "w", {"cache": str(cache)}))
-    assert faces.folder == Path(cache.parent / "faces")
+def clip(n=40):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (12, 12, 3), dtype=np.uint8) for _ in range(n)]
+    return images, rng.uniform(size=n), rng.uniform(size=n), (np.arange(n) // 10) % 2
+
+
+def strip(images, before, after, labels, title="a video", *, numbers=None, **options):
+    numbers = np.arange(len(before)) if numbers is None else numbers
+    return plot_clip(images, before, after, labels, title, positive="non-neutral", frame_numbers=numbers, **options)
+
+
+def lines(axes, label):
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines() if line.get_label() == label]
+
+
+def test_a_clip_draws_probabilities_shades_the_truth_and_each_thumbnail_stands_beneath_its_frame(readable):
+    images, before, after, labels = clip()
+    figure = readable(strip(images, before, after, labels, thumbnails=5))
+    axes = figure.axes[0]
+    assert lines(axes, "before") == [(list(range(40)), list(before))]
+    assert lines(axes, "after") == [(list(range(40)), list(after))]
+    spans = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
+    assert [(round(span.x0, 3), round(span.x1, 3)) for span in spans] == [(9.5, 19.5), (29.5, 39.5)]
+    assert len(figure.axes) == 6
+    numbers = np.arange(40) * 3 + 7
+    curve, *faces = readable(strip(images, before, after, labels, numbers=numbers, thumbnails=4)).axes
+    for face in faces:
+        number = int(face.get_xlabel())
+        assert np.array_equal(face.images[0].get_array(), images[list(numbers).index(number)])
+        middle = face.get_window_extent().x0 + face.get_window_extent().width / 2
+        place = curve.transData.transform((number, 0))[0]
+        assert middle == pytest.approx(place, abs=0.02 * curve.figure.bbox.width)
+
+
+def test_a_clip_may_have_no_images_one_frame_or_no_labels_and_a_long_title_is_beside_no_legend(readable):
+    images, before, after, labels = clip(1)
+    assert len(readable(strip(None, before, after, labels)).axes) == 1
+    # A single frame does not fill the page.
+    assert readable(strip(images, before, after, labels - 1)).get_figheight() < 3.1
+    readable(strip([None], before, after, labels, width=style.COLUMN))
+    assert len(lines(strip(None, before, after, labels).axes[0], "_half")) == 1
+    assert not lines(strip(None, before, after, labels, threshold=None).axes[0], "_half")
+    for title in ("v", "participant_0041_session_2_camera_front_happiness_take_3", "long name " * 14):
+        axes = readable(strip(*clip(), title)).axes[0]
+        assert axes.get_title(loc="left").split() == title.split()
+        legend = axes.get_legend().get_window_extent()
+        assert not axes._left_title.get_window_extent().overlaps(legend)
+
+
+def test_pairs_show_the_given_images_strip_by_strip_and_long_captions_are_folded(readable):
+    images = clip(3)[0]
+    grey = [image[:, :, 0] for image in images]
+    strips, titles = [images, grey, [images[0], None, images[2]]], ["row", "random", "landmark"]
+    figure = readable(plot_pairs(strips, titles, [[""] * 3] * 3))
+    for axes, given in zip(figure.axes, [image for strip in strips for image in strip], strict=True):
+        assert bool(axes.images) == (given is not None)
+        assert given is None or np.array_equal(axes.images[0].get_array(), given)
+    assert [figure.axes[place].get_ylabel() for place in (0, 3, 6)] == titles
+    image, caption = np.zeros((6, 6, 3), dtype=np.uint8), "participant_0041_session_2\nhappiness\n0.874"
+    for count, picture, width in ((12, image, style.FULL), (12, None, style.FULL), (4, image, style.COLUMN)):
+        strips = [[picture] * count] * 2
+        figure = readable(plot_pairs(strips, ["row", "random\n(cosine)"], [[caption] * count] * 2, width=width))
+        texts = [axes.xaxis.label if picture is not None else axes.texts[0] for axes in figure.axes]
+        assert all(text.get_text().replace("\n", "").startswith("participant_0041_session_2") for text in texts)
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[place + 1 :])
+        assert picture is not None or figure.get_figheight() < 2.6

@@ -1,9 +1,9 @@
 """Feature maps: what is shown of source and target, where it is put, and what the scores under it say."""
 
-import csv
 import sys
 import types
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from featlab.analysis import style
 from featlab.analysis.inside import map as module
 from featlab.analysis.inside.map import FeatureMap, MapSettings, ViewScore, feature_map, plane, score_views
 from featlab.analysis.inside.map_figure import map_result, plot_map, scores_sentence
-from featlab.analysis.page import read_page, read_table, write_result
 from featlab.analysis.people import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
+from featlab.analysis.table import columns_of
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
@@ -183,7 +183,7 @@ def test_umap_starts_from_a_fixed_seed_on_one_thread(monkeypatch):
     assert asked == {"n_neighbors": 5, "init": "pca", "random_state": 7, "n_jobs": 1}
 
 
-def test_what_makes_no_map_is_refused(monkeypatch, adapted):
+def test_what_makes_no_map_is_refused_and_the_perplexity_adapts(monkeypatch, adapted, drawn_map):
     for rows, what in (
         (np.ones((10, 4)), "same features"),
         (np.ones((3, 4)), "four rows"),
@@ -203,9 +203,6 @@ def test_what_makes_no_map_is_refused(monkeypatch, adapted):
             MapSettings(**values)
     with pytest.raises(InputError, match="must be below the"):
         feature_map(adapted, adapted.people[0], MapSettings(perplexity=5000))
-
-
-def test_the_perplexity_adapts_where_none_was_asked_for(adapted, drawn_map):
     assert drawn_map.perplexity == 30
     small = feature_map(adapted, adapted.people[0], MapSettings(source_rows=6, target_rows=3))
     assert 1 < small.perplexity < 30
@@ -244,20 +241,19 @@ def test_principal_axes_are_those_of_the_source_as_extracted(adapted, views):
     assert item.variances == pytest.approx(fitted.explained_variance_ratio_, abs=1e-4)
 
 
-def synthetic(panels=("pft", "sfda-it"), classes=7, rows=60, by="tsne"):
-    rng = np.random.default_rng(0)
-    columns = {name: [] for name in ("panel", "group", "subject", "label", "x", "y")}
-    for panel in panels:
-        for group in ("source", "extracted", "translated"):
-            values = ([panel] * rows, [group] * rows, ["participant_0041_session_2"] * rows)
-            places = (rng.integers(-1, classes, rows).tolist(), *rng.normal(size=(2, rows)).tolist())
-            for name, column in zip(columns, (*values, *places), strict=True):
-                columns[name] += column
+def synthetic(panels=("pft", "sfda-it"), classes=7, rows=60):
+    rng, subject = np.random.default_rng(0), "participant_0041_session_2"
+    lines = [
+        (panel, group, subject, int(rng.integers(-1, classes)), *rng.normal(size=2).tolist())
+        for panel in panels
+        for group in ("source", "extracted", "translated")
+        for _ in range(rows)
+    ]
+    columns = columns_of(("panel", "group", "subject", "label", "x", "y"), lines)
     reference = "through T, each with their own offset"
     scores = tuple(ViewScore(name, reference, 1, 0.5, 0.5, 0.1) for name in (EXTRACTED, *panels))
     names = tuple(f"a class called {code}" for code in range(classes))
-    settings = MapSettings(by=by)
-    return FeatureMap("participant_0041_session_2", names, settings, 30.0, (0.4, 0.2), columns, scores)
+    return FeatureMap(subject, names, MapSettings(), 30.0, (0.4, 0.2), columns, scores)
 
 
 def test_every_point_of_the_figure_is_a_row_of_the_columns(readable):
@@ -279,26 +275,21 @@ def test_every_point_of_the_figure_is_a_row_of_the_columns(readable):
     assert lines["_extracted 1"].get_markerfacecolor() == "white"
 
 
-@pytest.mark.parametrize("width", [style.FULL, style.COLUMN])
-def test_the_figure_fits_whatever_it_holds(width, readable):
-    for panels in (("pft",), ("pft", "sfda-it"), ("a", "b", "c", "d")):
-        for classes in (1, 2, 7):
-            names = dict.fromkeys(panels, "A method of a long name (Somebody & Others, 2021a)")
-            beneath = dict.fromkeys(panels, "by image statistics, here of features: the source's are matched")
-            drawn = readable(plot_map(synthetic(panels, classes), names=names, subtitles=beneath, width=width))
-            assert all(text.get_fontsize() >= 6.5 for axes in drawn.axes for text in (axes.title, *axes.texts))
+def test_the_figure_fits_whatever_it_holds(readable):
+    sets = (("pft",), ("pft", "sfda-it"), ("a", "b", "c", "d"))
+    for panels, classes, width in product(sets, (1, 2, 7), (style.FULL, style.COLUMN)):
+        names = dict.fromkeys(panels, "A method of a long name (Somebody & Others, 2021a)")
+        beneath = dict.fromkeys(panels, "by image statistics, here of features: the source's are matched")
+        drawn = readable(plot_map(synthetic(panels, classes), names=names, subtitles=beneath, width=width))
+        assert all(text.get_fontsize() >= 6.5 for axes in drawn.axes for text in (axes.title, *axes.texts))
 
 
-def test_the_result_says_what_the_panels_are_and_the_same_map_gives_the_same_bytes(adapted, drawn_map, tmp_path):
+def test_the_result_says_what_the_panels_are_and_the_same_map_has_the_same_bytes(adapted, drawn_map, tmp_path, stored):
     result = map_result([drawn_map], {})
-    for folder, again in (
-        ("a", result),
-        ("b", map_result([feature_map(adapted, adapted.people[0], MapSettings(source_rows=40))], {})),
-    ):
-        write_result(tmp_path / folder, again, "featlab plot tsne")
+    again = map_result([feature_map(adapted, adapted.people[0], MapSettings(source_rows=40))], {})
+    page, _ = (stored(item, tmp_path / folder) for folder, item in (("a", result), ("b", again)))
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
-    page = read_page(tmp_path / "a")
     caption = page.figures[0].caption
     assert f"{len(adapted.people[0].split.test)} test rows of {TARGET}" in caption
     assert "sfda-it: as extracted" in caption
@@ -306,10 +297,6 @@ def test_the_result_says_what_the_panels_are_and_the_same_map_gives_the_same_byt
     texts = [text.get_text() for axes in result.figures[0].drawn.axes for text in axes.texts]
     assert any("batch statistics" in text.replace("\n", " ") for text in texts)
     own = f"{100 * {score.view: score for score in drawn_map.scores}['pft'].own_class:.1f}"
-    assert {row[1]: row[3] for row in read_table(tmp_path / "a", "scores").rows}["pft"] == own
+    assert {row[1]: row[3] for row in result.tables["scores"].rows}["pft"] == own
     assert any(f"{own} % after pft" in sentence for sentence in page.summary)
-    with (tmp_path / "a" / f"tsne-{TARGET}.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert [float(line["x"]) for line in lines] == drawn_map.columns["x"]
-    assert [int(line["label"]) for line in lines] == drawn_map.columns["label"]
-    assert [line["group"] for line in lines] == drawn_map.columns["group"]
+    assert (page.figures[0].name, result.figures[0].data) == (f"tsne-{TARGET}", drawn_map.columns)

@@ -1,11 +1,10 @@
 """The nearest source frames of a target: counted by source subject, before and after translation."""
 
-import csv
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import entropy
 
 from featlab.analysis import style
@@ -19,7 +18,6 @@ from featlab.analysis.inside.neighbours import (
     plot_neighbours,
     source_neighbours,
 )
-from featlab.analysis.page import read_page, write_result
 from featlab.analysis.people import adapt_people, person_views
 from featlab.errors import InputError
 
@@ -39,34 +37,25 @@ def found(adapted):
 
 
 def by_hand(adapted, view, rows):
-    """Count (subject, same class) of the nearest source row, one frame at a time."""
+    """Counts (S, 3) of the nearest source row by subject and kind, one frame at a time."""
     person, source = adapted.people[0], adapted.source
-    counts = {}
+    subjects = np.unique(source.subject).tolist()
+    counts = np.zeros((len(subjects), len(KINDS)), dtype=int)
+    theirs = view.source / np.linalg.norm(view.source, axis=1, keepdims=True)
     for row in rows:
-        ours = view.target[row] / np.linalg.norm(view.target[row])
-        theirs = view.source / np.linalg.norm(view.source, axis=1, keepdims=True)
-        nearest = int((theirs @ ours).argmax())
-        kind = KINDS[int(source.label[nearest] != person.table.label[row])]
-        key = (source.subjects[source.subject[nearest]], kind)
-        counts[key] = counts.get(key, 0) + 1
+        nearest = int((theirs @ view.target[row]).argmax())
+        same = source.label[nearest] == person.table.label[row]
+        counts[subjects.index(source.subject[nearest]), KINDS.index("same" if same else "other")] += 1
     return counts
-
-
-def counted(found, side):
-    return {
-        (subject, kind): int(found.counts[side, place, number])
-        for place, subject in enumerate(found.subjects)
-        for number, kind in enumerate(KINDS)
-        if found.counts[side, place, number]
-    }
 
 
 def test_counts_and_their_distribution_equal_those_found_one_frame_at_a_time(adapted, found):
     views = {view.name: view for view in person_views(adapted, adapted.people[0])}
     test = adapted.people[0].split.test
     assert found.frames == len(test)
+    assert found.subjects == adapted.source.subject_names_present()
     for side, name in enumerate(("as extracted", "pft")):
-        assert counted(found, side) == by_hand(adapted, views[name], test)
+        assert found.counts[side].tolist() == by_hand(adapted, views[name], test).tolist()
     assert found.counts[0].tolist() != found.counts[1].tolist()
     for side, part in enumerate((found.before, found.after)):
         totals = found.counts[side].sum(axis=1)
@@ -75,9 +64,6 @@ def test_counts_and_their_distribution_equal_those_found_one_frame_at_a_time(ada
         assert part.largest == found.subjects[int(totals.argmax())]
         assert part.found == (totals > 0).sum()
         assert part.same_class == pytest.approx(found.counts[side, :, 0].sum() / found.frames)
-
-
-def test_a_method_that_changes_nothing_changes_nothing(adapted):
     same = source_neighbours(adapted, adapted.people[0], "source-only")
     assert same.before == same.after
 
@@ -98,25 +84,24 @@ def test_classes_choose_frames(adapted):
             source_neighbours(adapted, who, "pft", classes)
 
 
-def test_without_labels_nothing_is_right_or_wrong(adapted, readable):
+def test_labels_place_nothing_and_without_them_nothing_is_right_or_wrong(adapted, readable):
     person = adapted.people[0]
-    unknown = replace(person, table=replace(person.table, label=np.full(len(person.table), -1, np.int16)))
-    found = source_neighbours(adapted, unknown, "pft")
-    assert np.isnan(found.after.same_class)
-    assert found.counts[:, :, 2].sum() == 2 * found.frames
-    result = neighbours_result(found, {})
+
+    def labelled(label):
+        table = replace(person.table, label=label.astype(np.int16))
+        return source_neighbours(adapted, replace(person, table=table), "pft")
+
+    given, swapped, unknown = (
+        labelled(label) for label in (person.table.label, 1 - person.table.label, person.table.label * 0 - 1)
+    )
+    assert given.counts.sum(axis=2).tolist() == swapped.counts.sum(axis=2).tolist()
+    assert swapped.after.same_class == pytest.approx(1 - given.after.same_class)
+    assert np.isnan(unknown.after.same_class)
+    assert unknown.counts[:, :, 2].sum() == 2 * unknown.frames
+    result = neighbours_result(unknown, {})
     assert "without labels" in result.summary[0]
     assert result.tables["spread"].rows[0][-1] == "–"
     readable(result.figures[0].drawn)
-
-
-def test_the_model_saw_no_label_of_the_target(adapted):
-    person = adapted.people[0]
-    swapped = replace(person, table=replace(person.table, label=(1 - person.table.label).astype(np.int16)))
-    before, after = (source_neighbours(adapted, one, "pft") for one in (person, swapped))
-    assert torch.equal(person.models["pft"].model.translator.offset, swapped.models["pft"].model.translator.offset)
-    assert before.counts.sum(axis=2).tolist() == after.counts.sum(axis=2).tolist()
-    assert after.after.same_class == pytest.approx(1 - before.after.same_class)
 
 
 def made(before, after, *, name="s{}"):
@@ -155,10 +140,9 @@ def test_bars_are_the_columns(found, readable):
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == data["subject"]
 
 
-@pytest.mark.parametrize("width", [style.FULL, style.COLUMN])
-def test_the_figure_fits_whatever_it_holds(width, readable):
+def test_the_figure_fits_whatever_it_holds(readable):
     for name in ("participant_{:04}_session_2", "{0:05}_of_the_recordings_of_the_year_{0:05}", "{}"):
-        for subjects in (1, 2, 36, 300):
+        for subjects, width in product((1, 2, 36, 300), (style.FULL, style.COLUMN)):
             many = made([2] * subjects, list(range(subjects)), name=name)
             figure = readable(plot_neighbours(many, titles=TITLES, width=width))
             assert figure.axes[0].bbox.width > 0.2 * figure.bbox.width
@@ -168,17 +152,12 @@ def test_the_figure_fits_whatever_it_holds(width, readable):
             assert all(page.x0 <= text.get_window_extent().x0 for text in names)
 
 
-def test_the_folder_has_the_numbers_of_the_figure_and_the_sentence_those_of_the_sides(found, tmp_path):
+def test_the_folder_has_the_numbers_of_the_figure_and_the_sentence_those_of_the_sides(found, stored):
     after = replace(found.after, effective=1.0, same_class=0.6)
     found = replace(found, before=replace(found.before, effective=2.04, same_class=0.8), after=after)
-    write_result(tmp_path, neighbours_result(found, {}), "featlab plot neighbours --subject s00")
-    assert (tmp_path / f"neighbours-{TARGET}.png").is_file()
-    with (tmp_path / f"neighbours-{TARGET}.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    data = neighbours_data(found)
-    assert [line["subject"] for line in lines] == data["subject"]
-    assert [int(line["after_same"]) for line in lines] == data["after_same"]
-    page = read_page(tmp_path)
+    result = neighbours_result(found, {})
+    page = stored(result)
+    assert (page.figures[0].name, result.figures[0].data) == (f"neighbours-{TARGET}", neighbours_data(found))
     assert "cosine" in page.figures[0].caption
     assert "2.0 effective subjects of 6 as extracted and of 1.0 after" in page.summary[0]
     assert page.summary[0].endswith("they show the same class in 80.0 % and 60.0 %.")

@@ -1,6 +1,5 @@
 """Distances from the source's style: each against numpy, and what is said of them."""
 
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 from featlab.analysis import style
 from featlab.analysis.inside.style_figure import plot_style, style_result, style_sentence, style_table
 from featlab.analysis.inside.style_shift import GROUPS, SPREAD, STATISTICS, StyleShift, style_shift
-from featlab.analysis.page import read_page, write_result
 from featlab.analysis.people import adapt_people, can_be_split
+from featlab.analysis.table import columns_of
 from featlab.errors import InputError
 
 TARGETS = ("s00", "s01")
@@ -43,27 +42,25 @@ def shifts(adapted):
     return {name: style_shift(adapted, name, GAP) for name in METHODS}
 
 
-def layers(adapted, embeddings, offset, *, through):
+def layers(adapted, embeddings, offset=0, *, through=True):
     """Features, embedding and bottleneck by numpy, from the weights alone."""
-    bundle = adapted.bundle
+    bundle, head = adapted.bundle, adapted.bundle.head
 
     def array(tensor):
         return tensor.detach().numpy().astype(np.float64)
 
-    features = (embeddings - array(bundle.projection.mean)) @ array(bundle.projection.components) + offset
+    def linear(rows, layer):
+        return rows @ array(layer.weight).T + array(layer.bias)
+
+    features = given = (embeddings - array(bundle.projection.mean)) @ array(bundle.projection.components) + offset
     found = {"features": features}
-    given = features
     if through:
-        first, last = bundle.translator.first, bundle.translator.last
-        hidden = np.maximum(features @ array(first.weight).T + array(first.bias), 0)
-        given = found["embedding"] = (
-            hidden @ array(last.weight).T + array(last.bias) + (features if bundle.translator.residual else 0)
-        )
-    head = bundle.head
-    before = given @ array(head.linear.weight).T + array(head.linear.bias)
+        hidden = np.maximum(linear(features, bundle.translator.first), 0)
+        given = linear(hidden, bundle.translator.last) + (features if bundle.translator.residual else 0)
+        found["embedding"] = given
     scale = array(head.norm.weight) / np.sqrt(array(head.norm.running_var) + head.norm.eps)
-    found["bottleneck"] = (before - array(head.norm.running_mean)) * scale + array(head.norm.bias)
-    return found
+    moved = (linear(given, head.linear) - array(head.norm.running_mean)) * scale
+    return found | {"bottleneck": moved + array(head.norm.bias)}
 
 
 def statistic(values, name):
@@ -73,7 +70,7 @@ def statistic(values, name):
 def test_distances_of_pft_equal_those_of_numpy(adapted, shifts):
     shift, source, bank = shifts["pft"], adapted.source, adapted.bundle.bank
     neutral = {code: (source.subject == code) & (source.label == NEUTRAL) for code in np.unique(source.subject)}
-    plain = {code: layers(adapted, source.embeddings[mask], 0, through=True) for code, mask in neutral.items()}
+    plain = {code: layers(adapted, source.embeddings[mask]) for code, mask in neutral.items()}
     assert shift.layers == ("features", "embedding", "bottleneck")
     for layer in shift.layers:
         for place, name in enumerate(STATISTICS):
@@ -87,13 +84,13 @@ def test_distances_of_pft_equal_those_of_numpy(adapted, shifts):
                 others = person.split.test[person.table.label[person.split.test] == NEUTRAL]
                 for group, wanted in (("adapted rows", person.split.adapt), ("other rows", others)):
                     for side, moved in (("before", 0), ("after", offset)):
-                        part = layers(adapted, person.table.embeddings[wanted], moved, through=True)[layer]
+                        part = layers(adapted, person.table.embeddings[wanted], moved)[layer]
                         expected = np.linalg.norm(statistic(part, name) - centre) / unit
                         found = shift.values(layer, name, group, side)[number]
                         assert found == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
 
-def test_an_offset_moves_means_onto_the_centre_and_leaves_deviations(shifts):
+def test_an_offset_moves_means_and_leaves_deviations_and_one_is_a_typical_source_person(shifts):
     # pft weighs frames by how neutral they look, so that their plain mean is nearly there.
     for method, left in (("pft", 0.05), ("neutral-shift", 1e-4)):
         shift = shifts[method]
@@ -102,9 +99,6 @@ def test_an_offset_moves_means_onto_the_centre_and_leaves_deviations(shifts):
         for group in ("adapted rows", "other rows"):
             before, after = (shift.values("features", "std", group, side) for side in ("before", "after"))
             assert after == pytest.approx(before, abs=1e-4)
-
-
-def test_one_is_a_typical_source_person(shifts):
     for shift in shifts.values():
         for key in shift.units:
             source = shift.values(*key, "source", "before")
@@ -118,8 +112,7 @@ def test_source_people_are_moved_as_a_target_is(adapted, shifts):
     source, expected = adapted.source, []
     for code in np.unique(source.subject):
         clips = [
-            layers(adapted, source.embeddings[(source.subject == code) & (source.video == video)], 0, through=True)
-            for video in (2, 3)
+            layers(adapted, source.embeddings[(source.subject == code) & (source.video == video)]) for video in (2, 3)
         ]
         expected.append(np.linalg.norm(clips[1]["features"].mean(axis=0) - clips[0]["features"].mean(axis=0)))
     found = shifts["pft"].values("features", "mean", "source moved") * shifts["pft"].units["features", "mean"]
@@ -129,7 +122,7 @@ def test_source_people_are_moved_as_a_target_is(adapted, shifts):
 def test_methods_that_leave_t_out_have_no_embedding(adapted, shifts):
     assert shifts["sfda-it"].layers == ("features", "bottleneck")
     person = adapted.people[0]
-    given = layers(adapted, person.table.embeddings[person.split.adapt], 0, through=False)["features"]
+    given = layers(adapted, person.table.embeddings[person.split.adapt], through=False)["features"]
     centre = adapted.bundle.bank.centre("features")[0].numpy()
     expected = np.linalg.norm(given.mean(axis=0) - centre) / shifts["sfda-it"].units["features", "mean"]
     found = shifts["sfda-it"].values("features", "mean", "adapted rows", "before")[0]
@@ -160,35 +153,33 @@ def test_one_neutral_frame_a_video_has_no_deviation_to_measure_by(people, opened
     assert len(readable(plot_style(shift)).axes) == 3
 
 
-def test_what_cannot_be_measured_is_refused(adapted):
-    bare = replace(adapted, bundle=replace(adapted.bundle, bank=None))
-    with pytest.raises(InputError, match="no style bank"):
-        style_shift(bare, "pft", GAP)
-    with pytest.raises(InputError, match="do not differ"):
-        style_shift(replace(adapted, source=adapted.source.rows_of("s02")), "sfda-it", GAP)
-
-
-def test_whoever_cannot_be_split_is_told_apart(workspace):
+def test_what_cannot_be_measured_is_refused_and_who_cannot_be_split_is_told_apart(adapted, workspace):
     table = workspace.table
     angry = replace(table, label=np.where(table.subject == 1, 0, table.label).astype(np.int16))
-    fit, failures = can_be_split(replace(workspace, table=angry), ("s00", "s01", "s02"))
-    assert fit == ("s00", "s02")
-    assert [name for name, _ in failures] == ["s01"]
-    with pytest.raises(InputError, match="has no 'neutral' rows"):
-        adapt_people(replace(workspace, table=angry), ["s01"], ["pft"])
+    angry = replace(workspace, table=angry)
+    bare = replace(adapted, bundle=replace(adapted.bundle, bank=None))
+    alone = replace(adapted, source=adapted.source.rows_of("s02"))
+    for ask, said in (
+        (lambda: style_shift(bare, "pft", GAP), "no style bank"),
+        (lambda: style_shift(alone, "sfda-it", GAP), "do not differ"),
+        (lambda: adapt_people(angry, ["s01"], ["pft"]), "has no 'neutral' rows"),
+    ):
+        with pytest.raises(InputError, match=said):
+            ask()
+    fit, failures = can_be_split(angry, ("s00", "s01", "s02"))
+    assert (fit, [name for name, _ in failures]) == (("s00", "s02"), ["s01"])
 
 
 def made(before, after, source=(0.5, 1.0, 1.0, 1.5), layers=("features",)):
-    columns = {name: [] for name in ("layer", "statistic", "group", "subject", "before", "after")}
-    for layer in layers:
-        for name in STATISTICS:
-            for group in GROUPS:
-                pairs = [(value, float("nan")) for value in source]
-                if group != "source":
-                    pairs = list(zip(before, after, strict=True))
-                for number, pair in enumerate(pairs):
-                    for column, value in zip(columns, (layer, name, group, f"s{number}", *pair), strict=True):
-                        columns[column].append(value)
+    pairs = (list(zip(before, after, strict=True)), [(value, np.nan) for value in source])
+    lines = [
+        (layer, name, group, f"s{number}", *pair)
+        for layer in layers
+        for name in STATISTICS
+        for group in GROUPS
+        for number, pair in enumerate(pairs[group == "source"])
+    ]
+    columns = columns_of(("layer", "statistic", "group", "subject", "before", "after"), lines)
     return StyleShift("pft", tuple(layers), columns, {(layer, name): 2.0 for layer in layers for name in STATISTICS})
 
 
@@ -222,28 +213,20 @@ def test_every_line_of_the_figure_is_a_row_of_the_columns(shifts, readable):
             assert panel.get_ylim()[1] >= top
 
 
-def test_nearer_farther_and_unchanged_differ_without_colour():
+def test_nearer_farther_and_unchanged_differ_without_colour_and_the_figure_fits_whatever_it_holds(readable):
     panel = plot_style(made([1.0, 1.0, 1.0], [0.5, 1.5, 1.0])).axes[0]
     slopes = [line for line in panel.get_lines() if line.get_label() == "_other rows"]
     assert [line.get_linestyle() for line in slopes] == ["-", "--", ":"]
     assert [line.get_color() for line in slopes[:2]] == [style.GAIN, style.LOSS]
-
-
-def test_the_figure_fits_whatever_it_holds(readable):
     rng = np.random.default_rng(0)
     for names in (("features",), ("features", "bottleneck"), ("features", "embedding", "bottleneck")):
         for targets in (1, 2, 36):
             readable(plot_style(made(rng.uniform(0.5, 30, targets), rng.uniform(0, 2, targets), layers=names)))
 
 
-def test_the_folder_has_the_numbers_of_the_figures(shifts, tmp_path):
+def test_the_folder_has_the_numbers_of_the_figures(shifts, stored):
     wanted = [shifts["pft"], shifts["sfda-it"]]
-    files = write_result(tmp_path, style_result(wanted, {}), "featlab plot style")
-    assert {path.name for path in files} >= {"style-pft.png", "style-sfda-it.csv", "table_style.md", "page.json"}
-    with (tmp_path / "style-pft.csv").open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
-    assert [float(line["before"]) for line in found] == shifts["pft"].columns["before"]
-    assert [line["subject"] for line in found] == shifts["pft"].columns["subject"]
-    page = read_page(tmp_path)
-    assert list(page.summary) == [style_sentence(shift) for shift in wanted]
-    assert [figure.name for figure in page.figures] == ["style-pft", "style-sfda-it"]
+    result = style_result(wanted, {})
+    assert [figure.name for figure in stored(result).figures] == ["style-pft", "style-sfda-it"]
+    assert [figure.data for figure in result.figures] == [shift.columns for shift in wanted]
+    assert result.summary == [style_sentence(shift) for shift in wanted]

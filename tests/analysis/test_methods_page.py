@@ -10,12 +10,7 @@ import pytest
 
 from featlab.analysis.evaluation.methods import methods_page
 from featlab.config.options import Options, option, options_of
-from featlab.methods import (
-    Method,
-    get_method,
-    method_names,
-    register,
-)
+from featlab.methods import Method, get_method, method_names, register
 from featlab.methods.registry import METHODS
 
 
@@ -98,7 +93,7 @@ def test_source_access_and_labels_are_said():
     assert "- Options: none" in parts["source-only"]
 
 
-def test_every_registered_method_is_on_the_page_with_every_option_described():
+def test_every_registered_method_is_on_the_page_with_every_option_described_those_of_a_setting_together():
     page = methods_page()
     assert sorted(re.findall(r"^### `([^`]+)`", page, flags=re.MULTILINE)) == sorted(method_names())
     for name in method_names():
@@ -106,27 +101,15 @@ def test_every_registered_method_is_on_the_page_with_every_option_described():
         assert f"### `{name}`: {method.title}" in page
         assert " ".join(method.published.split()) in page
         assert all(option.help for option in options_of(method.config_type).values()), name
-
-
-def test_methods_of_a_setting_stand_together():
-    settings = re.findall(r"^## (.*)$", methods_page(), flags=re.MULTILINE)
+    settings = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
     assert len(settings) == len(set(settings))
     assert set(settings) == {get_method(name).setting for name in method_names()}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")} == {5}
 
 
-def test_tables_are_well_formed():
-    for line in methods_page().splitlines():
-        if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 5
-
-
-def test_the_page_is_written_by_the_command_that_it_names(tmp_path):
-    page = tmp_path / "methods.md"
+def test_the_page_is_written_by_the_command_that_it_names_and_is_the_one_in_the_docs(tmp_path):
+    page, docs = tmp_path / "methods.md", Path(__file__).parents[2] / "docs" / "methods.md"
     subprocess.run([sys.executable, "-m", "featlab.analysis.evaluation.methods", page], check=True)
     assert page.read_text(encoding="utf-8") == methods_page()
-
-
-def test_the_page_in_the_docs_is_the_one_that_the_registry_gives():
     names = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
-    page = Path(__file__).parents[2] / "docs" / "methods.md"
-    assert page.read_text(encoding="utf-8") == methods_page(names), "run python -m featlab.analysis.evaluation.methods"
+    assert docs.read_text(encoding="utf-8") == methods_page(names), "run python -m featlab.analysis.evaluation.methods"

@@ -129,50 +129,29 @@ def seen(html):
 
 
 def test_each_command_is_there_once_with_its_newest_run_evaluations_first(tmp_path):
-    order = {
-        "plot-tsne": "plot",
-        "evaluate-0123456789ab": "evaluate",
-        "complexity": "complexity",
-        "ablate-pairing": "ablate",
-        "evaluate-ffffffffffff": "evaluate",
-        "ablate-dims": "ablate",
-        "mine": "evaluate",
-        "benchmark-0123456789ab": "benchmark",
-        "branches": "branches",
-    }
-    for age, (name, kind) in enumerate(order.items()):
+    order = "plot-tsne evaluate-0123456789ab complexity ablate-pairing evaluate-ffffffffffff ablate-dims mine"
+    for age, name in enumerate(f"{order} benchmark-0123456789ab branches".split()):
+        kind = "evaluate" if name == "mine" else name.partition("-")[0]
         page(tmp_path / name, kind, figures=[], tables={})
         touch(tmp_path / name, 1000 - age)
     (tmp_path / "cells").mkdir()
     found = find_pages(tmp_path)
-    assert [folder.name for folder in found.shown] == [
-        "evaluate-0123456789ab",
-        "mine",
-        "benchmark-0123456789ab",
-        "ablate-dims",
-        "ablate-pairing",
-        "complexity",
-        "branches",
-        "plot-tsne",
-    ]
+    shown = "evaluate-0123456789ab mine benchmark-0123456789ab ablate-dims ablate-pairing complexity branches plot-tsne"
+    assert [folder.name for folder in found.shown] == shown.split()
     assert [folder.name for folder in found.older] == ["evaluate-ffffffffffff"]
     touch(tmp_path / "evaluate-ffffffffffff", 2000)
     assert "evaluate-ffffffffffff" in [folder.name for folder in find_pages(tmp_path).shown]
     assert find_pages(tmp_path / "nowhere").shown == ()
 
 
-def test_folders_are_shown_in_the_order_given(folders):
+def test_folders_are_shown_in_the_order_given_and_none_or_one_without_a_page_is_refused(folders, tmp_path):
     made = read_report(folders[::-1], "")
     assert [item.folder for item in made.pages] == list(folders[::-1])
     assert made.evaluation == 1
-
-
-def test_no_page_or_a_folder_without_one_is_refused(tmp_path):
-    with pytest.raises(InputError, match="run featlab evaluate first"):
-        read_report([], "")
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(InputError, match=r"thesis: no page\.json there"):
-        read_report([tmp_path / "thesis"], "")
+    for given, said in (([], "run featlab evaluate first"), ([tmp_path / "thesis"], r"thesis: no page\.json there")):
+        with pytest.raises(InputError, match=said):
+            read_report(given, "")
 
 
 def change(path, **values):
@@ -230,31 +209,26 @@ def test_the_file_asks_for_nothing_and_runs_only_its_own(html, seen):
     assert not [attrs for _, attrs in seen.elements if "style" in attrs or any(key.startswith("on") for key in attrs)]
 
 
-def test_whatever_is_in_a_name_is_shown_as_text(folders, seen):
-    tables = [shown for item in read_report(folders, "").pages for shown in item.tables.values()]
+def test_whatever_is_in_a_name_is_shown_as_text_and_tables_hold_their_cells(html, folders, seen):
+    pages = read_report(folders, "").pages
+    tables = [shown for item in pages for shown in item.tables.values()]
     # Those of the bold cells, and none of the names.
     assert [tag for tag, _ in seen.elements].count("b") == sum(sum(map(sum, shown.bold)) for shown in tables)
     assert seen.all("img", "alt") == [f"Title {NASTY}"]
     assert f"s0{NASTY}" in seen.tables[0][0]
     for text in (f"Report {NASTY}", f"Caption {NASTY}", f"note {NASTY}", "featlab evaluate --cache <c>"):
         assert text in seen.text
-
-
-def test_tables_hold_their_cells_and_say_what_is_a_head(folders, seen):
-    expected = [shown for item in read_report(folders, "").pages for shown in item.tables.values()]
-    for shown, lines in zip(expected, seen.tables, strict=False):
+    for shown, lines in zip(tables, seen.tables, strict=False):
         assert [tuple(line) for line in lines] == [shown.columns, *shown.rows]
-    assert len(seen.tables) == len(expected) + 1
+    assert len(seen.tables) == len(tables) + 1
     assert seen.all("th", "scope").count("row") == sum(len(lines) - 1 for lines in seen.tables)
     assert seen.all("th", "scope").count("col") == sum(len(lines[0]) for lines in seen.tables)
-    assert len([tag for tag, _ in seen.elements if tag == "caption"]) == len(expected)
-
-
-def test_the_best_is_bold_and_a_group_begins_with_its_rule(html, folders):
-    shown = read_report(folders[1:], "").pages[0].tables["t"]
+    assert len([tag for tag, _ in seen.elements if tag == "caption"]) == len(tables)
+    # The best is bold, and a group begins with its rule.
     part = html[html.index('id="page-2-table-1"') :]
-    assert part[: part.index("</table>")].count("<b>") == sum(map(sum, shown.bold))
-    assert re.findall(r'<tr class="(\w+)">', part[: part.index("</table>")]) == ["group", "group", "again"]
+    part = part[: part.index("</table>")]
+    assert part.count("<b>") == sum(map(sum, pages[1].tables["t"].bold))
+    assert re.findall(r'<tr class="(\w+)">', part) == ["group", "group", "again"]
 
 
 def test_what_is_saved_is_what_is_shown(folders, seen):
@@ -273,19 +247,19 @@ def test_what_is_saved_is_what_is_shown(folders, seen):
     assert link["data-drawing"] in seen.all("img", "id")
 
 
-@pytest.mark.parametrize(("largest", "media"), [(90_000, "image/png"), (4_000, "image/jpeg")])
-def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch, largest, media):
+def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch):
     folder = page(tmp_path / "plot-tsne", "plot", figures=[draw(cloud=900)])
-    monkeypatch.setattr(collect, "LARGEST_DRAWING", largest)
     monkeypatch.setattr(collect, "LARGEST_FILE", 1_000)
-    made = read_report([folder], "")
-    (figure,) = made.pages[0].figures
-    assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
-    assert figure.size == pytest.approx((style.COLUMN, 2.4), abs=0.01)
-    seen = Reader(render_report(made))
-    assert seen.all("img", "src")[0].startswith(f"data:{media};base64,")
-    assert f"Too large to be in here: {folder.as_posix()}/curve.svg, {folder.as_posix()}/curve.pdf" in seen.text
-    assert not [attrs for _, attrs in seen.elements if "data-drawing" in attrs]
+    for largest, media in ((90_000, "image/png"), (4_000, "image/jpeg")):
+        monkeypatch.setattr(collect, "LARGEST_DRAWING", largest)
+        made = read_report([folder], "")
+        (figure,) = made.pages[0].figures
+        assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
+        assert figure.size == pytest.approx((style.COLUMN, 2.4), abs=0.01)
+        seen = Reader(render_report(made))
+        assert seen.all("img", "src")[0].startswith(f"data:{media};base64,")
+        assert f"Too large to be in here: {folder.as_posix()}/curve.svg, {folder.as_posix()}/curve.pdf" in seen.text
+        assert not [attrs for _, attrs in seen.elements if "data-drawing" in attrs]
 
 
 def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
@@ -298,9 +272,8 @@ def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
 
 
 def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path, folders):
-    other = page(
-        tmp_path / "plot-x", "plot", metadata={**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}}
-    )
+    changed = {**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}}
+    other = page(tmp_path / "plot-x", "plot", metadata=changed)
     made = read_report([*folders, other], "")
     assert [line.split(";")[0] for line in made.warnings()] == [
         "The sections come from 2 different caches",
@@ -315,15 +288,11 @@ def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path,
     assert "From cache" not in Reader(render_report(alike)).text
 
 
-def test_pages_of_one_title_are_told_apart_by_their_folders(tmp_path):
-    folders = [page(tmp_path / name, figures=[], title=title) for name, title in (("a", "T"), ("b", "U"), ("c", "T"))]
-    text = Reader(render_report(read_report(folders, ""))).text
+def test_pages_of_one_title_are_told_apart_and_one_without_metadata_is_no_other_cache(tmp_path, folders):
+    alike = [page(tmp_path / name, figures=[], title=title) for name, title in (("a", "T"), ("b", "U"), ("c", "T"))]
+    text = Reader(render_report(read_report(alike, ""))).text
     assert all(text.count(line) == 2 for line in ("1. T (a)", "2. U ", "3. T (c)"))
-
-
-def test_a_page_without_facts_is_no_other_cache(tmp_path, folders):
-    bare = page(tmp_path / "bare", metadata={}, command="")
-    made = read_report([folders[1], bare], "")
+    made = read_report([folders[1], page(tmp_path / "bare", metadata={}, command="")], "")
     assert made.warnings() == ()
     text = Reader(render_report(made)).text
     assert "From nobody knows where." in text
@@ -350,22 +319,14 @@ def with_protocol(**values):
     return made_page(config={**config, "protocol": {**config["protocol"], **values}})
 
 
-def test_a_setting_with_two_values_has_two_lines():
+def test_settings_commands_and_origins_are_listed_once_with_their_pages():
     pages = [with_protocol(seeds=2), with_protocol(seeds=3), with_protocol(seeds=2), with_protocol()]
     found = [(item.key, item.default, item.value, item.pages) for item in changed_settings(pages)]
     assert found == [("protocol.seeds", "1", "2", (0, 2)), ("protocol.seeds", "1", "3", (1,))]
-
-
-def test_a_configuration_read_back_differs_in_nothing():
+    # A configuration read back differs in nothing.
     assert changed_settings([made_page(config=json.loads(json.dumps(Config().to_dict())))]) == []
-
-
-def test_commands_are_in_order_and_once():
     pages = [made_page(), replace(made_page(), command="featlab plot tsne"), made_page()]
     assert commands(pages) == ["featlab evaluate", "featlab plot tsne"]
-
-
-def test_origins_are_told_apart():
     pages = [made_page(), made_page(cache_digest="b"), made_page()]
     assert [(origin.digest[:1], places) for origin, places in origins(pages)] == [("a", (0, 2)), ("b", (1,))]
 

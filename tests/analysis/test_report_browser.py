@@ -15,10 +15,15 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "report_in_browser.py"
 CELLS = ("–", "<0.001", "0.001", "failed", "78.3 [70, 81]", "-3.2", "\u221212", "1,234", "12/3/1", "61.2*", "+4 [1, 9]")
 
 
-def load():
+@pytest.fixture(scope="module")
+def browser():
+    if not SCRIPT.is_file():
+        pytest.skip("the benchmarks are not here")
     spec = importlib.util.spec_from_file_location("report_in_browser", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if lacking := module.missing():
+        pytest.skip(lacking)
     return module
 
 
@@ -42,21 +47,11 @@ def small_report(folder):
     return path
 
 
-def test_a_report_loads_nothing_sorts_fits_and_saves(tmp_path):
-    if not SCRIPT.is_file():
-        pytest.skip("the benchmarks are not here")
-    browser = load()
-    if lacking := browser.missing():
-        pytest.skip(lacking)
+def test_a_report_loads_nothing_sorts_fits_and_saves(browser, tmp_path):
     assert browser.check_report(small_report(tmp_path)) == []
 
 
-def test_the_check_finds_what_is_wrong(tmp_path):
-    if not SCRIPT.is_file():
-        pytest.skip("the benchmarks are not here")
-    browser = load()
-    if lacking := browser.missing():
-        pytest.skip(lacking)
+def test_the_check_finds_what_is_wrong(browser, tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         "<!doctype html><meta name=viewport content='width=device-width'><body><div style='width:3000px'>wide</div>"

@@ -1,6 +1,5 @@
 """Results and their folders: what is written is read back, what is damaged is named, what an evaluation leaves."""
 
-import csv
 import json
 
 import numpy as np
@@ -46,24 +45,18 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_result_is_written_whole_and_read_back(tmp_path):
-    written = write_result(tmp_path / "results" / "made", made(), "featlab ablate dims")
-    folder = written[-1].parent
-    assert names(folder) == {path.name for path in written}
-    assert names(folder) == {
+def test_a_result_is_written_whole_and_read_back(tmp_path, stored):
+    page = stored(made())
+    assert names(tmp_path) == {
         "run.json",
         "page.json",
         *(f"table_scores.{ending}" for ending in ("json", "jsonl", "csv", "md", "tex")),
         *(f"lines.{ending}" for ending in ("svg", "pdf", "png", "csv")),
     }
-    assert written[-1].name == "page.json"
-    page = read_page(folder)
-    assert (page.kind, page.title, page.summary) == ("ablate", "A title", ("It says <this>.",))
-    assert (page.command, page.metadata) == ("featlab ablate dims", {"cache_digest": "abc"})
+    assert (page.title, page.summary, page.metadata) == ("A title", ("It says <this>.",), {"cache_digest": "abc"})
     assert page.figures == (PageFigure("lines", "Lines", "A caption."),)
-    assert read_table(folder, page.tables[0]) == TABLE
-    with (folder / "lines.csv").open(encoding="utf-8", newline="") as file:
-        assert list(csv.DictReader(file)) == [{"x": "1", "y": "0.25"}, {"x": "2", "y": "0.5"}]
+    assert read_table(tmp_path, page.tables[0]) == TABLE
+    assert (tmp_path / "lines.csv").read_text(encoding="utf-8") == "x,y\n1,0.25\n2,0.5\n"
 
 
 def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
@@ -75,10 +68,9 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
     write_result(tmp_path, made())
     other = DrawnFigure("other", "Other", "", made().figures[0].drawn, {"x": [1]})
     written = write_result(tmp_path, made(figures=[other]))
+    assert written[-1].name == "page.json"
     assert names(tmp_path) == {"notes.txt", *(path.name for path in written)}
-
-
-def test_a_result_that_can_not_be_finished_is_no_page(tmp_path):
+    # A result that can't be finished is no page.
     write_result(tmp_path, made())
     (tmp_path / "table_scores.json").unlink()
     (tmp_path / "table_scores.json").mkdir()
@@ -118,18 +110,11 @@ SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 
 
 @pytest.fixture
 def rows(result):
-    seen = {"safn": "source-access", "oracle": "oracle"}
+    seen, sure = {"safn": "source-access", "oracle": "oracle"}, (*(0.0,) * 42, 2.0, 1.9, 1.0)
     return [
-        result(
-            method,
-            f"s{n}",
-            score,
-            class_recall=(score, 1.0),
-            reliability=(*(0.0,) * 42, 2.0, 1.9, 1.0),
-            selection=seen.get(method, "source-free"),
-        )
+        result(method, f"s{n}", s, class_recall=(s, 1.0), reliability=sure, selection=seen.get(method, "source-free"))
         for method, scores in SCORES.items()
-        for n, score in enumerate(scores)
+        for n, s in enumerate(scores)
     ]
 
 
@@ -145,24 +130,19 @@ def failed(method, subject):
     return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error="no")
 
 
-def test_an_evaluation_leaves_rows_tables_figures_and_sentences(tmp_path, rows):
+def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_numbers_beside_them(tmp_path, stored, rows):
     found = evaluated(rows, kind="benchmark", classes=("neutral", "pain"))
     assert found.title == "Benchmark: 4 methods on 3 target subjects"
     assert list(found.tables) == ["subjects", "summary", "costs", "classes", "ranks"]
     assert [item.name for item in found.figures] == ["summary", "subjects", "reliability", "ranks"]
     assert found.summary == evaluation_summary(rows, summarise(rows))
     assert found.printed == ["subjects", "classes", "costs", "summary"]
-    assert evaluated(rows, plots=False).printed == ["subjects", "summary"]
-    written = write_result(tmp_path, found, "featlab benchmark")
-    assert [path.name for path in written[:2]] == ["results.jsonl", "run.json"]
+    stored(found)
     assert dicts(read_results(tmp_path / "results.jsonl")) == dicts(rows)
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"seed": 0}
     first = json.loads((tmp_path / "table_classes.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first == {"Method": "source-only", "neutral": 50.0, "pain": 100.0, "Average": 75.0}
-
-
-def test_the_numbers_beside_the_figures_are_those_of_the_results(rows):
-    figures = {item.name: item.data for item in evaluated(rows).figures}
+    figures = {item.name: item.data for item in found.figures}
     ranks = dict(zip(figures["ranks"]["method"], figures["ranks"]["rank"], strict=True))
     assert ranks == {"pft": pytest.approx(2.0), "safn": pytest.approx(5 / 3), "source-only": pytest.approx(7 / 3)}
     assert set(figures["ranks"]["subjects"]) == {3}
@@ -171,18 +151,14 @@ def test_the_numbers_beside_the_figures_are_those_of_the_results(rows):
     assert [data[name][14] for name in ("share", "confidence", "accuracy")] == pytest.approx([1.0, 0.95, 0.5])
 
 
-def test_what_the_rows_do_not_have_is_not_made(result, rows):
+def test_what_the_rows_do_not_have_is_not_made_and_failed_rows_are_listed(result, rows):
     one = evaluated([result("pft", "a", 0.5, macro_f1_smoothed=0.6)], smoothing=9)
     assert (list(one.tables), [item.name for item in one.figures]) == (["subjects", "summary", "costs"], ["summary"])
     assert any("over 9 frames of a video" in note for note in one.tables["summary"].notes)
-    apart = evaluated([result("pft", "a", 0.5), result("shot", "b", 0.5)])
-    assert "ranks" not in apart.tables
+    assert "ranks" not in evaluated([result("pft", "a", 0.5), result("shot", "b", 0.5)]).tables
     assert evaluated([failed("shot", s) for s in "ab"]).figures == []
-    assert evaluated(rows, plots=False).figures == []
-
-
-def test_failed_rows_are_listed_and_only_then(rows):
-    assert evaluated(rows, plots=False).files["failures.jsonl"] is None
+    bare = evaluated(rows, plots=False)
+    assert (bare.figures, bare.printed, bare.files["failures.jsonl"]) == ([], ["subjects", "summary"], None)
     listed = evaluated([*rows, failed("shot", "s0")], plots=False).files["failures.jsonl"]
     assert [json.loads(line) for line in listed.splitlines()] == dicts([failed("shot", "s0")])
 

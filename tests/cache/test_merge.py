@@ -121,7 +121,7 @@ def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path):
     assert read(merge_caches((one, calm), tmp_path / "both.h5", rename={"calm": "neutral"}).path).neutral == "neutral"
 
 
-def test_half_precision_stays_where_all_have_it_and_changes_no_value_elsewhere(make, tmp_path):
+def test_half_precision_stays_where_all_have_it_and_what_only_one_has_is_left_out(make, tmp_path):
     half, other_half = make("half.h5", *FIRST, dtype="float16"), make("other.h5", *SECOND, dtype="float16")
     full = make("full.h5", *SECOND)
     both = merge_caches((half, other_half), tmp_path / "halves.h5").path
@@ -129,12 +129,8 @@ def test_half_precision_stays_where_all_have_it_and_changes_no_value_elsewhere(m
     assert spelled(read(both)) == spelled(read(half)) | spelled(read(other_half))
     assert spelled(read(mixed)) == spelled(read(half)) | spelled(read(full))
     assert both.stat().st_size < mixed.stat().st_size
-
-
-def test_what_only_one_has_is_left_out_and_told(make, tmp_path):
-    one = make("one.h5", *FIRST)
-    other = make("other.h5", *SECOND, change=lambda rows: replace(rows, landmarks=None), has_landmarks=False)
-    report = merge_caches((one, other), tmp_path / "both.h5")
+    bare = make("bare.h5", *SECOND, change=lambda rows: replace(rows, landmarks=None), has_landmarks=False)
+    report = merge_caches((make("one.h5", *FIRST), bare), tmp_path / "both.h5")
     assert read(report.path).landmarks is None
     assert any(note.startswith("landmarks are left out") for note in report.notes)
 

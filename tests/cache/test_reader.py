@@ -54,16 +54,7 @@ def test_a_subject_is_the_slice_of_its_source_rows(cache_path, make_rows):
         cache.read()
 
 
-def test_float16_is_stored_as_such_and_read_as_float32(build, make_rows, tmp_path):
-    path = build(tmp_path / "half.h5", dtype="float16")
-    assert inspect_cache(path).dtype == "float16"
-    with open_cache(path, verify=True) as cache:
-        table = cache.read()
-    assert table.embeddings.dtype == np.float32
-    np.testing.assert_array_equal(table.embeddings, make_rows().embeddings.astype(np.float16).astype(np.float32))
-
-
-def test_a_cache_without_landmarks_paths_and_labels_has_none(tmp_path):
+def test_what_is_not_there_is_none_and_float16_is_stored_as_such(build, make_rows, tmp_path):
     plain = ExtractorInfo("plain", "none", "none")
     with CacheBuilder(tmp_path / "c.h5", extractor=plain, classes=["neutral"], has_landmarks=False) as builder:
         builder.write_shard("k", Rows(np.ones((2, 3), np.float32), [None, None], ["s", "s"], ["v", "v"], [0, 1]), [])
@@ -73,6 +64,12 @@ def test_a_cache_without_landmarks_paths_and_labels_has_none(tmp_path):
         assert not cache.has_landmarks
     assert table.landmarks is table.paths is None
     assert table.label.tolist() == [-1, -1]
+    path = build(tmp_path / "half.h5", dtype="float16")
+    assert inspect_cache(path).dtype == "float16"
+    with open_cache(path, verify=True) as cache:
+        embeddings = cache.read().embeddings
+    assert embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, make_rows().embeddings.astype(np.float16).astype(np.float32))
 
 
 def test_blocks_add_up_to_the_whole_and_keep_to_the_budget(cache_path):

@@ -1,7 +1,10 @@
-"""A tiny cache in an empty folder, and a way to type commands there."""
+"""A tiny cache in an empty folder, a trained workspace to copy, and a way to type commands there."""
 
 import json
-from collections.abc import Callable
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +19,38 @@ EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
 CLASSES = ("neutral", "smile")
 SUBJECTS = tuple(f"s{number:03}" for number in range(38, 46))
 CLIPS, FRAMES, DIM, POINTS = 2, 6, 12, 5
+QUICK = ["--set", "head.epochs=2", "--set", "features.dim=6", "--set", "head.bottleneck=8"]
+METHODS = "source-only,neutral-shift,pft"
+EVALUATION = ["evaluate", "--targets", "3", "--methods", METHODS, "--no-plots", "--jobs", "1", "--device", "cpu"]
 
 Run = Callable[..., Result]
 
 
-def make_table(subjects: tuple[str, ...] = SUBJECTS) -> FeatureTable:
+def make_table() -> FeatureTable:
     """Rows whose embedding is a person plus an expression; two neutral and two smile clips of each."""
     rng = np.random.default_rng(7)
-    smile = rng.normal(size=DIM)
-    mouth = rng.normal(size=(POINTS, 2))
-    rows: dict[str, list[Any]] = {name: [] for name in ("f", "label", "subject", "video", "frame", "points")}
-    videos = sorted({f"{name}-{clip}" for name in CLASSES for clip in "ab"[:CLIPS]})
-    for code in range(len(subjects)):
+    smile, mouth = rng.normal(size=DIM), rng.normal(size=(POINTS, 2))
+    videos = sorted(f"{name}-{clip}" for name in CLASSES for clip in "ab"[:CLIPS])
+    labels = [CLASSES.index(name.partition("-")[0]) for name in videos]
+    embeddings, points = [], []
+    for _ in SUBJECTS:
         person, face = rng.normal(size=DIM), rng.normal(size=(POINTS, 2))
-        for video, name in enumerate(videos):
-            label = CLASSES.index(name.partition("-")[0])
-            for frame in range(FRAMES):
-                rows["f"].append(person + label * smile + 0.3 * rng.normal(size=DIM))
-                rows["points"].append(face + 0.2 * label * mouth + 0.02 * rng.normal(size=(POINTS, 2)))
-                rows["label"].append(label)
-                rows["subject"].append(code)
-                rows["video"].append(video)
-                rows["frame"].append(frame)
+        for label in np.repeat(labels, FRAMES):
+            embeddings.append(person + label * smile + 0.3 * rng.normal(size=DIM))
+            points.append(face + 0.2 * label * mouth + 0.02 * rng.normal(size=(POINTS, 2)))
+    count, rows = len(SUBJECTS), len(videos) * FRAMES
     return FeatureTable(
-        embeddings=np.array(rows["f"], dtype=np.float32),
-        label=np.array(rows["label"], dtype=np.int16),
-        subject=np.array(rows["subject"], dtype=np.int32),
-        video=np.array(rows["video"], dtype=np.int32),
-        frame=np.array(rows["frame"], dtype=np.int32),
-        subjects=subjects,
+        embeddings=np.array(embeddings, dtype=np.float32),
+        label=np.tile(np.repeat(labels, FRAMES), count).astype(np.int16),
+        subject=np.repeat(np.arange(count), rows).astype(np.int32),
+        video=np.tile(np.repeat(np.arange(len(videos)), FRAMES), count).astype(np.int32),
+        frame=np.tile(np.arange(FRAMES), count * len(videos)).astype(np.int32),
+        subjects=SUBJECTS,
         videos=tuple(videos),
         classes=CLASSES,
         neutral="neutral",
-        landmarks=np.array(rows["points"], dtype=np.float32),
+        landmarks=np.array(points, dtype=np.float32),
     )
-
-
-def quick(*more: str) -> list[str]:
-    """Settings that make every stage take a moment."""
-    values = ("head.epochs=2", "features.dim=6", "head.bottleneck=8", *more)
-    return [part for value in values for part in ("--set", value)]
 
 
 @pytest.fixture
@@ -66,54 +61,96 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which s041 is adapted to, and three methods are evaluated on three targets."""
+    root = tmp_path_factory.mktemp("trained")
+    write_table(root / "cache.h5", make_table(), EXTRACTOR)
+    with chdir(root):
+        for words in (["adapt", "--subject", "s041"], EVALUATION):
+            result = CliRunner().invoke(app, [*words, *QUICK])
+            assert result.exit_code == 0, result.stderr
+    return root
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a copy of the trained workspace."""
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def evaluated(trained: Path) -> Path:
+    """The results of the evaluation in the current folder, which is the trained workspace."""
+    return next(Path("results").glob("evaluate-*"))
+
+
 @pytest.fixture
 def run() -> Run:
     """Types a command; the result has exit_code, stdout and stderr."""
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture
+def run_well(run: Run) -> Run:
+    """Types a command that must end in 0."""
 
     def type_in(*words: str) -> Result:
-        return CliRunner().invoke(app, list(words))
+        result = run(*words)
+        assert result.exit_code == 0, result.output + result.stderr
+        return result
 
     return type_in
 
 
 @pytest.fixture
-def run_json(run: Run) -> Callable[..., dict[str, Any]]:
+def run_json(run_well: Run) -> Callable[..., dict[str, Any]]:
     """Types a command with --json, and reads the one object that stdout must hold."""
 
     def type_in(*words: str) -> dict[str, Any]:
-        result = run(*words, "--json")
-        assert result.exit_code == 0, result.stderr
-        data = json.loads(result.stdout)
+        data = json.loads(run_well(*words, "--json").stdout)
         assert isinstance(data, dict)
         return data
 
     return type_in
 
 
-def _refused(result: Result) -> str:
-    """Return the one line of a refusal, after a look at all that makes it one."""
-    lines = result.stderr.splitlines()
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("featlab: error: ")
-    return lines[0]
-
-
 @pytest.fixture
 def refused(run: Run) -> Callable[..., str]:
-    """Types a command that must be refused, and returns the line that says why."""
+    """Types a command that must be refused, and returns the one line that says why."""
 
     def type_in(*words: str) -> str:
-        return _refused(run(*words))
+        result = run(*words)
+        lines = result.stderr.splitlines()
+        assert result.exit_code == 2, result.output
+        assert result.stdout == ""
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("featlab: error: ")
+        return lines[0]
 
     return type_in
 
 
 @pytest.fixture
+def refusals(refused: Callable[..., str]) -> Callable[..., None]:
+    """``refusals({"words": "part of the line"}, *first_words)``: each command is refused, and makes no folder."""
+
+    def check(table: Mapping[str, str], *first: str) -> None:
+        before = {path for path in Path.cwd().iterdir() if path.is_dir()}
+        for words, expected in table.items():
+            line = refused(*first, *shlex.split(words))
+            assert expected in line, (words, line)
+        assert {path for path in Path.cwd().iterdir() if path.is_dir()} == before
+
+    return check
+
+
+@pytest.fixture
 def quickly() -> list[str]:
     """Flags that make every stage take a moment."""
-    return quick()
+    return list(QUICK)
 
 
 @pytest.fixture

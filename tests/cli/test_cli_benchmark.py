@@ -1,30 +1,23 @@
-"""benchmark: every method in one table, in shares, collected; a method of another package in it."""
+"""benchmark: every method in one table, in shares, collected; a method of another package in it; merged data sets."""
 
 import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from featlab.cache import write_table
 from featlab.methods import get_method, method_names
 
 METHODS = "source-only,adabn,shot-im,ftdnn,oracle"
+FEW = ["--set", "adapt.ftdnn.iterations=10", "--set", "adapt.shot-im.epochs=2", "--set", "adapt.oracle.iterations=5"]
 
 
 @pytest.fixture
 def words(quickly):
-    few = (
-        "--set",
-        "adapt.ftdnn.iterations=10",
-        "--set",
-        "adapt.shot-im.epochs=2",
-        "--set",
-        "adapt.oracle.iterations=5",
-    )
-    return ["benchmark", "--targets", "2", "--jobs", "1", "--device", "cpu", "--no-plots", *few, *quickly]
+    return ["benchmark", "--targets", "2", "--jobs", "1", "--device", "cpu", "--no-plots", *FEW, *quickly]
 
 
 def results_of(data):
@@ -32,13 +25,13 @@ def results_of(data):
 
 
 def test_without_names_every_method_is_run(folder, run, words):
-    few = ["--set", "adapt.oracle.iterations=2"]
-    for name in method_names():
-        options = get_method(name).config_type.__dataclass_fields__
-        few += [
-            part for key in ("iterations", "epochs") if key in options for part in ("--set", f"adapt.{name}.{key}=1")
-        ]
-    result = run(*words, *few, "--json")
+    steps = [
+        (name, key)
+        for name in method_names()
+        for key in ("iterations", "epochs")
+        if key in get_method(name).config_type.__dataclass_fields__
+    ]
+    result = run(*words, *(part for name, key in steps for part in ("--set", f"adapt.{name}.{key}=1")), "--json")
     data = json.loads(result.stdout)
     assert [item["method"] for item in data["summary"]] == list(method_names())
     # One neutral clip of six frames is too short for some, and they say so.
@@ -51,17 +44,7 @@ def test_without_names_every_method_is_run(folder, run, words):
         assert (selections[name] == "source-access") == get_method(name).needs_source
 
 
-def test_the_tables_say_who_had_source_access(folder, run, words):
-    result = run(*words, "--methods", METHODS)
-    assert result.exit_code == 0, result.stderr
-    assert "source access" in result.stdout
-    (made,) = Path("results").glob("benchmark-*")
-    names = {path.name for path in made.iterdir()}
-    kinds = ("subjects", "summary", "classes", "costs")
-    assert names >= {f"table_{kind}.{ending}" for kind in kinds for ending in ("md", "csv", "tex", "jsonl")}
-
-
-def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, words):
+def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, run_well, words):
     some = [*words, "--methods", METHODS]
     assert run(*some, "--collect").exit_code == 2
     first = run_json(*some, "--share", "1/2")
@@ -75,62 +58,51 @@ def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, w
     Path("other").mkdir()
     whole = run_json(*some, "-C", "other", "--cache", "cache.h5")
     assert results_of(collected) == results_of(whole)
+    # The same tables, and who had source access is told.
+    assert "source access" in run_well(*some).stdout
+    (made,) = Path("results").glob("benchmark-*")
+    kinds = ("subjects", "summary", "classes", "costs")
+    wanted = {f"table_{kind}.{ending}" for kind in kinds for ending in ("md", "csv", "tex", "jsonl")}
+    assert {path.name for path in made.iterdir()} >= wanted
 
 
-@pytest.mark.parametrize("share", ["0/2", "3/2", "2", "a/b", "-1/2", "1/0"])
-def test_a_share_that_is_none_is_refused(folder, refused, words, share):
-    assert "for example 2/8" in refused(*words, f"--share={share}")
+def test_refusals(folder, refusals, words):
+    table = {f"--share={share}": "for example 2/8" for share in ("0/2", "3/2", "2", "a/b", "-1/2", "1/0")}
+    table["--scope datasets"] = "did you mean 'dataset'"
+    table["--scope dataset --frames 3"] = "frames has no effect here: it belongs to protocol.scope = person"
+    table["--scope dataset --contamination 0.1"] = "contamination has no effect here: it belongs to protocol.scope"
+    refusals(table, *words)
 
 
-def test_an_unknown_scope_is_refused(folder, refused, words):
-    assert "did you mean 'dataset'" in refused(*words, "--scope", "datasets")
-
-
-@pytest.mark.parametrize(("flag", "value"), [("--frames", "3"), ("--contamination", "0.1")])
-def test_a_data_set_has_no_clip_to_change(folder, refused, words, flag, value):
-    assert f"leave out {flag}" in refused(*words, "--scope", "dataset", flag, value)
-
-
-def test_a_data_set_is_a_scope_of_its_own(folder, run_json, words):
-    data = run_json(*words, "--methods", METHODS, "--scope", "dataset")
-    assert {row["scope"] for row in data["results"]} == {"dataset"}
-    assert len(data["results"]) == 10
-    assert all(len(row["class_recall"]) == 2 for row in data["results"])
-
-
-def test_what_can_not_run_on_a_data_set_says_why_in_its_cell(folder, run, words):
-    result = run(*words, "--methods", "source-only,pft", "--scope", "dataset")
-    assert result.exit_code == 3
-    assert "failed" in result.stdout
-    assert result.stdout.count("pft takes one person's neutral clip") == 1
-
-
-# --- a package of someone else's --------------------------------------------------------------------------------------
+def test_a_data_set_is_a_scope_of_its_own_and_some_methods_can_not_run_on_it(folder, run, words):
+    result = run(*words, "--methods", f"{METHODS},pft", "--scope", "dataset", "--json")
+    rows = json.loads(result.stdout)["results"]
+    assert {row["scope"] for row in rows} == {"dataset"}
+    assert len(rows) == 12
+    assert all(len(row["class_recall"]) == 2 for row in rows if not row["error"])
+    assert {row["method"] for row in rows if row["error"]} == {"pft"}
+    shown = run(*words, "--methods", "source-only,pft", "--scope", "dataset")
+    assert (result.exit_code, shown.exit_code) == (3, 3)
+    assert "failed" in shown.stdout
+    assert shown.stdout.count("pft takes one person's neutral clip") == 1
 
 
 def test_a_plug_in_of_one_file_is_in_the_benchmark(folder, tmp_path, quickly):
     """The example of CONTRIBUTING.md, word for word, as an installed package."""
     guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    code = guide.split("```python\n")[1].split("```")[0]
     site = tmp_path / "site"
     info = site / "half_shift-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "my_package").mkdir()
-    (site / "my_package" / "half_shift.py").write_text(code)
+    (site / "my_package" / "half_shift.py").write_text(guide.split("```python\n")[1].split("```")[0])
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-shift\nVersion: 1.0\n")
     points = guide.split("```toml\n")[1].split("```")[0]
     assert points.startswith('[project.entry-points."featlab.methods"]\n')
     line = points.splitlines()[1].replace('"', "")
     (info / "entry_points.txt").write_text(f"[featlab.methods]\n{line}\n")
-    script = """
-        import sys
-        from featlab.cli.app import app
-        sys.argv[0] = "featlab"
-        app()
-    """
     flags = ["--methods", "source-only,half-shift", "--targets", "2", "--jobs", "1", "--json", "--no-plots", *quickly]
     found = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), "benchmark", *flags],
+        [sys.executable, "-c", "from featlab.cli.app import app; app()", "benchmark", *flags],
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
@@ -139,3 +111,53 @@ def test_a_plug_in_of_one_file_is_in_the_benchmark(folder, tmp_path, quickly):
     data = json.loads(found.stdout)
     assert [item["method"] for item in data["summary"]] == ["source-only", "half-shift"]
     assert not any(row["error"] for row in data["results"])
+
+
+# --- merge ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def caches(folder, table, extractor):
+    """Four people as one data set and four as another, which is shifted a little."""
+    names = table.subjects
+    shifted = table.rows_of(*names[4:]).take(slice(None))
+    shifted.embeddings[:] += 0.5
+    write_table(folder / "raf.h5", table.rows_of(*names[:4]), extractor)
+    write_table(folder / "fer.h5", shifted, extractor)
+    return names
+
+
+def test_a_merged_cache_is_benchmarked_across_its_data_sets(caches, run, run_json, quickly):
+    made = run_json("merge", "raf.h5", "fer.h5", "--out", "both.h5")
+    assert (made["rows"], made["subjects"]) == (192, 8)
+    assert made["next"].endswith("--targets both.fer.subjects.txt")
+    few = ["--methods", "source-only,adabn,ftdnn,pft,oracle", "--set", "adapt.ftdnn.iterations=5"]
+    result = run(*made["next"].split()[1:], *few, "--jobs", "1", "--no-plots", "--json", *quickly)
+    assert result.exit_code == 3, result.stderr  # pft takes one person's neutral clip
+    data = json.loads(result.stdout)
+    assert {row["subject"] for row in data["results"]} == set(caches[4:])
+    assert {row["method"] for row in data["results"] if row["error"]} == {"pft"}
+    assert {row["scope"] for row in data["results"]} == {"dataset"}
+
+
+def test_what_came_out_of_a_merge_is_told_and_an_output_that_is_there_is_kept(caches, run_well, refusals):
+    Path("both.h5").write_bytes(b"mine")
+    refusals({"merge raf.h5 fer.h5 --out both.h5": "--force"})
+    assert Path("both.h5").read_bytes() == b"mine"
+    result = run_well("merge", "raf.h5", "fer.h5", "--out", "both.h5", "--force")
+    for words in ("both.raf.subjects.txt", "192", "featlab benchmark --scope dataset --cache both.h5"):
+        assert words in result.stdout
+    assert Path("both.fer.subjects.txt").read_text().split() == list(caches[4:])
+
+
+def test_refusals_of_merge(caches, refusals):
+    table = {
+        "raf.h5": "two caches or more",
+        "raf.h5 raf.h5": "named twice",
+        "raf.h5 nowhere.h5": "nowhere.h5",
+        "raf.h5 fer.h5 --rename smile": "OLD=NEW",
+        "raf.h5 fer.h5 --rename smile=joy --rename smile=fun": "renamed twice",
+        "raf.h5 fer.h5 --rename smil=joy": "did you mean 'smile'",
+    }
+    refusals(table, "merge", "--out", "both.h5")
+    assert not Path("both.h5").exists()

@@ -7,27 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from featlab.bundle.bundle import load_bundle
-from featlab.cli.adapt import adapt
-from featlab.cli.app import FeatlabGroup
-from featlab.cli.exchange import bundle_app, export
-from featlab.cli.predict import predict
-
-app = typer.Typer(cls=FeatlabGroup)
-app.command()(adapt)
-app.command()(predict)
-app.command()(export)
-app.add_typer(bundle_app, name="bundle")
 
 WIDTH = 5
-
-
-@pytest.fixture
-def run():
-    return lambda *words: CliRunner().invoke(app, list(words))
 
 
 @pytest.fixture
@@ -87,50 +70,37 @@ def test_a_checkpoint_goes_all_the_way_to_predictions_and_an_exported_file(folde
     assert written["max_difference"] < 1e-4
 
 
-def test_the_import_says_what_it_took_for_granted(folder, shot, run):
-    result = run(*IMPORT, "--cache", "cache.h5")
-    assert result.exit_code == 0, result.stderr
+def test_the_import_says_what_it_took_for_granted_and_replaces_nothing(folder, shot, run_well, refused):
+    result = run_well(*IMPORT, "--cache", "cache.h5")
     assert "in the order smile, neutral much better" in result.stderr
     assert "as in the cache; --classes gives another order" in result.stderr
     assert "pft adapts the offset of an identity" in result.stderr
     assert "168" not in result.stdout  # nobody is held out
     assert "192 labelled rows" in result.stdout
+    assert "imported: exists" in refused(*IMPORT, "--cache", "cache.h5", "--quiet", "--classes", "smile,neutral")
 
 
-def test_without_a_cache_the_extractor_comes_from_json(folder, shot, run, run_json, refused, extractor):
+def test_without_a_cache_the_extractor_comes_from_json(folder, shot, run_well, run_json, refused, extractor):
     Path("who.json").write_text(json.dumps(extractor.to_dict()))
     words = (*IMPORT, "--extractor", "who.json", "--classes", "smile,neutral", "--neutral", "neutral")
-    assert (run_json(*words)["bank_subjects"], run_json(*words[:-6], *words[-6:], "--out", "other")["accuracy"]) == (
-        0,
-        None,
-    )
-    line = refused("adapt", "--subject", "s041", "--bundle", "imported", "--method", "neutral-shift")
-    assert "needs a style bank" in line
-    result = run("adapt", "--subject", "s041", "--bundle", "imported", "--method", "adabn")
-    assert result.exit_code == 0, result.stderr
+    made = run_json(*words)
+    assert (made["bank_subjects"], made["accuracy"]) == (0, None)
+    adapt = ("adapt", "--subject", "s041", "--bundle", "imported", "--method")
+    assert "needs a style bank" in refused(*adapt, "neutral-shift")
+    run_well(*adapt, "adabn")
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ((), "name the --cache"),
-        (("--cache", "cache.h5", "--extractor", "who.json"), "leave --extractor out"),
-        (("--extractor", "who.json", "--subject", "s041"), "no source to keep a subject out of"),
-        (("--cache", "cache.h5", "--subject", "s04l"), "did you mean 's04"),
-        (("--cache", "cache.h5", "--targets", "9"), "at least one must stay"),
-        (("--cache", "cache.h5", "--classes", "neutral"), "2 classes, and 1 are named"),
-        (("--cache", "cache.h5", "--methods", "corl"), "did you mean 'coral'"),
-        (("--cache", "cache.h5", "--f", "source_B.pt"), "did not make the features"),
-        (("--cache", "nosuch.h5"), "nosuch.h5"),
-        (("--cache", "cache.h5", "--t", "source_B.pt"), "two linear layers, found 1"),
-    ],
-)
-def test_what_does_not_fit_is_refused_in_one_line(folder, shot, refused, words, expected):
-    assert expected in refused(*IMPORT, *words)
-    assert not Path("imported").exists()
-
-
-def test_a_folder_that_is_there_is_not_replaced(folder, shot, run, refused):
-    words = (*IMPORT, "--cache", "cache.h5")
-    assert run(*words).exit_code == 0
-    assert "imported: exists" in refused(*words, "--quiet", "--classes", "smile,neutral")
+def test_refusals(folder, shot, refusals):
+    table = {
+        "": "name the --cache",
+        "--cache cache.h5 --extractor who.json": "leave --extractor out",
+        "--extractor who.json --subject s041": "no source to keep a subject out of",
+        "--cache cache.h5 --subject s04l": "did you mean 's04",
+        "--cache cache.h5 --targets 9": "at least one must stay",
+        "--cache cache.h5 --classes neutral": "2 classes, and 1 are named",
+        "--cache cache.h5 --methods corl": "did you mean 'coral'",
+        "--cache cache.h5 --f source_B.pt": "did not make the features",
+        "--cache nosuch.h5": "nosuch.h5",
+        "--cache cache.h5 --t source_B.pt": "two linear layers, found 1",
+    }
+    refusals(table, *IMPORT)

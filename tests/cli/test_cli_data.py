@@ -1,13 +1,16 @@
-"""init, extract, inspect, verify."""
+"""init, layouts, extract, import, inspect, verify."""
 
 import json
 import tomllib
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from featlab.cache import open_cache
 from featlab.config.load import Config, load_config
+from featlab.extraction.layouts import layout_names
 
 
 @pytest.fixture
@@ -27,39 +30,54 @@ def faces(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_init_uncommented_is_the_default_configuration(tmp_path, run):
-    assert run("init", str(tmp_path / "new")).exit_code == 0
-    path = tmp_path / "new" / "featlab.toml"
-    text = path.read_text()
+def test_init_uncommented_is_the_default_configuration_and_replaced_only_when_told(tmp_path, run_well, refused):
+    run_well("init", str(tmp_path))
+    path = tmp_path / "featlab.toml"
     assert load_config(path) == Config()
-    lines = [line.removeprefix("# ") for line in text.splitlines()]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(line.removeprefix("# ") for line in path.read_text().splitlines()))
     assert load_config(path) == Config()
     written = tomllib.loads(path.read_text())
     for section, part in Config().to_dict().items():
         expected = set(part) - {"options"} if isinstance(part, dict) else None
         assert section in written
         assert expected is None or set(written[section]) == expected
-
-
-def test_init_replaces_a_file_only_when_told(tmp_path, run, refused):
-    (tmp_path / "featlab.toml").write_text('cache = "mine.h5"\n')
+    path.write_text('cache = "mine.h5"\n')
     assert "--force" in refused("init", str(tmp_path))
-    assert "mine.h5" in (tmp_path / "featlab.toml").read_text()
-    assert run("init", str(tmp_path), "--force").exit_code == 0
-    assert "mine.h5" not in (tmp_path / "featlab.toml").read_text()
+    assert "mine.h5" in path.read_text()
+    run_well("init", str(tmp_path), "--force")
+    assert "mine.h5" not in path.read_text()
 
 
-def test_extract_finds_the_landmarks_and_says_so(faces, run, run_json):
-    result = run("extract", "manifest.csv", "--option", "size=16", "--jobs", "1")
-    assert result.exit_code == 0, result.stderr
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_layouts_are_listed_and_one_shows_its_tree_and_its_options(run_well, run_json, refused):
+    listed = run_well("layouts").stdout
+    assert all(f" {name} " in listed for name in layout_names())
+    shown = run_well("layouts", "biovid").stdout
+    for words in ("071309_w_21-BL1-081.mp4", "levels=BL1,PA4", "merge=true", "from 2 to 5 s"):
+        assert words in shown
+    plain = run_well("layouts", "folders").stdout
+    assert "Options" not in plain
+    assert "every frame" in plain
+    by_name = {entry["name"]: entry for entry in run_json("layouts")["layouts"]}
+    assert by_name["biovid"]["sampling"] == {"fps": None, "window": [2.0, 5.0], "stride": 1}
+    assert by_name["biovid"]["options"]["levels"]["default"] == ["BL1", "PA4"]
+    one = run_json("layouts", "stressid")
+    assert one["neutral"] == "neutral"
+    assert "labels.csv" in one["description"]
+    assert "did you mean 'biovid'" in refused("layouts", "biovit")
+
+
+# --- extract ----------------------------------------------------------------------------------------------------------
+
+
+def test_extract_finds_the_landmarks_and_reads_a_folder_through_its_manifest(faces, run_well, run_json):
+    result = run_well("extract", "manifest.csv", "--option", "size=16", "--jobs", "1")
     assert "landmarks.npy" in result.stderr
     summary = run_json("inspect")
     assert (summary["rows"], summary["landmarks"]) == (8, 68)
     assert summary["extractor"]["preprocessing"].startswith("grey 16x16")
-
-
-def test_a_folder_with_a_manifest_is_read_through_it(faces, run_json):
     data = run_json("extract", ".", "--backbone", "geometry", "--out", "geometry.h5", "--jobs", "1", "--quiet")
     assert (data["rows"], data["subjects"], data["dim"], data["failures"]) == (8, 2, 136, 0)
 
@@ -74,35 +92,105 @@ def test_an_unreadable_image_is_listed_and_ends_in_3(faces, run):
     assert "bo-smile-1.png" in (faces / data["failures_file"]).read_text()
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (("nosuch.csv",), "nosuch.csv"),
-        (("manifest.csv", "--backbone", "hgo"), "did you mean 'hog'"),
-        (("manifest.csv", "--option", "cel=4"), "did you mean 'cell'"),
-        (("manifest.csv", "--option", "cell"), "key=value"),
-        (("manifest.csv", "--landmarks", "nosuch.npy"), "nosuch.npy"),
-        (("manifest.csv", "--neutral", "neutrl", "--landmarks", "none"), "did you mean 'neutral'"),
-        (("manifest.csv", "--dtype", "float8"), "float8"),
-        (("manifest.csv", "--if-exists", "maybe", "--landmarks", "none"), "maybe"),
-    ],
-)
-def test_a_bad_extraction_is_refused(faces, refused, words, expected):
-    assert expected in refused("extract", "--quiet", *words)
+def test_refusals_of_extract(faces, refusals):
+    table = {
+        "nosuch.csv": "nosuch.csv",
+        "manifest.csv --backbone hgo": "did you mean 'hog'",
+        "manifest.csv --option cel=4": "did you mean 'cell'",
+        "manifest.csv --option cell": "key=value",
+        "manifest.csv --landmarks nosuch.npy": "nosuch.npy",
+        "manifest.csv --neutral neutrl --landmarks none": "did you mean 'neutral'",
+        "manifest.csv --dtype float8": "float8",
+        "manifest.csv --if-exists maybe --landmarks none": "maybe",
+    }
+    refusals(table, "extract", "--quiet")
 
 
-def test_inspect_and_verify_take_the_workspaces_cache(folder, run, run_json):
+# --- import -----------------------------------------------------------------------------------------------------------
+
+IMPORT = ("import", "features.csv", "--neutral", "rest")
+
+
+@pytest.fixture
+def card(tmp_path, monkeypatch):
+    """8 rows of 2 people in features.csv."""
+    lines = ["subject,label,video,frame,f0,f1"]
+    for subject in ("anna", "bo"):
+        for label in ("rest", "smile"):
+            lines += [f"{subject},{label},{label},{frame},{frame / 8},{len(lines)}" for frame in range(2)]
+    (tmp_path / "features.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "features.csv"
+
+
+def test_import_says_what_it_made(card, run_well, run_json):
+    result = run_well(*IMPORT, "--out", "cache.h5")
+    assert result.stderr == ""
+    shown = ("cache.h5", "rows       8", "subjects   2", "videos     4", "rest, smile", "imported: 2 imported columns")
+    assert all(words in result.stdout for words in shown)
+    with open_cache(card.parent / "cache.h5") as cache:
+        assert (len(cache), cache.dim, cache.neutral) == (8, 2, "rest")
+    words = (*IMPORT, "--extractor", "mine", "--dtype", "float16", "--out", "mine.h5")
+    data, again = run_json(*words), run_json(*words)
+    assert (data["path"], data["rows"], data["dim"], data["extractor"]) == ("mine.h5", 8, 2, "mine")
+    assert (data["failures_file"], data["float16_error"]) == (None, 0)
+    assert (again["was_there"], again["digest"]) == (True, data["digest"])
+
+
+def test_what_an_import_decided_is_said_and_quiet_is_quiet(card, run_well):
+    card.write_text("subject,label,sex,f\nanna,rest,f,1\nanna,smile,f,2\n")
+    assert run_well(*IMPORT).stderr.splitlines() == [
+        "import: not features: sex",
+        "import: no row names a video: all rows of a subject with one label are taken as one, in the rows' order",
+    ]
+    assert run_well(*IMPORT, "--if-exists", "overwrite", "--quiet").stderr == ""
+
+
+def test_left_out_rows_of_an_import_are_listed_and_end_in_3(card, run):
+    with card.open("a") as file:
+        file.write("bo,smile,smile,7,nan,1\n")
+    result = run(*IMPORT, "--skip-bad", "--json")
+    assert result.exit_code == 3
+    data = json.loads(result.stdout)
+    assert (data["rows"], data["failures"]) == (8, 1)
+    assert "features.csv#row=8: f0 is missing" in result.stderr
+    assert "features.csv#row=8" in (card.parent / data["failures_file"]).read_text()
+
+
+def test_an_import_takes_a_manifest_landmarks_and_columns(card, run_json):
+    np.save("x.npy", np.ones((8, 3)))
+    np.save("points.npy", np.ones((8, 2, 2)))
+    flags = ("--manifest", "features.csv", "--neutral", "rest", "--landmarks", "points.npy")
+    data = run_json("import", "x.npy", *flags)
+    assert (data["dim"], data["landmarks"]) == (3, 2)
+    assert run_json(*IMPORT, "--columns", "f1", "--out", "one.h5")["dim"] == 1
+
+
+def test_refusals_of_import(card, refusals):
+    table = {
+        "": "--neutral NAME",
+        "--neutral rest --columns g": "fits no column",
+        "--neutral rest --features lips": "--columns",
+        "--neutral rest --dtype int8": "float16",
+        "--neutral rest --if-exists no": "overwrite",
+        "--neutral rest --manifest no.csv": "no.csv",
+        "--neutral rest --landmarks no.npy": "no.npy",
+    }
+    refusals(table, *IMPORT[:2])
+    refusals({"import nosuch.csv": "nosuch.csv"})
+    assert not (card.parent / "cache.h5").exists()
+
+
+# --- inspect and verify -----------------------------------------------------------------------------------------------
+
+
+def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(folder, run, run_json, run_well):
     (folder / "featlab.toml").write_text('cache = "other.h5"\n')
     (folder / "cache.h5").rename(folder / "other.h5")
     assert run_json("inspect")["rows"] == 192
     assert run_json("verify") == {"path": "other.h5", "ok": True, "findings": []}
-    assert "192" in run("inspect").stdout
-
-
-def test_verify_names_each_finding_and_ends_in_2(folder, run):
-    import h5py
-
-    with h5py.File("cache.h5", "r+") as file:
+    assert "192" in run_well("inspect").stdout
+    with h5py.File("other.h5", "r+") as file:
         file["embeddings"][3] = np.nan
     result = run("verify", "--json")
     assert result.exit_code == 2
@@ -111,15 +199,11 @@ def test_verify_names_each_finding_and_ends_in_2(folder, run):
     assert len(result.stderr.splitlines()) == len(data["findings"]) >= 1
 
 
-@pytest.mark.parametrize("command", [("inspect",), ("adapt", "--subject", "s041"), ("train",), ("evaluate",)])
-def test_a_truncated_cache_is_refused(folder, refused, command):
+def test_a_truncated_cache_and_a_missing_one_are_refused(folder, refusals):
     data = (folder / "cache.h5").read_bytes()
     (folder / "cache.h5").write_bytes(data[: len(data) // 2])
-    assert "cache.h5" in refused(*command)
-
-
-@pytest.mark.parametrize("command", [("inspect",), ("verify",), ("pair",), ("adapt", "--subject", "s041")])
-def test_a_missing_cache_is_refused(tmp_path, monkeypatch, refused, command):
-    monkeypatch.chdir(tmp_path)
-    assert "featlab extract" in refused(*command)
-    assert "nosuch.h5" in refused(*command, "--cache", "nosuch.h5")
+    refusals(dict.fromkeys(("inspect", "adapt --subject s041", "train", "evaluate"), "cache.h5"))
+    (folder / "cache.h5").unlink()
+    for command in ("inspect", "verify", "pair", "adapt --subject s041"):
+        refusals({command: "featlab extract"})
+        refusals({f"{command} --cache nosuch.h5": "nosuch.h5"})

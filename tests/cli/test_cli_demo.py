@@ -7,6 +7,8 @@ import pytest
 
 from featlab.analysis.demo import DemoConfig
 
+QUICK = {"head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -23,7 +25,7 @@ def sized(monkeypatch):
         asked.append(options)
         config = real(**options)
         faces = replace(config.faces, frames=4, size=48)
-        return replace(config, faces=faces, targets=2, settings={**config.settings, "head.epochs": 2})
+        return replace(config, faces=faces, targets=2, settings={**config.settings, **QUICK})
 
     monkeypatch.setattr(DemoConfig, "sized", tiny)
     return asked

@@ -21,9 +21,8 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_tsne_draws_the_first_target_where_none_is_named(folder, run, flags):
-    result = run("plot", "tsne", "--targets", "3", *flags)
-    assert result.exit_code == 0, result.stderr
+def test_tsne_draws_the_first_target_where_none_is_named(folder, run_well, flags):
+    result = run_well("plot", "tsne", "--targets", "3", *flags)
     assert "the first target of the first draw" in result.stderr
     where = next((folder / "results").iterdir())
     subject = where.name.removeprefix("plot-tsne-")
@@ -48,34 +47,28 @@ def test_tsne_json_is_what_the_page_says(folder, run_json, flags):
     assert {"pca-s040.csv", "pca-s041.csv"} < names(where)
     with (where / "pca-s040.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    source = [line for line in lines if line["panel"] == "pft" and line["group"] == "source"]
-    assert len(source) == 6 * 24
+    assert sum((line["panel"], line["group"]) == ("pft", "source") for line in lines) == 6 * 24
     assert list(read_page(where).summary) == data["words"]
 
 
-def test_bad_flags_of_tsne_are_refused_before_anything_is_trained(folder, refused, flags):
-    for words, what in (
-        (("--by", "tnse"), "did you mean 'tsne'"),
-        (("--by", "pca", "--perplexity", "9"), "leave it out"),
-        (("--sources", "s041,s042"), "protocol.sources"),
-        (("--sources", "0"), "a number of source rows"),
-        (("--layer", "pixels"), "features, bottleneck"),
-        (("--methods", ","), "names no method"),
-        (("--subject", "s04"), "unknown subject 's04'"),
-        (("--subject", "s040", "--methods", "ptf"), "did you mean 'pft'"),
-    ):
-        assert what in refused("plot", "tsne", "--quiet", *words, *flags)
-    assert not (folder / "results").exists()
-    assert not (folder / "bundles").exists()
-
-
-def test_umap_names_its_extra(folder, refused, monkeypatch):
+def test_refusals_of_tsne(folder, refusals, flags, monkeypatch):
+    table = {
+        "--by tnse": "did you mean 'tsne'",
+        "--by pca --perplexity 9": "leave it out",
+        "--sources s041,s042": "protocol.sources",
+        "--sources 0": "a number of source rows",
+        "--layer pixels": "features, bottleneck",
+        "--methods ,": "names no method",
+        "--subject s04": "unknown subject 's04'",
+        "--subject s040 --methods ptf": "did you mean 'pft'",
+    }
+    refusals({f"{words} --quiet": said for words, said in table.items()}, "plot", "tsne", *flags)
     monkeypatch.setattr("featlab.analysis.inside.map.find_spec", lambda name: None)
-    assert "pip install 'featlab[umap]'" in refused("plot", "tsne", "--subject", "s040", "--by", "umap")
+    refusals({"plot tsne --subject s040 --by umap": "pip install 'featlab[umap]'"})
 
 
-def test_neighbours_reuse_the_bundle_of_adapt(folder, run, run_json, flags):
-    assert run("adapt", "--subject", "s040", *flags).exit_code == 0
+def test_neighbours_reuse_the_bundle_of_adapt(folder, run_well, run_json, flags):
+    run_well("adapt", "--subject", "s040", *flags)
     data = run_json("plot", "neighbours", "--subject", "s040", *flags)
     assert len(names(folder / "bundles")) == 1
     assert data["method"] == "pft"
@@ -87,10 +80,9 @@ def test_neighbours_reuse_the_bundle_of_adapt(folder, run, run_json, flags):
     assert list(read_page(where).summary) == data["words"]
 
 
-def test_neighbours_of_some_classes_by_another_method(folder, run, refused, flags):
+def test_neighbours_of_some_classes_by_another_method(folder, run_well, refused, flags):
     chosen = ["--subject", "s041", "--method", "neutral-shift", "--classes", "neutral"]
-    result = run("plot", "neighbours", *chosen, *flags)
-    assert result.exit_code == 0, result.stderr
+    result = run_well("plot", "neighbours", *chosen, *flags)
     assert "6 frames of s041" in result.stdout
     assert "Neutral-mean shift" in result.stdout
     assert "did you mean 'smile'" in refused(
@@ -121,10 +113,3 @@ def test_style_leaves_out_who_cannot_be_adapted_to(folder, run, refused, table, 
     assert "1 of 2 targets were left out" in result.stderr
     assert (folder / "results" / "plot-style" / "page.json").exists()
     assert "none of the 1 targets can be adapted to" in refused("plot", "style", "--targets", "s041", *chosen)
-
-
-@pytest.mark.parametrize("command", ["tsne", "neighbours", "style"])
-def test_help_is_there_without_a_workspace(run, command):
-    result = run("plot", command, "--help")
-    assert result.exit_code == 0
-    assert "--workspace" in result.stdout

@@ -7,30 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
-from featlab.cli import source
-from featlab.cli.adapt import adapt
-from featlab.cli.app import FeatlabGroup
-from featlab.cli.predict import predict
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
 
-app = typer.Typer(cls=FeatlabGroup)
-app.command()(source.pretrain)
-app.command()(adapt)
-app.command()(predict)
-
 SIZE = 24
 HOG = ("--backbone", "hog", "--option", f"size={SIZE}")
-
-
-@pytest.fixture
-def run():
-    return lambda *words: CliRunner().invoke(app, list(words))
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +74,9 @@ def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(works
         same = cached[f"p3/{label}/b/{frame}.png"]
         assert line["p_smile"] == same["p_smile"]
         assert line["predicted"] == same["predicted"]
+    # One image is a source too.
+    made = run_json("predict", "--subject", "p3", "--images", "clip/smile1.png", *HOG, "-j", "1", *quickly)
+    assert (made["rows"], made["videos"][0]["video"]) == (1, "smile1.png")
 
 
 def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(workspace, faces, run_json, refused, quickly):
@@ -117,11 +104,6 @@ def test_images_of_a_video_are_smoothed_on_request(workspace, faces, run_json, q
         assert float(line["p_smile"]) == pytest.approx(np.mean(near), abs=2e-6)
 
 
-def test_one_image_is_a_source(workspace, run_json, quickly):
-    made = run_json("predict", "--subject", "p3", "--images", "clip/smile1.png", *HOG, "-j", "1", *quickly)
-    assert (made["rows"], made["videos"][0]["video"]) == (1, "smile1.png")
-
-
 def test_a_video_is_sampled_as_asked(workspace, run_json, quickly):
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     with av.open("talk.mp4", "w") as container:
@@ -147,39 +129,35 @@ def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, q
     assert [entry["path"] for entry in listed] == ["broken.png"]
 
 
-def test_an_adapted_bundle_alone_predicts_images_without_any_cache(workspace, run_json, quickly):
+@pytest.fixture
+def bundle(workspace, run_json, quickly):
+    """The folder of a bundle in which p3 is adapted to."""
     made = run_json("pretrain", "--subject", "p3", *quickly)
     run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
+    return made["folder"]
+
+
+def test_an_adapted_bundle_alone_predicts_images_without_any_cache(bundle, run_json):
     Path("cache.h5").unlink()
-    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", made["folder"], "-j", "1")
+    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", bundle, "-j", "1")
     assert run_json(*words, *HOG)["rows"] == 6
 
 
-def test_the_backbone_must_be_the_bundle_s_and_the_message_says_in_what_it_differs(
-    workspace, refused, run_json, quickly
-):
-    made = run_json("pretrain", "--subject", "p3", *quickly)
-    run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
-    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", made["folder"], "-j", "1", "-q")
+def test_the_backbone_must_be_the_bundle_s_and_the_message_says_in_what_it_differs(bundle, refused):
+    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", bundle, "-j", "1", "-q")
     line = refused(*words)  # the bundle's own name, hog, without its size
     assert "preprocessing 'grey 96x96" in line
     assert "for 'grey 24x24" in line
     assert "weights" not in line
-    line = refused(*words, "--backbone", "geometry")
-    assert "id 'geometry' for 'hog'" in line
+    assert "id 'geometry' for 'hog'" in refused(*words, "--backbone", "geometry")
 
 
-def test_flags_about_images_mean_nothing_without_images(workspace, refused):
-    for words in (HOG[:2], ("--option", "cell=6"), ("--align",), ("--fps", "5")):
-        assert f"{words[0]} says how images are read" in refused("predict", "--subject", "p3", *words)
-
-
-def test_sources_that_hold_no_image_are_refused(workspace, refused, run_json, quickly):
-    made = run_json("pretrain", "--subject", "p3", *quickly)
-    run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
+def test_refusals(bundle, refusals, refused):
+    words = ("predict", "--subject", "p3")
+    flags = ("--backbone hog", "--option cell=6", "--align", "--fps 5")
+    refusals({flag: f"{flag.split()[0]} says how images are read" for flag in flags}, *words)
     Path("empty").mkdir()
     Path("notes.txt").write_text("")
-    words = ("predict", "--subject", "p3", *HOG, "--bundle", made["folder"], "-j", "1", "-q")
-    for source_name in ("empty", "notes.txt", "nosuch"):
-        assert source_name in refused(*words, "--images", source_name)
+    words = (*words, *HOG, "--bundle", bundle, "-j", "1", "-q")
+    refusals({f"--images {name}": name for name in ("empty", "notes.txt", "nosuch")}, *words)
     assert "loose" not in refused(*words, "--images", "empty", "--layout", "folders")

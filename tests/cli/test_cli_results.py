@@ -1,9 +1,13 @@
 """evaluate and methods."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from featlab.cache import write_table
+from featlab.methods import get_method, method_names
 
 METHODS = "source-only,neutral-shift,pft"
 
@@ -17,9 +21,8 @@ def without_seconds(results):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in results]
 
 
-def test_evaluate_prints_both_tables_and_writes_its_folder(folder, run, words):
-    result = run(*words, "--quiet")
-    assert result.exit_code == 0, result.stderr
+def test_evaluate_prints_both_tables_and_writes_its_folder_and_reuses_every_cell(folder, run_well, run_json, words):
+    result = run_well(*words, "--quiet")
     assert result.stderr == ""
     assert "Macro F1 of each target subject" in result.stdout
     assert "6 cells: 0 reused, 0 failed" in result.stdout
@@ -28,10 +31,18 @@ def test_evaluate_prints_both_tables_and_writes_its_folder(folder, run, words):
     tables = {f"table_{name}.{ending}" for name in ("subjects", "summary") for ending in ("md", "csv", "tex")}
     assert names >= {"results.jsonl", "run.json", "summary.svg", "subjects.svg", *tables}
     assert "failures.jsonl" not in names
+    rows = [json.loads(line) for line in (made / "results.jsonl").read_text().splitlines()]
+    again = run_json(*words, "--no-plots")
+    assert again["cells"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
+    assert again["results"] == rows
 
 
-def test_evaluate_json_is_the_object_of_the_design(folder, run_json, words):
-    data = run_json(*words, "--draws", "2", "--no-plots")
+def test_the_same_seed_gives_the_same_numbers_in_a_fresh_workspace(folder, run_json, words):
+    runs = []
+    for name in ("one", "two"):
+        Path(name).mkdir()
+        runs.append(run_json(*words, "--draws", "2", "-C", name, "--cache", "cache.h5", "--no-plots"))
+    data = runs[0]
     assert len(data["cache_digest"]) == 64
     assert {"config", "cache_digest", "versions", "results", "summary"} <= set(data)
     assert data["config"]["protocol"]["methods"] == METHODS.split(",")
@@ -39,68 +50,37 @@ def test_evaluate_json_is_the_object_of_the_design(folder, run_json, words):
     assert {"method", "subject", "draw", "seed", "macro_f1", "neutral_recall", "iterations"} <= set(data["results"][0])
     assert [item["method"] for item in data["summary"]] == METHODS.split(",")
     assert {"macro_f1", "ci95", "gap_closed", "negative_transfer", "p_vs_source"} <= set(data["summary"][0])
+    other = run_json(*words, "--draws", "2", "--seed", "5", "--no-plots")
+    assert without_seconds(data["results"]) == without_seconds(runs[1]["results"])
+    assert without_seconds(data["results"]) != without_seconds(other["results"])
 
 
-def test_the_same_command_again_reuses_every_cell(folder, run_json, words):
-    first = run_json(*words, "--no-plots")
-    second = run_json(*words, "--no-plots")
-    assert first["cells"] == {"all": 6, "reused": 0, "failed": 0, "missing": 0}
-    assert second["cells"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
-    assert second["results"] == first["results"]
-
-
-def test_the_same_seed_gives_the_same_numbers_in_a_fresh_workspace(folder, run_json, words, tmp_path):
-    runs = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        runs.append(run_json(*words, "-C", name, "--cache", "cache.h5", "--no-plots"))
-    other = run_json(*words, "--seed", "5", "--no-plots")
-    assert without_seconds(runs[0]["results"]) == without_seconds(runs[1]["results"])
-    assert without_seconds(other["results"]) != without_seconds(runs[0]["results"])
-
-
-def test_more_processes_give_the_same_numbers(folder, run_json, words, tmp_path):
-    runs = []
-    for jobs in ("1", "2"):
-        (tmp_path / jobs).mkdir()
-        flags = ["--draws", "2", "-C", jobs, "--cache", "cache.h5", "--no-plots", "--jobs", jobs]
-        runs.append(run_json(*words, *flags))
-    assert without_seconds(runs[0]["results"]) == without_seconds(runs[1]["results"])
-
-
-def test_failed_cells_are_listed_and_end_in_3(folder, run, words):
+def test_failed_cells_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
     # The style bank is what these two methods need; source-only does without.
-    result = run(*words, "--set", "pretrain.style_bank=false", "--json")
+    broken = [*words, "--set", "pretrain.style_bank=false", "--no-plots"]
+    result = run(*broken, "--json")
     assert result.exit_code == 3
-    data = json.loads(result.stdout)
-    assert data["cells"]["failed"] == 4
+    assert json.loads(result.stdout)["cells"]["failed"] == 4
     assert "style bank" in result.stderr
     (listed,) = Path("results").glob("evaluate-*/failures.jsonl")
     assert len(listed.read_text().splitlines()) == 4
+    assert run(*broken, "--methods", "pft").exit_code == 1
 
 
-def test_only_failed_cells_end_in_1(folder, run, quickly):
-    words = ("evaluate", "--targets", "s041", "--methods", "pft", "--jobs", "1", "--set", "pretrain.style_bank=false")
-    assert run(*words, *quickly).exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (("--methods", "pft,sorce-only"), "did you mean 'source-only'"),
-        (("--targets", "99"), "8 subjects"),
-        (("--targets", "s038,s0411"), "did you mean 's041'"),
-        (("--sources", "s038,s039x"), "did you mean 's039'"),
-        (("--pool", "s038"), "--targets 2: the pool has 1 subjects"),
-        (("--pool", "s038,s0411"), "did you mean 's041'"),
-        (("--pool", "s038,s039", "--targets", "s038,s039"), "leave out --pool"),
-        (("--smooth", "4"), "protocol.smoothing = 4 must be odd"),
-        (("--contamination", "1.5"), "protocol.contamination = 1.5"),
-        (("--contamination", "1"), "must be below 1"),
-    ],
-)
-def test_bad_protocols_are_refused(folder, refused, words, flags, expected):
-    assert expected in refused(*words, *flags)
+def test_refusals(folder, refusals, words):
+    table = {
+        "--methods pft,sorce-only": "did you mean 'source-only'",
+        "--targets 99": "8 subjects",
+        "--targets s038,s0411": "did you mean 's041'",
+        "--sources s038,s039x": "did you mean 's039'",
+        "--pool s038": "--targets 2: the pool has 1 subjects",
+        "--pool s038,s0411": "did you mean 's041'",
+        "--pool s038,s039 --targets s038,s039": "leave out --pool",
+        "--smooth 4": "protocol.smoothing = 4 must be odd",
+        "--contamination 1.5": "protocol.contamination = 1.5",
+        "--contamination 1": "must be below 1",
+    }
+    refusals(table, *words)
 
 
 def test_targets_are_drawn_from_the_pool_in_a_file_of_the_current_folder(folder, run_json, words):
@@ -112,20 +92,20 @@ def test_targets_are_drawn_from_the_pool_in_a_file_of_the_current_folder(folder,
     assert Path(data["config"]["protocol"]["pool"]) == Path("reported.txt").absolute()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
-def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run, words, command):
-    flags = ("--smooth", "3", "--frames", "4", "--contamination", "0.25")
-    result = run(command, *words[1:], *flags, "--json")
-    assert result.exit_code == 0, result.stderr
-    assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in result.stderr
-    data = json.loads(result.stdout)
-    (stored,) = Path("results").glob(f"{command}-*/run.json")
-    for protocol in (data["config"]["protocol"], json.loads(stored.read_text())["config"]["protocol"]):
-        assert [protocol[name] for name in ("smoothing", "frames", "contamination", "pool")] == [3, 4, 0.25, ""]
-    assert {(row["adapt_frames"], row["frames"]) for row in data["results"]} == {(4, 17)}
-    assert all(row["macro_f1_smoothed"] is not None and len(row["reliability"]) == 45 for row in data["results"])
-    assert all(item["macro_f1_smoothed"] is not None and item["ece"] is not None for item in data["summary"])
-    assert {"reliability.svg", "reliability.csv"} <= {path.name for path in stored.parent.iterdir()}
+def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, words):
+    for command, plots in (("evaluate", []), ("benchmark", ["--no-plots"])):
+        flags = ("--smooth", "3", "--frames", "4", "--contamination", "0.25", *plots)
+        result = run_well(command, *words[1:], *flags, "--json")
+        assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in result.stderr
+        data = json.loads(result.stdout)
+        (stored,) = Path("results").glob(f"{command}-*/run.json")
+        for protocol in (data["config"]["protocol"], json.loads(stored.read_text())["config"]["protocol"]):
+            assert [protocol[name] for name in ("smoothing", "frames", "contamination", "pool")] == [3, 4, 0.25, ""]
+        assert {(row["adapt_frames"], row["frames"]) for row in data["results"]} == {(4, 17)}
+        assert all(row["macro_f1_smoothed"] is not None and len(row["reliability"]) == 45 for row in data["results"])
+        assert all(item["macro_f1_smoothed"] is not None and item["ece"] is not None for item in data["summary"])
+        drawn = {path.name for path in stored.parent.iterdir()}
+        assert ({"reliability.svg", "reliability.csv"} <= drawn) is not bool(plots)
 
 
 def test_smoothing_is_in_the_table_with_its_window_and_can_be_switched_off(folder, run, words):
@@ -136,9 +116,7 @@ def test_smoothing_is_in_the_table_with_its_window_and_can_be_switched_off(folde
     assert "ECE" in without
 
 
-def test_methods_come_from_the_registry(run, run_json):
-    from featlab.methods import get_method, method_names
-
+def test_methods_come_from_the_registry_and_one_is_told_in_full(run, run_json, refused):
     listed = run_json("methods")["methods"]
     assert [item["name"] for item in listed] == list(method_names())
     assert all(item["title"] == get_method(item["name"]).title for item in listed)
@@ -146,14 +124,10 @@ def test_methods_come_from_the_registry(run, run_json):
     assert all(name in printed for name in method_names())
     assert max(len(line) for line in printed.splitlines()) < 200
 
-
-def test_one_method_is_told_in_full(run, run_json, refused):
-    from featlab.methods import get_method
-
-    printed = run("methods", "dsfda").stdout
+    printed, method = run("methods", "dsfda").stdout, get_method("dsfda")
     words = " ".join(printed.split())
-    assert " ".join(get_method("dsfda").published.split()) in words
-    assert get_method("dsfda").carries in words
+    assert " ".join(method.published.split()) in words
+    assert method.carries in words
     assert "adapt.dsfda.bn_mode" in printed
     assert "train, eval" in printed
     (facts,) = run_json("methods", "dsfda")["methods"]
@@ -163,14 +137,8 @@ def test_one_method_is_told_in_full(run, run_json, refused):
 
 
 def test_targets_that_the_backbone_has_seen_are_named(folder, run, table, extractor, quickly):
-    from dataclasses import replace
-
-    from featlab.cache import write_table
-
-    seen = replace(extractor, trained_on=("s038", "s041"))
-    write_table(folder / "cache.h5", table, seen)
-    words = ("evaluate", "--methods", "source-only", "--quiet", "--no-plots", *quickly)
-    warned = run(*words, "--targets", "s041,s042").stderr
-    assert "1 of the 2 targets (s041)" in warned
+    write_table(folder / "cache.h5", table, replace(extractor, trained_on=("s038", "s041")))
+    words = ("evaluate", "--methods", "source-only", "--quiet", "--no-plots", "--jobs", "1", *quickly)
+    assert "1 of the 2 targets (s041)" in run(*words, "--targets", "s041,s042").stderr
     assert "trained" not in run(*words, "--targets", "s042,s043").stderr
     assert "(s041)" in run("adapt", "--subject", "s041", "--quiet", *quickly).stderr

@@ -3,15 +3,18 @@
 import csv
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from featlab.cache import write_table
 from featlab.errors import InputError
 from featlab.methods import get_method
 
 TABLE = {f"table_trials.{ending}" for ending in ("md", "csv", "tex", "json", "jsonl")}
 FILES = TABLE | {"chosen.toml", "trials.jsonl", "run.json", "page.json"}
+MADE = Path("results/tune-shot-im")
 
 
 @pytest.fixture
@@ -33,28 +36,25 @@ def fail_when(monkeypatch, wrong):
     monkeypatch.setattr(method, "adapt", adapt)
 
 
-def test_it_prints_the_table_the_choice_and_what_it_is_worth(folder, run, words):
-    result = run(*words, "--quiet")
-    assert result.exit_code == 0, result.stderr
-    assert result.stderr == ""
+def test_it_prints_the_table_the_choice_and_what_it_is_worth_and_leaves_the_file(folder, run_well, words):
+    Path("featlab.toml").write_text("# mine\n")
+    result = run_well(*words)
+    assert Path("featlab.toml").read_text() == "# mine\n"
     assert "Tuning of shot-im on source subjects" in result.stdout
     assert "Chosen: candidate" in result.stdout
     # Two clips of each expression in 6 people: nothing can be shown.
     assert "Within noise" in result.stdout or "No candidate scored higher" in result.stdout
     assert "--set adapt.shot-im.bn_mode=eval --set adapt.shot-im.epochs=" in result.stdout
     assert " --set adapt.shot-im.lr=0.01" in result.stdout
-    assert {path.name for path in Path("results/tune-shot-im").iterdir()} == FILES
-
-
-def test_notes_say_who_plays_and_who_is_left_out(folder, run, words):
-    result = run(*words)
+    assert {path.name for path in MADE.iterdir()} == FILES
     # The default, epochs = 15, is outside the grid of two.
     assert "3 candidates on 6 source subjects in" in result.stderr
     assert "0 of 18 cells are there already" in result.stderr
     assert "2 target subjects are left out" in result.stderr
+    assert run_well(*words, "--quiet").stderr == ""
 
 
-def test_json_is_one_object_with_trials_folds_and_choice(folder, run_json, words):
+def test_json_files_and_table_say_the_same_and_a_second_run_reuses_every_cell(folder, run_json, words, quickly):
     data = run_json(*words)
     assert data["method"] == "shot-im"
     assert len(data["cache_digest"]) == 64
@@ -71,47 +71,32 @@ def test_json_is_one_object_with_trials_folds_and_choice(folder, run_json, words
     assert chosen["options"]["bn_mode"] == "eval"
     assert chosen["better_than_default"] is False
     assert data["applied"] is None
-    run_file = json.loads(Path("results/tune-shot-im/run.json").read_text())
-    assert run_file["folds"] == data["folds"]
-    lines = [json.loads(line) for line in Path("results/tune-shot-im/trials.jsonl").read_text().splitlines()]
-    assert lines == data["trials"]
 
-
-def test_the_same_command_again_reuses_every_cell(folder, run_json, words):
-    first, second = run_json(*words), run_json(*words)
-    assert second["cells"] == {"all": 18, "reused": 18, "failed": 0}
-    assert second["trials"] == first["trials"]
-
-
-def test_the_flags_give_the_options_that_were_chosen(folder, run_json, words, quickly):
-    chosen = run_json(*words)["chosen"]
-    methods = ["--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1"]
-    data = run_json("evaluate", *methods, *quickly, *chosen["flags"])
-    options = data["config"]["adapt"]["options"]["shot-im"]
-    assert {name: str(value) for name, value in chosen["options"].items()} == options
-
-
-def test_the_fragment_is_a_section_with_its_history(folder, run_json, words):
-    data = run_json(*words)
-    text = Path("results/tune-shot-im/chosen.toml").read_text(encoding="utf-8")
-    assert tomllib.loads(text) == {"adapt": {"shot-im": data["chosen"]["options"]}}
-    assert "# featlab tune shot-im --targets 2" in text
-    assert data["cache_digest"] in text
-    assert "6 source subjects" in text
-    assert data["verdict"] in text
-
-
-def test_the_table_has_a_line_a_candidate_the_best_first(folder, run_json, words):
-    data = run_json(*words)
-    with Path("results/tune-shot-im/table_trials.csv").open(encoding="utf-8") as file:
+    assert json.loads((MADE / "run.json").read_text())["folds"] == data["folds"]
+    assert [json.loads(line) for line in (MADE / "trials.jsonl").read_text().splitlines()] == data["trials"]
+    text = (MADE / "chosen.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text) == {"adapt": {"shot-im": chosen["options"]}}
+    for part in ("# featlab tune shot-im --targets 2", data["cache_digest"], "6 source subjects", data["verdict"]):
+        assert part in text
+    with (MADE / "table_trials.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 3
-    assert lines[0]["Candidate"].startswith(str(data["chosen"]["number"]))
+    assert lines[0]["Candidate"].startswith(str(chosen["number"]))
     assert "chosen" in lines[0]["Candidate"]
     assert sum("default" in line["Candidate"] for line in lines) == 1
     scores = [float(line["Macro F1"]) for line in lines]
     assert scores == sorted(scores, reverse=True)
     assert {"epochs", "lr", "95 % interval", "p vs default", "Fold 1", "Seconds"} <= set(lines[0])
+
+    again = run_json(*words)
+    assert again["cells"] == {"all": 18, "reused": 18, "failed": 0}
+    assert again["trials"] == data["trials"]
+    methods = ["--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1"]
+    evaluated = run_json("evaluate", *methods, *quickly, *chosen["flags"])
+    options = evaluated["config"]["adapt"]["options"]["shot-im"]
+    assert {name: str(value) for name, value in chosen["options"].items()} == options
+    few = run_json(*words, "--sources", ",".join(data["sources"][:5]))
+    assert few["sources"] == data["sources"][:5]
 
 
 def test_a_data_set_has_a_folder_of_its_own(folder, run_json, words):
@@ -120,39 +105,23 @@ def test_a_data_set_has_a_folder_of_its_own(folder, run_json, words):
     assert {path.name for path in Path("results/tune-shot-im-dataset").iterdir()} == FILES
 
 
-def test_sources_narrow_who_plays(folder, run_json, words):
-    everyone = run_json(*words)["sources"]
-    data = run_json(*words, "--sources", ",".join(everyone[:5]))
-    assert data["sources"] == everyone[:5]
-
-
-def test_a_network_that_has_seen_the_players_is_a_warning(folder, run, words, table):
-    from dataclasses import replace
-
-    from featlab.cache import ExtractorInfo, write_table
-
-    seen = replace(ExtractorInfo("toy", "none", "random numbers"), trained_on=table.subjects)
-    write_table(folder / "cache.h5", table, seen)
+def test_a_network_that_has_seen_the_players_is_a_warning(folder, run, words, table, extractor):
+    write_table(folder / "cache.h5", table, replace(extractor, trained_on=table.subjects))
     assert "trained on images of 6 of the 6 subjects who play targets" in run(*words, "--quiet").stderr
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_candidate_that_fails_ends_in_3_and_is_not_chosen(folder, run, words, monkeypatch):
-    fail_when(monkeypatch, lambda config: config.epochs == 15)
-    result = run(*words, "--json")
+def test_a_candidate_that_fails_is_not_chosen_and_when_all_fail_nothing_is(folder, run, words, monkeypatch):
+    with monkeypatch.context() as patch:
+        fail_when(patch, lambda config: config.epochs == 15)
+        result = run(*words, "--json")
     assert result.exit_code == 3
     data = json.loads(result.stdout)
     assert data["chosen"]["options"]["epochs"] in (1, 2)
     assert data["cells"]["failed"] == 6
     assert "the clip is too dark" in result.stderr
     assert "the default failed" in data["verdict"].lower()
-    assert "failed: the clip is too dark" in Path("results/tune-shot-im/table_trials.md").read_text()
+    assert "failed: the clip is too dark" in (MADE / "table_trials.md").read_text()
 
-
-def test_when_all_fail_nothing_is_chosen_and_it_ends_in_1(folder, run, words, monkeypatch):
-    run(*words)
     Path("featlab.toml").write_text("# mine\n")
     fail_when(monkeypatch, lambda config: True)
     result = run(*words, "--set", "adapt.shot-im.diversity=0.5", "--apply", "--json")
@@ -160,34 +129,8 @@ def test_when_all_fail_nothing_is_chosen_and_it_ends_in_1(folder, run, words, mo
     assert json.loads(result.stdout)["chosen"] is None
     assert "Nothing was chosen" in result.stderr
     # The fragment of the run before would pass for the choice of this one.
-    assert {path.name for path in Path("results/tune-shot-im").iterdir()} == FILES - {"chosen.toml"}
+    assert {path.name for path in MADE.iterdir()} == FILES - {"chosen.toml"}
     assert Path("featlab.toml").read_text() == "# mine\n"
-
-
-@pytest.mark.parametrize(
-    ("more", "words_of_refusal"),
-    [
-        (["oracle"], ["ceiling"]),
-        (["source-only"], ["declares no search space"]),
-        (["shott"], ["did you mean 'shot'"]),
-        (["shot-im", "--space", "epochs=many"], ["--space epochs", "whole number"]),
-        (["shot-im", "--trials", "1"], ["--trials"]),
-        (["shot-im", "--folds", "1"], ["--folds"]),
-        (["shot-im", "--scope", "people"], ["protocol.scope"]),
-        (["shot-im", "--sources", "s99"], ["s99"]),
-        (["shot-im", "--targets", "7"], ["1 of the 1 source subjects"]),
-        (["shot-im", "--set", "adapt.shot-im.lrr=1"], ["did you mean 'lr'"]),
-        (["shot-im", "-C", "nowhere"], ["no such folder"]),
-    ],
-)
-def test_what_can_not_be_tuned_is_refused_in_one_line(folder, refused, more, words_of_refusal):
-    line = refused("tune", *more, *([] if "--targets" in more else ["--targets", "2"]), "--quiet")
-    for word in words_of_refusal:
-        assert word in line
-    assert not Path("results").exists()
-
-
-# --- apply ------------------------------------------------------------------------------------------------------------
 
 
 def test_apply_keeps_the_rest_of_the_file_byte_for_byte(folder, run_json, words):
@@ -202,29 +145,33 @@ def test_apply_keeps_the_rest_of_the_file_byte_for_byte(folder, run_json, words)
     assert after == before.replace("lr = 0.5 ", f"lr = {chosen['lr']} ").replace("by hand\r\n", f"by hand\r\n{added}")
 
 
-def test_apply_makes_the_file_that_evaluate_reads(folder, run_json, words, quickly):
+def test_apply_makes_the_file_that_evaluate_reads_and_tuning_again_chooses_the_same(folder, run_json, words, quickly):
     chosen = run_json(*words, "--apply")["chosen"]["options"]
     assert tomllib.loads(Path("featlab.toml").read_text()) == {"adapt": {"shot-im": chosen}}
     data = run_json("evaluate", "--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1", *quickly)
     assert data["config"]["adapt"]["options"]["shot-im"] == chosen
+    again = run_json(*words)
+    assert again["chosen"]["options"] == chosen
+    assert again["cells"]["reused"] == again["cells"]["all"]
 
 
-def test_tuning_again_after_apply_chooses_the_same(folder, run_json, words):
-    first = run_json(*words, "--apply")
-    second = run_json(*words)
-    assert second["chosen"]["options"] == first["chosen"]["options"]
-    assert second["cells"]["reused"] == second["cells"]["all"]
-
-
-def test_a_file_that_can_not_be_edited_is_refused_before_anything_runs(folder, refused, words):
+def test_refusals(folder, refusals, words):
+    table = {
+        "oracle": "ceiling",
+        "source-only": "declares no search space",
+        "shott": "did you mean 'shot'",
+        "shot-im --space epochs=many": "--space epochs",
+        "shot-im --space epochs=few": "whole number",
+        "shot-im --trials 1": "--trials",
+        "shot-im --folds 1": "--folds",
+        "shot-im --scope people": "protocol.scope",
+        "shot-im --sources s99": "s99",
+        "shot-im --targets 7": "1 of the 1 source subjects",
+        "shot-im --set adapt.shot-im.lrr=1": "did you mean 'lr'",
+        "shot-im -C nowhere": "no such folder",
+    }
+    refusals({f"--targets 2 {more}": said for more, said in table.items()}, "tune", "--quiet")
     text = "adapt = { shot = { lr = 0.5 } }\n"
     Path("featlab.toml").write_text(text)
-    assert "no place for a section [adapt.shot-im]" in refused(*words, "--apply", "--quiet")
+    refusals({"--apply --quiet": "no place for a section [adapt.shot-im]"}, *words)
     assert Path("featlab.toml").read_text() == text
-    assert not Path("bundles").exists()
-
-
-def test_without_apply_the_file_stays(folder, run, words):
-    Path("featlab.toml").write_text("# mine\n")
-    run(*words)
-    assert Path("featlab.toml").read_text() == "# mine\n"

@@ -71,57 +71,48 @@ def test_a_byte_order_mark_is_not_part_of_the_file(write):
 
 # --- unknown keys -----------------------------------------------------------------------------------------------------
 
+UNKNOWN_IN_FILE = {
+    "[head]\nepoch = 3": ["head.epoch", "'epochs'"],
+    "[heda]\nlr = 3": ["'heda'", "'head'"],
+    "[heda]": ["'heda'", "'head'"],
+    "lr = 3": ["'lr'", "sections: cache, features, head"],
+    "head = 3": ["head is a section"],
+    "[[head]]\nlr = 3": ["head is a section"],
+    "[head.lr]\nx = 3": ["head.lr.x"],
+    '[cache]\nfile = "x"': ["cache is a file name"],
+    "[adapt]\nlr = 3": ["adapt.lr", "method, options"],
+    "[adapt.options.pft]\nlr = 3": ["adapt.options.pft.lr", "adapt.<method>.<option>"],
+}
+UNKNOWN_FLAG = {
+    "head.epoch": ["head.epoch", "did you mean 'epochs'"],
+    "haed.lr": ["did you mean 'head'"],
+    "head": ["write head.key = value"],
+    "head.": ["write head.key = value"],
+    "": ["sections:"],
+    "adapt.pft.": ["adapt.<method>.<option>"],
+    "adapt..lr": ["adapt.<method>.<option>"],
+}
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[head]\nepoch = 3", ["head.epoch", "'epochs'"]),
-        ("[heda]\nlr = 3", ["'heda'", "'head'"]),
-        ("[heda]", ["'heda'", "'head'"]),
-        ("lr = 3", ["'lr'", "sections: cache, features, head"]),
-        ("head = 3", ["head is a section"]),
-        ("[[head]]\nlr = 3", ["head is a section"]),
-        ("[head.lr]\nx = 3", ["head.lr.x"]),
-        ('[cache]\nfile = "x"', ["cache is a file name"]),
-        ("[adapt]\nlr = 3", ["adapt.lr", "method, options"]),
-        ("[adapt.options.pft]\nlr = 3", ["adapt.options.pft.lr", "adapt.<method>.<option>"]),
-    ],
-)
-def test_an_unknown_key_in_the_file_is_refused_with_the_closest_known_one(write, text, words, refused):
-    path = write(text)
-    with refused(ConfigError, str(path), *words):
-        load_config(path)
 
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ("head.epoch", ["head.epoch", "did you mean 'epochs'"]),
-        ("haed.lr", ["did you mean 'head'"]),
-        ("head", ["write head.key = value"]),
-        ("head.", ["write head.key = value"]),
-        ("", ["sections:"]),
-        ("adapt.pft.", ["adapt.<method>.<option>"]),
-        ("adapt..lr", ["adapt.<method>.<option>"]),
-    ],
-)
-def test_an_unknown_flag_is_refused_with_the_closest_known_one(key, words, refused):
-    with refused(ConfigError, "command line", *words):
-        load_config(None, {key: "1"})
+def test_an_unknown_key_is_refused_with_the_closest_known_one(write, refused):
+    for text, words in UNKNOWN_IN_FILE.items():
+        path = write(text)
+        with refused(ConfigError, str(path), *words):
+            load_config(path)
+    for key, words in UNKNOWN_FLAG.items():
+        with refused(ConfigError, "command line", *words):
+            load_config(None, {key: "1"})
 
 
 def test_an_empty_section_changes_nothing(write):
     assert load_config(write("[head]\n[adapt.pft]\n")) == Config()
 
 
-@pytest.mark.parametrize("text", ["[head\n", "head.lr = \n", "[head]\nlr = 1\nlr = 2", b"\xff\xfe", "lr: 3"])
-def test_broken_toml_is_refused(write, text, refused):
-    path = write(text)
-    with refused(ConfigError, str(path), "not valid TOML"):
-        load_config(path)
-
-
-def test_a_folder_in_place_of_the_file_is_refused(tmp_path, refused):
+def test_what_is_no_toml_is_refused(write, tmp_path, refused):
+    for text in ("[head\n", "head.lr = \n", "[head]\nlr = 1\nlr = 2", b"\xff\xfe", "lr: 3"):
+        path = write(text)
+        with refused(ConfigError, str(path), "not valid TOML"):
+            load_config(path)
     with refused(ConfigError, str(tmp_path), "can't be read"):
         load_config(tmp_path)
 
@@ -129,119 +120,118 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path, refused):
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("key", "given", "kept"),
-    [
-        ("head.epochs", "12", 12),
-        ("head.epochs", 12.0, 12),
-        ("head.lr", "1e-4", 1e-4),
-        ("head.lr", 1, 1.0),
-        ("pretrain.residual", "false", False),
-        ("pretrain.residual", "No", False),
-        ("pretrain.residual", "0", False),
-        ("pretrain.residual", "TRUE", True),
-        ("pretrain.residual", True, True),
-        ("protocol.methods", "a,b", ("a", "b")),
-        ("protocol.methods", " a , b ,", ("a", "b")),
-        ("protocol.methods", ["a", "b"], ("a", "b")),
-        ("protocol.methods", "a", ("a",)),
-        ("protocol.sources", "", ()),
-        ("protocol.targets", 10, "10"),
-        ("protocol.targets", "s1,s2", "s1,s2"),
-        ("protocol.smoothing", "0", 0),
-        ("protocol.smoothing", 1, 1),
-        ("protocol.contamination", "0.25", 0.25),
-        ("protocol.pool", "s1,s2", "s1,s2"),
-        ("cache", "other.h5", "other.h5"),
-    ],
-)
-def test_values_take_the_type_of_their_key(key, given, kept):
-    value = load_config(None, {key: given})
-    for name in key.split("."):
-        value = getattr(value, name)
-    assert value == kept
-    assert type(value) is type(kept)
+KEPT = [
+    ("head.epochs", "12", 12),
+    ("head.epochs", 12.0, 12),
+    ("head.lr", "1e-4", 1e-4),
+    ("head.lr", 1, 1.0),
+    ("pretrain.residual", "false", False),
+    ("pretrain.residual", "No", False),
+    ("pretrain.residual", "0", False),
+    ("pretrain.residual", "TRUE", True),
+    ("pretrain.residual", True, True),
+    ("protocol.methods", "a,b", ("a", "b")),
+    ("protocol.methods", " a , b ,", ("a", "b")),
+    ("protocol.methods", ["a", "b"], ("a", "b")),
+    ("protocol.methods", "a", ("a",)),
+    ("protocol.sources", "", ()),
+    ("protocol.targets", 10, "10"),
+    ("protocol.targets", "s1,s2", "s1,s2"),
+    ("protocol.smoothing", "0", 0),
+    ("protocol.smoothing", 1, 1),
+    ("protocol.contamination", "0.25", 0.25),
+    ("protocol.pool", "s1,s2", "s1,s2"),
+    ("cache", "other.h5", "other.h5"),
+]
 
 
-@pytest.mark.parametrize(
-    ("key", "given", "word"),
-    [
-        ("head.epochs", 1.5, "whole number"),
-        ("head.epochs", "1.5", "whole number"),
-        ("head.epochs", "many", "whole number"),
-        ("head.epochs", True, "number"),
-        ("head.epochs", float("inf"), "whole number"),
-        ("head.epochs", [3], "whole number"),
-        ("head.lr", "fast", "a number"),
-        ("head.lr", "nan", "finite"),
-        ("head.lr", float("inf"), "finite"),
-        ("head.lr", None, "a number"),
-        ("pretrain.residual", "maybe", "true or false"),
-        ("pretrain.residual", 2, "true or false"),
-        ("protocol.methods", 3, "list"),
-        ("protocol.methods", [["a"]], "text"),
-        ("protocol.targets", ["a"], "text"),
-        ("adapt.options", {}, "can't be set"),
-        ("cache", True, "text"),
-    ],
-)
-def test_a_value_of_another_type_is_refused(key, given, word, refused):
-    with refused(ConfigError, "command line", key, word):
-        load_config(None, {key: given})
+def test_values_take_the_type_of_their_key():
+    for key, given, kept in KEPT:
+        value = load_config(None, {key: given})
+        for name in key.split("."):
+            value = getattr(value, name)
+        assert value == kept, key
+        assert type(value) is type(kept), key
+
+
+OTHER_TYPE = {
+    "head.epochs": {1.5: "whole number", "1.5": "whole number", "many": "whole number", float("inf"): "whole number"},
+    "head.lr": {"fast": "a number", "nan": "finite", float("inf"): "finite", None: "a number"},
+    "pretrain.residual": {"maybe": "true or false", 2: "true or false"},
+    "protocol.methods": {3: "list"},
+    "cache": {True: "text"},
+}
+OTHER_KIND = [
+    ("head.epochs", True, "number"),
+    ("head.epochs", [3], "whole number"),
+    ("protocol.methods", [["a"]], "text"),
+    ("protocol.targets", ["a"], "text"),
+    ("adapt.options", {}, "can't be set"),
+]
+
+
+def test_a_value_of_another_type_is_refused(refused):
+    flat = [(key, given, word) for key, values in OTHER_TYPE.items() for given, word in values.items()]
+    for key, given, word in flat + OTHER_KIND:
+        with refused(ConfigError, "command line", key, word):
+            load_config(None, {key: given})
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("features.dim", -1),
-        ("head.bottleneck", 0),
-        ("head.epochs", 0),
-        ("head.batch", 1),  # BatchNorm has no variance of one row
-        ("head.lr", -1e-9),
-        ("head.label_smoothing", 1.1),
-        ("head.noise", -1),
-        ("pair.neighbours", 0),
-        ("pretrain.hidden", -1),
-        ("pretrain.batch", 1),
-        ("pretrain.epochs", -1),
-        ("pretrain.style", -0.1),
-        ("pretrain.dropout", 1.5),
-        ("pretrain.label_smoothing", -0.1),
-        ("protocol.draws", 0),
-        ("protocol.seeds", 0),
-        ("protocol.gap", -1),
-        ("protocol.smoothing", 4),
-        ("protocol.smoothing", -3),
-        ("protocol.frames", -1),
-        ("protocol.contamination", -0.1),
-        ("protocol.contamination", 1.0),
-        ("protocol.source_limit", 1),
+OUT_OF_RANGE = {
+    "features": [("dim", -1)],
+    # BatchNorm has no variance of one row.
+    "head": [("bottleneck", 0), ("epochs", 0), ("batch", 1), ("lr", -1e-9), ("label_smoothing", 1.1), ("noise", -1)],
+    "pair": [("neighbours", 0)],
+    "pretrain": [
+        ("hidden", -1),
+        ("batch", 1),
+        ("epochs", -1),
+        ("style", -0.1),
+        ("dropout", 1.5),
+        ("label_smoothing", -0.1),
     ],
-)
-def test_a_value_out_of_range_is_refused(key, value, refused):
-    with refused(ConfigError, "command line", key, str(value)):
-        load_config(None, {key: value})
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "close"),
-    [
-        ("features.reduce", "whithin", "within"),
-        ("pair.strategy", "landmarks", "landmark"),
-        ("pair.label_rule", "diferent", "different"),
-        ("pretrain.objective", "anchor", "anchored"),
-        ("pretrain.axis", "vectors", "vector"),
-        ("pretrain.layers", "embedding,botleneck", "bottleneck"),
-        ("plot.faces", "photograph", "photographs"),
-        ("ablate.terms", "stile", "style"),
+    "protocol": [
+        ("draws", 0),
+        ("seeds", 0),
+        ("gap", -1),
+        ("smoothing", 4),
+        ("smoothing", -3),
+        ("frames", -1),
+        ("contamination", -0.1),
+        ("contamination", 1.0),
+        ("source_limit", 1),
     ],
-)
-def test_an_unknown_choice_is_refused_with_the_closest_known_one(key, value, close, refused):
-    with refused(ConfigError, key, f"did you mean '{close}'"):
-        load_config(None, {key: value})
+}
+
+
+def test_a_value_out_of_range_is_refused(refused):
+    for section, values in OUT_OF_RANGE.items():
+        for name, value in values:
+            with refused(ConfigError, "command line", f"{section}.{name}", str(value)):
+                load_config(None, {f"{section}.{name}": value})
+
+
+UNKNOWN_CHOICE = {
+    "features.reduce": ("whithin", "within"),
+    "pair.strategy": ("landmarks", "landmark"),
+    "pair.label_rule": ("diferent", "different"),
+    "pretrain.objective": ("anchor", "anchored"),
+    "pretrain.axis": ("vectors", "vector"),
+    "pretrain.layers": ("embedding,botleneck", "bottleneck"),
+    "plot.faces": ("photograph", "photographs"),
+    "ablate.terms": ("stile", "style"),
+}
+
+
+def test_an_unknown_choice_is_refused_with_the_closest_known_one(refused):
+    for key, (value, close) in UNKNOWN_CHOICE.items():
+        with refused(ConfigError, key, f"did you mean '{close}'"):
+            load_config(None, {key: value})
+    for key in ("pretrain.layers", "ablate.dims", "ablate.terms"):
+        with refused(ConfigError, key, "empty"):
+            load_config(None, {key: ""})
 
 
 # --- methods' options -------------------------------------------------------------------------------------------------
@@ -278,18 +268,15 @@ def test_options_are_converted_to_the_types_of_a_methods_config():
     assert with_options(Options(), {}, "adapt.mine") == Options()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_options_that_do_not_fit_a_methods_config_are_refused(refused):
+    for options, words in (
         ({"raet": 1}, ["adapt.mine.raet", "did you mean 'rate'", "known: k, rate, layers, widths"]),
         ({"k": 1.5}, ["adapt.mine.k", "whole number"]),
         ({"rate": "nan"}, ["adapt.mine.rate", "finite"]),
         ({"widths": "8,wide"}, ["adapt.mine.widths", "whole number"]),
-    ],
-)
-def test_options_that_do_not_fit_a_methods_config_are_refused(options, words, refused):
-    with refused(ConfigError, *words):
-        with_options(Options(), options, "adapt.mine")
+    ):
+        with refused(ConfigError, *words):
+            with_options(Options(), options, "adapt.mine")
 
 
 # --- out and back -----------------------------------------------------------------------------------------------------
@@ -351,7 +338,7 @@ def test_the_last_of_two_settings_of_one_key_counts():
     assert load_config(None, parse_settings(["head.lr=1", "head.lr=2"])).head.lr == 2.0
 
 
-@pytest.mark.parametrize("item", ["head.lr", "", "=3", " = 3"])
-def test_a_setting_without_key_and_value_is_refused(item, refused):
-    with refused(ConfigError, "--set", "section.key=value"):
-        parse_settings([item])
+def test_a_setting_without_key_and_value_is_refused(refused):
+    for item in ("head.lr", "", "=3", " = 3"):
+        with refused(ConfigError, "--set", "section.key=value"):
+            parse_settings([item])

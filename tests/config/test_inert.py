@@ -1,7 +1,5 @@
 """Keys that nothing reads are refused, with what they belong to."""
 
-import pytest
-
 from featlab.config.load import load_config
 from featlab.errors import ConfigError
 from featlab.methods.registry import reads_pairs, refuse_unread
@@ -12,9 +10,8 @@ LINEAR = "pretrain.form = linear and pretrain.objective = anchored"
 EITHER = "pretrain.form = mlp or pretrain.objective = poster or the method pft-poster"
 
 
-@pytest.mark.parametrize(
-    ("values", "methods", "key", "belongs"),
-    [
+def test_a_key_that_nothing_reads_is_refused(refused):
+    for values, methods, key, belongs in (
         ({"pretrain.hidden": 8}, ["pft"], "pretrain.hidden", EITHER),
         ({"pretrain.lr": 1e-3}, ["pft", "shot"], "pretrain.lr", EITHER),
         ({"pretrain.dropout": 0.1}, ["pft-poster"], "pretrain.dropout", "pretrain.objective = poster"),
@@ -27,25 +24,20 @@ EITHER = "pretrain.form = mlp or pretrain.objective = poster or the method pft-p
         ({"pair.label_rule": "same"}, ["pft", "dsfda"], "pair.label_rule", EITHER),
         ({"features.dim": 8, "features.reduce": "none"}, ["pft"], "features.dim", "features.reduce = within"),
         ({"protocol.frames": 8, "protocol.scope": "dataset"}, ["shot"], "protocol.frames", "protocol.scope = person"),
-    ],
-)
-def test_a_key_that_nothing_reads_is_refused(values, methods, key, belongs, refused):
-    with refused(ConfigError, f"command line: {key} has no effect here: it belongs to", belongs):
-        refuse_unread(load_config(None, values), methods)
+    ):
+        with refused(ConfigError, f"command line: {key} has no effect here: it belongs to", belongs):
+            refuse_unread(load_config(None, values), methods)
 
 
-@pytest.mark.parametrize(
-    ("values", "methods"),
-    [
+def test_a_key_that_is_read_is_not():
+    for values, methods in (
         ({"pretrain.hidden": 8, "pair.strategy": "cosine"}, ["pft-poster"]),
         ({"pretrain.hidden": 8, "pretrain.noise": 0, "pair.neighbours": 2, **MLP}, ["pft"]),
         ({"pretrain.dropout": 0, "pretrain.style": 1, **POSTER}, []),
         ({"pretrain.penalty": 1, "pretrain.episodes": 1, "pretrain.epochs": 0, "pretrain.expression": 1}, ["pft"]),
         ({"adapt.pft.lr": 1, "cache": "x.h5", "features.dim": 0, "features.reduce": "none", "head.lr": 1}, ["shot"]),
-    ],
-)
-def test_a_key_that_is_read_is_not(values, methods):
-    refuse_unread(load_config(None, values), methods)
+    ):
+        refuse_unread(load_config(None, values), methods)
 
 
 def test_a_key_of_the_file_may_be_for_any_method_that_the_file_names(tmp_path, refused):

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from featlab.config.load import SECTIONS, Config, load_config
-from featlab.config.options import options_of
+from featlab.config.options import convert, options_of
 from featlab.config.toml import config_template, section_text, set_in_section, toml_value
 from featlab.errors import ConfigError
 
@@ -30,65 +30,46 @@ def edited(text, values, section=SECTION):
 
 def test_a_key_is_replaced_and_nothing_else():
     assert edited(FILE, {"lr": 0.003}) == FILE.replace("lr   = 0.01\t", "lr   = 0.003\t")
-
-
-def test_a_sign_in_a_string_is_no_comment():
+    # A sign in a string is no comment.
     assert edited(FILE, {"name": "c"}) == FILE.replace('"a # b"', '"c"')
-
-
-def test_the_value_that_is_there_already_changes_no_byte():
+    # The value that is there already changes no byte.
     text = FILE.replace("0.01", "1e-2")
     assert edited(text, {"lr": 0.01, "name": "a # b"}) == text
 
 
-def test_new_keys_stand_at_the_end_of_the_section():
+def test_new_keys_stand_at_the_end_of_the_section_and_a_new_section_at_the_end_of_the_file():
     assert edited(FILE, {"lr": 0.003, "epochs": 5, "decay": True}) == FILE.replace("0.01", "0.003").replace(
         "# epochs = 15\n", "# epochs = 15\nepochs = 5\ndecay = true\n"
     )
-
-
-def test_a_section_that_is_not_there_is_added_at_the_end():
     assert edited(FILE, {"lr": 0.1}, ("adapt", "nrc")) == FILE + "\n[adapt.nrc]\nlr = 0.1\n"
     assert edited("", {"lr": 0.1}) == "[adapt.shot]\nlr = 0.1\n"
     assert edited("a = 1", {"lr": 0.1}) == "a = 1\n\n[adapt.shot]\nlr = 0.1\n"
-
-
-def test_a_section_of_a_longer_name_is_another():
+    # A section of a longer name is another.
     text = "[adapt.shot-im]\nlr = 1.0\n"
     assert edited(text, {"lr": 0.1}) == text + "\n[adapt.shot]\nlr = 0.1\n"
 
 
-@pytest.mark.parametrize("header", ["[ adapt . shot ]", '[adapt."shot"]', "['adapt'.shot]#x", "\t[adapt.shot]"])
-def test_a_header_is_known_however_it_is_spelled(header):
-    assert edited(f"{header}\nlr = 1\n", {"lr": 2, "k": 1}) == f"{header}\nlr = 2\nk = 1\n"
+def test_a_header_and_a_key_are_known_however_they_are_spelled():
+    for header in ("[ adapt . shot ]", '[adapt."shot"]', "['adapt'.shot]#x", "\t[adapt.shot]"):
+        assert edited(f"{header}\nlr = 1\n", {"lr": 2, "k": 1}) == f"{header}\nlr = 2\nk = 1\n"
+    for key in ('"lr"', "'lr'"):
+        assert edited(f"[adapt.shot]\n{key} = 1\n", {"lr": 2}) == f"[adapt.shot]\n{key} = 2\n"
 
 
-@pytest.mark.parametrize("key", ['"lr"', "'lr'"])
-def test_a_quoted_key_is_the_same_key(key):
-    assert edited(f"[adapt.shot]\n{key} = 1\n", {"lr": 2}) == f"[adapt.shot]\n{key} = 2\n"
+def test_a_file_without_a_last_newline_and_of_either_newline():
+    for text in ("[adapt.shot]", "[adapt.shot]\nlr = 1", "[adapt.shot]\n\n\n", "[adapt.shot]\n# x"):
+        for newline in ("\n", "\r\n"):
+            before = ("a = 1\n" + text).replace("\n", newline)
+            after = edited(before, {"k": 2})
+            assert tomllib.loads(after)["adapt"]["shot"]["k"] == 2
+            assert after.count("\n") == after.count(newline)
+            assert after.replace(f"k = 2{newline}", "", 1).rstrip() == before.rstrip()
 
 
-@pytest.mark.parametrize("text", ["[adapt.shot]", "[adapt.shot]\nlr = 1", "[adapt.shot]\n\n\n", "[adapt.shot]\n# x"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_file_without_a_last_newline_and_of_either_newline(text, newline):
-    before = ("a = 1\n" + text).replace("\n", newline)
-    after = edited(before, {"k": 2})
-    assert tomllib.loads(after)["adapt"]["shot"]["k"] == 2
-    assert after.count("\n") == after.count(newline)
-    left = after.replace(f"k = 2{newline}", "", 1)
-    assert left.rstrip() == before.rstrip()
-
-
-def test_a_byte_order_mark_stays():
+def test_a_byte_order_mark_odd_line_ends_and_long_lists_stay():
     assert edited("\ufeff[adapt.shot]\nlr = 1\n", {"lr": 2}) == "\ufeff[adapt.shot]\nlr = 2\n"
-
-
-def test_letters_that_only_python_takes_for_line_ends_stay():
     text = '[adapt.shot]\nname = "a\u2028b\x85c"\nlr = 1\n'
     assert edited(text, {"lr": 2}) == text.replace("lr = 1", "lr = 2")
-
-
-def test_a_list_over_several_lines_stays():
     text = '[adapt.shot]\nwords = [\n  "a", # one\n  "b",\n]\n\n[head]\n'
     assert edited(text, {"lr": 1}) == text.replace("]\n\n", "]\nlr = 1\n\n")
 
@@ -109,30 +90,22 @@ def test_a_section_is_edited_however_it_is_written(text, after):
     assert edited(text, {"lr": 2}) == after
 
 
-@pytest.mark.parametrize("text", ["[[adapt.shot]]\nlr = 1\n", "adapt = 3\n", "adapt = { nrc = { k = 3 } }\n"])
-def test_a_text_without_a_place_for_the_section_is_refused(text, refused):
-    with refused(ConfigError, "featlab.toml", "no place for a section [adapt.shot]"):
-        edited(text, {"lr": 2})
-
-
-def test_no_toml_is_refused(refused):
+def test_a_text_without_a_place_for_the_section_or_no_toml_is_refused(refused):
+    for text in ("[[adapt.shot]]\nlr = 1\n", "adapt = 3\n", "adapt = { nrc = { k = 3 } }\n"):
+        with refused(ConfigError, "featlab.toml", "no place for a section [adapt.shot]"):
+            edited(text, {"lr": 2})
     with refused(ConfigError, "featlab.toml: not valid TOML"):
         edited("a =\n", {"lr": 2})
 
 
-@pytest.mark.parametrize("value", [1, 0.1, 1e-05, 1e22, True, False, "none", 'a "b" \\', "ä", [1, 2], ["a"], []])
-def test_a_value_is_read_back_as_it_was(value):
-    assert tomllib.loads(f"v = {toml_value(value)}") == {"v": value}
-
-
-def test_an_option_without_a_value_is_the_word_none():
-    from featlab.config.options import convert
-
+def test_a_value_is_read_back_as_it_was():
+    for value in (1, 0.1, 1e-05, 1e22, True, False, "none", 'a "b" \\', "ä", [1, 2], ["a"], []):
+        assert tomllib.loads(f"v = {toml_value(value)}") == {"v": value}
+    # An option without a value is the word none.
     assert convert("v", int | None, tomllib.loads(f"v = {toml_value(None)}")["v"]) is None
-
-
-def test_an_odd_name_is_quoted():
-    assert tomllib.loads(section_text(("adapt", "my method"), {"v": (1, 2)})) == {"adapt": {"my method": {"v": [1, 2]}}}
+    # An odd name is quoted.
+    text = section_text(("adapt", "my method"), {"v": (1, 2)})
+    assert tomllib.loads(text) == {"adapt": {"my method": {"v": [1, 2]}}}
 
 
 # --- the template -----------------------------------------------------------------------------------------------------
@@ -150,9 +123,3 @@ def test_the_template_shows_every_option_with_its_default_and_says_with_what_it_
             assert declared.help, f"{section}.{name}"
             assert f"\n# {name} = " in text or (section, name) == ("adapt", "options")
     assert "## Only with form = mlp or objective = poster:\n" in text
-
-
-@pytest.mark.parametrize("key", ["pretrain.layers", "ablate.dims", "ablate.terms"])
-def test_an_empty_list_is_refused_where_one_is_needed(key, refused):
-    with refused(ConfigError, key, "empty"):
-        load_config(None, {key: ""})

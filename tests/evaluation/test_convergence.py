@@ -1,34 +1,26 @@
 import math
 
 import numpy as np
-import pytest
 
 from featlab.model.training import converged_at, iterations_to_converge
 
 
-@pytest.mark.parametrize("speed", [4.0, 9.7, 25.0])
-def test_an_exponential_decay_settles_after_three_time_constants(speed):
+def test_an_exponential_decay_settles_after_three_time_constants_whatever_its_size_and_sign():
     # exp(-t / speed) is below 5 % of its fall from t = speed * ln 20 on; t counts from 0, iterations from 1.
-    losses = 3 + 2 * np.exp(-np.arange(400) / speed)
-    assert converged_at(losses) == math.ceil(speed * math.log(20)) + 1
-    assert converged_at(losses, tolerance=0.2) == math.ceil(speed * math.log(5)) + 1
-
-
-def test_size_and_sign_of_the_loss_do_not_matter():
+    for speed in (4.0, 9.7, 25.0):
+        losses = 3 + 2 * np.exp(-np.arange(400) / speed)
+        assert converged_at(losses) == math.ceil(speed * math.log(20)) + 1
+        assert converged_at(losses, tolerance=0.2) == math.ceil(speed * math.log(5)) + 1
     losses = np.exp(-np.arange(60) / 6)
     assert converged_at(losses) == converged_at(1e-6 * losses) == converged_at(100 * losses - 700)
 
 
-def test_a_step_is_found_where_it_is():
+def test_a_step_is_found_where_it_is_and_a_single_outlier_is_none():
     assert converged_at([5.0] * 12 + [1.0] * 30) == 13
     assert converged_at([5.0, 1.0]) == 2
     assert converged_at([5.0] + [1.0] * 9) == 2
-
-
-def test_a_single_outlier_is_no_step():
     losses = [4.0] * 10 + [1.0] * 30
-    losses[25] = 9.0
-    losses[32] = -9.0
+    losses[25], losses[32] = 9.0, -9.0
     assert converged_at(losses) == 11
 
 
@@ -44,22 +36,17 @@ def test_a_steady_fall_counts_as_converged_at_its_very_end_only():
 
 
 def test_no_iteration_one_iteration_and_a_constant():
-    assert converged_at([]) == 0
-    assert converged_at([3.0]) == 1
-    assert converged_at([3.0] * 50) == 1
+    assert [converged_at(losses) for losses in ([], [3.0], [3.0] * 50)] == [0, 1, 1]
 
 
-@pytest.mark.parametrize("losses", [[1.0, 2.0], list(range(40)), [1.0] + [3.0] * 9 + [2.0] * 30])
-def test_a_loss_that_ends_higher_than_it_began_has_not_converged(losses):
-    assert converged_at(losses) is None
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [0, 7, 19])
-def test_a_loss_that_is_not_finite_has_not_converged(bad, place):
-    losses = list(np.exp(-np.arange(20.0)))
-    losses[place] = bad
-    assert converged_at(losses) is None
+def test_a_loss_that_ends_higher_than_it_began_or_is_not_finite_has_not_converged():
+    for losses in ([1.0, 2.0], list(range(40)), [1.0] + [3.0] * 9 + [2.0] * 30):
+        assert converged_at(losses) is None
+    for bad in (math.nan, math.inf, -math.inf):
+        for place in (0, 7, 19):
+            losses = list(np.exp(-np.arange(20.0)))
+            losses[place] = bad
+            assert converged_at(losses) is None
 
 
 def test_noise_moves_the_answer_little():
@@ -100,11 +87,8 @@ def test_one_stage_that_has_not_converged_is_enough():
     assert iterations_to_converge(history, 23) is None
 
 
-def test_a_closed_form_needs_none():
+def test_a_closed_form_needs_none_and_losses_not_logged_once_an_iteration_say_nothing():
     assert iterations_to_converge((), 0) == 0
-
-
-def test_losses_that_were_not_logged_once_an_iteration_say_nothing():
     assert iterations_to_converge((), 25) is None
     assert iterations_to_converge(entries([3.0, 2.0, 1.0]), 2) is None
     assert iterations_to_converge([{"style": 1.0}], 1) is None

@@ -62,6 +62,11 @@ def scores_of(row):
     return {name: value for name, value in row.to_dict().items() if name != "seconds"}
 
 
+def predicted(bundle, table, rows, adapt):
+    """What source-only says of some rows."""
+    return make_method("source-only").adapt(bundle, target_of(table, adapt)).predict_proba(table.embeddings[rows])
+
+
 def predictions_of(bundle, table, names, source, monkeypatch):
     """What each method predicted, in order: the labels have no other way into a number than through these."""
     seen = []
@@ -142,16 +147,11 @@ def test_scores_are_those_of_the_test_rows(bundle, mine):
     assert sum(row.histogram) == row.frames
 
 
-def test_the_same_seed_gives_the_same_numbers(bundle, mine, source):
+def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, mine, source):
     options = {"numbers": RunNumbers(seed=1), "source": source}
-    first, again = (evaluate_subject(bundle, mine, methods(*NAMES), **options) for _ in range(2))
-    assert [scores_of(row) for row in first] == [scores_of(row) for row in again]
-    assert [row.method for row in first] == list(NAMES)
-
-
-def test_a_methods_numbers_do_not_depend_on_the_others(bundle, mine, source):
-    together = evaluate_subject(bundle, mine, methods(*NAMES), source=source)
-    alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name), source=source)]
+    together = evaluate_subject(bundle, mine, methods(*NAMES), **options)
+    alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name), **options)]
+    assert [row.method for row in together] == list(NAMES)
     assert [scores_of(row) for row in together] == [scores_of(row) for row in reversed(alone)]
 
 
@@ -177,19 +177,15 @@ class Failing(Method):
         raise self.error
 
 
-@pytest.mark.parametrize("error", [InputError("the clip is too dark"), RuntimeError("no convergence\nat all")])
-def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(error, bundle, mine):
+def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, mine):
     failing = Failing()
-    failing.error = error
-    first, second = evaluate_subject(bundle, mine, [failing, *methods("source-only")])
-    assert first.error == str(error).splitlines()[0]
-    assert np.isnan(first.macro_f1)
-    assert (first.method, first.subject, first.frames, first.histogram) == ("failing", "s04", 0, ())
-    assert not second.error
-
-
-def test_a_mistake_in_a_method_is_not_hidden(bundle, mine):
-    failing = Failing()
+    for failing.error in (InputError("the clip is too dark"), RuntimeError("no convergence\nat all")):
+        first, second = evaluate_subject(bundle, mine, [failing, *methods("source-only")])
+        assert first.error == str(failing.error).splitlines()[0]
+        assert np.isnan(first.macro_f1)
+        assert (first.method, first.subject, first.frames, first.histogram) == ("failing", "s04", 0, ())
+        assert not second.error
+    # A mistake in a method is not hidden.
     failing.error = TypeError("takes 2 arguments")
     with pytest.raises(TypeError):
         evaluate_subject(bundle, mine, [failing])
@@ -313,23 +309,16 @@ def test_operations_are_counted_on_request_and_change_nothing(bundle, mine, sour
         assert ours.macro_f1 == theirs.macro_f1
 
 
-def test_what_was_taken_for_what_is_kept(bundle, mine):
+def test_confusion_recalls_and_reliability_are_those_of_the_test_rows(bundle, mine):
     (row,) = evaluate_subject(bundle, mine, methods("source-only"))
+    split = split_target(mine)
+    label, probabilities = mine.label[split.test], predicted(bundle, mine, split.test, split.adapt)
     counts = np.array(row.confusion).reshape(CLASSES, CLASSES)
-    split = split_target(mine)
-    predicted = make_method("source-only").adapt(bundle, target_of(mine)).predict_proba(mine.embeddings[split.test])
-    wanted = confusion_matrix(mine.label[split.test], predicted.argmax(axis=1), labels=range(CLASSES))
-    np.testing.assert_array_equal(counts, wanted)
+    np.testing.assert_array_equal(counts, confusion_matrix(label, probabilities.argmax(axis=1), labels=range(CLASSES)))
     assert tuple(counts.sum(axis=0)) == row.histogram
-
-
-def test_the_recall_of_every_class_is_kept(bundle, mine):
-    (row,) = evaluate_subject(bundle, mine, methods("source-only"))
-    split = split_target(mine)
-    predicted = make_method("source-only").adapt(bundle, target_of(mine)).predict_proba(mine.embeddings[split.test])
-    for code in range(CLASSES):
-        shown = mine.label[split.test] == code
-        assert row.class_recall[code] == pytest.approx(np.mean(predicted.argmax(axis=1)[shown] == code))
+    assert row.class_recall == pytest.approx(tuple(counts.diagonal() / counts.sum(axis=1)))
+    assert np.array_equal(np.reshape(row.reliability, (15, 3)), reliability_counts(probabilities, label))
+    assert sum(row.reliability[::3]) == row.frames
 
 
 def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bundle, mine, source):
@@ -342,9 +331,7 @@ def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bu
         assert (row.macro_f1, row.reliability) == (before.macro_f1, before.reliability)
     fixed = methods("oracle")[0]
     probabilities = {
-        "source-only": make_method("source-only")
-        .adapt(bundle, target_of(mine))
-        .predict_proba(mine.embeddings[split.test]),
+        "source-only": predicted(bundle, mine, split.test, split.adapt),
         "oracle": oracle_probabilities(bundle, mine, split, fixed)[0],
     }
     by_name = {row.method: row.macro_f1_smoothed for row in rows}
@@ -357,14 +344,6 @@ def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bu
         )
         assert by_name[name] == expected.macro_f1
     assert all(np.isfinite(value) for value in by_name.values())
-
-
-def test_the_reliability_of_a_row_is_that_of_its_test_rows(bundle, mine):
-    split = split_target(mine)
-    predicted = make_method("source-only").adapt(bundle, target_of(mine)).predict_proba(mine.embeddings[split.test])
-    (row,) = evaluate_subject(bundle, mine, methods("source-only"))
-    assert np.array_equal(np.reshape(row.reliability, (15, 3)), reliability_counts(predicted, mine.label[split.test]))
-    assert sum(row.reliability[::3]) == row.frames
 
 
 def test_in_a_data_set_videos_of_one_name_are_smoothed_subject_by_subject(bundle, strangers):
@@ -398,25 +377,16 @@ def test_a_target_without_a_test_label_is_an_error(bundle, mine):
     assert "no labelled test row" in row.error
 
 
-def test_a_target_that_is_a_source_is_refused(bundle, table, refused):
-    with refused(InputError, "'s01' is both source and target"):
-        evaluate_subject(bundle, table.rows_of("s01"), methods("source-only"))
-
-
-def test_two_subjects_at_once_are_refused(bundle, table, refused):
-    with refused(InputError, "one target subject, got 2"):
-        evaluate_subject(bundle, table.rows_of("s03", "s04"), methods("source-only"))
-
-
-def test_a_target_without_neutral_rows_is_refused(bundle, mine, refused):
-    with refused(InputError, "'s04'", "'neutral'"):
-        evaluate_subject(bundle, mine.take(mine.label != mine.neutral_code), methods("source-only"))
-
-
-@pytest.mark.parametrize("classes", [("neutral", "anger", "disgust"), ("anger", "neutral", "fear")])
-def test_rows_with_other_classes_than_the_bundles_are_refused(classes, bundle, mine, refused):
-    with refused(InputError, "classes", "fear" if "fear" in classes else "neutral, anger"):
-        evaluate_subject(bundle, replace(mine, classes=classes), methods("source-only"))
+def test_rows_that_do_not_fit_are_refused(bundle, table, mine, refused):
+    for rows, words in (
+        (table.rows_of("s01"), ["'s01' is both source and target"]),
+        (table.rows_of("s03", "s04"), ["one target subject, got 2"]),
+        (mine.take(mine.label != mine.neutral_code), ["'s04'", "'neutral'"]),
+        (replace(mine, classes=("neutral", "anger", "disgust")), ["classes", "neutral, anger"]),
+        (replace(mine, classes=("anger", "neutral", "fear")), ["classes", "fear"]),
+    ):
+        with refused(InputError, *words):
+            evaluate_subject(bundle, rows, methods("source-only"))
 
 
 # --- the oracle -------------------------------------------------------------------------------------------------------

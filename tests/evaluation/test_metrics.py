@@ -1,8 +1,5 @@
 """Scores of one subject, calibration and smoothing, against scikit-learn and plain loops."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,16 +90,6 @@ def test_rows_that_do_not_fit_are_refused_in_one_line(labels, predicted, said, r
 def test_a_neutral_code_that_does_not_fit_is_refused(refused):
     with refused(InputError, "neutral code 7"):
         scored([0], [0], neutral_code=7)
-
-
-def test_the_result_modules_import_no_heavy_library():
-    script = (
-        "import sys, featlab.evaluation.metrics, featlab.evaluation.results;"
-        "import featlab.evaluation.statistics, featlab.evaluation.summary;"
-        "print([name for name in ('torch', 'sklearn', 'scipy', 'matplotlib', 'faiss') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------

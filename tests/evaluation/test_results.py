@@ -98,23 +98,17 @@ def test_a_damaged_line_is_named_by_file_and_line(tmp_path, line, said):
     assert "\n" not in message
 
 
-def test_bytes_that_are_not_text_are_named_by_line(tmp_path):
+def test_what_can_not_be_read_or_says_nothing_is_refused(tmp_path, refused):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"\n\xff\xfe{}\n")
-    with pytest.raises(InputError, match="line 2: not a JSON object"):
-        read_results(path)
-
-
-def test_a_missing_file_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="No such file"):
-        read_results(tmp_path / "nothing.jsonl")
-
-
-def test_a_row_needs_a_score_or_a_reason():
-    with pytest.raises(InputError, match="no error that says why"):
-        replace(ROW, macro_f1=float("nan"))
-    with pytest.raises(InputError, match="selection"):
-        replace(ROW, selection="")
+    for call, words in (
+        (lambda: read_results(path), "line 2: not a JSON object"),
+        (lambda: read_results(tmp_path / "nothing.jsonl"), "No such file"),
+        (lambda: replace(ROW, macro_f1=float("nan")), "no error that says why"),
+        (lambda: replace(ROW, selection=""), "selection"),
+    ):
+        with refused(InputError, words):
+            call()
 
 
 def test_the_second_macro_f1_and_the_reliability_are_kept_and_may_be_missing(tmp_path):

@@ -1,4 +1,6 @@
+import importlib.metadata
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,18 +19,35 @@ METHODS = ("source-only", "neutral-shift", "pft-poster", "oracle")
 
 @pytest.fixture
 def open_workspace(tmp_path, people, small, extractor):
-    def opened(values=None, table=None):
-        if table is not None or not (tmp_path / "cache.h5").exists():
-            write_table(tmp_path / "cache.h5", people() if table is None else table, extractor)
+    def opened(values=None, table=None, root=tmp_path):
+        if table is not None or not (root / "cache.h5").exists():
+            write_table(root / "cache.h5", people() if table is None else table, extractor)
         options = {
             "protocol.methods": METHODS,
             "protocol.targets": "2",
             "adapt.oracle.iterations": 5,
             "adapt.pft-poster.iterations": 3,
         }
-        return Workspace.open(tmp_path, small | options | (values or {}))
+        return Workspace.open(root, small | options | (values or {}))
 
     return opened
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test that needs it leaves the default run for the others."""
+    return tmp_path_factory.mktemp("kept") / "workspace"
+
+
+@pytest.fixture
+def first(kept, open_workspace, tmp_path):
+    """The rows of the default run, which is finished in the workspace."""
+    if kept.exists():
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+        return run(open_workspace())
+    rows = run(open_workspace())
+    shutil.copytree(tmp_path, kept)
+    return rows
 
 
 def run(workspace, **options):
@@ -59,22 +78,24 @@ def test_a_plan_has_a_task_for_each_draw_and_seed(open_workspace):
     workspace = open_workspace({"protocol.draws": 3, "protocol.seeds": 2})
     tasks = plan(workspace)
     assert [(task.draw, task.seed) for task in tasks] == [(draw, seed) for draw in range(3) for seed in range(2)]
-    for task in tasks:
-        assert task.targets == workspace.targets(task.draw)
+    assert all(task.targets == workspace.targets(task.draw) for task in tasks)
     assert len({task.targets for task in tasks}) > 1
+    assert run_tasks([]) == []
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
+def test_what_can_not_be_run_is_refused_before_anything_is_trained(open_workspace, refused):
+    dataset = {"protocol.scope": "dataset"}
+    for values, words in (
         ({"protocol.methods": "source-only,pfft"}, ["'pfft'", "did you mean 'pft'"]),
         ({"adapt.oracle.iteratoins": 3}, ["adapt.oracle.iteratoins", "did you mean 'iterations'"]),
         ({"adapt.pft-poster.update": "firts"}, ["update", "'firts'"]),
-    ],
-)
-def test_what_a_method_can_not_be_is_refused_before_anything_is_trained(values, words, open_workspace, refused):
-    with refused(ConfigError, *words):
-        plan(open_workspace(values))
+        (dataset | {"protocol.frames": 3}, ["protocol.frames", "scope dataset"]),
+        (dataset | {"protocol.contamination": 0.1}, ["protocol.contamination", "scope dataset"]),
+    ):
+        with refused(ConfigError, *words):
+            plan(open_workspace(values))
+    with refused(InputError, "'s01' is both source and target"):
+        open_workspace({"protocol.sources": "s00,s01,s02"}).source(("s01",))
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -89,16 +110,20 @@ def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(ope
     assert not any(row.error for row in rows)
     # A head, pairs and a bundle a draw, then the runs of one target after the other.
     assert progress == [(done, 22) for done in (0, 1, 2, 3, 4, 5, 6, 10, 14, 18, 22)]
+    # Operations are counted for one target a method.
+    counted = [(row.method, row.draw, row.seed) for row in rows if row.flops == row.flops]
+    assert counted == [(name, 0, 0) for name in METHODS]
 
 
-def test_the_same_seed_gives_the_same_numbers_in_another_folder(open_workspace, tmp_path):
-    first = run(open_workspace())
+def test_numbers_follow_the_seed_and_nothing_else(first, open_workspace, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    again = run(replace(open_workspace(), root=other))
-    assert numbers(first) == numbers(again)
+    assert numbers(first) == numbers(run(replace(open_workspace(), root=other)))
     assert cells(other)
     assert numbers(first) != numbers(run(open_workspace({"protocol.seed": 1, "protocol.targets": "s00,s01"})))
+    # One method alone has the numbers that it has among the others.
+    alone = run(replace(open_workspace({"protocol.methods": "pft-poster"}), root=other / "alone"))
+    assert numbers(alone) == [entry for entry in numbers(first) if entry["method"] == "pft-poster"]
 
 
 @pytest.mark.slow
@@ -121,27 +146,15 @@ def test_another_target_changes_no_targets_adaptation(open_workspace):
     assert len(many) == 2 * len(few)
 
 
-def test_a_method_more_changes_no_methods_numbers(open_workspace):
-    many = run(open_workspace())
-    few = run(open_workspace({"protocol.methods": "pft-poster", "protocol.seeds": 1}))
-    assert numbers(few) == [entry for entry in numbers(many) if entry["method"] == "pft-poster"]
-
-
 # --- cells are kept ---------------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_computes_nothing(open_workspace, monkeypatch):
-    first = run(open_workspace())
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
-    again = run(open_workspace())
-    assert [row.to_dict() for row in again] == [row.to_dict() for row in first]
-
-
-def test_a_cell_holds_one_row(open_workspace, tmp_path):
-    rows = run(open_workspace())
+def test_a_cell_holds_one_row_and_a_second_run_computes_nothing(first, open_workspace, tmp_path, monkeypatch):
     stored = [read_results(path) for path in cells(tmp_path)]
     assert all(len(part) == 1 for part in stored)
-    assert sorted(str(part[0].to_dict()) for part in stored) == sorted(str(row.to_dict()) for row in rows)
+    assert sorted(str(part[0].to_dict()) for part in stored) == sorted(str(row.to_dict()) for row in first)
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert [row.to_dict() for row in run(open_workspace())] == [row.to_dict() for row in first]
 
 
 @pytest.fixture
@@ -158,8 +171,7 @@ def ran(monkeypatch):
     return seen
 
 
-def test_only_what_is_missing_is_run_and_the_order_stays(open_workspace, tmp_path, ran):
-    first = run(open_workspace())
+def test_only_what_is_missing_is_run_and_the_order_stays(first, open_workspace, tmp_path, ran):
     for path in cells(tmp_path):
         (row,) = read_results(path)
         if (row.method, row.subject) == (first[0].method, first[0].subject):
@@ -234,16 +246,14 @@ def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
         assert {method for _, method in ran} == expected, key
 
 
-def test_rows_that_changed_in_the_cache_are_run_again(open_workspace, people, tmp_path):
-    first = run(open_workspace())
+def test_rows_that_changed_in_the_cache_are_run_again(first, open_workspace, people, tmp_path):
     count = len(cells(tmp_path))
     second = run(open_workspace(table=people(seed=1)))
     assert len(cells(tmp_path)) == 2 * count
     assert numbers(first) != numbers(second)
 
 
-def test_a_damaged_file_is_run_again(open_workspace, tmp_path):
-    first = run(open_workspace())
+def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
     for content in (b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'):
         cells(tmp_path)[0].write_bytes(content)
         assert numbers(run(open_workspace())) == numbers(first)
@@ -294,16 +304,6 @@ def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, peopl
     assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
 
 
-def test_a_target_that_is_a_source_is_refused(open_workspace, refused):
-    workspace = open_workspace({"protocol.sources": "s00,s01,s02"})
-    with refused(InputError, "'s01' is both source and target"):
-        workspace.source(("s01",))
-
-
-def test_no_task_gives_no_row():
-    assert run_tasks([]) == []
-
-
 # --- shares, collecting, data sets ------------------------------------------------------------------------------------
 
 
@@ -329,14 +329,13 @@ def test_a_share_does_not_move_when_another_is_finished(open_workspace, tmp_path
     for path in second:
         path.unlink()
     run(open_workspace(values), share=(1, 2))
-    first = set(cells(tmp_path))
+    first_half = set(cells(tmp_path))
     run(open_workspace(values), share=(2, 2))
-    assert set(cells(tmp_path)) - first == second
+    assert set(cells(tmp_path)) - first_half == second
 
 
 def test_collecting_runs_nothing_and_gives_what_is_there(open_workspace, monkeypatch):
-    forbidden = open_workspace()
-    assert run(forbidden, collect=True) == []
+    assert run(open_workspace(), collect=True) == []
     some = run(open_workspace({"protocol.methods": "source-only"}))
     forbid(monkeypatch, "bundle_stage", "evaluate_subject")
     assert run(open_workspace(), collect=True) == some
@@ -378,12 +377,6 @@ def test_another_subject_in_a_data_set_is_another_data_set(open_workspace, tmp_p
     assert len(cells(tmp_path)) == 5
 
 
-def test_operations_are_counted_for_one_target_a_method(open_workspace):
-    rows = run(open_workspace({"protocol.draws": 2}))
-    counted = [(row.method, row.draw, row.seed) for row in rows if row.flops == row.flops]
-    assert counted == [(name, 0, 0) for name in METHODS]
-
-
 # --- a pool, smoothing, clips that are short or not neutral -----------------------------------------------------------
 
 
@@ -416,29 +409,20 @@ def test_a_cell_is_the_same_whatever_pool_its_target_came_from(open_workspace, m
     assert numbers(run(open_workspace(values | {"protocol.pool": "s02,s04"}))) == numbers(first)
 
 
-def test_smoothing_changes_one_number_and_can_be_switched_off(open_workspace):
-    with_it, without = run(open_workspace()), run(open_workspace({"protocol.smoothing": 0}))
-    assert all(np.isfinite(row.macro_f1_smoothed) for row in with_it)
+def test_smoothing_changes_one_number_and_can_be_switched_off(first, open_workspace):
+    without = run(open_workspace({"protocol.smoothing": 0}))
+    assert all(np.isfinite(row.macro_f1_smoothed) for row in first)
     assert all(np.isnan(row.macro_f1_smoothed) for row in without)
-    both = [
-        [{key: value for key, value in entry.items() if key != "macro_f1_smoothed"} for entry in numbers(rows)]
-        for rows in (with_it, without)
-    ]
-    assert both[0] == both[1]
+    assert numbers(replace(row, macro_f1_smoothed=0.0) for row in first) == numbers(
+        replace(row, macro_f1_smoothed=0.0) for row in without
+    )
 
 
-def test_short_and_unclean_clips_reach_every_method(open_workspace):
+def test_short_and_unclean_clips_reach_every_method(first, open_workspace):
     rows = run(open_workspace({"protocol.frames": 4, "protocol.contamination": 0.5}))
-    plain = run(open_workspace())
     assert {row.adapt_frames for row in rows} == {4}
     # Two of the four are no longer there to be tested.
-    assert [row.frames for row in rows] == [row.frames - 2 for row in plain]
-
-
-@pytest.mark.parametrize("setting", [{"protocol.frames": 3}, {"protocol.contamination": 0.1}])
-def test_a_data_set_has_no_clip_to_change(setting, open_workspace, refused):
-    with refused(ConfigError, next(iter(setting)), "scope dataset"):
-        plan(open_workspace({"protocol.scope": "dataset"} | setting))
+    assert [row.frames for row in rows] == [row.frames - 2 for row in first]
 
 
 def test_a_named_target_with_too_few_other_frames_is_refused_before_anything_runs(open_workspace, people, refused):
@@ -456,15 +440,10 @@ def test_a_named_target_with_too_few_other_frames_is_refused_before_anything_run
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-def test_versions_name_what_a_result_depends_on():
+def test_versions_name_what_a_result_depends_on(monkeypatch):
     found = versions()
     assert {"python", "featlab", "torch", "numpy"} <= set(found)
     assert all(found.values())
-
-
-def test_a_library_under_another_name_is_left_out_of_the_versions(monkeypatch):
-    import importlib.metadata
-
     real = importlib.metadata.version
 
     def version(name):
@@ -473,5 +452,6 @@ def test_a_library_under_another_name_is_left_out_of_the_versions(monkeypatch):
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+    # A library under another name is left out.
     assert "faiss-cpu" not in versions()
     assert versions()["numpy"] == np.__version__

@@ -36,70 +36,48 @@ def by_enumeration(difference):
     return min(1.0, 2 * min((sums <= observed + 1e-9).mean(), (sums >= observed - 1e-9).mean()))
 
 
-def test_wilcoxon_on_the_posters_table_gives_the_known_p_values():
+def test_wilcoxon_gives_known_and_scipys_p_values():
     assert paired_wilcoxon(PFT, SFIT) == pytest.approx(0.064, abs=5e-4)
     assert paired_wilcoxon(PFT, SFDA_IT) == pytest.approx(0.037, abs=5e-4)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        a, b = rng.normal(0.3, 1.0, 17), rng.normal(size=17)
+        assert paired_wilcoxon(a, b) == pytest.approx(stats.wilcoxon(a, b, method="exact").pvalue)
+    for n in (200, 201):
+        a, b = rng.normal(0.1, 1, n), rng.normal(size=n)
+        assert paired_wilcoxon(a, b) == pytest.approx(stats.wilcoxon(a - b, method="approx").pvalue, rel=0.02)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_wilcoxon_without_ties_equals_scipys_exact_test(seed):
-    rng = np.random.default_rng(seed)
-    a, b = rng.normal(0.3, 1.0, 17), rng.normal(size=17)
-    assert paired_wilcoxon(a, b) == pytest.approx(stats.wilcoxon(a, b, method="exact").pvalue)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_wilcoxon_with_ties_and_zeros_is_exact(seed):
-    difference = np.random.default_rng(seed).integers(-2, 4, 10) / 10
-    assert paired_wilcoxon(difference, np.zeros(10)) == pytest.approx(by_enumeration(difference))
-
-
-def test_differences_equal_but_for_rounding_tie():
-    a = [0.3, 0.1 + 0.2, 0.2, 0.0]
-    b = [0.0, 0.0, 0.0, 0.3]
+def test_wilcoxon_with_ties_and_zeros_is_exact_and_forgives_rounding():
+    for seed in range(6):
+        difference = np.random.default_rng(seed).integers(-2, 4, 10) / 10
+        assert paired_wilcoxon(difference, np.zeros(10)) == pytest.approx(by_enumeration(difference))
+    a, b = [0.3, 0.1 + 0.2, 0.2, 0.0], [0.0, 0.0, 0.0, 0.3]
     assert paired_wilcoxon(a, b) == pytest.approx(by_enumeration([0.3, 0.3, 0.2, -0.3]))
 
 
-@pytest.mark.parametrize(("n", "smallest"), [(1, 1.0), (5, 0.0625), (6, 0.03125), (10, 2 / 2**10)])
-def test_the_smallest_p_is_set_by_the_number_of_subjects(n, smallest):
-    assert paired_wilcoxon(np.arange(1, n + 1), np.zeros(n)) == pytest.approx(smallest)
-
-
-def test_wilcoxon_of_no_difference_is_one_and_of_nobody_nan():
+def test_the_smallest_p_is_set_by_the_number_of_subjects_and_no_difference_is_one():
+    for n, smallest in ((1, 1.0), (5, 0.0625), (6, 0.03125), (10, 2 / 2**10)):
+        assert paired_wilcoxon(np.arange(1, n + 1), np.zeros(n)) == pytest.approx(smallest)
     assert paired_wilcoxon([0.5, 0.6], [0.5, 0.6 + 1e-12]) == 1.0
     assert np.isnan(paired_wilcoxon([], []))
 
 
-def test_wilcoxon_of_many_subjects_is_near_the_normal_approximation():
-    rng = np.random.default_rng(0)
-    for n in (200, 201):
-        a, b = rng.normal(0.1, 1, n), rng.normal(size=n)
-        approximate = stats.wilcoxon(a - b, method="approx").pvalue
-        assert paired_wilcoxon(a, b) == pytest.approx(approximate, rel=0.02)
-
-
 def test_holm_gives_the_textbook_values_in_the_order_given():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_holm_is_monotone_at_most_one_and_never_below_the_raw_value():
     raw = np.random.default_rng(0).uniform(size=20)
     adjusted = np.array(holm(list(raw)))
-    order = np.argsort(raw)
-    assert (np.diff(adjusted[order]) >= 0).all()
+    assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
     assert (adjusted <= 1).all()
     assert (adjusted >= raw).all()
+    # NaN is kept and not counted.
+    with_nan = holm([float("nan"), 0.01, 0.02])
+    assert np.isnan(with_nan[0])
+    assert with_nan[1:] == pytest.approx([0.02, 0.02])
+    assert (holm([]), holm([0.2])) == ([], [0.2])
 
 
-def test_holm_keeps_nan_and_does_not_count_it():
-    adjusted = holm([float("nan"), 0.01, 0.02])
-    assert np.isnan(adjusted[0])
-    assert adjusted[1:] == pytest.approx([0.02, 0.02])
-    assert holm([]) == []
-    assert holm([0.2]) == [0.2]
-
-
-def test_the_bootstrap_interval_holds_the_mean_and_is_reproducible():
+def test_the_bootstrap_interval_holds_the_mean_is_reproducible_and_agrees_with_scipys():
     scores = np.random.default_rng(3).uniform(size=12)
     low, high = bootstrap_interval(scores)
     assert low < scores.mean() < high
@@ -107,25 +85,12 @@ def test_the_bootstrap_interval_holds_the_mean_and_is_reproducible():
     assert bootstrap_interval(scores, seed=1) != (low, high)
     narrow = bootstrap_interval(scores, level=0.5)
     assert low < narrow[0] < narrow[1] < high
-
-
-def test_the_bootstrap_interval_agrees_with_scipys():
     scores = np.random.default_rng(4).normal(size=40)
     result = stats.bootstrap((scores,), np.mean, method="percentile", n_resamples=20000, rng=1)
-    ours = bootstrap_interval(scores, resamples=20000)
-    assert ours == pytest.approx(tuple(result.confidence_interval), abs=0.03)
-
-
-def test_the_bootstrap_interval_of_one_subject_is_unknown_and_of_equals_a_point():
-    assert np.isnan(bootstrap_interval([0.5])).all()
-    assert np.isnan(bootstrap_interval([])).all()
+    assert bootstrap_interval(scores, resamples=20000) == pytest.approx(tuple(result.confidence_interval), abs=0.03)
+    # Of one subject it is unknown, of equals a point.
+    assert np.isnan([*bootstrap_interval([0.5]), *bootstrap_interval([])]).all()
     assert bootstrap_interval([0.5, 0.5, 0.5]) == pytest.approx((0.5, 0.5))
-
-
-@pytest.mark.parametrize("options", [{"level": 0.0}, {"level": 1.0}, {"level": 95}, {"resamples": 0}])
-def test_a_bootstrap_that_makes_no_sense_is_refused(options):
-    with pytest.raises(InputError):
-        bootstrap_interval([0.1, 0.2], **options)
 
 
 def test_the_gap_runs_from_source_only_to_the_oracle():
@@ -133,11 +98,8 @@ def test_the_gap_runs_from_source_only_to_the_oracle():
     assert gap_closed(0.9, 0.4, 0.9) == 1.0
     assert gap_closed(0.3, 0.4, 0.9) == pytest.approx(-0.2)
     assert gap_closed(78.31, 65.17, 90.40) == pytest.approx(0.5208, abs=1e-4)
-
-
-@pytest.mark.parametrize("bounds", [(0.5, 0.5), (0.6, 0.5), (float("nan"), 0.9), (0.4, float("nan"))])
-def test_without_a_gap_nothing_is_closed(bounds):
-    assert np.isnan(gap_closed(0.7, *bounds))
+    for bounds in ((0.5, 0.5), (0.6, 0.5), (float("nan"), 0.9), (0.4, float("nan"))):
+        assert np.isnan(gap_closed(0.7, *bounds))
 
 
 def test_wins_ties_and_losses_add_up_and_forgive_rounding():
@@ -147,13 +109,25 @@ def test_wins_ties_and_losses_add_up_and_forgive_rounding():
     assert win_tie_loss([], []) == (0, 0, 0)
 
 
-def test_unequal_or_broken_scores_are_refused():
-    with pytest.raises(InputError, match="same subjects"):
-        paired_wilcoxon([0.1], [0.1, 0.2])
-    with pytest.raises(InputError, match="finite"):
-        negative_transfer([float("nan")], [0.1])
-    with pytest.raises(InputError, match="finite"):
-        bootstrap_interval([[0.1, 0.2]])
+def test_what_makes_no_sense_is_refused(refused):
+    nan = float("nan")
+    for call, said in (
+        (lambda: paired_wilcoxon([0.1], [0.1, 0.2]), "same subjects"),
+        (lambda: negative_transfer([nan], [0.1]), "finite"),
+        (lambda: bootstrap_interval([[0.1, 0.2]]), "finite"),
+        (lambda: compare_ranks({"a": [0.1]}), "two methods or more"),
+        (lambda: compare_ranks({}), "two methods or more"),
+        (lambda: compare_ranks({"a": [0.1], "b": [0.1, 0.2]}), "same subjects"),
+        (lambda: compare_ranks({"a": [], "b": []}), "one subject or more"),
+        (lambda: compare_ranks({"a": [0.1], "b": [nan]}), "finite"),
+        (lambda: critical_difference(1, 5), "two methods and a subject"),
+        (lambda: critical_difference(3, 0), "two methods and a subject"),
+        *((lambda level=level: critical_difference(3, 5, level=level), "level") for level in (0.0, 1.0, 5)),
+        *((lambda level=level: bootstrap_interval([0.1, 0.2], level=level), "") for level in (0.0, 1.0, 95)),
+        (lambda: bootstrap_interval([0.1, 0.2], resamples=0), ""),
+    ):
+        with refused(InputError, said):
+            call()
 
 
 # --- ranks ------------------------------------------------------------------------------------------------------------
@@ -180,15 +154,11 @@ DEMSAR = np.array(
 )
 
 
-@pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (4, 2.569), (5, 2.728), (10, 3.164)])
-def test_the_critical_difference_uses_the_published_quantiles(methods, q):
-    # Demšar (2006), table 5(a).
-    expected = q * np.sqrt(methods * (methods + 1) / (6 * 30))
-    assert critical_difference(methods, 30) == pytest.approx(expected, rel=5e-4)
-
-
-def test_the_critical_difference_at_another_level():
-    # Demšar (2006), table 5(a), the row of .10 and four classifiers.
+def test_the_critical_difference_uses_the_published_quantiles():
+    # Demšar (2006), table 5(a), at .05 and at .10.
+    for methods, q in ((2, 1.960), (4, 2.569), (5, 2.728), (10, 3.164)):
+        expected = q * np.sqrt(methods * (methods + 1) / (6 * 30))
+        assert critical_difference(methods, 30) == pytest.approx(expected, rel=5e-4)
     assert critical_difference(4, 14, level=0.1) == pytest.approx(2.291 * np.sqrt(4 * 5 / (6 * 14)), rel=5e-4)
 
 
@@ -216,42 +186,29 @@ def test_friedman_is_scipys_and_scipy_corrects_for_ties():
     assert friedman_p(without_ties) == pytest.approx(stats.chi2.sf(statistic, 5))
 
 
-def test_equal_scores_share_their_mean_rank_though_the_last_bit_differs():
+def test_ranks_equal_pairwise_counting_and_equal_scores_share_theirs():
     assert list(mean_ranks(np.array([[0.3, 0.1 + 0.2, 0.5, 0.1]]))) == [2.5, 2.5, 1.0, 4.0]
+    for methods in (2, 3, 7):
+        scores = np.random.default_rng(methods).integers(0, 4, (9, methods)) / 4
+        better = (scores[:, None, :] > scores[:, :, None]).sum(axis=2)
+        equal = (scores[:, None, :] == scores[:, :, None]).sum(axis=2) - 1
+        assert mean_ranks(scores) == pytest.approx((1 + better + equal / 2).mean(axis=0))
+        assert mean_ranks(scores).sum() == pytest.approx(methods * (methods + 1) / 2)
 
 
-@pytest.mark.parametrize("methods", [2, 3, 7])
-def test_ranks_equal_pairwise_counting(methods):
-    scores = np.random.default_rng(methods).integers(0, 4, (9, methods)) / 4
-    better = (scores[:, None, :] > scores[:, :, None]).sum(axis=2)
-    equal = (scores[:, None, :] == scores[:, :, None]).sum(axis=2) - 1
-    assert mean_ranks(scores) == pytest.approx((1 + better + equal / 2).mean(axis=0))
-    assert mean_ranks(scores).sum() == pytest.approx(methods * (methods + 1) / 2)
-
-
-def test_methods_that_are_equal_everywhere_rank_equal_in_the_order_given():
+def test_ranks_of_equals_of_one_subject_and_of_two_methods():
     found = compare_ranks({"b": [0.5, 0.7], "a": [0.5, 0.7], "c": [0.5, 0.7]})
-    assert found.methods == ("b", "a", "c")
-    assert found.ranks == (2.0, 2.0, 2.0)
-    assert found.friedman_p == 1.0
-    assert found.cliques == ((0, 2),)
-
-
-def test_one_subject_says_nothing():
+    assert (found.methods, found.ranks) == (("b", "a", "c"), (2.0, 2.0, 2.0))
+    assert (found.friedman_p, found.cliques) == (1.0, ((0, 2),))
+    # One subject says nothing.
     found = compare_ranks({"a": [0.1], "b": [0.3], "c": [0.2]})
-    assert found.methods == ("b", "c", "a")
-    assert found.ranks == (1.0, 2.0, 3.0)
-    assert found.cliques == ((0, 2),)
+    assert (found.methods, found.ranks, found.cliques) == (("b", "c", "a"), (1.0, 2.0, 3.0), ((0, 2),))
     assert found.critical_difference > 2
-
-
-def test_two_methods_have_ranks_and_no_friedman_test():
+    # Two methods have no Friedman test and the normal quantile: one method wins on all of 20.
     found = compare_ranks({"a": [0.1] * 20, "b": [0.3] * 20})
-    assert found.ranks == (1.0, 2.0)
+    assert (found.ranks, found.cliques) == ((1.0, 2.0), ())
     assert np.isnan(found.friedman_p)
-    # The normal quantile: one method wins on all of 20.
     assert found.critical_difference == pytest.approx(1.96 / np.sqrt(20), rel=1e-4)
-    assert found.cliques == ()
 
 
 def test_a_difference_as_large_as_the_critical_one_is_a_difference():
@@ -275,30 +232,3 @@ def test_methods_have_a_group_in_common_exactly_when_they_do_not_differ():
         for j in range(i + 1, 9):
             assert bool(groups[i] & groups[j]) == (found.ranks[j] - found.ranks[i] < found.critical_difference)
     assert len(found.cliques) > 2
-
-
-@pytest.mark.parametrize(
-    ("scores", "said"),
-    [
-        ({"a": [0.1]}, "two methods or more"),
-        ({}, "two methods or more"),
-        ({"a": [0.1], "b": [0.1, 0.2]}, "same subjects"),
-        ({"a": [], "b": []}, "one subject or more"),
-        ({"a": [0.1], "b": [float("nan")]}, "finite"),
-    ],
-)
-def test_scores_that_can_not_be_ranked_are_refused(scores, said):
-    with pytest.raises(InputError, match=said):
-        compare_ranks(scores)
-
-
-@pytest.mark.parametrize("arguments", [(1, 5), (3, 0)])
-def test_a_critical_difference_of_nothing_is_refused(arguments):
-    with pytest.raises(InputError, match="two methods and a subject"):
-        critical_difference(*arguments)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 5])
-def test_a_level_that_is_none_is_refused(level):
-    with pytest.raises(InputError, match="level"):
-        critical_difference(3, 5, level=level)

@@ -75,50 +75,40 @@ def test_methods_come_in_input_order_with_mean_sd_and_interval_over_subjects():
     assert (pft.seconds, pft.iterations, pft.trainable) == (1.0, 10.0, 100.0)
 
 
-def test_the_comparison_with_source_only_is_paired_over_subjects():
+def test_methods_are_compared_with_source_only_pairwise_over_subjects():
     summary = named(TABLE)
+    pft, shot = summary["pft"], summary["shot"]
     difference = np.subtract(BETTER, SOURCE)
-    assert summary["pft"].difference_vs_source == pytest.approx(difference.mean())
-    assert summary["pft"].difference_ci95 == pytest.approx(bootstrap_interval(difference))
-    assert (summary["pft"].wins, summary["pft"].ties, summary["pft"].losses) == (9, 0, 1)
-    assert summary["pft"].negative_transfer == 1
-    assert (summary["shot"].wins, summary["shot"].ties, summary["shot"].losses) == (1, 1, 8)
-
-
-def test_the_gap_is_taken_between_means():
-    summary = named(TABLE)
-    expected = (np.mean(BETTER) - np.mean(SOURCE)) / (0.9 - np.mean(SOURCE))
-    assert summary["pft"].gap_closed == pytest.approx(expected)
+    assert pft.difference_vs_source == pytest.approx(difference.mean())
+    assert pft.difference_ci95 == pytest.approx(bootstrap_interval(difference))
+    assert (pft.wins, pft.ties, pft.losses) == (9, 0, 1)
+    assert pft.negative_transfer == 1
+    assert (shot.wins, shot.ties, shot.losses) == (1, 1, 8)
+    # The gap is taken between means.
+    assert pft.gap_closed == pytest.approx((np.mean(BETTER) - np.mean(SOURCE)) / (0.9 - np.mean(SOURCE)))
     assert summary["source-only"].gap_closed == 0.0
     assert summary["oracle"].gap_closed == pytest.approx(1.0)
-    assert summary["shot"].gap_closed < 0
-
-
-def test_holm_runs_over_the_methods_but_source_only_and_the_oracle():
-    summary = named(TABLE)
+    assert shot.gap_closed < 0
+    # Holm runs over the methods but source-only and the oracle.
     expected = holm([paired_wilcoxon(BETTER, SOURCE), paired_wilcoxon(WORSE, SOURCE)])
-    assert [summary["pft"].p_vs_source, summary["shot"].p_vs_source] == pytest.approx(expected)
-    assert np.isnan(summary["source-only"].p_vs_source)
-    assert np.isnan(summary["oracle"].p_vs_source)
+    assert [pft.p_vs_source, shot.p_vs_source] == pytest.approx(expected)
+    assert np.isnan([summary["source-only"].p_vs_source, summary["oracle"].p_vs_source]).all()
+    # Without source-only nothing is compared.
+    alone = summarise([row("pft", "a", 0.5), row("pft", "b", 0.6)])[0]
+    assert alone.negative_transfer is None
+    assert np.isnan([alone.gap_closed, alone.p_vs_source, alone.difference_vs_source]).all()
 
 
-def test_a_subject_with_more_seeds_or_draws_weighs_no_more():
+def test_seeds_and_draws_are_averaged_within_a_subject():
     rows = [
         row("pft", "a", score, draw=draw, seed=seed) for draw, seed, score in [(0, 0, 0.2), (0, 1, 0.4), (1, 0, 0.9)]
     ]
     rows.append(row("pft", "b", 0.0))
     assert subject_means(rows) == pytest.approx({"a": 0.6, "b": 0.0})
-    assert summarise(rows)[0].macro_f1 == pytest.approx(0.3)
-
-
-def test_the_spread_over_seeds_is_taken_within_a_subject_and_draw():
-    rows = [
-        row("pft", "a", 0.2, seed=0),
-        row("pft", "a", 0.4, seed=1),
-        row("pft", "b", 0.5),
-        row("pft", "a", 0.9, draw=1),
-    ]
-    assert summarise(rows)[0].seed_sd == pytest.approx(np.std([0.2, 0.4], ddof=1))
+    (summary,) = summarise(rows)
+    assert summary.macro_f1 == pytest.approx(0.3)
+    # The spread over seeds is taken within a subject and draw.
+    assert summary.seed_sd == pytest.approx(np.std([0.2, 0.4], ddof=1))
     assert np.isnan(summarise(rows[2:])[0].seed_sd)
 
 
@@ -133,43 +123,34 @@ def test_comparisons_use_only_the_subjects_and_draws_that_both_have():
     assert (pft.wins, pft.ties, pft.losses) == (1, 0, 0)
 
 
-def test_failed_runs_are_counted_and_in_no_mean():
-    rows = [row("pft", "a", 0.5), failed("pft", "b"), failed("pft", "a"), row("source-only", "a", 0.4)]
-    summary = named(rows)["pft"]
-    assert (summary.macro_f1, summary.subjects, summary.runs, summary.failed) == (0.5, 1, 1, 2)
+def test_failed_and_collapsed_runs_are_counted_and_failed_ones_are_in_no_mean():
+    rows = [row("pft", "a", 0.5, collapsed=True), failed("pft", "b"), failed("pft", "a"), row("source-only", "a", 0.4)]
+    summary = named([*rows, failed("shot", "a")])
+    pft, shot = summary["pft"], summary["shot"]
+    assert (pft.macro_f1, pft.subjects, pft.runs, pft.failed, pft.collapsed) == (0.5, 1, 1, 2, 1)
+    # A method that always failed is still listed.
+    assert (shot.subjects, shot.runs, shot.failed) == (0, 0, 1)
+    assert np.isnan([shot.macro_f1, shot.p_vs_source]).all()
 
 
-def test_a_method_that_always_failed_is_still_listed():
-    summary = named([row("source-only", "a", 0.5), failed("shot", "a")])["shot"]
-    assert (summary.subjects, summary.runs, summary.failed) == (0, 0, 1)
-    assert np.isnan(summary.macro_f1)
-    assert np.isnan(summary.p_vs_source)
+def test_recalls_and_operations_are_averaged_over_the_runs_that_have_them():
+    rows = [row("pft", "a", 0.5, flops=2e6), row("pft", "b", 0.7, non_neutral_recall=float("nan"))]
+    summary = named([*rows, row("shot", "a", 0.5)])
+    assert summary["pft"].non_neutral_recall == 0.5
+    assert summary["pft"].flops == 2e6
+    assert np.isnan(summary["shot"].flops)
 
 
-def test_without_source_only_nothing_is_compared():
-    summary = summarise([row("pft", "a", 0.5), row("pft", "b", 0.6)])[0]
-    assert summary.negative_transfer is None
-    assert np.isnan([summary.gap_closed, summary.p_vs_source, summary.difference_vs_source]).all()
-
-
-def test_recalls_are_averaged_over_the_subjects_that_have_them():
-    rows = [row("pft", "a", 0.5), row("pft", "b", 0.7, non_neutral_recall=float("nan"))]
-    assert summarise(rows)[0].non_neutral_recall == 0.5
-
-
-def test_collapsed_runs_are_counted():
-    assert summarise([row("pft", "a", 0.5, collapsed=True), row("pft", "b", 0.7)])[0].collapsed == 1
-
-
-def test_results_given_twice_are_refused_and_a_retried_failure_is_not():
-    with pytest.raises(InputError, match="pft finished twice on subject a, draw 0, seed 0"):
-        summarise([row("pft", "a", 0.5), row("pft", "a", 0.5)])
-    assert summarise([failed("pft", "a"), row("pft", "a", 0.5)])[0].runs == 1
-
-
-def test_one_method_with_two_selections_is_refused():
-    with pytest.raises(InputError, match="oracle and source-free"):
-        summarise([row("pft", "a", 0.5), row("pft", "b", 0.5, selection="oracle")])
+def test_rows_that_contradict_each_other_are_refused_and_a_retried_failure_does_not(refused):
+    one = row("pft", "a", 0.5)
+    for other, words in (
+        (one, "pft finished twice on subject a, draw 0, seed 0"),
+        (row("pft", "b", 0.5, selection="oracle"), "oracle and source-free"),
+        (row("pft", "b", 0.5, scope="dataset"), "scope dataset and person"),
+    ):
+        with refused(InputError, words):
+            summarise([one, other])
+    assert summarise([failed("pft", "a"), one])[0].runs == 1
 
 
 def test_nothing_gives_nothing_and_a_summary_is_strict_json():
@@ -189,42 +170,33 @@ def test_the_comparison_with_pft_is_a_family_of_its_own():
     assert np.isnan([summary["pft"].p_vs_pft, summary["oracle"].p_vs_pft]).all()
     assert summary["shot"].difference_vs_pft == pytest.approx(np.mean(WORSE) - np.mean(BETTER))
     assert summary["pft"].difference_vs_pft == 0.0
-
-
-def test_without_pft_nothing_is_compared_with_it():
-    summary = named([line for line in TABLE if line.method != "pft"])
-    assert np.isnan([item.p_vs_pft for item in summary.values()]).all()
-    assert np.isnan([item.difference_vs_pft for item in summary.values()]).all()
-    assert summary["shot"].p_vs_source == pytest.approx(paired_wilcoxon(WORSE, SOURCE))
-
-
-def test_another_method_can_stand_in_for_pft():
-    summary = {item.method: item for item in summarise(TABLE, reference="shot")}
+    # Without pft nothing is compared with it, and another method can stand in for it.
+    without = named([line for line in TABLE if line.method != "pft"])
+    assert np.isnan([(item.p_vs_pft, item.difference_vs_pft) for item in without.values()]).all()
+    assert without["shot"].p_vs_source == pytest.approx(paired_wilcoxon(WORSE, SOURCE))
+    other = {item.method: item for item in summarise(TABLE, reference="shot")}
     expected = holm([paired_wilcoxon(SOURCE, WORSE), paired_wilcoxon(BETTER, WORSE)])
-    assert [summary["source-only"].p_vs_pft, summary["pft"].p_vs_pft] == pytest.approx(expected)
+    assert [other["source-only"].p_vs_pft, other["pft"].p_vs_pft] == pytest.approx(expected)
 
 
-def test_ranks_are_averaged_over_subjects_and_leave_out_oracles():
+def test_ranks_are_averaged_over_shared_subjects_and_leave_out_oracles():
+    names, scores = ("source-only", "pft", "shot"), np.array([SOURCE, BETTER, WORSE])
     summary = named(TABLE)
-    ranks = stats.rankdata(-np.array([SOURCE, BETTER, WORSE]), axis=0).mean(axis=1)
-    assert [summary[name].rank for name in ("source-only", "pft", "shot")] == pytest.approx(list(ranks))
-    assert {summary[name].rank_subjects for name in ("source-only", "pft", "shot")} == {10}
+    assert [summary[name].rank for name in names] == pytest.approx(list(stats.rankdata(-scores, axis=0).mean(axis=1)))
+    assert {summary[name].rank_subjects for name in names} == {10}
     assert np.isnan(summary["oracle"].rank)
     assert summary["oracle"].rank_subjects == 0
-
-
-def test_ranks_are_taken_on_shared_subjects_and_a_method_that_never_finished_has_none():
+    # A method that never finished has none.
     rows = [line for line in TABLE if line.method != "shot" or line.subject in ("s00", "s09")]
     summary = named([*rows, failed("broken", "s00")])
-    ranks = stats.rankdata(-np.array([SOURCE, BETTER, WORSE])[:, [0, 9]], axis=0).mean(axis=1)
-    assert [summary[name].rank for name in ("source-only", "pft", "shot")] == pytest.approx(list(ranks))
+    assert [summary[name].rank for name in names] == pytest.approx(
+        list(stats.rankdata(-scores[:, [0, 9]], axis=0).mean(axis=1))
+    )
     assert summary["pft"].rank_subjects == 2
     assert np.isnan(summary["broken"].rank)
-
-
-def test_methods_without_a_subject_in_common_have_no_rank():
-    summary = named([row("pft", "a", 0.5), row("shot", "b", 0.6)])
-    assert np.isnan([item.rank for item in summary.values()]).all()
+    # Nor have methods without a subject in common, nor one method alone.
+    apart = named([row("pft", "a", 0.5), row("shot", "b", 0.6)])
+    assert np.isnan([item.rank for item in apart.values()]).all()
     assert np.isnan(summarise([row("pft", "a", 0.5)])[0].rank)
 
 
@@ -236,24 +208,12 @@ def test_shared_scores_are_those_of_the_same_cells():
     assert shared_scores([]) == {}
 
 
-def test_operations_are_averaged_over_the_runs_where_they_were_counted():
-    rows = [row("pft", "a", 0.5, flops=2e6), row("pft", "b", 0.5), row("shot", "a", 0.5)]
-    summary = named(rows)
-    assert summary["pft"].flops == 2e6
-    assert np.isnan(summary["shot"].flops)
-
-
 def test_a_summary_says_why_runs_failed_and_what_was_adapted_to():
     rows = [row("pft", "a", 0.5, scope="dataset")]
     rows += [replace(failed("pft", subject, scope="dataset"), error=f"got {n} rows") for n, subject in enumerate("bc")]
     summary = named(rows)["pft"]
     assert summary.reasons == ("got … rows",)
     assert summary.scope == "dataset"
-
-
-def test_one_method_with_two_scopes_is_refused():
-    with pytest.raises(InputError, match="scope dataset and person"):
-        summarise([row("pft", "a", 0.5), row("pft", "b", 0.5, scope="dataset")])
 
 
 def test_a_number_can_be_read_from_each_row():
@@ -298,20 +258,14 @@ def test_every_subject_weighs_the_same_in_the_calibration_error():
     pooled = pooled_reliability(rows)
     assert pooled[14].tolist() == pytest.approx([0.75, 0.75, 0.5])
     assert pooled[:, 0].sum() == pytest.approx(1.0)
-
-
-def test_seeds_and_draws_are_averaged_within_a_subject_and_failures_left_out():
+    # Seeds and draws are averaged within a subject, and failures left out.
     sure = {"frames": 4, "reliability": counts((14, 4, 4, 4))}
     wrong = {"frames": 4, "reliability": counts((14, 4, 4, 0))}
     rows = [row("pft", "a", 0.5, seed=seed, **wrong) for seed in range(2)]
     rows += [row("pft", "a", 0.5, draw=1, **sure), row("pft", "b", 0.5, **sure), failed("pft", "c")]
-    (summary,) = summarise(rows)
-    assert summary.ece == pytest.approx(0.25)
-
-
-def test_opposite_errors_of_two_subjects_in_one_bin_are_pooled_before_they_are_measured():
-    rows = [row("pft", "a", 0.5, reliability=counts((14, 10, 9.5, 10)))]
-    rows.append(row("pft", "b", 0.5, reliability=counts((14, 10, 9.5, 9))))
+    assert summarise(rows)[0].ece == pytest.approx(0.25)
+    # Opposite errors of two subjects in one bin are pooled before they are measured.
+    rows = [row("pft", name, 0.5, reliability=counts((14, 10, 9.5, right))) for name, right in (("a", 10), ("b", 9))]
     assert summarise(rows)[0].ece == pytest.approx(0.0)
 
 

@@ -19,6 +19,7 @@ from featlab.methods.base import SourceAccess, SourceFeatures
 from featlab.methods.registry import METHODS
 from featlab.model.networks import PersonalModel
 from featlab.model.personal import Affine
+from featlab.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -160,60 +161,40 @@ def test_other_rows_of_the_targets_change_no_number(opened, people, tmp_path):
 
 
 def test_reported_are_the_targets_that_evaluate_would_draw(opened):
-    from featlab.workspace.workspace import Workspace
-
     side = opened({"protocol.draws": 3})
     workspace = Workspace.open(side.workspace.root, {"protocol.targets": "3"})
     assert set(side.reported) == {name for draw in range(3) for name in workspace.targets(draw)}
 
 
-def test_sources_narrow(opened):
+def test_sources_narrow_and_those_of_the_protocol_are_the_only_ones(opened):
     everyone = opened().subjects
-    few = everyone[2:7]
-    assert opened(sources=few).subjects == few
-    assert opened().reported == opened(sources=few).reported
-
-
-def test_sources_of_the_protocol_are_the_only_ones(opened):
+    assert opened(sources=everyone[2:7]).subjects == everyone[2:7]
+    assert opened().reported == opened(sources=everyone[2:7]).reported
     side = opened({"protocol.sources": "s00,s01,s02,s03,s04,s05"})
     assert side.subjects == ("s00", "s01", "s02", "s03", "s04", "s05")
     assert set(side.reported) < {f"s{number:02d}" for number in range(6, 12)}
     assert not any(row.error for row in flat(run_tuning(plan(side))).values())
 
 
-def test_a_source_that_is_a_target_is_refused(opened, refused):
+def test_a_source_side_that_can_not_be_is_refused(opened, tmp_path, monkeypatch, refused):
     target = opened().reported[0]
     with refused(InputError, target, "both source and target"):
         opened(sources=(target, "s00"))
-
-
-def test_an_unknown_source_is_refused(opened, refused):
     with refused(InputError, "'s99'"):
         opened(sources=("s99",))
-
-
-def test_nobody_left_is_refused(opened, refused):
     with refused(InputError, "all 12 subjects are targets", "fewer"):
         opened({"protocol.targets": "8", "protocol.draws": 8})
-
-
-def test_no_workspace_is_refused(tmp_path, refused):
     with refused(InputError, "no such folder"):
         open_sources(tmp_path / "nowhere")
+    monkeypatch.setattr(Planted, "needs_neutral", True)
+    with refused(ConfigError, "neutral clip", "--scope dataset"):
+        plan(opened({"protocol.scope": "dataset"}))
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------
 
 
-def test_folds_are_disjoint_and_complete(opened):
-    side = opened()
-    made = plan(side)
-    assert sorted(made.subjects) == sorted(side.subjects)
-    assert len(set(made.subjects)) == len(made.subjects) == 9
-    assert all(fold.subjects for fold in made.folds)
-
-
-def test_each_fold_is_trained_on_the_others(opened, monkeypatch):
+def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opened, monkeypatch):
     real = featlab.evaluation.runner.evaluate_subject
     ran = []
 
@@ -225,42 +206,38 @@ def test_each_fold_is_trained_on_the_others(opened, monkeypatch):
     side = opened()
     made = plan(side)
     run_tuning(made)
+    assert len(set(made.subjects)) == len(made.subjects) == 9
+    assert sorted(made.subjects) == sorted(side.subjects)
+    assert all(fold.subjects for fold in made.folds)
     fold_of = {name: set(fold.subjects) for fold in made.folds for name in fold.subjects}
     assert {names for names, _ in ran} == {(name,) for name in side.subjects}
     for (name,), source in ran:
         assert source == set(side.subjects) - fold_of[name]
 
 
-def test_a_new_subject_moves_nobody_else():
+def test_a_new_subject_moves_nobody_else_and_empty_folds_are_left_out():
     names = [f"p{number}" for number in range(30)]
     few = {name: fold.number for fold in deal_folds(names[:20], names[:20], 4, 0) for name in fold.subjects}
     many = {name: fold.number for fold in deal_folds(names, names, 4, 0) for name in fold.subjects}
     assert few == {name: many[name] for name in names[:20]}
     other = {name: fold.number for fold in deal_folds(names, names, 4, 1) for name in fold.subjects}
     assert other != many
-
-
-def test_empty_folds_are_left_out():
-    names = ["p0", "p1", "p2", "p3"]
-    folds = deal_folds(names, names, 50, 0)
-    assert sorted(name for fold in folds for name in fold.subjects) == names
+    folds = deal_folds(names[:4], names[:4], 50, 0)
+    assert sorted(name for fold in folds for name in fold.subjects) == names[:4]
     assert len(folds) <= 4
 
 
-@pytest.mark.parametrize(
-    ("subjects", "players", "count", "words"),
-    [
-        (["a", "b", "c"], ["a", "b", "c"], 1, ["--folds 1"]),
-        (["a", "b", "c"], ["a"], 4, ["1 of the 3 source subjects can play"]),
-        (["a", "b"], ["a", "b"], 9, ["leaves 1 to train on", "--folds"]),
-    ],
-)
-def test_too_few_for_folds_is_refused(subjects, players, count, words, refused):
-    with refused(InputError, *words):
-        deal_folds(subjects, players, count, 0)
+def test_too_few_for_folds_is_refused(refused):
+    for subjects, players, count, words in (
+        ("abc", "abc", 1, ["--folds 1"]),
+        ("abc", "a", 4, ["1 of the 3 source subjects can play"]),
+        ("ab", "ab", 9, ["leaves 1 to train on", "--folds"]),
+    ):
+        with refused(InputError, *words):
+            deal_folds(list(subjects), list(players), count, 0)
 
 
-def test_who_has_no_neutral_clip_is_trained_on_and_never_plays(opened, people):
+def test_who_has_no_neutral_clip_or_no_labels_is_trained_on_and_never_plays(opened, people):
     table = people(subjects=12)
     bare = opened(table=table).subjects[0]
     theirs = table.subject == table.subjects.index(bare)
@@ -271,9 +248,6 @@ def test_who_has_no_neutral_clip_is_trained_on_and_never_plays(opened, people):
     assert bare not in made.subjects
     assert bare in side.subjects
     assert set(cannot_play(side.workspace.table, "dataset", 5)) == set()
-
-
-def test_who_has_no_labels_never_plays(people):
     table = people(subjects=3)
     table.label[table.subject == 1] = -1
     for scope in ("person", "dataset"):
@@ -283,9 +257,19 @@ def test_who_has_no_labels_never_plays(people):
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_planted_value_is_found(opened, people):
+def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, people):
     made = plan(opened({"head.epochs": 10}, table=people(subjects=12, identity=0.3, resting=0.0)))
-    trials = score_trials(made, run_tuning(made))
+    progress = []
+    rows = run_tuning(made, on_step=lambda *call: progress.append(call))
+    # Cells are counted; head and bundle of each of the two folds are steps too.
+    assert (progress[0], progress[-1]) == ((0, 58), (58, 58))
+    assert progress == sorted(progress)
+    trials = score_trials(made, rows)
+    for trial in trials:
+        scores = {name: rows[trial.number][name].macro_f1 for name in made.subjects}
+        assert trial.macro_f1 == pytest.approx(np.mean(list(scores.values())))
+        assert trial.sd == pytest.approx(np.std(list(scores.values()), ddof=1))
+        assert trial.folds == pytest.approx([np.mean([scores[name] for name in fold.subjects]) for fold in made.folds])
     chosen = choose(trials)
     # idle does nothing: of the three that are equal, the one that changes least.
     assert chosen.options == {"spoil": 0.0, "idle": 0}
@@ -297,31 +281,12 @@ def test_a_planted_value_is_found(opened, people):
     assert "Better than the default on 9 validation subjects" in verdict(chosen, trials)
 
 
-def test_a_trial_is_the_mean_over_subjects(opened):
-    made = plan(opened(), "spoil=0,0.5")
-    rows = run_tuning(made)
-    for trial in score_trials(made, rows):
-        scores = {name: rows[trial.number][name].macro_f1 for name in made.subjects}
-        assert trial.macro_f1 == pytest.approx(np.mean(list(scores.values())))
-        assert trial.sd == pytest.approx(np.std(list(scores.values()), ddof=1))
-        assert trial.folds == pytest.approx([np.mean([scores[name] for name in fold.subjects]) for fold in made.folds])
-
-
 def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, people, tmp_path):
     few = run_tuning(plan(opened(), "spoil=0.25", "idle=0"))
     many = run_tuning(plan(opened(table=people(subjects=12), root=tmp_path / "other"), "spoil=0.5,0.25", "idle=0"))
     assert [row for cell, row in numbers(few).items() if cell[0] == 2] == [
         row for cell, row in numbers(many).items() if cell[0] == 3
     ]
-
-
-def test_progress_counts_cells(opened):
-    progress = []
-    run_tuning(plan(opened()), on_step=lambda *call: progress.append(call))
-    # Head and bundle of each of the two folds are steps too.
-    assert progress[0] == (0, 58)
-    assert progress[-1] == (58, 58)
-    assert progress == sorted(progress)
 
 
 def test_a_data_set_of_players_is_adapted_to_at_once(opened, monkeypatch):
@@ -340,12 +305,6 @@ def test_a_data_set_of_players_is_adapted_to_at_once(opened, monkeypatch):
     assert choose(score_trials(made, rows)).options == {"spoil": 0.0, "idle": 0}
     forbid(monkeypatch, "bundle_stage", "evaluate_dataset")
     assert run_tuning(made) == rows
-
-
-def test_a_method_that_takes_one_persons_clip_is_not_tuned_on_a_data_set(opened, monkeypatch, refused):
-    monkeypatch.setattr(Planted, "needs_neutral", True)
-    with refused(ConfigError, "neutral clip", "--scope dataset"):
-        plan(opened({"protocol.scope": "dataset"}))
 
 
 def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
@@ -475,19 +434,16 @@ def scored(opened):
     return make
 
 
-def test_the_highest_mean_wins(scored):
-    assert choose(scored(0.5, 0.4, 0.6, 0.7)).number == 4
-
-
-def test_of_equals_the_one_nearest_the_default_wins_then_the_first(scored):
+def test_the_highest_mean_wins_then_the_one_nearest_the_default_then_the_first(scored):
     # Candidates: default (1, 0); (0, 0) changes one option, (0, 1) and (0, 2) two.
-    assert choose(scored(0.5, 0.7, 0.7, 0.7)).number == 2
-    assert choose(scored(0.5, 0.6, 0.7, 0.7)).number == 3
-    assert choose(scored(0.7, 0.7, 0.7, 0.7)).number == 1
-    assert choose(scored(0.5, 0.7, 0.7 + 1e-12, 0.7)).number == 2
-
-
-def test_the_default_is_chosen_when_nothing_beats_it(scored):
+    for scores, number in (
+        ((0.5, 0.4, 0.6, 0.7), 4),
+        ((0.5, 0.7, 0.7, 0.7), 2),
+        ((0.5, 0.6, 0.7, 0.7), 3),
+        ((0.7, 0.7, 0.7, 0.7), 1),
+        ((0.5, 0.7, 0.7 + 1e-12, 0.7), 2),
+    ):
+        assert choose(scored(*scores)).number == number
     trials = scored(0.7, 0.4, 0.6, 0.5)
     assert "No candidate scored higher than the default" in verdict(choose(trials), trials)
 
@@ -499,12 +455,10 @@ def test_a_choice_within_noise_says_so(scored):
     assert choose(trials).p_holm > 0.05
     assert said.startswith("Within noise: not shown to be better than the default")
     assert "Holm over 3 comparisons" in said
-
-
-def test_no_difference_is_shown_by_five_subjects(scored):
+    # Five subjects show no difference, however large.
     trials = scored(0.3, 0.9, 0.1, 0.2, count=5)
-    assert choose(trials).subjects == 5
     said = verdict(choose(trials), trials)
+    assert choose(trials).subjects == 5
     assert said.startswith("Within noise")
     assert "it takes 6 or more" in said
 

@@ -6,7 +6,7 @@ import pytest
 
 from featlab.errors import ConfigError
 from featlab.evaluation.tuning_space import choose_candidates, search_space, value_text
-from featlab.methods import Method
+from featlab.methods import Method, get_method, method_names
 from featlab.methods.registry import METHODS
 
 
@@ -54,27 +54,20 @@ def test_the_full_grid_is_tried_when_it_is_small_enough():
     assert [item.number for item in made] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_sample_has_the_default_and_no_candidate_twice(seed):
+def test_a_sample_has_the_default_and_no_candidate_twice_and_follows_the_seed():
     space = search_space("searched", items=["spoil=0,0.1,0.2,0.3", "idle=0,1,2,3"])
-    made = choose_candidates(space, 5, seed)
-    assert len(made) == len({item.values for item in made}) == 5
-    assert dict(made[0].values) == {"spoil": 1.0, "idle": 0}
-    more = choose_candidates(space, 9, seed)
-    assert [item.values for item in more[:5]] == [item.values for item in made]
-    assert made == choose_candidates(space, 5, seed)
-
-
-def test_a_sample_follows_the_seed():
-    space = search_space("searched", items=["spoil=0,0.1,0.2,0.3", "idle=0,1,2,3"])
+    for seed in range(20):
+        made = choose_candidates(space, 5, seed)
+        assert len(made) == len({item.values for item in made}) == 5
+        assert dict(made[0].values) == {"spoil": 1.0, "idle": 0}
+        more = choose_candidates(space, 9, seed)
+        assert [item.values for item in more[:5]] == [item.values for item in made]
+        assert made == choose_candidates(space, 5, seed)
     assert len({choose_candidates(space, 5, seed) for seed in range(5)}) > 1
-
-
-def test_a_sample_finds_all_points_of_a_space_that_is_one_too_large():
+    # All points but one of a space that is one too large.
     space = search_space("searched", items=["spoil=0,0.1,0.2,0.3,0.4,0.5", "idle=0,1,2,3"])
     assert space.size == 24
-    made = choose_candidates(space, 23, 0)
-    assert len({item.values for item in made}) == 23
+    assert len({item.values for item in choose_candidates(space, 23, 0)}) == 23
 
 
 def test_a_default_outside_the_grid_is_tried_all_the_same():
@@ -112,9 +105,8 @@ def test_points_that_do_not_go_together_are_left_out():
     assert sorted(points) == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]
 
 
-@pytest.mark.parametrize(
-    ("method", "items", "fixed", "words"),
-    [
+def test_a_space_that_can_not_be_is_refused(refused):
+    for method, items, fixed, words in (
         ("searched", ["idle=two"], [], ["--space idle", "'two'", "whole number"]),
         ("searched", ["idle=1.5"], [], ["whole number"]),
         ("searched", ["spoil=0,-1"], [], ["must not be negative"]),
@@ -128,14 +120,9 @@ def test_points_that_do_not_go_together_are_left_out():
         ("source-only", ["lr=1"], [], ["no such option", "known: none"]),
         ("oracle", ["lr=0.1,0.2"], [], ["oracle", "labels"]),
         ("searchd", [], [], ["unknown method", "did you mean 'searched'"]),
-    ],
-)
-def test_a_space_that_can_not_be_is_refused(method, items, fixed, words, refused):
-    with refused(ConfigError, *words):
-        search_space(method, items=items, fixed=fixed)
-
-
-def test_nothing_but_the_default_is_refused(refused):
+    ):
+        with refused(ConfigError, *words):
+            search_space(method, items=items, fixed=fixed)
     with refused(ConfigError, "nothing but the default"):
         choose_candidates(search_space("searched", items=["idle=0"], fixed=["spoil"]), 24, 0)
     with refused(ConfigError, "--trials 1"):
@@ -143,8 +130,6 @@ def test_nothing_but_the_default_is_refused(refused):
 
 
 def test_every_declared_space_can_be_tried():
-    from featlab.methods import get_method, method_names
-
     for name in method_names():
         kind = get_method(name)
         if kind.space and not kind.needs_labels:
@@ -156,8 +141,6 @@ def test_a_declared_value_that_does_not_go_with_what_is_fixed_is_left_out():
     assert {dict(item.values)["idle"] for item in choose_candidates(space, 24, 0)} == {0, 1}
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "none"), (True, "true"), (0.1, "0.1"), (3, "3"), ("a b", "a b"), (("a", "b"), "a,b")]
-)
-def test_a_value_is_written_as_set_reads_it(value, text):
-    assert value_text(value) == text
+def test_a_value_is_written_as_set_reads_it():
+    values = {None: "none", True: "true", 0.1: "0.1", 3: "3", "a b": "a b", ("a", "b"): "a,b"}
+    assert {value: value_text(value) for value in values} == values

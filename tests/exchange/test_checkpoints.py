@@ -24,13 +24,7 @@ from featlab.exchange.checkpoints import (
 )
 from featlab.extraction.backbones.hubs import resnet18
 from featlab.extraction.backbones.weights import file_sha256
-from featlab.methods import (
-    AdaptedModel,
-    base_model,
-    get_method,
-    make_method,
-    method_names,
-)
+from featlab.methods import AdaptedModel, base_model, get_method, make_method, method_names
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 
@@ -332,21 +326,16 @@ def test_a_wrong_order_of_classes_shows_in_the_accuracy_and_the_better_order_is_
     assert (right.rows, wrong.rows) == (len(table), len(table))
 
 
-def test_without_a_cache_the_bundle_has_no_bank_and_knows_no_source(parts, extractor):
-    imported = import_bundle(parts, extractor, classes=("anger", "neutral", "joy"), neutral="neutral")
-    assert imported.bundle.bank is None
-    assert imported.bundle.source_subjects == ()
+def test_without_a_cache_the_bundle_has_no_bank_and_other_classes_of_a_cache_count_as_unknown(people, parts, extractor):
+    names = ("joy", "disgust", "neutral")
+    imported = import_bundle(parts, extractor, classes=names, neutral="neutral")
+    assert (imported.bundle.bank, imported.bundle.source_subjects) == (None, ())
     assert (imported.rows, imported.better_order) == (0, None)
     assert np.isnan(imported.accuracy)
-
-
-def test_classes_that_the_cache_has_beside_the_checkpoint_s_count_as_unknown(people, parts, extractor):
     table = people(classes=5)
-    bundle_classes = ("joy", "disgust", "neutral")
-    imported = import_bundle(parts, extractor, classes=bundle_classes, source=table)
-    assert imported.bundle.classes == bundle_classes
-    known = np.isin(table.label, [table.classes.index(name) for name in bundle_classes])
-    assert imported.rows == known.sum()
+    imported = import_bundle(parts, extractor, classes=names, source=table)
+    assert imported.bundle.classes == names
+    assert imported.rows == np.isin(table.label, [table.classes.index(name) for name in names]).sum()
 
 
 def test_what_does_not_fit_a_bundle_is_refused(people, table, parts, extractor, refused):

@@ -98,8 +98,8 @@ def test_every_method_that_needs_no_labels_personalises_and_can_be_pickled(data)
         np.testing.assert_array_equal(again.predict_proba(X, subject="newer"), found, err_msg=method)
 
 
-def test_each_row_is_predicted_by_its_own_subjects_model(data):
-    (X, y, subject, video), (X_rest, _, _, _) = data
+def test_each_row_is_predicted_by_its_own_subjects_model_and_the_bundle_can_be_saved(tmp_path, data):
+    (X, y, subject, video), (X_rest, y_rest, _, _) = data
     model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video).personalize(X_rest, subject=7)
     names = np.array([7.0, 8.0, 7.0])
     mixed = model.predict_proba(X[:3], subject=names)
@@ -107,6 +107,10 @@ def test_each_row_is_predicted_by_its_own_subjects_model(data):
     np.testing.assert_allclose(mixed, np.stack([own[0], source[1], own[2]]), atol=1e-12)
     assert np.abs(own - source).max() > 0.01
     assert model.predict(X[:3], subject=names).tolist() == model.classes_[mixed.argmax(axis=1)].tolist()
+    assert model.score(X_rest, y_rest, subject=7) == float(np.mean(model.predict(X_rest, subject=7) == y_rest))
+    bundle = load_bundle(save_bundle(tmp_path / "bundle", model.bundle_))
+    assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s04")
+    assert bundle.classes == tuple(model.classes_)
 
 
 def test_logits_probabilities_and_classes_agree(people):
@@ -120,16 +124,6 @@ def test_logits_probabilities_and_classes_agree(people):
     model.fit(X[two], y[two], subject=subject[two])
     odds = model.predict_proba(X)[:, 1] / model.predict_proba(X)[:, 0]
     np.testing.assert_allclose(model.decision_function(X), np.log(odds), atol=1e-9)
-
-
-def test_the_score_is_the_accuracy_of_the_personal_models_and_the_bundle_can_be_saved(tmp_path, data):
-    (X, y, subject, video), (X_rest, y_rest, _, _) = data
-    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video).personalize(X_rest, subject="new")
-    expected = float(np.mean(model.predict(X_rest, subject="new") == y_rest))
-    assert model.score(X_rest, y_rest, subject="new") == expected
-    bundle = load_bundle(save_bundle(tmp_path / "bundle", model.bundle_))
-    assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s04")
-    assert bundle.classes == tuple(model.classes_)
 
 
 @both

@@ -183,23 +183,17 @@ def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
         assert np.abs(np.asarray(Image.open(item.path), dtype=float) - frames[item.frame]).mean() < 4
 
 
-def test_two_processes_write_the_same_bytes_as_one(faces, tmp_path):
+def test_two_processes_write_the_same_bytes_as_one_and_a_run_that_stops_leaves_no_manifest(faces, tmp_path):
     def contents(folder):
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-    calls = []
-    write_faces(tmp_path, FILES, jobs=2, on_progress=lambda done, total: calls.append((done, total)))
-    assert contents(tmp_path) == contents(faces.parent)
-    assert calls == [(done, 12) for done in range(1, 13)]
-
-
-def test_a_run_that_stops_leaves_no_manifest_not_even_the_old_one(tmp_path):
-    config = FacesConfig(people=1, clips=1, frames=1, size=32)
-    write_faces(tmp_path, config)
 
     def stop(done, total):
         raise KeyboardInterrupt
 
+    calls = []
+    write_faces(tmp_path, FILES, jobs=2, on_progress=lambda *now: calls.append(now))
+    assert contents(tmp_path) == contents(faces.parent)
+    assert calls == [(done, 12) for done in range(1, 13)]
     with pytest.raises(KeyboardInterrupt):
-        write_faces(tmp_path, config, on_progress=stop)
-    assert not (tmp_path / "manifest.csv").exists()
+        write_faces(tmp_path, FILES, on_progress=stop)
+    assert not (tmp_path / "manifest.csv").exists(), "not even the old one"

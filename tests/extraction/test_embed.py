@@ -14,13 +14,10 @@ def test_the_error_is_the_length_of_what_was_lost_over_the_rows():
     assert 0 < errors.max() < 2**-11
 
 
-def test_float32_and_what_float16_holds_exactly_cost_nothing():
+def test_exact_values_cost_nothing_small_numbers_more_and_large_ones_everything():
     rows = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     assert (storage_error(rows, "float32") == 0).all()
     assert (storage_error(np.array([[1.5, -2.0], [0.0, 0.0]], dtype=np.float32)) == 0).all()
-
-
-def test_small_numbers_lose_more_and_large_ones_everything():
     errors = storage_error(np.array([[1e-7, 2e-7], [1e5, 1.0], [1e-30, 1e-30]], dtype=np.float32))
     assert 0.01 < errors[0] <= 1
     assert np.isinf(errors[1])

@@ -217,11 +217,11 @@ def test_auto_is_landmark_where_there_are_landmarks_else_cosine():
 
 def test_a_wrong_configuration_is_refused_with_the_closest_name():
     with pytest.raises(ConfigError, match=r"pair.strategy = 'landmarks'.*did you mean 'landmark'"):
-        PairConfig("landmarks")
+        PairConfig("landmarks", where="pair")
     with pytest.raises(ConfigError, match=r"pair.label_rule = 'differnt'.*did you mean 'different'"):
-        PairConfig(label_rule="differnt")
+        PairConfig(label_rule="differnt", where="pair")
     with pytest.raises(ConfigError, match=r"pair\.neighbours = 0"):
-        PairConfig(neighbours=0)
+        PairConfig(neighbours=0, where="pair")
     with pytest.raises(ConfigError, match="a seed is 0 or more"):
         make_pairs(make_table(), PairConfig(), seed=-1)
 

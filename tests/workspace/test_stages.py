@@ -248,20 +248,22 @@ def test_two_runs_at_once_make_one_output_and_the_first_stays(stage, step, tmp_p
     assert not any(name.endswith(".partial") for name in folders(tmp_path))
 
 
-@pytest.mark.parametrize(("stage", "name"), [("train", "head.safetensors"), ("pair", "pairs.safetensors")])
-@pytest.mark.parametrize("data", [b"", b"\xff" * 100])
-def test_a_damaged_stage_says_what_to_delete(stage, name, data, finished, source, refused):
-    folder = finished[stage]
-    (folder / name).write_bytes(data)
-    with refused(BundleError, name, "delete", str(folder)):
-        STAGES[stage](source())
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
-def test_a_damaged_bundle_says_what_to_delete(name, finished, source, refused):
-    folder = finished["bundle"]
-    (folder / name).write_bytes(b"damage")
-    with refused(BundleError, name, f"delete {folder}"):
+def test_a_damaged_stage_says_what_to_delete(finished, source, refused):
+    damaged = {
+        "train": ("head.safetensors", (b"", b"\xff" * 100)),
+        "pair": ("pairs.safetensors", (b"", b"\xff" * 100)),
+        "bundle": ("bundle.json", (b"damage",)),
+    }
+    for stage, (name, contents) in damaged.items():
+        path = finished[stage] / name
+        whole = path.read_bytes()
+        for data in contents:
+            path.write_bytes(data)
+            with refused(BundleError, name, "delete", str(finished[stage])):
+                STAGES[stage](source())
+        path.write_bytes(whole)
+    (finished["bundle"] / "model.safetensors").write_bytes(b"damage")
+    with refused(BundleError, "model.safetensors", f"delete {finished['bundle']}"):
         STAGES["bundle"](source())
 
 
@@ -281,36 +283,27 @@ def test_a_workspace_that_can_not_be_written_is_refused(tmp_path, source, refuse
 # --- the workspace ----------------------------------------------------------------------------------------------------
 
 
-def test_a_workspace_without_a_cache_says_how_to_make_one(tmp_path, refused):
+def test_a_workspace_that_can_not_be_opened_is_refused(tmp_path, open_workspace, refused):
+    (tmp_path / "empty").mkdir()
     with refused(InputError, "cache.h5", "featlab extract"):
-        Workspace.open(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
+        Workspace.open(tmp_path / "empty")
+    for values, words in (
         ({"adapt.pfft.iterations": "3"}, ["'pfft'", "did you mean 'pft'"]),
         ({"head.epoch": "3"}, ["head.epoch", "did you mean 'epochs'"]),
-    ],
-)
-def test_a_setting_of_nothing_is_refused_before_anything_runs(values, words, open_workspace, refused):
-    with refused(ConfigError, *words):
-        open_workspace(values)
+    ):
+        with refused(ConfigError, *words):
+            open_workspace(values)
 
 
-def test_the_source_is_everyone_who_is_no_target(open_workspace):
+def test_the_source_is_everyone_who_is_no_target_and_nobody_is_on_both_sides(open_workspace, refused):
     workspace, _ = open_workspace()
     assert workspace.source(("s00", "s03")).subjects == ("s01", "s02", "s04", "s05")
     chosen, _ = open_workspace({"protocol.sources": "s01,s02,s05"})
     assert chosen.source(TARGETS).subjects == ("s01", "s02", "s05")
-
-
-def test_a_subject_that_is_unknown_or_on_both_sides_is_refused(open_workspace, refused):
-    workspace, _ = open_workspace({"protocol.sources": "s01,s02"})
     with refused(InputError, "'s44'", "did you mean 's04'"):
-        workspace.source(("s44",))
+        chosen.source(("s44",))
     with refused(InputError, "'s02' is both source and target"):
-        workspace.source(("s02",))
+        chosen.source(("s02",))
 
 
 # --- adapting to one person -------------------------------------------------------------------------------------------

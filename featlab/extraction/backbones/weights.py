@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +119,9 @@ def _without_prefix(state: Mapping[str, Tensor], own: Iterable[str]) -> Mapping[
     names = set(own)
     counts: dict[str, int] = {"": 0}
     for key in state:
-        start = 0
-        while True:
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key))):
             if key[start:] in names:
                 counts[key[:start]] = counts.get(key[:start], 0) + 1
-            dot = key.find(".", start)
-            if dot < 0:
-                break
-            start = dot + 1
     prefix = max(sorted(counts, key=len), key=lambda candidate: counts[candidate])
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
@@ -169,11 +165,7 @@ def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:
-    return (
-        bool(content)
-        and all(isinstance(key, str) for key in content)
-        and all(isinstance(value, Tensor) for value in content.values())
-    )
+    return bool(content) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
 def _first(keys: Sequence[str]) -> str:

@@ -23,26 +23,21 @@ from featlab.extraction.faces.landmark_files import (
 from featlab.extraction.items import Item, names_by_row
 
 _ARRAYS = (".npy", ".npz")
-_BESIDE = ("landmarks.npy", "landmarks.csv")
 
 
 def find_landmarks(source: Path) -> Path | None:
     """Return ``landmarks.npy``, or else ``landmarks.csv``, beside a manifest or inside a folder; None without any."""
     folder = source if source.is_dir() else source.parent
-    for name in _BESIDE:
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    beside = (folder / "landmarks.npy", folder / "landmarks.csv")
+    return next((path for path in beside if path.is_file()), None)
 
 
 def landmarks_for(path: Path, items: Sequence[Item]) -> NDArray[np.float32]:
     """Read the landmarks of a source's items from whatever holds them."""
-    if path.is_dir():
-        inside = find_landmarks(path)
-        if inside is None:
-            return read_landmark_folder(path, items)
-        path = inside
-    return read_landmarks(path, max(item.row for item in items) + 1, names_by_row(items))
+    file = find_landmarks(path) if path.is_dir() else path
+    if file is None:
+        return read_landmark_folder(path, items)
+    return read_landmarks(file, max(item.row for item in items) + 1, names_by_row(items))
 
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -104,12 +99,11 @@ _EYES: Final[Mapping[int, tuple[NDArray[np.intp], NDArray[np.intp]]]] = {
     468: _ON_MESH,
     189: (np.array([0]), np.array([1])),
 }
-_FIVE: Final = 5
 
 
 def eye_sets() -> tuple[int, ...]:
     """Numbers of points for which `eye_centres` knows the eyes, ascending."""
-    return tuple(sorted({*_EYES, _FIVE}))
+    return tuple(sorted({*_EYES, 5}))
 
 
 def check_eyes(points: int) -> None:
@@ -125,7 +119,7 @@ def eye_centres(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the centres of the left and the right eye: float64 (..., 2, 2): left eye, right eye."""
     points = np.asarray(landmarks, dtype=np.float64)
     check_eyes(points.shape[-2])
-    if points.shape[-2] == _FIVE:
+    if points.shape[-2] == 5:
         return _eyes_of_five(points)
     eyes = _EYES[points.shape[-2]]
     return np.stack([points[..., eye, :].mean(axis=-2) for eye in eyes], axis=-2)

@@ -11,7 +11,7 @@ from typing import Any
 from featlab.config.options import Options, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.video.times import EVERY_FRAME, Sampling
+from featlab.extraction.video import EVERY_FRAME, Sampling
 from featlab.registry import Registry
 
 Reader = Callable[[Path, Any], list[Item]]

@@ -12,7 +12,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import register_layout
 from featlab.extraction.layouts.tree import check_present, child, descendant, first_line, mismatch, numbered, read_lines
-from featlab.extraction.video.times import Sampling
+from featlab.extraction.video import Sampling
 
 EXPECTED = (
     "split-frames/train.txt (IMAGE,0 or 1) with cropped-aligned-faces/, or split/train.txt (VIDEO,0 or 1,TEXT) with "

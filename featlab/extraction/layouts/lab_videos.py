@@ -23,7 +23,7 @@ from featlab.extraction.layouts.tree import (
     numbered,
     read_table,
 )
-from featlab.extraction.video.times import Sampling
+from featlab.extraction.video import Sampling
 
 BASELINE = "BL1"
 LEVELS = (BASELINE, "PA1", "PA2", "PA3", "PA4")

@@ -242,9 +242,15 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
         which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
         notes.append(f"{which} a video: all rows of a subject with one label are taken as one, in the rows' order")
     frame = _frames(names.get("frame", none), subject, video, paths, where)
-    index = RowIndex(subject, label, video, frame, paths, tuple(notes))
-    _refuse_duplicates(index, where)
-    return index
+    first: dict[tuple[str, str, int], int] = {}
+    for row, key in enumerate(zip(subject, video, frame.tolist(), strict=True)):
+        earlier = first.setdefault(key, row)
+        if earlier != row:
+            who, clip, place = key
+            raise InputError(
+                f"{where(row)}: subject {who!r}, video {clip!r}, frame {place} is already there ({where(earlier)})"
+            )
+    return RowIndex(subject, label, video, frame, paths, tuple(notes))
 
 
 def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
@@ -285,14 +291,3 @@ def _frame(text: str, where: str) -> int:
     if not (whole.isascii() and whole.isdigit() and int(whole) <= MAX_FRAME):
         raise InputError(f"{where}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
     return int(whole)
-
-
-def _refuse_duplicates(index: RowIndex, where: Where) -> None:
-    first: dict[tuple[str, str, int], int] = {}
-    for row, key in enumerate(zip(index.subject, index.video, index.frame.tolist(), strict=True)):
-        earlier = first.setdefault(key, row)
-        if earlier != row:
-            subject, video, frame = key
-            raise InputError(
-                f"{where(row)}: subject {subject!r}, video {video!r}, frame {frame} is already there ({where(earlier)})"
-            )

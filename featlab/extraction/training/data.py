@@ -19,9 +19,8 @@ from featlab.extraction.inputs import InputConfig
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.training.config import AugmentConfig
-from featlab.extraction.video import expand_videos
+from featlab.extraction.video import Sampling, expand_videos
 from featlab.extraction.video.frames import is_video
-from featlab.extraction.video.times import Sampling
 from featlab.seeding import stable_hash
 
 OnProgress = Callable[[int, int], None]

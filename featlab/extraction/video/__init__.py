@@ -1,16 +1,208 @@
-"""Videos to the frames that are embedded."""
+"""Videos to the frames that are embedded: when each is shown, which are taken."""
 
 from __future__ import annotations
 
+import math
+import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Failure, Item
-from featlab.extraction.video.frames import is_video
-from featlab.extraction.video.times import EVERY_FRAME, OnVideo, Sampling, VideoTimes, probe_videos, sample
+from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, is_video, open_video, read_packets
+from featlab.extraction.worker import run_in_order, worker_count
+
+OnVideo = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VideoTimes:
+    """When every frame of a video is shown."""
+
+    stamps: tuple[int, ...]  # Presentation time stamps, strictly ascending, in units of ``unit``; at least one
+    unit: Fraction  # Seconds
+    cut_short: str | None = None  # Why the file has fewer frames than it should have; None when it hasn't
+
+    def seconds(self, place: int) -> float:
+        """Return when a frame is shown, in seconds after the first one."""
+        return float((self.stamps[place] - self.stamps[0]) * self.unit)
+
+
+def probe_video(path: Path) -> VideoTimes:
+    """Read the time stamps of all frames from the packets; a file whose packets don't say it all is decoded once."""
+    with open_video(path) as video:
+        # Of vp8, packets without a picture to show can't be told from the others by their time stamps.
+        if not video.numbered and video.stream.codec_context.name != "vp8" and (times := _from_packets(video)):
+            return times
+    with open_video(path) as video:
+        return _from_frames(video)
+
+
+def _from_packets(video: OpenVideo) -> VideoTimes | None:
+    """Return what the packets say; None when one of them says nothing, or the same as another."""
+    stamps: list[int] = []
+    packets = 0
+    cut_short = None
+    try:
+        for packet in read_packets(video):
+            packets += 1
+            # Packets outside the edit list are there for the decoder alone.
+            if packet.is_discard:
+                continue
+            if packet.pts is None:
+                return None
+            stamps.append(packet.pts)
+    except InputError as error:
+        cut_short = str(error)
+    if "mp4" in video.container.format.name and packets < video.stream.frames:
+        cut_short = f"the file breaks off: {packets} of its {video.stream.frames} frames are there"
+    stamps.sort()
+    if len(set(stamps)) < len(stamps):
+        return None
+    return _times(stamps, video, cut_short)
+
+
+def _from_frames(video: OpenVideo) -> VideoTimes:
+    stamps: list[int] = []
+    cut_short = None
+    try:
+        for stamp, _, _ in decode_packets(video, read_packets(video)):
+            if stamp is None or (stamps and stamp <= stamps[-1]):
+                raise InputError("time stamps are missing or out of order; convert it, for example to .mp4")
+            stamps.append(stamp)
+    except InputError as error:
+        if not stamps:
+            raise
+        cut_short = f"after {len(stamps)} frames: {error}"
+    return _times(stamps, video, cut_short)
+
+
+def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoTimes:
+    if not stamps:
+        raise InputError(cut_short or "the video has no frames")
+    return VideoTimes(tuple(stamps), Fraction(video.stream.time_base), cut_short)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are taken; the default is all of them. Time counts from the video's first frame.
+
+    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept.
+
+    Attributes:
+        fps: Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window,
+            the frame of the window that is nearest to it (of two that are equally near the earlier one), and none
+            twice, so that a higher rate than the video's takes every frame once. None: every frame.
+        window: Seconds from and to, half-open: a frame at the start is taken, one at the end isn't. None: all of it.
+        stride: Every how many-th frame is kept, from the first on.
+
+    Raises:
+        ConfigError: A value out of range.
+    """
+
+    fps: float | None = None
+    window: tuple[float, float] | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):
+            raise ConfigError(f"video: fps must be more than 0, got {self.fps!r}")
+        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or self.stride < 1:
+            raise ConfigError(f"video: stride must be a whole number from 1, got {self.stride!r}")
+        if self.window is not None:
+            window = self.window
+            if len(window) != 2 or not all(map(_is_number, window)) or not 0 <= window[0] < window[1]:
+                raise ConfigError(f"video: a window goes from 0 or more seconds to more than that, got {window!r}")
+
+
+EVERY_FRAME = Sampling()
+
+
+def parse_window(text: str) -> tuple[float, float]:
+    """Read a window as it is written, ``2.0-5.0``."""
+    second = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
+    match = re.fullmatch(f"{second}-{second}", text)
+    if match is None:
+        raise ConfigError(f"video: expected a window FROM-TO in seconds, for example 2.0-5.0, got {text!r}")
+    window = float(match[1]), float(match[2])
+    Sampling(window=window)
+    return window
+
+
+def sample(times: VideoTimes, sampling: Sampling) -> range | list[int]:
+    """Return the places of the frames that are taken, 0-based and ascending; none when the window has none."""
+    stamps = times.stamps
+    first, end = 0, len(stamps)
+    start = Fraction(stamps[0])
+    if sampling.window is not None:
+        # In exact numbers: a frame at 2.1 s of a stream in tenths of a second isn't before the float 2.1.
+        opening, closing = (stamps[0] + _exact(second) / times.unit for second in sampling.window)
+        first, end = bisect_left(stamps, math.ceil(opening)), bisect_left(stamps, math.ceil(closing))
+        start = opening
+    if sampling.fps is None:
+        return range(first, end, sampling.stride)
+    step = 1 / (_exact(sampling.fps) * times.unit)
+    return _nearest(stamps, first, end, start, step)[:: sampling.stride]
+
+
+def _nearest(stamps: tuple[int, ...], first: int, end: int, start: Fraction, step: Fraction) -> list[int]:
+    """Places of the frames in first..end that are nearest to start, start + step, ..., each once."""
+    places: list[int] = []
+    # Whole numbers from here on, which are exact too, and fast enough for hours of video.
+    scale = math.lcm(start.denominator, step.denominator)
+    moment, stride = int(start * scale), int(step * scale)
+    place = first
+    while True:
+        while place < end and stamps[place] * scale < moment:
+            place += 1
+        if place == end:
+            return places
+        before_is_near = place > first and 2 * moment <= (stamps[place - 1] + stamps[place]) * scale
+        nearest = place - 1 if before_is_near else place
+        if not places or nearest > places[-1]:
+            places.append(nearest)
+        moment += stride
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(repr(float(value)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def probe_videos(
+    paths: Sequence[Path], *, jobs: int = 1, on_progress: OnVideo | None = None
+) -> dict[Path, VideoTimes | str]:
+    """Read when the frames of videos are shown; of a video that can't be read, why."""
+    if jobs < 0:
+        raise ConfigError(f"video: jobs must be 0 or more, got {jobs}")
+    if not paths:
+        return {}
+    import_av()
+    read: dict[Path, VideoTimes | str] = {}
+    died = "a worker process died near {}; is it a whole video?".format
+    # Starting a worker process takes as long as reading the time stamps of some videos.
+    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), died=died)) as results:
+        for path, times in results:
+            read[path] = times
+            if on_progress is not None:
+                on_progress(len(read), len(paths))
+    return read
+
+
+def _probe(path: Path) -> VideoTimes | str:
+    try:
+        return probe_video(path)
+    except InputError as error:
+        return str(error)
+
 
 _Clip = tuple[Path, str, str]
 
@@ -24,14 +216,17 @@ class Expanded:
 
 
 def expand_videos(
-    items: Sequence[Item], sampling: Sampling = EVERY_FRAME, *, jobs: int = 1, on_progress: OnVideo | None = None
+    items: Sequence[Item],
+    sampling: Sampling = EVERY_FRAME,
+    *,
+    jobs: int = 1,
+    on_progress: OnVideo | None = None,
 ) -> Expanded:
     """Put frames in the place of videos.
 
     A video that one item of a clip names, with frame 0, stands for all of its frames: those that the sampling takes
     come in its place. Several items of a clip in one video, or one with another frame than 0, are frames with labels
-    of their own: those that the sampling takes stay, and are looked up in the file. Everything else (images, frames
-    that have ``at`` already) stays as it is.
+    of their own: those that the sampling takes stay. Images, and frames that have ``at``, stay as they are.
 
     A frame's ``frame`` is its 0-based place in the video, ``at`` its presentation time stamp, and its name
     ``NAME#t=SECONDS``, counted from the video's first frame.
@@ -71,7 +266,9 @@ def expand_videos(
             places = [item.frame] if item.frame in places[near : near + 1] else []
         if places:
             found.add(_clip(item))
-        expanded += [_frame(item, times, place) for place in places]
+        for place in places:
+            name = f"{item.name}#t={times.seconds(place):.3f}"
+            expanded.append(replace(item, name=name, frame=place, at=times.stamps[place]))
     for item in items:
         if _to_expand(item) and _clip(item) not in found and item.name not in failures:
             failures[item.name] = _why_none(item, read[item.path], sampling, clips)
@@ -91,11 +288,6 @@ def _clip(item: Item) -> _Clip:
 
 def _is_labelled_frame(item: Item, clips: Counter[_Clip]) -> bool:
     return item.frame > 0 or clips[_clip(item)] > 1
-
-
-def _frame(item: Item, times: VideoTimes, place: int) -> Item:
-    name = f"{item.name}#t={times.seconds(place):.3f}"
-    return replace(item, name=name, frame=place, at=times.stamps[place])
 
 
 def _why_none(item: Item, times: VideoTimes | str, sampling: Sampling, clips: Counter[_Clip]) -> str:

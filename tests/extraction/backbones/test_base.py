@@ -83,21 +83,14 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels):
         grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float64) / 255
         expected = hog(grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
         np.testing.assert_allclose(row, expected, atol=1e-5)
-
-
-def test_hog_takes_any_size_and_says_its_dim(pixels):
-    backbone = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
-    output = backbone.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
+    small = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
+    output = small.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
     assert output.shape == (3, 2 * 2 * 9 * 6)
-    assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in backbone.info().preprocessing
-
-
-def test_other_sizes_are_another_extractor():
-    fingerprints = {make_backbone("hog", **{key: 4}).info().fingerprint for key in ("cell", "block", "orientations")}
-    fingerprints |= {
-        make_backbone(name).info().fingerprint for name in ("hog", "geometry", "geometry:51", "geometry:49")
-    }
-    assert len(fingerprints) == 7
+    assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in small.info().preprocessing
+    # Other sizes are another extractor.
+    made = [make_backbone("hog", **{key: 4}) for key in ("cell", "block", "orientations")]
+    made += [make_backbone(name) for name in ("hog", "geometry", "geometry:51", "geometry:49")]
+    assert len({backbone.info().fingerprint for backbone in made}) == 7
     assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
 
 
@@ -134,13 +127,10 @@ def test_geometry_keeps_a_mirrored_face_mirrored():
     mirrored = align(original[:, swap] * [-1, 1], face)[0]
     np.testing.assert_allclose(mirrored, plain[swap] * [-1, 1], atol=1e-9)
     assert np.abs(mirrored - plain).max() > 0.005
-
-
-def test_a_reflection_is_not_used_where_it_would_fit_better():
-    reflected = template() * [-1, 1]
-    _, with_reflection, _ = procrustes(template(), reflected)
-    np.testing.assert_allclose(with_reflection, template(), atol=1e-9)
-    assert np.linalg.norm(align(reflected[None], template())[0] - template()) > 0.5
+    # A reflection is not used where it would fit better.
+    _, with_reflection, _ = procrustes(face, face * [-1, 1])
+    np.testing.assert_allclose(with_reflection, face, atol=1e-9)
+    assert np.linalg.norm(align((face * [-1, 1])[None], face)[0] - face) > 0.5
 
 
 def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():

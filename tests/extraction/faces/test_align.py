@@ -1,7 +1,8 @@
 """Faces levelled by their eyes: where the eyes land, what is kept, what is refused."""
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image as PilImage
 
 from featlab.cache import ExtractorInfo, open_cache
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Preparation, make_backbone
+from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.align import AlignConfig, align_face, central_square, with_alignment
@@ -124,7 +125,7 @@ class Recorder:
     needs_images: bool = True
     needs_landmarks: bool = False
     in_worker: bool = True
-    prepare: None = None
+    prepare: Any = None
 
     def info(self):
         return ExtractorInfo("recorder", "none", "mean colour")
@@ -188,43 +189,31 @@ def test_eyes_at_one_point_are_no_face(refused):
         align_face(image, np.array([(900.0, 900.0), (930.0, 900.0)]), AlignConfig())
 
 
-def test_the_inner_preparation_follows_and_gets_the_aligned_face_without_landmarks():
-    def halve(image, landmarks):
+@dataclass(frozen=True)
+class Resize:
+    size: int
+    crop: float = 1.0
+
+    def __call__(self, image, landmarks):
+        assert image.shape == (self.size, self.size, 3)
         assert landmarks is None
-        return image[::2, ::2]
-
-    @dataclass(frozen=True)
-    class Halved(Recorder):
-        prepare: Preparation = halve
-
-    prepare = with_alignment(Halved(), AlignConfig(size=64)).prepare
-    assert prepare is not None
-    assert prepare(np.zeros((90, 90, 3), np.uint8), face_68((30, 30), (60, 30))).shape == (32, 32, 3)
+        return image
 
 
-def test_the_size_is_the_one_that_the_backbone_wants():
-    @dataclass(frozen=True)
-    class Resize:
-        size: int
-        crop: float = 1.0
-
-        def __call__(self, image, landmarks):
-            assert image.shape == (self.size, self.size, 3)
-            return image
-
-    @dataclass(frozen=True)
-    class Network(Recorder):
-        prepare: Resize = Resize(40)
-
+def test_the_inner_preparation_follows_and_says_the_size():
     image, points = np.zeros((90, 90, 3), np.uint8), face_68((30, 30), (60, 30))
-    prepare = with_alignment(Network(), AlignConfig()).prepare
-    assert prepare is not None
-    assert prepare(image, points).shape == (40, 40, 3)
-    assert "96x96, distance" in with_alignment(make_backbone("hog"), AlignConfig()).info().preprocessing
-    assert "(48x48, distance" in with_alignment(make_backbone("hog"), AlignConfig(size=48)).info().preprocessing
-    assert "(own scale, distance" in with_alignment(Recorder(), AlignConfig()).info().preprocessing
-    cropping = with_alignment(Network(prepare=Resize(40, crop=0.875)), AlignConfig())
-    assert "(own scale, distance" in cropping.info().preprocessing
+    network = replace(Recorder(), prepare=Resize(40))
+    assert with_alignment(network, AlignConfig()).prepare(image, points).shape == (40, 40, 3)
+    halved = replace(Recorder(), prepare=lambda image, landmarks: image[::2, ::2])
+    assert with_alignment(halved, AlignConfig(size=64)).prepare(image, points).shape == (32, 32, 3)
+    cropping = replace(Recorder(), prepare=Resize(40, crop=0.875))
+    for backbone, size, words in (
+        (make_backbone("hog"), None, "96x96, distance"),
+        (make_backbone("hog"), 48, "(48x48, distance"),
+        (Recorder(), None, "(own scale, distance"),
+        (cropping, None, "(own scale, distance"),
+    ):
+        assert words in with_alignment(backbone, AlignConfig(size=size)).info().preprocessing
 
 
 def test_the_fingerprint_tells_every_alignment_apart():

@@ -132,12 +132,17 @@ def test_what_changed_is_detected_again(items, tmp_path):
     assert not no_face_path(out).exists()
 
 
-def test_only_the_rows_of_the_items_count(items, tmp_path):
+def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path):
     found = detect_landmarks(items[:2], Colour(), tmp_path / "c.h5", jobs=1)
-    assert found.landmarks.shape == (ROWS, 3, 2)
-    assert np.isfinite(found.landmarks[[8, 7]]).all()
-    assert np.isnan(found.landmarks[:7]).all()
-    assert found.missing == ()
+    assert (found.landmarks.shape, found.missing) == ((ROWS, 3, 2), ())
+    assert np.isnan(found.landmarks).all(axis=(1, 2)).tolist() == [True] * 7 + [False] * 2
+    landmarks = np.ones((ROWS, 3, 2), np.float32)
+    landmarks[items[4].row] = np.nan
+    missing = without_face(items[::-1], landmarks)
+    assert missing == (Failure("4.png", "no face was found"),)
+    for listed in (missing, ()):
+        write_no_face(tmp_path / "c.h5", listed)
+        assert no_face_path(tmp_path / "c.h5").is_file() == bool(listed)
 
 
 def test_nothing_found_at_all_is_refused(items, tmp_path, refused):
@@ -150,17 +155,6 @@ def test_nothing_found_at_all_is_refused(items, tmp_path, refused):
     ):
         with refused(error, says):
             detect_landmarks(given, Colour(), out, jobs=jobs)
-
-
-def test_the_list_of_landmarks_from_files_names_the_gaps(items, tmp_path):
-    landmarks = np.ones((ROWS, 3, 2), np.float32)
-    landmarks[items[4].row] = np.nan
-    missing = without_face(items[::-1], landmarks)
-    assert missing == (Failure("4.png", "no face was found"),)
-    write_no_face(tmp_path / "c.h5", missing)
-    assert no_face_path(tmp_path / "c.h5").is_file()
-    write_no_face(tmp_path / "c.h5", ())
-    assert not no_face_path(tmp_path / "c.h5").exists()
 
 
 WORKER_DETECTOR = """

@@ -51,30 +51,22 @@ def test_the_data_set_can_be_one_subject(put):
     assert {item.video for item in items} >= {"Training/neutral", "PublicTest/neutral"}
 
 
-def test_the_other_header_and_quotes_are_understood(put):
-    root = put("icml_face_data.csv", text=f'emotion, Usage, pixels\n"6",Training,"{pixels(9)}"\n')
+def test_other_headers_quotes_byte_order_marks_and_single_files_are_understood(put):
+    root = put("a/icml_face_data.csv", text=f'emotion, Usage, pixels\n"6",Training,"{pixels(9)}"\n') / "a"
     (item,) = read_layout("fer2013", root)
     assert (item.label, item.video) == ("neutral", "Training/neutral")
-    assert item.at is not None
     np.testing.assert_array_equal(decode_csv_pixels(item.path, item.at)[:, :, 1], picture(9))
-
-
-def test_two_files_without_usage_are_two_splits_and_one_without_classes_is_unknown(put):
-    put("train.csv", text=f"emotion,pixels\n6,{pixels(0)}\n")
-    root = put("test.csv", text=f"pixels\n{pixels(1)}\n")
+    # Two files without usage are two splits, and one without classes is unknown.
+    put("b/train.csv", text=f"emotion,pixels\n6,{pixels(0)}\n")
+    root = put("b/test.csv", text=f"pixels\n{pixels(1)}\n") / "b"
     assert [(item.subject, item.label, item.video) for item in read_layout("fer2013", root)] == [
         ("fer2013-test", None, "test/unknown"),
         ("fer2013-train", "neutral", "train/neutral"),
     ]
-
-
-def test_a_file_and_a_byte_order_mark_do_as_well_and_the_whole_is_read_before_its_parts(put):
-    put("train.csv", text="emotion,pixels\n6,1 2\n")
-    root = put("fer2013/fer2013.csv", text=f"\ufeffemotion,pixels,Usage\n6,{pixels(0)},Training\n\n")
-    (item,) = read_layout("fer2013", root)
-    assert item.name == "fer2013/fer2013.csv#row=0"
-    (item,) = read_layout("fer2013", root / "fer2013" / "fer2013.csv")
-    assert item.name == "fer2013.csv#row=0"
+    # The whole is read before its parts, a file by itself.
+    put("b/fer2013/fer2013.csv", text=f"\ufeffemotion,pixels,Usage\n6,{pixels(0)},Training\n\n")
+    for place, name in ((root, "fer2013/fer2013.csv#row=0"), (root / "fer2013" / "fer2013.csv", "fer2013.csv#row=0")):
+        assert [item.name for item in read_layout("fer2013", place)] == [name]
 
 
 def test_a_csv_that_does_not_fit_is_refused(put, refused):

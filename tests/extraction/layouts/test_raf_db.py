@@ -11,15 +11,11 @@ def tree(put, label, image, text=LIST):
     return put(label, text=text)
 
 
-@pytest.mark.parametrize(
-    ("label", "image"),
-    [
-        ("EmoLabel/list_patition_label.txt", "Image/aligned"),
-        ("list_patition_label.txt", "aligned"),
-        ("basic/EmoLabel/list_patition_label.txt", "basic/Image/aligned"),
-    ],
-)
-def test_the_list_says_split_and_class(put, label, image):
+@pytest.mark.parametrize("base", ["", "basic/", None])
+def test_the_list_says_split_and_class(put, base):
+    label, image = ("list_patition_label.txt", "aligned")
+    if base is not None:
+        label, image = f"{base}EmoLabel/{label}", f"{base}Image/{image}"
     root = tree(put, label, image)
     items = read_layout("raf-db", root)
     assert [(item.name, item.subject, item.label, item.video, item.frame, item.row) for item in items] == [

@@ -49,21 +49,16 @@ def test_classes_baseline_and_tasks_are_chosen(put, refused):
     assert "no recording of the task Maths (there are: Baseline, Breathing" in refused("stressid", root, tasks="Maths")
 
 
-def test_folders_of_frames_stand_for_videos(put):
-    put("labels.csv", text=LABELS)
+def test_folders_of_frames_stand_for_videos_and_other_trees_are_refused(put, refused):
     root = put("2ea4/2ea4_Math/frame10.jpg", "2ea4/2ea4_Math/frame9.jpg")
+    assert "expected labels.csv with the column subject/task" in refused("stressid", root)
+    put("labels.csv", text=LABELS)
     assert [(item.frame, item.path.name, item.label) for item in read_layout("stressid", root)] == [
         (0, "frame9.jpg", "stress"),
         (1, "frame10.jpg", "stress"),
     ]
-
-
-def test_other_trees_are_refused(put, refused):
-    root = put("Videos/2ea4/2ea4_Math.mp4")
-    assert "expected labels.csv with the column subject/task" in refused("stressid", root)
-    put("labels.csv", text=LABELS)
-    (root / "Videos" / "2ea4" / "2ea4_Math.mp4").rename(root / "Videos" / "2ea4" / "math.txt")
-    assert "found Videos/ with 2ea4/" in refused("stressid", root)
+    put("other/labels.csv", text=LABELS)
+    assert "found Videos/ with 2ea4/" in refused("stressid", put("other/Videos/2ea4/math.txt") / "other")
 
 
 def test_labels_that_do_not_fit_are_refused(put, refused):

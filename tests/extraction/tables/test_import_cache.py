@@ -64,14 +64,17 @@ def test_a_damaged_cache_is_not_replaced_unless_told_and_more_rows_are_counted(t
         run(card)
 
 
-def test_a_list_of_failures_goes_with_its_cache(tmp_path, card, run):
+def test_a_list_of_failures_goes_with_its_cache_and_unlabelled_rows_have_the_neutral_class_alone(tmp_path, card, run):
     text = card.read_text()
     card.write_text(text + "zoe,rest,v,0,1,nan,3\n")
     assert len(run(card, skip_bad=True).failures) == 1
     assert len(run(card, skip_bad=True, if_exists="skip").failures) == 1
-    card.write_text(text)
-    assert run(card, if_exists="overwrite").failures == ()
+    card.write_text("subject,f\ns,1\nt,2\n")
+    report = run(card, if_exists="overwrite")
+    assert report.failures == ()
     assert not (tmp_path / "cache.failures.jsonl").exists()
+    with open_cache(report.path) as cache:
+        assert (cache.classes, cache.read().label.tolist()) == (("rest",), [-1, -1])
 
 
 def test_float16_says_what_it_costs(tmp_path, people, card, run, refused):
@@ -123,10 +126,3 @@ def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, 
     (tmp_path / "cache.h5").mkdir()
     with refused(FeatlabError, "cache.h5 is a folder"):
         run(card)
-
-
-def test_an_import_without_labels_has_the_neutral_class_alone(tmp_path, run):
-    (tmp_path / "x.csv").write_text("subject,f\ns,1\nt,2\n")
-    report = run(tmp_path / "x.csv")
-    with open_cache(report.path) as cache:
-        assert (cache.classes, cache.read().label.tolist()) == (("rest",), [-1, -1])

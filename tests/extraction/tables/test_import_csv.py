@@ -145,8 +145,7 @@ def test_a_row_that_cannot_be_stored_is_refused_with_its_line(tmp_path, run, ref
 
 
 def test_skipped_rows_are_listed_and_the_others_keep_their_frames(tmp_path, run):
-    path = put(tmp_path / "x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3")
-    report = run(path, skip_bad=True)
+    report = run(put(tmp_path / "x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3"), skip_bad=True)
     with open_cache(report.path) as cache:
         assert cache.read().frame.tolist() == [0, 2]
     assert [(failure.path, failure.reason) for failure in report.failures] == [("x.csv#row=1", "f is missing or NaN")]
@@ -192,14 +191,13 @@ def test_a_malformed_table_is_one_line(tmp_path, run, refused):
             run(path)
 
 
-def test_a_selection_that_fits_nothing_or_text_is_one_line(tmp_path, card, run, refused):
-    for spec, words in (
-        ("g.*", ("'g.*'", "fits no column", "f0, f1")),
-        ("(", ("'('", "no column begins so", "no expression")),
-        ("subject", ("fits no column",)),
+def test_a_selection_that_fits_nothing_or_text_is_one_line(tmp_path, run, refused):
+    path = put(tmp_path / "x.csv", "subject,label,f0,f1,side", "s,rest,1,2,left")
+    for spec, *words in (
+        ("g.*", "'g.*'", "fits no column", "f0, f1"),
+        ("(", "'('", "no column begins so", "no expression"),
+        ("subject", "fits no column"),
+        ("f,side", "line 2", "side is 'left', not a number"),
     ):
         with refused(FeatlabError, *words):
-            run(card, selection=Selection(spec))
-    path = put(tmp_path / "x.csv", "subject,label,f,side", "s,rest,1,left")
-    with refused(FeatlabError, "line 2", "side is 'left', not a number"):
-        run(path, selection=Selection("f,side"))
+            run(path, selection=Selection(spec))

@@ -97,20 +97,19 @@ def test_groups_of_columns(folder, run):
 
 
 def test_one_table_of_openface_is_read_the_same_way(tmp_path, run):
-    head = ["subject", "label", "video", *HEADER]
-    rows = [["s", "rest", "v", *cells(1)], ["s", "rest", "v", *cells(2, success=0)], ["s", "rest", "v", *cells(3)]]
-    report = run(write(tmp_path / "x.csv", rows, head))
+    rows = [cells(1), cells(2, success=0), cells(3)]
+    whole = write(
+        tmp_path / "x.csv", [["s", "rest", "v", *row] for row in rows], ["subject", "label", "video", *HEADER]
+    )
+    report = run(whole)
     table, found = rows_of(report.path)
     assert [row[2] for row in found] == [1, 3]
-    assert report.dim == 2
-    assert table.landmarks.shape == (2, 2, 2)
+    assert (report.dim, table.landmarks.shape) == (2, (2, 2, 2))
     assert [failure.path for failure in report.failures] == ["x.csv#row=1"]
-
-
-def test_a_manifest_counts_the_rows_that_have_failed(tmp_path, run):
-    path = write(tmp_path / "x.csv", [cells(1), cells(2, success=0), cells(3)])
+    # A manifest counts the rows that have failed.
     (tmp_path / "m.csv").write_text("subject,label\n" + "s,rest\n" * 3)
-    assert [row[3] for row in rows_of(run(path, manifest=tmp_path / "m.csv").path)[1]] == [1, 3]
+    report = run(write(whole, rows), manifest=tmp_path / "m.csv", if_exists="overwrite")
+    assert [row[3] for row in rows_of(report.path)[1]] == [1, 3]
 
 
 def test_csv_files_of_images_are_clips_of_their_folder(tmp_path, run):

@@ -34,9 +34,6 @@ def load(items, people, *, size=12, ram_mb=1, spill=Path("unused"), **options):
     return load_images(items, people, CLASSES, size=size, ram_mb=ram_mb, spill=spill, **options)
 
 
-# --- people -----------------------------------------------------------------------------------------------------------
-
-
 def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out(tmp_path):
     draws = [choose_targets(PEOPLE, "4", seed=3, draw=draw) for draw in range(3)]
     held = subjects_held_out(PEOPLE, "4", draws=3, seed=3, named=["p00"])
@@ -69,9 +66,6 @@ def test_parts_are_disjoint_complete_and_reproducible():
     for fraction in (0.01, 0.99):
         two = choose_people(listed(PEOPLE[:2]), [], fraction, 0)
         assert (len(two.fit), len(two.validation)) == (1, 1)
-
-
-# --- images -----------------------------------------------------------------------------------------------------------
 
 
 def test_pixels_are_those_of_the_files_in_ram_and_in_a_file(make_source, tmp_path):
@@ -132,9 +126,6 @@ def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_so
     np.testing.assert_allclose(floats.numpy(), pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
     green = (pixels[0, 1, 2, 1] / 255 - 0.456) / 0.224
     assert float(normalise(floats)[0, 1, 1, 2]) == pytest.approx(green, rel=1e-5)
-
-
-# --- epochs -----------------------------------------------------------------------------------------------------------
 
 
 def epoch_of(subject, label):

@@ -12,8 +12,6 @@ from featlab.extraction.backbones.hubs import TAPS, ResNet, resnet18, small_resn
 from featlab.extraction.training.export import BackboneMeta, export_backbone
 from featlab.extraction.training.networks import build_network, default_size, load_weights
 
-# --- by name ----------------------------------------------------------------------------------------------------------
-
 
 def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out():
     assert [default_size(arch) for arch in ("small", "resnet18", "timm:resnet18")] == [96, 224, 224]
@@ -71,9 +69,6 @@ def test_weights_of_every_kind_start_a_network(tmp_path, refused):
     (tmp_path / "w.pt2").write_text("no archive")
     with refused(InputError, "w.pt2 isn't a program"):
         load_weights("small", small_resnet(), tmp_path / "w.pt2")
-
-
-# --- residual networks ------------------------------------------------------------------------------------------------
 
 
 def normalised(x, state, name):

@@ -131,20 +131,17 @@ def test_an_unreadable_image_of_a_target_is_never_noticed_and_one_of_a_source_su
 
 
 @tensors_only_here
-def test_training_learns_what_tells_the_classes_apart(make_source, tmp_path):
+def test_training_learns_what_tells_the_classes_apart_and_ends_when_nothing_gets_better(make_source, quick, tmp_path):
     items = make_source(subjects=6, frames=6)
     mild = AugmentConfig(brightness=0.02, contrast=0.1, gamma=0.0, light=0.0, erase=0.0)
     config = TrainConfig(size=12, epochs=8, batch=8, refit=False, augment=mild)
     report = train_backbone(items, config, tmp_path / "net.pt2")
     assert report.card["validation_macro_f1"] >= 0.9
     assert report.card["history"][-1]["loss"] < report.card["history"][0]["loss"]
-
-
-@tensors_only_here
-def test_training_ends_when_nothing_gets_better(make_source, quick, tmp_path):
     # A learning rate that moves nothing: the statistics of BatchNorm alone change the scores.
     config = replace(quick, epochs=40, lr=1e-12, patience=2, refit=False)
-    report = train_backbone(make_source(subjects=3), config, tmp_path / "net.pt2")
+    items = [item for item in items if item.subject in ("s0", "s1", "s2")]
+    report = train_backbone(items, config, tmp_path / "still.pt2")
     assert report.card["epochs"] == report.card["best_epoch"] + 2 < 40
 
 

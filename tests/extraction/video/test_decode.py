@@ -128,12 +128,15 @@ def test_consecutive_frames_of_a_video_are_one_pass(tmp_path, make_video, monkey
     assert passes == [[512, 1536, 2560, 3584], [0]]
 
 
-def test_a_whole_video_or_csv_is_no_image(tmp_path):
+def test_what_is_no_image_of_a_source_is_refused(tmp_path, monkeypatch, refused):
     reasons = [str(result) for result in read_pixels([item(tmp_path / "a.mp4"), item(tmp_path / "a.csv")])]
     assert reasons == [
         "a whole video, not one frame of it; expand_videos turns it into frames",
         "a whole csv, not one image of it",
     ]
+    monkeypatch.setitem(sys.modules, "av", None)
+    with refused(ConfigError, "pip install 'featlab[video]'"):
+        list(read_pixels([item(tmp_path / "a.mp4", at=0)]))
 
 
 def test_a_line_of_a_csv_is_read_at_its_byte(tmp_path, monkeypatch):
@@ -159,9 +162,3 @@ def test_a_box_cuts_the_image_and_is_cut_at_its_edge(tmp_path, make_image):
     np.testing.assert_array_equal(over, whole[20:24, 0:4])
     assert str(outside) == "the box 20,0,30,9 has nothing of the image, 20x24"
     assert isinstance(empty, InputError)
-
-
-def test_without_pyav_frames_are_refused_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ConfigError, match=r"pip install 'featlab\[video\]'"):
-        list(read_pixels([item(tmp_path / "a.mp4", at=0)]))

@@ -8,8 +8,7 @@ import pytest
 from featlab.errors import ConfigError
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Failure, Item
-from featlab.extraction.video import expand_videos
-from featlab.extraction.video.times import Sampling
+from featlab.extraction.video import Sampling, expand_videos
 
 MINUTE = range(60 * 25)
 # Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.

@@ -17,8 +17,7 @@ from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.items import Failure
 from featlab.extraction.layouts import read_layout
 from featlab.extraction.shards import failures_path
-from featlab.extraction.video import Expanded, expand_videos
-from featlab.extraction.video.times import Sampling
+from featlab.extraction.video import Expanded, Sampling, expand_videos
 
 HOG = make_backbone("hog", size=16)
 ONE = ExtractConfig(jobs=1, shard_rows=7, batch=3)

@@ -9,8 +9,8 @@ import pytest
 
 from featlab.errors import InputError
 from featlab.extraction.video import frames as video_frames
+from featlab.extraction.video import probe_video
 from featlab.extraction.video.frames import decode_frames
-from featlab.extraction.video.times import probe_video
 
 OPEN = {"x264-params": "open-gop=1:scenecut=0"}
 KINDS = [

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.video import Sampling, VideoTimes, parse_window, probe_video, sample
 from featlab.extraction.video.frames import is_video
-from featlab.extraction.video.times import Sampling, VideoTimes, parse_window, probe_video, sample
 
 
 def seconds(times):
@@ -49,10 +49,10 @@ def test_frames_are_timed_in_the_order_of_showing(tmp_path, make_video):
 def test_a_file_is_decoded_only_when_its_packets_lack_time_stamps(tmp_path, make_video, monkeypatch):
     path = make_video(tmp_path / "a.mp4")
     with monkeypatch.context() as patch:
-        patch.setattr("featlab.extraction.video.times.decode_packets", None)
+        patch.setattr("featlab.extraction.video.decode_packets", None)
         expected = probe_video(path)
     assert len(expected.stamps) == 50
-    monkeypatch.setattr("featlab.extraction.video.times._from_packets", lambda video: None)
+    monkeypatch.setattr("featlab.extraction.video._from_packets", lambda video: None)
     assert probe_video(path) == expected
 
 
