@@ -11,8 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from featlab import __version__
-from featlab.cli import data, source
-from featlab.cli.adapt import adapt
+from featlab.cli import data
 from featlab.cli.backbone import backbone_app
 from featlab.cli.data import layouts
 from featlab.cli.evaluate import benchmark, evaluate, methods
@@ -25,6 +24,7 @@ from featlab.cli.plot import plot_app
 from featlab.cli.predict import predict
 from featlab.cli.report import demo, report
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
+from featlab.cli.stages import adapt, pair, pretrain, train
 from featlab.cli.tune import tune
 from featlab.errors import FeatlabError, InputError
 
@@ -135,9 +135,9 @@ app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)
 app.command(rich_help_panel=DATA)(layouts)
 app.add_typer(backbone_app, name="backbone", rich_help_panel=SOURCE)
-app.command(rich_help_panel=SOURCE)(source.train)
-app.command(rich_help_panel=SOURCE)(source.pair)
-app.command(rich_help_panel=SOURCE)(source.pretrain)
+app.command(rich_help_panel=SOURCE)(train)
+app.command(rich_help_panel=SOURCE)(pair)
+app.command(rich_help_panel=SOURCE)(pretrain)
 app.add_typer(bundle_app, name="bundle", rich_help_panel=SOURCE)
 app.command(rich_help_panel=TARGET)(adapt)
 app.command(rich_help_panel=TARGET)(predict)

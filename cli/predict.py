@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featlab.cli.adapt import bundle_for
 from featlab.cli.complete import complete_backbone
 from featlab.cli.extract import StageBars
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, workspace_command
+from featlab.cli.stages import bundle_for
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
+from featlab.methods.fit import make_student
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, fit_updates, new_part
 from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
-from featlab.methods.student import make_student
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms

@@ -17,9 +17,9 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.adversarial import CADAConfig, new_discriminator
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
+from featlab.methods.fit import make_student
 from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
 from featlab.methods.losses.adversarial import conditional_domain_loss, reversal_strength
-from featlab.methods.student import make_student
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms

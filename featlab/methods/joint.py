@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import SourceFeatures
-from featlab.methods.student import BN_MODES, Student
+from featlab.methods.fit import BN_MODES, Student
 from featlab.model.training import Fit, Phase, Terms, train
 from featlab.seeding import seeded, torch_generator
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
+from featlab.methods.fit import make_student
 from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
 from featlab.methods.losses.discrepancy import (
     class_weights,
@@ -20,7 +21,6 @@ from featlab.methods.losses.discrepancy import (
     maximum_mean_discrepancy,
 )
 from featlab.methods.losses.target import mean_entropy
-from featlab.methods.student import make_student
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target

@@ -13,9 +13,9 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
+from featlab.methods.fit import BN_MODES, Student, make_student
 from featlab.methods.losses.discrepancy import contrastive_discrepancy
 from featlab.methods.losses.self_supervision import spherical_kmeans
-from featlab.methods.student import BN_MODES, Student, make_student
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target

@@ -17,7 +17,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import half_cosine
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, ordered_features
-from featlab.methods.student import new_adapter
+from featlab.methods.fit import new_adapter
 from featlab.model.networks import PersonalModel, Translator
 from featlab.model.personal import AdaptedModel
 from featlab.model.pretrain import SourceRows

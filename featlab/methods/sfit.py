@@ -14,12 +14,11 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, ordered_features
-from featlab.methods.fit import SGDConfig, fit_sgd
+from featlab.methods.fit import BN_MODES, SGDConfig, Student, fit_sgd, new_adapter
 from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
 from featlab.methods.shot import ShotIM, ShotIMConfig
-from featlab.methods.student import BN_MODES, Student, new_adapter
 from featlab.model.losses import expression_loss
 from featlab.model.networks import PersonalModel, SourceHead, Translator
 from featlab.model.personal import AdaptedModel

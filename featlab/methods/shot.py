@@ -11,10 +11,9 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.base import Method, ordered_features
-from featlab.methods.fit import SGDConfig, fit_sgd
+from featlab.methods.fit import SGDConfig, fit_sgd, make_student
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
-from featlab.methods.student import make_student
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
+from featlab.methods.fit import make_student
 from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
 from featlab.methods.losses.adversarial import drop
-from featlab.methods.student import make_student
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms

@@ -9,8 +9,8 @@ import torch
 
 from featlab.methods import get_method, make_method
 from featlab.methods.base import SourceFeatures
+from featlab.methods.fit import make_student
 from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due, new_part
-from featlab.methods.student import make_student
 from featlab.protocol.splits import target_of
 
 NAMES = ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra")

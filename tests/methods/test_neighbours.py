@@ -5,10 +5,16 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from featlab.methods import nrc
+from featlab.methods import neighbourhood as nrc
 from featlab.methods.losses.target import marginal_entropy, neighbour_agreement
-from featlab.methods.nrc import WEAK_AFFINITY, NeighbourBank
-from featlab.methods.tpds import HOPS, confident_rows, destinations, neighbour_walks
+from featlab.methods.neighbourhood import (
+    HOPS,
+    WEAK_AFFINITY,
+    NeighbourBank,
+    confident_rows,
+    destinations,
+    neighbour_walks,
+)
 
 SCORES = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])
 
@@ -116,7 +122,7 @@ def test_walks_equal_the_definition(monkeypatch):
     features = np.random.default_rng(0).normal(size=(30, 5))
     expected = [walk_by_hand(features, row, 12) for row in range(30)]
     assert neighbour_walks(tensor(features), 12).tolist() == expected
-    monkeypatch.setattr("featlab.methods.tpds._BLOCK_BYTES", 100)
+    monkeypatch.setattr("featlab.methods.neighbourhood._BLOCK_BYTES", 100)
     assert neighbour_walks(tensor(features), 12).tolist() == expected
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from featlab.methods import base_model, make_method
+from featlab.methods.fit import make_student
 from featlab.methods.losses.discrepancy import contrastive_discrepancy
 from featlab.methods.sfda_de import (
     classes_of_clusters,
@@ -14,7 +15,6 @@ from featlab.methods.sfda_de import (
     estimate_surrogates,
     inverse_decay,
 )
-from featlab.methods.student import make_student
 from featlab.protocol.splits import target_of
 
 CLASSES = 3

@@ -10,15 +10,13 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import f1_score
 
 from featlab.methods import make_method
-from featlab.methods import nrc as nrc_module
+from featlab.methods import neighbourhood as nrc_module
+from featlab.methods import neighbourhood as tpds_module
 from featlab.methods import shot as shot_module
-from featlab.methods import tpds as tpds_module
 from featlab.methods.base import ordered_features
-from featlab.methods.fit import Rates, SGDConfig, fit_sgd, shot_decay
-from featlab.methods.nrc import NRC, NeighbourBank, NRCConfig
+from featlab.methods.fit import Rates, SGDConfig, Student, fit_sgd, make_student, shot_decay
+from featlab.methods.neighbourhood import NRC, TPDS, NeighbourBank, NRCConfig, TPDSConfig
 from featlab.methods.shot import Shot, ShotConfig, ShotIM, ShotIMConfig
-from featlab.methods.student import Student, make_student
-from featlab.methods.tpds import TPDS, TPDSConfig
 from featlab.model.networks import SourceHead
 from featlab.protocol.splits import target_of
 

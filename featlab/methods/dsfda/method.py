@@ -23,7 +23,7 @@ from featlab.methods.dsfda.disentanglement import (
     new_disentangler,
     take_turns,
 )
-from featlab.methods.student import BN_MODES, make_student
+from featlab.methods.fit import BN_MODES, make_student
 from featlab.model.losses import group_statistics
 from featlab.model.networks import SourceHead
 from featlab.model.personal import AdaptedModel
