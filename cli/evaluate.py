@@ -10,7 +10,7 @@ import typer
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, Session, command, typed_command, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
@@ -189,7 +189,7 @@ def run_and_show(
     if not rows:
         from featlab.errors import InputError
 
-        raise InputError(f"no cell of this {command} has been run yet; run it without --collect first")
+        raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
     summaries = summarise(rows)
     facts = run_facts(opened)
     folder = session.workspace / "results" / (name or _run_key(command, facts))
@@ -211,11 +211,11 @@ def run_and_show(
     )
     output.result(folder, result, typed_command())
     output.show(
-        f"{cells} cells: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else "")
+        f"{cells} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else "")
     )
     _tell_failures(output, failed, folder)
     if missing:
-        output.warn(f"{missing} of {cells} cells have not been run: the tables are of the others")
+        output.warn(f"{missing} of {cells} runs have not been made: the tables are of the others")
     if failed:
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
 
@@ -228,7 +228,8 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
     share = "" if shares == (1, 1) else f", share {shares[0]} of {shares[1]}"
     return (
         f"{command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
-        f"{protocol.draws} draws x {protocol.seeds} seeds{share}; {reused} of {cells} cells are there already"
+        f"{counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}{share}; "
+        f"{reused} of {cells} runs are there already"
     )
 
 
@@ -251,4 +252,4 @@ def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
         output.warn(f"failed: {', '.join(runs[:3])}{more}: {reason}")
     if failed:
-        output.warn(f"{len(failed)} cells failed; all of them are listed in {folder / 'failures.jsonl'}")
+        output.warn(f"{len(failed)} runs failed; all of them are listed in {folder / 'failures.jsonl'}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from featlab.cli.complete import complete_ablation
-from featlab.cli.session import FAILED, SKIPPED, Session, command, names_in, typed_command, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, typed_command, workspace_command
 
 _FLAGS = ("targets", "pool", "draws", "methods", "seeds")
 _LISTS = {
@@ -81,7 +81,7 @@ def ablate(
     with output.progress() as bars:
         opened = session.open(more)
         protocol = opened.config.protocol
-        output.note(f"ablate {what}: {protocol.draws} draws x {protocol.seeds} seeds")
+        output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
         bar = bars.add_task(f"ablate {what}", total=None)
         report = run_ablation(
             what,

@@ -211,6 +211,11 @@ def typed_command() -> str:
     return " ".join(words)
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things in words: 1 draw, 2 draws."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def names_in(text: str | None) -> list[str]:
     """Return the names in a text with commas; none of no text."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]

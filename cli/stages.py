@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featlab.cli.output import Output
-from featlab.cli.session import Session, names_in, workspace_command
+from featlab.cli.session import Session, counted, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -178,7 +178,7 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     output.json({**facts, **scored, **found, "warnings": warnings})
     shown = {
         "method": done.method,
-        "adapted on": f"{done.frames} neutral frames of {_count(len(done.videos), 'video')}: {', '.join(done.videos)}",
+        "adapted on": f"{done.frames} neutral frames of {counted(len(done.videos), 'video')}: {', '.join(done.videos)}",
         "iterations": f"{done.model.iterations} in {done.seconds:.2f} s",
         "parameters changed": f"{done.model.trainable:,}",
         "written to": done.folder,
@@ -197,10 +197,6 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     output.facts(f"adapt: {done.subject}", shown)
     for warning in warnings:
         output.warn(warning)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bundle, Path]:

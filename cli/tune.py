@@ -100,7 +100,7 @@ def tune(
     counts = {"all": cells, "reused": reused, "failed": report.failed}
     output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
     _show(report, output)
-    output.show(f"{cells} cells: {reused} reused, {report.failed} failed")
+    output.show(f"{cells} runs: {reused} reused, {report.failed} failed")
     output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
@@ -121,7 +121,7 @@ def _tell_plan(plan: TuningPlan, reused: int, cells: int, output: Output) -> Non
     sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
     output.note(
         f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
-        f"{len(plan.folds)} folds; {reused} of {cells} cells are there already"
+        f"{len(plan.folds)} folds; {reused} of {cells} runs are there already"
     )
     output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
     if plan.bystanders:

@@ -51,7 +51,7 @@ def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, r
     assert first["cells"] == {"all": 10, "reused": 0, "failed": 0, "missing": 5}
     shown = run(*some, "--collect")
     assert "5 not run yet" in shown.stdout
-    assert "5 of 10 cells have not been run" in shown.stderr
+    assert "5 of 10 runs have not been made" in shown.stderr
     run_json(*some, "--share", "2/2")
     collected = run_json(*some, "--collect")
     assert collected["cells"] == {"all": 10, "reused": 10, "failed": 0, "missing": 0}

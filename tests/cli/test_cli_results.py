@@ -25,7 +25,7 @@ def test_evaluate_prints_both_tables_and_writes_its_folder_and_reuses_every_cell
     result = run_well(*words, "--quiet")
     assert result.stderr == ""
     assert "Macro F1 of each target subject" in result.stdout
-    assert "6 cells: 0 reused, 0 failed" in result.stdout
+    assert "6 runs: 0 reused, 0 failed" in result.stdout
     (made,) = Path("results").glob("evaluate-*")
     names = {path.name for path in made.iterdir()}
     tables = {f"table_{name}.{ending}" for name in ("subjects", "summary") for ending in ("md", "csv", "tex")}

@@ -49,7 +49,7 @@ def test_it_prints_the_table_the_choice_and_what_it_is_worth_and_leaves_the_file
     assert {path.name for path in MADE.iterdir()} == FILES
     # The default, epochs = 15, is outside the grid of two.
     assert "3 candidates on 6 source subjects in" in result.stderr
-    assert "0 of 18 cells are there already" in result.stderr
+    assert "0 of 18 runs are there already" in result.stderr
     assert "2 target subjects are left out" in result.stderr
     assert run_well(*words, "--quiet").stderr == ""
 
