@@ -16,6 +16,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.faces import detectors
 from featlab.extraction.faces.detect import is_detector, make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
+from featlab.extraction.layouts import NoOptions
 from featlab.extraction.layouts.plain import read_manifest
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
@@ -329,7 +330,7 @@ def _real():
 def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces():
     _real()
     folder = SHARED / "london-morph"
-    items = read_manifest(folder / "manifest.csv")
+    items = read_manifest(folder / "manifest.csv", NoOptions())
     given = read_landmarks(folder / "landmarks.npy", len(items))
     detector = make_detector("mediapipe")
     few = items[:: len(items) // 60]
