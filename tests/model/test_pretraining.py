@@ -8,7 +8,7 @@ import torch
 from featlab.config.load import Config
 from featlab.errors import FeatlabError, InputError
 from featlab.model.head import fit_projection
-from featlab.model.networks import Projection
+from featlab.model.networks import Projection, Translator
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
 from featlab.pairing.pairs import make_pairs
 from featlab.workspace.stages import build_bundle, train_source_head
@@ -109,6 +109,20 @@ def test_each_loss_falls_when_it_is_all_that_is_minimised(source, trained):
         assert history[-1]["loss"] < history[0]["loss"], term
     history = pretrained(source, trained, objective="poster", expression=0.0, epochs=8, residual=False).history
     assert history[-1]["style"] < history[0]["style"]
+
+
+def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatch):
+    seen, forward = [], Translator.forward
+
+    def spy(translator, features):
+        seen.append(features.detach().clone())
+        return forward(translator, features)
+
+    monkeypatch.setattr(Translator, "forward", spy)
+    pretrained(source, trained, epochs=1, batch=len(source.features), noise=0.0, style=0.0)
+    centre = source.clips.subject_mean().mean(dim=0)
+    # What is left of a row without its person's mean is its expression; the person is the larger part.
+    assert (seen[0] - centre).square().mean() < 0.7 * (source.features - centre).square().mean()
 
 
 def test_no_loss_at_all_and_one_that_diverges_are_refused(source, trained, refused):

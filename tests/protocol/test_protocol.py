@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from featlab.cache import FeatureTable
 from featlab.errors import InputError
-from featlab.protocol.splits import Target, check_disjoint, choose_targets, named_subjects, split_target, target_of
+from featlab.protocol.splits import (
+    Target,
+    check_disjoint,
+    choose_targets,
+    named_subjects,
+    split_dataset,
+    split_target,
+    target_of,
+)
 
 CODES = {"n": 1, "p": 0, "?": -1}
 NAMES = tuple(f"s{number:03d}" for number in range(40))
@@ -308,3 +316,12 @@ def test_a_subject_that_is_source_and_target_is_refused(refused):
     check_disjoint((), ("c",))
     with refused(InputError, "'b'", "both source and target"):
         check_disjoint(("a", "b", "c"), ("c", "b"))
+
+
+def test_a_subject_with_one_video_of_a_data_set_is_split_in_time_with_a_gap(people):
+    table = people(subjects=2, clips=1, frames=12)
+    one = table.take(np.flatnonzero(table.video == table.video[0]))
+    for gap, first_tested in ((0, 6), (2, 8), (5, 9)):
+        split = split_dataset(one, gap)
+        assert set(one.frame[split.adapt]) == set(range(6))
+        assert set(one.frame[split.test]) == set(range(first_tested, 12))
