@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,9 +20,11 @@ from featlab.errors import InputError
 from featlab.extraction.tables.rows import as_text, codes_of
 from featlab.methods.registry import prepare_extras
 from featlab.model.head import fit_projection, train_head
+from featlab.model.mlp import new_translator
 from featlab.model.networks import SourceHead, as_tensor, head_from_state
 from featlab.model.personal import linear_head
-from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
+from featlab.model.pretrain import make_style_bank
+from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 from featlab.workspace.stages import build_bundle
 
@@ -91,9 +93,7 @@ def fit_source(table: FeatureTable, config: Config, *, seed: int, methods: Seque
         features: Tensor = projection(as_tensor(table.embeddings))
     head = train_head(features, table.label, len(table.classes), config.head, seed=seed)
     source = SourceRows.of(table, features)
-    # Only the residual form starts as the identity.
-    untrained = new_translator(features.shape[1], replace(config.pretrain, residual=True), seed)
-    translator = untrained.eval().requires_grad_(False)
+    translator = new_translator(features.shape[1], config.pretrain, seed).eval().requires_grad_(False)
     bundle = Bundle(
         projection=projection,
         head=head,

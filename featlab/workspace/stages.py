@@ -24,10 +24,13 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError
-from featlab.methods.registry import get_method, prepare_extras, reads_pairs
+from featlab.methods.registry import prepare_extras, preparers, reads_pairs
 from featlab.model.head import fit_projection, train_head
+from featlab.model.mlp import new_translator
 from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
-from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
+from featlab.model.pretrain import make_style_bank, pretrain_translator
+from featlab.model.share import CarriedShare, learn_share
+from featlab.model.style_bank import SourceRows
 from featlab.pairing.pairs import (
     Pairs,
     make_pairs,
@@ -51,7 +54,9 @@ class StageOutput:
 def train_folder(source: Source) -> Path:
     """Return where `train_stage` keeps its output."""
     config = source.config
-    return source.workspace.root / "stages" / f"train-{source.key('train', config.features, config.head)}"
+    how = config.pretrain
+    inputs = (config.features, config.head, how.learn_share, how.share, how.penalty)
+    return source.workspace.root / "stages" / f"train-{source.key('train', *inputs)}"
 
 
 def pair_folder(source: Source) -> Path:
@@ -68,7 +73,7 @@ def pair_folder(source: Source) -> Path:
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
-    prepared = _prepared(methods)
+    prepared = preparers(methods)
     paired: tuple[object, ...] = ()
     if reads_pairs(config, prepared):
         paired = (config.pair, resolve_strategy(config.pair, source.workspace.table))
@@ -89,6 +94,8 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     )
     tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
     tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
+    # In float64: what is read back is what was chosen.
+    tensors |= {f"share.{name}": torch.tensor(value, dtype=torch.float64) for name, value in vars(trained.share).items()}
     with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
         write_tensors(draft / path.name, tensors)
     return _load_head(path), StageOutput(folder, False)
@@ -115,12 +122,10 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     if (folder / "bundle.json").exists():
         return _load_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
-    pairs = pair_stage(source)[0] if reads_pairs(source.config, _prepared(methods)) else None
+    pairs = pair_stage(source)[0] if reads_pairs(source.config, preparers(methods)) else None
     workspace, how, table = source.workspace, source.config.pretrain, source.table
-    if pairs is None or how.linear:
-        workspace.notify(f"pretrain: anchored, a linear T, {len(table):,} rows in {how.episodes} episodes each")
-    else:
-        workspace.notify(f"pretrain: {how.objective}, {len(pairs):,} pairs, {how.epochs} epochs")
+    steps = f", {len(pairs):,} pairs, {how.epochs} epochs" if pairs is not None and how.paired else ""
+    workspace.notify(f"pretrain: {how.form} T, {len(table):,} rows{steps}")
     bundle = pretrain_bundle(
         table,
         trained,
@@ -129,7 +134,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         seed=source.seed,
         extractor=workspace.extractor,
         cache_digest=workspace.cache_digest,
-        methods=_prepared(methods),
+        methods=preparers(methods),
         on_epoch=workspace.on_epoch,
     )
     with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
@@ -142,16 +147,12 @@ Make = Callable[[], object]
 
 def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:
     """Return for train, pair and bundle the folder and what makes it; pairs that nothing reads are not made."""
-    paired = reads_pairs(source.config, _prepared(methods))
+    paired = reads_pairs(source.config, preparers(methods))
     return [
         {train_folder(source): partial(train_stage, source)},
         {pair_folder(source): partial(pair_stage, source)} if paired else {},
         {bundle_folder(source, methods): partial(bundle_stage, source, methods)},
     ]
-
-
-def _prepared(methods: Sequence[str]) -> list[str]:
-    return sorted(name for name in set(methods) if get_method(name).carries)
 
 
 def _load_bundle(folder: Path) -> Bundle:
@@ -185,23 +186,26 @@ def _load_head(path: Path) -> TrainedHead:
         weights = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
         head = head_from_state(weights)
         projection = Projection(tensors["projection.mean"], tensors["projection.components"])
+        people, losses = int(tensors["share.people"]), tuple(tensors["share.losses"].tolist())
+        share = CarriedShare(float(tensors["share.value"]), people, losses)
     except (BundleError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
-    return TrainedHead(projection, head)
+    return TrainedHead(projection, head, share)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedHead:
-    """The first half of a bundle: projection, B and C."""
+    """The first half of a bundle: projection, B and C, and the carried share."""
 
     projection: Projection
     head: SourceHead
+    share: CarriedShare
 
 
 def train_source_head(
     table: FeatureTable, config: Config, *, seed: int, device: str = "cpu", on_epoch: OnEpoch | None = None
 ) -> TrainedHead:
-    """Fit the projection and train B and C on the labelled rows of the source subjects.
+    """Fit the projection, train B and C on the labelled rows of the source subjects, and learn the carried share.
 
     Raises:
         InputError: One source subject, or one class.
@@ -216,7 +220,11 @@ def train_source_head(
         features = projection(as_tensor(table.embeddings, device))
     report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))
     head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
-    return TrainedHead(projection, head)
+    how = config.pretrain
+    share = CarriedShare(how.share)
+    if how.learn_share:
+        share = learn_share(SourceRows.of(table, features.cpu()), len(table.classes), how.penalty, seed=seed)
+    return TrainedHead(projection, head, share)
 
 
 def pretrain_bundle(
@@ -249,10 +257,12 @@ def pretrain_bundle(
         source_subjects=table.subject_names_present(),
         config=config,
         seed=seed,
+        share=trained.share,
         cache_digest=cache_digest,
     )
-    pretrained = pretrain_translator(source, head, config.pretrain, seed=seed, on_epoch=report)
-    bank = make_style_bank(source, pretrained.translator, head) if config.pretrain.style_bank else None
+    share, how = trained.share.value, config.pretrain
+    pretrained = pretrain_translator(source, head, how, share=share, seed=seed, on_epoch=report)
+    bank = make_style_bank(source, pretrained.translator, head, share) if how.style_bank else None
     bundle = replace(bundle, translator=pretrained.translator, bank=bank, history=pretrained.history)
     return prepare_extras(bundle, source, methods)
 
