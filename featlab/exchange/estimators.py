@@ -44,7 +44,7 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         dim: int = 64,
         bottleneck: int = 128,
         epochs: int = 30,
-        pretrain_epochs: int = 10,
+        pretrain_epochs: int = 20,
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
     ) -> None:
@@ -114,7 +114,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         dim: Features kept of X, by the projection; 0 keeps as many as there are.
         bottleneck: Width of the head's bottleneck.
         epochs: Passes over the rows that train the head.
-        pretrain_epochs: 0 leaves T the identity; passes over the pairs where T is an MLP (``pretrain.form``).
+        pretrain_epochs: Passes over the pairs for T's MLP part; 0 leaves T the identity.
         settings: Any other option, as ``{"section.key": value}``, e.g. ``{"head.lr": 0.01}``; they beat the others.
         random_state: Seed; an int gives the same result every time.
 
@@ -134,7 +134,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         dim: int = 64,
         bottleneck: int = 128,
         epochs: int = 30,
-        pretrain_epochs: int = 10,
+        pretrain_epochs: int = 20,
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
     ) -> None:

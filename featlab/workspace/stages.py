@@ -95,7 +95,9 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
     tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
     # In float64: what is read back is what was chosen.
-    tensors |= {f"share.{name}": torch.tensor(value, dtype=torch.float64) for name, value in vars(trained.share).items()}
+    tensors |= {
+        f"share.{name}": torch.tensor(value, dtype=torch.float64) for name, value in vars(trained.share).items()
+    }
     with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
         write_tensors(draft / path.name, tensors)
     return _load_head(path), StageOutput(folder, False)

@@ -150,7 +150,9 @@ def _input_shape(name: str, session: Any) -> tuple[int | None, int | None]:
     sides = {side for side in shape[2:] if isinstance(side, int)}
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] not in (1, 3)) or len(sides) > 1:
         what = f"an input {shape}" if shape else f"{len(inputs)} inputs"
-        raise ConfigError(f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S) or grey ones (n, 1, S, S)")
+        raise ConfigError(
+            f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S) or grey ones (n, 1, S, S)"
+        )
     if inputs[0].type != "tensor(float)":
         raise ConfigError(f"{name} takes {inputs[0].type}; a backbone takes float32 images, normalised")
     return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None
