@@ -57,8 +57,7 @@ def benchmark(
 def methods(
     session: Session,
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method),
+        str | None, typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method)
     ] = None,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""

@@ -68,10 +68,7 @@ class CADA(SourceAccess):
             logits = student.head.classify(z)
             strength = reversal_strength(batch.step, batch.total)
             domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
-            return {
-                "classification": F.cross_entropy(logits[:count], batch.labels),
-                "domain": config.domain * domain,
-            }
+            return {"classification": F.cross_entropy(logits[:count], batch.labels), "domain": config.domain * domain}
 
         extra = list(discriminator.parameters())
         features = ordered_features(bundle, target)
@@ -109,10 +106,7 @@ class SWDConfig(JointConfig):
     """Sliced Wasserstein discrepancy."""
 
     disagreement: float = option(
-        1.0,
-        "Weight of the discrepancy of the two classifiers on target rows.",
-        minimum=0,
-        search=(0.1, 1.0, 3.0),
+        1.0, "Weight of the discrepancy of the two classifiers on target rows.", minimum=0, search=(0.1, 1.0, 3.0)
     )
     directions: int = option(128, "Random directions in a discrepancy.", minimum=1)
     spread: float = option(

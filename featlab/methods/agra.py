@@ -148,15 +148,10 @@ class AGRAConfig(CADAConfig):
     iterations: int = option(500, search=())
     graph_hidden: int = option(128, "Width between the two graph convolutions.", minimum=1, search=(64, 128))
     renewals: int = option(
-        6,
-        "How often the clusters are made anew, at equal intervals from the first step.",
-        minimum=1,
+        6, "How often the clusters are made anew, at equal intervals from the first step.", minimum=1
     )
     means_momentum: float = option(
-        0.1,
-        "Share of the way that a cluster's mean moves to its rows of a batch.",
-        minimum=0,
-        maximum=1,
+        0.1, "Share of the way that a cluster's mean moves to its rows of a batch.", minimum=0, maximum=1
     )
 
 
@@ -211,10 +206,7 @@ class AGRA(SourceAccess):
             logits = head.classify(z)
             strength = reversal_strength(batch.step, batch.total)
             domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
-            return {
-                "classification": F.cross_entropy(logits[:count], batch.labels),
-                "domain": config.domain * domain,
-            }
+            return {"classification": F.cross_entropy(logits[:count], batch.labels), "domain": config.domain * domain}
 
         copies = list(source_norm.parameters())
         extra = [*discriminator.parameters(), *graph.parameters()]

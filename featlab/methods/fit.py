@@ -114,9 +114,7 @@ class SGDConfig(Options):
         15, "Passes over the target rows; 0 leaves the source model as it is.", minimum=0, search=(5, 15)
     )
     batch: int = option(
-        64,
-        "Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.",
-        minimum=2,
+        64, "Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.", minimum=2
     )
     lr: float = option(1e-2, "Learning rate of B at the start.", minimum=0, search=(1e-3, 3e-3, 1e-2))
     momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)

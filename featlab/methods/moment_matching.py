@@ -98,20 +98,13 @@ class DETNConfig(JointConfig):
 
     align: float = option(1.0, "Γ, weight of the discrepancy of the domains.", minimum=0, search=(0.1, 1.0, 10.0))
     conditional: float = option(
-        0.0,
-        "Λ, weight of the mean discrepancy of a class's source rows and target rows.",
-        minimum=0,
+        0.0, "Λ, weight of the mean discrepancy of a class's source rows and target rows.", minimum=0
     )
     renewals: int = option(
-        3,
-        "How often pseudo-labels and weights are made anew, at equal intervals from the first step.",
-        minimum=1,
+        3, "How often pseudo-labels and weights are made anew, at equal intervals from the first step.", minimum=1
     )
     bandwidth: float = option(
-        0.0,
-        "Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.",
-        minimum=0,
-        search=(0.0, 2.0),
+        0.0, "Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.", minimum=0, search=(0.0, 2.0)
     )
 
 

@@ -69,11 +69,7 @@ class ICIDConfig(JointConfig):
     )
     distinction: float = option(1.0, "Weight of the inter-category channel's own classification.", minimum=0)
     dropout: float = option(
-        0.6,
-        "Of what the classifiers are given in training.",
-        minimum=0,
-        maximum=1,
-        search=(0.0, 0.6),
+        0.6, "Of what the classifiers are given in training.", minimum=0, maximum=1, search=(0.0, 0.6)
     )
 
 
@@ -147,10 +143,7 @@ class LPLConfig(JointConfig):
 
     bn_mode: str = option("train", search=())
     locality: float = option(
-        0.003,
-        "λ, weight of the locality preserving loss.",
-        minimum=0,
-        search=(0.0003, 0.003, 0.03),
+        0.003, "λ, weight of the locality preserving loss.", minimum=0, search=(0.0003, 0.003, 0.03)
     )
     neighbours: int = option(20, "k.", minimum=1, search=(5, 20))
 

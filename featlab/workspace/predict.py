@@ -181,12 +181,7 @@ def predict_source(
         inputs = replace(inputs, layout="loose", layout_options={"subject": subject})
     with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
         read = read_inputs(
-            source,
-            inputs,
-            beside=Path(folder) / "images.h5",
-            jobs=config.jobs,
-            notify=notify,
-            on_progress=on_stage,
+            source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
         )
         predicted = predict_images(
             bundle,
