@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from featlab.errors import InputError
-from featlab.methods.dsfda.disentanglement import (
+from featlab.methods.disentanglement import (
     GeneratorWeights,
     Swap,
     adam,

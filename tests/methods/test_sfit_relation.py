@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from featlab.errors import InputError
-from featlab.methods.losses.relation import (
+from featlab.methods.sfit import (
     RELATION_LOSSES,
     batch_relation_loss,
     channel_relation_loss,
