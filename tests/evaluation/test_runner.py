@@ -59,7 +59,7 @@ def numbers(rows):
 
 
 def cells(root):
-    return sorted(root.glob("results/cells/*/*.jsonl"))
+    return sorted(root.glob("results/runs/*/*.jsonl"))
 
 
 def forbid(monkeypatch, *names):
