@@ -126,8 +126,7 @@ def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
             wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
             assert np.array_equal(found, wanted)
         assert np.array_equal(opened.table.take(clip.rows).embeddings, part.embeddings)
-        parts = (bundle, bundle_folder(source, [method]), opened.table, opened.extractor, "s2", opened.config)
-        stored, _ = adapted_model(*parts, notify=lambda line: None)
+        stored, _ = adapted_model(opened, bundle, bundle_folder(source, [method]), "s2")
         after = clip_over_time(opened, "s2", ["s2"]).after
         assert np.array_equal(after, stored.predict_proba(part.embeddings))
     # The source model has met nobody who is kept out.

@@ -253,6 +253,12 @@ def test_rows_that_changed_in_the_cache_are_run_again(first, open_workspace, peo
     assert numbers(first) != numbers(second)
 
 
+def test_runs_that_an_older_version_kept_are_not_silently_made_again(open_workspace, tmp_path, refused):
+    (tmp_path / "results" / "cells").mkdir(parents=True)
+    with refused(InputError, "cells", "results/runs", "rename"):
+        run(open_workspace())
+
+
 def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
     for content in (b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'):
         cells(tmp_path)[0].write_bytes(content)
