@@ -19,7 +19,7 @@ from featlab.methods.dsfda.disentanglement import (
 from featlab.seeding import seeded
 
 HALF = 3
-"""A feature is (who: 3 values, how: 3 values)."""
+"""Width of an expression code; a feature has twice as many values."""
 ONES = GeneratorWeights(1.0, 1.0, 1.0, 1.0)
 
 
@@ -31,12 +31,7 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=random(seed))
 
 
-def expression(rows):
-    """The true expression encoder."""
-    return rows[:, HALF:]
-
-
-def swap_of(networks, rows, reference, encode=expression, *, drawn=False, labels=None):
+def swap_of(networks, rows, reference, encode, *, drawn=False, labels=None):
     code = encode(reference)
     generated = networks.generate(rows, code, random(1))
     count = len(rows)
@@ -101,17 +96,21 @@ def by_hand(networks, swap, weights, seed):
 
 
 @pytest.mark.parametrize("drawn", [False, True])
-def test_every_term_equals_numpy(drawn):
-    networks = new_disentangler(6, HALF, 4, 2, seed=0)
-    swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1), drawn=drawn)
+def test_every_term_equals_numpy_and_all_together_reach_every_tensor_of_encoders_and_decoder(drawn):
     published = GeneratorWeights()
     assert (published.identity, published.expression, published.feature_matching, published.cycle) == (0.2, 0.8, 1, 5)
+    networks, encode = new_disentangler(6, HALF, 4, 2, seed=0), nn.Linear(6, HALF)
+    swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1), encode, drawn=drawn)
     weights = GeneratorWeights(0.3, 0.7, 1.5, 4.0)
     terms = generator_losses(networks, swap, weights, random(7))
     expected = by_hand(networks, swap, weights, 7)
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, rel=1e-4), name
+    torch.stack(list(terms.values())).sum().backward()
+    for part in (networks.identity_encoder, networks.decoder, encode):
+        for name, value in part.named_parameters():
+            assert value.grad.abs().sum() > 0, name
 
 
 def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generated():
@@ -126,17 +125,6 @@ def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generate
     assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-5)) + 5, rel=1e-5)
     loss.backward()
     assert generated.grad is None
-
-
-def test_the_makers_losses_reach_every_tensor_of_encoders_and_decoder():
-    for drawn in (False, True):
-        networks, encode = new_disentangler(6, HALF, 4, 2, seed=0), nn.Linear(6, HALF)
-        swap = swap_of(networks, normal(8, 6), normal(8, 6, seed=1), encode, drawn=drawn)
-        torch.stack(list(generator_losses(networks, swap, ONES, random()).values())).sum().backward()
-        for part in (networks.identity_encoder, networks.decoder, encode):
-            for name, value in part.named_parameters():
-                assert value.grad is not None, name
-                assert value.grad.abs().sum() > 0, name
 
 
 def small_game(weights=ONES, generator_lr=1e-3):
