@@ -129,8 +129,7 @@ def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
         for found, model in ((clip.before, AdaptedModel(base_model(bundle))), (clip.after, person.models[method])):
             wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
             assert np.array_equal(found, wanted)
-        parts = (bundle, bundle_folder(source, [method]), opened.table, opened.extractor, "s2", opened.config)
-        stored, _ = adapted_model(*parts, notify=lambda line: None)
+        stored, _ = adapted_model(opened, bundle, bundle_folder(source, [method]), "s2")
         assert np.array_equal(plain.after, stored.predict_proba(part.embeddings))
     # The source model has met nobody who is kept out.
     clip_over_time(workspace, "s2", ["s2", "s4"])
