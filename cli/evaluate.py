@@ -57,8 +57,7 @@ def benchmark(
 def methods(
     session: Session,
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method),
+        str | None, typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method)
     ] = None,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
@@ -173,11 +172,11 @@ def run_and_show(
         protocol = opened.config.protocol
         refuse_unread(opened.config, protocol.methods)
         tasks = plan(opened)
-        cells = sum(len(task.targets) for task in tasks) * len(protocol.methods)
+        runs = sum(len(task.targets) for task in tasks) * len(protocol.methods)
         reused = count_finished(tasks)
         session.warn_of_seen(opened.extractor, sorted({name for task in tasks for name in task.targets}))
-        output.note(_what_runs(command, share, opened, len(tasks[0].targets), cells, reused))
-        bar = bars.add_task(command, total=cells)
+        output.note(_what_runs(command, share, opened, len(tasks[0].targets), runs, reused))
+        bar = bars.add_task(command, total=runs)
         done = run_tasks(
             tasks,
             jobs=session.jobs,
@@ -194,7 +193,7 @@ def run_and_show(
     facts = run_facts(opened)
     folder = session.workspace / "results" / (name or _run_key(command, facts))
     failed = [row for row in rows if row.error]
-    missing = cells - len(rows)
+    missing = runs - len(rows)
     result = evaluation_result(
         rows,
         summaries,
@@ -206,21 +205,19 @@ def run_and_show(
         data={
             "results": [row.to_dict() for row in rows],
             "summary": [item.to_dict() for item in summaries],
-            "cells": {"all": cells, "reused": reused, "failed": len(failed), "missing": missing},
+            "runs": {"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
         },
     )
     output.result(folder, result, typed_command())
-    output.show(
-        f"{cells} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else "")
-    )
+    output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
     _tell_failures(output, failed, folder)
     if missing:
-        output.warn(f"{missing} of {cells} runs have not been made: the tables are of the others")
+        output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
     if failed:
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
 
 
-def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets: int, cells: int, reused: int) -> str:
+def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets: int, runs: int, reused: int) -> str:
     protocol = opened.config.protocol
     clip = f"at most {protocol.frames} frames of a neutral clip" if protocol.frames else "a neutral clip"
     clip += f", {100 * protocol.contamination:g} % of it other classes" if protocol.contamination else ""
@@ -229,7 +226,7 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
     return (
         f"{command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
         f"{counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}{share}; "
-        f"{reused} of {cells} runs are there already"
+        f"{reused} of {runs} runs are there already"
     )
 
 

@@ -77,19 +77,13 @@ def export(
 def _source_bundle(session: Session) -> Bundle:
     """Return the bundle that was named, or the workspace's own of everyone who is no target."""
     from featlab.bundle.bundle import load_bundle
-    from featlab.methods.registry import refuse_unread
-    from featlab.workspace.stages import bundle_stage
+    from featlab.workspace.stages import open_bundle
 
     if session["bundle"] is not None:
         return load_bundle(session["bundle"])
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
-        refuse_unread(opened.config, [opened.config.adapt.method])
-        kept_out = session.held_out(opened)
-        made, stage = bundle_stage(opened.source(kept_out), [opened.config.adapt.method])
-    if stage.reused:
-        session.output.note(f"bundle: {stage.folder}, of {len(made.source_subjects)} source subjects")
-    return made
+        return open_bundle(opened, None, session.held_out(opened))[0]
 
 
 def _show_export(output: Output, report: ExportReport) -> None:

@@ -67,8 +67,7 @@ def ablate(
         ),
     ] = None,
     images: Annotated[
-        Path | None,
-        typer.Option("--images", metavar="DIR", help="pairing: where the images are, for example pairs."),
+        Path | None, typer.Option("--images", metavar="DIR", help="pairing: where the images are, for example pairs.")
     ] = None,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
@@ -84,10 +83,7 @@ def ablate(
         output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
         bar = bars.add_task(f"ablate {what}", total=None)
         report = run_ablation(
-            what,
-            opened,
-            jobs=session.jobs,
-            on_step=lambda done, total: bars.update(bar, completed=done, total=total),
+            what, opened, jobs=session.jobs, on_step=lambda done, total: bars.update(bar, completed=done, total=total)
         )
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
     output.result(session.workspace / "results" / f"ablate-{what}", ablation_result(report, examples), typed_command())

@@ -8,13 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featlab.cli.complete import (
-    complete_layout,
-    complete_method,
-    complete_methods,
-    complete_strategy,
-    complete_subject,
-)
+from featlab.cli.complete import complete_layout, complete_method, complete_methods, complete_strategy, complete_subject
 
 COMMON = "Common"
 """Help panel of the flags that every command has."""
@@ -141,13 +135,7 @@ FLAGS = {
         str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=COMMON
     ),
     "jobs": _flag(
-        int,
-        "--jobs -j",
-        default=0,
-        min=0,
-        metavar="N",
-        help="Processes; 0 takes every core.",
-        rich_help_panel=COMMON,
+        int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core.", rich_help_panel=COMMON
     ),
     "workspace": _flag(
         Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder.", rich_help_panel=COMMON
@@ -217,13 +205,7 @@ PIXEL_FLAGS = {
     ),
     "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
     "batch": _flag(
-        int,
-        "--batch",
-        default=64,
-        min=1,
-        metavar="N",
-        help="Images handed over at once.",
-        rich_help_panel=_BACKBONE,
+        int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once.", rich_help_panel=_BACKBONE
     ),
     "landmarks": _flag(
         str,

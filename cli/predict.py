@@ -13,7 +13,6 @@ from featlab.cli.extract import StageBars
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, workspace_command
-from featlab.cli.stages import bundle_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +57,7 @@ def open_person(session: Session, subject: str) -> Person:
 
     A named bundle in which the person's adaptation is stored needs no cache: without one, what is stored is taken.
     """
-    from featlab.workspace.predict import adapted_model, stored_model
+    from featlab.workspace.predict import adapted_model, bundle_for, stored_model
 
     bundle, method = session["bundle"], session["method"]
     if bundle is not None and session["cache"] is None and not _has_cache(session.workspace):
@@ -74,10 +73,9 @@ def open_person(session: Session, subject: str) -> Person:
         return Person(loaded, model, stored, True, None)
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
-        loaded, folder = bundle_for(opened, session, subject)
-    adapted, reused = adapted_model(
-        loaded, folder, opened.table, opened.extractor, subject, opened.config, notify=session.output.note
-    )
+        session.warn_of_seen(opened.extractor, [subject])
+        loaded, folder = bundle_for(opened, subject, bundle, session.held_out(opened, [subject]))
+    adapted, reused = adapted_model(opened, loaded, folder, subject)
     return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
 
 

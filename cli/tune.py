@@ -86,9 +86,9 @@ def tune(
         if apply:
             # Refused now rather than after hours.
             _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
-        reused, cells = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
-        _tell_plan(plan, reused, cells, output)
-        bar = bars.add_task("tune", total=cells)
+        reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
+        _tell_plan(plan, reused, runs, output)
+        bar = bars.add_task("tune", total=runs)
         rows = run_tuning(
             plan, jobs=session.jobs, on_step=lambda done, total: bars.update(bar, completed=done, total=total)
         )
@@ -97,10 +97,10 @@ def tune(
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
     files = write_result(folder, tuning_result(report), command)
     applied = _apply(session.workspace, report) if apply and report.chosen is not None else None
-    counts = {"all": cells, "reused": reused, "failed": report.failed}
-    output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
+    counts = {"all": runs, "reused": reused, "failed": report.failed}
+    output.json(report.to_dict() | {"runs": counts, "applied": applied, "files": files})
     _show(report, output)
-    output.show(f"{cells} runs: {reused} reused, {report.failed} failed")
+    output.show(f"{runs} runs: {reused} reused, {report.failed} failed")
     output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
@@ -116,12 +116,12 @@ def _command(method: str, given: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _tell_plan(plan: TuningPlan, reused: int, cells: int, output: Output) -> None:
+def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:
     side, space = plan.side, plan.space
     sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
     output.note(
         f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
-        f"{len(plan.folds)} folds; {reused} of {cells} runs are there already"
+        f"{len(plan.folds)} folds; {reused} of {runs} runs are there already"
     )
     output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
     if plan.bystanders:

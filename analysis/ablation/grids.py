@@ -157,7 +157,7 @@ def _lambda(workspace: Workspace) -> Grid:
     settings = []
     for style in dict.fromkeys(ablate.style):
         for expression in dict.fromkeys(ablate.expression):
-            values = {"pretrain.style": style, "pretrain.expression": expression}
+            values: dict[str, Any] = {"pretrain.style": style, "pretrain.expression": expression}
             settings.append(Setting(f"style {style:g}, KL {expression:g}", values, "source", (style, expression)))
     for alignment in dict.fromkeys(ablate.alignment):
         for anchor in dict.fromkeys(ablate.anchor):

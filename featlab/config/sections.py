@@ -94,6 +94,13 @@ class PretrainConfig(Options):
     The method pft-poster trains a T of its own by the poster's losses, and reads none of this but the width.
     """
 
+    removed = {  # noqa: RUF012
+        "objective": "the poster's losses are the method pft-poster",
+        "residual": "T starts at the identity always",
+        "weight_decay": "dropout and averaged weights do its work",
+        "noise": "it made every set worse",
+        "label_smoothing": "the temperature calibrates",
+    }
     form: str = option(
         "joint",
         "What T's hidden layer holds: a `linear` part (one convex problem over the episodes, solved to its end), an "
@@ -214,9 +221,7 @@ class ProtocolConfig(Options):
         choices=SCOPES,
     )
     gap: int = option(
-        5,
-        "Frames left out between the adapt and the test block when a subject has a single neutral video.",
-        minimum=0,
+        5, "Frames left out between the adapt and the test block when a subject has a single neutral video.", minimum=0
     )
     smoothing: int = option(
         9,

@@ -9,10 +9,9 @@ A folder that exists is complete. Deleting any of them is safe: the next command
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +19,11 @@ import torch
 
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
-from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.config.load import Config
-from featlab.errors import BundleError, InputError
-from featlab.methods.registry import prepare_extras, preparers, reads_pairs
-from featlab.model.head import fit_projection, train_head
-from featlab.model.mlp import new_translator
-from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
-from featlab.model.pretrain import make_style_bank, pretrain_translator
-from featlab.model.share import CarriedShare, learn_share
-from featlab.model.style_bank import SourceRows
+from featlab.errors import BundleError
+from featlab.methods.registry import preparers, reads_pairs, refuse_unread
+from featlab.model.networks import Projection, head_from_state
+from featlab.model.share import CarriedShare
 from featlab.pairing.pairs import (
     Pairs,
     make_pairs,
@@ -40,7 +33,8 @@ from featlab.pairing.pairs import (
     resolve_strategy,
     write_pairs_csv,
 )
-from featlab.workspace.workspace import OnEpoch, Source
+from featlab.workspace.build import TrainedHead, pretrain_bundle, train_source_head
+from featlab.workspace.workspace import Source, Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +54,7 @@ def train_folder(source: Source) -> Path:
 
 
 def pair_folder(source: Source) -> Path:
-    """Return where `pair_stage` keeps its output.
-
-    Raises:
-        InputError: Strategy landmark for a table without landmarks.
-    """
+    """Return where `pair_stage` keeps its output."""
     config = source.config.pair
     strategy = resolve_strategy(config, source.workspace.table)
     return source.workspace.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
@@ -74,10 +64,9 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
     prepared = preparers(methods)
-    paired: tuple[object, ...] = ()
-    if reads_pairs(config, prepared):
-        paired = (config.pair, resolve_strategy(config.pair, source.workspace.table))
-    inputs = (config.features, config.head, *paired, config.pretrain, prepared, BUNDLE_FORMAT)
+    paired = reads_pairs(config, prepared)
+    pair = (config.pair, resolve_strategy(config.pair, source.workspace.table)) if paired else ()
+    inputs = (config.features, config.head, *pair, config.pretrain, prepared, BUNDLE_FORMAT)
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
@@ -144,6 +133,23 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     return _load_bundle(folder), StageOutput(folder, False)
 
 
+def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle that was named, or the workspace's own for its method, made now if need be; and its folder.
+
+    ``kept_out`` are people whom the workspace's own bundle must not have seen.
+    """
+    if folder is not None:
+        bundle = load_bundle(folder)
+        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
+        return bundle, folder
+    method = workspace.config.adapt.method
+    refuse_unread(workspace.config, [method])
+    bundle, made = bundle_stage(workspace.source(kept_out), [method])
+    if made.reused:
+        workspace.notify(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
+    return bundle, made.folder
+
+
 Make = Callable[[], object]
 
 
@@ -193,104 +199,3 @@ def _load_head(path: Path) -> TrainedHead:
     except (BundleError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
     return TrainedHead(projection, head, share)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedHead:
-    """The first half of a bundle: projection, B and C, and the carried share."""
-
-    projection: Projection
-    head: SourceHead
-    share: CarriedShare
-
-
-def train_source_head(
-    table: FeatureTable, config: Config, *, seed: int, device: str = "cpu", on_epoch: OnEpoch | None = None
-) -> TrainedHead:
-    """Fit the projection, train B and C on the labelled rows of the source subjects, and learn the carried share.
-
-    Raises:
-        InputError: One source subject, or one class.
-    """
-    if len(table.subject_names_present()) < 2:
-        raise InputError(
-            f"training needs at least 2 source subjects, got {len(table.subject_names_present())}; "
-            "choose fewer targets, or extract more people"
-        )
-    projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
-    with torch.no_grad():
-        features = projection(as_tensor(table.embeddings, device))
-    report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))
-    head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
-    how = config.pretrain
-    share = CarriedShare(how.share)
-    if how.learn_share:
-        share = learn_share(SourceRows.of(table, features.cpu()), len(table.classes), how.penalty, seed=seed)
-    return TrainedHead(projection, head, share)
-
-
-def pretrain_bundle(
-    table: FeatureTable,
-    trained: TrainedHead,
-    pairs: Pairs | None,
-    config: Config,
-    *,
-    seed: int,
-    extractor: ExtractorInfo,
-    cache_digest: str,
-    methods: Sequence[str],
-    on_epoch: OnEpoch | None = None,
-) -> Bundle:
-    """Pretrain T, make the style bank, let ``methods`` prepare what they carry, and put it all into a bundle."""
-    device = trained.projection.mean.device
-    with torch.no_grad():
-        features = trained.projection(as_tensor(table.embeddings, device)).cpu()
-    head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
-    source = SourceRows.of(table, features, pairs)
-    report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
-    fresh = new_translator(features.shape[1], config.pretrain, seed).eval().requires_grad_(False)
-    bundle = Bundle(
-        projection=projection,
-        head=head,
-        translator=fresh,
-        classes=table.classes,
-        neutral=table.neutral,
-        extractor=extractor,
-        source_subjects=table.subject_names_present(),
-        config=config,
-        seed=seed,
-        share=trained.share,
-        cache_digest=cache_digest,
-    )
-    share, how = trained.share.value, config.pretrain
-    pretrained = pretrain_translator(source, head, how, share=share, seed=seed, on_epoch=report)
-    bank = make_style_bank(source, pretrained.translator, head, share) if how.style_bank else None
-    bundle = replace(bundle, translator=pretrained.translator, bank=bank, history=pretrained.history)
-    return prepare_extras(bundle, source, methods)
-
-
-def build_bundle(
-    table: FeatureTable,
-    config: Config,
-    *,
-    seed: int,
-    extractor: ExtractorInfo,
-    cache_digest: str = "",
-    methods: Sequence[str] = ("pft",),
-    device: str = "cpu",
-    on_epoch: OnEpoch | None = None,
-) -> Bundle:
-    """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise."""
-    trained = train_source_head(table, config, seed=seed, device=device, on_epoch=on_epoch)
-    pairs = make_pairs(table, config.pair, seed=seed) if reads_pairs(config, methods) else None
-    return pretrain_bundle(
-        table,
-        trained,
-        pairs,
-        config,
-        seed=seed,
-        extractor=extractor,
-        cache_digest=cache_digest,
-        methods=methods,
-        on_epoch=on_epoch,
-    )

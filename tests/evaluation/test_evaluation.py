@@ -1,3 +1,5 @@
+"""Evaluating methods on one person or a data set: what they are given, how they are scored, how they fail."""
+
 from dataclasses import fields, replace
 
 import numpy as np
@@ -7,13 +9,7 @@ from sklearn.metrics import confusion_matrix
 from featlab.errors import InputError
 from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics
 from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, oracle_probabilities
-from featlab.methods import (
-    AdaptedModel,
-    Method,
-    get_method,
-    make_method,
-    method_names,
-)
+from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import split_dataset, split_target, target_of
@@ -41,6 +37,12 @@ def mine(table):
 
 
 @pytest.fixture(scope="module")
+def strangers(people):
+    """Three people whom the bundle does not know, as a target data set."""
+    return people(subjects=7, clips=4, frames=4, classes=CLASSES).rows_of("s04", "s05", "s06")
+
+
+@pytest.fixture(scope="module")
 def source(bundle, table):
     """What the methods with source access are given."""
     return SourceFeatures.of(bundle, table.without("s04"))
@@ -62,13 +64,13 @@ def scores_of(row):
     return {name: value for name, value in row.to_dict().items() if name != "seconds"}
 
 
-def predicted(bundle, table, rows, adapt):
-    """What source-only says of some rows."""
-    return make_method("source-only").adapt(bundle, target_of(table, adapt)).predict_proba(table.embeddings[rows])
+def expected_scores(table, rows, probabilities):
+    return subject_metrics(table.label[rows], probabilities, classes=table.classes, neutral_code=table.neutral_code)
 
 
-def predictions_of(bundle, table, names, source, monkeypatch):
-    """What each method predicted, in order: the labels have no other way into a number than through these."""
+@pytest.fixture
+def predictions(monkeypatch):
+    """What each method predicts from here on: the labels have no other way into a number than through these."""
     seen = []
     predict = AdaptedModel.predict_proba
 
@@ -76,75 +78,93 @@ def predictions_of(bundle, table, names, source, monkeypatch):
         seen.append(predict(model, embeddings, **options))
         return seen[-1]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(AdaptedModel, "predict_proba", spy)
-        rows = evaluate_subject(bundle, table, methods(*names), source=source)
-    return seen, [row.error for row in rows]
+    monkeypatch.setattr(AdaptedModel, "predict_proba", spy)
+    return seen
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def given(monkeypatch):
+    """The targets that source-only is adapted to, and their seeds, in order."""
+    targets = []
+    real = get_method("source-only").adapt
+
+    def spy(self, bundle, target, *, seed=0):
+        targets.append((target, seed))
+        return real(self, bundle, target, seed=seed)
+
+    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
+    return targets
 
 
-@pytest.mark.parametrize("change", ["exchanged", "removed", "shuffled"])
-def test_test_labels_change_no_prediction_but_the_oracles(change, bundle, mine, source, monkeypatch):
-    label = mine.label.copy()
-    others = np.flatnonzero(label != mine.neutral_code)
-    if change == "exchanged":
-        label[others] = 2 - label[others]
-    elif change == "removed":
-        label[others[::2]] = -1
-    else:
-        label[others] = np.random.default_rng(0).permutation(label[others])
-    assert (label != mine.label).any()
+# --- what a method is given -------------------------------------------------------------------------------------------
+
+
+def test_test_labels_change_no_prediction_but_the_oracles(bundle, mine, source, predictions):
+    others = np.flatnonzero(mine.label != mine.neutral_code)
+    exchanged, removed, shuffled = (mine.label.copy() for _ in range(3))
+    exchanged[others] = 2 - exchanged[others]
+    removed[others[::2]] = -1
+    shuffled[others] = np.random.default_rng(0).permutation(shuffled[others])
     frames = len(split_target(mine).adapt)
     able = [name for name in LABEL_FREE if frames >= get_method(name).minimum_rows(CLASSES)]
-    straight, errors = predictions_of(bundle, mine, able, source, monkeypatch)
-    other, _ = predictions_of(bundle, replace(mine, label=label), able, source, monkeypatch)
-    assert not any(errors), errors
-    assert len(straight) == len(other) == len(able) >= len(LABEL_FREE) - 2
-    for name, ours, theirs in zip(able, straight, other, strict=True):
+    assert len(able) >= len(LABEL_FREE) - 2
+    for label in (mine.label, exchanged, removed, shuffled):
+        rows = evaluate_subject(bundle, replace(mine, label=label), methods(*able), source=source)
+        assert not any(row.error for row in rows)
+    straight, *others = (predictions[start :: len(able)] for start in range(len(able)))
+    for name, values in zip(able, (straight, *others), strict=True):
+        assert len(values) == 4
+        assert all(np.array_equal(values[0], other) for other in values[1:]), name
+
+
+def test_labels_of_a_data_set_change_no_prediction_but_the_oracles(bundle, strangers, source, monkeypatch, predictions):
+    """Which videos are adapted on is kept: labels may be exchanged among the videos of one side only."""
+    split = split_dataset(strangers)
+    label = strangers.label.copy()
+    label[split.test] = np.random.default_rng(0).permutation(label[split.test])
+    monkeypatch.setattr("featlab.evaluation.run.split_dataset", lambda *_: split)
+    able = [name for name in LABEL_FREE if not get_method(name).needs_neutral]
+    for labels in (strangers.label, label):
+        evaluate_dataset(bundle, replace(strangers, label=labels), methods(*able), source=source)
+    for name, ours, theirs in zip(able, predictions[: len(able)], predictions[len(able) :], strict=True):
         assert np.array_equal(ours, theirs), name
 
 
-def test_a_method_is_given_the_adapt_rows_only(bundle, mine):
-    given = []
-
-    class Spy(Method):
-        name, title, setting, published = "spy", "Spy", "Baselines", "A test."
-
-        def adapt(self, bundle, target, *, seed=0):
-            given.append((target, seed))
-            return make_method("source-only").adapt(bundle, target)
-
-    (row,) = evaluate_subject(bundle, mine, [Spy()], numbers=RunNumbers(draw=3, seed=2))
-    ((target, seed),) = given
-    split = split_target(mine)
-    assert np.array_equal(target.embeddings, mine.embeddings[split.adapt])
-    assert np.array_equal(target.frame, mine.frame[split.adapt])
-    assert not hasattr(target, "label")
-    assert seed == run_seed(bundle.seed, "spy", "s04")
-    assert (row.method, row.subject, row.draw, row.seed) == ("spy", "s04", 3, 2)
-    assert (row.adapt_frames, row.frames) == (len(split.adapt), len(split.test))
+def test_a_method_is_given_the_adapt_rows_only_also_of_a_short_and_unclean_clip(bundle, mine, given):
+    whole = split_target(mine)
+    conditions = ClipConditions(frames=6, contamination=0.5)
+    short = reduced_split(mine, whole, conditions, bundle.seed)
+    for split, options in ((whole, {}), (short, {"conditions": conditions})):
+        (row,) = evaluate_subject(bundle, mine, methods("source-only"), numbers=RunNumbers(draw=3, seed=2), **options)
+        target, seed = given.pop()
+        assert np.array_equal(target.embeddings, mine.embeddings[split.adapt])
+        assert np.array_equal(target.frame, mine.frame[split.adapt])
+        assert not hasattr(target, "label")
+        assert seed == run_seed(bundle.seed, "source-only", "s04")
+        assert (row.method, row.subject, row.draw, row.seed) == ("source-only", "s04", 3, 2)
+        assert (row.adapt_frames, row.frames) == (len(split.adapt), len(split.test))
+    assert row.adapt_frames == 6
+    assert (mine.label[short.adapt] != mine.neutral_code).sum() == 3
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def test_scores_are_those_of_the_test_rows(bundle, mine):
+def test_scores_confusion_recalls_and_reliability_are_those_of_the_test_rows(bundle, mine):
     split = split_target(mine)
+    label = mine.label[split.test]
     model = make_method("neutral-shift").adapt(bundle, target_of(mine, split.adapt))
-    expected = subject_metrics(
-        mine.label[split.test],
-        model.predict_proba(mine.embeddings[split.test]),
-        classes=mine.classes,
-        neutral_code=mine.neutral_code,
-    )
+    probabilities = model.predict_proba(mine.embeddings[split.test])
+    expected = expected_scores(mine, split.test, probabilities)
     (row,) = evaluate_subject(bundle, mine, methods("neutral-shift"))
-    for name in ("macro_f1", "macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall", "non_neutral_recall"):
-        assert getattr(row, name) == getattr(expected, name), name
-    assert (row.histogram, row.frames, row.collapsed) == (expected.histogram, expected.frames, expected.collapsed)
-    assert row.selection == "source-free"
-    assert sum(row.histogram) == row.frames
+    for field in fields(expected):
+        assert getattr(row, field.name) == getattr(expected, field.name), field.name
+    assert (row.selection, row.collapsed) == ("source-free", expected.collapsed)
+    counts = np.array(row.confusion).reshape(CLASSES, CLASSES)
+    np.testing.assert_array_equal(counts, confusion_matrix(label, probabilities.argmax(axis=1), labels=range(CLASSES)))
+    assert tuple(counts.sum(axis=0)) == row.histogram
+    assert row.class_recall == pytest.approx(tuple(counts.diagonal() / counts.sum(axis=1)))
+    assert np.array_equal(np.reshape(row.reliability, (15, 3)), reliability_counts(probabilities, label))
 
 
 def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, mine, source):
@@ -157,141 +177,10 @@ def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, 
 
 def test_adapting_to_a_person_helps_these_people(people, small_bundle):
     table = people(subjects=12, clips=3)
-    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20, "pretrain.epochs": 10}, methods=NAMES)
-    rows = [
-        row
-        for name in ("s10", "s11")
-        for row in evaluate_subject(bundle, table.rows_of(name), methods("pft", "oracle"))
-    ]
-    assert min(row.macro_f1 for row in rows if row.method == "oracle") > 0.9
-    assert min(row.macro_f1 for row in rows if row.method == "pft") > 0.9
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
-class Failing(Method):
-    name, title, setting, published = "failing", "Failing", "Baselines", "A test."
-
-    def adapt(self, bundle, target, *, seed=0):
-        raise self.error
-
-
-def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, mine):
-    failing = Failing()
-    for failing.error in (InputError("the clip is too dark"), RuntimeError("no convergence\nat all")):
-        first, second = evaluate_subject(bundle, mine, [failing, *methods("source-only")])
-        assert first.error == str(failing.error).splitlines()[0]
-        assert np.isnan(first.macro_f1)
-        assert (first.method, first.subject, first.frames, first.histogram) == ("failing", "s04", 0, ())
-        assert not second.error
-    # A mistake in a method is not hidden.
-    failing.error = TypeError("takes 2 arguments")
-    with pytest.raises(TypeError):
-        evaluate_subject(bundle, mine, [failing])
-
-
-def test_a_bundle_without_what_a_method_needs_is_that_methods_error(bundle, mine, source):
-    rows = evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES), source=source)
-    for row in rows:
-        method = get_method(row.method)
-        few = row.error.startswith(f"{row.method} needs {method.minimum_rows(CLASSES)} target rows")
-        assert few or bool(row.error) == (method.needs_style_bank or method.needs_extras), row
-        assert not row.error or "needs" in row.error
-
-
-def test_without_source_rows_the_methods_that_need_them_say_so(bundle, mine):
-    needing = [name for name in NAMES if get_method(name).needs_source]
-    assert needing
-    for row in evaluate_subject(bundle, mine, methods(*needing)):
-        assert "needs the source rows" in row.error
-        assert row.selection == "source-access"
-
-
-# --- a data set -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def given(monkeypatch):
-    """The targets that source-only is adapted to, in their order."""
-    targets = []
-    real = get_method("source-only").adapt
-
-    def spy(self, bundle, target, *, seed=0):
-        targets.append(target)
-        return real(self, bundle, target, seed=seed)
-
-    monkeypatch.setattr(get_method("source-only"), "adapt", spy)
-    return targets
-
-
-@pytest.fixture(scope="module")
-def strangers(people):
-    """Three people whom the bundle does not know, as a target data set."""
-    return people(subjects=7, clips=4, frames=4, classes=CLASSES).rows_of("s04", "s05", "s06")
-
-
-def test_a_data_set_is_adapted_to_once_and_every_subject_scored(bundle, strangers, given):
-    rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(draw=1, seed=2))
-    (target,) = given
-    split = split_dataset(strangers)
-    assert np.array_equal(target.embeddings, strangers.embeddings[split.adapt])
-    assert len(np.unique(target.video)) == len(
-        {(s, v) for s, v in zip(strangers.subject[split.adapt], strangers.video[split.adapt], strict=True)}
-    )
-    assert [(row.subject, row.draw, row.seed, row.scope) for row in rows] == [
-        (name, 1, 2, "dataset") for name in ("s04", "s05", "s06")
-    ]
-    for row in rows:
-        mine = split.test[strangers.subject[split.test] == strangers.subjects.index(row.subject)]
-        probabilities = make_method("source-only").adapt(bundle, target).predict_proba(strangers.embeddings[mine])
-        expected = subject_metrics(
-            strangers.label[mine], probabilities, classes=strangers.classes, neutral_code=strangers.neutral_code
-        )
-        assert (row.macro_f1, row.class_recall) == (expected.macro_f1, expected.class_recall)
-        assert row.adapt_frames == len(split.adapt)
-
-
-def test_in_a_data_set_methods_of_a_neutral_clip_say_why_they_can_not_run(bundle, strangers, table):
-    source = SourceFeatures.of(bundle, table.without("s04"))
-    rows = evaluate_dataset(bundle, strangers, methods(*NAMES), source=source)
-    assert len(rows) == 3 * len(NAMES)
-    for row in rows:
-        assert bool(row.error) == get_method(row.method).needs_neutral, row
-        assert not row.error or "one person's neutral clip" in row.error
-
-
-def test_labels_of_a_data_set_change_no_prediction_but_the_oracles(bundle, strangers, table, monkeypatch):
-    """Which videos are adapted on is kept: labels may be exchanged among the videos of one side only."""
-    source = SourceFeatures.of(bundle, table.without("s04"))
-    split = split_dataset(strangers)
-    label = strangers.label.copy()
-    rng = np.random.default_rng(0)
-    label[split.test] = rng.permutation(label[split.test])
-    monkeypatch.setattr("featlab.evaluation.run.split_dataset", lambda *_: split)
-    able = [name for name in LABEL_FREE if not get_method(name).needs_neutral]
-    seen = []
-    predict = AdaptedModel.predict_proba
-
-    def spy(model, embeddings, **options):
-        seen.append(predict(model, embeddings, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(AdaptedModel, "predict_proba", spy)
-    for labels in (strangers.label, label):
-        evaluate_dataset(bundle, replace(strangers, label=labels), methods(*able), source=source)
-    assert len(seen) == 2 * len(able)
-    for name, ours, theirs in zip(able, seen[: len(able)], seen[len(able) :], strict=True):
-        assert np.array_equal(ours, theirs), name
-
-
-def test_a_subject_of_a_data_set_without_test_labels_fails_alone(bundle, strangers):
-    label = np.where(strangers.subject == strangers.subjects.index("s05"), -1, strangers.label).astype(np.int16)
-    rows = evaluate_dataset(bundle, replace(strangers, label=label), methods("source-only"))
-    assert [(row.subject, bool(row.error)) for row in rows] == [("s04", False), ("s05", True), ("s06", False)]
-
-
-# --- numbers of a row -------------------------------------------------------------------------------------------------
+    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20, "pretrain.epochs": 10})
+    for name in ("s10", "s11"):
+        rows = evaluate_subject(bundle, table.rows_of(name), methods("pft", "oracle"))
+        assert min(row.macro_f1 for row in rows) > 0.9
 
 
 def test_operations_are_counted_on_request_and_change_nothing(bundle, mine, source):
@@ -309,68 +198,94 @@ def test_operations_are_counted_on_request_and_change_nothing(bundle, mine, sour
         assert ours.macro_f1 == theirs.macro_f1
 
 
-def test_confusion_recalls_and_reliability_are_those_of_the_test_rows(bundle, mine):
-    (row,) = evaluate_subject(bundle, mine, methods("source-only"))
-    split = split_target(mine)
-    label, probabilities = mine.label[split.test], predicted(bundle, mine, split.test, split.adapt)
-    counts = np.array(row.confusion).reshape(CLASSES, CLASSES)
-    np.testing.assert_array_equal(counts, confusion_matrix(label, probabilities.argmax(axis=1), labels=range(CLASSES)))
-    assert tuple(counts.sum(axis=0)) == row.histogram
-    assert row.class_recall == pytest.approx(tuple(counts.diagonal() / counts.sum(axis=1)))
-    assert np.array_equal(np.reshape(row.reliability, (15, 3)), reliability_counts(probabilities, label))
-    assert sum(row.reliability[::3]) == row.frames
-
-
 def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bundle, mine, source):
     names, split = ("source-only", "shot-im", "ftdnn", "oracle"), split_target(mine)
-    where = (mine.video[split.test], mine.frame[split.test])
     plain = evaluate_subject(bundle, mine, methods(*names), source=source)
     rows = evaluate_subject(bundle, mine, methods(*names), source=source, numbers=RunNumbers(smoothing=3))
     for before, row in zip(plain, rows, strict=True):
         assert np.isnan(before.macro_f1_smoothed)
+        assert np.isfinite(row.macro_f1_smoothed)
         assert (row.macro_f1, row.reliability) == (before.macro_f1, before.reliability)
-    fixed = methods("oracle")[0]
-    probabilities = {
-        "source-only": predicted(bundle, mine, split.test, split.adapt),
-        "oracle": oracle_probabilities(bundle, mine, split, fixed)[0],
-    }
-    by_name = {row.method: row.macro_f1_smoothed for row in rows}
-    for name, given in probabilities.items():
-        expected = subject_metrics(
-            mine.label[split.test],
-            smooth_probabilities(given, *where, 3),
-            classes=mine.classes,
-            neutral_code=mine.neutral_code,
-        )
-        assert by_name[name] == expected.macro_f1
-    assert all(np.isfinite(value) for value in by_name.values())
+    model = make_method("source-only").adapt(bundle, target_of(mine, split.adapt))
+    for row, given in (
+        (rows[0], model.predict_proba(mine.embeddings[split.test])),
+        (rows[-1], oracle_probabilities(bundle, mine, split, *methods("oracle"))[0]),
+    ):
+        smoothed = smooth_probabilities(given, mine.video[split.test], mine.frame[split.test], 3)
+        assert row.macro_f1_smoothed == expected_scores(mine, split.test, smoothed).macro_f1
 
 
-def test_in_a_data_set_videos_of_one_name_are_smoothed_subject_by_subject(bundle, strangers):
-    rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(smoothing=99))
+def test_a_data_set_is_adapted_to_once_and_every_subject_scored_and_smoothed_alone(bundle, strangers, given):
+    rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(draw=1, seed=2, smoothing=99))
+    ((target, _),) = given
     split = split_dataset(strangers)
-    model = make_method("source-only").adapt(bundle, target_of(strangers))
+    adapted_on = {(s, v) for s, v in zip(strangers.subject[split.adapt], strangers.video[split.adapt], strict=True)}
+    assert np.array_equal(target.embeddings, strangers.embeddings[split.adapt])
+    # Videos of one name are one of each subject.
+    assert len(np.unique(target.video)) == len(adapted_on)
+    assert [(row.subject, row.draw, row.seed, row.scope) for row in rows] == [
+        (name, 1, 2, "dataset") for name in ("s04", "s05", "s06")
+    ]
+    model = make_method("source-only").adapt(bundle, target)
     for row in rows:
-        mine = split.test[strangers.subject[split.test] == strangers.subjects.index(row.subject)]
-        given = model.predict_proba(strangers.embeddings[mine])
-        smoothed = smooth_probabilities(given, strangers.video[mine], strangers.frame[mine], 99)
-        expected = subject_metrics(
-            strangers.label[mine], smoothed, classes=strangers.classes, neutral_code=strangers.neutral_code
-        )
-        assert row.macro_f1_smoothed == expected.macro_f1
+        own = split.test[strangers.subject[split.test] == strangers.subjects.index(row.subject)]
+        probabilities = model.predict_proba(strangers.embeddings[own])
+        expected = expected_scores(strangers, own, probabilities)
+        assert (row.macro_f1, row.class_recall) == (expected.macro_f1, expected.class_recall)
+        assert row.adapt_frames == len(split.adapt)
+        smoothed = smooth_probabilities(probabilities, strangers.video[own], strangers.frame[own], 99)
+        assert row.macro_f1_smoothed == expected_scores(strangers, own, smoothed).macro_f1
 
 
-def test_a_method_is_given_the_short_and_unclean_clip_without_a_label(bundle, mine, given):
-    conditions = ClipConditions(frames=6, contamination=0.5)
-    (row,) = evaluate_subject(bundle, mine, methods("source-only"), conditions=conditions)
-    split = reduced_split(mine, split_target(mine), conditions, bundle.seed)
-    assert np.array_equal(given[0].embeddings, mine.embeddings[split.adapt])
-    assert not hasattr(given[0], "label")
-    assert (row.adapt_frames, row.frames) == (6, len(split.test))
-    assert (mine.label[split.adapt] != mine.neutral_code).sum() == 3
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_target_without_a_test_label_is_an_error(bundle, mine):
+def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, mine):
+    class Failing(Method):
+        name, title, setting, published = "failing", "Failing", "Baselines", "A test."
+
+        def adapt(self, bundle, target, *, seed=0):
+            raise self.error
+
+    failing = Failing()
+    for failing.error in (InputError("the clip is too dark"), RuntimeError("no convergence\nat all")):
+        first, second = evaluate_subject(bundle, mine, [failing, *methods("source-only")])
+        assert first.error == str(failing.error).splitlines()[0]
+        assert np.isnan(first.macro_f1)
+        assert (first.method, first.subject, first.frames, first.histogram) == ("failing", "s04", 0, ())
+        assert not second.error
+    # A mistake in a method is not hidden.
+    failing.error = TypeError("takes 2 arguments")
+    with pytest.raises(TypeError):
+        evaluate_subject(bundle, mine, [failing])
+
+
+def test_a_bundle_without_what_a_method_needs_or_source_rows_that_are_not_given_are_that_methods_error(
+    bundle, mine, source
+):
+    for row in evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES), source=source):
+        method = get_method(row.method)
+        few = row.error.startswith(f"{row.method} needs {method.minimum_rows(CLASSES)} target rows")
+        assert few or bool(row.error) == (method.needs_style_bank or method.needs_extras), row
+        assert not row.error or "needs" in row.error
+    needing = [name for name in NAMES if get_method(name).needs_source]
+    for row in evaluate_subject(bundle, mine, methods(*needing)):
+        assert "needs the source rows" in row.error
+        assert row.selection == "source-access"
+
+
+def test_in_a_data_set_methods_of_a_neutral_clip_say_why_they_can_not_run(bundle, strangers, source):
+    rows = evaluate_dataset(bundle, strangers, methods(*NAMES), source=source)
+    assert len(rows) == 3 * len(NAMES)
+    for row in rows:
+        assert bool(row.error) == get_method(row.method).needs_neutral, row
+        assert not row.error or "one person's neutral clip" in row.error
+
+
+def test_a_subject_without_a_labelled_test_row_fails_alone(bundle, mine, strangers):
+    label = np.where(strangers.subject == strangers.subjects.index("s05"), -1, strangers.label).astype(np.int16)
+    rows = evaluate_dataset(bundle, replace(strangers, label=label), methods("source-only"))
+    assert [(row.subject, bool(row.error)) for row in rows] == [("s04", False), ("s05", True), ("s06", False)]
     one = np.flatnonzero(mine.label == mine.neutral_code)[0]
     label = np.where(np.arange(len(mine)) == one, mine.label, -1).astype(np.int16)
     (row,) = evaluate_subject(bundle, replace(mine, label=label), methods("source-only"))
@@ -393,87 +308,55 @@ def test_rows_that_do_not_fit_are_refused(bundle, table, mine, refused):
 
 
 @pytest.fixture
-def fits(monkeypatch):
-    """(rows that the oracle was tuned on, rows that it then predicted), fold by fold, as sets of embeddings."""
-    oracle, seen = get_method("oracle"), []
-    adapt, predict = oracle.adapt, AdaptedModel.predict_proba
+def folds_of(monkeypatch, bundle):
+    """``folds_of(rows, kind)``: (rows that the oracle was tuned on, rows that it then predicted), fold by fold.
 
-    def keys(embeddings):
-        return {row.tobytes() for row in embeddings}
+    Rows are told by their embeddings; nothing is tuned.
+    """
+    seen = []
 
     def spy_fit(method, bundle, target, *, seed=0, labels=None):
         assert len(labels) == len(target)
-        seen.append([keys(target.embeddings), None])
-        return adapt(method, bundle, target, labels=labels)
+        seen.append([target.embeddings, None])
+        return make_method("source-only").adapt(bundle, target)
+
+    predict = AdaptedModel.predict_proba
 
     def spy_predict(model, embeddings, **options):
-        seen[-1][1] = keys(embeddings)
+        seen[-1][1] = embeddings
         return predict(model, embeddings, **options)
 
-    monkeypatch.setattr(oracle, "adapt", spy_fit)
+    def run(rows, kind):
+        seen.clear()
+        oracle = make_method("oracle", {"oracle": {"folds": kind}})
+        probabilities, _ = oracle_probabilities(bundle, rows, split_target(rows), oracle)
+        assert np.isfinite(probabilities).all()
+        place = {row.tobytes(): number for number, row in enumerate(rows.embeddings)}
+        return [tuple([place[row.tobytes()] for row in part] for part in fold) for fold in seen]
+
+    monkeypatch.setattr(get_method("oracle"), "adapt", spy_fit)
     monkeypatch.setattr(AdaptedModel, "predict_proba", spy_predict)
-    return seen
+    return run
 
 
-def videos_of(table, keys):
-    return {
-        table.videos[code] for row, code in zip(table.embeddings, table.video, strict=True) if row.tobytes() in keys
-    }
-
-
-def check_folds(mine, split, fits):
-    """Every test row is predicted once, by a model that was not tuned on it."""
-    for tuned, predicted in fits:
-        assert not tuned & predicted
-        assert {row.tobytes() for row in mine.embeddings[split.adapt]} <= tuned
-    everything = [key for _, predicted in fits for key in predicted]
-    assert sorted(everything) == sorted(row.tobytes() for row in mine.embeddings[split.test])
-
-
-@pytest.mark.parametrize("clips", [2, 3, 4])
-def test_with_whole_videos_the_oracle_never_sees_the_video_that_it_predicts(clips, bundle, people, fits):
-    mine = people(subjects=5, clips=clips, frames=4, classes=CLASSES).rows_of("s04")
-    split = split_target(mine)
-    oracle = make_method("oracle", {"oracle": {"folds": "videos"}})
-    probabilities, _ = oracle_probabilities(bundle, mine, split, oracle)
-    assert np.isfinite(probabilities).all()
-    assert 2 <= len(fits) <= 5
-    check_folds(mine, split, fits)
-    for tuned, predicted in fits:
-        assert not videos_of(mine, tuned) & videos_of(mine, predicted)
-
-
-@pytest.mark.parametrize("frames", [1, 2, 7, 20])
-@pytest.mark.parametrize("folds", ["blocks", "videos"])
-def test_the_oracle_never_sees_the_rows_that_it_predicts(folds, frames, bundle, people, fits):
-    mine = people(subjects=5, clips=3, frames=frames, classes=CLASSES).rows_of("s04")
-    split = split_target(mine)
-    oracle_probabilities(bundle, mine, split, make_method("oracle", {"oracle": {"folds": folds}}))
-    assert len(fits) == 5
-    check_folds(mine, split, fits)
-
-
-def test_a_block_of_the_oracle_is_a_stretch_of_each_video(bundle, people, fits):
-    mine = people(subjects=5, clips=2, frames=20, classes=CLASSES).rows_of("s04")
-    split = split_target(mine)
-    oracle_probabilities(bundle, mine, split, make_method("oracle", {"oracle": {"folds": "blocks"}}))
-    for _, predicted in fits:
-        for video in np.unique(mine.video[split.test]):
-            rows = [
-                row for row in split.test if mine.video[row] == video and mine.embeddings[row].tobytes() in predicted
-            ]
-            frames = sorted(mine.frame[rows].tolist())
-            assert frames == list(range(frames[0], frames[0] + 4))
-
-
-@pytest.mark.parametrize("folds", ["blocks", "videos"])
-@pytest.mark.parametrize("frames", [1, 4])
-def test_in_every_fold_the_oracle_learns_from_every_expression(folds, frames, bundle, people, fits):
-    mine = people(subjects=5, clips=4, frames=frames, classes=CLASSES).rows_of("s04")
-    oracle_probabilities(bundle, mine, split_target(mine), make_method("oracle", {"oracle": {"folds": folds}}))
-    labels = dict(zip((row.tobytes() for row in mine.embeddings), mine.label.tolist(), strict=True))
-    for tuned, _ in fits:
-        assert {labels[key] for key in tuned} == set(range(CLASSES))
+@pytest.mark.parametrize("kind", ["blocks", "videos"])
+@pytest.mark.parametrize(("clips", "frames"), [(2, 4), (2, 20), (3, 1), (3, 2), (3, 7), (4, 1), (4, 4)])
+def test_every_test_row_is_predicted_once_by_an_oracle_that_never_saw_it(kind, clips, frames, people, folds_of):
+    mine = people(subjects=5, clips=clips, frames=frames, classes=CLASSES).rows_of("s04")
+    split, folds = split_target(mine), folds_of(mine, kind)
+    assert len(folds) == 5
+    assert sorted(row for _, predicted in folds for row in predicted) == sorted(split.test)
+    for tuned, predicted in folds:
+        assert not set(tuned) & set(predicted)
+        assert set(split.adapt) <= set(tuned)
+        # From four clips on, every expression is left to learn from.
+        assert clips < 4 or set(mine.label[tuned]) == set(range(CLASSES))
+        if kind == "videos":
+            assert not set(mine.video[tuned]) & set(mine.video[predicted])
+        elif frames == 20:
+            for video in np.unique(mine.video[split.test]):
+                block = sorted(mine.frame[row] for row in predicted if mine.video[row] == video)
+                assert block == list(range(block[0], block[0] + 4))
 
 
 def test_the_oracles_row_says_that_it_is_one(bundle, mine):

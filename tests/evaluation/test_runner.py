@@ -1,4 +1,3 @@
-import importlib.metadata
 import pickle
 import shutil
 from dataclasses import replace
@@ -9,7 +8,7 @@ import pytest
 import featlab.evaluation.runner
 from featlab.cache import write_table
 from featlab.errors import CacheError, ConfigError, InputError
-from featlab.evaluation.results import read_results, versions
+from featlab.evaluation.results import read_results
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.methods import get_method
 from featlab.workspace.workspace import Workspace, _read_once
@@ -59,7 +58,7 @@ def numbers(rows):
 
 
 def cells(root):
-    return sorted(root.glob("results/cells/*/*.jsonl"))
+    return sorted(root.glob("results/runs/*/*.jsonl"))
 
 
 def forbid(monkeypatch, *names):
@@ -69,9 +68,6 @@ def forbid(monkeypatch, *names):
             raise AssertionError(f"{name} ran again")
 
         monkeypatch.setattr(featlab.evaluation.runner, name, never)
-
-
-# --- the plan ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_plan_has_a_task_for_each_draw_and_seed(open_workspace):
@@ -98,9 +94,6 @@ def test_what_can_not_be_run_is_refused_before_anything_is_trained(open_workspac
         open_workspace({"protocol.sources": "s00,s01,s02"}).source(("s01",))
 
 
-# --- results ----------------------------------------------------------------------------------------------------------
-
-
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
     workspace = open_workspace({"protocol.draws": 2})
     progress = []
@@ -108,6 +101,7 @@ def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(ope
     expected = [(draw, name, subject) for draw in (0, 1) for name in METHODS for subject in workspace.targets(draw)]
     assert [(row.draw, row.method, row.subject) for row in rows] == expected
     assert not any(row.error for row in rows)
+    assert all(np.isfinite(row.macro_f1_smoothed) for row in rows)
     # A head, pairs and a bundle a draw, then the runs of one target after the other.
     assert progress == [(done, 22) for done in (0, 1, 2, 3, 4, 5, 6, 10, 14, 18, 22)]
     # Operations are counted for one target a method.
@@ -115,7 +109,7 @@ def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(ope
     assert counted == [(name, 0, 0) for name in METHODS]
 
 
-def test_numbers_follow_the_seed_and_nothing_else(first, open_workspace, tmp_path):
+def test_numbers_follow_the_seed_and_the_rows_and_nothing_else(first, open_workspace, people, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     assert numbers(first) == numbers(run(replace(open_workspace(), root=other)))
@@ -124,6 +118,20 @@ def test_numbers_follow_the_seed_and_nothing_else(first, open_workspace, tmp_pat
     # One method alone has the numbers that it has among the others.
     alone = run(replace(open_workspace({"protocol.methods": "pft-poster"}), root=other / "alone"))
     assert numbers(alone) == [entry for entry in numbers(first) if entry["method"] == "pft-poster"]
+    count = len(cells(tmp_path))
+    assert numbers(first) != numbers(run(open_workspace(table=people(seed=1))))
+    assert len(cells(tmp_path)) == count + len(first)
+
+
+def test_with_the_same_sources_another_target_or_a_pool_changes_no_targets_numbers(open_workspace, monkeypatch):
+    """More people to evaluate are more rows, and no other numbers."""
+    values = {"protocol.sources": "s00,s01,s02,s03"}
+    few = run(open_workspace(values | {"protocol.targets": "s04,"}))
+    many = run(open_workspace(values | {"protocol.targets": "s04,s05"}))
+    assert numbers(few) == [entry for entry in numbers(many) if entry["subject"] == "s04"]
+    assert len(many) == 2 * len(few)
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert numbers(run(open_workspace(values | {"protocol.pool": "s04,s05"}))) == numbers(many)
 
 
 @pytest.mark.slow
@@ -135,18 +143,6 @@ def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
     two = run(open_workspace({"protocol.draws": 2}), jobs=2, on_step=lambda *call: progress.append(call))
     assert numbers(two) == numbers(one)
     assert progress == [(done, 16) for done in (0, 4, 8, 12, 16)]
-
-
-def test_another_target_changes_no_targets_adaptation(open_workspace):
-    """With the same sources: more people to evaluate are more rows, and no other numbers."""
-    values = {"protocol.sources": "s00,s01,s02,s03"}
-    few = run(open_workspace(values | {"protocol.targets": "s04,"}))
-    many = run(open_workspace(values | {"protocol.targets": "s04,s05"}))
-    assert numbers(few) == [entry for entry in numbers(many) if entry["subject"] == "s04"]
-    assert len(many) == 2 * len(few)
-
-
-# --- cells are kept ---------------------------------------------------------------------------------------------------
 
 
 def test_a_cell_holds_one_row_and_a_second_run_computes_nothing(first, open_workspace, tmp_path, monkeypatch):
@@ -205,13 +201,6 @@ def test_a_killed_run_keeps_what_it_had(open_workspace, tmp_path, monkeypatch):
     assert len(rows) == len(cells(tmp_path)) == 8
 
 
-def test_variants_that_share_a_run_compute_it_once(open_workspace, ran):
-    tasks = [*plan(open_workspace()), *plan(open_workspace())]
-    first, second = run_tasks(tasks)
-    assert numbers(first.values()) == numbers(second.values())
-    assert len(ran) == 8
-
-
 def test_a_cache_that_is_replaced_under_a_run_is_refused(open_workspace, people, tmp_path, extractor, refused):
     travelling = pickle.dumps(open_workspace())
     opened = pickle.loads(travelling)
@@ -239,18 +228,20 @@ STALE = {
 
 def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
     fixed = {"protocol.targets": "s03,s04"}
-    run(open_workspace(fixed))
+    first, rows = run(open_workspace(fixed)), {}
     for key, (value, expected) in STALE.items():
         ran.clear()
-        run(open_workspace(fixed | {key: value}))
+        rows[key] = run(open_workspace(fixed | {key: value}))
         assert {method for _, method in ran} == expected, key
+    assert {row.adapt_frames for row in rows["protocol.frames"]} == {3}
+    # One of the six frames of the clip is no longer there to be tested.
+    assert [row.frames for row in rows["protocol.contamination"]] == [row.frames - 1 for row in first]
 
 
-def test_rows_that_changed_in_the_cache_are_run_again(first, open_workspace, people, tmp_path):
-    count = len(cells(tmp_path))
-    second = run(open_workspace(table=people(seed=1)))
-    assert len(cells(tmp_path)) == 2 * count
-    assert numbers(first) != numbers(second)
+def test_runs_that_an_older_version_kept_are_not_silently_made_again(open_workspace, tmp_path, refused):
+    (tmp_path / "results" / "cells").mkdir(parents=True)
+    with refused(InputError, "cells", "results/runs", "rename"):
+        run(open_workspace())
 
 
 def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
@@ -258,9 +249,6 @@ def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
         cells(tmp_path)[0].write_bytes(content)
         assert numbers(run(open_workspace())) == numbers(first)
         assert all(len(read_results(path)) == 1 for path in cells(tmp_path))
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_workspace, tmp_path, monkeypatch):
@@ -304,9 +292,6 @@ def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, peopl
     assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
 
 
-# --- shares, collecting, data sets ------------------------------------------------------------------------------------
-
-
 def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace, tmp_path):
     values = {"protocol.draws": 2, "protocol.targets": "3"}
     shares = []
@@ -322,18 +307,6 @@ def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace
     assert numbers(whole) == numbers(run(replace(open_workspace(values), root=other)))
 
 
-def test_a_share_does_not_move_when_another_is_finished(open_workspace, tmp_path):
-    values = {"protocol.targets": "3"}
-    run(open_workspace(values), share=(2, 2))
-    second = set(cells(tmp_path))
-    for path in second:
-        path.unlink()
-    run(open_workspace(values), share=(1, 2))
-    first_half = set(cells(tmp_path))
-    run(open_workspace(values), share=(2, 2))
-    assert set(cells(tmp_path)) - first_half == second
-
-
 def test_collecting_runs_nothing_and_gives_what_is_there(open_workspace, monkeypatch):
     assert run(open_workspace(), collect=True) == []
     some = run(open_workspace({"protocol.methods": "source-only"}))
@@ -345,6 +318,7 @@ DATASET = {
     "protocol.scope": "dataset",
     "protocol.methods": "source-only,adabn,ftdnn,pft,oracle",
     "protocol.targets": "3",
+    "adapt.ftdnn.iterations": 5,
 }
 
 
@@ -362,67 +336,31 @@ def test_a_data_set_gives_a_row_a_subject_and_method(open_workspace, monkeypatch
     assert numbers(again) == [entry for entry in numbers(rows) if entry["method"] in ("source-only", "adabn")]
 
 
-def test_the_two_scopes_share_no_cell(open_workspace, tmp_path):
-    run(open_workspace({"protocol.methods": "source-only"}))
-    person = set(cells(tmp_path))
-    rows = run(open_workspace({"protocol.methods": "source-only", "protocol.scope": "dataset"}))
-    assert not any(row.error for row in rows)
-    assert len(cells(tmp_path)) == 2 * len(person)
+def test_a_person_a_data_set_and_one_with_another_subject_share_no_cell(open_workspace, tmp_path):
+    values = {"protocol.methods": "adabn", "protocol.sources": "s00,s01"}
+    for scope, targets, count in (("person", "s03,s04", 2), ("dataset", "s03,s04", 4), ("dataset", "s03,s04,s05", 7)):
+        assert not any(
+            row.error for row in run(open_workspace(values | {"protocol.scope": scope, "protocol.targets": targets}))
+        )
+        assert len(cells(tmp_path)) == count
 
 
-def test_another_subject_in_a_data_set_is_another_data_set(open_workspace, tmp_path):
-    values = {"protocol.scope": "dataset", "protocol.methods": "adabn", "protocol.sources": "s00,s01"}
-    run(open_workspace(values | {"protocol.targets": "s03,s04"}))
-    run(open_workspace(values | {"protocol.targets": "s03,s04,s05"}))
-    assert len(cells(tmp_path)) == 5
-
-
-# --- a pool, smoothing, clips that are short or not neutral -----------------------------------------------------------
-
-
-def test_who_is_outside_the_pool_is_a_source_in_every_draw(open_workspace):
+def test_a_pool_is_drawn_from_beside_the_workspace_and_without_named_sources(
+    open_workspace, tmp_path, monkeypatch, refused
+):
     workspace = open_workspace({"protocol.pool": "s01,s02,s04", "protocol.draws": 6})
     tasks = plan(workspace)
     assert {name for task in tasks for name in task.targets} == {"s01", "s02", "s04"}
     for task in tasks:
         assert {"s00", "s03", "s05"} <= set(workspace.source(task.targets).table.subject_names_present())
-
-
-def test_a_pool_in_a_file_lies_beside_the_workspace(open_workspace, tmp_path, monkeypatch):
     (tmp_path / "reported.txt").write_text("s02\ns05\n")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert open_workspace({"protocol.pool": "reported.txt"}).targets() == ("s02", "s05")
-
-
-def test_named_sources_are_not_drawn_from_the_pool(open_workspace, refused):
     values = {"protocol.pool": "s01,s02,s04", "protocol.sources": "s01,s03"}
     assert open_workspace(values).targets() == ("s02", "s04")
     with refused(InputError, "--targets 3", "the pool has 2"):
         open_workspace(values | {"protocol.targets": "3"}).targets()
-
-
-def test_a_cell_is_the_same_whatever_pool_its_target_came_from(open_workspace, monkeypatch):
-    values = {"protocol.sources": "s00,s01,s03"}
-    first = run(open_workspace(values | {"protocol.targets": "s02,s04"}))
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
-    assert numbers(run(open_workspace(values | {"protocol.pool": "s02,s04"}))) == numbers(first)
-
-
-def test_smoothing_changes_one_number_and_can_be_switched_off(first, open_workspace):
-    without = run(open_workspace({"protocol.smoothing": 0}))
-    assert all(np.isfinite(row.macro_f1_smoothed) for row in first)
-    assert all(np.isnan(row.macro_f1_smoothed) for row in without)
-    assert numbers(replace(row, macro_f1_smoothed=0.0) for row in first) == numbers(
-        replace(row, macro_f1_smoothed=0.0) for row in without
-    )
-
-
-def test_short_and_unclean_clips_reach_every_method(first, open_workspace):
-    rows = run(open_workspace({"protocol.frames": 4, "protocol.contamination": 0.5}))
-    assert {row.adapt_frames for row in rows} == {4}
-    # Two of the four are no longer there to be tested.
-    assert [row.frames for row in rows] == [row.frames - 2 for row in first]
 
 
 def test_a_named_target_with_too_few_other_frames_is_refused_before_anything_runs(open_workspace, people, refused):
@@ -435,23 +373,3 @@ def test_a_named_target_with_too_few_other_frames_is_refused_before_anything_run
     values = {"protocol.pool": "s03,s04", "protocol.contamination": 0.5, "protocol.methods": "adabn"}
     rows = run(open_workspace(values))
     assert {row.subject for row in rows if row.error} == {"s04"}
-
-
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
-def test_versions_name_what_a_result_depends_on(monkeypatch):
-    found = versions()
-    assert {"python", "featlab", "torch", "numpy"} <= set(found)
-    assert all(found.values())
-    real = importlib.metadata.version
-
-    def version(name):
-        if name == "faiss-cpu":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    # A library under another name is left out.
-    assert "faiss-cpu" not in versions()
-    assert versions()["numpy"] == np.__version__

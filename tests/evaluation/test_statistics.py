@@ -130,9 +130,6 @@ def test_what_makes_no_sense_is_refused(refused):
             call()
 
 
-# --- ranks ------------------------------------------------------------------------------------------------------------
-
-
 # Demšar (2006), table 6: C4.5, C4.5+m, C4.5+cf, C4.5+m+cf on 14 data sets.
 DEMSAR = np.array(
     [
@@ -176,6 +173,7 @@ def test_demsars_example_gives_the_published_ranks_and_differences():
     lenient = compare_ranks(dict(zip(names, DEMSAR.T, strict=True)), level=0.1)
     assert lenient.critical_difference == pytest.approx(1.12, abs=5e-3)
     assert lenient.cliques == ((0, 2), (2, 3))
+    assert [list(group) for group in lenient.groups()] == [[1], [1], [1, 2], [2]]
 
 
 def test_friedman_is_scipys_and_scipy_corrects_for_ties():
@@ -211,24 +209,12 @@ def test_ranks_of_equals_of_one_subject_and_of_two_methods():
     assert found.critical_difference == pytest.approx(1.96 / np.sqrt(20), rel=1e-4)
 
 
-def test_a_difference_as_large_as_the_critical_one_is_a_difference():
+def test_cliques_are_the_largest_groups_and_cover_every_pair_that_does_not_differ():
+    for seed in range(5):
+        ranks = sorted(np.random.default_rng(seed).uniform(1, 12, 12))
+        found = cliques(ranks, 2.5)
+        together = {(i, j) for first, last in found for i in range(first, last + 1) for j in range(i + 1, last + 1)}
+        assert together == {(i, j) for i in range(12) for j in range(i + 1, 12) if ranks[j] - ranks[i] < 2.5}
+        assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(found))
+    # A difference as large as the critical one is a difference.
     assert cliques([1.0, 2.0, 2.5], 1.0) == ((1, 2),)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_cliques_are_the_largest_groups_and_cover_every_pair_that_does_not_differ(seed):
-    ranks = sorted(np.random.default_rng(seed).uniform(1, 12, 12))
-    found = cliques(ranks, 2.5)
-    together = {(i, j) for first, last in found for i in range(first, last + 1) for j in range(i + 1, last + 1)}
-    assert together == {(i, j) for i in range(12) for j in range(i + 1, 12) if ranks[j] - ranks[i] < 2.5}
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(found))
-
-
-def test_methods_have_a_group_in_common_exactly_when_they_do_not_differ():
-    scores = np.random.default_rng(1).normal(size=(40, 9)) + np.arange(9) / 2
-    found = compare_ranks({str(place): column for place, column in enumerate(scores.T)})
-    groups = [set(group) for group in found.groups()]
-    for i in range(9):
-        for j in range(i + 1, 9):
-            assert bool(groups[i] & groups[j]) == (found.ranks[j] - found.ranks[i] < found.critical_difference)
-    assert len(found.cliques) > 2

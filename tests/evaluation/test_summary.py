@@ -128,17 +128,25 @@ def test_failed_and_collapsed_runs_are_counted_and_failed_ones_are_in_no_mean():
     summary = named([*rows, failed("shot", "a")])
     pft, shot = summary["pft"], summary["shot"]
     assert (pft.macro_f1, pft.subjects, pft.runs, pft.failed, pft.collapsed) == (0.5, 1, 1, 2, 1)
+    assert pft.reasons == ("needs a style bank",)
+    assert pft.scope == "person"
     # A method that always failed is still listed.
     assert (shot.subjects, shot.runs, shot.failed) == (0, 0, 1)
     assert np.isnan([shot.macro_f1, shot.p_vs_source]).all()
 
 
-def test_recalls_and_operations_are_averaged_over_the_runs_that_have_them():
-    rows = [row("pft", "a", 0.5, flops=2e6), row("pft", "b", 0.7, non_neutral_recall=float("nan"))]
+def test_numbers_are_averaged_over_the_runs_that_have_them():
+    nan = float("nan")
+    rows = [row("pft", "a", 0.5, flops=2e6, class_recall=(0.2, 1.0))]
+    rows.append(row("pft", "b", 0.7, non_neutral_recall=nan, class_recall=(nan, 0.5)))
     summary = named([*rows, row("shot", "a", 0.5)])
-    assert summary["pft"].non_neutral_recall == 0.5
-    assert summary["pft"].flops == 2e6
-    assert np.isnan(summary["shot"].flops)
+    pft, shot = summary["pft"], summary["shot"]
+    assert (pft.non_neutral_recall, pft.flops) == (0.5, 2e6)
+    assert np.isnan([shot.flops, shot.macro_f1_smoothed, *shot.ci95_smoothed, shot.ece]).all()
+    assert pooled_reliability(rows) is None
+    # Any number can be read from each row.
+    assert subject_means(rows, lambda line: line.class_recall[0]) == {"a": 0.2}
+    assert common_subject_means(rows, rows) == {"a": (0.5, 0.5), "b": (0.7, 0.7)}
 
 
 def test_rows_that_contradict_each_other_are_refused_and_a_retried_failure_does_not(refused):
@@ -158,9 +166,6 @@ def test_nothing_gives_nothing_and_a_summary_is_strict_json():
     text = json.dumps([summary.to_dict() for summary in summarise(TABLE)], allow_nan=False)
     assert json.loads(text)[0]["p_vs_source"] is None
     assert len(json.loads(text)[1]["ci95"]) == 2
-
-
-# --- the second comparison, ranks, operations -------------------------------------------------------------------------
 
 
 def test_the_comparison_with_pft_is_a_family_of_its_own():
@@ -208,23 +213,6 @@ def test_shared_scores_are_those_of_the_same_cells():
     assert shared_scores([]) == {}
 
 
-def test_a_summary_says_why_runs_failed_and_what_was_adapted_to():
-    rows = [row("pft", "a", 0.5, scope="dataset")]
-    rows += [replace(failed("pft", subject, scope="dataset"), error=f"got {n} rows") for n, subject in enumerate("bc")]
-    summary = named(rows)["pft"]
-    assert summary.reasons == ("got … rows",)
-    assert summary.scope == "dataset"
-
-
-def test_a_number_can_be_read_from_each_row():
-    rows = [row("pft", "a", 0.5, class_recall=(0.2, 1.0)), row("pft", "b", 0.5, class_recall=(float("nan"), 0.5))]
-    assert subject_means(rows, lambda line: line.class_recall[0]) == {"a": 0.2}
-    assert common_subject_means(rows, rows) == {"a": (0.5, 0.5), "b": (0.5, 0.5)}
-
-
-# --- smoothed scores, calibration -------------------------------------------------------------------------------------
-
-
 def test_the_smoothed_score_has_a_mean_and_an_interval_of_its_own():
     rows = [row("pft", f"s{n}", 0.5, macro_f1_smoothed=score) for n, score in enumerate(BETTER)]
     rows.append(row("pft", "s0", 0.5, seed=1, macro_f1_smoothed=BETTER[0] + 0.2))
@@ -233,12 +221,6 @@ def test_the_smoothed_score_has_a_mean_and_an_interval_of_its_own():
     assert summary.macro_f1_smoothed == pytest.approx(np.mean(expected))
     assert summary.ci95_smoothed == pytest.approx(bootstrap_interval(expected))
     assert summary.macro_f1 == 0.5
-
-
-def test_without_smoothing_and_confidences_there_is_neither():
-    (summary,) = summarise([row("pft", "a", 0.5)])
-    assert np.isnan([summary.macro_f1_smoothed, *summary.ci95_smoothed, summary.ece]).all()
-    assert pooled_reliability([row("pft", "a", 0.5)]) is None
 
 
 def counts(*bins):
@@ -267,9 +249,6 @@ def test_every_subject_weighs_the_same_in_the_calibration_error():
     # Opposite errors of two subjects in one bin are pooled before they are measured.
     rows = [row("pft", name, 0.5, reliability=counts((14, 10, 9.5, right))) for name, right in (("a", 10), ("b", 9))]
     assert summarise(rows)[0].ece == pytest.approx(0.0)
-
-
-# --- reasons of failures ----------------------------------------------------------------------------------------------
 
 
 def reasons(*errors):

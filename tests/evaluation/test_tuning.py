@@ -103,18 +103,6 @@ def flat(rows):
     return {(number, name): row for number, group in rows.items() for name, row in group.items()}
 
 
-def forbid(monkeypatch, *names):
-    for name in names:
-
-        def never(*args, name=name, **options):
-            raise AssertionError(f"{name} ran again")
-
-        monkeypatch.setattr(featlab.evaluation.runner, name, never)
-
-
-# --- no target ever ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tables(monkeypatch):
     """Names of everyone who has a row in any table that is ever made."""
@@ -138,32 +126,10 @@ def test_no_row_of_a_target_of_any_draw_is_ever_in_a_table(scope, opened, people
     run_tuning(plan(side, folds=2))
     assert len(side.reported) > 3
     assert tables == set(table.subjects) - set(side.reported) == set(side.subjects)
-
-
-def test_the_spy_would_see_a_target(opened, tables):
-    side = opened()
-    tables.clear()
-    opened({"protocol.targets": "s00,"})
-    assert "s00" not in tables
-    assert tables & set(side.reported)
-
-
-def test_other_rows_of_the_targets_change_no_number(opened, people, tmp_path):
-    table = people(subjects=12)
-    side = opened(table=table)
-    theirs = np.isin(table.subject, [table.subjects.index(name) for name in side.reported])
-    noise = np.random.default_rng(5).normal(size=table.embeddings.shape).astype(np.float32)
-    changed = table.take(slice(None))
-    changed.embeddings[:] = np.where(theirs[:, None], 100 * noise, table.embeddings)
-    other = opened(table=changed, root=tmp_path / "other")
-    assert other.workspace.cache_digest != side.workspace.cache_digest
-    assert numbers(run_tuning(plan(other))) == numbers(run_tuning(plan(side)))
-
-
-def test_reported_are_the_targets_that_evaluate_would_draw(opened):
-    side = opened({"protocol.draws": 3})
+    # They are those that evaluate would draw; and the spy would see one.
     workspace = Workspace.open(side.workspace.root, {"protocol.targets": "3"})
     assert set(side.reported) == {name for draw in range(3) for name in workspace.targets(draw)}
+    assert tables > set(side.subjects)
 
 
 def test_sources_narrow_and_those_of_the_protocol_are_the_only_ones(opened):
@@ -191,27 +157,34 @@ def test_a_source_side_that_can_not_be_is_refused(opened, tmp_path, monkeypatch,
         plan(opened({"protocol.scope": "dataset"}))
 
 
-# --- folds ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def ran(monkeypatch):
+    """(subjects, source subjects, configurations) of every evaluation from here on."""
+    seen = []
+
+    def spied(real):
+        def spy(bundle, table, methods, **options):
+            configs = [method.config for method in methods]
+            seen.append((table.subject_names_present(), set(bundle.source_subjects), configs))
+            return real(bundle, table, methods, **options)
+
+        return spy
+
+    for name in ("evaluate_subject", "evaluate_dataset"):
+        monkeypatch.setattr(featlab.evaluation.runner, name, spied(getattr(featlab.evaluation.runner, name)))
+    return seen
 
 
-def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opened, monkeypatch):
-    real = featlab.evaluation.runner.evaluate_subject
-    ran = []
-
-    def spy(bundle, table, methods, **options):
-        ran.append((table.subject_names_present(), set(bundle.source_subjects)))
-        return real(bundle, table, methods, **options)
-
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
-    side = opened()
-    made = plan(side)
+def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opened, ran):
+    made = plan(opened())
     run_tuning(made)
+    side = made.side
     assert len(set(made.subjects)) == len(made.subjects) == 9
     assert sorted(made.subjects) == sorted(side.subjects)
     assert all(fold.subjects for fold in made.folds)
     fold_of = {name: set(fold.subjects) for fold in made.folds for name in fold.subjects}
-    assert {names for names, _ in ran} == {(name,) for name in side.subjects}
-    for (name,), source in ran:
+    assert {names for names, *_ in ran} == {(name,) for name in side.subjects}
+    for (name,), source, _ in ran:
         assert source == set(side.subjects) - fold_of[name]
 
 
@@ -254,9 +227,6 @@ def test_who_has_no_neutral_clip_or_no_labels_is_trained_on_and_never_plays(open
         assert list(cannot_play(table, scope, 5)) == ["s01"]
 
 
-# --- runs -------------------------------------------------------------------------------------------------------------
-
-
 def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, people):
     made = plan(opened({"head.epochs": 10}, table=people(subjects=12, identity=0.3, resting=0.0)))
     progress = []
@@ -289,22 +259,21 @@ def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, peo
     ]
 
 
-def test_a_data_set_of_players_is_adapted_to_at_once(opened, monkeypatch):
-    real = featlab.evaluation.runner.evaluate_dataset
-    ran = []
-
-    def spy(bundle, table, methods, **options):
-        ran.append((table.subject_names_present(), len(methods)))
-        return real(bundle, table, methods, **options)
-
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_dataset", spy)
+def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_run_again(opened, ran):
     made = plan(opened({"protocol.scope": "dataset"}))
     rows = run_tuning(made)
-    assert sorted(ran) == sorted((fold.subjects, 1) for fold in made.folds for _ in made.candidates)
+    assert sorted((names, len(configs)) for names, _, configs in ran) == sorted(
+        (fold.subjects, 1) for fold in made.folds for _ in made.candidates
+    )
     assert {row.scope for row in flat(rows).values()} == {"dataset"}
     assert choose(score_trials(made, rows)).options == {"spoil": 0.0, "idle": 0}
-    forbid(monkeypatch, "bundle_stage", "evaluate_dataset")
+    ran.clear()
     assert run_tuning(made) == rows
+    assert ran == []
+    # More trials run only the new ones.
+    more = plan(opened({"protocol.scope": "dataset"}), "idle=0,1,2,3")
+    run_tuning(more)
+    assert {config.idle for _, _, configs in ran for config in configs} == {3}
 
 
 def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
@@ -326,28 +295,6 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     assert set(PlantedSource.seen) == {count for _, _, count in met}
 
 
-# --- cells are kept ---------------------------------------------------------------------------------------------------
-
-
-def test_more_trials_run_only_the_new_ones(opened, monkeypatch):
-    items = ("spoil=0,0.1,0.2,0.3", "idle=0,1,2,3")
-    run_tuning(plan(opened(), *items, trials=4))
-    ran = []
-    real = featlab.evaluation.runner.evaluate_subject
-
-    def spy(bundle, table, methods, **options):
-        ran.extend(method.config for method in methods)
-        return real(bundle, table, methods, **options)
-
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
-    made = plan(opened(), *items, trials=6)
-    run_tuning(made)
-    assert set(ran) == {made.space.make(item.values).config for item in made.candidates[4:]}
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def short(opened, people):
     """The source side with one subject whose clip has 2 rows; the others' have 6."""
@@ -362,7 +309,7 @@ def short(opened, people):
     return make
 
 
-def test_a_candidate_that_fails_on_somebody_is_never_chosen(short):
+def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(short):
     name, side = short()
     made = plan(side, "least=1,3", "idle=0")
     rows = run_tuning(made)
@@ -373,41 +320,23 @@ def test_a_candidate_that_fails_on_somebody_is_never_chosen(short):
     assert {trial.reasons for trial in failed} == {("planted needs 3 rows, got 2",)}
     assert choose(trials).options == {"spoil": 0.0, "idle": 0, "least": 1}
     assert best_first(trials)[-2:] == sorted(failed, key=lambda trial: -trial.macro_f1)
-
-
-def test_a_subject_on_whom_all_fail_is_in_nobodys_mean(short):
-    name, side = short()
+    # The default may be among them.
+    rows[1][name] = row_of(name, error="too dark")
+    trials = score_trials(made, rows)
+    assert choose(trials).number != 1
+    assert "The default failed" in verdict(choose(trials), trials)
     made = plan(side, options={"least": 3})
     rows = run_tuning(made)
     assert unscored_subjects(rows) == {name: "planted needs 3 rows, got 2"}
     trials = score_trials(made, rows)
-    assert {trial.subjects for trial in trials} == {8}
-    assert not any(trial.failed for trial in trials)
+    assert {(trial.subjects, trial.failed) for trial in trials} == {(8, 0)}
     assert choose(trials).options == {"spoil": 0.0, "idle": 0}
-
-
-def test_nothing_is_chosen_when_all_fail(opened):
-    made = plan(opened(), options={"least": 7})
-    trials = score_trials(made, run_tuning(made))
-    assert choose(trials) is None
-    assert {trial.failed for trial in trials} == {9}
+    # Where all fail on everybody, nothing is chosen.
+    made = plan(side, options={"least": 7})
     report = report_tuning(made, run_tuning(made))
-    assert report.options == {}
-    assert report.to_dict()["chosen"] is None
+    assert {trial.failed for trial in report.trials} == {9}
+    assert (report.options, report.to_dict()["chosen"]) == ({}, None)
     assert "Nothing was chosen" in report.verdict
-
-
-def test_the_choice_is_made_without_the_default_when_that_fails(short):
-    _, side = short()
-    made = plan(side, "least=1", "idle=0")
-    rows = run_tuning(made)
-    rows[1][made.subjects[0]] = row_of(made.subjects[0], error="too dark")
-    trials = score_trials(made, rows)
-    assert choose(trials).number != 1
-    assert "The default failed" in verdict(choose(trials), trials)
-
-
-# --- the choice -------------------------------------------------------------------------------------------------------
 
 
 def row_of(subject, score=float("nan"), error=""):
@@ -455,24 +384,19 @@ def test_a_choice_within_noise_says_so(scored):
     assert choose(trials).p_holm > 0.05
     assert said.startswith("Within noise: not shown to be better than the default")
     assert "Holm over 3 comparisons" in said
+    # One subject's gain lifts the mean over eight losses: the test speaks for the others.
+    better = 0.5 - 0.01 * np.arange(1, 10)
+    better[0] = 1.0
+    trials = scored(np.full(9, 0.5), better, 0.1, 0.1)
+    assert choose(trials).number == 2
+    assert choose(trials).wins < choose(trials).losses
+    assert "not shown to be better" in verdict(choose(trials), trials)
     # Five subjects show no difference, however large.
     trials = scored(0.3, 0.9, 0.1, 0.2, count=5)
     said = verdict(choose(trials), trials)
     assert choose(trials).subjects == 5
     assert said.startswith("Within noise")
     assert "it takes 6 or more" in said
-
-
-def test_many_small_losses_are_no_gain(scored):
-    """The mean rises by one subject; the test speaks for the others."""
-    base = np.full(9, 0.5)
-    better = base - 0.01 * np.arange(1, 10)
-    better[0] = 1.0
-    trials = scored(base, better, 0.1, 0.1)
-    chosen = choose(trials)
-    assert chosen.number == 2
-    assert chosen.wins < chosen.losses
-    assert "not shown to be better" in verdict(chosen, trials)
 
 
 def test_a_report_says_what_was_chosen_in_types_and_in_flags(opened):

@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-import torch.nn.functional as F
-from sklearn.metrics import f1_score
 
 from featlab.errors import InputError
 from featlab.methods import make_method
 from featlab.methods.fit import new_adapter
-from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator, statistics_loss
-from featlab.methods.sfit import agreeing_entropy
+from featlab.methods.sfit import RELATION_LOSSES, agreeing_entropy
 from featlab.protocol.splits import target_of
 
 NAMES = ("sfit", "sfit-T", "sfda-it")
@@ -39,12 +36,6 @@ def rows(table):
     return table.rows_of("s05")
 
 
-@pytest.fixture(scope="module")
-def clip(rows):
-    """The person's neutral clip."""
-    return rows.take(rows.label == rows.neutral_code)
-
-
 def adapt(name, bundle, rows, *, seed=0, **options):
     small = {"iterations": 30} | ({} if name == "sfda-it" else {"teacher_epochs": 5})
     small |= {"retrain_epochs": 5} if name == "sfit-T" else {}
@@ -61,23 +52,14 @@ def generated(model):
     return [entry for entry in model.history if "entropy" not in entry]
 
 
-# --- all three --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", GENERATING)
-def test_source_model_and_buffers_stay_and_all_of_the_generator_but_its_offset_moves(name, bundle, rows):
-    model = adapt(name, bundle, rows).model
-    for key, tensor in bundle.head.state_dict().items():
-        assert torch.equal(model.head.state_dict()[key], tensor), key
-    start = new_adapter(bundle, 0).state_dict()
-    for key, tensor in model.translator.state_dict().items():
-        assert torch.equal(tensor, start[key]) == (key == "offset"), key
-
-
-@pytest.mark.parametrize("name", GENERATING)
-def test_the_loss_falls(name, bundle, rows):
-    losses = [entry["loss"] for entry in generated(adapt(name, bundle, rows, iterations=150, lr=3e-3))]
+def test_the_loss_falls_and_all_of_the_generator_but_its_offset_moves(name, bundle, rows):
+    model = adapt(name, bundle, rows, iterations=150, lr=3e-3)
+    losses = [entry["loss"] for entry in generated(model)]
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
+    start = new_adapter(bundle, 0).state_dict()
+    for key, tensor in model.model.translator.state_dict().items():
+        assert torch.equal(tensor, start[key]) == (key == "offset"), key
 
 
 def test_the_width_of_the_generator_is_an_option(bundle, rows):
@@ -85,9 +67,6 @@ def test_the_width_of_the_generator_is_an_option(bundle, rows):
         wide, plain = (adapt(name, bundle, rows, hidden=hidden, iterations=1).trainable for hidden in (20, 0))
         dim = len(features_of(bundle, rows)[0])
         assert wide - plain == (20 - dim) * (2 * dim + 1)
-
-
-# --- the loop ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_rate_follows_a_cosine_down_to_zero(bundle):
@@ -123,9 +102,6 @@ def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle)
     assert fit_generator(generator, 1, GeneratorConfig(iterations=6), losses, seed=0, minimum=2).history == ()
 
 
-# --- SFIT -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("relation", sorted(RELATION_LOSSES))
 def test_the_first_step_equals_the_published_objective(relation, bundle, rows):
     """All rows in one batch, G still the identity: source model against SHOT-IM's on the same features."""
@@ -138,32 +114,7 @@ def test_the_first_step_equals_the_published_objective(relation, bundle, rows):
     p, q = (scipy.special.softmax(logits.double().numpy(), axis=1) for logits in (taught, source))
     divergence = np.sum(scipy.special.rel_entr(p, q)) / (len(rows) * CLASSES)
     assert entry["knowledge"] == pytest.approx(2 * divergence, rel=1e-4)
-    published = F.kl_div(torch.log_softmax(source, dim=1), torch.softmax(taught, dim=1), reduction="none").mean().item()
-    assert entry["knowledge"] == pytest.approx(2 * published, rel=1e-4)
     assert entry["relation"] == pytest.approx(3 * related, rel=1e-4)
-
-
-@pytest.mark.parametrize("relation", sorted(RELATION_LOSSES))
-def test_the_source_model_comes_to_see_in_the_translation_what_the_teacher_sees(relation, bundle, rows):
-    options = {"teacher_epochs": 15, "relation": relation, "iterations": 250, "lr": 3e-3}
-    ours = adapt("sfit", bundle, rows, **options).predict_proba(rows.embeddings)
-    teacher = make_method("shot-im").adapt(bundle, target_of(rows)).predict_proba(rows.embeddings)
-    before = make_method("source-only").adapt(bundle, target_of(rows)).predict_proba(rows.embeddings)
-    assert np.mean(before.argmax(axis=1) == teacher.argmax(axis=1)) < 0.9
-    assert np.mean(ours.argmax(axis=1) == teacher.argmax(axis=1)) > 0.95
-    assert np.abs(ours - teacher).mean() < 0.3 * np.abs(before - teacher).mean()
-
-
-def test_on_a_neutral_clip_it_inherits_what_the_teacher_does_wrong(bundle, rows, clip):
-    score = {}
-    for name, options in {"source-only": {}, "shot-im": {}, "sfit": {"iterations": 250, "lr": 3e-3}}.items():
-        predicted = make_method(name, {name: options}).adapt(bundle, target_of(clip)).predict_proba(rows.embeddings)
-        score[name] = f1_score(rows.label, predicted.argmax(axis=1), average="macro")
-        score[f"{name} neutral"] = np.mean(
-            predicted.argmax(axis=1)[rows.label == rows.neutral_code] == rows.neutral_code
-        )
-    assert score["sfit"] <= score["shot-im"] + 0.05
-    assert abs(score["sfit neutral"] - score["shot-im neutral"]) <= 0.2
 
 
 def test_what_there_is_to_imitate_is_weighed(bundle, rows):
@@ -180,9 +131,6 @@ def test_a_teacher_that_diverges_is_blamed_on_the_option_that_sets_its_rate(bund
     for name, option in (("sfit", "teacher_lr"), ("sfit-T", "teacher_lr"), ("sfit-T", "retrain_lr")):
         with refused(InputError, "teacher diverged", f"adapt.{name}.{option}"):
             adapt(name, bundle, rows, **{option: 1e30}, bn_mode="eval")
-
-
-# --- SFIT, retrained T ------------------------------------------------------------------------------------------------
 
 
 def test_a_teacher_is_shot_im_and_retraining_moves_its_bottleneck_and_never_the_classifier(bundle, rows):
@@ -204,9 +152,6 @@ def test_only_rows_that_agree_are_made_certain():
     assert (logits.grad.abs().sum(dim=1) > 0).tolist() == [True, False, True]
     assert agreeing_entropy(torch.eye(3), torch.tensor([1, 2, 0])).item() == 0
     torch.testing.assert_close(agreeing_entropy(torch.eye(3), torch.tensor([0, 1, 2])), mean_entropy(torch.eye(3)))
-
-
-# --- SFDA-IT ----------------------------------------------------------------------------------------------------------
 
 
 def test_statistics_that_match_cost_nothing_and_a_shift_its_mean_square():
@@ -256,38 +201,6 @@ def test_content_is_the_distance_of_bottlenecks_with_and_without_translation(bun
         apart = (bundle.head.bottleneck(once(features)) - bundle.head.bottleneck(features)).abs().mean().item()
     assert apart > 0
     assert entry["content"] == pytest.approx(3 * apart, rel=1e-4)
-
-
-def to_the_source(bundle, rows, model):
-    """The distance of the rows' mean at B's BatchNorm from the source's, before and after translation."""
-    with torch.no_grad():
-        features = features_of(bundle, rows)
-        means = [bundle.head.linear(values).mean(dim=0) for values in (features, model.model.translator(features))]
-    return [(mean - bundle.head.norm.running_mean).norm().item() for mean in means]
-
-
-def test_a_neutral_clip_is_moved_to_the_mean_of_all_classes_and_content_limits_it(bundle, clip):
-    left = []
-    for content in (0, 1, 10):
-        options = {"iterations": 200, "lr": 3e-3, "layers": ("bottleneck",), "content": content}
-        before, after = to_the_source(bundle, clip, adapt("sfda-it", bundle, clip, **options))
-        left.append(after / before)
-    assert left[0] < 0.25
-    assert 2 * left[0] < left[1] < left[2] <= 1
-
-
-def test_a_shift_of_the_source_rows_is_undone(table, bundle):
-    """Rows of all classes, moved by one vector: the statistics lead back to where the source model knows them."""
-    source = table.without("s05")
-    shift = 3 * np.random.default_rng(0).normal(size=source.embeddings.shape[1])
-    moved = target_of(source)
-    moved = type(moved)((source.embeddings + shift).astype(np.float32), moved.video, moved.frame)
-    known = make_method("source-only").adapt(bundle, moved).predict_proba(source.embeddings).argmax(axis=1)
-    lost = make_method("source-only").adapt(bundle, moved).predict_proba(moved.embeddings).argmax(axis=1)
-    options = {"sfda-it": {"iterations": 300, "lr": 3e-3, "content": 0.01, "batch": 200}}
-    found = make_method("sfda-it", options).adapt(bundle, moved).predict_proba(moved.embeddings).argmax(axis=1)
-    assert np.mean(lost != known) > 0.3
-    assert np.mean(found != known) < 0.5 * np.mean(lost != known)
 
 
 def test_one_row_has_no_spread_and_teaches_nothing(bundle, rows):

@@ -1,15 +1,8 @@
-"""What holds for every registered method, and the registry itself. A new method is tested once it is registered."""
+"""What holds for every registered method. A new method is tested once it is registered."""
 
 import dataclasses
-import importlib.metadata
 import inspect
-import os
-import subprocess
-import sys
-import textwrap
-import warnings
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -19,11 +12,9 @@ from safetensors.torch import load_file
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import bundle_card
 from featlab.errors import ConfigError, InputError
-from featlab.methods import Method, get_method, make_method, method_names, register
+from featlab.methods import get_method, make_method, method_names
 from featlab.methods.base import PARTS, SourceFeatures
-from featlab.methods.registry import METHODS
 from featlab.protocol.splits import Target, target_of
-from featlab.registry import Registry
 
 NAMES = method_names()
 CLOSED_FORM = ("source-only", "neutral-shift", "adabn", "coral", "referenced")
@@ -118,9 +109,6 @@ def assert_probabilities(values, rows):
     np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
 
 
-# --- before any step --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", [name for name in STEPPED if name != "oracle"])
 def test_without_a_step_every_method_is_the_source_model_bitwise(name, adapt, table, small_bundle, rows, probe):
     fresh = small_bundle(table.without("s05"), {"pretrain.epochs": 0}, methods=[name])
@@ -139,9 +127,6 @@ def test_source_only_does_nothing_and_the_oracle_without_a_step_is_the_neutral_s
     assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
     oracle = adapt("oracle", bundle, target_of(rows), iterations=0)
     np.testing.assert_allclose(oracle.predict_proba(probe), adapted("neutral-shift").predict_proba(probe), atol=1e-6)
-
-
-# --- what stays as it is ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,9 +192,6 @@ def test_every_step_is_logged_and_its_terms_add_up(name, adapted):
         assert model.trainable > 0
 
 
-# --- labels and source rows -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_and_source_rows_are_in_reach_of_those_only_that_say_so(name, adapt, adapted, bundle, rows, probe):
     assert {field.name for field in dataclasses.fields(Target)} == {"embeddings", "video", "frame"}
@@ -254,9 +236,6 @@ def test_the_order_of_the_source_rows_changes_nothing(name, adapt, bundle, table
         adapt(name, bundle, target_of(rows), source=part, batch=8).predict_proba(probe) for part in (source, mixed)
     )
     np.testing.assert_allclose(other, straight, atol=1e-5)
-
-
-# --- targets of every size and kind -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -312,17 +291,6 @@ def test_the_order_of_the_rows_changes_nothing_but_the_batches_of_those_that_shu
     np.testing.assert_allclose(mixed, straight, atol=1e-5)
 
 
-def test_a_target_that_is_not_finite_or_empty_is_refused(rows, refused):
-    for value in (np.nan, np.inf, -np.inf):
-        damaged = rows.embeddings.copy()
-        damaged[2, 3] = value
-        with refused(InputError, "NaN or infinity", "extract"):
-            target(damaged)
-    for shape in ((0, 12), (12,), (2, 3, 4)):
-        with refused(InputError, "n ≥ 1", str(shape)):
-            target(np.zeros(shape, dtype=np.float32))
-
-
 def test_rows_to_predict_fit_or_are_refused(adapted, probe, refused):
     model = adapted("neutral-shift")
     for shape in ((4, 11), (12,), (2, 2, 12)):
@@ -332,31 +300,27 @@ def test_rows_to_predict_fit_or_are_refused(adapted, probe, refused):
     np.testing.assert_allclose(model.predict_proba(probe, block=5), model.predict_proba(probe), atol=1e-6)
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
+SHARES = ("momentum", "keep", "dropout", "shrinkage", "threshold", "means_momentum")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_checked_under_its_own_methods_name(name, refused):
-    with refused(ConfigError, f"adapt.{name}.iteratoins"):
-        make_method(name, {name: {"iteratoins": 3}})
+    cases = [("iteratoins", 3)]
     for field in dataclasses.fields(OPTIONS[name]):
-        value, option = getattr(OPTIONS[name], field.name), f"adapt.{name}.{field.name}"
-        wrong = [float("nan"), "many"] if isinstance(value, int | float) else []
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            wrong += [-1, True]
+        value = getattr(OPTIONS[name], field.name)
         if isinstance(value, str):
-            wrong += ["nonsense"]
-        for item in wrong:
-            with refused(ConfigError, option):
-                make_method(name, {name: {field.name: item}})
-    for option in ("momentum", "keep", "dropout", "shrinkage", "threshold", "means_momentum"):
-        if isinstance(getattr(OPTIONS[name], option, None), float):
-            with refused(ConfigError, f"adapt.{name}.{option} = 1.5"):
-                make_method(name, {name: {option: 1.5}})
-    for option in ("batch", "ssl_batch", "retrain_batch"):
-        if hasattr(OPTIONS[name], option) and not name.startswith("pft"):
-            with refused(ConfigError, f"adapt.{name}.{option} = 1"):
-                make_method(name, {name: {option: 1}})
+            cases.append((field.name, "nonsense"))
+        elif isinstance(value, bool):
+            cases.append((field.name, "many"))
+        elif isinstance(value, int | float):
+            cases += [(field.name, wrong) for wrong in (float("nan"), "many", -1, True)]
+        if field.name in SHARES and isinstance(value, float):
+            cases.append((field.name, 1.5))
+        if field.name in ("batch", "ssl_batch", "retrain_batch") and not name.startswith("pft"):
+            cases.append((field.name, 1))
+    for option, wrong in cases:
+        with refused(ConfigError, f"adapt.{name}.{option}"):
+            make_method(name, {name: {option: wrong}})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -373,18 +337,6 @@ def test_a_rate_that_is_far_too_high_is_refused_in_one_line(name, adapt, bundle,
     options = {"bn_mode": "eval"} if hasattr(OPTIONS[name], "bn_mode") else {}
     with refused(InputError, "diverged", f"adapt.{name}."):
         adapt(name, bundle, target_of(rows), lr=1e30, **{STEPPED[name]: 30}, **options)
-
-
-def test_only_a_methods_own_options_are_read_and_an_unknown_one_names_the_closest(refused):
-    assert make_method("oracle", {"pft": {"iterations": 7}}).config == get_method("oracle").config_type()
-    assert make_method("pft", {"pft": {"iterations": "7"}}).config.iterations == 7
-    with refused(ConfigError, "adapt.pft.iteratoins", "did you mean 'iterations'"):
-        make_method("pft", {"pft": {"iteratoins": 3}})
-    with refused(ConfigError, "'pft-postr'", "did you mean 'pft-poster'", "source-only"):
-        make_method("pft-postr")
-
-
-# --- what a bundle has to hold ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -417,9 +369,6 @@ def test_a_method_says_what_it_is_and_carries_extras_exactly_when_it_says_so(nam
         assert f"`{name}`: {method.carries}" in bundle_card(bundle)
 
 
-# --- adaptations on disk ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SOURCE_ACCESS])
 def test_an_adaptation_comes_back_bitwise_and_holds_only_what_differs_from_the_bundle(
     name, tmp_path, adapted, bundle, probe
@@ -443,119 +392,3 @@ def test_an_adaptation_comes_back_bitwise_and_holds_only_what_differs_from_the_b
         assert set(stored) - {"temperature"} == ({"translator.offset"} if name == "pft" else set())
     if not {"bottleneck", "classifier"} & set(get_method(name).updates):
         assert not any(key.startswith("head.") for key in stored)
-
-
-# --- the registry -----------------------------------------------------------------------------------------------------
-
-
-def test_the_built_in_methods_come_in_the_order_of_the_tables():
-    assert NAMES[0] == "source-only"
-    assert "oracle" in NAMES
-    assert len({get_method(name).title for name in NAMES}) == len(set(NAMES)) == len(NAMES)
-
-
-@pytest.fixture
-def own_registry(monkeypatch):
-    monkeypatch.setattr(METHODS, "found", dict(METHODS.found))
-
-
-def plug_in(name="source-only"):
-    class SourceOnly(Method):
-        pass
-
-    SourceOnly.name = name
-    return SourceOnly
-
-
-@pytest.mark.usefixtures("own_registry")
-def test_registering_a_class_again_is_silent_and_a_new_name_comes_last():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        register(get_method("source-only"))
-        register(plug_in("mine"))
-    assert method_names() == (*NAMES, "mine")
-
-
-@pytest.mark.usefixtures("own_registry")
-def test_another_class_under_a_known_name_warns_even_when_it_is_called_the_same():
-    other = plug_in()
-    other.__qualname__ = "SourceOnly"
-    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.baselines is replaced"):
-        register(other)
-    assert get_method("source-only") is other
-
-
-def test_a_plug_in_that_does_not_load_or_brings_nothing_is_named(monkeypatch, refused):
-    points = [
-        EntryPoint(name, value, METHODS.group) for name, value in (("broken", "nowhere:Broken"), ("empty", "json"))
-    ]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-    methods = Registry("method", METHODS.built_in, METHODS.group)
-    assert methods.names() == (*METHODS.built_in, "broken", "empty")
-    with refused(ConfigError, "'broken'", "nowhere:Broken", "can't be loaded"):
-        methods.get("broken")
-    with refused(ConfigError, "'empty' (json) registers no method of that name"):
-        methods.get("empty")
-
-
-def test_one_method_imports_one_module():
-    """Of the methods alone; asking for the names imports not even torch."""
-    script = """
-        import sys
-        from featlab.methods import get_method, method_names
-        names = method_names()
-        assert len(names) == 29 and "torch" not in sys.modules
-        places = {name: get_method(name).__module__ for name in sys.argv[1:]}
-        print(*(module for module in sys.modules if module in set(places.values()) | set(sys.argv)), sep=",")
-        print(*sorted(module for module in sys.modules if module.startswith("featlab.methods.")), sep=",")
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), "adabn"]
-    asked, imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert asked == "featlab.methods.baselines"
-    homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
-    assert homes & set(imported.split(",")) == {asked}
-
-
-PLUG_IN = """
-    import numpy as np
-    import torch
-
-    from featlab.methods import AdaptedModel, Affine, Method, register, target_features
-    from featlab.model.networks import PersonalModel
-
-
-    @register
-    class Median(Method):
-        name = "median-shift"
-        title = "Median shift"
-        setting = "Baselines"
-        published = "A test."
-
-        def adapt(self, bundle, target, *, seed=0):
-            self.check(bundle, target)
-            shift = Affine.shift(-target_features(bundle, target).median(dim=0).values)
-            return AdaptedModel(PersonalModel(bundle.projection, shift, bundle.head))
-"""
-
-
-def test_a_method_of_another_package_comes_by_an_entry_point(tmp_path):
-    (tmp_path / "my_methods.py").write_text(textwrap.dedent(PLUG_IN))
-    info = tmp_path / "my_methods-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[featlab.methods]\nmedian-shift = my_methods:Median\n")
-    script = (
-        # Whoever imports one method by itself changes no order.
-        "import featlab.methods.baselines\n"
-        "from featlab.methods import make_method, method_names\n"
-        "print(*method_names(), make_method('median-shift').title, sep='|')"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.strip().split("|") == [*NAMES, "median-shift", "Median shift"]

@@ -10,7 +10,7 @@ import torch
 from featlab.methods import get_method, make_method
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import make_student
-from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due, new_part
+from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due
 from featlab.protocol.splits import target_of
 
 NAMES = ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra")
@@ -66,17 +66,13 @@ def test_source_features_are_the_labelled_rows_in_the_order_of_subject_video_and
     torch.testing.assert_close(again.features, known.features)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_source_is_learnt(name, bundle, source, rows):
+@pytest.mark.parametrize("name", ["icid", "cada", "swd", "agra"])
+def test_the_source_is_learnt_where_no_step_is_taken_by_hand(name, bundle, source, rows):
     for bn_mode in ("train", "eval"):
         history = adapted(name, bundle, source, rows, iterations=60, lr=1e-2, bn_mode=bn_mode).history
         terms = [entry["classification"] for entry in history]
         assert len(terms) == 60
         assert np.mean(terms[-10:]) < np.mean(terms[:10])
-
-
-def squares(student):
-    return {"size": sum(parameter.square().sum() for parameter in student.parameters_of("classifier"))}
 
 
 def test_batches_hold_every_row_as_often_as_every_other_and_both_domains(student, source, features):
@@ -90,7 +86,7 @@ def test_batches_hold_every_row_as_often_as_every_other_and_both_domains(student
         seen.extend(batch.target_rows.tolist())
         sizes.add((len(batch.source), len(batch.labels), len(batch.target)))
         steps.append((batch.step, batch.total))
-        return squares(student)
+        return {"size": student.head.classifier.bias.sum()}
 
     fit = fit_joint(student, source, features, JointConfig(iterations=6, batch=9), losses, seed=0)
     assert sizes == {(9, 9, 7)}
@@ -157,13 +153,3 @@ def test_what_is_renewed_is_renewed_from_the_first_step_at_equal_intervals():
         assert due[0] == 0
         assert len(due) == min(times, total)
         assert max(np.diff([*due, total])) - min(np.diff([*due, total])) <= 1
-
-
-def test_a_new_part_depends_on_its_seed_alone():
-    state = torch.get_rng_state()
-    first, again, other = (
-        new_part(lambda: torch.nn.Linear(3, 2), torch.device("cpu"), seed, "part") for seed in (0, 0, 1)
-    )
-    assert torch.equal(first.weight, again.weight)
-    assert not torch.equal(first.weight, other.weight)
-    assert torch.equal(torch.get_rng_state(), state)

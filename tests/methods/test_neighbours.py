@@ -1,22 +1,17 @@
 """NRC's neighbour bank and TPDS's walks, against known values, the definitions and scikit-learn."""
 
 import numpy as np
-import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
 from featlab.methods import neighbourhood as nrc
-from featlab.methods.losses.target import marginal_entropy, neighbour_agreement
 from featlab.methods.neighbourhood import (
     HOPS,
-    WEAK_AFFINITY,
     NeighbourBank,
     confident_rows,
     destinations,
     neighbour_walks,
 )
-
-SCORES = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])
 
 
 def tensor(values):
@@ -29,42 +24,6 @@ def drawn(rows, width):
 
 def probabilities(rows, classes):
     return torch.softmax(2 * drawn(rows, classes), dim=1)
-
-
-# --- NRC --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bank():
-    return NeighbourBank.of(tensor([[1, 0], [0.98, 0.2], [0.6, 0.8], [0, 1], [-0.1, 1]]), SCORES)
-
-
-def test_neighbours_affinities_and_the_three_terms_of_five_rows(bank):
-    around = bank.neighbourhood(torch.arange(5), 2, 2)
-    assert around.near.tolist() == [[1, 2], [0, 2], [3, 1], [4, 2], [3, 2]]
-    torch.testing.assert_close(around.affinity, tensor([[1, 0.1], [1, 1], [1, 1], [1, 1], [1, 0.1]]))
-    assert around.expanded.tolist() == [[around.near[k].tolist() for k in row] for row in around.near.tolist()]
-    near = neighbour_agreement(SCORES, bank.scores[around.near], around.affinity)
-    expanded = neighbour_agreement(SCORES, bank.scores[around.expanded.flatten(1)], WEAK_AFFINITY)
-    terms = (float(near), float(expanded), -float(marginal_entropy(SCORES)))
-    assert terms == pytest.approx((-1.012, -0.220, -0.693127), abs=1e-6)
-
-
-def test_the_gradient_is_that_of_the_official_divergence_whose_value_differs(bank):
-    around = bank.neighbourhood(torch.arange(5), 2, 2)
-    s = bank.scores[around.near]
-
-    def divergence(p):
-        weighted = around.affinity * (torch.special.xlogy(s, s) - p[:, None, :] * s).sum(dim=2)
-        return weighted.sum(dim=1).mean()
-
-    gradients = []
-    for loss in (lambda p: neighbour_agreement(p, s, around.affinity), divergence):
-        p = SCORES.clone().requires_grad_()
-        loss(p).backward()
-        gradients.append(p.grad)
-    torch.testing.assert_close(*gradients)
-    assert float(divergence(SCORES)) == pytest.approx(-1.847340, abs=1e-6)
 
 
 def test_a_bank_holds_no_gradient_and_what_it_was_given_stays_as_it_was():
@@ -104,9 +63,6 @@ def test_a_row_is_never_its_own_neighbour_and_there_are_no_more_than_the_others(
         assert sorted(around.near[0].tolist()) == list(range(1, rows))
 
 
-# --- TPDS -------------------------------------------------------------------------------------------------------------
-
-
 def walk_by_hand(features, start, hops):
     """One walk, by the definition."""
     similarity = features @ features.T / np.outer(*[np.linalg.norm(features, axis=1)] * 2)
@@ -142,13 +98,6 @@ def test_a_walk_stops_at_the_first_confident_row():
     assert destinations(walks, torch.tensor([False, False, False, True])).tolist() == [3, 3, 3, 2]
     for confident in (True, False):
         assert destinations(walks, torch.full((4,), confident)).tolist() == [1, 0, 3, 2]
-
-
-def test_where_all_rows_are_confident_each_is_paired_with_its_nearest():
-    features = np.random.default_rng(2).normal(size=(25, 4))
-    reached = destinations(neighbour_walks(tensor(features)), torch.ones(25, dtype=torch.bool))
-    nearest = NearestNeighbors(n_neighbors=2, metric="cosine").fit(features).kneighbors(return_distance=False)[:, 0]
-    assert np.array_equal(reached, nearest)
 
 
 def test_a_row_is_unsure_only_when_its_entropy_is_large_and_it_is_far_from_every_centre():

@@ -78,19 +78,11 @@ def test_what_does_not_fit_is_refused(refused):
     ):
         with refused(InputError, word):
             group_statistics(rows(3, 2), torch.tensor(group), groups)
-    with refused(InputError, "means differ in shape", "(4,)", "(1,)"):
-        style_loss(zeros(4), zeros(4), zeros(1), zeros(4))
-    with refused(InputError, "stds differ in shape", "(4,)", "(1,)"):
-        style_loss(zeros(4), zeros(4), zeros(4), zeros(1))
-    for ours, theirs in (
-        ((3, 2), (3, 4)),
-        ((3, 2), (4, 2)),
-        ((3, 2), (1, 2)),
-        ((0, 2), (0, 2)),
-        ((3,), (3,)),
-        ((), ()),
-        ((2, 3, 4), (2, 3, 4)),
-    ):
+    for shapes, word in ((((4,), (4,), (1,), (4,)), "means"), (((4,), (4,), (4,), (1,)), "stds")):
+        with refused(InputError, f"{word} differ in shape", "(4,)", "(1,)"):
+            style_loss(*map(zeros, shapes))
+    equal = (((0, 2),) * 2, ((3,),) * 2, ((),) * 2, ((2, 3, 4),) * 2)
+    for ours, theirs in (((3, 2), (3, 4)), ((3, 2), (4, 2)), ((3, 2), (1, 2)), *equal):
         with refused(InputError, "equal logits (n, K)", str(ours)):
             expression_loss(zeros(ours), zeros(theirs))
 
@@ -99,12 +91,6 @@ def test_style_loss_is_the_squared_distance_divided_by_the_number_of_statistics(
     mean, std, other_mean, other_std = (rows(7, seed=seed).abs() for seed in range(4))
     expected = ((mean - other_mean) ** 2).numpy().sum() / 7 + ((std - other_std) ** 2).numpy().sum() / 7
     assert style_loss(mean, std, other_mean, other_std).item() == pytest.approx(expected, rel=1e-12)
-    # Of standard deviations and not of variances.
-    zero, two, three = torch.zeros(3), torch.full((3,), 2.0), torch.full((3,), 3.0)
-    assert style_loss(zero, two, zero, three).item() == pytest.approx(1.0)
-    assert style_loss(mean, std, mean, std).item() == 0.0
-    assert style_loss(mean, std, mean + 0.1, std).item() > 0
-    assert style_loss(mean, std, mean, std + 0.1).item() > 0
 
 
 def test_expression_loss_is_scipys_relative_entropy_reference_first():

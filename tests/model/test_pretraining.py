@@ -11,7 +11,7 @@ from featlab.model.head import fit_projection
 from featlab.model.networks import Projection, Translator
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
 from featlab.pairing.pairs import make_pairs
-from featlab.workspace.stages import build_bundle, train_source_head
+from featlab.workspace.build import build_bundle, train_source_head
 
 WEIGHTS = ("style", "expression", "classification")
 

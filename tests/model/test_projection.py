@@ -39,56 +39,29 @@ def test_subject_deviations_are_rows_minus_their_own_subjects_mean(people):
     [({"subjects": 4, "dim": 12}, 5), ({"subjects": 30, "dim": 20}, 5), ({"subjects": 8, "dim": 600}, 5)],
     ids=["few", "many", "wide"],
 )
-def test_within_is_pca_of_the_deviations_within_subjects(people, shape, dim):
+def test_within_is_pca_of_the_deviations_within_subjects_and_pca_that_of_all_variation(people, shape, dim):
     table = people(classes=7, **shape)
     deviations = deviations_by_loop(table.embeddings.astype(np.float64), table.subject)
     directions = np.linalg.svd(deviations, full_matrices=False)[2][:dim].T
     assert aligned(fitted(table, dim=dim).components.double().numpy(), directions).min() > 1 - 1e-4
-
-
-def test_pca_is_pca_of_all_variation(people):
-    table = people(classes=3)
     rows = table.embeddings.astype(np.float64)
     directions = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:4].T
     ours = fitted(table, dim=4, reduce="pca").components.double().numpy()
-    assert aligned(ours, directions).min() > 1 - 1e-6
-
-
-def test_within_keeps_expression_where_pca_keeps_identity(people):
-    table = people(subjects=20, identity=10.0)
-    features = {
-        reduce: fitted(table, dim=1, reduce=reduce)(torch.from_numpy(table.embeddings)).numpy()[:, 0]
-        for reduce in ("within", "pca")
-    }
-
-    def share_of_expression(values):
-        deviations = deviations_by_loop(values[:, None].astype(np.float64), table.subject)[:, 0]
-        return deviations.var() / values.astype(np.float64).var()
-
-    assert share_of_expression(features["within"]) > 2 * share_of_expression(features["pca"])
-
-
-def test_directions_are_orthogonal_and_share_one_scale(people):
-    for reduce in ("within", "pca", "truncate"):
-        components = fitted(people(), dim=5, reduce=reduce).components.double().numpy()
-        gram = components.T @ components
-        np.testing.assert_allclose(gram / gram[0, 0], np.eye(5), atol=1e-6)
+    assert aligned(ours, directions).min() > 1 - 1e-4
 
 
 def test_features_vary_by_1_within_subjects_on_average_and_have_mean_0(people):
     table = people()
     for reduce in ("within", "pca", "truncate", "random", "none"):
         for dim in (1, 5, 0):
-            features = fitted(table, dim=dim, reduce=reduce)(torch.from_numpy(table.embeddings)).double().numpy()
+            projection = fitted(table, dim=dim, reduce=reduce)
+            features = projection(torch.from_numpy(table.embeddings)).double().numpy()
             assert (deviations_by_loop(features, table.subject) ** 2).mean() == pytest.approx(1, rel=1e-5)
             np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
-
-
-def test_directions_come_with_the_largest_variance_within_subjects_first(people):
-    table = people(classes=4)
-    features = fitted(table)(torch.from_numpy(table.embeddings)).double().numpy()
-    variance = deviations_by_loop(features, table.subject).var(axis=0)
-    assert (np.diff(variance) <= 1e-9).all()
+            if reduce in ("within", "pca", "truncate"):
+                # Directions are orthogonal and share one scale.
+                gram = projection.components.double().T @ projection.components.double()
+                np.testing.assert_allclose(gram / gram[0, 0], np.eye(len(gram)), atol=1e-6)
 
 
 def test_the_scale_of_the_embeddings_does_not_change_the_features(people):
@@ -120,13 +93,6 @@ def test_dim_is_a_limit_and_only_what_varies_within_subjects_is_kept(people):
     assert fit_projection(rows, table.subject, FeatureConfig(dim=5)).components[4].abs().max() < 1e-6
     # 8 rows of 2 subjects: 6 directions are left when each subject's mean is gone.
     assert fitted(people(subjects=2, clips=1, frames=2, dim=40)).components.shape == (40, 6)
-
-
-def test_rows_that_are_not_given_change_nothing(people):
-    few, many = people(subjects=5), people(subjects=8)
-    source = many.rows_of(*few.subjects)
-    assert torch.equal(fitted(few).components, fitted(source).components)
-    assert not torch.equal(fitted(few).components, fitted(many).components)
 
 
 def test_rows_that_teach_nothing_are_refused(people, refused):

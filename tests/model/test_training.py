@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.compute import set_learning_rate
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_head
@@ -108,13 +107,6 @@ def test_an_epoch_sees_each_row_at_most_once_in_full_batches_and_its_own_order()
         assert set(seen) <= set(range(rows))
     first, second = (torch.cat(list(shuffled_batches(20, 5, 5, random))).tolist() for _ in range(2))
     assert first != second
-
-
-def test_the_learning_rate_of_every_group_is_set():
-    one, two = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [two], "lr": 2.0}])
-    set_learning_rate(optimiser, 0.25)
-    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
 
 
 def test_the_loop_takes_the_steps_that_torch_takes_and_leaves_everything_frozen():

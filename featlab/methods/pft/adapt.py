@@ -36,6 +36,8 @@ _GRADIENT = "optimiser = lbfgs or optimiser = adam"
 class TranslatorAdaptation(Options):
     """Adaptation of T to one person."""
 
+    removed = {"shrinkage": "the carried share is chosen at the source; see pretrain.share"}  # noqa: RUF012
+
     iterations: int = option(50, "Most steps; the last iterate is kept.", minimum=0)
     optimiser: str = option(
         "closed",

@@ -1,5 +1,7 @@
 """Miniature trees, made here; layouts open no image, so a video is an empty file."""
 
+from operator import attrgetter
+
 import pytest
 from PIL import Image
 
@@ -11,29 +13,35 @@ from featlab.extraction.layouts import read_layout
 def put(tmp_path):
     """Write files below the root, and return the root: a small picture, text, or nothing."""
 
-    def write(*names, text=""):
+    def write(*names, text="", root=tmp_path):
         for name in names:
-            path = tmp_path / name
+            path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix in (".jpg", ".png"):
+            if path.suffix.lower() in (".jpg", ".png"):
                 Image.new("L", (8, 8)).save(path)
             else:
                 path.write_text(text, encoding="utf-8")
-        return tmp_path
+        return root
 
     return write
 
 
 @pytest.fixture
-def refused():
-    """Read a tree that must be refused, and return the one line that says why."""
+def facts():
+    """``facts("bah", root, "subject frame", split="test")``: these values of every item, in order."""
 
-    def read(name, root, **options):
-        with pytest.raises(InputError) as caught:
-            read_layout(name, root, **options)
-        text = str(caught.value)
-        assert "\n" not in text
-        assert str(root) in text
-        return text
+    def read(layout, root, names, **options):
+        return [attrgetter(*names.split())(item) for item in read_layout(layout, root, **options)]
 
     return read
+
+
+@pytest.fixture
+def refuses(refused):
+    """``refuses("bah", root, "words", split="test")``: one line that names the source and holds the words."""
+
+    def check(layout, root, *words, **options):
+        with refused(InputError, str(root), *words):
+            read_layout(layout, root, **options)
+
+    return check

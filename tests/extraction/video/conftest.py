@@ -42,46 +42,22 @@ def make_video():
     """Write a video whose frames, 0, 1, 2, ..., are shown at the given time stamps; the suffix says the container."""
     av = pytest.importorskip("av", reason="needs the extra 'video'")
 
-    def make(
-        path,
-        stamps=range(50),
-        *,
-        codec="libx264",
-        unit=Fraction(1, 25),
-        b_frames=2,
-        group=12,
-        codec_options=None,
-        options=None,
-    ):
+    def make(path, stamps=range(50), *, codec="libx264", unit=Fraction(1, 25), b_frames=2, group=12, **options):
         if codec not in av.codecs_available:
             pytest.skip(f"this build of PyAV has no {codec}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w", options=options or {}) as container:
-            stream = container.add_stream(codec, rate=25, options=codec_options or {})
+        with av.open(str(path), "w", format=options.get("format"), options=options.get("file", {})) as container:
+            stream = container.add_stream(codec, rate=25, options=options.get("stream", {}))
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             context = stream.codec_context
             context.time_base, context.gop_size, context.max_b_frames = unit, group, b_frames
             context.bit_rate, context.thread_count = 800_000, 1
+            container.start_encoding()
             for number, stamp in enumerate(stamps):
                 frame = av.VideoFrame.from_ndarray(draw_number(number), format="rgb24")
                 frame.pts, frame.time_base = stamp, unit
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
-        return path
-
-    return make
-
-
-@pytest.fixture
-def make_video_without_frames():
-    """Write a video file that has a header and no frame."""
-    av = pytest.importorskip("av", reason="needs the extra 'video'")
-
-    def make(path):
-        with av.open(str(path), "w", format="avi") as container:
-            stream = container.add_stream("mpeg4", rate=25)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            container.start_encoding()
         return path
 
     return make

@@ -1,7 +1,6 @@
 """Decoded frames are recognised by the number in their picture."""
 
 import struct
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,14 @@ from featlab.extraction.video.frames import decode_frames
 OPEN = {"x264-params": "open-gop=1:scenecut=0"}
 KINDS = [
     ("a.mp4", "libx264", {}),
-    ("open.mov", "libx264", {"b_frames": 3, "codec_options": OPEN}),
+    ("open.mov", "libx264", {"b_frames": 3, "stream": OPEN}),
     ("a.mkv", "libx264", {"b_frames": 3}),
-    ("a.ts", "libx264", {"codec_options": OPEN}),
+    ("a.ts", "libx264", {"stream": OPEN}),
     ("a.avi", "libx264", {}),
     ("b.avi", "mpeg4", {"b_frames": 0}),
     ("a.m4v", "mpeg4", {}),
     ("a.mpg", "mpeg2video", {}),
-    ("a.webm", "libvpx-vp9", {"codec_options": {"cpu-used": "5", "lag-in-frames": "16"}}),
+    ("a.webm", "libvpx-vp9", {"stream": {"cpu-used": "5", "lag-in-frames": "16"}}),
     ("a.wmv", "wmv2", {"b_frames": 0}),
 ]
 
@@ -47,7 +46,7 @@ def test_a_frame_is_found_by_its_time_and_its_pixels_do_not_depend_on_the_way_in
 
 def test_a_trimmed_and_a_late_video_show_the_right_frames(tmp_path, make_video, read_number):
     trimmed = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
-    path = make_video(tmp_path / "trimmed.mp4", range(-10, 40), options=trimmed)
+    path = make_video(tmp_path / "trimmed.mp4", range(-10, 40), file=trimmed)
     assert [read_number(image) for image in decode(path, [0, 1, 30])] == [10, 11, 40]
     path = make_video(tmp_path / "late.mkv", range(30, 60))
     assert [read_number(image) for image in decode(path, [0, 1, 29])] == [0, 1, 29]
@@ -68,9 +67,8 @@ def test_a_video_is_entered_near_the_frame_and_not_at_its_beginning(tmp_path, ma
     assert len(seen) < 30
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files through /proc")
 def test_frames_come_one_at_a_time_and_the_file_is_closed_by_a_caller_who_stops(tmp_path, make_video, read_number):
-    if not Path("/proc/self/fd").is_dir():
-        pytest.skip("counts open files through /proc")
     path = make_video(tmp_path / "a.mp4")
 
     def opened():
@@ -105,9 +103,9 @@ def test_a_telephones_video_is_upright(tmp_path, make_video):
         np.testing.assert_array_equal(image, turned(stored))
 
 
-def test_damage_fails_the_frames_up_to_the_next_key_frame_and_always_the_same_ones(tmp_path, make_video, read_number):
+def test_damage_fails_the_frames_up_to_the_next_key_frame_and_always_the_same_ones(tmp_path, make_video):
     av = pytest.importorskip("av")
-    path = make_video(tmp_path / "a.mp4", range(60), codec_options={"x264-params": "scenecut=0"})
+    path = make_video(tmp_path / "a.mp4", range(60), stream={"x264-params": "scenecut=0"})
     whole = decode(path, range(60))
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -129,7 +127,7 @@ def test_damage_fails_the_frames_up_to_the_next_key_frame_and_always_the_same_on
 
 
 def test_time_stamps_that_are_not_there_fail_alone(tmp_path, make_video, read_number):
-    path = make_video(tmp_path / "a.mkv", unit=Fraction(1, 25))
+    path = make_video(tmp_path / "a.mkv")
     results = list(decode_frames(path, [-5, 40, 41, 80, 1920, 1961, 99999]))
     gone = "the frame can't be decoded"
     expected = [gone, 1, gone, 2, 48, gone, gone]

@@ -28,30 +28,11 @@ def one_hot(*classes, count):
     return torch.eye(count)[list(classes)]
 
 
-def information_maximisation(p):
-    return float(mean_entropy(p) - marginal_entropy(p))
-
-
 def test_entropies_equal_scipys():
     p = probabilities(9, 5)
     np.testing.assert_allclose(entropies(p), scipy_entropy(p.numpy(), axis=1), atol=5 * EPSILON)
     np.testing.assert_allclose(mean_entropy(p), scipy_entropy(p.numpy(), axis=1).mean(), atol=5 * EPSILON)
     np.testing.assert_allclose(marginal_entropy(p), scipy_entropy(p.numpy().mean(axis=0)), atol=5 * EPSILON)
-
-
-def test_entropies_of_two_rows():
-    p = tensor([[0.9, 0.1], [0.8, 0.2]])
-    found = (float(mean_entropy(p)), float(marginal_entropy(p)), information_maximisation(p))
-    assert found == pytest.approx((0.412723, 0.422689, -0.009966), abs=1e-6)
-
-
-def test_only_balanced_certainty_reaches_the_minimum():
-    """Diversity is subtracted: some take the term's sign the other way round."""
-    balanced, uneven = one_hot(0, 1, 2, 3, count=4), one_hot(0, 0, 0, 1, 2, 3, count=4)
-    for p in (torch.full((8, 4), 0.25), one_hot(*[2] * 8, count=4)):
-        assert information_maximisation(p) == pytest.approx(0, abs=1e-6)
-    assert information_maximisation(balanced) == pytest.approx(-1.38626, abs=1e-5)
-    assert information_maximisation(balanced) < information_maximisation(uneven) < -0.5
 
 
 def test_information_loss_of_small_cases():
@@ -76,13 +57,6 @@ def test_information_loss_of_certain_predictions_is_scikit_learns_mutual_informa
     expected = mutual_info_score(np.concatenate([first, second]), np.concatenate([second, first]))
     loss = information_loss(one_hot(*first, count=4), one_hot(*second, count=4))
     assert float(loss) == pytest.approx(-expected, abs=1e-5)
-
-
-def test_information_loss_depends_neither_on_which_is_first_nor_on_the_order():
-    p, q = probabilities(7, 3), probabilities(7, 3, seed=1)
-    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
-    for first, second in ((q, p), (p[order], q[order])):
-        assert float(information_loss(first, second)) == pytest.approx(float(information_loss(p, q)), abs=1e-6)
 
 
 LOSSES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featlab.cache import open_cache, verify_cache
+from featlab.cache import verify_cache
 from featlab.errors import FeatlabError
 from featlab.extraction.tables import ImportConfig, make_extractor
 from featlab.extraction.tables.rows import Selection
@@ -16,27 +16,20 @@ def test_features_of_other_columns_never_meet():
     assert make_extractor("x", 3, names).fingerprint == make_extractor("x", 3, names).fingerprint
 
 
-def test_equal_imports_give_equal_digests_whatever_the_order_of_rows(tmp_path, people, card, tools, run):
-    order = list(range(len(people.subject)))[::-1]
-    turned = tools.make_people()
-    for name in ("subject", "label", "video", "frame"):
-        getattr(turned, name)[:] = [getattr(people, name)[row] for row in order]
-    turned.features[:] = people.features[order]
-    other = tools.write_csv(tmp_path / "turned.csv", turned)
-    assert run(card, out=tmp_path / "a.h5").digest == run(other, out=tmp_path / "b.h5").digest
-
-
-def test_a_second_import_leaves_a_cache_that_holds_the_same(card, run):
+def test_a_second_import_in_any_order_of_rows_leaves_the_cache_as_it_is(tmp_path, people, card, write_csv, run):
     first = run(card)
     assert verify_cache(first.path) == []
     stamp = first.path.stat().st_mtime_ns
     again = run(card)
     assert (again.was_there, again.digest, first.was_there) == (True, first.digest, False)
     assert first.path.stat().st_mtime_ns == stamp
-    assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "features.csv"]
+    people.features = people.features[::-1]
+    people.names = {name: values[::-1] for name, values in people.names.items()}
+    assert run(write_csv("turned.csv", people), out="turned.h5").digest == first.digest
 
 
-def test_another_cache_is_not_replaced_unless_told(card, run, refused):
+def test_another_cache_is_not_replaced_unless_told(tmp_path, card, run, refused):
     for change, words in (
         ({"extractor": "other"}, "its extractor is 'imported'"),
         ({"selection": Selection("f0,f1")}, "3 imported columns"),
@@ -50,10 +43,7 @@ def test_another_cache_is_not_replaced_unless_told(card, run, refused):
         with refused(FeatlabError, "cache.h5 exists", "--if-exists"):
             run(card, if_exists="error", **change)
         assert run(card, if_exists="overwrite", **change).digest != first.digest
-        assert sorted(path.name for path in first.path.parent.iterdir()) == ["cache.h5", "features.csv"]
-
-
-def test_a_damaged_cache_is_not_replaced_unless_told_and_more_rows_are_counted(tmp_path, card, run, refused):
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "features.csv"]
     (tmp_path / "cache.h5").write_bytes(b"not HDF5")
     with refused(FeatlabError, "cache.h5 exists and isn't", "overwrite"):
         run(card)
@@ -64,50 +54,43 @@ def test_a_damaged_cache_is_not_replaced_unless_told_and_more_rows_are_counted(t
         run(card)
 
 
-def test_a_list_of_failures_goes_with_its_cache_and_unlabelled_rows_have_the_neutral_class_alone(tmp_path, card, run):
-    text = card.read_text()
-    card.write_text(text + "zoe,rest,v,0,1,nan,3\n")
+def test_a_list_of_failures_goes_with_its_cache_and_unlabelled_rows_have_the_neutral_class_alone(
+    tmp_path, card, put, run, read
+):
+    card.write_text(card.read_text() + "zoe,rest,v,0,1,nan,3\n")
     assert len(run(card, skip_bad=True).failures) == 1
     assert len(run(card, skip_bad=True, if_exists="skip").failures) == 1
-    card.write_text("subject,f\ns,1\nt,2\n")
-    report = run(card, if_exists="overwrite")
+    report = run(put("x.csv", "subject,f", "s,1", "t,2"), if_exists="overwrite")
     assert report.failures == ()
     assert not (tmp_path / "cache.failures.jsonl").exists()
-    with open_cache(report.path) as cache:
-        assert (cache.classes, cache.read().label.tolist()) == (("rest",), [-1, -1])
+    assert (read(report).classes, read(report).label.tolist()) == (("rest",), [-1, -1])
 
 
-def test_float16_says_what_it_costs(tmp_path, people, card, run, refused):
+def test_float16_says_what_it_costs(people, card, run, read, refused):
     report = run(card, dtype="float16")
-    with open_cache(report.path) as cache:
-        stored = cache.read().embeddings
     half = people.features.astype(np.float16).astype(np.float64)
     lengths = np.linalg.norm(people.features.astype(np.float64), axis=1)
     worst = float((np.linalg.norm(half - people.features, axis=1) / lengths).max())
     assert report.storage_error == pytest.approx(worst, rel=1e-9)
-    assert sorted(map(tuple, stored.tolist())) == sorted(map(tuple, half.tolist()))
-    assert run(card, out=tmp_path / "full.h5").storage_error is None
+    assert sorted(map(tuple, read(report).embeddings.tolist())) == sorted(map(tuple, half.tolist()))
+    assert run(card, out="full.h5").storage_error is None
     with card.open("a") as file:
         file.write("zoe,rest,v,0,1,70000,3\n")
     with refused(FeatlabError, "line 18", "f1 is 70000, too large for float16"):
         run(card, dtype="float16", if_exists="overwrite")
 
 
-def test_landmarks_of_a_file_go_with_their_rows_through_bad_ones(tmp_path, run):
-    path = tmp_path / "x.csv"
-    path.write_text("subject,label,frame,f\ns,rest,2,2\ns,rest,1,nan\ns,rest,0,0\n")
+def test_landmarks_of_a_file_go_with_their_rows_through_bad_ones(tmp_path, put, run, read):
+    path = put("x.csv", "subject,label,frame,f", "s,rest,2,2", "s,rest,1,nan", "s,rest,0,0")
     points = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
     points[2, 0, 0] = np.nan
     np.save(tmp_path / "points.npy", points)
-    report = run(path, landmarks=tmp_path / "points.npy", skip_bad=True)
-    with open_cache(report.path) as cache:
-        table = cache.read()
+    table = read(run(path, landmarks=tmp_path / "points.npy", skip_bad=True))
     assert table.frame.tolist() == [0, 2]
-    assert np.isnan(table.landmarks[0]).all()
-    np.testing.assert_array_equal(table.landmarks[1], points[0])
+    np.testing.assert_array_equal(table.landmarks, [np.full((2, 2), np.nan), points[0]])
 
 
-def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, run, refused):
+def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, put, run, refused):
     for values, *words in (
         ({"dtype": "float8"}, "float32 or float16", "'float8'"),
         ({"if_exists": "overwite"}, "did you mean 'overwrite'"),
@@ -116,13 +99,12 @@ def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, 
         with refused(FeatlabError, *words):
             ImportConfig(**values)
     np.save(tmp_path / "points.npy", np.ones((15, 2, 2)))
-    with refused(FeatlabError, "points.npy has landmarks for 15 rows, the source has 16"):
-        run(card, landmarks=tmp_path / "points.npy")
-    with refused(FeatlabError, "no.csv", "no such file"):
-        run(tmp_path / "no.csv")
-    (tmp_path / "x.mat").touch()
-    with refused(FeatlabError, "x.mat", ".csv, .tsv, .npy, .npz, .parquet"):
-        run(tmp_path / "x.mat")
-    (tmp_path / "cache.h5").mkdir()
-    with refused(FeatlabError, "cache.h5 is a folder"):
-        run(card)
+    (tmp_path / "folder.h5").mkdir()
+    for source, options, *words in (
+        (card, {"landmarks": tmp_path / "points.npy"}, "points.npy has landmarks for 15 rows, the source has 16"),
+        (tmp_path / "no.csv", {}, "no.csv", "no such file"),
+        (put("x.mat"), {}, "x.mat", ".csv, .tsv, .npy, .npz, .parquet"),
+        (card, {"out": "folder.h5"}, "folder.h5 is a folder"),
+    ):
+        with refused(FeatlabError, *words):
+            run(source, **options)

@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featlab.cache import open_cache
 from featlab.errors import FeatlabError
 from featlab.extraction.tables.delimited import read_delimited
 from featlab.extraction.tables.rows import Selection
@@ -14,27 +13,19 @@ from featlab.extraction.tables.rows import Selection
 HEAD = "subject,label,video,frame"
 
 
-def put(path, *lines, encoding="utf-8"):
-    path.write_bytes("\n".join(lines).encode(encoding))
-    return path
-
-
-def test_a_table_comes_back_as_it_was_written(tmp_path, people, tools, run):
-    for suffix in (".csv", ".tsv"):
-        report = run(tools.write_csv(tmp_path / f"features{suffix}", people), out=tmp_path / f"{suffix}.h5")
-        table = tools.check_cache(report.path, people)
+def test_a_table_comes_back_as_it_was_written(people, write_csv, check_cache, run):
+    for suffix in ("csv", "tsv"):
+        report = run(write_csv(f"features.{suffix}", people), out=f"{suffix}.h5")
+        table = check_cache(report, people)
         assert (report.rows, report.dim, report.failures, report.notes) == (16, 3, (), ())
         assert table.paths is table.landmarks is None
 
 
-def test_thousands_of_rows_come_back_in_blocks_and_are_reported(tmp_path, tools):
-    rng = np.random.default_rng(3)
-    values = rng.normal(size=(5001, 2)).astype(np.float32)
-    lines = [f"s,{row},{a!r},{b!r}" for row, (a, b) in enumerate(values.tolist())]
+def test_thousands_of_rows_come_back_in_blocks_and_are_reported(put):
+    values = np.random.default_rng(3).normal(size=(5001, 2)).astype(np.float32)
+    path = put("x.csv", "subject,frame,a,b", *(f"s,{row},{a!r},{b!r}" for row, (a, b) in enumerate(values.tolist())))
     seen = []
-    read = read_delimited(
-        put(tmp_path / "x.csv", "subject,frame,a,b", *lines), Selection(), on_progress=lambda *now: seen.append(now)
-    )
+    read = read_delimited(path, Selection(), on_progress=lambda *now: seen.append(now))
     assert np.array_equal(read.features, values)
     assert seen == [(2000, 5002), (4000, 5002)]
 
@@ -60,16 +51,16 @@ def test_any_numbers_and_names_survive_the_reader(tmp_path, values, names, end, 
     assert list(read.names["subject"]) == [f"s{name}".strip() for name in names[: len(values)]]
 
 
-def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(tmp_path, run):
+def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(put, run):
     lines = [f"{row},s{row % 2},rest,left,{row / 8},{row},{row}" for row in range(6)]
-    report = run(put(tmp_path / "x.csv", ",subject,label,side,f0,f1,filename", *lines))
+    report = run(put("x.csv", ",subject,label,side,f0,f1,filename", *lines))
     assert report.dim == 2
     assert report.notes[0] == "not features: (without a name), side, filename"
     assert "f0 to f1" in report.extractor.preprocessing
 
 
-def test_columns_are_names_beginnings_or_an_expression(tmp_path):
-    path = put(tmp_path / "x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
+def test_columns_are_names_beginnings_or_an_expression(put):
+    path = put("x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
     for spec, expected in {
         "f1": "f1",
         "f1,f12": "f1 f12",
@@ -84,70 +75,50 @@ def test_columns_are_names_beginnings_or_an_expression(tmp_path):
         assert (read.landmarks is None) == (spec == "x_")
 
 
-def test_landmark_columns_are_landmarks(tmp_path, run):
-    report = run(
-        put(
-            tmp_path / "x.csv",
-            "subject,label,f,y_1,x_0,y_0,x_1",
-            "s,rest,9,4,1,2,3",
-            "s,rest,8,,1,2,3",
-            "t,rest,7,0,0,0,0",
-        )
-    )
-    with open_cache(report.path) as cache:
-        table = cache.read()
+def test_landmark_columns_are_landmarks(put, run, read):
+    lines = ("s,rest,9,4,1,2,3", "s,rest,8,,1,2,3", "t,rest,7,0,0,0,0")
+    report = run(put("x.csv", "subject,label,f,y_1,x_0,y_0,x_1", *lines))
     assert report.dim == 1
-    np.testing.assert_array_equal(table.landmarks, [[[1, 2], [3, 4]], [[np.nan] * 2] * 2, [[0, 0], [0, 0]]])
+    expected = [[[1, 2], [3, 4]], [[np.nan] * 2] * 2, [[0, 0], [0, 0]]]
+    np.testing.assert_array_equal(read(report).landmarks, expected)
     assert "2 landmarks" in report.notes[0]
 
 
-def test_without_videos_a_label_is_one_and_frames_follow_the_rows(tmp_path, run):
-    lines = ["s,rest,1", "s,smile,2", "s,rest,3", "s,,4", "t,rest,5"]
-    report = run(put(tmp_path / "x.csv", "subject,label,f", *lines))
-    with open_cache(report.path) as cache:
-        table = cache.read()
-    rows = [
-        (table.subjects[s], table.videos[v], f, e)
-        for s, v, f, e in zip(table.subject, table.video, table.frame, table.embeddings[:, 0], strict=True)
+def test_without_videos_a_label_is_one_and_frames_follow_the_rows(put, run, read):
+    report = run(put("x.csv", "subject,label,f", "s,rest,1", "s,smile,2", "s,rest,3", "s,,4", "t,rest,5"))
+    table = read(report)
+    assert [table.describe_row(row) for row in range(5)] == [
+        "subject 's', video 'rest', frame 0",
+        "subject 's', video 'rest', frame 1",
+        "subject 's', video 'smile', frame 0",
+        "subject 's', video 'unlabelled', frame 0",
+        "subject 't', video 'rest', frame 0",
     ]
-    assert rows == [
-        ("s", "rest", 0, 1),
-        ("s", "rest", 1, 3),
-        ("s", "smile", 0, 2),
-        ("s", "unlabelled", 0, 4),
-        ("t", "rest", 0, 5),
-    ]
+    assert table.embeddings[:, 0].tolist() == [1, 3, 2, 4, 5]
     assert table.label.tolist() == [0, 0, 1, -1, 0]
     assert "no row names a video" in report.notes[0]
 
 
-def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(tmp_path, run):
+def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(put, run, read):
     lines = [r"a\v1\img10.png,s,rest,1", r"a\v1\img2.png,s,rest,2", "img.png,s,rest,3"]
-    with open_cache(run(put(tmp_path / "x.csv", "path,subject,label,f", *lines)).path) as cache:
-        table = cache.read()
+    table = read(run(put("x.csv", "path,subject,label,f", *lines)))
     assert table.paths == ("a/v1/img2.png", "a/v1/img10.png", "img.png")
     assert [table.videos[code] for code in table.video] == ["a/v1", "a/v1", "rest"]
     assert table.frame.tolist() == [0, 1, 0]
     # Frames written as floats are whole numbers.
-    path = put(tmp_path / "y.csv", f"{HEAD},f", "s,rest,v,3.0,1", "s,rest,v,12,1")
-    with open_cache(run(path, out=tmp_path / "y.h5").path) as cache:
-        assert cache.read().frame.tolist() == [3, 12]
+    path = put("y.csv", f"{HEAD},f", "s,rest,v,3.0,1", "s,rest,v,12,1")
+    assert read(run(path, out="y.h5")).frame.tolist() == [3, 12]
 
 
-def test_a_row_that_cannot_be_stored_is_refused_with_its_line(tmp_path, run, refused):
+def test_a_row_that_cannot_be_stored_is_refused_with_its_line_or_skipped_and_listed(put, tmp_path, run, read, refused):
     for bad in ("", "NA", "n/a", "nan", "NaN", "null", "inf", "-Infinity", "1e39"):
-        path = put(tmp_path / "x.csv", f"{HEAD},f,g", "s,rest,v,0,1,1", f"s,rest,v,1,1,{bad}", f"s,rest,v,2,{bad},1")
+        path = put("x.csv", f"{HEAD},f,g", "s,rest,v,0,1,1", f"s,rest,v,1,1,{bad}", f"s,rest,v,2,{bad},1")
         with refused(FeatlabError, "x.csv, line 3", "g is ", "(1 more rows like it)", "--skip-bad"):
             run(path)
-    path = put(tmp_path / "x.csv", "subject,label,f", "s,rest,inf")
     with refused(FeatlabError, "no row can be stored", "x.csv#row=0", "infinite"):
-        run(path, skip_bad=True)
-
-
-def test_skipped_rows_are_listed_and_the_others_keep_their_frames(tmp_path, run):
-    report = run(put(tmp_path / "x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3"), skip_bad=True)
-    with open_cache(report.path) as cache:
-        assert cache.read().frame.tolist() == [0, 2]
+        run(put("x.csv", "subject,label,f", "s,rest,inf"), skip_bad=True)
+    report = run(put("x.csv", "subject,label,f", "s,rest,1", "s,rest,nan", "s,rest,3"), skip_bad=True)
+    assert read(report).frame.tolist() == [0, 2]
     assert [(failure.path, failure.reason) for failure in report.failures] == [("x.csv#row=1", "f is missing or NaN")]
     assert "x.csv#row=1" in (tmp_path / "cache.failures.jsonl").read_text()
 
@@ -157,7 +128,7 @@ def good(head="f0,f1", one="s,rest,v,0,1.5,2", two="s,smile,w,0,3,4"):
     return [f"{HEAD},{head}", one, two]
 
 
-def test_a_malformed_table_is_one_line(tmp_path, run, refused):
+def test_a_malformed_table_is_one_line(tmp_path, put, run, refused):
     for lines, *words in (
         ([], "x.csv", "is empty", "subject,label,video,frame"),
         (good()[:1], "x.csv", "a header and no rows"),
@@ -180,19 +151,14 @@ def test_a_malformed_table_is_one_line(tmp_path, run, refused):
         (good(one="s,Rest,v,0,1,2"), "neutral label 'rest'", "did you mean 'Rest'", "--neutral"),
         (good("a,b", "s,rest,v,0,x,y", "s,smile,w,0,x,y"), "no column of numbers"),
     ):
-        path = put(tmp_path / "x.csv", *lines)
         with refused(FeatlabError, *words):
-            run(path)
+            run(put("x.csv", *lines))
         assert not (tmp_path / "cache.h5").exists()
     for encoding, words in (("utf-16", "UTF-8"), ("utf-16-le", "NUL"), ("latin-1", "isn't UTF-8 text")):
         name = "Zoe" if "le" in encoding else "Zoë"
-        path = put(tmp_path / "x.csv", *good(one=f"{name},rest,v,0,3,4"), encoding=encoding)
         with refused(FeatlabError, "x.csv", "CSV UTF-8", words):
-            run(path)
-
-
-def test_a_selection_that_fits_nothing_or_text_is_one_line(tmp_path, run, refused):
-    path = put(tmp_path / "x.csv", "subject,label,f0,f1,side", "s,rest,1,2,left")
+            run(put("x.csv", *good(one=f"{name},rest,v,0,3,4"), encoding=encoding))
+    path = put("x.csv", "subject,label,f0,f1,side", "s,rest,1,2,left")
     for spec, *words in (
         ("g.*", "'g.*'", "fits no column", "f0, f1"),
         ("(", "'('", "no column begins so", "no expression"),

@@ -22,17 +22,8 @@ def test_a_step_is_found_where_it_is_and_a_single_outlier_is_none():
     losses = [4.0] * 10 + [1.0] * 30
     losses[25], losses[32] = 9.0, -9.0
     assert converged_at(losses) == 11
-
-
-def test_a_loss_that_falls_and_rises_to_its_last_level_settles_at_the_second():
-    # 10, then 0, then 2: two-sided, so the dip is not taken for the end.
+    # Two-sided, so that a dip is not taken for the end.
     assert converged_at([10.0] * 10 + [0.0] * 20 + [2.0] * 20) == 31
-
-
-def test_a_steady_fall_counts_as_converged_at_its_very_end_only():
-    found = converged_at(np.linspace(1, 0, 100))
-    assert found is not None
-    assert 85 <= found <= 100
 
 
 def test_no_iteration_one_iteration_and_a_constant():
@@ -58,12 +49,6 @@ def test_noise_moves_the_answer_little():
     assert abs(np.median(found) - expected) <= 15
 
 
-def test_noise_without_a_fall_never_settles_early():
-    found = [converged_at(5 + np.random.default_rng(seed).normal(size=300)) for seed in range(40)]
-    early = [answer for answer in found if answer is not None and answer < 150]
-    assert len(early) <= 4
-
-
 def test_the_window_may_be_given():
     losses = np.concatenate([[1.0] * 9, [0.0, 1.0] * 8, [0.0] * 20])
     assert converged_at(losses, window=1) == 26
@@ -80,11 +65,8 @@ def test_stages_are_judged_one_by_one_and_added():
     history = entries(first, "teacher") + entries(second, "generator")
     assert iterations_to_converge(history, 40) == converged_at(first) + converged_at(second) == 6 + 9
     assert iterations_to_converge(entries(first + second), 40) is None
-
-
-def test_one_stage_that_has_not_converged_is_enough():
-    history = entries([1.0] * 5 + [0.5] * 15, "teacher") + entries([1.0, 2.0, 3.0], "generator")
-    assert iterations_to_converge(history, 23) is None
+    # One stage that has not converged is enough.
+    assert iterations_to_converge(entries(first, "teacher") + entries([1.0, 2.0, 3.0], "generator"), 23) is None
 
 
 def test_a_closed_form_needs_none_and_losses_not_logged_once_an_iteration_say_nothing():
