@@ -60,7 +60,7 @@ _HOME = {
     "choose_targets": "protocol.splits",
     "split_target": "protocol.splits",
     "target_of": "protocol.splits",
-    "build_bundle": "workspace.stages",
+    "build_bundle": "workspace.build",
     "summarise": "evaluation.summary",
 }
 
