@@ -78,10 +78,10 @@ def part_of(translator: Translator, part: str, config: PretrainConfig, classes: 
     Raises:
         InputError: T doesn't hold it.
     """
-    if config.form == part:
+    if config.form == part or not config.epochs:
         return translator
     weight = config.balance if part == "mlp" else 1 - config.balance
-    if config.form != "joint" or not config.epochs or not weight:
+    if config.form != "joint" or not weight:
         raise InputError(
             f"the method pft-{part} needs a T with a {part} part, and this bundle has none; "
             f"pretrain with pretrain.form = joint or {part}"

@@ -50,7 +50,7 @@ def test_every_section_and_key_can_be_set_from_a_file(write):
         noise = 1
         [pretrain]
         layers = ["bottleneck"]
-        residual = false
+        validation = false
         [adapt]
         method = "shot"
         """
@@ -61,7 +61,7 @@ def test_every_section_and_key_can_be_set_from_a_file(write):
     assert (config.protocol.targets, config.protocol.sources) == ("5", ("a", "b"))
     assert config.head.noise == 1.0
     assert isinstance(config.head.noise, float)
-    assert (config.pretrain.layers, config.pretrain.residual) == (("bottleneck",), False)
+    assert (config.pretrain.layers, config.pretrain.validation) == (("bottleneck",), False)
     assert config.adapt.method == "shot"
 
 
@@ -125,11 +125,11 @@ KEPT = [
     ("head.epochs", 12.0, 12),
     ("head.lr", "1e-4", 1e-4),
     ("head.lr", 1, 1.0),
-    ("pretrain.residual", "false", False),
-    ("pretrain.residual", "No", False),
-    ("pretrain.residual", "0", False),
-    ("pretrain.residual", "TRUE", True),
-    ("pretrain.residual", True, True),
+    ("pretrain.validation", "false", False),
+    ("pretrain.validation", "No", False),
+    ("pretrain.validation", "0", False),
+    ("pretrain.validation", "TRUE", True),
+    ("pretrain.validation", True, True),
     ("protocol.methods", "a,b", ("a", "b")),
     ("protocol.methods", " a , b ,", ("a", "b")),
     ("protocol.methods", ["a", "b"], ("a", "b")),
@@ -157,7 +157,7 @@ def test_values_take_the_type_of_their_key():
 OTHER_TYPE = {
     "head.epochs": {1.5: "whole number", "1.5": "whole number", "many": "whole number", float("inf"): "whole number"},
     "head.lr": {"fast": "a number", "nan": "finite", float("inf"): "finite", None: "a number"},
-    "pretrain.residual": {"maybe": "true or false", 2: "true or false"},
+    "pretrain.validation": {"maybe": "true or false", 2: "true or false"},
     "protocol.methods": {3: "list"},
     "cache": {True: "text"},
 }
@@ -190,7 +190,7 @@ OUT_OF_RANGE = {
         ("epochs", -1),
         ("style", -0.1),
         ("dropout", 1.5),
-        ("label_smoothing", -0.1),
+        ("share", 1.1),
     ],
     "protocol": [
         ("draws", 0),
@@ -217,7 +217,7 @@ UNKNOWN_CHOICE = {
     "features.reduce": ("whithin", "within"),
     "pair.strategy": ("landmarks", "landmark"),
     "pair.label_rule": ("diferent", "different"),
-    "pretrain.objective": ("anchor", "anchored"),
+    "pretrain.form": ("line", "linear"),
     "pretrain.axis": ("vectors", "vector"),
     "pretrain.layers": ("embedding,botleneck", "bottleneck"),
     "plot.faces": ("photograph", "photographs"),
@@ -289,7 +289,7 @@ def changed():
             "cache": "x.h5",
             "features.dim": 3,
             "pretrain.layers": "bottleneck",
-            "pretrain.residual": "no",
+            "pretrain.learn_share": "no",
             "protocol.sources": "a,b",
             "adapt.method": "shot",
             "adapt.pft.lr": 0.5,

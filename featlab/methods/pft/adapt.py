@@ -160,7 +160,7 @@ def _aligned(
     weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
     report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None
     if config.guard and reliability is not None and not reliability.helps:
-        line = f"adapting brought {reliability.outcome()}: the source model is used as it is (--force adapts)"
+        line = f"{reliability.outcome()}: the source model is used as it is (--force adapts)"
         return AdaptedModel(base_model(bundle), warnings=(line,), report=report)
     weighting = config.weighting
     if weighting == "auto":
@@ -177,9 +177,16 @@ def _aligned(
         iterations=len(aligned.history),
         trainable=len(aligned.offset) if aligned.history else 0,
         history=aligned.history,
-        warnings=(*_warnings(bundle, model, target), *(report.warnings if report else ())),
+        warnings=(*_warnings(bundle, model, target), *_doubts(reliability), *(report.warnings if report else ())),
         report=report,
     )
+
+
+def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
+    """Say so when source subjects don't tell that adapting helps."""
+    if reliability is None:
+        return ("nobody was held out at the source, or too few: whether adapting helps is not known",)
+    return () if reliability.certain else (f"adapting may not help: {reliability.outcome()}",)
 
 
 def _fit_lbfgs(

@@ -94,7 +94,7 @@ class Reliability:
         after: Mean macro F1 of the adapted models.
         frames_needed: Fewest frames that keep `SHARE_KEPT` of the gain.
         people: Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
-        mean_gain: (3,) mean gain over people, and the interval that holds it nine times in ten.
+        mean_gain: (3,) mean gain over people, and the interval that holds it four times in five.
     """
 
     temperature: Tensor
@@ -113,14 +113,19 @@ class Reliability:
 
     @property
     def helps(self) -> bool:
-        """Whether adapting made held-out source subjects better: all of the interval of the mean gain is above 0."""
+        """Whether adapting made held-out source subjects better on average."""
+        return not int(self.people) or float(self.mean_gain[0]) > 0
+
+    @property
+    def certain(self) -> bool:
+        """Whether all of the interval of the mean gain is above 0."""
         return not int(self.people) or float(self.mean_gain[1]) > 0
 
     def outcome(self) -> str:
         """Return what adapting gained on source subjects, for people."""
         mean, low, high = (100 * value for value in self.mean_gain.tolist())
         return (
-            f"{mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 90 % interval) on "
+            f"adapting gained {mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 80 % interval) on "
             f"{int(self.people)} source people who were held out"
         )
 
@@ -226,7 +231,7 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
 
 
 def _mean_gain(episodes: Sequence[Episode]) -> tuple[float, float, float]:
-    """Return the mean gain over people and its 90 % interval (Student's t)."""
+    """Return the mean gain over people and its 80 % interval (Student's t)."""
     from scipy.stats import t
 
     gains: dict[int, list[float]] = {}

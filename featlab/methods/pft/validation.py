@@ -62,7 +62,7 @@ def forms_of(bundle: Bundle) -> Mapping[str, Translator]:
     """Return the bundle's T and, where it is joint, its two parts."""
     config = bundle.config.pretrain
     found = {config.form: bundle.translator}
-    if config.form == "joint" and config.epochs:
+    if config.form == "joint":
         for part, weight in (("linear", 1 - config.balance), ("mlp", config.balance)):
             if weight:
                 found[part] = part_of(bundle.translator, part, config, len(bundle.classes))
