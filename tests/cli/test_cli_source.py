@@ -50,7 +50,7 @@ def test_files_are_relative_to_where_they_are_named(folder, run_json, quickly, m
 def test_pretrain_writes_a_bundle_that_adapt_finds(folder, run_json, run, quickly):
     words = ("pretrain", "--subject", "s041", *quickly)
     made = run_json(*words)
-    assert (made["source_subjects"], made["translator"], made["bank_subjects"]) == (7, "linear", 7)
+    assert (made["source_subjects"], made["translator"], made["bank_subjects"]) == (7, "joint", 7)
     assert made["last_loss"] < made["first_loss"]
     poster = run_json(*words, "--set", "pretrain.objective=poster", "--set", "pretrain.epochs=2")
     assert (poster["translator"], poster["epochs"]) == ("mlp", 2)
@@ -95,5 +95,6 @@ def test_a_flag_that_nothing_in_the_run_reads_is_refused(folder, refusals):
         "ablate dims --targets 2 --quiet --set pretrain.batch=8": "pretrain.batch",
         "export --out model.safetensors --set pretrain.axis=vector": "pretrain.axis",
     }
-    form = "pretrain.form = mlp or pretrain.objective = poster or the method pft-poster"
-    refusals({words: f"command line: {key} has no effect here: it belongs to {form}" for words, key in table.items()})
+    said = "command line: {} has no effect here: it belongs to pretrain.form = joint or pretrain.form = mlp"
+    linear = " --set pretrain.form=linear"
+    refusals({words + linear: said.format(key) for words, key in table.items()})

@@ -185,7 +185,7 @@ def test_cross_validation_with_groups_routes_the_subject(data):
 @both
 def test_without_a_subject_the_head_is_trained_and_the_translator_is_the_identity(data, estimator):
     (X, y, _, _), (X_rest, _, _, _) = data
-    model = clone(estimator).set_params(settings={"pretrain.residual": False}).fit(X, y)
+    model = clone(estimator).fit(X, y)
     assert model.bundle_.source_subjects == ("everyone",)
     features = model.bundle_.projection(torch.from_numpy(X))
     assert torch.equal(model.bundle_.translator(features), features)
