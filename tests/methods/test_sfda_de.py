@@ -124,21 +124,6 @@ def test_surrogate_rows_have_the_mean_and_the_scaled_covariance_of_the_class(cov
     torch.testing.assert_close(rows, torch.tensor([[2.0, 0.0]]).expand(1, 4, 2))
 
 
-@pytest.fixture(scope="module")
-def table(people):
-    return people(subjects=6, clips=1, frames=10, classes=CLASSES, expression=1.5, identity=1.0, resting=1.0)
-
-
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), {"head.epochs": 20, "head.bottleneck": 16})
-
-
-@pytest.fixture(scope="module")
-def rows(table):
-    return table.rows_of("s05")
-
-
 def adapt(bundle, rows, *, seed=0, **options):
     method = make_method("sfda-de", {"sfda-de": {"epochs": 2, "steps": 10} | options})
     return method.adapt(bundle, target_of(rows), seed=seed)
@@ -150,26 +135,26 @@ def first_step(bundle, rows, **options):
     return head.linear.weight - bundle.head.linear.weight, head.norm.weight - bundle.head.norm.weight
 
 
-def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, rows):
+def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, mine):
     assert [inverse_decay(step) for step in (0, 500, 2000)] == pytest.approx([1.0, 1.25**-2.25, 2.0**-2.25])
-    (linear, still), (_, one), (_, ten) = (first_step(bundle, rows, norm_rate=rate) for rate in (0, 1.0, 10.0))
+    (linear, still), (_, one), (_, ten) = (first_step(bundle, mine, norm_rate=rate) for rate in (0, 1.0, 10.0))
     assert torch.count_nonzero(still) == 0 < torch.count_nonzero(linear)
     assert (ten.norm() / one.norm()).item() == pytest.approx(10, rel=1e-3)
     # With nothing else to follow than the loss, the first step differs by rate times decay times weight.
-    plain, decayed = (first_step(bundle, rows, weight_decay=decay)[0] for decay in (0.0, 0.5))
+    plain, decayed = (first_step(bundle, mine, weight_decay=decay)[0] for decay in (0.0, 0.5))
     torch.testing.assert_close(plain - decayed, 1e-3 * 0.5 * bundle.head.linear.weight, atol=1e-6, rtol=1e-3)
 
 
 @pytest.mark.parametrize("term", ["bottleneck", "predictions"])
-def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, rows):
+def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, mine):
     student = make_student(bundle, "none", 0)
     for parameter in student.parameters_of("bottleneck"):
         parameter.requires_grad_(True)
-    features = bundle.projection(torch.from_numpy(rows.embeddings[:12]))
-    drawn_rows = drawn(12, 16).view(3, 4, 16)
+    features = bundle.projection(torch.from_numpy(mine.embeddings[:12]))
+    drawn_rows = drawn(12, 6).view(3, 4, 6)
     loss = discrepancy_terms(student, drawn_rows, features)[term]
     with torch.no_grad():
-        values = [drawn_rows, student.bottleneck(features).view(3, 4, 16)]
+        values = [drawn_rows, student.bottleneck(features).view(3, 4, 6)]
         if term == "predictions":
             values = [torch.softmax(student.head.classify(z), dim=2) for z in values]
         torch.testing.assert_close(loss, contrastive_discrepancy(*values))
@@ -180,27 +165,27 @@ def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_b
 
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covariance, bundle, rows):
-    model = adapt(bundle, rows, epochs=5, steps=20, bn_mode=bn_mode, covariance=covariance)
+def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covariance, bundle, mine):
+    model = adapt(bundle, mine, epochs=5, steps=20, bn_mode=bn_mode, covariance=covariance)
     losses = [entry["loss"] for entry in model.history]
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.5
     anchors = torch.nn.functional.normalize(bundle.head.classifier.weight, dim=1)
 
     def nearness(head):
         with torch.no_grad():
-            z = head.bottleneck(bundle.projection(torch.from_numpy(rows.embeddings)))
+            z = head.bottleneck(bundle.projection(torch.from_numpy(mine.embeddings)))
         return (torch.nn.functional.normalize(z, dim=1) @ anchors.T).max(dim=1).values.mean()
 
     assert nearness(model.model.head) > nearness(bundle.head)
 
 
-def test_too_few_rows_teach_nothing_and_it_says_so(bundle, rows):
+def test_too_few_rows_teach_nothing_and_it_says_so(bundle, mine):
     for count, options in ((1, {}), (2, {}), (4, {}), (1, {"least": 1})):
-        model = adapt(bundle, rows.take(slice(count)), **options)
+        model = adapt(bundle, mine.take(slice(count)), **options)
         assert (model.iterations, model.history) == (0, ())
         assert len(model.warnings) == 1
         assert options or "adapt.sfda-de.least = 5" in model.warnings[0]
         for name, tensor in bundle.head.state_dict().items():
             assert torch.equal(model.model.head.state_dict()[name], tensor), name
     # One row is no batch in training, and enough in evaluation mode.
-    assert adapt(bundle, rows.take([0]), least=1, bn_mode="eval").iterations == 20
+    assert adapt(bundle, mine.take([0]), least=1, bn_mode="eval").iterations == 20
