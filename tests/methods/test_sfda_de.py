@@ -32,40 +32,38 @@ def around(*directions, rows=8, noise=0.05, length=3.0):
     return torch.from_numpy(length * random.uniform(0.5, 2, size=(len(values), 1)) * values).float()
 
 
-def by_loops(values, anchors):
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def by_hand(values, anchors):
     """Spherical k-means and the best of all permutations, in float64."""
-    rows = [value / np.linalg.norm(value) for value in values.astype(float)]
-    starts = [anchor / np.linalg.norm(anchor) for anchor in anchors.astype(float)]
-    centres = list(starts)
-    while True:
-        nearest = [int(np.argmax([row @ centre for centre in centres])) for row in rows]
-        moved = []
-        for code, start in enumerate(starts):
-            mine = [row for row, own in zip(rows, nearest, strict=True) if own == code]
-            moved.append(sum(mine) / np.linalg.norm(sum(mine)) if mine else start)
-        shift = np.mean([0.5 * (1 - a @ b) for a, b in zip(moved, centres, strict=True)])
-        centres = moved
-        if shift < 1e-3:
-            break
-    orders = list(itertools.permutations(range(len(starts))))
-    costs = [sum(0.5 * (1 - centres[i] @ starts[order[i]]) for i in range(len(starts))) for order in orders]
-    matched = orders[int(np.argmin(costs))]
-    labels = [matched[int(np.argmax([row @ centre for centre in centres]))] for row in rows]
-    return labels, [min(0.5 * (1 - row @ centre) for centre in centres) for row in rows]
+    rows, starts = unit(values.astype(float)), unit(anchors.astype(float))
+    centres, shift = starts, 1.0
+    while shift >= 1e-3:
+        nearest = (rows @ centres.T).argmax(axis=1)
+        sums = [rows[nearest == code].sum(axis=0) for code in range(len(starts))]
+        moved = np.array([unit(own) if own.any() else start for own, start in zip(sums, starts, strict=True)])
+        shift, centres = np.mean(0.5 * (1 - (moved * centres).sum(axis=1))), moved
+    likeness = centres @ starts.T
+    orders = [list(order) for order in itertools.permutations(range(len(starts)))]
+    matched = max(orders, key=lambda order: sum(likeness[range(len(starts)), order]))
+    nearest = (rows @ centres.T).argmax(axis=1)
+    return np.array(matched)[nearest].tolist(), (0.5 * (1 - rows @ centres.T)).min(axis=1)
 
 
 def test_clusters_equal_a_loop_over_rows():
     for seed in range(8):
         values, anchors = drawn(40, 3, seed), drawn(4, 3, seed + 100)
         labels, distance = classes_of_clusters(values, anchors)
-        expected, apart = by_loops(values.numpy(), anchors.numpy())
+        expected, apart = by_hand(values.numpy(), anchors.numpy())
         assert labels.tolist() == expected
         np.testing.assert_allclose(distance, apart, atol=1e-6)
     # On a circle, from bad anchors, the best matching swaps two classes (the first case) or cycles three.
     for seed in (6, 48, 147, 561, 1453):
         values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
         labels, _ = classes_of_clusters(values, anchors)
-        assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
+        assert labels.tolist() == by_hand(values.numpy(), anchors.numpy())[0]
         assert len(labels.unique()) == 4
 
 
