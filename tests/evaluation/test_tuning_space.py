@@ -47,12 +47,7 @@ def test_what_the_file_says_is_a_candidate_and_the_default_stays_the_methods_own
 
 def test_values_are_replaced_and_options_are_added_each_in_its_type():
     space = search_space("planted", items=["idle=4, 5,4", "words=a+b,c", "top=none,3"])
-    assert dict(space.options) == {
-        "spoil": (0.0, 1.0),
-        "idle": (4, 5),
-        "words": (("a", "b"), ("c",)),
-        "top": (None, 3),
-    }
+    assert dict(space.options) == {"spoil": (0.0, 1.0), "idle": (4, 5), "words": (("a", "b"), ("c",)), "top": (None, 3)}
 
 
 def test_fixed_options_are_not_searched_and_points_that_do_not_go_together_are_left_out():
