@@ -237,22 +237,12 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     assert set(get_method("planted-source").seen) == {count for _, _, count in met}
 
 
-@pytest.fixture
-def short(opened, people):
-    """The source side with one subject whose clip has 2 rows; the others' have 6."""
-
-    def make():
-        table = people(subjects=12)
-        name = opened(table=table).subjects[3]
-        theirs = table.subject == table.subjects.index(name)
-        clip = theirs & (table.video == table.videos.index("neutral-0"))
-        return name, opened(table=table.take(~clip | (table.frame < 2)))
-
-    return make
-
-
-def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(short):
-    name, side = short()
+def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(opened, people):
+    # One subject's clip has 2 rows; the others' have 6.
+    table = people(subjects=12)
+    name = opened(table=table).subjects[3]
+    clip = (table.subject == table.subjects.index(name)) & (table.video == table.videos.index("neutral-0"))
+    side = opened(table=table.take(~clip | (table.frame < 2)))
     made = plan(side, "least=1,3", "idle=0")
     rows = run_tuning(made)
     assert {name for (_, name), row in flat(rows).items() if row.error} == {name}
