@@ -61,6 +61,7 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
+    from featlab.analysis.evaluation.methods import needs
     from featlab.methods.registry import get_method, method_names
 
     output = session.output
@@ -70,7 +71,7 @@ def methods(
         _show_method(output, classes[0])
         return
     lines = [
-        (item.name, item.title, item.setting, ", ".join(_needs(item)) or "–", ", ".join(item.updates) or "nothing")
+        (item.name, item.title, item.setting, ", ".join(needs(item)) or "–", ", ".join(item.updates) or "nothing")
         for item in classes
     ]
     output.columns(("Name", "Title", "Setting", "Needs", "Changes"), lines, text_columns=5)
@@ -80,11 +81,13 @@ def methods(
 def _facts(method: type[Method]) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from featlab.analysis.evaluation.methods import needs
+
     return {
         "name": method.name,
         "title": method.title,
         "setting": method.setting,
-        "needs": _needs(method),
+        "needs": needs(method),
         "published": method.published,
         "carries": method.carries,
         "updates": list(method.updates),
@@ -114,17 +117,6 @@ def _show_method(output: Output, method: type[Method]) -> None:
     ]
     if lines:
         output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
-
-
-def _needs(method: type[Method]) -> list[str]:
-    needs = {
-        "style bank": method.needs_style_bank,
-        "source extras": method.needs_extras,
-        "target labels": method.needs_labels,
-        "source rows": method.needs_source,
-        "a neutral clip": method.needs_neutral,
-    }
-    return [name for name, needed in needs.items() if needed]
 
 
 def _share(text: str) -> tuple[int, int]:

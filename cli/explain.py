@@ -129,13 +129,7 @@ def complexity(
             f"complexity: {len(names)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
         )
         report = measure_complexity(
-            opened,
-            subjects,
-            names,
-            measured=measured,
-            repeat=repeat,
-            batch=batch,
-            on_method=bars.of("complexity"),
+            opened, subjects, names, measured=measured, repeat=repeat, batch=batch, on_method=bars.of("complexity")
         )
     session.result(name, complexity_result(report, run_facts(opened)))
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]

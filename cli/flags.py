@@ -126,11 +126,7 @@ FLAGS = {
     "out": _flag(Path | None, "--out -o --cache", metavar="FILE", help="Default: the workspace's cache."),
     "dtype": _flag(str, "--dtype", default="float32", metavar="float32|float16", help="As stored."),
     "if_exists": _flag(
-        str,
-        "--if-exists",
-        default="resume",
-        metavar="resume|skip|error|overwrite",
-        help="When the cache is there.",
+        str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
     ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(

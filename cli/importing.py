@@ -129,14 +129,7 @@ def merge(
     output = session.output
     renames = _renames(rename or ())
     with output.progress() as bars:
-        report = merge_caches(
-            caches,
-            out,
-            rename=renames,
-            prefix=prefix,
-            force=force,
-            on_progress=bars.of("merge"),
-        )
+        report = merge_caches(caches, out, rename=renames, prefix=prefix, force=force, on_progress=bars.of("merge"))
     _show_merge(output, report)
 
 
