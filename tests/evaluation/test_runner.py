@@ -58,7 +58,7 @@ def numbers(rows):
 
 
 def cells(root):
-    return sorted(root.glob("results/cells/*/*.jsonl"))
+    return sorted(root.glob("results/runs/*/*.jsonl"))
 
 
 def forbid(monkeypatch, *names):
@@ -236,6 +236,12 @@ def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
     assert {row.adapt_frames for row in rows["protocol.frames"]} == {3}
     # One of the six frames of the clip is no longer there to be tested.
     assert [row.frames for row in rows["protocol.contamination"]] == [row.frames - 1 for row in first]
+
+
+def test_runs_that_an_older_version_kept_are_not_silently_made_again(open_workspace, tmp_path, refused):
+    (tmp_path / "results" / "cells").mkdir(parents=True)
+    with refused(InputError, "cells", "results/runs", "rename"):
+        run(open_workspace())
 
 
 def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):

@@ -11,10 +11,9 @@ import torch
 from featlab.errors import InputError
 from featlab.methods import make_method
 from featlab.methods.fit import new_adapter
-from featlab.methods.losses.relation import RELATION_LOSSES
 from featlab.methods.losses.target import mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator, statistics_loss
-from featlab.methods.sfit import agreeing_entropy
+from featlab.methods.sfit import RELATION_LOSSES, agreeing_entropy
 from featlab.protocol.splits import target_of
 
 NAMES = ("sfit", "sfit-T", "sfda-it")
