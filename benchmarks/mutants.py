@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     ("featlab/methods/losses/pseudo_labels.py", "(1e-8 + weight.sum(dim=0))", "(1e-8 + weight.sum())", "tests/methods"),
     (
-        "featlab/methods/losses/relation.py",
+        "featlab/methods/sfit.py",
         "_gram_difference(student, teacher.detach())",
         "_gram_difference(student, teacher)",
         "tests/methods",

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-from featlab.cli.complete import (
-    complete_layout,
-    complete_method,
-    complete_methods,
-    complete_strategy,
-    complete_subject,
-)
+from featlab.cli.complete import complete_layout, complete_method, complete_methods, complete_strategy, complete_subject
 
 COMMON = "Common"
 """Help panel of the flags that every command has."""
@@ -30,7 +24,7 @@ class Flag:
 
 
 def _flag(kind: Any, name: str, *, key: str = "", default: Any = None, **options: Any) -> Flag:
-    return Flag(Annotated[kind, typer.Option(*name.split(), **options)], default, key)
+    return Flag(Annotated[kind, Option(*name.split(), **options)], default, key)
 
 
 FLAGS = {
@@ -129,6 +123,11 @@ FLAGS = {
         metavar="person|dataset",
         help="Adapt to each target from a neutral clip, or to all of them as one unlabelled data set.",
     ),
+    "out": _flag(Path | None, "--out -o --cache", metavar="FILE", help="Default: the workspace's cache."),
+    "dtype": _flag(str, "--dtype", default="float32", metavar="float32|float16", help="As stored."),
+    "if_exists": _flag(
+        str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
         list[Path] | None,
@@ -141,13 +140,7 @@ FLAGS = {
         str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=COMMON
     ),
     "jobs": _flag(
-        int,
-        "--jobs -j",
-        default=0,
-        min=0,
-        metavar="N",
-        help="Processes; 0 takes every core.",
-        rich_help_panel=COMMON,
+        int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core.", rich_help_panel=COMMON
     ),
     "workspace": _flag(
         Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder.", rich_help_panel=COMMON
@@ -217,13 +210,7 @@ PIXEL_FLAGS = {
     ),
     "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
     "batch": _flag(
-        int,
-        "--batch",
-        default=64,
-        min=1,
-        metavar="N",
-        help="Images handed over at once.",
-        rich_help_panel=_BACKBONE,
+        int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once.", rich_help_panel=_BACKBONE
     ),
     "landmarks": _flag(
         str,
@@ -265,6 +252,7 @@ PIXEL_FLAGS = {
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
+WRITE_FLAGS = ("out", "dtype", "if_exists")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp")

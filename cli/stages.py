@@ -6,13 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from featlab.cli.output import Output
 from featlab.cli.session import Session, counted, names_in, workspace_command
 
 if TYPE_CHECKING:
-    from featlab.bundle.bundle import Bundle
     from featlab.evaluation.metrics import SubjectMetrics
     from featlab.workspace.adapt import Adapted
     from featlab.workspace.stages import StageOutput
@@ -138,18 +137,18 @@ def _tell(output: Output, stage: str, made: StageOutput, facts: dict[str, object
 @workspace_command("subject", "method", "bundle", "targets", "device")
 def adapt(
     session: Session,
-    force: Annotated[
-        bool, typer.Option("--force", help="Adapt to a clip that looks too short, or not neutral.")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
     from featlab.workspace.adapt import adapt_subject
+    from featlab.workspace.predict import bundle_for
 
     subject = session["subject"]
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
-        model, folder = bundle_for(opened, session, subject)
+        session.warn_of_seen(opened.extractor, [subject])
+        model, folder = bundle_for(opened, subject, session["bundle"], session.held_out(opened, [subject]))
     done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
@@ -197,39 +196,3 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     output.facts(f"adapt: {done.subject}", shown)
     for warning in warnings:
         output.warn(warning)
-
-
-def bundle_for(workspace: Workspace, session: Session, subject: str) -> tuple[Bundle, Path]:
-    """Return the bundle that was named, or the workspace's own for a person, made now if need be."""
-    from featlab.bundle.bundle import load_bundle
-    from featlab.errors import InputError, closest
-    from featlab.methods.registry import get_method, refuse_unread
-    from featlab.workspace.stages import bundle_stage
-
-    get_method(workspace.config.adapt.method)
-    if subject not in workspace.table.subjects:
-        known = workspace.table.subjects
-        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
-    session.warn_of_seen(workspace.extractor, [subject])
-    folder = session["bundle"]
-    if folder is not None:
-        bundle = load_bundle(folder)
-        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
-        return bundle, folder
-    refuse_unread(workspace.config, [workspace.config.adapt.method])
-    _check_can_adapt(workspace, subject)
-    kept_out = session.held_out(workspace, [subject])
-    bundle, made = bundle_stage(workspace.source(kept_out), [workspace.config.adapt.method])
-    if made.reused:
-        session.output.note(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
-    return bundle, made.folder
-
-
-def _check_can_adapt(workspace: Workspace, subject: str) -> None:
-    """Fail before the source stages run, not after."""
-    from featlab.methods.registry import make_method
-    from featlab.workspace.adapt import adapt_rows
-
-    config = workspace.config
-    make_method(config.adapt.method, config.adapt.options)
-    adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)

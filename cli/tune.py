@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
@@ -24,20 +25,13 @@ _TOP = 10
 @workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "wide")
 def tune(
     session: Session,
-    method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)
-    ],
-    trials: Annotated[
-        int, typer.Option("--trials", min=2, metavar="N", help="Most candidates; a larger space is sampled.")
-    ] = 24,
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, metavar="F", help="Folds in which source subjects play targets.")
-    ] = 4,
+    method: Annotated[str, Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)],
+    trials: Annotated[int, Option(min=2, metavar="N", help="Most candidates; a larger space is sampled.")] = 24,
+    folds: Annotated[int, Option(min=2, metavar="F", help="Folds in which source subjects play targets.")] = 4,
     space: Annotated[
-        list[str] | None,
-        typer.Option("--space", metavar="OPTION=V,V,…", help="Values to try in place of the declared; repeatable."),
+        list[str] | None, Option(metavar="OPTION=V,V,…", help="Values to try in place of the declared; repeatable.")
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Write the choice into featlab.toml.")] = False,
+    apply: Annotated[bool, Option("--apply", help="Write the choice into featlab.toml.")] = False,
 ) -> None:
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
@@ -86,21 +80,18 @@ def tune(
         if apply:
             # Refused now rather than after hours.
             _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
-        reused, cells = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
-        _tell_plan(plan, reused, cells, output)
-        bar = bars.add_task("tune", total=cells)
-        rows = run_tuning(
-            plan, jobs=session.jobs, on_step=lambda done, total: bars.update(bar, completed=done, total=total)
-        )
+        reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
+        _tell_plan(plan, reused, runs, output)
+        rows = run_tuning(plan, jobs=session.jobs, on_step=bars.of("tune"))
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
     files = write_result(folder, tuning_result(report), command)
     applied = _apply(session.workspace, report) if apply and report.chosen is not None else None
-    counts = {"all": cells, "reused": reused, "failed": report.failed}
-    output.json(report.to_dict() | {"cells": counts, "applied": applied, "files": files})
+    counts = {"all": runs, "reused": reused, "failed": report.failed}
+    output.json(report.to_dict() | {"runs": counts, "applied": applied, "files": files})
     _show(report, output)
-    output.show(f"{cells} runs: {reused} reused, {report.failed} failed")
+    output.show(f"{runs} runs: {reused} reused, {report.failed} failed")
     output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
@@ -116,12 +107,12 @@ def _command(method: str, given: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _tell_plan(plan: TuningPlan, reused: int, cells: int, output: Output) -> None:
+def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:
     side, space = plan.side, plan.space
     sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
     output.note(
         f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
-        f"{len(plan.folds)} folds; {reused} of {cells} runs are there already"
+        f"{len(plan.folds)} folds; {reused} of {runs} runs are there already"
     )
     output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
     if plan.bystanders:

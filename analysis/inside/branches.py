@@ -19,7 +19,7 @@ from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.runner import plan
 from featlab.evaluation.statistics import bootstrap_interval, mean
-from featlab.methods.dsfda.method import train_disentangler
+from featlab.methods.dsfda import train_disentangler
 from featlab.model.networks import as_tensor
 from featlab.model.style_bank import neutral_clips
 from featlab.workspace.workspace import Workspace

@@ -179,8 +179,9 @@ def plot_neighbours(found: Neighbours, *, titles: Sequence[str], width: float = 
                 fraction = np.asarray(data[f"{side}_{kind}"]) / found.frames
                 panel.barh(places, fraction, left=left, height=0.72, linewidth=0, label=f"_{kind}", **_LOOKS[kind])
                 left += fraction
-            panel.set_title(head, loc="left", fontweight="bold", pad=5 + 9 * beneath)
-            panel.text(0.0, 1.01, note, transform=panel.transAxes, va="bottom", fontsize=6.5, color="#444444")
+            panel.set_title(head, loc="left", fontweight="bold", pad=4 + 9.5 * beneath)
+            small = {"va": "bottom", "fontsize": 6.5, "color": "#444444"}
+            panel.annotate(note, (0, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", **small)
             panel.grid(axis="x")
             panel.tick_params(axis="y", length=0)
             panel.xaxis.set_major_locator(MaxNLocator(5 if width >= style.FULL else 3))

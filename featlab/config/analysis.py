@@ -20,8 +20,7 @@ class PlotConfig(Options):
     """Pictures that show faces."""
 
     images: str = option(
-        "",
-        "Folder that the cache's image names are relative to, that of the manifest; empty looks beside the cache.",
+        "", "Folder that the cache's image names are relative to, that of the manifest; empty looks beside the cache."
     )
     faces: str = option(
         "photographs",
@@ -45,9 +44,7 @@ class AblateConfig(Options):
         required=True,
     )
     reductions: tuple[str, ...] = option(
-        (),
-        "`dims`: how they are reduced, a panel for each; empty takes `features.reduce`.",
-        choices=REDUCTIONS,
+        (), "`dims`: how they are reduced, a panel for each; empty takes `features.reduce`.", choices=REDUCTIONS
     )
     strategies: tuple[str, ...] = option(
         ("random", "cosine", "landmark"),
@@ -68,10 +65,7 @@ class AblateConfig(Options):
         _WEIGHTS, "`lambda`: weights of the style alignment, at the target.", minimum=0, required=True
     )
     anchor: tuple[float, ...] = option(
-        _WEIGHTS,
-        "`lambda`: weights of KL to the source model's prediction, at the target.",
-        minimum=0,
-        required=True,
+        _WEIGHTS, "`lambda`: weights of KL to the source model's prediction, at the target.", minimum=0, required=True
     )
     updates: tuple[str, ...] = option(UPDATES, "`layers`: which of T's layers adapt.", choices=UPDATES, required=True)
     frames: tuple[int, ...] = option(

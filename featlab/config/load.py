@@ -13,14 +13,7 @@ from typing import Any
 
 from featlab.config.analysis import AblateConfig, PlotConfig
 from featlab.config.options import convert, option, with_options
-from featlab.config.sections import (
-    AdaptConfig,
-    FeatureConfig,
-    HeadConfig,
-    PairConfig,
-    PretrainConfig,
-    ProtocolConfig,
-)
+from featlab.config.sections import AdaptConfig, FeatureConfig, HeadConfig, PairConfig, PretrainConfig, ProtocolConfig
 from featlab.errors import ConfigError, closest
 
 FLAGS = "command line"

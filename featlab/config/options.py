@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from featlab.errors import ConfigError, closest
 
@@ -84,6 +84,8 @@ class Options:
     ``where`` is the section that it is read from, such as ``adapt.pft``; messages then name ``adapt.pft.lr``.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old names of options, each with the one that it has now."""
     where: InitVar[str] = field(default="", kw_only=True)
 
     def __post_init__(self, where: str) -> None:
@@ -162,6 +164,9 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
     values = {}
     for key, value in options.items():
         if key not in known:
+            now = getattr(config, "renamed", {}).get(key)
+            if now is not None:
+                raise ConfigError(f"{where}.{key} is called {where}.{now} now")
             raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
         values[key] = convert(f"{where}.{key}", hints[key], value)
     return replace(config, **values, **({"where": where} if isinstance(config, Options) else {}))

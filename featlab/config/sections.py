@@ -160,10 +160,7 @@ class PretrainConfig(Options):
         only=ON_PAIRS,
     )
     noise: float = option(
-        0.3,
-        "Standard deviation of Gaussian noise added to the features in training.",
-        minimum=0,
-        only=_EPISODIC_MLP,
+        0.3, "Standard deviation of Gaussian noise added to the features in training.", minimum=0, only=_EPISODIC_MLP
     )
     label_smoothing: float = option(0.1, "Of the cross-entropy.", minimum=0, maximum=1, only=_EPISODIC_MLP)
 
@@ -213,9 +210,7 @@ class ProtocolConfig(Options):
         choices=SCOPES,
     )
     gap: int = option(
-        5,
-        "Frames left out between the adapt and the test block when a subject has a single neutral video.",
-        minimum=0,
+        5, "Frames left out between the adapt and the test block when a subject has a single neutral video.", minimum=0
     )
     smoothing: int = option(
         9,

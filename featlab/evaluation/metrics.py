@@ -69,11 +69,7 @@ def confusion_matrix(
 
 
 def subject_metrics(
-    labels: NDArray[np.integer[Any]],
-    predicted: NDArray[Any],
-    *,
-    classes: Sequence[str],
-    neutral_code: int,
+    labels: NDArray[np.integer[Any]], predicted: NDArray[Any], *, classes: Sequence[str], neutral_code: int
 ) -> SubjectMetrics:
     """Score one subject's test rows.
 

@@ -61,7 +61,7 @@ class Task:
     methods: Mapping[str, Method]
     draw: int = 0
     seed: int = 0
-    folder: str = "cells"
+    folder: str = "runs"
     count_flops: bool = False
 
     def __eq__(self, other: object) -> bool:
@@ -158,6 +158,8 @@ def run_tasks(
         Run to row for each task, by method and then by subject. A failed run is a row with its error, and is tried
         again the next time; one that another share or a later call will fill has no row.
     """
+    for task in tasks:
+        _refuse_old_folder(task)
     done = [_finished({run: task.path(run) for run in task.runs}) for task in tasks]
     work = [] if collect else list(enumerate(tasks))
     pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
@@ -185,6 +187,16 @@ def run_tasks(
         _bundle.cache_clear()
         _source_rows.cache_clear()
     return [{run: rows[run] for run in task.runs if run in rows} for task, rows in zip(tasks, done, strict=True)]
+
+
+def _refuse_old_folder(task: Task) -> None:
+    """Raise an InputError where an earlier version left its runs under another name: they would be run again."""
+    results = task.workspace.root / "results"
+    old = results / task.folder.replace("runs", "cells")
+    if old.is_dir():
+        raise InputError(
+            f"{old}: finished runs are kept in {results / task.folder} now; rename the folder, or delete it"
+        )
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,7 @@ class RankComparison:
         # Cliques ascend at both ends, so that those of a method follow each other.
         return tuple(
             range(
-                1 + sum(last < place for _, last in self.cliques),
-                1 + sum(first <= place for first, _ in self.cliques),
+                1 + sum(last < place for _, last in self.cliques), 1 + sum(first <= place for first, _ in self.cliques)
             )
             for place in range(len(self.methods))
         )

@@ -63,7 +63,7 @@ class TuningPlan:
                 source.seed,
                 fold.subjects,
                 methods,
-                folder="tune-cells",
+                folder="tune-runs",
             )
             for fold in self.folds
         ]

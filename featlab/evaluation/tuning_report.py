@@ -244,11 +244,7 @@ def verdict(chosen: Trial, trials: Sequence[Trial]) -> str:
 
 
 def _trial(
-    plan: TuningPlan,
-    rows: Rows,
-    candidate: Candidate,
-    subjects: Sequence[str],
-    default: Mapping[str, float],
+    plan: TuningPlan, rows: Rows, candidate: Candidate, subjects: Sequence[str], default: Mapping[str, float]
 ) -> Trial:
     own = [rows[candidate.number][name] for name in subjects]
     scores = _scores(rows, candidate.number, subjects)

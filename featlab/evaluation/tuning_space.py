@@ -74,11 +74,7 @@ class Candidate:
 
 
 def search_space(
-    method: str,
-    *,
-    options: Mapping[str, Any] | None = None,
-    fixed: Collection[str] = (),
-    items: Sequence[str] = (),
+    method: str, *, options: Mapping[str, Any] | None = None, fixed: Collection[str] = (), items: Sequence[str] = ()
 ) -> SearchSpace:
     """Return what is searched: the method's declared space as the command line changes it.
 

@@ -1,30 +1,24 @@
-"""From scikit-learn's arrays to the source stage, and models that can be pickled."""
+"""From scikit-learn's arrays to a feature table, and models that can be pickled."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.config.load import Config
 from featlab.errors import InputError
 from featlab.extraction.tables.rows import as_text, codes_of
-from featlab.methods.registry import prepare_extras
-from featlab.model.head import fit_projection, train_head
-from featlab.model.networks import SourceHead, as_tensor, head_from_state
+from featlab.model.networks import SourceHead, head_from_state
 from featlab.model.personal import linear_head
-from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
 from featlab.protocol.splits import Target
-from featlab.workspace.stages import build_bundle
 
 EVERYONE = "everyone"
 """Subject of rows that were given without one."""
@@ -79,34 +73,6 @@ def make_target(X: NDArray[np.float32], video: Any) -> Target:
     """Return neutral rows of one person, in their order; without ``video`` they are one clip."""
     _, codes = codes_of(row_names(EVERYONE if video is None else video, len(X), "video"))
     return Target(X, codes, np.arange(len(X), dtype=np.int32))
-
-
-def fit_source(table: FeatureTable, config: Config, *, seed: int, methods: Sequence[str]) -> Bundle:
-    """Run the source stage; with one subject there are no pairs, so the head alone is trained and T is the identity."""
-    extractor = ExtractorInfo("array", "none", f"{table.dim} values")
-    if len(table.subject_names_present()) > 1:
-        return build_bundle(table, config, seed=seed, extractor=extractor, methods=methods)
-    projection = fit_projection(table.embeddings, table.subject, config.features)
-    with torch.no_grad():
-        features: Tensor = projection(as_tensor(table.embeddings))
-    head = train_head(features, table.label, len(table.classes), config.head, seed=seed)
-    source = SourceRows.of(table, features)
-    # Only the residual form starts as the identity.
-    untrained = new_translator(features.shape[1], replace(config.pretrain, residual=True), seed)
-    translator = untrained.eval().requires_grad_(False)
-    bundle = Bundle(
-        projection=projection,
-        head=head,
-        translator=translator,
-        classes=table.classes,
-        neutral=table.neutral,
-        extractor=extractor,
-        source_subjects=table.subject_names_present(),
-        config=config,
-        seed=seed,
-        bank=make_style_bank(source, translator, head) if config.pretrain.style_bank else None,
-    )
-    return prepare_extras(bundle, source, methods)
 
 
 def frozen(module: M) -> M:

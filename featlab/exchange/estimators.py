@@ -15,12 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featlab.cache.schema import ExtractorInfo
 from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
 from featlab.exchange.estimator_source import (
     EVERYONE,
-    fit_source,
     frozen,
     in_blocks,
     make_table,
@@ -32,6 +32,7 @@ from featlab.exchange.estimator_source import (
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel
+from featlab.workspace.stages import build_bundle
 
 
 class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -74,7 +75,10 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             seed = check_random_state(seed).randint(2**31)
         self.seed_ = int(seed)
         with one_thread():
-            self.bundle_ = fit_source(table, config, seed=self.seed_, methods=methods)
+            extractor = ExtractorInfo("array", "none", f"{table.dim} values")
+            self.bundle_ = build_bundle(
+                table, config, seed=self.seed_, extractor=extractor, methods=methods, alone=True
+            )
 
     def _rows(self, X: Any) -> NDArray[np.float32]:
         """Validate rows against the features of `fit`."""

@@ -151,12 +151,7 @@ class ImageNetwork:
 
     def input_metadata(self) -> dict[str, Any]:
         """Return what images have to be like, JSON-ready."""
-        return {
-            "size": self.size,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "preprocessing": self.preprocessing,
-        }
+        return {"size": self.size, "mean": list(self.mean), "std": list(self.std), "preprocessing": self.preprocessing}
 
 
 class NetworkWithHead(nn.Module):

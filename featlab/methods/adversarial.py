@@ -12,8 +12,16 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
-from featlab.methods.fit import make_student
-from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, fit_updates, new_part
+from featlab.methods.fit import Student, make_student
+from featlab.methods.joint import (
+    JointBatch,
+    JointConfig,
+    JointMethod,
+    JointObjective,
+    both_domains,
+    fit_updates,
+    new_part,
+)
 from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
 from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
 from featlab.model.networks import PersonalModel, SourceHead
@@ -33,15 +41,15 @@ class CADAConfig(JointConfig):
     dropout: float = option(0.5, "Of the discriminator.", minimum=0, maximum=1)
 
 
-def new_discriminator(bundle: Bundle, config: CADAConfig, seed: int) -> Discriminator:
-    """Return an untrained discriminator of (n, K·H) rows p ⊗ z on the bundle's device."""
-    width = len(bundle.classes) * bundle.head.linear.out_features
+def new_discriminator(student: Student, config: CADAConfig, seed: int) -> Discriminator:
+    """Return an untrained discriminator of (n, K·H) rows p ⊗ z on the student's device."""
+    width = student.classes * student.head.linear.out_features
     random = torch_generator(seed, "dropout")
-    device = bundle.projection.mean.device
+    device = student.head.linear.weight.device
     return new_part(lambda: Discriminator(width, config.hidden, config.dropout, random), device, seed, "discriminator")
 
 
-class CADA(SourceAccess):
+class CADA(JointMethod):
     """Cross-entropy, and CDAN-E: features that no discriminator tells apart (Long, Cao, Wang & Jordan, 2018)."""
 
     name = "cada"
@@ -54,29 +62,24 @@ class CADA(SourceAccess):
     )
     config_type = CADAConfig
     supports_single_class = False
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(B'(f))."""
-        config: CADAConfig = self.config
-        student = make_student(bundle, "none", seed)
-        discriminator = new_discriminator(bundle, config, seed)
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the classification of source rows and the loss of the discriminator."""
+        discriminator = new_discriminator(student, self.config, seed)
 
         def losses(batch: JointBatch) -> Terms:
-            count = len(batch.source)
             z = student.bottleneck(torch.cat([batch.source, batch.target]))
-            logits = student.head.classify(z)
-            strength = reversal_strength(batch.step, batch.total)
-            domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
-            return {
-                "classification": F.cross_entropy(logits[:count], batch.labels),
-                "domain": config.domain * domain,
-            }
+            return domain_terms(discriminator, z, student.head.classify(z), batch, self.config.domain)
 
-        extra = list(discriminator.parameters())
-        features = ordered_features(bundle, target)
-        fit = fit_joint(student, source, features, config, losses, seed=seed, extra=extra)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return JointObjective(losses, extra=list(discriminator.parameters()))
+
+
+def domain_terms(discriminator: Discriminator, z: Tensor, logits: Tensor, batch: JointBatch, weight: float) -> Terms:
+    """Return CADA's terms of (n + m, H) outputs of B and their logits, source rows first."""
+    count = len(batch.source)
+    strength = reversal_strength(batch.step, batch.total)
+    domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
+    return {"classification": F.cross_entropy(logits[:count], batch.labels), "domain": weight * domain}
 
 
 class TwoClassifiers(nn.Module):
@@ -109,10 +112,7 @@ class SWDConfig(JointConfig):
     """Sliced Wasserstein discrepancy."""
 
     disagreement: float = option(
-        1.0,
-        "Weight of the discrepancy of the two classifiers on target rows.",
-        minimum=0,
-        search=(0.1, 1.0, 3.0),
+        1.0, "Weight of the discrepancy of the two classifiers on target rows.", minimum=0, search=(0.1, 1.0, 3.0)
     )
     directions: int = option(128, "Random directions in a discrepancy.", minimum=1)
     spread: float = option(

@@ -7,23 +7,19 @@ has the nodes of its own domain; those of the other are filled with the nearest 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.adversarial import CADAConfig, new_discriminator
-from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
-from featlab.methods.fit import make_student
-from featlab.methods.joint import JointBatch, fit_joint, is_due, new_part
-from featlab.methods.losses.adversarial import conditional_domain_loss, reversal_strength
-from featlab.model.networks import PersonalModel, SourceHead
-from featlab.model.personal import AdaptedModel
+from featlab.methods.adversarial import CADAConfig, domain_terms, new_discriminator
+from featlab.methods.base import SourceFeatures
+from featlab.methods.fit import Student
+from featlab.methods.joint import JointBatch, JointMethod, JointObjective, is_due, new_part
+from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
-from featlab.protocol.splits import Target
 
 
 def prior_links(regions: int) -> tuple[Tensor, Tensor]:
@@ -148,19 +144,14 @@ class AGRAConfig(CADAConfig):
     iterations: int = option(500, search=())
     graph_hidden: int = option(128, "Width between the two graph convolutions.", minimum=1, search=(64, 128))
     renewals: int = option(
-        6,
-        "How often the clusters are made anew, at equal intervals from the first step.",
-        minimum=1,
+        6, "How often the clusters are made anew, at equal intervals from the first step.", minimum=1
     )
     means_momentum: float = option(
-        0.1,
-        "Share of the way that a cluster's mean moves to its rows of a batch.",
-        minimum=0,
-        maximum=1,
+        0.1, "Share of the way that a cluster's mean moves to its rows of a batch.", minimum=0, maximum=1
     )
 
 
-class AGRA(SourceAccess):
+class AGRA(JointMethod):
     """CDAN-E on features that passed a graph of both domains (Xie et al., 2020; Chen et al., 2021)."""
 
     name = "agra"
@@ -175,17 +166,14 @@ class AGRA(SourceAccess):
     )
     config_type = AGRAConfig
     supports_single_class = False
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(z + graph(z, nearest source mean)) with z = B'(f)."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return CADA's terms of z + graph(z, nearest source mean) with z = B'(f), which C' is given to predict."""
         config: AGRAConfig = self.config
-        features = ordered_features(bundle, target)
-        student = make_student(bundle, "none", seed)
         head = student.head
         # B's own BatchNorm becomes the target's: it is the one that the model predicts with.
         source_norm = copy.deepcopy(head.norm)
-        discriminator = new_discriminator(bundle, config, seed)
+        discriminator = new_discriminator(student, config, seed)
         width = head.linear.out_features
         graph = new_part(lambda: GraphAdaptation(width, config.graph_hidden, regions=1), features.device, seed, "graph")
         clusters = _Clusters(source, head, source_norm)
@@ -208,23 +196,18 @@ class AGRA(SourceAccess):
             changes = graph(torch.cat(nodes))
             count = len(ours)
             z = torch.cat([ours + changes[:count, SOURCE], theirs + changes[count:, TARGET]])
-            logits = head.classify(z)
-            strength = reversal_strength(batch.step, batch.total)
-            domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
-            return {
-                "classification": F.cross_entropy(logits[:count], batch.labels),
-                "domain": config.domain * domain,
-            }
+            return domain_terms(discriminator, z, head.classify(z), batch, config.domain)
 
-        copies = list(source_norm.parameters())
-        extra = [*discriminator.parameters(), *graph.parameters()]
-        fit = fit_joint(student, source, features, config, losses, seed=seed, copies=copies, extra=extra, on_step=renew)
-        person = GraphHead(head, graph, clusters.source).requires_grad_(False)
-        if len(features) == 1 and config.bn_mode == "train":
-            fit = replace(
-                fit, warnings=("one row is no batch for the target's BatchNorm: the source's statistics stay",)
-            )
-        return AdaptedModel(PersonalModel(bundle.projection, None, person), **fit.summary())
+        alone = len(features) == 1 and config.bn_mode == "train"
+        warning = "one row is no batch for the target's BatchNorm: the source's statistics stay"
+        return JointObjective(
+            losses,
+            copies=list(source_norm.parameters()),
+            extra=[*discriminator.parameters(), *graph.parameters()],
+            on_step=renew,
+            head=lambda: GraphHead(head, graph, clusters.source),
+            warnings=(warning,) if alone else (),
+        )
 
 
 class _Clusters:

@@ -40,9 +40,7 @@ class CluPConfig(Options):
         minimum=0,
     )
     batch: int = option(
-        32,
-        "Rows in a step of fine-tuning; a last batch of one row is skipped, because BatchNorm needs two.",
-        minimum=2,
+        32, "Rows in a step of fine-tuning; a last batch of one row is skipped, because BatchNorm needs two.", minimum=2
     )
     lr: float = option(
         0.1,
@@ -53,9 +51,7 @@ class CluPConfig(Options):
     momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
     weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
     mixup: float = option(
-        0.2,
-        "Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.",
-        minimum=0,
+        0.2, "Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.", minimum=0
     )
     prototypes: int = option(250, "Most clusters that rows are labelled by; at most a quarter of the rows.", minimum=2)
     keep: float = option(

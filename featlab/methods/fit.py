@@ -8,22 +8,33 @@ on features with a zero start (``trunk = "adapter"``), trained at the backbone's
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
+from featlab.methods.base import Method, ordered_features
 from featlab.model.networks import PersonalModel, SourceHead, Translator
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
+from featlab.protocol.splits import Target
 from featlab.seeding import seeded, torch_generator
 
 BN_MODES = ("train", "eval")
 """``train``: statistics of the batch, running statistics follow the target; ``eval``: those of the source stay."""
 TRUNKS = ("none", "adapter")
+
+
+def bn_option(where: str, train: str = "as published") -> Any:
+    """Declare the option ``bn_mode``: the mode of one BatchNorm, and what its batch statistics are."""
+    text = f"BatchNorm {where}: `train` ({train}) or `eval` (the source's statistics stay)."
+    return option("train", text, choices=BN_MODES, search=BN_MODES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +48,11 @@ class Student:
 
     trunk: Translator | None
     head: SourceHead
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.head.classifier.bias)
 
     def features(self, features: Tensor) -> Tensor:
         """Return what the trunk makes of (n, D) features."""
@@ -114,20 +130,13 @@ class SGDConfig(Options):
         15, "Passes over the target rows; 0 leaves the source model as it is.", minimum=0, search=(5, 15)
     )
     batch: int = option(
-        64,
-        "Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.",
-        minimum=2,
+        64, "Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.", minimum=2
     )
     lr: float = option(1e-2, "Learning rate of B at the start.", minimum=0, search=(1e-3, 3e-3, 1e-2))
     momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
     weight_decay: float = option(1e-3, "L2 penalty, inside the gradient.", minimum=0)
     decay: bool = option(True, "Let the rate fall as (1 + 10 t/T)^−¾; else it is constant.")
-    bn_mode: str = option(
-        "train",
-        "BatchNorm in adaptation: `train` (as published) or `eval` (the source's statistics stay).",
-        choices=BN_MODES,
-        search=("train", "eval"),
-    )
+    bn_mode: str = bn_option("in adaptation")
     trunk: str = option(
         "none",
         "What stands in the backbone's place: `none`, or an `adapter` trained at a tenth of the rate.",
@@ -205,3 +214,28 @@ def fit_sgd(
     if config.epochs and not total:
         return replace(fit, warnings=("one row is no batch for BatchNorm in training: nothing was learnt",))
     return fit
+
+
+TargetObjective = tuple[Callable[[Tensor], Terms], Callable[[int], None] | None]
+"""The losses, and what is renewed before an epoch, as `fit_sgd` takes them."""
+
+
+class SGDMethod(Method):
+    """Base of the methods that train B, and what else has a rate, by SGD on target rows: they implement `objective`."""
+
+    setting = "SFDA (model-based)"
+    supports_single_class = False
+    rates: ClassVar[Rates] = Rates()
+
+    @abstractmethod
+    def objective(self, student: Student, features: Tensor) -> TargetObjective:
+        """Return what is learnt by, of a copy of the source model and (n, D) target rows."""
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'(B'(f)); C as it was where its rate is 0."""
+        self.check(bundle, target)
+        features = ordered_features(bundle, target)
+        student = make_student(bundle, self.config.trunk, seed)
+        losses, renew = self.objective(student, features)
+        fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=self.rates, on_epoch=renew)
+        return AdaptedModel(student.model(bundle), **fit.summary())

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
-from featlab.methods.base import SourceFeatures
-from featlab.methods.fit import BN_MODES, Student
+from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
+from featlab.methods.fit import Student, bn_option, make_student
+from featlab.model.networks import PersonalModel
+from featlab.model.personal import AdaptedModel
 from featlab.model.training import Fit, Phase, Terms, train
+from featlab.protocol.splits import Target
 from featlab.seeding import seeded, torch_generator
 
 M = TypeVar("M", bound=nn.Module)
@@ -27,10 +32,7 @@ class JointConfig(Options):
     """Optimisation with source access: SGD with momentum, a fixed number of steps, the last iterate."""
 
     iterations: int = option(
-        500,
-        "Steps; the rate falls to a tenth after one third and again after two thirds of them. 0 leaves "
-        "the source model as it is.",
-        minimum=0,
+        500, "Steps; the rate falls to a tenth after each third. 0 leaves the source model as it is.", minimum=0
     )
     batch: int = option(32, "Rows of each domain in a step.", minimum=2)
     lr: float = option(
@@ -42,12 +44,7 @@ class JointConfig(Options):
     )
     momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
     weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
-    bn_mode: str = option(
-        "train",
-        "BatchNorm in training: `train` (statistics of the joint batch) or `eval` (the source model's stay).",
-        choices=BN_MODES,
-        search=("train", "eval"),
-    )
+    bn_mode: str = bn_option("in training", "statistics of the joint batch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +66,53 @@ class JointBatch:
     target_rows: Tensor
     step: int
     total: int
+
+
+@dataclass(frozen=True, eq=False)
+class JointObjective:
+    """What a method learns by, and what else it learns; beside ``head`` and ``warnings`` see `fit_joint`.
+
+    Attributes:
+        head: Makes what predicts in the place of B and C, once they are trained; ``None`` where they do.
+        warnings: What the user should know, a line each.
+    """
+
+    losses: Callable[[JointBatch], Terms]
+    copies: Sequence[nn.Parameter] = ()
+    extra: Sequence[nn.Parameter] = ()
+    on_step: Callable[[int], None] | None = None
+    head: Callable[[], nn.Module] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class JointMethod(SourceAccess):
+    """Base of the methods that train B and C with one update a step: they implement `objective`."""
+
+    updates = ("bottleneck", "classifier")
+
+    @abstractmethod
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return what is learnt by, of copies of B and C, labelled source rows and (n, D) target rows."""
+
+    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
+        """Return the model with the trained B and C, or with what the objective puts in their place."""
+        student = make_student(bundle, "none", seed)
+        features = ordered_features(bundle, target)
+        goal = self.objective(student, source, features, seed)
+        fit = fit_joint(
+            student,
+            source,
+            features,
+            self.config,
+            goal.losses,
+            seed=seed,
+            copies=goal.copies,
+            extra=goal.extra,
+            on_step=goal.on_step,
+        )
+        head = student.head if goal.head is None else goal.head()
+        model = PersonalModel(bundle.projection, None, head.requires_grad_(False))
+        return AdaptedModel(model, **replace(fit, warnings=goal.warnings).summary())
 
 
 def both_domains(network: Callable[[Tensor], Tensor], batch: JointBatch) -> tuple[Tensor, Tensor]:

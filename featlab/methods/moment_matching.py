@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
-from featlab.methods.fit import make_student
-from featlab.methods.joint import JointBatch, JointConfig, both_domains, fit_joint, is_due
+from featlab.methods.base import SourceFeatures
+from featlab.methods.fit import Student
+from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains, is_due
 from featlab.methods.losses.discrepancy import (
     class_weights,
     exponential_kernel,
@@ -21,9 +20,7 @@ from featlab.methods.losses.discrepancy import (
     maximum_mean_discrepancy,
 )
 from featlab.methods.losses.target import mean_entropy
-from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
-from featlab.protocol.splits import Target
 
 
 def mean_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -54,7 +51,7 @@ class DFAConfig(JointConfig):
     bandwidth: float = option(0.0, "Of the distance of pairs; 0 takes their mean distance.", minimum=0)
 
 
-class DFA(SourceAccess):
+class DFA(JointMethod):
     """Cross-entropy, aligned domain means and separated classes (after Zhu, Sang & Zhao, 2016)."""
 
     name = "dfa"
@@ -67,12 +64,10 @@ class DFA(SourceAccess):
     )
     config_type = DFAConfig
     supports_single_class = False
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(B'(f))."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the alignment of means and the discrimination of classes."""
         config: DFAConfig = self.config
-        student = make_student(bundle, "none", seed)
 
         def losses(batch: JointBatch) -> Terms:
             ours, theirs = both_domains(student.bottleneck, batch)
@@ -82,8 +77,7 @@ class DFA(SourceAccess):
                 "discrimination": config.discriminate * discriminative_loss(ours, batch.labels, config.bandwidth),
             }
 
-        fit = fit_joint(student, source, ordered_features(bundle, target), config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return JointObjective(losses)
 
 
 def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -98,24 +92,17 @@ class DETNConfig(JointConfig):
 
     align: float = option(1.0, "Γ, weight of the discrepancy of the domains.", minimum=0, search=(0.1, 1.0, 10.0))
     conditional: float = option(
-        0.0,
-        "Λ, weight of the mean discrepancy of a class's source rows and target rows.",
-        minimum=0,
+        0.0, "Λ, weight of the mean discrepancy of a class's source rows and target rows.", minimum=0
     )
     renewals: int = option(
-        3,
-        "How often pseudo-labels and weights are made anew, at equal intervals from the first step.",
-        minimum=1,
+        3, "How often pseudo-labels and weights are made anew, at equal intervals from the first step.", minimum=1
     )
     bandwidth: float = option(
-        0.0,
-        "Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.",
-        minimum=0,
-        search=(0.0, 2.0),
+        0.0, "Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.", minimum=0, search=(0.0, 2.0)
     )
 
 
-class DETN(SourceAccess):
+class DETN(JointMethod):
     """Cross-entropy and a class-reweighted maximum mean discrepancy (Li & Deng, 2018)."""
 
     name = "detn"
@@ -128,14 +115,11 @@ class DETN(SourceAccess):
         "steps in place of a network for 60 epochs."
     )
     config_type = DETNConfig
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(B'(f))."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the discrepancies of source rows and target rows under their present pseudo-labels."""
         config: DETNConfig = self.config
-        features = ordered_features(bundle, target)
-        student = make_student(bundle, "none", seed)
-        classes = len(bundle.classes)
+        classes = student.classes
         pseudo = torch.zeros(len(features), dtype=torch.int64, device=features.device)
         ratios = torch.ones(classes, device=features.device)
 
@@ -159,8 +143,7 @@ class DETN(SourceAccess):
                 terms["alignment by class"] = config.conditional * mean
             return terms
 
-        fit = fit_joint(student, source, features, config, losses, seed=seed, on_step=renew)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return JointObjective(losses, on_step=renew)
 
 
 @dataclass(frozen=True)
@@ -208,7 +191,7 @@ class SAFNConfig(JointConfig):
     )
 
 
-class SAFN(SourceAccess):
+class SAFN(JointMethod):
     """Cross-entropy on source rows, and larger feature norms on both domains (Xu, Li, Yang & Lin, 2019)."""
 
     name = "safn"
@@ -221,12 +204,10 @@ class SAFN(SourceAccess):
     )
     config_type = SAFNConfig
     supports_single_class = False
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(B'(f))."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the growth of norms, and the entropy where it has a weight."""
         config: SAFNConfig = self.config
-        student = make_student(bundle, "none", seed)
 
         def losses(batch: JointBatch) -> Terms:
             ours, theirs = both_domains(student.bottleneck, batch)
@@ -240,5 +221,4 @@ class SAFN(SourceAccess):
                 terms["entropy"] = config.entropy * mean_entropy(p)
             return terms
 
-        fit = fit_joint(student, source, ordered_features(bundle, target), config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return JointObjective(losses)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import Method, ordered_features
-from featlab.methods.fit import Rates, SGDConfig, fit_sgd, make_student
+from featlab.methods.fit import Rates, SGDConfig, SGDMethod, Student, TargetObjective, make_student
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import entropies, information_loss, marginal_entropy, neighbour_agreement
 from featlab.model.personal import AdaptedModel
@@ -90,6 +89,20 @@ class NeighbourBank:
         return Neighbourhood(near, beyond, affinity)
 
 
+class NeighbourMethod(SGDMethod):
+    """Base of the methods in which a row learns from other rows: from a single one nothing is learnt."""
+
+    updates = ("translator", "bottleneck", "classifier")
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'(B'(f))."""
+        if len(target) > 1:
+            return super().adapt(bundle, target, seed=seed)
+        self.check(bundle, target)
+        model = make_student(bundle, self.config.trunk, seed).model(bundle)
+        return AdaptedModel(model, warnings=("one row has no neighbour: nothing was learnt",))
+
+
 @dataclass(frozen=True)
 class NRCConfig(SGDConfig):
     """Neighbourhood reciprocity clustering. No row has more neighbours than there are others."""
@@ -109,12 +122,11 @@ class NRCConfig(SGDConfig):
         return (self.late_neighbours, self.late_expanded) if late else (self.neighbours, self.expanded)
 
 
-class NRC(Method):
+class NRC(NeighbourMethod):
     """Neighbourhood reciprocity clustering (Yang, van de Weijer, Herranz & Jui, NeurIPS 2021)."""
 
     name = "nrc"
     title = "NRC (Yang et al., 2021)"
-    setting = "SFDA (model-based)"
     published = (
         "Objective, neighbourhoods, optimiser, constant rate and epochs of the Office-Home experiments, BatchNorm in "
         "training mode; B and C at the full rate. The affinity is the paper's, 1 for mutual neighbours and 0.1 for "
@@ -123,16 +135,10 @@ class NRC(Method):
         "(trunk = adapter puts a residual MLP on features in its place), without image augmentation."
     )
     config_type = NRCConfig
-    supports_single_class = False
-    updates = ("translator", "bottleneck", "classifier")
+    rates = Rates(classifier=1.0)
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f))."""
-        self.check(bundle, target)
-        features = ordered_features(bundle, target)
-        student = make_student(bundle, self.config.trunk, seed)
-        if len(features) < 2:
-            return AdaptedModel(student.model(bundle), warnings=("one row has no neighbour: nothing was learnt",))
+    def objective(self, student: Student, features: Tensor) -> TargetObjective:
+        """Return the agreement with neighbours and with theirs, and the size of the neighbourhood by epoch."""
         with student.evaluating():
             z = student.bottleneck(features)
             bank = NeighbourBank.of(z, torch.softmax(student.head.classify(z), dim=1))
@@ -154,9 +160,7 @@ class NRC(Method):
                 "diversity": -marginal_entropy(p),
             }
 
-        rates = Rates(classifier=1.0)
-        fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=rates, on_epoch=grow)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return losses, grow
 
 
 HOPS = 70
@@ -225,12 +229,11 @@ class TPDSConfig(SGDConfig):
     )
 
 
-class TPDS(Method):
+class TPDS(NeighbourMethod):
     """Target prediction distribution searching (Tang et al., IJCV 2023)."""
 
     name = "tpds"
     title = "TPDS (Tang et al., 2023)"
-    setting = "SFDA (model-based)"
     published = (
         "Objective and weights of the Office experiments, confident rows renewed every epoch, walks of up to 70 hops, "
         "optimiser, schedule and epochs as published, BatchNorm in training mode; B at the full rate, C at a tenth. "
@@ -240,16 +243,10 @@ class TPDS(Method):
         "the adapter. No image augmentation."
     )
     config_type = TPDSConfig
-    supports_single_class = False
-    updates = ("translator", "bottleneck", "classifier")
+    rates = Rates(classifier=0.1)
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f))."""
-        self.check(bundle, target)
-        features = ordered_features(bundle, target)
-        student = make_student(bundle, self.config.trunk, seed)
-        if len(features) < 2:
-            return AdaptedModel(student.model(bundle), warnings=("one row has no neighbour: nothing was learnt",))
+    def objective(self, student: Student, features: Tensor) -> TargetObjective:
+        """Return the information that rows share with the ends of their walks, which are renewed every epoch."""
         walks = neighbour_walks(features)
         reached = walks[:, 0].clone()
 
@@ -265,6 +262,4 @@ class TPDS(Method):
             q = torch.softmax(student.logits(features[reached[rows]]), dim=1)
             return {"information": information_loss(p, q), "diversity": -self.config.diversity * marginal_entropy(p)}
 
-        rates = Rates(classifier=0.1)
-        fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=rates, on_epoch=stop_walks)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return losses, stop_walks

@@ -29,7 +29,7 @@ _PLACES = {
     "nrc": "neighbourhood:NRC",
     "tpds": "neighbourhood:TPDS",
     "sfda-de": "sfda_de:SFDADE",
-    "dsfda": "dsfda.method:DSFDA",
+    "dsfda": "dsfda:DSFDA",
     "clup-swav": "clup:CluPSwAV",
     "clup-deepcluster": "clup:CluPDeepCluster",
     "sfit": "sfit:SFIT",

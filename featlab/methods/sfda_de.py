@@ -13,7 +13,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
-from featlab.methods.fit import BN_MODES, Student, make_student
+from featlab.methods.fit import Student, bn_option, make_student
 from featlab.methods.losses.discrepancy import contrastive_discrepancy
 from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.model.personal import AdaptedModel
@@ -58,12 +58,7 @@ class SFDADEConfig(Options):
         choices=COVARIANCES,
     )
     spread: float = option(1.0, "Standard deviation of surrogate rows in units of the target's.", minimum=0)
-    bn_mode: str = option(
-        "train",
-        "BatchNorm in the steps: `train` (as published) or `eval` (the source's statistics stay).",
-        choices=BN_MODES,
-        search=("train", "eval"),
-    )
+    bn_mode: str = bn_option("in the steps")
 
 
 def inverse_decay(step: int) -> float:

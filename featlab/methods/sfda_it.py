@@ -91,10 +91,7 @@ class SFDAITConfig(GeneratorConfig):
     )
     style: float = option(1.0, "Weight of the statistics, averaged over layers.", minimum=0)
     content: float = option(
-        1.0,
-        "Weight of the L1 distance between B's outputs with and without G.",
-        minimum=0,
-        search=(0.1, 1.0, 10.0),
+        1.0, "Weight of the L1 distance between B's outputs with and without G.", minimum=0, search=(0.1, 1.0, 10.0)
     )
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, ordered_features
-from featlab.methods.fit import BN_MODES, SGDConfig, Student, fit_sgd, new_adapter
-from featlab.methods.losses.relation import RELATION_LOSSES
+from featlab.methods.fit import SGDConfig, Student, bn_option, fit_sgd, new_adapter
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
 from featlab.methods.shot import ShotIM, ShotIMConfig
@@ -27,15 +27,67 @@ from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
 
 
+def channel_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return ‖N(Zₛᵀ Zₛ) − N(Zₜᵀ Zₜ)‖²_F / H, where N scales every row of a Gram matrix to length 1 (equation 5).
+
+    There it is taken over the positions of an image's feature map. A feature vector has none: here, over the rows of a
+    batch. The two other losses are variants in the authors' code.
+    """
+    _check_relation(student, teacher)
+    return _gram_difference(student.T, teacher.detach().T)
+
+
+def batch_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return ‖N(Zₛ Zₛᵀ) − N(Zₜ Zₜᵀ)‖²_F / n: which rows of the batch resemble each other (n × n).
+
+    Blind to the scale and to a rotation of either side.
+    """
+    _check_relation(student, teacher)
+    return _gram_difference(student, teacher.detach())
+
+
+def vector_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over rows of ‖N(s sᵀ) − N(t tᵀ)‖²_F / H, for the features s and t of one row.
+
+    The i-th row of N(s sᵀ) is sign(sᵢ) s / ‖s‖, so that the value is 2 − 2 cos(s, t) · mean_i sign(sᵢ tᵢ) when no
+    feature is 0, and no H × H matrix is needed. Blind to the scale and to the sign of either side.
+    """
+    _check_relation(student, teacher)
+    ours, theirs = student.sign(), teacher.detach().sign()
+    cosine = F.cosine_similarity(student, teacher.detach(), dim=1)
+    # A feature of 0 is a row of zeros in the outer product: it has no length to add.
+    lengths = (ours.abs() + theirs.abs()).mean(dim=1)
+    return (lengths - 2 * cosine * (ours * theirs).mean(dim=1)).mean()
+
+
+RELATION_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gram": channel_relation_loss,
+    "batch": batch_relation_loss,
+    "1d": vector_relation_loss,
+}
+"""By the name of the option."""
+
+
+def _gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over rows of the squared distance between the scaled rows of two Gram matrices."""
+    ours, theirs = (F.normalize(values @ values.T, dim=1) for values in (student, teacher))
+    return (ours - theirs).square().sum(dim=1).mean()
+
+
+def _check_relation(student: Tensor, teacher: Tensor) -> None:
+    if student.ndim != 2 or student.shape != teacher.shape or not student.numel():
+        raise InputError(
+            "a relation loss needs equal features (n, H) with n ≥ 1, got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+
+
 @dataclass(frozen=True)
 class SFITConfig(GeneratorConfig):
     """Knowledge of a teacher, made visible by a generator; see `GeneratorConfig`."""
 
     knowledge: float = option(
-        1.0,
-        "Weight of KL from the teacher's predictions to the source model's on translated rows; divided by "
-        "K, as published.",
-        minimum=0,
+        1.0, "Weight of KL / K (as published) from the teacher to the source model on translated rows.", minimum=0
     )
     relation: str = option(
         "gram",
@@ -46,12 +98,7 @@ class SFITConfig(GeneratorConfig):
     relation_weight: float = option(1.0, "Weight of that comparison.", minimum=0)
     teacher_epochs: int = option(15, "Passes of SHOT-IM over the target rows, which makes the teacher.", minimum=0)
     teacher_lr: float = option(1e-2, "Learning rate of B in it.", minimum=0)
-    bn_mode: str = option(
-        "train",
-        "BatchNorm of the teacher in its training: `train` (as published) or `eval`.",
-        choices=BN_MODES,
-        search=("train", "eval"),
-    )
+    bn_mode: str = bn_option("of the teacher in its training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +134,15 @@ class SFIT(Method):
     updates = ("translator",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C(B(G(f)))."""
+        """Return what the stages after the translation make of it."""
         self.check(bundle, target)
         if not self.config.iterations:
             return AdaptedModel(base_model(bundle))
-        stages = _translate(bundle, target, self.config, seed)
-        model = PersonalModel(bundle.projection, stages.generator, bundle.head)
-        return _adapted(model, stages.fits)
+        return self.finish(bundle, _translate(bundle, target, self.config, seed), seed)
+
+    def finish(self, bundle: Bundle, stages: _Translation, seed: int) -> AdaptedModel:
+        """Return C(B(G(f)))."""
+        return _adapted(PersonalModel(bundle.projection, stages.generator, bundle.head), stages.fits)
 
 
 @dataclass(frozen=True)
@@ -112,7 +161,7 @@ class RetrainedSFITConfig(SFITConfig):
     retrain_lr: float = option(5e-3, "Learning rate of B.", minimum=0, search=(1e-3, 5e-3))
 
 
-class RetrainedSFIT(Method):
+class RetrainedSFIT(SFIT):
     """SFIT whose teacher is trained on and predicts (Hou & Zheng, 2021b, their optional last stage).
 
     Information maximisation as before, but only rows where the teacher and the translation agree about the class are
@@ -121,24 +170,17 @@ class RetrainedSFIT(Method):
 
     name = "sfit-T"
     title = "SFIT, retrained T"
-    setting = "SFDA (data-based)"
     published = (
         "As the code does when asked to retrain: SGD at half the teacher's rate, batches of 32, 30 epochs (digits), "
         "the entropy of rows where source model on G(f) and teacher on f predict the same class, the diversity of all "
         "rows. The earlier stages are those of `sfit`, with the same analogues. Here the teacher alone predicts."
     )
     config_type = RetrainedSFITConfig
-    supports_single_class = False
     updates = ("bottleneck",)
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+    def finish(self, bundle: Bundle, stages: _Translation, seed: int) -> AdaptedModel:
         """Return C(B'(f)), B' of the teacher."""
-        self.check(bundle, target)
-        config = self.config
-        if not config.iterations:
-            return AdaptedModel(base_model(bundle))
-        stages = _translate(bundle, target, config, seed)
-        features = stages.features
+        config, features = self.config, stages.features
         student = Student(None, copy.deepcopy(stages.teacher))
         with torch.no_grad():
             translated = bundle.head(stages.generator(features)).argmax(dim=1)

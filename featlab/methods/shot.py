@@ -8,15 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import Method, ordered_features
-from featlab.methods.fit import SGDConfig, fit_sgd, make_student
+from featlab.methods.fit import SGDConfig, SGDMethod, Student, TargetObjective
 from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import marginal_entropy, mean_entropy
-from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
-from featlab.protocol.splits import Target
 
 
 @dataclass(frozen=True)
@@ -24,10 +20,7 @@ class ShotIMConfig(SGDConfig):
     """Information maximisation; the rest in `SGDConfig`."""
 
     diversity: float = option(
-        1.0,
-        "Weight of the entropy of the mean prediction, which is made large; 0 leaves it out, as published "
-        "for targets that lack classes.",
-        minimum=0,
+        1.0, "Weight of the entropy of the mean prediction, made large; 0, as published, where classes lack.", minimum=0
     )
 
 
@@ -41,12 +34,11 @@ def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
     return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
 
 
-class ShotIM(Method):
+class ShotIM(SGDMethod):
     """Predictions that are sure one by one and varied together (Liang, Hu & Feng, ICML 2020)."""
 
     name = "shot-im"
     title = "SHOT-IM (Liang et al., 2020)"
-    setting = "SFDA (model-based)"
     published = (
         "Objective, optimiser, schedule and epochs as published, BatchNorm in training mode; C frozen. Analogue: B is "
         "trained on cached features, the backbone is not (the official code has that path too; trunk = adapter puts a "
@@ -55,20 +47,15 @@ class ShotIM(Method):
         "person's."
     )
     config_type = ShotIMConfig
-    supports_single_class = False
     updates = ("translator", "bottleneck")
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C(B'(f))."""
-        self.check(bundle, target)
-        features = ordered_features(bundle, target)
-        student = make_student(bundle, self.config.trunk, seed)
+    def objective(self, student: Student, features: Tensor) -> TargetObjective:
+        """Return information maximisation."""
 
         def losses(rows: Tensor) -> Terms:
             return information_terms(student.logits(features[rows]), self.config.diversity)
 
-        fit = fit_sgd(student, len(features), self.config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return losses, None
 
 
 @dataclass(frozen=True)
@@ -79,12 +66,11 @@ class ShotConfig(ShotIMConfig):
     threshold: int = option(0, "A class that no more rows than this are predicted as gets no pseudo-label.", minimum=0)
 
 
-class Shot(Method):
+class Shot(ShotIM):
     """Information maximisation and self-supervised pseudo-labels, renewed every epoch (Liang, Hu & Feng, ICML 2020)."""
 
     name = "shot"
     title = "SHOT (Liang et al., 2020)"
-    setting = "SFDA (model-based)"
     published = (
         "Objective and weights of the Office experiments, two rounds of pseudo-labels every epoch in evaluation mode, "
         "optimiser, schedule and epochs as published, BatchNorm in training mode; C frozen. Analogue: B is trained on "
@@ -93,14 +79,9 @@ class Shot(Method):
         "published variant is diversity = 0 and threshold = 10."
     )
     config_type = ShotConfig
-    supports_single_class = False
-    updates = ("translator", "bottleneck")
 
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C(B'(f))."""
-        self.check(bundle, target)
-        features = ordered_features(bundle, target)
-        student = make_student(bundle, self.config.trunk, seed)
+    def objective(self, student: Student, features: Tensor) -> TargetObjective:
+        """Return information maximisation, and the cross-entropy with pseudo-labels that are renewed every epoch."""
         labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
 
         def renew(epoch: int) -> None:
@@ -114,5 +95,4 @@ class Shot(Method):
             terms = information_terms(logits, self.config.diversity)
             return terms | {"pseudo-labels": self.config.pseudo * F.cross_entropy(logits, labels[rows])}
 
-        fit = fit_sgd(student, len(features), self.config, losses, seed=seed, on_epoch=renew)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return losses, renew

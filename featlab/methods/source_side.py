@@ -9,16 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
-from featlab.methods.fit import make_student
-from featlab.methods.joint import JointBatch, JointConfig, fit_joint, new_part
+from featlab.methods.base import SourceFeatures
+from featlab.methods.fit import Student
+from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, new_part
 from featlab.methods.losses.adversarial import drop
-from featlab.model.networks import PersonalModel, SourceHead
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
-from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
 
@@ -69,15 +66,11 @@ class ICIDConfig(JointConfig):
     )
     distinction: float = option(1.0, "Weight of the inter-category channel's own classification.", minimum=0)
     dropout: float = option(
-        0.6,
-        "Of what the classifiers are given in training.",
-        minimum=0,
-        maximum=1,
-        search=(0.0, 0.6),
+        0.6, "Of what the classifiers are given in training.", minimum=0, maximum=1, search=(0.0, 0.6)
     )
 
 
-class ICID(SourceAccess):
+class ICID(JointMethod):
     """Intra-category common and inter-category distinction features, fused (Ji, Hu, Yang, Shen & Shen, 2019)."""
 
     name = "icid"
@@ -90,14 +83,11 @@ class ICID(SourceAccess):
         "judged from the absolute difference of its rows. B and C for 500 steps in place of a network for 60 epochs."
     )
     config_type = ICIDConfig
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'((common(B'(f)) + distinct(B'(f))) / 2)."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the losses of both channels; what predicts is C'((common(B'(f)) + distinct(B'(f))) / 2)."""
         config: ICIDConfig = self.config
-        student = make_student(bundle, "none", seed)
-        width = bundle.head.linear.out_features
-        device = bundle.projection.mean.device
+        width, device = student.head.linear.out_features, features.device
         common, distinct = (new_part(lambda: Channel(width), device, seed, name) for name in ("common", "distinct"))
         judge = new_part(lambda: nn.Linear(width, 1), device, seed, "judge")
         own_classifier = copy.deepcopy(student.head.classifier)
@@ -118,10 +108,7 @@ class ICID(SourceAccess):
 
         new = [*common.parameters(), *distinct.parameters(), *judge.parameters()]
         copies = list(own_classifier.parameters())
-        features = ordered_features(bundle, target)
-        fit = fit_joint(student, source, features, config, losses, seed=seed, copies=copies, extra=new)
-        head = FusedHead(student.head, common, distinct).requires_grad_(False)
-        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.summary())
+        return JointObjective(losses, copies, new, head=lambda: FusedHead(student.head, common, distinct))
 
 
 def locality_loss(z: Tensor, labels: Tensor, neighbours: int) -> Tensor:
@@ -147,15 +134,12 @@ class LPLConfig(JointConfig):
 
     bn_mode: str = option("train", search=())
     locality: float = option(
-        0.003,
-        "λ, weight of the locality preserving loss.",
-        minimum=0,
-        search=(0.0003, 0.003, 0.03),
+        0.003, "λ, weight of the locality preserving loss.", minimum=0, search=(0.0003, 0.003, 0.03)
     )
     neighbours: int = option(20, "k.", minimum=1, search=(5, 20))
 
 
-class LPL(SourceAccess):
+class LPL(JointMethod):
     """Cross-entropy and a locality preserving loss on source rows (Li, Deng & Du, 2017)."""
 
     name = "lpl"
@@ -167,12 +151,10 @@ class LPL(SourceAccess):
         "500 steps in place of a network for 60 epochs."
     )
     config_type = LPLConfig
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(B'(f))."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the classification and the locality of source rows."""
         config: LPLConfig = self.config
-        student = make_student(bundle, "none", seed)
 
         def losses(batch: JointBatch) -> Terms:
             z = student.bottleneck(batch.source)
@@ -181,8 +163,7 @@ class LPL(SourceAccess):
                 "locality": config.locality * locality_loss(z, batch.labels, config.neighbours),
             }
 
-        fit = fit_joint(student, source, ordered_features(bundle, target), config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return JointObjective(losses)
 
 
 @dataclass(frozen=True)
@@ -192,7 +173,7 @@ class FTDNNConfig(JointConfig):
     iterations: int = option(500, search=(100, 500))
 
 
-class FTDNN(SourceAccess):
+class FTDNN(JointMethod):
     """Cross-entropy on source rows from the source model on (Zavarez, Berriel & Oliveira-Santos, 2017)."""
 
     name = "ftdnn"
@@ -202,14 +183,11 @@ class FTDNN(SourceAccess):
         "is fine-tuned for 60 epochs, here B and C on cached features for 500 steps."
     )
     config_type = FTDNNConfig
-    updates = ("bottleneck", "classifier")
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return C'(B'(f))."""
-        student = make_student(bundle, "none", seed)
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the classification of source rows."""
 
         def losses(batch: JointBatch) -> Terms:
             return {"classification": F.cross_entropy(student.logits(batch.source), batch.labels)}
 
-        fit = fit_joint(student, source, ordered_features(bundle, target), self.config, losses, seed=seed)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        return JointObjective(losses)

@@ -28,36 +28,42 @@ from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
 from featlab.methods.registry import make_method
 from featlab.model.personal import AdaptedModel
-from featlab.workspace.adapt import adapt_subject
-from featlab.workspace.workspace import Notify
+from featlab.workspace.adapt import adapt_rows, adapt_subject
+from featlab.workspace.stages import open_bundle
+from featlab.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage
 
 
-def adapted_model(
-    bundle: Bundle,
-    bundle_folder: Path,
-    table: FeatureTable,
-    extractor: ExtractorInfo,
-    subject: str,
-    config: Config,
-    *,
-    notify: Notify,
-) -> tuple[AdaptedModel, bool]:
+def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle to adapt to a person, as `open_bundle`; fail before the source stages run, not after."""
+    config = workspace.config
+    make_method(config.adapt.method, config.adapt.options)
+    known = workspace.table.subjects
+    if subject not in known:
+        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
+    if folder is None:
+        adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
+    return open_bundle(workspace, folder, kept_out)
+
+
+def adapted_model(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
     """Return a subject's adaptation and whether it was stored; adapt now where there is none or one of other settings.
 
-    ``notify`` is told when the adaptation is made now, and why.
+    The workspace is told when the adaptation is made now, and why.
     """
-    bundle.check_extractor(extractor, "cache")
+    config = workspace.config
+    bundle.check_extractor(workspace.extractor, "cache")
     folder = adaptation_folder(bundle_folder, subject)
     why = f"{subject} is not adapted to yet"
     if (folder / "adaptation.json").exists():
         model, why = _stored(folder, bundle, subject, config)
         if model is not None:
             return model, True
-    notify(f"adapt: {why}; running {config.adapt.method}")
-    return adapt_subject(bundle, bundle_folder, table, extractor, subject, config).model, False
+    workspace.notify(f"adapt: {why}; running {config.adapt.method}")
+    done = adapt_subject(bundle, bundle_folder, workspace.table, workspace.extractor, subject, config)
+    return done.model, False
 
 
 def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, str]:
@@ -181,12 +187,7 @@ def predict_source(
         inputs = replace(inputs, layout="loose", layout_options={"subject": subject})
     with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
         read = read_inputs(
-            source,
-            inputs,
-            beside=Path(folder) / "images.h5",
-            jobs=config.jobs,
-            notify=notify,
-            on_progress=on_stage,
+            source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
         )
         predicted = predict_images(
             bundle,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, InputError
-from featlab.methods.registry import get_method, prepare_extras, reads_pairs
+from featlab.methods.registry import get_method, prepare_extras, reads_pairs, refuse_unread
 from featlab.model.head import fit_projection, train_head
 from featlab.model.networks import Projection, SourceHead, as_tensor, head_from_state
 from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
@@ -37,7 +37,7 @@ from featlab.pairing.pairs import (
     resolve_strategy,
     write_pairs_csv,
 )
-from featlab.workspace.workspace import OnEpoch, Source
+from featlab.workspace.workspace import OnEpoch, Source, Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +55,7 @@ def train_folder(source: Source) -> Path:
 
 
 def pair_folder(source: Source) -> Path:
-    """Return where `pair_stage` keeps its output.
-
-    Raises:
-        InputError: Strategy landmark for a table without landmarks.
-    """
+    """Return where `pair_stage` keeps its output."""
     config = source.config.pair
     strategy = resolve_strategy(config, source.workspace.table)
     return source.workspace.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
@@ -69,10 +65,9 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where `bundle_stage` keeps its output for these methods."""
     config = source.config
     prepared = _prepared(methods)
-    paired: tuple[object, ...] = ()
-    if reads_pairs(config, prepared):
-        paired = (config.pair, resolve_strategy(config.pair, source.workspace.table))
-    inputs = (config.features, config.head, *paired, config.pretrain, prepared, BUNDLE_FORMAT)
+    paired = reads_pairs(config, prepared)
+    pair = (config.pair, resolve_strategy(config.pair, source.workspace.table)) if paired else ()
+    inputs = (config.features, config.head, *pair, config.pretrain, prepared, BUNDLE_FORMAT)
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
@@ -137,6 +132,23 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     return _load_bundle(folder), StageOutput(folder, False)
 
 
+def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle that was named, or the workspace's own for its method, made now if need be; and its folder.
+
+    ``kept_out`` are people whom the workspace's own bundle must not have seen.
+    """
+    if folder is not None:
+        bundle = load_bundle(folder)
+        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
+        return bundle, folder
+    method = workspace.config.adapt.method
+    refuse_unread(workspace.config, [method])
+    bundle, made = bundle_stage(workspace.source(kept_out), [method])
+    if made.reused:
+        workspace.notify(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
+    return bundle, made.folder
+
+
 Make = Callable[[], object]
 
 
@@ -199,17 +211,19 @@ class TrainedHead:
 
 
 def train_source_head(
-    table: FeatureTable, config: Config, *, seed: int, device: str = "cpu", on_epoch: OnEpoch | None = None
+    table: FeatureTable,
+    config: Config,
+    *,
+    seed: int,
+    device: str = "cpu",
+    alone: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainedHead:
-    """Fit the projection and train B and C on the labelled rows of the source subjects.
-
-    Raises:
-        InputError: One source subject, or one class.
-    """
-    if len(table.subject_names_present()) < 2:
+    """Fit the projection and train B and C on the labelled rows of two source subjects or more; ``alone``: of one."""
+    people = len(table.subject_names_present())
+    if people < 2 and not alone:
         raise InputError(
-            f"training needs at least 2 source subjects, got {len(table.subject_names_present())}; "
-            "choose fewer targets, or extract more people"
+            f"training needs at least 2 source subjects, got {people}; choose fewer targets, or extract more people"
         )
     projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
     with torch.no_grad():
@@ -227,7 +241,7 @@ def pretrain_bundle(
     *,
     seed: int,
     extractor: ExtractorInfo,
-    cache_digest: str,
+    cache_digest: str = "",
     methods: Sequence[str],
     on_epoch: OnEpoch | None = None,
 ) -> Bundle:
@@ -237,23 +251,29 @@ def pretrain_bundle(
         features = trained.projection(as_tensor(table.embeddings, device)).cpu()
     head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
     source = SourceRows.of(table, features, pairs)
-    report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
-    fresh = new_translator(features.shape[1], config.pretrain, seed).eval().requires_grad_(False)
+    history: tuple[Mapping[str, float], ...] = ()
+    if len(table.subject_names_present()) > 1:
+        report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
+        pretrained = pretrain_translator(source, head, config.pretrain, seed=seed, on_epoch=report)
+        translator, history = pretrained.translator, pretrained.history
+    else:
+        # Only the residual form starts as the identity.
+        untrained = new_translator(features.shape[1], replace(config.pretrain, residual=True), seed)
+        translator = untrained.eval().requires_grad_(False)
     bundle = Bundle(
         projection=projection,
         head=head,
-        translator=fresh,
+        translator=translator,
         classes=table.classes,
         neutral=table.neutral,
         extractor=extractor,
         source_subjects=table.subject_names_present(),
         config=config,
         seed=seed,
+        bank=make_style_bank(source, translator, head) if config.pretrain.style_bank else None,
         cache_digest=cache_digest,
+        history=history,
     )
-    pretrained = pretrain_translator(source, head, config.pretrain, seed=seed, on_epoch=report)
-    bank = make_style_bank(source, pretrained.translator, head) if config.pretrain.style_bank else None
-    bundle = replace(bundle, translator=pretrained.translator, bank=bank, history=pretrained.history)
     return prepare_extras(bundle, source, methods)
 
 
@@ -266,19 +286,15 @@ def build_bundle(
     cache_digest: str = "",
     methods: Sequence[str] = ("pft",),
     device: str = "cpu",
-    on_epoch: OnEpoch | None = None,
+    alone: bool = False,
 ) -> Bundle:
-    """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise."""
-    trained = train_source_head(table, config, seed=seed, device=device, on_epoch=on_epoch)
-    pairs = make_pairs(table, config.pair, seed=seed) if reads_pairs(config, methods) else None
+    """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise.
+
+    ``alone`` lets one subject's rows pass: there are no pairs then, and T stays the identity.
+    """
+    trained = train_source_head(table, config, seed=seed, device=device, alone=alone)
+    paired = reads_pairs(config, methods) and len(table.subject_names_present()) > 1
+    pairs = make_pairs(table, config.pair, seed=seed) if paired else None
     return pretrain_bundle(
-        table,
-        trained,
-        pairs,
-        config,
-        seed=seed,
-        extractor=extractor,
-        cache_digest=cache_digest,
-        methods=methods,
-        on_epoch=on_epoch,
+        table, trained, pairs, config, seed=seed, extractor=extractor, cache_digest=cache_digest, methods=methods
     )

@@ -3,12 +3,14 @@
 import csv
 import warnings
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from featlab.analysis.page import Page, Result, read_page, read_table, write_result
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
@@ -64,26 +66,38 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
+def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
+    """Every text that is drawn, with its box: no tick beyond the limits of its axis, nothing of axes that are off."""
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for minor in (False, True):
+                places, ticks = axis.get_ticklocs(minor=minor), axis.get_ticklabels(minor=minor)
+                kept = [t for p, t in zip(places, ticks, strict=False) if low <= p <= high and axes.axison]
+                hidden |= set(axis.findobj(Text)) - {axis.label, *kept} if not minor else set()
+            if not axes.axison:
+                hidden.add(axis.label)
+    found = [item for item in figure.findobj(Text) if item.get_text().strip() and item.get_visible()]
+    boxes = [(item, item.get_window_extent()) for item in found if item not in hidden]
+    return [(item, box) for item, box in boxes if box.width]
+
+
 @pytest.fixture(scope="session")
 def readable() -> Any:
-    """``readable(figure)``: draws it without a warning of a layout that does not fit, and finds all its text inside."""
+    """``readable(figure)``: draws without a warning of a layout that does not fit; no text is cut, covered or tiny."""
 
     def check(figure: Figure) -> Figure:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             figure.canvas.draw()
-        page = figure.bbox.padded(1.0)
-        # Of the numbers on the axes some lie beyond the limits and are not drawn.
-        ticks = [text for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in axis.get_ticklabels()]
-        found = figure.findobj(lambda item: isinstance(item, Text) and item.get_text().strip() and item not in ticks)
-        outside = [
-            text.get_text()
-            for text in found
-            if text.get_visible()
-            and (box := text.get_window_extent()).width
-            and not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)
-        ]
-        assert not outside
+        page, texts = figure.bbox.padded(1.0), drawn_texts(figure)
+        for text, box in texts:
+            assert page.x0 <= box.x0 < box.x1 <= page.x1, text
+            assert page.y0 <= box.y0 < box.y1 <= page.y1, text
+            assert text.get_fontsize() >= 6.5, text
+        straight = [(text, box.padded(-1.5)) for text, box in texts if text.get_rotation() % 90 == 0]
+        assert not [(a, b) for (a, one), (b, other) in combinations(straight, 2) if one.overlaps(other)]
         return figure
 
     return check

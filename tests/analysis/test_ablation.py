@@ -33,7 +33,7 @@ METHODS = ("source-only", "neutral-shift", "pft", "oracle")
 QUICK = {"head.epochs": 2, "head.bottleneck": 8, "features.dim": 6, "protocol.targets": "3"}
 QUICK |= {f"ablate.{name}": "0,1" for name in ("style", "expression", "alignment", "anchor")}
 QUICK |= {"ablate.dims": "4,64,0", "ablate.frames": "1,0", "ablate.counts": "3,4,0,40", "ablate.shares": "0,0.4"}
-CHOSEN = {"ablate.methods": METHODS, "protocol.draws": 2}
+CHOSEN = {"ablate.methods": METHODS, "protocol.draws": 2, "adapt.oracle.iterations": 10}
 DIM = 10
 
 
@@ -67,19 +67,20 @@ def scores(rows):
     return {(row.method, row.subject, row.draw): row.macro_f1 for row in rows}
 
 
-def labels(report):
-    return [point.setting.label for point in report.points]
-
-
-def test_each_dimension_has_the_numbers_of_an_evaluation_with_it(dims, folder):
-    assert labels(dims) == ["4", "full (10)"]
+def test_each_dimension_has_the_numbers_of_an_evaluation_with_it_and_a_second_run_trains_nothing(dims, folder):
+    assert [(point.setting.label, point.features) for point in dims.points] == [("4", 4), ("full (10)", DIM)]
+    shared = {"protocol.methods": METHODS, "protocol.draws": 2, "adapt.oracle.iterations": 10}
     for point, features in zip(dims.points, ({"features.dim": 4}, {"features.reduce": "none"}), strict=True):
-        chosen = {"protocol.methods": METHODS, "protocol.draws": 2, "pretrain.validation": False}
-        alone = Workspace.open(folder, QUICK | features | chosen)
+        alone = Workspace.open(folder, QUICK | features | shared | {"pretrain.validation": False})
         rows = [row for done in run_tasks(plan(alone)) for row in done.values()]
         assert scores(point.rows) == scores(rows)
         assert [item.macro_f1 for item in point.summaries] == [item.macro_f1 for item in summarise(rows)]
-    assert [point.features for point in dims.points] == [4, DIM]
+    said, steps = [], []
+    again = with_values(opened(folder, notify=said.append), CHOSEN)
+    again = ablate("dims", again, on_step=lambda *now: steps.append(now))
+    runs = sum(len(point.rows) for point in dims.points)
+    assert (said, steps[-1]) == ([], (runs, runs))
+    assert [point.rows for point in again.points] == [point.rows for point in dims.points]
 
 
 def test_what_was_left_out_is_said(dims, workspace):
@@ -98,49 +99,24 @@ def test_what_was_left_out_is_said(dims, workspace):
     assert ticks == ["8\n(6 there)"]
 
 
-def test_a_second_run_trains_nothing(dims, folder):
-    said = []
-    again = ablate("dims", with_values(opened(folder, notify=said.append), CHOSEN))
-    assert said == []
-    assert [point.rows for point in again.points] == [point.rows for point in dims.points]
-
-
-def test_processes_do_not_change_the_numbers(workspace, dims, tmp_path_factory):
-    other = tmp_path_factory.mktemp("other")
-    (other / "cache.h5").write_bytes((workspace.root / "cache.h5").read_bytes())
-    done = []
-    parallel = ablate("dims", with_values(opened(other), CHOSEN), jobs=2, on_step=lambda *now: done.append(now))
-    assert [scores(point.rows) for point in parallel.points] == [scores(point.rows) for point in dims.points]
-    # 4 heads and 4 bundles (nothing here reads pairs), then the runs.
-    runs = sum(len(point.rows) for point in parallel.points)
-    assert done[:9] == [(step, 8 + runs) for step in range(9)]
-    assert done[-1] == (8 + runs, 8 + runs)
-
-
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path, stored, readable):
-    methods = {"bn": "shot-im,shot"}.get(name, "source-only,pft" if name != "lambda" else "pft")
+    methods = {"bn": "shot-im,shot", "lambda": "pft"}.get(name, "source-only,pft")
     report = ablate(name, with_values(workspace, {"ablate.methods": methods}))
     assert not [row.error for point in report.points for row in point.rows if row.error]
     result = ablation_result(report)
     stored(result)
+    readable(result.figures[0].drawn)
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (result.summary, result.figures[0].name) == (ablation_sentences(report), name)
-    lines = [
-        dict(zip(result.figures[0].data, line, strict=True))
-        for line in zip(*result.figures[0].data.values(), strict=True)
-    ]
+    data = result.figures[0].data
     # The figure's numbers are those that summarising the results in run.json gives.
-    assert len(lines) == len(run["summary"])
-    for line in lines:
-        found = [
-            entry for entry in run["results"] if all(entry[key] == line[key] for key in ("group", "setting", "method"))
-        ]
-        per_subject = {entry["subject"]: entry["macro_f1"] for entry in found}
-        assert len(per_subject) == len(found) == int(line["subjects"])
-        assert float(line["macro_f1"]) == pytest.approx(np.mean(list(per_subject.values())))
-    assert len(result.tables["scores"].rows) * len(report.grid.methods) == len(lines)
-    readable(result.figures[0].drawn)
+    assert len(data["macro_f1"]) == len(run["summary"]) == len(result.tables["scores"].rows) * len(report.grid.methods)
+    for place, mean in enumerate(data["macro_f1"]):
+        key = {name: data[name][place] for name in ("group", "setting", "method")}
+        found = {entry["subject"]: entry["macro_f1"] for entry in run["results"] if key.items() <= entry.items()}
+        assert len(found) == int(data["subjects"][place])
+        assert float(mean) == pytest.approx(np.mean(list(found.values())))
 
 
 def shown(axes, label):
@@ -148,53 +124,51 @@ def shown(axes, label):
     return line
 
 
-def test_lines_are_the_means_and_no_text_is_cut(dims, readable):
+def test_lines_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(dims, workspace, readable):
+    def drawn(name, methods):
+        return draw_ablation(ablate(name, with_values(workspace, {"ablate.methods": methods})))
+
     data = ablation_data(dims)
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
     for width in (COLUMN, FULL):
-        drawn = readable(plot_lines(data, axis="Dimension", width=width))
-        np.testing.assert_array_equal(shown(drawn.axes[0], "SFDA-PFT (anchored)").get_ydata(), means)
-
-
-def test_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(workspace):
-    pairing = draw_ablation(ablate("pairing", with_values(workspace, {"ablate.methods": "pft"})))
+        axes = readable(plot_lines(data, axis="Dimension", width=width)).axes[0]
+        np.testing.assert_array_equal(shown(axes, "SFDA-PFT (anchored)").get_ydata(), means)
+    pairing = drawn("pairing", "pft")
     heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
     assert heights == pairing.data["macro_f1"]
-    losses = draw_ablation(ablate("losses", with_values(workspace, {"ablate.methods": "pft"})))
+    losses = drawn("losses", "pft")
     matrix, dots = losses.drawn.axes
     assert list(shown(dots, "SFDA-PFT (anchored)").get_xdata()) == losses.data["macro_f1"]
-    filled = {
-        (int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in matrix.lines if line.get_color() == "black"
-    }
+    black = [line for line in matrix.lines if line.get_color() == "black"]
+    filled = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in black}
     wanted = {(row, LOSS_TERMS.index(term)) for row, at in enumerate(losses.data["at"]) for term in at.split(";")}
     assert filled == wanted
-    surface = draw_ablation(ablate("lambda", workspace))
-    for axes, group in zip(surface.drawn.axes[:2], ("source", "target"), strict=True):
-        image = np.asarray(axes.images[0].get_array())
-        for at, of, value in zip(*(surface.data[key] for key in ("at", "group", "macro_f1")), strict=True):
-            if of == group:
-                upward, rightward = (int(float(part)) for part in at.split(";"))
-                assert image[upward, rightward] == value
-    modes = draw_ablation(ablate("bn", with_values(workspace, {"ablate.methods": "shot"})))
+    surface = drawn("lambda", "pft")
+    images = {
+        group: np.asarray(axes.images[0].get_array())
+        for axes, group in zip(surface.drawn.axes[:2], ("source", "target"), strict=True)
+    }
+    for at, group, value in zip(*(surface.data[key] for key in ("at", "group", "macro_f1")), strict=True):
+        upward, rightward = (int(float(part)) for part in at.split(";"))
+        assert images[group][upward, rightward] == value
+    modes = drawn("bn", "shot")
     for axes, column in zip(modes.drawn.axes, ("macro_f1", "neutral_recall"), strict=True):
-        ends = [shown(axes, mode).get_xdata()[0] for mode in ("train", "eval")]
-        assert ends == modes.data[column]
+        assert [shown(axes, mode).get_xdata()[0] for mode in ("train", "eval")] == modes.data[column]
 
 
 def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settings(workspace):
     values = {"ablate.methods": "pft", "protocol.draws": 2, "ablate.frames": "1,2,0"}
     report = ablate("neutral", with_values(workspace, values))
-    one, two, reference = (list(point.rows) for point in report.points)
+    *settings, reference = (list(point.rows) for point in report.points)
     found = report.differences
-    assert set(found) == {("cache", "", "1", "pft"), ("cache", "", "2", "pft")}
+    assert list(found) == [("cache", "", "1", "pft"), ("cache", "", "2", "pft")]
     raw = []
-    for rows, label in ((one, "1"), (two, "2")):
-        pairs = list(common_subject_means(rows, reference).values())
-        ours, theirs = zip(*pairs, strict=True)
+    for rows, difference in zip(settings, found.values(), strict=True):
+        ours, theirs = zip(*common_subject_means(rows, reference).values(), strict=True)
         raw.append(paired_wilcoxon(ours, theirs))
-        assert found["cache", "", label, "pft"].value == pytest.approx(np.mean(ours) - np.mean(theirs))
-        assert found["cache", "", label, "pft"].subjects == len(pairs)
-    assert [found["cache", "", label, "pft"].p for label in ("1", "2")] == holm(raw)
+        assert difference.value == pytest.approx(np.mean(ours) - np.mean(theirs))
+        assert difference.subjects == len(ours)
+    assert [difference.p for difference in found.values()] == holm(raw)
     assert any("of all" in word or "from all" in word for word in ablation_sentences(report))
 
 
@@ -205,45 +179,47 @@ def test_settings_are_what_they_are_called(workspace):
         return with_values(workspace, setting.values).config
 
     alone = config("losses", "style alone")
-    assert (alone.pretrain.classification, alone.pretrain.style, alone.pretrain.expression) == (0, 0.1, 0)
-    assert alone.pretrain.form == "mlp"
+    trained = alone.pretrain
+    assert (trained.form, trained.classification, trained.style, trained.expression) == ("mlp", 0, 0.1, 0)
     assert alone.adapt.options["pft"] == {"style": 1.0, "consistency": 0.1, "anchor": 0.1, "optimiser": "lbfgs"}
-    assert config("losses", "without anchor").adapt.options["pft"]["anchor"] == 0
-    assert config("lambda", "style 1, KL 0", "source").pretrain.style == 1
     idle = make_method("pft", config("lambda", "alignment 0, KL 0", "target").adapt.options).config
-    assert idle.iterations == 0
-    assert config("neutral", "1").protocol.frames == 1
-    assert config("contamination", "40 %").protocol.contamination == 0.4
-    assert config("sources", "3").protocol.source_limit == 3
-    assert config("bn", "eval").adapt.options["shot"]["bn_mode"] == "eval"
-    assert config("layers", "all layers", "MLP T").adapt.options["pft"]["update"] == "all"
-    assert config("dims", "full (10)").features.reduce == "none"
+    for value, expected in (
+        (config("losses", "without anchor").adapt.options["pft"]["anchor"], 0),
+        (config("lambda", "style 1, KL 0", "source").pretrain.style, 1),
+        (idle.iterations, 0),
+        (config("neutral", "1").protocol.frames, 1),
+        (config("contamination", "40 %").protocol.contamination, 0.4),
+        (config("sources", "3").protocol.source_limit, 3),
+        (config("bn", "eval").adapt.options["shot"]["bn_mode"], "eval"),
+        (config("layers", "all layers", "MLP T").adapt.options["pft"]["update"], "all"),
+        (config("dims", "full (10)").features.reduce, "none"),
+    ):
+        assert value == expected
 
 
 def test_fewer_source_subjects_are_some_of_more_and_never_targets(workspace):
-    targets = workspace.targets()
-    few, more, everyone = (
-        set(with_values(workspace, {"protocol.source_limit": limit}).source(targets).subjects) for limit in (2, 4, 0)
-    )
+    def sources(limit, targets):
+        return set(with_values(workspace, {"protocol.source_limit": limit}).source(targets).subjects)
+
+    few, more, everyone = (sources(limit, workspace.targets()) for limit in (2, 4, 0))
     assert len(few) == 2
     assert few < more < everyone
-    assert not everyone & set(targets)
-    others = {with_values(workspace, {"protocol.source_limit": 2}).source((name,)).subjects for name in targets}
-    assert len(others) > 1
+    assert not everyone & set(workspace.targets())
+    assert len({frozenset(sources(2, (name,))) for name in workspace.targets()}) > 1
 
 
 def test_several_data_sets_and_reductions_have_a_panel_each(folder, workspace, tmp_path):
-    chosen = {"ablate.caches": "cache.h5,narrow.h5", "ablate.methods": "source-only,pft"}
-    report = ablate("dims", Workspace.open(folder, QUICK | chosen))
+    methods = {"ablate.methods": "source-only,pft"}
+    report = ablate("dims", Workspace.open(folder, QUICK | methods | {"ablate.caches": "cache.h5,narrow.h5"}))
     assert report.data_sets == ("cache", "narrow")
-    assert labels(report) == ["4", "full (10)", "4", "full (5)"]
+    assert [point.setting.label for point in report.points] == ["4", "full (10)", "4", "full (5)"]
     assert "narrow: left out: 64; the embedding has 5 values" in report.notes
     assert len({facts["cache_digest"] for facts in report.metadata.values()}) == 2
-    write_result(tmp_path, ablation_result(report))
+    result = ablation_result(report)
+    write_result(tmp_path, result)
     assert set(read_page(tmp_path).metadata["data_sets"]) == {"cache", "narrow"}
-    drawn = draw_ablation(report).drawn
-    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["cache", "narrow"]
-    alone = ablate("dims", Workspace.open(folder, QUICK | {"cache": "narrow.h5", "ablate.methods": "source-only,pft"}))
+    assert [axes.get_title(loc="left") for axes in result.figures[0].drawn.axes] == ["cache", "narrow"]
+    alone = ablate("dims", Workspace.open(folder, QUICK | methods | {"cache": "narrow.h5"}))
     assert [scores(point.rows) for point in alone.points] == [scores(point.rows) for point in report.points[2:]]
     chosen = {"ablate.reductions": "pca,truncate,random", "ablate.dims": "4", "ablate.methods": "source-only"}
     report = ablate("dims", with_values(workspace, chosen))

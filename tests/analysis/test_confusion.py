@@ -4,13 +4,12 @@ import math
 import os
 import warnings
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
-from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
 from featlab.analysis import style
@@ -24,12 +23,11 @@ from featlab.analysis.evaluation.confusion import (
     plot_confusion,
 )
 from featlab.analysis.evaluation.result import class_names, evaluation_result, open_results
-from featlab.analysis.evaluation.tables import class_means
 from featlab.analysis.page import write_result
 from featlab.cache import ExtractorInfo, open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
-from featlab.evaluation.results import EvaluationRow, write_results
+from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import summarise
 
 SEVEN = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
@@ -101,44 +99,36 @@ def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds(scored, m
     assert found.share.sum(axis=1) == pytest.approx(np.ones(7))
 
 
-def test_the_diagonal_is_the_recall_of_each_class_in_the_results_file(many, tmp_path):
-    write_results(tmp_path / "results.jsonl", many)
-    stored = open_results(tmp_path, tmp_path)
-    for method in ("source-only", "pft"):
-        mine = [row for row in stored.rows if row.method == method]
-        recalls = [np.mean(list(means.values())) for means in class_means(mine, 7)]
-        assert np.diag(confusion_of(stored.rows, method).share) == pytest.approx(recalls, abs=1e-12)
-
-
-def test_failed_runs_are_noted_and_rows_of_before_and_of_two_data_sets_refused(result, scored):
-    one = scored("pft", "s1", [0, 1], [0, 0])
-    rows = [one, EvaluationRow.failure("pft", "s2", 0, 0, selection="source-free", error="too short a clip")]
+def test_failed_runs_are_noted(scored):
+    rows = [scored("pft", "s1", [0, 1], [0, 0]), failed("pft", "s2", "too short a clip")]
     found = confusion_of(rows, "pft")
     assert found.subjects[:2] == (1, 1)
     assert "too short a clip" in confusion_table(rows, [found], SEVEN).notes[-1]
-    for other, said in (
-        (result("pft", "s2", 0.5), "before confusions were counted; run the same evaluation again"),
-        (scored("pft", "s2", [0], [0], ("neutral", "smile")), "2 and 7 classes"),
-    ):
-        with pytest.raises(InputError, match=said):
-            confusion_of([one, other], "pft")
 
 
-def test_the_usual_methods_are_shown_where_they_are_there(many, scored):
+def failed(method, subject, error):
+    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error=error)
+
+
+def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confusion_is_refused(many, scored, result):
     assert confusion_methods(many) == ("source-only", "pft")
     assert confusion_methods(many, ["pft", "pft"]) == ("pft",)
-    others = [scored(name, "s1", [0], [0]) for name in ("shot", "nrc", "tpds")]
+    broken = [failed("pft", "s1", "it diverged")]
+    others = [*(scored(name, "s1", [0], [0]) for name in ("shot", "nrc", "tpds")), *broken]
     assert confusion_methods(others) == ("shot", "nrc")
-    failed = [EvaluationRow.failure("pft", "s1", 0, 0, selection="source-free", error="it diverged")]
-    assert confusion_methods([*others, *failed]) == ("shot", "nrc")
-    for rows, names, said in [
-        (many, ["pfft"], "no method 'pfft'.*did you mean 'pft'"),
-        (many, ["a", "b", "c", "d", "e"], "names 5 methods, and 4 go side by side"),
-        ([*others, *failed], ["pft"], "every run of pft failed: it diverged"),
-        (failed, [], "every run in the results failed"),
+    two = [scored("pft", "s1", [0, 1], [0, 0]), scored("pft", "s2", [0], [0], ("neutral", "smile"))]
+    for ask, said in [
+        (lambda: confusion_methods(many, ["pfft"]), "no method 'pfft'.*did you mean 'pft'"),
+        (lambda: confusion_methods(many, ["a", "b", "c", "d", "e"]), "names 5 methods, and 4 go side by side"),
+        (lambda: confusion_methods(others, ["pft"]), "every run of pft failed: it diverged"),
+        (lambda: confusion_methods(broken, []), "every run in the results failed"),
+        (lambda: confusion_of([two[0], result("pft", "s2", 0.5)], "pft"), "run the same evaluation again"),
+        (lambda: confusion_of(two, "pft"), "2 and 7 classes"),
+        (lambda: plot_confusion([], ("neutral", "pain")), "no confusions"),
+        (lambda: plot_confusion(matrices(np.eye(7)), ("neutral", "pain")), "2 names for confusions of 7"),
     ]:
         with pytest.raises(InputError, match=said):
-            confusion_methods(rows, names)
+            ask()
 
 
 def matrices(*shares, names=("source-only", "pft", "shot", "nrc")):
@@ -148,21 +138,6 @@ def matrices(*shares, names=("source-only", "pft", "shot", "nrc")):
     ]
 
 
-def test_the_table_has_the_columns_numbers_in_percent(many):
-    confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
-    table = confusion_table(many, confusions, SEVEN)
-    data = confusion_columns(confusions, SEVEN)
-    assert table.columns == ("Method", "True class", *SEVEN, "Subjects")
-    cells = [cell for row in table.rows for cell in row[2:-1]]
-    assert cells == [f"{100 * share:.2f}" for share in data["share"]]
-    assert [row[1] for row in table.rows] == list(SEVEN) * 2
-    assert {row[0] for row in table.rows} == {"source-only", "pft"}
-    assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
-    assert all(
-        mark == (place + 2 == column) for place, row in enumerate(table.bold[:7]) for column, mark in enumerate(row)
-    )
-
-
 def panels(figure, count):
     """Each panel's (K, K) percentages as they are coloured, and the texts in its cells."""
     found = []
@@ -170,16 +145,15 @@ def panels(figure, count):
         mesh = axes.collections[0]
         assert mesh.get_clim() == (0, 100)
         size = round(math.sqrt(mesh.get_array().size))
-        shown = np.ma.filled(np.ma.array(mesh.get_array(), dtype=float), np.nan).reshape(size, size)
         texts = np.full((size, size), "", dtype=object)
         for text in axes.texts:
             column, row = text.get_position()
             texts[int(row), int(column)] = text
-        found.append((shown, texts))
+        found.append((np.ma.filled(mesh.get_array(), np.nan).reshape(size, size), texts))
     return found
 
 
-def test_the_figure_is_the_columns(many):
+def test_the_figure_and_the_table_are_the_columns(many):
     confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
     data = confusion_columns(confusions, SEVEN)
     figure = plot_confusion(confusions, SEVEN)
@@ -189,50 +163,40 @@ def test_the_figure_is_the_columns(many):
         assert [text.get_text() for text in texts.ravel()] == [f"{value:.1f}" for value in shown.ravel()]
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(SEVEN)
-    # The first class is at the top.
-    assert figure.axes[0].get_ylim() == (7, 0)
-
-
-def luminance(colour):
-    rgb = np.array(to_rgb(colour))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
+    assert figure.axes[0].get_ylim() == (7, 0), "the first class is at the top"
+    table = confusion_table(many, confusions, SEVEN)
+    assert table.columns == ("Method", "True class", *SEVEN, "Subjects")
+    cells = [cell for row in table.rows for cell in row[2:-1]]
+    assert cells == [f"{100 * share:.2f}" for share in data["share"]]
+    assert [row[:2] for row in table.rows] == [(name, label) for name in ("source-only", "pft") for label in SEVEN]
+    assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
+    assert [np.flatnonzero(marks).tolist() for marks in table.bold] == [[2 + place] for place in range(7)] * 2
 
 
 def test_every_number_stands_out_from_its_cell():
-    shares = np.linspace(0, 1, 49).reshape(7, 7)
-    figure = plot_confusion(matrices(shares), SEVEN)
-    (shown, texts), colours = panels(figure, 1)[0], colormaps["Blues"]
+    figure = plot_confusion(matrices(np.linspace(0, 1, 49).reshape(7, 7)), SEVEN)
+    ((shown, texts),) = panels(figure, 1)
     for value, text in zip(shown.ravel(), texts.ravel(), strict=True):
-        cell, letter = luminance(colours(value / 100)[:3]), luminance(text.get_color())
-        contrast = (max(cell, letter) + 0.05) / (min(cell, letter) + 0.05)
-        assert contrast >= 4.5
+        cell, letter = np.array(colormaps["Blues"](value / 100)[:3]), np.array(to_rgb(text.get_color()))
+        assert abs((cell - letter) @ (0.2126, 0.7152, 0.0722)) > 0.35, value
 
 
 def test_one_to_four_panels_fit_at_page_or_column_width(readable):
     sets = ("neutral", "pain"), SEVEN, ("no pain at all", "pain of level four or more"), ("a",)
-    for classes, count in product(sets, (1, 2, 3, 4)):
+    for classes, count in (*product(sets[1:3], (1, 2, 3, 4)), (sets[0], 2), (sets[3], 1)):
         figure = readable(plot_confusion(matrices(*[np.eye(len(classes))] * count), classes))
         assert figure.get_figwidth() in (style.COLUMN, style.FULL)
         assert figure.get_figheight() < 7.5
-        texts = figure.findobj(lambda item: isinstance(item, Text) and item.get_text() and item.get_visible())
-        assert min(text.get_fontsize() for text in texts) >= 6.5
         assert len(panels(figure, count)) == count
-        straight = [text for axes in figure.axes[:count] for text in (axes.title, *axes.texts)]
-        boxes = [text.get_window_extent().padded(-0.5) for text in straight if text.get_text()]
-        assert not [1 for one, other in combinations(boxes, 2) if one.overlaps(other)]
 
 
-def test_an_unknown_class_has_dashes_source_access_is_explained_and_no_figure_is_refused():
+def test_an_unknown_class_has_dashes_and_source_access_is_explained():
     share = np.array([[0.75, 0.25], [np.nan, np.nan]])
     (_, texts) = panels(plot_confusion(matrices(share), ("neutral", "pain")), 1)[0]
     assert [text.get_text() for text in texts.ravel()] == ["75.0", "25.0", "–", "–"]
     figure = plot_confusion([Confusion("ftdnn", "source-access", np.eye(2), (1, 1))], ("neutral", "pain"))
     assert figure.axes[0].get_title().endswith("†")
     assert "source" in figure.get_supxlabel()
-    for given, said in (([], "no confusions"), (matrices(np.eye(7)), "2 names for confusions of 7")):
-        with pytest.raises(InputError, match=said):
-            plot_confusion(given, ("neutral", "pain"))
 
 
 def written(folder, rows, facts=None):
@@ -255,25 +219,20 @@ def test_results_are_found_by_folder_by_file_and_the_newest_by_default_or_refuse
     assert open_results(tmp_path, newer).facts == {}
     (newer / "run.json").write_text("{", encoding="utf-8")
     (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
-    for folder, said in (
-        (tmp_path / "nothing", "no results there"),
-        (tmp_path, "holds no results"),
-        (newer, r"run\.json: can't be read"),
-    ):
+    for name, said in (("no", "no results there"), ("", "holds no results"), (newer, r"run\.json: can't be read")):
         with pytest.raises(InputError, match=said):
-            open_results(tmp_path, folder)
-
-
-def small_cache(people, path, classes):
-    table = replace(people(2, 1, 1, 3), label=np.zeros(4, dtype=np.int16), classes=classes, neutral=classes[0])
-    write_table(path, table, ExtractorInfo("toy", "none", "numbers"))
-    with open_cache(path) as cache:
-        return cache.digest
+            open_results(tmp_path, tmp_path / name)
 
 
 def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cache(many, people, tmp_path):
+    def small_cache(name, classes):
+        table = replace(people(2, 1, 1, 3), label=np.zeros(4, dtype=np.int16), classes=classes, neutral=classes[0])
+        write_table(tmp_path / name, table, ExtractorInfo("toy", "none", "numbers"))
+        with open_cache(tmp_path / name) as cache:
+            return cache.digest
+
     shouted = tuple(name.upper() for name in SEVEN)
-    digest = small_cache(people, tmp_path / "cache.h5", shouted)
+    digest = small_cache("cache.h5", shouted)
     stored = open_results(tmp_path, written(tmp_path / "e", many, facts={"cache_digest": digest}))
     assert class_names(stored, 7, tmp_path) == (SEVEN, "")
     assert class_names(stored, 7, tmp_path, tmp_path / "cache.h5") == (shouted, "")
@@ -282,9 +241,9 @@ def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cach
     names, note = class_names(stored, 7, tmp_path / "elsewhere")
     assert names == tuple(f"Class {number}" for number in range(1, 8))
     assert "--cache" in note
-    small_cache(people, tmp_path / "cache.h5", SEVEN)
+    small_cache("cache.h5", SEVEN)
     assert class_names(stored, 7, tmp_path)[0] == names
-    small_cache(people, tmp_path / "two.h5", ("neutral", "smile"))
+    small_cache("two.h5", ("neutral", "smile"))
     with pytest.raises(InputError, match="has 2 classes, the results 7"):
         class_names(stored, 7, tmp_path, tmp_path / "two.h5")
 

@@ -16,7 +16,9 @@ from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.drawn_faces import FacesConfig
 
 FACES = FacesConfig(people=12, clips=2, frames=4, size=48, seed=3)
-CONFIG = DemoConfig(FACES, targets=3, settings={"head.epochs": 2, "features.dim": 16})
+METHODS = ("source-only", "neutral-shift", "pft", "oracle")
+SETTINGS = {"head.epochs": 2, "features.dim": 16, "protocol.methods": METHODS, "adapt.oracle.iterations": 10}
+CONFIG = DemoConfig(FACES, targets=3, settings=SETTINGS)
 
 
 def lines_of(path):
@@ -33,13 +35,12 @@ def made(tmp_path_factory):
 
 def test_every_method_is_run_on_every_target_and_the_tables_show_the_scores(made):
     report, lines = made
-    methods = report.result.metadata["config"]["protocol"]["methods"]
+    score = {(row.method, row.subject): row.macro_f1 for row in report.rows}
     subjects = {row.subject for row in report.rows}
-    assert len(subjects) == 3
-    assert {(row.method, row.subject) for row in report.rows} == {(m, s) for m in methods for s in subjects}
+    assert (len(subjects), len(report.rows)) == (3, 3 * len(METHODS))
+    assert set(score) == {(method, subject) for method in METHODS for subject in subjects}
     assert not [row.error for row in report.rows if row.error]
     table = report.result.tables["subjects"]
-    score = {(row.method, row.subject): row.macro_f1 for row in report.rows}
     for line in table.rows:
         shown = dict(zip(table.columns[2:-1], line[2:-1], strict=True))
         assert shown == {subject: f"{100 * score[line[1], subject]:.2f}" for subject in shown}
@@ -51,19 +52,19 @@ def test_every_method_is_run_on_every_target_and_the_tables_show_the_scores(made
 
 def test_the_page_is_a_report_of_the_evaluation_the_people_and_a_clip(made):
     report, _ = made
-    page = html.unescape(report.page.read_text(encoding="utf-8")).replace("\u00a0", " ")
-    pages = [read_page(report.folder / "results" / name) for name in ("demo", "people", "clip")]
-    assert {item.command for item in pages} == {"featlab demo"}
-    assert all(item.title in page and all(line in page for line in item.summary) for item in pages)
-    assert NO_CLAIM in page
-    assert all(figure.caption in page for item in pages for figure in item.figures)
+    results, text = report.folder / "results", report.page.read_text(encoding="utf-8")
+    page = html.unescape(text).replace("\u00a0", " ")
     assert page.startswith("<!doctype html>")
-    assert "Content-Security-Policy" in page
-    results = report.folder / "results"
-    drawn = {
-        (line["method"], line["subject"]): float(line["score"]) for line in lines_of(results / "demo/subjects.csv")
-    }
-    assert drawn == {(r.method, r.subject): r.macro_f1 for r in report.rows if r.method != "source-only"}
+    assert NO_CLAIM in page
+    for item in (read_page(results / name) for name in ("demo", "people", "clip")):
+        assert item.command == "featlab demo"
+        for said in (item.title, *item.summary, *(figure.caption for figure in item.figures)):
+            assert said in page
+    drawn = [
+        (line["method"], line["subject"], float(line["score"])) for line in lines_of(results / "demo" / "subjects.csv")
+    ]
+    wanted = [(row.method, row.subject, row.macro_f1) for row in report.rows if row.method != "source-only"]
+    assert sorted(drawn) == sorted(wanted)
     lines = lines_of(results / "clip" / "clip.csv")
     assert [int(line["frame"]) for line in lines] == [0, 1, 2, 3]
     assert all(line["shown"] == "1" and 0 <= float(line["after"]) <= 1 for line in lines)
@@ -84,40 +85,36 @@ def test_a_second_run_reuses_what_is_there_and_makes_again_what_is_not(made):
     report, _ = made
     before = {path: path.stat().st_mtime_ns for path in (report.folder / "faces").rglob("*.jpg")}
     page = report.page.read_bytes()
-    again = run_demo(report.folder, CONFIG)
-    assert [step.name for step in again.steps if not step.reused] == ["page"]
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in report.rows]
-    assert report.page.read_bytes() == page
     (report.folder / "cache.h5").unlink()
     report.page.unlink()
     again = run_demo(report.folder, CONFIG)
     assert [step.name for step in again.steps if not step.reused] == ["extract", "page"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.result.metadata["cache_digest"] == report.result.metadata["cache_digest"]
+    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in report.rows]
     assert report.page.read_bytes() == page
 
 
-def test_the_workspace_has_the_demos_settings_and_is_of_no_other_demo(made):
+def test_the_workspace_has_the_demos_settings_and_what_can_not_be_made_is_refused_and_left_alone(made, tmp_path):
     report, _ = made
     config = load_config(report.folder / "featlab.toml")
     assert (config.protocol.targets, config.protocol.seed, config.head.epochs) == ("3", 3, 2)
     assert config.to_dict() == report.result.metadata["config"]
-    with pytest.raises(InputError, match="made with other settings"):
-        run_demo(report.folder, replace(CONFIG, targets=4))
-
-
-def test_what_can_not_be_made_is_refused_and_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years")
-    with pytest.raises(InputError, match="holds no demo"):
-        run_demo(tmp_path, CONFIG)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(ConfigError, match="epochs"):
-        run_demo(tmp_path / "it", replace(CONFIG, settings={"head.epoch": 2}))
-    assert not list(tmp_path.rglob("*.jpg"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
     before = torch.get_num_threads()
-    with pytest.raises(FeatlabError):
-        run_demo(tmp_path / "it", replace(CONFIG, targets=12, faces=FacesConfig(2, clips=1, frames=1, size=32)))
+    few = replace(CONFIG, targets=12, faces=FacesConfig(2, clips=1, frames=1, size=32))
+    for folder, options, kind, said in (
+        (report.folder, replace(CONFIG, targets=4), InputError, "made with other settings"),
+        (tmp_path / "mine", CONFIG, InputError, "holds no demo"),
+        (tmp_path / "it", replace(CONFIG, settings={"head.epoch": 2}), ConfigError, "epochs"),
+        (tmp_path / "few", few, FeatlabError, "sub"),
+    ):
+        with pytest.raises(kind, match=said):
+            run_demo(folder, options)
     assert torch.get_num_threads() == before
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    assert not list((tmp_path / "it").rglob("*.jpg"))
 
 
 def test_the_quick_demo_is_shorter_and_the_full_one_has_the_subject_of_the_documents():

@@ -61,8 +61,6 @@ def test_the_per_subject_table_has_the_posters_form(poster):
     assert table.columns == ("Setting", "Method", "s1", "s2", "s10", "Average")
     assert table.rows[0] == ("Source-only", "source-only", "62.78", "52.76", "45.79", "53.78")
     assert table.rows[3] == ("SFDA-PFT", "pft", "80.65", "71.75", "58.08", "70.16")
-    settings = ["Source-only", "SFDA (model-based)", "SFDA (data-based)", "SFDA-PFT", "Oracle"]
-    assert column(table, "Setting") == settings
     assert [bold(table, name) for name in table.columns[2:]] == [["pft"], ["pft"], ["sfit"], ["sfit"]]
 
 
@@ -92,8 +90,18 @@ def test_failed_and_missing_cells_say_so_and_a_starred_average_is_never_the_best
     assert per_subject_table([rows[0], failed("shot", "a")]).rows[1][2:] == ("failed", MISSING)
     refused = [failed("nrc", f"s{n}", f"nrc needs 8 target rows or more, got {n}") for n in range(9)]
     assert per_subject_table(refused).notes == ("nrc: every run failed: nrc needs 8 target rows or more, got …",)
-    some = per_subject_table([*(failed("nrc", f"s{n}") for n in range(9)), result("nrc", "z", 0.5)])
-    assert some.notes[0] == "nrc: 9 of 10 runs failed (s0, s1, s2, s3, s4, s5 and 3 more): needs two classes"
+    some = per_subject_table([*refused, result("nrc", "z", 0.5)])
+    assert some.notes[0].startswith("nrc: 9 of 10 runs failed (s0, s1, s2, s3, s4, s5 and 3 more): nrc needs 8")
+    # A method that could not run keeps its line in every table.
+    rows = [result("source-only", "a", 0.5, class_recall=(0.5, 0.5)), failed("shot", "a")]
+    summaries = summarise(rows)
+    for table, name in (
+        (summary_table(summaries), "Macro F1"),
+        (cost_table(summaries), "Iterations"),
+        (class_table(rows), "Class 1"),
+    ):
+        assert column(table, name)[1] == "failed"
+        assert "shot: every run failed: needs two classes" in table.notes
 
 
 def test_source_access_is_marked_in_every_table_and_competes_in_none(result):
@@ -132,28 +140,22 @@ def test_the_summary_shows_the_numbers_of_the_summaries(poster):
     assert column(table, "Method") == list(POSTER)
     assert column(table, "Published as")[1] == "SHOT (Liang et al., 2020)"
     for item, line in zip(summaries, table.rows, strict=True):
-        cells = dict(zip(table.columns, line, strict=True))
-        assert cells["Macro F1"] == f"{100 * item.macro_f1:.2f}"
-        assert cells["95 % interval"] == f"[{100 * item.ci95[0]:.2f}, {100 * item.ci95[1]:.2f}]"
-        assert cells["Gap closed"] == f"{item.gap_closed:.2f}"
-        assert cells["Negative transfer"] == str(item.negative_transfer)
-        assert cells["Win/tie/loss"] == f"{item.wins}/{item.ties}/{item.losses}"
-        assert cells["Difference to pft"] == f"{100 * item.difference_vs_pft:.2f}"
-        assert cells["p vs pft"] == (MISSING if item.method in ("pft", "oracle") else f"{item.p_vs_pft:.3f}")
-        assert cells["Rank"] == (MISSING if item.method == "oracle" else f"{item.rank:.2f}")
-        assert (cells["MFLOPs"], cells["Iterations"], cells["Non-neutral recall"]) == ("3600", "135", MISSING)
+        expected = {
+            "Macro F1": f"{100 * item.macro_f1:.2f}",
+            "95 % interval": f"[{100 * item.ci95[0]:.2f}, {100 * item.ci95[1]:.2f}]",
+            "Gap closed": f"{item.gap_closed:.2f}",
+            "Negative transfer": str(item.negative_transfer),
+            "Win/tie/loss": f"{item.wins}/{item.ties}/{item.losses}",
+            "Difference to pft": f"{100 * item.difference_vs_pft:.2f}",
+            "p vs pft": MISSING if item.method in ("pft", "oracle") else f"{item.p_vs_pft:.3f}",
+            "Rank": MISSING if item.method == "oracle" else f"{item.rank:.2f}",
+            "MFLOPs": "3600",
+            "Iterations": "135",
+            "Non-neutral recall": MISSING,
+        }
+        assert expected.items() <= dict(zip(table.columns, line, strict=True)).items()
     assert bold(table, "Macro F1") == ["sfit"]
     assert any("over the 3 subjects" in note for note in table.notes)
-
-
-def test_a_method_that_could_not_run_keeps_its_line(result):
-    rows = [result("source-only", "a", 0.5, class_recall=(0.5, 0.5)), failed("shot", "a")]
-    summaries = summarise(rows)
-    assert column(summary_table(summaries), "Macro F1") == ["50.00", "failed"]
-    assert column(cost_table(summaries), "Iterations") == ["135", "failed"]
-    assert column(class_table(rows), "Class 1") == ["50.00", "failed"]
-    for table in (summary_table(summaries), cost_table(summaries), class_table(rows)):
-        assert "shot: every run failed: needs two classes" in table.notes
 
 
 def test_smoothed_scores_are_shown_where_there_are_any(poster):
@@ -161,23 +163,17 @@ def test_smoothed_scores_are_shown_where_there_are_any(poster):
     summaries = summarise([*rows, failed("nrc", "s1")])
     table = summary_table(summaries, smoothing=9)
     shown = [f"{100 * item.macro_f1_smoothed:.2f}" if item.runs else MISSING for item in summaries]
-    assert column(table, "Smoothed") == shown
-    assert bold(table, "Smoothed") == ["sfit"]
+    assert (column(table, "Smoothed"), bold(table, "Smoothed")) == (shown, ["sfit"])
     low, high = summaries[0].ci95_smoothed
     assert column(table, "95 % interval, smoothed")[0] == f"[{100 * low:.2f}, {100 * high:.2f}]"
     assert any("over 9 frames of a video" in note for note in table.notes)
-    assert any("over neighbouring frames" in note for note in summary_table(summaries).notes)
     plain = summary_table(summarise(poster), smoothing=9)
     assert not any("Smoothed" in note for note in plain.notes)
 
 
 def test_the_calibration_error_is_shown_and_its_largest_is_not_the_best(poster):
-    sure_and_wrong, right = ((*(0.0,) * 42, 2.0, 1.9, right) for right in (0.0, 2.0))
-    rows = [
-        replace(line, reliability=sure_and_wrong if line.method == "shot" else right)
-        for line in poster
-        if line.method != "oracle"
-    ]
+    wrong, right = ((*(0.0,) * 42, 2.0, 1.9, right) for right in (0.0, 2.0))
+    rows = [replace(line, reliability=wrong if line.method == "shot" else right) for line in poster[:-3]]
     table = summary_table(summarise(rows))
     assert column(table, "ECE") == ["5.00", "95.00", "5.00", "5.00"]
     assert bold(table, "ECE") == []
@@ -244,15 +240,12 @@ def test_ranks_come_with_their_groups_and_with_what_the_test_says():
     free = dict.fromkeys("abcd", "source-free")
     table = rank_table(found, free)
     assert table.rows == (("a", "1.20", "1"), ("b", "1.75", "1–2"), ("c", "2.40", "2"), ("d", "3.90", MISSING))
-    text = " ".join(table.notes)
-    assert "60 subjects" in text
-    assert "critical difference of 1.10 (Nemenyi, 0.05)" in text
-    assert text.endswith("Friedman: p < 0.001.")
+    for said in ("60 subjects", "critical difference of 1.10 (Nemenyi, 0.05)", "Friedman: p < 0.001."):
+        assert said in " ".join(table.notes)
     alike = rank_table(compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.15, 0.15]}), free)
     assert "p = 1.000, no evidence that any two methods differ." in " ".join(alike.notes)
-    two = rank_table(compare_ranks({"a": [0.1], "b": [0.2]}), free)
-    assert "1 subject that" in " ".join(two.notes)
-    assert "Friedman" not in " ".join(two.notes)
+    two = " ".join(rank_table(compare_ranks({"a": [0.1], "b": [0.2]}), free).notes)
+    assert ("1 subject that" in two, "Friedman" in two) == (True, False)
     assert column(rank_table(compare_ranks({"a": [0.1] * 30, "b": [0.3] * 30}), free), "Groups") == [MISSING] * 2
 
 
@@ -271,14 +264,12 @@ def test_candidates_stand_in_order_with_their_options_and_the_default_is_compare
     table = trials_table([trial(1, 0.5), trial(2, 0.4), trial(3, 0.9, failed=2), trial(4, 0.7), trial(5, NAN)])
     assert column(table, "Candidate") == ["4 (chosen)", "1 (default)", "2", "3", "5"]
     assert column(table, "Macro F1") == ["70.00", "50.00", "40.00", "90.00", "failed"]
-    place = table.columns.index("Macro F1")
-    assert [row[place] for row in table.bold] == [True, False, False, False, False]
-    assert sum(cell for row in table.bold for cell in row) == 1
+    marked = [(row, table.columns[place]) for row, marks in enumerate(table.bold) for place in np.flatnonzero(marks)]
+    assert marked == [(0, "Macro F1")]
     assert table.columns[:4] == ("Candidate", "lr", "words", "top")
     assert table.rows[0][1:4] == ("0.1", "a,b", "none")
-    compared = [column(table, name)[1] for name in ("Difference to default", "Win/tie/loss", "p vs default")]
-    assert compared == [MISSING] * 3
-    assert (column(table, "p vs default")[0], column(table, "Difference to default")[0]) == ("0.030", "20.00")
+    for name, shown in (("Difference to default", "20.00"), ("p vs default", "0.030"), ("Win/tie/loss", "5/1/3")):
+        assert column(table, name)[:2] == [shown, MISSING]
     assert column(table, "Failed") == ["0", "0", "0", "2", "9"]
     assert table.columns.index("Failed") in table.narrow
     assert "Candidate 3: 2 runs failed: too dark" in table.notes

@@ -69,6 +69,10 @@ def one(videos):
     return person_rows(videos, subjects=1)
 
 
+def videos_of(table, rows):
+    return [table.videos[code] for code in np.unique(table.video[rows])]
+
+
 def test_the_video_with_the_most_expressive_frames_is_shown_and_of_equal_ones_the_first():
     table = one({"z": ["joy"] * 3 + ["neutral"], "m": ["anger", "joy", "joy"], "a": ["neutral"] * 9, "b": ["joy"]})
     everything = np.arange(len(table))
@@ -82,7 +86,7 @@ def test_an_adapted_video_is_never_shown_while_there_is_another_and_rows_come_in
     table = one(VIDEOS)
     split = split_target(table)
     assert np.unique(table.video[split.adapt]).tolist() == [0]
-    assert {table.videos[code] for code in table.video[video_rows(table, split)]} == {"c-anger"}
+    assert videos_of(table, video_rows(table, split)) == ["c-anger"]
     for video, said in (
         ("a-neutral", r"a-neutral: its frames were adapted on.*b-neutral, c-anger"),
         ("c-angre", "no such video; did you mean 'c-anger'"),
@@ -95,9 +99,8 @@ def test_an_adapted_video_is_never_shown_while_there_is_another_and_rows_come_in
     alone = one({"only": ["neutral"] * 10 + ["joy"] * 8})
     split = split_target(alone, 2)
     assert video_rows(alone, split).tolist() == split.test.tolist()
-    assert not set(split.test.tolist()) & set(split.adapt.tolist())
     table = one({"only": ["neutral"] * 10 + ["joy"] * 8, "other": ["joy"] * 2})
-    assert {table.videos[code] for code in table.video[video_rows(table, split_target(table, 2))]} == {"other"}
+    assert videos_of(table, video_rows(table, split_target(table, 2))) == ["other"]
 
 
 def test_the_probability_is_that_of_a_class_or_of_all_but_neutral(clip):
@@ -116,33 +119,32 @@ def test_the_probability_is_that_of_a_class_or_of_all_but_neutral(clip):
 def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
     for method in ("neutral-shift", "pft"):
         opened = replace(workspace, config=workspace.config.with_values({"adapt.method": method}, "test"))
-        clip = clip_over_time(opened, "s2", ["s2"], smoothing=3)
+        clip, plain = (clip_over_time(opened, "s2", ["s2"], smoothing=smoothing) for smoothing in (3, 0))
         person = adapt_people(opened, ["s2"], [method]).people[0]
         part = person.table.take(video_rows(person.table, person.split))
+        assert np.array_equal(opened.table.take(clip.rows).embeddings, part.embeddings)
         source = opened.source(("s2",))
         bundle, made = bundle_stage(source, [method])
         assert made.reused
         for found, model in ((clip.before, AdaptedModel(base_model(bundle))), (clip.after, person.models[method])):
             wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
             assert np.array_equal(found, wanted)
-        assert np.array_equal(opened.table.take(clip.rows).embeddings, part.embeddings)
-        parts = (bundle, bundle_folder(source, [method]), opened.table, opened.extractor, "s2", opened.config)
-        stored, _ = adapted_model(*parts, notify=lambda line: None)
-        after = clip_over_time(opened, "s2", ["s2"]).after
-        assert np.array_equal(after, stored.predict_proba(part.embeddings))
+        stored, _ = adapted_model(opened, bundle, bundle_folder(source, [method]), "s2")
+        assert np.array_equal(plain.after, stored.predict_proba(part.embeddings))
     # The source model has met nobody who is kept out.
     clip_over_time(workspace, "s2", ["s2", "s4"])
-    _, made = bundle_stage(workspace.source(("s2", "s4")), ["neutral-shift"])
-    assert made.reused
+    assert bundle_stage(workspace.source(("s2", "s4")), ["neutral-shift"])[1].reused
 
 
 def test_labels_change_no_probability(workspace, opened):
-    clip = clip_over_time(workspace, "s2", ["s2"], video="c-anger")
     table = workspace.table
     label = table.label.copy()
     label[(table.subject == 2) & (table.video == 2)] = 2
     label[(table.subject == 2) & (table.video == 3)] = -1
-    other = clip_over_time(opened(replace(table, label=label), **SHIFT), "s2", ["s2"], video="c-anger")
+    clip, other = (
+        clip_over_time(place, "s2", ["s2"], video="c-anger")
+        for place in (workspace, opened(replace(table, label=label), **SHIFT))
+    )
     assert np.array_equal(clip.before, other.before)
     assert np.array_equal(clip.after, other.after)
     assert clip_columns(other)["label"] == ["joy"] * FRAMES
@@ -186,71 +188,61 @@ def clip(workspace):
 
 def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip):
     data = clip_columns(clip)
-    assert data["frame"] == [7, 10, 13, 16, 19, 22]
-    assert data["label"] == MIXED
-    assert data["shown"] == [0, 1, 1, 1, 0, 1]
+    assert (data["frame"], data["label"], data["shown"]) == ([7, 10, 13, 16, 19, 22], MIXED, [0, 1, 1, 1, 0, 1])
     assert data["predicted_before"] == ["neutral"] * 6
     assert data["predicted_after"] == ["neutral", "joy", "joy", "joy", "neutral", "neutral"]
     assert data["before"] == pytest.approx([0.4] * 6)
     # Right: the 2 neutral frames before, and 3 of joy beside them after; 4 frames are not neutral.
     assert clip_table(clip).rows == (("Before", "33.3", "0.400", "0.400"), ("After", "83.3", "0.700", "0.400"))
-    better = "Of the 6 labelled frames 33.3 % are recognised before adapting and 83.3 % after it: better here"
-    assert clip_sentence(clip).startswith(better)
-    worse = replace(clip, before=clip.after, after=clip.before)
-    assert "83.3 % are recognised before adapting and 33.3 % after it: worse here" in clip_sentence(worse)
-    assert "neither better nor worse" in clip_sentence(replace(clip, after=clip.before))
+    for changed, said in (
+        ({}, "Of the 6 labelled frames 33.3 % are recognised before adapting and 83.3 % after it: better here"),
+        ({"before": clip.after, "after": clip.before}, "before adapting and 33.3 % after it: worse here"),
+        ({"after": clip.before}, "neither better nor worse"),
+    ):
+        assert said in clip_sentence(replace(clip, **changed))
     label = clip.label.copy()
     label[[0, 4]] = -1
     some = replace(clip, label=label)
     assert [row[1] for row in clip_table(some).rows] == ["0.0", "75.0"]
     assert "4 labelled of 6 frames" in clip_table(some).title
-    assert "Of the 4 labelled frames" in clip_sentence(some)
     neutral = replace(clip, label=np.full(FRAMES, 1, dtype=np.int16))
     assert clip_table(neutral).rows[0][2:] == ("–", "0.400")
     joy = replace(clip, shown="joy")
-    assert joy.positive == "joy"
     assert clip_columns(joy)["shown"] == [0, 1, 1, 1, 0, 0]
     assert clip_columns(joy)["after"] == pytest.approx([0.3, 0.7, 0.7, 0.7, 0.3, 0.3])
     assert draw_clip(joy, [None] * FRAMES).axes[0].get_ylabel() == "p(joy)"
 
 
-def test_the_curves_are_the_columns_and_faces_are_those_of_their_frames(clip):
-    data = clip_columns(clip)
-    figure = draw_clip(clip, [np.full((5, 5, 3), place, dtype=np.uint8) for place in range(FRAMES)])
-    for name in ("before", "after"):
-        (line,) = [line for line in figure.axes[0].get_lines() if line.get_label() == name]
-        assert (list(line.get_xdata()), list(line.get_ydata())) == (data["frame"], pytest.approx(data[name]))
-    numbers = [(int(axes.get_xlabel()), int(axes.images[0].get_array()[0, 0, 0])) for axes in figure.axes[1:]]
-    assert numbers == [(data["frame"][place], place) for place in range(FRAMES)]
-    assert len(draw_clip(clip, [None] * FRAMES).axes) == 1
-
-
-def test_the_line_is_drawn_only_where_it_decides(clip, opened):
-    def thresholds(figure):
-        return [list(line.get_ydata()) for line in figure.axes[0].get_lines() if line.get_label() == "_half"]
-
-    assert not thresholds(draw_clip(clip, [None] * FRAMES))
-    two = person_rows({"a": ["neutral"] * 6, "b": ["neutral"] * 6, "c": ["pain"] * 6}, classes=("neutral", "pain"))
-    made = clip_over_time(opened(two, **SHIFT), "s2", ["s2"])
-    figure = draw_clip(made, [None] * 6)
-    assert thresholds(figure) == [[0.5, 0.5]]
-    assert figure.axes[0].get_ylabel() == "p(pain)"
-    # Where it is crossed the decision flips.
-    data = clip_columns(made)
-    assert [value > 0.5 for value in data["after"]] == [name == "pain" for name in data["predicted_after"]]
-
-
-def test_the_folder_holds_the_numbers_of_the_figure(clip, stored):
+def test_the_curves_are_the_columns_and_faces_are_those_of_their_frames(clip, stored):
     class Faces:
         note = "seen"
 
         def image(self, row):
-            return np.full((4, 4, 3), row % 256, dtype=np.uint8)
+            return np.full((5, 5, 3), row % 256, dtype=np.uint8)
 
-    result = clip_result(clip, Faces(), {})
-    page = stored(result)
-    assert (result.notes, result.figures[0].data, page.tables) == (["seen"], clip_columns(clip), ("clip",))
+    result, data = clip_result(clip, Faces(), {}), clip_columns(clip)
+    page, (curve, *faces) = stored(result), result.figures[0].drawn.axes
+    assert (result.notes, result.figures[0].data, page.tables) == (["seen"], data, ("clip",))
     assert "dotted line" not in page.figures[0].caption
+    for name in ("before", "after"):
+        (line,) = [line for line in curve.get_lines() if line.get_label() == name]
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (data["frame"], pytest.approx(data[name]))
+    numbers = [(int(axes.get_xlabel()), int(axes.images[0].get_array()[0, 0, 0])) for axes in faces]
+    assert numbers == list(zip(data["frame"], (clip.rows % 256).tolist(), strict=True))
+    assert len(draw_clip(clip, [None] * FRAMES).axes) == 1
+
+
+def test_the_line_is_drawn_only_where_it_decides(clip, opened):
+    def thresholds(axes):
+        return [list(line.get_ydata()) for line in axes.get_lines() if line.get_label() == "_half"]
+
+    assert not thresholds(draw_clip(clip, [None] * FRAMES).axes[0])
+    two = person_rows({"a": ["neutral"] * 6, "b": ["neutral"] * 6, "c": ["pain"] * 6}, classes=("neutral", "pain"))
+    made = clip_over_time(opened(two, **SHIFT), "s2", ["s2"])
+    axes, data = draw_clip(made, [None] * 6).axes[0], clip_columns(made)
+    assert (thresholds(axes), axes.get_ylabel()) == ([[0.5, 0.5]], "p(pain)")
+    # Where it is crossed the decision flips.
+    assert [value > 0.5 for value in data["after"]] == [name == "pain" for name in data["predicted_after"]]
 
 
 def test_names_of_folders_are_safe_and_differ(clip):

@@ -22,37 +22,29 @@ from featlab.analysis.inside.pairs import (
     pair_disparity,
     pairs_result,
 )
-from featlab.cache import FeatureTable
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError, InputError
 from featlab.pairing.pairs import Pairs, make_pairs
 
-SUBJECTS, VIDEOS, FRAMES, POINTS = 5, 3, 4, 6
+FRAMES = 4
 
 
-def rows_of(landmarks=True, subjects=SUBJECTS):
-    """Rows and landmarks that have nothing to do with each other."""
-    rng = np.random.default_rng(0)
-    rows = subjects * VIDEOS * FRAMES
-    return FeatureTable(
-        embeddings=rng.normal(size=(rows, 7)).astype(np.float32),
-        label=np.tile(np.repeat(np.arange(VIDEOS, dtype=np.int16), FRAMES), subjects),
-        subject=np.repeat(np.arange(subjects, dtype=np.int32), VIDEOS * FRAMES),
-        video=np.tile(np.repeat(np.arange(VIDEOS, dtype=np.int32), FRAMES), subjects),
-        frame=np.tile(np.arange(FRAMES, dtype=np.int32), subjects * VIDEOS),
-        subjects=tuple(f"participant_{number:04}_session_2" for number in range(subjects)),
-        videos=("anger-a", "neutral-a", "joy-a"),
-        classes=("anger", "neutral", "joy"),
-        neutral="neutral",
-        landmarks=rng.normal(size=(rows, POINTS, 2)).astype(np.float32) if landmarks else None,
-    )
+@pytest.fixture
+def rows_of(people):
+    """``rows_of(landmarks=True, subjects=5)``: people of long names with three videos, of one class each."""
+
+    def make(landmarks=True, subjects=5):
+        table = people(subjects, 1, FRAMES, 7, 3, landmarks=landmarks)
+        return replace(table, subjects=tuple(f"participant_{number:04}_session_2" for number in range(subjects)))
+
+    return make
 
 
 def examples_of(workspace, strategies=("random", "cosine", "landmark"), count=4):
     return example_pairs(workspace.source(()), strategies, count)
 
 
-def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy_also_beyond_a_block(monkeypatch):
+def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy_also_beyond_a_block(monkeypatch, rows_of):
     table = rows_of()
     table.embeddings[3] = 0
     table.landmarks[5] = np.nan
@@ -72,7 +64,7 @@ def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy_also_beyond_a_b
     assert np.array_equal(pair_cosine(table, row, reference), cosine, equal_nan=True)
 
 
-def test_agreement_is_the_mean_over_all_pairs():
+def test_agreement_is_the_mean_over_all_pairs(rows_of):
     table = rows_of()
     table.label[:2] = -1
     pairs = make_pairs(table, PairConfig(strategy="cosine", neighbours=2), seed=0)
@@ -88,7 +80,7 @@ def test_agreement_is_the_mean_over_all_pairs():
     assert (found.pairs, found.skipped) == (2 * len(table), 0)
 
 
-def test_landmark_pairs_agree_most_in_shape_and_cosine_pairs_most_in_direction():
+def test_landmark_pairs_agree_most_in_shape_and_cosine_pairs_most_in_direction(rows_of):
     table = rows_of()
     found = {
         name: agreement(make_pairs(table, PairConfig(strategy=name), seed=0), table)
@@ -107,7 +99,7 @@ def test_landmark_pairs_agree_most_in_shape_and_cosine_pairs_most_in_direction()
     assert agreement_sentence([found], "any") == "Label rule any: no labels to compare."
 
 
-def test_examples_are_spread_over_subjects_and_classes_and_have_their_first_reference_or_none():
+def test_examples_are_spread_over_subjects_and_classes_and_have_their_first_reference_or_none(rows_of):
     table = rows_of(subjects=9)
     rows = example_rows(table, 3)
     assert table.subject[rows].tolist() == [0, 4, 8]
@@ -119,7 +111,7 @@ def test_examples_are_spread_over_subjects_and_classes_and_have_their_first_refe
     assert first_references(pairs, [0, 1, 4, 6, 7, 12]).tolist() == [-1, 9, 3, -1, 5, -1]
 
 
-def test_landmark_is_left_out_with_a_note_where_there_are_none():
+def test_landmark_is_left_out_with_a_note_where_there_are_none(rows_of):
     with_points, without = rows_of(), rows_of(landmarks=False)
     assert known_strategies(["landmark", "random", "random"], with_points) == (("landmark", "random"), "")
     shown, note = known_strategies(["random", "landmark"], without)
@@ -130,7 +122,7 @@ def test_landmark_is_left_out_with_a_note_where_there_are_none():
             known_strategies(names, without)
 
 
-def test_the_examples_are_the_pairs_that_featlab_pair_makes(opened):
+def test_the_examples_are_the_pairs_that_featlab_pair_makes(opened, rows_of):
     workspace = opened(rows_of(), **{"pair.label_rule": "same", "protocol.seed": 3})
     examples = examples_of(workspace)
     source = workspace.source(())
@@ -153,7 +145,7 @@ def shade(row):
     return np.full((6, 6, 3), row, dtype=np.uint8)
 
 
-def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened):
+def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened, rows_of):
     examples = examples_of(opened(rows_of()), count=3)
     table, data = examples.source, example_columns(examples)
     figure = draw_pairs(examples, shade)
@@ -172,7 +164,7 @@ def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened):
         assert number == (f"{line['disparity']:.4f}" if shape else f"{line['cosine']:.3f}")
 
 
-def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_line(opened):
+def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_line(opened, rows_of):
     table = rows_of()
     table = replace(table, label=table.label * 0 - 1)
     table.landmarks[example_rows(table, 3)[1]] = np.nan
@@ -185,7 +177,7 @@ def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_li
     assert figure.axes[0].get_xlabel() == "participant_0000_session_2"
 
 
-def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opened, stored, readable):
+def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opened, stored, readable, rows_of):
     # A subject is held out: the source's rows are not the first ones of the cache.
     workspace = opened(rows_of())
     examples = example_pairs(workspace.source((workspace.table.subjects[0],)), ("random",), 2)
@@ -204,8 +196,6 @@ def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opene
 
     assert pairs_result(examples, Asked(), "any", {}).notes == []
     seen = workspace.table.take(np.array(asked, dtype=np.intp))
-    wanted = np.concatenate([examples.references["random"], examples.rows])
-    assert sorted(map(tuple, seen.embeddings.tolist())) == sorted(
-        map(tuple, examples.source.embeddings[wanted].tolist())
-    )
+    wanted = examples.source.embeddings[np.concatenate([examples.references["random"], examples.rows])]
+    assert sorted(seen.embeddings.tolist()) == sorted(wanted.tolist())
     assert 0 not in seen.subject

@@ -27,19 +27,6 @@ def made(seed=0, *, person=1.0, expression=1.0, noise=0.5, subjects=6, classes=2
     return rows, subject, video, label
 
 
-def test_what_is_there_is_found_and_what_is_not_is_guessed():
-    rows, subject, video, label = made(person=0.0, videos=4, frames=30)
-    identity = identity_probe(rows, subject, video, label)
-    assert identity.chance == pytest.approx(1 / 6)
-    assert identity.score.mean() == pytest.approx(1 / 6, abs=0.06)
-    assert expression_probe(rows, subject, label).score.mean() > 0.9
-    rows, subject, video, label = made(expression=0.0, videos=4, frames=30)
-    assert identity_probe(rows, subject, video, label).score.mean() > 0.9
-    expression = expression_probe(rows, subject, label)
-    assert expression.chance == 0.5
-    assert expression.score.mean() == pytest.approx(0.5, abs=0.06)
-
-
 def scikit_learn(fitted, answers, tested, **options):
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=5000, **options))
     return probe.fit(fitted, answers).predict(tested)
@@ -119,9 +106,6 @@ def test_there_may_be_nothing_to_probe_a_single_answer_or_features_that_never_va
     constant = np.ones((len(rows), 3))
     assert expression_probe(constant, subject, label).score.tolist() == [0.5] * 6
     assert identity_probe(constant, subject, video, label).score.mean() == pytest.approx(1 / 6)
-    rows, subject, video, label = made(5, noise=1.5)
-    first, second = (identity_probe(rows, subject, video, label).score.tolist() for _ in range(2))
-    assert first == second
 
 
 COSINES = ("fixed_expression", "fixed_subject", "neither")

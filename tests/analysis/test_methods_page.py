@@ -54,13 +54,8 @@ def mine(monkeypatch):
         needs_neutral = True
         supports_single_class = False
         updates = ("bottleneck", "classifier")
-
-        @classmethod
-        def minimum_rows(cls, classes):
-            return classes + 1
-
-        def adapt(self, bundle, target, *, seed=0):
-            raise NotImplementedError
+        minimum_rows = staticmethod(lambda classes: classes + 1)
+        adapt = None
 
     return register(Mine)
 
@@ -84,26 +79,13 @@ def test_a_method_is_shown_with_all_it_declares(mine):
         assert line in page.splitlines()
 
 
-def test_source_access_and_labels_are_said():
-    page = methods_page(["source-only", "ftdnn", "oracle"])
-    parts = dict(re.findall(r"### `([^`]+)`(.*?)(?=\n##|\Z)", page, flags=re.DOTALL))
-    assert "labelled source rows (not source-free)" in parts["ftdnn"]
-    assert "the target's labels (an oracle)" in parts["oracle"]
-    assert "- Changes: nothing" in parts["source-only"]
-    assert "- Options: none" in parts["source-only"]
-
-
 def test_every_registered_method_is_on_the_page_with_every_option_described_those_of_a_setting_together():
     page = methods_page()
     assert sorted(re.findall(r"^### `([^`]+)`", page, flags=re.MULTILINE)) == sorted(method_names())
     for name in method_names():
-        method = get_method(name)
-        assert f"### `{name}`: {method.title}" in page
-        assert " ".join(method.published.split()) in page
-        assert all(option.help for option in options_of(method.config_type).values()), name
+        assert all(option.help for option in options_of(get_method(name).config_type).values()), name
     settings = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
-    assert len(settings) == len(set(settings))
-    assert set(settings) == {get_method(name).setting for name in method_names()}
+    assert sorted(settings) == sorted({get_method(name).setting for name in method_names()})
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")} == {5}
 
 

@@ -13,6 +13,7 @@ from featlab.analysis.style import figure
 from featlab.analysis.table import Table
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.statistics import holm
 from featlab.evaluation.summary import summarise
 
 TABLE = Table(
@@ -71,7 +72,6 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
     assert written[-1].name == "page.json"
     assert names(tmp_path) == {"notes.txt", *(path.name for path in written)}
     # A result that can't be finished is no page.
-    write_result(tmp_path, made())
     (tmp_path / "table_scores.json").unlink()
     (tmp_path / "table_scores.json").mkdir()
     with pytest.raises(FeatlabError):
@@ -181,15 +181,6 @@ def sentences(result):
         return evaluation_summary(rows, summarise(rows))
 
     return say
-
-
-def holm(p_values):
-    """Holm (1979), written down once more."""
-    order = np.argsort(p_values)
-    steps = [p_values[place] * (len(p_values) - rank) for rank, place in enumerate(order)]
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return adjusted
 
 
 def test_size_means_counts_and_differences_are_those_of_the_scores(sentences):

@@ -48,13 +48,13 @@ def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, r
     some = [*words, "--methods", METHODS]
     assert run(*some, "--collect").exit_code == 2
     first = run_json(*some, "--share", "1/2")
-    assert first["cells"] == {"all": 10, "reused": 0, "failed": 0, "missing": 5}
+    assert first["runs"] == {"all": 10, "reused": 0, "failed": 0, "missing": 5}
     shown = run(*some, "--collect")
     assert "5 not run yet" in shown.stdout
     assert "5 of 10 runs have not been made" in shown.stderr
     run_json(*some, "--share", "2/2")
     collected = run_json(*some, "--collect")
-    assert collected["cells"] == {"all": 10, "reused": 10, "failed": 0, "missing": 0}
+    assert collected["runs"] == {"all": 10, "reused": 10, "failed": 0, "missing": 0}
     Path("other").mkdir()
     whole = run_json(*some, "-C", "other", "--cache", "cache.h5")
     assert results_of(collected) == results_of(whole)

@@ -33,7 +33,7 @@ def test_evaluate_prints_both_tables_and_writes_its_folder_and_reuses_every_cell
     assert "failures.jsonl" not in names
     rows = [json.loads(line) for line in (made / "results.jsonl").read_text().splitlines()]
     again = run_json(*words, "--no-plots")
-    assert again["cells"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
+    assert again["runs"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
     assert again["results"] == rows
 
 
@@ -60,7 +60,7 @@ def test_failed_cells_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, 
     broken = [*words, "--set", "pretrain.style_bank=false", "--no-plots"]
     result = run(*broken, "--json")
     assert result.exit_code == 3
-    assert json.loads(result.stdout)["cells"]["failed"] == 4
+    assert json.loads(result.stdout)["runs"]["failed"] == 4
     assert "style bank" in result.stderr
     (listed,) = Path("results").glob("evaluate-*/failures.jsonl")
     assert len(listed.read_text().splitlines()) == 4

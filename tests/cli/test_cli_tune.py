@@ -59,7 +59,7 @@ def test_json_files_and_table_say_the_same_and_a_second_run_reuses_every_cell(fo
     assert data["method"] == "shot-im"
     assert len(data["cache_digest"]) == 64
     assert {"config", "versions", "space", "command"} <= set(data)
-    assert data["cells"] == {"all": 18, "reused": 0, "failed": 0}
+    assert data["runs"] == {"all": 18, "reused": 0, "failed": 0}
     assert data["fixed"] == {"bn_mode": "eval"}
     players = [name for fold in data["folds"] for name in fold["subjects"]]
     assert sorted(players) == data["sources"]
@@ -89,7 +89,7 @@ def test_json_files_and_table_say_the_same_and_a_second_run_reuses_every_cell(fo
     assert {"epochs", "lr", "95 % interval", "p vs default", "Fold 1", "Seconds"} <= set(lines[0])
 
     again = run_json(*words)
-    assert again["cells"] == {"all": 18, "reused": 18, "failed": 0}
+    assert again["runs"] == {"all": 18, "reused": 18, "failed": 0}
     assert again["trials"] == data["trials"]
     methods = ["--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1"]
     evaluated = run_json("evaluate", *methods, *quickly, *chosen["flags"])
@@ -117,7 +117,7 @@ def test_a_candidate_that_fails_is_not_chosen_and_when_all_fail_nothing_is(folde
     assert result.exit_code == 3
     data = json.loads(result.stdout)
     assert data["chosen"]["options"]["epochs"] in (1, 2)
-    assert data["cells"]["failed"] == 6
+    assert data["runs"]["failed"] == 6
     assert "the clip is too dark" in result.stderr
     assert "the default failed" in data["verdict"].lower()
     assert "failed: the clip is too dark" in (MADE / "table_trials.md").read_text()
@@ -152,7 +152,7 @@ def test_apply_makes_the_file_that_evaluate_reads_and_tuning_again_chooses_the_s
     assert data["config"]["adapt"]["options"]["shot-im"] == chosen
     again = run_json(*words)
     assert again["chosen"]["options"] == chosen
-    assert again["cells"]["reused"] == again["cells"]["all"]
+    assert again["runs"]["reused"] == again["runs"]["all"]
 
 
 def test_refusals(folder, refusals, words):

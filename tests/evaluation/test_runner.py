@@ -58,7 +58,7 @@ def numbers(rows):
 
 
 def cells(root):
-    return sorted(root.glob("results/cells/*/*.jsonl"))
+    return sorted(root.glob("results/runs/*/*.jsonl"))
 
 
 def forbid(monkeypatch, *names):
@@ -238,6 +238,12 @@ def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
     assert [row.frames for row in rows["protocol.contamination"]] == [row.frames - 1 for row in first]
 
 
+def test_runs_that_an_older_version_kept_are_not_silently_made_again(open_workspace, tmp_path, refused):
+    (tmp_path / "results" / "cells").mkdir(parents=True)
+    with refused(InputError, "cells", "results/runs", "rename"):
+        run(open_workspace())
+
+
 def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
     for content in (b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'):
         cells(tmp_path)[0].write_bytes(content)
@@ -333,9 +339,8 @@ def test_a_data_set_gives_a_row_a_subject_and_method(open_workspace, monkeypatch
 def test_a_person_a_data_set_and_one_with_another_subject_share_no_cell(open_workspace, tmp_path):
     values = {"protocol.methods": "adabn", "protocol.sources": "s00,s01"}
     for scope, targets, count in (("person", "s03,s04", 2), ("dataset", "s03,s04", 4), ("dataset", "s03,s04,s05", 7)):
-        assert not any(
-            row.error for row in run(open_workspace(values | {"protocol.scope": scope, "protocol.targets": targets}))
-        )
+        rows = run(open_workspace(values | {"protocol.scope": scope, "protocol.targets": targets}))
+        assert not any(row.error for row in rows)
         assert len(cells(tmp_path)) == count
 
 

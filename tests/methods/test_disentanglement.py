@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from featlab.methods.dsfda.disentanglement import (
+from featlab.methods.disentanglement import (
     GeneratorWeights,
     Swap,
     adam,

@@ -11,7 +11,7 @@ from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
-from featlab.methods.dsfda.method import _drawn, train_disentangler
+from featlab.methods.dsfda import _drawn, train_disentangler
 from featlab.model.head import train_head
 from featlab.model.pretrain import SourceRows
 from featlab.model.style_bank import neutral_clips
@@ -19,11 +19,6 @@ from featlab.protocol.splits import target_of
 
 CLASSES = 3
 QUICK = {"iterations": 4}
-
-
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), methods=["dsfda"])
 
 
 def adapted(bundle, rows, *, seed=0, **options):
@@ -100,7 +95,7 @@ def test_history_names_its_terms_and_a_weight_of_nothing_is_a_term_of_nothing(bu
     assert set(drawn[0]) == terms
     assert set(alone[0]) == terms | {"expression discriminator"}
     assert min(min(entry.values()) for entry in (*drawn, *alone)) >= 0
-    history = adapted(bundle, rows, identity=0, expression=0, likeness=0, cycle=0).history
+    history = adapted(bundle, rows, identity=0, expression=0, feature_matching=0, cycle=0).history
     assert all(entry[name] == 0 for entry in history for name in weighted)
 
 

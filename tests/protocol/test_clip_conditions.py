@@ -87,12 +87,6 @@ def test_a_larger_share_replaces_what_a_smaller_one_does(mine):
     assert set(many.adapt[~is_other[many.adapt]]) < set(few.adapt[~is_other[few.adapt]])
 
 
-def test_the_global_generators_do_not_move(mine):
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
-    reduced(mine, contamination=0.5)
-    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-
-
 def test_one_frame_of_another_class_stays_in_the_test(mine, refused):
     others = np.flatnonzero(mine.label != mine.neutral_code)
     for there in (5, 6):

@@ -1,7 +1,6 @@
 from dataclasses import fields, replace
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,27 +50,21 @@ def all_frames(*videos):
     return {f"v{number}": list(range(len(video))) for number, video in enumerate(videos)}
 
 
-# --- split ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("videos", "adapt"),
-    [
+def test_half_of_the_neutral_videos_is_adapted_on_and_every_other_video_tested():
+    for videos, adapt in (
         (("nnn", "nn", "ppp"), ["v0"]),
         (("ppp", "nnn", "nn"), ["v1"]),
         (("nn", "nn", "nn"), ["v0"]),
         (("nn", "pp", "nn", "nn", "nn"), ["v0", "v2"]),
         (("np", "nn", "pn", "nn"), ["v1"]),
+        # Unknown is not neutral.
         (("n?", "nn", "nn"), ["v1"]),
         (("nn", "nn"), ["v0"]),
-    ],
-    ids=["neutral first", "neutral last", "odd number", "even number", "among mixed", "unknown is not neutral", "only"],
-)
-def test_half_of_the_neutral_videos_is_adapted_on_and_every_other_video_tested(videos, adapt):
-    table, every = one_person(*videos), all_frames(*videos)
-    split = split_target(table)
-    assert where(table, split.adapt) == {name: every[name] for name in adapt}
-    assert where(table, split.test) == {name: frames for name, frames in every.items() if name not in adapt}
+    ):
+        table, every = one_person(*videos), all_frames(*videos)
+        split = split_target(table)
+        assert where(table, split.adapt) == {name: every[name] for name in adapt}
+        assert where(table, split.test) == {name: frames for name, frames in every.items() if name not in adapt}
 
 
 def test_neutral_videos_are_halved_in_the_order_of_their_names_and_not_of_their_codes():
@@ -79,34 +72,21 @@ def test_neutral_videos_are_halved_in_the_order_of_their_names_and_not_of_their_
     assert where(table, split_target(table).adapt) == {"a": [0, 1, 2]}
 
 
-@pytest.mark.parametrize(
-    ("videos", "gap", "adapt", "test"),
-    [
+def test_without_a_second_neutral_video_the_split_is_in_time_with_a_gap():
+    for videos, gap, adapt, test in (
         (("n" * 10, "pp"), 2, {"v0": [0, 1, 2, 3, 4]}, {"v0": [7, 8, 9], "v1": [0, 1]}),
         (("n" * 10, "pp"), 0, {"v0": [0, 1, 2, 3, 4]}, {"v0": [5, 6, 7, 8, 9], "v1": [0, 1]}),
         (("n" * 9, "pp"), 3, {"v0": [0, 1, 2, 3, 4]}, {"v0": [7, 8], "v1": [0, 1]}),
         (("n", "pp"), 5, {"v0": [0]}, {"v1": [0, 1]}),
+        # The pure video before a mixed one, and a mixed one where there is no other.
         (("nnnn", "np"), 1, {"v0": [0, 1]}, {"v0": [3], "v1": [0, 1]}),
         (("pp", "nnppnnpp"), 1, {"v1": [0, 1]}, {"v0": [0, 1], "v1": [3, 4, 5, 6, 7]}),
         (("npnpnpnp",), 1, {"v0": [0, 2]}, {"v0": [4, 5, 6, 7]}),
         (("n?nn??pp",), 0, {"v0": [0, 2]}, {"v0": [3, 4, 5, 6, 7]}),
-    ],
-    ids=[
-        "one neutral video",
-        "no gap",
-        "odd rows",
-        "one neutral row",
-        "the pure video before a mixed one",
-        "only a mixed video",
-        "labels that alternate",
-        "unknown rows",
-    ],
-)
-def test_without_a_second_neutral_video_the_split_is_in_time_with_a_gap(videos, gap, adapt, test):
-    table = one_person(*videos)
-    split = split_target(table, gap)
-    assert where(table, split.adapt) == adapt
-    assert where(table, split.test) == test
+    ):
+        table = one_person(*videos)
+        split = split_target(table, gap)
+        assert (where(table, split.adapt), where(table, split.test)) == (adapt, test)
 
 
 def test_a_target_without_neutral_rows_or_without_test_rows_is_refused(refused):
@@ -154,9 +134,6 @@ def test_a_split_does_not_depend_on_the_order_of_rows(videos, seed):
     assert split(one_person(*videos)) == split(one_person(*videos, seed=seed))
 
 
-# --- target -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_target_has_no_label_no_name_and_no_path():
     assert {field.name for field in fields(Target)} == {"embeddings", "video", "frame"}
     target = target_of(one_person("nn"))
@@ -174,25 +151,16 @@ def test_a_target_is_the_rows_it_was_made_of(people):
     assert len(target_of(table)) == len(table)
 
 
-def test_a_target_does_not_depend_on_labels():
-    table, other = one_person("nnpp"), one_person("p?nn")
-    for name in ("embeddings", "video", "frame"):
-        assert np.array_equal(getattr(target_of(table), name), getattr(target_of(other), name))
-
-
 def test_a_target_without_rows_of_finite_features_is_refused(refused):
     for value in (np.nan, np.inf, -np.inf):
         table = one_person("nnn")
         table.embeddings[1, 1] = value
-        with refused(InputError, "NaN or infinity"):
+        with refused(InputError, "NaN or infinity", "extract"):
             target_of(table)
     for shape in ((0, 4), (4,), (2, 2, 2)):
         codes = np.zeros(shape[0], dtype=np.int32)
-        with refused(InputError, "needs rows (n, D)", str(shape)):
+        with refused(InputError, "needs rows (n, D)", "n ≥ 1", str(shape)):
             Target(np.zeros(shape, dtype=np.float32), codes, codes)
-
-
-# --- who is a target --------------------------------------------------------------------------------------------------
 
 
 def test_a_number_draws_that_many_and_repeats():
@@ -246,15 +214,12 @@ def test_a_plain_number_is_a_draw_also_where_subjects_are_called_by_numbers():
     assert len(choose_targets(padded, "10", seed=0)) == 10
 
 
-REFUSED = {
-    ("40 subjects", "1 to 39"): ("0", "40", "41", "99999"),
-    ("unknown subject",): ("s0033", "s001,s0O3", "-3", "2.5", "missing.txt", "s " * 200),
-    ("names no subject",): ("", " ", ",", " , ,"),
-}
-
-
 def test_targets_that_are_none_are_refused(tmp_path, refused):
-    for words, specs in REFUSED.items():
+    for words, specs in (
+        (("40 subjects", "1 to 39"), ("0", "40", "41", "99999")),
+        (("unknown subject",), ("s0033", "s001,s0O3", "-3", "2.5", "missing.txt", "s " * 200)),
+        (("names no subject",), ("", " ", ",", " , ,")),
+    ):
         for spec in specs:
             with refused(InputError, *words):
                 choose_targets(NAMES, spec, seed=0)
@@ -267,17 +232,11 @@ def test_targets_that_are_none_are_refused(tmp_path, refused):
             choose_targets(NAMES, str(path), seed=0)
 
 
-# --- a pool -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_pool_is_drawn_from_and_nobody_else():
+def test_a_pool_is_drawn_from_as_from_everyone_and_nobody_else_is():
     pool = NAMES[5:15]
     draws = [choose_targets(NAMES, "4", seed=0, draw=draw, pool=pool) for draw in range(20)]
     assert set().union(*draws) == set(pool)
     assert all(len(set(drawn)) == 4 for drawn in draws)
-
-
-def test_a_draw_from_a_pool_is_as_from_everyone():
     assert choose_targets(NAMES, "10", seed=3, pool=NAMES[30:]) == NAMES[30:]
     assert choose_targets(NAMES, "10", seed=0, pool=NAMES[::-1]) == choose_targets(NAMES, "10", seed=0)
     before = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:20]))
@@ -302,13 +261,14 @@ def test_a_pool_is_read_as_targets_are_and_its_refusals_name_it(tmp_path, refuse
     assert (
         named_subjects(NAMES, str(path), "--pool") == named_subjects(NAMES, " s003,s001", "--pool") == ("s001", "s003")
     )
-    with refused(InputError, "unknown subject 's0O3'"):
-        named_subjects(NAMES, "s0O3", "--pool")
-    with refused(InputError, "--pool ','", "give ids with commas"):
-        named_subjects(NAMES, ",", "--pool")
     path.write_bytes(b"\xff\xfes001")
-    with refused(InputError, f"--pool {path}", "can't be read"):
-        named_subjects(NAMES, str(path), "--pool")
+    for spec, words in (
+        ("s0O3", ("unknown subject 's0O3'",)),
+        (",", ("--pool ','", "give ids with commas")),
+        (str(path), (f"--pool {path}", "can't be read")),
+    ):
+        with refused(InputError, *words):
+            named_subjects(NAMES, spec, "--pool")
 
 
 def test_a_subject_that_is_source_and_target_is_refused(refused):

@@ -155,12 +155,7 @@ def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple
 
 
 def detect_landmarks(
-    items: Sequence[Item],
-    detector: Detector,
-    out: Path,
-    *,
-    jobs: int = 0,
-    on_progress: OnDetected | None = None,
+    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
 ) -> Detected:
     """Find the landmarks of every item."""
     check_at_least("jobs", jobs, 0)
@@ -203,12 +198,7 @@ class _Part:
 
 
 def _detect_parts(
-    parts: Sequence[Sequence[Item]],
-    keys: Sequence[str],
-    detector: Detector,
-    folder: Path,
-    jobs: int,
-    tell: OnDetected,
+    parts: Sequence[Sequence[Item]], keys: Sequence[str], detector: Detector, folder: Path, jobs: int, tell: OnDetected
 ) -> _Part:
     """Detect what no earlier run has, in order; return all."""
     files = [folder / "shards" / f"{key[:32]}.npz" for key in keys]

@@ -216,11 +216,7 @@ class Expanded:
 
 
 def expand_videos(
-    items: Sequence[Item],
-    sampling: Sampling = EVERY_FRAME,
-    *,
-    jobs: int = 1,
-    on_progress: OnVideo | None = None,
+    items: Sequence[Item], sampling: Sampling = EVERY_FRAME, *, jobs: int = 1, on_progress: OnVideo | None = None
 ) -> Expanded:
     """Put frames in the place of videos.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from featlab.errors import InputError
-from featlab.methods.losses.relation import RELATION_LOSSES
+from featlab.methods.sfit import RELATION_LOSSES
 
 NAMES = sorted(RELATION_LOSSES)
 

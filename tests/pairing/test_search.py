@@ -57,11 +57,15 @@ def test_neighbours_equal_brute_force(backend, metric, k, data):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_equal_rows_come_in_index_order(backend, metric):
+def test_equal_rows_come_in_index_order_also_in_bounded_memory(backend, metric, monkeypatch):
     rng = np.random.default_rng(0)
     base = rng.normal(size=(5, 16)).astype(np.float32)[rng.integers(5, size=300)]
     queries = rng.normal(size=(20, 16)).astype(np.float32)
     compare(search(queries, base, 12, backend=backend, metric=metric), brute_force(queries, base, 12, metric))
+    monkeypatch.setattr(search_module, "_BYTES", 2_000)
+    ones = np.ones((90, 3), dtype=np.float32)
+    index = search(ones, ones, 4, backend=backend, metric=metric).rows
+    np.testing.assert_array_equal(index, np.tile(np.arange(4), (90, 1)))
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
@@ -119,33 +123,20 @@ def test_similarity_is_of_the_vectors_given_not_of_rounded_unit_vectors():
     compare(search(base[:50], base, 4), brute_force(base[:50], base, 4, "cosine"), atol=1e-12)
 
 
-def test_equal_rows_are_ranked_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(search_module, "_BYTES", 2_000)
-    base = np.ones((90, 3), dtype=np.float32)
-    for backend in BACKENDS:
-        index = search(base, base, 4, backend=backend).rows
-        np.testing.assert_array_equal(index, np.tile(np.arange(4), (90, 1)))
-
-
-@pytest.mark.parametrize("k", [0, 6])
-def test_more_neighbours_than_rows_are_refused(k):
-    base = np.ones((5, 2), dtype=np.float32)
-    with pytest.raises(InputError, match=f"can't find {k} neighbours a row among 5 rows; ask for 1 to 5"):
-        search(base, base, k)
-
-
-def test_bad_input_is_refused():
+def test_bad_input_is_refused(refused):
     good = np.ones((5, 2), dtype=np.float32)
     bad = good.copy()
     bad[3, 1] = np.nan
-    with pytest.raises(InputError, match="finite"):
-        search(good, bad, 1)
-    with pytest.raises(InputError, match=r"one D, not \(5, 2\) and \(5, 1\)"):
-        search(good, good[:, :1], 1)
-    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
-        search(good, good, 1, metric="cosin")
-    with pytest.raises(ConfigError, match="unknown backend 'gpu'"):
-        search(good, good, 1, backend="gpu")
+    for kind, words, given, options in (
+        (InputError, "can't find 0 neighbours a row among 5 rows; ask for 1 to 5", (good, good, 0), {}),
+        (InputError, "can't find 6 neighbours a row among 5 rows; ask for 1 to 5", (good, good, 6), {}),
+        (InputError, "finite", (good, bad, 1), {}),
+        (InputError, "one D, not (5, 2) and (5, 1)", (good, good[:, :1], 1), {}),
+        (ConfigError, "did you mean 'cosine'", (good, good, 1), {"metric": "cosin"}),
+        (ConfigError, "unknown backend 'gpu'", (good, good, 1), {"backend": "gpu"}),
+    ):
+        with refused(kind, words):
+            search(*given, **options)
 
 
 def test_without_faiss_auto_uses_numpy_and_faiss_by_name_is_an_error(monkeypatch):

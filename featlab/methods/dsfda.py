@@ -14,7 +14,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
-from featlab.methods.dsfda.disentanglement import (
+from featlab.methods.disentanglement import (
     Disentangler,
     GeneratorWeights,
     Swap,
@@ -23,7 +23,7 @@ from featlab.methods.dsfda.disentanglement import (
     new_disentangler,
     take_turns,
 )
-from featlab.methods.fit import BN_MODES, make_student
+from featlab.methods.fit import bn_option, make_student
 from featlab.model.losses import group_statistics
 from featlab.model.networks import SourceHead
 from featlab.model.personal import AdaptedModel
@@ -44,6 +44,8 @@ LEAST_ROWS = 2
 class DSFDAConfig(Options):
     """Adaptation with generated expressions: Adam, a fixed number of steps, the last iterate."""
 
+    renamed = {"likeness": "feature_matching"}  # noqa: RUF012
+
     iterations: int = option(500, "Steps; 0 leaves the source model as it is.", minimum=0, search=(200, 500))
     batch: int = option(20, "Rows in a step.", minimum=2)
     lr: float = option(
@@ -52,12 +54,7 @@ class DSFDAConfig(Options):
         minimum=0,
         search=(3e-5, 1e-4, 3e-4),
     )
-    bn_mode: str = option(
-        "train",
-        "BatchNorm of the expression encoder: `train` (as published) or `eval` (the source's stay).",
-        choices=BN_MODES,
-        search=("train", "eval"),
-    )
+    bn_mode: str = bn_option("of the expression encoder")
     gaussians: str = option(
         "class",
         "Where missing expressions come from: `class` Gaussians of the source's expression codes, or "
@@ -67,13 +64,15 @@ class DSFDAConfig(Options):
     known_label: bool = option(False, "Take every row to be neutral; else the source model labels them.")
     identity: float = option(0.2, "Weight of being judged as the person.", minimum=0)
     expression: float = option(0.8, "Weight of being judged as the expression.", minimum=0)
-    likeness: float = option(1.0, "Weight of the person's hidden values in the identity discriminator.", minimum=0)
+    feature_matching: float = option(
+        1.0, "Weight of having the hidden values of the person's row in the identity discriminator.", minimum=0
+    )
     cycle: float = option(5.0, "Weight of both cycles.", minimum=0)
 
     @property
     def weights(self) -> GeneratorWeights:
         """The weights of the generator's losses."""
-        return GeneratorWeights(self.identity, self.expression, self.likeness, self.cycle)
+        return GeneratorWeights(self.identity, self.expression, self.feature_matching, self.cycle)
 
 
 class DSFDA(Method):

@@ -1,1 +1,0 @@
-"""DSFDA: disentangled identity and expression, then a target stage."""
