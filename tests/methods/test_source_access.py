@@ -245,10 +245,9 @@ def test_the_first_step_of_cada_and_a_discriminator_without_weight_are_ftdnn_on_
     assert run("cada", iterations=1, bn_mode="eval").history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["cada", "agra"])
-def test_features_that_resist_make_the_discriminator_worse(name, run, monkeypatch):
+def test_features_that_resist_make_the_discriminator_worse(run, monkeypatch):
     def domain_loss():
-        history = run(name, iterations=200, lr=3e-3, hidden=32, bn_mode="eval").history
+        history = run("cada", iterations=200, lr=3e-3, hidden=32, bn_mode="eval").history
         return np.mean([entry["domain"] for entry in history[-20:]])
 
     resisting = domain_loss()
