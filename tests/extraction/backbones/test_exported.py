@@ -13,28 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from featlab.cache import open_cache
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.backbones.weights import seeded
-from featlab.extraction.decode import decode_image
-from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.layouts import read_layout
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LAYERS = ("stem", "body.0")
-CARD = {
-    "format": "featlab-backbone",
-    "format_version": 1,
-    "size": SIZE,
-    "mean": list(MEAN),
-    "std": list(STD),
-    "layers": list(LAYERS),
-    "dim": 7,
-    "id": "small",
-    "card": {},
-}
+CARD = {"format": "featlab-backbone", "format_version": 1, "size": SIZE, "mean": list(MEAN), "std": list(STD)}
+CARD |= {"layers": list(LAYERS), "dim": 7, "id": "small", "card": {}}
 
 
 class Small(nn.Module):
@@ -45,8 +32,7 @@ class Small(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(5, 7, 3), nn.ReLU())
 
     def forward(self, images):
-        maps = self.body(self.norm(self.stem(images)).relu())
-        return maps.mean(dim=(2, 3))
+        return self.body(self.norm(self.stem(images)).relu()).mean(dim=(2, 3))
 
 
 class Contract(nn.Module):
@@ -74,27 +60,37 @@ class Maps(Contract):
         return {"embedding": self.network(images), "stem": stem, "flat": stem.mean(dim=(2, 3))}
 
 
+class Returns(Small):
+    """Returns what ``change`` makes of the images and the vectors."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, images):
+        return self.change(self, images, super().forward(images))
+
+
 def network():
     return seeded(Small).eval()
 
 
-def program(module, batch=2, *, dynamic=True):
+def exporting(export, module, *, dynamic=True, **options):
+    """Call torch's or ONNX's exporter, for two images or any number of them."""
     shapes = ({0: torch.export.Dim("n", min=1)},) if dynamic else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(
-            module.eval(), (torch.zeros(batch, 3, SIZE, SIZE),), dynamic_shapes=shapes, strict=False
-        )
+        return export(module.eval(), (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes, **options)
 
 
-def save_pt2(path, module, **more):
-    torch.export.save(program(module, **more), path)
+def save_pt2(path, module, **options):
+    torch.export.save(exporting(torch.export.export, module, strict=False, **options), path)
     return path
 
 
 @cache
 def contract_program():
-    return program(Contract(network()))
+    return exporting(torch.export.export, Contract(network()), strict=False)
 
 
 def save_own(path, card):
@@ -106,25 +102,12 @@ def save_onnx(path, module, names, card=None, *, dynamic=True, external=False):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = torch.onnx.export(
-            module.eval(),
-            (torch.zeros(2, 3, SIZE, SIZE),),
-            dynamo=True,
-            input_names=["images"],
-            output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("n", min=1)},) if dynamic else None,
-            verbose=False,
-        )
-    assert exported is not None
-    model = exported.model_proto
+    options = {"dynamo": True, "input_names": ["images"], "output_names": names, "verbose": False}
+    model = exporting(torch.onnx.export, module, dynamic=dynamic, **options).model_proto
     if card is not None:
         model.metadata_props.add(key="featlab", value=json.dumps(card))
-    if external:
-        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=256)
-    else:
-        onnx.save(model, str(path))
+    places = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 256}
+    onnx.save(model, str(path), **(places if external else {}))
     return path
 
 
@@ -140,7 +123,7 @@ def files(tmp_path_factory):
         "own.pt2": lambda path: save_own(path, CARD),
         "foreign.pt2": lambda path: save_pt2(path, network()),
         "maps.pt2": lambda path: save_pt2(path, Maps(network())),
-        "fixed.pt2": lambda path: save_pt2(path, network(), batch=3, dynamic=False),
+        "fixed.pt2": lambda path: save_pt2(path, network(), dynamic=False),
         "own.onnx": lambda path: save_onnx(path, Contract(network()), CONTRACT_NAMES, CARD),
         "foreign.onnx": lambda path: save_onnx(path, network(), ["vector"]),
         "maps.onnx": lambda path: save_onnx(path, Maps(network()), ["embedding", "stem", "flat"]),
@@ -159,8 +142,7 @@ def backbone(path, **options):
     return make_backbone(f"{path.suffix[1:]}:{path}", **options)
 
 
-def images(count=5, size=33):
-    return list(np.random.default_rng(0).integers(0, 256, (count, size, size + 4, 3), dtype=np.uint8))
+IMAGES = list(np.random.default_rng(0).integers(0, 256, (5, 33, 37, 3), dtype=np.uint8))
 
 
 def hooked(mean=MEAN, std=STD, layers=LAYERS):
@@ -173,11 +155,11 @@ def test_a_file_of_featlab_gives_what_the_module_with_hooks_gives(files, tmp_pat
     for layers in (LAYERS, ("body.0",), ()):
         made = backbone(files(name), layers=layers)
         assert made.info().layers == layers
-        np.testing.assert_allclose(made.embed(images(), None), hooked(layers=layers).embed(images(), None), atol=1e-5)
+        np.testing.assert_allclose(made.embed(IMAGES, None), hooked(layers=layers).embed(IMAGES, None), atol=1e-5)
     assert backbone(files(name)).info().layers == backbone(files(name), layers="none").info().layers == ()
     made = backbone(files(name), layers="stem")
-    alone = np.concatenate([made.embed([image], None) for image in images()])
-    np.testing.assert_allclose(alone, made.embed(images(), None), atol=1e-6)
+    alone = np.concatenate([made.embed([image], None) for image in IMAGES])
+    np.testing.assert_allclose(alone, made.embed(IMAGES, None), atol=1e-6)
     # It says its own input, and no path is in its identity.
     info = backbone(files(name)).info()
     assert info.id == Path(name).suffix[1:]
@@ -190,19 +172,19 @@ def test_a_file_of_featlab_gives_what_the_module_with_hooks_gives(files, tmp_pat
 def test_other_peoples_files_take_their_size_from_the_file_and_the_rest_from_options(files):
     for name in ("foreign.pt2", "fixed.pt2", "foreign.onnx", "fixed.onnx", "external.onnx"):
         made = backbone(files(name), mean=MEAN, std=STD)
-        np.testing.assert_allclose(made.embed(images(), None), hooked(layers=()).embed(images(), None), atol=1e-5)
+        np.testing.assert_allclose(made.embed(IMAGES, None), hooked(layers=()).embed(IMAGES, None), atol=1e-5)
         assert "20x20" in made.info().preprocessing
         assert backbone(files(name)).info().preprocessing.endswith("mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
         if name.endswith(".pt2"):
-            output = backbone(files(name), mean=MEAN, std=STD, layers=LAYERS).embed(images(), None)
-            np.testing.assert_allclose(output, hooked().embed(images(), None), atol=1e-5)
+            output = backbone(files(name), mean=MEAN, std=STD, layers=LAYERS).embed(IMAGES, None)
+            np.testing.assert_allclose(output, hooked().embed(IMAGES, None), atol=1e-5)
 
 
 def test_an_onnx_output_with_a_map_is_a_layer(files):
-    output = backbone(files("maps.onnx"), mean=MEAN, std=STD, layers="stem").embed(images(), None)
-    np.testing.assert_allclose(output, hooked(layers=("stem",)).embed(images(), None), atol=1e-5)
+    output = backbone(files("maps.onnx"), mean=MEAN, std=STD, layers="stem").embed(IMAGES, None)
+    np.testing.assert_allclose(output, hooked(layers=("stem",)).embed(IMAGES, None), atol=1e-5)
     named = backbone(files("maps.onnx"), output="flat")
-    assert named.embed(images(), None).shape == (5, 5)
+    assert named.embed(IMAGES, None).shape == (5, 5)
     assert named.info().preprocessing.endswith(", output flat")
 
 
@@ -238,23 +220,6 @@ def test_options_that_do_not_fit_a_file_say_so(files, refused):
             backbone(files(name), **options)
 
 
-def test_an_onnx_file_with_several_vectors_asks_which_one(tmp_path, refused):
-    two = Returns(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
-    with refused(ConfigError, "2 outputs that may be the embedding (a, b); name one with the option"):
-        backbone(save_onnx(tmp_path / "two.onnx", two, ["a", "b"]))
-
-
-class Returns(Small):
-    """Returns what ``change`` makes of the images and the vectors."""
-
-    def __init__(self, change):
-        super().__init__()
-        self.change = change
-
-    def forward(self, images):
-        return self.change(self, images, super().forward(images))
-
-
 def test_a_program_that_takes_or_returns_something_else_is_one_line(tmp_path, refused):
     for change, says in (
         (lambda self, images, vectors: (vectors, images), "returned a tuple"),
@@ -265,6 +230,9 @@ def test_a_program_that_takes_or_returns_something_else_is_one_line(tmp_path, re
     torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(2, 1, 8, 8),)), tmp_path / "p.pt2")
     with refused(ConfigError, "has an input (2, 1, 8, 8); a backbone takes one batch of square images"):
         backbone(tmp_path / "p.pt2")
+    two = Returns(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
+    with refused(ConfigError, "2 outputs that may be the embedding (a, b); name one with the option"):
+        backbone(save_onnx(tmp_path / "two.onnx", two, ["a", "b"]))
 
 
 def test_a_description_that_is_wrong_is_one_line(tmp_path, refused):
@@ -329,23 +297,3 @@ def test_without_the_extra_the_line_names_it(files, monkeypatch, refused):
         monkeypatch.setitem(sys.modules, package, None)
         with refused(ConfigError, says, "pip install 'featlab[onnx]'"):
             backbone(path)
-
-
-@own
-def test_extract_writes_what_the_network_gives(files, tmp_path, make_tree, name):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
-    (tmp_path / "faces" / "s0" / "neutral" / "img1.png").write_bytes(b"broken")
-    made = backbone(files(name), layers=LAYERS)
-    one, two = (
-        extract(items, made, tmp_path / f"{jobs}.h5", neutral="neutral", config=ExtractConfig(jobs=jobs, batch=4))
-        for jobs in (1, 2)
-    )
-    assert [failure.path for failure in one.failures] == ["s0/neutral/img1.png"]
-    assert one.digest == two.digest
-    with open_cache(tmp_path / "1.h5", verify=True) as cache:
-        table, stored = cache.read(), cache.extractor
-    assert (stored, stored.fingerprint) == (made.info(), made.info().fingerprint)
-    kept = [item for item in items if item.name != "s0/neutral/img1.png"]
-    assert table.paths == tuple(item.name for item in kept)
-    pixels = [decode_image(item.path) for item in kept]
-    np.testing.assert_allclose(table.embeddings, hooked().embed(pixels, None), atol=1e-5)
