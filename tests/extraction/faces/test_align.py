@@ -125,7 +125,9 @@ def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_
         with refused(InputError, "alignment needs landmarks"):
             aligned.prepare(picture, None)
     for nowhere in (np.full((68, 2), np.nan, np.float32), np.full((68, 2), 20, np.float32)):
-        np.testing.assert_array_equal(keep.prepare(picture, nowhere), central_square(picture, 100))
+        middle = keep.prepare(picture, nowhere)
+        assert middle.shape == (100, 100, 3)
+        np.testing.assert_array_equal(middle, central_square(picture, 100))
         with refused(InputError, "no landmarks"):
             drop.prepare(picture, nowhere)
     narrow = picture[:, :100]
