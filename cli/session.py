@@ -16,6 +16,7 @@ from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
+    from featlab.analysis.page import Result
     from featlab.cache.schema import ExtractorInfo
     from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
@@ -155,6 +156,16 @@ class Session:
         drawn = workspace.config.protocol.targets.strip().isdecimal()
         listed = workspace.targets() if self.given.get("targets") is not None or not drawn else ()
         return tuple(sorted({*subjects, *listed}))
+
+    def cache_file(self, named: Path | None) -> Path:
+        """Return the cache that was named, or the workspace's; it need not be there."""
+        from featlab.config.load import load_config
+
+        return named if named is not None else self.workspace / load_config(self.workspace / "featlab.toml").cache
+
+    def result(self, folder: str, result: Result) -> None:
+        """Write a result into a folder under ``results/``, with the command that was typed, and print it."""
+        self.output.result(self.workspace / "results" / folder, result, typed_command())
 
     def warn_of_seen(self, extractor: ExtractorInfo, targets: Sequence[str]) -> None:
         """Warn when targets are among the people whose images trained the backbone: it has seen them, with labels."""

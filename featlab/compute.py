@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -62,9 +64,21 @@ def count_flops(run: Callable[[], object]) -> float:
 
 
 @contextmanager
+def quiet_export() -> Iterator[None]:
+    """Keep torch's exporter from telling of its own insides, of libraries that aren't there and of deprecations."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch and the libraries beneath NumPy use one thread; as before after it."""
-    import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = torch.get_num_threads()
