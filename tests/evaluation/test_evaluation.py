@@ -252,6 +252,10 @@ def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, 
             raise self.error
 
     failing = Failing()
+    # One that needs source rows and gets none fails so, too.
+    (row,) = evaluate_subject(bundle, mine, methods("ftdnn"))
+    assert "needs the source rows" in row.error
+    assert row.selection == "source-access"
     for failing.error in (InputError("the clip is too dark"), RuntimeError("no convergence\nat all")):
         first, second = evaluate_subject(bundle, mine, [failing, *methods("source-only")])
         assert first.error == str(failing.error).splitlines()[0]
@@ -262,20 +266,6 @@ def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, 
     failing.error = TypeError("takes 2 arguments")
     with pytest.raises(TypeError):
         evaluate_subject(bundle, mine, [failing])
-
-
-def test_a_bundle_without_what_a_method_needs_or_source_rows_that_are_not_given_are_that_methods_error(
-    bundle, mine, source
-):
-    for row in evaluate_subject(replace(bundle, bank=None, extras={}), mine, methods(*NAMES), source=source):
-        method = get_method(row.method)
-        few = row.error.startswith(f"{row.method} needs {method.minimum_rows(CLASSES)} target rows")
-        assert few or bool(row.error) == (method.needs_style_bank or method.needs_extras), row
-        assert not row.error or "needs" in row.error
-    needing = [name for name in NAMES if get_method(name).needs_source]
-    for row in evaluate_subject(bundle, mine, methods(*needing)):
-        assert "needs the source rows" in row.error
-        assert row.selection == "source-access"
 
 
 def test_in_a_data_set_methods_of_a_neutral_clip_say_why_they_can_not_run(bundle, strangers, source):
