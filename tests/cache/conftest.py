@@ -7,14 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from featlab.cache import (
-    CacheBuilder,
-    CacheError,
-    ExtractorInfo,
-    FeatureTable,
-    Rows,
-    open_cache,
-)
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, FeatureTable, Rows, open_cache
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
@@ -36,12 +29,11 @@ def make_rows():
     def make(*which, dim=8):
         parts = [_video(index, dim) for index in (which or range(len(VIDEOS)))]
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rows)}
-        return Rows(
-            **{
-                name: np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain.from_iterable(values))
-                for name, values in columns.items()
-            }
-        )
+        joined = {
+            name: np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain(*values))
+            for name, values in columns.items()
+        }
+        return Rows(**joined)
 
     return make
 

@@ -5,7 +5,6 @@ import shutil
 import sys
 import warnings
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,62 +16,37 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.backbones.weights import seeded
+from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LAYERS = ("stem", "body.0")
-CARD = {"format": "featlab-backbone", "format_version": 1, "size": SIZE, "mean": list(MEAN), "std": list(STD)}
-CARD |= {"layers": list(LAYERS), "dim": 7, "id": "small", "card": {}}
 
 
 class Small(nn.Module):
-    def __init__(self):
+    """A small network, or what ``change`` makes of it, the images and the vectors."""
+
+    def __init__(self, change=None):
         super().__init__()
         self.stem = nn.Conv2d(3, 5, 3, 2)
         self.norm = nn.BatchNorm2d(5)
-        self.body = nn.Sequential(nn.Conv2d(5, 7, 3), nn.ReLU())
-
-    def forward(self, images):
-        return self.body(self.norm(self.stem(images)).relu()).mean(dim=(2, 3))
-
-
-class Contract(nn.Module):
-    """Returns the outputs of a backbone file, its statistics computed apart from featlab's."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        stem = self.network.stem(images)
-        first = self.network.body[0](self.network.norm(stem).relu())
-        outputs = {"embedding": first.relu().mean(dim=(2, 3))}
-        for name, maps in (("stem", stem), ("body.0", first)):
-            outputs[f"layers.{name}.mean"] = maps.mean(dim=(2, 3))
-            outputs[f"layers.{name}.std"] = maps.var(dim=(2, 3), correction=0).sqrt()
-        return outputs
-
-
-class Maps(Contract):
-    """Returns the layers' maps themselves."""
-
-    def forward(self, images):
-        stem = self.network.stem(images)
-        return {"embedding": self.network(images), "stem": stem, "flat": stem.mean(dim=(2, 3))}
-
-
-class Returns(Small):
-    """Returns what ``change`` makes of the images and the vectors."""
-
-    def __init__(self, change):
-        super().__init__()
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+        self.body = nn.Sequential(nn.Conv2d(5, 7, 3), nn.ReLU(inplace=True))
         self.change = change
 
     def forward(self, images):
-        return self.change(self, images, super().forward(images))
+        vectors = self.body(self.norm(self.stem(images)).relu()).mean(dim=(2, 3))
+        return vectors if self.change is None else self.change(self, images, vectors)
 
 
-def network():
-    return seeded(Small).eval()
+def network(change=None):
+    return seeded(lambda: Small(change)).eval()
+
+
+def maps(self, images, vectors):
+    """Return a layer's map itself."""
+    stem = self.stem(images)
+    return {"embedding": vectors, "stem": stem, "flat": stem.mean(dim=(2, 3))}
 
 
 def exporting(export, module, *, dynamic=True, **options):
@@ -80,7 +54,7 @@ def exporting(export, module, *, dynamic=True, **options):
     shapes = ({0: torch.export.Dim("n", min=1)},) if dynamic else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return export(module.eval(), (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes, **options)
+        return export(module, (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes, **options)
 
 
 def save_pt2(path, module, **options):
@@ -88,31 +62,27 @@ def save_pt2(path, module, **options):
     return path
 
 
-@cache
-def contract_program():
-    return exporting(torch.export.export, Contract(network()), strict=False)
-
-
-def save_own(path, card):
-    torch.export.save(contract_program(), path, extra_files={"featlab.json": json.dumps(card)})
-    return path
-
-
-def save_onnx(path, module, names, card=None, *, dynamic=True, external=False):
+def save_onnx(path, module, names, *, external=False, **more):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     options = {"dynamo": True, "input_names": ["images"], "output_names": names, "verbose": False}
-    model = exporting(torch.onnx.export, module, dynamic=dynamic, **options).model_proto
-    if card is not None:
-        model.metadata_props.add(key="featlab", value=json.dumps(card))
+    model = exporting(torch.onnx.export, module, **options, **more).model_proto
     places = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 256}
     onnx.save(model, str(path), **(places if external else {}))
     return path
 
 
+def save_own(path):
+    if path.suffix == ".onnx":
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+        pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    meta = BackboneMeta(size=SIZE, id="small", layers=LAYERS, mean=MEAN, std=STD)
+    assert 0 <= (export_onnx if path.suffix == ".onnx" else export_backbone)(network(), path, meta) <= 1e-5
+    return path
+
+
 own = pytest.mark.parametrize("name", ["own.pt2", "own.onnx"])
-CONTRACT_NAMES = ["embedding", *(f"layers.{layer}.{part}" for layer in LAYERS for part in ("mean", "std"))]
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +90,12 @@ def files(tmp_path_factory):
     """Makes each file once: own, foreign, maps or fixed; ``.pt2`` or ``.onnx``."""
     folder = tmp_path_factory.mktemp("exported")
     makers = {
-        "own.pt2": lambda path: save_own(path, CARD),
+        "own.pt2": save_own,
         "foreign.pt2": lambda path: save_pt2(path, network()),
-        "maps.pt2": lambda path: save_pt2(path, Maps(network())),
         "fixed.pt2": lambda path: save_pt2(path, network(), dynamic=False),
-        "own.onnx": lambda path: save_onnx(path, Contract(network()), CONTRACT_NAMES, CARD),
+        "own.onnx": save_own,
         "foreign.onnx": lambda path: save_onnx(path, network(), ["vector"]),
-        "maps.onnx": lambda path: save_onnx(path, Maps(network()), ["embedding", "stem", "flat"]),
+        "maps.onnx": lambda path: save_onnx(path, network(maps), ["embedding", "stem", "flat"]),
         "fixed.onnx": lambda path: save_onnx(path, network(), ["embedding"], dynamic=False),
         "external.onnx": lambda path: save_onnx(path, network(), ["embedding"], external=True),
     }
@@ -226,16 +195,19 @@ def test_a_program_that_takes_or_returns_something_else_is_one_line(tmp_path, re
         (lambda self, images, vectors: self.stem(images), "returned float32 (2, 5, 9, 9) for 2 images"),
     ):
         with refused(ConfigError, says):
-            backbone(save_pt2(tmp_path / "p.pt2", Returns(change)))
+            backbone(save_pt2(tmp_path / "p.pt2", network(change)))
     torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(2, 1, 8, 8),)), tmp_path / "p.pt2")
     with refused(ConfigError, "has an input (2, 1, 8, 8); a backbone takes one batch of square images"):
         backbone(tmp_path / "p.pt2")
-    two = Returns(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
+    two = network(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
     with refused(ConfigError, "2 outputs that may be the embedding (a, b); name one with the option"):
         backbone(save_onnx(tmp_path / "two.onnx", two, ["a", "b"]))
 
 
-def test_a_description_that_is_wrong_is_one_line(tmp_path, refused):
+def test_a_description_that_is_wrong_is_one_line(files, tmp_path, refused):
+    extra = {"featlab.json": ""}
+    program = torch.export.load(files("own.pt2"), extra_files=extra)
+    right = json.loads(extra["featlab.json"])
     for change, error, says in (
         ({"format": "other"}, InputError, "its format is 'other'"),
         ({"format_version": 2}, InputError, "a backbone of format 2, and this featlab reads up to 1; update it"),
@@ -246,9 +218,10 @@ def test_a_description_that_is_wrong_is_one_line(tmp_path, refused):
         ({"size": 32}, ConfigError, "was exported for 20x20 images"),
         ({"layers": ["stem", "head"]}, ConfigError, "has no layer 'head'"),
     ):
-        card = {key: value for key, value in (CARD | change).items() if value is not None}
+        card = {key: value for key, value in (right | change).items() if value is not None}
+        torch.export.save(program, tmp_path / "p.pt2", extra_files={"featlab.json": json.dumps(card)})
         with refused(error, says):
-            backbone(save_own(tmp_path / "p.pt2", card), layers="head" if "head" in card["layers"] else ())
+            backbone(tmp_path / "p.pt2", layers="head" if "head" in card["layers"] else ())
 
 
 def test_a_file_that_holds_no_network_is_one_line(files, tmp_path, refused):

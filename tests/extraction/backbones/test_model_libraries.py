@@ -28,20 +28,14 @@ class Headed(ResNet):
 
 
 class Published(Enum):
+    """torchvision's enums can be iterated over and have a DEFAULT."""
+
     IMAGENET1K_V1 = 1
+    DEFAULT = IMAGENET1K_V1
 
     def transforms(self):
         mode = SimpleNamespace(value="bicubic")
         return SimpleNamespace(crop_size=[32], mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], interpolation=mode)
-
-
-class PublishedWeights:
-    """torchvision's enums can be iterated over and have a DEFAULT."""
-
-    DEFAULT = Published.IMAGENET1K_V1
-
-    def __iter__(self):
-        return iter(Published)
 
 
 @pytest.fixture
@@ -51,15 +45,13 @@ def fake(monkeypatch):
 
     def get_model(name, weights=None):
         module = Headed()
-        if weights is not None:
-            with torch.no_grad():
-                for parameter in module.parameters():
-                    parameter.fill_(0.01)
+        for parameter in () if weights is None else module.parameters():
+            nn.init.constant_(parameter, 0.01)
         return module
 
     models.__dict__.update(
         list_models=lambda module: ["resnet18", "resnet50"],
-        get_model_weights=lambda name: PublishedWeights(),
+        get_model_weights=lambda name: Published,
         get_model=get_model,
     )
     library.__dict__.update(__version__="9.9", models=models)

@@ -121,37 +121,33 @@ def get_frontal_face_detector():
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Put packages that stand in for the libraries in front of those that are installed."""
-    site = tmp_path / "site"
+    ours = ("mediapipe", "dlib", "fake_faces")
 
-    def forget(names=("mediapipe", "dlib", "fake_faces")):
-        return [name for name in sys.modules if name.partition(".")[0] in names]
+    def forget():
+        detectors.load_model.cache_clear()
+        detectors.load_models.cache_clear()
+        return [name for name in sys.modules if name.partition(".")[0] in ours]
 
     for name in forget():
         monkeypatch.delitem(sys.modules, name)
 
     def make(package, version, **files):
-        for name, text in {"fake_faces": FACES, **{f"{package}/{name}": text for name, text in files.items()}}.items():
-            path = site / f"{name}.py"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        info = site / f"{package}-{version}.dist-info" / "METADATA"
-        info.parent.mkdir()
-        info.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        site, info = tmp_path / "site", f"{package}-{version}.dist-info/METADATA"
+        texts = {f"{package}/{name}.py": text for name, text in files.items()} | {"fake_faces.py": FACES}
+        texts[info] = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        for name, text in texts.items():
+            (site / name).parent.mkdir(parents=True, exist_ok=True)
+            (site / name).write_text(text)
         monkeypatch.syspath_prepend(site)
-        return site
 
-    detectors.load_model.cache_clear()
-    detectors.load_models.cache_clear()
     yield make
-    detectors.load_model.cache_clear()
-    detectors.load_models.cache_clear()
     for name in forget():
         del sys.modules[name]
 
 
 @pytest.fixture
 def legacy(install):
-    return install("mediapipe", "0.9.9", **{"__init__": LEGACY, "python/solutions/face_mesh": ""})
+    install("mediapipe", "0.9.9", **{"__init__": LEGACY, "python/solutions/face_mesh": ""})
 
 
 def scene(width, height, *boxes):
@@ -164,8 +160,7 @@ def scene(width, height, *boxes):
 def expected(left, top, wide, high):
     from fake_faces import PLACES
 
-    points = PLACES * (wide, high) + (left, top)
-    return points
+    return PLACES * (wide, high) + (left, top)
 
 
 @pytest.mark.usefixtures("legacy")
@@ -189,11 +184,10 @@ def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape():
     for other, pixels in ((pickle.loads(pickle.dumps(short)), image), (short, image[::-1].copy()[::-1])):
         np.testing.assert_array_equal(other.detect(pixels), small)
     np.testing.assert_allclose(small, expected(20, 70, 90, 80)[list(MESH_TO_68)], atol=1e-3)
-    for points in (68, 478):
-        for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
-            found = make_detector("mediapipe", points=points).detect(image)
-            assert (found.shape, found.dtype) == ((points, 2), np.float32)
-            assert np.isnan(found).all()
+    for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
+        for points, nothing in ((68, short.detect(image)), (478, detector.detect(image))):
+            assert (nothing.shape, nothing.dtype) == ((points, 2), np.float32)
+            assert np.isnan(nothing).all()
 
 
 @pytest.mark.usefixtures("legacy")
@@ -209,7 +203,7 @@ def test_a_small_face_is_looked_at_again_by_itself_and_the_chatter_of_the_librar
     assert capfd.readouterr().err == "ours\n"
 
 
-def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path):
+def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path, refused):
     below = {"tasks/__init__": "", "tasks/python/__init__": TASKS_PYTHON, "tasks/python/vision": VISION}
     install("mediapipe", "0.99", __init__=TASKS, **below)
     bundle = tmp_path / "face.task"
@@ -223,11 +217,11 @@ def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path):
     bundle.write_bytes(b"something else")
     detectors.load_model.cache_clear()
     other = make_detector(f"mediapipe:{bundle}")
-    with pytest.raises(InputError, match=r"face.task: isn't a Face Landmarker bundle .*zip archive. second line"):
+    with refused(InputError, "face.task: isn't a Face Landmarker bundle ", "zip archive. second line"):
         other.detect(image)
-    with pytest.raises(ConfigError, match=r"mediapipe 0.99 has no face mesh inside; either .*0.10.21.*mediapipe:face"):
+    with refused(ConfigError, "mediapipe 0.99 has no face mesh inside; either ", "0.10.21", "mediapipe:face"):
         make_detector("mediapipe")
-    with pytest.raises(InputError, match=r"gone.task: the detector's model can't be read \(No such file"):
+    with refused(InputError, "gone.task: the detector's model can't be read (No such file"):
         make_detector(f"mediapipe:{tmp_path / 'gone.task'}")
 
 
