@@ -221,11 +221,7 @@ def _compare(path: Path, expected: Outputs, found: Outputs) -> float:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return the content of ``featlab.json`` in a ``.pt2`` file.
-
-    Raises:
-        InputError: No such file, not a ``.pt2``, or one without ``featlab.json``.
-    """
+    """Return the content of ``featlab.json`` in a ``.pt2`` file."""
     try:
         with zipfile.ZipFile(path) as archive:
             # The archive's one folder is named by torch, and where extra files lie depends on its version.
@@ -243,10 +239,6 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them.
-
-    Raises:
-        InputError: As `read_meta`.
-    """
+    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them."""
     card = read_meta(path).get("card", {})
     return dict(card) if isinstance(card, dict) else {}
