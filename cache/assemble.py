@@ -12,27 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache import schema
 from featlab.cache.encode import CodedRows, Header, encode_rows
 from featlab.cache.hdf5 import create_dataset, encode_names, new_file, write_array, write_text_attr
-from featlab.cache.schema import (
-    EMBEDDINGS,
-    FORMAT,
-    FORMAT_ATTR,
-    FORMAT_VERSION,
-    FRAME,
-    OFFSETS_DTYPE,
-    PATHS,
-    SUBJECT,
-    SUBJECT_OFFSETS,
-    SUBJECTS,
-    VERSION_ATTR,
-    VIDEO,
-    VIDEOS,
-    ContentDigest,
-    ExtractorInfo,
-    Kinds,
-    first_disorder,
-)
+from featlab.cache.schema import ContentDigest, ExtractorInfo, Kinds, first_disorder
 from featlab.cache.table import FeatureTable, Rows
 from featlab.errors import CacheError
 
@@ -50,16 +33,11 @@ class Plan:
 
 
 def write_cache(out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str, CodedRows]]) -> Path:
-    """Write a cache, whole or not at all, from (name for messages, rows) in ascending order; one part is in memory.
-
-    Raises:
-        CacheError: A row twice or out of order; the disk is full.
-        FeatlabError: `out` can't be written.
-    """
+    """Write a cache, whole or not at all, from (name for messages, rows) in ascending order; one part is in memory."""
     digest = ContentDigest(header.extractor, header.classes, header.neutral, plan.subjects, plan.videos)
     subject_codes = {name: code for code, name in enumerate(plan.subjects)}
     video_codes = {name: code for code, name in enumerate(plan.videos)}
-    offsets = np.zeros(len(plan.subjects) + 1, dtype=OFFSETS_DTYPE)
+    offsets = np.zeros(len(plan.subjects) + 1, dtype=schema.OFFSETS_DTYPE)
     last: list[NDArray[Any]] = [np.empty(0, dtype=np.int32)] * 3
     with new_file(out) as file:
         datasets = {
@@ -69,29 +47,29 @@ def write_cache(out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str
         start = 0
         for part_name, part in parts:
             columns = dict(part.columns)
-            columns[SUBJECT] = _recoded(columns[SUBJECT], part.subjects, subject_codes)
-            columns[VIDEO] = _recoded(columns[VIDEO], part.videos, video_codes)
-            keys = [columns[name] for name in (SUBJECT, VIDEO, FRAME)]
+            columns[schema.SUBJECT] = _recoded(columns[schema.SUBJECT], part.subjects, subject_codes)
+            columns[schema.VIDEO] = _recoded(columns[schema.VIDEO], part.videos, video_codes)
+            keys = [columns[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
             _check_order(f"{out}: {part_name}", plan, [np.concatenate(pair) for pair in zip(last, keys, strict=True)])
             last = [key[-1:] for key in keys]
             stop = start + len(part)
             for name, block in columns.items():
                 datasets[name][start:stop] = block.astype(datasets[name].dtype) if block.dtype.kind == "S" else block
                 digest.update(name, block)
-            offsets[1:] += np.bincount(columns[SUBJECT], minlength=len(plan.subjects))
+            offsets[1:] += np.bincount(columns[schema.SUBJECT], minlength=len(plan.subjects))
             start = stop
         if start != plan.rows:
             raise CacheError(f"{out}: expected {plan.rows} rows, got {start}: a shard changed meanwhile; run again")
-        for name, names in ((SUBJECTS, plan.subjects), (VIDEOS, plan.videos)):
+        for name, names in ((schema.SUBJECTS, plan.subjects), (schema.VIDEOS, plan.videos)):
             write_array(file, name, encode_names(names, str(out), "name"))
-        write_array(file, SUBJECT_OFFSETS, np.cumsum(offsets))
-        write_text_attr(file, FORMAT_ATTR, FORMAT)
-        file.attrs[VERSION_ATTR] = FORMAT_VERSION
+        write_array(file, schema.SUBJECT_OFFSETS, np.cumsum(offsets))
+        write_text_attr(file, schema.FORMAT_ATTR, schema.FORMAT)
+        file.attrs[schema.VERSION_ATTR] = schema.FORMAT_VERSION
         write_text_attr(file, "extractor", json.dumps(header.extractor.to_dict(), sort_keys=True))
         write_text_attr(file, "classes", json.dumps(list(header.classes)))
         write_text_attr(file, "neutral", header.neutral)
         file.attrs["rows"] = plan.rows
-        file.attrs["dim"] = plan.kinds[EMBEDDINGS][1][0]
+        file.attrs["dim"] = plan.kinds[schema.EMBEDDINGS][1][0]
         write_text_attr(file, "digest", digest.hexdigest())
     return out
 
@@ -150,7 +128,7 @@ def write_table(
 
     kinds = {name: (column.dtype, column.shape[1:]) for name, column in coded(order[:1]).columns.items()}
     if table.paths is not None:
-        kinds[PATHS] = (encode_names(table.paths, str(path), "path", may_be_empty=True).dtype, ())
+        kinds[schema.PATHS] = (encode_names(table.paths, str(path), "path", may_be_empty=True).dtype, ())
     parts = (("the table", coded(order[start : start + block])) for start in range(0, len(order), block))
     return write_cache(Path(path), header, Plan(len(table), tuple(subjects), tuple(videos), kinds), parts)
 

@@ -10,23 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache import schema
 from featlab.cache.hdf5 import encode_names
-from featlab.cache.schema import (
-    CODE_DTYPES,
-    EMBEDDING_DTYPES,
-    EMBEDDINGS,
-    FLOAT_DTYPE,
-    FORMAT_VERSION,
-    FRAME,
-    LABEL,
-    LANDMARKS,
-    PATHS,
-    SUBJECT,
-    UNKNOWN_LABEL,
-    VIDEO,
-    ExtractorInfo,
-    canonical_json,
-)
+from featlab.cache.schema import ExtractorInfo, canonical_json
 from featlab.cache.table import Rows, closest_names
 from featlab.errors import CacheError
 
@@ -55,14 +41,14 @@ class Header:
             raise CacheError(f"classes: {repeated[0]!r} is named twice; name every class once")
         if self.neutral not in self.classes:
             raise CacheError(f"neutral: {self.neutral!r} is not a class; {closest_names(self.neutral, self.classes)}")
-        if self.dtype not in EMBEDDING_DTYPES:
-            raise CacheError(f"dtype: expected one of {', '.join(EMBEDDING_DTYPES)}, got {self.dtype!r}")
+        if self.dtype not in schema.EMBEDDING_DTYPES:
+            raise CacheError(f"dtype: expected one of {', '.join(schema.EMBEDDING_DTYPES)}, got {self.dtype!r}")
 
     @property
     def run(self) -> str:
         """sha256 hex of all that shards must agree on to be joined."""
         content = {
-            "format_version": FORMAT_VERSION,
+            "format_version": schema.FORMAT_VERSION,
             "extractor": self.extractor.fingerprint,
             "classes": list(self.classes),
             "neutral": self.neutral,
@@ -81,7 +67,7 @@ class CodedRows:
     videos: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.columns[EMBEDDINGS])
+        return len(self.columns[schema.EMBEDDINGS])
 
 
 def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
@@ -99,20 +85,20 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
         return f"{where}, subject {rows.subjects[row]!r}, video {rows.videos[row]!r}, frame {rows.frames[row]}"
 
     columns: Columns = {
-        EMBEDDINGS: _embeddings(rows.embeddings, header.dtype, describe, where),
-        LABEL: _label_codes(rows.labels, header.classes, describe),
-        SUBJECT: subject_codes,
-        VIDEO: video_codes,
-        FRAME: _frames(rows.frames, where),
+        schema.EMBEDDINGS: _embeddings(rows.embeddings, header.dtype, describe, where),
+        schema.LABEL: _label_codes(rows.labels, header.classes, describe),
+        schema.SUBJECT: subject_codes,
+        schema.VIDEO: video_codes,
+        schema.FRAME: _frames(rows.frames, where),
     }
     if header.has_landmarks != (rows.landmarks is not None):
         held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
     if rows.landmarks is not None:
-        columns[LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
+        columns[schema.LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
     if rows.paths is not None:
         _check_count(where, "paths", len(rows.paths), count)
-        columns[PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
+        columns[schema.PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
     return CodedRows(columns, subjects, videos)
 
 
@@ -124,7 +110,7 @@ def _check_count(where: str, what: str, got: int, expected: int) -> None:
 def _code(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     known = tuple(sorted(set(names)))
     codes = {name: code for code, name in enumerate(known)}
-    return known, np.array([codes[name] for name in names], dtype=CODE_DTYPES[SUBJECT])
+    return known, np.array([codes[name] for name in names], dtype=schema.CODE_DTYPES[schema.SUBJECT])
 
 
 def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where: str) -> NDArray[Any]:
@@ -134,19 +120,19 @@ def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where:
         )
     _refuse_rows(~_all_finite(embeddings), describe, "its embedding is not finite; leave the row out")
     with np.errstate(over="ignore"):
-        stored = embeddings.astype(EMBEDDING_DTYPES[dtype])
+        stored = embeddings.astype(schema.EMBEDDING_DTYPES[dtype])
     _refuse_rows(~_all_finite(stored), describe, f"its embedding is too large for {dtype}; write the cache as float32")
     return stored
 
 
 def _label_codes(labels: Sequence[str | None], classes: tuple[str, ...], describe: Describe) -> NDArray[np.int16]:
     codes: dict[str | None, int] = {name: code for code, name in enumerate(classes)}
-    codes[None] = UNKNOWN_LABEL
+    codes[None] = schema.UNKNOWN_LABEL
     for row, label in enumerate(labels):
         if label not in codes:
             hint = closest_names(str(label), classes)
             raise CacheError(f"{describe(row)}: its label {label!r} is not a class; {hint}")
-    return np.array([codes[label] for label in labels], dtype=CODE_DTYPES[LABEL])
+    return np.array([codes[label] for label in labels], dtype=schema.CODE_DTYPES[schema.LABEL])
 
 
 def _frames(frames: Sequence[int] | NDArray[np.integer[Any]], where: str) -> NDArray[np.int32]:
@@ -154,14 +140,14 @@ def _frames(frames: Sequence[int] | NDArray[np.integer[Any]], where: str) -> NDA
     limits = np.iinfo(np.int32)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < limits.min or numbers.max() > limits.max:
         raise CacheError(f"{where}: expected frames to be whole numbers that fit 32 bits, got {numbers.dtype} numbers")
-    return numbers.astype(CODE_DTYPES[FRAME])
+    return numbers.astype(schema.CODE_DTYPES[schema.FRAME])
 
 
 def _landmarks(landmarks: NDArray[Any], count: int, describe: Describe, where: str) -> NDArray[Any]:
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] == 0:
         raise CacheError(f"{where}: expected landmarks of shape ({count}, P, 2), got {landmarks.shape}")
     _check_count(where, "rows of landmarks", len(landmarks), count)
-    stored = landmarks.astype(FLOAT_DTYPE)
+    stored = landmarks.astype(schema.FLOAT_DTYPE)
     flat = stored.reshape(len(stored), -1)
     missing = np.isnan(flat).all(axis=1)
     partial = ~missing & ~_all_finite(flat)

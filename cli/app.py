@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
 from featlab import __version__
@@ -121,7 +122,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def featlab(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Personalise facial-expression recognition to one new person, on cached features."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.flags import VIDEO_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command, parse_options
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
     from featlab.extraction.training.train import TrainReport
 
 _NETWORK, _TRAINING = "Network", "Training"
@@ -34,26 +34,17 @@ def backbone() -> None:
 def train(
     session: Session,
     source: Annotated[
-        Path,
-        typer.Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder."),
+        Path, Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder.")
     ],
-    draws: Annotated[
-        int, typer.Option("--draws", min=1, metavar="K", help="Hold out whoever is a target in any of K draws.")
-    ] = 1,
-    neutral: Annotated[
-        str | None, typer.Option("--neutral", metavar="NAME", help="The neutral label; default: the layout's.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.pt2", help="The file to write.")] = Path(
-        "backbone.pt2"
-    ),
+    draws: Annotated[int, Option(min=1, metavar="K", help="Hold out whoever is a target in any of K draws.")] = 1,
+    neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE.pt2", help="The file to write.")] = Path("backbone.pt2"),
     if_exists: Annotated[
-        str,
-        typer.Option("--if-exists", metavar="resume|error|overwrite", help="When the file or a begun run is there."),
+        str, Option(metavar="resume|error|overwrite", help="When the file or a begun run is there.")
     ] = "resume",
     arch: Annotated[
         str | None,
-        typer.Option(
-            "--arch",
+        Option(
             metavar="NAME",
             help="small (96 px, for a CPU), resnet18, torchvision:NAME, timm:NAME.  [default: small]",
             rich_help_panel=_NETWORK,
@@ -61,41 +52,29 @@ def train(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(
-            "--size",
-            min=8,
-            metavar="PX",
-            help="Side of the images; default: 96 for small, else 224.",
-            rich_help_panel=_NETWORK,
+        Option(
+            min=8, metavar="PX", help="Side of the images; default: 96 for small, else 224.", rich_help_panel=_NETWORK
         ),
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(
-            "--layers",
-            metavar="A,B",
-            help="Taps; default: the stem's pooling and the stages.",
-            rich_help_panel=_NETWORK,
-        ),
+        Option(metavar="A,B", help="Taps; default: the stem's pooling and the stages.", rich_help_panel=_NETWORK),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            "--weights",
+        Option(
             metavar="FILE",
             help="Start from a state dict: .safetensors, .pt, or a .pt2 of ours.",
             rich_help_panel=_NETWORK,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, metavar="N", help="At most.", rich_help_panel=_TRAINING)
-    ] = None,
+    epochs: Annotated[int | None, Option(min=1, metavar="N", help="At most.", rich_help_panel=_TRAINING)] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=2, metavar="N", help="Images in a step.", rich_help_panel=_TRAINING)
+        int | None, Option(min=2, metavar="N", help="Images in a step.", rich_help_panel=_TRAINING)
     ] = None,
     refit: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--refit/--no-refit",
             help="Train again on all source subjects once the epoch is chosen.",
             rich_help_panel=_TRAINING,
@@ -103,7 +82,7 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--set",
             metavar="KEY=VALUE",
             help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable.",
@@ -137,9 +116,15 @@ def train(
     if not held:
         output.warn("nobody is held out: no one in this source can be an honest target of this backbone")
     output.note(f"backbone train: {len(listed.subjects) - len(held)} source subjects, {len(held)} held out")
-    with output.progress("{task.fields[facts]}") as bars:
-        bar = _Bars(bars)
-        items, unopened = take_frames(listed, held, jobs=session["jobs"], on_progress=bar.videos)
+
+    def epoch(phase: str, done: int, total: int, facts: dict[str, float]) -> None:
+        words = f"loss {facts['loss']:.3f}"
+        if "validation_macro_f1" in facts:
+            words += f", macro F1 of validation subjects {facts['validation_macro_f1']:.3f}"
+        bars(phase, done, total, words)
+
+    with output.progress() as bars:
+        items, unopened = take_frames(listed, held, jobs=session["jobs"], on_progress=bars.of("videos"))
         report = train_backbone(
             items,
             config,
@@ -150,41 +135,13 @@ def train(
             weights=weights,
             device=chosen_device,
             if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user
-            on_image=bar.images,
-            on_epoch=bar.epoch,
+            on_image=partial(bars, "read"),
+            on_epoch=epoch,
         )
     failures = [(failure.path, failure.reason) for failure in unopened] + list(report.failures)
     _tell(output, report, source, failures)
     if failures:
         raise typer.Exit(SKIPPED)
-
-
-class _Bars:
-    """A bar a stage: opening videos, reading images, and each phase of training with its epoch's facts."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._tasks: dict[str, Any] = {}
-
-    def videos(self, done: int, total: int) -> None:
-        """Take note of an opened video."""
-        self._update("videos", done, total)
-
-    def images(self, done: int, total: int) -> None:
-        """Take note of a decoded image."""
-        self._update("read", done, total)
-
-    def epoch(self, phase: str, done: int, total: int, facts: dict[str, float]) -> None:
-        """Take note of an epoch."""
-        words = f"loss {facts['loss']:.3f}"
-        if "validation_macro_f1" in facts:
-            words += f", macro F1 of validation subjects {facts['validation_macro_f1']:.3f}"
-        self._update(phase, done, total, words)
-
-    def _update(self, stage: str, done: int, total: int, words: str = "") -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, facts="")
-        self._bars.update(self._tasks[stage], completed=done, total=total, facts=words)
 
 
 def _tell(output: Output, report: TrainReport, source: Path, failures: list[tuple[str, str]]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, Session, command
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 @command("json_mode")
 def init(
     session: Session,
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where; made when it isn't there.")] = Path("."),
-    force: Annotated[bool, typer.Option("--force", help="Replace a featlab.toml that is there.")] = False,
+    folder: Annotated[Path, Argument(metavar="[DIR]", help="Where; made when it isn't there.")] = Path("."),
+    force: Annotated[bool, Option("--force", help="Replace a featlab.toml that is there.")] = False,
 ) -> None:
     """Start a workspace: write a featlab.toml that shows every setting."""
     from featlab.cache.atomic import atomic_write_text
@@ -46,12 +47,12 @@ def init(
 @command("cache", "workspace", "json_mode", "quiet")
 def inspect(
     session: Session,
-    file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Show what a cache holds."""
     from featlab.cache.reader import inspect_cache
 
-    summary = inspect_cache(_cache(file or session["cache"], session.workspace))
+    summary = inspect_cache(_cache(session, file))
     output = session.output
     output.json(summary.to_dict())
     rows = sorted(summary.subjects.values())
@@ -81,13 +82,13 @@ def inspect(
 @command("cache", "workspace", "json_mode", "quiet")
 def verify(
     session: Session,
-    file: Annotated[Path | None, typer.Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Read all of a cache and check it: checksums, finiteness, digest. Exit code 2 when something is wrong."""
     from featlab.cache.verify import verify_cache
     from featlab.errors import CacheError
 
-    path = _cache(file or session["cache"], session.workspace)
+    path = _cache(session, file)
     output = session.output
     try:
         findings = verify_cache(path)
@@ -101,11 +102,10 @@ def verify(
     output.show(f"{path}: all is well")
 
 
-def _cache(named: Path | None, workspace: Path) -> Path:
-    from featlab.config.load import load_config
+def _cache(session: Session, file: Path | None) -> Path:
     from featlab.errors import InputError
 
-    path = named if named is not None else workspace / load_config(workspace / "featlab.toml").cache
+    path = session.cache_file(file or session["cache"])
     if not path.exists():
         raise InputError(f"{path}: no such cache; make one with `featlab extract SOURCE --out {path}`")
     return path
@@ -115,7 +115,7 @@ def _cache(named: Path | None, workspace: Path) -> Path:
 def layouts(
     session: Session,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show one: the tree that it expects, and its options.")
+        str | None, Argument(metavar="[NAME]", help="Show one: the tree that it expects, and its options.")
     ] = None,
 ) -> None:
     """List the layouts of data sets that `featlab extract --layout` knows."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from featlab.workspace.workspace import Workspace
 
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
+    str | None, Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
 ]
-PlotsOption = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the figures.")]
+PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]
 
 
 _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
@@ -37,11 +38,10 @@ def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = Tru
 def benchmark(
     session: Session,
     share: Annotated[
-        str,
-        typer.Option("--share", metavar="I/N", help="Run the I-th of N shares, on machines that share the workspace."),
+        str, Option(metavar="I/N", help="Run the I-th of N shares, on machines that share the workspace.")
     ] = "1/1",
     collect: Annotated[
-        bool, typer.Option("--collect", help="Run nothing; make the tables of the runs that are there.")
+        bool, Option("--collect", help="Run nothing; make the tables of the runs that are there.")
     ] = False,
     name: NameOption = None,
     plots: PlotsOption = True,
@@ -57,10 +57,11 @@ def benchmark(
 def methods(
     session: Session,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method)
+        str | None, Argument(metavar="[NAME]", help="Say all about this one.", autocompletion=complete_method)
     ] = None,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
+    from featlab.analysis.evaluation.methods import needs
     from featlab.methods.registry import get_method, method_names
 
     output = session.output
@@ -70,7 +71,7 @@ def methods(
         _show_method(output, classes[0])
         return
     lines = [
-        (item.name, item.title, item.setting, ", ".join(_needs(item)) or "–", ", ".join(item.updates) or "nothing")
+        (item.name, item.title, item.setting, ", ".join(needs(item)) or "–", ", ".join(item.updates) or "nothing")
         for item in classes
     ]
     output.columns(("Name", "Title", "Setting", "Needs", "Changes"), lines, text_columns=5)
@@ -80,11 +81,13 @@ def methods(
 def _facts(method: type[Method]) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from featlab.analysis.evaluation.methods import needs
+
     return {
         "name": method.name,
         "title": method.title,
         "setting": method.setting,
-        "needs": _needs(method),
+        "needs": needs(method),
         "published": method.published,
         "carries": method.carries,
         "updates": list(method.updates),
@@ -116,17 +119,6 @@ def _show_method(output: Output, method: type[Method]) -> None:
         output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
 
 
-def _needs(method: type[Method]) -> list[str]:
-    needs = {
-        "style bank": method.needs_style_bank,
-        "source extras": method.needs_extras,
-        "target labels": method.needs_labels,
-        "source rows": method.needs_source,
-        "a neutral clip": method.needs_neutral,
-    }
-    return [name for name, needed in needs.items() if needed]
-
-
 def _share(text: str) -> tuple[int, int]:
     from featlab.errors import ConfigError
 
@@ -146,20 +138,7 @@ def run_and_show(
     share: tuple[int, int] = (1, 1),
     collect: bool = False,
 ) -> None:
-    """Run what is missing, write the result files and print the tables.
-
-    Args:
-        session: The flags.
-        command: ``evaluate`` or ``benchmark``.
-        values: Configuration values of the command line.
-        name: Folder under ``results/``; ``None`` takes a key of the run.
-        plots: Draw the figures.
-        share: (i, n), see `featlab.evaluation.runner.run_tasks`.
-        collect: Run nothing.
-
-    Raises:
-        typer.Exit: Some runs failed (3) or all of them did (1).
-    """
+    """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     from featlab.analysis.evaluation.result import evaluation_result
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
@@ -176,14 +155,7 @@ def run_and_show(
         reused = count_finished(tasks)
         session.warn_of_seen(opened.extractor, sorted({name for task in tasks for name in task.targets}))
         output.note(_what_runs(command, share, opened, len(tasks[0].targets), runs, reused))
-        bar = bars.add_task(command, total=runs)
-        done = run_tasks(
-            tasks,
-            jobs=session.jobs,
-            share=share,
-            collect=collect,
-            on_step=lambda done, total: bars.update(bar, completed=done, total=total),
-        )
+        done = run_tasks(tasks, jobs=session.jobs, share=share, collect=collect, on_step=bars.of(command))
     rows = [row for part in done for row in part.values()]
     if not rows:
         from featlab.errors import InputError

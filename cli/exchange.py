@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
@@ -23,21 +24,16 @@ if TYPE_CHECKING:
 @workspace_command("method", "bundle", "weights", "layers", "options", "targets", "device")
 def export(
     session: Session,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The file to write.")],
     subject: Annotated[
-        str | None,
-        typer.Option(
-            "--subject", metavar="ID", help="The person; default: the source model.", autocompletion=complete_subject
-        ),
+        str | None, Option(metavar="ID", help="The person; default: the source model.", autocompletion=complete_subject)
     ] = None,
     format: Annotated[
-        str | None,
-        typer.Option("--format", metavar="safetensors|onnx|pt2", help="Default: what the file's name ends in."),
+        str | None, Option(metavar="safetensors|onnx|pt2", help="Default: what the file's name ends in.")
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            "--backbone",
+        Option(
             metavar="NAME",
             help="Put the network that made the features in front: images go in, not embeddings.",
             autocompletion=complete_backbone,
@@ -126,27 +122,23 @@ def bundle() -> None:
 @command("subjects", "targets", "methods", "seed", "json_mode", "quiet")
 def import_checkpoints(
     session: Session,
-    bottleneck: Annotated[Path, typer.Option("--b", metavar="FILE", help="netB: .pt or .safetensors.")],
-    classifier: Annotated[Path, typer.Option("--c", metavar="FILE", help="netC.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="The bundle to write.")],
+    bottleneck: Annotated[Path, Option("--b", metavar="FILE", help="netB: .pt or .safetensors.")],
+    classifier: Annotated[Path, Option("--c", metavar="FILE", help="netC.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FOLDER", help="The bundle to write.")],
     translator: Annotated[
-        Path | None, typer.Option("--t", metavar="FILE", help="A translator, two linear layers; default: the identity.")
+        Path | None, Option("--t", metavar="FILE", help="A translator, two linear layers; default: the identity.")
     ] = None,
     backbone: Annotated[
-        Path | None, typer.Option("--f", metavar="FILE", help="netF, to check that it made the cache's features.")
+        Path | None, Option("--f", metavar="FILE", help="netF, to check that it made the cache's features.")
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="FILE", help="Source subjects' features: the style bank.")
-    ] = None,
+    cache: Annotated[Path | None, Option(metavar="FILE", help="Source subjects' features: the style bank.")] = None,
     extractor: Annotated[
-        Path | None, typer.Option("--extractor", metavar="JSON", help="Without a cache: who will make the features.")
+        Path | None, Option(metavar="JSON", help="Without a cache: who will make the features.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", metavar="A,B,…", help="In the checkpoint's order; default: the cache's.")
+        str | None, Option(metavar="A,B,…", help="In the checkpoint's order; default: the cache's.")
     ] = None,
-    neutral: Annotated[
-        str | None, typer.Option("--neutral", metavar="NAME", help="The neutral class; default: the cache's.")
-    ] = None,
+    neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral class; default: the cache's.")] = None,
 ) -> None:
     """Import netB, netC and a translator of the SHOT family. Subjects held out can be adapted to afterwards."""
     from featlab.exchange.checkpoint_bundle import import_bundle, save_imported

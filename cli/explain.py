@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.complete import complete_ablation
-from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, typed_command, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, workspace_command
 
 _FLAGS = ("targets", "pool", "draws", "methods", "seeds")
 _LISTS = {
@@ -17,6 +18,7 @@ _LISTS = {
     "losses": ("terms",),
     "lambda": ("style", "expression", "alignment", "anchor"),
     "layers": ("updates",),
+    "share": ("carried",),
     "neutral": ("frames",),
     "sources": ("counts",),
     "contamination": ("shares",),
@@ -44,7 +46,7 @@ def ablate(
     session: Session,
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="dims|pairing|losses|lambda|layers|neutral|sources|contamination|bn",
             help="dims: dimension of the features. pairing: how source rows are paired. losses: each term on and off. "
             "lambda: weights of the losses. layers: which layers of T adapt. neutral: frames of the clip. sources: "
@@ -54,20 +56,14 @@ def ablate(
     ],
     grid: Annotated[
         str | None,
-        typer.Option(
-            "--values", metavar="V,V,…", help="The settings to run; default: what \\[ablate] in the file says."
-        ),
+        Option("--values", metavar="V,V,…", help="The settings to run; default: what \\[ablate] in the file says."),
     ] = None,
     reduce: Annotated[
         str | None,
-        typer.Option(
-            "--reduce",
-            metavar="NAME,…",
-            help="dims: within, pca, truncate, random; a panel each. Default: features.reduce.",
-        ),
+        Option(metavar="NAME,…", help="dims: within, pca, truncate, random; a panel each. Default: features.reduce."),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="pairing: where the images are, for example pairs.")
+        Path | None, Option(metavar="DIR", help="pairing: where the images are, for example pairs.")
     ] = None,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
@@ -81,12 +77,9 @@ def ablate(
         opened = session.open(more)
         protocol = opened.config.protocol
         output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
-        bar = bars.add_task(f"ablate {what}", total=None)
-        report = run_ablation(
-            what, opened, jobs=session.jobs, on_step=lambda done, total: bars.update(bar, completed=done, total=total)
-        )
+        report = run_ablation(what, opened, jobs=session.jobs, on_step=bars.of(f"ablate {what}"))
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
-    output.result(session.workspace / "results" / f"ablate-{what}", ablation_result(report, examples), typed_command())
+    session.result(f"ablate-{what}", ablation_result(report, examples))
     rows = [row for point in report.points for row in point.rows]
     failed = [row for row in rows if row.error]
     if failed:
@@ -111,9 +104,9 @@ _FEW = 3
 @workspace_command("methods", "targets", "pool", "device")
 def complexity(
     session: Session,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, metavar="R", help="Timed adaptations a subject.")] = 5,
-    batch: Annotated[int, typer.Option("--batch", min=2, metavar="B", help="Rows of the batch that is timed.")] = 64,
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Folder under results/.")] = "complexity",
+    repeat: Annotated[int, Option(min=1, metavar="R", help="Timed adaptations a subject.")] = 5,
+    batch: Annotated[int, Option(min=2, metavar="B", help="Rows of the batch that is timed.")] = 64,
+    name: Annotated[str, Option(metavar="NAME", help="Folder under results/.")] = "complexity",
 ) -> None:
     """Parameters, operations, iterations and seconds of adapting to one person, for every method.
 
@@ -136,17 +129,10 @@ def complexity(
         output.note(
             f"complexity: {len(names)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
         )
-        bar = bars.add_task("complexity", total=len(names))
         report = measure_complexity(
-            opened,
-            subjects,
-            names,
-            measured=measured,
-            repeat=repeat,
-            batch=batch,
-            on_method=lambda done, total: bars.update(bar, completed=done, total=total),
+            opened, subjects, names, measured=measured, repeat=repeat, batch=batch, on_method=bars.of("complexity")
         )
-    output.result(session.workspace / "results" / name, complexity_result(report, run_facts(opened)), typed_command())
+    session.result(name, complexity_result(report, run_facts(opened)))
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:
@@ -155,8 +141,7 @@ def complexity(
 
 @workspace_command("draws", "targets", "pool", "sources", "device")
 def branches(
-    session: Session,
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Folder under results/.")] = "branches",
+    session: Session, name: Annotated[str, Option(metavar="NAME", help="Folder under results/.")] = "branches"
 ) -> None:
     """Does only identity change? How alike rows are by expression and by subject, and what linear probes read off.
 
@@ -166,10 +151,8 @@ def branches(
     from featlab.analysis.inside.branches_figure import branches_result
     from featlab.evaluation.results import run_facts
 
-    output = session.output
-    with output.progress() as bars:
+    with session.output.progress() as bars:
         opened = session.open()
-        bar = bars.add_task("branches", total=None)
-        report = compare_branches(opened, on_step=lambda done, total: bars.update(bar, completed=done, total=total))
+        report = compare_branches(opened, on_step=bars.of("branches"))
     session.warn_of_seen(opened.extractor, sorted({person for draw in report.draws for person in draw}))
-    output.result(session.workspace / "results" / name, branches_result(report, run_facts(opened)), typed_command())
+    session.result(name, branches_result(report, run_facts(opened)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from featlab.cli.complete import complete_layout, complete_method, complete_methods, complete_strategy, complete_subject
 
@@ -24,7 +24,7 @@ class Flag:
 
 
 def _flag(kind: Any, name: str, *, key: str = "", default: Any = None, **options: Any) -> Flag:
-    return Flag(Annotated[kind, typer.Option(*name.split(), **options)], default, key)
+    return Flag(Annotated[kind, Option(*name.split(), **options)], default, key)
 
 
 FLAGS = {
@@ -122,6 +122,11 @@ FLAGS = {
         key="protocol.scope",
         metavar="person|dataset",
         help="Adapt to each target from a neutral clip, or to all of them as one unlabelled data set.",
+    ),
+    "out": _flag(Path | None, "--out -o --cache", metavar="FILE", help="Default: the workspace's cache."),
+    "dtype": _flag(str, "--dtype", default="float32", metavar="float32|float16", help="As stored."),
+    "if_exists": _flag(
+        str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
     ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
@@ -247,6 +252,7 @@ PIXEL_FLAGS = {
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
+WRITE_FLAGS = ("out", "dtype", "if_exists")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp")

@@ -8,64 +8,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
+from featlab.cli.flags import WRITE_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
     from featlab.cache.merge import MergeReport
     from featlab.extraction.tables import ImportReport
 
 
-@command("workspace", "json_mode", "quiet")
+@command(*WRITE_FLAGS, "workspace", "json_mode", "quiet")
 def import_features(
     session: Session,
     source: Annotated[
-        Path, typer.Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
     ],
     manifest: Annotated[
-        Path | None,
-        typer.Option(
-            "--manifest", metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame."
-        ),
+        Path | None, Option(metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame.")
     ] = None,
-    neutral: Annotated[str, typer.Option("--neutral", metavar="NAME", help="The neutral label.")] = "neutral",
+    neutral: Annotated[str, Option(metavar="NAME", help="The neutral label.")] = "neutral",
     columns: Annotated[
         str | None,
-        typer.Option(
-            "--columns",
+        Option(
             metavar="NAMES|REGEX",
             help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
         ),
     ] = None,
     features: Annotated[
-        str | None,
-        typer.Option(
-            "--features", metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r."
-        ),
+        str | None, Option(metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r.")
     ] = None,
     landmarks: Annotated[
-        Path | None,
-        typer.Option("--landmarks", metavar="FILE", help="Landmarks, a row each; default: what the source has."),
+        Path | None, Option(metavar="FILE", help="Landmarks, a row each; default: what the source has.")
     ] = None,
     extractor: Annotated[
-        str, typer.Option("--extractor", metavar="NAME", help="What made the features; two names never meet.")
+        str, Option(metavar="NAME", help="What made the features; two names never meet.")
     ] = "imported",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", "--cache", metavar="FILE", help="Default: the workspace's cache.")
-    ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", metavar="float32|float16", help="As stored.")] = "float32",
-    if_exists: Annotated[
-        str, typer.Option("--if-exists", metavar="resume|skip|error|overwrite", help="When the cache is there.")
-    ] = "resume",
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
+        bool, Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
     ] = False,
 ) -> None:
     """Write features that you already have into a cache."""
-    from featlab.config.load import load_config
     from featlab.extraction.tables import ImportConfig
     from featlab.extraction.tables import import_features as run_import
     from featlab.extraction.tables.rows import Selection
@@ -77,27 +61,15 @@ def import_features(
         landmarks=landmarks,
         selection=Selection(columns, features),
         extractor=extractor,
-        dtype=dtype,
+        dtype=session["dtype"],
         skip_bad=skip_bad,
-        if_exists=if_exists,  # type: ignore[arg-type]  # checked there, with a line for the user
+        if_exists=session["if_exists"],
     )
-    path = out if out is not None else session.workspace / load_config(session.workspace / "featlab.toml").cache
     with output.progress() as bars:
-        report = run_import(source, path, config, on_progress=_Bar(bars))
+        report = run_import(source, session.cache_file(session["out"]), config, on_progress=bars.of("import"))
     _show_import(output, report)
     if report.failures:
         raise typer.Exit(SKIPPED)
-
-
-class _Bar:
-    """Shows how much of the source has been read."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._task = bars.add_task("import", total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        self._bars.update(self._task, completed=done, total=total)
 
 
 def _show_import(output: Output, report: ImportReport) -> None:
@@ -143,16 +115,13 @@ def _show_import(output: Output, report: ImportReport) -> None:
 @command("json_mode", "quiet")
 def merge(
     session: Session,
-    caches: Annotated[list[Path], typer.Argument(metavar="CACHE CACHE…", help="Two or more, of one extractor.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The cache to make.")],
+    caches: Annotated[list[Path], Argument(metavar="CACHE CACHE…", help="Two or more, of one extractor.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The cache to make.")],
     rename: Annotated[
-        list[str] | None,
-        typer.Option("--rename", metavar="OLD=NEW", help="Rename a class in every cache first; repeatable."),
+        list[str] | None, Option(metavar="OLD=NEW", help="Rename a class in every cache first; repeatable.")
     ] = None,
-    prefix: Annotated[
-        bool, typer.Option("--prefix", help="Put the cache's name before every subject: fer/s01.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    prefix: Annotated[bool, Option("--prefix", help="Put the cache's name before every subject: fer/s01.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Put caches of several data sets into one, to compare them."""
     from featlab.cache.merge import merge_caches
@@ -160,15 +129,7 @@ def merge(
     output = session.output
     renames = _renames(rename or ())
     with output.progress() as bars:
-        task = bars.add_task("merge", total=None)
-        report = merge_caches(
-            caches,
-            out,
-            rename=renames,
-            prefix=prefix,
-            force=force,
-            on_progress=lambda done, total: bars.update(task, completed=done, total=total),
-        )
+        report = merge_caches(caches, out, rename=renames, prefix=prefix, force=force, on_progress=bars.of("merge"))
     _show_merge(output, report)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +59,7 @@ class Output:
         self._say(f"featlab: warning: {line}")
 
     def warn_of_failures(self, failures: Sequence[tuple[str, str]], rest: str) -> None:
-        """Spell the first few failures out, then say how many there are; nothing without any.
-
-        Args:
-            failures: What failed, and why.
-            rest: What follows their number, e.g. where all of them are listed.
-        """
+        """Spell the first few (what, why) out, then say how many there are and the ``rest``; nothing without any."""
         for what, why in failures[:_SPELLED_OUT]:
             self.warn(f"{what}: {why}")
         if failures:
@@ -153,12 +149,8 @@ class Output:
             sys.stdout.write(text + "\n")
 
     @contextmanager
-    def progress(self, *extra: str) -> Iterator[Progress]:
-        """Show bars on stderr while the block runs; hidden with --quiet and where stderr is no terminal.
-
-        Args:
-            extra: Formats of further columns, e.g. ``"{task.fields[rates]}"``.
-        """
+    def progress(self) -> Iterator[Bars]:
+        """Show bars on stderr while the block runs; hidden with --quiet and where stderr is no terminal."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.table import Column
 
@@ -166,42 +158,58 @@ class Output:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
-            *(TextColumn(item, markup=False) for item in extra),
+            TextColumn("{task.fields[words]}", markup=False),
             console=self.stderr,
             transient=True,
             disable=self.quiet or not self.stderr.is_terminal,
         )
         with bars:
-            yield bars
+            yield Bars(bars)
 
     @contextmanager
     def stages(self) -> Iterator[StageProgress]:
         """Show the epochs of training while the block runs."""
-        with self.progress("loss {task.fields[loss]}") as bars:
+        with self.progress() as bars:
             yield StageProgress(bars)
 
     def _say(self, line: str) -> None:
         self.stderr.print(line, soft_wrap=True)
 
 
+class Bars:
+    """A bar a stage, made when it first moves: call it with the stage, how much is done and how much there is."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None, words: str = "") -> None:
+        """Move the bar of a stage, and say something behind it."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, words="")
+        self._bars.update(self._tasks[stage], completed=done, total=total, words=words)
+
+    def of(self, stage: str) -> Callable[[int, int], None]:
+        """Return the bar of one stage, which is there from now on."""
+        self(stage, 0, None)
+        return partial(self, stage)
+
+
 class StageProgress:
-    """A bar a stage; call it after each epoch. Pass it as ``on_epoch``.
+    """The epochs of training; call it after each. Pass it as ``on_epoch``.
 
     Attributes:
         losses: Mean loss of each epoch so far, by stage.
     """
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._tasks: dict[str, Any] = {}
         self.losses: dict[str, list[float]] = {}
 
     def __call__(self, stage: str, epoch: int, epochs: int, loss: float) -> None:
         """Take note of an epoch: the stage's name, the epoch, the number of epochs and the mean loss."""
         self.losses.setdefault(stage, []).append(loss)
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=epochs, loss="")
-        self._bars.update(self._tasks[stage], completed=epoch, loss=f"{loss:.3f}")
+        self._bars(stage, epoch, epochs, f"loss {loss:.3f}")
 
 
 def print_error(line: str) -> None:

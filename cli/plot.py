@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.complete import complete_subject
-from featlab.cli.session import SKIPPED, Session, command, names_in, typed_command, workspace_command
+from featlab.cli.session import SKIPPED, Session, command, names_in, workspace_command
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from featlab.analysis.people import AdaptedPeople
+    from featlab.cli.output import Bars
     from featlab.workspace.workspace import Workspace
 
-_SUBJECT = typer.Option(
+_SUBJECT = Option(
     "--subject",
     metavar="ID",
     help="The target subject; tsne takes several, a figure each. Default: the first target of the first draw.",
@@ -30,16 +30,12 @@ def tsne(
     session: Session,
     subject: Annotated[list[str] | None, _SUBJECT] = None,
     by: Annotated[
-        str, typer.Option("--by", metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
+        str, Option(metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
     ] = "tsne",
-    perplexity: Annotated[
-        float, typer.Option("--perplexity", min=0.0, metavar="P", help="Of t-SNE; 0: 30, or a third of few rows.")
-    ] = 0.0,
-    sources: Annotated[
-        str, typer.Option("--sources", metavar="N|all", help="Source rows, evenly over classes and subjects.")
-    ] = "700",
+    perplexity: Annotated[float, Option(min=0.0, metavar="P", help="Of t-SNE; 0: 30, or a third of few rows.")] = 0.0,
+    sources: Annotated[str, Option(metavar="N|all", help="Source rows, evenly over classes and subjects.")] = "700",
     layer: Annotated[
-        str, typer.Option("--layer", metavar="features|bottleneck", help="What is shown: what B is given, or C.")
+        str, Option(metavar="features|bottleneck", help="What is shown: what B is given, or C.")
     ] = "features",
 ) -> None:
     """A target among the source rows in one plane, as extracted and translated: a panel a method.
@@ -52,40 +48,34 @@ def tsne(
     from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
-    output = session.output
-    with output.progress() as bars:
+    with session.output.progress() as bars:
         opened = session.open()
         people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or "pft,sfda-it"))
-        bar = bars.add_task(by, total=len(people.people))
         maps = []
         for person in people.people:
             maps.append(feature_map(people, person, how))
-            bars.advance(bar)
-    folder = session.workspace / "results" / folder_name(f"plot-{by}", [item.subject for item in maps])
-    output.result(folder, map_result(maps, run_facts(opened)), typed_command())
+            bars(by, len(maps), len(people.people))
+    folder = folder_name(f"plot-{by}", [item.subject for item in maps])
+    session.result(folder, map_result(maps, run_facts(opened)))
 
 
 @workspace_command("method", "targets", "pool", "device")
 def neighbours(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
-    classes: Annotated[
-        str, typer.Option("--classes", metavar="all|NAME,…", help="Only the target's frames of these classes.")
-    ] = "all",
+    classes: Annotated[str, Option(metavar="all|NAME,…", help="Only the target's frames of these classes.")] = "all",
 ) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
     from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
     from featlab.analysis.page import folder_name
     from featlab.evaluation.results import run_facts
 
-    output = session.output
-    with output.progress() as bars:
+    with session.output.progress() as bars:
         opened = session.open()
         name = opened.config.adapt.method
         people = _adapt(session, bars, opened, [subject] if subject else [], [name])
     found = source_neighbours(people, people.people[0], name, classes)
-    folder = session.workspace / "results" / folder_name("plot-neighbours", [found.subject])
-    output.result(folder, neighbours_result(found, run_facts(opened)), typed_command())
+    session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found, run_facts(opened)))
 
 
 @workspace_command("targets", "methods", "pool", "device")
@@ -111,21 +101,18 @@ def style(session: Session) -> None:
         if not subjects:
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
         session.warn_of_seen(opened.extractor, subjects)
-        bar = bars.add_task("adapt", total=len(subjects))
-        people = adapt_people(
-            opened, subjects, names, kept_out=everyone, on_person=lambda done, _: bars.update(bar, completed=done)
-        )
+        people = adapt_people(opened, subjects, names, kept_out=everyone, on_person=bars.of("adapt"))
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
     result = style_result(shifts, run_facts(opened))
     result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
-    output.result(session.workspace / "results" / "plot-style", result, typed_command())
+    session.result("plot-style", result)
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
         raise typer.Exit(SKIPPED)
 
 
 def _adapt(
-    session: Session, bars: Progress, opened: Workspace, subjects: Sequence[str], methods: Sequence[str]
+    session: Session, bars: Bars, opened: Workspace, subjects: Sequence[str], methods: Sequence[str]
 ) -> AdaptedPeople:
     """Adapt to the named subjects, or to the first target where none is named."""
     from featlab.analysis.people import adapt_people
@@ -136,10 +123,7 @@ def _adapt(
         session.output.note(f"no --subject: {subjects[0]}, the first target of the first draw")
     session.warn_of_seen(opened.extractor, subjects)
     kept_out = session.held_out(opened, subjects)
-    bar = bars.add_task("adapt", total=len(subjects))
-    return adapt_people(
-        opened, subjects, methods, kept_out=kept_out, on_person=lambda done, _: bars.update(bar, completed=done)
-    )
+    return adapt_people(opened, subjects, methods, kept_out=kept_out, on_person=bars.of("adapt"))
 
 
 def _names(methods: str | None) -> list[str]:
@@ -166,7 +150,7 @@ def _source_rows(text: str) -> int:
 
 ImagesOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--images",
         metavar="DIR",
         help="What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
@@ -174,7 +158,7 @@ ImagesOption = Annotated[
 ]
 FacesOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--faces",
         metavar="photographs|landmarks|none",
         help="What stands for a face; landmarks are dots in which nobody is recognised.",
@@ -186,9 +170,9 @@ FacesOption = Annotated[
 def pairs(
     session: Session,
     strategies: Annotated[
-        str, typer.Option("--strategies", metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
+        str, Option(metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
     ] = "random,cosine,landmark",
-    rows: Annotated[int, typer.Option("--rows", min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
+    rows: Annotated[int, Option(min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
     images: ImagesOption = None,
     faces: FacesOption = None,
 ) -> None:
@@ -203,12 +187,9 @@ def pairs(
     pictures = find_faces(opened, images)
     source = opened.source(session.held_out(opened, session["subjects"] or ()))
     with output.progress() as bars:
-        bar = bars.add_task("pairs", total=len(shown))
-        examples = example_pairs(
-            source, shown, rows, on_strategy=lambda done, total: bars.update(bar, completed=done, total=total)
-        )
+        examples = example_pairs(source, shown, rows, on_strategy=bars.of("pairs"))
     result = pairs_result(examples, pictures, opened.config.pair.label_rule, run_facts(opened))
-    output.result(session.workspace / "results" / "plot-pairs", result, typed_command())
+    session.result("plot-pairs", result)
     if left_out:
         output.note(left_out)
 
@@ -218,15 +199,10 @@ def clip(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
     video: Annotated[
-        str,
-        typer.Option("--video", metavar="NAME", help="A test video; default: that with the most non-neutral frames."),
+        str, Option(metavar="NAME", help="A test video; default: that with the most non-neutral frames.")
     ] = "",
-    shown: Annotated[
-        str, typer.Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")
-    ] = "",
-    smooth: Annotated[
-        int, typer.Option("--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")
-    ] = 0,
+    shown: Annotated[str, Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")] = "",
+    smooth: Annotated[int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")] = 0,
     images: ImagesOption = None,
     faces: FacesOption = None,
 ) -> None:
@@ -248,7 +224,7 @@ def clip(
         kept_out = session.held_out(opened, [name])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
     result = clip_result(made, pictures, run_facts(opened))
-    output.result(session.workspace / "results" / f"plot-clip-{clip_name(made)}", result, typed_command())
+    session.result(f"plot-clip-{clip_name(made)}", result)
     for line in made.warnings:
         output.warn(line)
 
@@ -258,7 +234,7 @@ def confusion(
     session: Session,
     results: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             metavar="[RESULTS]",
             help="A results folder of evaluate or benchmark, or its results.jsonl; default: the newest.",
             show_default=False,
@@ -274,7 +250,7 @@ def confusion(
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
     found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
-    output.result(session.workspace / "results" / f"plot-confusion-{stored.name}", found, typed_command())
+    session.result(f"plot-confusion-{stored.name}", found)
 
 
 plot_app = typer.Typer(name="plot", no_args_is_help=True, help="Pictures of what happens inside, as SVG, PDF and PNG.")

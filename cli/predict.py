@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from featlab.cli.complete import complete_backbone
-from featlab.cli.extract import StageBars
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, workspace_command
@@ -60,7 +60,7 @@ def open_person(session: Session, subject: str) -> Person:
     from featlab.workspace.predict import adapted_model, bundle_for, stored_model
 
     bundle, method = session["bundle"], session["method"]
-    if bundle is not None and session["cache"] is None and not _has_cache(session.workspace):
+    if bundle is not None and session["cache"] is None and not session.cache_file(None).exists():
         from featlab.bundle.bundle import load_bundle
         from featlab.errors import InputError
 
@@ -79,12 +79,6 @@ def open_person(session: Session, subject: str) -> Person:
     return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
 
 
-def _has_cache(workspace: Path) -> bool:
-    from featlab.config.load import load_config
-
-    return (workspace / load_config(workspace / "featlab.toml").cache).exists()
-
-
 def refuse_without_images(session: Session, backbone: str | None) -> None:
     """Raise a ConfigError that names a flag which says nothing without ``--images``."""
     from featlab.errors import ConfigError
@@ -98,16 +92,7 @@ def refuse_without_images(session: Session, backbone: str | None) -> None:
 def predict_from_images(
     session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int
 ) -> None:
-    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3).
-
-    Args:
-        session: The flags: who is predicted, how images are found and embedded.
-        person: Their model.
-        images: The source.
-        out: The csv.
-        backbone: Who embeds; None takes the bundle's own.
-        smooth: Frames of a video that probabilities are averaged over; 0 for none.
-    """
+    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import failures_path, write_failures
@@ -116,7 +101,6 @@ def predict_from_images(
     output, subject = session.output, session["subject"]
     name = backbone if backbone is not None else default_backbone(person.bundle)
     with output.progress() as bars:
-        stages = StageBars(bars)
         predicted = predict_source(
             person.bundle,
             person.model,
@@ -126,8 +110,8 @@ def predict_from_images(
             session.input_config(),
             config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
             notify=output.note,
-            on_stage=stages,
-            on_progress=lambda now: stages("embed", now.done, now.total),
+            on_stage=bars,
+            on_progress=lambda now: bars("embed", now.done, now.total),
         )
     rows = predicted.table
     probabilities = smooth_probabilities(predicted.probabilities, rows.video, rows.frame, smooth)
@@ -185,21 +169,16 @@ def tell_predictions(
 @workspace_command("subject", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
 def predict(
     session: Session,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path(
-        "predictions.csv"
-    ),
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path("predictions.csv"),
     images: Annotated[
         Path | None,
-        typer.Option(
-            "--images",
-            metavar="SOURCE",
-            help="Predict these and not the cache's: an image, a video, a folder of them, a manifest.",
+        Option(
+            metavar="SOURCE", help="Predict these and not the cache's: an image, a video, a folder of them, a manifest."
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            "--backbone",
+        Option(
             metavar="NAME",
             help="With --images: who embeds; default: the bundle's, where its name is enough.",
             autocompletion=complete_backbone,
@@ -207,10 +186,7 @@ def predict(
         ),
     ] = None,
     smooth: Annotated[
-        int,
-        typer.Option(
-            "--smooth", min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are."
-        ),
+        int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are.")
     ] = 0,
 ) -> None:
     """Predict every frame of one person with their adaptation; adapts first where that is missing."""

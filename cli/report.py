@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.session import SKIPPED, Session, command
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 @command("workspace", "json_mode", "quiet")
@@ -18,7 +16,7 @@ def report(
     session: Session,
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
+        Argument(
             metavar="FOLDER",
             help="Folders that evaluate, benchmark, ablate, plot, complexity or branches wrote, in the order of the "
             "report. Default: of each command the newest under results/.",
@@ -27,9 +25,9 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the workspace.", show_default=False),
+        Option("--out", "-o", metavar="FILE", help="Default: report.html in the workspace.", show_default=False),
     ] = None,
-    title: Annotated[str, typer.Option("--title", metavar="TEXT", help="Of the report.")] = "featlab report",
+    title: Annotated[str, Option(metavar="TEXT", help="Of the report.")] = "featlab report",
 ) -> None:
     """Put results into one HTML file that needs no network: words, tables, figures, and how they were made.
 
@@ -61,17 +59,13 @@ def report(
 @command("jobs", "json_mode", "quiet")
 def demo(
     session: Session,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="The workspace to make, or to finish.")
-    ] = Path("featlab-demo"),
-    people: Annotated[
-        int | None, typer.Option("--people", min=2, metavar="N", help="People to draw.  [default: 48]")
-    ] = None,
-    expressions: Annotated[
-        int, typer.Option("--expressions", min=2, max=7, metavar="2..7", help="Classes, neutral among them.")
-    ] = 2,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Other people, other targets.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer people, shorter training.")] = False,
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="The workspace to make, or to finish.")] = Path(
+        "featlab-demo"
+    ),
+    people: Annotated[int | None, Option(min=2, metavar="N", help="People to draw.  [default: 48]")] = None,
+    expressions: Annotated[int, Option(min=2, max=7, metavar="2..7", help="Classes, neutral among them.")] = 2,
+    seed: Annotated[int, Option(min=0, metavar="S", help="Other people, other targets.")] = 0,
+    quick: Annotated[bool, Option("--quick", help="Fewer people, shorter training.")] = False,
 ) -> None:
     """Draw people, extract, train, adapt to 10 new people with every method, compare: tables, pictures, one page."""
     from featlab.analysis.demo import NO_CLAIM, DemoConfig, run_demo
@@ -80,7 +74,7 @@ def demo(
     config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)
     output.note(NO_CLAIM)
     with output.progress() as bars:
-        report = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=_Bar(bars))
+        report = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=bars)
     output.json(report.to_dict())
     for table in report.result.shown():
         output.table(table)
@@ -88,19 +82,3 @@ def demo(
     output.show(f"all of it on one page: {report.page}", "", "what to type next:")
     output.show(*(f"  {line}" for line in report.next_steps))
     output.note(f"done in {report.seconds:.0f} s")
-
-
-class _Bar:
-    """Shows the running step's progress; a finished step leaves its line only."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._name = ""
-        self._task: Any = None
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        if name != self._name:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
-            self._name, self._task = name, self._bars.add_task(name, total=None)
-        self._bars.update(self._task, completed=done, total=total or None)

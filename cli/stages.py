@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from featlab.cli.output import Output
 from featlab.cli.session import Session, counted, names_in, workspace_command
@@ -142,9 +142,7 @@ def _tell(output: Output, stage: str, made: StageOutput, facts: dict[str, object
 @workspace_command("subject", "method", "bundle", "targets", "device")
 def adapt(
     session: Session,
-    force: Annotated[
-        bool, typer.Option("--force", help="Adapt to a clip that looks too short, or not neutral.")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
@@ -24,20 +25,13 @@ _TOP = 10
 @workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "wide")
 def tune(
     session: Session,
-    method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)
-    ],
-    trials: Annotated[
-        int, typer.Option("--trials", min=2, metavar="N", help="Most candidates; a larger space is sampled.")
-    ] = 24,
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, metavar="F", help="Folds in which source subjects play targets.")
-    ] = 4,
+    method: Annotated[str, Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)],
+    trials: Annotated[int, Option(min=2, metavar="N", help="Most candidates; a larger space is sampled.")] = 24,
+    folds: Annotated[int, Option(min=2, metavar="F", help="Folds in which source subjects play targets.")] = 4,
     space: Annotated[
-        list[str] | None,
-        typer.Option("--space", metavar="OPTION=V,V,…", help="Values to try in place of the declared; repeatable."),
+        list[str] | None, Option(metavar="OPTION=V,V,…", help="Values to try in place of the declared; repeatable.")
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Write the choice into featlab.toml.")] = False,
+    apply: Annotated[bool, Option("--apply", help="Write the choice into featlab.toml.")] = False,
 ) -> None:
     """Choose a method's options on source subjects who play targets; no target subject is loaded. Resumable."""
     import torch
@@ -88,10 +82,7 @@ def tune(
             _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
-        bar = bars.add_task("tune", total=runs)
-        rows = run_tuning(
-            plan, jobs=session.jobs, on_step=lambda done, total: bars.update(bar, completed=done, total=total)
-        )
+        rows = run_tuning(plan, jobs=session.jobs, on_step=bars.of("tune"))
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"

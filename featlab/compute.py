@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,11 +14,7 @@ from featlab.errors import ConfigError
 
 
 def choose_device(name: str, *, amp: bool) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda".
-
-    Raises:
-        ConfigError: Another name, a GPU that isn't there, or mixed precision without one.
-    """
+    """Return the device for "auto", "cpu" or "cuda"; refuse a GPU that isn't there, and mixed precision without one."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}")
     has_gpu = torch.cuda.is_available()
@@ -50,9 +48,6 @@ def count_flops(run: Callable[[], object]) -> float:
 
     torch counts matrix products and convolutions, forward and backward; what is done by elements, by decompositions or
     in other libraries (k-means, logistic regression) is not in it. Counting slows a run down, so it is not timed.
-
-    Args:
-        run: Called without arguments.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,9 +57,21 @@ def count_flops(run: Callable[[], object]) -> float:
 
 
 @contextmanager
+def quiet_export() -> Iterator[None]:
+    """Keep torch's exporter from telling of its own insides, of libraries that aren't there and of deprecations."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch and the libraries beneath NumPy use one thread; as before after it."""
-    import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = torch.get_num_threads()

@@ -132,8 +132,8 @@ def methods_page(names: Sequence[str] | None = None) -> str:
     for setting, methods in groups.items():
         lines.append(f"| **{_cell(setting)}** | | | |")
         for method in methods:
-            needs = ", ".join(_needs(method)) or "–"
-            lines.append(f"| `{method.name}` | {_cell(method.title)} | {_cell(needs)} | {_changes(method)} |")
+            wanted = ", ".join(needs(method)) or "–"
+            lines.append(f"| `{method.name}` | {_cell(method.title)} | {_cell(wanted)} | {_changes(method)} |")
     for setting, methods in groups.items():
         lines += ["", f"## {setting}"]
         for method in methods:
@@ -158,7 +158,7 @@ def _method(method: type[Method]) -> list[str]:
     ]
     bank = "statistics of the source subjects (the style bank)" if method.needs_style_bank else ""
     facts = {
-        "Needs": ", ".join(_needs(method)) or "nothing but the source model and the target's rows",
+        "Needs": ", ".join(needs(method)) or "nothing but the source model and the target's rows",
         "Leaves the source site": ", ".join(filter(None, [bank, method.carries])),
         "Changes": _changes(method),
         "Fewest target rows": f"{method.minimum_rows(2)} for 2 classes, {method.minimum_rows(7)} for 7",
@@ -184,15 +184,16 @@ def _options(method: type[Method]) -> list[str]:
     return lines
 
 
-def _needs(method: type[Method]) -> list[str]:
-    needs = {
+def needs(method: type[Method]) -> list[str]:
+    """Return in words what a method can not do without, beside the source model and the target's rows."""
+    wanted = {
         "the style bank": method.needs_style_bank,
         "tensors prepared at the source": method.needs_extras,
         "labelled source rows (not source-free)": method.needs_source,
         "the target's labels (an oracle)": method.needs_labels,
         "one person's neutral clip": method.needs_neutral,
     }
-    return [name for name, needed in needs.items() if needed]
+    return [name for name, needed in wanted.items() if needed]
 
 
 def _changes(method: type[Method]) -> str:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import quiet_export
 from featlab.errors import ConfigError, InputError
 from featlab.exchange.folding import FoldedHead
 
@@ -82,7 +80,7 @@ def write_pt2(path: Path, module: nn.Module, example: Tensor, text: str) -> None
     file, so it should be nobody's.
     """
     buffer = io.BytesIO()
-    with _quiet():
+    with quiet_export():
         torch.export.save(_program(module, example), buffer, extra_files={PT2_FILE: text})
     path.write_bytes(buffer.getvalue())
 
@@ -90,7 +88,7 @@ def write_pt2(path: Path, module: nn.Module, example: Tensor, text: str) -> None
 def write_onnx(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
     """Write an ONNX model, weights inside, whose number of rows is free; see `write_pt2`."""
     _import_onnxruntime()
-    with _quiet():
+    with quiet_export():
         made = torch.onnx.export(
             _program(module, example),
             dynamo=True,
@@ -127,7 +125,7 @@ def run_safetensors(path: Path) -> tuple[Run, str]:
 def run_pt2(path: Path) -> tuple[Run, str]:
     """Return what runs the program, and its metadata."""
     extra = {PT2_FILE: ""}
-    with _quiet(), path.open("rb") as file:
+    with quiet_export(), path.open("rb") as file:
         program = torch.export.load(io.BytesIO(file.read()), extra_files=extra).module()
 
     def logits(inputs: Tensor) -> Tensor:
@@ -171,16 +169,3 @@ def _import_onnxruntime() -> Any:
     assert onnx is not None  # imported to be there: torch.onnx needs both
     assert onnxscript is not None
     return onnxruntime
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from telling of libraries that aren't there and of its own deprecations."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

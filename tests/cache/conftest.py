@@ -7,14 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from featlab.cache import (
-    CacheBuilder,
-    CacheError,
-    ExtractorInfo,
-    FeatureTable,
-    Rows,
-    open_cache,
-)
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
@@ -36,12 +29,11 @@ def make_rows():
     def make(*which, dim=8):
         parts = [_video(index, dim) for index in (which or range(len(VIDEOS)))]
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rows)}
-        return Rows(
-            **{
-                name: np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain.from_iterable(values))
-                for name, values in columns.items()
-            }
-        )
+        joined = {
+            name: np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain(*values))
+            for name, values in columns.items()
+        }
+        return Rows(**joined)
 
     return make
 
@@ -79,23 +71,6 @@ def build(make_rows):
 @pytest.fixture
 def cache_path(build, tmp_path):
     return build(tmp_path / "cache.h5")
-
-
-@pytest.fixture
-def small_table():
-    """Two people with a row each, without landmarks and paths."""
-    codes = np.zeros(2, np.int32)
-    return FeatureTable(
-        embeddings=np.eye(2, dtype=np.float32),
-        label=np.zeros(2, np.int16),
-        subject=np.arange(2, dtype=np.int32),
-        video=codes,
-        frame=codes,
-        subjects=("a", "b"),
-        videos=("v",),
-        classes=("neutral",),
-        neutral="neutral",
-    )
 
 
 @pytest.fixture

@@ -87,15 +87,18 @@ def test_each_caches_subjects_are_listed_beside_it_and_rows_come_block_by_block(
     assert sum(item.rows for item in report.inputs) == len(read(report.path))
 
 
-def test_a_prefix_keeps_people_of_one_name_apart(make, tmp_path):
-    paths = make("a/raf.h5", *FIRST), make("fer.h5", *FIRST)
-    # The same rows twice are refused; other rows of people with the same names are not.
+def test_a_prefix_keeps_people_of_one_name_apart(make, tmp_path, refused):
+    one, same = make("a/raf.h5", *FIRST), make("fer.h5", *FIRST)
     shifted = make("other.h5", *FIRST, change=lambda rows: replace(rows, embeddings=rows.embeddings + 1))
-    with pytest.raises(CacheError, match=r"holds the same rows"):
-        merge_caches(paths, tmp_path / "both.h5", prefix=True)
-    with pytest.raises(CacheError, match=r"both have the subject 'Zoë'; --prefix"):
-        merge_caches((paths[0], shifted), tmp_path / "both.h5")
-    merged = read(merge_caches((paths[0], shifted), tmp_path / "both.h5", prefix=True).path)
+    out = tmp_path / "both.h5"
+    # The same rows twice are refused; other rows of people with the same names are not.
+    for paths, prefix, words in (
+        ((one, same), True, "holds the same rows"),
+        ((one, shifted), False, "both have the subject 'Zoë'; --prefix"),
+    ):
+        with refused(CacheError, words):
+            merge_caches(paths, out, prefix=prefix)
+    merged = read(merge_caches((one, shifted), out, prefix=True).path)
     assert merged.subject_names_present() == ("other/Zoë", "raf/Zoë")
 
 
@@ -103,7 +106,7 @@ def renamed(old, new):
     return lambda rows: replace(rows, labels=[new if label == old else label for label in rows.labels])
 
 
-def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path):
+def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path, refused):
     one, whole = make("one.h5", *FIRST), make("whole.h5")
     other = make("other.h5", *SECOND, change=renamed("happy", "joy"), classes=("neutral", "joy", "pain"))
     apart = merge_caches((one, other), tmp_path / "apart.h5")
@@ -112,12 +115,14 @@ def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path):
     together = read(merge_caches((one, other), tmp_path / "together.h5", rename={"joy": "happy"}).path)
     assert together.classes == CLASSES
     assert spelled(together) == spelled(read(whole))
-    with pytest.raises(CacheError, match=r"--rename jox=happy: no cache has that class"):
-        merge_caches((one, other), tmp_path / "c.h5", rename={"jox": "happy"})
     calm = ("calm", "happy", "pain")
     calm = make("calm.h5", *SECOND, change=renamed("neutral", "calm"), classes=calm, neutral="calm")
-    with pytest.raises(CacheError, match=r"neutral class is 'calm'.*--rename calm=neutral"):
-        merge_caches((one, calm), tmp_path / "both.h5")
+    for paths, rename, *words in (
+        ((one, other), {"jox": "happy"}, "--rename jox=happy: no cache has that class"),
+        ((one, calm), {}, "neutral class is 'calm'", "--rename calm=neutral"),
+    ):
+        with refused(CacheError, *words):
+            merge_caches(paths, tmp_path / "both.h5", rename=rename)
     assert read(merge_caches((one, calm), tmp_path / "both.h5", rename={"calm": "neutral"}).path).neutral == "neutral"
 
 
@@ -147,7 +152,7 @@ def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_k
         assert cache.extractor.fingerprint == extractor.fingerprint
 
 
-def test_what_is_no_merge_is_refused_in_one_line(pair, tmp_path):
+def test_what_is_no_merge_is_refused_and_a_merge_that_is_stopped_leaves_nothing(pair, tmp_path, refused):
     out = tmp_path / "both.h5"
     out.write_bytes(b"mine")
     before = pair[0].read_bytes()
@@ -158,20 +163,16 @@ def test_what_is_no_merge_is_refused_in_one_line(pair, tmp_path):
         (pair, pair[0], True, "one of the caches to merge"),
         (pair, out, False, "exists; --force"),
     ):
-        with pytest.raises(CacheError, match=words) as caught:
+        with refused(CacheError, words):
             merge_caches(paths, to, force=force)
-        assert "\n" not in str(caught.value)
         assert (out.read_bytes(), pair[0].read_bytes()) == (b"mine", before)
-    merge_caches(pair, out, force=True)
-    assert len(read(out)) == 19
-
-
-def test_a_merge_that_is_stopped_leaves_nothing(pair, tmp_path):
-    before = set(tmp_path.rglob("*"))
+    files = set(tmp_path.rglob("*"))
 
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        merge_caches(pair, tmp_path / "both.h5", on_progress=stop)
-    assert set(tmp_path.rglob("*")) == before
+        merge_caches(pair, tmp_path / "stopped.h5", on_progress=stop)
+    assert set(tmp_path.rglob("*")) == files
+    merge_caches(pair, out, force=True)
+    assert len(read(out)) == 19

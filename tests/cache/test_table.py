@@ -27,7 +27,7 @@ def table():
     )
 
 
-def test_a_table_that_does_not_fit_together_is_refused(table):
+def test_a_table_that_does_not_fit_together_is_refused(table, refused):
     for change, words in (
         ({"embeddings": np.zeros((6, 3))}, "embeddings of dtype float32, got float64"),
         ({"embeddings": np.zeros(6, np.float32)}, "embeddings of shape"),
@@ -41,10 +41,8 @@ def test_a_table_that_does_not_fit_together_is_refused(table):
         ({"paths": ("a",)}, "6 paths"),
         ({"neutral": "happy"}, "'happy'"),
     ):
-        with pytest.raises(CacheError) as caught:
+        with refused(CacheError, words):
             replace(table, **change)
-        assert words in str(caught.value)
-        assert "\n" not in str(caught.value)
 
 
 def test_every_column_takes_the_same_rows(table):
@@ -60,15 +58,14 @@ def test_every_column_takes_the_same_rows(table):
     assert (len(table.take([])), table.take([]).paths, table.take([]).dim) == (0, (), 3)
 
 
-def test_rows_of_and_without_split_a_table_in_two(table):
+def test_rows_of_and_without_split_a_table_in_two(table, refused):
     assert table.rows_of("carl", "anna").paths == ("a", "b", "e", "f")
     assert table.without("carl", "anna").paths == ("c", "d")
     assert (len(table.rows_of("nobody")), len(table.rows_of()), len(table.without())) == (0, 0, 6)
     for choose in (table.rows_of, table.without):
-        with pytest.raises(CacheError, match=r"no subject 'ana'.*did you mean 'anna'"):
-            choose("ana")
-        with pytest.raises(CacheError, match="there are 4: 'anna'"):
-            choose("xyz")
+        for name, *words in (("ana", "no subject 'ana'", "did you mean 'anna'"), ("xyz", "there are 4: 'anna'")):
+            with refused(CacheError, *words):
+                choose(name)
 
 
 def test_a_table_knows_what_it_holds(table):

@@ -5,10 +5,10 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -18,7 +18,6 @@ from featlab.cli.app import app
 EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
 CLASSES = ("neutral", "smile")
 SUBJECTS = tuple(f"s{number:03}" for number in range(38, 46))
-CLIPS, FRAMES, DIM, POINTS = 2, 6, 12, 5
 QUICK = ["--set", "head.epochs=2", "--set", "features.dim=6", "--set", "head.bottleneck=8"]
 METHODS = "source-only,neutral-shift,pft"
 EVALUATION = ["evaluate", "--targets", "3", "--methods", METHODS, "--no-plots", "--jobs", "1", "--device", "cpu"]
@@ -26,46 +25,26 @@ EVALUATION = ["evaluate", "--targets", "3", "--methods", METHODS, "--no-plots", 
 Run = Callable[..., Result]
 
 
-def make_table() -> FeatureTable:
-    """Rows whose embedding is a person plus an expression; two neutral and two smile clips of each."""
-    rng = np.random.default_rng(7)
-    smile, mouth = rng.normal(size=DIM), rng.normal(size=(POINTS, 2))
-    videos = sorted(f"{name}-{clip}" for name in CLASSES for clip in "ab"[:CLIPS])
-    labels = [CLASSES.index(name.partition("-")[0]) for name in videos]
-    embeddings, points = [], []
-    for _ in SUBJECTS:
-        person, face = rng.normal(size=DIM), rng.normal(size=(POINTS, 2))
-        for label in np.repeat(labels, FRAMES):
-            embeddings.append(person + label * smile + 0.3 * rng.normal(size=DIM))
-            points.append(face + 0.2 * label * mouth + 0.02 * rng.normal(size=(POINTS, 2)))
-    count, rows = len(SUBJECTS), len(videos) * FRAMES
-    return FeatureTable(
-        embeddings=np.array(embeddings, dtype=np.float32),
-        label=np.tile(np.repeat(labels, FRAMES), count).astype(np.int16),
-        subject=np.repeat(np.arange(count), rows).astype(np.int32),
-        video=np.tile(np.repeat(np.arange(len(videos)), FRAMES), count).astype(np.int32),
-        frame=np.tile(np.arange(FRAMES), count * len(videos)).astype(np.int32),
-        subjects=SUBJECTS,
-        videos=tuple(videos),
-        classes=CLASSES,
-        neutral="neutral",
-        landmarks=np.array(points, dtype=np.float32),
-    )
+def make_table(people: Callable[..., FeatureTable]) -> FeatureTable:
+    """Two neutral and two smile clips of eight people; a row is a person plus an expression."""
+    table = people(8, 2, 6, 12, 2, seed=7, expression=1.0, identity=1.0, resting=0.0)
+    videos = tuple(f"{name}-{clip}" for name in CLASSES for clip in "ab")
+    return replace(table, subjects=SUBJECTS, videos=videos, classes=CLASSES, neutral="neutral")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, table: FeatureTable, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with nothing in it but a cache."""
-    write_table(tmp_path / "cache.h5", make_table(), EXTRACTOR)
+    write_table(tmp_path / "cache.h5", table, EXTRACTOR)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_once(people: Callable[..., FeatureTable], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which s041 is adapted to, and three methods are evaluated on three targets."""
     root = tmp_path_factory.mktemp("trained")
-    write_table(root / "cache.h5", make_table(), EXTRACTOR)
+    write_table(root / "cache.h5", make_table(people), EXTRACTOR)
     with chdir(root):
         for words in (["adapt", "--subject", "s041"], EVALUATION):
             result = CliRunner().invoke(app, [*words, *QUICK])
@@ -154,9 +133,9 @@ def quickly() -> list[str]:
 
 
 @pytest.fixture
-def table() -> FeatureTable:
+def table(people: Callable[..., FeatureTable]) -> FeatureTable:
     """The rows of the cache in `folder`."""
-    return make_table()
+    return make_table(people)
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
+from typer.testing import CliRunner
 
 from featlab import __version__
-from featlab.cli.complete import complete_method, complete_methods, complete_subject
+from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.cli import complete
+from featlab.cli.app import app
+from featlab.cli.explain import _LISTS
 from featlab.cli.session import typed_command
-from featlab.methods import get_method, method_names
+from featlab.methods import method_names
 
 HEAVY = ("torch", "faiss", "h5py", "sklearn", "matplotlib", "skimage", "scipy", "numpy", "PIL")
 MAIN = [sys.executable, "-c", "from featlab.cli.app import main; main()"]
@@ -47,14 +50,6 @@ def test_every_command_has_help_and_none_shows_it_without_an_error_line(run, run
     assert "error" not in nothing.output
 
 
-def test_bad_usage_is_one_line_and_exit_2(folder, refusals):
-    refusals(dict.fromkeys(("nosuch", "train --nosuch", "adapt", "evaluate --draws 0"), "--help"))
-    refusals({"london photographs": "benchmarks/london_morph/make_clips.py"})
-    # The line is not wrapped, and its brackets are no markup.
-    name = "[bold]" + "very " * 60 + "long[/bold]"
-    refusals({f"adapt --subject '{name}'": name})
-
-
 def test_a_bug_and_an_interruption_are_one_line(folder, run, monkeypatch):
     def interrupt(path):
         raise KeyboardInterrupt
@@ -77,45 +72,30 @@ def test_the_console_script_gives_the_exit_code(folder):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("featlab adapt --subject s04", {"s040", "s041", "s042", "s043", "s044", "s045"}),
-        ("featlab evaluate --methods source-only,pf", {"source-only,pft", "source-only,pft-poster"}),
-    ],
-)
-def test_the_shell_completes_values(folder, words, expected):
-    count = len(words.split()) - 1
-    environment = os.environ | {"_FEATLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
-    done = subprocess.run(MAIN, env=environment, capture_output=True, text=True)
-    assert expected <= set(done.stdout.split())
+def test_the_shell_completes_values(folder):
+    words = {"_FEATLAB_COMPLETE": "complete_bash", "COMP_WORDS": "featlab adapt --subject s04", "COMP_CWORD": "3"}
+    done = subprocess.run(MAIN, env=os.environ | words, capture_output=True, text=True)
+    assert done.stdout.split() == [f"s04{number}" for number in range(6)]
     assert done.stderr == ""
 
 
-def test_the_values_that_are_completed_are_those_of_the_registries(folder, tmp_path, run_well, monkeypatch):
-    assert complete_method("") == list(method_names())
-    assert all(get_method(name).name == name for name in method_names())
-    assert complete_methods("pft,clup") == ["pft,clup-swav", "pft,clup-deepcluster"]
+def test_the_values_that_are_completed_are_those_of_the_registries(folder, tmp_path, monkeypatch):
+    assert complete.complete_method("") == list(method_names())
+    assert complete.complete_methods("pft,clup") == ["pft,clup-swav", "pft,clup-deepcluster"]
+    assert complete.complete_ablation("la") == ["lambda", "layers"]
+    assert list(complete.ABLATIONS) == list(ABLATIONS) == list(_LISTS)
     for words, expected in (
         ("featlab adapt --subject s041 --method pf", {"pft", "pft-poster"}),
+        ("featlab evaluate --methods source-only,pf", {"source-only,pft", "source-only,pft-poster"}),
         ("featlab pair --strategy l", {"landmark"}),
         ("featlab extract faces --backbone h", {"hog"}),
     ):
         monkeypatch.setenv("_FEATLAB_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
-        assert expected <= set(completed().split())
+        assert expected <= set(CliRunner().invoke(app, [], prog_name="featlab").output.split())
     (tmp_path / "cache.h5").unlink()
-    assert complete_subject(SimpleNamespace(params={"workspace": tmp_path}), "s") == []
-
-
-def completed():
-    """What the shell is told, in this process."""
-    from typer.testing import CliRunner
-
-    from featlab.cli.app import app
-
-    return CliRunner().invoke(app, [], prog_name="featlab").output
+    assert complete.complete_subject(SimpleNamespace(params={"workspace": tmp_path}), "s") == []
 
 
 def test_the_typed_command_is_kept_without_what_changes_no_result(run):

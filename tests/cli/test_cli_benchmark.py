@@ -66,14 +66,6 @@ def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, r
     assert {path.name for path in made.iterdir()} >= wanted
 
 
-def test_refusals(folder, refusals, words):
-    table = {f"--share={share}": "for example 2/8" for share in ("0/2", "3/2", "2", "a/b", "-1/2", "1/0")}
-    table["--scope datasets"] = "did you mean 'dataset'"
-    table["--scope dataset --frames 3"] = "frames has no effect here: it belongs to protocol.scope = person"
-    table["--scope dataset --contamination 0.1"] = "contamination has no effect here: it belongs to protocol.scope"
-    refusals(table, *words)
-
-
 def test_a_data_set_is_a_scope_of_its_own_and_some_methods_can_not_run_on_it(folder, run, words):
     result = run(*words, "--methods", f"{METHODS},pft", "--scope", "dataset", "--json")
     rows = json.loads(result.stdout)["results"]
@@ -113,9 +105,6 @@ def test_a_plug_in_of_one_file_is_in_the_benchmark(folder, tmp_path, quickly):
     assert not any(row["error"] for row in data["results"])
 
 
-# --- merge ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def caches(folder, table, extractor):
     """Four people as one data set and four as another, which is shifted a little."""
@@ -134,23 +123,13 @@ def test_a_merged_cache_is_benchmarked_across_its_data_sets(caches, run, run_jso
     few = ["--methods", "source-only,adabn,ftdnn,pft,oracle", "--set", "adapt.ftdnn.iterations=5"]
     result = run(*made["next"].split()[1:], *few, "--jobs", "1", "--no-plots", "--json", *quickly)
     assert result.exit_code == 3, result.stderr  # pft takes one person's neutral clip
-    data = json.loads(result.stdout)
-    assert {row["subject"] for row in data["results"]} == set(caches[4:])
-    assert {row["method"] for row in data["results"] if row["error"]} == {"pft"}
-    assert {row["scope"] for row in data["results"]} == {"dataset"}
+    rows = json.loads(result.stdout)["results"]
+    assert {row["subject"] for row in rows} == set(caches[4:])
+    assert {row["method"] for row in rows if row["error"]} == {"pft"}
+    assert {row["scope"] for row in rows} == {"dataset"}
 
 
-def test_what_came_out_of_a_merge_is_told_and_an_output_that_is_there_is_kept(caches, run_well, refusals):
-    Path("both.h5").write_bytes(b"mine")
-    refusals({"merge raf.h5 fer.h5 --out both.h5": "--force"})
-    assert Path("both.h5").read_bytes() == b"mine"
-    result = run_well("merge", "raf.h5", "fer.h5", "--out", "both.h5", "--force")
-    for words in ("both.raf.subjects.txt", "192", "featlab benchmark --scope dataset --cache both.h5"):
-        assert words in result.stdout
-    assert Path("both.fer.subjects.txt").read_text().split() == list(caches[4:])
-
-
-def test_refusals_of_merge(caches, refusals):
+def test_what_came_out_of_a_merge_is_told_and_refusals_leave_what_is_there(caches, run_well, refusals):
     table = {
         "raf.h5": "two caches or more",
         "raf.h5 raf.h5": "named twice",
@@ -161,3 +140,10 @@ def test_refusals_of_merge(caches, refusals):
     }
     refusals(table, "merge", "--out", "both.h5")
     assert not Path("both.h5").exists()
+    Path("both.h5").write_bytes(b"mine")
+    refusals({"merge raf.h5 fer.h5 --out both.h5": "--force"})
+    assert Path("both.h5").read_bytes() == b"mine"
+    result = run_well("merge", "raf.h5", "fer.h5", "--out", "both.h5", "--force")
+    for words in ("both.raf.subjects.txt", "192", "featlab benchmark --scope dataset --cache both.h5"):
+        assert words in result.stdout
+    assert Path("both.fer.subjects.txt").read_text().split() == list(caches[4:])

@@ -66,18 +66,6 @@ def test_a_file_that_computes_something_else_exits_with_1_and_is_gone(trained, r
     assert not Path("a.safetensors").exists()
 
 
-def test_refusals(folder, refusals):
-    table = {
-        "--out model.bin": "which format?",
-        "--out a.onnx --format onx": "did you mean 'onnx'",
-        "--out a.pt2 --subject s04l": "did you mean 's04",
-        "--out a.pt2 --bundle nosuch": "no model bundle there",
-        "--out a.pt2 --backbone resnet18": "has no weights",
-        "--out a.pt2 --backbone hogg": "did you mean 'hog'",
-    }
-    refusals(table, "export")
-
-
 def write_cache(backbone, size, table):
     """net.h5: the table with the network's embeddings of random images."""
     random = np.random.default_rng(0)

@@ -59,11 +59,3 @@ def test_the_workspace_may_be_elsewhere(evaluated, run_well, monkeypatch):
     assert (home / "report.html").is_file()
     run_well("report", "-C", str(home), "--out", "here.html")
     assert Path("here.html").is_file()
-
-
-def test_refusals(evaluated, refusals):
-    Path("taken").mkdir()
-    refusals({"--out taken": "a folder of that name is in the way", "nowhere": "nowhere: no page.json there"}, "report")
-    Path("results").rename("moved")
-    refusals({"report": "run featlab evaluate first (or benchmark, ablate"})
-    assert not Path("report.html").exists()

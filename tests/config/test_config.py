@@ -1,11 +1,8 @@
 import json
-import tomllib
-from dataclasses import dataclass
 
 import pytest
 
 from featlab.config.load import Config, load_config, parse_settings
-from featlab.config.options import with_options
 from featlab.config.sections import AdaptConfig, FeatureConfig, HeadConfig, PairConfig
 from featlab.errors import ConfigError
 
@@ -22,11 +19,10 @@ def write(tmp_path):
     return write_file
 
 
-# --- precedence -------------------------------------------------------------------------------------------------------
-
-
 def test_without_a_file_and_flags_everything_is_the_default(tmp_path, write):
-    assert load_config(None) == load_config(tmp_path / "nothing.toml") == load_config(write("")) == Config()
+    for path in (None, tmp_path / "nothing.toml", write("")):
+        assert load_config(path) == Config()
+    assert load_config(write("[head]\n[adapt.pft]\n")) == Config()
 
 
 def test_a_flag_beats_the_file_and_the_file_beats_the_default(write):
@@ -69,8 +65,6 @@ def test_a_byte_order_mark_is_not_part_of_the_file(write):
     assert load_config(write(b"\xef\xbb\xbf[head]\nlr = 0.5\n")).head.lr == 0.5
 
 
-# --- unknown keys -----------------------------------------------------------------------------------------------------
-
 UNKNOWN_IN_FILE = {
     "[head]\nepoch = 3": ["head.epoch", "'epochs'"],
     "[heda]\nlr = 3": ["'heda'", "'head'"],
@@ -104,10 +98,6 @@ def test_an_unknown_key_is_refused_with_the_closest_known_one(write, refused):
             load_config(None, {key: "1"})
 
 
-def test_an_empty_section_changes_nothing(write):
-    assert load_config(write("[head]\n[adapt.pft]\n")) == Config()
-
-
 def test_what_is_no_toml_is_refused(write, tmp_path, refused):
     for text in ("[head\n", "head.lr = \n", "[head]\nlr = 1\nlr = 2", b"\xff\xfe", "lr: 3"):
         path = write(text)
@@ -115,9 +105,6 @@ def test_what_is_no_toml_is_refused(write, tmp_path, refused):
             load_config(path)
     with refused(ConfigError, str(tmp_path), "can't be read"):
         load_config(tmp_path)
-
-
-# --- types ------------------------------------------------------------------------------------------------------------
 
 
 KEPT = [
@@ -177,40 +164,21 @@ def test_a_value_of_another_type_is_refused(refused):
             load_config(None, {key: given})
 
 
-# --- ranges -----------------------------------------------------------------------------------------------------------
-
-OUT_OF_RANGE = {
-    "features": [("dim", -1)],
-    # BatchNorm has no variance of one row.
-    "head": [("bottleneck", 0), ("epochs", 0), ("batch", 1), ("lr", -1e-9), ("label_smoothing", 1.1), ("noise", -1)],
-    "pair": [("neighbours", 0)],
-    "pretrain": [
-        ("hidden", -1),
-        ("batch", 1),
-        ("epochs", -1),
-        ("style", -0.1),
-        ("dropout", 1.5),
-        ("share", 1.1),
-    ],
-    "protocol": [
-        ("draws", 0),
-        ("seeds", 0),
-        ("gap", -1),
-        ("smoothing", 4),
-        ("smoothing", -3),
-        ("frames", -1),
-        ("contamination", -0.1),
-        ("contamination", 1.0),
-        ("source_limit", 1),
-    ],
-}
+# BatchNorm has no variance of one row.
+OUT_OF_RANGE = """
+    features.dim=-1 head.bottleneck=0 head.epochs=0 head.batch=1 head.lr=-1e-09 head.label_smoothing=1.1 head.noise=-1
+    pair.neighbours=0 pretrain.hidden=-1 pretrain.batch=1 pretrain.epochs=-1 pretrain.style=-0.1 pretrain.dropout=1.5
+    pretrain.share=1.1 protocol.draws=0 protocol.seeds=0 protocol.gap=-1 protocol.smoothing=4
+    protocol.smoothing=-3 protocol.frames=-1 protocol.contamination=-0.1 protocol.contamination=1.0
+    protocol.source_limit=1
+"""
 
 
 def test_a_value_out_of_range_is_refused(refused):
-    for section, values in OUT_OF_RANGE.items():
-        for name, value in values:
-            with refused(ConfigError, "command line", f"{section}.{name}", str(value)):
-                load_config(None, {f"{section}.{name}": value})
+    for setting in OUT_OF_RANGE.split():
+        key, value = setting.split("=")
+        with refused(ConfigError, "command line", key, value):
+            load_config(None, {key: value})
 
 
 UNKNOWN_CHOICE = {
@@ -234,9 +202,6 @@ def test_an_unknown_choice_is_refused_with_the_closest_known_one(refused):
             load_config(None, {key: ""})
 
 
-# --- methods' options -------------------------------------------------------------------------------------------------
-
-
 def test_a_methods_table_is_kept_as_it_came_and_flags_come_on_top(write):
     path = write('[adapt]\nmethod = "pft"\n[adapt.pft]\nlr = 0.1\nlayers = ["a"]\n[adapt.shot]\nbeta = 2\n')
     config = load_config(path, {"adapt.pft.lr": "0.5", "adapt.nrc.k": "3"})
@@ -251,90 +216,25 @@ def test_setting_an_option_leaves_the_config_it_came_from_alone():
     assert AdaptConfig().options == {}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a method in another package may declare."""
-
-    k: int = 3
-    rate: float | None = None
-    layers: tuple[str, ...] = ("a",)
-    widths: tuple[int, ...] = ()
-
-
-def test_options_are_converted_to_the_types_of_a_methods_config():
-    given = {"k": "5", "rate": "0.5", "layers": "a,b", "widths": "8,16"}
-    assert with_options(Options(), given, "adapt.mine") == Options(5, 0.5, ("a", "b"), (8, 16))
-    assert with_options(Options(rate=1.0), {"rate": "none"}, "adapt.mine").rate is None
-    assert with_options(Options(), {}, "adapt.mine") == Options()
+def test_a_config_goes_through_json_and_back_and_its_dict_is_a_copy():
+    changed = load_config(None, {"cache": "x.h5", "features.dim": 3, "pretrain.layers": "bottleneck", **MORE})
+    for config in (Config(), changed):
+        data = json.loads(json.dumps(config.to_dict()))
+        options = data["adapt"].pop("options")
+        values = {"cache": data.pop("cache")}
+        values |= {f"{section}.{key}": value for section, part in data.items() for key, value in part.items()}
+        values |= {f"adapt.{method}.{key}": value for method, part in options.items() for key, value in part.items()}
+        assert Config().with_values(values, "test") == config
+    changed.to_dict()["adapt"]["options"]["pft"]["lr"] = 9
+    assert changed.adapt.options == {"pft": {"lr": 0.5}}
 
 
-def test_options_that_do_not_fit_a_methods_config_are_refused(refused):
-    for options, words in (
-        ({"raet": 1}, ["adapt.mine.raet", "did you mean 'rate'", "known: k, rate, layers, widths"]),
-        ({"k": 1.5}, ["adapt.mine.k", "whole number"]),
-        ({"rate": "nan"}, ["adapt.mine.rate", "finite"]),
-        ({"widths": "8,wide"}, ["adapt.mine.widths", "whole number"]),
-    ):
-        with refused(ConfigError, *words):
-            with_options(Options(), options, "adapt.mine")
+MORE = {"pretrain.validation": "no", "protocol.sources": "a,b", "adapt.method": "shot", "adapt.pft.lr": 0.5}
 
 
-# --- out and back -----------------------------------------------------------------------------------------------------
-
-
-def changed():
-    return load_config(
-        None,
-        {
-            "cache": "x.h5",
-            "features.dim": 3,
-            "pretrain.layers": "bottleneck",
-            "pretrain.learn_share": "no",
-            "protocol.sources": "a,b",
-            "adapt.method": "shot",
-            "adapt.pft.lr": 0.5,
-        },
-    )
-
-
-@pytest.mark.parametrize("config", [Config(), changed()], ids=["default", "changed"])
-def test_a_config_goes_through_json_and_back(config):
-    data = json.loads(json.dumps(config.to_dict()))
-    options = data["adapt"].pop("options")
-    values = {"cache": data.pop("cache")}
-    values |= {f"{section}.{key}": value for section, part in data.items() for key, value in part.items()}
-    values |= {f"adapt.{method}.{key}": value for method, part in options.items() for key, value in part.items()}
-    assert Config().with_values(values, "test") == config
-
-
-def test_changing_the_dict_does_not_change_the_config():
-    config = changed()
-    config.to_dict()["adapt"]["options"]["pft"]["lr"] = 9
-    assert config.adapt.options == {"pft": {"lr": 0.5}}
-
-
-def test_the_defaults_written_as_toml_are_the_defaults(write):
-    lines = ['cache = "cache.h5"']
-    for section in ("features", "head", "pair", "pretrain", "protocol"):
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in Config().to_dict()[section].items()]
-    text = "\n".join(lines)
-    assert tomllib.loads(text)
-    assert load_config(write(text)) == Config()
-
-
-# --- --set ------------------------------------------------------------------------------------------------------------
-
-
-def test_settings_are_split_at_the_first_equals_sign():
-    assert parse_settings(["head.lr=0.01", " cache = a=b.h5 ", "protocol.sources="]) == {
-        "head.lr": "0.01",
-        "cache": "a=b.h5",
-        "protocol.sources": "",
-    }
-
-
-def test_the_last_of_two_settings_of_one_key_counts():
+def test_settings_are_split_at_the_first_equals_sign_and_the_last_of_one_key_counts():
+    given = parse_settings(["head.lr=0.01", " cache = a=b.h5 ", "protocol.sources="])
+    assert given == {"head.lr": "0.01", "cache": "a=b.h5", "protocol.sources": ""}
     assert load_config(None, parse_settings(["head.lr=1", "head.lr=2"])).head.lr == 2.0
 
 

@@ -20,6 +20,7 @@ class Base(Options):
     rate: float | None = option(None, "Another.", minimum=1)
     width: int = option(8, "Of the MLP.", minimum=1, search=(4, 8), only="form = mlp and lr = 0.1 or form = none")
     plain: int = 3
+    widths: tuple[int, ...] = ()
 
     def check_together(self) -> None:
         if self.lr == self.share:
@@ -34,9 +35,8 @@ class Own(Base):
     form: str = "mlp"
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
+def test_every_field_is_checked_and_named_with_its_section(refused):
+    for given, words in (
         ({"lr": -1}, "my.lr = -1.0 must be at least 0"),
         ({"share": 1.5}, "my.share = 1.5 must be between 0 and 1"),
         ({"form": "liner"}, "my.form = 'liner' is not one of linear, mlp; did you mean 'linear'?"),
@@ -44,12 +44,21 @@ class Own(Base):
         ({"names": ""}, "my.names is empty; choose from a, b"),
         ({"rate": 0.5}, "my.rate = 0.5 must be at least 1"),
         ({"lr": 0.5}, "my.lr and my.share are the same"),
-    ],
-)
-@pytest.mark.parametrize("kind", [Base, Own])
-def test_every_field_is_checked_and_named_with_its_section(kind, given, words, refused):
-    with refused(ConfigError, words):
-        with_options(kind(), given, "my")
+        ({"raet": 1}, "my.raet; did you mean 'rate'"),
+        ({"plain": 1.5}, "my.plain = 1.5 must be a whole number"),
+        ({"rate": "nan"}, "finite"),
+        ({"widths": "8,wide"}, "my.widths"),
+    ):
+        for kind in (Base, Own):
+            with refused(ConfigError, words):
+                with_options(kind(), given, "my")
+
+
+def test_options_are_converted_to_the_types_of_their_fields():
+    given = {"plain": "5", "rate": "1.5", "names": "a,b", "widths": "8,16"}
+    assert with_options(Base(), given, "my") == Base(plain=5, rate=1.5, names=("a", "b"), widths=(8, 16))
+    assert with_options(Base(rate=1.0), {"rate": "none"}, "my").rate is None
+    assert with_options(Base(), {}, "my") == Base()
 
 
 def test_without_a_section_a_message_names_the_option_alone(refused):

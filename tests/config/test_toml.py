@@ -108,9 +108,6 @@ def test_a_value_is_read_back_as_it_was():
     assert tomllib.loads(text) == {"adapt": {"my method": {"v": [1, 2]}}}
 
 
-# --- the template -----------------------------------------------------------------------------------------------------
-
-
 def test_the_template_shows_every_option_with_its_default_and_says_with_what_it_is_read(tmp_path):
     text = config_template()
     path = tmp_path / "featlab.toml"

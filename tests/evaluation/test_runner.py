@@ -339,9 +339,8 @@ def test_a_data_set_gives_a_row_a_subject_and_method(open_workspace, monkeypatch
 def test_a_person_a_data_set_and_one_with_another_subject_share_no_cell(open_workspace, tmp_path):
     values = {"protocol.methods": "adabn", "protocol.sources": "s00,s01"}
     for scope, targets, count in (("person", "s03,s04", 2), ("dataset", "s03,s04", 4), ("dataset", "s03,s04,s05", 7)):
-        assert not any(
-            row.error for row in run(open_workspace(values | {"protocol.scope": scope, "protocol.targets": targets}))
-        )
+        rows = run(open_workspace(values | {"protocol.scope": scope, "protocol.targets": targets}))
+        assert not any(row.error for row in rows)
         assert len(cells(tmp_path)) == count
 
 

@@ -1,11 +1,9 @@
 """Tuning on source subjects: who plays, what is tried, what is kept, what is chosen."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import featlab.evaluation.runner
 from featlab.cache import FeatureTable, write_table
@@ -14,67 +12,11 @@ from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning
 from featlab.evaluation.tuning_report import best_first, choose, report_tuning, score_trials, unscored_subjects, verdict
 from featlab.evaluation.tuning_space import search_space
-from featlab.methods import AdaptedModel, Method
-from featlab.methods.base import SourceAccess, SourceFeatures
-from featlab.methods.registry import METHODS
-from featlab.model.networks import PersonalModel
-from featlab.model.personal import Affine
+from featlab.methods import get_method
+from featlab.methods.base import SourceFeatures
 from featlab.workspace.workspace import Workspace
 
-
-@dataclass(frozen=True)
-class PlantedConfig:
-    """Only ``spoil`` matters, and ``least`` where a clip is short."""
-
-    spoil: float = 1.0
-    idle: int = 0
-    least: int = 1
-    words: tuple[str, ...] = ("a",)
-
-
-def planted(bundle, target, config):
-    """Features scaled by 1 - spoil: at 1 everybody looks alike, at 0 it is the source model."""
-    if len(target) < config.least:
-        raise InputError(f"planted needs {config.least} rows, got {len(target)}")
-    width = bundle.projection.components.shape[1]
-    shrink = Affine((1 - config.spoil) * torch.eye(width), torch.zeros(width))
-    return AdaptedModel(PersonalModel(bundle.projection, shrink, bundle.head))
-
-
-class Planted(Method):
-    """A method whose best option is known."""
-
-    name = "planted"
-    title = "Planted"
-    setting = "Baselines"
-    published = "Nowhere."
-    config_type = PlantedConfig
-    space = (("spoil", (0.0, 1.0)), ("idle", (0, 1, 2)))
-
-    def adapt(self, bundle, target, *, seed=0):
-        return planted(bundle, target, self.config)
-
-
-class PlantedSource(SourceAccess):
-    """The same with source rows, which it counts."""
-
-    name = "planted-source"
-    title = "Planted"
-    published = "Nowhere."
-    config_type = PlantedConfig
-    space = Planted.space
-    seen: ClassVar[list[int]] = []
-
-    def fit(self, bundle, source, target, *, seed=0):
-        self.seen.append(len(source.features))
-        return planted(bundle, target, self.config)
-
-
-@pytest.fixture(autouse=True)
-def methods(monkeypatch):
-    monkeypatch.setitem(METHODS.found, Planted.name, Planted)
-    monkeypatch.setitem(METHODS.found, PlantedSource.name, PlantedSource)
-    monkeypatch.setattr(PlantedSource, "seen", [])
+pytestmark = pytest.mark.usefixtures("planted")
 
 
 @pytest.fixture
@@ -142,7 +84,7 @@ def test_sources_narrow_and_those_of_the_protocol_are_the_only_ones(opened):
     assert not any(row.error for row in flat(run_tuning(plan(side))).values())
 
 
-def test_a_source_side_that_can_not_be_is_refused(opened, tmp_path, monkeypatch, refused):
+def test_a_source_side_that_can_not_be_is_refused(opened, planted, tmp_path, monkeypatch, refused):
     target = opened().reported[0]
     with refused(InputError, target, "both source and target"):
         opened(sources=(target, "s00"))
@@ -152,7 +94,7 @@ def test_a_source_side_that_can_not_be_is_refused(opened, tmp_path, monkeypatch,
         opened({"protocol.targets": "8", "protocol.draws": 8})
     with refused(InputError, "no such folder"):
         open_sources(tmp_path / "nowhere")
-    monkeypatch.setattr(Planted, "needs_neutral", True)
+    monkeypatch.setattr(planted, "needs_neutral", True)
     with refused(ConfigError, "neutral clip", "--scope dataset"):
         plan(opened({"protocol.scope": "dataset"}))
 
@@ -170,8 +112,8 @@ def ran(monkeypatch):
 
         return spy
 
-    for name in ("evaluate_subject", "evaluate_dataset"):
-        monkeypatch.setattr(featlab.evaluation.runner, name, spied(getattr(featlab.evaluation.runner, name)))
+    runner = featlab.evaluation.runner
+    monkeypatch.setattr(runner, "evaluate_subject", spied(runner.evaluate_subject))
     return seen
 
 
@@ -292,25 +234,15 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     assert {frozenset(present) for present, _, _ in met} == {
         frozenset(set(made.side.subjects) - set(fold.subjects)) for fold in made.folds
     }
-    assert set(PlantedSource.seen) == {count for _, _, count in met}
+    assert set(get_method("planted-source").seen) == {count for _, _, count in met}
 
 
-@pytest.fixture
-def short(opened, people):
-    """The source side with one subject whose clip has 2 rows; the others' have 6."""
-
-    def make():
-        table = people(subjects=12)
-        name = opened(table=table).subjects[3]
-        theirs = table.subject == table.subjects.index(name)
-        clip = theirs & (table.video == table.videos.index("neutral-0"))
-        return name, opened(table=table.take(~clip | (table.frame < 2)))
-
-    return make
-
-
-def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(short):
-    name, side = short()
+def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(opened, people):
+    # One subject's clip has 2 rows; the others' have 6.
+    table = people(subjects=12)
+    name = opened(table=table).subjects[3]
+    clip = (table.subject == table.subjects.index(name)) & (table.video == table.videos.index("neutral-0"))
+    side = opened(table=table.take(~clip | (table.frame < 2)))
     made = plan(side, "least=1,3", "idle=0")
     rows = run_tuning(made)
     assert {name for (_, name), row in flat(rows).items() if row.error} == {name}

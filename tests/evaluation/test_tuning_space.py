@@ -1,53 +1,15 @@
 """What tuning tries: options and values in their types, a grid or a sample, always with the default."""
 
-from dataclasses import dataclass
-
 import pytest
 
 from featlab.errors import ConfigError
 from featlab.evaluation.tuning_space import choose_candidates, search_space, value_text
-from featlab.methods import Method
-from featlab.methods.registry import METHODS
 
-
-@dataclass(frozen=True)
-class Options:
-    """An option of each type, one with a bound, two that don't always go together."""
-
-    spoil: float = 1.0
-    idle: int = 0
-    least: int = 1
-    words: tuple[str, ...] = ("a",)
-    top: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.spoil < 0:
-            raise ConfigError("adapt.searched.spoil must not be negative")
-        if self.idle == 2 and self.least == 2:
-            raise ConfigError("adapt.searched: idle = 2 and least = 2 don't go together")
-
-
-class Searched(Method):
-    """A method that is never run."""
-
-    name = "searched"
-    title = "Searched"
-    setting = "Baselines"
-    published = "Nowhere."
-    config_type = Options
-    space = (("spoil", (0.0, 1.0)), ("idle", (0, 1, 2)))
-
-    def adapt(self, bundle, target, *, seed=0):
-        raise NotImplementedError
-
-
-@pytest.fixture(autouse=True)
-def searched(monkeypatch):
-    monkeypatch.setitem(METHODS.found, Searched.name, Searched)
+pytestmark = pytest.mark.usefixtures("planted")
 
 
 def test_the_full_grid_is_tried_when_it_is_small_enough():
-    made = choose_candidates(search_space("searched"), 6, 0)
+    made = choose_candidates(search_space("planted"), 6, 0)
     assert dict(made[0].values) == {"spoil": 1.0, "idle": 0}
     points = {tuple(dict(item.values).values()): item.changed for item in made}
     assert points == {(1, 0): 0, (1, 1): 1, (1, 2): 1, (0, 0): 1, (0, 1): 2, (0, 2): 2}
@@ -55,7 +17,7 @@ def test_the_full_grid_is_tried_when_it_is_small_enough():
 
 
 def test_a_sample_has_the_default_and_no_candidate_twice_and_follows_the_seed():
-    space = search_space("searched", items=["spoil=0,0.1,0.2,0.3", "idle=0,1,2,3"])
+    space = search_space("planted", items=["spoil=0,0.1,0.2,0.3", "idle=0,1,2,3"])
     for seed in range(20):
         made = choose_candidates(space, 5, seed)
         assert len(made) == len({item.values for item in made}) == 5
@@ -65,67 +27,62 @@ def test_a_sample_has_the_default_and_no_candidate_twice_and_follows_the_seed():
         assert made == choose_candidates(space, 5, seed)
     assert len({choose_candidates(space, 5, seed) for seed in range(5)}) > 1
     # All points but one of a space that is one too large.
-    space = search_space("searched", items=["spoil=0,0.1,0.2,0.3,0.4,0.5", "idle=0,1,2,3"])
+    space = search_space("planted", items=["spoil=0,0.1,0.2,0.3,0.4,0.5", "idle=0,1,2,3"])
     assert space.size == 24
     assert len({item.values for item in choose_candidates(space, 23, 0)}) == 23
 
 
 def test_a_default_outside_the_grid_is_tried_all_the_same():
-    made = choose_candidates(search_space("searched", items=["idle=3,4"], fixed=["spoil"]), 24, 0)
+    made = choose_candidates(search_space("planted", items=["idle=3,4"], fixed=["spoil"]), 24, 0)
     assert [dict(item.values)["idle"] for item in made] == [0, 3, 4]
 
 
-def test_what_the_file_says_is_a_candidate_and_the_default_stays_the_methods_own():
-    space = search_space("searched", options={"spoil": 0.4, "least": 3}, items=["idle=0,1"])
+def test_what_the_file_says_is_a_candidate_and_the_default_stays_the_methods_own(planted):
+    space = search_space("planted", options={"spoil": 0.4, "least": 3}, items=["idle=0,1"])
     first, second, *_ = choose_candidates(space, 24, 0)
     assert dict(first.values) == {"spoil": 1.0, "idle": 0}
     assert dict(second.values) == {"spoil": 0.4, "idle": 0}
-    assert space.make(first.values).config == Options(least=3)
+    assert space.make(first.values).config == planted.config_type(least=3)
 
 
 def test_values_are_replaced_and_options_are_added_each_in_its_type():
-    space = search_space("searched", items=["idle=4, 5,4", "words=a+b,c", "top=none,3"])
-    assert dict(space.options) == {
-        "spoil": (0.0, 1.0),
-        "idle": (4, 5),
-        "words": (("a", "b"), ("c",)),
-        "top": (None, 3),
-    }
+    space = search_space("planted", items=["idle=4, 5,4", "words=a+b,c", "top=none,3"])
+    assert dict(space.options) == {"spoil": (0.0, 1.0), "idle": (4, 5), "words": (("a", "b"), ("c",)), "top": (None, 3)}
 
 
 def test_fixed_options_are_not_searched_and_points_that_do_not_go_together_are_left_out():
-    space = search_space("searched", options={"spoil": "0.5", "least": "2"}, fixed=["spoil", "least"])
+    space = search_space("planted", options={"spoil": "0.5", "least": "2"}, fixed=["spoil", "least"])
     assert [name for name, _ in space.options] == ["idle"]
     candidates = choose_candidates(space, 24, 0)
     assert all(space.make(item.values).config.spoil == 0.5 for item in candidates)
     assert {dict(item.values)["idle"] for item in candidates} == {0, 1}
-    made = choose_candidates(search_space("searched", items=["least=1,2"], fixed=["spoil"]), 24, 0)
+    made = choose_candidates(search_space("planted", items=["least=1,2"], fixed=["spoil"]), 24, 0)
     points = [(values["idle"], values["least"]) for values in map(dict, (item.values for item in made))]
     assert sorted(points) == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]
 
 
 def test_a_space_that_can_not_be_is_refused(refused):
     for method, items, fixed, words in (
-        ("searched", ["idle=two"], [], ["--space idle", "'two'", "whole number"]),
-        ("searched", ["idle=1.5"], [], ["whole number"]),
-        ("searched", ["spoil=0,-1"], [], ["must not be negative"]),
-        ("searched", ["spol=1"], [], ["--space spol", "did you mean 'spoil'"]),
-        ("searched", ["spoil"], [], ["expected option=value"]),
-        ("searched", ["spoil="], [], ["expected option=value"]),
-        ("searched", ["spoil=1", "spoil=2"], [], ["given twice"]),
-        ("searched", ["spoil=1"], ["spoil"], ["--space spoil", "--set adapt.searched.spoil"]),
-        ("searched", [], ["spoil", "idle"], ["nothing to tune", "fixed by --set"]),
+        ("planted", ["idle=two"], [], ["--space idle", "'two'", "whole number"]),
+        ("planted", ["idle=1.5"], [], ["whole number"]),
+        ("planted", ["spoil=0,-1"], [], ["must not be negative"]),
+        ("planted", ["spol=1"], [], ["--space spol", "did you mean 'spoil'"]),
+        ("planted", ["spoil"], [], ["expected option=value"]),
+        ("planted", ["spoil="], [], ["expected option=value"]),
+        ("planted", ["spoil=1", "spoil=2"], [], ["given twice"]),
+        ("planted", ["spoil=1"], ["spoil"], ["--space spoil", "--set adapt.planted.spoil"]),
+        ("planted", [], ["spoil", "idle"], ["nothing to tune", "fixed by --set"]),
         ("source-only", [], [], ["nothing to tune in source-only", "declares no search space"]),
         ("source-only", ["lr=1"], [], ["no such option", "known: none"]),
         ("oracle", ["lr=0.1,0.2"], [], ["oracle", "labels"]),
-        ("searchd", [], [], ["unknown method", "did you mean 'searched'"]),
+        ("plantd", [], [], ["unknown method", "did you mean 'planted'"]),
     ):
         with refused(ConfigError, *words):
             search_space(method, items=items, fixed=fixed)
     with refused(ConfigError, "nothing but the default"):
-        choose_candidates(search_space("searched", items=["idle=0"], fixed=["spoil"]), 24, 0)
+        choose_candidates(search_space("planted", items=["idle=0"], fixed=["spoil"]), 24, 0)
     with refused(ConfigError, "--trials 1"):
-        choose_candidates(search_space("searched"), 1, 0)
+        choose_candidates(search_space("planted"), 1, 0)
 
 
 def test_a_value_is_written_as_set_reads_it():

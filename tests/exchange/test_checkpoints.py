@@ -25,7 +25,6 @@ from featlab.exchange.checkpoints import (
 from featlab.extraction.backbones.hubs import resnet18
 from featlab.extraction.backbones.weights import file_sha256
 from featlab.methods import AdaptedModel, base_model, get_method, make_method, method_names
-from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 
 DIM, WIDTH = 12, 7
@@ -114,51 +113,48 @@ def test_the_logits_are_those_of_the_modules_that_were_saved(tmp_path, norm):
 
 def test_what_is_around_a_state_dict_is_taken_off(tmp_path):
     b, c = make_shot(3)
-    wraps = {
-        "module": lambda state: {f"module.{key}": tensor for key, tensor in state.items()},
-        "state_dict": lambda state: {"state_dict": state, "epoch": 3, "best": 0.5},
-        "float64": lambda state: {key: tensor.double() for key, tensor in state.items()},
-        "safetensors": lambda state: {key: tensor.contiguous() for key, tensor in state.items()},
-    }
-    for kind, wrap in wraps.items():
-        paths = [tmp_path / f"{name}.{'safetensors' if kind == 'safetensors' else 'pt'}" for name in "bc"]
+    for suffix, wrap in (
+        ("pt", lambda state: {f"module.{key}": tensor for key, tensor in state.items()}),
+        ("pt", lambda state: {"state_dict": state, "epoch": 3, "best": 0.5}),
+        ("pt", lambda state: {key: tensor.double() for key, tensor in state.items()}),
+        ("safetensors", lambda state: {key: tensor.contiguous() for key, tensor in state.items()}),
+    ):
+        paths = [tmp_path / f"{name}.{suffix}" for name in "bc"]
         for module, path in zip((b, c), paths, strict=True):
-            (save_file if kind == "safetensors" else torch.save)(wrap(module.state_dict()), path)
+            (save_file if suffix == "safetensors" else torch.save)(wrap(module.state_dict()), path)
         with torch.no_grad():
             torch.testing.assert_close(read_parts(*paths).head(rows()), c(b(rows())), atol=1e-6, rtol=1e-6)
 
 
-def test_a_translator_is_the_mlp_that_was_saved_whatever_its_layers_are_called(tmp_path):
-    t = make_t(hidden=DIM)  # square: only the order says which layer comes first
-    for names in (("0", "2"), ("fc1", "fc2"), ("up", "down"), ("net.10", "net.9")):
-        layers = zip(names, (t[0], t[2]), strict=True)
-        torch.save(
-            {f"{name}.{part}": getattr(layer, part) for name, layer in layers for part in ("weight", "bias")},
-            tmp_path / "t.pt",
-        )
-        translator = translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)
+def named(t, first, last):
+    """The tensors of T with its layers called so."""
+    parts = [(name, layer, part) for name, layer in ((first, t[0]), (last, t[2])) for part in ("weight", "bias")]
+    return {f"{name}.{part}": getattr(layer, part).detach() for name, layer, part in parts}
+
+
+def test_a_translator_is_the_mlp_that_was_saved_whatever_its_layers_are_called(tmp_path, refused):
+    def check(path, t):
+        translator = translator_of(read_checkpoint(path), DIM)
         with torch.no_grad():
             torch.testing.assert_close(translator(rows()), t(rows()), atol=1e-6, rtol=1e-6)
         assert torch.equal(translator.offset, torch.zeros(DIM))
-    torch.save({"0.weight": t[0].weight.detach(), "2.weight": t[2].weight.detach()}, tmp_path / "t.pt")
-    without_bias = torch.relu(rows() @ t[0].weight.T) @ t[2].weight.T
-    torch.testing.assert_close(translator_of(read_checkpoint(tmp_path / "t.pt"), DIM)(rows()), without_bias)
 
-
-def test_a_translator_in_safetensors_goes_by_numbers_or_by_the_shapes_that_fit_one_way(tmp_path, refused):
+    # Square: only the order says which layer comes first, and in safetensors only numbers do.
     square, narrow = make_t(hidden=DIM), make_t(hidden=5)
-
-    def saved(t, first, last):
-        tensors = {f"{first}.weight": t[0].weight, f"{first}.bias": t[0].bias, f"{last}.weight": t[2].weight}
-        tensors |= {f"{last}.bias": t[2].bias}
-        save_file({name: tensor.detach() for name, tensor in tensors.items()}, tmp_path / "t.safetensors")
-        return read_checkpoint(tmp_path / "t.safetensors")
-
-    with torch.no_grad():
-        for t, names in ((square, ("fc2", "fc10")), (narrow, ("in", "back"))):
-            torch.testing.assert_close(translator_of(saved(t, *names), DIM)(rows()), t(rows()), atol=1e-6, rtol=1e-6)
+    path, sorted_path = tmp_path / "t.pt", tmp_path / "t.safetensors"
+    for names in (("0", "2"), ("fc1", "fc2"), ("up", "down"), ("net.10", "net.9")):
+        torch.save(named(square, *names), path)
+        check(path, square)
+    for t, names in ((square, ("fc2", "fc10")), (narrow, ("in", "back"))):
+        save_file(named(t, *names), sorted_path)
+        check(sorted_path, t)
+    save_file(named(square, "encoder", "decoder"), sorted_path)
     with refused(InputError, "comes first", "encoder", "decoder"):
-        translator_of(saved(square, "encoder", "decoder"), DIM)
+        translator_of(read_checkpoint(sorted_path), DIM)
+    for layer in (square[0], square[2]):
+        nn.init.zeros_(layer.bias)
+    torch.save({name: tensor for name, tensor in named(square, "0", "2").items() if "weight" in name}, path)
+    check(path, square)
 
 
 def test_files_given_for_another_part_are_told_so(tmp_path, refused):
@@ -228,17 +224,15 @@ def parts(tmp_path):
     return read_parts(*(save_shot(tmp_path, *make_shot(3))[name] for name in "bc"))
 
 
-def test_the_classifier_follows_the_cache_s_order_of_classes(table, parts, tmp_path, extractor):
+def test_the_classifier_follows_the_cache_s_order_of_classes(table, parts, extractor):
     b, c = make_shot(3)
     given = ("disgust", "anger", "neutral")
     imported = import_bundle(parts, extractor, classes=given, source=table)
     assert imported.bundle.classes == table.classes == ("anger", "neutral", "disgust")
-    model = AdaptedModel(base_model(imported.bundle))
     with torch.no_grad():
         theirs = torch.softmax(c(b(torch.from_numpy(table.embeddings))), dim=1).numpy()
-    ours = model.predict_proba(table.embeddings)
-    for name in given:
-        np.testing.assert_allclose(ours[:, table.classes.index(name)], theirs[:, given.index(name)], atol=1e-6)
+    ours = AdaptedModel(base_model(imported.bundle)).predict_proba(table.embeddings)
+    np.testing.assert_allclose(ours, theirs[:, [given.index(name) for name in table.classes]], atol=1e-6)
 
 
 def test_the_style_bank_holds_the_neutral_statistics_of_the_source_subjects(table, parts, extractor):
@@ -275,31 +269,25 @@ def test_every_method_runs_on_an_imported_bundle_that_was_prepared_for_it(table,
     paths = save_shot(tmp_path, *make_shot(3), make_t())
     # An imported T has no linear part.
     names = [name for name in method_names() if make_method(name).selection == "source-free" and name != "pft-linear"]
-    imported = import_bundle(
-        read_parts(paths["b"], paths["c"], paths["t"]), extractor, source=table.without("s05"), methods=names
-    )
-    save_imported(tmp_path / "bundle", imported)
-    bundle = load_bundle(tmp_path / "bundle")
-    mine = table.rows_of("s05")
+    read = read_parts(paths["b"], paths["c"], paths["t"])
+    save_imported(tmp_path / "bundle", import_bundle(read, extractor, source=table.without("s05"), methods=names))
+    bundle, mine = load_bundle(tmp_path / "bundle"), table.rows_of("s05")
     target = target_of(mine.take(mine.label == mine.neutral_code))
     for name in names:
         steps = {"epochs", "iterations"} & {field.name for field in fields(get_method(name).config_type)}
         method = make_method(name, {name: dict.fromkeys(steps, 5)})
-        probabilities = method.adapt(bundle, target).predict_proba(mine.embeddings)
-        assert np.isfinite(probabilities).all(), name
+        assert np.isfinite(method.adapt(bundle, target).predict_proba(mine.embeddings)).all(), name
 
 
 def test_a_saved_import_reads_back_and_says_where_it_came_from(table, parts, tmp_path, extractor):
     imported = import_bundle(parts, extractor, source=table)
     folder = save_imported(tmp_path / "bundle", imported)
-    bundle = load_bundle(folder)
-    embeddings = torch.from_numpy(table.embeddings)
-    ours, theirs = (PersonalModel(item.projection, item.translator, item.head) for item in (bundle, imported.bundle))
-    assert torch.equal(ours(embeddings), theirs(embeddings))
+    rows = torch.from_numpy(table.embeddings)
+    ours, theirs = (base_model(bundle) for bundle in (load_bundle(folder), imported.bundle))
+    assert torch.equal(ours(rows), theirs(rows))
     listed = json.loads((folder / FILES).read_text())
     assert listed["b"] == {"file": "source_B.pt", "sha256": file_sha256(tmp_path / "source_B.pt")}
-    for entry in listed.values():
-        assert entry["sha256"] in (folder / "card.md").read_text()
+    assert all(entry["sha256"] in (folder / "card.md").read_text() for entry in listed.values())
     with pytest.raises(BundleError, match="exists"):
         save_imported(folder, imported)
     assert not list(tmp_path.glob("*.partial"))
@@ -307,8 +295,7 @@ def test_a_saved_import_reads_back_and_says_where_it_came_from(table, parts, tmp
 
 def test_a_wrong_order_of_classes_shows_in_the_accuracy_and_the_better_order_is_named(people, tmp_path, extractor):
     table = people(subjects=12, classes=3, expression=4.0, identity=0.5, resting=0.2)
-    c = NetC(3, width=DIM, norm="none")
-    b = NetB(DIM, DIM, kind="ori", with_bn=False)
+    b, c = NetB(DIM, DIM, kind="ori", with_bn=False), NetC(3, width=DIM, norm="none")
     means = torch.stack([torch.from_numpy(table.embeddings[table.label == code].mean(axis=0)) for code in range(3)])
     with torch.no_grad():
         # Nearest class mean, written as a linear classifier on the embeddings themselves.
@@ -318,12 +305,12 @@ def test_a_wrong_order_of_classes_shows_in_the_accuracy_and_the_better_order_is_
         c.fc.bias.copy_(-means.square().sum(dim=1))
     paths = save_shot(tmp_path, b, c)
     read = read_parts(paths["b"], paths["c"])
-    right = import_bundle(read, extractor, classes=table.classes, source=table)
-    assert right.accuracy > 0.95
-    assert right.better_order is None
-    wrong = import_bundle(read, extractor, classes=("neutral", "anger", "disgust"), source=table)
-    assert wrong.accuracy < 0.5
-    assert wrong.better_order == table.classes
+    right, wrong = (
+        import_bundle(read, extractor, classes=classes, source=table)
+        for classes in (table.classes, ("neutral", "anger", "disgust"))
+    )
+    assert wrong.accuracy < 0.5 < 0.95 < right.accuracy
+    assert (right.better_order, wrong.better_order) == (None, table.classes)
     assert (right.rows, wrong.rows) == (len(table), len(table))
 
 

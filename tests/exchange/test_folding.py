@@ -6,18 +6,8 @@ from torch import nn
 
 from featlab.errors import InputError
 from featlab.exchange.folding import fold
-from featlab.methods import base_model, get_method, method_names
+from featlab.methods import base_model
 from featlab.model.networks import PersonalModel, Translator
-
-
-@pytest.mark.parametrize("name", [name for name in method_names() if not get_method(name).needs_source])
-def test_every_method_s_model_folds_to_the_same_logits(name, adapted, person):
-    model = adapted(name)
-    rows = torch.from_numpy(person.embeddings)
-    with torch.no_grad():
-        outputs = fold(model)(rows)
-        torch.testing.assert_close(outputs["logits"], model(rows), atol=2e-5, rtol=1e-5)
-        torch.testing.assert_close(outputs["probabilities"], torch.softmax(model(rows), dim=1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -45,22 +35,18 @@ def test_a_translator_with_an_offset_folds_exactly_in_float64(bundle, residual):
     assert difference < 1e-4 * expected.abs().max()
 
 
-def test_the_source_model_folds_to_one_affine_map(bundle):
-    head = fold(base_model(bundle))
-    assert set(head.state_dict()) == {"mean", "direct_weight", "direct_bias"}
-    assert head.direct_weight.shape == (12, 3)
-
-
-def test_a_hidden_layer_whose_output_is_zero_is_left_out(bundle):
+def test_what_has_no_hidden_layer_or_one_whose_output_is_zero_folds_to_one_affine_map(bundle):
     with torch.random.fork_rng(devices=[]):
         translator = Translator(8, 5)
     with torch.no_grad():
         translator.offset.fill_(0.5)
-    model = PersonalModel(bundle.projection, translator, bundle.head)
-    head, rows = fold(model), torch.ones(2, 12)
-    assert "hidden_weight" not in head.state_dict()
-    with torch.no_grad():
-        torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
+    rows = torch.ones(2, 12)
+    for model in (base_model(bundle), PersonalModel(bundle.projection, translator, bundle.head)):
+        head = fold(model)
+        assert set(head.state_dict()) == {"mean", "direct_weight", "direct_bias"}
+        assert head.direct_weight.shape == (12, 3)
+        with torch.no_grad():
+            torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
 
 
 def test_folding_changes_nothing_of_the_model_and_parts_that_no_method_makes_are_refused(adapted, bundle, refused):

@@ -40,8 +40,7 @@ def same(one, other):
 def corner_lift(landmarks):
     """How far the mouth corners lie above the middle of the lips, in distances between the eye centres, (F,)."""
     eyes = np.linalg.norm(landmarks[:, 36:42].mean(axis=1) - landmarks[:, 42:48].mean(axis=1), axis=1)
-    lift = (landmarks[:, [51, 57], 1].mean(axis=1) - landmarks[:, [48, 54], 1].mean(axis=1)) / eyes
-    return lift
+    return (landmarks[:, [51, 57], 1].mean(axis=1) - landmarks[:, [48, 54], 1].mean(axis=1)) / eyes
 
 
 def test_a_clip_depends_on_the_seed_the_person_the_expression_and_its_letter_only():
@@ -58,9 +57,7 @@ def test_a_clip_depends_on_the_seed_the_person_the_expression_and_its_letter_onl
     ):
         other = render_person(replace(SMALL, seed=seed), person, expression, number)
         assert not np.array_equal(clip[0], other[0])
-
-
-def test_frames_are_pictures_at_every_expression_and_size():
+    # Frames are pictures at every expression and size.
     for size in (32, 96):
         for person, expression in enumerate(EXPRESSIONS):
             frames, landmarks, _ = render_person(replace(SMALL, frames=1, size=size), person, expression, 0)
@@ -94,8 +91,7 @@ def test_landmarks_lie_on_what_they_name_in_the_picture():
 
         def at(point, picture=picture):
             x, y = np.round(point).astype(int)
-            patch = picture[y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1))
-            return patch
+            return picture[y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1))
 
         iris, cheek = at(points[36:42].mean(axis=0)), at(points[[29, 1]].mean(axis=0))
         lip, nose = at(points[[57, 66]].mean(axis=0)), at(points[29])
@@ -124,16 +120,10 @@ def test_everybody_smiles_when_happy_yet_some_rest_above_other_peoples_smiles(cr
     mild = np.array([corner_lift(marks)[(level > 0.1) & (level < 0.5)].mean() for _, marks, level in happy])
     # Chance that a stranger's rest shows more of a smile than a mild smile does: 0 would be no problem at all.
     assert 0.1 < np.mean(resting[:, None] > mild[None, :]) < 0.5
-
-
-def test_without_identity_everybody_rests_alike():
-    config = replace(CROWD, frames=2, size=32)
-
-    def spread(config):
-        rest = [corner_lift(render_person(config, person, "neutral", 0)[1]).mean() for person in range(config.people)]
-        return float(np.std(rest))
-
-    assert spread(replace(config, identity_strength=0.0)) < 0.6 * spread(config)
+    # Without identity everybody rests alike.
+    alike = replace(CROWD, identity_strength=0.0)
+    rest = [corner_lift(render_person(alike, person, "neutral", 0)[1]).mean() for person in range(CROWD.people)]
+    assert np.std(rest) < 0.6 * np.std(resting)
 
 
 def test_what_is_out_of_range_is_refused_by_name(tmp_path, refused):

@@ -1,3 +1,5 @@
+"""Items to a cache: every row with its names, failures listed, workers, what is refused before any work."""
+
 import json
 import sys
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import decode_image
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
+from featlab.extraction.shards import StorageError, storage_error
 
 HOG = make_backbone("hog", size=16)
 ONE = ExtractConfig(jobs=1, shard_rows=5, batch=2)
@@ -45,8 +48,12 @@ def run(items, backbone, out, **more):
     return extract(items, backbone, out, **DEFAULTS | more)
 
 
-def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path, make_tree):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
+@pytest.fixture
+def items(tmp_path, make_tree):
+    return read_layout("auto", make_tree(tmp_path / "faces"))
+
+
+def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path, items):
     report = run(items[::-1], HOG, tmp_path / "c.h5")
     assert (report.rows, report.dim, report.failures, report.resumed_rows) == (12, 36, (), 0)
     assert verify_cache(tmp_path / "c.h5") == []
@@ -62,37 +69,33 @@ def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path, make_tree):
     expected = HOG.embed([decode_image(item.path) for item in items], None)
     np.testing.assert_array_equal(table.embeddings, expected)
     assert table.landmarks is None
-    assert not (tmp_path / "c.h5.shards").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "faces"]
 
 
-def test_jobs_batches_and_shards_do_not_change_the_digest(tmp_path, make_tree):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
-    (tmp_path / "faces" / "s0" / "smile" / "img1.png").write_bytes(b"broken")
-    reports = [
-        run(items, HOG, tmp_path / f"{number}.h5", config=ExtractConfig(**config))
-        for number, config in enumerate(
-            ({"jobs": 2, "shard_rows": 4, "batch": 3}, {"jobs": 1, "shard_rows": 1}, {"jobs": 1})
-        )
-    ]
-    reports.append(run(items, HOG, tmp_path / "one.h5"))
+def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_up_to_the_total(tmp_path, items):
+    items[4].path.write_bytes(b"broken")
+    seen, reports = [], []
+    for number, config in enumerate(
+        (ExtractConfig(jobs=2, shard_rows=4, batch=3), ExtractConfig(jobs=1, shard_rows=1), ONE)
+    ):
+        reports.append(run(items, HOG, tmp_path / f"{number}.h5", config=config, on_progress=seen.append))
     assert len({(report.digest, report.failures) for report in reports}) == 1
-
-
-def test_a_backbone_of_the_main_process_gets_batches(tmp_path, make_tree):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
+    last = seen[-7:]
+    assert [progress.done for progress in last] == sorted(progress.done for progress in last)
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed, seen[-1].seconds_left) == (12, 12, 1, 0)
+    assert min(seen[-1].read_rate, seen[-1].embed_rate, seen[-1].write_rate) > 0
+    assert seen[0].write_rate == 0
+    # A backbone of the main process gets batches.
     backbone = MeanColour()
-    two = run(items, backbone, tmp_path / "2.h5", config=ExtractConfig(jobs=2, shard_rows=5, batch=2))
-    assert [len(batch) for batch in backbone.seen] == [2, 2, 1, 2, 2, 1, 2]
-    assert two.digest == run(items, MeanColour(), tmp_path / "1.h5").digest
-    with open_cache(tmp_path / "2.h5") as cache:
-        table = cache.read()
-    images = [decode_image(item.path) for item in items]
-    np.testing.assert_allclose(table.embeddings, [image.mean(axis=(0, 1)) for image in images], rtol=1e-6)
+    two = run(items[5:], backbone, tmp_path / "two.h5", config=replace(ONE, jobs=2))
+    assert [len(batch) for batch in backbone.seen] == [2, 2, 1, 2]
+    assert two.digest == run(items[5:], MeanColour(), tmp_path / "one.h5").digest
+    with open_cache(tmp_path / "two.h5") as cache:
+        means = [decode_image(item.path).mean(axis=(0, 1)) for item in items[5:]]
+        np.testing.assert_allclose(cache.read().embeddings, means, rtol=1e-6)
 
 
-def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(tmp_path, make_tree):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
+def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(tmp_path, items):
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
     calls = []
 
@@ -117,11 +120,11 @@ def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(t
 def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path):
     rows = "".join(f"none/{row}.jpg,s{row % 2},neutral,v,{row}\n" for row in range(8))
     (tmp_path / "manifest.csv").write_text("path,subject,label,video,frame\n" + rows)
-    items = read_layout("auto", tmp_path / "manifest.csv")
     points = np.random.default_rng(0).normal(0, 9, (8, 68, 2)).astype(np.float32)
     points[5] = np.nan
     points[2] = 7
-    report = run(items, make_backbone("geometry"), tmp_path / "c.h5", landmarks=points)
+    items, geometry = read_layout("auto", tmp_path / "manifest.csv"), make_backbone("geometry")
+    report = run(items, geometry, tmp_path / "c.h5", landmarks=points)
     assert [(failure.path, failure.reason) for failure in report.failures] == [
         ("none/2.jpg", "the embedding isn't finite as float32"),
         ("none/5.jpg", "no landmarks"),
@@ -130,14 +133,12 @@ def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path):
         table = cache.read()
     kept = [0, 4, 6, 1, 3, 7]
     np.testing.assert_array_equal(table.landmarks, points[kept])
-    np.testing.assert_array_equal(table.embeddings, make_backbone("geometry").embed([], points[kept]))
+    np.testing.assert_array_equal(table.embeddings, geometry.embed([], points[kept]))
 
 
-def test_unreadable_images_are_left_out_and_listed(tmp_path, make_tree, refused):
-    root = make_tree(tmp_path / "faces")
-    items = read_layout("auto", root)
-    (root / "s0" / "neutral" / "img1.png").write_bytes(b"")
-    (root / "s1" / "smile" / "img2.png").unlink()
+def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused):
+    (items[1].path).write_bytes(b"")
+    (items[11].path).unlink()
     report = run(items, HOG, tmp_path / "c.h5")
     found = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
     assert found == [
@@ -146,7 +147,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path, make_tree, refused)
     ]
     assert [json.loads(line) for line in (tmp_path / "c.failures.jsonl").read_text().splitlines()] == found
     assert report.rows == 10
-    again = run([item for item in items if item.path.exists()][2:], HOG, tmp_path / "c.h5", if_exists="overwrite")
+    again = run(items[2:11], HOG, tmp_path / "c.h5", if_exists="overwrite")
     assert again.failures == ()
     assert not (tmp_path / "c.failures.jsonl").exists()
     # A whole shard may fail; when nothing is left it is an error with the first reasons.
@@ -161,8 +162,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path, make_tree, refused)
     assert not (tmp_path / "e.h5").exists()
 
 
-def test_an_embedding_that_float16_can_not_hold_is_a_failure(tmp_path, make_tree):
-    items = read_layout("auto", make_tree(tmp_path / "faces", subjects=1))
+def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_hold_is_a_failure(tmp_path, items):
     with open_cache(run(items, MeanColour(), tmp_path / "full.h5").path) as cache:
         means = cache.read().embeddings
     scale = 65504 / float(np.sort(means.max(axis=1))[-2])  # the brightest image overflows, and no other
@@ -170,20 +170,25 @@ def test_an_embedding_that_float16_can_not_hold_is_a_failure(tmp_path, make_tree
     report = run(items, MeanColour(scale=scale * 0.999), tmp_path / "half.h5", config=half)
     assert [failure.reason for failure in report.failures] == ["the embedding isn't finite as float16"]
     assert inspect_cache(tmp_path / "half.h5").dtype == "float16"
+    rows = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
+    exact, errors = rows.astype(np.float64), storage_error(rows)
+    lost = np.linalg.norm(exact - rows.astype(np.float16), axis=1) / np.linalg.norm(exact, axis=1)
+    np.testing.assert_allclose(errors, lost, rtol=1e-9)
+    assert 0 < errors.max() < 2**-11
+    # Exact values cost nothing, small numbers more, large ones everything.
+    assert (storage_error(rows, "float32") == 0).all()
+    few = np.array([[1.5, -2.0], [0.0, 0.0], [1e-7, 2e-7], [1e5, 1.0], [1e-30, 1e-30]], dtype=np.float32)
+    costs = storage_error(few)
+    assert costs[:2].tolist() == [0, 0]
+    assert 0.01 < costs[2] <= 1
+    assert np.isinf(costs[3])
+    assert costs[4] == pytest.approx(1)
+    whole = StorageError.of([errors])
+    assert StorageError.of([errors[:4], errors[4:]]) == whole == StorageError(50, np.median(errors), errors.max())
+    assert StorageError.of([]) == StorageError.of([errors[:0]]) == StorageError(0, 0.0, 0.0)
 
 
-def test_progress_counts_up_to_the_total_with_rates(tmp_path, make_tree):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
-    items[3].path.write_bytes(b"")
-    seen = []
-    run(items, HOG, tmp_path / "c.h5", on_progress=seen.append)
-    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
-    assert (seen[-1].done, seen[-1].total, seen[-1].failed, seen[-1].seconds_left) == (12, 12, 1, 0)
-    assert min(seen[-1].read_rate, seen[-1].embed_rate, seen[-1].write_rate) > 0
-    assert seen[0].write_rate == 0
-
-
-def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(tmp_path, make_tree, monkeypatch):
+def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(tmp_path, items, monkeypatch, refused):
     # A module of its own: a worker process imports it by name.
     (tmp_path / "deadly_preparation.py").write_text(
         "import os\ndef prepare(image, landmarks):\n    if landmarks[0, 0] == 11: os._exit(3)\n    return image\n"
@@ -192,41 +197,22 @@ def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(tmp_path
     monkeypatch.delitem(sys.modules, "deadly_preparation", raising=False)
     import deadly_preparation
 
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
-    with pytest.raises(
-        FeatlabError, match=r"worker process died near s\d/.*png .*run the same command again"
-    ) as caught:
-        run(
-            items,
-            MeanColour(prepare=deadly_preparation.prepare),
-            tmp_path / "c.h5",
-            landmarks=points,
-            config=ExtractConfig(jobs=2, shard_rows=1, batch=1),
-        )
-    assert "\n" not in str(caught.value)
-    resumed = run(
-        items, MeanColour(), tmp_path / "c.h5", landmarks=points, config=ExtractConfig(jobs=1, shard_rows=1, batch=1)
-    )
+    given = {"landmarks": points, "config": ExtractConfig(jobs=2, shard_rows=1, batch=1)}
+    with refused(FeatlabError, "worker process died near s", ".png ", "run the same command again"):
+        run(items, MeanColour(prepare=deadly_preparation.prepare), tmp_path / "c.h5", **given)
+    given["config"] = ExtractConfig(jobs=1, shard_rows=1, batch=1)
+    resumed = run(items, MeanColour(), tmp_path / "c.h5", **given)
     assert 0 < resumed.resumed_rows < 12
     assert resumed.rows == 12
 
 
-def test_a_backbone_that_breaks_its_word_is_named(tmp_path, make_tree, monkeypatch, refused):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
-    for shape in ((1, 3), (2,)):
-        monkeypatch.setattr(MeanColour, "embed", lambda self, *given, shape=shape: np.zeros(shape, np.float32))
-        with refused(ConfigError, f"shape {shape}, expected (2, D)", "'mean'"):
-            run(items, MeanColour(), tmp_path / "c.h5")
-
-
-def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, make_tree, refused):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
-    points = np.zeros((12, 68, 2), dtype=np.float32)
+def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, refused, monkeypatch):
+    points, geometry = np.zeros((12, 68, 2), dtype=np.float32), make_backbone("geometry")
     for given, backbone, more, says in (
         ([], HOG, {}, "nothing to extract"),
         ([*items, items[3]], HOG, {}, "can be there only once"),
-        (items, make_backbone("geometry"), {}, "needs landmarks"),
+        (items, geometry, {}, "needs landmarks"),
         (items, HOG, {"landmarks": points[:5]}, "landmarks for 5 rows only"),
         (items, HOG, {"landmarks": points.reshape(12, -1)}, "expected (rows, P, 2)"),
         (items, HOG, {"neutral": "calm"}, "--neutral NAME"),
@@ -241,3 +227,8 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, make_tree,
     for name, value in (("jobs", -1), ("batch", 0), ("shard_rows", 0), ("dtype", "float64")):
         with refused(ConfigError, name):
             ExtractConfig(**{name: value})
+    # A backbone that breaks its word is named.
+    for shape in ((1, 3), (2,)):
+        monkeypatch.setattr(MeanColour, "embed", lambda self, *given, shape=shape: np.zeros(shape, np.float32))
+        with refused(ConfigError, f"shape {shape}, expected (2, D)", "'mean'"):
+            run(items, MeanColour(), tmp_path / "c.h5")

@@ -1,3 +1,5 @@
+"""Killed, interrupted and finished extractions: what is embedded again, and what is refused."""
+
 import os
 import signal
 import subprocess
@@ -30,6 +32,12 @@ if __name__ == "__main__":
     config = ExtractConfig(jobs=jobs, shard_rows=8, batch=4)
     extract(read_layout("auto", source), make_backbone("hog"), out, neutral="neutral", config=config)
 """
+
+
+@pytest.fixture
+def source(tmp_path, make_tree):
+    """Twelve images in three shards."""
+    return make_tree(tmp_path / "faces")
 
 
 def run(source, out, **more):
@@ -74,8 +82,9 @@ def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(tmp
         assert not left, "a worker outlives its killed parent"
         before = len(list(shards.glob("*.h5")))
     config = ExtractConfig(jobs=1, shard_rows=8, batch=4)
-    resumed = run(source, out, backbone=make_backbone("hog"), config=config)
-    whole = run(source, tmp_path / "whole.h5", backbone=make_backbone("hog"), config=config)
+    resumed, whole = (
+        run(source, to, backbone=make_backbone("hog"), config=config) for to in (out, tmp_path / "whole.h5")
+    )
     assert resumed.resumed_rows == before * 8 >= 6 * 8
     assert whole.resumed_rows == 0
     assert resumed.rows == whole.rows == 320
@@ -98,8 +107,7 @@ def interrupt(source, out, batches, **more):
         run(source, out, on_progress=stop, **more)
 
 
-def test_ctrl_c_leaves_finished_shards(tmp_path, make_tree):
-    source = make_tree(tmp_path / "faces")
+def test_ctrl_c_leaves_finished_shards(tmp_path, source):
     whole = run(source, tmp_path / "whole.h5").digest
     for jobs in (1, 2):
         out = tmp_path / f"{jobs}.h5"
@@ -109,8 +117,7 @@ def test_ctrl_c_leaves_finished_shards(tmp_path, make_tree):
         assert (report.resumed_rows, report.digest) == (4, whole)
 
 
-def test_only_the_shard_of_a_changed_image_is_embedded_again(tmp_path, make_tree):
-    source = make_tree(tmp_path / "faces")
+def test_only_the_shard_of_a_changed_image_or_landmark_is_embedded_again(tmp_path, source):
     out, image = tmp_path / "c.h5", source / "s0" / "neutral" / "img0.png"
     image.write_bytes(b"broken")
     interrupt(source, out, 8)  # two shards of two batches and a write each, and a batch more
@@ -121,23 +128,16 @@ def test_only_the_shard_of_a_changed_image_is_embedded_again(tmp_path, make_tree
     image.write_bytes(image.with_name("img1.png").read_bytes())
     report = run(source, tmp_path / "d.h5")
     assert (report.resumed_rows, report.rows, report.failures) == (4, 12, ())
-
-
-def test_changed_landmarks_are_a_new_shard(tmp_path, make_tree):
-    source = make_tree(tmp_path / "faces")
     points = np.random.default_rng(0).normal(0, 9, (12, 68, 2)).astype(np.float32)
-    out = tmp_path / "c.h5"
-    geometry = make_backbone("geometry")
-    interrupt(source, out, 8, backbone=geometry, landmarks=points)
+    more = {"backbone": make_backbone("geometry"), "landmarks": points}
+    interrupt(source, tmp_path / "e.h5", 8, **more)
     points[1] += 1
-    report = run(source, out, backbone=geometry, landmarks=points)
-    assert report.resumed_rows == 4
-    np.testing.assert_array_equal(open_cache(out).read().landmarks, points)
+    assert run(source, tmp_path / "e.h5", **more).resumed_rows == 4
+    np.testing.assert_array_equal(open_cache(tmp_path / "e.h5").read().landmarks, points)
 
 
 @pytest.mark.parametrize("backbone", ["hog", "geometry"])
-def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(tmp_path, make_tree, monkeypatch, backbone):
-    source = make_tree(tmp_path / "faces")
+def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(tmp_path, source, monkeypatch, backbone):
     points = np.random.default_rng(0).normal(0, 9, (12, 68, 2)).astype(np.float32)
     points[0] = np.nan
     (source / "s1" / "smile" / "img2.png").write_bytes(b"broken")
@@ -150,8 +150,8 @@ def test_a_finished_cache_of_the_same_inputs_is_not_embedded_again(tmp_path, mak
     assert again.resumed_rows == 11
 
 
-def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_path, make_tree, refused):
-    source, out = make_tree(tmp_path / "faces"), tmp_path / "c.h5"
+def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_path, source, refused):
+    out = tmp_path / "c.h5"
     run(source, out)
     items = read_layout("auto", source)
     for given, more, says in (
@@ -175,33 +175,29 @@ def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_pat
     assert out.read_bytes() == b"notes"
 
 
-def test_an_image_changed_after_the_cache_is_noticed(tmp_path, make_tree):
-    source = make_tree(tmp_path / "faces")
-    broken = source / "s1" / "smile" / "img2.png"
+def test_an_image_changed_after_the_cache_is_noticed(tmp_path, source, refused):
+    broken, out = source / "s1" / "smile" / "img2.png", tmp_path / "c.h5"
     whole = broken.read_bytes()
     broken.write_bytes(b"broken")
-    out = tmp_path / "c.h5"
     run(source, out)
     # Repaired by a copy that keeps the old time stamp: the move into place shows.
     broken.write_bytes(whole)
     os.utime(broken, ns=(1, 1))
-    with pytest.raises(InputError, match=r"s1/smile/img2.png has changed since; --if-exists overwrite"):
+    with refused(InputError, "s1/smile/img2.png has changed since; --if-exists overwrite"):
         run(source, out)
     assert run(source, out, if_exists="overwrite").rows == 12
     later = out.stat().st_mtime_ns + 10**9
     os.utime(source / "s0" / "smile" / "img2.png", ns=(later, later))
-    with pytest.raises(InputError, match=r"s0/smile/img2.png has changed since"):
+    with refused(InputError, "s0/smile/img2.png has changed since"):
         run(source, out)
 
 
-def test_skip_error_and_overwrite_do_what_they_say(tmp_path, make_tree):
-    source = make_tree(tmp_path / "faces")
-    out = tmp_path / "c.h5"
+def test_skip_error_and_overwrite_do_what_they_say(tmp_path, source, refused):
+    out, other = tmp_path / "c.h5", make_backbone("hog", size=32)
     first = run(source, out)
-    other = make_backbone("hog", size=32)
     skipped = run(source, out, backbone=other, if_exists="skip")
     assert (skipped.digest, skipped.extractor) == (first.digest, first.extractor)
-    with pytest.raises(InputError, match=r"c.h5 exists; choose another name or --if-exists"):
+    with refused(InputError, "c.h5 exists; choose another name or --if-exists"):
         run(source, out, backbone=other, if_exists="error")
     interrupt(source, out, 3, backbone=other, if_exists="overwrite")
     assert open_cache(out).digest == first.digest

@@ -12,7 +12,7 @@ def table(people):
 
 @pytest.fixture(scope="module")
 def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"))
+    return small_bundle(table.without("s05"), methods=("coral", "dsfda", "pft", "sfda-it"))
 
 
 @pytest.fixture(scope="module")

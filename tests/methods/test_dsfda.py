@@ -20,11 +20,6 @@ CLASSES = 3
 QUICK = {"iterations": 4}
 
 
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), methods=["dsfda"])
-
-
 def adapted(bundle, rows, *, seed=0, **options):
     return make_method("dsfda", {"dsfda": QUICK | options}).adapt(bundle, target_of(rows), seed=seed)
 

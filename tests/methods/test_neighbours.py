@@ -5,13 +5,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from featlab.methods import neighbourhood as nrc
-from featlab.methods.neighbourhood import (
-    HOPS,
-    NeighbourBank,
-    confident_rows,
-    destinations,
-    neighbour_walks,
-)
+from featlab.methods.neighbourhood import HOPS, NeighbourBank, confident_rows, destinations, neighbour_walks
 
 
 def tensor(values):

@@ -9,12 +9,7 @@ import torch
 from featlab.methods import make_method
 from featlab.methods.fit import make_student
 from featlab.methods.losses.discrepancy import contrastive_discrepancy
-from featlab.methods.sfda_de import (
-    classes_of_clusters,
-    discrepancy_terms,
-    estimate_surrogates,
-    inverse_decay,
-)
+from featlab.methods.sfda_de import classes_of_clusters, discrepancy_terms, estimate_surrogates, inverse_decay
 from featlab.protocol.splits import target_of
 
 CLASSES = 3
@@ -32,40 +27,38 @@ def around(*directions, rows=8, noise=0.05, length=3.0):
     return torch.from_numpy(length * random.uniform(0.5, 2, size=(len(values), 1)) * values).float()
 
 
-def by_loops(values, anchors):
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def by_hand(values, anchors):
     """Spherical k-means and the best of all permutations, in float64."""
-    rows = [value / np.linalg.norm(value) for value in values.astype(float)]
-    starts = [anchor / np.linalg.norm(anchor) for anchor in anchors.astype(float)]
-    centres = list(starts)
-    while True:
-        nearest = [int(np.argmax([row @ centre for centre in centres])) for row in rows]
-        moved = []
-        for code, start in enumerate(starts):
-            mine = [row for row, own in zip(rows, nearest, strict=True) if own == code]
-            moved.append(sum(mine) / np.linalg.norm(sum(mine)) if mine else start)
-        shift = np.mean([0.5 * (1 - a @ b) for a, b in zip(moved, centres, strict=True)])
-        centres = moved
-        if shift < 1e-3:
-            break
-    orders = list(itertools.permutations(range(len(starts))))
-    costs = [sum(0.5 * (1 - centres[i] @ starts[order[i]]) for i in range(len(starts))) for order in orders]
-    matched = orders[int(np.argmin(costs))]
-    labels = [matched[int(np.argmax([row @ centre for centre in centres]))] for row in rows]
-    return labels, [min(0.5 * (1 - row @ centre) for centre in centres) for row in rows]
+    rows, starts = unit(values.astype(float)), unit(anchors.astype(float))
+    centres, shift = starts, 1.0
+    while shift >= 1e-3:
+        nearest = (rows @ centres.T).argmax(axis=1)
+        sums = [rows[nearest == code].sum(axis=0) for code in range(len(starts))]
+        moved = np.array([unit(own) if own.any() else start for own, start in zip(sums, starts, strict=True)])
+        shift, centres = np.mean(0.5 * (1 - (moved * centres).sum(axis=1))), moved
+    likeness = centres @ starts.T
+    orders = [list(order) for order in itertools.permutations(range(len(starts)))]
+    matched = max(orders, key=lambda order: sum(likeness[range(len(starts)), order]))
+    nearest = (rows @ centres.T).argmax(axis=1)
+    return np.array(matched)[nearest].tolist(), (0.5 * (1 - rows @ centres.T)).min(axis=1)
 
 
 def test_clusters_equal_a_loop_over_rows():
     for seed in range(8):
         values, anchors = drawn(40, 3, seed), drawn(4, 3, seed + 100)
         labels, distance = classes_of_clusters(values, anchors)
-        expected, apart = by_loops(values.numpy(), anchors.numpy())
+        expected, apart = by_hand(values.numpy(), anchors.numpy())
         assert labels.tolist() == expected
         np.testing.assert_allclose(distance, apart, atol=1e-6)
     # On a circle, from bad anchors, the best matching swaps two classes (the first case) or cycles three.
     for seed in (6, 48, 147, 561, 1453):
         values, anchors = drawn(40, 2, seed), drawn(4, 2, seed + 100)
         labels, _ = classes_of_clusters(values, anchors)
-        assert labels.tolist() == by_loops(values.numpy(), anchors.numpy())[0]
+        assert labels.tolist() == by_hand(values.numpy(), anchors.numpy())[0]
         assert len(labels.unique()) == 4
 
 
@@ -124,21 +117,6 @@ def test_surrogate_rows_have_the_mean_and_the_scaled_covariance_of_the_class(cov
     torch.testing.assert_close(rows, torch.tensor([[2.0, 0.0]]).expand(1, 4, 2))
 
 
-@pytest.fixture(scope="module")
-def table(people):
-    return people(subjects=6, clips=1, frames=10, classes=CLASSES, expression=1.5, identity=1.0, resting=1.0)
-
-
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), {"head.epochs": 20, "head.bottleneck": 16})
-
-
-@pytest.fixture(scope="module")
-def rows(table):
-    return table.rows_of("s05")
-
-
 def adapt(bundle, rows, *, seed=0, **options):
     method = make_method("sfda-de", {"sfda-de": {"epochs": 2, "steps": 10} | options})
     return method.adapt(bundle, target_of(rows), seed=seed)
@@ -150,26 +128,26 @@ def first_step(bundle, rows, **options):
     return head.linear.weight - bundle.head.linear.weight, head.norm.weight - bundle.head.norm.weight
 
 
-def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, rows):
+def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, mine):
     assert [inverse_decay(step) for step in (0, 500, 2000)] == pytest.approx([1.0, 1.25**-2.25, 2.0**-2.25])
-    (linear, still), (_, one), (_, ten) = (first_step(bundle, rows, norm_rate=rate) for rate in (0, 1.0, 10.0))
+    (linear, still), (_, one), (_, ten) = (first_step(bundle, mine, norm_rate=rate) for rate in (0, 1.0, 10.0))
     assert torch.count_nonzero(still) == 0 < torch.count_nonzero(linear)
     assert (ten.norm() / one.norm()).item() == pytest.approx(10, rel=1e-3)
     # With nothing else to follow than the loss, the first step differs by rate times decay times weight.
-    plain, decayed = (first_step(bundle, rows, weight_decay=decay)[0] for decay in (0.0, 0.5))
+    plain, decayed = (first_step(bundle, mine, weight_decay=decay)[0] for decay in (0.0, 0.5))
     torch.testing.assert_close(plain - decayed, 1e-3 * 0.5 * bundle.head.linear.weight, atol=1e-6, rtol=1e-3)
 
 
 @pytest.mark.parametrize("term", ["bottleneck", "predictions"])
-def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, rows):
+def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, mine):
     student = make_student(bundle, "none", 0)
     for parameter in student.parameters_of("bottleneck"):
         parameter.requires_grad_(True)
-    features = bundle.projection(torch.from_numpy(rows.embeddings[:12]))
-    drawn_rows = drawn(12, 16).view(3, 4, 16)
+    features = bundle.projection(torch.from_numpy(mine.embeddings[:12]))
+    drawn_rows = drawn(12, 6).view(3, 4, 6)
     loss = discrepancy_terms(student, drawn_rows, features)[term]
     with torch.no_grad():
-        values = [drawn_rows, student.bottleneck(features).view(3, 4, 16)]
+        values = [drawn_rows, student.bottleneck(features).view(3, 4, 6)]
         if term == "predictions":
             values = [torch.softmax(student.head.classify(z), dim=2) for z in values]
         torch.testing.assert_close(loss, contrastive_discrepancy(*values))
@@ -180,27 +158,27 @@ def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_b
 
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covariance, bundle, rows):
-    model = adapt(bundle, rows, epochs=5, steps=20, bn_mode=bn_mode, covariance=covariance)
+def test_the_loss_falls_and_rows_come_to_their_classes_anchor(bn_mode, covariance, bundle, mine):
+    model = adapt(bundle, mine, epochs=5, steps=20, bn_mode=bn_mode, covariance=covariance)
     losses = [entry["loss"] for entry in model.history]
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.5
     anchors = torch.nn.functional.normalize(bundle.head.classifier.weight, dim=1)
 
     def nearness(head):
         with torch.no_grad():
-            z = head.bottleneck(bundle.projection(torch.from_numpy(rows.embeddings)))
+            z = head.bottleneck(bundle.projection(torch.from_numpy(mine.embeddings)))
         return (torch.nn.functional.normalize(z, dim=1) @ anchors.T).max(dim=1).values.mean()
 
     assert nearness(model.model.head) > nearness(bundle.head)
 
 
-def test_too_few_rows_teach_nothing_and_it_says_so(bundle, rows):
+def test_too_few_rows_teach_nothing_and_it_says_so(bundle, mine):
     for count, options in ((1, {}), (2, {}), (4, {}), (1, {"least": 1})):
-        model = adapt(bundle, rows.take(slice(count)), **options)
+        model = adapt(bundle, mine.take(slice(count)), **options)
         assert (model.iterations, model.history) == (0, ())
         assert len(model.warnings) == 1
         assert options or "adapt.sfda-de.least = 5" in model.warnings[0]
         for name, tensor in bundle.head.state_dict().items():
             assert torch.equal(model.model.head.state_dict()[name], tensor), name
     # One row is no batch in training, and enough in evaluation mode.
-    assert adapt(bundle, rows.take([0]), least=1, bn_mode="eval").iterations == 20
+    assert adapt(bundle, mine.take([0]), least=1, bn_mode="eval").iterations == 20

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.spatial.distance import cdist
 
 from featlab.methods import get_method, make_method, neighbourhood, shot
 from featlab.methods.base import ordered_features
 from featlab.methods.fit import Rates, SGDConfig, Student, fit_sgd, make_student
-from featlab.methods.neighbourhood import NeighbourBank
+from featlab.methods.losses.pseudo_labels import centre_labels
+from featlab.methods.losses.target import (
+    entropies,
+    information_loss,
+    marginal_entropy,
+    mean_entropy,
+    neighbour_agreement,
+)
+from featlab.methods.neighbourhood import NeighbourBank, confident_rows, destinations, neighbour_walks
 from featlab.model.networks import SourceHead
 from featlab.protocol.splits import target_of
 
@@ -95,76 +102,31 @@ def test_a_last_batch_of_one_row_is_skipped_where_batch_norm_needs_two():
         assert bool(fit.warnings) == (steps == 0)
 
 
-def entropy_of(p):
-    return -(p * (p + 1e-5).log()).sum(dim=-1)
-
-
-def hand_labels(head, features, rounds):
-    """SHOT's pseudo-labels and the distances, by SciPy."""
-    head.eval()
+def hand_terms(name, head, features, bn_mode):
+    """The terms of the first step on all rows at once, of parts that have oracles of their own."""
     with torch.no_grad():
         z = head.bottleneck(features)
-        weight = torch.softmax(head.classify(z), dim=1).double().numpy()
-    codes = np.concatenate([z.double().numpy(), np.ones((len(z), 1))], axis=1)
-    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
-    labels = weight.argmax(axis=1)
-    for _ in range(rounds):
-        kept = np.unique(labels)
-        distance = cdist(codes, (weight.T @ codes / (1e-8 + weight.sum(axis=0)[:, None]))[kept], "cosine")
-        labels = kept[distance.argmin(axis=1)]
-        weight = np.eye(weight.shape[1])[labels]
-    return torch.from_numpy(labels), distance.min(axis=1)
-
-
-def hand_reached(head, features):
-    """The row that TPDS pairs each row with: walks by the definition, in float64."""
-    _, distance = hand_labels(head, features, 1)
-    with torch.no_grad():
-        entropy = entropy_of(torch.softmax(head(features), dim=1)).numpy()
-    count = len(features)
-    uncertain = set(np.argsort(-entropy)[: count // 2].tolist())
-    near = set(np.argsort(distance)[: int(count * 0.6)].tolist())
-    similarity = 1 - cdist(features.double().numpy(), features.double().numpy(), "cosine")
-    reached = []
-    for row in range(count):
-        visited, walk = [row], []
-        while len(walk) < count - 1:
-            order = np.argsort(-similarity[visited[-1]])
-            visited.append(next(other for other in order.tolist() if other not in visited))
-            walk.append(visited[-1])
-        reached.append(next((other for other in walk if other not in uncertain - near), walk[0]))
-    return torch.tensor(reached)
-
-
-def hand_terms(name, head, features, bn_mode):
-    """The loss terms of the first step on all rows at once."""
-    labels, reached = hand_labels(head, features, 2)[0], hand_reached(head, features)
+        p = torch.softmax(head.classify(z), dim=1)
+    labels = centre_labels(z, p).labels
+    confident = confident_rows(entropies(p), centre_labels(z, p, rounds=1).distance)
+    reached = destinations(neighbour_walks(features), confident)
     head.norm.train(bn_mode == "train")
     z = head.bottleneck(features)
-    logits = head.classify(z)
-    p = torch.softmax(logits, dim=1)
-    diversity = {"diversity": -entropy_of(p.mean(dim=0))}
-    if name in ("shot-im", "shot"):
-        terms = diversity | {"entropy": entropy_of(p).mean()}
-        return terms | ({"pseudo-labels": 0.3 * F.cross_entropy(logits, labels)} if name == "shot" else {})
+    p = torch.softmax(head.classify(z), dim=1)
+    terms = {"diversity": -marginal_entropy(p)}
     if name == "tpds":
-        q = torch.softmax(head(features[reached]), dim=1)
-        joint = (p.T @ q + q.T @ p) / (2 * len(p))
-        product = joint.sum(dim=1)[:, None] * joint.sum(dim=0)
-        return diversity | {"information": -(joint * (joint / product).log()).sum()}
-    angle = cdist(z.detach().double().numpy(), z.detach().double().numpy(), "cosine")
-    np.fill_diagonal(angle, np.inf)
-    order, score = angle.argsort(axis=1), p.detach()
-    near = torch.zeros(())
-    beyond = torch.zeros(())
-    for row in range(len(p)):
+        terms["information"] = information_loss(p, torch.softmax(head(features[reached]), dim=1))
+    elif name == "nrc":
         # The first half of training: K = 3, M = 2.
-        for neighbour in order[row, :3]:
-            affinity = 1.0 if row in order[neighbour, :2] else 0.1
-            near = near - affinity * (p[row] @ score[neighbour])
-            for other in order[neighbour, :2]:
-                beyond = beyond - 0.1 * (p[row] @ score[other])
-    return diversity | {"neighbours": near / len(p), "expanded neighbours": beyond / len(p)}
+        bank = NeighbourBank.of(z, p)
+        around = bank.neighbourhood(torch.arange(len(p)), 3, 2)
+        terms["neighbours"] = neighbour_agreement(p, bank.scores[around.near], around.affinity)
+        terms["expanded neighbours"] = neighbour_agreement(p, bank.scores[around.expanded.flatten(1)], 0.1)
+    else:
+        terms["entropy"] = mean_entropy(p)
+        if name == "shot":
+            terms["pseudo-labels"] = 0.3 * F.cross_entropy(head.classify(z), labels)
+    return terms
 
 
 STEP = {"epochs": 1, "batch": 64, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0, "decay": False}

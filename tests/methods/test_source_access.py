@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
-from featlab.methods import make_method, moment_matching
+from featlab.methods import adversarial, make_method, moment_matching
 from featlab.methods.adversarial import part_ways
 from featlab.methods.agra import (
     SOURCE,
@@ -67,31 +67,29 @@ STEP = {"iterations": 1, "batch": 1000, "lr": 0.05, "momentum": 0.0, "weight_dec
 
 def hand_terms(name, head, source, features, bn_mode):
     """The terms of the first step on all rows of both domains at once."""
-    predicted = head(features).argmax(dim=1)
+    labels, predicted = source.labels, head(features).argmax(dim=1)
     head.norm.train(bn_mode == "train")
-    ours, theirs = head.bottleneck(torch.cat([source.features, features])).split([len(source.labels), len(features)])
-    terms = {"classification": F.cross_entropy(head.classify(ours), source.labels)}
-    if name == "lpl":
+    if name in ("ftdnn", "lpl"):
         ours = head.bottleneck(source.features)
-        terms = {
-            "classification": F.cross_entropy(head.classify(ours), source.labels),
-            "locality": 0.3 * locality_loss(ours, source.labels, 20),
-        }
-    elif name == "ftdnn":
-        terms = {"classification": F.cross_entropy(head(source.features), source.labels)}
-    elif name == "dfa":
+    else:
+        both = head.bottleneck(torch.cat([source.features, features]))
+        ours, theirs = both.split([len(labels), len(features)])
+    terms = {"classification": F.cross_entropy(head.classify(ours), labels)}
+    if name == "lpl":
+        terms["locality"] = 0.3 * locality_loss(ours, labels, 20)
+    if name == "dfa":
         terms["alignment"] = 2 * (ours.mean(dim=0) - theirs.mean(dim=0)).square().sum()
-        terms["discrimination"] = 3 * discriminative_loss(ours, source.labels, 0.0)
-    elif name == "safn":
+        terms["discrimination"] = 3 * discriminative_loss(ours, labels, 0.0)
+    if name == "safn":
         terms |= {f"{side} norm": 2 * norm_growth_loss(z, 1.0) for side, z in (("source", ours), ("target", theirs))}
         terms["entropy"] = 3 * mean_entropy(torch.softmax(head.classify(theirs), dim=1))
-    else:
-        kernel, ratios = joint_kernel(ours, theirs), class_ratios(source.labels, predicted, 3)
-        weights = marginal_weights(ratios[source.labels], len(theirs))
+    if name in ("detn", "ecan"):
+        kernel, ratios = joint_kernel(ours, theirs), class_ratios(labels, predicted, 3)
+        weights = marginal_weights(ratios[labels], len(theirs))
         terms["alignment"] = 2 * maximum_mean_discrepancy(kernel, weights)
-        if name == "ecan":
-            weights = class_weights(source.labels, predicted, 3)
-            terms["alignment by class"] = 3 * maximum_mean_discrepancy(kernel, weights).mean()
+    if name == "ecan":
+        weights = class_weights(labels, predicted, 3)
+        terms["alignment by class"] = 3 * maximum_mean_discrepancy(kernel, weights).mean()
     return terms
 
 
@@ -99,9 +97,11 @@ def hand_terms(name, head, source, features, bn_mode):
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_one_step_equals_the_step_by_hand(run, name, bn_mode, bundle, source, mine):
     """Loss terms, and every parameter of B and C after a step along their gradient."""
-    model = run(name, bn_mode=bn_mode, **STEP, **WEIGHTS[name])
+    # Not as many rows of each class.
+    few = mine.take(slice(16))
+    model = run(name, few, bn_mode=bn_mode, **STEP, **WEIGHTS[name])
     head = copy.deepcopy(bundle.head).requires_grad_(True)
-    terms = hand_terms(name, head, source, bundle.projection(torch.from_numpy(mine.embeddings)), bn_mode)
+    terms = hand_terms(name, head, source, bundle.projection(torch.from_numpy(few.embeddings)), bn_mode)
     torch.stack(list(terms.values())).sum().backward()
     (entry,) = model.history
     assert entry.keys() == {*terms, "loss"}
@@ -150,14 +150,6 @@ def test_pair_labels_compare_each_row_with_the_next():
         assert pair_labels(torch.tensor(labels)).tolist() == expected
 
 
-def test_a_new_channel_is_the_identity_bitwise_and_learns():
-    z = random_rows(5, 4).float()
-    channel = Channel(4)
-    assert torch.equal(channel(z), z)
-    channel(z).square().sum().backward()
-    assert (channel.change.weight.grad.abs() > 0).all()
-
-
 def test_the_fused_head_is_c_of_the_channels_mean(bundle, source):
     head = FusedHead(copy.deepcopy(bundle.head), Channel(6), Channel(6)).eval()
     with torch.no_grad():
@@ -199,14 +191,9 @@ def test_the_discriminative_term_equals_a_loop_over_pairs():
     assert discriminative_loss(z, torch.from_numpy(labels), 2.0).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_rows_of_one_class_are_drawn_together_and_of_two_pushed_apart_within_bounds():
-    for labels, sign in (([0, 0], 1.0), ([0, 1], -1.0)):
-        z = torch.tensor([[0.0], [5.0]], requires_grad=True)
-        discriminative_loss(z, torch.tensor(labels), 2.0).backward()
-        assert sign * z.grad[0] < 0 < sign * z.grad[1]
+def test_the_discriminative_term_is_bounded_and_finite_without_a_pair_of_one_kind():
     far = 1e6 * torch.tensor([[0.0], [0.1], [5.0], [5.1]])
     assert discriminative_loss(far, torch.tensor([0, 0, 1, 1]), 2.0).item() >= -0.5
-    # Without a pair of one kind.
     for labels in ([0, 0, 0], [0, 1, 2], [0]):
         z = random_rows(len(labels), 2).requires_grad_(True)
         loss = discriminative_loss(z, torch.tensor(labels), 0.0)
@@ -256,6 +243,16 @@ def test_the_first_step_of_cada_and_a_discriminator_without_weight_are_ftdnn_on_
     assert difference(9, domain=0.0) < 1e-6
     assert difference(9) > 1e-5
     assert run("cada", iterations=1, bn_mode="eval").history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
+
+
+def test_features_that_resist_make_the_discriminator_worse(run, monkeypatch):
+    def domain_loss():
+        history = run("cada", iterations=200, lr=3e-3, hidden=32, bn_mode="eval").history
+        return np.mean([entry["domain"] for entry in history[-20:]])
+
+    resisting = domain_loss()
+    monkeypatch.setattr(adversarial, "reversal_strength", lambda step, total: 0.0)
+    assert resisting > 1.1 * domain_loss()
 
 
 def test_classifiers_part_in_opposite_directions(bundle):
@@ -312,30 +309,12 @@ def test_links_of_twelve_nodes_have_the_published_sums():
         assert torch.equal(links.diagonal(), torch.ones(12))
         torch.testing.assert_close(links.sum(dim=1), torch.where(face, *(torch.tensor(value) for value in sums)))
         torch.testing.assert_close(normalised_links(links).sum(dim=1), torch.ones(12))
-    assert within[0, 6] == 0
-    assert across[0, 1] == 0
+    assert (within[0, 6], across[0, 1]) == (0, 0)
     assert (across[0, 6], across[0, 7], across[1, 7], across[1, 8]) == pytest.approx((0.9, 0.4, 0.9, 0.25))
     assert within.unique().tolist() == pytest.approx([0.0, 0.5, 0.8, 1.0])
-    # One region is two nodes.
-    within, across = prior_links(1)
-    assert torch.equal(within, torch.eye(2))
-    torch.testing.assert_close(normalised_links(across), torch.tensor([[1.0, 0.9], [0.9, 1.0]]) / 1.9)
     # Links are never negative, and a node without links passes nothing on.
     links = torch.tensor([[2.0, -3.0], [-1.0, -1.0]])
     assert torch.equal(normalised_links(links), torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
-
-
-def test_a_new_graph_changes_nothing_bitwise_and_every_tensor_of_it_can_learn():
-    graph = GraphAdaptation(4, 5, regions=1)
-    nodes = random_rows(6, 2, 4).float()
-    assert torch.equal(nodes + graph(nodes), nodes)
-    graph(nodes).sum().backward()
-    assert (graph.last.weight.grad.abs() > 0).any()
-    torch.nn.init.ones_(graph.last.weight)
-    graph(nodes).square().sum().backward()
-    assert all((parameter.grad.abs() > 0).any() for key, parameter in graph.named_parameters() if key != "within")
-    # A node that is linked to itself alone has a link of 1 whatever it learns; and unlinked nodes stay unlinked.
-    assert torch.equal(graph.within.grad, torch.zeros(2, 2))
 
 
 def test_the_graph_equals_numpy():

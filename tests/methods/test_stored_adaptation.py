@@ -15,11 +15,6 @@ from featlab.protocol.splits import target_of
 
 
 @pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), methods=["coral"])
-
-
-@pytest.fixture(scope="module")
 def model(table, bundle):
     return make_method("coral").adapt(bundle, target_of(table.rows_of("s05")))
 

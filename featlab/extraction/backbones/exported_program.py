@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from featlab.compute import choose_device, computing
+from featlab.compute import choose_device, computing, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.network import (
@@ -118,7 +116,7 @@ def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
     _refuse_objects(path)
     extra: dict[str, Any] = {CARD_FILE: ""}
     try:
-        with _weights_only(), _silent():
+        with _weights_only(), quiet_export():
             program = torch.export.load(path, extra_files=extra)
     except Exception as error:
         # The reader lets through whatever it stumbles over: a schema of another version, a missing operator.
@@ -158,20 +156,6 @@ def _weights_only() -> Iterator[None]:
             os.environ[_FORCE] = before
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep warnings of torch.export about its own insides off the terminal."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _input_shape(name: str, program: ExportedProgram) -> tuple[int | None, int | None]:
     """Return the number and the side of images that the program takes, None where it takes any."""
     inputs = program.graph_signature.user_inputs
@@ -191,7 +175,7 @@ def _input_shape(name: str, program: ExportedProgram) -> tuple[int | None, int |
 
 def _unflattened(name: str, program: ExportedProgram) -> nn.Module:
     try:
-        with _silent():
+        with quiet_export():
             module: nn.Module = torch.export.unflatten(program)
     except Exception as error:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,8 @@ def remove_head(name: str, module: nn.Module) -> nn.Module:
 
 def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``torchvision:NAME``; the options are the fields of `NetworkOptions`."""
-    network = require_argument("torchvision", argument, "a network's name, for example torchvision:resnet50")
-    name = f"torchvision:{network}"
-    chosen = network_options(name, NetworkOptions, options)
-    try:
-        import torchvision
-        from torchvision import models
-    except ImportError:
-        raise ConfigError("torchvision networks need torchvision: pip install 'featlab[backbones]'") from None
+    torchvision, network, chosen = _named("torchvision", argument, options, "resnet50")
+    name, models = f"torchvision:{network}", torchvision.models
     known = models.list_models(module=models)
     if network not in known:
         raise ConfigError(f"torchvision {torchvision.__version__} has no network {network!r}{closest(network, known)}")
@@ -96,6 +91,18 @@ def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> Netwo
     )
 
 
+def _named(
+    library: str, argument: str | None, options: Mapping[str, Any], example: str
+) -> tuple[Any, str, NetworkOptions]:
+    """Return the library, the network's name in it and the options."""
+    network = require_argument(library, argument, f"a network's name, for example {library}:{example}")
+    chosen = network_options(f"{library}:{network}", NetworkOptions, options)
+    try:
+        return import_module(library), network, chosen
+    except ImportError:
+        raise ConfigError(f"{library} networks need {library}: pip install 'featlab[backbones]'") from None
+
+
 def _check_weights(name: str, weights: str | None, own: tuple[str, ...]) -> None:
     """Raise a ConfigError when no weights are named, or a name that neither torchvision nor the disk knows."""
     offered = f"torchvision's own are {', '.join(own)}" if own else "torchvision has none of its own"
@@ -116,13 +123,8 @@ def _torchvision_spec(weights: Any) -> InputSpec:
 
 def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``timm:NAME``; the options are the fields of `NetworkOptions`."""
-    network = require_argument("timm", argument, "a network's name, for example timm:resnet18.a1_in1k")
+    timm, network, chosen = _named("timm", argument, options, "resnet18.a1_in1k")
     name = f"timm:{network}"
-    chosen = network_options(name, NetworkOptions, options)
-    try:
-        import timm
-    except ImportError:
-        raise ConfigError("timm networks need timm: pip install 'featlab[backbones]'") from None
     if ":" not in network and not timm.is_model(network):
         known = closest(network.partition(".")[0], timm.list_models())
         raise ConfigError(f"timm {timm.__version__} has no network {network!r}{known}")

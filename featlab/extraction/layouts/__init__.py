@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from featlab.config.options import Options, with_options
 from featlab.errors import ConfigError, InputError
@@ -112,7 +112,6 @@ def register_layout(
     *,
     title: str,
     subject: str,
-    options: type[Any] = NoOptions,
     recognises: Callable[[Path], bool] = lambda root: False,
     neutral: str = "neutral",
     sampling: Sampling = EVERY_FRAME,
@@ -120,13 +119,13 @@ def register_layout(
 ) -> Callable[[Reader], Reader]:
     """Decorator: make a function from a root and options to items known as a layout.
 
-    A package of its own names the module in the entry-point group ``featlab.layouts``, under the layout's name.
+    The annotation of the function's second argument, a frozen dataclass, says which options there are. A package of its
+    own names the module in the entry-point group ``featlab.layouts``, under the layout's name.
 
     Args:
         name: What ``--layout`` takes.
         title: The data set's own name.
         subject: What a subject is, in a few words.
-        options: A frozen dataclass, the function's second argument.
         recognises: Whether a root looks like this; without it the layout has to be named.
         neutral: Name of the neutral class.
         sampling: Which frames of its videos are usually taken.
@@ -142,6 +141,7 @@ def register_layout(
         built_in = name in LAYOUTS.built_in and reader.__module__ != LAYOUTS.built_in[name]
         if name in ("", "auto") or taken or built_in:
             raise ConfigError(f"a layout can't be registered as {name!r}: the name is taken or empty")
+        options = get_type_hints(reader).get([*inspect.signature(reader).parameters][1], NoOptions)
         LAYOUTS.add(name, Layout(name, title, subject, reader, options, recognises, neutral, sampling, takes_files))
         return reader
 

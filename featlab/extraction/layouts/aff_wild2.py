@@ -57,11 +57,7 @@ def _recognises(root: Path) -> bool:
 
 
 @register_layout(
-    "aff-wild2",
-    title="Aff-Wild2, expressions",
-    subject="a video (or one of the two people in it)",
-    options=AffWild2Options,
-    recognises=_recognises,
+    "aff-wild2", title="Aff-Wild2, expressions", subject="a video (or one of two people in it)", recognises=_recognises
 )
 def read_aff_wild2(root: Path, options: AffWild2Options) -> list[Item]:
     """Aff-Wild2: an annotation file a video, with one line a frame.

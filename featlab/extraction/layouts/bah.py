@@ -79,7 +79,6 @@ def _recognises(root: Path) -> bool:
     "bah",
     title="BAH, ambivalence and hesitancy in videos",
     subject="a person",
-    options=BAHOptions,
     recognises=_recognises,
     sampling=Sampling(fps=1.0),
 )

@@ -69,7 +69,6 @@ def _is_biovid(root: Path) -> bool:
     "biovid",
     title="BioVid Heat Pain Database, part A",
     subject="a person",
-    options=BioVidOptions,
     recognises=_is_biovid,
     sampling=Sampling(window=(2.0, 5.0)),
 )
@@ -171,14 +170,7 @@ def _is_stressid(root: Path) -> bool:
     return labels is not None and _KEY in header(labels)
 
 
-@register_layout(
-    "stressid",
-    title="StressID",
-    subject="a person",
-    options=StressIDOptions,
-    recognises=_is_stressid,
-    sampling=Sampling(fps=1.0),
-)
+@register_layout("stressid", title="StressID", subject="a person", recognises=_is_stressid, sampling=Sampling(fps=1.0))
 def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
     """StressID: a video a task, labelled by what the person said about it afterwards.
 

@@ -151,9 +151,7 @@ def is_loose(source: Path) -> bool:
     return any(_wanted(file) for folder in (source, *folders(source)) for file in files(folder))
 
 
-@register_layout(
-    "loose", title="One person's images and videos", subject="one person", options=LooseOptions, takes_files=True
-)
+@register_layout("loose", title="One person's images and videos", subject="one person", takes_files=True)
 def read_loose(root: Path, options: LooseOptions) -> list[Item]:
     """One person's images and videos, without labels.
 
@@ -230,11 +228,7 @@ def _is_sfda_pft(root: Path) -> bool:
 
 
 @register_layout(
-    "sfda-pft",
-    title="Folders as the released SFDA-PFT code has them",
-    subject="a person",
-    options=SFDAPFTOptions,
-    recognises=_is_sfda_pft,
+    "sfda-pft", title="Folders as the released SFDA-PFT code has them", subject="a person", recognises=_is_sfda_pft
 )
 def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
     """A folder a subject; an image's name ends in _N (neutral) or _P (pain).

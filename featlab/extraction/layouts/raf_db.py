@@ -65,7 +65,6 @@ def _recognises(root: Path) -> bool:
     "raf-db",
     title="RAF-DB, basic expressions",
     subject="the data set's split (people have no names)",
-    options=RAFDBOptions,
     recognises=_recognises,
 )
 def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:

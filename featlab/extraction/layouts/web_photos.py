@@ -53,11 +53,7 @@ def _is_expw(root: Path) -> bool:
 
 
 @register_layout(
-    "expw",
-    title="ExpW, Expression in-the-Wild",
-    subject="the data set (people have no names)",
-    options=ExpWOptions,
-    recognises=_is_expw,
+    "expw", title="ExpW, Expression in-the-Wild", subject="the data set (people have no names)", recognises=_is_expw
 )
 def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     """ExpW: photographs, and a list of the faces in them.
@@ -143,7 +139,6 @@ def _is_fer2013(root: Path) -> bool:
     "fer2013",
     title="FER2013",
     subject="the data set's split (people have no names)",
-    options=FER2013Options,
     recognises=_is_fer2013,
     takes_files=True,
 )

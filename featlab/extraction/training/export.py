@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes
+from featlab.compute import quiet_export
 from featlab.errors import ConfigError, FeatlabError, InputError, one_line
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD
 from featlab.extraction.backbones.network import Taps
@@ -145,8 +145,7 @@ def _export(
     text = meta.to_json(outputs["embedding"].shape[1])
     # Another number of images than the export sees.
     noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet_export():
         content, run = write(tapped, torch.zeros(2, 3, meta.size, meta.size), outputs, text)
         difference = _compare(path, tapped(noise), run(noise))
     atomic_write_bytes(path, content)
@@ -222,11 +221,7 @@ def _compare(path: Path, expected: Outputs, found: Outputs) -> float:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return the content of ``featlab.json`` in a ``.pt2`` file.
-
-    Raises:
-        InputError: No such file, not a ``.pt2``, or one without ``featlab.json``.
-    """
+    """Return the content of ``featlab.json`` in a ``.pt2`` file."""
     try:
         with zipfile.ZipFile(path) as archive:
             # The archive's one folder is named by torch, and where extra files lie depends on its version.
@@ -244,10 +239,6 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them.
-
-    Raises:
-        InputError: As `read_meta`.
-    """
+    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them."""
     card = read_meta(path).get("card", {})
     return dict(card) if isinstance(card, dict) else {}

@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from scipy.spatial import procrustes
 from skimage.feature import hog
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import BACKBONES, Backbone, make_backbone
+from featlab.extraction.backbones import BACKBONES, Backbone, InputSpec, make_backbone
 from featlab.extraction.backbones.builtin import HogBackbone, align, template
 
 
@@ -23,12 +24,6 @@ def faces(count, points=68, seed=0):
 def turned(shape, degrees):
     angle = np.deg2rad(degrees)
     return np.asarray(shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
-
-
-def test_every_backbone_fits_the_protocol_and_keeps_its_name():
-    for name in ("hog", "geometry", "geometry:51"):
-        assert isinstance(make_backbone(name), Backbone)
-        assert make_backbone(name).name == name
 
 
 def test_arguments_that_do_not_fit_are_config_errors(refused):
@@ -69,10 +64,16 @@ def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch):
     assert calls == [(None, {}), ("a:b", {"size": 3})]
 
 
-def test_the_registry_imports_no_heavy_library():
-    code = "import sys, featlab.extraction.backbones; print({'torch', 'skimage'} & set(sys.modules))"
+def test_neither_the_registries_nor_what_goes_to_the_workers_import_a_heavy_library():
+    code = (
+        "import pickle, sys, numpy as np, featlab.extraction.backbones, featlab.extraction.layouts as layouts\n"
+        "layouts.layout_names()\n"
+        f"prepare = pickle.loads({pickle.dumps(InputSpec(size=12).prepare())!r})\n"
+        "print(prepare(np.zeros((30, 20, 3), np.uint8), None).shape)\n"
+        "print([m for m in sys.modules if m.endswith(('lab_videos', 'web_photos', 'torch', 'h5py', 'skimage'))])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout == "(12, 12, 3)\n[]\n"
 
 
 def test_hog_equals_skimage_on_the_same_grey_image(pixels):
@@ -89,7 +90,9 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels):
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in small.info().preprocessing
     # Other sizes are another extractor.
     made = [make_backbone("hog", **{key: 4}) for key in ("cell", "block", "orientations")]
-    made += [make_backbone(name) for name in ("hog", "geometry", "geometry:51", "geometry:49")]
+    named = {name: make_backbone(name) for name in ("hog", "geometry", "geometry:51", "geometry:49")}
+    assert all(isinstance(backbone, Backbone) and backbone.name == name for name, backbone in named.items())
+    made += named.values()
     assert len({backbone.info().fingerprint for backbone in made}) == 7
     assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
 
@@ -117,6 +120,11 @@ def test_geometry_is_blind_to_place_size_tilt_and_batch():
         np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
         alone = [backbone.embed([], original[row : row + 1].astype(np.float32)) for row in range(5)]
         np.testing.assert_array_equal(np.concatenate(alone), plain)
+        # A shape without extent is NaN, and its neighbours are as they were.
+        original[1] = 512.1
+        flat = backbone.embed([], original.astype(np.float32))
+        assert np.isnan(flat[1]).all()
+        np.testing.assert_array_equal(flat[[0, 2, 3, 4]], plain[[0, 2, 3, 4]])
 
 
 def test_geometry_keeps_a_mirrored_face_mirrored():
@@ -143,11 +151,3 @@ def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
         np.testing.assert_allclose(standard, template(), atol=1e-12)
         # scipy also shrinks the second shape to fit; its direction is the comparison.
         np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
-
-
-def test_a_shape_without_extent_is_nan_and_its_neighbours_are_not():
-    points = faces(3).astype(np.float32)
-    points[1] = 512.1
-    embeddings = make_backbone("geometry").embed([], points)
-    assert np.isnan(embeddings[1]).all()
-    assert np.isfinite(embeddings[[0, 2]]).all()

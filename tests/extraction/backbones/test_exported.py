@@ -5,7 +5,6 @@ import shutil
 import sys
 import warnings
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,123 +12,77 @@ import pytest
 import torch
 from torch import nn
 
-from featlab.cache import open_cache
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.backbones.weights import seeded
-from featlab.extraction.decode import decode_image
-from featlab.extraction.extract import ExtractConfig, extract
-from featlab.extraction.layouts import read_layout
+from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LAYERS = ("stem", "body.0")
-CARD = {
-    "format": "featlab-backbone",
-    "format_version": 1,
-    "size": SIZE,
-    "mean": list(MEAN),
-    "std": list(STD),
-    "layers": list(LAYERS),
-    "dim": 7,
-    "id": "small",
-    "card": {},
-}
 
 
 class Small(nn.Module):
-    def __init__(self):
+    """A small network, or what ``change`` makes of it, the images and the vectors."""
+
+    def __init__(self, change=None):
         super().__init__()
         self.stem = nn.Conv2d(3, 5, 3, 2)
         self.norm = nn.BatchNorm2d(5)
-        self.body = nn.Sequential(nn.Conv2d(5, 7, 3), nn.ReLU())
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+        self.body = nn.Sequential(nn.Conv2d(5, 7, 3), nn.ReLU(inplace=True))
+        self.change = change
 
     def forward(self, images):
-        maps = self.body(self.norm(self.stem(images)).relu())
-        return maps.mean(dim=(2, 3))
+        vectors = self.body(self.norm(self.stem(images)).relu()).mean(dim=(2, 3))
+        return vectors if self.change is None else self.change(self, images, vectors)
 
 
-class Contract(nn.Module):
-    """Returns the outputs of a backbone file, its statistics computed apart from featlab's."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        stem = self.network.stem(images)
-        first = self.network.body[0](self.network.norm(stem).relu())
-        outputs = {"embedding": first.relu().mean(dim=(2, 3))}
-        for name, maps in (("stem", stem), ("body.0", first)):
-            outputs[f"layers.{name}.mean"] = maps.mean(dim=(2, 3))
-            outputs[f"layers.{name}.std"] = maps.var(dim=(2, 3), correction=0).sqrt()
-        return outputs
+def network(change=None):
+    return seeded(lambda: Small(change)).eval()
 
 
-class Maps(Contract):
-    """Returns the layers' maps themselves."""
-
-    def forward(self, images):
-        stem = self.network.stem(images)
-        return {"embedding": self.network(images), "stem": stem, "flat": stem.mean(dim=(2, 3))}
+def maps(self, images, vectors):
+    """Return a layer's map itself."""
+    stem = self.stem(images)
+    return {"embedding": vectors, "stem": stem, "flat": stem.mean(dim=(2, 3))}
 
 
-def network():
-    return seeded(Small).eval()
-
-
-def program(module, batch=2, *, dynamic=True):
+def exporting(export, module, *, dynamic=True, **options):
+    """Call torch's or ONNX's exporter, for two images or any number of them."""
     shapes = ({0: torch.export.Dim("n", min=1)},) if dynamic else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(
-            module.eval(), (torch.zeros(batch, 3, SIZE, SIZE),), dynamic_shapes=shapes, strict=False
-        )
+        return export(module, (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes, **options)
 
 
-def save_pt2(path, module, **more):
-    torch.export.save(program(module, **more), path)
+def save_pt2(path, module, **options):
+    torch.export.save(exporting(torch.export.export, module, strict=False, **options), path)
     return path
 
 
-@cache
-def contract_program():
-    return program(Contract(network()))
-
-
-def save_own(path, card):
-    torch.export.save(contract_program(), path, extra_files={"featlab.json": json.dumps(card)})
-    return path
-
-
-def save_onnx(path, module, names, card=None, *, dynamic=True, external=False):
+def save_onnx(path, module, names, *, external=False, **more):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = torch.onnx.export(
-            module.eval(),
-            (torch.zeros(2, 3, SIZE, SIZE),),
-            dynamo=True,
-            input_names=["images"],
-            output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("n", min=1)},) if dynamic else None,
-            verbose=False,
-        )
-    assert exported is not None
-    model = exported.model_proto
-    if card is not None:
-        model.metadata_props.add(key="featlab", value=json.dumps(card))
-    if external:
-        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=256)
-    else:
-        onnx.save(model, str(path))
+    options = {"dynamo": True, "input_names": ["images"], "output_names": names, "verbose": False}
+    model = exporting(torch.onnx.export, module, **options, **more).model_proto
+    places = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 256}
+    onnx.save(model, str(path), **(places if external else {}))
+    return path
+
+
+def save_own(path):
+    if path.suffix == ".onnx":
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+        pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    meta = BackboneMeta(size=SIZE, id="small", layers=LAYERS, mean=MEAN, std=STD)
+    assert 0 <= (export_onnx if path.suffix == ".onnx" else export_backbone)(network(), path, meta) <= 1e-5
     return path
 
 
 own = pytest.mark.parametrize("name", ["own.pt2", "own.onnx"])
-CONTRACT_NAMES = ["embedding", *(f"layers.{layer}.{part}" for layer in LAYERS for part in ("mean", "std"))]
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +90,12 @@ def files(tmp_path_factory):
     """Makes each file once: own, foreign, maps or fixed; ``.pt2`` or ``.onnx``."""
     folder = tmp_path_factory.mktemp("exported")
     makers = {
-        "own.pt2": lambda path: save_own(path, CARD),
+        "own.pt2": save_own,
         "foreign.pt2": lambda path: save_pt2(path, network()),
-        "maps.pt2": lambda path: save_pt2(path, Maps(network())),
-        "fixed.pt2": lambda path: save_pt2(path, network(), batch=3, dynamic=False),
-        "own.onnx": lambda path: save_onnx(path, Contract(network()), CONTRACT_NAMES, CARD),
+        "fixed.pt2": lambda path: save_pt2(path, network(), dynamic=False),
+        "own.onnx": save_own,
         "foreign.onnx": lambda path: save_onnx(path, network(), ["vector"]),
-        "maps.onnx": lambda path: save_onnx(path, Maps(network()), ["embedding", "stem", "flat"]),
+        "maps.onnx": lambda path: save_onnx(path, network(maps), ["embedding", "stem", "flat"]),
         "fixed.onnx": lambda path: save_onnx(path, network(), ["embedding"], dynamic=False),
         "external.onnx": lambda path: save_onnx(path, network(), ["embedding"], external=True),
     }
@@ -159,8 +111,7 @@ def backbone(path, **options):
     return make_backbone(f"{path.suffix[1:]}:{path}", **options)
 
 
-def images(count=5, size=33):
-    return list(np.random.default_rng(0).integers(0, 256, (count, size, size + 4, 3), dtype=np.uint8))
+IMAGES = list(np.random.default_rng(0).integers(0, 256, (5, 33, 37, 3), dtype=np.uint8))
 
 
 def hooked(mean=MEAN, std=STD, layers=LAYERS):
@@ -173,11 +124,11 @@ def test_a_file_of_featlab_gives_what_the_module_with_hooks_gives(files, tmp_pat
     for layers in (LAYERS, ("body.0",), ()):
         made = backbone(files(name), layers=layers)
         assert made.info().layers == layers
-        np.testing.assert_allclose(made.embed(images(), None), hooked(layers=layers).embed(images(), None), atol=1e-5)
+        np.testing.assert_allclose(made.embed(IMAGES, None), hooked(layers=layers).embed(IMAGES, None), atol=1e-5)
     assert backbone(files(name)).info().layers == backbone(files(name), layers="none").info().layers == ()
     made = backbone(files(name), layers="stem")
-    alone = np.concatenate([made.embed([image], None) for image in images()])
-    np.testing.assert_allclose(alone, made.embed(images(), None), atol=1e-6)
+    alone = np.concatenate([made.embed([image], None) for image in IMAGES])
+    np.testing.assert_allclose(alone, made.embed(IMAGES, None), atol=1e-6)
     # It says its own input, and no path is in its identity.
     info = backbone(files(name)).info()
     assert info.id == Path(name).suffix[1:]
@@ -190,19 +141,19 @@ def test_a_file_of_featlab_gives_what_the_module_with_hooks_gives(files, tmp_pat
 def test_other_peoples_files_take_their_size_from_the_file_and_the_rest_from_options(files):
     for name in ("foreign.pt2", "fixed.pt2", "foreign.onnx", "fixed.onnx", "external.onnx"):
         made = backbone(files(name), mean=MEAN, std=STD)
-        np.testing.assert_allclose(made.embed(images(), None), hooked(layers=()).embed(images(), None), atol=1e-5)
+        np.testing.assert_allclose(made.embed(IMAGES, None), hooked(layers=()).embed(IMAGES, None), atol=1e-5)
         assert "20x20" in made.info().preprocessing
         assert backbone(files(name)).info().preprocessing.endswith("mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
         if name.endswith(".pt2"):
-            output = backbone(files(name), mean=MEAN, std=STD, layers=LAYERS).embed(images(), None)
-            np.testing.assert_allclose(output, hooked().embed(images(), None), atol=1e-5)
+            output = backbone(files(name), mean=MEAN, std=STD, layers=LAYERS).embed(IMAGES, None)
+            np.testing.assert_allclose(output, hooked().embed(IMAGES, None), atol=1e-5)
 
 
 def test_an_onnx_output_with_a_map_is_a_layer(files):
-    output = backbone(files("maps.onnx"), mean=MEAN, std=STD, layers="stem").embed(images(), None)
-    np.testing.assert_allclose(output, hooked(layers=("stem",)).embed(images(), None), atol=1e-5)
+    output = backbone(files("maps.onnx"), mean=MEAN, std=STD, layers="stem").embed(IMAGES, None)
+    np.testing.assert_allclose(output, hooked(layers=("stem",)).embed(IMAGES, None), atol=1e-5)
     named = backbone(files("maps.onnx"), output="flat")
-    assert named.embed(images(), None).shape == (5, 5)
+    assert named.embed(IMAGES, None).shape == (5, 5)
     assert named.info().preprocessing.endswith(", output flat")
 
 
@@ -238,36 +189,25 @@ def test_options_that_do_not_fit_a_file_say_so(files, refused):
             backbone(files(name), **options)
 
 
-def test_an_onnx_file_with_several_vectors_asks_which_one(tmp_path, refused):
-    two = Returns(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
-    with refused(ConfigError, "2 outputs that may be the embedding (a, b); name one with the option"):
-        backbone(save_onnx(tmp_path / "two.onnx", two, ["a", "b"]))
-
-
-class Returns(Small):
-    """Returns what ``change`` makes of the images and the vectors."""
-
-    def __init__(self, change):
-        super().__init__()
-        self.change = change
-
-    def forward(self, images):
-        return self.change(self, images, super().forward(images))
-
-
 def test_a_program_that_takes_or_returns_something_else_is_one_line(tmp_path, refused):
     for change, says in (
         (lambda self, images, vectors: (vectors, images), "returned a tuple"),
         (lambda self, images, vectors: self.stem(images), "returned float32 (2, 5, 9, 9) for 2 images"),
     ):
         with refused(ConfigError, says):
-            backbone(save_pt2(tmp_path / "p.pt2", Returns(change)))
+            backbone(save_pt2(tmp_path / "p.pt2", network(change)))
     torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(2, 1, 8, 8),)), tmp_path / "p.pt2")
     with refused(ConfigError, "has an input (2, 1, 8, 8); a backbone takes one batch of square images"):
         backbone(tmp_path / "p.pt2")
+    two = network(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
+    with refused(ConfigError, "2 outputs that may be the embedding (a, b); name one with the option"):
+        backbone(save_onnx(tmp_path / "two.onnx", two, ["a", "b"]))
 
 
-def test_a_description_that_is_wrong_is_one_line(tmp_path, refused):
+def test_a_description_that_is_wrong_is_one_line(files, tmp_path, refused):
+    extra = {"featlab.json": ""}
+    program = torch.export.load(files("own.pt2"), extra_files=extra)
+    right = json.loads(extra["featlab.json"])
     for change, error, says in (
         ({"format": "other"}, InputError, "its format is 'other'"),
         ({"format_version": 2}, InputError, "a backbone of format 2, and this featlab reads up to 1; update it"),
@@ -278,9 +218,10 @@ def test_a_description_that_is_wrong_is_one_line(tmp_path, refused):
         ({"size": 32}, ConfigError, "was exported for 20x20 images"),
         ({"layers": ["stem", "head"]}, ConfigError, "has no layer 'head'"),
     ):
-        card = {key: value for key, value in (CARD | change).items() if value is not None}
+        card = {key: value for key, value in (right | change).items() if value is not None}
+        torch.export.save(program, tmp_path / "p.pt2", extra_files={"featlab.json": json.dumps(card)})
         with refused(error, says):
-            backbone(save_own(tmp_path / "p.pt2", card), layers="head" if "head" in card["layers"] else ())
+            backbone(tmp_path / "p.pt2", layers="head" if "head" in card["layers"] else ())
 
 
 def test_a_file_that_holds_no_network_is_one_line(files, tmp_path, refused):
@@ -329,23 +270,3 @@ def test_without_the_extra_the_line_names_it(files, monkeypatch, refused):
         monkeypatch.setitem(sys.modules, package, None)
         with refused(ConfigError, says, "pip install 'featlab[onnx]'"):
             backbone(path)
-
-
-@own
-def test_extract_writes_what_the_network_gives(files, tmp_path, make_tree, name):
-    items = read_layout("auto", make_tree(tmp_path / "faces"))
-    (tmp_path / "faces" / "s0" / "neutral" / "img1.png").write_bytes(b"broken")
-    made = backbone(files(name), layers=LAYERS)
-    one, two = (
-        extract(items, made, tmp_path / f"{jobs}.h5", neutral="neutral", config=ExtractConfig(jobs=jobs, batch=4))
-        for jobs in (1, 2)
-    )
-    assert [failure.path for failure in one.failures] == ["s0/neutral/img1.png"]
-    assert one.digest == two.digest
-    with open_cache(tmp_path / "1.h5", verify=True) as cache:
-        table, stored = cache.read(), cache.extractor
-    assert (stored, stored.fingerprint) == (made.info(), made.info().fingerprint)
-    kept = [item for item in items if item.name != "s0/neutral/img1.png"]
-    assert table.paths == tuple(item.name for item in kept)
-    pixels = [decode_image(item.path) for item in kept]
-    np.testing.assert_allclose(table.embeddings, hooked().embed(pixels, None), atol=1e-5)

@@ -1,10 +1,5 @@
 """The built-in network, and what every network shares."""
 
-import pickle
-import shutil
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -34,7 +29,6 @@ from featlab.extraction.backbones.network import (
 from featlab.extraction.backbones.weights import seeded
 
 SIZE = 24
-SMALL = InputSpec(size=SIZE)
 
 
 class Small(nn.Module):
@@ -52,13 +46,8 @@ class Small(nn.Module):
 
 
 def small(change=None, **options):
-    return module_backbone(
-        "small", seeded(lambda: Small(change)), NetworkOptions(**options), SMALL, id="s", weights="w"
-    )
-
-
-def images(count, size=SIZE, seed=0):
-    return list(np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+    module = seeded(lambda: Small(change))
+    return module_backbone("small", module, NetworkOptions(**options), InputSpec(size=SIZE), id="s", weights="w")
 
 
 def normalised(batch):
@@ -72,13 +61,13 @@ def close(rows, expected):
     assert (np.linalg.norm(rows - expected, axis=1) <= 4e-6 * np.linalg.norm(expected, axis=1)).all()
 
 
-def test_embeddings_and_statistics_are_those_of_the_modules_own_maps():
-    module = seeded(Small).eval()
+def test_embeddings_and_statistics_are_those_of_the_modules_own_maps(images):
+    batch, module = images(4, SIZE), seeded(Small).eval()
     with torch.no_grad():
-        values, maps = module(normalised(images(4))).numpy(), module.conv(normalised(images(4)))
+        values, maps = module(normalised(batch)).numpy(), module.conv(normalised(batch))
         normed, maps = (x.numpy().astype(np.float64) for x in (module.norm(maps), maps))
     backbone = small(layers=("norm", "conv"))
-    output = backbone.embed(images(4), None)
+    output = backbone.embed(batch, None)
     assert output.dtype == np.float32
     assert (output.shape, backbone.dim) == ((4, 6 + 4 * 6), 30)
     statistics = [part for x in (normed, maps) for part in (x.mean(axis=(2, 3)), x.std(axis=(2, 3)))]
@@ -86,68 +75,50 @@ def test_embeddings_and_statistics_are_those_of_the_modules_own_maps():
     info, plain = backbone.info(), small().info()
     assert (info.layers, plain.layers) == (("norm", "conv"), ())
     assert info.preprocessing == f"{plain.preprocessing}, {APPENDED}"
-    np.testing.assert_array_equal(small().embed(images(4), None), output[:, :6])
+    np.testing.assert_array_equal(small().embed(batch, None), output[:, :6])
     assert backbone.embed([], None).shape == (0, 30)
+    # A map of one position and a tuple of one are embeddings.
+    for change in (lambda maps: maps.mean(dim=(2, 3), keepdim=True), lambda maps: (maps.mean(dim=(2, 3)),)):
+        np.testing.assert_array_equal(small(change).embed(batch, None), output[:, :6])
 
 
-def test_the_batch_changes_nothing_but_the_order_counts():
+def test_the_built_in_resnet18_fits_the_protocol_and_the_batch_changes_nothing_but_the_order_counts(images):
     backbone = make_backbone("resnet18", weights="random", layers="layer1", size=32)
-    batch = images(7, 32)
+    assert isinstance(backbone, Backbone)
+    assert (backbone.needs_images, backbone.needs_landmarks, backbone.in_worker) == (True, False, False)
+    info = backbone.info()
+    assert (backbone.name, info.id, info.layers, len(info.weights)) == ("resnet18", "resnet18", ("layer1",), 64)
+    assert {"torch", "pillow", "numpy"} <= set(info.versions)
+    batch = images(7)
     together = backbone.embed(batch, None)
-    alone = [backbone.embed([image], None) for image in batch]
-    close(np.concatenate(alone), together)
+    with torch.no_grad():
+        expected = seeded(resnet18).eval()(normalised(batch))
+    np.testing.assert_allclose(together[:, :512], expected.numpy(), atol=1e-5)
+    close(np.concatenate([backbone.embed([image], None) for image in batch]), together)
     close(backbone.embed(batch[::-1], None)[::-1], together)
     assert np.abs(np.diff(together, axis=0)).max() > 1e-3
 
 
-def test_the_network_stays_in_evaluation_mode_without_gradients():
+def test_the_network_stays_in_evaluation_mode_without_gradients(images):
     module = Small().train()
-    backbone = module_backbone("small", module, NetworkOptions(), SMALL, id="s", weights="w")
-    before = module.norm.running_mean
-    assert before is not None
-    kept = before.clone()
-    backbone.embed(images(3), None)
+    backbone = module_backbone("small", module, NetworkOptions(), InputSpec(size=SIZE), id="s", weights="w")
+    before = module.norm.running_mean.clone()
+    backbone.embed(images(3, SIZE), None)
     assert not module.training
     assert not any(parameter.requires_grad for parameter in module.parameters())
-    assert torch.equal(before, kept)
+    assert torch.equal(module.norm.running_mean, before)
 
 
-def test_the_built_in_resnet18_fits_the_protocol():
-    backbone = make_backbone("resnet18", weights="random", size=32)
-    assert isinstance(backbone, Backbone)
-    assert (backbone.needs_images, backbone.needs_landmarks, backbone.in_worker) == (True, False, False)
-    info = backbone.info()
-    assert (backbone.name, info.id, info.layers, len(info.weights)) == ("resnet18", "resnet18", (), 64)
-    assert {"torch", "pillow", "numpy"} <= set(info.versions)
-    with torch.no_grad():
-        expected = seeded(resnet18).eval()(normalised(images(2, 32)))
-    np.testing.assert_allclose(backbone.embed(images(2, 32), None), expected.numpy(), atol=1e-5)
-
-
-def test_a_renamed_weights_file_keeps_the_fingerprint_and_other_weights_change_it(tmp_path):
-    state = resnet18().state_dict()
-    torch.save(state, tmp_path / "a.pt")
-    shutil.copy(tmp_path / "a.pt", tmp_path / "b.pt")
-
-    def fingerprint(name):
-        return make_backbone("resnet18", weights=str(tmp_path / name), size=32).info().fingerprint
-
-    assert fingerprint("a.pt") == fingerprint("b.pt")
-    state["conv1.weight"] += 1e-3
-    torch.save(state, tmp_path / "a.pt")
-    assert fingerprint("a.pt") != fingerprint("b.pt")
-
-
-def test_layers_and_inputs_change_the_fingerprint_and_the_device_does_not():
-    def fingerprint(**options):
-        return str(small(**options).info().fingerprint)
-
-    different = [{}, {"layers": ("conv",)}, {"size": 32}, {"crop": 0.9}, {"interpolation": "bicubic"}]
-    assert len({fingerprint(**options) for options in different}) == len(different)
-    assert fingerprint(device="cpu") == fingerprint()
-
-
-def test_devices_that_are_not_there_are_refused(refused):
+def test_layers_and_all_that_changes_pixels_change_the_fingerprint_and_the_device_does_not(refused):
+    half = (0.5, 0.5, 0.5)
+    changes = [{}, {"layers": ("conv",)}, {"size": 32}, {"mean": half}, {"std": half}]
+    changes += [{"crop": 0.9}, {"interpolation": "bicubic"}]
+    fingerprints = [small(**change).info().fingerprint for change in changes]
+    assert len(set(fingerprints)) == len(changes)
+    assert small(device="cpu").info().fingerprint == fingerprints[0]
+    line = "RGB, centre square, 224x224 bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+    assert InputSpec().describe() == line
+    assert "centre square of 0.875 of the shorter side" in InputSpec(crop=0.875).describe()
     with refused(ConfigError, "device must be auto, cpu or cuda, got 'tpu'"):
         small(device="tpu")
     if not torch.cuda.is_available():
@@ -158,8 +129,8 @@ def test_devices_that_are_not_there_are_refused(refused):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_and_cpu_agree_and_mixed_precision_is_another_extractor():
-    batch = images(5)
+def test_gpu_and_cpu_agree_and_mixed_precision_is_another_extractor(images):
+    batch = images(5, SIZE)
     cpu, gpu = small(device="cpu", layers=("conv",)), small(device="cuda", layers=("conv",))
     np.testing.assert_allclose(gpu.embed(batch, None), cpu.embed(batch, None), atol=1e-5)
     assert gpu.info().fingerprint == cpu.info().fingerprint
@@ -184,12 +155,6 @@ def test_an_output_that_is_no_embedding_is_one_line(refused):
             small(change)
 
 
-def test_a_map_of_one_position_and_a_tuple_of_one_are_embeddings():
-    expected = small().embed(images(3), None)
-    for change in (lambda maps: maps.mean(dim=(2, 3), keepdim=True), lambda maps: (maps.mean(dim=(2, 3)),)):
-        np.testing.assert_array_equal(small(change).embed(images(3), None), expected)
-
-
 def test_a_fixed_batch_is_filled_up_and_cut():
     seen = []
 
@@ -199,32 +164,8 @@ def test_a_fixed_batch_is_filled_up_and_cut():
 
     for count in (1, 2, 3, 7):
         batch = torch.arange(count * 3.0).reshape(count, 3, 1, 1)
-        vectors = in_fixed_batches(run, batch, 3)
-        assert torch.equal(vectors, batch.flatten(1).sum(dim=1, keepdim=True))
+        assert torch.equal(in_fixed_batches(run, batch, 3), batch.flatten(1).sum(dim=1, keepdim=True))
     assert set(seen) == {3}
-
-
-class Twice(nn.Module):
-    """A convolution, a layer that works in place on its output, and one that is used twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.unused = nn.Conv2d(3, 4, 3)
-        self.tuple = Pair()
-
-    def forward(self, images):
-        x = self.relu(self.conv(images))
-        x = self.relu(self.tuple(x)[0])
-        out = self.pool(x).flatten(1)
-        return out
-
-
-class Pair(nn.Module):
-    def forward(self, x):
-        return x - 0.1, None
 
 
 def test_statistics_are_numpys_over_the_positions():
@@ -251,23 +192,39 @@ def test_statistics_are_numpys_over_the_positions():
     assert torch.isfinite(deviation).all()
 
 
-def test_a_tap_sees_a_layer_before_later_layers_change_it_in_place():
+class Pair(nn.Module):
+    def forward(self, x):
+        return x - 0.1, None
+
+
+class Twice(nn.Module):
+    """A convolution, a layer that works in place on its output, and one that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.unused = nn.Conv2d(3, 4, 3)
+        self.tuple = Pair()
+
+    def forward(self, images):
+        x = self.relu(self.conv(images))
+        return self.pool(self.relu(self.tuple(x)[0])).flatten(1)
+
+
+def test_a_tap_sees_a_layer_before_later_layers_change_it_in_place_and_is_gone_afterwards():
     module = Twice().eval()
     images = torch.randn(2, 3, 8, 8)
+    taps = Taps("net", module, ["conv", "tuple"])
     with torch.no_grad():
-        with Taps("net", module, ["conv", "tuple"]).collect() as found:
+        with taps.collect() as found:
             module(images)
         plain = module.conv(images)
     torch.testing.assert_close(found["conv"][0], plain.mean(dim=(2, 3)))
     torch.testing.assert_close(found["conv"][1], plain.std(dim=(2, 3), correction=0))
     torch.testing.assert_close(found["tuple"][0], plain.relu().mean(dim=(2, 3)) - 0.1)
-
-
-def test_hooks_are_gone_afterwards_also_after_an_error():
-    module = Twice().eval()
-    taps = Taps("net", module, ["conv"])
-    with taps.collect():
-        module(torch.zeros(1, 3, 8, 8))
+    assert not module.conv._forward_hooks
     with pytest.raises(RuntimeError), taps.collect():
         module(torch.zeros(1, 5, 8, 8))
     assert not module.conv._forward_hooks
@@ -286,8 +243,8 @@ def test_a_layer_that_cannot_be_tapped_says_why(refused):
             module(torch.zeros(1, 3, 8, 8))
 
 
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_preparing_is_pillows_resizing_of_the_centre_square():
@@ -305,27 +262,13 @@ def test_preparing_is_pillows_resizing_of_the_centre_square():
         assert ResizeCrop(8)(noise(*shape)).shape == (8, 8, 3)
 
 
-def test_what_goes_to_the_workers_is_pickled_and_imports_no_torch():
-    data = pickle.dumps(InputSpec(size=12).prepare())
-    code = (
-        "import pickle, sys, numpy as np\n"
-        f"prepare = pickle.loads({data!r})\n"
-        "print(prepare(np.zeros((30, 20, 3), np.uint8), None).shape, 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(12, 12, 3) False"
-
-
-def test_everything_that_changes_pixels_is_in_the_description():
-    half = (0.5, 0.5, 0.5)
-    changes = [{}, {"size": 96}, {"mean": half}, {"std": half}, {"crop": 0.875}, {"interpolation": "bicubic"}]
-    assert len({InputSpec(**change).describe() for change in changes}) == 6
-    line = "RGB, centre square, 224x224 bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
-    assert InputSpec().describe() == line
-    assert "centre square of 0.875 of the shorter side" in InputSpec(crop=0.875).describe()
-
-
-def test_options_that_do_not_fit_say_so(refused):
+def test_options_come_as_the_command_line_gives_them_and_those_that_do_not_fit_say_so(refused):
+    options = network_options("net", NetworkOptions, {"layers": " a, b.c ,", "mean": 0.5, "std": "1,2,3", "size": 64})
+    assert options.layers == ("a", "b.c")
+    assert options.input_spec(InputSpec(crop=0.9)) == InputSpec(64, (0.5, 0.5, 0.5), (1.0, 2.0, 3.0), 0.9)
+    assert network_options("net", NetworkOptions, {"layers": "none"}).layers == ()
+    plain = network_options("net", NetworkOptions, {})
+    assert (plain.layers, plain.input_spec(InputSpec()).mean) == ((), IMAGENET_MEAN)
     for name, value, says in (
         ("size", 0, "size must be a positive whole number of pixels, got 0"),
         ("size", True, "net.size = True must be a number"),
@@ -343,13 +286,3 @@ def test_options_that_do_not_fit_say_so(refused):
     ):
         with refused(ConfigError, says):
             network_options("net", NetworkOptions, {name: value}).input_spec(InputSpec())
-
-
-def test_options_come_as_the_command_line_gives_them():
-    options = network_options("net", NetworkOptions, {"layers": " a, b.c ,", "mean": 0.5, "std": "1,2,3", "size": 64})
-    assert options.layers == ("a", "b.c")
-    spec = options.input_spec(InputSpec(crop=0.9))
-    assert spec == InputSpec(64, (0.5, 0.5, 0.5), (1.0, 2.0, 3.0), 0.9)
-    assert network_options("net", NetworkOptions, {"layers": "none"}).layers == ()
-    assert network_options("net", NetworkOptions, {}).layers == ()
-    assert network_options("net", NetworkOptions, {}).input_spec(InputSpec()).mean == IMAGENET_MEAN

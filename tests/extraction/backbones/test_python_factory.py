@@ -48,8 +48,6 @@ ready_backbone = light()
 number = 3
 """
 
-SIZE = {"size": 16}
-
 
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
@@ -63,44 +61,43 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop(name, None)
 
 
-def image(seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+def make(module, name, **options):
+    return make_backbone(f"python:{module}:{name}", size=16, **options)
 
 
-def test_a_function_that_returns_a_module_is_a_backbone(module):
-    backbone = make_backbone(f"python:{module}:trained", layers="conv", **SIZE)
-    output = backbone.embed([image(), image(1)], None)
+def test_a_function_that_returns_a_module_is_a_backbone(module, images):
+    backbone = make(module, "trained", layers="conv")
+    output = backbone.embed(images(2, 16), None)
     assert output.shape == (2, 12)
     np.testing.assert_allclose(output[:, 4:8], output[:, :4], atol=1e-6)
     info = backbone.info()
     assert (info.id, len(info.weights)) == (f"python:{module}:trained", 64)
-    assert make_backbone(f"python:{module}:trained", layers="conv", **SIZE).info().fingerprint == info.fingerprint
+    assert make(module, "trained", layers="conv").info().fingerprint == info.fingerprint
     # Its arguments are passed and recorded; a module or a backbone stands for itself.
-    wide = make_backbone(f"python:{module}:trained", width=7, **SIZE)
-    assert wide.embed([image()], None).shape == (1, 7)
+    wide = make(module, "trained", width=7)
+    assert wide.embed(images(1, 16), None).shape == (1, 7)
     assert wide.info().preprocessing.endswith(", width 7")
-    assert make_backbone(f"python:{module}:ready", **SIZE).embed([image()], None).shape == (1, 4)
+    assert make(module, "ready").embed(images(1, 16), None).shape == (1, 4)
     for name in ("light", "ready_backbone"):
         assert make_backbone(f"python:{module}:{name}").info().id == "hog"
 
 
-def test_weights_that_change_at_every_call_are_refused_unless_asked_for(module):
-    with pytest.raises(ConfigError, match=r"gives other weights at every call.*--weights random"):
-        make_backbone(f"python:{module}:untrained", **SIZE)
-    first, second = (make_backbone(f"python:{module}:untrained", weights="random", **SIZE) for _ in range(2))
+def test_weights_are_those_of_the_module_or_of_a_file_and_random_ones_have_to_be_asked_for(
+    module, images, tmp_path, refused
+):
+    with refused(ConfigError, "gives other weights at every call", "--weights random"):
+        make(module, "untrained")
+    first, second = (make(module, "untrained", weights="random") for _ in range(2))
     assert first.info().fingerprint == second.info().fingerprint
-    np.testing.assert_array_equal(first.embed([image()], None), second.embed([image()], None))
-
-
-def test_a_weights_file_goes_into_the_returned_module(module, tmp_path):
+    np.testing.assert_array_equal(first.embed(images(1, 16), None), second.embed(images(1, 16), None))
     state = {"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.arange(4.0)}
     torch.save(state, tmp_path / "w.pt")
-    backbone = make_backbone(f"python:{module}:untrained", weights="w.pt", **SIZE)
-    np.testing.assert_allclose(backbone.embed([image()], None), [[0, 1, 2, 3]])
+    backbone = make(module, "untrained", weights="w.pt")
+    np.testing.assert_allclose(backbone.embed(images(1, 16), None), [[0, 1, 2, 3]])
     del state["conv.bias"]
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(ConfigError, match=r"1 missing \(conv.bias\)"):
-        make_backbone(f"python:{module}:untrained", weights="w.pt", **SIZE)
+    with refused(ConfigError, "1 missing (conv.bias)"):
+        make(module, "untrained", weights="w.pt")
 
 
 def test_what_does_not_work_is_one_line(module, refused):

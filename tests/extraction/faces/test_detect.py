@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,11 @@ from featlab.extraction.items import Failure, Item
 
 FACELESS, BROKEN = 2, 5
 ROWS = 9
-
+# A module of its own: a worker process imports it by name.
+DETECTOR = '''
+import os
+from dataclasses import dataclass, field
+import numpy as np
 
 @dataclass(frozen=True)
 class Colour:
@@ -25,17 +29,36 @@ class Colour:
     points: int = 3
     info: str = "colour 1"
     name: str = "colour"
-    seen: list[int] = field(default_factory=list)
+    seen: list = field(default_factory=list)
     stop_after: int | None = None
+    dies_at: int = -1
 
     def detect(self, image):
         if self.stop_after is not None and len(self.seen) >= self.stop_after:
             raise KeyboardInterrupt
         value = int(image[0, 0, 0])
+        if value == self.dies_at:
+            os._exit(1)
         self.seen.append(value)
-        if value == 0:
-            return np.full((self.points, 2), np.nan, dtype=np.float32)
-        return np.float32(value) + np.arange(2 * self.points, dtype=np.float32).reshape(-1, 2)
+        places = np.arange(2 * self.points, dtype=np.float32).reshape(-1, 2)
+        return np.full_like(places, np.nan) if value == 0 else np.float32(value) + places
+'''
+
+
+@pytest.fixture
+def colour(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "colour_detector.py").write_text(DETECTOR)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "colour_detector", raising=False)
+    from colour_detector import Colour
+
+    return Colour
+
+
+def paint(path, value, height=6):
+    path.parent.mkdir(exist_ok=True)
+    PilImage.fromarray(np.full((height, 8, 3), value, np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -44,9 +67,7 @@ def items(tmp_path):
     made = []
     for number in range(ROWS):
         path = tmp_path / "images" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        value = 0 if number == FACELESS else 10 * number + 1
-        PilImage.fromarray(np.full((6, 8, 3), value, np.uint8)).save(path)
+        paint(path, 0 if number == FACELESS else 10 * number + 1)
         made.append(Item(path, path.name, "s", None, "v", number, row=ROWS - 1 - number))
     made[BROKEN].path.write_bytes(b"no picture")
     return made
@@ -57,9 +78,11 @@ def _small_shards(monkeypatch):
     monkeypatch.setattr(detect, "_SHARD", 2)
 
 
-def check(found, items):
-    assert found.landmarks.shape == (ROWS, 3, 2)
-    assert found.landmarks.dtype == np.float32
+def find(items, detector, out, jobs=1):
+    """Detect, check every row, and return what was found and what was told."""
+    told = []
+    found = detect_landmarks(items, detector, out, jobs=jobs, on_progress=lambda *now: told.append(now))
+    assert (found.landmarks.shape, found.landmarks.dtype) == ((ROWS, 3, 2), np.float32)
     for item in items:
         points = found.landmarks[item.row]
         if item.frame in (FACELESS, BROKEN):
@@ -68,49 +91,40 @@ def check(found, items):
             np.testing.assert_array_equal(points[0], (10 * item.frame + 1, 10 * item.frame + 2))
     # What can't be read is the extraction's to list.
     assert found.missing == (Failure("2.png", "no face was found"),)
+    return found, told
 
 
-def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path):
-    told = []
+def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path, colour):
     out = tmp_path / "cache.h5"
-    found = detect_landmarks(items[::-1], Colour(), out, jobs=1, on_progress=lambda *now: told.append(now))
-    check(found, items)
+    found, told = find(items[::-1], colour(), out)
     assert told == [(0, 9), (2, 9), (4, 9), (6, 9), (8, 9), (9, 9), (9, 9)]
-    lines = no_face_path(out).read_text().splitlines()
     assert no_face_path(out) == tmp_path / "cache.no_face.jsonl"
+    lines = no_face_path(out).read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"path": "2.png", "reason": "no face was found"}]
     assert [path.name for path in (tmp_path / "cache.h5.landmarks").iterdir()] == ["landmarks.npz"]
     # The file can be named as landmarks for another backbone.
     np.testing.assert_array_equal(landmarks_for(found.path, items), found.landmarks)
 
 
-def test_a_second_call_detects_nothing_again(items, tmp_path):
-    first = detect_landmarks(items, Colour(), tmp_path / "c.h5", jobs=1)
-    no_face_path(tmp_path / "c.h5").unlink()
-    detector = Colour()
-    again = detect_landmarks(items, detector, tmp_path / "c.h5", jobs=1)
-    assert detector.seen == []
-    check(again, items)
-    np.testing.assert_array_equal(again.landmarks, first.landmarks)
-    assert no_face_path(tmp_path / "c.h5").is_file()
-
-
-def test_a_killed_run_goes_on_where_it_stopped(items, tmp_path):
+def test_a_killed_run_goes_on_where_it_stopped_and_a_second_call_detects_nothing_again(items, tmp_path, colour):
+    out = tmp_path / "c.h5"
     with pytest.raises(KeyboardInterrupt):
-        detect_landmarks(items, Colour(stop_after=4), tmp_path / "c.h5", jobs=1)
-    rest = Colour()
-    told = []
-    check(detect_landmarks(items, rest, tmp_path / "c.h5", jobs=1, on_progress=lambda *n: told.append(n)), items)
+        detect_landmarks(items, colour(stop_after=4), out, jobs=1)
+    rest, idle = colour(), colour()
     # Two shards of two were finished when it was killed in the third.
-    assert told[0] == (4, 9)
+    assert find(items, rest, out)[1][0] == (4, 9)
     assert rest.seen == [41, 61, 71, 81]
+    no_face_path(out).unlink()
+    find(items, idle, out)
+    assert idle.seen == []
+    assert no_face_path(out).is_file()
 
 
-def test_what_changed_is_detected_again(items, tmp_path):
+def test_what_changed_is_detected_again(items, tmp_path, colour):
     out, other = tmp_path / "c.h5", [replace(item, row=item.frame) for item in items]
 
-    def changed(items=items, expected=1, **detector):
-        detector = Colour(**detector)
+    def changed(items=items, expected=1, **options):
+        detector = colour(**options)
         found = detect_landmarks(items, detector, out, jobs=1)
         assert len(detector.seen) == ROWS - 1
         assert found.landmarks[items[0].row, 0, 0] == expected
@@ -123,17 +137,17 @@ def test_what_changed_is_detected_again(items, tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     changed()
     changed(items=other)
-    PilImage.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(items[0].path)
+    paint(items[0].path, 200, height=9)
     changed(expected=200)
     # Faces that turn up later leave no stale list.
     assert no_face_path(out).exists()
-    PilImage.fromarray(np.full((9, 8, 3), 21, np.uint8)).save(items[FACELESS].path)
-    assert detect_landmarks(items, Colour(), out, jobs=1).missing == ()
+    paint(items[FACELESS].path, 21, height=9)
+    assert detect_landmarks(items, colour(), out, jobs=1).missing == ()
     assert not no_face_path(out).exists()
 
 
-def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path):
-    found = detect_landmarks(items[:2], Colour(), tmp_path / "c.h5", jobs=1)
+def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path, colour):
+    found = detect_landmarks(items[:2], colour(), tmp_path / "c.h5", jobs=1)
     assert (found.landmarks.shape, found.missing) == ((ROWS, 3, 2), ())
     assert np.isnan(found.landmarks).all(axis=(1, 2)).tolist() == [True] * 7 + [False] * 2
     landmarks = np.ones((ROWS, 3, 2), np.float32)
@@ -145,8 +159,7 @@ def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path):
         assert no_face_path(tmp_path / "c.h5").is_file() == bool(listed)
 
 
-def test_nothing_found_at_all_is_refused(items, tmp_path, refused):
-    out = tmp_path / "c.h5"
+def test_nothing_found_at_all_is_refused(items, tmp_path, colour, refused):
     for given, jobs, error, says in (
         ([items[FACELESS], items[BROKEN]], 1, InputError, "no face was found in 1 images (first: 2.png); look at one"),
         ([items[BROKEN]], 1, InputError, "no image can be read (first: 5.png)"),
@@ -154,58 +167,13 @@ def test_nothing_found_at_all_is_refused(items, tmp_path, refused):
         (items, -1, ConfigError, "jobs = -1 must be at least 0"),
     ):
         with refused(error, says):
-            detect_landmarks(given, Colour(), out, jobs=jobs)
+            detect_landmarks(given, colour(), tmp_path / "c.h5", jobs=jobs)
 
 
-WORKER_DETECTOR = """
-import os
-from dataclasses import dataclass
-import numpy as np
-
-@dataclass(frozen=True)
-class Shade:
-    points: int = 3
-    info: str = "shade 1"
-    name: str = "shade"
-    dies_at: int = -1
-
-    def detect(self, image):
-        value = int(image[0, 0, 0])
-        if value == self.dies_at:
-            os._exit(1)
-        if value == 0:
-            return np.full((3, 2), np.nan, dtype=np.float32)
-        return np.float32(value) + np.arange(6, dtype=np.float32).reshape(-1, 2)
-"""
-
-
-@pytest.fixture
-def shade(tmp_path, monkeypatch):
-    """A detector that worker processes can import."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "shade_detector.py").write_text(WORKER_DETECTOR)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    import shade_detector
-
-    monkeypatch.delitem(sys.modules, "shade_detector", raising=False)
-    sys.modules["shade_detector"] = shade_detector
-    made = shade_detector.Shade
-    return made
-
-
-def test_worker_processes_change_nothing_but_the_time(items, tmp_path, shade):
-    many = detect_landmarks(items, shade(), tmp_path / "many.h5", jobs=2)
-    check(many, items)
-    one = detect_landmarks(items, shade(), tmp_path / "one.h5", jobs=1)
-    np.testing.assert_array_equal(many.landmarks, one.landmarks)
+def test_workers_change_nothing_but_the_time_and_one_that_dies_is_reported(items, tmp_path, colour, refused):
+    many, _ = find(items, colour(), tmp_path / "many.h5", jobs=2)
+    one, _ = find(items, colour(), tmp_path / "one.h5")
     assert many.path.read_bytes() == one.path.read_bytes()
-
-
-def test_a_worker_that_dies_is_reported_and_the_finished_shards_stay(items, tmp_path, shade):
-    with pytest.raises(
-        FeatlabError, match=r"a worker process died while looking for faces near .*fewer jobs"
-    ) as caught:
-        detect_landmarks(items, shade(dies_at=81), tmp_path / "c.h5", jobs=2)
-    assert "\n" not in str(caught.value)
-    told = []
-    check(detect_landmarks(items, shade(), tmp_path / "c.h5", jobs=1, on_progress=lambda *n: told.append(n)), items)
+    with refused(FeatlabError, "a worker process died while looking for faces near ", "fewer jobs"):
+        detect_landmarks(items, colour(dies_at=81), tmp_path / "c.h5", jobs=2)
+    find(items, colour(), tmp_path / "c.h5")

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from featlab.errors import InputError
 from featlab.extraction.faces.landmarks import landmarks_for
@@ -34,14 +33,12 @@ def face(row, points=3):
 
 
 def pts(path, points):
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{x} {y}\n" for x, y in points + 1)
-    path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n")
+    text(path, f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n")
 
 
 def tem(path, points):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{len(points)}\n" + "".join(f"{x}\t{y}\n" for x, y in points) + "0\n")
+    text(path, f"{len(points)}\n" + "".join(f"{x}\t{y}\n" for x, y in points) + "0\n")
 
 
 def npy(path, points):
@@ -49,13 +46,17 @@ def npy(path, points):
     np.save(path, points)
 
 
+def text(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
 def openface(path, rows, first):
     """``first`` names the columns before the points, each row's text their values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = len(rows[0][1])
-    header = ", ".join([first, *(f"x_{p}" for p in range(count)), *(f"y_{p}" for p in range(count))])
-    lines = [", ".join([text, *(str(value) for value in [*points[:, 0], *points[:, 1]])]) for text, points in rows]
-    path.write_text("\n".join([header, *lines]) + "\n")
+    places = range(len(rows[0][1]))
+    header = ", ".join([first, *(f"x_{p}" for p in places), *(f"y_{p}" for p in places)])
+    lines = [", ".join([cells, *(str(value) for value in points.T.ravel())]) for cells, points in rows]
+    text(path, "\n".join([header, *lines]) + "\n")
 
 
 def test_one_file_an_image_is_matched_by_its_path(tmp_path):
@@ -83,33 +84,29 @@ def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path):
     assert np.isnan(landmarks_for(tmp_path, items)[0]).all()
 
 
-def test_an_openface_csv_of_an_image_gives_the_largest_face(tmp_path):
+def test_an_openface_csv_gives_the_largest_face_of_an_image_and_the_frames_of_a_video(tmp_path):
     small, large = face(0) / 4, face(5)
     openface((tmp_path / NAMES[1]).with_suffix(".csv"), [("0, 0.9", small), ("1, 0.8", large)], "face, confidence")
-    read = landmarks_for(tmp_path, image_items())
-    np.testing.assert_allclose(read[1], large)
-
-
-def test_an_openface_csv_of_a_video_is_matched_by_frame(tmp_path):
+    np.testing.assert_allclose(landmarks_for(tmp_path, image_items())[1], large)
+    root = tmp_path / "videos"
     rows = [(f"{frame + 1}, {frame / 25}, 0.9, {int(frame != 2)}", face(frame)) for frame in range(5)]
-    openface(tmp_path / "p1" / "clip.csv", rows, "frame, timestamp, confidence, success")
+    openface(root / "p1" / "clip.csv", rows, "frame, timestamp, confidence, success")
     items = frame_items("p1/clip.mp4", 7)
     kept = [item for item in items if item.frame % 2 == 0] + frame_items("p1/other.mp4", 2, row=7)
-    read = landmarks_for(tmp_path, kept)
+    read = landmarks_for(root, kept)
     assert read.shape == (9, 3, 2)
     np.testing.assert_allclose(read[[0, 4]], [face(0), face(4)])
     # A failed frame, a frame after the last, another video; and rows that no item has.
     assert np.isnan(read[[1, 2, 3, 5, 6, 7, 8]]).all()
-
-
-def test_frames_of_a_csv_may_count_from_zero_hold_several_faces_or_go_by_place(tmp_path):
-    path, items = tmp_path / "clip.csv", frame_items("clip.mp4", 3)
-    openface(path, [(str(frame), face(frame)) for frame in range(3)], "frame")
-    np.testing.assert_allclose(landmarks_for(tmp_path, items), [face(row) for row in range(3)])
+    # Frames may count from zero, hold several faces or go by place.
     several = [("1, 0", face(0) / 2), ("1, 1", face(0)), ("2, 0", face(1)), ("2, 1", face(1) / 2)]
-    for first, rows in (("frame, face_id", several), ("confidence", [("0.9", face(0)), ("0.9", face(1))])):
-        openface(path, rows, first)
-        read = landmarks_for(tmp_path, items)
+    for first, rows in (
+        ("frame", [("0", face(0)), ("1", face(1))]),
+        ("frame, face_id", several),
+        ("confidence", [("0.9", face(0)), ("0.9", face(1))]),
+    ):
+        openface(tmp_path / "zero" / "clip.csv", rows, first)
+        read = landmarks_for(tmp_path / "zero", frame_items("clip.mp4", 3))
         np.testing.assert_allclose(read[:2], [face(0), face(1)])
         assert np.isnan(read[2]).all()
 
@@ -142,31 +139,22 @@ def test_a_folder_with_one_file_for_all_stands_for_it(tmp_path):
     np.testing.assert_allclose(landmarks_for(tmp_path / "landmarks.npy", image_items())[3], face(3))
 
 
-def refused(folder, items):
-    with pytest.raises(InputError) as caught:
-        landmarks_for(folder, items)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
-    assert "holds no landmark files; expected .csv, .npy, .pts or .tem" in refused(tmp_path, image_items())
-    pts(tmp_path / "elsewhere" / "q.pts", face(0))
-    says = refused(tmp_path, image_items())
-    assert "none of its 1 files belongs to an item" in says
-    assert "'elsewhere/q.pts'" in says
-    assert repr(NAMES[3]) in says
-    pts((tmp_path / NAMES[0]).with_suffix(".pts"), face(0))
-    pts((tmp_path / NAMES[1]).with_suffix(".pts"), face(1, points=4))
-    says = refused(tmp_path, image_items())
-    assert "img2.pts has 4 points and" in says or "img1.pts has 3 points and" in says
-    assert says.endswith("one kind is needed")
-    tem((tmp_path / NAMES[0]).with_suffix(".tem"), face(0))
-    assert "would belong to the same image" in refused(tmp_path, image_items())
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    path = (tmp_path / NAMES[2]).with_suffix(".pts")
+def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):
+    one, two = ((tmp_path / name).with_suffix(".pts") for name in NAMES[:2])
+    for make, *words in (
+        (lambda: None, "holds no landmark files; expected .csv, .npy, .pts or .tem"),
+        (
+            lambda: pts(tmp_path / "elsewhere" / "q.pts", face(0)),
+            *("none of its 1 files belongs to an item", "'elsewhere/q.pts'", repr(NAMES[3])),
+        ),
+        (lambda: (pts(one, face(0)), pts(two, face(1, points=4))), " points and ", "one kind is needed"),
+        (lambda: tem(one.with_suffix(".tem"), face(0)), "would belong to the same image"),
+    ):
+        make()
+        with refused(InputError, *words):
+            landmarks_for(tmp_path, image_items())
+    path = (tmp_path / "damaged" / NAMES[2]).with_suffix(".pts")
     pts(path, face(2))
     path.write_text(path.read_text()[:-2])
-    assert refused(tmp_path, image_items()).startswith(f"{path}: the closing brace is missing")
+    with refused(InputError, f"{path}: the closing brace is missing"):
+        landmarks_for(tmp_path / "damaged", image_items())

@@ -1,7 +1,6 @@
 """Which points are the eyes, in each set."""
 
 import numpy as np
-import pytest
 
 from featlab.errors import InputError
 from featlab.extraction.backbones.builtin import template
@@ -39,7 +38,7 @@ SETS = {
 }
 
 
-def test_the_eyes_are_found_in_every_set():
+def test_the_eyes_are_found_in_every_set(refused):
     for name, points in SETS.items():
         np.testing.assert_allclose(eye_centres(points), [LEFT, RIGHT], rtol=1e-6, err_msg=name)
         assert len(points) in eye_sets()
@@ -47,8 +46,13 @@ def test_the_eyes_are_found_in_every_set():
     assert len(set(MESH_TO_68)) == 68
     np.testing.assert_array_equal(to_68(mesh(478)), FACE)
     for call in (lambda: check_eyes(106), lambda: eye_centres(np.zeros((106, 2)))):
-        with pytest.raises(InputError, match=r"which of 106 landmarks.*5, 49, 51, 68, 189, 468, 478 points$"):
+        with refused(InputError, "which of 106 landmarks", "5, 49, 51, 68, 189, 468, 478 points"):
             call()
+    # Many faces at once, and no face.
+    found = eye_centres(np.stack([FACE, np.full_like(FACE, np.nan), FACE + 5]))
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[[0, 2]], [[LEFT, RIGHT], [LEFT + 5, RIGHT + 5]], rtol=1e-6)
+    assert np.isnan(eye_centres(np.full((1, 5, 2), np.nan))).all()
 
 
 def test_the_corners_of_dlib_are_told_from_the_centres_of_others_at_any_tilt():
@@ -62,37 +66,23 @@ def test_the_corners_of_dlib_are_told_from_the_centres_of_others_at_any_tilt():
             np.testing.assert_allclose(eye_centres(points @ turn), np.stack(expected) @ turn, rtol=1e-5)
 
 
-def test_many_faces_at_once_and_no_face():
-    found = eye_centres(np.stack([FACE, np.full_like(FACE, np.nan), FACE + 5]))
-    assert np.isnan(found[1]).all()
-    np.testing.assert_allclose(found[[0, 2]], [[LEFT, RIGHT], [LEFT + 5, RIGHT + 5]], rtol=1e-6)
-    assert np.isnan(eye_centres(np.full((1, 5, 2), np.nan))).all()
-
-
 PTS = "version: 1\nn_points: 3\n{\n1.000 1.000\n449.459 119.344\n12 7.5\n}\n"
-PTS_POINTS = [(0, 0), (448.459, 118.344), (11, 6.5)]
 
 
 def test_the_upper_left_pixel_of_a_pts_is_one_one_and_of_a_tem_zero(tmp_path):
     tem = "3\n0\t0\n448.459\t118.344\n11 6.5\n"
-    for read, texts in (
-        (
-            read_pts,
-            (
-                PTS,
-                "\ufeff" + PTS.replace("\n", "\r\n"),
-                PTS.replace("n_points: 3", "n_points:  3 "),
-                PTS.replace("{\n", "{ ").replace("\n}", " }"),
-                "version: 1\n{\n1 1\n449.459\t119.344\n\n12,7.5\n}",
-            ),
-        ),
-        (read_tem, (tem, tem + "1\n0\n3\n0 1 2\n", tem + "\n2\n1\n2\n0 1\n0\n2\n1 2\n")),
+    for read, text in (
+        (read_pts, PTS),
+        (read_pts, "\ufeff" + PTS.replace("\n", "\r\n")),
+        (read_pts, PTS.replace("n_points: 3", "n_points:  3 ")),
+        (read_pts, PTS.replace("{\n", "{ ").replace("\n}", " }")),
+        (read_pts, "version: 1\n{\n1 1\n449.459\t119.344\n\n12,7.5\n}"),
+        *((read_tem, tem + end) for end in ("", "1\n0\n3\n0 1 2\n", "\n2\n1\n2\n0 1\n0\n2\n1 2\n")),
     ):
-        for text in texts:
-            (tmp_path / "a").write_bytes(text.encode())
-            points = read(tmp_path / "a")
-            assert points.dtype == np.float32
-            np.testing.assert_allclose(points, PTS_POINTS, rtol=1e-6)
+        (tmp_path / "a").write_bytes(text.encode())
+        points = read(tmp_path / "a")
+        assert points.dtype == np.float32
+        np.testing.assert_allclose(points, [(0, 0), (448.459, 118.344), (11, 6.5)], rtol=1e-6)
 
 
 def test_a_pts_or_tem_that_does_not_fit_is_refused(tmp_path, refused):
@@ -124,11 +114,8 @@ POINTS = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2) / 4
 
 def csv_text(header_first="", cells_first=("", "", ""), gap=""):
     header = header_first + f",{gap}".join([f"x_{p}" for p in range(4)] + [f"y_{p}" for p in range(4)])
-    rows = [
-        first + f",{gap}".join(str(value) for value in [*points[:, 0], *points[:, 1]])
-        for first, points in zip(cells_first, POINTS, strict=True)
-    ]
-    return "\n".join([header, *rows]) + "\n"
+    values = [f",{gap}".join(map(str, points.T.ravel())) for points in POINTS]
+    return "\n".join([header, *(first + row for first, row in zip(cells_first, values, strict=True))]) + "\n"
 
 
 def test_arrays_of_both_shapes_are_read(tmp_path):
@@ -145,12 +132,11 @@ def test_arrays_of_both_shapes_are_read(tmp_path):
     points = POINTS.copy()
     points[1, 2, 0] = np.inf
     np.save(tmp_path / "l.npy", points)
-    read = read_landmarks(tmp_path / "l.npy", 3)
-    assert np.isnan(read[1]).all()
-    assert np.isfinite(read[[0, 2]]).all()
+    points[1] = np.nan
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "l.npy", 3), points)
 
 
-def test_an_openface_csv_is_read_in_order_and_a_failed_detection_is_nan(tmp_path):
+def test_an_openface_csv_is_read_in_order_or_by_path_and_a_failed_detection_is_nan(tmp_path):
     path = tmp_path / "l.csv"
     for gap in ("", " "):
         path.write_text(csv_text(f"frame,{gap}", ("1, ", "2, ", "3, "), gap))
@@ -164,11 +150,8 @@ def test_an_openface_csv_is_read_in_order_and_a_failed_detection_is_nan(tmp_path
         read = read_landmarks(path, 3)
         assert np.isnan(read[1]).all()
         np.testing.assert_array_equal(read[[0, 2]], POINTS[[0, 2]])
-
-
-def test_a_path_column_matches_by_name(tmp_path):
-    (tmp_path / "l.csv").write_text(csv_text("path,", ("f/c.jpg,", "f\\a.jpg,", "other.jpg,")))
-    read = read_landmarks(tmp_path / "l.csv", 4, names=["f/a.jpg", "f/b.jpg", "f/c.jpg", "f/c.jpg"])
+    path.write_text(csv_text("path,", ("f/c.jpg,", "f\\a.jpg,", "other.jpg,")))
+    read = read_landmarks(path, 4, names=["f/a.jpg", "f/b.jpg", "f/c.jpg", "f/c.jpg"])
     np.testing.assert_array_equal(read[[0, 2, 3]], POINTS[[1, 0, 0]])
     assert np.isnan(read[1]).all()
 

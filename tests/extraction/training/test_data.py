@@ -1,5 +1,6 @@
-"""Who trains and who is held out, whose images are opened, and how often an epoch shows them."""
+"""Who trains and who is held out, whose images are opened, how often an epoch shows them, and how they are changed."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from featlab.errors import InputError
+from featlab.errors import ConfigError, InputError
 from featlab.extraction import decode
 from featlab.extraction.decode import decode_image
 from featlab.extraction.items import Item
+from featlab.extraction.training.config import AugmentConfig, TrainConfig
 from featlab.extraction.training.data import (
+    augment,
     balanced_epoch,
     balanced_groups,
     batches,
@@ -37,8 +40,7 @@ def load(items, people, *, size=12, ram_mb=1, spill=Path("unused"), **options):
 def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out(tmp_path):
     draws = [choose_targets(PEOPLE, "4", seed=3, draw=draw) for draw in range(3)]
     held = subjects_held_out(PEOPLE, "4", draws=3, seed=3, named=["p00"])
-    assert set(held) == {"p00", *draws[0], *draws[1], *draws[2]}
-    assert list(held) == sorted(held)
+    assert list(held) == sorted({"p00", *draws[0], *draws[1], *draws[2]})
     assert len(held) > 4
     file = tmp_path / "targets.txt"
     file.write_text("p03\np01  # comment\n")
@@ -47,16 +49,7 @@ def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out(tmp_path):
     assert subjects_held_out(PEOPLE, None) == ()
 
 
-def test_unknown_people_and_too_few_are_refused(refused):
-    items = listed(["a", "b", "c"]) + listed(["d"], label=None)
-    assert "d" not in choose_people(items, [], 0.3, 0).source
-    with refused(InputError, "2 or more source subjects with labels", "1 of 4 are left"):
-        choose_people(items, ["a", "b"], 0.3, 0)
-    with refused(InputError, "unknown subject 'q07'", "did you mean 'p07'"):
-        choose_people(listed(PEOPLE), ["q07"], 0.2, 0)
-
-
-def test_parts_are_disjoint_complete_and_reproducible():
+def test_parts_are_disjoint_complete_and_reproducible_and_unknown_or_too_few_people_are_refused(refused):
     people = choose_people(listed(PEOPLE), ["p05", "p06"], 0.25, 0)
     assert len(people.validation) == round(0.25 * 18)
     assert sorted((*people.fit, *people.validation, *people.held_out)) == PEOPLE
@@ -66,42 +59,38 @@ def test_parts_are_disjoint_complete_and_reproducible():
     for fraction in (0.01, 0.99):
         two = choose_people(listed(PEOPLE[:2]), [], fraction, 0)
         assert (len(two.fit), len(two.validation)) == (1, 1)
+    items = listed(["a", "b", "c"]) + listed(["d"], label=None)
+    assert "d" not in choose_people(items, [], 0.3, 0).source
+    with refused(InputError, "2 or more source subjects with labels", "1 of 4 are left"):
+        choose_people(items, ["a", "b"], 0.3, 0)
+    with refused(InputError, "unknown subject 'q07'", "did you mean 'p07'"):
+        choose_people(listed(PEOPLE), ["q07"], 0.2, 0)
 
 
-def test_pixels_are_those_of_the_files_in_ram_and_in_a_file(make_source, tmp_path):
-    items = make_source(subjects=3)
-    people = choose_people(items, [], 0.3, 0)
+def test_pixels_are_those_of_the_files_in_ram_and_in_a_file_and_no_held_out_image_is_opened(
+    make_source, tmp_path, monkeypatch
+):
+    items = make_source(subjects=4)
+    kept = [item for item in items if item.subject != "s2"]
+    expected = np.stack([decode_image(item.path) for item in kept])
+    opened, seen = [], []
+    monkeypatch.setattr(decode, "decode_image", lambda path: opened.append(path) or decode_image(path))
+    people = choose_people(items, ["s2"], 0.3, 0)
     spill = tmp_path / "training" / "pixels.uint8"
-    seen = []
     in_ram = load(items, people, spill=spill, on_image=lambda *now: seen.append(now))
+    assert opened == [item.path for item in kept]
     assert not spill.exists()
     mapped = load(items, people, ram_mb=0, spill=spill)
-    assert spill.stat().st_size == len(items) * 12 * 12 * 3
+    assert spill.stat().st_size == len(kept) * 12 * 12 * 3
     assert seen == [(done, 24) for done in range(1, 25)]
-    np.testing.assert_array_equal(in_ram.pixels, np.stack([decode_image(item.path) for item in items]))
-    np.testing.assert_array_equal(mapped.pixels, in_ram.pixels)
-    assert [in_ram.subjects[code] for code in in_ram.subject] == [item.subject for item in items]
-    assert [CLASSES[code] for code in in_ram.label] == [item.label for item in items]
-    rows = in_ram.rows_of(["s1"])
-    assert {items[row].subject for row in rows} == {"s1"}
-    assert len(rows) == 8
+    for images in (in_ram, mapped):
+        np.testing.assert_array_equal(images.pixels, expected)
+    assert [in_ram.subjects[code] for code in in_ram.subject] == [item.subject for item in kept]
+    assert [CLASSES[code] for code in in_ram.label] == [item.label for item in kept]
+    assert in_ram.rows_of(["s1"]).tolist() == [row for row, item in enumerate(kept) if item.subject == "s1"]
 
 
-def test_no_image_of_a_held_out_subject_is_opened(make_source, monkeypatch):
-    items = make_source(subjects=4)
-    opened = []
-
-    def spy(path):
-        opened.append(path)
-        return decode_image(path)
-
-    monkeypatch.setattr(decode, "decode_image", spy)
-    load(items, choose_people(items, ["s2"], 0.3, 0))
-    assert len(opened) == 24
-    assert not [path for path in opened if "s2" in path.parts]
-
-
-def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source):
+def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source, refused):
     items = make_source(subjects=3)
     items[3].path.write_bytes(b"")
     unlabelled = Item(items[0].path, "more.png", "s0", None, "more", 0, 99)
@@ -111,7 +100,7 @@ def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(
     assert images.failures == ((items[3].name, "the file is empty"),)
     np.testing.assert_array_equal(images.pixels[3], decode_image(items[4].path))
     rest = [item for item in items if item.label == "neutral" or item.subject in people.fit]
-    with pytest.raises(InputError, match=r"1 source subjects that are held out for validation.*1 classes \(neutral\)"):
+    with refused(InputError, "1 source subjects that are held out for validation", "1 classes (neutral)"):
         load(rest, people)
 
 
@@ -143,14 +132,98 @@ def test_fractions_are_equal_over_classes_and_over_subjects_within_a_class():
     counts = torch.bincount(epoch_of(np.array([0] * 9 + [1] * 3), np.zeros(12, dtype=np.intp)), minlength=12)
     assert sorted(counts[9:].tolist()) == [2, 2, 2]
     assert counts[:9].max() == 1
-    # Batches are of one size, and at least one.
-    assert [part.tolist() for part in batches(torch.arange(7), 3)] == [[0, 1, 2], [3, 4, 5]]
-    assert [part.tolist() for part in batches(torch.arange(2), 3)] == [[0, 1]]
-
-
-def test_balanced_rows_are_each_seen_once_and_in_a_new_order():
+    # Balanced rows are each seen once, in a new order.
     random = torch.Generator().manual_seed(0)
     groups = balanced_groups(np.repeat([0, 1, 2], 8), np.tile([0, 1], 12))
     first, second = balanced_epoch(groups, random), balanced_epoch(groups, random)
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(24))
     assert first.tolist() != second.tolist()
+    # Batches are of one size, and at least one.
+    assert [part.tolist() for part in batches(torch.arange(7), 3)] == [[0, 1, 2], [3, 4, 5]]
+    assert [part.tolist() for part in batches(torch.arange(2), 3)] == [[0, 1]]
+
+
+NOTHING = {entry.name: 0.0 for entry in fields(AugmentConfig)}
+
+
+def noise(count=6, side=16):
+    return 0.3 + 0.4 * torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(5))
+
+
+def changed(images, **strengths):
+    return augment(images, AugmentConfig(**{**NOTHING, **strengths}), torch.Generator().manual_seed(0))
+
+
+def test_each_change_alone_changes_images_and_stays_in_range():
+    images = noise()
+    for name in set(NOTHING) - {"move"}:
+        strength = {"flip": 1.0, "rotation": 20.0, "erase": 1.0}.get(name, 0.3)
+        other = changed(images, move=1.0, **{name: strength})
+        assert other.shape == images.shape
+        assert 0 <= other.min() <= other.max() <= 1
+        assert bool(((other - images).abs().amax(dim=(1, 2, 3)) > 1e-3).all()), name
+    assert torch.equal(changed(images), images)
+    assert torch.equal(changed(images, flip=1.0), images.flip(3))
+    # Only the share that moves is resampled.
+    images = noise(count=400, side=8)
+    same = (changed(images, rotation=10, move=0.3) == images).flatten(1).all(dim=1)
+    assert 0.6 < same.float().mean() < 0.8
+
+
+def test_the_generator_says_the_draws_and_turning_one_change_off_leaves_those_of_the_others():
+    images, config = noise(), AugmentConfig()
+    first, again, other = (augment(images, config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    with_noise = changed(images, brightness=0.1, noise=1e-6)
+    torch.testing.assert_close(with_noise, changed(images, brightness=0.1), rtol=0, atol=1e-4)
+
+
+def test_a_shift_moves_by_at_most_its_share_of_the_side():
+    side = 32
+    images = torch.zeros(64, 3, side, side)
+    images[:, :, side // 2, side // 2] = 1
+    place = torch.arange(side) - side // 2
+    moved = changed(images, shift=0.25, move=1.0)[:, 0]
+    weight = moved.sum(dim=(1, 2))
+    for axis in (1, 2):
+        distance = (moved.sum(dim=3 - axis) * place).sum(dim=1) / weight
+        assert distance.abs().max() < 0.25 * side + 1
+        assert distance.abs().max() > 0.2 * side
+        assert distance.min() < 0 < distance.max()
+
+
+def test_brightness_adds_one_value_contrast_keeps_the_mean_and_erasing_fills_one_rectangle():
+    images = noise(count=200, side=4)
+    added = (changed(images, brightness=0.2) - images).flatten(1)
+    assert (added.amax(dim=1) - added.amin(dim=1)).max() < 1e-6
+    assert added.abs().max() <= 0.2 + 1e-6
+    assert added.min() < -0.15
+    assert added.max() > 0.15
+    other = changed(images, contrast=0.2)
+    torch.testing.assert_close(other.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+    assert not torch.equal(other, images)
+    images = noise(count=50, side=40)
+    for hole in (changed(images, erase=1.0) != images).any(dim=1):
+        rows, columns = hole.any(dim=1).nonzero().flatten(), hole.any(dim=0).nonzero().flatten()
+        high, wide = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+        assert int(hole.sum()) == high * wide
+        assert 7 <= high <= 21  # a fifth to a half of the side
+        assert 7 <= wide <= 21
+
+
+def test_settings_are_converted_and_those_that_make_no_sense_are_refused(refused):
+    config = TrainConfig().with_values({"lr": "0.01", "augment.flip": "0", "refit": "no", "layers": "layer1,layer2"})
+    assert (config.lr, config.augment.flip, config.refit, config.layers) == (0.01, 0.0, False, ("layer1", "layer2"))
+    for name, value, words in (
+        ("lr", 0, "lr = 0"),
+        ("validation", 1.0, "validation"),
+        ("batch", 1, "batch = 1"),
+        ("learning", 1, "unknown key backbone.learning"),
+        ("augment.blur", 1, "unknown key augment.blur"),
+        ("epochs", "many", "epochs = 'many'"),
+        *((f"augment.{name}", value, f"augment.{name}") for name, value in (("noise", -0.1), ("flip", 1.5))),
+        ("augment.shift", float("nan"), "augment.shift"),
+    ):
+        with refused(ConfigError, words):
+            TrainConfig().with_values({name: value})

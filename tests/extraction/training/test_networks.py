@@ -20,6 +20,15 @@ def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out(
     assert network.module.training
     assert build_network("small", 16).taps == ("maxpool", "layer1", "layer2")
     assert build_network("small", 16, ("layer2.0.conv1",)).taps == ("layer2.0.conv1",)
+    # It halves the resolution from stage to stage.
+    net = small_resnet(widths=(4, 6, 8, 10)).eval()
+    shapes = {}
+    for name in TAPS:
+        net.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
+        )
+    assert net(torch.zeros(1, 3, 96, 96)).shape == (1, net.dim) == (1, 10)
+    assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
 
 
 def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
@@ -41,14 +50,16 @@ def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
             ResNet(**wrong)
 
 
-def test_torchvision_and_timm_networks_lose_their_head():
-    pytest.importorskip("torchvision", reason="extra backbones", exc_type=ImportError)
-    network = build_network("torchvision:resnet18", 64)
-    assert (network.dim, network.taps[0]) == (512, "maxpool")
-    with pytest.raises(ConfigError, match="torchvision has no network"):
-        build_network("torchvision:resnet19", 64)
-    pytest.importorskip("timm", reason="extra backbones", exc_type=ImportError)
-    assert build_network("timm:resnet10t", 64).dim == 512
+@pytest.mark.usefixtures("libraries")
+def test_networks_of_the_libraries_lose_their_head(refused):
+    for library, name, wrong, dim, tap in (
+        ("torchvision", "resnet18", "resnet19", 512, "maxpool"),
+        ("timm", "tiny", "tinny", 8, None),
+    ):
+        network = build_network(f"{library}:{name}", 64)
+        assert (network.dim, network.taps[:1]) == (dim, (tap,) if tap else ())
+        with refused(ConfigError, f"{library} has no network", f"did you mean '{name}'"):
+            build_network(f"{library}:{wrong}", 64)
 
 
 def test_weights_of_every_kind_start_a_network(tmp_path, refused):
@@ -114,33 +125,4 @@ def test_the_18_layer_net_computes_what_the_paper_says():
     assert out.abs().max() > 0.01
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert sum(parameter.numel() for parameter in net.parameters()) == 11_176_512
-
-
-def test_the_state_dict_has_torchvisions_names_and_shapes():
-    state = resnet18().state_dict()
-    batch_norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    expected = {"conv1.weight", *(f"bn1.{field}" for field in batch_norm)}
-    for stage in (1, 2, 3, 4):
-        for block in (0, 1):
-            for number in (1, 2):
-                expected.add(f"layer{stage}.{block}.conv{number}.weight")
-                expected |= {f"layer{stage}.{block}.bn{number}.{field}" for field in batch_norm}
-        if stage > 1:
-            expected.add(f"layer{stage}.0.downsample.0.weight")
-            expected |= {f"layer{stage}.0.downsample.1.{field}" for field in batch_norm}
-    assert set(state) == expected
-    assert len(state) == 120
-    assert state["conv1.weight"].shape == (64, 3, 7, 7)
-    assert state["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
-    assert state["layer4.0.conv1.weight"].shape == (512, 256, 3, 3)
-
-
-def test_the_small_net_halves_the_resolution_from_stage_to_stage():
-    net = small_resnet(widths=(4, 6, 8, 10)).eval()
-    shapes = {}
-    for name in TAPS:
-        net.get_submodule(name).register_forward_hook(
-            lambda module, args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
-        )
-    assert net(torch.zeros(1, 3, 96, 96)).shape == (1, net.dim) == (1, 10)
-    assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
+    assert len(net.state_dict()) == 120

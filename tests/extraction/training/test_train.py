@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,10 +18,6 @@ from featlab.extraction.training.train import train_backbone
 
 class Killed(Exception):
     """Stands for a kill in the middle of a run."""
-
-
-def _weights(path):
-    return dict(torch.export.load(path).state_dict)
 
 
 def _kill_after(phase, epoch):
@@ -53,23 +49,27 @@ def _same(first, second):
 
 
 @tensors_only_here
-def test_a_killed_run_ends_in_the_same_network_bitwise(make_source, quick, tmp_path):
-    items = make_source()
-    config = replace(quick, epochs=3)
-    whole, killed = tmp_path / "whole.pt2", tmp_path / "killed.pt2"
-    report = train_backbone(items, config, whole, seed=4)
+def test_a_killed_run_ends_in_the_same_network_bitwise_and_a_refit_leaves_the_held_out_out(
+    make_source, quick, tmp_path
+):
+    train = partial(train_backbone, make_source(), replace(quick, epochs=3), held_out=["s0"])
+    whole, killed, seen = tmp_path / "whole.pt2", tmp_path / "killed.pt2", []
+    report = train(whole, seed=4, on_epoch=lambda *now: seen.append(now[:3]))
     last = report.card["best_epoch"]
+    assert last >= 1
+    assert seen[:3] == [("choose", done, 3) for done in (1, 2, 3)]
+    assert seen[3:] == [("refit", done, last) for done in range(1, last + 1)]
+    assert report.card["source_subjects"] == ["s1", "s2", "s3", "s4"]
     for phase, epoch in (("choose", 1), ("choose", 3), ("refit", 1)):
         with pytest.raises(Killed):
-            train_backbone(items, config, killed, seed=4, on_epoch=_kill_after(phase, epoch))
+            train(killed, seed=4, on_epoch=_kill_after(phase, epoch))
         assert not killed.exists()
         torch.manual_seed(epoch)
-    again = train_backbone(items, config, killed, seed=4)
+    again = train(killed, seed=4)
     assert again.resumed == 3 + 1
-    assert last >= 1
     assert _same(whole, killed)
     assert again.card == report.card
-    train_backbone(items, config, tmp_path / "other.pt2", seed=5)
+    train(tmp_path / "other.pt2", seed=5)
     assert not _same(whole, tmp_path / "other.pt2")
     assert not killed.with_suffix(".training").exists()
 
@@ -93,22 +93,6 @@ def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, q
     assert scores[card["best_epoch"] - 1] == max(scores)
     assert report.difference <= 1e-5
     assert read_meta(out)["size"] == 12
-
-
-@tensors_only_here
-def test_refitting_trains_on_everyone_but_the_held_out(make_source, quick, tmp_path):
-    items = make_source()
-    seen = []
-    report = train_backbone(
-        items,
-        quick,
-        tmp_path / "net.pt2",
-        held_out=["s0"],
-        on_epoch=lambda phase, done, total, facts: seen.append((phase, done, total)),
-    )
-    assert report.card["source_subjects"] == ["s1", "s2", "s3", "s4"]
-    best = report.card["best_epoch"]
-    assert seen == [("choose", 1, 2), ("choose", 2, 2), *(("refit", done, best) for done in range(1, best + 1))]
 
 
 @tensors_only_here
@@ -171,19 +155,8 @@ def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, qui
 
 
 @tensors_only_here
-def test_an_unfinished_run_of_another_request_is_refused_until_overwritten(make_source, quick, tmp_path):
-    items = make_source()
-    out = tmp_path / "net.pt2"
-    with pytest.raises(Killed):
-        train_backbone(items, quick, out, on_epoch=_kill_after("choose", 1))
-    with pytest.raises(InputError, match=r"unfinished training.*weight_decay was .* and is 0\.5.*overwrite"):
-        train_backbone(items, replace(quick, weight_decay=0.5), out)
-    report = train_backbone(items, replace(quick, weight_decay=0.5), out, if_exists="overwrite")
-    assert report.resumed == 0
-
-
-def test_a_checkpoint_keeps_two_files_of_tensors_and_a_damaged_one_is_refused_with_a_way_out(
-    make_source, quick, tmp_path
+def test_a_checkpoint_keeps_two_files_of_tensors_and_another_requests_or_a_damaged_one_is_refused(
+    make_source, quick, tmp_path, refused
 ):
     items, out, config = make_source(), tmp_path / "net.pt2", replace(quick, epochs=3)
     with pytest.raises(Killed):
@@ -195,47 +168,31 @@ def test_a_checkpoint_keeps_two_files_of_tensors_and_a_damaged_one_is_refused_wi
     checkpoint = Checkpoint(folder, json.loads((folder / "run.json").read_text()))
     assert checkpoint.load("choose").epoch == 3
     assert checkpoint.load("refit") is None
-    state = folder / "choose-3.safetensors"
-    state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"choose\.json is damaged .*overwrite"):
-        train_backbone(items, config, out)
-    (folder / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run\.json is damaged .*overwrite"):
-        train_backbone(items, config, out)
-
-
-def test_weights_start_the_network_and_are_part_of_the_request(make_source, quick, tmp_path):
-    items = make_source()
-    first = tmp_path / "first.pt2"
-    train_backbone(items, replace(quick, epochs=1, refit=False), first)
-    # No step changes anything: what comes out is what went in, but for the statistics of BatchNorm.
-    still = replace(quick, epochs=1, refit=False, lr=1e-12, weight_decay=0.0)
-    train_backbone(items, still, tmp_path / "second.pt2", weights=first)
-    before, after = _weights(first), _weights(tmp_path / "second.pt2")
-    np.testing.assert_allclose(after["network.conv1.weight"], before["network.conv1.weight"], atol=1e-9)
-    with pytest.raises(InputError, match="weights was"):
-        train_backbone(items, still, tmp_path / "second.pt2")
-
-
-def test_settings_are_converted_and_those_that_make_no_sense_are_refused(refused):
-    config = TrainConfig().with_values({"lr": "0.01", "augment.flip": "0", "refit": "no", "layers": "layer1,layer2"})
-    assert (config.lr, config.augment.flip, config.refit, config.layers) == (0.01, 0.0, False, ("layer1", "layer2"))
-    for name, value, words in (
-        ("lr", 0, "lr = 0"),
-        ("validation", 1.0, "validation"),
-        ("batch", 1, "batch = 1"),
-        ("learning", 1, "unknown key backbone.learning"),
-        ("augment.blur", 1, "unknown key augment.blur"),
-        ("epochs", "many", "epochs = 'many'"),
-    ):
-        with refused(ConfigError, words):
-            TrainConfig().with_values({name: value})
+    other = replace(config, weight_decay=0.5)
+    with refused(InputError, "unfinished training", "weight_decay was ", "and is 0.5", "overwrite"):
+        train_backbone(items, other, out)
+    for name, says in (("choose-3.safetensors", "choose.json is damaged"), ("run.json", "run.json is damaged")):
+        (folder / name).write_bytes((folder / name).read_bytes()[:20])
+        with refused(InputError, says, "overwrite"):
+            train_backbone(items, config, out)
+    report = train_backbone(items, other, out, if_exists="overwrite", neutral="smile")
+    assert report.resumed == 0
+    assert report.card["classes"] == ["smile", "neutral"], "the neutral class comes first"
+    with refused(InputError, "no row has the neutral label 'calm'"):
+        train_backbone(items, config, tmp_path / "x.pt2", neutral="calm")
 
 
 @tensors_only_here
-def test_the_neutral_class_comes_first_and_must_be_there(make_source, quick, tmp_path):
-    items = make_source()
-    config = replace(quick, epochs=1, refit=False)
-    assert train_backbone(items, config, tmp_path / "n.pt2", neutral="smile").card["classes"] == ["smile", "neutral"]
-    with pytest.raises(InputError, match="no row has the neutral label 'calm'"):
-        train_backbone(items, config, tmp_path / "x.pt2", neutral="calm")
+def test_weights_start_the_network_and_are_part_of_the_request(make_source, quick, tmp_path, refused):
+    items, first, second = make_source(), tmp_path / "first.safetensors", tmp_path / "second.pt2"
+    train_backbone(items, replace(quick, epochs=1, refit=False), first)
+    # No step changes anything: what comes out is what went in, but for the statistics of BatchNorm.
+    still = replace(quick, epochs=1, refit=False, lr=1e-12, weight_decay=0.0)
+    train_backbone(items, still, second, weights=first)
+    torch.testing.assert_close(load_file(second)["conv1.weight"], load_file(first)["conv1.weight"], rtol=0, atol=1e-9)
+    train_backbone(items, still, tmp_path / "other.pt2", seed=1)
+    assert (load_file(tmp_path / "other.pt2")["conv1.weight"] - load_file(first)["conv1.weight"]).abs().max() > 0.01
+    with pytest.raises(Killed):
+        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_kill_after("choose", 1))
+    with refused(InputError, "weights was"):
+        train_backbone(items, still, tmp_path / "killed.pt2")

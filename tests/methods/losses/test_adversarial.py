@@ -66,8 +66,6 @@ def test_weights_are_1_plus_the_exponential_of_scipys_entropy():
     _, p = sample()
     expected = 1 + np.exp(-scipy.special.entr(p.numpy()).sum(axis=1))
     np.testing.assert_allclose(certainty_weights(p), expected, atol=1e-4)
-    assert certainty_weights(torch.full((1, 7), 1 / 7)).item() == pytest.approx(1.142867, abs=5e-7)
-    assert certainty_weights(torch.eye(7)[:1]).item() == pytest.approx(2, abs=2e-5)
 
 
 def test_dropout_keeps_the_mean_and_draws_from_its_own_generator():

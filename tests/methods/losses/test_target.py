@@ -95,8 +95,11 @@ def test_gradients_equal_finite_differences(name):
     assert torch.autograd.gradcheck(loss, logits.requires_grad_(), atol=1e-6)
 
 
-def test_no_gradient_reaches_the_neighbours_predictions():
+def test_agreement_is_the_weighted_overlap_and_no_gradient_reaches_the_neighbours_predictions():
     p, scores = probabilities(4, 3).requires_grad_(), probabilities(8, 3, seed=1).view(4, 2, 3).requires_grad_()
+    affinity = tensor([[1, 0.1], [0.1, 1], [1, 1], [0.1, 0.1]])
+    overlap = np.einsum("nk,nmk,nm->", p.detach().numpy(), scores.detach().numpy(), affinity.numpy())
+    assert neighbour_agreement(p, scores, affinity).item() == pytest.approx(-overlap / 4, rel=1e-5)
     neighbour_agreement(p, scores, 1.0).backward()
     assert scores.grad is None
     torch.testing.assert_close(p.grad, -scores.detach().sum(dim=1) / 4)

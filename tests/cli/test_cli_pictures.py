@@ -1,0 +1,280 @@
+"""`featlab plot …`, `branches`, `complexity` and `ablate` as typed, in a workspace that is trained already."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featlab.analysis.page import read_page
+from featlab.cache import write_table
+from featlab.methods import get_method, method_names
+
+FAST = ["--set", "pretrain.validation=false"]
+# What is typed: the folder, its figures, its tables, and what is printed besides the sentences of the page.
+PICTURES = {
+    "plot pairs --rows 2 --subject s038": ("plot-pairs", ["pairs"], "pairs", "random"),
+    "plot clip --subject s041 --faces none": ("plot-clip-s041-smile-a-pft", ["clip"], "clip", "Before"),
+    "plot confusion": ("plot-confusion-evaluate-*", ["confusion"], "confusion", "neutral"),
+    "plot tsne --targets s041,s042 --by pca --sources 40": ("plot-pca-s041", ["pca-s041"], "scores", "as extracted"),
+    "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
+    "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
+    "branches --targets 4": ("branches", ["branches"], "branches", "chance 25.0 %"),
+    "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8": (
+        *("complexity", ["complexity"], "complexity"),
+        "Computational complexity",
+    ),
+    "ablate dims --targets 3 --values 4,64,full --methods source-only,pft": (
+        *("ablate-dims", ["dims"], "scores differences"),
+        "left out: 64",
+    ),
+}
+
+
+def lines(path):
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("typed", PICTURES)
+def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained, run_well, run_json, quickly):
+    where, figures, tables, printed = PICTURES[typed]
+    words = [*typed.split(), *([] if where.startswith(("plot-pairs", "plot-conf")) else quickly)]
+    result = run_well(*words, *(["--jobs", "1"] if typed.startswith("ablate") else []))
+    (made,) = Path("results").glob(where)
+    files = {f"{figure}.{ending}" for figure in figures for ending in ("svg", "pdf", "png", "csv")}
+    files |= {f"table_{name}.{ending}" for name in tables.split() for ending in ("json", "jsonl", "csv", "md", "tex")}
+    first = contents(made)
+    assert set(first) - {"run.json"} == files | {"page.json"}
+    page = read_page(made)
+    assert page.command.startswith(f"featlab {typed}")
+    assert "--jobs" not in page.command
+    assert page.metadata["cache_digest"]
+    assert [figure.name for figure in page.figures] == figures
+    assert all(said in result.stdout for said in (*page.summary, printed))
+    last = result.stdout.splitlines()[-1]
+    assert (last.startswith(f"{made}: "), f"{figures[0]}.{{svg,pdf,png,csv}}" in last) == (True, True)
+    data = run_json(*words)
+    assert data["words"] == list(page.summary) or typed.startswith("complexity")
+    assert {Path(file).parent for file in data["files"]} == {made}
+    again = contents(made)
+    same = {name for name in files if again[name] == first[name]}
+    assert same == files or typed.startswith("complexity")
+
+
+def test_pairs_are_those_that_featlab_pair_makes_and_nobody_of_them_is_held_out(folder, run_json, run_well, table):
+    said = run_well("plot", "pairs", "--rows", "2", "--subject", "s038").stderr
+    assert "the cache names no images: landmarks are drawn" in said
+    rows = lines("results/plot-pairs/pairs.csv")
+    assert [row["strategy"] for row in rows] == ["random"] * 2 + ["cosine"] * 2 + ["landmark"] * 2
+    assert all(row["row_subject"] != row["reference_subject"] for row in rows)
+    assert "s038" not in {row[side] for row in rows for side in ("row_subject", "reference_subject")}
+    counted = [row["Pairs"] for row in lines("results/plot-pairs/table_pairs.csv")]
+    assert counted == [str((table.subject != 0).sum())] * 3
+    data = run_json("plot", "pairs", "--strategies", "cosine", "--label-rule", "same", "--targets", "2", "--rows", "1")
+    paired = run_json("pair", "--strategy", "cosine", "--label-rule", "same", "--targets", "2")
+    assert paired["reused"]
+    ((strategy,),) = (data["strategies"],)
+    assert (strategy["strategy"], strategy["same_label"]) == ("cosine", paired["same_label_share"])
+    assert strategy["cosine"] == pytest.approx(paired["median_score"], abs=0.2)
+
+
+def test_pairs_without_landmarks_leaves_landmark_out_and_says_so(folder, run_well, table, extractor):
+    write_table(folder / "bare.h5", replace(table, landmarks=None), extractor)
+    result = run_well("plot", "pairs", "--rows", "1", "--cache", "bare.h5")
+    assert "strategy landmark is left out" in result.stderr
+    assert "landmark" not in {row["strategy"] for row in lines("results/plot-pairs/pairs.csv")}
+
+
+def test_clip_reuses_the_bundle_of_adapt_and_predicts_as_predict_does(trained, run_well, run_json, quickly):
+    flags = ["--subject", "s041", *quickly]
+    clip = run_well("plot", "clip", "--video", "smile-b", "--faces", "none", *flags)
+    assert "train:" not in clip.stderr
+    run_well("predict", *flags)
+    predicted = [float(row["p_smile"]) for row in lines("predictions.csv") if row["video"] == "smile-b"]
+    shown = lines("results/plot-clip-s041-smile-b-pft/clip.csv")
+    assert [int(row["frame"]) for row in shown] == list(range(6))
+    assert [float(row["after"]) for row in shown] == pytest.approx(predicted, abs=1e-5)
+    smoothed = ["--video", "smile-b", "--class", "neutral", "--smooth", "3", "--faces", "none"]
+    data = run_json("plot", "clip", *smoothed, *flags)
+    assert (data["subject"], data["video"], data["class"]) == ("s041", "smile-b", "neutral")
+    edge = [1 - np.mean(predicted[:2]), 1 - np.mean(predicted[-2:])]
+    assert [data["frames"]["after"][0], data["frames"]["after"][-1]] == pytest.approx(edge, abs=1e-5)
+
+
+def test_clip_takes_the_first_target_and_warns_where_nothing_is_labelled(folder, run_well, table, extractor, quickly):
+    label = np.where(table.subject == 2, -1, table.label).astype(np.int16)
+    write_table(folder / "cache.h5", replace(table, label=label), extractor)
+    flags = ["--targets", "s040,s041", "--method", "neutral-shift", "--faces", "none", *quickly]
+    result = run_well("plot", "clip", *flags)
+    assert "subject: s040," in result.stderr
+    assert "featlab: warning: no row of 's040' has a label" in result.stderr
+    assert re.search(r"None of the \d+ frames has a label", result.stdout)
+
+
+@pytest.fixture
+def pictured(folder, table, extractor):
+    """The folder ``faces`` beside the cache, with a picture of each row, of a colour of its own."""
+    names = tuple(f"frames/{row}.png" for row in range(len(table)))
+    write_table(folder / "cache.h5", replace(table, paths=names), extractor)
+    (folder / "faces" / "frames").mkdir(parents=True)
+    for row, name in enumerate(names):
+        Image.new("RGB", (8, 8), (row, 100, 50)).save(folder / "faces" / name)
+    return folder / "faces"
+
+
+@pytest.mark.parametrize("faces", ["photographs", "landmarks"])
+def test_faces_beside_the_cache_are_shown_as_asked(pictured, run_well, table, quickly, faces):
+    flags = ["--subject", "s040", "--video", "smile-b", "--method", "neutral-shift", "--faces", faces, *quickly]
+    assert "images" not in run_well("plot", "clip", *flags).stderr
+    with Image.open("results/plot-clip-s040-smile-b-neutral-shift/clip.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    first = int(np.flatnonzero((table.subject == 2) & (table.video == 3))[0])
+    seen = [(np.abs(pixels - np.array([row, 100, 50])).max(axis=1) <= 2).sum() for row in (first, first + 5)]
+    assert all(count > 1000 for count in seen) == (faces == "photographs")
+
+
+def test_images_named_by_flag_and_by_file_are_found(pictured, run, table):
+    pictured.rename("elsewhere")
+    flags = ["plot", "pairs", "--rows", "1", "--strategies", "random"]
+    assert "--images DIR" in run(*flags).stderr
+    assert "images" not in run(*flags, "--images", "elsewhere").stderr
+    Path("featlab.toml").write_text('[plot]\nimages = "elsewhere"\n', encoding="utf-8")
+    for row in range(1, len(table)):
+        Path("elsewhere", "frames", f"{row}.png").unlink()
+    assert "2 images are not in elsewhere: their landmarks are drawn" in run(*flags).stderr
+
+
+def test_confusion_shows_the_newest_results_a_named_file_and_the_names_of_a_cache(evaluated, run_well, run_json):
+    assert f"results: results/{evaluated.name}, the newest" in run_well("plot", "confusion").stderr
+    data = run_json("plot", "confusion", str(evaluated), "--methods", "source-only,neutral-shift,pft")["confusion"]
+    cells = zip(data["share"], data["label"], data["predicted"], strict=True)
+    diagonal = [100 * share for share, label, predicted in cells if label == predicted]
+    wanted = [float(row[name]) for row in lines(evaluated / "table_classes.csv") for name in ("neutral", "smile")]
+    assert diagonal == pytest.approx(wanted, abs=0.005)
+    Path("moved").mkdir()
+    (evaluated / "results.jsonl").rename("moved/results.jsonl")
+    bare = run_well("plot", "confusion", "moved/results.jsonl", "--workspace", "moved")
+    assert "the classes are numbered" in bare.stderr
+    assert "Class 1" in bare.stdout
+    named = run_well("plot", "confusion", "moved", "--cache", "cache.h5")
+    assert ("Class 1" in named.stdout, named.stderr) == (False, "")
+
+
+def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly):
+    words = ["--subject", "s040", "--subject", "s041", "--by", "pca", "--sources", "all"]
+    data = run_json("plot", "tsne", *words, *quickly, *FAST, "--set", "adapt.sfda-it.iterations=5")
+    assert data["subjects"] == ["s040", "s041"]
+    views = [(item["subject"], item["view"]) for item in data["scores"]]
+    kinds = ("as extracted", "T, not adapted", "pft", "sfda-it")
+    assert views == [(subject, name) for subject in ("s040", "s041") for name in kinds]
+    (made,) = Path("results").glob("plot-pca-2-targets-*")
+    assert (made / "pca-s041.csv").is_file()
+    shown = [(line["panel"], line["group"]) for line in lines(made / "pca-s040.csv")]
+    assert shown.count(("pft", "source")) == 6 * 24
+
+
+def test_neighbours_reuse_the_bundle_of_adapt_and_take_classes_and_methods(trained, run_well, run_json, quickly):
+    before = set(Path("bundles").iterdir())
+    data = run_json("plot", "neighbours", "--subject", "s041", *quickly)
+    assert set(Path("bundles").iterdir()) == before
+    assert (data["method"], data["frames"]) == ("pft", 18)
+    assert sum(sum(data["counts"][f"after_{kind}"]) for kind in ("same", "other", "unknown")) == 18
+    assert "s041" not in data["counts"]["subject"]
+    chosen = ["--subject", "s041", "--method", "neutral-shift", "--classes", "neutral"]
+    shown = run_well("plot", "neighbours", *chosen, *quickly).stdout
+    assert "6 frames of s041" in shown
+    assert "Neutral-mean shift" in shown
+
+
+def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(folder, run, table, extractor, quickly):
+    joyless = np.where(table.subject == 3, 1, table.label).astype(np.int16)
+    write_table("joyless.h5", replace(table, label=joyless), extractor)
+    flags = ["--cache", "joyless.h5", "--methods", "pft,adabn", *quickly, *FAST]
+    result = run("plot", "style", "--targets", "s040,s041", "--json", *flags)
+    data = json.loads(result.stdout)
+    assert result.exit_code == 3, result.stderr
+    assert "s041: subject 's041' has no 'neutral' rows" in result.stderr
+    assert "1 of 2 targets were left out" in result.stderr
+    assert set(data["distances"]) == {"pft", "adabn"}
+    assert set(data["distances"]["pft"]["group"]) == {"adapted rows", "other rows", "source", "source moved"}
+    alone = run("plot", "style", "--targets", "s041", *flags)
+    assert alone.exit_code == 2
+    assert "none of the 1 targets can be adapted to" in alone.stderr
+
+
+def test_branches_json_holds_the_numbers_of_the_figure(folder, run_json, quickly):
+    flags = ["--targets", "3", "--draws", "2", "--pool", "s038,s039,s040,s041,s042", "--name", "mine"]
+    data = run_json("branches", *flags, *quickly)
+    people = {name for draw in data["draws"] for name in draw}
+    assert [len(draw) for draw in data["draws"]] == [3, 3]
+    assert people <= {"s038", "s039", "s040", "s041", "s042"}
+    found = {row["representation"]: row for row in data["rows"]}
+    drawn = {(line["representation"], line["measure"]): line for line in lines("results/mine/branches.csv")}
+    for name, key in (("Features after T", "features-after"), ("Identity branch", "identity-code")):
+        for measure in ("fixed_expression", "fixed_subject", "neither", "identity", "expression"):
+            assert float(drawn[name, measure]["mean"]) == found[key][measure]["mean"]
+    # One neutral video of each is adapted on, so one is left: no half of it can be tested.
+    assert data["single"] == {"neutral": len(people)}
+
+
+def test_complexity_takes_every_method_and_a_few_targets_and_says_who_failed(folder, run, quickly):
+    steps = [
+        part
+        for name in method_names()
+        for key in get_method(name).config_type.__dataclass_fields__
+        if key in ("iterations", "epochs", "ssl_iterations", "teacher_epochs") and name != "pft"
+        for part in ("--set", f"adapt.{name}.{key}=2")
+    ]
+    few = ["--repeat", "1", "--batch", "16", *quickly]
+    result = run("complexity", "--set", "protocol.targets=4", *few, *steps, "--json")
+    # Clips of six frames are too short for one method and its twin, and for nobody else.
+    assert result.exit_code == 3, result.stderr
+    assert "needs 12 target rows" in result.stderr
+    data = json.loads(result.stdout)
+    costs = {cost["method"]: cost for cost in data["costs"]}
+    assert set(costs) == set(method_names())
+    assert (len(data["subjects"]), data["repeat"], data["batch"], data["device"]) == (3, 1, 16, "cpu")
+    failed = {name for name, cost in costs.items() if cost["failures"]}
+    assert failed == {"clup-swav", "clup-deepcluster"}
+    for line in lines("results/complexity/complexity.csv"):
+        assert float(line["seconds"]) == costs[line["method"]]["seconds"] > 0
+        assert int(line["trainable"]) == costs[line["method"]]["trainable"]
+    alone = ("--targets", "1", "--methods", "neutral-shift", "--set", "pretrain.style_bank=false")
+    assert run("complexity", *alone, *few).exit_code == 1
+    assert "svg" not in Path("results/complexity/page.json").read_text(encoding="utf-8")
+
+
+def test_a_grid_is_stated_in_the_workspace_file_and_a_flag_beats_it(folder, run_json, quickly):
+    Path("featlab.toml").write_text('[ablate]\nframes = [2, 0]\nmethods = ["pft"]\n', encoding="utf-8")
+    for more, expected in (([], ["2", "all"]), (["--values", "1,all"], ["1", "all"])):
+        data = run_json("ablate", "neutral", "--targets", "2", "--jobs", "1", *more, *quickly)
+        assert [(item["setting"], item["method"]) for item in data["summary"]] == [(name, "pft") for name in expected]
+        stored = json.loads(Path("results/ablate-neutral/run.json").read_text(encoding="utf-8"))
+        assert stored["summary"] == data["summary"]
+
+
+def test_pairing_shows_example_pairs_of_every_strategy(folder, run_well, quickly):
+    run_well("ablate", "pairing", "--targets", "3", "--methods", "pft", "--jobs", "1", *quickly)
+    assert [figure.name for figure in read_page(Path("results/ablate-pairing")).figures] == ["pairing", "examples"]
+    examples = lines("results/ablate-pairing/examples.csv")
+    assert {line["strategy"] for line in examples} == {"random", "cosine", "landmark"}
+    assert all(line["row_subject"] != line["reference_subject"] for line in examples)
+
+
+def test_caches_of_one_name_are_called_as_their_folders(folder, run_json, quickly):
+    flags = ["--targets", "2", "--values", "1", "--methods", "source-only", "--jobs", "1", *quickly]
+    for name in ("here", "there"):
+        Path(name).mkdir()
+        Path(name, "cache.h5").write_bytes(Path("cache.h5").read_bytes())
+        flags += ["--cache", f"{name}/cache.h5"]
+    data = run_json("ablate", "neutral", *flags)
+    assert [item["data"] for item in data["summary"]] == ["here", "there"]
