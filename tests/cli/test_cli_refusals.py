@@ -22,7 +22,7 @@ BESIDE_A_CACHE = {
         f"adapt --subject '[bold]{'very ' * 60}long[/bold]'": f"[bold]{'very ' * 60}long[/bold]",
         "predict --subject s04l": "unknown subject 's04l'; did you mean 's04",
         f"pretrain --quiet --strategy cosine {LINEAR}": f"pair.strategy has {FORM}",
-        "evaluate --targets 2 --methods source-only,pft --label-rule same": f"pair.label_rule has {FORM}",
+        f"evaluate --targets 2 --methods source-only,pft --label-rule same {LINEAR}": f"pair.label_rule has {FORM}",
         f"adapt --subject s041 --set pair.neighbours=2 {LINEAR}": f"pair.neighbours has {FORM}",
         f"tune shot-im --targets 2 --set pretrain.hidden=8 {LINEAR}": f"pretrain.hidden has {FORM}",
         f"ablate dims --targets 2 --quiet --set pretrain.batch=8 {LINEAR}": f"pretrain.batch has {FORM}",
