@@ -66,7 +66,7 @@ MUTANTS = (
         "torch.sort(q @ directions, dim=1)",
         "tests/methods",
     ),
-    ("featlab/methods/losses/pseudo_labels.py", "(1e-8 + weight.sum(dim=0))", "(1e-8 + weight.sum())", "tests/methods"),
+    ("featlab/methods/losses/target.py", "(1e-8 + weight.sum(dim=0))", "(1e-8 + weight.sum())", "tests/methods"),
     (
         "featlab/methods/sfit.py",
         "_gram_difference(student, teacher.detach())",

@@ -33,12 +33,7 @@ class Plan:
 
 
 def write_cache(out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str, CodedRows]]) -> Path:
-    """Write a cache, whole or not at all, from (name for messages, rows) in ascending order; one part is in memory.
-
-    Raises:
-        CacheError: A row twice or out of order; the disk is full.
-        FeatlabError: `out` can't be written.
-    """
+    """Write a cache, whole or not at all, from (name for messages, rows) in ascending order; one part is in memory."""
     digest = ContentDigest(header.extractor, header.classes, header.neutral, plan.subjects, plan.videos)
     subject_codes = {name: code for code, name in enumerate(plan.subjects)}
     video_codes = {name: code for code, name in enumerate(plan.videos)}

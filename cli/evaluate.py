@@ -138,20 +138,7 @@ def run_and_show(
     share: tuple[int, int] = (1, 1),
     collect: bool = False,
 ) -> None:
-    """Run what is missing, write the result files and print the tables.
-
-    Args:
-        session: The flags.
-        command: ``evaluate`` or ``benchmark``.
-        values: Configuration values of the command line.
-        name: Folder under ``results/``; ``None`` takes a key of the run.
-        plots: Draw the figures.
-        share: (i, n), see `featlab.evaluation.runner.run_tasks`.
-        collect: Run nothing.
-
-    Raises:
-        typer.Exit: Some runs failed (3) or all of them did (1).
-    """
+    """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     from featlab.analysis.evaluation.result import evaluation_result
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks

@@ -59,12 +59,7 @@ class Output:
         self._say(f"featlab: warning: {line}")
 
     def warn_of_failures(self, failures: Sequence[tuple[str, str]], rest: str) -> None:
-        """Spell the first few failures out, then say how many there are; nothing without any.
-
-        Args:
-            failures: What failed, and why.
-            rest: What follows their number, e.g. where all of them are listed.
-        """
+        """Spell the first few (what, why) out, then say how many there are and the ``rest``; nothing without any."""
         for what, why in failures[:_SPELLED_OUT]:
             self.warn(f"{what}: {why}")
         if failures:

@@ -92,16 +92,7 @@ def refuse_without_images(session: Session, backbone: str | None) -> None:
 def predict_from_images(
     session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int
 ) -> None:
-    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3).
-
-    Args:
-        session: The flags: who is predicted, how images are found and embedded.
-        person: Their model.
-        images: The source.
-        out: The csv.
-        backbone: Who embeds; None takes the bundle's own.
-        smooth: Frames of a video that probabilities are averaged over; 0 for none.
-    """
+    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import failures_path, write_failures

@@ -58,13 +58,8 @@ class Session:
     def values(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return ``{"section.key": value}`` of the command line; a flag of its own beats ``--set``.
 
-        Files named there are relative to the current folder, those named in ``featlab.toml`` to the workspace.
-
-        Args:
-            more: Further configuration values; those of None were not given.
-
-        Raises:
-            ConfigError: A ``--set`` item without ``=``.
+        Files named there are relative to the current folder, those named in ``featlab.toml`` to the workspace. Values
+        of ``more`` that are None were not given.
         """
         from featlab.config.load import parse_settings
 
@@ -81,12 +76,7 @@ class Session:
         return values | {key: value for key, value in found.items() if value is not None}
 
     def open(self, more: Mapping[str, Any] | None = None, *, on_epoch: StageProgress | None = None) -> Workspace:
-        """Open the workspace; its stages speak through the output.
-
-        Args:
-            more: As in `values`.
-            on_epoch: Progress of training.
-        """
+        """Open the workspace, with ``more`` as in `values`; its stages speak through the output."""
         import torch
 
         from featlab.errors import InputError
@@ -104,11 +94,7 @@ class Session:
         )
 
     def backbone(self, name: str, device: str) -> Backbone:
-        """Make a backbone with the options that were given; a network without weights or layers has nothing to refuse.
-
-        Raises:
-            ConfigError: An ``--option`` that isn't key=value, or one that the backbone doesn't know.
-        """
+        """Make a backbone with the options that were given; one without weights or layers has nothing to refuse."""
         from featlab.extraction.backbones import make_backbone
 
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
@@ -119,11 +105,7 @@ class Session:
         return make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
 
     def input_config(self) -> InputConfig:
-        """Return what the flags say about how a source is read.
-
-        Raises:
-            ConfigError: A value that doesn't fit, or a flag that means nothing without --align.
-        """
+        """Return what the flags say about how a source is read."""
         from featlab.errors import ConfigError
         from featlab.extraction.faces.align import AlignConfig
         from featlab.extraction.inputs import InputConfig
@@ -184,11 +166,7 @@ def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[.
 
 
 def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function whose first argument is a `Session`; the others are its own flags.
-
-    Args:
-        flags: Names in `featlab.cli.flags.FLAGS` that it has beside its own.
-    """
+    """Make a command of a function of a `Session` and own flags; ``flags`` are those of `FLAGS` that it has too."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
@@ -233,11 +211,7 @@ def names_in(text: str | None) -> list[str]:
 
 
 def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:
-    """Return ``{key: value}`` of ``key=value`` items; a value that is a number or true or false becomes one.
-
-    Raises:
-        ConfigError: An item without ``=``.
-    """
+    """Return ``{key: value}`` of ``key=value`` items; a value that is a number or true or false becomes one."""
     from featlab.errors import ConfigError
 
     options: dict[str, Any] = {}

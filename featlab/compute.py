@@ -14,11 +14,7 @@ from featlab.errors import ConfigError
 
 
 def choose_device(name: str, *, amp: bool) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda".
-
-    Raises:
-        ConfigError: Another name, a GPU that isn't there, or mixed precision without one.
-    """
+    """Return the device for "auto", "cpu" or "cuda"; refuse a GPU that isn't there, and mixed precision without one."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}")
     has_gpu = torch.cuda.is_available()
@@ -52,9 +48,6 @@ def count_flops(run: Callable[[], object]) -> float:
 
     torch counts matrix products and convolutions, forward and backward; what is done by elements, by decompositions or
     in other libraries (k-means, logistic regression) is not in it. Counting slows a run down, so it is not timed.
-
-    Args:
-        run: Called without arguments.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

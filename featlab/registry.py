@@ -50,11 +50,7 @@ class Registry(Generic[T]):
         self.found[name] = value
 
     def get(self, name: str) -> T:
-        """Return what has a name.
-
-        Raises:
-            ConfigError: Nothing has it (names the closest), or a plug-in that can't be loaded.
-        """
+        """Return what has a name; a ConfigError names the closest, or the plug-in that can't be loaded."""
         if name not in self.found:
             if name in self.built_in:
                 module, _, attribute = self.built_in[name].partition(":")

@@ -109,11 +109,7 @@ def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
-    """Turn ``["head.lr=0.01", …]`` into a dict.
-
-    Raises:
-        ConfigError: An item without ``=``.
-    """
+    """Turn ``["head.lr=0.01", …]`` into a dict."""
     values = {}
     for item in settings:
         key, equals, value = item.partition("=")

@@ -149,15 +149,9 @@ def check_at_least(name: str, value: float, minimum: float) -> None:
 
 
 def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
-    """Return a copy of one frozen dataclass config with ``options`` replaced.
+    """Return a copy of one frozen dataclass config with ``options`` replaced, strings converted to the field's type.
 
-    Args:
-        config: Any frozen dataclass instance (a method's config, say).
-        options: Field name to value; strings are converted to the field's type.
-        where: Prefix of the key in a message, e.g. ``adapt.pft``.
-
-    Raises:
-        ConfigError: An unknown key, or a value of the wrong type or range.
+    ``where`` is the prefix of the key in a message, e.g. ``adapt.pft``.
     """
     hints = typing.get_type_hints(type(config))
     known = [item.name for item in fields(config)]

@@ -68,16 +68,9 @@ def section_text(section: Sequence[str], values: Mapping[str, Any]) -> str:
 
 
 def set_in_section(text: str, section: Sequence[str], values: Mapping[str, Any], where: str) -> str:
-    """Return the text with some keys of a section set and all else as it was; a missing section goes to the end.
+    """Return a TOML text with some keys of a section set and all else as it was; a missing section goes to the end.
 
-    Args:
-        text: A TOML file.
-        section: Path of the section, e.g. ``("adapt", "shot")``.
-        values: Key to value.
-        where: The file's name, for the message.
-
-    Raises:
-        ConfigError: The text is no TOML, or has something else than a section in that place.
+    The section is a path such as ``("adapt", "shot")``; ``where`` is the file's name, for the message.
     """
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     newline = "\r\n" if "\r\n" in text else "\n"

@@ -73,17 +73,8 @@ def subject_metrics(
 ) -> SubjectMetrics:
     """Score one subject's test rows.
 
-    Args:
-        labels: (n,) integer class codes; rows with -1 (unknown) are ignored.
-        predicted: (n, K) finite probabilities or scores (the largest wins; of equals, the first), or (n,) codes.
-        classes: The K class names.
-        neutral_code: Index of the neutral class in ``classes``.
-
-    Returns:
-        The subject's scores.
-
-    Raises:
-        InputError: Shapes or codes that do not fit, non-finite probabilities, or no labelled row.
+    ``labels`` are (n,) codes; rows with -1 (unknown) are ignored. ``predicted`` are (n, K) finite probabilities or
+    scores (the largest wins; of equals, the first), or (n,) codes.
     """
     count = len(classes)
     labels = np.asarray(labels)
@@ -190,18 +181,10 @@ def bin_edges() -> NDArray[np.float64]:
 def reliability_counts(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
-    """Count rows by the probability of the predicted class, its confidence.
+    """Count labelled rows by the probability of the predicted class, its confidence.
 
-    Args:
-        probabilities: (n, K); the largest is the prediction, of equals the first.
-        labels: (n,) codes; rows with -1 (unknown) are left out.
-
-    Returns:
-        (15, 3) float64: rows in the bin, sum of their confidence, rows that are right. Counts of several subjects can
-        be added.
-
-    Raises:
-        InputError: Shapes that do not fit, or confidences outside [0, 1].
+    Returns (15, 3) float64: rows in the bin, sum of their confidence, rows that are right. Counts of several subjects
+    can be added.
     """
     if probabilities.ndim != 2 or labels.shape != (len(probabilities),):
         raise InputError(f"probabilities of shape {probabilities.shape} need a label a row, got {labels.shape}")
@@ -220,13 +203,8 @@ def reliability_counts(
 def calibration_error(counts: NDArray[np.float64]) -> float:
     """Return the top-label expected calibration error: the mean of |confidence − accuracy| over bins, weighed by rows.
 
-    ECE = Σ_b n_b/n · |acc(b) − conf(b)| (Guo et al., 2017, equation 3).
-
-    Args:
-        counts: (15, 3) from `reliability_counts`, or a sum or mean of such, on any scale.
-
-    Returns:
-        ECE in [0, 1]; NaN without a row.
+    ECE = Σ_b n_b/n · |acc(b) − conf(b)| (Guo et al., 2017, equation 3), in [0, 1]; NaN without a row. The (15, 3)
+    counts may be a sum or mean of several, on any scale.
     """
     rows = float(counts[:, 0].sum())
     return float(np.abs(counts[:, 1] - counts[:, 2]).sum() / rows) if rows else float("nan")
@@ -238,20 +216,9 @@ def smooth_probabilities(
     """Return the centred moving average of class probabilities within each video, in frame order.
 
     The window counts rows, whatever frames were left out between them, and is cut at a video's ends: the first row is
-    the mean of itself and the (window − 1) / 2 rows after it. A mean of probabilities sums to 1 as they do.
-
-    Args:
-        probabilities: (n, K) float32, finite, rows in any order.
-        video: (n,) which rows come from one video.
-        frame: (n,) the order within a video; rows of one frame stay in the order given.
-        window: Rows averaged over; odd. 1 or 0 returns the probabilities as they are.
-
-    Returns:
-        (n, K) in the order of ``probabilities``.
-
-    Raises:
-        ConfigError: A window that is even or negative.
-        InputError: Shapes that do not fit.
+    the mean of itself and the (window − 1) / 2 rows after it. A mean of probabilities sums to 1 as they do. Rows may
+    come in any order; those of one frame stay in the order given. A window of 1 or 0 returns the probabilities as they
+    are.
     """
     check_window("smoothing", window)
     rows = len(probabilities)

@@ -127,11 +127,7 @@ class EvaluationRow:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EvaluationRow:
-        """Read back what `to_dict` gave.
-
-        Raises:
-            InputError: An unknown or missing key, or a value of the wrong type.
-        """
+        """Read back what `to_dict` gave; an InputError names a key or a value that does not fit."""
         kinds = typing.get_type_hints(cls)
         for name in data:
             if name not in kinds:
@@ -143,12 +139,7 @@ class EvaluationRow:
 
 
 def write_results(path: Path, rows: Iterable[EvaluationRow]) -> None:
-    """Write rows as JSON lines (UTF-8), whole or not at all.
-
-    Args:
-        path: The file; replaced when it is there.
-        rows: In the order they are to be read back.
-    """
+    """Write rows as JSON lines (UTF-8), whole or not at all; a file that is there is replaced."""
     from featlab.cache.atomic import atomic_write_text
 
     lines = [json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) for row in rows]
@@ -156,11 +147,7 @@ def write_results(path: Path, rows: Iterable[EvaluationRow]) -> None:
 
 
 def read_results(path: Path) -> list[EvaluationRow]:
-    """Read what `write_results` wrote; blank lines are passed over.
-
-    Raises:
-        InputError: No such file, or a damaged line; names the file and the line.
-    """
+    """Read what `write_results` wrote; blank lines are passed over, a damaged one is named with its file."""
     try:
         raw = Path(path).read_bytes()
     except OSError as error:

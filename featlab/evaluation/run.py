@@ -26,7 +26,7 @@ from featlab.seeding import run_seed
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """What the rows of a run record beside its scores, and how they are scored.
+    """How a target's rows are split and scored, and what the rows of results record beside the scores.
 
     Attributes:
         draw: Number of the draw.
@@ -34,6 +34,8 @@ class RunNumbers:
         scope: One of `featlab.config.sections.SCOPES`.
         count_flops: Run every method once more to count its operations.
         smoothing: Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
+        gap: See `featlab.protocol.splits`.
+        conditions: A shorter clip, or one that is not all neutral; of one person.
     """
 
     draw: int = 0
@@ -41,6 +43,8 @@ class RunNumbers:
     scope: str = "person"
     count_flops: bool = False
     smoothing: int = 0
+    gap: int = 5
+    conditions: ClipConditions = WHOLE_CLIP
 
 
 def evaluate_subject(
@@ -49,71 +53,36 @@ def evaluate_subject(
     methods: Sequence[Method],
     *,
     source: SourceFeatures | None = None,
-    numbers: RunNumbers | None = None,
-    gap: int = 5,
-    conditions: ClipConditions = WHOLE_CLIP,
+    numbers: RunNumbers = RunNumbers(),
 ) -> list[EvaluationRow]:
     """Adapt to one target subject's neutral clip with every method and score each on the subject's test rows.
 
-    Args:
-        bundle: Trained without this subject.
-        table: Rows of one subject.
-        methods: What to run.
-        source: Source rows for the methods that need them; without, those fail.
-        numbers: Recorded in the rows.
-        gap: See `featlab.protocol.splits.split_target`.
-        conditions: A shorter clip, or one that is not all neutral.
-
-    Returns:
-        A row a method. A method that fails gives a row with its error, and the others still run.
-
-    Raises:
-        InputError: Not one subject, a source subject, or a subject that can't be split.
-    """
-    numbers = numbers or RunNumbers()
-    names = table.subject_names_present()
-    if len(names) != 1:
-        raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
-    _check(bundle, table)
-    split = reduced_split(table, split_target(table, gap), conditions, bundle.seed)
-    return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
-
-
-def evaluate_dataset(
-    bundle: Bundle,
-    table: FeatureTable,
-    methods: Sequence[Method],
-    *,
-    source: SourceFeatures | None = None,
-    numbers: RunNumbers | None = None,
-    gap: int = 5,
-) -> list[EvaluationRow]:
-    """Adapt once to a whole target data set, unlabelled, all classes, with every method; score each of its subjects.
+    With the scope ``dataset``: adapt once to all rows, unlabelled and of all classes, and score each of their subjects.
 
     Args:
         bundle: Trained without these subjects.
-        table: Rows of all target subjects.
+        table: Rows of one subject, or of a data set of them.
         methods: What to run.
         source: Source rows for the methods that need them; without, those fail.
-        numbers: Recorded in the rows; their scope is ``dataset``.
-        gap: See `featlab.protocol.splits.split_dataset`.
+        numbers: How, and what is recorded.
 
     Returns:
-        A row a method and subject. A method that takes one person's neutral clip fails in every row, and says so.
+        A row a method and subject. A method that fails gives rows with its error, and the others still run.
 
     Raises:
-        InputError: A source subject among the targets, or a data set that can't be split.
+        InputError: Not one subject, a source subject, or rows that can't be split.
     """
-    numbers = replace(numbers or RunNumbers(), scope="dataset")
-    _check(bundle, table)
-    split = split_dataset(table, gap)
-    return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
-
-
-def _check(bundle: Bundle, table: FeatureTable) -> None:
-    check_disjoint(bundle.source_subjects, table.subject_names_present())
+    names = table.subject_names_present()
+    if numbers.scope == "person" and len(names) != 1:
+        raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
+    check_disjoint(bundle.source_subjects, names)
     if table.classes != bundle.classes:
         raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
+    if numbers.scope == "person":
+        split = reduced_split(table, split_target(table, numbers.gap), numbers.conditions, bundle.seed)
+    else:
+        split = split_dataset(table, numbers.gap)
+    return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
 
 
 def _rows(

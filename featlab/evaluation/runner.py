@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from operator import call
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_thread
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results, write_results
-from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, failed_rows
+from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.protocol.clips import ClipConditions, reduced_split
@@ -31,7 +32,6 @@ RUN_FORMAT = 5  # raised when older files lack what tables now show
 
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a stage of a source model."""
-
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -149,14 +149,11 @@ def run_tasks(
     collect: bool = False,
     on_step: OnStep | None = None,
 ) -> list[dict[Run, EvaluationRow]]:
-    """Run every task; what an earlier call finished is read, not run.
+    """Run every task, and return run to row for each; what an earlier call finished is read, not run.
 
     ``jobs`` are processes, each with one thread; 1 works in this one. ``share`` = (i, n) does the i-th of n parts of
     the work, for n machines that share the folder; ``collect`` runs nothing. Both read other runs where they are there.
-
-    Returns:
-        Run to row for each task, by method and then by subject. A failed run is a row with its error, and is tried
-        again the next time; one that another share or a later call will fill has no row.
+    A failed run is a row with its error, and is tried again; one that another share or a later call fills has no row.
     """
     for task in tasks:
         _refuse_old_folder(task)
@@ -178,7 +175,7 @@ def run_tasks(
     step(0)
     try:
         for stage in stages:
-            for _ in _parallel(_make, stage, jobs):
+            for _ in _parallel(call, stage, jobs):
                 step(1)
         for place, rows in _parallel(_run, pieces, jobs):
             done[place] |= rows
@@ -194,9 +191,7 @@ def _refuse_old_folder(task: Task) -> None:
     results = task.workspace.root / "results"
     old = results / task.folder.replace("runs", "cells")
     if old.is_dir():
-        raise InputError(
-            f"{old}: finished runs are kept in {results / task.folder} now; rename the folder, or delete it"
-        )
+        raise InputError(f"{old}: runs are kept in {results / task.folder} now; rename the folder, or delete it")
 
 
 @dataclass(frozen=True)
@@ -235,10 +230,6 @@ def _missing_stages(pieces: Sequence[_Piece]) -> list[list[Make]]:
     return [[make for folder, make in output.items() if not folder.exists()] for output in outputs]
 
 
-def _make(make: Make) -> None:
-    make()
-
-
 @lru_cache(maxsize=1)
 def _bundle(task: Task) -> Bundle:
     """Return the source model, kept for the next piece of the same task."""
@@ -254,7 +245,9 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     """Run each method of a piece, and keep its rows as soon as they are there."""
     task, protocol = piece.task, piece.task.workspace.config.protocol
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
-    numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, protocol.smoothing)
+    clip = ClipConditions(protocol.frames, protocol.contamination)
+    how = (protocol.scope, piece.count_flops, protocol.smoothing, protocol.gap, clip)
+    numbers = RunNumbers(task.draw, task.seed, *how)
     done: dict[Run, EvaluationRow] = {}
     for name in piece.methods:
         paths = {run: task.path(run) for run in task.runs if run.method == name and run.subject in piece.subjects}
@@ -265,13 +258,8 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
             continue
         method = task.methods[name]
         source = _source_rows(task) if method.needs_source else None
-        how: dict[str, Any] = {"source": source, "numbers": numbers, "gap": protocol.gap}
         try:
-            if protocol.scope == "dataset":
-                rows = evaluate_dataset(bundle, table, [method], **how)
-            else:
-                conditions = ClipConditions(protocol.frames, protocol.contamination)
-                rows = evaluate_subject(bundle, table, [method], conditions=conditions, **how)
+            rows = evaluate_subject(bundle, table, [method], source=source, numbers=numbers)
         except FeatlabError as error:
             rows = failed_rows(method, piece.subjects, numbers, error)
         for row in rows:

@@ -21,15 +21,9 @@ Field = str | Callable[[EvaluationRow], float]
 def subject_means(
     rows: Sequence[EvaluationRow], field: Field = "macro_f1", only: Collection[SubjectDraw] | None = None
 ) -> dict[str, float]:
-    """Return each subject's mean of one field: over seeds within a draw, then over draws.
+    """Return each subject's mean of one field: over seeds within a draw, then over draws; in the order of the rows.
 
-    Args:
-        rows: Rows of one method; those with an error and those where the field is NaN are left out.
-        field: Which number of a row.
-        only: Only these (subject, draw); all by default.
-
-    Returns:
-        Subject to mean, in the order in which the subjects first appear.
+    Rows with an error and those where the field is NaN are left out. ``only`` keeps these (subject, draw).
     """
     per_subject: dict[str, list[float]] = defaultdict(list)
     for (subject, draw), values in values_by_draw(rows, field).items():
@@ -61,11 +55,8 @@ def shared_scores(rows: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]
 def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | None:
     """Return the reliability of one method with the frames of all its subjects pooled, every subject weighing the same.
 
-    Args:
-        rows: Rows of one method; those with an error, or of older files without reliability, are left out.
-
-    Returns:
-        (15, 3) fractions of the frames, see `featlab.evaluation.metrics.reliability_counts`; ``None`` without a row.
+    (15, 3) fractions of the frames, see `featlab.evaluation.metrics.reliability_counts`; ``None`` without a row that
+    has it.
     """
     found: dict[SubjectDraw, list[NDArray[np.float64]]] = defaultdict(list)
     for row in rows:

@@ -24,11 +24,7 @@ _EXACT_UP_TO = 200
 def bootstrap_interval(
     values: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of one score a subject; (NaN, NaN) for fewer than two.
-
-    Raises:
-        InputError: A non-finite value, a level outside (0, 1), or no resamples.
-    """
+    """Return the percentile bootstrap interval of the mean of one score a subject; (NaN, NaN) for fewer than two."""
     scores = _finite(values)
     if not 0.0 < level < 1.0:
         raise InputError(f"the level of an interval lies between 0 and 1, not {level}")
@@ -191,12 +187,8 @@ class RankComparison:
 def compare_ranks(scores: Mapping[str, Sequence[float]], *, level: float = 0.05) -> RankComparison:
     """Rank methods on each subject and compare their average ranks.
 
-    Args:
-        scores: Method to its (N,) scores, larger is better; the same subjects in the same order everywhere.
-        level: Of the critical difference, in (0, 1).
-
-    Raises:
-        InputError: Fewer than two methods, no subject, different lengths, non-finite values, or a level outside (0, 1).
+    ``scores`` are (N,) a method, larger is better, the same subjects in the same order everywhere; ``level`` is that of
+    the critical difference.
     """
     if len(scores) < 2:
         raise InputError(f"ranks compare two methods or more, got {len(scores)}")

@@ -139,9 +139,6 @@ def open_sources(
     """Read the configuration, and from the cache the rows of everyone who is a target in no draw.
 
     ``protocol.targets``, ``draws`` and ``pool`` say who is reported; ``sources`` narrows who is left.
-
-    Raises:
-        InputError: No such folder or cache, an unknown subject, one of ``sources`` that is a target, or nobody left.
     """
     # Names alone: targets are chosen by name.
     names = read_subjects(root, overrides, (), device=device, notify=notify)

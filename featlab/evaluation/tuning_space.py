@@ -46,11 +46,7 @@ class SearchSpace:
         return math.prod(len(values) for _, values in self.options)
 
     def make(self, values: Values | Mapping[str, Any] = ()) -> Method:
-        """Return the method with these values and what is kept.
-
-        Raises:
-            ConfigError: Values that don't go together.
-        """
+        """Return the method with these values and what is kept."""
         return make_method(self.method, {self.method: {**self.kept, **dict(values)}})
 
     def values_of(self, method: Method) -> Values:
@@ -78,15 +74,9 @@ def search_space(
 ) -> SearchSpace:
     """Return what is searched: the method's declared space as the command line changes it.
 
-    Args:
-        method: Registry name.
-        options: Settings of the method from the file and the command line.
-        fixed: Those of them that the command line set; they are not searched.
-        items: ``["lr=0.001,0.01", …]``: an option that is declared gets these values instead, another one is added. In
-            an option that is itself a list, the items of one value are joined with ``+``.
-
-    Raises:
-        ConfigError: No such method or option, an oracle, a value that can't be had, or nothing to search.
+    ``options`` are the method's settings; those that are ``fixed`` are not searched. ``items`` such as
+    ``["lr=0.001,0.01", …]`` give an option that is declared these values instead, or add one. In an option that is
+    itself a list, the items of one value are joined with ``+``.
     """
     kind = get_method(method)
     if kind.needs_labels:

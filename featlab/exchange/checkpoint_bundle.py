@@ -60,19 +60,9 @@ def import_bundle(
 ) -> ImportedBundle:
     """Put checkpoints into a bundle. Embeddings go into netB as they are: the projection is the identity.
 
-    Args:
-        parts: From `read_parts`.
-        extractor: What made the embeddings.
-        classes: Class names in the order of the checkpoint's outputs; empty takes that of ``source``. The bundle has
-            them in the order of ``source`` where that has the same classes.
-        neutral: The neutral class; ``None`` takes that of ``source``.
-        source: Rows of the source subjects: their neutral rows give the style bank. ``None``: no bank.
-        cache_digest: Of the cache that they come from.
-        methods: Methods that will be run on the bundle; those that carry something prepare it from ``source``.
-        seed: Root seed of what methods prepare.
-
-    Raises:
-        InputError: Widths or classes that don't fit, or a method that needs source rows where there are none.
+    ``classes`` are named in the order of the checkpoint's outputs; empty takes that of ``source``, rows of the source
+    subjects whose neutral rows give the style bank and from which ``methods`` prepare what they carry. The bundle has
+    the classes in the order of ``source`` where that has the same ones.
     """
     given = _class_names(parts, classes, source)
     named = neutral if neutral is not None else (source.neutral if source is not None else None)
@@ -104,11 +94,7 @@ def import_bundle(
 
 
 def save_imported(folder: Path, imported: ImportedBundle) -> Path:
-    """Write the bundle, its card, and the sha256 of each checkpoint (`FILES`): the folder is there whole or not at all.
-
-    Raises:
-        BundleError: The folder exists and isn't empty, or can't be written.
-    """
+    """Write the bundle, its card, and the sha256 of each checkpoint (`FILES`), whole or not at all."""
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")

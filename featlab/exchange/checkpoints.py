@@ -63,11 +63,7 @@ class Parts:
 
 
 def read_parts(bottleneck: Path, classifier: Path, translator: Path | None = None) -> Parts:
-    """Read netB, netC and a translator from ``.safetensors`` or what ``torch.save`` wrote; only tensors are unpickled.
-
-    Raises:
-        InputError: No such file, a pickled module, values that aren't finite, keys or shapes that don't fit.
-    """
+    """Read netB, netC and a translator from ``.safetensors`` or `torch.save`; only tensors are unpickled."""
     read = {"b": read_checkpoint(bottleneck), "c": read_checkpoint(classifier)}
     head = head_of(read["b"], read["c"])
     made = None
@@ -78,11 +74,7 @@ def read_parts(bottleneck: Path, classifier: Path, translator: Path | None = Non
 
 
 def check_backbone_file(parts: Parts, backbone: Path, extractor: ExtractorInfo) -> Parts:
-    """Return the parts with netF's file on record, when its sha256 is that of the weights that made the features.
-
-    Raises:
-        InputError: The features were made by another network.
-    """
+    """Return the parts with netF's file on record; refuse one that did not make the features, by its sha256."""
     digest = file_sha256(backbone)
     if digest != extractor.weights:
         raise InputError(
@@ -96,9 +88,6 @@ def read_extractor(path: Path) -> ExtractorInfo:
     """Read who made the features from JSON: the object itself, or one that holds it under ``extractor``.
 
     `featlab inspect --json` prints such an object, and a bundle's ``bundle.json`` is one.
-
-    Raises:
-        InputError: The file can't be read, or doesn't say.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

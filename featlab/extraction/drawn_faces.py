@@ -71,25 +71,11 @@ class FacesConfig:
 def write_faces(
     folder: Path, config: FacesConfig, *, jobs: int = 1, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Draw everybody and write the pictures, the landmarks and, last, the manifest.
+    """Draw everybody and write the pictures, the landmarks and, last, the manifest; return its path.
 
     Writes ``frames/*.jpg``, ``landmarks.npy`` (float32 (N, 68, 2), pixels, rows as in the manifest, points in iBUG
     order) and ``manifest.csv`` (path, subject, label, video, frame, intensity). A killed run leaves no manifest. The
-    same config gives the same bytes with the same versions of NumPy and Pillow.
-
-    Args:
-        folder: Where to; made if missing.
-        config: What to draw.
-        jobs: Number of processes; the files are the same for any number.
-        on_progress: Called with (clips done, clips in all) after every clip.
-
-    Returns:
-        The manifest's path.
-
-    Raises:
-        ConfigError: `jobs` is below 1.
-        InputError: The folder can't be written.
-        FeatlabError: A worker process died.
+    same config gives the same bytes with the same versions of NumPy and Pillow, for any number of processes.
     """
     if jobs < 1:
         raise ConfigError(f"jobs = {jobs}: at least one process is needed")

@@ -18,8 +18,8 @@ from featlab.compute import half_cosine
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, base_model, ordered_features
 from featlab.methods.fit import Student, new_adapter
-from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
+from featlab.methods.losses.target import cluster_rows, label_clusters, purest_rows
 from featlab.model.networks import SourceHead
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Phase, shuffled_batches, train

@@ -98,10 +98,7 @@ class Student:
 def make_student(bundle: Bundle, trunk: str, seed: int) -> Student:
     """Return a copy of the bundle's source model with everything frozen; `fit_sgd` frees what it trains.
 
-    Args:
-        bundle: Left unchanged.
-        trunk: One of `TRUNKS`.
-        seed: Of the adapter's initial weights; the global random state is left alone.
+    ``trunk`` is one of `TRUNKS`; the seed is that of an adapter's initial weights.
     """
     head = copy.deepcopy(bundle.head).eval().requires_grad_(False)
     adapter = new_adapter(bundle, seed) if trunk == "adapter" else None
@@ -111,10 +108,7 @@ def make_student(bundle: Bundle, trunk: str, seed: int) -> Student:
 def new_adapter(bundle: Bundle, seed: int, hidden: int = 0) -> Translator:
     """Return a residual MLP on the bundle's features with a zero start: the identity, bitwise. Frozen.
 
-    Args:
-        bundle: Gives the width D and the device.
-        seed: Of the hidden layer's initial weights.
-        hidden: Width of the hidden layer; 0 takes D.
+    The seed is that of its hidden layer, of the width ``hidden``; 0 takes D.
     """
     dim = bundle.head.linear.in_features
     with seeded(seed, "adapter"):

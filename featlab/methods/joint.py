@@ -182,17 +182,9 @@ def fit_updates(
     extra: Sequence[nn.Parameter] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> Fit:
-    """Make several updates a step, on the same batch, with one optimiser; see `fit_joint` for the arguments.
+    """Make several updates a step, on the same batch, with one optimiser; see `fit_joint` for the other arguments.
 
-    Args:
-        student: Its BatchNorm is put into ``config.bn_mode``.
-        source: Labelled source rows.
-        target: (n, D) target features.
-        config: Optimisation.
-        updates: In order: a loss, and the parameters that it changes.
-        seed: Of the order of the rows.
-        extra: Which of the trained parameters learn ten times as fast.
-        on_step: Called with the step's number before it.
+    ``updates`` are in order: a loss, and the parameters that it changes. Those of ``extra`` learn ten times as fast.
     """
     if len(source.labels) < 2:
         raise InputError(f"source access needs 2 labelled source rows or more, got {len(source.labels)}; label them")

@@ -12,8 +12,13 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.methods.fit import Rates, SGDConfig, SGDMethod, Student, TargetObjective, make_student
-from featlab.methods.losses.pseudo_labels import centre_labels
-from featlab.methods.losses.target import entropies, information_loss, marginal_entropy, neighbour_agreement
+from featlab.methods.losses.target import (
+    centre_labels,
+    entropies,
+    information_loss,
+    marginal_entropy,
+    neighbour_agreement,
+)
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms
 from featlab.pairing.search import search

@@ -101,13 +101,7 @@ def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = Non
 
 
 def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -> Bundle:
-    """Return the bundle with what the named methods prepare at the source; those that carry nothing are passed over.
-
-    Args:
-        bundle: Complete but for its extras.
-        source: Source rows.
-        methods: Registry names.
-    """
+    """Return the bundle with what the named methods prepare at the source; those that carry nothing are passed over."""
     preparing = [get_method(name) for name in methods if get_method(name).carries]
     made = {method.name: method.prepare(source, bundle) for method in preparing}
     # A method that can do without may find too few subjects to make anything of.
@@ -124,14 +118,10 @@ def reads_pairs(config: Config, methods: Iterable[str]) -> bool:
 
 
 def refuse_unread(config: Config, methods: Sequence[str], variants: Sequence[Config] = ()) -> None:
-    """Raise a ConfigError when the user set a key that nothing in a run reads.
+    """Raise a ConfigError when the user set a key that nothing in a run of ``methods`` reads.
 
-    A file serves many runs, so its keys may be for any method that it names; a flag is for this run.
-
-    Args:
-        config: Of the run, as `load_config` gives it.
-        methods: What the run runs.
-        variants: The configurations that it runs with, where it changes some keys itself.
+    A file serves many runs, so its keys may be for any method that it names; a flag is for this run. ``variants`` are
+    the configurations that it runs with, where it changes some keys itself.
     """
     for key, where in config.given.items():
         if "." not in key or key.startswith("adapt."):

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from featlab.config.options import option
 from featlab.methods.fit import SGDConfig, SGDMethod, Student, TargetObjective
-from featlab.methods.losses.pseudo_labels import centre_labels
-from featlab.methods.losses.target import marginal_entropy, mean_entropy
+from featlab.methods.losses.target import centre_labels, marginal_entropy, mean_entropy
 from featlab.model.training import Terms
 
 

@@ -49,11 +49,7 @@ class Pairs:
 
 
 def resolve_strategy(config: PairConfig, table: FeatureTable) -> str:
-    """Return the strategy that `config` means for this table, one of `STRATEGIES`.
-
-    Raises:
-        InputError: Strategy landmark for a table without landmarks.
-    """
+    """Return the strategy that `config` means for this table, one of `STRATEGIES`."""
     if config.strategy == "auto":
         return "cosine" if table.landmarks is None else "landmark"
     if config.strategy == "landmark" and table.landmarks is None:

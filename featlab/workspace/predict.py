@@ -67,11 +67,7 @@ def adapted_model(workspace: Workspace, bundle: Bundle, bundle_folder: Path, sub
 
 
 def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, str]:
-    """Return a subject's adaptation as it is stored in the bundle's folder, and the method's name. No cache is needed.
-
-    Raises:
-        BundleError: None there, one of another bundle, or one of another subject.
-    """
+    """Return a subject's adaptation as the bundle's folder has it, and the method's name. No cache is needed."""
     folder = adaptation_folder(bundle_folder, subject)
     model, meta = load_adaptation(folder, bundle)
     if meta.get("subject") != subject:
@@ -152,23 +148,8 @@ def predict_source(
     """Predict a person's images in a source.
 
     A source without subjects in it (an image, a video, a folder of them: the layout ``loose``, which ``auto`` takes for
-    it) is the person's as a whole. Of any other source the person's images are taken.
-
-    Args:
-        bundle: The source model.
-        adapted: The person's model.
-        source: Where the images are.
-        subject: The person.
-        backbone: With the alignment of ``inputs`` before it, it must be the bundle's extractor.
-        inputs: How the source is read.
-        config: Processes and batches.
-        notify: Told what was recognised.
-        on_stage: Progress of probing videos and finding faces.
-        on_progress: Progress of the embedding.
-
-    Raises:
-        BundleError: Another backbone than the bundle's.
-        InputError: Nothing there, no image of the person, or none that can be embedded.
+    it) is the person's as a whole. Of any other source the person's images are taken. The backbone, with the alignment
+    of ``inputs`` before it, must be the bundle's extractor.
     """
     from featlab.extraction.faces.align import with_alignment
     from featlab.extraction.inputs import read_inputs, with_face_crop
@@ -251,11 +232,7 @@ def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
 
 
 def default_backbone(bundle: Bundle) -> str:
-    """Return the backbone's name that a bundle's extractor goes by; there it may still need weights and options.
-
-    Raises:
-        InputError: No backbone has that name.
-    """
+    """Return the backbone's name that a bundle's extractor goes by; there it may still need weights and options."""
     name = bundle.extractor.id
     prefix = name.partition(":")[0]
     # The identity of a network in a file or folder has no path in it.

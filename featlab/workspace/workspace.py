@@ -110,11 +110,7 @@ class Workspace:
         return str(path) if "," not in spec and os.path.isfile(path) else spec
 
     def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
-        """Return the source: `protocol.sources`, or everyone who is no target; at most `protocol.source_limit` of them.
-
-        Raises:
-            InputError: An unknown subject, or one that is both.
-        """
+        """Return the source: `protocol.sources`, or everyone who is no target, to `protocol.source_limit` of them."""
         protocol = self.config.protocol
         check_known((*targets, *protocol.sources), self.table.subjects)
         check_disjoint(protocol.sources, targets)
@@ -190,11 +186,7 @@ def cache_path(root: Path, config: Config) -> Path:
 
 
 def choose_device(name: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there.
-
-    Raises:
-        InputError: An unknown device, or CUDA without a GPU.
-    """
+    """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there."""
     import torch
 
     if name not in ("auto", "cpu", "cuda"):

@@ -61,8 +61,8 @@ def test_sizes_operations_and_iterations_are_those_of_an_evaluation(workspace, r
     bundle, stage = bundle_stage(source, METHODS)
     assert stage.reused  # the very model that was measured
     made = [make_method(name, workspace.config.adapt.options) for name in METHODS]
-    features, numbers = SourceFeatures.of(bundle, source.table), RunNumbers(count_flops=True)
-    how = {"source": features, "numbers": numbers, "gap": workspace.config.protocol.gap}
+    numbers = RunNumbers(count_flops=True, gap=workspace.config.protocol.gap)
+    how = {"source": SourceFeatures.of(bundle, source.table), "numbers": numbers}
     rows, others = (
         evaluate_subject(bundle, workspace.table.rows_of(subject), made, **how) for subject in ("s01", "s02")
     )

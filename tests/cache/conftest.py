@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, FeatureTable, Rows, open_cache
+from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
@@ -71,23 +71,6 @@ def build(make_rows):
 @pytest.fixture
 def cache_path(build, tmp_path):
     return build(tmp_path / "cache.h5")
-
-
-@pytest.fixture
-def small_table():
-    """Two people with a row each, without landmarks and paths."""
-    codes = np.zeros(2, np.int32)
-    return FeatureTable(
-        embeddings=np.eye(2, dtype=np.float32),
-        label=np.zeros(2, np.int16),
-        subject=np.arange(2, dtype=np.int32),
-        video=codes,
-        frame=codes,
-        subjects=("a", "b"),
-        videos=("v",),
-        classes=("neutral",),
-        neutral="neutral",
-    )
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """What was written is what is read, whole, by subject and in blocks."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +9,7 @@ from featlab.cache import (
     CacheBuilder,
     CacheError,
     ExtractorInfo,
+    FeatureTable,
     Rows,
     inspect_cache,
     open_cache,
@@ -109,16 +108,18 @@ def test_a_table_in_any_order_is_written_sorted_and_without_the_names_it_does_no
         assert not (tmp_path / "none.h5").exists()
 
 
-def test_a_large_cache_of_many_chunks_comes_back_and_who_trained_the_backbone_is_kept(small_table, tmp_path):
+def test_a_large_cache_of_many_chunks_comes_back_and_who_trained_the_backbone_is_kept(tmp_path):
     rng, rows = np.random.default_rng(1), 3000
-    table = replace(
-        small_table,
+    table = FeatureTable(
         embeddings=rng.normal(size=(rows, 300)).astype(np.float32),
         label=np.zeros(rows, np.int16),
         subject=rng.integers(0, 3, rows, dtype=np.int32),
         video=np.zeros(rows, np.int32),
         frame=np.arange(rows, dtype=np.int32),
         subjects=("c", "a", "b"),
+        videos=("v",),
+        classes=("neutral",),
+        neutral="neutral",
     )
     found = set()
     for people in (("c", "d"), ()):

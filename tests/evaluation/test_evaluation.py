@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 from featlab.errors import InputError
 from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics
-from featlab.evaluation.run import RunNumbers, evaluate_dataset, evaluate_subject, oracle_probabilities
+from featlab.evaluation.run import RunNumbers, evaluate_subject, oracle_probabilities
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.protocol.clips import ClipConditions, reduced_split
@@ -18,6 +18,7 @@ from featlab.seeding import run_seed
 NAMES = method_names()
 LABEL_FREE = [name for name in NAMES if not get_method(name).needs_labels]
 CLASSES = 3
+WHOLE = RunNumbers(scope="dataset")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_labels_of_a_data_set_change_no_prediction_but_the_oracles(bundle, stran
     monkeypatch.setattr("featlab.evaluation.run.split_dataset", lambda *_: split)
     able = [name for name in LABEL_FREE if not get_method(name).needs_neutral]
     for labels in (strangers.label, label):
-        evaluate_dataset(bundle, replace(strangers, label=labels), methods(*able), source=source)
+        evaluate_subject(bundle, replace(strangers, label=labels), methods(*able), source=source, numbers=WHOLE)
     for name, ours, theirs in zip(able, predictions[: len(able)], predictions[len(able) :], strict=True):
         assert np.array_equal(ours, theirs), name
 
@@ -135,7 +136,8 @@ def test_a_method_is_given_the_adapt_rows_only_also_of_a_short_and_unclean_clip(
     conditions = ClipConditions(frames=6, contamination=0.5)
     short = reduced_split(mine, whole, conditions, bundle.seed)
     for split, options in ((whole, {}), (short, {"conditions": conditions})):
-        (row,) = evaluate_subject(bundle, mine, methods("source-only"), numbers=RunNumbers(draw=3, seed=2), **options)
+        numbers = RunNumbers(draw=3, seed=2, **options)
+        (row,) = evaluate_subject(bundle, mine, methods("source-only"), numbers=numbers)
         target, seed = given.pop()
         assert np.array_equal(target.embeddings, mine.embeddings[split.adapt])
         assert np.array_equal(target.frame, mine.frame[split.adapt])
@@ -177,7 +179,7 @@ def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, 
 
 def test_adapting_to_a_person_helps_these_people(people, small_bundle):
     table = people(subjects=12, clips=3)
-    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20, "pretrain.epochs": 10})
+    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20}, methods=[])
     for name in ("s10", "s11"):
         rows = evaluate_subject(bundle, table.rows_of(name), methods("pft", "oracle"))
         assert min(row.macro_f1 for row in rows) > 0.9
@@ -216,7 +218,9 @@ def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bu
 
 
 def test_a_data_set_is_adapted_to_once_and_every_subject_scored_and_smoothed_alone(bundle, strangers, given):
-    rows = evaluate_dataset(bundle, strangers, methods("source-only"), numbers=RunNumbers(draw=1, seed=2, smoothing=99))
+    rows = evaluate_subject(
+        bundle, strangers, methods("source-only"), numbers=replace(WHOLE, draw=1, seed=2, smoothing=99)
+    )
     ((target, _),) = given
     split = split_dataset(strangers)
     adapted_on = {(s, v) for s, v in zip(strangers.subject[split.adapt], strangers.video[split.adapt], strict=True)}
@@ -265,7 +269,7 @@ def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, 
 
 
 def test_in_a_data_set_methods_of_a_neutral_clip_say_why_they_can_not_run(bundle, strangers, source):
-    rows = evaluate_dataset(bundle, strangers, methods(*NAMES), source=source)
+    rows = evaluate_subject(bundle, strangers, methods(*NAMES), source=source, numbers=WHOLE)
     assert len(rows) == 3 * len(NAMES)
     for row in rows:
         assert bool(row.error) == get_method(row.method).needs_neutral, row
@@ -274,7 +278,7 @@ def test_in_a_data_set_methods_of_a_neutral_clip_say_why_they_can_not_run(bundle
 
 def test_a_subject_without_a_labelled_test_row_fails_alone(bundle, mine, strangers):
     label = np.where(strangers.subject == strangers.subjects.index("s05"), -1, strangers.label).astype(np.int16)
-    rows = evaluate_dataset(bundle, replace(strangers, label=label), methods("source-only"))
+    rows = evaluate_subject(bundle, replace(strangers, label=label), methods("source-only"), numbers=WHOLE)
     assert [(row.subject, bool(row.error)) for row in rows] == [("s04", False), ("s05", True), ("s06", False)]
     one = np.flatnonzero(mine.label == mine.neutral_code)[0]
     label = np.where(np.arange(len(mine)) == one, mine.label, -1).astype(np.int16)

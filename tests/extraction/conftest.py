@@ -1,4 +1,8 @@
-"""Tiny images, made here."""
+"""Tiny images, made here, and stand-ins for the libraries of networks."""
+
+import sys
+from enum import Enum
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,3 +47,69 @@ def make_tree(make_image):
         return root
 
     return make
+
+
+@pytest.fixture
+def libraries(monkeypatch):
+    """Put stand-ins where the imports find them: torchvision with its ResNet-18, timm with one network of its own."""
+    from torch import nn
+
+    from featlab.extraction.backbones.hubs import ResNet
+
+    class Headed(ResNet):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(512, 1000)
+
+        def forward(self, images):
+            return self.fc(super().forward(images))
+
+    class Tiny(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, 2)
+            self.fc = nn.Linear(8, classes) if classes else nn.Identity()
+
+        def forward(self, images):
+            return self.fc(self.stem(images).mean(dim=(2, 3)))
+
+    class Published(Enum):
+        """torchvision's enums can be iterated over and have a DEFAULT."""
+
+        IMAGENET1K_V1 = 1
+        DEFAULT = IMAGENET1K_V1
+
+        def transforms(self):
+            mode = SimpleNamespace(value="bicubic")
+            return SimpleNamespace(crop_size=[32], mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], interpolation=mode)
+
+    def trained(module, weights):
+        for parameter in module.parameters() if weights else ():
+            nn.init.constant_(parameter, 0.01)
+        return module
+
+    def create_model(name, pretrained, num_classes):
+        if name == "gone":
+            raise RuntimeError("no pretrained\nweights")
+        return trained(Tiny(num_classes), pretrained)
+
+    config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
+    models, torchvision, timm = (ModuleType(name) for name in ("torchvision.models", "torchvision", "timm"))
+    models.__dict__.update(
+        list_models=lambda module=None: ["resnet18", "resnet50"],
+        get_model_weights=lambda name: Published,
+        get_model=lambda name, weights=None: trained(Headed(), weights),
+        Headed=Headed,
+    )
+    torchvision.__dict__.update(__version__="9.9", models=models)
+    timm.__dict__.update(
+        __version__="9.9",
+        is_model=lambda name: name in ("tiny", "tiny.tag", "gone"),
+        list_models=lambda: ["tiny"],
+        create_model=create_model,
+        data=SimpleNamespace(resolve_data_config=lambda arguments, model: config),
+        Tiny=Tiny,
+    )
+    for module in (models, torchvision, timm):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return SimpleNamespace(models=models, timm=timm)

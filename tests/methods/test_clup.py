@@ -9,7 +9,7 @@ import torch
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.methods import clup, get_method, make_method
-from featlab.methods.losses.pseudo_labels import cluster_rows, label_clusters, purest_rows
+from featlab.methods.losses.target import cluster_rows, label_clusters, purest_rows
 from featlab.model.networks import SourceHead
 from featlab.protocol.splits import target_of
 from featlab.seeding import run_seed

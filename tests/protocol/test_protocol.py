@@ -134,14 +134,8 @@ def test_a_split_does_not_depend_on_the_order_of_rows(videos, seed):
     assert split(one_person(*videos)) == split(one_person(*videos, seed=seed))
 
 
-def test_a_target_has_no_label_no_name_and_no_path():
+def test_a_target_is_the_rows_it_was_made_of_without_label_name_or_path(people):
     assert {field.name for field in fields(Target)} == {"embeddings", "video", "frame"}
-    target = target_of(one_person("nn"))
-    for name in ("label", "labels", "subject", "subjects", "videos", "classes", "paths", "neutral"):
-        assert not hasattr(target, name)
-
-
-def test_a_target_is_the_rows_it_was_made_of(people):
     table = people(subjects=1)
     rows = split_target(table).adapt
     target = target_of(table, rows)
@@ -149,6 +143,8 @@ def test_a_target_is_the_rows_it_was_made_of(people):
     for name in ("embeddings", "video", "frame"):
         assert np.array_equal(getattr(target, name), getattr(table, name)[rows])
     assert len(target_of(table)) == len(table)
+    for name in ("label", "labels", "subject", "subjects", "videos", "classes", "paths", "neutral"):
+        assert not hasattr(target, name)
 
 
 def test_a_target_without_rows_of_finite_features_is_refused(refused):

@@ -225,17 +225,7 @@ def expand_videos(
     of their own: those that the sampling takes stay. Images, and frames that have ``at``, stay as they are.
 
     A frame's ``frame`` is its 0-based place in the video, ``at`` its presentation time stamp, and its name
-    ``NAME#t=SECONDS``, counted from the video's first frame.
-
-    Args:
-        items: What a source or a layout lists.
-        sampling: Which frames are taken.
-        jobs: Worker processes that read time stamps; 0 takes all cores, 1 works in this process.
-        on_progress: Called with the videos done and all videos, after each.
-
-    Raises:
-        ConfigError: There are videos, and PyAV isn't installed; or a negative number of jobs.
-        FeatlabError: A worker process died.
+    ``NAME#t=SECONDS``, counted from the video's first frame. ``jobs`` processes read time stamps; 0 takes all cores.
     """
     clips = Counter(_clip(item) for item in items if _to_expand(item))
     read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)

@@ -1,12 +1,21 @@
-"""Losses on unlabelled target predictions that several methods share.
+"""What methods make of unlabelled target rows: losses on predictions, and pseudo-labels.
 
 Probabilities p and q are (n, K), rows sum to one. Every loss is finite, with finite gradients, at exact zeros and ones.
+Pseudo-labels come from class centres (SHOT, TPDS), or from the majority of a cluster (CluP).
 """
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+from featlab.errors import ConfigError
 
 EPSILON = 1e-5
 """Inside the logarithm of an entropy, as in the code of SHOT: at exact zeros it keeps value and gradient finite."""
@@ -49,3 +58,105 @@ def neighbour_agreement(p: Tensor, scores: Tensor, weight: Tensor | float) -> Te
     """Return −(1/n) Σ_i Σ_k w_ik p_i · s_ik: small when rows predict what their neighbours do (NRC)."""
     agreement = torch.einsum("nc,nmc->nm", p, scores.detach())
     return -(weight * agreement).sum(dim=1).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class CentreLabels:
+    """Rows assigned to class centres.
+
+    Attributes:
+        labels: (n,) int64, the class of the nearest centre.
+        distance: (n,), the cosine distance 1 − cos to it.
+        centres: (K, H + 1), what the rows were compared with; a class that no row was predicted as has one too, but no
+            row is assigned to it.
+    """
+
+    labels: Tensor
+    distance: Tensor
+    centres: Tensor
+
+
+def unit_codes(z: Tensor) -> Tensor:
+    """Return (n, H + 1): a one is appended to each row of (n, H) bottleneck outputs, then its length is made 1."""
+    return F.normalize(torch.cat([z, torch.ones_like(z[:, :1])], dim=1), dim=1)
+
+
+def class_centres(codes: Tensor, weight: Tensor) -> Tensor:
+    """Return the (K, C) weighted means c_k = Σ_i w_ik x_i / (10⁻⁸ + Σ_i w_ik) of (n, C) codes x with (n, K) weights."""
+    return (weight.T @ codes) / (1e-8 + weight.sum(dim=0))[:, None]
+
+
+def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) -> CentreLabels:
+    """Assign each row to the class whose centre is nearest in angle.
+
+    Centres are weighted by the predictions in the first round, by the assignments in every further one. A class counts
+    when more than ``threshold`` rows are predicted as it (in further rounds: assigned to it); where none has so many,
+    every class with a row counts.
+    """
+    codes = unit_codes(z)
+    labels, weight = p.argmax(dim=1), p
+    for _ in range(rounds):
+        centres = class_centres(codes, weight)
+        count = F.one_hot(labels, p.shape[1]).sum(dim=0)
+        kept = count > (threshold if bool((count > threshold).any()) else 0)
+        similarity = (codes @ F.normalize(centres, dim=1).T).masked_fill(~kept, -torch.inf)
+        nearest, labels = similarity.max(dim=1)
+        weight = F.one_hot(labels, p.shape[1]).to(codes.dtype)
+    return CentreLabels(labels, 1 - nearest, centres)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterLabels:
+    """What P clusters are called.
+
+    Attributes:
+        label: (P,) int64, the class that most rows of the cluster are predicted as (of equals, the first); -1 for a
+            cluster without rows.
+        purity: (P,) float64, the share of those rows, in [1/K, 1]; NaN for a cluster without rows.
+    """
+
+    label: NDArray[np.int64]
+    purity: NDArray[np.float64]
+
+
+def cluster_rows(codes: NDArray[np.float32], clusters: int, *, seed: int) -> NDArray[np.int64]:
+    """Group rows by k-means on their directions: a one is appended, then each row is made of length 1."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    values = np.concatenate([codes.astype(np.float64), np.ones((len(codes), 1))], axis=1)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    # More threads add up the centres in an order that differs from run to run.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(clusters, n_init=1, random_state=seed).fit(values)
+    return np.asarray(fitted.labels_, dtype=np.int64)
+
+
+def label_clusters(
+    cluster: NDArray[np.int64], predicted: NDArray[np.int64], *, clusters: int, classes: int
+) -> ClusterLabels:
+    """Name each cluster after the majority of its rows."""
+    if clusters <= classes:
+        raise ConfigError(
+            f"{clusters} clusters for {classes} classes are too few; give the method more prototypes than classes"
+        )
+    count = np.bincount(cluster * classes + predicted, minlength=clusters * classes).reshape(clusters, classes)
+    rows = count.sum(axis=1)
+    label = np.where(rows > 0, count.argmax(axis=1), -1)
+    purity = np.where(rows > 0, count.max(axis=1) / np.maximum(rows, 1), np.nan)
+    return ClusterLabels(label.astype(np.int64), purity)
+
+
+def purest_rows(label: NDArray[np.int64], confidence: NDArray[np.float64], share: float) -> NDArray[np.intp]:
+    """Return the rows that are kept: of every class the int(share · n_c) of the highest confidence.
+
+    The number is rounded down, so that a class of few rows can vanish: nothing is kept of 9 rows at a share of 0.1.
+    Of equally confident rows, the first ones are kept.
+    """
+    order = np.lexsort((np.arange(len(label)), -confidence, label))
+    _, first, count = np.unique(label[order], return_index=True, return_counts=True)
+    rank = np.arange(len(label)) - np.repeat(first, count)
+    kept = rank < np.repeat((share * count).astype(np.int64), count)
+    return np.sort(order[kept])

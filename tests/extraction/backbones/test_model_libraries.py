@@ -1,9 +1,7 @@
-"""torchvision's networks: through a stand-in for the library, and through the library where it is installed."""
+"""torchvision's and timm's networks: through stand-ins, and through the libraries where they are installed."""
 
 import sys
-from enum import Enum
 from hashlib import sha256
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,70 +10,32 @@ from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import APPENDED, make_backbone
-from featlab.extraction.backbones.hubs import ResNet, remove_head
+from featlab.extraction.backbones.hubs import remove_head
 from featlab.extraction.backbones.weights import seeded
 
 
-class Headed(ResNet):
-    """Our ResNet-18 with torchvision's ``fc``."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(512, 1000)
-
-    def forward(self, images):
-        return self.fc(super().forward(images))
-
-
-class Published(Enum):
-    """torchvision's enums can be iterated over and have a DEFAULT."""
-
-    IMAGENET1K_V1 = 1
-    DEFAULT = IMAGENET1K_V1
-
-    def transforms(self):
-        mode = SimpleNamespace(value="bicubic")
-        return SimpleNamespace(crop_size=[32], mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], interpolation=mode)
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    """Put a stand-in for torchvision, with one network, where the import finds it."""
-    library, models = ModuleType("torchvision"), ModuleType("torchvision.models")
-
-    def get_model(name, weights=None):
-        module = Headed()
-        for parameter in () if weights is None else module.parameters():
-            nn.init.constant_(parameter, 0.01)
-        return module
-
-    models.__dict__.update(
-        list_models=lambda module: ["resnet18", "resnet50"],
-        get_model_weights=lambda name: Published,
-        get_model=get_model,
-    )
-    library.__dict__.update(__version__="9.9", models=models)
-    monkeypatch.setitem(sys.modules, "torchvision", library)
-    monkeypatch.setitem(sys.modules, "torchvision.models", models)
-
-
-@pytest.mark.usefixtures("fake")
+@pytest.mark.usefixtures("libraries")
 def test_the_head_is_gone_and_the_librarys_input_and_weights_are_used(images):
-    backbone = make_backbone("torchvision:resnet18", weights="random", layers="layer2")
-    assert backbone.embed(images(), None).shape == (2, 512 + 2 * 128)
-    info = backbone.info()
-    assert info.id == backbone.name == "torchvision:resnet18"
-    assert info.preprocessing == f"RGB, centre square, 32x32 bicubic, mean 0.5 0.5 0.5, std 0.25 0.25 0.25, {APPENDED}"
-    assert info.versions["torchvision"] == "9.9"
-    names = ("IMAGENET1K_V1", "DEFAULT", "pretrained", "random")
-    made = [make_backbone("torchvision:resnet18", weights=name).info().weights for name in names]
-    assert made[0] == made[1] == made[2] != made[3]
+    for name, layer, size, dim, width, std, weights in (
+        ("torchvision:resnet18", "layer2", 32, 512, 128, 0.25, ("IMAGENET1K_V1", "DEFAULT", "pretrained", "random")),
+        ("timm:tiny.tag", "stem", 40, 8, 8, 0.5, ("pretrained", "pretrained", "pretrained", "random")),
+    ):
+        backbone = make_backbone(name, weights="pretrained", layers=layer)
+        output = backbone.embed(images(2, size), None)
+        assert output.shape == (2, dim + 2 * width)
+        info = backbone.info()
+        assert info.id == backbone.name == name
+        line = f"RGB, centre square, {size}x{size} bicubic, mean 0.5 0.5 0.5, std {std} {std} {std}, {APPENDED}"
+        assert info.preprocessing == line
+        made = [make_backbone(name.removesuffix(".tag"), weights=which).info().weights for which in weights]
+        assert info.weights == made[0] == made[1] == made[2] != made[3]
+    np.testing.assert_allclose(output[:, 8:16], output[:, :8], atol=1e-6)
+    assert make_backbone("torchvision:resnet18", weights="random").info().versions["torchvision"] == "9.9"
 
 
-@pytest.mark.usefixtures("fake")
-def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path, images):
+def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images, refused):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
-    state, path = seeded(Headed, 3).state_dict(), tmp_path / "source_F.pt"
+    state, path = seeded(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
     parts = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
     assert {key.split(".")[0] for key in state} == parts
     embedded = []
@@ -91,29 +51,38 @@ def test_the_shot_layout_and_a_full_checkpoint_load(tmp_path, images):
         np.testing.assert_allclose(found, embedded[0], atol=1e-5)
     other = make_backbone("resnet18", weights="random", size=32, interpolation="bicubic", mean=0.5, std=0.25)
     assert np.abs(other.embed(images(), None) - embedded[0]).max() > 0.1
+    state = libraries.timm.Tiny(5).state_dict()
+    torch.save({"model": state}, path)
+    backbone = make_backbone("timm:tiny", weights=str(path), size=16, layers="stem")
+    assert backbone.embed(images(2, 16), None).shape == (2, 24)
+    del state["stem.bias"]
+    torch.save(state, path)
+    with refused(ConfigError, "doesn't fit timm:tiny: keys 1 missing (stem.bias)"):
+        make_backbone("timm:tiny", weights=str(path))
 
 
-@pytest.mark.usefixtures("fake")
-def test_what_does_not_fit_torchvision_is_one_line(monkeypatch, refused):
+def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
     def offline(name, weights=None):
         raise OSError("<urlopen error\nno route>")
 
     for name, options, error, says in (
-        ("", {}, ConfigError, "what follows the colon is a network's name"),
-        ("resnet17", {}, ConfigError, "torchvision 9.9 has no network 'resnet17'; did you mean 'resnet18'"),
-        ("resnet18", {}, ConfigError, "a file, random, or a name; torchvision's own are IMAGENET1K_V1"),
-        ("resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
-        ("resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: no such weights file"),
-        ("resnet18", {"weights": "random", "layers": "layer5"}, ConfigError, "did you mean 'layer"),
+        ("torchvision:", {}, ConfigError, "what follows the colon is a network's name"),
+        ("torchvision:resnet17", {}, ConfigError, "9.9 has no network 'resnet17'; did you mean 'resnet18'"),
+        ("torchvision:resnet18", {}, ConfigError, "a file, random, or a name; torchvision's own are IMAGENET1K_V1"),
+        ("torchvision:resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
+        ("torchvision:resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: no such weights file"),
+        ("torchvision:resnet18", {"weights": "random", "layers": "layer5"}, ConfigError, "did you mean 'layer"),
+        ("timm:", {}, ConfigError, "what follows the colon is a network's name"),
+        ("timm:tini", {}, ConfigError, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
+        ("timm:tiny", {}, ConfigError, "choose weights with --weights: pretrained, a file, or random"),
+        ("timm:tiny", {"weights": "imagenet"}, ConfigError, "no weights file; --weights pretrained takes timm's own"),
+        ("timm:gone", {"weights": "pretrained"}, ConfigError, "can't be made (no pretrained weights); name a file"),
     ):
         with refused(error, says):
-            make_backbone(f"torchvision:{name}", **options)
-    monkeypatch.setattr(sys.modules["torchvision.models"], "get_model", offline)
+            make_backbone(name, **options)
+    monkeypatch.setattr(libraries.models, "get_model", offline)
     with refused(ConfigError, "IMAGENET1K_V1 can't be downloaded (<urlopen error no route>); name a file"):
         make_backbone("torchvision:resnet18", weights="pretrained")
-
-
-def test_without_the_library_the_line_names_the_extra(monkeypatch, refused):
     for library in ("torchvision", "timm"):
         monkeypatch.setitem(sys.modules, library, None)
         with refused(ConfigError, f"need {library}: pip install 'featlab[backbones]'"):
@@ -176,79 +145,6 @@ def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path, im
     second = make_backbone("resnet18", **options).embed(images(2, 224), None)
     assert first.shape == (2, 512 + 2 * (64 + 64 + 512))
     np.testing.assert_allclose(first, second, atol=1e-5)
-
-
-class Tiny(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, 2)
-        self.fc = nn.Linear(8, classes) if classes else nn.Identity()
-
-    def forward(self, images):
-        return self.fc(self.stem(images).mean(dim=(2, 3)))
-
-
-@pytest.fixture
-def fake_timm(monkeypatch):
-    """Put a stand-in for timm, with one network, where the import finds it."""
-    library = ModuleType("timm")
-
-    def create_model(name, pretrained, num_classes):
-        if name == "gone":
-            raise RuntimeError("no pretrained\nweights")
-        module = Tiny(num_classes)
-        if pretrained:
-            nn.init.constant_(module.stem.weight, 0.1)
-            nn.init.zeros_(module.stem.bias)
-        return module
-
-    config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
-    library.__dict__.update(
-        __version__="9.9",
-        is_model=lambda name: name in ("tiny", "tiny.tag", "gone"),
-        list_models=lambda: ["tiny"],
-        create_model=create_model,
-        data=SimpleNamespace(resolve_data_config=lambda arguments, model: config),
-    )
-    monkeypatch.setitem(sys.modules, "timm", library)
-
-
-@pytest.mark.usefixtures("fake_timm")
-def test_timms_own_input_is_used_and_the_classifier_is_left_out(images):
-    backbone = make_backbone("timm:tiny.tag", weights="pretrained", layers="stem")
-    output = backbone.embed(images(2, 40), None)
-    assert output.shape == (2, 24)
-    np.testing.assert_allclose(output[:, 8:16], output[:, :8], atol=1e-6)
-    info = backbone.info()
-    assert info.id == "timm:tiny.tag"
-    assert info.preprocessing == f"RGB, centre square, 40x40 bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5, {APPENDED}"
-    assert info.weights == make_backbone("timm:tiny", weights="pretrained").info().weights
-    assert info.weights != make_backbone("timm:tiny", weights="random").info().weights
-
-
-@pytest.mark.usefixtures("fake_timm")
-def test_a_checkpoint_with_a_classifier_loads(tmp_path, images, refused):
-    state = Tiny(5).state_dict()
-    torch.save({"model": state}, tmp_path / "w.pth")
-    backbone = make_backbone("timm:tiny", weights=str(tmp_path / "w.pth"), size=16, layers="stem")
-    assert backbone.embed(images(2, 16), None).shape == (2, 24)
-    del state["stem.bias"]
-    torch.save(state, tmp_path / "w.pth")
-    with refused(ConfigError, "doesn't fit timm:tiny: keys 1 missing (stem.bias)"):
-        make_backbone("timm:tiny", weights=str(tmp_path / "w.pth"))
-
-
-@pytest.mark.usefixtures("fake_timm")
-def test_what_does_not_fit_timm_is_one_line(refused):
-    for name, weights, says in (
-        ("", None, "what follows the colon is a network's name"),
-        ("tini", None, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
-        ("tiny", None, "choose weights with --weights: pretrained, a file, or random"),
-        ("tiny", "imagenet", "'imagenet' is no weights file; --weights pretrained takes timm's own"),
-        ("gone", "pretrained", "timm:gone can't be made (no pretrained weights); name a file"),
-    ):
-        with refused(ConfigError, says):
-            make_backbone(f"timm:{name}", weights=weights)
 
 
 @pytest.mark.filterwarnings("ignore")

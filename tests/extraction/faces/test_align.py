@@ -9,7 +9,7 @@ import pytest
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import make_backbone
+from featlab.extraction.backbones import ResizeCrop, make_backbone
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces.align import AlignConfig, align_face, central_square, with_alignment
 from featlab.extraction.faces.landmarks import eye_centres
@@ -62,12 +62,6 @@ def test_the_eyes_land_where_they_should_and_nothing_is_mirrored():
     assert huge.shape == (1024, 1024, 3)
 
 
-def test_an_upright_face_at_its_final_scale_is_cut_out_unchanged():
-    image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
-    eyes = np.array([(120 - 18.0, 80.0), (120 + 18.0, 80.0)])
-    np.testing.assert_array_equal(align_face(image, eyes, AlignConfig(size=100)), image[40:140, 70:170])
-
-
 def test_fine_stripes_turn_grey_and_not_into_coarse_ones():
     """A pattern that the small crop can't show must average out; interpolation alone would alias it."""
     stripes = np.zeros((1000, 1000, 3), np.uint8)
@@ -79,7 +73,10 @@ def test_fine_stripes_turn_grey_and_not_into_coarse_ones():
         assert abs(inner.mean() - 127.5) < 3
 
 
-def test_what_lies_beyond_the_edge_repeats_it():
+def test_an_upright_face_at_its_final_scale_is_cut_out_unchanged_and_what_lies_beyond_the_edge_repeats_it():
+    image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    eyes = np.array([(120 - 18.0, 80.0), (120 + 18.0, 80.0)])
+    np.testing.assert_array_equal(align_face(image, eyes, AlignConfig(size=100)), image[40:140, 70:170])
     image = np.full((100, 100, 3), 90, np.uint8)
     image[:, :3] = (10, 200, 30)
     face = align_face(image, np.array([(10.0, 50.0), (46.0, 50.0)]), AlignConfig(size=100))
@@ -88,13 +85,6 @@ def test_what_lies_beyond_the_edge_repeats_it():
     for side, eyes, size in ((1, [(0.4, 0.5), (0.6, 0.5)], 16), (50, [(20.0, 20.0), (20.0001, 20.0)], None)):
         face = align_face(np.zeros((side, side, 3), np.uint8), np.array(eyes), AlignConfig(size=size))
         assert face.shape == (size or 1, size or 1, 3)
-
-
-def test_the_central_square():
-    image = np.arange(6 * 10 * 3, dtype=np.uint8).reshape(6, 10, 3)
-    np.testing.assert_array_equal(central_square(image, None), image[:, 2:8])
-    np.testing.assert_array_equal(central_square(image.transpose(1, 0, 2), 6), image.transpose(1, 0, 2)[2:8])
-    assert central_square(image, 24).shape == (24, 24, 3)
 
 
 def face_68(left, right):
@@ -135,33 +125,28 @@ def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_
         with refused(InputError, "alignment needs landmarks"):
             aligned.prepare(picture, None)
     for nowhere in (np.full((68, 2), np.nan, np.float32), np.full((68, 2), 20, np.float32)):
-        np.testing.assert_array_equal(keep.prepare(picture, nowhere), central_square(picture, 100))
+        middle = keep.prepare(picture, nowhere)
+        assert middle.shape == (100, 100, 3)
+        np.testing.assert_array_equal(middle, central_square(picture, 100))
         with refused(InputError, "no landmarks"):
             drop.prepare(picture, nowhere)
+    narrow = picture[:, :100]
+    for image, square in ((picture, picture[:, 75:225]), (narrow, narrow[25:125])):
+        np.testing.assert_array_equal(central_square(image, None), square)
     with refused(InputError, "the landmarks lie outside of the picture"):
         align_face(picture, np.array([(900.0, 900.0), (930.0, 900.0)]), AlignConfig())
 
 
-@dataclass(frozen=True)
-class Resize:
-    size: int
-    crop: float = 1.0
-
-    def __call__(self, image, landmarks):
-        assert image.shape == (self.size, self.size, 3)
-        assert landmarks is None
-        return image
-
-
 def test_the_inner_preparation_follows_and_says_the_size():
     image, points = np.zeros((90, 90, 3), np.uint8), face_68((30, 30), (60, 30))
-    network = replace(Recorder(), prepare=Resize(40))
+    network = replace(Recorder(), prepare=ResizeCrop(40))
     assert with_alignment(network, AlignConfig()).prepare(image, points).shape == (40, 40, 3)
     halved = replace(Recorder(), prepare=lambda image, landmarks: image[::2, ::2])
     assert with_alignment(halved, AlignConfig(size=64)).prepare(image, points).shape == (32, 32, 3)
-    hog, cropping = make_backbone("hog"), replace(Recorder(), prepare=Resize(40, crop=0.875))
+    hog, cropping = make_backbone("hog"), replace(Recorder(), prepare=ResizeCrop(40, crop=0.875))
     for backbone, size, words in (
         (hog, 48, "(48x48, distance"),
+        (network, None, "(40x40, distance"),
         (Recorder(), None, "(own scale, distance"),
         (cropping, None, "(own scale, distance"),
     ):

@@ -1,5 +1,4 @@
 import importlib.metadata
-import subprocess
 import sys
 import types
 
@@ -31,15 +30,6 @@ def test_every_layout_of_the_list_is_there_and_says_what_it_expects():
         assert "Args:" not in layout.description
         assert all(declared.help for declared in options_of(layout.options).values())
         layout.options()
-
-
-def test_names_are_listed_without_importing_a_layout():
-    code = (
-        "import sys; from featlab.extraction.layouts import layout_names; layout_names(); "
-        "print([m for m in sys.modules if m.endswith(('lab_videos', 'web_photos', 'torch', 'h5py'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_name_or_an_option_that_does_not_fit_is_refused(tmp_path, refused):

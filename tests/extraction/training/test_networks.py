@@ -1,13 +1,11 @@
 """Networks by name, their taps, weights to start from; the residual networks' names, shapes and values."""
 
 import sys
-from collections import OrderedDict
-from types import ModuleType
 
+import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.hubs import TAPS, ResNet, resnet18, small_resnet
@@ -33,11 +31,6 @@ def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out(
     assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
 
 
-class Pool(nn.Module):
-    def forward(self, maps):
-        return maps.mean(dim=(2, 3))
-
-
 def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
     known = "known: small, resnet18, torchvision:NAME, timm:NAME"
     for arguments, *words in (
@@ -57,24 +50,16 @@ def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
             ResNet(**wrong)
 
 
-def test_networks_of_the_libraries_lose_their_head(monkeypatch, refused):
-    def make(name, **options):
-        head = nn.Linear(8, 5) if options.get("num_classes") != 0 else nn.Identity()
-        return nn.Sequential(OrderedDict(maxpool=nn.Conv2d(3, 8, 3, 2), pool=Pool(), fc=head))
-
-    models = ModuleType("torchvision.models")
-    models.__dict__.update(list_models=lambda: ["resnet18"], get_model=make)
-    timm = ModuleType("timm")
-    timm.__dict__.update(is_model="tiny".__eq__, list_models=lambda: ["tiny"], create_model=make)
-    for name, module in (("torchvision", ModuleType("torchvision")), ("torchvision.models", models), ("timm", timm)):
-        monkeypatch.setitem(sys.modules, name, module)
-    for arch, wrong in (("torchvision:resnet18", "torchvision:resnet19"), ("timm:tiny", "timm:tinny")):
-        network = build_network(arch, 64)
-        assert (network.dim, network.taps) == (8, ("maxpool",))
-        with refused(
-            ConfigError, f"{arch.partition(':')[0]} has no network", f"did you mean '{arch.partition(':')[2]}'"
-        ):
-            build_network(wrong, 64)
+@pytest.mark.usefixtures("libraries")
+def test_networks_of_the_libraries_lose_their_head(refused):
+    for library, name, wrong, dim, tap in (
+        ("torchvision", "resnet18", "resnet19", 512, "maxpool"),
+        ("timm", "tiny", "tinny", 8, None),
+    ):
+        network = build_network(f"{library}:{name}", 64)
+        assert (network.dim, network.taps[:1]) == (dim, (tap,) if tap else ())
+        with refused(ConfigError, f"{library} has no network", f"did you mean '{name}'"):
+            build_network(f"{library}:{wrong}", 64)
 
 
 def test_weights_of_every_kind_start_a_network(tmp_path, refused):

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,10 +18,6 @@ from featlab.extraction.training.train import train_backbone
 
 class Killed(Exception):
     """Stands for a kill in the middle of a run."""
-
-
-def _weights(path):
-    return dict(torch.export.load(path).state_dict)
 
 
 def _kill_after(phase, epoch):
@@ -187,14 +182,17 @@ def test_a_checkpoint_keeps_two_files_of_tensors_and_another_requests_or_a_damag
         train_backbone(items, config, tmp_path / "x.pt2", neutral="calm")
 
 
+@tensors_only_here
 def test_weights_start_the_network_and_are_part_of_the_request(make_source, quick, tmp_path, refused):
-    items = make_source()
-    first = tmp_path / "first.pt2"
+    items, first, second = make_source(), tmp_path / "first.safetensors", tmp_path / "second.pt2"
     train_backbone(items, replace(quick, epochs=1, refit=False), first)
     # No step changes anything: what comes out is what went in, but for the statistics of BatchNorm.
     still = replace(quick, epochs=1, refit=False, lr=1e-12, weight_decay=0.0)
-    train_backbone(items, still, tmp_path / "second.pt2", weights=first)
-    before, after = _weights(first), _weights(tmp_path / "second.pt2")
-    np.testing.assert_allclose(after["network.conv1.weight"], before["network.conv1.weight"], atol=1e-9)
+    train_backbone(items, still, second, weights=first)
+    torch.testing.assert_close(load_file(second)["conv1.weight"], load_file(first)["conv1.weight"], rtol=0, atol=1e-9)
+    train_backbone(items, still, tmp_path / "other.pt2", seed=1)
+    assert (load_file(tmp_path / "other.pt2")["conv1.weight"] - load_file(first)["conv1.weight"]).abs().max() > 0.01
+    with pytest.raises(Killed):
+        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_kill_after("choose", 1))
     with refused(InputError, "weights was"):
-        train_backbone(items, still, tmp_path / "second.pt2")
+        train_backbone(items, still, tmp_path / "killed.pt2")

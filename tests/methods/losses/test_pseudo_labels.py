@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from featlab.errors import ConfigError
-from featlab.methods.losses.pseudo_labels import (
+from featlab.methods.losses.target import (
     centre_labels,
     class_centres,
     cluster_rows,
