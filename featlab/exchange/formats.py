@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import quiet_export
-from featlab.errors import ConfigError, InputError
+from featlab.errors import InputError
 from featlab.exchange.folding import FoldedHead
+from featlab.extraction.training.export import check_onnx, onnx_bytes, onnx_session, pt2_bytes
 
 EXPORT_FORMAT = 1
 KEY = "featlab"
@@ -56,8 +57,6 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
 
 SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
 FORMATS = tuple(SUFFIXES.values())
-OPSET = 18
-"""Of the ONNX file; onnxruntime 1.14 and newer read it."""
 
 Run = Callable[[Tensor], Tensor]
 """Inputs to logits."""
@@ -74,34 +73,14 @@ def write_safetensors(path: Path, module: nn.Module, example: Tensor, text: str)
 
 
 def write_pt2(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
-    """Write a `torch.export` program whose number of rows is free.
-
-    The module takes one tensor and returns a dict with ``logits`` and ``probabilities``; ``example`` is stored in the
-    file, so it should be nobody's.
-    """
-    buffer = io.BytesIO()
-    with quiet_export():
-        torch.export.save(_program(module, example), buffer, extra_files={PT2_FILE: text})
-    path.write_bytes(buffer.getvalue())
+    """Write a `torch.export` program of a module from one tensor to a dict with ``logits`` and ``probabilities``."""
+    path.write_bytes(pt2_bytes(module, _argument(example), example, {PT2_FILE: text}))
 
 
 def write_onnx(path: Path, module: nn.Module, example: Tensor, text: str) -> None:
-    """Write an ONNX model, weights inside, whose number of rows is free; see `write_pt2`."""
-    _import_onnxruntime()
-    with quiet_export():
-        made = torch.onnx.export(
-            _program(module, example),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[_input_name(example)],
-            output_names=["logits", "probabilities"],
-            verbose=False,
-        )
-    assert made is not None  # a program comes back unless a file name was given
-    model: Any = made.model_proto
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, text
-    path.write_bytes(model.SerializeToString())
+    """Write an ONNX model; see `write_pt2`."""
+    check_onnx()
+    path.write_bytes(onnx_bytes(module, _argument(example), example, ("logits", "probabilities"), {KEY: text}))
 
 
 def run_safetensors(path: Path) -> tuple[Run, str]:
@@ -137,8 +116,7 @@ def run_pt2(path: Path) -> tuple[Run, str]:
 
 def run_onnx(path: Path) -> tuple[Run, str]:
     """Return what runs the model in onnxruntime on the CPU, and its metadata."""
-    runtime = _import_onnxruntime()
-    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    session = onnx_session(path.read_bytes())
     name = session.get_inputs()[0].name
 
     def logits(inputs: Tensor) -> Tensor:
@@ -147,25 +125,6 @@ def run_onnx(path: Path) -> tuple[Run, str]:
     return logits, str(session.get_modelmeta().custom_metadata_map[KEY])
 
 
-def _program(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    shapes = {_input_name(example): {0: torch.export.Dim.DYNAMIC}}
-    return torch.export.export(module, (example,), dynamic_shapes=shapes)
-
-
-def _input_name(example: Tensor) -> str:
+def _argument(example: Tensor) -> str:
     """Name of the modules' argument: `FoldedHead.forward` takes rows, `NetworkWithHead.forward` pictures."""
     return "embeddings" if example.ndim == 2 else "images"
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript
-    except ImportError as error:
-        raise ConfigError(
-            f"onnx files need onnx, onnxscript and onnxruntime ({error}): pip install 'featlab[onnx]'"
-        ) from None
-    assert onnx is not None  # imported to be there: torch.onnx needs both
-    assert onnxscript is not None
-    return onnxruntime

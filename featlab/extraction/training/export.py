@@ -33,6 +33,8 @@ from featlab.extraction.backbones.network import Taps
 from featlab.extraction.backbones.weights import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
 
 BACKBONE_FORMAT = 1
+OPSET = 18
+"""Of an ONNX file; onnxruntime 1.14 and newer read it."""
 _TOLERANCE = 1e-5
 
 
@@ -127,9 +129,7 @@ def export_onnx(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
         ConfigError: The extra ``onnx`` isn't installed, or as `export_backbone`.
         FeatlabError: As `export_backbone`.
     """
-    # torch's exporter is built on onnxscript, and says so only deep inside.
-    if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
-        raise ConfigError("an ONNX file needs the extra onnx: pip install 'featlab[onnx]'")
+    check_onnx()
     return _export(module, path, meta, _onnx)
 
 
@@ -145,45 +145,24 @@ def _export(
     text = meta.to_json(outputs["embedding"].shape[1])
     # Another number of images than the export sees.
     noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), quiet_export():
-        content, run = write(tapped, torch.zeros(2, 3, meta.size, meta.size), outputs, text)
+    with torch.no_grad():
+        try:
+            content, run = write(tapped, torch.zeros(2, 3, meta.size, meta.size), outputs, text)
+        except Exception as error:
+            raise ConfigError(f"torch can't export this network as {path.suffix} ({one_line(error)})") from error
         difference = _compare(path, tapped(noise), run(noise))
     atomic_write_bytes(path, content)
     return difference
 
 
 def _pt2(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Written:
-    shapes = {"images": {0: torch.export.Dim("n", min=1)}}
-    try:
-        program = torch.export.export(tapped, (images,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:
-        raise ConfigError(f"torch can't export this network ({one_line(error)})") from error
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={CARD_FILE: text})
-    buffer.seek(0)
-    return buffer.getvalue(), torch.export.load(buffer).module()
+    content = pt2_bytes(tapped, "images", images, {CARD_FILE: text})
+    return content, torch.export.load(io.BytesIO(content)).module()
 
 
 def _onnx(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Written:
-    import onnxruntime
-
-    try:
-        program = torch.onnx.export(
-            tapped,
-            (images,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=list(outputs),
-            dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
-            verbose=False,
-        )
-    except Exception as error:
-        raise ConfigError(f"torch can't export this network to ONNX ({one_line(error)})") from error
-    assert program is not None  # one comes back unless a file name was given
-    model = program.model_proto
-    model.metadata_props.add(key=CARD_KEY, value=text)
-    content = model.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    content = onnx_bytes(tapped, "images", images, list(outputs), {CARD_KEY: text})
+    session = onnx_session(content)
     names = [output.name for output in session.get_outputs()]
 
     def run(batch: Tensor) -> Outputs:
@@ -191,6 +170,58 @@ def _onnx(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Writte
         return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
     return content, run
+
+
+def pt2_bytes(module: nn.Module, argument: str, example: Tensor, texts: Mapping[str, str]) -> bytes:
+    """Return a `torch.export` program whose number of rows is free, and texts in its file.
+
+    ``example`` is an input of the module, whose argument has that name; it is stored in the file, so it should be
+    nobody's.
+    """
+    buffer = io.BytesIO()
+    with quiet_export():
+        torch.export.save(_program(module, argument, example), buffer, extra_files=dict(texts))
+    return buffer.getvalue()
+
+
+def onnx_bytes(
+    module: nn.Module, argument: str, example: Tensor, outputs: Sequence[str], texts: Mapping[str, str]
+) -> bytes:
+    """Return an ONNX model, weights inside, whose number of rows is free, and texts in its metadata."""
+    with quiet_export():
+        made = torch.onnx.export(
+            _program(module, argument, example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[argument],
+            output_names=list(outputs),
+            verbose=False,
+        )
+    assert made is not None  # a program comes back unless a file name was given
+    model: Any = made.model_proto
+    for key, text in texts.items():
+        model.metadata_props.add(key=key, value=text)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def onnx_session(content: bytes) -> Any:
+    """Return what runs an ONNX model on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def check_onnx() -> None:
+    """Raise a ConfigError where a library is missing: torch's exporter says so only deep inside."""
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"an ONNX file needs {', '.join(missing)}: pip install 'featlab[onnx]'")
+
+
+def _program(module: nn.Module, argument: str, example: Tensor) -> torch.export.ExportedProgram:
+    shapes = {argument: {0: torch.export.Dim.DYNAMIC}}
+    return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
 
 
 def _prepared(module: nn.Module, meta: BackboneMeta) -> tuple[Tapped, dict[str, Tensor]]:
