@@ -28,6 +28,8 @@ WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
 SHARE_KEPT = 0.9
 """Of the gain of a whole clip, what the fewest frames must keep."""
+UNKNOWN = 1e6
+"""A log-spread that no clip reaches."""
 INTERVAL = (0.1, 0.9)
 """Between these shares of the source clips lies what is given as a range."""
 
@@ -205,7 +207,8 @@ def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> Cli
 
 def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
     """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths."""
-    spread = np.array([episode.clip.log_spread() for episode in episodes])
+    # One frame has no spread; where no source clip has two, nothing is known of it, and every clip passes.
+    spread = np.array([item.clip.log_spread() for item in episodes if item.clip.frames > 1] or [UNKNOWN])
     position = np.array([episode.clip.position for episode in episodes])
     gains = np.array([episode.after - episode.before for episode in episodes])
     temperature = fit_temperature([(item.logits, item.labels) for item in episodes])
