@@ -202,9 +202,10 @@ def test_the_mean_gain_is_over_people_with_students_interval():
     low, high = stats.t.interval(0.8, 2, np.mean(means), stats.sem(means))
     np.testing.assert_allclose(found.mean_gain.numpy(), [np.mean(means), low, high], rtol=1e-5)
     assert int(found.people) == 3
-    assert (found.helps, found.certain) == (True, bool(low > 0))
-    assert "+23.3 points" in found.outcome()
-    assert "3 source people" in found.outcome()
+    gain = found.source_gain
+    assert (gain.helps, gain.people) == (True, 3)
+    assert "+23.3 points" in gain.sentence()
+    assert "3 source people" in gain.sentence()
 
 
 def with_gain(bundle, *gain):
