@@ -299,9 +299,7 @@ def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces():
 
 @pytest.mark.faces
 @pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
-def test_a_small_face_in_a_video_frame_is_well_placed_and_the_real_tasks_interface_takes_our_calls(
-    real, tmp_path, capfd
-):
+def test_the_real_library_finds_a_small_face_and_its_tasks_interface_takes_our_calls(real, tmp_path, capfd):
     photo = PilImage.open(SHARED / "london-originals" / "001_03.jpg").convert("RGB")
     detector = make_detector("mediapipe")
     large = detector.detect(np.asarray(photo))
