@@ -103,19 +103,6 @@ def test_an_adapted_video_is_never_shown_while_there_is_another_and_rows_come_in
     assert videos_of(table, video_rows(table, split_target(table, 2))) == ["other"]
 
 
-def test_the_probability_is_that_of_a_class_or_of_all_but_neutral(clip):
-    values = np.array([[0.2, 0.5, 0.3], [0.0, 1.0000001, 0.0]], dtype=np.float32)
-    label = np.array([0, 1, 2, -1], dtype=np.int16)
-    for shown, probability, is_shown in (
-        ("", [0.5, 0.0], [1, 0, 1, -1]),
-        ("joy", [0.3, 0.0], [0, 0, 1, -1]),
-        ("neutral", [0.5, 1.0], [0, 1, 0, -1]),
-    ):
-        item = replace(clip, shown=shown, label=label)
-        assert item.probability(values).tolist() == pytest.approx(probability)
-        assert item.is_shown.tolist() == is_shown
-
-
 def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
     for method in ("neutral-shift", "pft"):
         opened = replace(workspace, config=workspace.config.with_values({"adapt.method": method}, "test"))
@@ -211,6 +198,7 @@ def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip
     assert clip_columns(joy)["shown"] == [0, 1, 1, 1, 0, 0]
     assert clip_columns(joy)["after"] == pytest.approx([0.3, 0.7, 0.7, 0.7, 0.3, 0.3])
     assert draw_clip(joy, [None] * FRAMES).axes[0].get_ylabel() == "p(joy)"
+    assert clip.probability(np.array([[0.0, 1.0000001, 0.0]], dtype=np.float32)).tolist() == [0]
 
 
 def test_the_curves_are_the_columns_and_faces_are_those_of_their_frames(clip, stored):

@@ -15,10 +15,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from featlab.analysis import style
 from featlab.analysis.inside import map as module
-from featlab.analysis.inside.map import FeatureMap, MapSettings, ViewScore, feature_map, plane, score_views
+from featlab.analysis.inside.map import MapSettings, feature_map, plane, score_views
 from featlab.analysis.inside.map_figure import map_result, plot_map, scores_sentence
 from featlab.analysis.people import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
-from featlab.analysis.table import columns_of
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
@@ -142,18 +141,6 @@ def test_what_cannot_be_scored_is_no_number():
     assert (absent.own_class, absent.by_chance) == (0.0, 0.0)
 
 
-def test_the_sentence_says_it_when_a_method_loses():
-    scores = [
-        ViewScore(EXTRACTED, EXTRACTED, 20, 0.7, 0.5, 0.1),
-        ViewScore(UNADAPTED, "moved", 20, 0.75, 0.5, 0.2),
-        ViewScore("pft", "moved", 20, 0.8, 0.5, 0.2),
-        ViewScore("sfda-it", EXTRACTED, 20, 0.6, 0.5, 0.3),
-    ]
-    assert scores_sentence("s1", scores, {"sfda-it": "SFDA-IT"}).endswith(
-        "70.0 % show its class as extracted (by chance 50.0 %), 80.0 % after pft, 60.0 % after SFDA-IT."
-    )
-
-
 def test_tsne_is_that_of_scikit_learn_and_leaves_the_random_state_alone():
     rows = np.random.default_rng(4).normal(size=(40, 6)).astype(np.float32)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -233,44 +220,33 @@ def test_principal_axes_are_those_of_the_source_as_extracted(adapted, views):
     assert item.variances == pytest.approx(fitted.explained_variance_ratio_, abs=1e-4)
 
 
-def synthetic(panels=("pft", "sfda-it"), classes=7, rows=60):
-    rng, subject = np.random.default_rng(0), "participant_0041_session_2"
-    lines = [
-        (panel, group, subject, int(rng.integers(-1, classes)), *rng.normal(size=2).tolist())
-        for panel in panels
-        for group in ("source", "extracted", "translated")
-        for _ in range(rows)
-    ]
-    columns = columns_of(("panel", "group", "subject", "label", "x", "y"), lines)
-    reference = "through T, each with their own offset"
-    scores = tuple(ViewScore(name, reference, 1, 0.5, 0.5, 0.1) for name in (EXTRACTED, *panels))
-    names = tuple(f"a class called {code}" for code in range(classes))
-    return FeatureMap(subject, names, MapSettings(), 30.0, (0.4, 0.2), columns, scores)
-
-
-def test_every_point_of_the_figure_is_a_row_of_the_columns(readable):
-    item = synthetic()
-    figure = readable(plot_map(item, names={}, subtitles={}))
+def test_every_point_of_the_figure_is_a_row_of_the_columns(drawn_map, readable):
+    label = [-1 if place % 7 == 0 else code for place, code in enumerate(drawn_map.columns["label"])]
+    item = replace(drawn_map, columns=drawn_map.columns | {"label": label})
+    panels = readable(plot_map(item, names={}, subtitles={})).axes[: len(METHODS)]
     rows = list(zip(*(item.columns[key] for key in ("panel", "group", "label", "x", "y")), strict=True))
-    for panel, name in zip(figure.axes, ("pft", "sfda-it"), strict=True):
+    for panel, name in zip(panels, METHODS, strict=True):
         assert panel.get_title() == name
         for line in panel.get_lines():
             group, code = line.get_label().removeprefix("_").split(" ")
             wanted = [row[3:] for row in rows if row[:3] == (name, group, int(code))]
             assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == wanted
-    limits = [(panel.get_xlim(), panel.get_ylim()) for panel in figure.axes]
+    limits = [(panel.get_xlim(), panel.get_ylim()) for panel in panels]
     assert np.allclose(limits[0], limits[1], atol=1e-6)
     # Markers are the class, unknown rows are dots.
-    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    lines = {line.get_label(): line for line in panels[0].get_lines()}
     assert [lines[f"_translated {code}"].get_marker() for code in range(3)] == list(style.MARKERS[:3])
     assert lines["_translated -1"].get_marker() == "."
 
 
-def test_the_figure_fits_whatever_it_holds(readable):
-    for panels, classes, width in product((("pft",), ("a", "b", "c", "d")), (1, 7), (style.FULL, style.COLUMN)):
-        names = dict.fromkeys(panels, "A method of a long name (Somebody & Others, 2021a)")
-        beneath = dict.fromkeys(panels, "by image statistics, here of features: the source's are matched")
-        readable(plot_map(synthetic(panels, classes), names=names, subtitles=beneath, width=width))
+def test_the_figure_fits_whatever_it_holds(adapted, drawn_map, readable):
+    one = replace(adapted.people[0], models={"pft": adapted.people[0].models["pft"]})
+    few = feature_map(adapted, one, MapSettings(by="pca", source_rows=6, target_rows=3))
+    names = dict.fromkeys(METHODS, "A method of a long name (Somebody & Others, 2021a)")
+    beneath = dict.fromkeys(METHODS, "by image statistics, here of features: the source's are matched")
+    for item, width in product((few, drawn_map), (style.FULL, style.COLUMN)):
+        item = replace(item, classes=tuple(f"a class called {name}" for name in item.classes))
+        readable(plot_map(item, names=names, subtitles=beneath, width=width))
 
 
 def test_the_result_says_what_the_panels_are_and_the_same_map_has_the_same_bytes(adapted, drawn_map, tmp_path, stored):

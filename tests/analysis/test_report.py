@@ -328,10 +328,7 @@ def test_the_protocol_is_told_in_sentences():
     for values, said in [
         ({}, "10 target subjects drawn at random, 1 draw, 1 seed; the root of every seed is 0."),
         ({"pool": "p.txt", "draws": 2}, "10 target subjects drawn at random among a pool, 2 draws, 1 seed;"),
-        (
-            {"targets": "s1,s2", "seed": 7},
-            "subjects that were named (s1,s2), 1 seed; the root of every seed is 7.",
-        ),
+        ({"targets": "s1,s2", "seed": 7}, "subjects that were named (s1,s2), 1 seed; the root of every seed is 7."),
         ({"sources": ["a", "b"]}, "Source subjects: 2 subjects that were named."),
         ({"source_limit": 5}, "Source subjects: all who are no target, 5 of them at most."),
         ({"gap": 3}, "With one neutral video the split is in time, 3 frames apart."),

@@ -36,11 +36,7 @@ def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, ru
     first = run_well(*words)
     assert sized == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
     assert [line.split()[0] for line in first.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
-    for said in (
-        "no claim about real people",
-        "Macro F1 of each target subject",
-        "featlab adapt --subject s009",
-    ):
+    for said in ("no claim about real people", "Macro F1 of each target subject", "featlab adapt --subject s009"):
         assert said in first.stdout
     data = run_json(*words)
     assert data["folder"] == "featlab-demo"

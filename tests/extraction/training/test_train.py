@@ -29,6 +29,12 @@ def _kill_after(phase, epoch):
 
 
 @pytest.fixture
+def quick():
+    """Two epochs of a few steps, one tap: what a network costs to export grows with what it returns."""
+    return TrainConfig(size=12, layers=("maxpool",), epochs=2, batch=8)
+
+
+@pytest.fixture
 def tensors_only(monkeypatch):
     """Write the network's tensors in place of its program: an export takes longer than the training here."""
 
