@@ -132,13 +132,13 @@ def test_lines_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(dim
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
     for width in (COLUMN, FULL):
         axes = readable(plot_lines(data, axis="Dimension", width=width)).axes[0]
-        np.testing.assert_array_equal(shown(axes, "SFDA-PFT (anchored)").get_ydata(), means)
+        np.testing.assert_array_equal(shown(axes, "SFDA-PFT").get_ydata(), means)
     pairing = drawn("pairing", "pft")
     heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
     assert heights == pairing.data["macro_f1"]
     losses = drawn("losses", "pft")
     matrix, dots = losses.drawn.axes
-    assert list(shown(dots, "SFDA-PFT (anchored)").get_xdata()) == losses.data["macro_f1"]
+    assert list(shown(dots, "SFDA-PFT").get_xdata()) == losses.data["macro_f1"]
     black = [line for line in matrix.lines if line.get_color() == "black"]
     filled = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in black}
     wanted = {(row, LOSS_TERMS.index(term)) for row, at in enumerate(losses.data["at"]) for term in at.split(";")}
@@ -180,7 +180,7 @@ def test_settings_are_what_they_are_called(workspace):
 
     alone = config("losses", "style alone")
     trained = alone.pretrain
-    assert (trained.form, trained.classification, trained.style, trained.expression) == ("mlp", 0, 0.1, 0)
+    assert (trained.form, trained.classification, trained.style, trained.expression) == ("joint", 0, 1.0, 0)
     assert alone.adapt.options["pft"] == {"style": 1.0, "consistency": 0.1, "anchor": 0.1, "optimiser": "lbfgs"}
     idle = make_method("pft", config("lambda", "alignment 0, KL 0", "target").adapt.options).config
     for value, expected in (
@@ -190,8 +190,9 @@ def test_settings_are_what_they_are_called(workspace):
         (config("neutral", "1").protocol.frames, 1),
         (config("contamination", "40 %").protocol.contamination, 0.4),
         (config("sources", "3").protocol.source_limit, 3),
+        (config("share", "50 %").pretrain.share, 0.5),
         (config("bn", "eval").adapt.options["shot"]["bn_mode"], "eval"),
-        (config("layers", "all layers", "MLP T").adapt.options["pft"]["update"], "all"),
+        (config("layers", "all layers").adapt.options["pft"]["update"], "all"),
         (config("dims", "full (10)").features.reduce, "none"),
     ):
         assert value == expected

@@ -66,7 +66,9 @@ def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(works
     assert [(line["path"], line["subject"]) for line in lines] == [(name, "p3") for name in names]
     for line in lines:
         same = cached[f"p3/{line['path'][:-5]}/b/{line['path'][-5]}.png"]
-        assert (line["p_smile"], line["predicted"]) == (same["p_smile"], same["predicted"])
+        assert line["predicted"] == same["predicted"]
+        # Rows in batches of another size: their products are rounded otherwise.
+        assert float(line["p_smile"]) == pytest.approx(float(same["p_smile"]), abs=1e-5)
     # One image is a source too, and smoothing has nothing to do there.
     words = ("--images", "clip/smile1.png", "--smooth", "3")
     made = run_json("predict", "--subject", "p3", *words, *HOG, "-j", "1", *quickly)

@@ -19,24 +19,11 @@ from featlab.evaluation.summary import summarise
 
 
 def row(method, subject, score, *, draw=0, seed=0, selection="source-free", **changes):
-    values = {
-        "macro_f1_all": score / 2,
-        "accuracy": score,
-        "balanced_accuracy": score,
-        "neutral_recall": score,
-        "non_neutral_recall": score,
-        "histogram": (5, 5),
-        "frames": 10,
-        "adapt_frames": 4,
-        "seconds": 1.0,
-        "iterations": 10,
-        "trainable": 100,
-        "collapsed": False,
-        **changes,
-    }
-    return EvaluationRow(
-        method=method, subject=subject, draw=draw, seed=seed, macro_f1=score, selection=selection, **values
-    )
+    """A finished run with one value for all scores."""
+    blank = EvaluationRow.failure(method, subject, draw, seed, selection=selection, error="")
+    scores = dict.fromkeys(("accuracy", "balanced_accuracy", "neutral_recall", "non_neutral_recall"), score)
+    counts = {"histogram": (5, 5), "frames": 10, "adapt_frames": 4, "seconds": 1.0, "iterations": 10, "trainable": 100}
+    return replace(blank, error="", macro_f1=score, macro_f1_all=score / 2, **(scores | counts | changes))
 
 
 def failed(method, subject, **changes):

@@ -163,7 +163,7 @@ def test_cross_validation_with_groups_routes_the_subject(data):
 @both
 def test_without_a_subject_the_head_is_trained_and_the_translator_is_the_identity(data, estimator):
     (X, y, _, _), (X_rest, _, _, _) = data
-    model = clone(estimator).set_params(settings={"pretrain.residual": False}).fit(X, y)
+    model = clone(estimator).fit(X, y)
     assert model.bundle_.source_subjects == ("everyone",)
     for fitted in (model, clone(estimator).fit(X, y, subject=[3] * len(X))):
         features = fitted.bundle_.projection(torch.from_numpy(X))

@@ -1,6 +1,7 @@
 """CluP: its three stages together, what it keeps, what it changes, and what it refuses."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,10 +50,10 @@ def steps(model, term):
 
 
 @pytest.fixture
-def learnt_from(monkeypatch, bundle, rows):
+def learnt_from(monkeypatch, bundle):
     """Return the features and labels that stage 3 is given."""
 
-    def run(name, **options):
+    def run(name, rows, **options):
         seen = []
         monkeypatch.setattr(clup, "_fine_tune", lambda student, trained, *given: seen.append(given[:2]) or [])
         adapted(name, bundle, rows, **options)
@@ -63,20 +64,24 @@ def learnt_from(monkeypatch, bundle, rows):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stage_3_is_given_the_purest_rows_with_their_clusters_labels(name, learnt_from, bundle, rows):
-    features, labels = learnt_from(name, keep=0.4)
+    # So noisy that not every row is labelled as its cluster.
+    noise = np.random.default_rng(0).normal(size=rows.embeddings.shape).astype(np.float32)
+    noisy = replace(rows, embeddings=rows.embeddings + 3 * noise)
+    features, labels = learnt_from(name, noisy, keep=0.8)
     with torch.no_grad():
-        ours = bundle.projection(torch.from_numpy(rows.embeddings))
+        ours = bundle.projection(torch.from_numpy(noisy.embeddings))
         codes = bundle.head.bottleneck(ours)
         predicted = bundle.head.classify(codes).argmax(dim=1).numpy()
     cluster = cluster_rows(codes.numpy(), len(rows) // 4, seed=run_seed(0, "clusters"))
     found = label_clusters(cluster, predicted, clusters=len(rows) // 4, classes=CLASSES)
-    kept = purest_rows(found.label[cluster], found.purity[cluster], 0.4)
+    kept = purest_rows(found.label[cluster], found.purity[cluster], 0.8)
+    assert (predicted[kept] != found.label[cluster][kept]).any()
     assert torch.equal(features, ours[kept])
     assert labels.tolist() == found.label[cluster][kept].tolist()
 
 
 def test_by_confidence_the_surest_rows_are_kept_with_their_own_predictions(learnt_from, bundle, rows):
-    features, labels = learnt_from("clup-swav", score="confidence")
+    features, labels = learnt_from("clup-swav", rows, score="confidence")
     chances = source_probabilities(bundle, rows.embeddings)
     kept = purest_rows(chances.argmax(axis=1), chances.max(axis=1), 0.3)
     with torch.no_grad():
@@ -123,6 +128,13 @@ def test_the_rate_falls_along_half_a_cosine(monkeypatch, bundle, rows):
     adapted("clup-swav", bundle, rows, epochs=4, ssl_iterations=0)
     rates = list(dict.fromkeys(rates))
     np.testing.assert_allclose(rates, [0.1, 0.1 * (1 + math.sqrt(0.5)) / 2, 0.05, 0.1 * (1 - math.sqrt(0.5)) / 2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_self_supervision_trains_the_encoder(name, monkeypatch, bundle, rows):
+    monkeypatch.setattr(clup, "_fine_tune", lambda *given: [])
+    head = adapted(name, bundle, rows).model.head
+    assert not torch.equal(head.linear.weight, clup._new_student(bundle, "fresh", 0).head.linear.weight)
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])

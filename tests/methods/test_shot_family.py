@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from featlab.methods import get_method, make_method, neighbourhood, shot
 from featlab.methods.base import ordered_features
 from featlab.methods.fit import Rates, SGDConfig, Student, fit_sgd, make_student
-from featlab.methods.losses.pseudo_labels import centre_labels
 from featlab.methods.losses.target import (
+    centre_labels,
     entropies,
     information_loss,
     marginal_entropy,

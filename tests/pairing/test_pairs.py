@@ -7,7 +7,6 @@ import pytest
 import scipy.spatial
 from safetensors.numpy import load_file, save_file
 
-from featlab.cache import FeatureTable
 from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import BundleError, ConfigError, InputError
 from featlab.pairing.pairs import (
@@ -19,31 +18,21 @@ from featlab.pairing.pairs import (
     write_pairs_csv,
 )
 
-CLASSES = ("neutral", "pain", "joy")
+CLASSES = ("anger", "neutral", "disgust")
 
 
-def make_table(n=120, subjects=7, seed=0, dim=12, points=10, spread=1.0, unknown=0.1, faceless=0.05):
-    """Rows about a few expressions and people; small `spread` packs the rows of one subject closely together."""
-    rng = np.random.default_rng(seed)
-    subject = np.sort(rng.integers(subjects, size=n)).astype(np.int32)
-    label = rng.integers(-1 if unknown else 0, len(CLASSES), size=n).astype(np.int16)
-    people = rng.normal(size=(subjects, dim))
-    face, people_faces = rng.normal(size=(points, 2)), 0.2 * rng.normal(size=(subjects, points, 2))
-    landmarks = face + people_faces[subject] + 0.1 * spread * rng.normal(size=(n, points, 2))
-    landmarks = (landmarks * rng.uniform(30, 90, size=(n, 1, 1)) + 200).astype(np.float32)
-    landmarks[rng.random(n) < faceless] = np.nan
-    return FeatureTable(
-        embeddings=(people[subject] + spread * rng.normal(size=(n, dim))).astype(np.float32),
-        label=label,
-        subject=subject,
-        video=np.zeros(n, np.int32),
-        frame=np.arange(n, dtype=np.int32),
-        subjects=tuple(f"s{code:02d}" for code in range(subjects)),
-        videos=("v",),
-        classes=CLASSES,
-        neutral="neutral",
-        landmarks=landmarks,
-    )
+@pytest.fixture(scope="module")
+def make_table(people):
+    """``make_table(subjects=7, frames=6, …)``: 3 videos a subject, some rows without a label, some without a face."""
+
+    def make(subjects=7, frames=6, seed=0, noise=1.0, unknown=0.1, faceless=0.05):
+        table = people(subjects, 1, frames, classes=len(CLASSES), seed=seed, noise=noise)
+        rng = np.random.default_rng(seed)
+        table.label[rng.random(len(table)) < unknown] = -1
+        table.landmarks[rng.random(len(table)) < faceless] = np.nan
+        return table
+
+    return make
 
 
 def scipy_similarity(table):
@@ -98,8 +87,8 @@ def check(table, config, similarity):
 
 
 @pytest.fixture(scope="module")
-def faces():
-    table = make_table(n=200, subjects=12, points=20, faceless=0.02)
+def faces(make_table):
+    table = make_table(subjects=12, faceless=0.02)
     return table, scipy_similarity(table)
 
 
@@ -111,18 +100,18 @@ def test_landmark_pairs_equal_a_loop_over_scipys_procrustes(rule, faces):
 
 
 @pytest.mark.parametrize("rule", LABEL_RULES)
-@pytest.mark.parametrize(("spread", "k"), [(1.0, 1), (0.01, 4)])
+@pytest.mark.parametrize(("noise", "k"), [(1.0, 1), (0.01, 4)])
 @pytest.mark.parametrize("no_faiss", ["0", "1"])
-def test_cosine_pairs_equal_brute_force(rule, spread, k, no_faiss, monkeypatch):
+def test_cosine_pairs_equal_brute_force(rule, noise, k, no_faiss, monkeypatch, make_table):
     monkeypatch.setenv("FEATLAB_NO_FAISS", no_faiss)
-    table = make_table(n=200, subjects=12, spread=spread)
+    table = make_table(subjects=12, noise=noise)
     check(table, PairConfig("cosine", rule, k), cosine_similarity(table))
 
 
 @pytest.fixture(scope="module")
-def equal_faces():
+def equal_faces(make_table):
     """Rows about four times each."""
-    table = make_table(n=30)
+    table = make_table(subjects=5, frames=2)
     table = table.take(np.sort(np.random.default_rng(1).integers(30, size=120)))
     return table, scipy_similarity(table)
 
@@ -136,7 +125,7 @@ def test_equal_rows_are_paired_in_table_order(rule, equal_faces):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("rule", LABEL_RULES)
-def test_every_pair_keeps_the_rules(strategy, rule):
+def test_every_pair_keeps_the_rules(strategy, rule, make_table):
     table = make_table(seed=3)
     pairs = make_pairs(table, PairConfig(strategy, rule, neighbours=2), seed=5)
     assert (table.subject[pairs.row] != table.subject[pairs.reference]).all()
@@ -153,7 +142,7 @@ def test_every_pair_keeps_the_rules(strategy, rule):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_order_of_the_rows_changes_no_pair(strategy):
+def test_the_order_of_the_rows_changes_no_pair(strategy, make_table):
     table = make_table(seed=4)
     shuffle = np.random.default_rng(0).permutation(len(table))
     config = PairConfig(strategy, "different", neighbours=3)
@@ -162,8 +151,8 @@ def test_the_order_of_the_rows_changes_no_pair(strategy):
     assert known == set(zip(shuffle[shuffled.row].tolist(), shuffle[shuffled.reference].tolist(), strict=True))
 
 
-def test_rows_with_few_admissible_references_get_those_there_are():
-    table = make_table(n=60, subjects=2, unknown=0)
+def test_rows_with_few_admissible_references_get_those_there_are(make_table):
+    table = make_table(subjects=2, frames=10, unknown=0)
     table = replace(table, label=np.where(np.arange(60) == 0, 1, 0).astype(np.int16))
     for strategy in STRATEGIES:
         pairs = make_pairs(table, PairConfig(strategy, "different", neighbours=5), seed=0)
@@ -174,15 +163,15 @@ def test_rows_with_few_admissible_references_get_those_there_are():
         assert (pairs.reference[pairs.row > 0] == 0).all()
 
 
-def test_random_references_are_uniform_over_the_admissible_rows():
-    table = make_table(n=40, subjects=4, seed=6)
-    counts = np.zeros((40, 40))
+def test_random_references_are_uniform_over_the_admissible_rows(make_table):
+    table = make_table(subjects=4, frames=3, seed=6)
+    counts = np.zeros((len(table), len(table)))
     one = [make_pairs(table, PairConfig("random"), seed=1).reference for _ in range(2)]
     np.testing.assert_array_equal(*one)
     for seed in range(400):
         pairs = make_pairs(table, PairConfig("random", "same", neighbours=2), seed=seed)
         np.add.at(counts, (pairs.row, pairs.reference), 1)
-    for row in range(40):
+    for row in range(len(table)):
         allowed = list(admissible(table, row, "same"))
         if len(allowed) > 2:
             expected = 800 / len(allowed)
@@ -191,7 +180,7 @@ def test_random_references_are_uniform_over_the_admissible_rows():
             assert chi_square < scipy.stats.chi2.isf(1e-5, len(allowed) - 1)
 
 
-def test_rows_without_a_direction_take_no_part_in_cosine():
+def test_rows_without_a_direction_take_no_part_in_cosine(make_table):
     table = make_table()
     embeddings = table.embeddings.copy()
     embeddings[[3, 50]] = 0.0
@@ -200,7 +189,7 @@ def test_rows_without_a_direction_take_no_part_in_cosine():
     assert not np.isin([3, 50], np.concatenate([pairs.row, pairs.reference])).any()
 
 
-def test_auto_is_landmark_where_there_are_landmarks_else_cosine():
+def test_auto_is_landmark_where_there_are_landmarks_else_cosine(make_table):
     table = make_table()
     assert resolve_strategy(PairConfig(), table) == "landmark"
     assert resolve_strategy(PairConfig(), replace(table, landmarks=None)) == "cosine"
@@ -208,7 +197,7 @@ def test_auto_is_landmark_where_there_are_landmarks_else_cosine():
     assert make_pairs(table, PairConfig(), seed=0).strategy == "landmark"
 
 
-def test_a_wrong_configuration_is_refused_with_the_closest_name(refused):
+def test_a_wrong_configuration_is_refused_with_the_closest_name(refused, make_table):
     for options, words in (
         ({"strategy": "landmarks"}, ("pair.strategy = 'landmarks'", "did you mean 'landmark'")),
         ({"label_rule": "differnt"}, ("pair.label_rule = 'differnt'", "did you mean 'different'")),
@@ -220,7 +209,7 @@ def test_a_wrong_configuration_is_refused_with_the_closest_name(refused):
         make_pairs(make_table(), PairConfig(), seed=-1)
 
 
-def test_rows_that_can_not_be_paired_are_refused_with_the_remedy(refused):
+def test_rows_that_can_not_be_paired_are_refused_with_the_remedy(refused, make_table):
     table = make_table()
     bare = replace(table, landmarks=None)
     faceless = replace(table, landmarks=np.full_like(table.landmarks, np.nan))
@@ -241,27 +230,27 @@ def test_rows_that_can_not_be_paired_are_refused_with_the_remedy(refused):
             make_pairs(rows, PairConfig(**options), seed=0)
 
 
-def test_the_summary_counts_the_pairs():
+def test_the_summary_counts_the_pairs(make_table):
     table = make_table(seed=8)
     pairs = make_pairs(table, PairConfig("cosine", neighbours=2), seed=0)
     summary = json.loads(json.dumps(pairs_summary(pairs, table), allow_nan=False))
     uses = [pairs.reference.tolist().count(row) for row in range(len(table))]
     labels = [(int(table.label[i]), int(table.label[j])) for i, j in zip(pairs.row, pairs.reference, strict=True)]
     known = [a == b for a, b in labels if a >= 0 and b >= 0]
-    assert summary["pairs"] == 240
+    assert summary["pairs"] == 2 * len(table)
     assert summary["skipped"] == 0
     assert summary["reference_rows"] == sum(use > 0 for use in uses)
     assert summary["most_used_row"] == max(uses)
     assert summary["same_label_share"] == pytest.approx(sum(known) / len(known))
     assert summary["median_score"] == pytest.approx(float(np.median(pairs.score)))
     assert list(summary["references"]) == list(table.subjects)
-    assert sum(summary["references"].values()) == 240
+    assert sum(summary["references"].values()) == 2 * len(table)
     assert summary["references"]["s03"] == sum(np.array(uses)[table.subject == 3])
     random = make_pairs(replace(table, label=np.full(len(table), -1, np.int16)), PairConfig("random"), seed=0)
     assert pairs_summary(random, table)["median_score"] is None
 
 
-def test_the_csv_spells_pairs_out_by_name(tmp_path):
+def test_the_csv_spells_pairs_out_by_name(tmp_path, make_table):
     table = make_table()
     pairs = make_pairs(table, PairConfig("cosine"), seed=0)
     write_pairs_csv(tmp_path / "pairs.csv", pairs, table)
@@ -271,15 +260,17 @@ def test_the_csv_spells_pairs_out_by_name(tmp_path):
     expected = {}
     for role, rows in (("row", pairs.row), ("reference", pairs.reference)):
         row, names = int(rows[7]), ("", *CLASSES)
-        expected |= {f"{role}_subject": table.subjects[table.subject[row]], f"{role}_video": "v"}
-        expected |= {f"{role}_frame": str(row), f"{role}_label": names[table.label[row] + 1]}
+        expected[f"{role}_subject"] = table.subjects[table.subject[row]]
+        expected[f"{role}_video"] = table.videos[table.video[row]]
+        expected[f"{role}_frame"] = str(table.frame[row])
+        expected[f"{role}_label"] = names[table.label[row] + 1]
     assert lines[7] == expected | {"score": f"{pairs.score[7]:.6f}"}
     write_pairs_csv(tmp_path / "pairs.csv", make_pairs(table, PairConfig("random"), seed=0), table)
     assert (tmp_path / "pairs.csv").read_text().splitlines()[1].endswith(",")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
 
 
-def test_pairs_survive_being_stored_as_arrays_and_those_that_were_tampered_with_are_refused(tmp_path, refused):
+def test_pairs_survive_being_stored_and_those_that_were_tampered_with_are_refused(tmp_path, refused, make_table):
     table = make_table()
     pairs = make_pairs(table, PairConfig("cosine", "any"), seed=0)
     whole = pairs_to_arrays(pairs)
@@ -291,8 +282,8 @@ def test_pairs_survive_being_stored_as_arrays_and_those_that_were_tampered_with_
     for name, array in (
         ("row", np.zeros(3)),
         ("score", np.zeros(2, np.float32)),
-        ("reference", np.full(120, 120)),
-        ("row", np.full(120, -1)),
+        ("reference", np.full(len(table), len(table))),
+        ("row", np.full(len(table), -1)),
         ("strategy", np.frombuffer(b"nearest", np.uint8)),
         ("label_rule", np.frombuffer(b"\xff", np.uint8)),
         ("skipped", np.zeros(0, np.int64)),

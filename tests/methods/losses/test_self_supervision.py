@@ -76,6 +76,10 @@ def test_clear_directions_are_found_and_a_centre_without_rows_stays():
     for centres, nearest in found:
         torch.testing.assert_close(centres.norm(dim=1), torch.ones(4))
         assert torch.equal(nearest, (rows @ centres.T).argmax(dim=1))
+    # More rounds bring rows nearer to their centres.
+    rows = F.normalize(normal(200, 6), dim=1)
+    one, ten = (clusters_of(rows, 9, generator(), **options) for options in ({"rounds": 1}, {}))
+    assert (rows * ten[0][ten[1]]).sum() > (rows * one[0][one[1]]).sum() + 1
     equal = F.normalize(torch.ones(6, 3), dim=1)
     centres, nearest = clusters_of(equal, 3, generator())
     torch.testing.assert_close(centres, equal[:3])
