@@ -19,7 +19,7 @@ from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.methods import make_method
 from featlab.protocol.splits import Target
-from featlab.workspace.stages import build_bundle
+from featlab.workspace.build import build_bundle
 
 PEOPLE, FRAMES, WIDTH = 40, 12, 512
 METHODS = {

@@ -30,7 +30,7 @@ from featlab.model.personal import GainEstimate
 from featlab.protocol.clips import ClipConditions, reduced_split
 from featlab.protocol.splits import Split, split_target, target_of
 from featlab.seeding import generator
-from featlab.workspace.stages import build_bundle
+from featlab.workspace.build import build_bundle
 
 FOLDS = 4
 SEEDS = 3

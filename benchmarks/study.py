@@ -30,7 +30,7 @@ from featlab.evaluation.scores import subject_means
 from featlab.methods import make_method
 from featlab.pairing.pairs import make_pairs
 from featlab.seeding import generator
-from featlab.workspace.stages import TrainedHead, pretrain_bundle, train_source_head
+from featlab.workspace.build import TrainedHead, pretrain_bundle, train_source_head
 
 FOLDS = 4
 BASELINES = ("source-only", "neutral-shift", "adabn", "coral", "referenced", "oracle")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "sources", "contamination", "bn")
+ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "share", "neutral", "sources", "contamination", "bn")
 """The ablations, repeated here because to ask for them is to import torch."""
 
 

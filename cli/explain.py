@@ -18,6 +18,7 @@ _LISTS = {
     "losses": ("terms",),
     "lambda": ("style", "expression", "alignment", "anchor"),
     "layers": ("updates",),
+    "share": ("carried",),
     "neutral": ("frames",),
     "sources": ("counts",),
     "contamination": ("shares",),

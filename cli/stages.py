@@ -39,9 +39,14 @@ def train(session: Session) -> None:
         "features": trained.projection.components.shape[1],
         "bottleneck": trained.head.linear.out_features,
         "final_loss": losses[-1] if losses else None,
+        "carried_share": trained.share.value,
     }
     output.json({"stage": "train", **_where(made), **facts})
-    shown = {"classes": ", ".join(source.table.classes), "final_loss": f"{losses[-1]:.4f}" if losses else None}
+    shown = {
+        "classes": ", ".join(source.table.classes),
+        "final_loss": f"{losses[-1]:.4f}" if losses else None,
+        "carried_share": trained.share.sentence(),
+    }
     _tell(output, "train", made, facts | shown)
 
 
@@ -92,9 +97,9 @@ def pretrain(session: Session) -> None:
     pretrain = bundle.config.pretrain
     facts = {
         "source_subjects": len(bundle.source_subjects),
-        "objective": pretrain.objective,
-        "translator": "linear" if pretrain.linear else "mlp",
-        "evaluations" if pretrain.linear else "epochs": len(bundle.history),
+        "translator": pretrain.form,
+        "carried_share": bundle.share.value,
+        "epochs" if pretrain.paired else "evaluations": len(bundle.history),
         "first_loss": first.get("loss"),
         "last_loss": last.get("loss"),
         "bank_subjects": len(bundle.bank.subjects) if bundle.bank else 0,

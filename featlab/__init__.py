@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from featlab.exchange.estimators import PersonalizedClassifier, StyleTranslator
     from featlab.methods import make_method, method_names
     from featlab.protocol.splits import Target, choose_targets, split_target, target_of
-    from featlab.workspace.stages import build_bundle
+    from featlab.workspace.build import build_bundle
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,7 @@ _HOME = {
     "choose_targets": "protocol.splits",
     "split_target": "protocol.splits",
     "target_of": "protocol.splits",
-    "build_bundle": "workspace.stages",
+    "build_bundle": "workspace.build",
     "summarise": "evaluation.summary",
 }
 

@@ -16,7 +16,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.errors import FeatlabError
-from featlab.workspace.stages import build_bundle
+from featlab.workspace.build import build_bundle
 
 # Neutral is not the first class: code that takes 0 for neutral fails here.
 CLASSES = ("anger", "neutral", "disgust", "fear", "joy", "sadness", "surprise")

@@ -32,11 +32,11 @@ from featlab.cli.app import app
 from featlab.methods import make_method
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
-QUICK = {"head.epochs": 3, "features.dim": 6, "head.bottleneck": 8}
-"""A source head in a moment."""
-MLP = {"pretrain.form": "mlp", "pretrain.hidden": 8, "pretrain.epochs": 3, "pretrain.style": 0.1}
+QUICK = {"head.epochs": 3, "features.dim": 6, "head.bottleneck": 8, "pretrain.hidden": 8, "pretrain.epochs": 3}
+"""A source model in a moment."""
+LINEAR = {"pretrain.form": "linear"}
 SLOW = {"clup", "sfda-it", "sfit", "sfda-de", "dsfda", "agra"}
-ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "neutral", "sources", "contamination", "bn")
+ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "share", "neutral", "sources", "contamination", "bn")
 PLACES = 12
 """Numbers are written with that many digits."""
 
@@ -86,21 +86,24 @@ def parts(quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     base = settings(QUICK) if quick else []
     # To start processes takes longer than the little that each would do.
     jobs = ("--jobs", "1") if quick else ()
-    mlp = settings({**QUICK, **MLP} if quick else {**MLP, "pretrain.hidden": 64})
+    linear = [
+        *settings({key: value for key, value in QUICK.items() if "pretrain" not in key} if quick else {}),
+        *settings(LINEAR),
+    ]
     yield "cache", {"digest": run_json("inspect")["digest"]}
     yield "train", _tensors(Path(run_json("train", *base)["folder"]))
     for strategy in ("landmark", "cosine", "random"):
         for rule in ("any", "same", "different"):
             words = ("--strategy", strategy, "--label-rule", rule)
-            yield f"pair {strategy} {rule}", _tensors(Path(run_json("pair", *words, *mlp)["folder"]))
-    for name, flags in (("linear", base), ("mlp", mlp)):
+            yield f"pair {strategy} {rule}", _tensors(Path(run_json("pair", *words, *base)["folder"]))
+    for name, flags in (("joint", base), ("linear", linear)):
         bundle = Path(run_json("pretrain", "--methods", "pft,pft-poster,dsfda,sfda-de", *flags)["folder"])
         yield f"bundle {name}", _tensors(bundle)
     methods = [item["name"] for item in json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)["methods"]]
     methods = methods if quick else [name for name in methods if name not in SLOW]
     targets = "1" if quick else "4"
-    for name, flags in (("linear", base), ("mlp", mlp)):
-        chosen = methods if name == "linear" else ["pft", "pft-poster"]
+    for name, flags in (("joint", base), ("linear", linear)):
+        chosen = methods if name == "joint" else ["pft", "pft-linear"]
         words = ("--targets", targets, "--methods", ",".join(chosen), "--no-plots", *flags)
         found = run_json("evaluate", *words, *jobs, *settings(_short_runs(chosen) if quick else {}))
         for method in chosen:
@@ -113,6 +116,7 @@ def parts(quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         run_json("export", "--subject", subject, "--method", method, *base, "--out", f"{method}.safetensors")
         yield f"export {method}", {key: _facts(value) for key, value in load_file(f"{method}.safetensors").items()}
     few = settings({"ablate.dims": "4,0", "ablate.style": "0,1", "ablate.expression": "0,1", "ablate.counts": "4,0"})
+    few += settings({"ablate.carried": "0,1"})
     few += settings(
         {"ablate.alignment": "0,1", "ablate.anchor": "0,1", "ablate.frames": "1,0", "ablate.shares": "0,.5"}
     )

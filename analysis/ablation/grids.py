@@ -1,4 +1,4 @@
-"""The nine ablations: which settings each runs, beside everything else that the workspace says."""
+"""The ten ablations: which settings each runs, beside everything else that the workspace says."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Grid:
 
 _WEIGHTS = {
     "classification": ("pretrain.classification", 1.0),
-    "style": ("pretrain.style", 0.1),
-    "expression": ("pretrain.expression", 0.03),
+    "style": ("pretrain.style", 1.0),
+    "expression": ("pretrain.expression", 0.1),
     "alignment": ("adapt.pft.style", 1.0),
     "consistency": ("adapt.pft.consistency", 0.1),
     "anchor": ("adapt.pft.anchor", 0.1),
@@ -105,10 +105,9 @@ def _pairing(workspace: Workspace) -> Grid:
         figure="bars",
         notes=(
             *_left_out((name for name in wanted if name not in kept), "the cache has no landmarks"),
-            f"Only an MLP is trained on pairs: pretrain.form = mlp here. Label rule: {config.pair.label_rule}.",
+            f"The MLP part of T is trained on pairs. Label rule: {config.pair.label_rule}.",
         ),
-        methods=("pft-poster", "pft"),
-        base=_mlp(config),
+        methods=("pft-poster", "pft-mlp", "pft"),
         retrains=True,
     )
 
@@ -143,21 +142,22 @@ def _losses(workspace: Workspace) -> Grid:
         notes=(
             "classification, style and expression train T at the source; alignment, consistency and anchor adapt it. "
             f"Alone: the other terms of its stage are off. Weights: {said}.",
-            "T is an MLP here (a linear T has no style loss), adapted by L-BFGS over its offset.",
+            "The first three are losses of the MLP part; the linear part learns by cross-entropy alone. The offset is "
+            "adapted by L-BFGS.",
         ),
         methods=("source-only", "pft"),
-        base={"pretrain.form": "mlp", "pretrain.objective": "anchored", **_LBFGS},
+        base=_LBFGS,
         retrains=True,
         weighs=False,
     )
 
 
 def _lambda(workspace: Workspace) -> Grid:
-    config, ablate = workspace.config, workspace.config.ablate
+    ablate = workspace.config.ablate
     settings = []
     for style in dict.fromkeys(ablate.style):
         for expression in dict.fromkeys(ablate.expression):
-            values = {**_mlp(config), "pretrain.style": style, "pretrain.expression": expression}
+            values: dict[str, Any] = {"pretrain.style": style, "pretrain.expression": expression}
             settings.append(Setting(f"style {style:g}, KL {expression:g}", values, "source", (style, expression)))
     for alignment in dict.fromkeys(ablate.alignment):
         for anchor in dict.fromkeys(ablate.anchor):
@@ -172,7 +172,7 @@ def _lambda(workspace: Workspace) -> Grid:
         caption="Macro F1 over the weights of two losses, at the source and at the target.",
         figure="surface",
         notes=(
-            "Source: weights of the style and the KL expression loss while an MLP is pretrained, beside cross-entropy "
+            "Source: weights of the style and the KL loss of T's MLP part, beside cross-entropy "
             "on translated rows. Target: weights of the style alignment and of KL to the source model while T's offset "
             "is adapted by L-BFGS; with 0 and 0 nothing is adapted.",
         ),
@@ -184,13 +184,13 @@ def _lambda(workspace: Workspace) -> Grid:
 def _layers(workspace: Workspace) -> Grid:
     labels = {"offset": "offset", "last": "last layer", "all": "all layers"}
     objective = {**_LBFGS, "adapt.pft.layers": ("embedding", "bottleneck")}
-    settings = []
-    for form, base in (("linear", {"pretrain.form": "linear"}), ("MLP", _mlp(workspace.config))):
-        settings.append(Setting("nothing", {**base, "adapt.pft.iterations": 0}, f"{form} T"))
-        settings += [
-            Setting(labels[update], {**base, **objective, "adapt.pft.update": update}, f"{form} T", (update,))
+    settings = [
+        Setting("nothing", {"adapt.pft.iterations": 0}),
+        *(
+            Setting(labels[update], {**objective, "adapt.pft.update": update}, at=(update,))
             for update in dict.fromkeys(workspace.config.ablate.updates)
-        ]
+        ),
+    ]
     return Grid(
         title="Which of T's layers adapt",
         axis="What adapts",
@@ -205,6 +205,24 @@ def _layers(workspace: Workspace) -> Grid:
         methods=("pft",),
         retrains=True,
         weighs=False,
+    )
+
+
+def _share(workspace: Workspace) -> Grid:
+    given = dict.fromkeys(workspace.config.ablate.carried)
+    return Grid(
+        title="How much of the offset at rest is taken",
+        axis="Carried share",
+        settings=[
+            Setting("learned", {"pretrain.learn_share": True}),
+            *(Setting(f"{100 * s:g} %", {"pretrain.learn_share": False, "pretrain.share": s}) for s in given),
+        ],
+        reference="learned",
+        caption="Macro F1 by the share of a person's offset at rest that is taken to be there in their expressions.",
+        figure="bars",
+        notes=("learned: chosen on held-out source people, separately for each source model.",),
+        methods=("pft-linear", "pft-mlp", "pft"),
+        retrains=True,
     )
 
 
@@ -281,18 +299,13 @@ def _bn(workspace: Workspace) -> Grid:
     )
 
 
-_GRIDS = (_dims, _pairing, _losses, _lambda, _layers, _neutral, _sources, _contamination, _bn)
+_GRIDS = (_dims, _pairing, _losses, _lambda, _layers, _share, _neutral, _sources, _contamination, _bn)
 ABLATIONS: Mapping[str, Callable[[Workspace], Grid]] = {grid.__name__.lstrip("_"): grid for grid in _GRIDS}
 
 
 def _left_out(values: Iterable[Any], why: str) -> tuple[str, ...]:
     names = ", ".join(map(str, values))
     return (f"left out: {names}; {why}",) if names else ()
-
-
-def _mlp(config: Config) -> dict[str, Any]:
-    """Return what makes T an MLP with both losses; weights that the workspace gives are kept."""
-    return {"pretrain.form": "mlp"} | {_WEIGHTS[name][0]: _weight(config, name) for name in ("style", "expression")}
 
 
 def _weight(config: Config, term: str) -> float:

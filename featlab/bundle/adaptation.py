@@ -119,9 +119,7 @@ def _kind(model: PersonalModel, bundle: Bundle) -> str:
             raise InputError(f"a model with a {type(part).__name__} can't be stored; a method makes one of: {names}")
     kind, part = kinds[type(model.translator)], model.translator
     if isinstance(part, Translator) and not _same_form(part, bundle.translator):
-        if not part.residual:
-            raise InputError("a model with a T of another shape than the bundle's can be stored in residual form only")
-        return "adapter"
+        return "adapter" if part.residual else "literal"
     return kind
 
 
@@ -161,9 +159,9 @@ def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.
         if weight.shape != (width, width) or bias.shape != (width,):
             raise ValueError(f"translator.weight has shape {tuple(weight.shape)}")
         return Affine(weight, bias)
-    if kind == "adapter":
+    if kind in ("adapter", "literal"):
         width, dim = tensors["translator.first.weight"].shape
-        return blank(lambda: Translator(dim, width))
+        return blank(lambda: Translator(dim, width, residual=kind == "adapter"))
     if kind == "none":
         return None
     raise KeyError(f"unknown translator kind {kind!r}")

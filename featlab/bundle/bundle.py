@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
+from featlab.model.share import CarriedShare
 from featlab.model.style_bank import StyleBank
 from featlab.seeding import blank
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
+_RETIRED = ("objective", "residual", "weight_decay", "noise", "label_smoothing")
+"""Options of ``pretrain`` in format 1 that are no more."""
 _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
 
 
@@ -37,6 +40,7 @@ class Bundle:
         projection: P, from embeddings to features.
         head: B and C, frozen, in evaluation mode.
         translator: T as pretrained; the identity when it was not.
+        share: The carried share of a person's offset at rest.
         classes: K names.
         neutral: One of them.
         extractor: What made the embeddings; a bundle meets no others.
@@ -59,6 +63,7 @@ class Bundle:
     source_subjects: tuple[str, ...]
     config: Config
     seed: int
+    share: CarriedShare = field(default_factory=CarriedShare)
     bank: StyleBank | None = None
     extras: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     declared: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +132,8 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
     tensors = read_tensors(folder / _MODEL, device)
     try:
+        if version == 1:
+            meta, tensors = _upgraded(meta, tensors)
         return _assemble(meta, tensors, device)
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -193,6 +200,7 @@ def _meta(bundle: Bundle) -> dict[str, Any]:
         "cache_digest": bundle.cache_digest,
         "seed": bundle.seed,
         "config": bundle.config.to_dict(),
+        "carried_share": asdict(bundle.share),
         "translator": {"hidden": bundle.translator.first.out_features, "residual": bundle.translator.residual},
         "history": [dict(entry) for entry in bundle.history],
     }
@@ -214,6 +222,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
         bank = StyleBank(tuple(meta["bank_subjects"]), layers)
     _check_consistent(meta, projection, bank, head)
+    share = meta["carried_share"]
     extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
     return Bundle(
         projection=projection,
@@ -225,6 +234,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         source_subjects=tuple(meta["source_subjects"]),
         config=Config().with_values(flat_values(meta["config"]), _META),
         seed=int(meta["seed"]),
+        share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
         # Older bundles lack it.
@@ -232,6 +242,18 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),
     )
+
+
+def _upgraded(meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a bundle of format 1 holds as format 2 says it: no carried share, one T, no people counted."""
+    pretrain = {name: value for name, value in meta["config"]["pretrain"].items() if name not in _RETIRED}
+    pretrain["learn_share"] = False
+    config = meta["config"] | {"pretrain": pretrain}
+    own = f"extras.pft.{pretrain['form']}."
+    renamed = {name.replace("extras.pft.", own): tensor for name, tensor in tensors.items()}
+    if "pft" in meta["extras"]:
+        renamed |= {f"{own}people": torch.tensor(0), f"{own}mean_gain": torch.zeros(3)}
+    return meta | {"config": config, "carried_share": asdict(CarriedShare())}, renamed
 
 
 def _check_consistent(
@@ -275,6 +297,7 @@ Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be a
 | source subjects | {len(bundle.source_subjects)}, named in bundle.json, so that none of them can become a target |
 | features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
 | translator | {trained:,} parameters |
+| carried share | {bundle.share.sentence()} |
 | style bank | {bank} |
 | prepared by methods at the source | {extras or "nothing"} |
 | cache digest | {bundle.cache_digest} |

@@ -68,6 +68,13 @@ class AblateConfig(Options):
         _WEIGHTS, "`lambda`: weights of KL to the source model's prediction, at the target.", minimum=0, required=True
     )
     updates: tuple[str, ...] = option(UPDATES, "`layers`: which of T's layers adapt.", choices=UPDATES, required=True)
+    carried: tuple[float, ...] = option(
+        (0.0, 0.25, 0.5, 0.7, 0.9, 0.95, 1.0),
+        "`share`: fractions of a person's offset at rest that are taken, beside the learned one.",
+        minimum=0,
+        maximum=1,
+        required=True,
+    )
     frames: tuple[int, ...] = option(
         (1, 2, 4, 8, 0), "`neutral`: frames of the neutral clip; 0 is all of it.", minimum=0, required=True
     )

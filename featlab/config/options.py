@@ -86,6 +86,8 @@ class Options:
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old names of options, each with the one that it has now."""
+    removed: ClassVar[Mapping[str, str]] = {}
+    """Options that were, each with what is there instead."""
     where: InitVar[str] = field(default="", kw_only=True)
 
     def __post_init__(self, where: str) -> None:
@@ -161,6 +163,9 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
             now = getattr(config, "renamed", {}).get(key)
             if now is not None:
                 raise ConfigError(f"{where}.{key} is called {where}.{now} now")
+            gone = getattr(config, "removed", {}).get(key)
+            if gone is not None:
+                raise ConfigError(f"{where}.{key} is no more: {gone}")
             raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
         values[key] = convert(f"{where}.{key}", hints[key], value)
     return replace(config, **values, **({"where": where} if isinstance(config, Options) else {}))

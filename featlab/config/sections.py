@@ -12,18 +12,16 @@ from featlab.errors import ConfigError
 REDUCTIONS = ("within", "pca", "truncate", "random", "none")
 STRATEGIES = ("landmark", "cosine", "random")
 LABEL_RULES = ("any", "same", "different")
-OBJECTIVES = ("anchored", "poster")
-FORMS = ("linear", "mlp")
+FORMS = ("joint", "linear", "mlp")
 LAYERS = ("embedding", "bottleneck")
 AXES = ("subject", "vector")
 UPDATES = ("offset", "last", "all")
 SCOPES = ("person", "dataset")
 """What is adapted to: one person's neutral clip, or all target subjects together, every class among their rows."""
 
-ON_PAIRS = "form = mlp or objective = poster"
+ON_PAIRS = "form = joint or form = mlp"
 """The options of `PretrainConfig` with which T is trained on pairs."""
-_LINEAR = "form = linear and objective = anchored"
-_EPISODIC_MLP = "form = mlp and objective = anchored"
+_LINEAR = "form = joint or form = linear"
 
 
 def check_window(name: str, frames: int) -> None:
@@ -71,7 +69,7 @@ class HeadConfig(Options):
 class PairConfig(Options):
     """How a source row finds its reference, another subject's row.
 
-    Only with pretrain.form = mlp, pretrain.objective = poster or the method pft-poster: these train T on pairs.
+    Not with pretrain.form = linear, unless for the method pft-poster: a linear T is trained without pairs.
     """
 
     strategy: str = option(
@@ -93,21 +91,41 @@ class PairConfig(Options):
 class PretrainConfig(Options):
     """Pretraining of the translator T on source subjects.
 
-    The method pft-poster trains a T of its own by the poster's objective, and reads the options of an MLP for it.
+    The method pft-poster trains a T of its own by the poster's losses, and reads none of this but the width.
     """
 
-    objective: str = option(
-        "anchored",
-        "`anchored` (episodes: each source subject plays a target, seen through other neutral clips than the row's "
-        "own) or `poster` (the losses of the poster as written, which always trains an MLP).",
-        choices=OBJECTIVES,
-    )
+    removed = {  # noqa: RUF012
+        "objective": "the poster's losses are the method pft-poster",
+        "residual": "T starts at the identity always",
+        "weight_decay": "dropout and averaged weights do its work",
+        "noise": "it made every set worse",
+        "label_smoothing": "the temperature calibrates",
+    }
     form: str = option(
-        "linear",
-        "`linear` (T moves features along the K directions that C tells apart; one convex problem over the episodes, "
-        "solved to its end) or `mlp` (trained on pairs, step by step).",
+        "joint",
+        "What T's hidden layer holds: a `linear` part (one convex problem over the episodes, solved to its end), an "
+        "`mlp` part (trained on pairs, step by step, from the identity), or both (`joint`).",
         choices=FORMS,
-        only="objective = anchored",
+    )
+    balance: float = option(
+        0.5,
+        "Weight of the MLP part; the linear part has the rest.",
+        minimum=0,
+        maximum=1,
+        search=(0.25, 0.5, 0.75),
+        only="form = joint",
+    )
+    learn_share: bool = option(
+        True,
+        "Choose on held-out source subjects how much of a person's offset at rest is still there in their "
+        "expressions (the carried share). Otherwise `share` is taken.",
+    )
+    share: float = option(
+        1.0,
+        "The carried share: 0 leaves a person's rows where they are, 1 takes all of their offset at rest away.",
+        minimum=0,
+        maximum=1,
+        only="learn_share = false",
     )
     style_bank: bool = option(
         True, "Keep the style bank in the bundle; without it `pft`, `neutral-shift` and `coral` can't be run."
@@ -116,41 +134,21 @@ class PretrainConfig(Options):
         True,
         "Hold source people out in folds, so that `pft` carries a temperature, limits of a neutral clip and the "
         "expected gain; it takes about five times as long as all else of the stage. Without it, `pft` weighs the "
-        "frames of every clip by how neutral C calls them.",
-    )
-    expression: float = option(0.0, "Weight of the KL expression loss.", minimum=0)
-    classification: float = option(
-        1.0, "Weight of the cross-entropy on translated rows.", minimum=0, only="objective = anchored"
+        "frames of every clip by how neutral C calls them, and can't tell whether it helps.",
     )
     penalty: float = option(
         4.0,
-        "Weight of the squared classifier weights, for one source video: more videos allow larger ones.",
+        "Weight of the squared weights of the linear part, for one source video: more videos allow larger ones.",
         minimum=0,
         only=_LINEAR,
     )
     episodes: int = option(
-        4, "How often each row is seen, through other neutral clips each time.", minimum=1, only=_LINEAR
+        4, "How often the linear part sees each row, through other neutral clips each time.", minimum=1, only=_LINEAR
     )
-    epochs: int = option(
-        10,
-        "Passes over the pairs; 0 leaves T the identity, in either form.",
-        minimum=0,
-        only=f"{ON_PAIRS} or epochs = 0",
-    )
-    hidden: int = option(256, "Width of T's hidden layer; 0 takes that of the features.", minimum=0, only=ON_PAIRS)
-    residual: bool = option(
-        True, "T(f) = f + MLP(f) with a zero start, or (`false`) the literal MLP of the poster.", only=ON_PAIRS
-    )
-    batch: int = option(64, "Pairs in a step.", minimum=2, only=ON_PAIRS)
-    lr: float = option(1e-3, "Peak learning rate (AdamW, one cycle).", minimum=0, only=ON_PAIRS)
-    weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0, only=ON_PAIRS)
-    dropout: float = option(0.5, "Of T's hidden layer in training.", minimum=0, maximum=1, only=ON_PAIRS)
-    style: float = option(0.1, "Weight of the style loss.", minimum=0, only=ON_PAIRS)
-    axis: str = option(
-        "subject",
-        "Style statistics over a `subject`'s rows, or over the feature `vector` of one row.",
-        choices=AXES,
-        only=ON_PAIRS,
+    classification: float = option(1.0, "Weight of the cross-entropy on translated rows.", minimum=0, only=ON_PAIRS)
+    style: float = option(1.0, "Weight of the style loss.", minimum=0, search=(0.0, 0.3, 1.0, 3.0), only=ON_PAIRS)
+    expression: float = option(
+        0.1, "Weight of the KL expression loss.", minimum=0, search=(0.0, 0.1, 0.3), only=ON_PAIRS
     )
     layers: tuple[str, ...] = option(
         LAYERS,
@@ -159,19 +157,32 @@ class PretrainConfig(Options):
         required=True,
         only=ON_PAIRS,
     )
-    noise: float = option(
-        0.3, "Standard deviation of Gaussian noise added to the features in training.", minimum=0, only=_EPISODIC_MLP
+    axis: str = option(
+        "subject",
+        "Style statistics over the rows of a batch (`subject`), or over the feature `vector` of one row.",
+        choices=AXES,
+        only=ON_PAIRS,
     )
-    label_smoothing: float = option(0.1, "Of the cross-entropy.", minimum=0, maximum=1, only=_EPISODIC_MLP)
+    epochs: int = option(
+        20,
+        "Passes over the pairs; 0 leaves T the identity, in every form.",
+        minimum=0,
+        search=(10, 20, 60),
+        only=f"{ON_PAIRS} or epochs = 0",
+    )
+    hidden: int = option(512, "Units of the MLP part; 0 takes the width of the features.", minimum=0, only=ON_PAIRS)
+    batch: int = option(128, "Pairs in a step.", minimum=2, only=ON_PAIRS)
+    lr: float = option(1e-3, "Peak learning rate (Adam, one cycle).", minimum=0, only=ON_PAIRS)
+    dropout: float = option(0.5, "Of the hidden layer in training.", minimum=0, maximum=1, only=ON_PAIRS)
 
     @property
-    def linear(self) -> bool:
-        """Whether T is fitted as one linear map; `poster` takes an MLP always."""
-        return self.objective == "anchored" and self.form == "linear"
+    def paired(self) -> bool:
+        """Whether T is trained on pairs."""
+        return self.form != "linear"
 
     def check_together(self) -> None:
-        """Refuse a pretraining without any loss."""
-        if not (self.style or self.expression or self.classification):
+        """Refuse an MLP part without any loss."""
+        if self.paired and not (self.style or self.expression or self.classification):
             raise ConfigError("pretrain: style, expression and classification are all 0; give one of them a weight")
 
 

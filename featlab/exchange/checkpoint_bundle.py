@@ -19,8 +19,10 @@ from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.exchange.checkpoints import Parts
 from featlab.methods.registry import get_method, prepare_extras, reads_pairs
+from featlab.model.mlp import new_translator
 from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor, head_from_state
-from featlab.model.pretrain import SourceRows, make_style_bank, new_translator
+from featlab.model.pretrain import make_style_bank
+from featlab.model.style_bank import SourceRows
 from featlab.pairing.pairs import make_pairs
 
 FILES = "checkpoints.json"
@@ -137,8 +139,9 @@ def _bundle(
         "features.reduce": "none",
         "features.dim": 0,
         "head.bottleneck": head.linear.out_features,
+        "pretrain.form": "mlp",
         "pretrain.hidden": parts.translator.first.out_features if parts.translator is not None else 0,
-        "pretrain.residual": parts.translator is None,
+        "pretrain.learn_share": False,
         "pretrain.style_bank": False,
     }
     config = Config().with_values(values, "checkpoints")

@@ -32,7 +32,7 @@ from featlab.exchange.estimator_source import (
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel
-from featlab.workspace.stages import build_bundle
+from featlab.workspace.build import build_bundle
 
 
 class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -45,7 +45,7 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         dim: int = 64,
         bottleneck: int = 128,
         epochs: int = 30,
-        pretrain_epochs: int = 10,
+        pretrain_epochs: int = 20,
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
     ) -> None:
@@ -118,7 +118,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         dim: Features kept of X, by the projection; 0 keeps as many as there are.
         bottleneck: Width of the head's bottleneck.
         epochs: Passes over the rows that train the head.
-        pretrain_epochs: 0 leaves T the identity; passes over the pairs where T is an MLP (``pretrain.form``).
+        pretrain_epochs: Passes over the pairs for T's MLP part; 0 leaves T the identity.
         settings: Any other option, as ``{"section.key": value}``, e.g. ``{"head.lr": 0.01}``; they beat the others.
         random_state: Seed; an int gives the same result every time.
 
@@ -138,7 +138,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         dim: int = 64,
         bottleneck: int = 128,
         epochs: int = 30,
-        pretrain_epochs: int = 10,
+        pretrain_epochs: int = 20,
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
     ) -> None:

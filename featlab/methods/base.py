@@ -17,7 +17,7 @@ from featlab.config.options import Options, search_values
 from featlab.errors import InputError
 from featlab.model.networks import PersonalModel, as_tensor
 from featlab.model.personal import AdaptedModel, GainEstimate
-from featlab.model.pretrain import SourceRows
+from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
 PARTS = ("translator", "bottleneck", "classifier")
@@ -48,6 +48,8 @@ class Method(ABC):
     carries: ClassVar[str] = ""
     """What those tensors are, in words: statistics and weights that leave the source site, for the bundle's card. A
     method that carries something has a `prepare`; it may still do without (``needs_extras = False``)."""
+    prepared_by: ClassVar[str] = ""
+    """The method whose `prepare` makes them, where that is another one of its family."""
     needs_labels: ClassVar[bool] = False
     """Its `adapt` takes the target's labels too: an oracle, never source-free."""
     needs_source: ClassVar[bool] = False
@@ -98,6 +100,10 @@ class Method(ABC):
             target: The person's neutral rows: no labels.
             seed: Of whatever is random.
         """
+
+    def forced(self) -> Method:
+        """Return the method as it runs when the user wants to adapt whatever it knows."""
+        return self
 
     def expected_gain(
         self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]

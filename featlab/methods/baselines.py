@@ -18,7 +18,7 @@ from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, target_features
 from featlab.model.networks import PersonalModel
 from featlab.model.personal import AdaptedModel, Affine, linear_head
-from featlab.model.pretrain import SourceRows
+from featlab.model.style_bank import SourceRows
 from featlab.model.training import Phase, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator

@@ -27,7 +27,7 @@ from featlab.methods.fit import bn_option, make_student
 from featlab.model.losses import group_statistics
 from featlab.model.networks import SourceHead
 from featlab.model.personal import AdaptedModel
-from featlab.model.pretrain import SourceRows
+from featlab.model.style_bank import SourceRows
 from featlab.model.training import Terms, shuffled_batches
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator

@@ -16,7 +16,7 @@ from featlab.registry import Registry
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
     from featlab.methods.base import Method
-    from featlab.model.pretrain import SourceRows
+    from featlab.model.style_bank import SourceRows
 
 _PLACES = {
     "source-only": "baselines:SourceOnly",
@@ -35,7 +35,9 @@ _PLACES = {
     "sfit": "sfit:SFIT",
     "sfit-T": "sfit:RetrainedSFIT",
     "sfda-it": "sfda_it:SFDAIT",
-    "pft-poster": "pft.method:PosterPFT",
+    "pft-poster": "pft.poster:PosterPFT",
+    "pft-linear": "pft.method:LinearPFT",
+    "pft-mlp": "pft.method:MLPPFT",
     "pft": "pft.method:PFT",
     "icid": "source_side:ICID",
     "dfa": "moment_matching:DFA",
@@ -102,11 +104,17 @@ def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = Non
 
 def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -> Bundle:
     """Return the bundle with what the named methods prepare at the source; those that carry nothing are passed over."""
-    preparing = [get_method(name) for name in methods if get_method(name).carries]
+    preparing = [get_method(name) for name in preparers(methods)]
     made = {method.name: method.prepare(source, bundle) for method in preparing}
     # A method that can do without may find too few subjects to make anything of.
     extras = {name: tensors for name, tensors in made.items() if tensors}
     return replace(bundle, extras=extras, declared={name: get_method(name).carries for name in extras})
+
+
+def preparers(methods: Iterable[str]) -> list[str]:
+    """Return the methods that prepare what these carry, each once, sorted; methods that carry nothing have none."""
+    classes = [get_method(name) for name in methods]
+    return sorted({method.prepared_by or method.name for method in classes if method.carries})
 
 
 PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours")
@@ -114,7 +122,7 @@ PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours")
 
 def reads_pairs(config: Config, methods: Iterable[str]) -> bool:
     """Return whether the source stage trains on pairs, for T itself or for one of the methods."""
-    return not config.pretrain.linear or _reads(PAIR_KEYS[0], methods)
+    return config.pretrain.paired or _reads(PAIR_KEYS[0], methods)
 
 
 def refuse_unread(config: Config, methods: Sequence[str], variants: Sequence[Config] = ()) -> None:

@@ -20,7 +20,7 @@ from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import new_adapter
 from featlab.model.networks import PersonalModel, Translator
 from featlab.model.personal import AdaptedModel
-from featlab.model.pretrain import SourceRows
+from featlab.model.style_bank import SourceRows
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator

@@ -1,13 +1,13 @@
-"""Pretrain T as a linear map: one convex problem over the episodes of `anchored`, solved to its end.
+"""The linear part of T: one convex problem over episodes, solved to its end.
 
 C∘B is affine in evaluation mode: logits = V f + v. For a linear T the logits of translated features are W g + w with
 g = f + offset, and any W, w can be had without touching B or C: T(g) = g + P ((W − V) g + w − v), where P undoes V up
 to what softmax doesn't see (V P = I on logits whose mean is 0). So W, w are fitted as a logistic regression would be,
 on rows that are seen through other neutral clips of their subject, and T carries the difference to the source head in
-K directions of the features. That is a hidden layer of 2K units in the seeds' MLP, since x = relu(x) − relu(−x).
+K directions of the features. That is a hidden layer of 2K units, since x = relu(x) − relu(−x).
 
-Against the MLP it is deterministic, takes a fraction of a second and is at least as good on source people who were held
-out (docs/why.md has the comparison). What it can't do is bend.
+So V cancels out of this part: alone, it classifies as a logistic regression on aligned features does, whatever B and C
+are. The MLP part (`featlab.model.mlp`) starts at the identity and keeps C in charge.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.config.sections import PretrainConfig
-from featlab.errors import ConfigError, InputError
 from featlab.model.networks import SourceHead, Translator, head_map
-from featlab.model.style_bank import NeutralClips
+from featlab.model.style_bank import SourceRows
 from featlab.model.training import History, Terms, minimise
 from featlab.seeding import blank, torch_generator
 
@@ -29,75 +28,79 @@ RANK_TOLERANCE = 1e-6
 
 
 def fit_linear_translator(
-    features: Tensor,
-    labels: Tensor,
-    clips: NeutralClips,
-    head: SourceHead,
-    config: PretrainConfig,
-    *,
-    seed: int,
+    source: SourceRows, head: SourceHead, config: PretrainConfig, *, share: float = 1.0, seed: int
 ) -> tuple[Translator, History]:
     """Fit a linear T.
 
-    Minimises, over W (K, D) and w (K,), the weighted mean over episodes of
-
-        classification · CE(W g + w, y) + expression · KL(softmax(V f + v) ‖ softmax(W g + w)) + penalty / 2M · ‖W‖²
-
+    Minimises, over W (K, D) and w (K,), the weighted mean over episodes of CE(W g + w, y), plus penalty / 2M · ‖W‖²
     for M source videos: the frames of one video are one piece of evidence, not many. Rows count as often as the
     protocol would test them.
 
     Args:
-        features: (N, D) float32 source rows.
-        labels: (N,) codes; rows of -1 are left out.
-        clips: Neutral clips of the source subjects.
+        source: Source rows; unlabelled ones are left out.
         head: B and C, frozen.
-        config: ``penalty``, ``episodes``, ``classification`` and ``expression`` are read.
+        config: ``penalty`` and ``episodes`` are read.
+        share: The carried share of a person's offset.
         seed: Of the episodes.
 
     Returns:
         T in evaluation mode, without gradients and with a zero offset, and the loss terms of every iteration.
 
     Raises:
-        ConfigError: No weight on either loss.
         InputError: No labelled row of a subject with neutral rows, or features that are not finite.
     """
-    if not (config.classification or config.expression):
-        raise ConfigError(
-            "a linear T learns from pretrain.classification or pretrain.expression; give one a weight, or set "
-            "pretrain.form = mlp"
-        )
-    rows = torch.nonzero((clips.row_subject >= 0) & (labels >= 0)).squeeze(1)
-    if len(rows) < 2:
-        raise InputError("no source subject has neutral rows, and `anchored` pretraining needs them; label them")
+    rows, clips = source.episodic(), source.clips
     random = torch_generator(seed, "linear")
-    centre = clips.subject_mean().mean(dim=0)
-    seen = torch.cat([features[rows] + centre - clips.episode_mean(rows, random) for _ in range(config.episodes)])
-    seen, wanted = seen.double(), labels[rows].repeat(config.episodes)
-    share = clips.tested_share(rows).double().repeat(config.episodes)
-    share = share / share.sum()
+    seen = torch.cat([clips.seen(source.features, rows, share, random) for _ in range(config.episodes)])
     weight, bias = head_map(head)
-    with torch.no_grad():
-        reference = torch.log_softmax(features[rows].double() @ weight + bias, dim=1).repeat(config.episodes, 1)
-    videos = len(torch.unique(clips.row_video[rows]))
     # From the source head on: along directions that no row decides, it stays.
-    fitted = [weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)]
+    fitted = [weight.clone(), bias.clone()]
+    history = fit_classifier(
+        fitted,
+        seen,
+        source.labels[rows].repeat(config.episodes),
+        clips.tested_share(rows).repeat(config.episodes),
+        config.penalty / len(torch.unique(clips.row_video[rows])),
+    )
+    return linear_translator(head, *fitted), history
+
+
+def fit_classifier(
+    fitted: list[Tensor],
+    features: Tensor,
+    labels: Tensor,
+    counts: Tensor,
+    penalty: float,
+    iterations: int = MAX_ITERATIONS,
+) -> History:
+    """Fit a logistic regression in place.
+
+    Args:
+        fitted: Weight (D, K) and bias (K,) to start from, float64.
+        features: (n, D).
+        labels: (n,) codes.
+        counts: (n,) how much each row counts.
+        penalty: Of half the squared weights.
+        iterations: Most iterations.
+
+    Returns:
+        The loss terms of every evaluation.
+    """
+    features, counts = features.double(), counts.double() / counts.sum()
+    for tensor in fitted:
+        tensor.requires_grad_(True)
 
     def losses() -> Terms:
-        logits = seen @ fitted[0] + fitted[1]
-        terms = {"penalty": config.penalty / (2 * videos) * (fitted[0] ** 2).sum()}
-        if config.classification:
-            entropy = F.cross_entropy(logits, wanted, reduction="none")
-            terms["classification"] = config.classification * (share * entropy).sum()
-        if config.expression:
-            each = F.kl_div(torch.log_softmax(logits, dim=1), reference, reduction="none", log_target=True).sum(dim=1)
-            terms["expression"] = config.expression * (share * each).sum()
-        return terms
+        entropy = F.cross_entropy(features @ fitted[0] + fitted[1], labels, reduction="none")
+        return {"penalty": penalty / 2 * (fitted[0] ** 2).sum(), "classification": (counts * entropy).sum()}
 
     message = "pretraining diverged: the source features or the source head are not finite"
     _, history = minimise(
-        fitted, losses, message=message, iterations=MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-10
+        fitted, losses, message=message, iterations=iterations, tolerance_grad=1e-6, tolerance_change=1e-10
     )
-    return linear_translator(head, fitted[0].detach(), fitted[1].detach()), history
+    for tensor in fitted:
+        tensor.requires_grad_(False)
+    return history
 
 
 def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Translator:

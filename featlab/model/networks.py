@@ -5,7 +5,7 @@ Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D);
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -113,6 +113,39 @@ class Translator(nn.Module):
         shifted = features + self.offset
         change: Tensor = self.last(self.dropout(torch.relu(self.first(shifted))))
         return shifted + change if self.residual else change
+
+    @classmethod
+    def mean(cls, parts: Sequence[tuple[Translator, float]]) -> Translator:
+        """Return the weighted mean of residual translators as one: its hidden layer holds theirs, in their order.
+
+        Args:
+            parts: Translators of zero offset, each with its weight.
+        """
+        dim = len(parts[0][0].offset)
+        joined = blank(lambda: cls(dim, sum(part.first.out_features for part, _ in parts)))
+        state = {
+            "offset": torch.zeros(dim),
+            "first.weight": torch.cat([part.first.weight for part, _ in parts]),
+            "first.bias": torch.cat([part.first.bias for part, _ in parts]),
+            "last.weight": torch.cat([weight * part.last.weight for part, weight in parts], dim=1),
+            "last.bias": torch.stack([weight * part.last.bias for part, weight in parts]).sum(dim=0),
+        }
+        joined.load_state_dict(state)
+        return joined.eval().requires_grad_(False)
+
+    def part(self, units: slice, weight: float, *, bias: bool) -> Translator:
+        """Return the translator of some hidden units, which `mean` has given a weight; ``bias`` goes along if asked."""
+        width = len(range(*units.indices(self.first.out_features)))
+        part = blank(lambda: Translator(len(self.offset), width))
+        state = {
+            "offset": self.offset,
+            "first.weight": self.first.weight[units],
+            "first.bias": self.first.bias[units],
+            "last.weight": self.last.weight[:, units] / weight,
+            "last.bias": self.last.bias / weight if bias else torch.zeros_like(self.last.bias),
+        }
+        part.load_state_dict(state)
+        return part.eval().requires_grad_(False)
 
 
 class PersonalModel(nn.Module):

@@ -1,9 +1,10 @@
-"""The style bank: what leaves the source site besides weights. Statistics of source subjects' neutral rows, no rows."""
+"""What pretraining sees of the source, and the style bank: the statistics of it that leave the source site."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache.table import FeatureTable
+from featlab.errors import InputError
 from featlab.model.losses import group_statistics
+from featlab.pairing.pairs import Pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,25 @@ class NeutralClips:
     clips: Tensor
     count: Tensor
 
+    @cached_property
+    def centre(self) -> Tensor:
+        """(D,): the mean over subjects of their neutral means."""
+        return self.subject_mean().mean(dim=0)
+
+    def without(self, people: Tensor) -> NeutralClips:
+        """Return the clips of the other subjects; rows of those left out have no subject."""
+        left = torch.ones(len(self.subjects), dtype=torch.bool)
+        left[people] = False
+        # The last place is that of rows without a subject, which -1 finds.
+        place = torch.cat([torch.where(left, left.cumsum(0) - 1, -1), torch.tensor([-1])])
+        return replace(
+            self,
+            subjects=tuple(name for name, kept in zip(self.subjects, left.tolist(), strict=True) if kept),
+            row_subject=place[self.row_subject],
+            clips=self.clips[left],
+            count=self.count[left],
+        )
+
     def subject_mean(self) -> Tensor:
         """Return (S, D): the mean over each subject's clips of their means, whatever the clips' lengths."""
         weight = torch.arange(self.clips.shape[1])[None, :] < self.count[:, None]
@@ -77,6 +99,13 @@ class NeutralClips:
         means = self.clip_mean[self.clips[subject]] * adapted[..., None]
         return means.sum(dim=1) / adapted.sum(dim=1, keepdim=True)
 
+    def seen(self, features: Tensor, rows: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Return (n, D) rows as they are seen in a random episode: f + share · (centre − mean of other neutral clips).
+
+        As the target stage does to a new person's rows: T meets there what it met in training.
+        """
+        return features[rows] + share * (self.centre - self.episode_mean(rows, random))
+
     def tested_share(self, rows: Tensor) -> Tensor:
         """Return (n,): in what share of its subject's episodes a row is tested rather than adapted on.
 
@@ -85,6 +114,50 @@ class NeutralClips:
         count = self.count[self.row_subject[rows]]
         neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
         return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """What pretraining sees of the source.
+
+    Attributes:
+        features: (N, D) projected rows.
+        labels: (N,) int64 codes; -1 unknown.
+        clips: Their neutral clips.
+        pairs: (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
+    """
+
+    features: Tensor
+    labels: Tensor
+    clips: NeutralClips
+    pairs: Pairs | None = None
+
+    @classmethod
+    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
+        """Gather the rows of a labelled source table."""
+        labels = torch.from_numpy(table.label.astype(np.int64))
+        return cls(features, labels, neutral_clips(table, features), pairs)
+
+    def episodic(self) -> Tensor:
+        """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows.
+
+        Raises:
+            InputError: Fewer than two.
+        """
+        rows = torch.nonzero((self.clips.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
+        if len(rows) < 2:
+            raise InputError("no source subject has neutral rows, and pretraining needs them; label them")
+        return rows
+
+    def without(self, people: Tensor) -> SourceRows:
+        """Return the rows without those of some subjects (places in ``clips.subjects``) and their pairs."""
+        outside = torch.isin(self.clips.row_subject, people)
+        pairs = self.pairs
+        if pairs is not None:
+            kept = ~(outside.numpy()[pairs.row] | outside.numpy()[pairs.reference])
+            pairs = replace(pairs, row=pairs.row[kept], reference=pairs.reference[kept], score=pairs.score[kept])
+        labels = self.labels.masked_fill(outside, -1)
+        return replace(self, labels=labels, clips=self.clips.without(people), pairs=pairs)
 
 
 def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:

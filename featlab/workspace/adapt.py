@@ -94,6 +94,8 @@ def adapt_subject(
     bundle.check_extractor(extractor, "cache")
     rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
     method = make_method(config.adapt.method, config.adapt.options)
+    if force:
+        method = method.forced()
     start = time.perf_counter()
     model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
     seconds = time.perf_counter() - start

@@ -77,7 +77,7 @@ def test_each_dimension_has_the_numbers_of_an_evaluation_with_it_and_a_second_ru
         assert [item.macro_f1 for item in point.summaries] == [item.macro_f1 for item in summarise(rows)]
     said, steps = [], []
     again = with_values(opened(folder, notify=said.append), CHOSEN)
-    again = ablate("dims", again, on_step=lambda *now: steps.append(now))
+    again = ablate("dims", again, jobs=2, on_step=lambda *now: steps.append(now))
     runs = sum(len(point.rows) for point in dims.points)
     assert (said, steps[-1]) == ([], (runs, runs))
     assert [point.rows for point in again.points] == [point.rows for point in dims.points]
@@ -132,13 +132,13 @@ def test_lines_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(dim
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
     for width in (COLUMN, FULL):
         axes = readable(plot_lines(data, axis="Dimension", width=width)).axes[0]
-        np.testing.assert_array_equal(shown(axes, "SFDA-PFT (anchored)").get_ydata(), means)
+        np.testing.assert_array_equal(shown(axes, "SFDA-PFT").get_ydata(), means)
     pairing = drawn("pairing", "pft")
     heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
     assert heights == pairing.data["macro_f1"]
     losses = drawn("losses", "pft")
     matrix, dots = losses.drawn.axes
-    assert list(shown(dots, "SFDA-PFT (anchored)").get_xdata()) == losses.data["macro_f1"]
+    assert list(shown(dots, "SFDA-PFT").get_xdata()) == losses.data["macro_f1"]
     black = [line for line in matrix.lines if line.get_color() == "black"]
     filled = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in black}
     wanted = {(row, LOSS_TERMS.index(term)) for row, at in enumerate(losses.data["at"]) for term in at.split(";")}
@@ -180,7 +180,7 @@ def test_settings_are_what_they_are_called(workspace):
 
     alone = config("losses", "style alone")
     trained = alone.pretrain
-    assert (trained.form, trained.classification, trained.style, trained.expression) == ("mlp", 0, 0.1, 0)
+    assert (trained.form, trained.classification, trained.style, trained.expression) == ("joint", 0, 1.0, 0)
     assert alone.adapt.options["pft"] == {"style": 1.0, "consistency": 0.1, "anchor": 0.1, "optimiser": "lbfgs"}
     idle = make_method("pft", config("lambda", "alignment 0, KL 0", "target").adapt.options).config
     for value, expected in (
@@ -190,8 +190,9 @@ def test_settings_are_what_they_are_called(workspace):
         (config("neutral", "1").protocol.frames, 1),
         (config("contamination", "40 %").protocol.contamination, 0.4),
         (config("sources", "3").protocol.source_limit, 3),
+        (config("share", "50 %").pretrain.share, 0.5),
         (config("bn", "eval").adapt.options["shot"]["bn_mode"], "eval"),
-        (config("layers", "all layers", "MLP T").adapt.options["pft"]["update"], "all"),
+        (config("layers", "all layers").adapt.options["pft"]["update"], "all"),
         (config("dims", "full (10)").features.reduce, "none"),
     ):
         assert value == expected
@@ -227,17 +228,16 @@ def test_several_data_sets_and_reductions_have_a_panel_each(folder, workspace, t
     assert len({tuple(row.macro_f1 for row in point.rows) for point in report.points}) > 1
 
 
-def test_the_table_shows_means_and_intervals_and_one_subject_has_none_and_no_difference(dims, workspace):
-    table = ablation_tables(dims)["scores"]
-    first = dims.points[0].summaries
-    low, high = first[0].ci95
+def test_the_table_shows_means_and_intervals_and_one_subject_has_none_and_no_difference(dims, workspace, readable):
+    table, (first, *_) = ablation_tables(dims)["scores"], dims.points[0].summaries
+    shown = [f"{100 * value:.2f}" for value in (first.macro_f1, *first.ci95)]
     assert [row[0] for row in table.rows] == ["4", "full (10)"]
-    assert table.rows[0][1] == f"{100 * first[0].macro_f1:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    assert table.rows[0][1] == "{} [{}, {}]".format(*shown)
     assert all(any(bold) and not bold[-1] for bold in table.bold)
     report = ablate("neutral", with_values(workspace, {"protocol.targets": "s03", "ablate.methods": "pft"}))
     assert math.isnan(report.points[0].summaries[0].ci95[0])
     assert all(word.endswith("on these 1 people (p ≥ 0.05 after Holm).") for word in ablation_sentences(report))
-    draw_ablation(report).drawn.draw_without_rendering()
+    readable(draw_ablation(report).drawn)
 
 
 def test_what_can_not_be_ablated_is_refused(workspace):

@@ -90,9 +90,7 @@ def test_blocks_add_up_to_the_whole_and_keep_to_the_budget(cache_path):
                 assert sum((block.paths for block in blocks), ()) == whole.paths
 
 
-def test_a_table_in_any_order_is_written_sorted_and_without_the_names_it_does_not_use(
-    cache_path, make_rows, extractor, tmp_path, refused
-):
+def test_a_table_is_written_sorted_and_without_unused_names(cache_path, make_rows, extractor, tmp_path, refused):
     with open_cache(cache_path) as cache:
         table, digest = cache.read(), cache.digest
     shuffled = table.take(np.random.default_rng(0).permutation(len(table)))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 READ = "no effect here: it belongs to"
-FORM = f"{READ} pretrain.form = mlp or pretrain.objective = poster or the method pft-poster"
+FORM = f"{READ} pretrain.form = joint or pretrain.form = mlp"
+LINEAR = "--set pretrain.form=linear"
 SHARES = ("0/2", "3/2", "2", "a/b", "-1/2", "1/0")
 
 # The first words of a command, what follows them, and what the line says.
@@ -20,12 +21,12 @@ BESIDE_A_CACHE = {
         # The line is not wrapped, and its brackets are no markup.
         f"adapt --subject '[bold]{'very ' * 60}long[/bold]'": f"[bold]{'very ' * 60}long[/bold]",
         "predict --subject s04l": "unknown subject 's04l'; did you mean 's04",
-        "pretrain --quiet --strategy cosine": f"pair.strategy has {FORM}",
-        "evaluate --targets 2 --methods source-only,pft --label-rule same": f"pair.label_rule has {FORM}",
-        "adapt --subject s041 --set pair.neighbours=2": f"pair.neighbours has {FORM}",
-        "tune shot-im --targets 2 --set pretrain.hidden=8": f"pretrain.hidden has {FORM}",
-        "ablate dims --targets 2 --quiet --set pretrain.batch=8": f"pretrain.batch has {FORM}",
-        "export --out model.safetensors --set pretrain.axis=vector": f"pretrain.axis has {FORM}",
+        f"pretrain --quiet --strategy cosine {LINEAR}": f"pair.strategy has {FORM}",
+        f"evaluate --targets 2 --methods source-only,pft --label-rule same {LINEAR}": f"pair.label_rule has {FORM}",
+        f"adapt --subject s041 --set pair.neighbours=2 {LINEAR}": f"pair.neighbours has {FORM}",
+        f"tune shot-im --targets 2 --set pretrain.hidden=8 {LINEAR}": f"pretrain.hidden has {FORM}",
+        f"ablate dims --targets 2 --quiet --set pretrain.batch=8 {LINEAR}": f"pretrain.batch has {FORM}",
+        f"export --out model.safetensors --set pretrain.axis=vector {LINEAR}": f"pretrain.axis has {FORM}",
     },
     "train --quiet": {
         "--set head.epoch=3": "did you mean 'epochs'",

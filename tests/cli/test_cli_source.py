@@ -43,10 +43,10 @@ def test_files_are_relative_to_where_they_are_named(folder, run_json, quickly, m
 def test_pretrain_writes_a_bundle_that_adapt_finds(folder, run_json, run, quickly):
     words = ("pretrain", "--subject", "s041", *quickly)
     made = run_json(*words)
-    assert (made["source_subjects"], made["translator"], made["bank_subjects"]) == (7, "linear", 7)
+    assert (made["source_subjects"], made["translator"], made["bank_subjects"]) == (7, "joint", 7)
     assert made["last_loss"] < made["first_loss"]
-    poster = run_json(*words, "--set", "pretrain.objective=poster", "--set", "pretrain.epochs=2")
-    assert (poster["translator"], poster["epochs"]) == ("mlp", 2)
+    mlp = run_json(*words, "--set", "pretrain.form=mlp", "--set", "pretrain.epochs=2")
+    assert (mlp["translator"], mlp["epochs"]) == ("mlp", 2)
     assert (folder / made["folder"] / "model.safetensors").exists()
     adapted = run("adapt", "--subject", "s041", *quickly, "--json")
     assert json.loads(adapted.stdout)["bundle"] == made["folder"]

@@ -46,7 +46,7 @@ def test_every_section_and_key_can_be_set_from_a_file(write):
         noise = 1
         [pretrain]
         layers = ["bottleneck"]
-        residual = false
+        validation = false
         [adapt]
         method = "shot"
         """
@@ -57,7 +57,7 @@ def test_every_section_and_key_can_be_set_from_a_file(write):
     assert (config.protocol.targets, config.protocol.sources) == ("5", ("a", "b"))
     assert config.head.noise == 1.0
     assert isinstance(config.head.noise, float)
-    assert (config.pretrain.layers, config.pretrain.residual) == (("bottleneck",), False)
+    assert (config.pretrain.layers, config.pretrain.validation) == (("bottleneck",), False)
     assert config.adapt.method == "shot"
 
 
@@ -112,11 +112,11 @@ KEPT = [
     ("head.epochs", 12.0, 12),
     ("head.lr", "1e-4", 1e-4),
     ("head.lr", 1, 1.0),
-    ("pretrain.residual", "false", False),
-    ("pretrain.residual", "No", False),
-    ("pretrain.residual", "0", False),
-    ("pretrain.residual", "TRUE", True),
-    ("pretrain.residual", True, True),
+    ("pretrain.validation", "false", False),
+    ("pretrain.validation", "No", False),
+    ("pretrain.validation", "0", False),
+    ("pretrain.validation", "TRUE", True),
+    ("pretrain.validation", True, True),
     ("protocol.methods", "a,b", ("a", "b")),
     ("protocol.methods", " a , b ,", ("a", "b")),
     ("protocol.methods", ["a", "b"], ("a", "b")),
@@ -144,7 +144,7 @@ def test_values_take_the_type_of_their_key():
 OTHER_TYPE = {
     "head.epochs": {1.5: "whole number", "1.5": "whole number", "many": "whole number", float("inf"): "whole number"},
     "head.lr": {"fast": "a number", "nan": "finite", float("inf"): "finite", None: "a number"},
-    "pretrain.residual": {"maybe": "true or false", 2: "true or false"},
+    "pretrain.validation": {"maybe": "true or false", 2: "true or false"},
     "protocol.methods": {3: "list"},
     "cache": {True: "text"},
 }
@@ -168,7 +168,7 @@ def test_a_value_of_another_type_is_refused(refused):
 OUT_OF_RANGE = """
     features.dim=-1 head.bottleneck=0 head.epochs=0 head.batch=1 head.lr=-1e-09 head.label_smoothing=1.1 head.noise=-1
     pair.neighbours=0 pretrain.hidden=-1 pretrain.batch=1 pretrain.epochs=-1 pretrain.style=-0.1 pretrain.dropout=1.5
-    pretrain.label_smoothing=-0.1 protocol.draws=0 protocol.seeds=0 protocol.gap=-1 protocol.smoothing=4
+    pretrain.share=1.1 protocol.draws=0 protocol.seeds=0 protocol.gap=-1 protocol.smoothing=4
     protocol.smoothing=-3 protocol.frames=-1 protocol.contamination=-0.1 protocol.contamination=1.0
     protocol.source_limit=1
 """
@@ -185,7 +185,7 @@ UNKNOWN_CHOICE = {
     "features.reduce": ("whithin", "within"),
     "pair.strategy": ("landmarks", "landmark"),
     "pair.label_rule": ("diferent", "different"),
-    "pretrain.objective": ("anchor", "anchored"),
+    "pretrain.form": ("line", "linear"),
     "pretrain.axis": ("vectors", "vector"),
     "pretrain.layers": ("embedding,botleneck", "bottleneck"),
     "plot.faces": ("photograph", "photographs"),
@@ -229,7 +229,7 @@ def test_a_config_goes_through_json_and_back_and_its_dict_is_a_copy():
     assert changed.adapt.options == {"pft": {"lr": 0.5}}
 
 
-MORE = {"pretrain.residual": "no", "protocol.sources": "a,b", "adapt.method": "shot", "adapt.pft.lr": 0.5}
+MORE = {"pretrain.validation": "no", "protocol.sources": "a,b", "adapt.method": "shot", "adapt.pft.lr": 0.5}
 
 
 def test_settings_are_split_at_the_first_equals_sign_and_the_last_of_one_key_counts():

@@ -4,24 +4,27 @@ from featlab.config.load import load_config
 from featlab.errors import ConfigError
 from featlab.methods.registry import reads_pairs, refuse_unread
 
-MLP = {"pretrain.form": "mlp"}
-POSTER = {"pretrain.objective": "poster"}
-LINEAR = "pretrain.form = linear and pretrain.objective = anchored"
-EITHER = "pretrain.form = mlp or pretrain.objective = poster or the method pft-poster"
+LINEAR, MLP = {"pretrain.form": "linear"}, {"pretrain.form": "mlp"}
+ON_PAIRS = "pretrain.form = joint or pretrain.form = mlp"
+POSTER_TOO = f"{ON_PAIRS} or the method pft-poster"
 
 
 def test_a_key_that_nothing_reads_is_refused(refused):
     for values, methods, key, belongs in (
-        ({"pretrain.hidden": 8}, ["pft"], "pretrain.hidden", EITHER),
-        ({"pretrain.lr": 1e-3}, ["pft", "shot"], "pretrain.lr", EITHER),
-        ({"pretrain.dropout": 0.1}, ["pft-poster"], "pretrain.dropout", "pretrain.objective = poster"),
-        ({"pretrain.noise": 0.1, **POSTER}, ["pft"], "pretrain.noise", "pretrain.form = mlp and pretrain.objective"),
-        ({"pretrain.penalty": 1, **MLP}, ["pft"], "pretrain.penalty", LINEAR),
-        ({"pretrain.episodes": 2, **POSTER}, ["pft"], "pretrain.episodes", LINEAR),
-        ({"pretrain.form": "mlp", **POSTER}, ["pft"], "pretrain.form", "pretrain.objective = anchored"),
-        ({"pretrain.epochs": 3}, ["pft"], "pretrain.epochs", "pretrain.form = mlp"),
-        ({"pair.strategy": "cosine"}, ["pft"], "pair.strategy", EITHER),
-        ({"pair.label_rule": "same"}, ["pft", "dsfda"], "pair.label_rule", EITHER),
+        ({"pretrain.hidden": 8, **LINEAR}, ["pft"], "pretrain.hidden", ON_PAIRS),
+        ({"pretrain.lr": 1e-3, **LINEAR}, ["pft", "shot"], "pretrain.lr", ON_PAIRS),
+        ({"pretrain.dropout": 0.1, **LINEAR}, ["pft-poster"], "pretrain.dropout", ON_PAIRS),
+        ({"pretrain.balance": 0.1, **MLP}, ["pft"], "pretrain.balance", "pretrain.form = joint"),
+        (
+            {"pretrain.penalty": 1, **MLP},
+            ["pft"],
+            "pretrain.penalty",
+            "pretrain.form = joint or pretrain.form = linear",
+        ),
+        ({"pretrain.share": 0.5}, ["pft"], "pretrain.share", "pretrain.learn_share = false"),
+        ({"pretrain.epochs": 3, **LINEAR}, ["pft"], "pretrain.epochs", "pretrain.form = mlp"),
+        ({"pair.strategy": "cosine", **LINEAR}, ["pft"], "pair.strategy", POSTER_TOO),
+        ({"pair.label_rule": "same", **LINEAR}, ["pft", "dsfda"], "pair.label_rule", POSTER_TOO),
         ({"features.dim": 8, "features.reduce": "none"}, ["pft"], "features.dim", "features.reduce = within"),
         ({"protocol.frames": 8, "protocol.scope": "dataset"}, ["shot"], "protocol.frames", "protocol.scope = person"),
     ):
@@ -31,10 +34,10 @@ def test_a_key_that_nothing_reads_is_refused(refused):
 
 def test_a_key_that_is_read_is_not():
     for values, methods in (
-        ({"pretrain.hidden": 8, "pair.strategy": "cosine"}, ["pft-poster"]),
-        ({"pretrain.hidden": 8, "pretrain.noise": 0, "pair.neighbours": 2, **MLP}, ["pft"]),
-        ({"pretrain.dropout": 0, "pretrain.style": 1, **POSTER}, []),
-        ({"pretrain.penalty": 1, "pretrain.episodes": 1, "pretrain.epochs": 0, "pretrain.expression": 1}, ["pft"]),
+        ({"pair.strategy": "cosine", **LINEAR}, ["pft-poster"]),
+        ({"pretrain.hidden": 8, "pretrain.dropout": 0, "pair.neighbours": 2, **MLP}, ["pft"]),
+        ({"pretrain.penalty": 1, "pretrain.episodes": 1, "pretrain.expression": 1}, ["pft"]),
+        ({"pretrain.epochs": 0, **LINEAR}, ["pft"]),
         ({"adapt.pft.lr": 1, "cache": "x.h5", "features.dim": 0, "features.reduce": "none", "head.lr": 1}, ["shot"]),
     ):
         refuse_unread(load_config(None, values), methods)
@@ -42,20 +45,26 @@ def test_a_key_that_is_read_is_not():
 
 def test_a_key_of_the_file_may_be_for_any_method_that_the_file_names(tmp_path, refused):
     path = tmp_path / "featlab.toml"
-    path.write_text('[pretrain]\nhidden = 8\n[protocol]\nmethods = ["pft-poster"]\n')
+    path.write_text('[pretrain]\nform = "linear"\n[pair]\nstrategy = "cosine"\n[protocol]\nmethods = ["pft-poster"]\n')
     refuse_unread(load_config(path), ["pft"])
-    path.write_text('[pretrain]\nhidden = 8\n[protocol]\nmethods = ["pft"]\n')
-    with refused(ConfigError, f"{path}: pretrain.hidden has no effect here"):
+    path.write_text('[pretrain]\nform = "linear"\n[pair]\nstrategy = "cosine"\n[protocol]\nmethods = ["pft"]\n')
+    with refused(ConfigError, f"{path}: pair.strategy has no effect here"):
         refuse_unread(load_config(path), ["pft"])
 
 
 def test_a_run_that_changes_the_form_itself_reads_the_keys_of_that_form():
-    config = load_config(None, {"pretrain.hidden": 8, "pair.label_rule": "same"})
+    config = load_config(None, {"pretrain.hidden": 8, "pair.label_rule": "same", **LINEAR})
     refuse_unread(config, ["pft"], [config, config.with_values(MLP, "ablation")])
 
 
 def test_pairs_are_read_by_an_mlp_and_by_the_poster():
-    assert not reads_pairs(load_config(None), ["pft", "dsfda"])
-    assert reads_pairs(load_config(None), ["pft", "pft-poster"])
+    assert not reads_pairs(load_config(None, LINEAR), ["pft", "dsfda"])
+    assert reads_pairs(load_config(None, LINEAR), ["pft", "pft-poster"])
     assert reads_pairs(load_config(None, MLP), [])
-    assert reads_pairs(load_config(None, POSTER), [])
+    assert reads_pairs(load_config(None), [])
+
+
+def test_an_option_that_is_no_more_is_refused_with_what_is_there_instead(refused):
+    for key, word in (("objective", "pft-poster"), ("noise", "worse"), ("residual", "identity")):
+        with refused(ConfigError, f"pretrain.{key} is no more", word):
+            load_config(None, {f"pretrain.{key}": "1"})

@@ -119,4 +119,4 @@ def test_the_template_shows_every_option_with_its_default_and_says_with_what_it_
         for name, declared in options_of(type(getattr(Config(), section))).items():
             assert declared.help, f"{section}.{name}"
             assert f"\n# {name} = " in text or (section, name) == ("adapt", "options")
-    assert "## Only with form = mlp or objective = poster:\n" in text
+    assert "## Only with form = joint or form = mlp:\n" in text

@@ -214,7 +214,7 @@ def test_a_cache_that_is_replaced_under_a_run_is_refused(open_workspace, people,
 STALE = {
     "head.lr": (0.03, set(METHODS)),
     "pretrain.style": (0.5, set(METHODS)),
-    "pair.neighbours": (2, {"pft-poster"}),
+    "pair.neighbours": (2, set(METHODS)),
     "protocol.gap": (3, set(METHODS)),
     "protocol.smoothing": (3, set(METHODS)),
     "protocol.frames": (3, set(METHODS)),

@@ -13,8 +13,7 @@ from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
 from featlab.methods.dsfda import _drawn, train_disentangler
 from featlab.model.head import train_head
-from featlab.model.pretrain import SourceRows
-from featlab.model.style_bank import neutral_clips
+from featlab.model.style_bank import SourceRows, neutral_clips
 from featlab.protocol.splits import target_of
 
 CLASSES = 3

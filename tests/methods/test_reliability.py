@@ -11,17 +11,16 @@ import torch.nn.functional as F
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.exchange.folding import fold
 from featlab.methods import make_method
-from featlab.methods.pft.closed_form import align_style, bank_centre
+from featlab.methods.pft.closed_form import align_style
 from featlab.methods.pft.reliability import (
     ClipStatistics,
     Episode,
-    Reliability,
     clip_statistics,
     confidence_gap,
     fit_reliability,
     fit_temperature,
 )
-from featlab.methods.pft.validation import LEAST_SUBJECTS
+from featlab.model.share import LEAST_SUBJECTS
 from featlab.protocol.splits import target_of
 
 
@@ -80,7 +79,7 @@ def test_a_temperature_changes_probabilities_and_no_prediction_and_is_stored_and
     embeddings = table.rows_of("s10").embeddings
     adapted = make_method("pft").adapt(bundle, target_of(clip))
     temperature = float(adapted.model.temperature)
-    assert temperature == pytest.approx(float(Reliability.of(bundle.extras["pft"]).temperature))
+    assert temperature == pytest.approx(float(make_method("pft").reliability(bundle).temperature))
     plain = replace(adapted, model=type(adapted.model)(bundle.projection, adapted.model.translator, bundle.head))
     ours, theirs = adapted.predict_proba(embeddings), plain.predict_proba(embeddings)
     assert np.array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
@@ -132,7 +131,7 @@ def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, cl
 def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
     with torch.no_grad():
         features = bundle.projection(torch.from_numpy(clip.embeddings))
-        aligned = align_style(features, bank_centre(bundle.bank), bundle.translator, bundle.head, bundle.neutral_code)
+        aligned = align_style(features, bundle)
         found = clip_statistics(features, aligned, bundle)
 
         def odds(rows):
@@ -174,7 +173,7 @@ def test_a_clip_that_is_shorter_than_source_subjects_needed_is_refused():
 
 
 def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_bundle):
-    found = Reliability.of(bundle.extras["pft"])
+    found = make_method("pft").reliability(bundle)
     assert 0.05 <= float(found.temperature) <= 20
     assert len(found.gains) == len(found.residuals) >= LEAST_SUBJECTS
     assert 0 <= float(found.before) <= 1
@@ -183,7 +182,7 @@ def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_
     for rows, options in ((few, {}), (table.without("s10"), {"pretrain.validation": False})):
         without = small_bundle(rows, options, methods=["pft"])
         assert without.extras == {}
-        assert Reliability.of(without.extras.get("pft", {})) is None
+        assert make_method("pft").reliability(without) is None
 
 
 def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundle, table, small_bundle):

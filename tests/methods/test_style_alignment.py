@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.bundle.bundle import Bundle
+from featlab.cache import ExtractorInfo
+from featlab.config.load import Config
 from featlab.methods.pft.closed_form import NEAREST, WEIGHTINGS, align_style, bank_centre
-from featlab.model.networks import SourceHead, Translator
+from featlab.model.networks import Projection, SourceHead, Translator
+from featlab.model.share import CarriedShare
 from featlab.model.style_bank import StyleBank
 
 DIM = 4
@@ -40,16 +44,30 @@ def clip(neutral, other, seed=0, identity=(1.0, -3.0, 2.0, 0.5)):
     return frames[torch.randperm(len(frames), generator=random)]
 
 
-def align(features, translator, head, **options):
-    return align_style(features, torch.zeros(DIM), translator, head, NEUTRAL, **options)
+def align(features, translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **options):
+    mean = torch.tensor([centre])
+    bundle = Bundle(
+        projection=Projection(torch.zeros(DIM), torch.eye(DIM)),
+        head=head,
+        translator=translator,
+        classes=("neutral", "smile"),
+        neutral="neutral",
+        extractor=ExtractorInfo("hog", "none", "grey"),
+        source_subjects=("a",),
+        config=Config(),
+        seed=0,
+        share=CarriedShare(share),
+        bank=StyleBank(("a",), {"features": (mean, mean)}),
+    )
+    return align_style(features, bundle, **options)
 
 
 def test_mean_and_median_move_themselves_onto_the_centre(translator, head):
-    features, centre = clip(7, 1), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    features, centre = clip(7, 1), (1.0, 2.0, 3.0, 4.0)
     before = {name: value.clone() for name, value in translator.state_dict().items()}
     for weighting, middle in (("mean", np.mean), ("median", np.median)):
-        found = align_style(features, centre, translator, head, NEUTRAL, weighting=weighting)
-        expected = centre.numpy() - middle(features.numpy(), axis=0)
+        found = align(features, translator, head, centre, 0.7, weighting=weighting)
+        expected = 0.7 * (np.array(centre) - middle(features.numpy(), axis=0))
         np.testing.assert_allclose(found.offset.numpy(), expected, atol=1e-5)
         assert len(found.history) == 1
         assert torch.equal(found.weight, torch.ones(8))

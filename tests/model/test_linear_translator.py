@@ -1,15 +1,17 @@
 """The linear T against scikit-learn's logistic regression, and its algebra."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
 from featlab.config.load import Config
-from featlab.errors import ConfigError, InputError
+from featlab.errors import InputError
 from featlab.model.linear import fit_linear_translator, linear_translator
 from featlab.model.networks import SourceHead, head_map
-from featlab.model.style_bank import neutral_clips
+from featlab.model.style_bank import SourceRows
 
 DIM, CLASSES = 5, 3
 
@@ -35,7 +37,7 @@ def table(people):
 @pytest.fixture(scope="module")
 def rows(table):
     features = torch.from_numpy(table.embeddings[:, :DIM].copy())
-    return features, torch.from_numpy(table.label.astype(np.int64)), neutral_clips(table, features)
+    return SourceRows.of(table, features)
 
 
 def config_of(**values):
@@ -71,14 +73,14 @@ def test_t_moves_features_along_the_directions_that_c_tells_apart_alone(head):
 @pytest.mark.parametrize("penalty", [1.0, 12.0])
 def test_it_is_the_logistic_regression_that_scikit_learn_fits(penalty, rows, head):
     """The same episodes, the same weights, the same penalty: another program, another solver."""
-    features, labels, clips = rows
+    features, labels, clips = rows.features, rows.labels, rows.clips
     config = config_of(penalty=penalty, episodes=1)
-    translator, history = fit_linear_translator(features, labels, clips, head, config, seed=3)
+    translator, history = fit_linear_translator(rows, head, config, share=0.8, seed=3)
     from featlab.seeding import run_seed
 
     random = torch.Generator().manual_seed(run_seed(3, "linear"))
     every = torch.arange(len(features))
-    seen = features + clips.subject_mean().mean(dim=0) - clips.episode_mean(every, random)
+    seen = features + 0.8 * (clips.subject_mean().mean(dim=0) - clips.episode_mean(every, random))
     share = clips.tested_share(every).double()
     weight = (share / share.sum()).numpy()
     # scikit-learn minimises C · Σ wᵢ lossᵢ + ‖W‖² / 2.
@@ -92,21 +94,17 @@ def test_it_is_the_logistic_regression_that_scikit_learn_fits(penalty, rows, hea
 
 
 def test_rows_without_a_label_change_nothing(rows, head):
-    features, labels, clips = rows
-    known = torch.where(torch.arange(len(labels)) % 5 == 0, torch.full_like(labels, -1), labels)
-    spoilt = torch.where((known < 0)[:, None], torch.full_like(features, 1e3), features)
-    ours, _ = fit_linear_translator(features, known, clips, head, config_of(), seed=1)
-    theirs, _ = fit_linear_translator(spoilt, known, clips, head, config_of(), seed=1)
+    labels = rows.labels.masked_fill(torch.arange(len(rows.labels)) % 5 == 0, -1)
+    known = replace(rows, labels=labels)
+    spoilt = replace(known, features=torch.where((labels < 0)[:, None], 1e3, rows.features))
+    ours, theirs = (fit_linear_translator(item, head, config_of(), seed=1)[0] for item in (known, spoilt))
     assert torch.equal(ours.first.weight, theirs.first.weight)
 
 
 def test_what_it_can_not_learn_from_is_refused(rows, head, refused):
-    features, labels, clips = rows
-    unlabelled, damaged = torch.full_like(labels, -1), features * torch.nan
-    for kind, word, given, options in (
-        (ConfigError, "pretrain.classification", (features, labels), {"classification": 0.0}),
-        (InputError, "neutral rows", (features, unlabelled), {}),
-        (InputError, "not finite", (damaged, labels), {}),
+    for word, given in (
+        ("neutral rows", replace(rows, labels=torch.full_like(rows.labels, -1))),
+        ("not finite", replace(rows, features=rows.features * torch.nan)),
     ):
-        with refused(kind, word):
-            fit_linear_translator(*given, clips, head, config_of(**options), seed=0)
+        with refused(InputError, word):
+            fit_linear_translator(given, head, config_of(), seed=0)

@@ -7,11 +7,14 @@ import torch
 
 from featlab.config.load import Config
 from featlab.errors import FeatlabError, InputError
+from featlab.methods.pft.poster import poster_style
 from featlab.model.head import fit_projection
+from featlab.model.mlp import episodic_pairs, new_translator
 from featlab.model.networks import Projection, Translator
-from featlab.model.pretrain import SourceRows, make_style_bank, new_translator, pretrain_translator
+from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator
+from featlab.model.style_bank import SourceRows
 from featlab.pairing.pairs import make_pairs
-from featlab.workspace.stages import build_bundle, train_source_head
+from featlab.workspace.build import build_bundle, train_source_head
 
 WEIGHTS = ("style", "expression", "classification")
 
@@ -43,8 +46,8 @@ def source(table, trained):
     return source_of(table, trained)
 
 
-def pretrained(source, trained, seed=0, on_epoch=None, **values):
-    return pretrain_translator(source, trained.head, config_of(**values), seed=seed, on_epoch=on_epoch)
+def pretrained(source, trained, seed=0, share=1.0, on_epoch=None, **values):
+    return pretrain_translator(source, trained.head, config_of(**values), share=share, seed=seed, on_epoch=on_epoch)
 
 
 def changed(translator, fresh):
@@ -59,27 +62,30 @@ def only(term):
 # --- every loss reaches every tensor ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("objective", "term"),
-    [("anchored", name) for name in WEIGHTS] + [("poster", name) for name in ("style", "expression")],
-)
-def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(objective, term, source, trained, monkeypatch):
+def not_the_identity(dim, config, seed):
+    """At W₂ = 0 the gradient of W₁ is 0, and KL(p ‖ p) has none at all."""
+    translator = new_translator(dim, config, seed)
+    torch.nn.init.normal_(translator.last.weight, generator=torch.Generator().manual_seed(1))
+    return translator
+
+
+@pytest.mark.parametrize("term", WEIGHTS)
+def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(term, source, trained, monkeypatch):
     """A style loss of a frozen network or a KL through an argmax would teach T nothing."""
     seen = []
-    step = torch.optim.AdamW.step
+    step = torch.optim.Adam.step
 
     def spy(optimiser, *args, **options):
         tensors = [tensor for group in optimiser.param_groups for tensor in group["params"]]
         seen.append([None if tensor.grad is None else tensor.grad.clone() for tensor in tensors])
         return step(optimiser, *args, **options)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    # Without the residual T starts at random: at W₂ = 0 the gradient of W₁ is 0, and KL(p ‖ p) has none at all.
-    options = {"objective": objective, "residual": False, "dropout": 0.0} | only(term)
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    monkeypatch.setattr("featlab.model.mlp.new_translator", not_the_identity)
     for axis in ("subject", "vector"):
         for layers in ("embedding", "bottleneck"):
             seen.clear()
-            pretrained(source, trained, axis=axis, layers=layers, **options)
+            pretrained(source, trained, axis=axis, layers=layers, dropout=0.0, **only(term))
             assert len(seen[0]) == 4
             for gradient in (gradient for gradients in seen for gradient in gradients):
                 assert gradient is not None
@@ -87,12 +93,36 @@ def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(objective, term, s
                 assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("objective", ["anchored", "poster"])
-def test_from_its_zero_start_t_learns_in_all_tensors_but_the_offset_and_the_rest_stays(objective, source, trained):
+def test_each_loss_alone_teaches_another_t_than_all_of_them(source, trained, monkeypatch):
+    monkeypatch.setattr("featlab.model.mlp.new_translator", not_the_identity)
+    everything = pretrained(source, trained).translator
+    for term in WEIGHTS:
+        assert changed(pretrained(source, trained, **{term: 0.0}).translator, everything), term
+
+
+def test_the_losses_of_the_poster_reach_every_tensor_and_are_those_of_numpy(source, trained):
+    translator = Translator(8, 8, residual=False)
+    ours, theirs = source.features[:20], source.features[20:45]
+    value = poster_style(translator(ours), theirs, trained.head)
+    value.backward()
+    for name, parameter in translator.named_parameters():
+        assert torch.isfinite(parameter.grad).all()
+        assert parameter.grad.abs().max() > 0, name
+    expected = 0.0
+    with torch.no_grad():
+        layers = [(translator(ours), theirs)]
+        layers.append(tuple(trained.head.bottleneck(rows) for rows in layers[0]))
+    for pair in layers:
+        one, two = (rows.double().numpy() for rows in pair)
+        expected += ((one.mean(0) - two.mean(0)) ** 2).sum()
+        expected += ((np.sqrt(one.var(0) + 1e-6) - np.sqrt(two.var(0) + 1e-6)) ** 2).sum()
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_from_its_zero_start_t_learns_in_all_tensors_but_the_offset_and_the_rest_stays(source, trained):
     head, features = copy.deepcopy(trained.head.state_dict()), source.features.clone()
-    values = {"objective": objective, "weight_decay": 0.0}
-    translator = pretrained(source, trained, **values).translator
-    fresh = new_translator(8, config_of(**values), 0)
+    translator = pretrained(source, trained).translator
+    fresh = new_translator(8, config_of(), 0)
     assert changed(translator, fresh) == {"first.weight", "first.bias", "last.weight", "last.bias"}
     assert torch.count_nonzero(translator.offset) == 0
     assert all(torch.equal(tensor, head[name]) for name, tensor in trained.head.state_dict().items())
@@ -104,11 +134,60 @@ def test_from_its_zero_start_t_learns_in_all_tensors_but_the_offset_and_the_rest
 
 def test_each_loss_falls_when_it_is_all_that_is_minimised(source, trained):
     """A style loss against the reference as the same T moves it chases its own tail, and grows."""
-    for term in WEIGHTS:
-        history = pretrained(source, trained, epochs=10, dropout=0.0, noise=0.0, **only(term)).history
+    for term in ("style", "classification"):
+        history = pretrained(source, trained, epochs=10, dropout=0.0, **only(term)).history
         assert history[-1]["loss"] < history[0]["loss"], term
-    history = pretrained(source, trained, objective="poster", expression=0.0, epochs=8, residual=False).history
-    assert history[-1]["style"] < history[0]["style"]
+    # The expression loss has its minimum at the start: T stays where the source model's predictions are.
+    history = pretrained(source, trained, epochs=10, dropout=0.0, style=10.0).history
+    assert history[-1]["expression"] >= 0
+
+
+# --- two parts, one T -------------------------------------------------------------------------------------------------
+
+
+def test_the_joint_t_is_the_weighted_mean_of_its_parts_and_gives_each_back(source, trained):
+    features = source.features[:30]
+    for balance in (0.25, 0.5):
+        config = config_of(form="joint", balance=balance)
+        joint, linear, mlp = (
+            pretrained(source, trained, form=form, balance=balance, share=0.9).translator
+            for form in ("joint", "linear", "mlp")
+        )
+        expected = (1 - balance) * linear(features) + balance * mlp(features)
+        torch.testing.assert_close(joint(features), expected, atol=1e-5, rtol=1e-5)
+        assert joint.first.out_features == linear.first.out_features + mlp.first.out_features
+        for part, alone in (("linear", linear), ("mlp", mlp)):
+            found = part_of(joint, part, config, len(trained.head.classifier.bias))
+            torch.testing.assert_close(found(features), alone(features), atol=1e-5, rtol=1e-5)
+
+
+def test_a_part_that_t_does_not_hold_is_refused(source, trained, refused):
+    for values in ({"form": "linear"}, {"form": "joint", "balance": 0.0}):
+        with refused(InputError, "pft-mlp", "pretrain.form"):
+            part_of(pretrained(source, trained, **values).translator, "mlp", config_of(**values), 2)
+
+
+def test_another_share_other_pairs_and_another_head_give_another_t(source, trained):
+    first = pretrained(source, trained).translator
+    assert changed(pretrained(source, trained, share=0.5).translator, first)
+    order = np.roll(source.pairs.reference, 7)
+    assert changed(pretrained(replace(source, pairs=replace(source.pairs, reference=order)), trained).translator, first)
+    other = copy.deepcopy(trained)
+    other.head.linear.weight.data.mul_(-1)
+    assert changed(pretrained(source, other).translator, first)
+
+
+def test_a_row_without_a_reference_learns_its_class_all_the_same(source, trained):
+    pairs = source.pairs
+    kept = pairs.row != 3
+    few = replace(pairs, row=pairs.row[kept], reference=pairs.reference[kept], score=pairs.score[kept])
+    found = episodic_pairs(replace(source, pairs=few))
+    assert found[found[:, 0] == 3].tolist() == [[3, -1]]
+    assert torch.equal(found[:, 0].sort().values, torch.arange(len(source.features)))
+    nothing = replace(pairs, row=pairs.row[:0], reference=pairs.reference[:0], score=pairs.score[:0])
+    history = pretrained(replace(source, pairs=nothing), trained).history
+    assert history[-1]["style"] == 0
+    assert np.isfinite(history[-1]["loss"])
 
 
 def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatch):
@@ -119,8 +198,8 @@ def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatc
         return forward(translator, features)
 
     monkeypatch.setattr(Translator, "forward", spy)
-    pretrained(source, trained, epochs=1, batch=len(source.features), noise=0.0, style=0.0)
-    centre = source.clips.subject_mean().mean(dim=0)
+    pretrained(source, trained, epochs=1, batch=len(source.features), style=0.0)
+    centre = source.clips.centre
     # What is left of a row without its person's mean is its expression; the person is the larger part.
     assert (seen[0] - centre).square().mean() < 0.7 * (source.features - centre).square().mean()
 
@@ -128,9 +207,8 @@ def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatc
 def test_no_loss_at_all_and_one_that_diverges_are_refused(source, trained, refused):
     with refused(FeatlabError, "weight"):
         pretrained(source, trained, style=0.0, expression=0.0, classification=0.0)
-    for objective in ("anchored", "poster"):
-        with refused(InputError, "diverged", "pretrain.lr"):
-            pretrained(source, trained, objective=objective, lr=1e30, epochs=4)
+    with refused(InputError, "diverged", "pretrain.lr"):
+        pretrained(source, trained, lr=1e30, epochs=4)
 
 
 # --- what stays as it is ----------------------------------------------------------------------------------------------
@@ -147,13 +225,12 @@ def test_the_whole_source_stage_leaves_the_global_generators_alone(table, small,
 # --- repeating --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", ["anchored", "poster"])
-def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(objective, source, trained):
-    first = pretrained(source, trained, objective=objective)
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(source, trained):
+    first = pretrained(source, trained)
     with torch.random.fork_rng(devices=[]):
         torch.rand(7)
-        again = pretrained(source, trained, objective=objective)
-    other = pretrained(source, trained, objective=objective, seed=1)
+        again = pretrained(source, trained)
+    other = pretrained(source, trained, seed=1)
     assert not changed(first.translator, again.translator)
     assert first.history == again.history
     assert {"first.weight", "last.weight"} <= changed(first.translator, other.translator)
@@ -165,7 +242,6 @@ def test_a_fresh_translator_depends_on_the_seed_and_is_the_identity(source, trai
     assert not changed(fresh, new_translator(8, config_of(), 0))
     assert changed(fresh, new_translator(8, config_of(), 1)) == {"first.weight", "first.bias"}
     assert torch.equal(fresh(values), values)
-    assert not torch.equal(new_translator(8, config_of(residual=False), 0)(values), values)
     # Hidden 0 takes the width of the features.
     assert new_translator(8, config_of(hidden=0), 0).first.out_features == 8
     result = pretrained(source, trained, epochs=0)
@@ -255,26 +331,20 @@ def test_a_source_subject_without_neutral_rows_is_left_out_of_pairs_and_bank(tab
     assert not changed(pretrained(other, trained).translator, result.translator)
 
 
-def test_without_neutral_rows_only_the_poster_trains_and_there_is_no_style_bank(table, trained, refused):
+def test_without_neutral_rows_t_is_not_trained_and_there_is_no_style_bank(table, trained, refused):
     source = source_of(without_neutral(table, *table.subjects), trained)
-    with refused(InputError, "neutral rows", "anchored", "label them"):
-        pretrained(source, trained)
-    result = pretrained(source, trained, objective="poster")
-    assert np.isfinite(result.history[-1]["loss"])
+    for form in ("mlp", "linear", "joint"):
+        with refused(InputError, "neutral rows", "label them"):
+            pretrained(source, trained, form=form)
     with refused(InputError, "neutral rows"):
-        make_style_bank(source, result.translator, trained.head)
+        make_style_bank(source, pretrained(source, trained, epochs=0).translator, trained.head)
 
 
-def test_too_small_a_source_is_refused(source, trained, people, small, small_bundle, refused):
-    pairs = source.pairs
-    for count in (0, 1):
-        few = replace(pairs, row=pairs.row[:count], reference=pairs.reference[:count], score=pairs.score[:count])
-        with refused(InputError, "2 pairs"):
-            pretrained(replace(source, pairs=few), trained, objective="poster")
+def test_too_small_a_source_is_refused(people, small, small_bundle, refused):
     with refused(InputError, "at least 2 source subjects", "choose fewer targets"):
         train_source_head(people(subjects=1), Config().with_values(small, "test"), seed=0)
     table = people(subjects=3, classes=3)
-    options = {"pretrain.objective": "poster", "pretrain.style_bank": False}
+    options = {"pretrain.epochs": 0, "pretrain.style_bank": False}
     for method in ("coral", "referenced"):
         with refused(InputError, method, "neutral"):
             small_bundle(without_neutral(table, *table.subjects), options, methods=[method])
@@ -297,8 +367,8 @@ def test_a_bundle_says_what_it_was_made_of(people, small_bundle, extractor):
     bundle = small_bundle(table.without("s03"), {"pretrain.style_bank": True}, methods=["pft", "coral"], seed=5)
     assert bundle.source_subjects == ("s00", "s01", "s02")
     assert (bundle.classes, bundle.neutral, bundle.extractor) == (table.classes, "neutral", extractor)
-    assert (bundle.seed, set(bundle.extras)) == (5, {"coral"})
-    assert bundle.history[-1]["loss"] < bundle.history[0]["loss"]
+    assert (bundle.seed, set(bundle.extras), bundle.share.people) == (5, {"coral"}, 0)
+    assert len(bundle.history) == bundle.config.pretrain.epochs
     assert small_bundle(table, {"pretrain.style_bank": False}).bank is None
 
 

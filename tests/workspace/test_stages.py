@@ -53,20 +53,20 @@ def test_a_bundle_runs_the_stages_before_it_once_and_says_so(tmp_path, open_work
     workspace, said = open_workspace()
     bundle, output = bundle_stage(workspace.source(TARGETS), ["pft"])
     assert not output.reused
-    assert [line.partition(":")[0] for line in said] == ["train", "pretrain"]
-    assert [name.partition("-")[0] for name in folders(tmp_path)[1:]] == ["train"]
+    assert [line.partition(":")[0] for line in said] == ["train", "pair", "pretrain"]
+    assert [name.partition("-")[0] for name in folders(tmp_path)[1:]] == ["pair", "train"]
     assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s05")
     again, output = bundle_stage(workspace.source(TARGETS), ["pft"])
     assert output.reused
-    assert len(said) == 2
+    assert len(said) == 3
     assert torch.equal(again.translator.last.weight, bundle.translator.last.weight)
-    assert len(folders(tmp_path)) == 2
+    assert len(folders(tmp_path)) == 3
 
 
 def test_pairs_are_made_and_make_a_bundle_stale_only_where_something_is_trained_on_them(tmp_path, source):
     different = {"pair.label_rule": "different"}
-    mlp = {"pretrain.form": "mlp"}
-    for values, methods, read in (({}, ["pft"], False), (mlp, ["pft"], True), ({}, ["pft-poster"], True)):
+    linear = {"pretrain.form": "linear"}
+    for values, methods, read in (({}, ["pft"], True), (linear, ["pft"], False), (linear, ["pft-poster"], True)):
         first, second = source(values), source(values | different)
         assert (bundle_folder(first, methods) != bundle_folder(second, methods)) == read
         bundle_stage(first, methods)
@@ -98,7 +98,8 @@ STAGES = {"train": train_stage, "pair": pair_stage, "bundle": lambda source: bun
 READ_BY = {
     "features.dim": (7, {"train", "bundle"}),
     "head.lr": (0.03, {"train", "bundle"}),
-    "pair.label_rule": ("different", {"pair"}),
+    "pair.label_rule": ("different", {"pair", "bundle"}),
+    "pretrain.penalty": (1.0, {"train", "bundle"}),
     "pretrain.style": (0.5, {"bundle"}),
     "pretrain.style_bank": (False, {"bundle"}),
     "adapt.method": ("coral", set()),

@@ -72,6 +72,10 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     )
 
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey picture (ITU-R BT.601, as Pillow has it)."""
+
+
 class OnnxNetwork:
     """Runs an onnxruntime session."""
 
@@ -84,6 +88,7 @@ class OnnxNetwork:
         self._embedding = embedding
         self._batch = batch
         self._input = session.get_inputs()[0].name
+        self._grey = session.get_inputs()[0].shape[1] == 1
         available = {output.name for output in session.get_outputs()}
         wanted = [embedding]
         for layer in layers:
@@ -97,6 +102,8 @@ class OnnxNetwork:
             return in_fixed_batches(self._embed, images.contiguous(), self._batch)
 
     def _embed(self, images: Tensor) -> Tensor:
+        if self._grey:
+            images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
         values = self._session.run(self._wanted, {self._input: images.numpy()})
         outputs = {key: torch.from_numpy(value) for key, value in zip(self._wanted, values, strict=True)}
         outputs[EMBEDDING] = outputs[self._embedding]
@@ -141,9 +148,11 @@ def _input_shape(name: str, session: Any) -> tuple[int | None, int | None]:
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     sides = {side for side in shape[2:] if isinstance(side, int)}
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3) or len(sides) > 1:
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] not in (1, 3)) or len(sides) > 1:
         what = f"an input {shape}" if shape else f"{len(inputs)} inputs"
-        raise ConfigError(f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S)")
+        raise ConfigError(
+            f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S) or grey ones (n, 1, S, S)"
+        )
     if inputs[0].type != "tensor(float)":
         raise ConfigError(f"{name} takes {inputs[0].type}; a backbone takes float32 images, normalised")
     return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None

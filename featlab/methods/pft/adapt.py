@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from featlab.compute import one_cycle
 from featlab.config.options import Options, option
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
-from featlab.methods.base import ordered_features, target_features
-from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, Alignment, align_style, bank_centre
+from featlab.methods.base import base_model, ordered_features
+from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, align_style
 from featlab.methods.pft.reliability import Reliability, clip_statistics
 from featlab.model.losses import expression_loss, style_loss, style_statistics
-from featlab.model.networks import PersonalModel, Translator, layer_values
+from featlab.model.networks import PersonalModel, SourceHead, Translator, layer_values
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
@@ -27,12 +27,16 @@ OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
 
 
+Goals = Mapping[str, tuple[Tensor, Tensor]]
+"""Mean and standard deviation to align to, by layer."""
 _GRADIENT = "optimiser = lbfgs or optimiser = adam"
 
 
 @dataclass(frozen=True)
 class TranslatorAdaptation(Options):
     """Adaptation of T to one person."""
+
+    removed = {"shrinkage": "the carried share is chosen at the source; see pretrain.share"}  # noqa: RUF012
 
     iterations: int = option(50, "Most steps; the last iterate is kept.", minimum=0)
     optimiser: str = option(
@@ -58,14 +62,6 @@ class TranslatorAdaptation(Options):
         search=("all", "nearest", "weighted"),
         only="optimiser = closed",
     )
-    shrinkage: float = option(
-        0.0,
-        "Fraction of the offset that is left out: 0 takes the clip's mean for the person's, 1 the bank's centre.",
-        minimum=0,
-        maximum=1,
-        search=(0.0, 0.02, 0.05),
-        only="optimiser = closed",
-    )
     lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
     batch: int = option(0, "Frames in a step; 0 takes them all.", minimum=0, only="optimiser = adam")
     update: str = option(
@@ -82,6 +78,11 @@ class TranslatorAdaptation(Options):
     )
     consistency: float = option(0.0, "Weight of the prediction consistency between two frames.", minimum=0)
     anchor: float = option(0.0, "Weight of KL to the source model's own predictions.", minimum=0)
+    guard: bool = option(
+        True,
+        "Use the source model as it is where adapting did not help source people who were held out; `--force` adapts "
+        "all the same.",
+    )
 
     def check_together(self) -> None:
         """Refuse losses that the optimiser can't minimise, and losses that see nothing of what moves."""
@@ -129,12 +130,13 @@ def adapt_translator(
         raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
     if config.optimiser == "closed":
         return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
-    features = target_features(bundle, target)
+    features = ordered_features(bundle, target)
     trained = _trained(translator, config.update)
     random = torch_generator(seed, "adapt")
     translator.eval()
     fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
-    iterations, history = fit(bundle, translator, trained, features, config, random)
+    goals = _goals(bundle, translator, features, config) if config.style else {}
+    iterations, history = fit(bundle, translator, trained, features, config, random, goals)
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
     return AdaptedModel(
         model,
@@ -153,41 +155,38 @@ def _aligned(
     reliability: Reliability | None,
 ) -> AdaptedModel:
     """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
-    assert bundle.bank is not None  # checked by adapt_translator: a closed form has a style term
-    features = ordered_features(bundle, target)
-    centre = bank_centre(bundle.bank, features, config.bank)
-
-    def align(weighting: str) -> Alignment:
-        return align_style(
-            features,
-            centre,
-            translator,
-            bundle.head,
-            bundle.neutral_code,
-            weighting=weighting,
-            iterations=config.iterations,
-        )
-
+    features, bundle = ordered_features(bundle, target), replace(bundle, translator=translator)
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
-    weighted = align("neutral")
+    weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
     report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None
+    if config.guard and reliability is not None and not reliability.helps:
+        line = f"{reliability.outcome()}: the source model is used as it is (--force adapts)"
+        return AdaptedModel(base_model(bundle), warnings=(line,), report=report)
     weighting = config.weighting
     if weighting == "auto":
         # A clip as uniform as a source subject's is all neutral for what can be seen: every frame tells of the person.
         weighting = "mean" if report is not None and report.uniform else "neutral"
-    aligned = weighted if weighting == "neutral" else align(weighting)
-    offset = aligned.offset * (1 - config.shrinkage)
-    translator.offset.data.copy_(offset)
+    aligned = weighted
+    if weighting != "neutral":
+        aligned = align_style(features, bundle, weighting=weighting, bank=config.bank, iterations=config.iterations)
+    translator.offset.data.copy_(aligned.offset)
     temperature = float(reliability.temperature) if reliability else 1.0
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head, temperature)
     return AdaptedModel(
         model,
         iterations=len(aligned.history),
-        trainable=len(offset) if aligned.history else 0,
+        trainable=len(aligned.offset) if aligned.history else 0,
         history=aligned.history,
-        warnings=(*_warnings(bundle, model, target), *(report.warnings if report else ())),
+        warnings=(*_warnings(bundle, model, target), *_doubts(reliability), *(report.warnings if report else ())),
         report=report,
     )
+
+
+def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
+    """Say so when source subjects don't tell that adapting helps."""
+    if reliability is None:
+        return ("nobody was held out at the source, or too few: whether adapting helps is not known",)
+    return () if reliability.certain else (f"adapting may not help: {reliability.outcome()}",)
 
 
 def _fit_lbfgs(
@@ -197,6 +196,7 @@ def _fit_lbfgs(
     features: Tensor,
     config: TranslatorAdaptation,
     random: torch.Generator,
+    goals: Goals,
 ) -> tuple[int, Sequence[Mapping[str, float]]]:
     """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
     if not config.iterations:
@@ -204,7 +204,7 @@ def _fit_lbfgs(
     others = features[torch.randperm(len(features), generator=random)]
     return minimise(
         trained,
-        lambda: _losses(bundle, translator, features, others, config),
+        lambda: _losses(bundle, translator, features, others, config, goals),
         message=f"adaptation diverged; lower the weights of {config.section}",
         iterations=config.iterations,
         tolerance_change=1e-9,
@@ -218,6 +218,7 @@ def _fit_adam(
     features: Tensor,
     config: TranslatorAdaptation,
     random: torch.Generator,
+    goals: Goals,
 ) -> tuple[int, Sequence[Mapping[str, float]]]:
     """Take Adam steps on batches of frames, as published."""
     batch = min(config.batch or len(features), len(features))
@@ -228,7 +229,7 @@ def _fit_adam(
             yield features[order[:batch]], features[order.roll(1)[:batch]]
 
     def losses(frames: tuple[Tensor, Tensor]) -> Terms:
-        return _losses(bundle, translator, *frames, config)
+        return _losses(bundle, translator, *frames, config, goals)
 
     fit = train(
         [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
@@ -252,17 +253,20 @@ def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
 
 
 def _losses(
-    bundle: Bundle, translator: Translator, features: Tensor, others: Tensor, config: TranslatorAdaptation
+    bundle: Bundle,
+    translator: Translator,
+    features: Tensor,
+    others: Tensor,
+    config: TranslatorAdaptation,
+    goals: Goals,
 ) -> Terms:
     head = bundle.head
     translated = translator(features)
     terms = {}
-    if config.style and bundle.bank is not None:
+    if config.style:
         aligned = []
-        for layer in config.layers:
-            shifted = features + translator.offset
-            mean, std = style_statistics(shifted if layer == "features" else layer_values(layer, translated, head))
-            target_mean, target_std = bundle.bank.centre(layer)
+        for layer, (target_mean, target_std) in goals.items():
+            mean, std = _style(layer, features, translator, head)
             aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
             if config.std:
                 aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
@@ -279,10 +283,28 @@ def _losses(
     return terms
 
 
+def _goals(bundle: Bundle, translator: Translator, features: Tensor, config: TranslatorAdaptation) -> Goals:
+    """Return where style is aligned to at each layer: the carried share of the way from here to the bank's centre."""
+    assert bundle.bank is not None  # checked by adapt_translator
+    goals, share = {}, bundle.share.value
+    with torch.no_grad():
+        for layer in config.layers:
+            centre, std = bundle.bank.centre(layer)
+            mean, _ = _style(layer, features, translator, bundle.head)
+            goals[layer] = (mean + share * (centre - mean), std)
+    return goals
+
+
+def _style(layer: str, features: Tensor, translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor]:
+    if layer == "features":
+        return style_statistics(features + translator.offset)
+    return style_statistics(layer_values(layer, translator(features), head))
+
+
 def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str, ...]:
     """Say so when the adapted model does not recognise the neutral clip itself."""
     with torch.no_grad():
-        predicted = model.head(model.translator(target_features(bundle, target))).argmax(dim=1)
+        predicted = model.head(model.translator(ordered_features(bundle, target))).argmax(dim=1)
     share = float((predicted == bundle.neutral_code).float().mean())
     if share >= 0.5:
         return ()

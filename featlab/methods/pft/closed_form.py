@@ -1,10 +1,10 @@
 """Align one person's style with the style bank in closed form, whatever else than neutral is in the clip.
 
-The offset that moves the mean of a clip onto the bank's centre is their difference. A "neutral" clip that holds other
-expressions has its mean in the wrong place, so frames are weighted by how neutral C calls them once they are aligned,
-and the two steps alternate, from the median frame on:
+The offset that moves the mean of a clip onto the bank's centre is their difference, of which the carried share is
+taken. A "neutral" clip that holds other expressions has its mean in the wrong place, so frames are weighted by how
+neutral C calls them once they are aligned, and the two steps alternate, from the median frame on:
 
-    offset = centre − Σ pᵢ fᵢ / Σ pᵢ        pᵢ = softmax(C(B(T(fᵢ + offset))))[neutral]
+    offset = share · (centre − Σ pᵢ fᵢ / Σ pᵢ)        pᵢ = softmax(C(B(T(fᵢ + offset))))[neutral]
 
 On a clip whose frames are all alike this is the mean (SFDA-PFT's L_style over means, at its minimum).
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from featlab.model.networks import SourceHead, Translator
+from featlab.bundle.bundle import Bundle
 from featlab.model.style_bank import StyleBank
 
 WEIGHTINGS = ("neutral", "mean", "median")
@@ -44,37 +44,33 @@ class Alignment:
 
 
 def align_style(
-    features: Tensor,
-    centre: Tensor,
-    translator: Translator,
-    head: SourceHead,
-    neutral: int,
-    *,
-    weighting: str = "neutral",
-    iterations: int = 20,
+    features: Tensor, bundle: Bundle, *, weighting: str = "neutral", bank: str = "all", iterations: int = 20
 ) -> Alignment:
-    """Return the offset that moves a clip's neutral frames onto ``centre``."""
+    """Return the offset that moves a clip's neutral frames towards the centre of the bundle's style bank."""
+    assert bundle.bank is not None  # what needs a bank has checked that there is one
+    share = bundle.share.value
+    centre = bank_centre(bundle.bank, features, bank)
     even = torch.ones(len(features), device=features.device)
     if not iterations:
         return Alignment(torch.zeros_like(centre), even, ())
     # The quantile is the middle of the two middle ones, as numpy's median; torch's is the lower.
     place = features.mean(dim=0) if weighting == "mean" else torch.quantile(features, 0.5, dim=0)
     if weighting != "neutral":
-        return Alignment(centre - place, even, (_entry(features, centre - place, even, centre),))
+        return Alignment(share * (centre - place), even, (_entry(features, centre - place, even, centre),))
     history = []
     weight = even
     with torch.no_grad():
         for _ in range(iterations):
-            logits = head(translator(features + (centre - place)))
+            logits = bundle.head(bundle.translator(features + share * (centre - place)))
             # No frame is left out for good: the first place may be far from all that are neutral.
-            weight = torch.softmax(logits, dim=1)[:, neutral].clamp_min(1e-6)
+            weight = torch.softmax(logits, dim=1)[:, bundle.neutral_code].clamp_min(1e-6)
             moved = (weight[:, None] * features).sum(dim=0) / weight.sum()
             change = float((moved - place).abs().max())
             place = moved
             history.append(_entry(features, centre - place, weight, centre))
             if change <= TOLERANCE:
                 break
-    return Alignment(centre - place, weight, tuple(history))
+    return Alignment(share * (centre - place), weight, tuple(history))
 
 
 def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "all") -> Tensor:

@@ -93,6 +93,8 @@ class Reliability:
         before: Mean macro F1 of the source model.
         after: Mean macro F1 of the adapted models.
         frames_needed: Fewest frames that keep `SHARE_KEPT` of the gain.
+        people: Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
+        mean_gain: (3,) mean gain over people, and the interval that holds it four times in five.
     """
 
     temperature: Tensor
@@ -106,6 +108,26 @@ class Reliability:
     before: Tensor
     after: Tensor
     frames_needed: Tensor
+    people: Tensor
+    mean_gain: Tensor
+
+    @property
+    def helps(self) -> bool:
+        """Whether adapting made held-out source subjects better on average."""
+        return not int(self.people) or float(self.mean_gain[0]) > 0
+
+    @property
+    def certain(self) -> bool:
+        """Whether all of the interval of the mean gain is above 0."""
+        return not int(self.people) or float(self.mean_gain[1]) > 0
+
+    def outcome(self) -> str:
+        """Return what adapting gained on source subjects, for people."""
+        mean, low, high = (100 * value for value in self.mean_gain.tolist())
+        return (
+            f"adapting gained {mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 80 % interval) on "
+            f"{int(self.people)} source people who were held out"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the bundle carries."""
@@ -203,7 +225,23 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
         before=_tensor(np.mean([episode.before for episode in episodes])),
         after=_tensor(np.mean([episode.after for episode in episodes])),
         frames_needed=torch.tensor(_frames_needed(episodes)),
+        people=torch.tensor(len({episode.subject for episode in episodes})),
+        mean_gain=_tensor(_mean_gain(episodes)),
     )
+
+
+def _mean_gain(episodes: Sequence[Episode]) -> tuple[float, float, float]:
+    """Return the mean gain over people and its 80 % interval (Student's t)."""
+    from scipy.stats import t
+
+    gains: dict[int, list[float]] = {}
+    for episode in episodes:
+        gains.setdefault(episode.subject, []).append(episode.after - episode.before)
+    means = np.array([np.mean(values) for values in gains.values()])
+    mean, around = float(means.mean()), 0.0
+    if len(means) > 1:
+        around = float(t.ppf(0.9, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means)))
+    return mean, mean - around, mean + around
 
 
 def fit_temperature(sets: Sequence[tuple[Tensor, Tensor]]) -> float:

@@ -7,6 +7,7 @@ row of anyone, and nothing of a target.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,81 +16,72 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.pft.closed_form import align_style, bank_centre
+from featlab.methods.pft.closed_form import align_style
 from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability
 from featlab.model.head import train_head
-from featlab.model.pretrain import SourceRows, pretrain_translator
-from featlab.model.style_bank import NeutralClips, StyleBank
-from featlab.seeding import torch_generator
+from featlab.model.networks import Translator
+from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator
+from featlab.model.share import LEAST_SUBJECTS, person_folds
+from featlab.model.style_bank import SourceRows
 
-FOLDS = 5
 CLIPS = 2
 """Neutral clips of a subject that are adapted to, one at a time; more add little."""
-LEAST_SUBJECTS = 8
-"""Fewer say nothing about the next person."""
 LENGTHS = (1, 2, 4, 8, 16)
 """Frames of a clip with which the gain is measured again, to learn how few will do."""
 
 
-def validate_on_source(source: SourceRows, bundle: Bundle) -> Reliability | None:
-    """Adapt to held-out source subjects and summarise how that went.
+def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Reliability]:
+    """Adapt to held-out source subjects and summarise how that went, for T and for each of its parts.
 
-    The projection is the bundle's own, fitted on all source rows; it sees no label.
+    The projection and the carried share are the bundle's own, of all source rows.
+
+    Returns:
+        By ``joint``, ``linear`` and ``mlp``, those that T has; nothing where there are too few source subjects.
     """
-    if len(source.clips.subjects) < LEAST_SUBJECTS:
-        return None
-    folds = _folds(source, bundle.seed)
-    episodes: list[Episode] = []
-    for held_out in folds:
-        rest = ~torch.isin(source.clips.row_subject, held_out) & (source.labels >= 0)
-        if len(torch.unique(source.labels[rest])) < 2:
-            continue
-        model = _fold_model(source, rest, bundle)
-        if model is None:
-            continue
-        for subject in held_out.tolist():
-            episodes += _episodes(source, subject, model)
-    enough = len({episode.subject for episode in episodes}) >= LEAST_SUBJECTS
-    return fit_reliability(episodes) if enough else None
-
-
-def _folds(source: SourceRows, seed: int) -> list[Tensor]:
     people = len(source.clips.subjects)
-    order = torch.randperm(people, generator=torch_generator(seed, "source validation"))
-    return [order[fold::FOLDS] for fold in range(min(FOLDS, people))]
+    if people < LEAST_SUBJECTS:
+        return {}
+    episodes: dict[str, list[Episode]] = {form: [] for form in forms_of(bundle)}
+    for held_out in person_folds(people, bundle.seed):
+        rest = source.without(held_out)
+        labels = rest.labels[rest.labels >= 0]
+        if len(torch.unique(labels)) < 2 or not rest.clips.subjects:
+            continue
+        model = _fold_model(rest, bundle)
+        translators = forms_of(model)
+        for subject in held_out.tolist():
+            for form, translator in translators.items():
+                episodes[form] += _episodes(source, subject, replace(model, translator=translator))
+    subjects = {episode.subject for found in episodes.values() for episode in found}
+    if len(subjects) < LEAST_SUBJECTS:
+        return {}
+    return {form: fit_reliability(found) for form, found in episodes.items()}
 
 
-def _fold_model(source: SourceRows, rest: Tensor, bundle: Bundle) -> Bundle | None:
-    """Make B, C, T and the bank of the rows in ``rest``; nothing where no subject with neutral rows is among them."""
-    clips = _clips_of(source.clips, rest)
-    if not bool((clips.row_subject >= 0).any()):
-        return None
-    labels = torch.where(rest, source.labels, torch.full_like(source.labels, -1))
-    head = train_head(
-        source.features[rest],
-        source.labels[rest].numpy().astype(np.int16),
-        len(bundle.classes),
-        bundle.config.head,
-        seed=bundle.seed,
-    )
-    kept = torch.unique(clips.row_subject[clips.row_subject >= 0])
-    means = source.clips.subject_mean()[kept]
-    bank = StyleBank(tuple(source.clips.subjects[place] for place in kept.tolist()), {"features": (means, means)})
-    rows = replace(source, labels=labels, clips=clips)
-    translator = pretrain_translator(rows, head, bundle.config.pretrain, seed=bundle.seed).translator
+def forms_of(bundle: Bundle) -> Mapping[str, Translator]:
+    """Return the bundle's T and, where it is joint, its two parts."""
+    config = bundle.config.pretrain
+    found = {config.form: bundle.translator}
+    if config.form == "joint":
+        for part, weight in (("linear", 1 - config.balance), ("mlp", config.balance)):
+            if weight:
+                found[part] = part_of(bundle.translator, part, config, len(bundle.classes))
+    return found
+
+
+def _fold_model(rest: SourceRows, bundle: Bundle) -> Bundle:
+    """Make B, C, T and the bank again of the rows that are left."""
+    known = rest.labels >= 0
+    config, share = bundle.config.pretrain, bundle.share.value
+    labels = rest.labels[known].numpy().astype(np.int16)
+    head = train_head(rest.features[known], labels, len(bundle.classes), bundle.config.head, seed=bundle.seed)
+    translator = pretrain_translator(rest, head, config, share=share, seed=bundle.seed).translator
+    bank = make_style_bank(rest, translator, head, share)
     return replace(bundle, head=head, translator=translator, bank=bank)
-
-
-def _clips_of(clips: NeutralClips, rest: Tensor) -> NeutralClips:
-    """Return the clips with the subjects outside ``rest`` left out."""
-    outside = torch.full_like(clips.row_subject, -1)
-    return replace(clips, row_subject=torch.where(rest, clips.row_subject, outside))
 
 
 def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
     clips = source.clips
-    assert model.bank is not None  # made with the fold
-    centre = bank_centre(model.bank)
     mine = torch.nonzero((clips.row_subject == subject) & (source.labels >= 0)).squeeze(1)
     found = []
     for clip in clips.clips[subject, : int(clips.count[subject])][:CLIPS].tolist():
@@ -106,8 +98,8 @@ def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
             before = model.head(source.features[test])
             logits = {}
             for length in [*lengths, len(adapt)]:
-                part = source.features[adapt[:length]]
-                aligned = align_style(part, centre, model.translator, model.head, model.neutral_code)
+                # A source subject's clip is what it says, so that all its frames count.
+                aligned = align_style(source.features[adapt[:length]], model, weighting="mean")
                 logits[length] = model.head(model.translator(source.features[test] + aligned.offset))
         found.append(
             Episode(
@@ -118,7 +110,7 @@ def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
                 before=_macro_f1(labels, before, model),
                 after=_macro_f1(labels, logits[len(adapt)], model),
                 after_short={length: _macro_f1(labels, logits[length], model) for length in lengths},
-                clip=clip_statistics(source.features[adapt], aligned, model),
+                clip=clip_statistics(source.features[adapt], align_style(source.features[adapt], model), model),
             )
         )
     return found

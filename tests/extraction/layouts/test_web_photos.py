@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.decode import decode_csv_pixels, read_pixels
+from featlab.extraction.decode import decode_csv_pixels
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.shards import _key
 
@@ -110,17 +109,6 @@ def test_every_face_of_expw_is_an_image_with_its_box(put, facts, image):
     assert len(read_layout("expw", root, confidence=60)) == 2
     with pytest.raises(ConfigError, match=r"expw.confidence = 99 leaves none of the 3 faces"):
         read_layout("expw", root, confidence=99)
-
-
-def test_the_pixels_of_a_face_are_those_in_its_box(put, tmp_path):
-    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    put("image/a.png")
-    Image.fromarray(photo).save(tmp_path / "image" / "a.png")
-    root = put("label.lst", text="a.png 0 10 20 50 40 90 6\na.png 1 5 70 95 25 90 6\na.png 2 100 100 110 110 90 6\n")
-    inside, over, beside = read_pixels(read_layout("expw", root))
-    np.testing.assert_array_equal(inside, photo[10:40, 20:50])
-    np.testing.assert_array_equal(over, photo[5:25, 70:80])
-    assert isinstance(beside, InputError)
 
 
 @pytest.mark.parametrize(("label", "image"), [("EmoLabel/", "Image/"), ("basic/EmoLabel/", "basic/Image/"), ("", "")])

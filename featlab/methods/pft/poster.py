@@ -1,0 +1,134 @@
+"""The losses of the SFDA-PFT poster as written, at the source and at the target, on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.config.options import option
+from featlab.errors import InputError
+from featlab.methods.base import Method
+from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
+from featlab.methods.registry import PAIR_KEYS
+from featlab.model.losses import expression_loss, style_statistics
+from featlab.model.networks import SourceHead, Translator, layer_values
+from featlab.model.personal import AdaptedModel
+from featlab.model.style_bank import SourceRows
+from featlab.model.training import Phase, shuffled_batches, train
+from featlab.protocol.splits import Target
+from featlab.seeding import blank, seeded, torch_generator
+
+EPOCHS, BATCH, RATE = 100, 64, 1e-4
+PATIENCE, STOP = 3, 10
+"""Epochs without a lower loss after which the learning rate is halved, and after which training ends."""
+
+
+@dataclass(frozen=True)
+class PosterConfig(TranslatorAdaptation):
+    """The poster's target stage: frame consistency and KL to the source prediction, no style term."""
+
+    iterations: int = option(25, search=(25, 100))
+    weighting: str = "mean"
+    optimiser: str = "adam"
+    lr: float = option(1e-4, search=(1e-4, 1e-3, 1e-2))
+    batch: int = 32
+    update: str = option("last", search=("last", "all"))
+    style: float = 0.0
+    consistency: float = 1.0
+    anchor: float = 1.0
+
+
+class PosterPFT(Method):
+    """The seeds' objective as written, at the source and at the target."""
+
+    name = "pft-poster"
+    title = "SFDA-PFT (poster)"
+    setting = "SFDA-PFT"
+    published = (
+        "T = Linear, ReLU, Linear, as wide as the features. At the source L_style (squared norms of the differences of "
+        "μ and σ, at T's output and the bottleneck) + L_expr on pairs: Adam, learning rate 1e-4, 100 epochs of "
+        "batches of 64, halved after 3 epochs without progress, ended after 10. At the target prediction consistency "
+        "between two frames + L_expr, 25 steps, C fixed, the last layer. Departures: features are cached, so that L_CE "
+        "trains B and C alone and T is one layer after the backbone; μ and σ are those of a batch; progress is that of "
+        "the training loss. The poster gives no loss weights: all are 1."
+    )
+    config_type = PosterConfig
+    needs_extras = True
+    reads = PAIR_KEYS
+    carries = "weights of a T pretrained by the poster's losses"
+    needs_neutral = True
+    updates = ("translator",)
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return a T pretrained by the poster's losses."""
+        return dict(_pretrained(source, bundle.head, bundle.seed).state_dict())
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C(B(T'(f))), T' adapted from the poster's T."""
+        self.check(bundle, target)
+        translator = blank(lambda: _new(len(bundle.translator.offset)))
+        translator.load_state_dict(dict(bundle.extras[self.name]))
+        return adapt_translator(bundle, translator, target, self.config, seed=seed)
+
+
+def _new(dim: int) -> Translator:
+    return Translator(dim, dim, residual=True)
+
+
+def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
+    assert source.pairs is not None  # made where `reads_pairs` says so
+    rows, references = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
+    if len(rows) < 2:
+        raise InputError(f"pft-poster needs 2 pairs or more, got {len(rows)}; use more source subjects")
+    with seeded(seed, "poster"):
+        translator = _new(source.features.shape[1])
+    random = torch_generator(seed, "poster")
+    trained = [parameter for name, parameter in translator.named_parameters() if name != "offset"]
+    batch = min(BATCH, len(rows))
+    history: list[dict[str, float]] = []
+    rate = [1.0]
+
+    def batches() -> Iterator[Tensor]:
+        best, worse, still = float("inf"), 0, 0
+        for _ in range(EPOCHS):
+            start = len(history)
+            yield from shuffled_batches(len(rows), batch, batch, random)
+            loss = sum(entry["loss"] for entry in history[start:]) / (len(history) - start)
+            worse, still = (0, 0) if loss < best else (worse + 1, still + 1)
+            best = min(best, loss)
+            if worse > PATIENCE:
+                rate[0], worse = rate[0] / 2, 0
+            if still >= STOP:
+                return
+
+    def losses(picked: Tensor) -> dict[str, Tensor]:
+        features = source.features[rows[picked]]
+        translated = translator(features)
+        style = poster_style(translated, source.features[references[picked]], head)
+        return {"style": style, "expression": expression_loss(head(features), head(translated))}
+
+    train(
+        [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+        batches(),
+        name="pretraining by the poster's losses",
+        advice="check the embeddings for outliers",
+        rate=lambda step: rate[0],
+        history=history,  # type: ignore[arg-type]
+    )
+    return translator.eval().requires_grad_(False)
+
+
+def poster_style(translated: Tensor, references: Tensor, head: SourceHead) -> Tensor:
+    """Return Σ_l ‖μ − μ_ref‖² + ‖σ − σ_ref‖² over T's output and the bottleneck, of two batches of rows."""
+    total = translated.new_zeros(())
+    for layer in ("embedding", "bottleneck"):
+        ours = style_statistics(layer_values(layer, translated, head))
+        with torch.no_grad():
+            theirs = style_statistics(layer_values(layer, references, head))
+        total = total + sum(((a - b) ** 2).sum() for a, b in zip(ours, theirs, strict=True))
+    return total

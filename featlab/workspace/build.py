@@ -1,0 +1,127 @@
+"""The source stage in memory: rows of source subjects to a model bundle."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from featlab.bundle.bundle import Bundle
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
+from featlab.config.load import Config
+from featlab.errors import InputError
+from featlab.methods.registry import prepare_extras, reads_pairs
+from featlab.model.head import fit_projection, train_head
+from featlab.model.mlp import new_translator
+from featlab.model.networks import Projection, SourceHead, as_tensor
+from featlab.model.pretrain import make_style_bank, pretrain_translator
+from featlab.model.share import CarriedShare, learn_share
+from featlab.model.style_bank import SourceRows
+from featlab.pairing.pairs import Pairs, make_pairs
+from featlab.workspace.workspace import OnEpoch
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """The first half of a bundle: projection, B and C, and the carried share."""
+
+    projection: Projection
+    head: SourceHead
+    share: CarriedShare
+
+
+def train_source_head(
+    table: FeatureTable,
+    config: Config,
+    *,
+    seed: int,
+    device: str = "cpu",
+    alone: bool = False,
+    on_epoch: OnEpoch | None = None,
+) -> TrainedHead:
+    """Fit the projection, train B and C, and learn the carried share; of one source subject only if ``alone``."""
+    people = len(table.subject_names_present())
+    if people < 2 and not alone:
+        raise InputError(
+            f"training needs at least 2 source subjects, got {people}; choose fewer targets, or extract more people"
+        )
+    projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
+    with torch.no_grad():
+        features = projection(as_tensor(table.embeddings, device))
+    report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))
+    head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
+    how = config.pretrain
+    share = CarriedShare(how.share)
+    if how.learn_share:
+        share = learn_share(SourceRows.of(table, features.cpu()), len(table.classes), how.penalty, seed=seed)
+    return TrainedHead(projection, head, share)
+
+
+def pretrain_bundle(
+    table: FeatureTable,
+    trained: TrainedHead,
+    pairs: Pairs | None,
+    config: Config,
+    *,
+    seed: int,
+    extractor: ExtractorInfo,
+    cache_digest: str = "",
+    methods: Sequence[str],
+    on_epoch: OnEpoch | None = None,
+) -> Bundle:
+    """Pretrain T, make the style bank, let ``methods`` prepare what they carry, and put it all into a bundle."""
+    device = trained.projection.mean.device
+    with torch.no_grad():
+        features = trained.projection(as_tensor(table.embeddings, device)).cpu()
+    head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
+    source = SourceRows.of(table, features, pairs)
+    history: tuple[Mapping[str, float], ...] = ()
+    how, share = config.pretrain, trained.share.value
+    if len(table.subject_names_present()) > 1:
+        report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
+        pretrained = pretrain_translator(source, head, how, share=share, seed=seed, on_epoch=report)
+        translator, history = pretrained.translator, pretrained.history
+    else:
+        translator = new_translator(features.shape[1], how, seed).eval().requires_grad_(False)
+    bundle = Bundle(
+        projection=projection,
+        head=head,
+        translator=translator,
+        classes=table.classes,
+        neutral=table.neutral,
+        extractor=extractor,
+        source_subjects=table.subject_names_present(),
+        config=config,
+        seed=seed,
+        share=trained.share,
+        bank=make_style_bank(source, translator, head, share) if how.style_bank else None,
+        cache_digest=cache_digest,
+        history=history,
+    )
+    return prepare_extras(bundle, source, methods)
+
+
+def build_bundle(
+    table: FeatureTable,
+    config: Config,
+    *,
+    seed: int,
+    extractor: ExtractorInfo,
+    cache_digest: str = "",
+    methods: Sequence[str] = ("pft",),
+    device: str = "cpu",
+    alone: bool = False,
+) -> Bundle:
+    """Run the whole source stage: train B and C, pair, pretrain T, bank, extras. See the parts for what they raise.
+
+    ``alone`` lets one subject's rows pass: there are no pairs then, and T stays the identity.
+    """
+    trained = train_source_head(table, config, seed=seed, device=device, alone=alone)
+    paired = reads_pairs(config, methods) and len(table.subject_names_present()) > 1
+    pairs = make_pairs(table, config.pair, seed=seed) if paired else None
+    return pretrain_bundle(
+        table, trained, pairs, config, seed=seed, extractor=extractor, cache_digest=cache_digest, methods=methods
+    )
