@@ -57,7 +57,7 @@ def open_person(session: Session, subject: str) -> Person:
 
     A named bundle in which the person's adaptation is stored needs no cache: without one, what is stored is taken.
     """
-    from featlab.workspace.predict import adapted_model, bundle_for, stored_model
+    from featlab.workspace.predict import adaptation_of, bundle_for, stored_model
 
     bundle, method = session["bundle"], session["method"]
     if bundle is not None and session["cache"] is None and not session.cache_file(None).exists():
@@ -75,7 +75,7 @@ def open_person(session: Session, subject: str) -> Person:
         opened = session.open(on_epoch=progress)
         session.warn_of_seen(opened.extractor, [subject])
         loaded, folder = bundle_for(opened, subject, bundle, session.held_out(opened, [subject]))
-    adapted, reused = adapted_model(opened, loaded, folder, subject)
+    adapted, reused = adaptation_of(opened, loaded, folder, subject)
     return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
 
 

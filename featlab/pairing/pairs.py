@@ -119,17 +119,12 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
 
 
 def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
-    """Count what the pairs look like.
+    """Count what the pairs of a table look like.
 
-    Args:
-        pairs: Of `table`.
-        table: The rows that were paired.
-
-    Returns:
-        JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), median_score (None for random),
-        same_label_share (of the pairs whose two labels are known; None if there are none), reference_rows (different
-        rows that serve as a reference), most_used_row (how often the most used one does: hubs pull all identities
-        towards a few), references (by subject name: how often a row of that subject is the reference).
+    JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), median_score (None for random),
+    same_label_share (of the pairs whose two labels are known; None if there are none), reference_rows (different
+    rows that serve as a reference), most_used_row (how often the most used one does: hubs pull all identities
+    towards a few), references (by subject name: how often a row of that subject is the reference).
     """
     row_label, reference_label = table.label[pairs.row], table.label[pairs.reference]
     known = (row_label >= 0) & (reference_label >= 0)
@@ -152,10 +147,7 @@ def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
 def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTable) -> None:
     """Write the pairs by name, one a line: subject, video, frame and label of row and reference, and the score.
 
-    Unknown labels and the scores of random pairs are empty cells.
-
-    Raises:
-        FeatlabError: The file can't be written.
+    Unknown labels and the scores of random pairs are empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -180,15 +172,7 @@ def pairs_to_arrays(pairs: Pairs) -> dict[str, NDArray[Any]]:
 
 
 def pairs_from_arrays(arrays: Mapping[str, NDArray[Any]], *, rows: int) -> Pairs:
-    """Return the pairs that `pairs_to_arrays` made into `arrays`.
-
-    Args:
-        arrays: The arrays by name.
-        rows: Rows of the table that was paired; pairs may point to no others.
-
-    Raises:
-        BundleError: A missing array, or one of another dtype, shape or content than `pairs_to_arrays` makes.
-    """
+    """Return the pairs that `pairs_to_arrays` made, of a table of so many rows; a BundleError for any other arrays."""
     dtypes = {"row": np.int64, "reference": np.int64, "score": np.float32}
     dtypes |= {"strategy": np.uint8, "label_rule": np.uint8, "skipped": np.int64}
     for name, dtype in dtypes.items():

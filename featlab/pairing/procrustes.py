@@ -55,12 +55,7 @@ def normalise_shapes(landmarks: NDArray[np.floating]) -> tuple[NDArray[np.comple
 def disparity(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> NDArray[np.float64]:
     """Return the disparity that scipy.spatial.procrustes gives, 1 - max(|aᴴb|, |aᵀb|)², in [0, 1].
 
-    Args:
-        a: complex128 (..., P), valid shapes from `normalise_shapes`.
-        b: complex128 (..., P), of a shape that broadcasts with `a`.
-
-    Returns:
-        float64, the broadcast shape without P.
+    Both are complex128 (..., P), valid shapes from `normalise_shapes`, and broadcast.
     """
     rotation = np.abs(np.sum(a.conj() * b, axis=-1))
     reflection = np.abs(np.sum(a * b, axis=-1))

@@ -48,7 +48,7 @@ def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out
     return open_bundle(workspace, folder, kept_out)
 
 
-def adapted_model(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
+def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
     """Return a subject's adaptation and whether it was stored; adapt now where there is none or one of other settings.
 
     The workspace is told when the adaptation is made now, and why.

@@ -23,7 +23,7 @@ from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods.base import base_model
 from featlab.model.personal import AdaptedModel
 from featlab.protocol.splits import split_target
-from featlab.workspace.predict import adapted_model
+from featlab.workspace.predict import adaptation_of
 from featlab.workspace.stages import bundle_folder, bundle_stage
 
 SHIFT = {"adapt.method": "neutral-shift"}
@@ -116,7 +116,7 @@ def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
         for found, model in ((clip.before, AdaptedModel(base_model(bundle))), (clip.after, person.models[method])):
             wanted = smooth_probabilities(model.predict_proba(part.embeddings), part.video, part.frame, 3)
             assert np.array_equal(found, wanted)
-        stored, _ = adapted_model(opened, bundle, bundle_folder(source, [method]), "s2")
+        stored, _ = adaptation_of(opened, bundle, bundle_folder(source, [method]), "s2")
         assert np.array_equal(plain.after, stored.predict_proba(part.embeddings))
     # The source model has met nobody who is kept out.
     clip_over_time(workspace, "s2", ["s2", "s4"])
