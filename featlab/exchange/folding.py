@@ -126,23 +126,14 @@ def _eye(dim: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ImageNetwork:
-    """A backbone that can be exported.
+    """A backbone that can be exported."""
 
-    Attributes:
-        name: As it was asked for.
-        module: Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
-        size: S.
-        mean: Subtracted from pixels in 0..1, a channel each.
-        std: Divides what is left, a channel each.
-        preprocessing: The readable line of the extractor.
-    """
-
-    name: str
-    module: nn.Module
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    preprocessing: str
+    name: str  # As it was asked for.
+    module: nn.Module  # Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
+    size: int  # S.
+    mean: tuple[float, float, float]  # Subtracted from pixels in 0..1, a channel each.
+    std: tuple[float, float, float]  # Divides what is left, a channel each.
+    preprocessing: str  # The readable line of the extractor.
 
     def embed(self, images: Tensor) -> Tensor:
         """Return (n, D) embeddings."""
