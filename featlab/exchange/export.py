@@ -18,8 +18,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
-from featlab.exchange.folding import ImageNetwork, NetworkWithHead, fold
-from featlab.exchange.formats import metadata_text
+from featlab.exchange.formats import ImageNetwork, NetworkWithHead, fold, metadata_text
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.model.networks import PersonalModel, Projection, as_tensor

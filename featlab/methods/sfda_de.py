@@ -14,7 +14,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
-from featlab.methods.losses.discrepancy import contrastive_discrepancy
+from featlab.methods.losses.domains import contrastive_discrepancy
 from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Fit, History, Phase, Terms, train
