@@ -261,6 +261,9 @@ def test_the_result_says_what_the_panels_are_and_the_same_map_has_the_same_bytes
         assert said in page.figures[0].caption
     texts = [text.get_text() for axes in result.figures[0].drawn.axes for text in axes.texts]
     assert any("batch statistics" in text.replace("\n", " ") for text in texts)
-    own = f"{100 * {score.view: score for score in drawn_map.scores}['pft'].own_class:.1f}"
-    assert {row[1]: row[3] for row in result.tables["scores"].rows}["pft"] == own
-    assert any(f"{own} % after pft" in sentence for sentence in page.summary)
+    scores = {score.view: score for score in drawn_map.scores}
+    own = {name: f"{100 * score.own_class:.1f}" for name, score in scores.items()}
+    assert {row[1]: row[3] for row in result.tables["scores"].rows}["pft"] == own["pft"]
+    chance = f"(by chance {100 * scores[EXTRACTED].by_chance:.1f} %)"
+    said = f"{own[EXTRACTED]} % show its class as extracted {chance}, {own['pft']} % after pft, {own['sfda-it']} %"
+    assert said in page.summary[0]

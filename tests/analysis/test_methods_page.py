@@ -15,17 +15,10 @@ from featlab.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
-class Base(Options):
-    """Base."""
-
-    epochs: int = option(15, "Passes over the rows; 0 does nothing.")
-    lr: float = option(1e-2, "Learning rate.", minimum=0)
-
-
-@dataclass(frozen=True)
-class Own(Base):
+class Own(Options):
     """Own."""
 
+    epochs: int = option(15, "Passes over the rows; 0 does nothing.")
     lr: float = option(1e-3, "Of the `head` | only.", search=(1e-3, 1e-2), only="on = False or on = True")
     layers: tuple[str, ...] = option(("features", "bottleneck"), "Where.")
     on: bool = False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import featlab.cache.merge
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache
+from featlab.cache import CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache
 
 CLASSES = ("neutral", "happy", "pain")
 FIRST, SECOND = (0, 1), (2, 3, 4)
@@ -14,18 +14,12 @@ FIRST, SECOND = (0, 1), (2, 3, 4)
 
 
 @pytest.fixture
-def make(tmp_path, make_rows, extractor):
-    """``make("a.h5", 0, 1)``: a cache of some of the videos; ``change`` gets the rows, options go to the builder."""
+def make(tmp_path, build):
+    """``make("a.h5", 0, 1)``: a cache of some of the videos, all without any."""
 
-    def made(name, *videos, change=None, classes=CLASSES, neutral="neutral", made_by=extractor, **options):
-        rows = make_rows(*videos)
-        rows = change(rows) if change else rows
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        with CacheBuilder(path, extractor=made_by, classes=classes, neutral=neutral, **options) as builder:
-            builder.write_shard("all", rows)
-            builder.assemble(["all"])
-        return path
+    def made(name, *videos, **options):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        return build(tmp_path / name, [videos], **options)
 
     return made
 
@@ -129,11 +123,11 @@ def test_half_precision_stays_where_all_have_it_and_what_only_one_has_is_left_ou
 
 def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_kept(make, extractor, tmp_path):
     one = make("hog.h5", *FIRST)
-    other = make("small.h5", *SECOND, made_by=ExtractorInfo("hog", "none", "grey 48x48", layers=("stem.0",)))
+    other = make("small.h5", *SECOND, extractor=ExtractorInfo("hog", "none", "grey 48x48", layers=("stem.0",)))
     with pytest.raises(CacheError, match=r"was made by hog \(\w{12}\), .* by hog \(\w{12}\)"):
         merge_caches((one, other), tmp_path / "both.h5")
     seen = replace(extractor, trained_on=("Zoë", "s3"))
-    paths = make("one.h5", *FIRST, made_by=seen), make("other.h5", *SECOND, made_by=seen)
+    paths = make("one.h5", *FIRST, extractor=seen), make("other.h5", *SECOND, extractor=seen)
     with open_cache(merge_caches(paths, tmp_path / "both.h5").path) as cache:
         assert cache.extractor.trained_on == ("Zoë", "s3")
         assert cache.extractor.fingerprint == extractor.fingerprint

@@ -58,7 +58,11 @@ def test_every_column_takes_the_same_rows(table):
     assert (len(table.take([])), table.take([]).paths, table.take([]).dim) == (0, (), 3)
 
 
-def test_rows_of_and_without_split_a_table_in_two(table, refused):
+def test_rows_of_and_without_split_a_table_in_two_and_it_knows_what_it_holds(table, refused):
+    assert (len(table), table.dim, table.neutral_code) == (6, 3, 0)
+    assert (table.subject_names_present(), table.video_names_present()) == (("anna", "ben", "carl"), ("v0", "v1"))
+    assert table.describe_row(4) == "subject 'carl', video 'v0', frame 4"
+    assert table.nbytes == 6 * (3 * 4 + 2 + 4 * 3 + 4 * 2 * 4)
     assert table.rows_of("carl", "anna").paths == ("a", "b", "e", "f")
     assert table.without("carl", "anna").paths == ("c", "d")
     assert (len(table.rows_of("nobody")), len(table.rows_of()), len(table.without())) == (0, 0, 6)
@@ -66,14 +70,6 @@ def test_rows_of_and_without_split_a_table_in_two(table, refused):
         for name, *words in (("ana", "no subject 'ana'", "did you mean 'anna'"), ("xyz", "there are 4: 'anna'")):
             with refused(CacheError, *words):
                 choose(name)
-
-
-def test_a_table_knows_what_it_holds(table):
-    assert (len(table), table.dim, table.neutral_code) == (6, 3, 0)
-    assert table.subject_names_present() == ("anna", "ben", "carl")
-    assert table.video_names_present() == ("v0", "v1")
-    assert table.describe_row(4) == "subject 'carl', video 'v0', frame 4"
-    assert table.nbytes == 6 * (3 * 4 + 2 + 4 * 3 + 4 * 2 * 4)
 
 
 def test_the_fingerprint_is_about_features_and_not_about_library_versions():

@@ -118,9 +118,7 @@ def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder,
     assert second.failures(["a", "b"]) == expected
 
 
-def test_shards_that_make_no_cache_are_refused_and_an_old_one_stays(
-    new_builder, make_rows, cache_path, tmp_path, refuses
-):
+def test_shards_that_make_no_cache_are_refused(new_builder, make_rows, cache_path, tmp_path, refuses):
     before = cache_path.read_bytes()
     builder = new_builder()
     for key, rows in {
@@ -147,11 +145,11 @@ def test_shards_that_make_no_cache_are_refused_and_an_old_one_stays(
     assert builder.has_shard("0")
 
 
-def spoilt(rows):
-    """Rows that don't fit, and what is said of them."""
+def test_rows_that_do_not_fit_are_refused(new_builder, make_rows, refuses):
+    builder, rows = new_builder(), make_rows(0)
     nan, partial = rows.embeddings.copy(), rows.landmarks.copy()
     nan[2, 1] = partial[0, 0, 0] = np.nan
-    return (
+    for change, words in (
         ({"embeddings": nan}, "subject 'Zoë', video 'v1', frame 10: its embedding is not finite"),
         ({"embeddings": rows.embeddings.astype(int)}, "float dtype"),
         ({"embeddings": rows.embeddings[:, 0]}, "shape"),
@@ -167,16 +165,10 @@ def spoilt(rows):
         ({"landmarks": None}, "has_landmarks"),
         ({"landmarks": partial}, "frame 0: its landmarks"),
         ({"landmarks": np.zeros((len(rows), 5, 3), np.float32)}, "(4, P, 2)"),
-    )
-
-
-def test_rows_that_do_not_fit_are_refused(new_builder, make_rows, refuses):
-    builder = new_builder()
-    for change, words in spoilt(make_rows(0)):
-        refuses(words, builder.write_shard, "a", replace(make_rows(0), **change))
+    ):
+        refuses(words, builder.write_shard, "a", replace(rows, **change))
         assert not builder.has_shard("a")
     builder.close()
-    rows = make_rows(0)
     rows.embeddings[3, 0] = 70000
     half = new_builder(dtype="float16")
     refuses("frame 15: its embedding is too large for float16", half.write_shard, "a", rows)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.cache import write_table
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
-from featlab.extraction.backbones.hubs import resnet18
 
 
 def test_a_person_who_is_not_adapted_to_yet_is_adapted_first(folder, run_well, run_json, quickly):
@@ -66,27 +65,9 @@ def test_a_file_that_computes_something_else_exits_with_1_and_is_gone(trained, r
     assert not Path("a.safetensors").exists()
 
 
-def write_cache(backbone, size, table):
-    """net.h5: the table with the network's embeddings of random images."""
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(len(table))]
-    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None)), backbone.info())
-
-
 @pytest.fixture
-def network(folder, table, run_json, quickly):
-    """A bundle on embeddings of a ResNet-18 with weights in net.safetensors, and the options that name it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        save_file(resnet18().state_dict(), "net.safetensors")
-    write_cache(make_backbone("resnet18", weights="net.safetensors", size=32, device="cpu"), 32, table)
-    made = run_json("pretrain", "--cache", "net.h5", "--subject", "s041", *quickly)
-    return made["folder"], ("--backbone", "resnet18", "--weights", "net.safetensors", "--option", "size=32")
-
-
-@pytest.fixture
-def small_network(folder, table):
-    """The option that names a little network in a .pt2 file, whose embeddings are in net.h5."""
+def network(folder, table):
+    """The option that names a little network in a .pt2 file; its embeddings of random images are in net.h5."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = torch.nn.Sequential(
@@ -94,33 +75,30 @@ def small_network(folder, table):
         ).eval()
     shapes = ({0: torch.export.Dim.DYNAMIC},)
     torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=shapes), "backbone.pt2")
-    write_cache(make_backbone("pt2:backbone.pt2", device="cpu"), 16, table)
+    backbone, random = make_backbone("pt2:backbone.pt2", device="cpu"), np.random.default_rng(0)
+    images = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(len(table))]
+    write_table("net.h5", replace(table, embeddings=backbone.embed(images, None)), backbone.info())
     return ("--backbone", "pt2:backbone.pt2")
 
 
-def test_the_backbone_that_made_the_features_takes_images_and_another_is_refused(network, run_json, refused):
-    bundle, flags = network
-    words = ("export", "--bundle", bundle, "--out", "net.pt2")
-    assert "preprocessing" in refused(*words, *flags[:-2])
-    assert "weights" in refused(*words, "--backbone", "resnet18", "--weights", "random", "--option", "size=32")
-    assert "'hog' is no torch network" in refused(*words, "--backbone", "hog")
-    assert "safetensors holds tensors" in refused(*words[:-1], "net.safetensors.safetensors", *flags)
-    made = run_json("export", "--bundle", bundle, "--out", "net.pt2", *flags)
-    assert (made["facts"]["input"], made["facts"]["images"]["size"]) == ("images", 32)
-    assert made["max_difference"] < 1e-3
-    extra = {"featlab.json": ""}
-    program = torch.export.load("net.pt2", extra_files=extra).module()
-    image = torch.zeros(1, 3, 32, 32)
-    assert program(image)["probabilities"].shape == (1, 2)
-
-
-def test_a_network_from_a_pt2_file_goes_into_the_file_too_with_its_alignment(small_network, run_json, quickly):
+def test_the_backbone_that_made_the_features_takes_images_and_another_is_refused(network, run_json, refusals, quickly):
     words = ("--cache", "net.h5", "--subject", "s041", *quickly)
-    made = run_json("export", *words, "--out", "whole.pt2", *small_network)
+    made = run_json("export", *words, "--out", "whole.pt2", *network)
     assert (made["facts"]["images"]["size"], made["facts"]["subject"]) == (16, "s041")
-    assert made["random_rows_checked"] == 3
-    loaded = load_bundle(Path(run_json("pretrain", *words)["folder"]))
+    assert (made["facts"]["input"], made["random_rows_checked"]) == ("images", 3)
+    assert made["max_difference"] < 1e-3
+    program = torch.export.load("whole.pt2").module()
+    assert program(torch.zeros(1, 3, 16, 16))["probabilities"].shape == (1, 2)
+    folder = run_json("pretrain", *words)["folder"]
+    table = {
+        "--backbone hog": "'hog' is no torch network",
+        "--backbone resnet18 --weights random --option size=32": "'resnet18'",
+        f"{' '.join(network)} --format safetensors": "safetensors holds tensors",
+    }
+    refusals(table, "export", "--bundle", folder, "--out", "net.pt2")
+    # How faces were aligned goes into the file too.
+    loaded = load_bundle(Path(folder))
     line = f"aligned by the eyes (16x16), {loaded.extractor.preprocessing}"
     save_bundle(Path("aligned"), replace(loaded, extractor=replace(loaded.extractor, preprocessing=line)))
-    made = run_json("export", "--bundle", "aligned", "--out", "net.pt2", *small_network)
+    made = run_json("export", "--bundle", "aligned", "--out", "net.pt2", *network)
     assert made["facts"]["images"]["preprocessing"] == line

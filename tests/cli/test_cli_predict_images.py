@@ -111,32 +111,19 @@ def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, q
     assert [entry["path"] for entry in listed] == ["broken.png"]
 
 
-@pytest.fixture
-def bundle(workspace, run_json, quickly):
-    """The folder of a bundle in which p3 is adapted to."""
-    made = run_json("pretrain", "--subject", "p3", *quickly)
-    run_json("adapt", "--subject", "p3", "--bundle", made["folder"])
-    return made["folder"]
-
-
-def test_an_adapted_bundle_alone_predicts_images_without_any_cache(bundle, run_json):
+def test_an_adapted_bundle_alone_predicts_images_of_its_own_backbone_only(workspace, run_json, refused, quickly):
+    bundle = run_json("pretrain", "--subject", "p3", *quickly)["folder"]
+    run_json("adapt", "--subject", "p3", "--bundle", bundle)
     Path("cache.h5").unlink()
-    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", bundle, "-j", "1")
-    assert run_json(*words, *HOG)["rows"] == 6
-
-
-def test_the_backbone_must_be_the_bundle_s_and_the_message_says_in_what_it_differs(bundle, refused):
-    words = ("predict", "--subject", "p3", "--images", "clip", "--bundle", bundle, "-j", "1", "-q")
-    line = refused(*words)  # the bundle's own name, hog, without its size
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("")
+    words = ("predict", "--subject", "p3", "--bundle", bundle, "-j", "1", "--images")
+    assert run_json(*words, "clip", *HOG)["rows"] == 6
+    line = refused(*words, "clip", "-q")  # the bundle's own name, hog, without its size
     assert "preprocessing 'grey 96x96" in line
     assert "for 'grey 24x24" in line
     assert "weights" not in line
-    assert "id 'geometry' for 'hog'" in refused(*words, "--backbone", "geometry")
-
-
-def test_a_source_without_images_is_refused(bundle, refusals, refused):
-    Path("empty").mkdir()
-    Path("notes.txt").write_text("")
-    words = ("predict", "--subject", "p3", *HOG, "--bundle", bundle, "-j", "1", "-q")
-    refusals({f"--images {name}": name for name in ("empty", "notes.txt", "nosuch")}, *words)
-    assert "loose" not in refused(*words, "--images", "empty", "--layout", "folders")
+    assert "id 'geometry' for 'hog'" in refused(*words, "clip", "-q", "--backbone", "geometry")
+    for name in ("empty", "notes.txt", "nosuch"):
+        assert name in refused(*words, name, *HOG, "-q")
+    assert "loose" not in refused(*words, "empty", "--layout", "folders", *HOG, "-q")

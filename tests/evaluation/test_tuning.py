@@ -78,6 +78,8 @@ def test_sources_narrow_and_those_of_the_protocol_are_the_only_ones(opened):
     everyone = opened().subjects
     assert opened(sources=everyone[2:7]).subjects == everyone[2:7]
     assert opened().reported == opened(sources=everyone[2:7]).reported
+    # A pool is kept for reporting, drawn or not.
+    assert opened({"protocol.pool": "s00,s01,s02,s03"}).reported == ("s00", "s01", "s02", "s03")
     side = opened({"protocol.sources": "s00,s01,s02,s03,s04,s05"})
     assert side.subjects == ("s00", "s01", "s02", "s03", "s04", "s05")
     assert set(side.reported) < {f"s{number:02d}" for number in range(6, 12)}

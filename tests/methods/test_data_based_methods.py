@@ -19,6 +19,7 @@ from featlab.protocol.splits import target_of
 NAMES = ("sfit", "sfit-T", "sfda-it")
 GENERATING = ("sfit", "sfda-it")
 CLASSES = 3
+RELATIONS = sorted(RELATION_LOSSES)
 
 
 def adapt(name, bundle, rows, *, seed=0, **options):
@@ -87,7 +88,7 @@ def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle)
     assert fit_generator(generator, 1, GeneratorConfig(iterations=6), losses, seed=0, minimum=2).history == ()
 
 
-@pytest.mark.parametrize("relation", sorted(RELATION_LOSSES))
+@pytest.mark.parametrize("relation", RELATIONS)
 def test_the_first_step_equals_the_published_objective(relation, bundle, mine):
     """All rows in one batch, G still the identity: source model against SHOT-IM's on the same features."""
     entry = generated(adapt("sfit", bundle, mine, relation=relation, knowledge=2.0, relation_weight=3.0))[0]
@@ -195,3 +196,63 @@ def test_one_row_has_no_spread_and_teaches_nothing(bundle, mine):
     model = adapt("sfda-it", bundle, mine.take([0]))
     assert (model.iterations, model.history) == (0, ())
     assert "one row" in model.warnings[0]
+
+
+def drawn(rows, width, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(rows, width)))
+
+
+def scaled_rows(matrix):
+    """Every row at length 1; rows of zeros stay."""
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.divide(matrix, length, out=np.zeros_like(matrix), where=length > 0)
+
+
+def explicit(relation, student, teacher):
+    """With every Gram matrix written out."""
+
+    def difference(a, b):
+        return np.sum((scaled_rows(a) - scaled_rows(b)) ** 2) / len(a)
+
+    if relation == "gram":
+        return difference(student.T @ student, teacher.T @ teacher)
+    if relation == "batch":
+        return difference(student @ student.T, teacher @ teacher.T)
+    return np.mean([difference(np.outer(s, s), np.outer(t, t)) for s, t in zip(student, teacher, strict=True)])
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_every_relation_equals_explicit_gram_matrices(relation):
+    for shape in ((5, 3), (2, 6), (1, 4), (4, 1)):
+        student, teacher = drawn(*shape), drawn(*shape, seed=1)
+        student[0, 0] = 0
+        expected = explicit(relation, student.numpy(), teacher.numpy())
+        assert RELATION_LOSSES[relation](student, teacher).item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_the_gradient_equals_finite_differences_and_never_reaches_the_teacher(relation):
+    # An odd width: where half of the signs agree, the relation of one vector has no slope.
+    student, teacher = drawn(4, 3).requires_grad_(True), drawn(4, 3, seed=1).requires_grad_(True)
+    loss = RELATION_LOSSES[relation]
+    assert torch.autograd.gradcheck(lambda values: loss(values, teacher), student)
+    loss(student, teacher).backward()
+    assert student.grad.abs().min() > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_odd_features_give_finite_values_and_gradients(relation):
+    for student in (torch.zeros(3, 4), torch.ones(3, 4), drawn(1, 4).float(), 1e7 * drawn(3, 4).float()):
+        student.requires_grad_(True)
+        loss = RELATION_LOSSES[relation](student, torch.zeros_like(student))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(student.grad).all()
+
+
+def test_shapes_that_do_not_fit_are_refused(refused):
+    for relation in RELATIONS:
+        for student, teacher in (((3, 4), (3, 5)), ((0, 4), (0, 4)), ((4,), (4,))):
+            with refused(InputError, "relation loss", str(student), str(teacher)):
+                RELATION_LOSSES[relation](torch.zeros(student), torch.zeros(teacher))

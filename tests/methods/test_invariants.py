@@ -359,7 +359,7 @@ def test_a_method_says_what_it_is_and_carries_extras_exactly_when_it_says_so(nam
     assert bool(bundle.extras.get(method.prepared_by or name)) == bool(method.carries)
     assert bundle.declared.get(method.prepared_by or name, "") == method.carries
     if method.carries:
-        assert f"`{name}`: {method.carries}" in bundle_card(bundle)
+        assert f"`{method.prepared_by or name}`: {method.carries}" in bundle_card(bundle)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SOURCE_ACCESS])

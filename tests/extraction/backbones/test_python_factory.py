@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from featlab.extraction.backbones import make_backbone
 
-
 class Net(nn.Module):
     def __init__(self, width=4):
         super().__init__()
@@ -21,28 +20,17 @@ class Net(nn.Module):
     def forward(self, images):
         return self.conv(images).mean(dim=(2, 3))
 
-
 def trained(width=4):
     torch.manual_seed(width)
     return Net(width)
 
-
-def untrained():
-    return Net()
-
-
 def light(size=16):
     return make_backbone("hog", size=size)
-
 
 def broken():
     raise ValueError("no such\\ncheckpoint")
 
-
-def nothing():
-    return 3
-
-
+untrained, nothing = Net, lambda: 3
 ready = trained()
 ready_backbone = light()
 number = 3
@@ -82,9 +70,7 @@ def test_a_function_that_returns_a_module_is_a_backbone(module, images):
         assert make_backbone(f"python:{module}:{name}").info().id == "hog"
 
 
-def test_weights_are_those_of_the_module_or_of_a_file_and_random_ones_have_to_be_asked_for(
-    module, images, tmp_path, refused
-):
+def test_weights_are_the_modules_a_files_or_random_when_asked_for(module, images, tmp_path, refused):
     with refused(ConfigError, "gives other weights at every call", "--weights random"):
         make(module, "untrained")
     first, second = (make(module, "untrained", weights="random") for _ in range(2))

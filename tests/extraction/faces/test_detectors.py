@@ -5,26 +5,30 @@ import os
 import pickle
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from types import SimpleNamespace as Space
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.faces import detectors
+from featlab.extraction.faces import detect, detectors
 from featlab.extraction.faces.detect import is_detector, make_detector
 from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
 from featlab.extraction.layouts import NoOptions
 from featlab.extraction.layouts.plain import read_manifest
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
-# A face is a rectangle of one value in the red channel. One is found that takes 20 to 80 % of the longer side.
-FACES = """
-from types import SimpleNamespace as Space
-import numpy as np
+# 478 places in a unit square, with its corners among them.
+PLACES = np.random.default_rng(0).uniform(size=(478, 2))
+PLACES[:4] = (0, 0), (1, 0), (0, 1), (1, 1)
+
 
 def boxes(image):
+    """A face is a rectangle of one red value. One is found that takes 20 to 80 % of the longer side."""
     longer = max(image.shape[:2])
     for value in np.unique(image[..., 0][image[..., 0] > 0]):
         rows, columns = np.nonzero(image[..., 0] == value)
@@ -32,122 +36,108 @@ def boxes(image):
         if 0.2 * longer <= max(right - left, bottom - top) <= 0.8 * longer:
             yield left, top, right, bottom
 
-# 478 places in a unit square, with its corners among them.
-PLACES = np.random.default_rng(0).uniform(size=(478, 2))
-PLACES[:4] = (0, 0), (1, 0), (0, 1), (1, 1)
 
 def meshes(image):
-    assert image.flags.c_contiguous and image.shape[0] == image.shape[1]
+    assert image.flags.c_contiguous
+    assert image.shape[0] == image.shape[1]
     for left, top, right, bottom in boxes(image):
         xy = (PLACES * (right - left, bottom - top) + (left, top)) / len(image)
         yield [Space(x=x, y=y, z=0.0) for x, y in xy]
-"""
-LEGACY = """
-import os
-from fake_faces import Space, meshes
-calls = []
+
+
+mesh_calls, dlib_calls = [], []
+
 
 class FaceMesh:
+    """mediapipe's older interface; it talks until it has found a face."""
+
     def __init__(self, **options):
-        assert options["static_image_mode"] and options["refine_landmarks"] and options["max_num_faces"] > 1
-        os.write(2, b"chatter of the native side\\n")
+        assert options["static_image_mode"]
+        assert options["refine_landmarks"]
+        assert options["max_num_faces"] > 1
+        os.write(2, b"chatter of the native side\n")
         self.warm = False
+
     def process(self, image):
-        calls.append(image.shape[1])
-        os.write(2, b"more of it\\n" if not self.warm else b"")
+        mesh_calls.append(image.shape[1])
+        os.write(2, b"more of it\n" if not self.warm else b"")
         found = [Space(landmark=mesh) for mesh in meshes(image)]
         self.warm = self.warm or bool(found)
         return Space(multi_face_landmarks=found or None)
 
-solutions = Space(face_mesh=Space(FaceMesh=FaceMesh))
-"""
-TASKS = """
-from types import SimpleNamespace as Space
-ImageFormat = Space(SRGB=1)
-def Image(image_format, data):
-    assert image_format == ImageFormat.SRGB
-    return Space(data=data)
-"""
-TASKS_PYTHON = """
-from types import SimpleNamespace as BaseOptions
-"""
-VISION = """
-from fake_faces import Space, meshes
-RunningMode = Space(IMAGE="image")
-def FaceLandmarkerOptions(base_options, running_mode, num_faces, min_face_detection_confidence):
-    assert running_mode == "image" and num_faces > 1
-    return base_options
-class FaceLandmarker:
-    @classmethod
-    def create_from_options(cls, options):
-        if options.model_asset_buffer != b"bundle":
-            raise RuntimeError("Unable to open zip archive.\\nsecond line")
-        return cls()
-    def detect(self, picture):
+
+def create_landmarker(options):
+    """mediapipe's newer interface."""
+    assert options.running_mode == "image"
+    assert options.num_faces > 1
+    if options.base_options.model_asset_buffer != b"bundle":
+        raise RuntimeError("Unable to open zip archive.\nsecond line")
+
+    def detect(picture):
+        assert picture.image_format == "srgb"
         return Space(face_landmarks=list(meshes(picture.data)))
-"""
-DLIB = """
-from fake_faces import Space, boxes
-calls = []
-class rectangle:
+
+    return Space(detect=detect)
+
+
+class Rectangle:
     def __init__(self, left, top, right, bottom):
-        self.edges = left, top, right, bottom
-    def width(self):
-        return self.edges[2] - self.edges[0] + 1
-    def height(self):
-        return self.edges[3] - self.edges[1] + 1
+        self.left, self.top = left, top
+        self.width, self.height = (lambda: right - left + 1), (lambda: bottom - top + 1)
+
+
 def shape_predictor(path):
-    text = open(path).read()
+    text = Path(path).read_text()
     if not text.isdigit():
         raise RuntimeError("Unexpected version found while deserializing")
     count = int(text)
-    def predict(image, rect):
-        left, top = rect.edges[:2]
-        wide, high = (rect.width() - 1) / (count - 1), (rect.height() - 1) / (count - 1)
-        part = lambda number: Space(x=left + round(number * wide), y=top + round(number * high))
-        return Space(num_parts=count, part=part)
-    return predict
-def get_frontal_face_detector():
-    def find(image, doublings):
-        calls.append((image.shape[1], doublings))
-        # Sees 80 pixels and more, and wants some room around a face.
-        for left, top, right, bottom in boxes(image):
-            if (right - left) * 2 ** doublings >= 80:
-                yield rectangle(left, top, right - 1, bottom - 1)
-    return find
-"""
+
+    def part(box, number):
+        wide, high = ((side - 1) / (count - 1) for side in (box.width(), box.height()))
+        return Space(x=box.left + round(number * wide), y=box.top + round(number * high))
+
+    return lambda image, box: Space(num_parts=count, part=partial(part, box))
+
+
+def find_frontal(image, doublings):
+    """Sees 80 pixels and more, and wants some room around a face."""
+    dlib_calls.append((image.shape[1], doublings))
+    for left, top, right, bottom in boxes(image):
+        if (right - left) * 2**doublings >= 80:
+            yield Rectangle(left, top, right - 1, bottom - 1)
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put packages that stand in for the libraries in front of those that are installed."""
-    ours = ("mediapipe", "dlib", "fake_faces")
+    """``install("dlib", "19.0", dlib={…})``: modules that stand in for a library of that version."""
 
-    def forget():
-        detectors.load_model.cache_clear()
-        detectors.load_models.cache_clear()
-        return [name for name in sys.modules if name.partition(".")[0] in ours]
+    def make(package, version, modules):
+        for name, content in modules.items():
+            made = ModuleType(name)
+            made.__dict__.update(content)
+            monkeypatch.setitem(sys.modules, name, made)
+        origin = str(tmp_path / package / "__init__.py")
+        monkeypatch.setattr(detect, "find_spec", lambda name: Space(origin=origin) if name == package else None)
+        monkeypatch.setattr(detect, "version", lambda name: version)
 
-    for name in forget():
-        monkeypatch.delitem(sys.modules, name)
-
-    def make(package, version, **files):
-        site, info = tmp_path / "site", f"{package}-{version}.dist-info/METADATA"
-        texts = {f"{package}/{name}.py": text for name, text in files.items()} | {"fake_faces.py": FACES}
-        texts[info] = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
-        for name, text in texts.items():
-            (site / name).parent.mkdir(parents=True, exist_ok=True)
-            (site / name).write_text(text)
-        monkeypatch.syspath_prepend(site)
-
+    for load in (detectors.load_model, detectors.load_models):
+        load.cache_clear()
     yield make
-    for name in forget():
-        del sys.modules[name]
+    for load in (detectors.load_model, detectors.load_models):
+        load.cache_clear()
 
 
 @pytest.fixture
-def legacy(install):
-    install("mediapipe", "0.9.9", **{"__init__": LEGACY, "python/solutions/face_mesh": ""})
+def legacy(install, tmp_path):
+    (tmp_path / "mediapipe" / "python" / "solutions").mkdir(parents=True)
+    (tmp_path / "mediapipe" / "python" / "solutions" / "face_mesh.py").touch()
+    install("mediapipe", "0.9.9", {"mediapipe": {"solutions": Space(face_mesh=Space(FaceMesh=FaceMesh))}})
+
+
+@pytest.fixture
+def dlib(install):
+    functions = {"get_frontal_face_detector": lambda: find_frontal, "shape_predictor": shape_predictor}
+    install("dlib", "19.0", {"dlib": functions | {"rectangle": Rectangle}})
 
 
 def scene(width, height, *boxes):
@@ -158,8 +148,6 @@ def scene(width, height, *boxes):
 
 
 def expected(left, top, wide, high):
-    from fake_faces import PLACES
-
     return PLACES * (wide, high) + (left, top)
 
 
@@ -192,11 +180,10 @@ def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape():
 
 @pytest.mark.usefixtures("legacy")
 def test_a_small_face_is_looked_at_again_by_itself_and_the_chatter_of_the_library_is_not_seen(capfd):
-    import mediapipe
-
+    mesh_calls.clear()
     found = make_detector("mediapipe", points=478).detect(scene(500, 500, (10, 20, 100, 110)))
     np.testing.assert_allclose(found, expected(10, 20, 100, 110), atol=2e-3)
-    assert mediapipe.calls == [500, 220]
+    assert mesh_calls == [500, 220]
     for image in (scene(64, 64), scene(200, 140, (60, 30, 80, 90)), scene(200, 140, (50, 30, 80, 90))):
         make_detector("mediapipe").detect(image)
     os.write(2, b"ours\n")
@@ -204,8 +191,10 @@ def test_a_small_face_is_looked_at_again_by_itself_and_the_chatter_of_the_librar
 
 
 def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path, refused):
-    below = {"tasks/__init__": "", "tasks/python/__init__": TASKS_PYTHON, "tasks/python/vision": VISION}
-    install("mediapipe", "0.99", __init__=TASKS, **below)
+    landmarker = Space(create_from_options=create_landmarker)
+    vision = Space(RunningMode=Space(IMAGE="image"), FaceLandmarkerOptions=Space, FaceLandmarker=landmarker)
+    modules = {"mediapipe.tasks.python": {"BaseOptions": Space, "vision": vision}}
+    install("mediapipe", "0.99", modules | {"mediapipe": {"ImageFormat": Space(SRGB="srgb"), "Image": Space}})
     bundle = tmp_path / "face.task"
     bundle.write_bytes(b"bundle")
     detector = make_detector(f"mediapipe:{bundle}", points=478)
@@ -225,8 +214,8 @@ def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path, refus
         make_detector(f"mediapipe:{tmp_path / 'gone.task'}")
 
 
-def test_dlib_gives_as_many_points_as_its_file_and_looks_at_tight_crops_and_small_faces_again(install, tmp_path):
-    install("dlib", "19.0", __init__=DLIB)
+@pytest.mark.usefixtures("dlib")
+def test_dlib_gives_as_many_points_as_its_file_and_looks_at_tight_crops_and_small_faces_again(tmp_path):
     for points in (5, 68):
         path = tmp_path / f"{points}.dat"
         path.write_text(str(points))
@@ -240,12 +229,10 @@ def test_dlib_gives_as_many_points_as_its_file_and_looks_at_tight_crops_and_smal
     np.testing.assert_array_equal(detector.detect(scene(96, 96, (2, 1, 92, 95)))[[0, -1]], [(2, 1), (93, 95)])
     np.testing.assert_array_equal(detector.detect(scene(150, 150, (30, 40, 45, 50)))[[0, -1]], [(30, 40), (74, 89)])
     assert np.isnan(detector.detect(scene(96, 96))).all()
-    import dlib as library
-
-    library.calls.clear()
+    dlib_calls.clear()
     assert np.isnan(detector.detect(scene(1000, 800))).all()
     # A large picture is not blown up to four times its size.
-    assert library.calls == [(1000, 0), (1000, 1)]
+    assert dlib_calls == [(1000, 0), (1000, 1)]
     path.write_text("nonsense")
     detectors.load_models.cache_clear()
     with pytest.raises(InputError, match=r"68.dat: isn't a shape predictor that dlib can load \(Unexpected version"):
@@ -262,7 +249,7 @@ def test_a_spec_that_does_not_fit_is_refused(refused, monkeypatch):
     ):
         with refused(ConfigError, says):
             make_detector(spec, points=points)
-    monkeypatch.setattr("featlab.extraction.faces.detect.find_spec", lambda name: None)
+    monkeypatch.setattr(detect, "find_spec", lambda name: None)
     for spec, extra in (("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")):
         with refused(ConfigError, f"pip install 'featlab[{extra}]'"):
             make_detector(spec)
@@ -299,9 +286,7 @@ def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces():
 
 @pytest.mark.faces
 @pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
-def test_a_small_face_in_a_video_frame_is_well_placed_and_the_real_tasks_interface_takes_our_calls(
-    real, tmp_path, capfd
-):
+def test_the_real_library_finds_a_small_face_and_its_tasks_interface_takes_our_calls(real, tmp_path, capfd):
     photo = PilImage.open(SHARED / "london-originals" / "001_03.jpg").convert("RGB")
     detector = make_detector("mediapipe")
     large = detector.detect(np.asarray(photo))

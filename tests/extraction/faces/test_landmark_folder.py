@@ -12,11 +12,12 @@ from featlab.extraction.items import Item
 NAMES = ("s1/neutral/a/img1.png", "s1/neutral/a/img2.png", "s2/smile/b/img1.png", "s2/smile/b/img3.png")
 
 
-def image_items(names=NAMES, frames=(0, 1, 0, 1)):
-    made = []
-    for row, (name, frame) in enumerate(zip(names, frames, strict=True)):
-        subject, label = name.split("/")[:2] if "/" in name else ("s", "neutral")
-        made.append(Item(Path("/data") / name, name, subject, label, name.rpartition("/")[0], frame, row))
+def image_items(names=NAMES):
+    clips = [name.split("/") for name in names]
+    made = [
+        Item(Path("/data") / name, name, subject, label, f"{subject}/{label}/{clip}", row % 2, row)
+        for row, (name, (subject, label, clip, _)) in enumerate(zip(names, clips, strict=True))
+    ]
     # The source's order is by subject and frame, Item.row that of its file.
     return made[::-1]
 

@@ -64,7 +64,6 @@ def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuse
         ("path,subject,video,frame\na,s,v,4\nb,s,v,4\n", "subject, video and frame (s, v, 4) are already on line 2"),
         ("path,subject,video\nd/b.mp4,s,v\nd/a.mp4,s,v\n", "already on line 2"),
         ("path,subject\na\n", "line 2: 1 values under 2 columns"),
-        ("path,subject\na,b,c\n", "line 2: 3 values under 2 columns"),
         ("path,subject\n,s\n", "line 2: the path is empty"),
         ("path,subject\na, \n", "line 2: the subject is empty"),
         ('path,subject\n"a,s\n', "not a valid table"),

@@ -1,4 +1,7 @@
-"""Trees and lists that are not those of their data set: one line each, with file and line."""
+"""Trees and lists that are not those of their data set: one line each, with file and line.
+
+What is wrong with a table as such is shown once, by the manifests of the plain layouts.
+"""
 
 BAH = "Videos/82725/Visite_1/82725_Question_1_2024-11-19_15-12-23_Video.mp4"
 # The file with the list, and the files beside it.
@@ -22,7 +25,6 @@ HEADS = {
 # The layout, the text of its list ("+" stands for the first line), and what is said of it.
 LISTS = (
     ("aff-wild2", "0\n1\n", "line 1: expected the names of the classes (Neutral,Anger,…), found '0'"),
-    ("aff-wild2", "valence,arousal\n0.1,0.2\n", "found 'valence,arousal'"),
     ("aff-wild2", "+0\nx\n", "line 3: expected a whole number from -1 to 7, found 'x'"),
     ("aff-wild2", "+8\n", "line 2: expected a whole number from -1 to 7, found '8'"),
     ("aff-wild2", "+0\n\n1\n", "line 3: expected a whole number"),
@@ -38,8 +40,6 @@ LISTS = (
     ("biovid", "+a_w_1\tBL1\ta_w_1-BL1\n", "line 2: the sample_name 'a_w_1-BL1' isn't a_w_1-LEVEL-NUMBER"),
     ("biovid", "+a_w_1\tBL1\tb_w_1-BL1-001\n", "isn't a_w_1-LEVEL-NUMBER"),
     ("biovid", "+a_w_1\tPA4\ta_w_1-BL1-001\n", "the class_name 'PA4' isn't the level of a_w_1-BL1-001"),
-    ("biovid", "+a_w_1\tBL1\n", "line 2: 2 values under 3 columns"),
-    ("biovid", "+", "has no rows"),
     ("biovid", "subject_name\tclass_name\tsample\nx\ty\tz\n", "no column 'sample_name' "),
     ("biovid", "+a_w_1\tBL1\ta_w_1-BL1-001\na_w_1\tPA4\ta_w_1-PA4-001\n", "none of the 2 files that samples.csv lists"),
     ("expw", "a.jpg 0 1 2 3 4 50\n", "line 1: 7 values, expected 8"),
@@ -47,7 +47,6 @@ LISTS = (
     ("expw", "a.jpg 0 1 2 nan 4 50 6\n", "line 1: a value isn't a number"),
     ("expw", "a.jpg 0 1 2 30 40 50 7\n", "line 1: the label 7 isn't a whole number from 0 to 6"),
     ("expw", "a.jpg 0 10 20 20 40 50 6\n", "line 1: the box is empty"),
-    ("expw", "\n", "is empty"),
     ("expw", "a.jpg 0 1 2 9 9 90 6\nc.jpg 0 1 2 9 9 90 6\n", "none of the 2 files that label/label.lst lists is there"),
     ("fer2013", "", "line 1: no column 'pixels'"),
     ("fer2013", "emotion,pixel,Usage\n", "'pixels' (found: emotion, pixel, usage); did you mean 'pixel'"),
@@ -60,15 +59,10 @@ LISTS = (
     ("raf-db", "train_00001.jpg 0\n", "line 1: expected an image and a number from 1 to 7"),
     ("raf-db", "train_00001.jpg\n", "line 1: expected an image and a number"),
     ("raf-db", "x_1.jpg 7\n", "line 1: the image 'x_1.jpg' begins neither with train_ nor with test_"),
-    ("raf-db", "\n", "is empty"),
     ("raf-db", "train_9.jpg 7\n", "none of the 1 files that list_patition_label.txt lists is there"),
     ("stressid", "subject/task,stress\n2ea4_Math,1\n", "no column 'binary-stress' (found: subject/task, stress)"),
     ("stressid", "+2ea4_Math,2\n", "line 2: binary-stress is '2', expected 0 to 1 or nothing"),
-    ("stressid", "+2ea4_Math\n", "line 2: 1 values under 2 columns"),
-    ("stressid", '+"2ea4_Math,1\n', "not a valid table"),
-    ("stressid", "+", "has no rows"),
     ("stressid", "+x_Math,1\n", "none of the 2 recordings is in labels.csv: the first is 2ea4_Base"),
-    ("stressid", "a\0b", "NUL characters"),
 )
 # The layout, files of another tree, and what is said of it.
 TREES = (

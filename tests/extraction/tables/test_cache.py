@@ -54,9 +54,7 @@ def test_another_cache_is_not_replaced_unless_told(tmp_path, card, run, refused)
         run(card)
 
 
-def test_a_list_of_failures_goes_with_its_cache_and_unlabelled_rows_have_the_neutral_class_alone(
-    tmp_path, card, put, run, read
-):
+def test_failures_go_with_their_cache_and_unlabelled_rows_have_the_neutral_class(tmp_path, card, put, run, read):
     card.write_text(card.read_text() + "zoe,rest,v,0,1,nan,3\n")
     assert len(run(card, skip_bad=True).failures) == 1
     assert len(run(card, skip_bad=True, if_exists="skip").failures) == 1

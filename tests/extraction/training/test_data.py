@@ -67,9 +67,7 @@ def test_parts_are_disjoint_complete_and_reproducible_and_unknown_or_too_few_peo
         choose_people(listed(PEOPLE), ["q07"], 0.2, 0)
 
 
-def test_pixels_are_those_of_the_files_in_ram_and_in_a_file_and_no_held_out_image_is_opened(
-    make_source, tmp_path, monkeypatch
-):
+def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_source, tmp_path, monkeypatch):
     items = make_source(subjects=4)
     kept = [item for item in items if item.subject != "s2"]
     expected = np.stack([decode_image(item.path) for item in kept])

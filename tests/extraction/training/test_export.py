@@ -11,7 +11,7 @@ from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones.hubs import small_resnet
-from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card, read_meta
+from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx, read_card, read_meta
 
 META = BackboneMeta(size=32, id="mine", layers=("maxpool", "layer2"), card={"source_subjects": ["s1"], "n": 3})
 
@@ -58,6 +58,9 @@ def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path
     for wrong in ({"size": 0}, {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}):
         with refused(ConfigError):
             BackboneMeta(**{"size": 8, "id": "x", **wrong})
+    monkeypatch.setattr("featlab.extraction.training.export.find_spec", lambda name: None)
+    with refused(ConfigError, "an ONNX file needs", "pip install 'featlab[onnx]'"):
+        export_onnx(network, tmp_path / "net.onnx", META)
     load = torch.export.load
 
     def damaged(*args, **kwargs):

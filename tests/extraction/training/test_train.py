@@ -55,9 +55,7 @@ def _same(first, second):
 
 
 @tensors_only_here
-def test_a_killed_run_ends_in_the_same_network_bitwise_and_a_refit_leaves_the_held_out_out(
-    make_source, quick, tmp_path
-):
+def test_a_killed_run_ends_in_the_same_network_bitwise_without_the_held_out(make_source, quick, tmp_path):
     train = partial(train_backbone, make_source(), replace(quick, epochs=3), held_out=["s0"])
     whole, killed, seen = tmp_path / "whole.pt2", tmp_path / "killed.pt2", []
     report = train(whole, seed=4, on_epoch=lambda *now: seen.append(now[:3]))
@@ -102,9 +100,7 @@ def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, q
 
 
 @tensors_only_here
-def test_an_unreadable_image_of_a_target_is_never_noticed_and_one_of_a_source_subject_is_listed(
-    make_source, quick, tmp_path
-):
+def test_an_unreadable_image_of_a_target_is_never_noticed(make_source, quick, tmp_path):
     items = make_source()
     target = next(item for item in items if item.subject == "s2")
     source = next(item for item in items if item.subject == "s3")
@@ -161,9 +157,7 @@ def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, qui
 
 
 @tensors_only_here
-def test_a_checkpoint_keeps_two_files_of_tensors_and_another_requests_or_a_damaged_one_is_refused(
-    make_source, quick, tmp_path, refused
-):
+def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, quick, tmp_path, refused):
     items, out, config = make_source(), tmp_path / "net.pt2", replace(quick, epochs=3)
     with pytest.raises(Killed):
         train_backbone(items, config, out, on_epoch=_kill_after("choose", 3))

@@ -92,9 +92,7 @@ def item(path, **more):
     return replace(Item(path, path.name, "s", "n", "v", 0, 0), **more)
 
 
-def test_images_frames_and_failures_come_in_the_order_of_the_items(
-    tmp_path, make_image, make_video, read_number, monkeypatch
-):
+def test_what_is_read_comes_in_the_order_of_the_items(tmp_path, make_image, make_video, read_number, monkeypatch):
     image = make_image(tmp_path / "i.png", 3)
     a, b = (expand_videos([item(make_video(tmp_path / name, range(9)))]).items for name in ("a.mp4", "b.mkv"))
     mixed = [a[2], a[5], item(image), b[1], b[0], b[8], a[8], item(tmp_path / "x.png"), a[0], a[0]]

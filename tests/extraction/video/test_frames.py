@@ -32,9 +32,7 @@ def decode(path, places):
 
 
 @pytest.mark.parametrize(("name", "codec", "more"), KINDS)
-def test_a_frame_is_found_by_its_time_and_its_pixels_do_not_depend_on_the_way_in(
-    tmp_path, make_video, read_number, name, codec, more
-):
+def test_the_pixels_of_a_frame_do_not_depend_on_the_way_in(tmp_path, make_video, read_number, name, codec, more):
     path = make_video(tmp_path / name, range(150), codec=codec, **more)
     whole = decode(path, range(150))
     assert [read_number(image) for image in whole] == list(range(150))

@@ -1,18 +1,28 @@
-"""Entropies, IIC's information loss and NRC's agreement, against known values, SciPy and scikit-learn."""
+"""What target rows ask of a model: entropies, information, agreement, SHOT's labels, CluP's clusters and kept rows."""
+
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import entropy as scipy_entropy
-from sklearn.metrics import mutual_info_score
+from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
+from featlab.errors import ConfigError
 from featlab.methods.losses.target import (
     EPSILON,
+    centre_labels,
+    class_centres,
+    cluster_rows,
     entropies,
     information_loss,
+    label_clusters,
     marginal_entropy,
     mean_entropy,
     neighbour_agreement,
+    purest_rows,
+    unit_codes,
 )
 
 
@@ -103,3 +113,128 @@ def test_agreement_is_the_weighted_overlap_and_no_gradient_reaches_the_neighbour
     neighbour_agreement(p, scores, 1.0).backward()
     assert scores.grad is None
     torch.testing.assert_close(p.grad, -scores.detach().sum(dim=1) / 4)
+
+
+Z = torch.tensor([[1, 0], [0.9, 0.1], [0.2, 1], [0, 1]])
+LOGITS = [[2, 0], [1, 0], [0.5, 0], [0, 2]]
+
+
+def softmax(logits):
+    return torch.softmax(tensor(logits), dim=1)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_only_predicted_classes_are_assigned():
+    assert centre_labels(Z, softmax([[*row, -9] for row in LOGITS])).labels.tolist() == [0, 0, 1, 1]
+    assert centre_labels(Z, softmax([[0, 3, 1]] * 4)).labels.tolist() == [1, 1, 1, 1]
+
+
+def test_labels_and_distances_equal_scipys():
+    z, p = tensor(rng().normal(size=(50, 6))), softmax(2 * rng(1).normal(size=(50, 4)))
+    codes = np.concatenate([z.double().numpy(), np.ones((50, 1))], axis=1)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit_codes(z), codes, atol=1e-6)
+    weight = p.double().numpy()
+    for rounds in (1, 2):
+        centres = weight.T @ codes / (1e-8 + weight.sum(axis=0)[:, None])
+        distance = cdist(codes, centres, "cosine")
+        found = centre_labels(z, p, rounds=rounds)
+        assert np.array_equal(found.labels, distance.argmin(axis=1))
+        np.testing.assert_allclose(found.centres, centres, atol=1e-6)
+        np.testing.assert_allclose(found.distance, distance.min(axis=1), atol=1e-6)
+        weight = np.eye(4)[distance.argmin(axis=1)]
+
+
+def test_a_class_counts_when_more_rows_than_the_threshold_are_predicted_as_it():
+    z, p = tensor([[1, 0]] * 3 + [[0, 1]] * 2), tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2)
+    assert centre_labels(z, p, threshold=1).labels.tolist() == [0, 0, 0, 1, 1]
+    assert centre_labels(z, p, threshold=2).labels.tolist() == [0, 0, 0, 0, 0]
+    # Where no class has so many rows, there is no label but by the classes that there are.
+    assert centre_labels(z, p, threshold=3).labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_class_that_loses_its_rows_in_the_first_round_gets_none_in_the_second():
+    """Its centre is zero then, and has no direction."""
+    z = tensor([[5, 0], [5, 0], [0, 5], [0, 5], [5, 0]])
+    p = tensor([[0.69, 0.01, 0.3]] * 2 + [[0.01, 0.69, 0.3]] * 2 + [[0.3, 0.3, 0.4]])
+    assert p.argmax(dim=1).tolist() == [0, 0, 1, 1, 2]
+    assert centre_labels(z, p, rounds=1).labels.tolist() == [0, 0, 1, 1, 0]
+    found = centre_labels(z, p)
+    assert found.labels.tolist() == [0, 0, 1, 1, 0]
+    assert found.centres[2].tolist() == [0, 0, 0]
+    assert torch.isfinite(found.distance).all()
+    assert class_centres(unit_codes(Z), tensor([[1, 0]] * 4))[1].tolist() == [0, 0, 0]
+
+
+def test_pseudo_labels_of_degenerate_rows_are_finite():
+    for row in ([0.0, 0.0], [1e15, -1e15], [1.0, 2.0]):
+        found = centre_labels(tensor([row] * 3), softmax(2 * rng().normal(size=(3, 4))))
+        assert torch.isfinite(found.distance).all()
+        assert torch.isfinite(found.centres).all()
+        assert ((found.labels >= 0) & (found.labels < 4)).all()
+
+
+def test_labels_and_purities_equal_a_loop_over_clusters():
+    cluster, predicted = rng().integers(0, 30, size=400), rng(1).integers(0, 7, size=400)
+    cluster[cluster == 11] = 12
+    # Of equally frequent classes the first names the cluster.
+    found = label_clusters(cluster, predicted, clusters=30, classes=7)
+    for number in range(30):
+        mine = predicted[cluster == number]
+        if not len(mine):
+            assert (number, found.label[number]) == (11, -1)
+            continue
+        values, counts = np.unique(mine, return_counts=True)
+        assert found.label[number] == values[counts.argmax()]
+        assert found.purity[number] == pytest.approx(counts.max() / len(mine))
+
+
+def test_no_more_clusters_than_classes_are_refused(refused):
+    for clusters in (2, 3):
+        with refused(ConfigError, f"{clusters} clusters", "3 classes", "prototypes"):
+            label_clusters(np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), clusters=clusters, classes=3)
+
+
+def test_the_number_of_kept_rows_is_rounded_down_class_by_class_as_the_published_code_does():
+    for rows, fraction, kept in ((9, 0.1, 0), (10, 0.1, 1), (100, 0.29, 28), (4, 1.0, 4), (4, 0.0, 0), (0, 0.5, 0)):
+        assert len(purest_rows(np.zeros(rows, dtype=np.int64), rng().random(rows), fraction)) == kept
+    label = np.repeat([0, 2], [20, 9])
+    assert label[purest_rows(label, rng().random(29), 0.1)].tolist() == [0, 0]
+
+
+def test_kept_rows_equal_a_stable_sort_of_each_class():
+    label = rng().integers(0, 5, size=200)
+    confidence = rng(1).integers(1, 6, size=200) / 5
+    expected = []
+    for code in range(5):
+        mine = np.flatnonzero(label == code)
+        order = sorted(mine, key=lambda row: (-confidence[row], row))
+        expected += order[: int(0.3 * len(mine))]
+    assert purest_rows(label, confidence, 0.3).tolist() == sorted(expected)
+
+
+def test_rows_of_one_direction_are_one_cluster_whatever_their_length():
+    truth = np.repeat(np.arange(5), 8)
+    codes = (5 * rng().normal(size=(5, 12))[truth] + 0.05 * rng(1).normal(size=(40, 12))).astype(np.float32)
+    # The appended one tells only short rows from long ones: among long rows length is nothing.
+    long = 1e4 * codes * (1 + np.arange(len(codes)) % 3)[:, None].astype(np.float32)
+    for rows in (codes, long):
+        assert adjusted_rand_score(truth, cluster_rows(rows, 5, seed=0)) == 1
+    short = np.array([[0.01, 0], [0.02, 0], [9, 0], [8, 0]], dtype=np.float32)
+    assert adjusted_rand_score([0, 0, 1, 1], cluster_rows(short, 2, seed=0)) == 1
+
+
+def test_fewer_different_rows_than_clusters_leave_clusters_empty_without_a_warning():
+    for first, second, different in ((1, 1, 1), (0, 0, 1), (1, -1, 2)):
+        codes = np.repeat(np.array([[first] * 4, [second] * 4], dtype=np.float32), 6, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cluster = cluster_rows(codes, 5, seed=0)
+        assert len(np.unique(cluster)) == different
+        found = label_clusters(cluster, np.zeros(12, dtype=np.int64), clusters=5, classes=3)
+        assert (found.label[cluster] == 0).all()
+        assert (found.purity[cluster] == 1).all()
+        assert (found.label == -1).sum() == 5 - different
