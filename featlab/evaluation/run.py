@@ -26,25 +26,15 @@ from featlab.seeding import run_seed
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """How a target's rows are split and scored, and what the rows of results record beside the scores.
+    """How a target's rows are split and scored, and what the rows of results record beside the scores."""
 
-    Attributes:
-        draw: Number of the draw.
-        seed: Number of the seed; what is random in a run follows the bundle's own seed.
-        scope: One of `featlab.config.sections.SCOPES`.
-        count_flops: Run every method once more to count its operations.
-        smoothing: Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
-        gap: See `featlab.protocol.splits`.
-        conditions: A shorter clip, or one that is not all neutral; of one person.
-    """
-
-    draw: int = 0
-    seed: int = 0
-    scope: str = "person"
-    count_flops: bool = False
-    smoothing: int = 0
-    gap: int = 5
-    conditions: ClipConditions = WHOLE_CLIP
+    draw: int = 0  # Number of the draw.
+    seed: int = 0  # Number of the seed; what is random in a run follows the bundle's own seed.
+    scope: str = "person"  # One of `featlab.config.sections.SCOPES`.
+    count_flops: bool = False  # Run every method once more to count its operations.
+    smoothing: int = 0  # Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
+    gap: int = 5  # See `featlab.protocol.splits`.
+    conditions: ClipConditions = WHOLE_CLIP  # A shorter clip, or one that is not all neutral; of one person.
 
 
 def evaluate_subject(

@@ -167,15 +167,10 @@ def ordered_features(bundle: Bundle, target: Target) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SourceFeatures:
-    """Labelled source rows, projected.
+    """Labelled source rows, projected."""
 
-    Attributes:
-        features: (N, D) float32.
-        labels: (N,) int64 codes in [0, K); rows of unknown label are not among them.
-    """
-
-    features: Tensor
-    labels: Tensor
+    features: Tensor  # (N, D) float32.
+    labels: Tensor  # (N,) int64 codes in [0, K); rows of unknown label are not among them.
 
     @classmethod
     def of(cls, bundle: Bundle, table: FeatureTable) -> SourceFeatures:

@@ -18,15 +18,10 @@ from featlab.seeding import generator
 
 @dataclass(frozen=True)
 class ClipConditions:
-    """What is done to the neutral clip of every target before anything is adapted to it.
+    """What is done to the neutral clip of every target before anything is adapted to it."""
 
-    Attributes:
-        frames: Adapt on at most that many, the first in time; 0 takes all.
-        contamination: Fraction of them, in [0, 1), that is replaced by test frames of other classes.
-    """
-
-    frames: int = 0
-    contamination: float = 0.0
+    frames: int = 0  # Adapt on at most that many, the first in time; 0 takes all.
+    contamination: float = 0.0  # Fraction of them, in [0, 1), that is replaced by test frames of other classes.
 
 
 WHOLE_CLIP = ClipConditions()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
-from featlab.exchange.folding import fold
+from featlab.exchange.formats import fold
 from featlab.methods import make_method
 from featlab.methods.pft.closed_form import align_style
 from featlab.methods.pft.reliability import (
