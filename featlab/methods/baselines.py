@@ -69,6 +69,11 @@ class AdaBN(Method):
     )
     updates = ("bottleneck",)
 
+    @classmethod
+    def minimum_rows(cls, classes: int) -> int:
+        """Return 2: one row has no variance, and what is divided by it comes out certain."""
+        return 2
+
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f)), B' with the target's statistics."""
         self.check(bundle, target)
