@@ -48,14 +48,17 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
-@command("cache", "workspace", "json_mode", "quiet")
+@command("cache", "workspace", "json_mode", "quiet", "bundle")
 def inspect(
     session: Session,
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
-    """Show what a cache holds."""
+    """Show what a cache holds, or, with --bundle, what a model bundle knows of itself."""
     from featlab.cache.reader import inspect_cache
 
+    if session["bundle"] is not None:
+        _inspect_bundle(session, session["bundle"])
+        return
     summary = inspect_cache(_cache(session, file))
     output = session.output
     output.json(summary.to_dict())
@@ -81,6 +84,27 @@ def inspect(
         unknown = summary.unknown_labels
         classes.append(("unknown", f"{unknown:,}", f"{100 * unknown / summary.rows:.1f} %"))
     output.columns(("Class", "Rows", "Share"), classes)
+
+
+def _inspect_bundle(session: Session, folder: Path) -> None:
+    from featlab.bundle.bundle import load_bundle
+    from featlab.cli.stages import outlook
+
+    bundle = load_bundle(folder)
+    known = outlook(bundle, dict.fromkeys([bundle.config.adapt.method, *bundle.extras]))
+    facts = {
+        "classes": ", ".join(bundle.classes),
+        "neutral class": bundle.neutral,
+        "source people": len(bundle.source_subjects),
+        "features": bundle.projection.components.shape[1],
+        "carried share": bundle.share.sentence(),
+        "style bank": f"{len(bundle.bank.subjects)} people" if bundle.bank else "none",
+        "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
+    }
+    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
+    session.output.facts(str(folder), facts)
+    for line in known:
+        session.output.show(line)
 
 
 @command("cache", "workspace", "json_mode", "quiet")

@@ -23,7 +23,16 @@ SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
 
 
-_ADDED_LATER = ("error", "class_recall", "flops", "scope", "macro_f1_smoothed", "reliability", "confusion")
+_ADDED_LATER = (
+    "error",
+    "class_recall",
+    "flops",
+    "scope",
+    "macro_f1_smoothed",
+    "reliability",
+    "confusion",
+    "source_gain",
+)
 """Fields that older files lack."""
 
 
@@ -60,6 +69,7 @@ class EvaluationRow:
         reliability: For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their
             confidence and those that are right, 45 numbers in all; empty in older files.
         confusion: K × K counts of test rows, row by row: label first, prediction second; empty in older files.
+        source_gain: What the method gained on held-out source people, in macro F1; NaN where it can't tell.
 
     Raises:
         InputError: An unknown ``selection`` or ``scope``, a row without an error that has no finite macro F1, or a
@@ -91,6 +101,7 @@ class EvaluationRow:
     macro_f1_smoothed: float = math.nan
     reliability: tuple[float, ...] = ()
     confusion: tuple[int, ...] = ()
+    source_gain: float = math.nan
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:

@@ -102,12 +102,14 @@ def _rows(
     except (FeatlabError, RuntimeError) as error:
         # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
         return failed_rows(method, names, numbers, error, time.perf_counter() - start)
+    gain = method.source_gain(bundle)
     cost = {
         "adapt_frames": len(split.adapt),
         "seconds": seconds,
         "iterations": model.iterations,
         "trainable": model.trainable,
         "flops": flops,
+        "source_gain": gain.mean if gain else math.nan,
     }
     rows = []
     for name in names:
