@@ -14,11 +14,11 @@ from typer.core import TyperGroup
 from featlab import __version__
 from featlab.cli import data
 from featlab.cli.backbone import backbone_app
-from featlab.cli.data import layouts, merge
+from featlab.cli.data import merge
 from featlab.cli.evaluate import benchmark, evaluate, methods
 from featlab.cli.exchange import bundle_app, export
 from featlab.cli.explain import ablate, branches, complexity, demo, report
-from featlab.cli.extract import extract, import_features
+from featlab.cli.extract import extract, import_features, layouts
 from featlab.cli.output import print_error
 from featlab.cli.plot import plot_app
 from featlab.cli.predict import predict

@@ -19,8 +19,16 @@ from featlab.evaluation.metrics import SubjectMetrics, reliability_counts, smoot
 from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
 from featlab.model.personal import AdaptedModel
-from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
-from featlab.protocol.splits import Split, check_disjoint, split_dataset, split_target, target_of
+from featlab.protocol.splits import (
+    WHOLE_CLIP,
+    ClipConditions,
+    Split,
+    check_disjoint,
+    reduced_split,
+    split_dataset,
+    split_target,
+    target_of,
+)
 from featlab.seeding import run_seed
 
 
