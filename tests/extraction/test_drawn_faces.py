@@ -1,5 +1,3 @@
-"""Drawn faces: repeatable, true to their landmarks, hard in the way that people are, and whole on disk."""
-
 import csv
 from dataclasses import replace
 

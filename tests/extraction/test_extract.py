@@ -1,5 +1,3 @@
-"""Items to a cache: every row with its names, failures listed, workers, what is refused before any work."""
-
 import json
 import sys
 from dataclasses import dataclass, field, replace

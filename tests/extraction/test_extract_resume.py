@@ -1,5 +1,3 @@
-"""Killed, interrupted and finished extractions: what is embedded again, and what is refused."""
-
 import os
 import signal
 import subprocess

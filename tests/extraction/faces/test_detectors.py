@@ -1,5 +1,3 @@
-"""Detectors: against packages made here in place of the libraries, and the real mediapipe where it is installed."""
-
 import hashlib
 import os
 import pickle

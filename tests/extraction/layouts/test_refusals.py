@@ -1,7 +1,4 @@
-"""Trees and lists that are not those of their data set: one line each, with file and line.
-
-What is wrong with a table as such is shown once, by the manifests of the plain layouts.
-"""
+"""What is wrong with any table is shown once, by the manifests of the plain layouts."""
 
 BAH = "Videos/82725/Visite_1/82725_Question_1_2024-11-19_15-12-23_Video.mp4"
 # The file with the list, and the files beside it.

@@ -1,5 +1,3 @@
-"""Images and frames as pixels, and what can't be read."""
-
 import sys
 from dataclasses import replace
 
