@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featlab.cache import ExtractorInfo
 from featlab.extraction.layouts import read_layout
 
 
@@ -39,6 +40,18 @@ def images():
 
     def make(count=2, size=32):
         return list(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def stand_in():
+    """``stand_in(embed, prepare=None)``: a backbone that gets its batches in the main process, as a network does."""
+
+    def make(embed, prepare=None):
+        info = ExtractorInfo("stand-in", "none", "mean colour")
+        facts = {"name": "stand-in", "needs_images": True, "needs_landmarks": False, "in_worker": False}
+        return SimpleNamespace(**facts, prepare=prepare, embed=embed, info=lambda: info)
 
     return make
 

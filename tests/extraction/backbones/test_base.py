@@ -121,6 +121,8 @@ def test_geometry_keeps_a_mirrored_face_mirrored():
     mirrored = align(original[:, swap] * [-1, 1], face)[0]
     np.testing.assert_allclose(mirrored, plain[swap] * [-1, 1], atol=1e-9)
     assert np.abs(mirrored - plain).max() > 0.005
+    # A reflection is not used where it would fit better.
+    assert np.linalg.norm(align((face * [-1, 1])[None], face)[0] - face) > 0.5
 
 
 def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
