@@ -27,8 +27,7 @@ from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
 from featlab.methods import AdaptedModel, Method, make_method
 from featlab.model.personal import GainEstimate
-from featlab.protocol.clips import ClipConditions, reduced_split
-from featlab.protocol.splits import Split, split_target, target_of
+from featlab.protocol.splits import ClipConditions, Split, reduced_split, split_target, target_of
 from featlab.seeding import generator
 from featlab.workspace.build import build_bundle
 

@@ -58,10 +58,10 @@ MUTANTS = (
     ("featlab/methods/baselines.py", "Affine.shift(-target", "Affine.shift(target", "tests/methods"),
     ("featlab/methods/losses/target.py", "return -(p * torch.log(p", "return (p * torch.log(p", "tests/methods"),
     ("featlab/methods/losses/target.py", "p, scores.detach())", "p, scores)", "tests/methods"),
-    ("featlab/methods/losses/adversarial.py", "1.0 + torch.exp(", "1.0 - torch.exp(", "tests/methods"),
-    ("featlab/methods/losses/discrepancy.py", "-theirs / m.clamp_min(1)", "theirs / m.clamp_min(1)", "tests/methods"),
+    ("featlab/methods/losses/domains.py", "1.0 + torch.exp(", "1.0 - torch.exp(", "tests/methods"),
+    ("featlab/methods/losses/domains.py", "-theirs / m.clamp_min(1)", "theirs / m.clamp_min(1)", "tests/methods"),
     (
-        "featlab/methods/losses/discrepancy.py",
+        "featlab/methods/losses/domains.py",
         "torch.sort(q @ directions, dim=0)",
         "torch.sort(q @ directions, dim=1)",
         "tests/methods",

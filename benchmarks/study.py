@@ -1,225 +1,193 @@
-"""Which `pft` is the default, and the table that chose it: one setting changed at a time.
+"""What `pft` and each part of it is worth beside the light methods, on everyone of several sets. The protocol:
 
-The development people (see `people.py`) play targets, in folds; everyone else is source in these runs. No reported
-person is ever scored here. Bundles are made without what `pft` carries, which takes longer than all else, so that every
-clip is weighted (as with ``adapt.pft.weighting=neutral``). Writes a Markdown table and a csv beside it.
+Each cache is cut into five folds of people, at random by a fixed seed. The people of one fold are the targets, everyone
+else is the source; what a source model chooses (the carried share, the temperature, whether adapting helps) it chooses
+on its own source people. Each target is adapted from their neutral clip and scored by macro F1 on their other rows, as
+`featlab evaluate` does. All settings are the package's defaults.
 
-    python benchmarks/study.py geometry.h5 hog.h5 --jobs 2 --out study.md
+A person who is in several caches (one face, other features) counts once: their scores are averaged over the caches.
+Differences from `pft` are over people, with a bootstrap interval; p is Wilcoxon's, corrected by Holm over the methods.
+*Worse* is the fraction of people who lose more than two points against the source model.
+
+*Parts* change one thing of `pft` each, with every frame of a clip counted alike and without its guard, so that they
+differ in that alone.
+
+    python benchmarks/study.py geometry.h5 hog.h5 units.h5 --jobs 2 --out study.md
+
+What is done is kept beside the output, and the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from people import development_people, read_table
-from scipy.stats import wilcoxon
+from people import read_table
 
-from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
+from featlab.cache import atomic_write_text
 from featlab.config.load import Config, load_config, parse_settings
-from featlab.evaluation.results import EvaluationRow
+from featlab.evaluation.metrics import calibration_error
+from featlab.evaluation.results import EvaluationRow, read_results, write_results
 from featlab.evaluation.run import RunNumbers, evaluate_subject
-from featlab.evaluation.scores import subject_means
+from featlab.evaluation.scores import pooled_reliability
+from featlab.evaluation.statistics import bootstrap_interval, holm, paired_wilcoxon
 from featlab.methods import make_method
+from featlab.model.share import CarriedShare
 from featlab.pairing.pairs import make_pairs
 from featlab.seeding import generator
-from featlab.workspace.build import TrainedHead, pretrain_bundle, train_source_head
+from featlab.workspace.build import pretrain_bundle, train_source_head
 
-FOLDS = 4
-BASELINES = ("source-only", "neutral-shift", "adabn", "coral", "referenced", "oracle")
-LBFGS = "adapt.pft.optimiser=lbfgs"
-POSTER = "pretrain.objective=poster pretrain.style=1 pretrain.expression=1"
-EVERY_STATISTIC = f"{LBFGS} adapt.pft.layers=features,embedding adapt.pft.std=0.1 adapt.pft.update=all"
-MLP = "pretrain.form=mlp pretrain.style=0.1 pretrain.expression=0.03"
-
-
-def _adam(update: str, lr: float, steps: int) -> str:
-    options = f"update={update} lr={lr} iterations={steps} optimiser=adam layers=embedding"
-    return " ".join(f"adapt.pft.{option}" for option in options.split())
-
-
-VARIANTS: tuple[tuple[str, str, str], ...] = (
-    ("", "the default", ""),
-    ("T", "identity: the offset alone, C never saw translated features", "pretrain.epochs=0"),
-    ("T", "MLP, trained on pairs (the default before)", MLP),
-    ("T", "MLP, 30 epochs, noise 0.1", f"{MLP} pretrain.epochs=30 pretrain.noise=0.1"),
-    ("T", "MLP, not residual (the seeds' literal form)", f"{MLP} pretrain.residual=false"),
-    ("T", "penalty 1.2 (the default is 4)", "pretrain.penalty=1.2"),
-    ("T", "penalty 12", "pretrain.penalty=12"),
-    ("T", "each row in one episode", "pretrain.episodes=1"),
-    ("T", "each row in 16 episodes", "pretrain.episodes=16"),
-    (
-        "losses at the source",
-        "KL alone, no cross-entropy on translated rows",
-        "pretrain.classification=0 pretrain.expression=1",
-    ),
-    ("losses at the source", "cross-entropy + 0.1 KL", "pretrain.expression=0.1"),
-    ("losses at the source", "cross-entropy + 1 KL", "pretrain.expression=1"),
-    ("losses at the source", "the poster's: style + KL, no episodes", POSTER),
-    ("losses at the source", "MLP, no style", f"{MLP} pretrain.style=0"),
-    ("losses at the source", "MLP, style 1", f"{MLP} pretrain.style=1"),
-    ("losses at the source", "MLP, style over the feature vector of a frame", f"{MLP} pretrain.axis=vector"),
-    ("losses at the source", "MLP, style at the embedding only", f"{MLP} pretrain.layers=embedding"),
-    ("losses at the source", "MLP, style at the bottleneck only", f"{MLP} pretrain.layers=bottleneck"),
-    ("pairs", "MLP, cosine", f"{MLP} pair.strategy=cosine"),
-    ("pairs", "MLP, random", f"{MLP} pair.strategy=random"),
-    ("pairs", "MLP, references of the same label", f"{MLP} pair.label_rule=same"),
-    ("pairs", "MLP, references of another label", f"{MLP} pair.label_rule=different"),
-    ("clip", "every frame alike (mean)", "adapt.pft.weighting=mean"),
-    ("clip", "median of each feature", "adapt.pft.weighting=median"),
-    ("clip", "shrunk by 4 %", "adapt.pft.shrinkage=0.04"),
-    ("clip", "shrunk by 15 %", "adapt.pft.shrinkage=0.15"),
-    ("bank", "centre of the 5 nearest source people", "adapt.pft.bank=nearest"),
-    ("bank", "centre weighted by nearness", "adapt.pft.bank=weighted"),
-    ("style at the target", "means at the embedding", f"{LBFGS} adapt.pft.layers=embedding"),
-    ("style at the target", "means at features and bottleneck", f"{LBFGS} adapt.pft.layers=features,bottleneck"),
-    ("style at the target", "means and 0.1 standard deviations", EVERY_STATISTIC),
-    ("other losses at the target", "+ 0.1 frame consistency", f"{LBFGS} adapt.pft.consistency=0.1"),
-    ("other losses at the target", "+ 0.1 KL anchor", f"{LBFGS} adapt.pft.anchor=0.1"),
-    ("other losses at the target", "+ 1 KL anchor", f"{LBFGS} adapt.pft.anchor=1"),
-    ("layers that move", "last layer of T, Adam 1e-3, 100 steps", _adam("last", 0.001, 100)),
-    ("layers that move", "all of T, Adam 1e-3, 100 steps", _adam("all", 0.001, 100)),
-    ("layers that move", "all of T, Adam 1e-2, 25 steps", _adam("all", 0.01, 25)),
-    ("layers that move", "all of T, Adam 1e-2, 100 steps", _adam("all", 0.01, 100)),
-    ("features", "32 dimensions", "features.dim=32"),
-    ("features", "128 dimensions", "features.dim=128"),
-    ("features", "principal directions of all variation", "features.reduce=pca"),
+FOLDS = 5
+METHODS = (
+    "source-only",
+    "neutral-shift",
+    "coral",
+    "adabn",
+    "referenced",
+    "referenced-mlp",
+    "pft-linear",
+    "pft-mlp",
+    "pft",
+    "pft-poster",
+    "oracle",
 )
+ALIKE = "pretrain.validation=false adapt.pft.weighting=mean adapt.pft.guard=false"
+PARTS = {
+    "all of it": "",
+    "all of the offset (share 1)": "pretrain.learn_share=false",
+    "linear part, share 1 (the default before)": "pretrain.learn_share=false pretrain.form=linear",
+    "linear part": "pretrain.form=linear",
+    "MLP part": "pretrain.form=mlp",
+    "random pairs": "pair.strategy=random",
+    "without style": "pretrain.style=0",
+    "without KL": "pretrain.expression=0",
+    "without cross-entropy in the MLP part": "pretrain.classification=0",
+    "60 epochs": "pretrain.epochs=60",
+}
+Scores = Mapping[str, Mapping[str, float]]
+"""Macro F1 by what was run and by person."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """A source model's first half, shared by all settings that leave it alone."""
-
-    targets: tuple[str, ...]
-    trained: TrainedHead
-
-
-def evaluate_settings(
-    table: FeatureTable, extractor: ExtractorInfo, group: Sequence[str], methods: Sequence[str], seeds: int
-) -> dict[str, list[EvaluationRow]]:
-    """Return rows by setting; all of ``group`` have the same features and head, which are trained once a fold."""
+def run_fold(cache: Path, fold: int, seed: int, parts: bool, out: Path) -> None:
+    """Train the source model of a fold, adapt to its targets and keep the rows, unless they are kept already."""
+    if out.exists():
+        return
     torch.set_num_threads(1)
-    people = development_people(table.subjects)
-    shuffled = [people[place] for place in generator("folds").permutation(len(people))]
-    rows: dict[str, list[EvaluationRow]] = {settings: [] for settings in group}
-    for fold in range(FOLDS):
-        targets = shuffled[fold::FOLDS]
-        source = table.without(*targets)
-        for seed in range(seeds):
-            trained = train_source_head(source, parsed(group[0]), seed=seed)
-            for settings in group:
-                config = parsed(settings)
-                bundle = pretrain_bundle(
-                    source,
-                    trained,
-                    make_pairs(source, config.pair, seed=seed),
-                    config,
-                    seed=seed,
-                    extractor=extractor,
-                    cache_digest="",
-                    methods=[name for name in methods if name != "pft"],
-                )
-                made = [make_method(name, config.adapt.options) for name in methods]
-                for name in targets:
-                    rows[settings] += evaluate_subject(
-                        bundle, table.rows_of(name), made, numbers=RunNumbers(draw=fold, seed=seed)
-                    )
-    return rows
+    table, extractor = read_table(cache)
+    people = table.subject_names_present()
+    targets = [people[place] for place in generator("folds").permutation(len(people))[fold::FOLDS]]
+    source = table.without(*targets)
+    trained = train_source_head(source, Config(), seed=seed)
+    rows: list[EvaluationRow] = []
+    for name, settings in PARTS.items() if parts else {"": ""}.items():
+        config = load_config(None, parse_settings(f"{ALIKE} {settings}".split() if parts else []))
+        how = config.pretrain
+        head = trained if how.learn_share else replace(trained, share=CarriedShare(how.share))
+        methods = ("pft",) if parts else METHODS
+        bundle = pretrain_bundle(
+            source,
+            head,
+            make_pairs(source, config.pair, seed=seed),
+            config,
+            seed=seed,
+            extractor=extractor,
+            methods=methods,
+        )
+        made = [make_method(method, config.adapt.options) for method in methods]
+        for target in targets:
+            found = evaluate_subject(bundle, table.rows_of(target), made, numbers=RunNumbers(draw=fold, seed=seed))
+            rows += [replace(row, method=name) for row in found] if parts else found
+    write_results(out, rows)
 
 
-def parsed(settings: str) -> Config:
-    """Return the configuration that a line of settings means."""
-    return load_config(None, parse_settings(settings.split()))
+def scores_of(rows: Sequence[EvaluationRow]) -> Scores:
+    """Return each person's macro F1 in percent, the mean over seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        if not row.error:
+            found.setdefault(row.method, {}).setdefault(row.subject, []).append(100 * row.macro_f1)
+    return {name: {who: float(np.mean(each)) for who, each in people.items()} for name, people in found.items()}
 
 
-def groups_of(settings: Sequence[str]) -> list[list[str]]:
-    """Return the settings in groups that share features and head."""
-    groups: dict[tuple[object, object], list[str]] = {}
-    for line in settings:
-        config = parsed(line)
-        groups.setdefault((config.features, config.head), []).append(line)
-    return list(groups.values())
+def over_sets(sets: Mapping[str, Scores], name: str, group: Mapping[str, str]) -> dict[tuple[str, str], float]:
+    """Return one score a person: the mean over the caches that show them."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for cache, scores in sets.items():
+        for who, score in scores[name].items():
+            found.setdefault((group[cache], who), []).append(score)
+    return {who: float(np.mean(each)) for who, each in found.items()}
+
+
+def tables(rows: Mapping[str, Sequence[EvaluationRow]], group: Mapping[str, str], reference: str) -> str:
+    """Return the scores and the differences in Markdown."""
+    sets = {cache: scores_of(each) for cache, each in rows.items()}
+    names = list(next(iter(sets.values())))
+    lines = ["| | " + " | ".join(sets) + " | mean over sets | worse | ECE |", "|" + "---|" * (len(sets) + 4)]
+    base = over_sets(sets, names[0], group)
+    for name in names:
+        means = [float(np.mean(list(scores[name].values()))) for scores in sets.values()]
+        pooled = over_sets(sets, name, group)
+        worse = np.mean([pooled[who] < base[who] - 2 for who in base])
+        kept = [[row for row in each if row.method == name] for each in rows.values()]
+        counts = [pooled_reliability(each) for each in kept]
+        error = np.mean([calibration_error(item) for item in counts if item is not None])
+        cells = [f"{value:.1f}" for value in (*means, np.mean(means))]
+        lines.append(f"| {name} | {' | '.join(cells)} | {100 * worse:.0f} % | {100 * error:.1f} |")
+    others = [name for name in names if name != reference]
+    lines += ["", f"| {reference} minus | " + " | ".join(sets) + " | over people | p |", "|" + "---|" * (len(sets) + 3)]
+    ours = over_sets(sets, reference, group)
+    raw = []
+    for name in others:
+        theirs = over_sets(sets, name, group)
+        raw.append(paired_wilcoxon([ours[who] for who in ours], [theirs[who] for who in ours]))
+    for name, p in zip(others, holm(raw), strict=True):
+        cells = []
+        for scores in sets.values():
+            both = [scores[reference][who] - scores[name][who] for who in scores[name]]
+            cells.append(_interval(both))
+        theirs = over_sets(sets, name, group)
+        cells.append(_interval([ours[who] - theirs[who] for who in ours]))
+        lines.append(f"| {name} | {' | '.join(cells)} | {'<0.001' if p < 0.001 else f'{p:.3f}'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(differences: Sequence[float]) -> str:
+    low, high = bootstrap_interval(differences, seed=0)
+    return f"{np.mean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("caches", nargs="+", type=Path)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("caches", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--parts", action="store_true", help="what each part of pft is worth, in place of the methods")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("study.md"))
-    parser.add_argument("--only", nargs="*", default=None, help="settings to try instead, one candidate each")
     options = parser.parse_args()
-    variants = VARIANTS if options.only is None else [VARIANTS[0], *(("", line, line) for line in options.only)]
-    tables = {path.stem: read_table(path) for path in options.caches}
-    lines = [settings for _, _, settings in variants]
-    # Settings are dealt out in small parts, so that the cores end together.
-    parts = [group[start : start + 6] for group in groups_of(lines) for start in range(0, len(group), 6)]
-    work = [(stem, part, ("pft",)) for part in parts for stem in tables]
-    work += [(stem, [""], BASELINES) for stem in tables]
-    runs = Parallel(n_jobs=options.jobs, inner_max_num_threads=1)(
-        delayed(evaluate_settings)(*tables[stem], part, methods, options.seeds) for stem, part, methods in work
-    )
-    means: dict[tuple[str, str], dict[str, float]] = {}
-    baselines: dict[tuple[str, str], dict[str, float]] = {}
-    for (stem, _, methods), found in zip(work, runs, strict=True):
-        for settings, rows in found.items():
-            if methods == BASELINES:
-                for name in BASELINES:
-                    baselines[stem, name] = subject_means([row for row in rows if row.method == name])
-            else:
-                means[stem, settings] = subject_means(rows)
-    text = report(variants, list(tables), means, baselines)
+    kept = options.out.with_suffix(".parts" if options.parts else ".rows")
+    kept.mkdir(parents=True, exist_ok=True)
+    work = [
+        (cache, fold, seed, options.parts, kept / f"{cache.stem}-{fold}-{seed}.jsonl")
+        for seed in range(options.seeds)
+        for fold in range(FOLDS)
+        for cache in options.caches
+    ]
+    Parallel(options.jobs)(delayed(run_fold)(*item) for item in work)
+    rows = {
+        cache.stem: [row for path in sorted(kept.glob(f"{cache.stem}-*.jsonl")) for row in read_results(path)]
+        for cache in options.caches
+    }
+    # Caches of the same people are of one group.
+    people = {cache.stem: frozenset(row.subject for row in rows[cache.stem]) for cache in options.caches}
+    group = {stem: min(other for other in people if people[other] == people[stem]) for stem in people}
+    text = tables(rows, group, "all of it" if options.parts else "pft")
     atomic_write_text(options.out, text)
-    atomic_write_text(options.out.with_suffix(".csv"), as_csv(means))
     print(text)
-
-
-def report(
-    variants: Sequence[tuple[str, str, str]],
-    stems: Sequence[str],
-    means: dict[tuple[str, str], dict[str, float]],
-    baselines: dict[tuple[str, str], dict[str, float]],
-) -> str:
-    """Return the Markdown table: mean macro F1, and in brackets the paired difference to the default."""
-    head = " | ".join(stems)
-    text = [f"| changed | to | {head} | mean | p |", "|---|---|" + "---|" * (len(stems) + 2)]
-    for group, label, settings in variants:
-        scores = [np.mean(list(means[stem, settings].values())) for stem in stems]
-        # A person's difference is averaged over the caches, so that the person stays the unit of the test.
-        differences = np.mean([paired(means[stem, settings], means[stem, ""]) for stem in stems], axis=0)
-        p = wilcoxon(differences).pvalue if np.any(differences) else float("nan")
-        cells = " | ".join(f"{100 * score:.1f}" for score in scores)
-        change = "" if settings == "" else f" ({100 * differences.mean():+.1f})"
-        shown = "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-        text.append(f"| {group} | {label} | {cells} | {100 * np.mean(scores):.1f}{change} | {shown} |")
-    for name in BASELINES:
-        scores = [np.mean(list(baselines[stem, name].values())) for stem in stems]
-        cells = " | ".join(f"{100 * score:.1f}" for score in scores)
-        text.append(f"| *another method* | `{name}` | {cells} | {100 * np.mean(scores):.1f} | |")
-    return "\n".join(text) + "\n"
-
-
-def paired(ours: dict[str, float], theirs: dict[str, float]) -> list[float]:
-    """Return the differences person by person."""
-    return [ours[name] - theirs[name] for name in sorted(theirs)]
-
-
-def as_csv(means: dict[tuple[str, str], dict[str, float]]) -> str:
-    """Return one line a cache, setting and person."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["cache", "settings", "subject", "macro_f1"])
-    for (stem, settings), scores in means.items():
-        writer.writerows([stem, settings, name, f"{score:.6f}"] for name, score in scores.items())
-    return text.getvalue()
 
 
 if __name__ == "__main__":

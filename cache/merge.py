@@ -23,36 +23,22 @@ _SPELLED_OUT = 3
 
 @dataclass(frozen=True)
 class MergedInput:
-    """One cache that went into a merged one.
+    """One cache that went into a merged one."""
 
-    Attributes:
-        path: Its file.
-        name: What its subjects' file, and with a prefix its subjects, are called after.
-        rows: How many it brought.
-        subjects: Its subjects, as they are called in the merged cache.
-        subjects_file: The text file that lists them, one a line.
-    """
-
-    path: Path
-    name: str
-    rows: int
-    subjects: tuple[str, ...]
-    subjects_file: Path
+    path: Path  # Its file.
+    name: str  # What its subjects' file, and with a prefix its subjects, are called after.
+    rows: int  # How many it brought.
+    subjects: tuple[str, ...]  # Its subjects, as they are called in the merged cache.
+    subjects_file: Path  # The text file that lists them, one a line.
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge made.
+    """What a merge made."""
 
-    Attributes:
-        path: The merged cache.
-        inputs: The caches that went in, as they were named.
-        notes: One line each: what was left out, and what the caches do not share.
-    """
-
-    path: Path
-    inputs: tuple[MergedInput, ...]
-    notes: tuple[str, ...]
+    path: Path  # The merged cache.
+    inputs: tuple[MergedInput, ...]  # The caches that went in, as they were named.
+    notes: tuple[str, ...]  # One line each: what was left out, and what the caches do not share.
 
 
 def merge_caches(

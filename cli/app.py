@@ -14,16 +14,14 @@ from typer.core import TyperGroup
 from featlab import __version__
 from featlab.cli import data
 from featlab.cli.backbone import backbone_app
-from featlab.cli.data import layouts
+from featlab.cli.data import merge
 from featlab.cli.evaluate import benchmark, evaluate, methods
 from featlab.cli.exchange import bundle_app, export
-from featlab.cli.explain import ablate, branches, complexity
-from featlab.cli.extract import extract
-from featlab.cli.importing import import_features, merge
+from featlab.cli.explain import ablate, branches, complexity, demo, report
+from featlab.cli.extract import extract, import_features, layouts
 from featlab.cli.output import print_error
 from featlab.cli.plot import plot_app
 from featlab.cli.predict import predict
-from featlab.cli.report import demo, report
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.cli.stages import adapt, pair, pretrain, train
 from featlab.cli.tune import tune

@@ -1,9 +1,11 @@
-"""Commands about data: start a workspace, look at a cache."""
+"""Commands about data: start a workspace, look at a cache, put several into one."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -12,7 +14,8 @@ from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, Session, command
 
 if TYPE_CHECKING:
-    from featlab.extraction.layouts import Layout
+    from featlab.cache.merge import MergeReport
+    from featlab.cli.output import Output
 
 
 @command("json_mode")
@@ -44,14 +47,17 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
-@command("cache", "workspace", "json_mode", "quiet")
+@command("cache", "workspace", "json_mode", "quiet", "bundle")
 def inspect(
     session: Session,
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
-    """Show what a cache holds."""
+    """Show what a cache holds, or, with --bundle, what a model bundle knows of itself."""
     from featlab.cache.reader import inspect_cache
 
+    if session["bundle"] is not None:
+        _inspect_bundle(session, session["bundle"])
+        return
     summary = inspect_cache(_cache(session, file))
     output = session.output
     output.json(summary.to_dict())
@@ -77,6 +83,27 @@ def inspect(
         unknown = summary.unknown_labels
         classes.append(("unknown", f"{unknown:,}", f"{100 * unknown / summary.rows:.1f} %"))
     output.columns(("Class", "Rows", "Share"), classes)
+
+
+def _inspect_bundle(session: Session, folder: Path) -> None:
+    from featlab.bundle.bundle import load_bundle
+    from featlab.cli.stages import outlook
+
+    bundle = load_bundle(folder)
+    known = outlook(bundle, dict.fromkeys([bundle.config.adapt.method, *bundle.extras]))
+    facts = {
+        "classes": ", ".join(bundle.classes),
+        "neutral class": bundle.neutral,
+        "source people": len(bundle.source_subjects),
+        "features": bundle.projection.components.shape[1],
+        "carried share": bundle.share.sentence(),
+        "style bank": f"{len(bundle.bank.subjects)} people" if bundle.bank else "none",
+        "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
+    }
+    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
+    session.output.facts(str(folder), facts)
+    for line in known:
+        session.output.show(line)
 
 
 @command("cache", "workspace", "json_mode", "quiet")
@@ -111,78 +138,88 @@ def _cache(session: Session, file: Path | None) -> Path:
     return path
 
 
-@command("json_mode")
-def layouts(
+@command("json_mode", "quiet")
+def merge(
     session: Session,
-    name: Annotated[
-        str | None, Argument(metavar="[NAME]", help="Show one: the tree that it expects, and its options.")
+    caches: Annotated[list[Path], Argument(metavar="CACHE CACHE…", help="Two or more, of one extractor.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The cache to make.")],
+    rename: Annotated[
+        list[str] | None, Option(metavar="OLD=NEW", help="Rename a class in every cache first; repeatable.")
     ] = None,
+    prefix: Annotated[bool, Option("--prefix", help="Put the cache's name before every subject: fer/s01.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """List the layouts of data sets that `featlab extract --layout` knows."""
-    from featlab.extraction.layouts import get_layout, layout_names
+    """Put caches of several data sets into one, to compare them."""
+    from featlab.cache.merge import merge_caches
 
     output = session.output
-    if name is None:
-        known = [get_layout(item) for item in layout_names()]
-        output.json({"layouts": [_facts(layout) for layout in known]})
-        lines = [
-            (layout.name, layout.title, layout.subject, layout.neutral, _sampling(layout) or "–") for layout in known
-        ]
-        output.columns(("Name", "Data set", "Subject", "Neutral", "Of videos"), lines, text_columns=5)
-        return
-    layout = get_layout(name)
-    output.json(_facts(layout) | {"description": layout.description})
-    output.facts(
-        f"{layout.name}: {layout.title}",
-        {"subject": layout.subject, "neutral class": layout.neutral, "of videos": _sampling(layout) or "every frame"},
+    renames = _renames(rename or ())
+    with output.progress() as bars:
+        report = merge_caches(caches, out, rename=renames, prefix=prefix, force=force, on_progress=bars.of("merge"))
+    _show_merge(output, report)
+
+
+def _renames(items: Sequence[str]) -> dict[str, str]:
+    from featlab.errors import InputError
+
+    renames: dict[str, str] = {}
+    for item in items:
+        old, _, new = (part.strip() for part in item.partition("="))
+        if not old or not new:
+            raise InputError(f"--rename {item}: expected OLD=NEW, for example happy=joy")
+        if old in renames:
+            raise InputError(f"--rename {item}: {old!r} is renamed twice; give it one new name")
+        renames[old] = new
+    return renames
+
+
+def _show_merge(output: Output, report: MergeReport) -> None:
+    from featlab.cache.reader import inspect_cache
+
+    for note in report.notes:
+        output.note(f"merge: {note}")
+    summary = inspect_cache(report.path)
+    *_, target = report.inputs
+    words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]
+    step = shlex.join(map(str, words))
+    output.json(
+        {
+            "path": report.path,
+            "rows": summary.rows,
+            "subjects": len(summary.subjects),
+            "videos": summary.videos,
+            "classes": summary.classes,
+            "neutral": summary.neutral,
+            "dim": summary.dim,
+            "dtype": summary.dtype,
+            "landmarks": summary.landmarks,
+            "has_paths": summary.has_paths,
+            "digest": summary.digest,
+            "inputs": [
+                {
+                    "path": item.path,
+                    "name": item.name,
+                    "rows": item.rows,
+                    "subjects": len(item.subjects),
+                    "subjects_file": item.subjects_file,
+                }
+                for item in report.inputs
+            ],
+            "notes": report.notes,
+            "next": step,
+        }
     )
-    output.show("", layout.description.replace("::\n\n", "").replace("``", ""))
-    options = _options(layout)
-    if options:
-        output.show("")
-        output.facts(
-            "Options, as --layout-option KEY=VALUE",
-            {f"{key}={_text(entry['default'])}": entry["help"] for key, entry in options.items()},
-        )
-
-
-def _facts(layout: Layout) -> dict[str, Any]:
-    sampling = layout.sampling
-    return {
-        "name": layout.name,
-        "title": layout.title,
-        "subject": layout.subject,
-        "neutral": layout.neutral,
-        "sampling": {"fps": sampling.fps, "window": sampling.window, "stride": sampling.stride},
-        "options": _options(layout),
-    }
-
-
-def _options(layout: Layout) -> dict[str, dict[str, Any]]:
-    from dataclasses import asdict
-
-    from featlab.config.options import options_of
-
-    declared = options_of(layout.options)
-    return {
-        key: {"default": default, "help": (declared[key].help or "").replace("`", "")}
-        for key, default in asdict(layout.options()).items()
-    }
-
-
-def _sampling(layout: Layout) -> str:
-    sampling = layout.sampling
-    words = []
-    if sampling.window is not None:
-        words.append("from {:g} to {:g} s".format(*sampling.window))
-    if sampling.fps is not None:
-        words.append(f"{sampling.fps:g} frame{'' if sampling.fps == 1 else 's'} a second")
-    if sampling.stride > 1:
-        words.append(f"every {sampling.stride}th frame")
-    return ", ".join(words)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    output.facts(
+        str(report.path),
+        {
+            "rows": f"{summary.rows:,}",
+            "subjects": len(summary.subjects),
+            "classes": ", ".join(summary.classes),
+            "neutral class": summary.neutral,
+            "embeddings": f"{summary.dim} values, {summary.dtype}",
+            "digest": summary.digest[:12],
+        },
+    )
+    lines = [(str(item.path), str(item.subjects_file), f"{item.rows:,}", len(item.subjects)) for item in report.inputs]
+    output.columns(("Cache", "List of its subjects", "Rows", "Subjects"), lines, text_columns=2)
+    output.show(f"{target.name} as the target, the rest as the source:", f"  {step}")

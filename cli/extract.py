@@ -1,7 +1,8 @@
-"""`featlab extract`: embed images and videos once into a cache."""
+"""`featlab extract` and `featlab import`: images and videos, or features of somebody else, into a cache; `layouts`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from featlab.extraction.embed import Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
+    from featlab.extraction.layouts import Layout
+    from featlab.extraction.tables import ImportReport
 
 
 @command(*WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "json_mode", "quiet")
@@ -63,7 +66,7 @@ def extract(
             if_exists=session["if_exists"],
             on_progress=lambda now: bars("extract", now.done, now.total, _rates(now)),
         )
-    _tell(output, report, inputs)
+    _show_extraction(output, report, inputs)
     if report.failures:
         raise typer.Exit(SKIPPED)
 
@@ -79,12 +82,28 @@ def _rates(now: Progress) -> str:
     return rates
 
 
-def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
+def _show(
+    output: Output,
+    report: ExtractionReport | ImportReport,
+    facts: Mapping[str, Any],
+    said: Mapping[str, Any],
+    optional: Sequence[str],
+) -> None:
+    """Print the facts of a cache that was written, some in other words; the optional ones where there is something."""
+    from featlab.extraction.shards import failures_path
+
+    listed = failures_path(report.path) if report.failures else None
+    output.json({"path": report.path, **facts, "failures_file": listed})
+    shown = {name.replace("_", " "): value for name, value in facts.items()}
+    shown |= {**said, "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
+    output.facts(str(report.path), {name: value for name, value in shown.items() if value or name not in optional})
+
+
+def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 
-    listed = failures_path(report.path)
     summary = inspect_cache(report.path)
     facts = {
         "rows": report.rows,
@@ -101,20 +120,179 @@ def _tell(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    output.json({"path": report.path, **facts, "failures_file": listed if report.failures else None})
-    shown: dict[str, Any] = {name.replace("_", " "): value for name, value in facts.items()}
-    shown |= {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
-    shown["layers"] = ", ".join(report.extractor.layers)
-    shown["landmarks"] = inputs.landmark_source or "none"
     lost = report.storage_error
-    shown["storage error"] = f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None
-    for name in ("resumed rows", "no face", "layers", "storage error"):
-        if not shown[name]:
-            del shown[name]
-    output.facts(str(report.path), shown)
+    said = {
+        "classes": ", ".join(summary.classes),
+        "layers": ", ".join(report.extractor.layers),
+        "landmarks": inputs.landmark_source or "none",
+        "storage error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
+    }
+    _show(output, report, facts, said, ("resumed rows", "no face", "layers", "storage error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
-    output.warn_of_failures(failures, f"images have no row; they are listed in {listed}")
+    output.warn_of_failures(failures, f"images have no row; they are listed in {failures_path(report.path)}")
     if inputs.no_face:
         output.warn(
             f"no face was found in {len(inputs.no_face)} images; they are listed in {no_face_path(report.path)}"
         )
+
+
+@command(*WRITE_FLAGS, "workspace", "json_mode", "quiet")
+def import_features(
+    session: Session,
+    source: Annotated[
+        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+    ],
+    manifest: Annotated[
+        Path | None, Option(metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame.")
+    ] = None,
+    neutral: Annotated[str, Option(metavar="NAME", help="The neutral label.")] = "neutral",
+    columns: Annotated[
+        str | None,
+        Option(
+            metavar="NAMES|REGEX",
+            help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None, Option(metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r.")
+    ] = None,
+    landmarks: Annotated[
+        Path | None, Option(metavar="FILE", help="Landmarks, a row each; default: what the source has.")
+    ] = None,
+    extractor: Annotated[
+        str, Option(metavar="NAME", help="What made the features; two names never meet.")
+    ] = "imported",
+    skip_bad: Annotated[
+        bool, Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
+    ] = False,
+) -> None:
+    """Write features that you already have into a cache."""
+    from featlab.extraction.tables import ImportConfig
+    from featlab.extraction.tables import import_features as run_import
+    from featlab.extraction.tables.rows import Selection
+
+    output = session.output
+    config = ImportConfig(
+        neutral=neutral,
+        manifest=manifest,
+        landmarks=landmarks,
+        selection=Selection(columns, features),
+        extractor=extractor,
+        dtype=session["dtype"],
+        skip_bad=skip_bad,
+        if_exists=session["if_exists"],
+    )
+    with output.progress() as bars:
+        report = run_import(source, session.cache_file(session["out"]), config, on_progress=bars.of("import"))
+    _show_import(output, report)
+    if report.failures:
+        raise typer.Exit(SKIPPED)
+
+
+def _show_import(output: Output, report: ImportReport) -> None:
+    from featlab.cache.reader import inspect_cache
+    from featlab.extraction.shards import failures_path
+
+    for note in report.notes:
+        output.note(f"import: {note}")
+    summary = inspect_cache(report.path)
+    facts = {
+        "rows": report.rows,
+        "subjects": len(summary.subjects),
+        "videos": summary.videos,
+        "classes": list(summary.classes),
+        "dim": report.dim,
+        "landmarks": summary.landmarks,
+        "extractor": report.extractor.id,
+        "was_there": report.was_there,
+        "failures": len(report.failures),
+        "float16_error": report.storage_error,
+        "seconds": round(report.seconds, 3),
+        "digest": report.digest,
+    }
+    said = {
+        "classes": ", ".join(summary.classes),
+        "landmarks": summary.landmarks and f"{summary.landmarks} points",
+        "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
+        "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
+    }
+    _show(output, report, facts, said, ("landmarks", "was there", "float16 error"))
+    failures = [(failure.path, failure.reason) for failure in report.failures]
+    output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
+
+
+@command("json_mode")
+def layouts(
+    session: Session,
+    name: Annotated[
+        str | None, Argument(metavar="[NAME]", help="Show one: the tree that it expects, and its options.")
+    ] = None,
+) -> None:
+    """List the layouts of data sets that `featlab extract --layout` knows."""
+    from featlab.extraction.layouts import get_layout, layout_names
+
+    output = session.output
+    if name is None:
+        known = [get_layout(item) for item in layout_names()]
+        output.json({"layouts": [_facts(layout) for layout in known]})
+        lines = [
+            (layout.name, layout.title, layout.subject, layout.neutral, _sampling(layout) or "–") for layout in known
+        ]
+        output.columns(("Name", "Data set", "Subject", "Neutral", "Of videos"), lines, text_columns=5)
+        return
+    layout = get_layout(name)
+    output.json(_facts(layout) | {"description": layout.description})
+    output.facts(
+        f"{layout.name}: {layout.title}",
+        {"subject": layout.subject, "neutral class": layout.neutral, "of videos": _sampling(layout) or "every frame"},
+    )
+    output.show("", layout.description.replace("::\n\n", "").replace("``", ""))
+    options = _options(layout)
+    if options:
+        output.show("")
+        output.facts(
+            "Options, as --layout-option KEY=VALUE",
+            {f"{key}={_text(entry['default'])}": entry["help"] for key, entry in options.items()},
+        )
+
+
+def _facts(layout: Layout) -> dict[str, Any]:
+    sampling = layout.sampling
+    return {
+        "name": layout.name,
+        "title": layout.title,
+        "subject": layout.subject,
+        "neutral": layout.neutral,
+        "sampling": {"fps": sampling.fps, "window": sampling.window, "stride": sampling.stride},
+        "options": _options(layout),
+    }
+
+
+def _options(layout: Layout) -> dict[str, dict[str, Any]]:
+    from dataclasses import asdict
+
+    from featlab.config.options import options_of
+
+    declared = options_of(layout.options)
+    return {
+        key: {"default": default, "help": (declared[key].help or "").replace("`", "")}
+        for key, default in asdict(layout.options()).items()
+    }
+
+
+def _sampling(layout: Layout) -> str:
+    sampling = layout.sampling
+    words = []
+    if sampling.window is not None:
+        words.append("from {:g} to {:g} s".format(*sampling.window))
+    if sampling.fps is not None:
+        words.append(f"{sampling.fps:g} frame{'' if sampling.fps == 1 else 's'} a second")
+    if sampling.stride > 1:
+        words.append(f"every {sampling.stride}th frame")
+    return ", ".join(words)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -25,21 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One person's model.
+    """One person's model."""
 
-    Attributes:
-        bundle: The source model.
-        model: The person's.
-        method: Registry name of the method.
-        reused: Whether the adaptation was stored.
-        rows: The person's rows; ``None`` where no cache was needed.
-    """
-
-    bundle: Bundle
-    model: AdaptedModel
-    method: str
-    reused: bool
-    rows: FeatureTable | None
+    bundle: Bundle  # The source model.
+    model: AdaptedModel  # The person's.
+    method: str  # Registry name of the method.
+    reused: bool  # Whether the adaptation was stored.
+    rows: FeatureTable | None  # The person's rows; ``None`` where no cache was needed.
 
     def cached_rows(self, subject: str) -> FeatureTable:
         """Return the person's rows, or say that there is no cache with them."""

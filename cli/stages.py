@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from featlab.cli.output import Output
 from featlab.cli.session import Session, counted, names_in, workspace_command
 
 if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
     from featlab.evaluation.metrics import SubjectMetrics
     from featlab.workspace.adapt import Adapted
     from featlab.workspace.stages import StageOutput
@@ -116,7 +118,24 @@ def pretrain(session: Session) -> None:
     shown |= {f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in terms}
     if bundle.extras:
         shown["prepared for"] = ", ".join(sorted(bundle.extras))
+    shown["carried_share"] = bundle.share.sentence()
     _tell(output, "pretrain", made, shown)
+    for line in outlook(bundle, names):
+        output.show(line)
+
+
+def outlook(bundle: Bundle, methods: Iterable[str]) -> list[str]:
+    """Return what a bundle knows of adapting, a line a method."""
+    from featlab.methods.registry import make_method
+
+    lines = []
+    for name in methods:
+        gain = make_method(name, bundle.config.adapt.options).source_gain(bundle)
+        if gain is not None:
+            lines.append(f"{name}: {gain.sentence()}" + ("" if gain.helps else "; adapt will use the source model"))
+        elif name == "pft":
+            lines.append("pft: whether adapting helps is not known (too few source people, or nobody was held out)")
+    return lines
 
 
 def _source(workspace: Workspace, session: Session) -> Source:

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.ablation.grids import ABLATIONS, Grid, Setting, Values
+from featlab.analysis.ablation import Grid, Setting, Values
+from featlab.analysis.ablation.grids import ABLATIONS
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError, closest
 from featlab.evaluation.results import EvaluationRow, run_facts

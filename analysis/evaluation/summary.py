@@ -24,6 +24,7 @@ def evaluation_summary(rows: Sequence[EvaluationRow], summaries: Sequence[Method
     if finished:
         words += _comparisons(_Cast.of(finished), [item.of.method for item in named])
         words += _small(finished)
+        words += _promised(rows, finished)
     elif named:
         words.append("Every run failed, so there is no score.")
     return (*words, *_collapsed(finished), *_failed(named)) if named else tuple(words)
@@ -203,6 +204,19 @@ def _small(finished: Sequence[_Named]) -> Iterable[str]:
             f"With {count_text(subjects, 'subject')} the smallest p value that the test can give is "
             f"{min(1.0, least):g}: no difference can be significant."
         )
+
+
+def _promised(rows: Sequence[EvaluationRow], finished: Sequence[_Named]) -> Iterable[str]:
+    """Say what a method knew of its gain before it met a target, and what came of it."""
+    for item in finished:
+        known = [row.source_gain for row in rows if row.method == item.of.method and math.isfinite(row.source_gain)]
+        if not known:
+            continue
+        mean, gained = sum(known) / len(known), item.of.difference_vs_source
+        words = f"{item.name}: on source people who were held out, adapting gained {100 * mean:+.1f} points of macro F1"
+        words += f"; on these subjects {100 * gained:+.1f}" if math.isfinite(gained) else ""
+        none = sum(value <= 0 for value in known) / len(known)
+        yield f"{words}." + (f" Where it gained nothing there ({none:.0%} of runs) it was not used." if none else "")
 
 
 def _collapsed(finished: Sequence[_Named]) -> Iterable[str]:

@@ -22,25 +22,16 @@ from featlab.errors import ConfigError, closest
 
 @dataclass(frozen=True)
 class Option:
-    """What is declared of an option beside its type and default; ``None`` is inherited from the base class's field.
+    """What is declared of an option beside its type and default; ``None`` is inherited from the base class's field."""
 
-    Attributes:
-        help: What it is, in a sentence.
-        minimum: Smallest value, or smallest item of a list.
-        maximum: Largest one.
-        choices: The values, or items of a list, that there are.
-        required: Whether a list may not be empty.
-        search: Values that `featlab tune` tries.
-        only: With which other options of the section it is read, e.g. ``form = mlp or objective = poster``; always
-            where it is empty. ``and`` binds closer than ``or``.
-    """
-
-    help: str | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: Sequence[str] | None = None
-    required: bool | None = None
-    search: tuple[Any, ...] | None = None
+    help: str | None = None  # What it is, in a sentence.
+    minimum: float | None = None  # Smallest value, or smallest item of a list.
+    maximum: float | None = None  # Largest one.
+    choices: Sequence[str] | None = None  # The values, or items of a list, that there are.
+    required: bool | None = None  # Whether a list may not be empty.
+    search: tuple[Any, ...] | None = None  # Values that `featlab tune` tries.
+    # With which other options of the section it is read, e.g. ``form = mlp or objective = poster``; always where it
+    # is empty. ``and`` binds closer than ``or``.
     only: str | None = None
 
     def check(self, key: str, value: Any) -> None:

@@ -28,31 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubjectMetrics:
-    """Scores of one subject's labelled test rows, all in [0, 1].
+    """Scores of one subject's labelled test rows, all in [0, 1]."""
 
-    Attributes:
-        macro_f1: Mean F1 over the classes present in the test labels. The main number.
-        macro_f1_all: Mean F1 over all K classes; a class that is neither shown nor predicted counts as 0.
-        accuracy: Fraction of rows predicted right.
-        balanced_accuracy: Mean recall over the classes present in the test labels.
-        neutral_recall: Recall of the neutral class; NaN when the subject has no neutral test row.
-        non_neutral_recall: Mean recall over the other classes present; NaN when there is none.
-        histogram: Predicted rows for each of the K classes.
-        frames: Labelled rows that were scored.
-        class_recall: Recall of each of the K classes, NaN for one that is not shown.
-        confusion: K × K counts, row by row: label first, prediction second.
-    """
-
-    macro_f1: float
-    macro_f1_all: float
-    accuracy: float
-    balanced_accuracy: float
-    neutral_recall: float
-    non_neutral_recall: float
-    histogram: tuple[int, ...]
-    frames: int
-    class_recall: tuple[float, ...]
-    confusion: tuple[int, ...]
+    macro_f1: float  # Mean F1 over the classes present in the test labels. The main number.
+    macro_f1_all: float  # Mean F1 over all K classes; a class that is neither shown nor predicted counts as 0.
+    accuracy: float  # Fraction of rows predicted right.
+    balanced_accuracy: float  # Mean recall over the classes present in the test labels.
+    neutral_recall: float  # Recall of the neutral class; NaN when the subject has no neutral test row.
+    non_neutral_recall: float  # Mean recall over the other classes present; NaN when there is none.
+    histogram: tuple[int, ...]  # Predicted rows for each of the K classes.
+    frames: int  # Labelled rows that were scored.
+    class_recall: tuple[float, ...]  # Recall of each of the K classes, NaN for one that is not shown.
+    confusion: tuple[int, ...]  # K × K counts, row by row: label first, prediction second.
 
     @property
     def collapsed(self) -> bool:

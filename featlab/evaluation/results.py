@@ -23,74 +23,58 @@ SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
 
 
-_ADDED_LATER = ("error", "class_recall", "flops", "scope", "macro_f1_smoothed", "reliability", "confusion")
+_ADDED_LATER = (
+    "error",
+    "class_recall",
+    "flops",
+    "scope",
+    "macro_f1_smoothed",
+    "reliability",
+    "confusion",
+    "source_gain",
+)
 """Fields that older files lack."""
 
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """What one run gave.
+    """What one run gave."""
 
-    Attributes:
-        method: Registry name, e.g. ``"source-only"``, ``"pft"``, ``"oracle"``.
-        subject: The target subject.
-        draw: Number of the random draw of target subjects.
-        seed: Number of the seed within the draw.
-        macro_f1: Over the classes present in the subject's test labels; see `SubjectMetrics`.
-        macro_f1_all: Over all K classes.
-        accuracy: Fraction of test rows predicted right.
-        balanced_accuracy: Mean recall over the classes present.
-        neutral_recall: NaN when there is no neutral test row.
-        non_neutral_recall: NaN when there is no other test row.
-        histogram: Predicted test rows for each of the K classes.
-        frames: Labelled test rows.
-        adapt_frames: Rows that the method adapted on.
-        seconds: Wall time of the adaptation.
-        iterations: Optimiser steps.
-        trainable: Parameters that were updated.
-        collapsed: Whether all test rows were predicted as one class.
-        selection: One of `SELECTIONS`.
-        error: Why the run failed, one line; empty when it did not.
-        class_recall: Recall of each of the K classes, NaN for one without test rows; empty in older files.
-        flops: Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they
-            were not counted (they are counted once a method, see `featlab.evaluation.runner`).
-        scope: One of `featlab.config.sections.SCOPES`.
-        macro_f1_smoothed: As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
-            `featlab.evaluation.metrics`); NaN when that is switched off.
-        reliability: For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their
-            confidence and those that are right, 45 numbers in all; empty in older files.
-        confusion: K × K counts of test rows, row by row: label first, prediction second; empty in older files.
-
-    Raises:
-        InputError: An unknown ``selection`` or ``scope``, a row without an error that has no finite macro F1, or a
-            ``reliability`` or ``confusion`` of another length.
-    """
-
-    method: str
-    subject: str
-    draw: int
-    seed: int
-    macro_f1: float = math.nan
-    macro_f1_all: float = math.nan
-    accuracy: float = math.nan
-    balanced_accuracy: float = math.nan
-    neutral_recall: float = math.nan
-    non_neutral_recall: float = math.nan
-    histogram: tuple[int, ...] = ()
-    frames: int = 0
-    adapt_frames: int = 0
-    seconds: float = 0.0
-    iterations: int = 0
-    trainable: int = 0
-    collapsed: bool = False
-    selection: str = field(kw_only=True)
-    error: str = ""
+    method: str  # Registry name, e.g. ``"source-only"``, ``"pft"``, ``"oracle"``.
+    subject: str  # The target subject.
+    draw: int  # Number of the random draw of target subjects.
+    seed: int  # Number of the seed within the draw.
+    macro_f1: float = math.nan  # Over the classes present in the subject's test labels; see `SubjectMetrics`.
+    macro_f1_all: float = math.nan  # Over all K classes.
+    accuracy: float = math.nan  # Fraction of test rows predicted right.
+    balanced_accuracy: float = math.nan  # Mean recall over the classes present.
+    neutral_recall: float = math.nan  # NaN when there is no neutral test row.
+    non_neutral_recall: float = math.nan  # NaN when there is no other test row.
+    histogram: tuple[int, ...] = ()  # Predicted test rows for each of the K classes.
+    frames: int = 0  # Labelled test rows.
+    adapt_frames: int = 0  # Rows that the method adapted on.
+    seconds: float = 0.0  # Wall time of the adaptation.
+    iterations: int = 0  # Optimiser steps.
+    trainable: int = 0  # Parameters that were updated.
+    collapsed: bool = False  # Whether all test rows were predicted as one class.
+    selection: str = field(kw_only=True)  # One of `SELECTIONS`.
+    error: str = ""  # Why the run failed, one line; empty when it did not.
+    # Recall of each of the K classes, NaN for one without test rows; empty in older files.
     class_recall: tuple[float, ...] = ()
+    # Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they were not
+    # counted (they are counted once a method, see `featlab.evaluation.runner`).
     flops: float = math.nan
-    scope: str = "person"
+    scope: str = "person"  # One of `featlab.config.sections.SCOPES`.
+    # As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
+    # `featlab.evaluation.metrics`); NaN when that is switched off.
     macro_f1_smoothed: float = math.nan
+    # For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their confidence and
+    # those that are right, 45 numbers in all; empty in older files.
     reliability: tuple[float, ...] = ()
+    # K × K counts of test rows, row by row: label first, prediction second; empty in older files.
     confusion: tuple[int, ...] = ()
+    # What the method gained on held-out source people, in macro F1; NaN where it can't tell.
+    source_gain: float = math.nan
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:

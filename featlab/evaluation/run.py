@@ -19,32 +19,30 @@ from featlab.evaluation.metrics import SubjectMetrics, reliability_counts, smoot
 from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
 from featlab.model.personal import AdaptedModel
-from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
-from featlab.protocol.splits import Split, check_disjoint, split_dataset, split_target, target_of
+from featlab.protocol.splits import (
+    WHOLE_CLIP,
+    ClipConditions,
+    Split,
+    check_disjoint,
+    reduced_split,
+    split_dataset,
+    split_target,
+    target_of,
+)
 from featlab.seeding import run_seed
 
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """How a target's rows are split and scored, and what the rows of results record beside the scores.
+    """How a target's rows are split and scored, and what the rows of results record beside the scores."""
 
-    Attributes:
-        draw: Number of the draw.
-        seed: Number of the seed; what is random in a run follows the bundle's own seed.
-        scope: One of `featlab.config.sections.SCOPES`.
-        count_flops: Run every method once more to count its operations.
-        smoothing: Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
-        gap: See `featlab.protocol.splits`.
-        conditions: A shorter clip, or one that is not all neutral; of one person.
-    """
-
-    draw: int = 0
-    seed: int = 0
-    scope: str = "person"
-    count_flops: bool = False
-    smoothing: int = 0
-    gap: int = 5
-    conditions: ClipConditions = WHOLE_CLIP
+    draw: int = 0  # Number of the draw.
+    seed: int = 0  # Number of the seed; what is random in a run follows the bundle's own seed.
+    scope: str = "person"  # One of `featlab.config.sections.SCOPES`.
+    count_flops: bool = False  # Run every method once more to count its operations.
+    smoothing: int = 0  # Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
+    gap: int = 5  # See `featlab.protocol.splits`.
+    conditions: ClipConditions = WHOLE_CLIP  # A shorter clip, or one that is not all neutral; of one person.
 
 
 def evaluate_subject(
@@ -112,12 +110,14 @@ def _rows(
     except (FeatlabError, RuntimeError) as error:
         # A RuntimeError is how torch says that a computation failed: out of memory, an eigenvalue that isn't found.
         return failed_rows(method, names, numbers, error, time.perf_counter() - start)
+    gain = method.source_gain(bundle)
     cost = {
         "adapt_frames": len(split.adapt),
         "seconds": seconds,
         "iterations": model.iterations,
         "trainable": model.trainable,
         "flops": flops,
+        "source_gain": gain.mean if gain else math.nan,
     }
     rows = []
     for name in names:

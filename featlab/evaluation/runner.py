@@ -22,8 +22,7 @@ from featlab.evaluation.results import EvaluationRow, read_results, write_result
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
-from featlab.protocol.clips import ClipConditions, reduced_split
-from featlab.protocol.splits import split_target
+from featlab.protocol.splits import ClipConditions, reduced_split, split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import Make, bundle_folder, bundle_stage, source_stages
 from featlab.workspace.workspace import Source, Workspace

@@ -153,24 +153,16 @@ _DECIMALS = 9
 
 @dataclass(frozen=True)
 class RankComparison:
-    """Methods in the order of their average rank.
+    """Methods in the order of their average rank."""
 
-    Attributes:
-        methods: The best first.
-        ranks: Their average ranks over subjects, from 1 (always the best); equal scores share their mean rank.
-        subjects: N.
-        level: Of the tests.
-        critical_difference: Average ranks that differ by this much or more differ at ``level`` (Nemenyi).
-        friedman_p: That all methods are alike; NaN for two methods, which the test isn't made for.
-        cliques: (first, last) places in ``methods`` of the largest groups that do not differ.
-    """
-
-    methods: tuple[str, ...]
+    methods: tuple[str, ...]  # The best first.
+    # Their average ranks over subjects, from 1 (always the best); equal scores share their mean rank.
     ranks: tuple[float, ...]
-    subjects: int
-    level: float
-    critical_difference: float
-    friedman_p: float
+    subjects: int  # N.
+    level: float  # Of the tests.
+    critical_difference: float  # Average ranks that differ by this much or more differ at ``level`` (Nemenyi).
+    friedman_p: float  # That all methods are alike; NaN for two methods, which the test isn't made for.
+    # (first, last) places in ``methods`` of the largest groups that do not differ.
     cliques: tuple[tuple[int, int], ...]
 
     def groups(self) -> tuple[range, ...]:

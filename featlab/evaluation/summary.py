@@ -39,82 +39,45 @@ class MethodSummary:
     """One method over its target subjects.
 
     A value that can not be had (an interval of one subject, a comparison without source-only) is NaN.
-
-    Attributes:
-        method: Registry name.
-        selection: What it was allowed to see; see `featlab.evaluation.results.SELECTIONS`.
-        scope: What it adapted to; see `featlab.config.sections.SCOPES`.
-        subjects: Subjects with at least one finished run.
-        macro_f1: Mean over subjects of the subject's mean.
-        sd: Standard deviation (n - 1) of the subjects' means.
-        ci95: Bootstrap interval of ``macro_f1`` over subjects.
-        macro_f1_all: As ``macro_f1``, over all K classes.
-        accuracy: Mean over subjects.
-        balanced_accuracy: Mean over subjects.
-        macro_f1_smoothed: As ``macro_f1``, of smoothed probabilities; NaN when smoothing is off.
-        ci95_smoothed: Its bootstrap interval.
-        neutral_recall: Mean over the subjects that have it.
-        non_neutral_recall: Mean over the subjects that have it.
-        ece: Expected calibration error of the frames of all subjects, every subject weighing the same.
-        gap_closed: (method - source) / (oracle - source) of the means over the subjects that all three have.
-        negative_transfer: Subjects below source-only; ``None`` without source-only.
-        difference_vs_source: Mean difference over common subjects.
-        difference_ci95: Its bootstrap interval.
-        p_vs_source: Wilcoxon over common subjects, Holm-adjusted over all methods but source-only and oracles.
-        wins: Common subjects above source-only.
-        ties: Common subjects equal to it.
-        losses: Common subjects below it.
-        difference_vs_pft: Mean difference to pft over common subjects.
-        p_vs_pft: Wilcoxon over common subjects, Holm-adjusted over all methods but pft and oracles; NaN without pft.
-        rank: Average rank of the macro F1 over the subjects that all methods but oracles finished, 1 is the best.
-        rank_subjects: How many these are.
-        seconds: Mean wall time of an adaptation.
-        iterations: Mean optimiser steps.
-        trainable: Parameters updated, mean over subjects.
-        flops: Mean floating-point operations of an adaptation, over the runs where they were counted.
-        seed_sd: Standard deviation over seeds within a subject and draw, averaged; NaN with one seed.
-        runs: Finished runs (subject x draw x seed).
-        collapsed: Finished runs that predicted one single class.
-        failed: Runs that ended in an error; they are in no mean.
-        reasons: Why they failed, each reason once.
     """
 
-    method: str
-    selection: str
-    scope: str
-    subjects: int
-    macro_f1: float
-    sd: float
-    ci95: tuple[float, float]
-    macro_f1_smoothed: float
-    ci95_smoothed: tuple[float, float]
-    macro_f1_all: float
-    accuracy: float
-    balanced_accuracy: float
-    neutral_recall: float
-    non_neutral_recall: float
-    ece: float
-    gap_closed: float
-    negative_transfer: int | None
-    difference_vs_source: float
-    difference_ci95: tuple[float, float]
-    p_vs_source: float
-    wins: int
-    ties: int
-    losses: int
-    difference_vs_pft: float
+    method: str  # Registry name.
+    selection: str  # What it was allowed to see; see `featlab.evaluation.results.SELECTIONS`.
+    scope: str  # What it adapted to; see `featlab.config.sections.SCOPES`.
+    subjects: int  # Subjects with at least one finished run.
+    macro_f1: float  # Mean over subjects of the subject's mean.
+    sd: float  # Standard deviation (n - 1) of the subjects' means.
+    ci95: tuple[float, float]  # Bootstrap interval of ``macro_f1`` over subjects.
+    macro_f1_smoothed: float  # As ``macro_f1``, of smoothed probabilities; NaN when smoothing is off.
+    ci95_smoothed: tuple[float, float]  # Its bootstrap interval.
+    macro_f1_all: float  # As ``macro_f1``, over all K classes.
+    accuracy: float  # Mean over subjects.
+    balanced_accuracy: float  # Mean over subjects.
+    neutral_recall: float  # Mean over the subjects that have it.
+    non_neutral_recall: float  # Mean over the subjects that have it.
+    ece: float  # Expected calibration error of the frames of all subjects, every subject weighing the same.
+    gap_closed: float  # (method - source) / (oracle - source) of the means over the subjects that all three have.
+    negative_transfer: int | None  # Subjects below source-only; ``None`` without source-only.
+    difference_vs_source: float  # Mean difference over common subjects.
+    difference_ci95: tuple[float, float]  # Its bootstrap interval.
+    p_vs_source: float  # Wilcoxon over common subjects, Holm-adjusted over all methods but source-only and oracles.
+    wins: int  # Common subjects above source-only.
+    ties: int  # Common subjects equal to it.
+    losses: int  # Common subjects below it.
+    difference_vs_pft: float  # Mean difference to pft over common subjects.
+    # Wilcoxon over common subjects, Holm-adjusted over all methods but pft and oracles; NaN without pft.
     p_vs_pft: float
-    rank: float
-    rank_subjects: int
-    seconds: float
-    iterations: float
-    trainable: float
-    flops: float
-    seed_sd: float
-    runs: int
-    collapsed: int
-    failed: int
-    reasons: tuple[str, ...]
+    rank: float  # Average rank of the macro F1 over the subjects that all methods but oracles finished, 1 is the best.
+    rank_subjects: int  # How many these are.
+    seconds: float  # Mean wall time of an adaptation.
+    iterations: float  # Mean optimiser steps.
+    trainable: float  # Parameters updated, mean over subjects.
+    flops: float  # Mean floating-point operations of an adaptation, over the runs where they were counted.
+    seed_sd: float  # Standard deviation over seeds within a subject and draw, averaged; NaN with one seed.
+    runs: int  # Finished runs (subject x draw x seed).
+    collapsed: int  # Finished runs that predicted one single class.
+    failed: int  # Runs that ended in an error; they are in no mean.
+    reasons: tuple[str, ...]  # Why they failed, each reason once.
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""

@@ -26,20 +26,13 @@ Rows = Mapping[int, Mapping[str, EvaluationRow]]
 
 @dataclass(frozen=True, eq=False)
 class TuningPlan:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        side: The source subjects.
-        space: What is searched.
-        candidates: The configurations that are tried, the default first.
-        folds: Who plays a target when.
-        bystanders: Source subjects who can't play a target, each with the reason; they are trained on in every fold.
-    """
-
-    side: SourceSide
-    space: SearchSpace
-    candidates: tuple[Candidate, ...]
-    folds: tuple[Fold, ...]
+    side: SourceSide  # The source subjects.
+    space: SearchSpace  # What is searched.
+    candidates: tuple[Candidate, ...]  # The configurations that are tried, the default first.
+    folds: tuple[Fold, ...]  # Who plays a target when.
+    # Source subjects who can't play a target, each with the reason; they are trained on in every fold.
     bystanders: Mapping[str, str]
 
     @property
@@ -97,15 +90,11 @@ def run_tuning(plan: TuningPlan, *, jobs: int = 1, on_step: OnStep | None = None
 
 @dataclass(frozen=True, eq=False)
 class SourceSide:
-    """A workspace that holds source subjects and nobody else.
+    """A workspace that holds source subjects and nobody else."""
 
-    Attributes:
-        workspace: Its table has the rows of the source subjects alone; names are those of the whole cache.
-        reported: Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their
-            rows were not read.
-    """
-
-    workspace: Workspace
+    workspace: Workspace  # Its table has the rows of the source subjects alone; names are those of the whole cache.
+    # Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their rows were
+    # not read.
     reported: tuple[str, ...]
 
     @property
@@ -117,15 +106,10 @@ class SourceSide:
 
 @dataclass(frozen=True)
 class Fold:
-    """Source subjects who play targets for the others.
+    """Source subjects who play targets for the others."""
 
-    Attributes:
-        number: From 0; numbers of folds that nobody fell into are missing.
-        subjects: Names, ascending.
-    """
-
-    number: int
-    subjects: tuple[str, ...]
+    number: int  # From 0; numbers of folds that nobody fell into are missing.
+    subjects: tuple[str, ...]  # Names, ascending.
 
 
 def open_sources(

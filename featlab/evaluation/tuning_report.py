@@ -23,21 +23,14 @@ from featlab.evaluation.tuning_space import Candidate, value_text
 
 @dataclass(frozen=True, eq=False)
 class TuningReport:
-    """A finished tuning.
+    """A finished tuning."""
 
-    Attributes:
-        plan: What was run.
-        trials: A line a candidate, in the order of the plan.
-        unscored: Validation subjects on whom every candidate failed, each with a reason; they are in nobody's mean.
-        failed: Runs that ended in an error.
-        command: What was typed.
-    """
-
-    plan: TuningPlan
-    trials: tuple[Trial, ...]
+    plan: TuningPlan  # What was run.
+    trials: tuple[Trial, ...]  # A line a candidate, in the order of the plan.
+    # Validation subjects on whom every candidate failed, each with a reason; they are in nobody's mean.
     unscored: Mapping[str, str]
-    failed: int
-    command: str
+    failed: int  # Runs that ended in an error.
+    command: str  # What was typed.
 
     @property
     def method(self) -> str:
@@ -126,44 +119,25 @@ class Trial:
 
     A value that can't be had is NaN. A candidate that failed on a subject on whom another did not is never chosen, and
     its mean is over fewer subjects than the others'.
-
-    Attributes:
-        number: Of the candidate; 1 is the default.
-        options: Searched option to value.
-        changed: Options that differ from the default.
-        subjects: Validation subjects with a score.
-        macro_f1: Mean over them.
-        sd: Standard deviation (n - 1).
-        ci95: Bootstrap interval of the mean.
-        folds: Mean of each fold.
-        seconds: Mean wall time of an adaptation.
-        difference: Mean difference to the default over common subjects.
-        wins: Common subjects above the default.
-        ties: Common subjects equal to it.
-        losses: Common subjects below it.
-        p: Wilcoxon against the default over common subjects; NaN for the default.
-        p_holm: The same, Holm-adjusted over all candidates.
-        failed: Runs that ended in an error, on subjects on whom not every candidate failed.
-        reasons: Why, each reason once.
     """
 
-    number: int
-    options: Mapping[str, Any]
-    changed: int
-    subjects: int
-    macro_f1: float
-    sd: float
-    ci95: tuple[float, float]
-    folds: tuple[float, ...]
-    seconds: float
-    difference: float
-    wins: int
-    ties: int
-    losses: int
-    p: float
-    p_holm: float
-    failed: int
-    reasons: tuple[str, ...]
+    number: int  # Of the candidate; 1 is the default.
+    options: Mapping[str, Any]  # Searched option to value.
+    changed: int  # Options that differ from the default.
+    subjects: int  # Validation subjects with a score.
+    macro_f1: float  # Mean over them.
+    sd: float  # Standard deviation (n - 1).
+    ci95: tuple[float, float]  # Bootstrap interval of the mean.
+    folds: tuple[float, ...]  # Mean of each fold.
+    seconds: float  # Mean wall time of an adaptation.
+    difference: float  # Mean difference to the default over common subjects.
+    wins: int  # Common subjects above the default.
+    ties: int  # Common subjects equal to it.
+    losses: int  # Common subjects below it.
+    p: float  # Wilcoxon against the default over common subjects; NaN for the default.
+    p_holm: float  # The same, Holm-adjusted over all candidates.
+    failed: int  # Runs that ended in an error, on subjects on whom not every candidate failed.
+    reasons: tuple[str, ...]  # Why, each reason once.
 
     @property
     def complete(self) -> bool:

@@ -24,21 +24,13 @@ _TRIES = 100
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Options of one method with the values to try.
+    """Options of one method with the values to try."""
 
-    Attributes:
-        method: Registry name.
-        options: Searched options, each with its values in their own type.
-        fixed: Options that the command line fixes; part of what is chosen.
-        kept: All options that are set and not searched: ``fixed``, and what the file says.
-        current: What the file says of searched options.
-    """
-
-    method: str
-    options: tuple[tuple[str, tuple[Any, ...]], ...]
-    fixed: Mapping[str, Any]
-    kept: Mapping[str, Any]
-    current: Mapping[str, Any]
+    method: str  # Registry name.
+    options: tuple[tuple[str, tuple[Any, ...]], ...]  # Searched options, each with its values in their own type.
+    fixed: Mapping[str, Any]  # Options that the command line fixes; part of what is chosen.
+    kept: Mapping[str, Any]  # All options that are set and not searched: ``fixed``, and what the file says.
+    current: Mapping[str, Any]  # What the file says of searched options.
 
     @property
     def size(self) -> int:
@@ -56,17 +48,11 @@ class SearchSpace:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration.
+    """One configuration."""
 
-    Attributes:
-        number: From 1; 1 is the default.
-        values: Of the searched options.
-        changed: How many of them differ from the default.
-    """
-
-    number: int
-    values: Values
-    changed: int
+    number: int  # From 1; 1 is the default.
+    values: Values  # Of the searched options.
+    changed: int  # How many of them differ from the default.
 
 
 def search_space(

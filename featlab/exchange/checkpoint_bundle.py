@@ -31,21 +31,14 @@ FILES = "checkpoints.json"
 
 @dataclass(frozen=True, eq=False)
 class ImportedBundle:
-    """A bundle, where it came from, and how well it does on labelled source rows.
+    """A bundle, where it came from, and how well it does on labelled source rows."""
 
-    Attributes:
-        bundle: The bundle.
-        files: As `Parts.files`.
-        rows: Labelled source rows of classes that the checkpoint knows; 0 without a cache.
-        accuracy: Share of them that C(B(f)) recognises; NaN without any.
-        better_order: The classes in the order under which the checkpoint's outputs would fit these rows much better
-            than in the order that was given; ``None`` when there is none.
-    """
-
-    bundle: Bundle
-    files: Mapping[str, Mapping[str, str]]
-    rows: int
-    accuracy: float
+    bundle: Bundle  # The bundle.
+    files: Mapping[str, Mapping[str, str]]  # As `Parts.files`.
+    rows: int  # Labelled source rows of classes that the checkpoint knows; 0 without a cache.
+    accuracy: float  # Share of them that C(B(f)) recognises; NaN without any.
+    # The classes in the order under which the checkpoint's outputs would fit these rows much better than in the order
+    # that was given; ``None`` when there is none.
     better_order: tuple[str, ...] | None
 
 

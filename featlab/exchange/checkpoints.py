@@ -22,34 +22,21 @@ from featlab.seeding import blank
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """One state dict as it came from a file.
+    """One state dict as it came from a file."""
 
-    Attributes:
-        path: The file.
-        sha256: Of the file.
-        tensors: Key to tensor on the CPU, float32 where it was any float; no ``module.`` in front.
-        ordered: Whether the file keeps the order in which the module's tensors were defined.
-    """
-
-    path: Path
-    sha256: str
-    tensors: Mapping[str, Tensor]
-    ordered: bool
+    path: Path  # The file.
+    sha256: str  # Of the file.
+    tensors: Mapping[str, Tensor]  # Key to tensor on the CPU, float32 where it was any float; no ``module.`` in front.
+    ordered: bool  # Whether the file keeps the order in which the module's tensors were defined.
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What was read from the checkpoints.
+    """What was read from the checkpoints."""
 
-    Attributes:
-        head: netB and netC.
-        translator: T, literal; ``None`` without one.
-        files: File name and sha256 of each checkpoint, by ``b``, ``c``, ``t`` and ``f``.
-    """
-
-    head: SourceHead
-    translator: Translator | None
-    files: Mapping[str, Mapping[str, str]]
+    head: SourceHead  # netB and netC.
+    translator: Translator | None  # T, literal; ``None`` without one.
+    files: Mapping[str, Mapping[str, str]]  # File name and sha256 of each checkpoint, by ``b``, ``c``, ``t`` and ``f``.
 
     @property
     def dim(self) -> int:

@@ -75,10 +75,8 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             seed = check_random_state(seed).randint(2**31)
         self.seed_ = int(seed)
         with one_thread():
-            extractor = ExtractorInfo("array", "none", f"{table.dim} values")
-            self.bundle_ = build_bundle(
-                table, config, seed=self.seed_, extractor=extractor, methods=methods, alone=True
-            )
+            made_by = ExtractorInfo("array", "none", f"{table.dim} values")
+            self.bundle_ = build_bundle(table, config, seed=self.seed_, extractor=made_by, methods=methods, alone=True)
 
     def _rows(self, X: Any) -> NDArray[np.float32]:
         """Validate rows against the features of `fit`."""

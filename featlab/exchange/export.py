@@ -18,8 +18,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
-from featlab.exchange.folding import ImageNetwork, NetworkWithHead, fold
-from featlab.exchange.formats import metadata_text
+from featlab.exchange.formats import ImageNetwork, NetworkWithHead, fold, metadata_text
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.model.networks import PersonalModel, Projection, as_tensor
@@ -80,25 +79,15 @@ class ExportMismatch(FeatlabError, RuntimeError):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        path: The file.
-        format: One of `featlab.exchange.formats.FORMATS`.
-        bytes: Its size.
-        rows: Rows of the person on which it was run against ours.
-        random_rows: Random inputs on which it was.
-        difference: Largest absolute difference of a logit.
-        metadata: What the file says about itself.
-    """
-
-    path: Path
-    format: str
-    bytes: int
-    rows: int
-    random_rows: int
-    difference: float
-    metadata: Mapping[str, Any]
+    path: Path  # The file.
+    format: str  # One of `featlab.exchange.formats.FORMATS`.
+    bytes: int  # Its size.
+    rows: int  # Rows of the person on which it was run against ours.
+    random_rows: int  # Random inputs on which it was.
+    difference: float  # Largest absolute difference of a logit.
+    metadata: Mapping[str, Any]  # What the file says about itself.
 
 
 def format_of(path: Path, name: str | None = None) -> str:

@@ -1,10 +1,23 @@
-"""What an exported file says about itself: one JSON text, in each format at the place that it has for such things."""
+"""What is exported: a person's model as one small network of embeddings, in files that say what they are.
+
+In evaluation mode B (linear, BatchNorm) and C (linear) are one affine map, and so is the projection P; the temperature
+divides all weights after the hidden layer. So
+
+    y = embedding − mean
+    logits = y · direct_weight + direct_bias + relu(y · hidden_weight + hidden_bias) · out_weight
+
+is all of C(B(T(P(embedding)))) / temperature. Without an MLP in T (the light baselines), or with one whose output is
+zero, the last term isn't there.
+
+A file holds one JSON text, in each format at the place that it has for such things.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +27,146 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.compute import quiet_export
 from featlab.errors import InputError
-from featlab.exchange.folding import FoldedHead
 from featlab.extraction.training.export import check_onnx, onnx_bytes, onnx_session, pt2_bytes
+from featlab.model.networks import PersonalModel, SourceHead, Translator, head_map
+from featlab.model.personal import Affine
+
+
+class FoldedHead(nn.Module):
+    """Embeddings to logits and probabilities, in closed form.
+
+    Args:
+        mean: (D0,) subtracted from every embedding.
+        direct: Weight (D0, K) and bias (K,) of the affine part.
+        hidden: Weight (D0, H) and bias (H,) of the hidden layer, weight (H, K) of what it adds; ``None`` without one.
+    """
+
+    mean: Tensor
+    direct_weight: Tensor
+    direct_bias: Tensor
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    out_weight: Tensor
+
+    def __init__(
+        self, mean: Tensor, direct: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor, Tensor] | None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("direct_weight", direct[0])
+        self.register_buffer("direct_bias", direct[1])
+        self.has_hidden = hidden is not None
+        if hidden is not None:
+            for name, tensor in zip(("hidden_weight", "hidden_bias", "out_weight"), hidden, strict=True):
+                self.register_buffer(name, tensor)
+
+    def forward(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Return ``logits`` and ``probabilities``, (n, K) each, of (n, D0) embeddings."""
+        centred = embeddings - self.mean
+        logits = centred @ self.direct_weight + self.direct_bias
+        if self.has_hidden:
+            logits = logits + torch.relu(centred @ self.hidden_weight + self.hidden_bias) @ self.out_weight
+        return {"logits": logits, "probabilities": torch.softmax(logits, dim=1)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """f ↦ f · weight + bias + relu(f · hidden[0] + hidden[1]) · hidden[2], in float64."""
+
+    weight: Tensor
+    bias: Tensor
+    hidden: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+def fold(model: PersonalModel) -> FoldedHead:
+    """Fold a person's model; the products are taken in float64 and rounded once."""
+    components = _wide(model.projection.components)
+    inner, outer = _translator(model.translator, components.shape[1]), _head(model.head)
+    temperature = float(model.temperature)
+    direct = tuple(
+        part / temperature
+        for part in (components @ inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
+    )
+    hidden = None
+    # The output of a T that was never pretrained is zero: its hidden layer would be carried along for nothing.
+    if inner.hidden is not None and bool(inner.hidden[2].any()):
+        weight, bias, out = inner.hidden
+        hidden = (components @ weight, bias, out @ outer.weight / temperature)
+    narrow = tuple(tensor.to(torch.float32).contiguous() for tensor in (*direct, *(hidden or ())))
+    last = (narrow[2], narrow[3], narrow[4]) if hidden is not None else None
+    return FoldedHead(model.projection.mean.detach().cpu().clone(), (narrow[0], narrow[1]), last).eval()
+
+
+def _translator(part: nn.Module, dim: int) -> _Map:
+    if type(part) is nn.Identity:
+        return _Map(_eye(dim), torch.zeros(dim, dtype=torch.float64))
+    if type(part) is Affine:
+        return _Map(_wide(part.weight), _wide(part.bias))
+    if type(part) is Translator:
+        offset, first, last = _wide(part.offset), _wide(part.first.weight).T, _wide(part.last.weight).T
+        hidden = (first, _wide(part.first.bias) + offset @ first, last)
+        bias = _wide(part.last.bias)
+        if part.residual:
+            return _Map(_eye(dim), bias + offset, hidden)
+        return _Map(torch.zeros(dim, dim, dtype=torch.float64), bias, hidden)
+    raise _unknown(part, "a Translator, an Affine or nothing")
+
+
+def _head(part: nn.Module) -> _Map:
+    if type(part) is nn.Linear:
+        return _Map(_wide(part.weight).T, _wide(part.bias))
+    if type(part) is SourceHead:
+        weight, bias = head_map(part)
+        return _Map(weight.cpu(), bias.cpu())
+    raise _unknown(part, "B and C, or a linear map")
+
+
+def _unknown(part: nn.Module, known: str) -> InputError:
+    return InputError(f"a model with a {type(part).__name__} can't be exported; a method makes {known}")
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().to(torch.float64)
+
+
+def _eye(dim: int) -> Tensor:
+    return torch.eye(dim, dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageNetwork:
+    """A backbone that can be exported."""
+
+    name: str  # As it was asked for.
+    module: nn.Module  # Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
+    size: int  # S.
+    mean: tuple[float, float, float]  # Subtracted from pixels in 0..1, a channel each.
+    std: tuple[float, float, float]  # Divides what is left, a channel each.
+    preprocessing: str  # The readable line of the extractor.
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return (n, D) embeddings."""
+        embeddings: Tensor = self.module(images)
+        return embeddings
+
+    def input_metadata(self) -> dict[str, Any]:
+        """Return what images have to be like, JSON-ready."""
+        return {"size": self.size, "mean": list(self.mean), "std": list(self.std), "preprocessing": self.preprocessing}
+
+
+class NetworkWithHead(nn.Module):
+    """Images to logits and probabilities: the module of an `ImageNetwork`, then the folded head."""
+
+    def __init__(self, backbone: nn.Module, head: FoldedHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return ``logits`` and ``probabilities``, (n, K) each, of (n, 3, S, S) images."""
+        outputs: dict[str, Tensor] = self.head(self.backbone(images))
+        return outputs
+
 
 EXPORT_FORMAT = 1
 KEY = "featlab"

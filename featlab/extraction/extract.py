@@ -55,29 +55,19 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What an extraction did.
+    """What an extraction did."""
 
-    Attributes:
-        path: The cache.
-        rows: Rows in it.
-        dim: Length of an embedding.
-        failures: What has no row: what failed before the start, then the rest in the cache's order; also listed in
-            ``<stem>.failures.jsonl`` beside the cache.
-        digest: Of the cache's content.
-        seconds: Wall time.
-        resumed_rows: Rows that an earlier run had embedded.
-        extractor: Who embedded.
-        storage_error: What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
-    """
-
-    path: Path
-    rows: int
-    dim: int
+    path: Path  # The cache.
+    rows: int  # Rows in it.
+    dim: int  # Length of an embedding.
+    # What has no row: what failed before the start, then the rest in the cache's order; also listed in
+    # ``<stem>.failures.jsonl`` beside the cache.
     failures: tuple[Failure, ...]
-    digest: str
-    seconds: float
-    resumed_rows: int
-    extractor: ExtractorInfo
+    digest: str  # Of the cache's content.
+    seconds: float  # Wall time.
+    resumed_rows: int  # Rows that an earlier run had embedded.
+    extractor: ExtractorInfo  # Who embedded.
+    # What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
     storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
 
 

@@ -18,33 +18,23 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Item:
-    """One image of one person.
+    """One image of one person."""
 
-    Attributes:
-        path: The file that the image is in.
-        name: The path as the source writes it (relative to the manifest or the folder, POSIX slashes), with
-            ``#t=seconds`` for a video frame, ``#row=number`` for a line of a csv and ``#face=number`` for one of the
-            faces in an image; what the cache and the list of failures show.
-        subject: Who is seen.
-        label: The expression's name; None when unknown.
-        video: The clip that the image belongs to; unique within a subject.
-        frame: Place in the clip, 0 or more; unique within (subject, video).
-        row: Row in the source, 0-based, in the source's own order: the index into its landmarks.
-        at: Where in the file the image is, for files that hold many: the presentation time stamp of a video frame in
-            units of the stream's time base, or the byte at which a line of a csv of pixels starts. None: the file is
-            the image.
-        box: Which part of the image is taken: left, top, right, bottom in pixels, right and bottom excluded; what
-            reaches over the image's edge is cut off. None: all of it.
-    """
-
-    path: Path
+    path: Path  # The file that the image is in.
+    # The path as the source writes it (relative to the manifest or the folder, POSIX slashes), with ``#t=seconds``
+    # for a video frame, ``#row=number`` for a line of a csv and ``#face=number`` for one of the faces in an image;
+    # what the cache and the list of failures show.
     name: str
-    subject: str
-    label: str | None
-    video: str
-    frame: int
-    row: int
+    subject: str  # Who is seen.
+    label: str | None  # The expression's name; None when unknown.
+    video: str  # The clip that the image belongs to; unique within a subject.
+    frame: int  # Place in the clip, 0 or more; unique within (subject, video).
+    row: int  # Row in the source, 0-based, in the source's own order: the index into its landmarks.
+    # Where in the file the image is, for files that hold many: the presentation time stamp of a video frame in units
+    # of the stream's time base, or the byte at which a line of a csv of pixels starts. None: the file is the image.
     at: int | None = None
+    # Which part of the image is taken: left, top, right, bottom in pixels, right and bottom excluded; what reaches
+    # over the image's edge is cut off. None: all of it.
     box: tuple[int, int, int, int] | None = None
 
 

@@ -22,8 +22,13 @@ from featlab.methods.joint import (
     fit_updates,
     new_part,
 )
-from featlab.methods.losses.adversarial import Discriminator, conditional_domain_loss, reversal_strength
-from featlab.methods.losses.discrepancy import random_directions, sliced_wasserstein
+from featlab.methods.losses.domains import (
+    Discriminator,
+    conditional_domain_loss,
+    random_directions,
+    reversal_strength,
+    sliced_wasserstein,
+)
 from featlab.model.networks import PersonalModel, SourceHead
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Terms

@@ -16,7 +16,7 @@ from featlab.cache.table import FeatureTable
 from featlab.config.options import Options, search_values
 from featlab.errors import InputError
 from featlab.model.networks import PersonalModel, as_tensor
-from featlab.model.personal import AdaptedModel, GainEstimate
+from featlab.model.personal import AdaptedModel, GainEstimate, SourceGain
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
@@ -105,6 +105,10 @@ class Method(ABC):
         """Return the method as it runs when the user wants to adapt whatever it knows."""
         return self
 
+    def source_gain(self, bundle: Bundle) -> SourceGain | None:
+        """Return what adapting gained on source people who were held out; ``None`` where the bundle doesn't know."""
+        return None
+
     def expected_gain(
         self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]
     ) -> GainEstimate | None:
@@ -163,15 +167,10 @@ def ordered_features(bundle: Bundle, target: Target) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SourceFeatures:
-    """Labelled source rows, projected.
+    """Labelled source rows, projected."""
 
-    Attributes:
-        features: (N, D) float32.
-        labels: (N,) int64 codes in [0, K); rows of unknown label are not among them.
-    """
-
-    features: Tensor
-    labels: Tensor
+    features: Tensor  # (N, D) float32.
+    labels: Tensor  # (N,) int64 codes in [0, K); rows of unknown label are not among them.
 
     @classmethod
     def of(cls, bundle: Bundle, table: FeatureTable) -> SourceFeatures:

@@ -29,19 +29,12 @@ FRESH = 10.0
 
 @dataclass(frozen=True)
 class GeneratorWeights:
-    """Weights of the generator's losses.
+    """Weights of the generator's losses."""
 
-    Attributes:
-        identity: Of being classified as the person.
-        expression: Of being classified as the expression.
-        feature_matching: Of having the hidden values of the person's row in the identity discriminator.
-        cycle: Of giving the rows again when swapped back.
-    """
-
-    identity: float = 0.2
-    expression: float = 0.8
-    feature_matching: float = 1.0
-    cycle: float = 5.0
+    identity: float = 0.2  # Of being classified as the person.
+    expression: float = 0.8  # Of being classified as the expression.
+    feature_matching: float = 1.0  # Of having the hidden values of the person's row in the identity discriminator.
+    cycle: float = 5.0  # Of giving the rows again when swapped back.
 
 
 class Discriminator(nn.Module):
@@ -81,27 +74,16 @@ class Disentangler(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Swap:
-    """Rows that were generated, from what, and what is read from them.
+    """Rows that were generated, from what, and what is read from them."""
 
-    Attributes:
-        rows: (n, D), x_a: whose identity the generated rows have.
-        own: (n, H), the expression codes of these rows.
-        identity: (n,) int64, whose rows they are.
-        code: (n, H), z_b: which expression the generated rows have.
-        expression: (n,) int64, the class of that.
-        reference: (n, D), x_b, the rows that ``code`` was read from; ``None`` for codes that were drawn.
-        generated: (n, D), x_f.
-        recovered: (n, H), the expression codes of the generated rows.
-    """
-
-    rows: Tensor
-    own: Tensor
-    identity: Tensor
-    code: Tensor
-    expression: Tensor
-    reference: Tensor | None
-    generated: Tensor
-    recovered: Tensor
+    rows: Tensor  # (n, D), x_a: whose identity the generated rows have.
+    own: Tensor  # (n, H), the expression codes of these rows.
+    identity: Tensor  # (n,) int64, whose rows they are.
+    code: Tensor  # (n, H), z_b: which expression the generated rows have.
+    expression: Tensor  # (n,) int64, the class of that.
+    reference: Tensor | None  # (n, D), x_b, the rows that ``code`` was read from; ``None`` for codes that were drawn.
+    generated: Tensor  # (n, D), x_f.
+    recovered: Tensor  # (n, H), the expression codes of the generated rows.
 
 
 def new_disentangler(dim: int, code: int, classes: int, identities: int, *, seed: int) -> Disentangler:

@@ -39,15 +39,10 @@ def bn_option(where: str, train: str = "as published") -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A trainable copy of the source model on features.
+    """A trainable copy of the source model on features."""
 
-    Attributes:
-        trunk: A residual MLP on features, (n, D) → (n, D); ``None`` without one.
-        head: B and C, copies.
-    """
-
-    trunk: Translator | None
-    head: SourceHead
+    trunk: Translator | None  # A residual MLP on features, (n, D) → (n, D); ``None`` without one.
+    head: SourceHead  # B and C, copies.
 
     @property
     def classes(self) -> int:

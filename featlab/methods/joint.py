@@ -49,40 +49,27 @@ class JointConfig(Options):
 
 @dataclass(frozen=True, eq=False)
 class JointBatch:
-    """One step's rows.
+    """One step's rows."""
 
-    Attributes:
-        source: (b, D) features.
-        labels: (b,) int64 codes of the source rows.
-        target: (m, D) features, m = min(b, target rows).
-        target_rows: (m,) which target rows they are.
-        step: Number of the step, from 0.
-        total: Number of steps.
-    """
-
-    source: Tensor
-    labels: Tensor
-    target: Tensor
-    target_rows: Tensor
-    step: int
-    total: int
+    source: Tensor  # (b, D) features.
+    labels: Tensor  # (b,) int64 codes of the source rows.
+    target: Tensor  # (m, D) features, m = min(b, target rows).
+    target_rows: Tensor  # (m,) which target rows they are.
+    step: int  # Number of the step, from 0.
+    total: int  # Number of steps.
 
 
 @dataclass(frozen=True, eq=False)
 class JointObjective:
-    """What a method learns by, and what else it learns; beside ``head`` and ``warnings`` see `fit_joint`.
-
-    Attributes:
-        head: Makes what predicts in the place of B and C, once they are trained; ``None`` where they do.
-        warnings: What the user should know, a line each.
-    """
+    """What a method learns by, and what else it learns; beside ``head`` and ``warnings`` see `fit_joint`."""
 
     losses: Callable[[JointBatch], Terms]
     copies: Sequence[nn.Parameter] = ()
     extra: Sequence[nn.Parameter] = ()
     on_step: Callable[[int], None] | None = None
+    # Makes what predicts in the place of B and C, once they are trained; ``None`` where they do.
     head: Callable[[], nn.Module] | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # What the user should know, a line each.
 
 
 class JointMethod(SourceAccess):

@@ -12,7 +12,7 @@ from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
 from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains, is_due
-from featlab.methods.losses.discrepancy import (
+from featlab.methods.losses.domains import (
     class_weights,
     exponential_kernel,
     joint_kernel,

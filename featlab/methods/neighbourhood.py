@@ -33,30 +33,20 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhood:
-    """Neighbours of b rows, and the neighbours' neighbours.
+    """Neighbours of b rows, and the neighbours' neighbours."""
 
-    Attributes:
-        near: (b, K) int64, row numbers, most similar first; never the row itself.
-        expanded: (b, K, M) int64, the neighbours of each of ``near``. The row itself and duplicates may be among them.
-        affinity: (b, K), 1 where the row is one of its neighbour's M neighbours, else `WEAK_AFFINITY`.
-    """
-
-    near: Tensor
+    near: Tensor  # (b, K) int64, row numbers, most similar first; never the row itself.
+    # (b, K, M) int64, the neighbours of each of ``near``. The row itself and duplicates may be among them.
     expanded: Tensor
-    affinity: Tensor
+    affinity: Tensor  # (b, K), 1 where the row is one of its neighbour's M neighbours, else `WEAK_AFFINITY`.
 
 
 @dataclass(frozen=True, eq=False)
 class NeighbourBank:
-    """What is remembered of n rows; `renew` writes in place.
+    """What is remembered of n rows; `renew` writes in place."""
 
-    Attributes:
-        directions: (n, H) bottleneck outputs of length 1, without gradient.
-        scores: (n, K) predictions, without gradient.
-    """
-
-    directions: Tensor
-    scores: Tensor
+    directions: Tensor  # (n, H) bottleneck outputs of length 1, without gradient.
+    scores: Tensor  # (n, K) predictions, without gradient.
 
     @classmethod
     def of(cls, z: Tensor, p: Tensor) -> NeighbourBank:

@@ -14,7 +14,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
-from featlab.methods.losses.discrepancy import contrastive_discrepancy
+from featlab.methods.losses.domains import contrastive_discrepancy
 from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.model.personal import AdaptedModel
 from featlab.model.training import Fit, History, Phase, Terms, train
@@ -83,19 +83,12 @@ def classes_of_clusters(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Surrogates:
-    """Gaussians that stand for the source rows of the classes that were kept.
+    """Gaussians that stand for the source rows of the classes that were kept."""
 
-    Attributes:
-        classes: (C,) int64, which classes.
-        member: (C, n) 0 or 1, which target rows each class has.
-        mean: (C, H), along the class's anchor and as long as the target's mean.
-        deviations: (n, H) target rows minus the mean of their class; of rows that are no member, anything.
-    """
-
-    classes: Tensor
-    member: Tensor
-    mean: Tensor
-    deviations: Tensor
+    classes: Tensor  # (C,) int64, which classes.
+    member: Tensor  # (C, n) 0 or 1, which target rows each class has.
+    mean: Tensor  # (C, H), along the class's anchor and as long as the target's mean.
+    deviations: Tensor  # (n, H) target rows minus the mean of their class; of rows that are no member, anything.
 
     def draw(self, count: int, covariance: str, spread: float, random: torch.Generator) -> Tensor:
         """Return (C, count, H) surrogate rows: N(mean, spread² Σ), Σ the target's covariance or its diagonal."""

@@ -13,7 +13,7 @@ from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
 from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, new_part
-from featlab.methods.losses.adversarial import drop
+from featlab.methods.losses.domains import drop
 from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
 from featlab.seeding import torch_generator

@@ -77,6 +77,36 @@ class GainEstimate:
     frames: int
 
 
+@dataclass(frozen=True)
+class SourceGain:
+    """What adapting gained, in macro F1, on source people who were held out.
+
+    Attributes:
+        mean: Over people.
+        low: Lower end of the interval that holds the mean four times in five.
+        high: Its upper end.
+        people: How many there were.
+    """
+
+    mean: float
+    low: float
+    high: float
+    people: int
+
+    @property
+    def helps(self) -> bool:
+        """Whether adapting made them better on average."""
+        return self.mean > 0
+
+    def sentence(self) -> str:
+        """Return it for people."""
+        mean, low, high = (100 * value for value in (self.mean, self.low, self.high))
+        return (
+            f"adapting gained {mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 80 % interval) on "
+            f"{self.people} source people who were held out"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AdaptedModel:
     """A model for one person.

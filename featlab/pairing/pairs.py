@@ -26,23 +26,14 @@ from featlab.pairing.search import SHORTEST, lengths, search
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs (row, reference), ordered by row and then by rank, the best reference first.
+    """Pairs (row, reference), ordered by row and then by rank, the best reference first."""
 
-    Attributes:
-        row: int64 (M,), indices into the table that was paired.
-        reference: int64 (M,), indices into the same table, never of the row's own subject.
-        score: float32 (M,), cosine similarity, 1 - disparity, or NaN for random.
-        strategy: One of `STRATEGIES`.
-        label_rule: One of `LABEL_RULES`.
-        skipped: Rows of the table that have no reference.
-    """
-
-    row: NDArray[np.int64]
-    reference: NDArray[np.int64]
-    score: NDArray[np.float32]
-    strategy: str
-    label_rule: str
-    skipped: int
+    row: NDArray[np.int64]  # int64 (M,), indices into the table that was paired.
+    reference: NDArray[np.int64]  # int64 (M,), indices into the same table, never of the row's own subject.
+    score: NDArray[np.float32]  # float32 (M,), cosine similarity, 1 - disparity, or NaN for random.
+    strategy: str  # One of `STRATEGIES`.
+    label_rule: str  # One of `LABEL_RULES`.
+    skipped: int  # Rows of the table that have no reference.
 
     def __len__(self) -> int:
         return len(self.row)

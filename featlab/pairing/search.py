@@ -51,25 +51,17 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """How well n queries match m base rows; a higher score is better.
+    """How well n queries match m base rows; a higher score is better."""
 
-    Attributes:
-        left: float32 (n, d) vectors of the queries.
-        right: float32 (m, d) vectors of the base rows.
-        limit: (query rows, inner products) -> float64, what no base row with a smaller inner product can exceed.
-        quick: query rows (r,) -> float32 (r, m) scores.
-        exact: ((p,) query rows, (p,) base rows) -> float64 (p,) scores of those pairs.
-        scale: float64 (n,), the size of the largest score that each query can have.
-        error: How far `quick` may be from `exact`, relative to `scale`.
-    """
-
-    left: NDArray[np.float32]
-    right: NDArray[np.float32]
+    left: NDArray[np.float32]  # float32 (n, d) vectors of the queries.
+    right: NDArray[np.float32]  # float32 (m, d) vectors of the base rows.
+    # (query rows, inner products) -> float64, what no base row with a smaller inner product can exceed.
     limit: Callable[[Rows, NDArray[np.float32]], NDArray[np.float64]]
-    quick: Callable[[Rows], NDArray[np.float32]]
+    quick: Callable[[Rows], NDArray[np.float32]]  # query rows (r,) -> float32 (r, m) scores.
+    # ((p,) query rows, (p,) base rows) -> float64 (p,) scores of those pairs.
     exact: Callable[[Rows, Rows], NDArray[np.float64]]
-    scale: NDArray[np.float64]
-    error: float
+    scale: NDArray[np.float64]  # float64 (n,), the size of the largest score that each query can have.
+    error: float  # How far `quick` may be from `exact`, relative to `scale`.
 
 
 def product_error(length: int) -> float:

@@ -119,17 +119,12 @@ def _stored(folder: Path, bundle: Bundle, subject: str, config: Config) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class ImagePredictions:
-    """What was predicted.
+    """What was predicted."""
 
-    Attributes:
-        table: n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
-        probabilities: (n, K), classes in the bundle's order.
-        failures: Images that could not be read or embedded.
-    """
-
+    # n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
     table: FeatureTable
-    probabilities: NDArray[np.float32]
-    failures: tuple[Failure, ...]
+    probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
+    failures: tuple[Failure, ...]  # Images that could not be read or embedded.
 
 
 def predict_source(

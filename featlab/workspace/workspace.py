@@ -29,27 +29,17 @@ OnEpoch = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
-    """A folder, its configuration, and its cache in RAM.
+    """A folder, its configuration, and its cache in RAM."""
 
-    Attributes:
-        root: The folder.
-        config: Resolved: flags beat the file, the file beats the defaults.
-        table: Every row of the cache, or those of the subjects that it was opened for.
-        extractor: What made its embeddings.
-        cache_digest: Its digest.
-        device: Where to train.
-        notify: Called with one line when something runs that wasn't asked for by name.
-        on_epoch: Progress of training.
-    """
-
-    root: Path
-    config: Config
-    table: FeatureTable
-    extractor: ExtractorInfo
-    cache_digest: str
-    device: str = "cpu"
+    root: Path  # The folder.
+    config: Config  # Resolved: flags beat the file, the file beats the defaults.
+    table: FeatureTable  # Every row of the cache, or those of the subjects that it was opened for.
+    extractor: ExtractorInfo  # What made its embeddings.
+    cache_digest: str  # Its digest.
+    device: str = "cpu"  # Where to train.
+    # Called with one line when something runs that wasn't asked for by name.
     notify: Notify = field(default=lambda line: None)
-    on_epoch: OnEpoch | None = None
+    on_epoch: OnEpoch | None = None  # Progress of training.
 
     @classmethod
     def open(
@@ -145,17 +135,11 @@ def _reopened(root: Path, config: Config, subjects: tuple[str, ...] | None, dige
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What the source stages work on: the rows of some subjects of a workspace, and the root seed.
+    """What the source stages work on: the rows of some subjects of a workspace, and the root seed."""
 
-    Attributes:
-        workspace: Its cache, its configuration and its device.
-        subjects: Names of the source subjects, in the order of the cache.
-        seed: Root seed.
-    """
-
-    workspace: Workspace
-    subjects: tuple[str, ...]
-    seed: int
+    workspace: Workspace  # Its cache, its configuration and its device.
+    subjects: tuple[str, ...]  # Names of the source subjects, in the order of the cache.
+    seed: int  # Root seed.
 
     @property
     def config(self) -> Config:

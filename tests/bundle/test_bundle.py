@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,8 +14,10 @@ from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tenso
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.errors import BundleError
+from featlab.methods import make_method
 from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator
 from featlab.model.style_bank import StyleBank
+from featlab.protocol.splits import Target
 
 FILES = {"model.safetensors", "bundle.json", "card.md"}
 
@@ -326,3 +329,15 @@ def test_tensors_go_through_a_file_and_back_bitwise_also_one_under_two_names(tmp
         assert back[name].dtype == tensor.dtype
         assert torch.equal(back[name], tensor), name
     assert str(back["float32"][1].item()) == "-0.0"
+
+
+def test_a_bundle_of_format_1_opens_and_adapts_as_it_did():
+    """Its T is linear, all of the offset is taken, and it doesn't say what adapting gained."""
+    folder = Path(__file__).parents[1] / "data" / "bundle_format_1"
+    bundle, clip = load_bundle(folder), np.load(folder / "clip.npz")
+    neutral = clip["neutral"]
+    target = Target(clip["embeddings"][neutral], clip["video"][neutral], clip["frame"][neutral])
+    for name in ("pft", "pft-linear"):
+        model = make_method(name).adapt(bundle, target)
+        np.testing.assert_allclose(model.predict_proba(clip["embeddings"]), clip["probabilities"], atol=1e-5)
+    assert (bundle.share.value, make_method("pft").source_gain(bundle)) == (1.0, None)

@@ -41,7 +41,7 @@ def test_evaluate_prints_tables_writes_its_folder_and_says_the_same_in_json(fold
     assert run_json(*words, "--seed", "5", "--no-plots")["runs"]["reused"] == 0
 
 
-def test_failed_cells_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
+def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
     # The style bank is what these two methods need; source-only does without.
     broken = [*words, "--set", "pretrain.style_bank=false", "--no-plots"]
     result = run(*broken, "--json")

@@ -11,8 +11,7 @@ from featlab.evaluation.metrics import reliability_counts, smooth_probabilities,
 from featlab.evaluation.run import RunNumbers, evaluate_subject, oracle_probabilities
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
-from featlab.protocol.clips import ClipConditions, reduced_split
-from featlab.protocol.splits import split_dataset, split_target, target_of
+from featlab.protocol.splits import ClipConditions, reduced_split, split_dataset, split_target, target_of
 from featlab.seeding import run_seed
 
 NAMES = method_names()

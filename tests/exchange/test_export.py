@@ -14,8 +14,7 @@ from featlab.cache import ExtractorInfo
 from featlab.errors import BundleError, ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
 from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
-from featlab.exchange.folding import ImageNetwork
-from featlab.exchange.formats import export_metadata
+from featlab.exchange.formats import ImageNetwork, export_metadata
 from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions
 from featlab.extraction.backbones.network import module_backbone
 from featlab.methods import base_model, get_method, make_method, method_names

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from featlab.errors import InputError
-from featlab.exchange.folding import fold
+from featlab.exchange.formats import fold
 from featlab.methods import base_model
 from featlab.model.networks import PersonalModel, Translator
 

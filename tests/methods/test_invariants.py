@@ -17,7 +17,7 @@ from featlab.methods.base import PARTS, SourceFeatures
 from featlab.protocol.splits import Target, target_of
 
 NAMES = method_names()
-CLOSED_FORM = ("source-only", "neutral-shift", "adabn", "coral", "referenced")
+CLOSED_FORM = ("source-only", "neutral-shift", "adabn", "coral", "referenced", "referenced-mlp")
 STEPS = ("iterations", "epochs")
 """What the number of steps is called in a configuration."""
 OPTIONS = {name: get_method(name).config_type() for name in NAMES}
@@ -356,10 +356,11 @@ def test_a_method_says_what_it_is_and_carries_extras_exactly_when_it_says_so(nam
     assert method.config_type.__dataclass_params__.frozen
     assert make_method(name).config == method.config_type()
     assert method.carries or not method.needs_extras
-    assert bool(bundle.extras.get(method.prepared_by or name)) == bool(method.carries)
-    assert bundle.declared.get(method.prepared_by or name, "") == method.carries
+    carrier = method.prepared_by or name
+    assert bool(bundle.extras.get(carrier)) == bool(method.carries)
+    assert bundle.declared.get(carrier, "") == method.carries
     if method.carries:
-        assert f"`{name}`: {method.carries}" in bundle_card(bundle)
+        assert f"`{carrier}`: {method.carries}" in bundle_card(bundle)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SOURCE_ACCESS])

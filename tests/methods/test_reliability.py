@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
-from featlab.exchange.folding import fold
+from featlab.exchange.formats import fold
 from featlab.methods import make_method
 from featlab.methods.pft.closed_form import align_style
 from featlab.methods.pft.reliability import (
@@ -191,3 +192,53 @@ def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundl
     ours, theirs = bundle.extras["pft"], again.extras["pft"]
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_mean_gain_is_over_people_with_students_interval():
+    gains = {0: (0.2, 0.4), 1: (-0.1, -0.1), 2: (0.5,)}
+    episodes = [episode(who, before=0.4, after=0.4 + gain) for who, each in gains.items() for gain in each]
+    found = fit_reliability(episodes)
+    means = [0.3, -0.1, 0.5]
+    low, high = stats.t.interval(0.8, 2, np.mean(means), stats.sem(means))
+    np.testing.assert_allclose(found.mean_gain.numpy(), [np.mean(means), low, high], rtol=1e-5)
+    assert int(found.people) == 3
+    gain = found.source_gain
+    assert (gain.helps, gain.people) == (True, 3)
+    assert "+23.3 points" in gain.sentence()
+    assert "3 source people" in gain.sentence()
+
+
+def with_gain(bundle, *gain):
+    tensors = dict(bundle.extras["pft"]) | {"joint.mean_gain": torch.tensor(gain)}
+    return replace(bundle, extras={"pft": tensors})
+
+
+def test_where_adapting_did_not_help_source_people_the_source_model_is_used_unless_forced(bundle, clip, table):
+    embeddings = table.rows_of("s10").embeddings
+    harmful, doubtful, good = (
+        with_gain(bundle, *gain) for gain in ((-0.02, -0.05, 0.01), (0.02, -0.01, 0.05), (0.2, 0.1, 0.3))
+    )
+    method = make_method("pft")
+    source = make_method("source-only").adapt(bundle, target_of(clip)).predict_proba(embeddings)
+    guarded = method.adapt(harmful, target_of(clip))
+    assert np.array_equal(guarded.predict_proba(embeddings), source)
+    (line,) = (warning for warning in guarded.warnings if "source model" in warning)
+    assert "-2.0 points" in line
+    assert "--force" in line
+    assert method.expected_gain(harmful, guarded.model, embeddings) is None
+    forced = method.forced().adapt(harmful, target_of(clip)).predict_proba(embeddings)
+    assert np.array_equal(forced, method.adapt(good, target_of(clip)).predict_proba(embeddings))
+    assert not np.array_equal(forced, source)
+    assert any("may not help" in warning for warning in method.adapt(doubtful, target_of(clip)).warnings)
+    assert not any("help" in warning for warning in method.adapt(good, target_of(clip)).warnings)
+    unknown = method.adapt(replace(bundle, extras={}), target_of(clip))
+    assert any("not known" in warning for warning in unknown.warnings)
+
+
+def test_the_parts_have_a_reliability_of_their_own(bundle, clip):
+    found = {name: make_method(name).reliability(bundle) for name in ("pft", "pft-linear", "pft-mlp")}
+    assert len({float(item.temperature) for item in found.values()}) == 3
+    assert float(found["pft"].before) == float(found["pft-mlp"].before)
+    for name, item in found.items():
+        model = make_method(name).forced().adapt(bundle, target_of(clip)).model
+        assert float(model.temperature) == pytest.approx(float(item.temperature))

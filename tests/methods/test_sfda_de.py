@@ -8,7 +8,7 @@ import torch
 
 from featlab.methods import make_method
 from featlab.methods.fit import make_student
-from featlab.methods.losses.discrepancy import contrastive_discrepancy
+from featlab.methods.losses.domains import contrastive_discrepancy
 from featlab.methods.sfda_de import classes_of_clusters, discrepancy_terms, estimate_surrogates, inverse_decay
 from featlab.protocol.splits import target_of
 

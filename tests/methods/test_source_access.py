@@ -23,7 +23,7 @@ from featlab.methods.agra import (
     pair_nodes,
     prior_links,
 )
-from featlab.methods.losses.discrepancy import (
+from featlab.methods.losses.domains import (
     class_weights,
     joint_kernel,
     marginal_weights,

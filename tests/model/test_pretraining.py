@@ -390,3 +390,12 @@ def test_a_target_in_the_cache_changes_no_bit_of_the_source_model(people, small_
         assert not changed(getattr(ours, part), getattr(theirs, part))
     for name, tensors in ours.extras.items():
         assert all(torch.equal(tensor, theirs.extras[name][key]) for key, tensor in tensors.items())
+
+
+def test_the_order_of_the_source_rows_makes_no_other_model(people, small_bundle):
+    table = people(subjects=4)
+    mixed = table.take(np.random.default_rng(0).permutation(len(table)))
+    ours, theirs = (small_bundle(rows, methods=["pft", "referenced"]) for rows in (table, mixed))
+    for part in ("projection", "head", "translator"):
+        assert not changed(getattr(ours, part), getattr(theirs, part))
+    assert torch.equal(ours.extras["referenced"]["weight"], theirs.extras["referenced"]["weight"])

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.protocol.clips import WHOLE_CLIP, ClipConditions, reduced_split
-from featlab.protocol.splits import split_target
+from featlab.protocol.splits import WHOLE_CLIP, ClipConditions, reduced_split, split_target
 
 
 @pytest.fixture

@@ -25,29 +25,18 @@ class NoOptions(Options):
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a data set lies on disk.
+    """One way in which a data set lies on disk."""
 
-    Attributes:
-        name: What ``--layout`` takes.
-        title: The data set's own name.
-        subject: What a subject is, in a few words: a person, or the data set where people have no names.
-        reader: The function that lists the images; its docstring shows the tree that it expects.
-        options: A frozen dataclass with a default for everything.
-        recognises: Whether a root looks like this, told from a few names. Never by opening an image.
-        neutral: Name of the neutral class.
-        sampling: Which frames of its videos are usually taken.
-        takes_files: Whether the root may be a file.
-    """
-
-    name: str
-    title: str
-    subject: str
-    reader: Reader
-    options: type[Any]
+    name: str  # What ``--layout`` takes.
+    title: str  # The data set's own name.
+    subject: str  # What a subject is, in a few words: a person, or the data set where people have no names.
+    reader: Reader  # The function that lists the images; its docstring shows the tree that it expects.
+    options: type[Any]  # A frozen dataclass with a default for everything.
+    # Whether a root looks like this, told from a few names. Never by opening an image.
     recognises: Callable[[Path], bool]
-    neutral: str
-    sampling: Sampling
-    takes_files: bool
+    neutral: str  # Name of the neutral class.
+    sampling: Sampling  # Which frames of its videos are usually taken.
+    takes_files: bool  # Whether the root may be a file.
 
     @property
     def description(self) -> str:

@@ -37,22 +37,14 @@ IfExists = Literal["resume", "error", "overwrite"]
 
 @dataclass(frozen=True, eq=False)
 class TrainReport:
-    """What a training did.
+    """What a training did."""
 
-    Attributes:
-        path: The backbone file.
-        card: What the file says about itself: people, classes, settings, scores.
-        difference: Between the file's outputs and the network's, relative to the largest.
-        resumed: Epochs that an earlier run had done; all of them where the file was there.
-        seconds: Wall time of this call.
-        failures: Name and reason of each source image that can't be read.
-    """
-
-    path: Path
-    card: dict[str, Any]
-    difference: float
-    resumed: int
-    seconds: float
+    path: Path  # The backbone file.
+    card: dict[str, Any]  # What the file says about itself: people, classes, settings, scores.
+    difference: float  # Between the file's outputs and the network's, relative to the largest.
+    resumed: int  # Epochs that an earlier run had done; all of them where the file was there.
+    seconds: float  # Wall time of this call.
+    # Name and reason of each source image that can't be read.
     failures: tuple[tuple[str, str], ...] = field(default=())
 
 

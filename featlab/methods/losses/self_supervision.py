@@ -24,23 +24,14 @@ HEADS = 3
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """How a second view of a row is made: another frame of its clip, or, for a row that has none, a damaged copy.
+    """How a second view of a row is made: another frame of its clip, or, for a row that has none, a damaged copy."""
 
-    Attributes:
-        features: (n, D), sorted by video and frame.
-        first: (n,) int64, the first row that can stand for each row.
-        last: (n,) int64, the last one; the row itself lies between.
-        scale: (D,) standard deviation of the features.
-        noise: Standard deviation of the noise on a damaged copy, in units of ``scale``.
-        dropout: Share of its values that are set to zero.
-    """
-
-    features: Tensor
-    first: Tensor
-    last: Tensor
-    scale: Tensor
-    noise: float
-    dropout: float
+    features: Tensor  # (n, D), sorted by video and frame.
+    first: Tensor  # (n,) int64, the first row that can stand for each row.
+    last: Tensor  # (n,) int64, the last one; the row itself lies between.
+    scale: Tensor  # (D,) standard deviation of the features.
+    noise: float  # Standard deviation of the noise on a damaged copy, in units of ``scale``.
+    dropout: float  # Share of its values that are set to zero.
 
     def pair(self, rows: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return two views, both (b, D), of the (b,) rows: the frame and another one, or two damaged copies."""

@@ -62,17 +62,12 @@ def neighbour_agreement(p: Tensor, scores: Tensor, weight: Tensor | float) -> Te
 
 @dataclass(frozen=True, eq=False)
 class CentreLabels:
-    """Rows assigned to class centres.
+    """Rows assigned to class centres."""
 
-    Attributes:
-        labels: (n,) int64, the class of the nearest centre.
-        distance: (n,), the cosine distance 1 − cos to it.
-        centres: (K, H + 1), what the rows were compared with; a class that no row was predicted as has one too, but no
-            row is assigned to it.
-    """
-
-    labels: Tensor
-    distance: Tensor
+    labels: Tensor  # (n,) int64, the class of the nearest centre.
+    distance: Tensor  # (n,), the cosine distance 1 − cos to it.
+    # (K, H + 1), what the rows were compared with; a class that no row was predicted as has one too, but no row is
+    # assigned to it.
     centres: Tensor
 
 
@@ -107,16 +102,12 @@ def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) 
 
 @dataclass(frozen=True, eq=False)
 class ClusterLabels:
-    """What P clusters are called.
+    """What P clusters are called."""
 
-    Attributes:
-        label: (P,) int64, the class that most rows of the cluster are predicted as (of equals, the first); -1 for a
-            cluster without rows.
-        purity: (P,) float64, the share of those rows, in [1/K, 1]; NaN for a cluster without rows.
-    """
-
+    # (P,) int64, the class that most rows of the cluster are predicted as (of equals, the first); -1 for a cluster
+    # without rows.
     label: NDArray[np.int64]
-    purity: NDArray[np.float64]
+    purity: NDArray[np.float64]  # (P,) float64, the share of those rows, in [1/K, 1]; NaN for a cluster without rows.
 
 
 def cluster_rows(codes: NDArray[np.float32], clusters: int, *, seed: int) -> NDArray[np.int64]:

@@ -159,8 +159,9 @@ def _aligned(
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
     weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
     report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None
-    if config.guard and reliability is not None and not reliability.helps:
-        line = f"{reliability.outcome()}: the source model is used as it is (--force adapts)"
+    gain = reliability.source_gain if reliability else None
+    if config.guard and gain is not None and not gain.helps:
+        line = f"{gain.sentence()}: the source model is used as it is (--force adapts)"
         return AdaptedModel(base_model(bundle), warnings=(line,), report=report)
     weighting = config.weighting
     if weighting == "auto":
@@ -186,7 +187,8 @@ def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
     """Say so when source subjects don't tell that adapting helps."""
     if reliability is None:
         return ("nobody was held out at the source, or too few: whether adapting helps is not known",)
-    return () if reliability.certain else (f"adapting may not help: {reliability.outcome()}",)
+    gain = reliability.source_gain
+    return (f"adapting may not help: {gain.sentence()}",) if gain is not None and gain.low <= 0 else ()
 
 
 def _fit_lbfgs(

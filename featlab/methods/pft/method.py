@@ -16,7 +16,7 @@ from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.methods.pft.reliability import Reliability, confidence_gap
 from featlab.methods.pft.validation import validate_on_source
 from featlab.model.networks import PersonalModel, Translator, as_tensor
-from featlab.model.personal import AdaptedModel, GainEstimate
+from featlab.model.personal import AdaptedModel, GainEstimate, SourceGain
 from featlab.model.pretrain import part_of
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
@@ -81,6 +81,11 @@ class PFT(Method):
         return Reliability.of(
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         )
+
+    def source_gain(self, bundle: Bundle) -> SourceGain | None:
+        """Return what adapting gained on source people who were held out; ``None`` where the bundle doesn't know."""
+        reliability = self.reliability(bundle)
+        return reliability.source_gain if reliability else None
 
     def expected_gain(
         self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.pft.closed_form import Alignment
-from featlab.model.personal import ClipReport, GainEstimate
+from featlab.model.personal import ClipReport, GainEstimate, SourceGain
 
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
 SHARE_KEPT = 0.9
 """Of the gain of a whole clip, what the fewest frames must keep."""
+UNKNOWN = 1e6
+"""A log-spread that no clip reaches."""
 INTERVAL = (0.1, 0.9)
 """Between these shares of the source clips lies what is given as a range."""
 
@@ -112,22 +114,10 @@ class Reliability:
     mean_gain: Tensor
 
     @property
-    def helps(self) -> bool:
-        """Whether adapting made held-out source subjects better on average."""
-        return not int(self.people) or float(self.mean_gain[0]) > 0
-
-    @property
-    def certain(self) -> bool:
-        """Whether all of the interval of the mean gain is above 0."""
-        return not int(self.people) or float(self.mean_gain[1]) > 0
-
-    def outcome(self) -> str:
-        """Return what adapting gained on source subjects, for people."""
-        mean, low, high = (100 * value for value in self.mean_gain.tolist())
-        return (
-            f"adapting gained {mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 80 % interval) on "
-            f"{int(self.people)} source people who were held out"
-        )
+    def source_gain(self) -> SourceGain | None:
+        """What adapting gained on them; ``None`` in a bundle of an older featlab, which doesn't say."""
+        mean, low, high = self.mean_gain.tolist()
+        return SourceGain(mean, low, high, int(self.people)) if int(self.people) else None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the bundle carries."""
@@ -205,7 +195,8 @@ def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> Cli
 
 def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
     """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths."""
-    spread = np.array([episode.clip.log_spread() for episode in episodes])
+    # One frame has no spread; where no source clip has two, nothing is known of it, and every clip passes.
+    spread = np.array([item.clip.log_spread() for item in episodes if item.clip.frames > 1] or [UNKNOWN])
     position = np.array([episode.clip.position for episode in episodes])
     gains = np.array([episode.after - episode.before for episode in episodes])
     temperature = fit_temperature([(item.logits, item.labels) for item in episodes])

@@ -1,8 +1,8 @@
 """Play source subjects as targets, in folds, to learn what a personal model can be trusted with.
 
-For each fold B, C, T and the style bank are made again without the fold's subjects; each of them is then adapted to one
-of their neutral clips at a time and scored on their other rows. What comes out are a few numbers for the bundle: no
-row of anyone, and nothing of a target.
+For each fold B, C, T and the style bank are made again without the fold's subjects; each of them is then adapted as the
+protocol adapts, to one half of their neutral clips and then to the other, and scored on their other rows. What comes
+out are a few numbers for the bundle: no row of anyone, and nothing of a target.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator
 from featlab.model.share import LEAST_SUBJECTS, person_folds
 from featlab.model.style_bank import SourceRows
 
-CLIPS = 2
-"""Neutral clips of a subject that are adapted to, one at a time; more add little."""
 LENGTHS = (1, 2, 4, 8, 16)
 """Frames of a clip with which the gain is measured again, to learn how few will do."""
 
@@ -84,9 +82,11 @@ def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
     clips = source.clips
     mine = torch.nonzero((clips.row_subject == subject) & (source.labels >= 0)).squeeze(1)
     found = []
-    for clip in clips.clips[subject, : int(clips.count[subject])][:CLIPS].tolist():
-        adapt = mine[clips.row_clip[mine] == clip]
-        if int(clips.count[subject]) == 1:
+    count = int(clips.count[subject])
+    half = max(1, count // 2)
+    for places in ({*range(half)}, {*range(count - half, count)}) if count > 1 else ({0},):
+        adapt = mine[torch.isin(clips.row_clip[mine], clips.clips[subject, sorted(places)])]
+        if count == 1:
             # As the protocol does: half of the only clip is adapted on.
             adapt = adapt[: (len(adapt) + 1) // 2]
         test = mine[~torch.isin(mine, adapt)]

@@ -8,7 +8,7 @@ import scipy.special
 import torch
 from torch import nn
 
-from featlab.methods.losses.adversarial import (
+from featlab.methods.losses.domains import (
     Discriminator,
     certainty_weights,
     condition,

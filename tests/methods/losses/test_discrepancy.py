@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from featlab.errors import InputError
-from featlab.methods.losses.discrepancy import (
+from featlab.methods.losses.domains import (
     class_discrepancies,
     class_weights,
     contrastive_discrepancy,

@@ -1,0 +1,142 @@
+"""Classifiers on differences from a person's neutral mean: a logistic regression, and an MLP as a control for `pft`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.compute import one_cycle
+from featlab.errors import InputError
+from featlab.methods.base import Method, target_features
+from featlab.model.networks import PersonalModel, Translator
+from featlab.model.personal import AdaptedModel, Affine, linear_head
+from featlab.model.style_bank import SourceRows
+from featlab.model.training import Phase, shuffled_batches, train
+from featlab.protocol.splits import Target
+from featlab.seeding import blank, seeded, torch_generator
+
+INVERSE_PENALTY = 0.03
+"""C of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
+HIDDEN, EPOCHS, BATCH, RATE, DROPOUT = 512, 20, 128, 1e-3, 0.5
+"""Of the MLP: those of the MLP part of `pft`."""
+
+
+class Referenced(Method):
+    """Logistic regression on differences from the neutral mean: the strongest light baseline."""
+
+    name = "referenced"
+    title = "Neutral-referenced classifier"
+    setting = "Baselines"
+    published = (
+        "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
+        "of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
+    )
+    needs_extras = True
+    carries = "weight (K × D) and bias (K) of a logistic regression"
+    needs_neutral = True
+    updates = ("translator", "bottleneck", "classifier")
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return the classifier: weight (K, D) and bias (K,); a class without rows gets a bias that never wins."""
+        from sklearn.linear_model import LogisticRegression
+
+        rows = _rows(source, cls.name)
+        random = torch_generator(bundle.seed, "referenced")
+        referenced = source.features[rows] - source.clips.episode_mean(rows, random)
+        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
+        weight_of_rows = source.clips.tested_share(rows).numpy()
+        fitted.fit(referenced.numpy().astype(np.float64), source.labels[rows].numpy(), sample_weight=weight_of_rows)
+        coefficients, intercept = fitted.coef_, fitted.intercept_
+        if len(fitted.classes_) == 2:
+            # scikit-learn keeps one row for two classes; half of it each way gives the same probabilities.
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercept = np.concatenate([-intercept, intercept]) / 2
+        weight = torch.zeros(len(bundle.classes), referenced.shape[1])
+        bias = torch.full((len(bundle.classes),), -1e4)
+        weight[fitted.classes_] = torch.tensor(coefficients, dtype=torch.float32)
+        bias[fitted.classes_] = torch.tensor(intercept, dtype=torch.float32)
+        return {"weight": weight, "bias": bias}
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return C'(f − μ_t)."""
+        self.check(bundle, target)
+        tensors = bundle.extras[self.name]
+        head = linear_head(tensors["weight"], tensors["bias"])
+        shift = Affine.shift(-target_features(bundle, target).mean(dim=0))
+        return AdaptedModel(PersonalModel(bundle.projection, shift, head), trainable=len(shift.bias))
+
+
+class ReferencedMLP(Method):
+    """An MLP of its own on differences from the neutral mean: what `pft` would be without C, pairs, style and KL."""
+
+    name = "referenced-mlp"
+    title = "Neutral-referenced MLP"
+    setting = "Baselines"
+    published = (
+        "A control of this package: one hidden layer of 512 units with dropout, trained by cross-entropy on source "
+        "rows minus the mean of the subject's other neutral clips, in the same episodes, steps and learning rates as "
+        "the MLP part of `pft`; it takes the place of B and C."
+    )
+    needs_extras = True
+    carries = "weights of an MLP"
+    needs_neutral = True
+    updates = ("translator", "bottleneck", "classifier")
+
+    @classmethod
+    def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+        """Return the MLP: a hidden layer, and a linear layer from its D outputs to the K classes."""
+        rows, clips = _rows(source, cls.name), source.clips
+        dim, classes = source.features.shape[1], len(bundle.classes)
+        random = torch_generator(bundle.seed, cls.name)
+        with seeded(bundle.seed, cls.name):
+            hidden = Translator(dim, HIDDEN, residual=False, dropout=DROPOUT)
+            last = torch.nn.Linear(dim, classes)
+        trained = [*(tensor for name, tensor in hidden.named_parameters() if name != "offset"), *last.parameters()]
+        batch = min(BATCH, len(rows))
+        total = EPOCHS * (len(rows) // batch)
+
+        def batches() -> Iterator[Tensor]:
+            for _ in range(EPOCHS):
+                for picked in shuffled_batches(len(rows), batch, batch, random):
+                    yield rows[picked]
+
+        def losses(picked: Tensor) -> dict[str, Tensor]:
+            referenced = source.features[picked] - clips.episode_mean(picked, random)
+            entropy = F.cross_entropy(last(hidden(referenced)), source.labels[picked], reduction="none")
+            weight = clips.tested_share(picked)
+            return {"classification": (weight * entropy).sum() / weight.sum()}
+
+        with seeded(bundle.seed, cls.name, "dropout"):
+            train(
+                [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+                batches(),
+                name=cls.name,
+                advice="check the embeddings for outliers",
+                rate=lambda step: one_cycle(step, total),
+            )
+        state = {f"hidden.{name}": tensor.detach() for name, tensor in hidden.state_dict().items()}
+        return state | {"weight": last.weight.detach(), "bias": last.bias.detach()}
+
+    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
+        """Return the MLP of f − μ_t."""
+        self.check(bundle, target)
+        tensors = bundle.extras[self.name]
+        hidden = blank(lambda: Translator(len(bundle.translator.offset), HIDDEN, residual=False))
+        state = {name.removeprefix("hidden."): tensor for name, tensor in tensors.items() if "." in name}
+        hidden.load_state_dict(state | {"offset": -target_features(bundle, target).mean(dim=0)})
+        head = linear_head(tensors["weight"], tensors["bias"])
+        model = PersonalModel(bundle.projection, hidden.requires_grad_(False), head)
+        return AdaptedModel(model, trainable=len(hidden.offset))
+
+
+def _rows(source: SourceRows, name: str) -> Tensor:
+    rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
+    if len(torch.unique(source.labels[rows])) < 2:
+        raise InputError(f"{name} needs source subjects with neutral rows and with others; label the source rows")
+    return rows
