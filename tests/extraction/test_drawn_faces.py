@@ -1,5 +1,3 @@
-"""Drawn faces: repeatable, true to their landmarks, hard in the way that people are, and whole on disk."""
-
 import csv
 from dataclasses import replace
 
@@ -140,7 +138,6 @@ def test_what_is_out_of_range_is_refused_by_name(tmp_path, refused):
 
 def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
     assert sorted(path.name for path in faces.parent.iterdir()) == ["frames", "landmarks.npy", "manifest.csv"]
-    assert len(list((faces.parent / "frames").iterdir())) == 24
     with faces.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0].values())[:5] == ["frames/s001-neutral-a-00.jpg", "s001", "neutral", "s001-neutral-a", "0"]
@@ -149,7 +146,6 @@ def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
     items = read_layout("auto", faces)
     assert {item.label for item in items} == {"neutral", "happiness", "sadness"}
     assert len({item.path for item in items}) == len(items) == 24
-    assert {item.subject for item in items} == {"s001", "s002"}
     found = find_landmarks(faces)
     assert found == faces.parent / "landmarks.npy"
     landmarks = read_landmarks(found, len(items))

@@ -62,10 +62,14 @@ def save_pt2(path, module, **options):
     return path
 
 
+def need_onnx():
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    onnx, *_ = [pytest.importorskip(package, reason="needs the extra onnx") for package in packages]
+    return onnx
+
+
 def save_onnx(path, module, names, *, external=False, **more):
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    onnx = need_onnx()
     options = {"dynamo": True, "input_names": ["images"], "output_names": names, "verbose": False}
     model = exporting(torch.onnx.export, module, **options, **more).model_proto
     places = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 256}
@@ -75,25 +79,19 @@ def save_onnx(path, module, names, *, external=False, **more):
 
 def save_own(path):
     if path.suffix == ".onnx":
-        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-        pytest.importorskip("onnxscript", reason="needs the extra onnx")
+        need_onnx()
     meta = BackboneMeta(size=SIZE, id="small", layers=LAYERS, mean=MEAN, std=STD)
     assert 0 <= (export_onnx if path.suffix == ".onnx" else export_backbone)(network(), path, meta) <= 1e-5
     return path
 
 
-own = pytest.mark.parametrize("name", ["own.pt2", "own.onnx"])
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Makes each file once: own, foreign, maps or fixed; ``.pt2`` or ``.onnx``."""
+    """Makes each file once."""
     folder = tmp_path_factory.mktemp("exported")
     makers = {
-        "own.pt2": save_own,
         "foreign.pt2": lambda path: save_pt2(path, network()),
         "fixed.pt2": lambda path: save_pt2(path, network(), dynamic=False),
-        "own.onnx": save_own,
         "foreign.onnx": lambda path: save_onnx(path, network(), ["vector"]),
         "maps.onnx": lambda path: save_onnx(path, network(maps), ["embedding", "stem", "flat"]),
         "fixed.onnx": lambda path: save_onnx(path, network(), ["embedding"], dynamic=False),
@@ -102,7 +100,7 @@ def files(tmp_path_factory):
 
     def make(name):
         path = folder / name
-        return path if path.exists() else makers[name](path)
+        return path if path.exists() else makers.get(name, save_own)(path)
 
     return make
 
@@ -119,7 +117,7 @@ def hooked(mean=MEAN, std=STD, layers=LAYERS):
     return module_backbone("small", network(), options, InputSpec(SIZE, mean, std), id="small", weights="w")
 
 
-@own
+@pytest.mark.parametrize("name", ["own.pt2", "own.onnx"])
 def test_a_file_of_featlab_gives_what_the_module_with_hooks_gives(files, tmp_path, name):
     for layers in (LAYERS, ("body.0",), ()):
         made = backbone(files(name), layers=layers)
@@ -229,7 +227,7 @@ def test_a_file_that_holds_no_network_is_one_line(files, tmp_path, refused):
     cut = [whole[:size] for size in (100, len(whole) // 2, len(whole) - 10)]
     for suffix in ("pt2", "onnx"):
         if suffix == "onnx":
-            pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+            need_onnx()
         path = tmp_path / f"p.{suffix}"
         with refused(InputError, "no such file"):
             backbone(path)

@@ -1,5 +1,3 @@
-"""transformers' networks from a folder that the test writes."""
-
 import json
 import sys
 

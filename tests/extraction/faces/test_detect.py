@@ -1,5 +1,3 @@
-"""Landmarks of a whole source: every row in its place, resumed, used again, listed."""
-
 import json
 import sys
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""A folder of landmark files finds its images, frames and clips."""
-
 from pathlib import Path
 
 import numpy as np

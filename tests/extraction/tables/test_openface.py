@@ -1,5 +1,3 @@
-"""What OpenFace writes: a folder of csv files and a manifest, or one table."""
-
 import numpy as np
 import pytest
 
@@ -117,7 +115,6 @@ def test_what_does_not_fit_is_one_line(folder, card, run, refused):
     before = {path: path.read_text() for path in (bo, listed)}
     for path, text, *words in (
         (listed, "subject\ns\n", "no column 'path'"),
-        (listed, "path\nbo.csv\n", "no column 'subject'"),
         (listed, "path,subject\nbo.csv,\n", "line 2", "the subject is empty"),
         (listed, "path,subject\n,bo\n", "line 2", "the path is empty"),
         (listed, "path,subject\nbo.csv,bo\nbo.csv,bo\n", "frame 1 is already there", "bo.csv, line 2"),

@@ -1,5 +1,3 @@
-"""Who trains and who is held out, whose images are opened, how often an epoch shows them, and how they are changed."""
-
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,7 +39,6 @@ def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out(tmp_path):
     draws = [choose_targets(PEOPLE, "4", seed=3, draw=draw) for draw in range(3)]
     held = subjects_held_out(PEOPLE, "4", draws=3, seed=3, named=["p00"])
     assert list(held) == sorted({"p00", *draws[0], *draws[1], *draws[2]})
-    assert len(held) > 4
     file = tmp_path / "targets.txt"
     file.write_text("p03\np01  # comment\n")
     assert subjects_held_out(PEOPLE, str(file), draws=5) == ("p01", "p03")
@@ -219,7 +216,6 @@ def test_settings_are_converted_and_those_that_make_no_sense_are_refused(refused
         ("batch", 1, "batch = 1"),
         ("learning", 1, "unknown key backbone.learning"),
         ("augment.blur", 1, "unknown key augment.blur"),
-        ("epochs", "many", "epochs = 'many'"),
         *((f"augment.{name}", value, f"augment.{name}") for name, value in (("noise", -0.1), ("flip", 1.5))),
         ("augment.shift", float("nan"), "augment.shift"),
     ):

@@ -1,5 +1,3 @@
-"""From a source to a backbone file: people kept apart, runs taken up, changed requests refused."""
-
 import json
 from dataclasses import replace
 from functools import partial
@@ -16,14 +14,10 @@ from featlab.extraction.training.fit import Checkpoint
 from featlab.extraction.training.train import train_backbone
 
 
-class Killed(Exception):
-    """Stands for a kill in the middle of a run."""
-
-
-def _kill_after(phase, epoch):
+def _stop_after(phase, epoch):
     def on_epoch(now, done, total, facts):
         if (now, done) == (phase, epoch):
-            raise Killed
+            raise KeyboardInterrupt
 
     return on_epoch
 
@@ -65,8 +59,8 @@ def test_a_killed_run_ends_in_the_same_network_bitwise_without_the_held_out(make
     assert seen[3:] == [("refit", done, last) for done in range(1, last + 1)]
     assert report.card["source_subjects"] == ["s1", "s2", "s3", "s4"]
     for phase, epoch in (("choose", 1), ("choose", 3), ("refit", 1)):
-        with pytest.raises(Killed):
-            train(killed, seed=4, on_epoch=_kill_after(phase, epoch))
+        with pytest.raises(KeyboardInterrupt):
+            train(killed, seed=4, on_epoch=_stop_after(phase, epoch))
         assert not killed.exists()
         torch.manual_seed(epoch)
     again = train(killed, seed=4)
@@ -159,8 +153,8 @@ def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, qui
 @tensors_only_here
 def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, quick, tmp_path, refused):
     items, out, config = make_source(), tmp_path / "net.pt2", replace(quick, epochs=3)
-    with pytest.raises(Killed):
-        train_backbone(items, config, out, on_epoch=_kill_after("choose", 3))
+    with pytest.raises(KeyboardInterrupt):
+        train_backbone(items, config, out, on_epoch=_stop_after("choose", 3))
     folder = out.with_suffix(".training")
     best = json.loads((folder / "choose.json").read_text())["best_epoch"]
     names = ["run.json", "choose.json", "choose-3.safetensors", f"choose-best-{best}.safetensors"]
@@ -192,7 +186,7 @@ def test_weights_start_the_network_and_are_part_of_the_request(make_source, quic
     torch.testing.assert_close(load_file(second)["conv1.weight"], load_file(first)["conv1.weight"], rtol=0, atol=1e-9)
     train_backbone(items, still, tmp_path / "other.pt2", seed=1)
     assert (load_file(tmp_path / "other.pt2")["conv1.weight"] - load_file(first)["conv1.weight"]).abs().max() > 0.01
-    with pytest.raises(Killed):
-        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_kill_after("choose", 1))
+    with pytest.raises(KeyboardInterrupt):
+        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_stop_after("choose", 1))
     with refused(InputError, "weights was"):
         train_backbone(items, still, tmp_path / "killed.pt2")

@@ -1,5 +1,3 @@
-"""Images and frames as pixels, and what can't be read."""
-
 import sys
 from dataclasses import replace
 
@@ -111,17 +109,12 @@ def test_what_is_read_comes_in_the_order_of_the_items(tmp_path, make_image, make
 
 
 def test_a_line_of_a_csv_is_read_at_its_byte_and_what_is_no_image_is_refused(tmp_path, monkeypatch, refused):
-    def decode(path, offset):
-        if offset == 99:
-            raise InputError("no line starts there")
-        return np.full((2, 2, 3), offset, dtype=np.uint8)
-
-    monkeypatch.setattr("featlab.extraction.decode.decode_csv_pixels", decode)
     path = tmp_path / "A.CSV"
-    good, *bad = read_pixels([item(path, at=12), item(path, at=99), item(tmp_path / "a.mp4"), item(tmp_path / "a.csv")])
-    np.testing.assert_array_equal(good, np.full((2, 2, 3), 12))
+    path.write_text("pixels\n" + "12 " * 48 * 48)
+    good, *bad = read_pixels([item(path, at=7), item(path, at=0), item(tmp_path / "a.mp4"), item(tmp_path / "a.csv")])
+    np.testing.assert_array_equal(good, np.full((48, 48, 3), 12))
     assert [str(result) for result in bad] == [
-        "no line starts there",
+        "1 pixels, expected 48 x 48 = 2304",
         "a whole video, not one frame of it; expand_videos turns it into frames",
         "a whole csv, not one image of it",
     ]
