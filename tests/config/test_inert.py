@@ -18,7 +18,7 @@ def test_a_key_that_nothing_reads_is_refused(refused):
             {"pretrain.balance": 0.1, **MLP},
             ["pft"],
             "pretrain.balance",
-            "pretrain.form = joint and pretrain.learn_balance = false",
+            "joint and pretrain.learn_balance = false",
         ),
         (
             {"pretrain.penalty": 1, **MLP},

@@ -56,9 +56,8 @@ class PFT(Method):
         found = validate_on_source(source, bundle)
         if found is None:
             return {}
-        tensors = {
-            f"{form}.{key}": value for form, item in found.known.items() for key, value in item.tensors().items()
-        }
+        known = found.known.items()
+        tensors = {f"{form}.{key}": value for form, item in known for key, value in item.tensors().items()}
         return tensors | {"balance": torch.tensor(found.balance)}
 
     @classmethod

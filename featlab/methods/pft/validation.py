@@ -78,6 +78,7 @@ def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
         return {config.balance: bundle.translator}
     linear, mlp = (part_of(bundle.translator, part, config, len(bundle.classes)) for part in ("linear", "mlp"))
     weights = BALANCES if config.learn_balance else (config.balance,)
+    means: dict[str | float, Translator]
     means = {weight: Translator.mean([(linear, 1 - weight), (mlp, weight)]) for weight in weights}
     return {**means, "linear": linear, "mlp": mlp}
 
