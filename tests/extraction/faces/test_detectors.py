@@ -46,7 +46,7 @@ mesh_calls, dlib_calls = [], []
 
 
 class FaceMesh:
-    """mediapipe's older interface; it talks until it has found a face."""
+    """It talks until it has found a face."""
 
     def __init__(self, **options):
         assert (options["static_image_mode"], options["refine_landmarks"], options["max_num_faces"]) == (True, True, 8)
@@ -62,7 +62,6 @@ class FaceMesh:
 
 
 def create_landmarker(options):
-    """mediapipe's newer interface."""
     assert (options.running_mode, options.num_faces) == ("image", 8)
     if options.base_options.model_asset_buffer != b"bundle":
         raise RuntimeError("Unable to open zip archive.\nsecond line")
