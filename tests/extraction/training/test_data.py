@@ -35,14 +35,10 @@ def load(items, people, *, size=12, ram_mb=1, spill=Path("unused"), **options):
     return load_images(items, people, CLASSES, size=size, ram_mb=ram_mb, spill=spill, **options)
 
 
-def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out(tmp_path):
+def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out():
     draws = [choose_targets(PEOPLE, "4", seed=3, draw=draw) for draw in range(3)]
     held = subjects_held_out(PEOPLE, "4", draws=3, seed=3, named=["p00"])
     assert list(held) == sorted({"p00", *draws[0], *draws[1], *draws[2]})
-    file = tmp_path / "targets.txt"
-    file.write_text("p03\np01  # comment\n")
-    assert subjects_held_out(PEOPLE, str(file), draws=5) == ("p01", "p03")
-    assert subjects_held_out(PEOPLE, "p02,p07") == ("p02", "p07")
     assert subjects_held_out(PEOPLE, None) == ()
 
 
