@@ -77,8 +77,6 @@ def make_tree():
 
 @pytest.fixture
 def make_source(tmp_path, make_tree):
-    """The items of such a tree of five people."""
-
     def make(subjects=5, frames=4, side=12):
         return read_layout("auto", make_tree(tmp_path / "source", subjects, frames, side))
 

@@ -17,7 +17,6 @@ FILES = FacesConfig(people=2, expressions=3, clips=2, frames=2, size=48)
 
 @pytest.fixture(scope="module")
 def crowd():
-    """One neutral and one happy clip of every person."""
     return {
         (person, expression): render_person(CROWD, person, expression, 0)
         for person in range(CROWD.people)
@@ -27,7 +26,6 @@ def crowd():
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """The manifest of a small set of faces."""
     return write_faces(tmp_path_factory.mktemp("faces") / "set", FILES)
 
 

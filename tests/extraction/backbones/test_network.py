@@ -29,8 +29,6 @@ SIZE = 24
 
 
 class Small(nn.Module):
-    """A convolution and a mean, or whatever ``change`` makes of it."""
-
     def __init__(self, change=None):
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3, 2)

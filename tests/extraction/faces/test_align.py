@@ -13,10 +13,7 @@ RED, GREEN, BLUE = range(3)
 
 
 def picture(width, height, eyes, mouth, sigma):
-    """A soft red spot for the left eye, a green one for the right, a blue one for the mouth, on black.
-
-    The centre of pixel (0, 0) is at (0.5, 0.5).
-    """
+    """A soft red spot for the left eye, a green one for the right, a blue one for the mouth; (0.5, 0.5) is pixel 0."""
     y, x = np.mgrid[:height, :width] + 0.5
     spots = [np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)) for cx, cy in (*eyes, mouth)]
     return np.round(np.stack(spots, axis=2) * 255).astype(np.uint8)

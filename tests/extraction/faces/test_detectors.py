@@ -15,11 +15,9 @@ from PIL import Image as PilImage
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.faces import detect, detectors
 from featlab.extraction.faces.detect import is_detector, make_detector
-from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres, read_landmarks
-from featlab.extraction.layouts import NoOptions
-from featlab.extraction.layouts.plain import read_manifest
+from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+ORIGINALS = Path(__file__).parents[3].parent / "shared" / "data" / "london-originals"
 # 478 places in a unit square, with its corners among them.
 PLACES = np.random.default_rng(0).uniform(size=(478, 2))
 PLACES[:4] = (0, 0), (1, 0), (0, 1), (1, 1)
@@ -46,7 +44,7 @@ mesh_calls, dlib_calls = [], []
 
 
 class FaceMesh:
-    """mediapipe's older interface; it talks until it has found a face."""
+    """It talks until it has found a face."""
 
     def __init__(self, **options):
         assert (options["static_image_mode"], options["refine_landmarks"], options["max_num_faces"]) == (True, True, 8)
@@ -62,7 +60,6 @@ class FaceMesh:
 
 
 def create_landmarker(options):
-    """mediapipe's newer interface."""
     assert (options.running_mode, options.num_faces) == ("image", 8)
     if options.base_options.model_asset_buffer != b"bundle":
         raise RuntimeError("Unable to open zip archive.\nsecond line")
@@ -249,37 +246,14 @@ def test_a_spec_that_does_not_fit_is_refused(refused, monkeypatch):
         assert is_detector(spec) == spec.startswith(("mediapipe", "dlib"))
 
 
-@pytest.fixture
-def real():
-    """The library itself, with the models of its wheel."""
-    library = pytest.importorskip("mediapipe", reason="the landmarks extra (mediapipe==0.10.21) is not installed")
-    if not hasattr(library, "solutions"):
+@pytest.mark.faces
+@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="../shared/data/london-originals is not there")
+def test_the_real_library_finds_a_small_face_and_its_tasks_interface_takes_our_calls(tmp_path, capfd):
+    real = pytest.importorskip("mediapipe", reason="the landmarks extra (mediapipe==0.10.21) is not installed")
+    if not hasattr(real, "solutions"):
         pytest.skip("this mediapipe has no models inside")
     detectors.load_model.cache_clear()
-    return library
-
-
-@pytest.mark.faces
-@pytest.mark.usefixtures("real")
-@pytest.mark.skipif(not (SHARED / "london-morph").is_dir(), reason="../shared/data/london-morph is not there")
-def test_detected_landmarks_are_close_to_the_given_ones_on_real_faces():
-    folder = SHARED / "london-morph"
-    items = read_manifest(folder / "manifest.csv", NoOptions())
-    given = read_landmarks(folder / "landmarks.npy", len(items))
-    detector = make_detector("mediapipe")
-    few = items[:: len(items) // 60]
-    found = np.stack([detector.detect(np.asarray(PilImage.open(item.path).convert("RGB"))) for item in few])
-    assert np.isfinite(found).all()
-    distance = np.linalg.norm(found - given[[item.row for item in few]], axis=2)
-    assert np.median(distance) < 1
-    # The jaw reaches over the edge of these crops; what the expression is in is closer.
-    assert np.percentile(distance[:, 17:], 95) < 2
-
-
-@pytest.mark.faces
-@pytest.mark.skipif(not (SHARED / "london-originals").is_dir(), reason="../shared/data/london-originals is not there")
-def test_the_real_library_finds_a_small_face_and_its_tasks_interface_takes_our_calls(real, tmp_path, capfd):
-    photo = PilImage.open(SHARED / "london-originals" / "001_03.jpg").convert("RGB")
+    photo = PilImage.open(ORIGINALS / "001_03.jpg").convert("RGB")
     detector = make_detector("mediapipe")
     large = detector.detect(np.asarray(photo))
     shrink = 100 / np.ptp(large[:, 0])

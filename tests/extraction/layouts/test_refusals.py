@@ -48,6 +48,7 @@ LISTS = (
     ("fer2013", "+6,1 2,Training\n7,1 2,Training\n", "line 3: the emotion '7' isn't a whole number"),
     ("fer2013", "+6,1 2,\n", "line 2: the Usage ''"),
     ("raf-db", "train_00001.jpg 8\n", "line 1: expected an image and a number from 1 to 7"),
+    ("raf-db", "train_00001.jpg 0\n", "line 1: expected an image and a number from 1 to 7"),
     ("raf-db", "train_00001.jpg\n", "line 1: expected an image and a number"),
     ("raf-db", "x_1.jpg 7\n", "line 1: the image 'x_1.jpg' begins neither with train_ nor with test_"),
     ("raf-db", "train_9.jpg 7\n", "none of the 1 files that list_patition_label.txt lists is there"),

@@ -119,10 +119,8 @@ def test_auto_takes_what_the_source_looks_like(put, tmp_path, refused):
     for name, says in (("gone", "no such file or folder"), ("list.txt", "expected a manifest")):
         with refused(InputError, says):
             resolve_layout("auto", tmp_path / name)
-
-
-def test_a_root_that_looks_like_two_layouts_is_not_guessed(put):
-    root = put("071309_w_21/071309_w_21-BL1-081.mp4")
-    assert detect_layout(root) == "biovid"
-    put("labels.csv", text="subject/task,binary-stress\n")
-    assert detect_layout(root) is None
+    # What looks like two layouts is not guessed.
+    both = put("both/071309_w_21/071309_w_21-BL1-081.mp4") / "both"
+    assert detect_layout(both) == "biovid"
+    put("both/labels.csv", text="subject/task,binary-stress\n")
+    assert detect_layout(both) is None

@@ -133,6 +133,7 @@ def test_a_malformed_table_is_one_line(tmp_path, put, run, refused):
         (["Subject" + good()[0][7:], *good()[1:]], "no column 'subject'", "did you mean 'Subject'"),
         (good("f0,f0"), "x.csv", "line 1", "'f0' appears twice"),
         ([line.replace(",", ";") for line in good()], "line 1", "separate the columns with commas"),
+        ([line.replace(",", "\t") for line in good()], "line 1", "separate the columns with commas"),
         (good(two="s,smile,w,0,3,4,5"), "line 3", "7 values under 6 columns"),
         (good(one='s,rest,v,0,"1.5,2'), "not valid csv"),
         (good(two="s,smile,w,0,three,4"), "line 3", "f0 is 'three', not a number", "--columns"),

@@ -23,7 +23,6 @@ def write(path, rows, header=HEADER):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two videos of one person and one of another."""
     root = tmp_path / "openface"
     write(root / "anna" / "v1.csv", [cells(1), cells(2, success=0), cells(3)])
     write(root / "anna" / "v2.csv", [cells(1, start=10), cells(1, face=1, start=90), cells(2, start=10)])

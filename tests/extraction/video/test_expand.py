@@ -101,12 +101,8 @@ def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, job
     content = make_video(tmp_path / names[11], file={"movflags": "faststart"}).read_bytes()
     (tmp_path / names[11]).write_bytes(content[: len(content) * 9 // 10])
     told = []
-    expanded = expand_videos(
-        [whole(tmp_path / name, name) for name in names],
-        Sampling(window=(0.8, 3.0)),
-        jobs=jobs,
-        on_progress=lambda done, total: told.append((done, total)),
-    )
+    items, sampling = [whole(tmp_path / name, name) for name in names], Sampling(window=(0.8, 3.0))
+    expanded = expand_videos(items, sampling, jobs=jobs, on_progress=lambda *now: told.append(now))
     reasons = {failure.path: failure.reason for failure in expanded.failures}
     broken_off = reasons.pop("v11.mp4")
     assert reasons == {
@@ -172,10 +168,8 @@ def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path, peopl
     assert table.frame[:3].tolist() == [0, 2, 4]
     images = [image for image in read_pixels(expanded.items) if not isinstance(image, InputError)]
     np.testing.assert_array_equal(table.embeddings, HOG.embed(images, None))
-    broken = Expanded([], (Failure("a.mp4", "the file is empty"), Failure("b.mp4", "no such file")))
-    reasons = "(a.mp4: the file is empty; b.mp4: no such file)"
-    with refused(InputError, f"there is nothing to extract: all of it failed {reasons}"):
-        run(broken, tmp_path / "d.h5")
+    with refused(InputError, "there is nothing to extract: all of it failed (a.mp4: empty; b.mp4: no such file)"):
+        run(Expanded([], (Failure("a.mp4", "empty"), Failure("b.mp4", "no such file"))), tmp_path / "d.h5")
     # Frames that fail while reading are listed after the rest.
     (people / "s1/pain/heat/a.mkv").unlink()
     report = run(expanded, tmp_path / "e.h5")
