@@ -177,6 +177,8 @@ def adapt(
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
     _report(session.output, done, folder, scores)
+    for line in outlook(model, [done.method]):
+        session.output.show(line)
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:
