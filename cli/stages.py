@@ -166,6 +166,7 @@ def adapt(
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
+    from featlab.methods.registry import make_method
     from featlab.workspace.adapt import adapt_subject, bundle_for
 
     subject = session["subject"]
@@ -177,8 +178,10 @@ def adapt(
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
     _report(session.output, done, folder, scores)
-    for line in outlook(model, [done.method]):
-        session.output.show(line)
+    gain = make_method(done.method).source_gain(model)
+    # Where it is less, a warning says so.
+    if gain is not None and gain.low > 0:
+        session.output.show(f"{done.method}: {gain.sentence()}")
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:
