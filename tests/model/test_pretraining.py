@@ -399,3 +399,26 @@ def test_the_order_of_the_source_rows_makes_no_other_model(people, small_bundle)
     for part in ("projection", "head", "translator"):
         assert not changed(getattr(ours, part), getattr(theirs, part))
     assert torch.equal(ours.extras["referenced"]["weight"], theirs.extras["referenced"]["weight"])
+
+
+def test_the_weights_are_the_mean_over_the_second_half_of_the_steps(source, trained, monkeypatch):
+    seen, step = [], torch.optim.Adam.step
+
+    def spy(optimiser, *args, **options):
+        step(optimiser, *args, **options)
+        seen.append([tensor.detach().clone() for group in optimiser.param_groups for tensor in group["params"]])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    translator = pretrained(source, trained, epochs=3).translator
+    names = [name for name, _ in translator.named_parameters() if name != "offset"]
+    half = seen[len(seen) // 2 :]
+    for place, name in enumerate(names):
+        mean = torch.stack([tensors[place] for tensors in half]).mean(dim=0)
+        torch.testing.assert_close(translator.get_parameter(name).data, mean, atol=1e-6, rtol=1e-5)
+
+
+def test_the_expression_loss_is_against_what_c_makes_of_the_row_as_it_is(source, trained):
+    """Before any step T is the identity: KL is then that of the offset alone, and none of it without one."""
+    one_step = {"epochs": 1, "batch": 10_000, "dropout": 0.0, **only("expression")}
+    assert pretrained(source, trained, share=0.0, **one_step).history[0]["expression"] == pytest.approx(0, abs=1e-7)
+    assert pretrained(source, trained, share=1.0, **one_step).history[0]["expression"] > 1e-4
