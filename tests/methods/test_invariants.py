@@ -255,6 +255,17 @@ def test_a_target_of_few_rows_is_enough_or_refused_and_of_another_width_refused(
             assert_probabilities(adapt(name, bundle, few, **options).predict_proba(probe), len(probe))
 
 
+@pytest.mark.parametrize("name", ["shot-im", "shot", "nrc", "tpds", "dsfda", "sfda-it"])
+def test_one_row_is_no_batch_teaches_nothing_and_says_so(name, adapt, bundle, rows, probe):
+    """In training mode; NRC and TPDS need another row in either mode."""
+    modes = ({}, {"bn_mode": "eval"}) if name in ("nrc", "tpds") else ({},)
+    for options in modes:
+        model = adapt(name, bundle, target_of(rows.take([0])), **options)
+        assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
+        assert (model.iterations, model.history, len(model.warnings)) == (0, (), 1)
+        assert ("one row" if name == "sfda-it" else "nothing was learnt") in model.warnings[0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_rows_give_finite_probabilities(name, adapt, adapted, bundle, rows, probe):
     own = rows.embeddings
