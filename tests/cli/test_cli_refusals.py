@@ -22,9 +22,6 @@ BESIDE_A_CACHE = {
         "predict --subject s04l": "unknown subject 's04l'; did you mean 's04",
         f"pretrain --quiet --strategy cosine {LINEAR}": f"pair.strategy has {FORM}",
         f"evaluate --targets 2 --methods source-only,pft --label-rule same {LINEAR}": f"pair.label_rule has {FORM}",
-        f"adapt --subject s041 --set pair.neighbours=2 {LINEAR}": f"pair.neighbours has {FORM}",
-        f"tune shot-im --targets 2 --set pretrain.hidden=8 {LINEAR}": f"pretrain.hidden has {FORM}",
-        f"ablate dims --targets 2 --quiet --set pretrain.batch=8 {LINEAR}": f"pretrain.batch has {FORM}",
         f"export --out model.safetensors --set pretrain.axis=vector {LINEAR}": f"pretrain.axis has {FORM}",
     },
     "train --quiet": {
@@ -49,8 +46,6 @@ BESIDE_A_CACHE = {
     "evaluate --targets 2 --jobs 1": {
         "--methods pft,sorce-only": "did you mean 'source-only'",
         "--targets 99": "8 subjects",
-        "--targets s038,s0411": "did you mean 's041'",
-        "--sources s038,s039x": "did you mean 's039'",
         "--pool s038": "--targets 2: the pool has 1 subjects",
         "--pool s038,s039 --targets s038,s039": "leave out --pool",
         "--smooth 4": "protocol.smoothing = 4 must be odd",

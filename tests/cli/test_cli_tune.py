@@ -77,8 +77,6 @@ def test_it_prints_what_the_files_and_json_say_leaves_the_config_and_reuses_ever
     evaluated = run_json("evaluate", *methods, *quickly, *chosen["flags"])
     options = evaluated["config"]["adapt"]["options"]["shot-im"]
     assert {name: str(value) for name, value in chosen["options"].items()} == options
-    few = run_json(*words, "--sources", ",".join(data["sources"][:5]))
-    assert few["sources"] == data["sources"][:5]
 
 
 def test_a_data_set_has_a_folder_of_its_own_and_a_network_that_has_seen_the_players_is_a_warning(
@@ -97,10 +95,8 @@ def test_a_candidate_that_fails_is_not_chosen_and_when_all_fail_nothing_is(folde
         result = run(*words, "--json")
     assert result.exit_code == 3
     data = json.loads(result.stdout)
-    assert data["chosen"]["options"]["epochs"] in (1, 2)
     assert data["runs"]["failed"] == 6
     assert "the clip is too dark" in result.stderr
-    assert "the default failed" in data["verdict"].lower()
     assert "failed: the clip is too dark" in (MADE / "table_trials.md").read_text()
 
     Path("featlab.toml").write_text("# mine\n")

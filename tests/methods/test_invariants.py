@@ -227,16 +227,6 @@ def test_a_source_of_one_class_or_of_two_equal_rows_is_enough(name, adapt, bundl
             adapt(name, bundle, target_of(rows), source=fewer)
 
 
-@pytest.mark.parametrize("name", SOURCE_ACCESS)
-def test_the_order_of_the_source_rows_changes_nothing(name, adapt, bundle, table, source, rows, probe):
-    known = table.without("s05")
-    mixed = SourceFeatures.of(bundle, known.take(np.random.default_rng(0).permutation(len(known))))
-    straight, other = (
-        adapt(name, bundle, target_of(rows), source=part, batch=8).predict_proba(probe) for part in (source, mixed)
-    )
-    np.testing.assert_allclose(other, straight, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_of_few_rows_is_enough_or_refused_and_of_another_width_refused(
     name, adapt, bundle, rows, probe, refused
