@@ -46,9 +46,9 @@ MUTANTS = (
         "tests/model",
     ),
     ("featlab/model/style_bank.py", "adapted.sum(dim=1, keepdim=True)", "self.count[:, None]", "tests/model"),
-    ("featlab/methods/pft/closed_form.py", "[:, neutral].clamp_min", "[:, 0].clamp_min", "tests/methods"),
+    ("featlab/methods/pft/adapt.py", "[:, neutral].clamp_min", "[:, 0].clamp_min", "tests/methods"),
     (
-        "featlab/methods/pft/closed_form.py",
+        "featlab/methods/pft/adapt.py",
         "-distance / distance.median()",
         "distance / distance.median()",
         "tests/methods",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,6 +145,7 @@ def run_and_show(
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
     from featlab.methods.registry import refuse_unread
+    from featlab.workspace.workspace import tuned_on
 
     output = session.output
     with output.progress() as bars:
@@ -162,6 +164,7 @@ def run_and_show(
 
         raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
     summaries = summarise(rows)
+    seen = _tuned(tuned_on(session.workspace), rows)
     facts = run_facts(opened)
     folder = session.workspace / "results" / (name or _run_key(command, facts))
     failed = [row for row in rows if row.error]
@@ -180,6 +183,7 @@ def run_and_show(
             "runs": {"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
         },
     )
+    result = replace(result, summary=(*result.summary, *seen))
     output.result(folder, result, typed_command())
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
     _tell_failures(output, failed, folder)
@@ -187,6 +191,20 @@ def run_and_show(
         output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
     if failed:
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+
+
+def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) -> list[str]:
+    """Say how many of the people that a method is scored on were tuned on."""
+    lines = []
+    for method, people in tuned.items():
+        scored = {row.subject for row in rows if row.method == method}
+        both = scored & set(people)
+        if both:
+            lines.append(
+                f"{method}: its options were chosen on {len(both)} of these {len(scored)} subjects (featlab tune): its "
+                "score is too high; keep the people of featlab tune out with --pool"
+            )
+    return lines
 
 
 def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets: int, runs: int, reused: int) -> str:

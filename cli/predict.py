@@ -49,7 +49,8 @@ def open_person(session: Session, subject: str) -> Person:
 
     A named bundle in which the person's adaptation is stored needs no cache: without one, what is stored is taken.
     """
-    from featlab.workspace.predict import adaptation_of, bundle_for, stored_model
+    from featlab.workspace.adapt import bundle_for
+    from featlab.workspace.predict import adaptation_of, stored_model
 
     bundle, method = session["bundle"], session["method"]
     if bundle is not None and session["cache"] is None and not session.cache_file(None).exists():

@@ -165,8 +165,7 @@ def adapt(
 ) -> None:
     """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
-    from featlab.workspace.adapt import adapt_subject
-    from featlab.workspace.predict import bundle_for
+    from featlab.workspace.adapt import adapt_subject, bundle_for
 
     subject = session["subject"]
     with session.output.stages() as progress:

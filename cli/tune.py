@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +87,7 @@ def tune(
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
     files = write_result(folder, tuning_result(report), command)
-    applied = _apply(session.workspace, report) if apply and report.chosen is not None else None
+    applied = _apply(session.workspace, report, plan.subjects) if apply and report.chosen is not None else None
     counts = {"all": runs, "reused": reused, "failed": report.failed}
     output.json(report.to_dict() | {"runs": counts, "applied": applied, "files": files})
     _show(report, output)
@@ -163,9 +163,12 @@ def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[P
     return path, set_in_section(text, ("adapt", method), options, str(path))
 
 
-def _apply(workspace: Path, report: TuningReport) -> Path:
+def _apply(workspace: Path, report: TuningReport, people: Sequence[str]) -> Path:
     from featlab.cache.atomic import atomic_write_text
+    from featlab.workspace.workspace import add_tuned
 
     path, text = _edited(workspace, report.method, report.options)
+    # First on whom: a choice is never there without it.
+    add_tuned(workspace, report.method, people)
     atomic_write_text(path, text)
     return path

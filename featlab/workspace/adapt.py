@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from featlab.methods.registry import make_method
 from featlab.model.personal import AdaptedModel, GainEstimate
 from featlab.protocol.splits import check_disjoint, split_target, target_of
 from featlab.seeding import run_seed
+from featlab.workspace.stages import open_bundle
+from featlab.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,3 +129,15 @@ def adapt_subject(
     }
     save_adaptation(folder, bundle, model, meta)
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
+
+
+def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle to adapt to a person, as `open_bundle`; fail before the source stages run, not after."""
+    config = workspace.config
+    make_method(config.adapt.method, config.adapt.options)
+    known = workspace.table.subjects
+    if subject not in known:
+        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
+    if folder is None:
+        adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
+    return open_bundle(workspace, folder, kept_out)

@@ -28,24 +28,11 @@ from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
 from featlab.methods.registry import make_method
 from featlab.model.personal import AdaptedModel
-from featlab.workspace.adapt import adapt_rows, adapt_subject
-from featlab.workspace.stages import open_bundle
+from featlab.workspace.adapt import adapt_subject
 from featlab.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage
-
-
-def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
-    """Return the bundle to adapt to a person, as `open_bundle`; fail before the source stages run, not after."""
-    config = workspace.config
-    make_method(config.adapt.method, config.adapt.options)
-    known = workspace.table.subjects
-    if subject not in known:
-        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
-    if folder is None:
-        adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
-    return open_bundle(workspace, folder, kept_out)
 
 
 def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from featlab import __version__
+from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config, load_config
-from featlab.errors import CacheError, InputError
+from featlab.errors import CacheError, ConfigError, InputError
 from featlab.methods.registry import get_method
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
 from featlab.seeding import run_seed, stable_hash
 
 CONFIG_FILE = "featlab.toml"
+TUNED_FILE = "tuned.json"
+"""On whom the options in it were chosen."""
 STAGE_FORMAT = 1
 Notify = Callable[[str], None]
 OnEpoch = Callable[[str, int, int, float], None]
@@ -156,6 +159,28 @@ class Source:
         text = json.dumps([asdict(item) if hasattr(item, "__dataclass_fields__") else item for item in inputs])
         names = ",".join(self.subjects)
         return stable_hash(__version__, STAGE_FORMAT, stage, self.workspace.cache_digest, names, self.seed, text)[:12]
+
+
+def tuned_on(root: Path) -> dict[str, list[str]]:
+    """Return on whom each method's options were chosen in this workspace, by `featlab tune --apply`.
+
+    Raises:
+        ConfigError: A file that can't be read.
+    """
+    path = root / TUNED_FILE
+    if not path.exists():
+        return {}
+    try:
+        return {str(name): [str(who) for who in people] for name, people in json.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path}: can't be read; delete it, and tune again with --apply") from error
+
+
+def add_tuned(root: Path, method: str, people: Sequence[str]) -> None:
+    """Remember that a method's options were chosen on these people."""
+    known = tuned_on(root)
+    known[method] = sorted({*known.get(method, ()), *people})
+    atomic_write_text(root / TUNED_FILE, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
 def cache_path(root: Path, config: Config) -> Path:

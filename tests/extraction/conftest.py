@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featlab.cache import ExtractorInfo
 from featlab.extraction.layouts import read_layout
 
 
@@ -25,12 +26,32 @@ def pixels():
 
 @pytest.fixture
 def make_image(pixels):
-    """Save a picture; the suffix says how."""
-
     def make(path, seed=0):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels(seed)).save(path)
         return path
+
+    return make
+
+
+@pytest.fixture
+def images():
+    """``images(count, size)``: the same noise at every call."""
+
+    def make(count=2, size=32):
+        return list(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def stand_in():
+    """``stand_in(embed, prepare=None)``: a backbone that gets its batches in the main process, as a network does."""
+
+    def make(embed, prepare=None):
+        info = ExtractorInfo("stand-in", "none", "mean colour")
+        facts = {"name": "stand-in", "needs_images": True, "needs_landmarks": False, "in_worker": False}
+        return SimpleNamespace(**facts, prepare=prepare, embed=embed, info=lambda: info)
 
     return make
 
@@ -56,8 +77,6 @@ def make_tree():
 
 @pytest.fixture
 def make_source(tmp_path, make_tree):
-    """The items of such a tree of five people."""
-
     def make(subjects=5, frames=4, side=12):
         return read_layout("auto", make_tree(tmp_path / "source", subjects, frames, side))
 
@@ -89,8 +108,6 @@ def libraries(monkeypatch):
             return self.fc(self.stem(images).mean(dim=(2, 3)))
 
     class Published(Enum):
-        """torchvision's enums can be iterated over and have a DEFAULT."""
-
         IMAGENET1K_V1 = 1
         DEFAULT = IMAGENET1K_V1
 

@@ -1,5 +1,3 @@
-"""Drawn faces: repeatable, true to their landmarks, hard in the way that people are, and whole on disk."""
-
 import csv
 from dataclasses import replace
 
@@ -19,7 +17,6 @@ FILES = FacesConfig(people=2, expressions=3, clips=2, frames=2, size=48)
 
 @pytest.fixture(scope="module")
 def crowd():
-    """One neutral and one happy clip of every person."""
     return {
         (person, expression): render_person(CROWD, person, expression, 0)
         for person in range(CROWD.people)
@@ -29,7 +26,6 @@ def crowd():
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """The manifest of a small set of faces."""
     return write_faces(tmp_path_factory.mktemp("faces") / "set", FILES)
 
 
@@ -140,7 +136,6 @@ def test_what_is_out_of_range_is_refused_by_name(tmp_path, refused):
 
 def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
     assert sorted(path.name for path in faces.parent.iterdir()) == ["frames", "landmarks.npy", "manifest.csv"]
-    assert len(list((faces.parent / "frames").iterdir())) == 24
     with faces.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0].values())[:5] == ["frames/s001-neutral-a-00.jpg", "s001", "neutral", "s001-neutral-a", "0"]
@@ -149,7 +144,6 @@ def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
     items = read_layout("auto", faces)
     assert {item.label for item in items} == {"neutral", "happiness", "sadness"}
     assert len({item.path for item in items}) == len(items) == 24
-    assert {item.subject for item in items} == {"s001", "s002"}
     found = find_landmarks(faces)
     assert found == faces.parent / "landmarks.npy"
     landmarks = read_landmarks(found, len(items))

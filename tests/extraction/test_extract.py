@@ -1,15 +1,11 @@
-"""Items to a cache: every row with its names, failures listed, workers, what is refused before any work."""
-
 import json
 import sys
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from featlab.cache import ExtractorInfo, inspect_cache, open_cache, verify_cache
+from featlab.cache import inspect_cache, open_cache, verify_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import decode_image
@@ -22,26 +18,8 @@ ONE = ExtractConfig(jobs=1, shard_rows=5, batch=2)
 DEFAULTS = {"neutral": "neutral", "config": ONE}
 
 
-@dataclass(frozen=True)
-class MeanColour:
-    """A stand-in for a network: batches in the main process."""
-
-    name: str = "mean"
-    needs_images: bool = True
-    needs_landmarks: bool = False
-    in_worker: bool = False
-    prepare: Any = None
-    scale: float = 1.0
-    seen: list[list[tuple[int, ...]]] = field(default_factory=list)
-    points: list[NDArray[np.float32] | None] = field(default_factory=list)
-
-    def info(self):
-        return ExtractorInfo(f"mean:{self.scale}", "none", "mean colour")
-
-    def embed(self, images, landmarks):
-        self.seen.append([image.shape for image in images])
-        self.points.append(landmarks)
-        return np.array([image.mean(axis=(0, 1)) for image in images], dtype=np.float32) * np.float32(self.scale)
+def means(images, landmarks=None):
+    return np.array([image.mean(axis=(0, 1)) for image in images], dtype=np.float32)
 
 
 def run(items, backbone, out, **more):
@@ -72,7 +50,7 @@ def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path, items):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "faces"]
 
 
-def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_up_to_the_total(tmp_path, items):
+def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_to_the_total(tmp_path, items, stand_in):
     items[4].path.write_bytes(b"broken")
     seen, reports = [], []
     for number, config in enumerate(
@@ -86,18 +64,18 @@ def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_up
     assert min(seen[-1].read_rate, seen[-1].embed_rate, seen[-1].write_rate) > 0
     assert seen[0].write_rate == 0
     # A backbone of the main process gets batches.
-    backbone = MeanColour()
+    sizes = []
+    backbone = stand_in(lambda images, landmarks: sizes.append(len(images)) or means(images))
     two = run(items[5:], backbone, tmp_path / "two.h5", config=replace(ONE, jobs=2))
-    assert [len(batch) for batch in backbone.seen] == [2, 2, 1, 2]
-    assert two.digest == run(items[5:], MeanColour(), tmp_path / "one.h5").digest
+    assert sizes == [2, 2, 1, 2]
+    assert two.digest == run(items[5:], backbone, tmp_path / "one.h5").digest
     with open_cache(tmp_path / "two.h5") as cache:
-        means = [decode_image(item.path).mean(axis=(0, 1)) for item in items[5:]]
-        np.testing.assert_allclose(cache.read().embeddings, means, rtol=1e-6)
+        np.testing.assert_array_equal(cache.read().embeddings, means([decode_image(item.path) for item in items[5:]]))
 
 
-def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(tmp_path, items):
+def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(tmp_path, items, stand_in):
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
-    calls = []
+    calls, shapes, given = [], set(), []
 
     def crop(image, landmarks):
         assert landmarks is not None
@@ -106,13 +84,16 @@ def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(t
             raise InputError("too small")
         return image[:5, :6]
 
-    backbone = MeanColour(prepare=crop)
-    report = run(items, backbone, tmp_path / "c.h5", landmarks=points)
-    assert calls == list(range(12))
-    assert {shape for batch in backbone.seen for shape in batch} == {(5, 6, 3)}
+    def embed(images, landmarks):
+        shapes.update(image.shape for image in images)
+        given.append(landmarks)
+        return means(images)
+
+    report = run(items, stand_in(embed, crop), tmp_path / "c.h5", landmarks=points)
+    assert (calls, shapes) == (list(range(12)), {(5, 6, 3)})
     assert [(failure.path, failure.reason) for failure in report.failures] == [(items[4].name, "too small")]
     kept = np.delete(points, 4, axis=0)
-    np.testing.assert_array_equal(np.concatenate([given for given in backbone.points if given is not None]), kept)
+    np.testing.assert_array_equal(np.concatenate(given), kept)
     with open_cache(tmp_path / "c.h5") as cache:
         np.testing.assert_array_equal(cache.read().landmarks, kept)
 
@@ -136,7 +117,7 @@ def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path):
     np.testing.assert_array_equal(table.embeddings, geometry.embed([], points[kept]))
 
 
-def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused):
+def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused, stand_in):
     (items[1].path).write_bytes(b"")
     (items[11].path).unlink()
     report = run(items, HOG, tmp_path / "c.h5")
@@ -153,7 +134,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused):
     # A whole shard may fail; when nothing is left it is an error with the first reasons.
     for item in items[5:10]:
         item.path.write_bytes(b"broken")
-    report = run(items, MeanColour(), tmp_path / "d.h5")
+    report = run(items, stand_in(means), tmp_path / "d.h5")
     assert (report.rows, len(report.failures)) == (5, 7)
     for item in items:
         item.path.write_bytes(b"")
@@ -162,13 +143,13 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused):
     assert not (tmp_path / "e.h5").exists()
 
 
-def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_hold_is_a_failure(tmp_path, items):
-    with open_cache(run(items, MeanColour(), tmp_path / "full.h5").path) as cache:
-        means = cache.read().embeddings
-    scale = 65504 / float(np.sort(means.max(axis=1))[-2])  # the brightest image overflows, and no other
-    half = replace(ONE, dtype="float16")
-    report = run(items, MeanColour(scale=scale * 0.999), tmp_path / "half.h5", config=half)
+def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_hold_fails(tmp_path, items, stand_in):
+    brightest = np.sort(means([decode_image(item.path) for item in items]).max(axis=1))
+    scale = np.float32(0.999 * 65504 / brightest[-2])  # the brightest image overflows, and no other
+    half, backbone = replace(ONE, dtype="float16"), stand_in(lambda images, landmarks: scale * means(images))
+    report = run(items, backbone, tmp_path / "half.h5", config=half)
     assert [failure.reason for failure in report.failures] == ["the embedding isn't finite as float16"]
+    assert (report.storage_error.rows, 0 < report.storage_error.max < 2**-11) == (11, True)
     assert inspect_cache(tmp_path / "half.h5").dtype == "float16"
     rows = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
     exact, errors = rows.astype(np.float64), storage_error(rows)
@@ -188,7 +169,7 @@ def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_h
     assert StorageError.of([]) == StorageError.of([errors[:0]]) == StorageError(0, 0.0, 0.0)
 
 
-def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(tmp_path, items, monkeypatch, refused):
+def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items, monkeypatch, refused, stand_in):
     # A module of its own: a worker process imports it by name.
     (tmp_path / "deadly_preparation.py").write_text(
         "import os\ndef prepare(image, landmarks):\n    if landmarks[0, 0] == 11: os._exit(3)\n    return image\n"
@@ -200,14 +181,14 @@ def test_a_worker_that_dies_is_one_clear_error_and_finished_shards_stay(tmp_path
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
     given = {"landmarks": points, "config": ExtractConfig(jobs=2, shard_rows=1, batch=1)}
     with refused(FeatlabError, "worker process died near s", ".png ", "run the same command again"):
-        run(items, MeanColour(prepare=deadly_preparation.prepare), tmp_path / "c.h5", **given)
+        run(items, stand_in(means, deadly_preparation.prepare), tmp_path / "c.h5", **given)
     given["config"] = ExtractConfig(jobs=1, shard_rows=1, batch=1)
-    resumed = run(items, MeanColour(), tmp_path / "c.h5", **given)
+    resumed = run(items, stand_in(means), tmp_path / "c.h5", **given)
     assert 0 < resumed.resumed_rows < 12
     assert resumed.rows == 12
 
 
-def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, refused, monkeypatch):
+def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, refused, stand_in):
     points, geometry = np.zeros((12, 68, 2), dtype=np.float32), make_backbone("geometry")
     for given, backbone, more, says in (
         ([], HOG, {}, "nothing to extract"),
@@ -216,7 +197,6 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
         (items, HOG, {"landmarks": points[:5]}, "landmarks for 5 rows only"),
         (items, HOG, {"landmarks": points.reshape(12, -1)}, "expected (rows, P, 2)"),
         (items, HOG, {"neutral": "calm"}, "--neutral NAME"),
-        (items, make_backbone("geometry:51"), {"landmarks": points}, "geometry: the backbone is for 51"),
     ):
         with refused(InputError, says):
             run(given, backbone, tmp_path / "c.h5", **more)
@@ -229,6 +209,6 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
             ExtractConfig(**{name: value})
     # A backbone that breaks its word is named.
     for shape in ((1, 3), (2,)):
-        monkeypatch.setattr(MeanColour, "embed", lambda self, *given, shape=shape: np.zeros(shape, np.float32))
-        with refused(ConfigError, f"shape {shape}, expected (2, D)", "'mean'"):
-            run(items, MeanColour(), tmp_path / "c.h5")
+        backbone = stand_in(lambda *given, shape=shape: np.zeros(shape, np.float32))
+        with refused(ConfigError, f"shape {shape}, expected (2, D)", "'stand-in'"):
+            run(items, backbone, tmp_path / "c.h5")

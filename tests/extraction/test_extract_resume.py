@@ -1,5 +1,3 @@
-"""Killed, interrupted and finished extractions: what is embedded again, and what is refused."""
-
 import os
 import signal
 import subprocess
@@ -10,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import open_cache
+from featlab.cache import open_cache, verify_cache
 from featlab.errors import InputError
 from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone
@@ -74,33 +72,27 @@ def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(tmp
         process.wait()
         assert not out.exists()
         assert (jobs == 1) == (not workers)
-        while any(map(alive, workers)) and time.monotonic() < deadline:
+        while any(map(alive, workers)):
+            assert time.monotonic() < deadline, "a worker outlives its killed parent"
             time.sleep(0.02)
-        left = [worker for worker in workers if alive(worker)]
-        for worker in left:
-            os.kill(worker, signal.SIGKILL)
-        assert not left, "a worker outlives its killed parent"
         before = len(list(shards.glob("*.h5")))
-    config = ExtractConfig(jobs=1, shard_rows=8, batch=4)
-    resumed, whole = (
-        run(source, to, backbone=make_backbone("hog"), config=config) for to in (out, tmp_path / "whole.h5")
-    )
+    more = {"backbone": make_backbone("hog"), "config": ExtractConfig(jobs=1, shard_rows=8, batch=4)}
+    resumed, whole = (run(source, to, **more) for to in (out, tmp_path / "whole.h5"))
     assert resumed.resumed_rows == before * 8 >= 6 * 8
     assert whole.resumed_rows == 0
     assert resumed.rows == whole.rows == 320
     assert resumed.digest == whole.digest
     assert not shards.exists()
-    with open_cache(out, verify=True) as cache:
-        assert cache.digest == whole.digest
+    assert verify_cache(out) == []
 
 
 def interrupt(source, out, batches, **more):
     """Stop an extraction as Ctrl-C does, after some batches."""
-    left = [batches]
+    told = []
 
     def stop(progress):
-        left[0] -= 1
-        if not left[0]:
+        told.append(progress)
+        if len(told) == batches:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

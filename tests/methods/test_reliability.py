@@ -12,7 +12,7 @@ from scipy import stats
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.exchange.formats import fold
 from featlab.methods import make_method
-from featlab.methods.pft.closed_form import align_style
+from featlab.methods.pft.adapt import align_style
 from featlab.methods.pft.reliability import (
     ClipStatistics,
     Episode,
@@ -133,7 +133,7 @@ def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
     with torch.no_grad():
         features = bundle.projection(torch.from_numpy(clip.embeddings))
         aligned = align_style(features, bundle)
-        found = clip_statistics(features, aligned, bundle)
+        found = clip_statistics(features, aligned.offset, bundle)
 
         def odds(rows):
             probability = torch.softmax(bundle.head(bundle.translator(rows)).double(), dim=1)[:, bundle.neutral_code]

@@ -7,7 +7,7 @@ import torch
 from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
-from featlab.methods.pft.closed_form import NEAREST, WEIGHTINGS, align_style, bank_centre
+from featlab.methods.pft.adapt import NEAREST, WEIGHTINGS, align_style, bank_centre
 from featlab.model.networks import Projection, SourceHead, Translator
 from featlab.model.share import CarriedShare
 from featlab.model.style_bank import StyleBank

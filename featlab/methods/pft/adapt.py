@@ -1,34 +1,44 @@
-"""Fit a translator to one person: the losses of the target stage and the ways to minimise them."""
+"""Fit a translator to one person: what is minimised, and the closed form of the default.
+
+The offset that moves the mean of a clip onto the bank's centre is their difference, of which the carried share is
+taken. A "neutral" clip that holds other expressions has its mean in the wrong place, so frames are weighted by how
+neutral C calls them once they are aligned, and the two steps alternate, from the median frame on:
+
+    offset = share · (centre − Σ pᵢ fᵢ / Σ pᵢ)        pᵢ = softmax(C(B(T(fᵢ + offset))))[neutral]
+
+On a clip whose frames are all alike this is the mean (SFDA-PFT's L_style over means, at its minimum).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import one_cycle
 from featlab.config.options import Options, option
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.methods.base import base_model, ordered_features
-from featlab.methods.pft.closed_form import BANKS, WEIGHTINGS, align_style
+from featlab.methods.pft.gradient import minimise_losses
 from featlab.methods.pft.reliability import Reliability, clip_statistics
-from featlab.model.losses import expression_loss, style_loss, style_statistics
-from featlab.model.networks import PersonalModel, SourceHead, Translator, layer_values
+from featlab.model.networks import PersonalModel, Translator
 from featlab.model.personal import AdaptedModel
-from featlab.model.training import Phase, Terms, minimise, train
+from featlab.model.style_bank import StyleBank
 from featlab.protocol.splits import Target
-from featlab.seeding import torch_generator
 
+WEIGHTINGS = ("neutral", "mean", "median")
+BANKS = ("all", "nearest", "weighted")
+NEAREST = 5
+"""Source subjects that ``nearest`` takes."""
+TOLERANCE = 1e-4
+"""Largest change of the clip's centre, in features of unit variance, at which the alternation has ended."""
 OPTIMISERS = ("closed", "lbfgs", "adam")
 STYLE_LAYERS = ("features", "embedding", "bottleneck")
 
 
-Goals = Mapping[str, tuple[Tensor, Tensor]]
-"""Mean and standard deviation to align to, by layer."""
 _GRADIENT = "optimiser = lbfgs or optimiser = adam"
 
 
@@ -131,17 +141,12 @@ def adapt_translator(
     if config.optimiser == "closed":
         return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
     features = ordered_features(bundle, target)
-    trained = _trained(translator, config.update)
-    random = torch_generator(seed, "adapt")
-    translator.eval()
-    fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
-    goals = _goals(bundle, translator, features, config) if config.style else {}
-    iterations, history = fit(bundle, translator, trained, features, config, random, goals)
+    iterations, history, trained = minimise_losses(bundle, translator.eval(), features, config, seed)
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
     return AdaptedModel(
         model,
         iterations=iterations,
-        trainable=sum(tensor.numel() for tensor in trained),
+        trainable=trained,
         history=tuple(history),
         warnings=_warnings(bundle, model, target),
     )
@@ -158,7 +163,7 @@ def _aligned(
     features, bundle = ordered_features(bundle, target), replace(bundle, translator=translator)
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
     weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
-    report = reliability.report(clip_statistics(features, weighted, bundle)) if reliability else None
+    report = reliability.report(clip_statistics(features, weighted.offset, bundle)) if reliability else None
     gain = reliability.source_gain if reliability else None
     if config.guard and gain is not None and not gain.helps:
         line = f"{gain.sentence()}: the source model is used as it is (--force adapts)"
@@ -191,118 +196,6 @@ def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
     return (f"adapting may not help: {gain.sentence()}",) if gain is not None and gain.low <= 0 else ()
 
 
-def _fit_lbfgs(
-    bundle: Bundle,
-    translator: Translator,
-    trained: list[torch.nn.Parameter],
-    features: Tensor,
-    config: TranslatorAdaptation,
-    random: torch.Generator,
-    goals: Goals,
-) -> tuple[int, Sequence[Mapping[str, float]]]:
-    """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
-    if not config.iterations:
-        return 0, []
-    others = features[torch.randperm(len(features), generator=random)]
-    return minimise(
-        trained,
-        lambda: _losses(bundle, translator, features, others, config, goals),
-        message=f"adaptation diverged; lower the weights of {config.section}",
-        iterations=config.iterations,
-        tolerance_change=1e-9,
-    )
-
-
-def _fit_adam(
-    bundle: Bundle,
-    translator: Translator,
-    trained: list[torch.nn.Parameter],
-    features: Tensor,
-    config: TranslatorAdaptation,
-    random: torch.Generator,
-    goals: Goals,
-) -> tuple[int, Sequence[Mapping[str, float]]]:
-    """Take Adam steps on batches of frames, as published."""
-    batch = min(config.batch or len(features), len(features))
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(config.iterations):
-            order = torch.randperm(len(features), generator=random)
-            yield features[order[:batch]], features[order.roll(1)[:batch]]
-
-    def losses(frames: tuple[Tensor, Tensor]) -> Terms:
-        return _losses(bundle, translator, *frames, config, goals)
-
-    fit = train(
-        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
-        batches(),
-        advice=f"lower {config.key('lr')} ({config.lr})",
-        rate=lambda step: one_cycle(step, config.iterations),
-    )
-    return fit.iterations, fit.history
-
-
-def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
-    translator.requires_grad_(False)
-    tensors = {
-        "offset": [translator.offset],
-        "last": list(translator.last.parameters()),
-        "all": list(translator.parameters()),
-    }[update]
-    for tensor in tensors:
-        tensor.requires_grad_(True)
-    return tensors
-
-
-def _losses(
-    bundle: Bundle,
-    translator: Translator,
-    features: Tensor,
-    others: Tensor,
-    config: TranslatorAdaptation,
-    goals: Goals,
-) -> Terms:
-    head = bundle.head
-    translated = translator(features)
-    terms = {}
-    if config.style:
-        aligned = []
-        for layer, (target_mean, target_std) in goals.items():
-            mean, std = _style(layer, features, translator, head)
-            aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
-            if config.std:
-                aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
-        terms["style"] = config.style * torch.stack(aligned).sum()
-    if not (config.consistency or config.anchor):
-        return terms
-    logits = head(translated)
-    if config.consistency:
-        terms["consistency"] = config.consistency * expression_loss(head(translator(others)), logits)
-    if config.anchor:
-        with torch.no_grad():
-            source = head(features)
-        terms["anchor"] = config.anchor * expression_loss(source, logits)
-    return terms
-
-
-def _goals(bundle: Bundle, translator: Translator, features: Tensor, config: TranslatorAdaptation) -> Goals:
-    """Return where style is aligned to at each layer: the carried share of the way from here to the bank's centre."""
-    assert bundle.bank is not None  # checked by adapt_translator
-    goals, share = {}, bundle.share.value
-    with torch.no_grad():
-        for layer in config.layers:
-            centre, std = bundle.bank.centre(layer)
-            mean, _ = _style(layer, features, translator, bundle.head)
-            goals[layer] = (mean + share * (centre - mean), std)
-    return goals
-
-
-def _style(layer: str, features: Tensor, translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor]:
-    if layer == "features":
-        return style_statistics(features + translator.offset)
-    return style_statistics(layer_values(layer, translator(features), head))
-
-
 def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str, ...]:
     """Say so when the adapted model does not recognise the neutral clip itself."""
     with torch.no_grad():
@@ -311,3 +204,67 @@ def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str
     if share >= 0.5:
         return ()
     return (f"the adapted model calls only {share:.0%} of the neutral clip {bundle.neutral!r}: is the clip neutral?",)
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """What aligning a clip gave.
+
+    Attributes:
+        offset: (D,) to add to the person's features.
+        weight: (n,) how neutral each frame is taken to be, in [0, 1].
+        history: An entry an iteration: ``style`` (what is left of L_style), ``neutral`` (mean weight), ``loss``.
+    """
+
+    offset: Tensor
+    weight: Tensor
+    history: tuple[Mapping[str, float], ...]
+
+
+def align_style(
+    features: Tensor, bundle: Bundle, *, weighting: str = "neutral", bank: str = "all", iterations: int = 20
+) -> Alignment:
+    """Return the offset that moves a clip's neutral frames towards the centre of the bundle's style bank."""
+    assert bundle.bank is not None  # what needs a bank has checked that there is one
+    share = bundle.share.value
+    centre = bank_centre(bundle.bank, features, bank)
+    even = torch.ones(len(features), device=features.device)
+    if not iterations:
+        return Alignment(torch.zeros_like(centre), even, ())
+    # The quantile is the middle of the two middle ones, as numpy's median; torch's is the lower.
+    place = features.mean(dim=0) if weighting == "mean" else torch.quantile(features, 0.5, dim=0)
+    if weighting != "neutral":
+        return Alignment(share * (centre - place), even, (_entry(features, centre - place, even, centre),))
+    history = []
+    weight = even
+    with torch.no_grad():
+        for _ in range(iterations):
+            logits = bundle.head(bundle.translator(features + share * (centre - place)))
+            # No frame is left out for good: the first place may be far from all that are neutral.
+            weight = torch.softmax(logits, dim=1)[:, bundle.neutral_code].clamp_min(1e-6)
+            moved = (weight[:, None] * features).sum(dim=0) / weight.sum()
+            change = float((moved - place).abs().max())
+            place = moved
+            history.append(_entry(features, centre - place, weight, centre))
+            if change <= TOLERANCE:
+                break
+    return Alignment(share * (centre - place), weight, tuple(history))
+
+
+def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "all") -> Tensor:
+    """Return (D,), the place that a clip is moved to."""
+    means, _ = bank.layers["features"]
+    if which == "all" or features is None:
+        return means.mean(dim=0)
+    distance = ((means - features.mean(dim=0)) ** 2).sum(dim=1)
+    if which == "nearest":
+        return means[distance.argsort()[:NEAREST]].mean(dim=0)
+    # A bank of one subject at the clip's own mean has no distance at all.
+    weight = torch.softmax(-distance / distance.median().clamp_min(1e-12), dim=0)
+    return (weight[:, None] * means).sum(dim=0)
+
+
+def _entry(features: Tensor, offset: Tensor, weight: Tensor, centre: Tensor) -> dict[str, float]:
+    mean = (weight[:, None] * (features + offset)).sum(dim=0) / weight.sum()
+    style = float(((mean - centre) ** 2).mean())
+    return {"style": style, "neutral": float(weight.mean()), "loss": style}

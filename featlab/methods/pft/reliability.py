@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.pft.closed_form import Alignment
 from featlab.model.personal import ClipReport, GainEstimate, SourceGain
 
 WARN, REFUSE = 0.95, 3.0
@@ -177,14 +176,14 @@ def confidence_gap(logits: Tensor, source_logits: Tensor) -> float:
     return float((probability.max(dim=1).values - other).mean())
 
 
-def clip_statistics(features: Tensor, aligned: Alignment, bundle: Bundle) -> ClipStatistics:
-    """Return what can be seen of a clip."""
+def clip_statistics(features: Tensor, offset: Tensor, bundle: Bundle) -> ClipStatistics:
+    """Return what can be seen of a clip that an offset aligns."""
     assert bundle.bank is not None  # the alignment needed it too
     neutral, head, translator = bundle.neutral_code, bundle.head, bundle.translator
     with torch.no_grad():
         own = _log_odds(head(translator(features)), neutral)
         source = _log_odds(head(translator(bundle.bank.layers["features"][0])), neutral)
-        moved = _log_odds(head(translator(features + aligned.offset)), neutral)
+        moved = _log_odds(head(translator(features + offset)), neutral)
     scale = source.std(correction=0).clamp_min(1e-6)
     return ClipStatistics(
         frames=len(features),

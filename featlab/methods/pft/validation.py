@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.pft.closed_form import align_style
+from featlab.methods.pft.adapt import align_style
 from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability
 from featlab.model.head import train_head
 from featlab.model.networks import Translator
@@ -110,7 +110,7 @@ def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
                 before=_macro_f1(labels, before, model),
                 after=_macro_f1(labels, logits[len(adapt)], model),
                 after_short={length: _macro_f1(labels, logits[length], model) for length in lengths},
-                clip=clip_statistics(source.features[adapt], align_style(source.features[adapt], model), model),
+                clip=clip_statistics(source.features[adapt], align_style(source.features[adapt], model).offset, model),
             )
         )
     return found

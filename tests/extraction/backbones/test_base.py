@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 from scipy.spatial import procrustes
 from skimage.feature import hog
@@ -30,9 +29,7 @@ def test_arguments_that_do_not_fit_are_config_errors(refused):
     for name, options, says in (
         ("geometri", {}, "did you mean 'geometry'"),
         ("hog:96", {}, "takes nothing after a colon"),
-        ("hog", {"sise": 64}, "did you mean 'size'"),
         ("hog", {"size": 0}, "hog.size = 0 must be at least 1"),
-        ("hog", {"cell": 2.5}, "hog.cell = 2.5 must be a whole number"),
         ("hog", {"size": 15}, "doesn't fit in 15x15"),
         ("geometry:12", {}, "12 landmarks have no template"),
         ("geometry:many", {}, "number of landmarks"),
@@ -97,18 +94,6 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels):
     assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
 
 
-def test_the_template_is_centred_upright_symmetric_and_of_norm_one():
-    for points in (68, 51, 49):
-        face = template(points)
-        assert face.shape == (points, 2)
-        np.testing.assert_allclose(face.mean(axis=0), 0, atol=1e-12)
-        assert np.linalg.norm(face) == pytest.approx(1)
-        gaps = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).min(axis=1)
-        np.testing.assert_allclose(gaps, 0, atol=1e-12)
-        brows, mouth = (face[17:27], face[48:60]) if points == 68 else (face[:10], face[31:43])
-        assert brows[:, 1].max() < mouth[:, 1].min()
-
-
 def test_geometry_is_blind_to_place_size_tilt_and_batch():
     for points in (68, 51, 49):
         backbone, original = make_backbone(f"geometry:{points}"), faces(5, points)
@@ -129,6 +114,7 @@ def test_geometry_is_blind_to_place_size_tilt_and_batch():
 
 def test_geometry_keeps_a_mirrored_face_mirrored():
     face = template()
+    assert face[17:27, 1].max() < face[48:60, 1].min(), "the brows are above the mouth"
     swap = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).argmin(axis=1)
     original = faces(1)
     plain = align(original, face)[0]
@@ -136,18 +122,16 @@ def test_geometry_keeps_a_mirrored_face_mirrored():
     np.testing.assert_allclose(mirrored, plain[swap] * [-1, 1], atol=1e-9)
     assert np.abs(mirrored - plain).max() > 0.005
     # A reflection is not used where it would fit better.
-    _, with_reflection, _ = procrustes(face, face * [-1, 1])
-    np.testing.assert_allclose(with_reflection, face, atol=1e-9)
     assert np.linalg.norm(align((face * [-1, 1])[None], face)[0] - face) > 0.5
 
 
 def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
-    shapes = faces(20)
-    rotations = np.random.default_rng(1).uniform(0, 360, 20)
-    moved = np.stack([turned(shape, degrees) for shape, degrees in zip(shapes, rotations, strict=True)])
-    aligned = align(moved, template())
-    for shape, ours in zip(moved, aligned, strict=True):
-        standard, theirs, _ = procrustes(template(), shape)
-        np.testing.assert_allclose(standard, template(), atol=1e-12)
-        # scipy also shrinks the second shape to fit; its direction is the comparison.
-        np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
+    for points in (68, 51, 49):
+        face, shapes = template(points), faces(20, points)
+        moved = np.stack([turned(shape, 17 * row) for row, shape in enumerate(shapes)])
+        for shape, ours in zip(moved, align(moved, face), strict=True):
+            standard, theirs, _ = procrustes(face, shape)
+            # scipy centres the template and gives it norm 1, which changes nothing.
+            np.testing.assert_allclose(standard, face, atol=1e-12)
+            # It also shrinks the second shape to fit; its direction is the comparison.
+            np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)

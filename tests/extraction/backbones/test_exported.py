@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -20,11 +19,12 @@ from featlab.extraction.training.export import BackboneMeta, export_backbone, ex
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LAYERS = ("stem", "body.0")
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
+ZEROS = torch.zeros(2, 3, SIZE, SIZE)
+ANY = {"dynamic_shapes": ({0: torch.export.Dim("n", min=1)},)}  # any number of images
 
 
 class Small(nn.Module):
-    """A small network, or what ``change`` makes of it, the images and the vectors."""
-
     def __init__(self, change=None):
         super().__init__()
         self.stem = nn.Conv2d(3, 5, 3, 2)
@@ -44,65 +44,54 @@ def network(change=None):
 
 
 def maps(self, images, vectors):
-    """Return a layer's map itself."""
     stem = self.stem(images)
     return {"embedding": vectors, "stem": stem, "flat": stem.mean(dim=(2, 3))}
 
 
-def exporting(export, module, *, dynamic=True, **options):
-    """Call torch's or ONNX's exporter, for two images or any number of them."""
-    shapes = ({0: torch.export.Dim("n", min=1)},) if dynamic else None
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return export(module, (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes, **options)
-
-
-def save_pt2(path, module, **options):
-    torch.export.save(exporting(torch.export.export, module, strict=False, **options), path)
+@torch.no_grad()
+def save_pt2(path, module, **shapes):
+    torch.export.save(torch.export.export(module, (ZEROS,), strict=False, **shapes), path)
     return path
 
 
-def save_onnx(path, module, names, *, external=False, **more):
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+def need_onnx():
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    onnx, *_ = [pytest.importorskip(package, reason="needs the extra onnx") for package in packages]
+    return onnx
+
+
+@torch.no_grad()
+def save_onnx(path, module, *names, places=None, **shapes):
+    onnx = need_onnx()
     options = {"dynamo": True, "input_names": ["images"], "output_names": names, "verbose": False}
-    model = exporting(torch.onnx.export, module, **options, **more).model_proto
-    places = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 256}
-    onnx.save(model, str(path), **(places if external else {}))
+    onnx.save(torch.onnx.export(module, (ZEROS,), **options, **shapes).model_proto, str(path), **(places or {}))
     return path
 
 
 def save_own(path):
     if path.suffix == ".onnx":
-        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-        pytest.importorskip("onnxscript", reason="needs the extra onnx")
+        need_onnx()
     meta = BackboneMeta(size=SIZE, id="small", layers=LAYERS, mean=MEAN, std=STD)
     assert 0 <= (export_onnx if path.suffix == ".onnx" else export_backbone)(network(), path, meta) <= 1e-5
     return path
 
 
-own = pytest.mark.parametrize("name", ["own.pt2", "own.onnx"])
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Makes each file once: own, foreign, maps or fixed; ``.pt2`` or ``.onnx``."""
     folder = tmp_path_factory.mktemp("exported")
+    places = {"save_as_external_data": True, "location": "external.onnx.data", "size_threshold": 256}
     makers = {
-        "own.pt2": save_own,
-        "foreign.pt2": lambda path: save_pt2(path, network()),
-        "fixed.pt2": lambda path: save_pt2(path, network(), dynamic=False),
-        "own.onnx": save_own,
-        "foreign.onnx": lambda path: save_onnx(path, network(), ["vector"]),
-        "maps.onnx": lambda path: save_onnx(path, network(maps), ["embedding", "stem", "flat"]),
-        "fixed.onnx": lambda path: save_onnx(path, network(), ["embedding"], dynamic=False),
-        "external.onnx": lambda path: save_onnx(path, network(), ["embedding"], external=True),
+        "foreign.pt2": lambda path: save_pt2(path, network(), **ANY),
+        "fixed.pt2": lambda path: save_pt2(path, network()),
+        "foreign.onnx": lambda path: save_onnx(path, network(), "vector", **ANY),
+        "maps.onnx": lambda path: save_onnx(path, network(maps), "embedding", "stem", "flat", **ANY),
+        "fixed.onnx": lambda path: save_onnx(path, network(), "embedding"),
+        "external.onnx": lambda path: save_onnx(path, network(), "embedding", places=places, **ANY),
     }
 
     def make(name):
         path = folder / name
-        return path if path.exists() else makers[name](path)
+        return path if path.exists() else makers.get(name, save_own)(path)
 
     return make
 
@@ -119,7 +108,7 @@ def hooked(mean=MEAN, std=STD, layers=LAYERS):
     return module_backbone("small", network(), options, InputSpec(SIZE, mean, std), id="small", weights="w")
 
 
-@own
+@pytest.mark.parametrize("name", ["own.pt2", "own.onnx"])
 def test_a_file_of_featlab_gives_what_the_module_with_hooks_gives(files, tmp_path, name):
     for layers in (LAYERS, ("body.0",), ()):
         made = backbone(files(name), layers=layers)
@@ -195,13 +184,13 @@ def test_a_program_that_takes_or_returns_something_else_is_one_line(tmp_path, re
         (lambda self, images, vectors: self.stem(images), "returned float32 (2, 5, 9, 9) for 2 images"),
     ):
         with refused(ConfigError, says):
-            backbone(save_pt2(tmp_path / "p.pt2", network(change)))
+            backbone(save_pt2(tmp_path / "p.pt2", network(change), **ANY))
     torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(2, 1, 8, 8),)), tmp_path / "p.pt2")
     with refused(ConfigError, "has an input (2, 1, 8, 8); a backbone takes one batch of square images"):
         backbone(tmp_path / "p.pt2")
     two = network(lambda self, images, vectors: (vectors, self.stem(images).mean(dim=(2, 3))))
     with refused(ConfigError, "2 outputs that may be the embedding (a, b); name one with the option"):
-        backbone(save_onnx(tmp_path / "two.onnx", two, ["a", "b"]))
+        backbone(save_onnx(tmp_path / "two.onnx", two, "a", "b", **ANY))
 
 
 def test_a_description_that_is_wrong_is_one_line(files, tmp_path, refused):
@@ -229,7 +218,7 @@ def test_a_file_that_holds_no_network_is_one_line(files, tmp_path, refused):
     cut = [whole[:size] for size in (100, len(whole) // 2, len(whole) - 10)]
     for suffix in ("pt2", "onnx"):
         if suffix == "onnx":
-            pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+            need_onnx()
         path = tmp_path / f"p.{suffix}"
         with refused(InputError, "no such file"):
             backbone(path)

@@ -1,6 +1,5 @@
-"""torchvision's and timm's networks: through stand-ins, and through the libraries where they are installed."""
-
 import sys
+from collections import OrderedDict
 from hashlib import sha256
 
 import numpy as np
@@ -33,7 +32,7 @@ def test_the_head_is_gone_and_the_librarys_input_and_weights_are_used(images):
     assert make_backbone("torchvision:resnet18", weights="random").info().versions["torchvision"] == "9.9"
 
 
-def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images, refused):
+def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
     state, path = seeded(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
     parts = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
@@ -51,14 +50,9 @@ def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images,
         np.testing.assert_allclose(found, embedded[0], atol=1e-5)
     other = make_backbone("resnet18", weights="random", size=32, interpolation="bicubic", mean=0.5, std=0.25)
     assert np.abs(other.embed(images(), None) - embedded[0]).max() > 0.1
-    state = libraries.timm.Tiny(5).state_dict()
-    torch.save({"model": state}, path)
+    torch.save({"model": libraries.timm.Tiny(5).state_dict()}, path)
     backbone = make_backbone("timm:tiny", weights=str(path), size=16, layers="stem")
     assert backbone.embed(images(2, 16), None).shape == (2, 24)
-    del state["stem.bias"]
-    torch.save(state, path)
-    with refused(ConfigError, "doesn't fit timm:tiny: keys 1 missing (stem.bias)"):
-        make_backbone("timm:tiny", weights=str(path))
 
 
 def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
@@ -89,45 +83,35 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
             make_backbone(f"{library}:resnet18", weights="random")
 
 
-class Holder(nn.Module):
-    def __init__(self, name, head):
-        super().__init__()
-        setattr(self, name, head)
-
-
 def test_only_the_last_linear_layer_of_a_head_is_removed(refused):
-    vit = nn.Sequential()
-    vit.add_module("head", nn.Linear(4, 2))
+    def holding(name, part):
+        holder = nn.Module()
+        setattr(holder, name, part)
+        return holder
+
     for name, head, expected in (
         ("classifier", nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(4, 2)), "Identity Flatten Identity"),
         ("classifier", nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), "Linear ReLU Identity"),
         ("classifier", nn.Sequential(nn.Dropout(), nn.Conv2d(4, 2, 1), nn.ReLU()), "Dropout Identity ReLU"),
-        ("heads", vit, "Identity"),
+        ("heads", nn.Sequential(OrderedDict(head=nn.Linear(4, 2))), "Identity"),
         ("fc", nn.Linear(4, 2), "Identity"),
     ):
-        left = getattr(remove_head("a", Holder(name, head)), name)
+        left = getattr(remove_head("a", holding(name, head)), name)
         assert " ".join(type(part).__name__ for part in list(left.children()) or [left]) == expected
     with refused(ConfigError, "a has no classification head"):
-        remove_head("a", Holder("body", nn.Linear(4, 2)))
+        remove_head("a", holding("body", nn.Linear(4, 2)))
 
 
-# One of every family, the smallest, by the width of its embedding.
-FAMILIES = {
-    440: "regnet_y_400mf",
-    512: "maxvit_t resnet18 squeezenet1_1",
-    768: "convnext_tiny swin_t swin_v2_t vit_b_32",
-    1024: "densenet121 googlenet mobilenet_v3_small shufflenet_v2_x0_5",
-    1280: "efficientnet_b0 efficientnet_v2_s mnasnet0_5 mobilenet_v2",
-    2048: "inception_v3 resnext50_32x4d",
-    4096: "alexnet vgg11",
-}
+# A network for every form of head, by the width of its embedding.
+HEADS = {"alexnet": 4096, "convnext_tiny": 768, "inception_v3": 2048, "maxvit_t": 512, "mobilenet_v3_small": 1024}
+HEADS |= {"densenet121": 1024, "squeezenet1_1": 512, "swin_t": 768, "vit_b_32": 768, "resnext50_32x4d": 2048}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_every_family_of_the_real_library_gives_one_vector_an_image(images):
-    pytest.importorskip("torchvision", reason="torchvision isn't installed (extra: backbones)", exc_type=ImportError)
-    for name, dim in ((name, dim) for dim, names in FAMILIES.items() for name in names.split()):
+def test_every_head_of_the_real_library_comes_off(images):
+    pytest.importorskip("torchvision", reason="needs the extra backbones", exc_type=ImportError)
+    for name, dim in HEADS.items():
         backbone = make_backbone(f"torchvision:{name}", weights="random")
         output = backbone.embed(images(1, backbone.prepare.size), None)
         assert output.shape == (1, dim), name
@@ -135,9 +119,7 @@ def test_every_family_of_the_real_library_gives_one_vector_an_image(images):
 
 
 def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path, images):
-    torchvision = pytest.importorskip(
-        "torchvision", reason="torchvision isn't installed (extra: backbones)", exc_type=ImportError
-    )
+    torchvision = pytest.importorskip("torchvision", reason="needs the extra backbones", exc_type=ImportError)
     theirs = seeded(lambda: torchvision.models.resnet18(weights=None))
     torch.save(theirs.state_dict(), tmp_path / "full.pth")
     options = {"weights": str(tmp_path / "full.pth"), "layers": "maxpool,layer1,layer4"}
@@ -149,7 +131,7 @@ def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path, im
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_timm_gives_one_vector_an_image(images):
-    pytest.importorskip("timm", reason="timm isn't installed (extra: backbones)", exc_type=ImportError)
+    pytest.importorskip("timm", reason="needs the extra backbones", exc_type=ImportError)
     for name, layer, width in (
         ("resnet18", "layer1", 512 + 2 * 64),
         ("vit_tiny_patch16_224", "blocks.3", 192 + 2 * 192),

@@ -76,14 +76,9 @@ def test_weights_are_the_modules_a_files_or_random_when_asked_for(module, images
     first, second = (make(module, "untrained", weights="random") for _ in range(2))
     assert first.info().fingerprint == second.info().fingerprint
     np.testing.assert_array_equal(first.embed(images(1, 16), None), second.embed(images(1, 16), None))
-    state = {"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.arange(4.0)}
-    torch.save(state, tmp_path / "w.pt")
+    torch.save({"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.arange(4.0)}, tmp_path / "w.pt")
     backbone = make(module, "untrained", weights="w.pt")
     np.testing.assert_allclose(backbone.embed(images(1, 16), None), [[0, 1, 2, 3]])
-    del state["conv.bias"]
-    torch.save(state, tmp_path / "w.pt")
-    with refused(ConfigError, "1 missing (conv.bias)"):
-        make(module, "untrained", weights="w.pt")
 
 
 def test_what_does_not_work_is_one_line(module, refused):

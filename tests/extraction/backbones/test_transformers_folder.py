@@ -1,5 +1,3 @@
-"""transformers' networks from a folder that the test writes."""
-
 import json
 import sys
 
@@ -22,8 +20,6 @@ TOWER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 @pytest.fixture
 def vit(tmp_path):
-    """Saves a ViT of two blocks and returns its folder."""
-
     def make(*, pooler=True, processor=PROCESSOR):
         torch.manual_seed(0)
         config = transformers.ViTConfig(image_size=SIZE, patch_size=8, **TOWER)
@@ -36,7 +32,6 @@ def vit(tmp_path):
 
 
 def reference(folder, batch):
-    """What the library's own processor and model give."""
     processor = transformers.AutoImageProcessor.from_pretrained(str(folder), local_files_only=True)
     model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True).eval()
     with torch.no_grad():

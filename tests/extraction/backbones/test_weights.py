@@ -1,13 +1,14 @@
 import hashlib
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.hubs import small_resnet
 from featlab.extraction.backbones.weights import (
     load_state_dict,
     module_with_weights,
@@ -16,16 +17,7 @@ from featlab.extraction.backbones.weights import (
     state_sha256,
 )
 
-
-class Tiny(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 4, 3)
-        self.bn1 = nn.BatchNorm2d(4)
-        self.layer1 = nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
-
-    def forward(self, images):
-        return self.layer1(self.bn1(self.conv1(images))).mean(dim=(2, 3))
+Tiny = partial(small_resnet, (4, 5, 6, 7))
 
 
 @pytest.fixture
@@ -70,7 +62,7 @@ def test_prefixes_heads_and_other_networks_are_taken_off(state):
 
 
 def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(state, refused):
-    del state["conv1.bias"], state["bn1.running_mean"]
+    del state["bn1.bias"], state["bn1.running_mean"]
     state["layer9.weight"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(4, 1, 3, 3)
     module = Tiny()
@@ -78,12 +70,12 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(sta
     with pytest.raises(ConfigError) as caught:
         load_state_dict("tiny", module, state, Path("w.pt"))
     assert str(caught.value) == (
-        "w.pt doesn't fit tiny: keys 2 missing (conv1.bias, bn1.running_mean), 1 unexpected (layer9.weight), "
-        "1 of another shape (conv1.weight (4, 1, 3, 3) for (4, 3, 3, 3)); of 14 that it has"
+        "w.pt doesn't fit tiny: keys 2 missing (bn1.bias, bn1.running_mean), 1 unexpected (layer9.weight), "
+        "1 of another shape (conv1.weight (4, 1, 3, 3) for (4, 3, 5, 5)); of 72 that it has"
     )
     assert state_sha256(module) == before
     # Of another network's, the first keys are named only.
-    first = "12 missing (conv1.weight, conv1.bias, bn1.weight, bn1.bias, …)"
+    first = "60 missing (conv1.weight, bn1.weight, bn1.bias, bn1.running_mean, …)"
     with refused(ConfigError, first, "9 unexpected (block0.w, block1.w, block2.w, block3.w, …)"):
         load_state_dict("tiny", Tiny(), {f"block{i}.w": torch.zeros(1) for i in range(9)}, Path("w.pt"))
 
@@ -109,7 +101,7 @@ def test_the_hash_of_weights_sees_a_single_bit_and_a_shape():
         module.conv1.weight[0, 0, 0, 0] = torch.nextafter(weight, weight + 1)
     assert state_sha256(module) != before
     module = seeded(Tiny)
-    module.conv1.weight.data = module.conv1.weight.data.reshape(4, 9, 1, 3)
+    module.conv1.weight.data = module.conv1.weight.data.reshape(4, 25, 1, 3)
     assert state_sha256(module) != before
 
 

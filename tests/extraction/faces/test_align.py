@@ -1,13 +1,8 @@
-"""Faces levelled by their eyes: where the eyes land, what is kept, what is refused."""
-
 import pickle
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import ResizeCrop, make_backbone
 from featlab.extraction.backbones.builtin import template
@@ -18,10 +13,7 @@ RED, GREEN, BLUE = range(3)
 
 
 def picture(width, height, eyes, mouth, sigma):
-    """A soft red spot for the left eye, a green one for the right, a blue one for the mouth, on black.
-
-    The centre of pixel (0, 0) is at (0.5, 0.5).
-    """
+    """A soft red spot for the left eye, a green one for the right, a blue one for the mouth; (0.5, 0.5) is pixel 0."""
     y, x = np.mgrid[:height, :width] + 0.5
     spots = [np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)) for cx, cy in (*eyes, mouth)]
     return np.round(np.stack(spots, axis=2) * 255).astype(np.uint8)
@@ -63,7 +55,6 @@ def test_the_eyes_land_where_they_should_and_nothing_is_mirrored():
 
 
 def test_fine_stripes_turn_grey_and_not_into_coarse_ones():
-    """A pattern that the small crop can't show must average out; interpolation alone would alias it."""
     stripes = np.zeros((1000, 1000, 3), np.uint8)
     stripes[:, ::2] = 255
     for shrink, angle in ((3, 0.0), (3, 20.0), (8, 0.0), (8, 20.0)):
@@ -96,27 +87,16 @@ def face_68(left, right):
     return np.stack([z.real, z.imag], axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Recorder:
-    """Embeds the landmarks as they come."""
-
-    name: str = "recorder"
-    needs_images: bool = True
-    needs_landmarks: bool = False
-    in_worker: bool = True
-    prepare: Any = None
-
-    def info(self):
-        return ExtractorInfo("recorder", "none", "mean colour")
-
-    def embed(self, images, landmarks):
-        return landmarks[:, 0]
+def first_points(images, landmarks):
+    return landmarks[:, 0]
 
 
-def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_stay_those_of_the_picture(refused):
+def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_stay_as_they_are(refused, stand_in):
     picture = np.random.default_rng(0).integers(0, 256, (150, 300, 3), dtype=np.uint8)
     points = face_68((30.0, 40.0), (66.0, 40.0))
-    keep, drop = (with_alignment(Recorder(), AlignConfig(size=100, no_face=choice)) for choice in ("keep", "drop"))
+    keep, drop = (
+        with_alignment(stand_in(first_points), AlignConfig(size=100, no_face=choice)) for choice in ("keep", "drop")
+    )
     assert (keep.needs_landmarks, drop.needs_landmarks) == (False, True)
     face = align_face(picture, eye_centres(points), AlignConfig(size=100))
     for aligned in (keep, drop):
@@ -137,18 +117,18 @@ def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_
         align_face(picture, np.array([(900.0, 900.0), (930.0, 900.0)]), AlignConfig())
 
 
-def test_the_inner_preparation_follows_and_says_the_size():
+def test_the_inner_preparation_follows_and_says_the_size(stand_in):
     image, points = np.zeros((90, 90, 3), np.uint8), face_68((30, 30), (60, 30))
-    network = replace(Recorder(), prepare=ResizeCrop(40))
+    network = stand_in(first_points, ResizeCrop(40))
     assert with_alignment(network, AlignConfig()).prepare(image, points).shape == (40, 40, 3)
     # It gets no landmarks: they are of the whole picture.
-    halved = replace(Recorder(), prepare=lambda image, landmarks: image[::2, ::2] if landmarks is None else image)
+    halved = stand_in(first_points, lambda image, landmarks: image[::2, ::2] if landmarks is None else image)
     assert with_alignment(halved, AlignConfig(size=64)).prepare(image, points).shape == (32, 32, 3)
-    hog, cropping = make_backbone("hog"), replace(Recorder(), prepare=ResizeCrop(40, crop=0.875))
+    hog, cropping = make_backbone("hog"), stand_in(first_points, ResizeCrop(40, crop=0.875))
     for backbone, size, words in (
         (hog, 48, "(48x48, distance"),
         (network, None, "(40x40, distance"),
-        (Recorder(), None, "(own scale, distance"),
+        (stand_in(first_points), None, "(own scale, distance"),
         (cropping, None, "(own scale, distance"),
     ):
         assert words in with_alignment(backbone, AlignConfig(size=size)).info().preprocessing

@@ -1,5 +1,3 @@
-"""A folder of landmark files finds its images, frames and clips."""
-
 from pathlib import Path
 
 import numpy as np
@@ -33,23 +31,21 @@ def face(row, points=3):
     return np.arange(2 * points, dtype=np.float32).reshape(points, 2) ** 2 + 10 * row
 
 
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        np.save(path, content)
+
+
 def pts(path, points):
     lines = "".join(f"{x} {y}\n" for x, y in points + 1)
-    text(path, f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n")
+    put(path, f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n")
 
 
 def tem(path, points):
-    text(path, f"{len(points)}\n" + "".join(f"{x}\t{y}\n" for x, y in points) + "0\n")
-
-
-def npy(path, points):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, points)
-
-
-def text(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    put(path, f"{len(points)}\n" + "".join(f"{x}\t{y}\n" for x, y in points) + "0\n")
 
 
 def openface(path, rows, first):
@@ -57,11 +53,11 @@ def openface(path, rows, first):
     places = range(len(rows[0][1]))
     header = ", ".join([first, *(f"x_{p}" for p in places), *(f"y_{p}" for p in places)])
     lines = [", ".join([cells, *(str(value) for value in points.T.ravel())]) for cells, points in rows]
-    text(path, "\n".join([header, *lines]) + "\n")
+    put(path, "\n".join([header, *lines]) + "\n")
 
 
 def test_one_file_an_image_is_matched_by_its_path(tmp_path):
-    for number, (write, suffix) in enumerate(((pts, ".pts"), (tem, ".tem"), (npy, ".npy"), (pts, ".PTS"))):
+    for number, (write, suffix) in enumerate(((pts, ".pts"), (tem, ".tem"), (put, ".npy"), (pts, ".PTS"))):
         root = tmp_path / str(number)
         for row in (0, 2, 3):
             write((root / NAMES[row]).with_suffix(suffix), face(row))
@@ -116,7 +112,7 @@ def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path):
     for number, place in enumerate(("s1/neutral/a", "a", "out/a")):
         root = tmp_path / str(number)
         openface(root / f"{place}.csv", [(f"{frame + 1}", face(frame)) for frame in range(2)], "frame")
-        npy(root / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
+        put(root / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
         np.testing.assert_allclose(landmarks_for(root, image_items()), [face(row) for row in range(4)])
 
 

@@ -1,5 +1,3 @@
-"""Which points are the eyes, in each set."""
-
 import numpy as np
 
 from featlab.errors import InputError

@@ -1,5 +1,3 @@
-"""Aff-Wild2: a class a frame, images or videos."""
-
 import pytest
 
 from featlab.extraction.layouts import detect_layout, read_layout

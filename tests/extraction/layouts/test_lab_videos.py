@@ -1,5 +1,3 @@
-"""BioVid, StressID and BAH: one recording a stimulus, a task or a question."""
-
 import pytest
 
 from featlab.errors import ConfigError

@@ -1,7 +1,4 @@
-"""Trees and lists that are not those of their data set: one line each, with file and line.
-
-What is wrong with a table as such is shown once, by the manifests of the plain layouts.
-"""
+"""What is wrong with any table is shown once, by the manifests of the plain layouts."""
 
 BAH = "Videos/82725/Visite_1/82725_Question_1_2024-11-19_15-12-23_Video.mp4"
 # The file with the list, and the files beside it.
@@ -25,13 +22,10 @@ HEADS = {
 # The layout, the text of its list ("+" stands for the first line), and what is said of it.
 LISTS = (
     ("aff-wild2", "0\n1\n", "line 1: expected the names of the classes (Neutral,Anger,…), found '0'"),
-    ("aff-wild2", "+0\nx\n", "line 3: expected a whole number from -1 to 7, found 'x'"),
     ("aff-wild2", "+8\n", "line 2: expected a whole number from -1 to 7, found '8'"),
     ("aff-wild2", "+0\n\n1\n", "line 3: expected a whole number"),
-    ("aff-wild2", "", "line 1: expected the names"),
     ("aff-wild2", "+0\n1\n", "has 2 lines, and", "has 5 numbered images up to 5; they don't belong together"),
     ("bah", "Videos/1/v.mp4,2,text\n", "line 1: expected VIDEO,LABEL,TRANSCRIPT with the label 0 or 1"),
-    ("bah", "no label here\n", "line 1: expected VIDEO,LABEL,TRANSCRIPT"),
     ("bah", "v.mp4,0,text\n", "expected a path Videos/SUBJECT/…"),
     ("bah", "Videos/v.mp4,0,text\n", "expected a path Videos/SUBJECT/…"),
     ("bah", "\n", "is empty"),
@@ -43,7 +37,6 @@ LISTS = (
     ("biovid", "subject_name\tclass_name\tsample\nx\ty\tz\n", "no column 'sample_name' "),
     ("biovid", "+a_w_1\tBL1\ta_w_1-BL1-001\na_w_1\tPA4\ta_w_1-PA4-001\n", "none of the 2 files that samples.csv lists"),
     ("expw", "a.jpg 0 1 2 3 4 50\n", "line 1: 7 values, expected 8"),
-    ("expw", "a.jpg 0 1 2 x 4 50 6\n", "line 1: a value isn't a number"),
     ("expw", "a.jpg 0 1 2 nan 4 50 6\n", "line 1: a value isn't a number"),
     ("expw", "a.jpg 0 1 2 30 40 50 7\n", "line 1: the label 7 isn't a whole number from 0 to 6"),
     ("expw", "a.jpg 0 10 20 20 40 50 6\n", "line 1: the box is empty"),
@@ -53,7 +46,6 @@ LISTS = (
     ("fer2013", "+", "has a header and no rows"),
     ("fer2013", "+6,1 2\n", "line 2: 2 values under 3 columns"),
     ("fer2013", "+6,1 2,Training\n7,1 2,Training\n", "line 3: the emotion '7' isn't a whole number"),
-    ("fer2013", "+x,1 2,Training\n", "line 2: the emotion 'x'"),
     ("fer2013", "+6,1 2,\n", "line 2: the Usage ''"),
     ("raf-db", "train_00001.jpg 8\n", "line 1: expected an image and a number from 1 to 7"),
     ("raf-db", "train_00001.jpg 0\n", "line 1: expected an image and a number from 1 to 7"),

@@ -1,5 +1,3 @@
-"""FER2013, ExpW and RAF-DB: photographs of strangers, one list for all."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""Features in NumPy's files, with a manifest or without."""
-
 import numpy as np
 import pytest
 

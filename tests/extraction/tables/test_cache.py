@@ -1,5 +1,3 @@
-"""From rows to a cache: what is there already, what float16 costs, landmarks, fingerprints."""
-
 import numpy as np
 import pytest
 

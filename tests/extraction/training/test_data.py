@@ -1,5 +1,3 @@
-"""Who trains and who is held out, whose images are opened, how often an epoch shows them, and how they are changed."""
-
 from dataclasses import fields
 from pathlib import Path
 
@@ -37,15 +35,10 @@ def load(items, people, *, size=12, ram_mb=1, spill=Path("unused"), **options):
     return load_images(items, people, CLASSES, size=size, ram_mb=ram_mb, spill=spill, **options)
 
 
-def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out(tmp_path):
+def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out():
     draws = [choose_targets(PEOPLE, "4", seed=3, draw=draw) for draw in range(3)]
     held = subjects_held_out(PEOPLE, "4", draws=3, seed=3, named=["p00"])
     assert list(held) == sorted({"p00", *draws[0], *draws[1], *draws[2]})
-    assert len(held) > 4
-    file = tmp_path / "targets.txt"
-    file.write_text("p03\np01  # comment\n")
-    assert subjects_held_out(PEOPLE, str(file), draws=5) == ("p01", "p03")
-    assert subjects_held_out(PEOPLE, "p02,p07") == ("p02", "p07")
     assert subjects_held_out(PEOPLE, None) == ()
 
 
@@ -94,9 +87,9 @@ def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(
     unlabelled = Item(items[0].path, "more.png", "s0", None, "more", 0, 99)
     people = choose_people(items, [], 0.3, 0)
     images = load([*items, unlabelled], people)
-    assert len(images.label) == len(images.pixels) == 23
     assert images.failures == ((items[3].name, "the file is empty"),)
-    np.testing.assert_array_equal(images.pixels[3], decode_image(items[4].path))
+    expected = [decode_image(item.path) for item in items if item is not items[3]]
+    np.testing.assert_array_equal(images.pixels, expected)
     rest = [item for item in items if item.label == "neutral" or item.subject in people.fit]
     with refused(InputError, "1 source subjects that are held out for validation", "1 classes (neutral)"):
         load(rest, people)
@@ -115,23 +108,19 @@ def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_so
     assert float(normalise(floats)[0, 1, 1, 2]) == pytest.approx(green, rel=1e-5)
 
 
-def epoch_of(subject, label):
-    return balanced_epoch(balanced_groups(subject, label), torch.Generator().manual_seed(0))
-
-
 def test_fractions_are_equal_over_classes_and_over_subjects_within_a_class():
     # Class 0: subject 0 with 90 rows, subject 1 with 10. Class 1: subject 0 alone, 20 rows.
     subject, label = np.array([0] * 90 + [1] * 10 + [0] * 20), np.array([0] * 100 + [1] * 20)
-    epoch = epoch_of(subject, label).numpy()
-    assert len(epoch) == 120
+    random = torch.Generator().manual_seed(0)
+    epoch = balanced_epoch(balanced_groups(subject, label), random).numpy()
     pairs = list(zip(label[epoch].tolist(), subject[epoch].tolist(), strict=True))
     assert {pair: pairs.count(pair) for pair in set(pairs)} == {(0, 0): 30, (0, 1): 30, (1, 0): 60}
     # An image comes again only after all of its group.
-    counts = torch.bincount(epoch_of(np.array([0] * 9 + [1] * 3), np.zeros(12, dtype=np.intp)), minlength=12)
+    groups = balanced_groups(np.array([0] * 9 + [1] * 3), np.zeros(12, dtype=np.intp))
+    counts = torch.bincount(balanced_epoch(groups, random), minlength=12)
     assert sorted(counts[9:].tolist()) == [2, 2, 2]
     assert counts[:9].max() == 1
     # Balanced rows are each seen once, in a new order.
-    random = torch.Generator().manual_seed(0)
     groups = balanced_groups(np.repeat([0, 1, 2], 8), np.tile([0, 1], 12))
     first, second = balanced_epoch(groups, random), balanced_epoch(groups, random)
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(24))
@@ -219,7 +208,6 @@ def test_settings_are_converted_and_those_that_make_no_sense_are_refused(refused
         ("batch", 1, "batch = 1"),
         ("learning", 1, "unknown key backbone.learning"),
         ("augment.blur", 1, "unknown key augment.blur"),
-        ("epochs", "many", "epochs = 'many'"),
         *((f"augment.{name}", value, f"augment.{name}") for name, value in (("noise", -0.1), ("flip", 1.5))),
         ("augment.shift", float("nan"), "augment.shift"),
     ):

@@ -1,15 +1,14 @@
-"""Networks by name, their taps, weights to start from; the residual networks' names, shapes and values."""
-
+import json
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from torch import nn
 
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones.hubs import TAPS, ResNet, resnet18, small_resnet
-from featlab.extraction.training.export import BackboneMeta, export_backbone
+from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx, read_card, read_meta
 from featlab.extraction.training.networks import build_network, default_size, load_weights
 
 
@@ -21,8 +20,7 @@ def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out(
     assert build_network("small", 16).taps == ("maxpool", "layer1", "layer2")
     assert build_network("small", 16, ("layer2.0.conv1",)).taps == ("layer2.0.conv1",)
     # It halves the resolution from stage to stage.
-    net = small_resnet(widths=(4, 6, 8, 10)).eval()
-    shapes = {}
+    net, shapes = small_resnet(widths=(4, 6, 8, 10)).eval(), {}
     for name in TAPS:
         net.get_submodule(name).register_forward_hook(
             lambda module, args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
@@ -60,26 +58,6 @@ def test_networks_of_the_libraries_lose_their_head(refused):
         assert (network.dim, network.taps[:1]) == (dim, (tap,) if tap else ())
         with refused(ConfigError, f"{library} has no network", f"did you mean '{name}'"):
             build_network(f"{library}:{wrong}", 64)
-
-
-def test_weights_of_every_kind_start_a_network(tmp_path, refused):
-    torch.manual_seed(0)
-    known = small_resnet()
-    state = known.state_dict()
-    save_file(state, tmp_path / "w.safetensors")
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "w.pt")
-    export_backbone(known, tmp_path / "w.pt2", BackboneMeta(size=32, id="x"))
-    for suffix in ("safetensors", "pt", "pt2"):
-        fresh = small_resnet()
-        load_weights("small", fresh, tmp_path / f"w.{suffix}")
-        assert all(torch.equal(fresh.state_dict()[name], value) for name, value in state.items())
-    del state["layer3.0.conv1.weight"]
-    save_file(state, tmp_path / "w.safetensors")
-    with refused(ConfigError, "layer3.0.conv1.weight"):
-        load_weights("small", small_resnet(), tmp_path / "w.safetensors")
-    (tmp_path / "w.pt2").write_text("no archive")
-    with refused(InputError, "w.pt2 isn't a program"):
-        load_weights("small", small_resnet(), tmp_path / "w.pt2")
 
 
 def normalised(x, state, name):
@@ -126,3 +104,78 @@ def test_the_18_layer_net_computes_what_the_paper_says():
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert sum(parameter.numel() for parameter in net.parameters()) == 11_176_512
     assert len(net.state_dict()) == 120
+
+
+META = BackboneMeta(size=32, id="mine", layers=("maxpool", "layer2"), card={"source_subjects": ["s1"], "n": 3})
+
+
+@pytest.fixture
+def network():
+    return small_resnet(widths=(4, 6, 8, 10))
+
+
+def test_the_file_says_what_it_is_and_starts_a_network(network, tmp_path, refused):
+    path, extra = tmp_path / "net.pt2", {"featlab.json": ""}
+    assert 0 <= export_backbone(network, path, META) <= 1e-5
+    assert network.training, "the caller's network must stay as it was"
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    torch.export.load(path, extra_files=extra)
+    content = json.loads(extra["featlab.json"])
+    assert content == read_meta(path) == json.loads(META.to_json(10))
+    assert (content["format"], content["format_version"]) == ("featlab-backbone", 1)
+    assert (content["size"], content["dim"], content["id"]) == (32, 10, "mine")
+    assert content["layers"] == ["maxpool", "layer2"]
+    assert content["mean"] == [0.485, 0.456, 0.406]
+    assert read_card(path) == {"source_subjects": ["s1"], "n": 3}
+    # It starts a network of its shapes.
+    fresh = small_resnet(widths=(4, 6, 8, 10))
+    load_weights("small", fresh, path)
+    assert all(torch.equal(fresh.state_dict()[name], value) for name, value in network.state_dict().items())
+    with refused(ConfigError, "doesn't fit resnet18: keys 40 missing (layer1.1.conv1.weight"):
+        load_weights("resnet18", resnet18(), path)
+
+
+class Branches(nn.Module):
+    def forward(self, images):
+        return images.mean(dim=(2, 3)) if images.sum() > 0 else images.amax(dim=(2, 3))
+
+
+def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path, refused, monkeypatch):
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for other, layers, words in (
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), (), "pool over positions"),
+        (pooled, ("layer1",), "no layer 'layer1'"),
+        (pooled, ("1",), "no positions"),
+        (Branches(), (), "can't export"),
+    ):
+        with refused(ConfigError, words):
+            export_backbone(other, tmp_path / "net.pt2", BackboneMeta(size=8, id="x", layers=layers))
+    for wrong in ({"size": 0}, {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}):
+        with refused(ConfigError):
+            BackboneMeta(**{"size": 8, "id": "x", **wrong})
+    monkeypatch.setattr("featlab.extraction.training.export.find_spec", lambda name: None)
+    with refused(ConfigError, "an ONNX file needs", "pip install 'featlab[onnx]'"):
+        export_onnx(network, tmp_path / "net.onnx", META)
+    load = torch.export.load
+
+    def damaged(*args, **kwargs):
+        program = load(*args, **kwargs)
+        program.state_dict["network.conv1.weight"].mul_(1.01)
+        return program
+
+    monkeypatch.setattr(torch.export, "load", damaged)
+    with refused(FeatlabError, "differ from the network's"):
+        export_backbone(network, tmp_path / "net.pt2", META)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_no_backbone_of_ours_are_refused(tmp_path, refused):
+    (tmp_path / "text.pt2").write_text("no archive")
+    torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(1, 3, 2, 2),)), tmp_path / "foreign.pt2")
+    for name, says in (
+        ("absent.pt2", "can't be read as a .pt2"),
+        ("text.pt2", "can't be read as a .pt2"),
+        ("foreign.pt2", "has no featlab.json"),
+    ):
+        with refused(InputError, says):
+            read_meta(tmp_path / name)

@@ -1,5 +1,3 @@
-"""From a source to a backbone file: people kept apart, runs taken up, changed requests refused."""
-
 import json
 from dataclasses import replace
 from functools import partial
@@ -16,22 +14,16 @@ from featlab.extraction.training.fit import Checkpoint
 from featlab.extraction.training.train import train_backbone
 
 
-class Killed(Exception):
-    """Stands for a kill in the middle of a run."""
-
-
-def _kill_after(phase, epoch):
+def _stop_after(phase, epoch):
     def on_epoch(now, done, total, facts):
         if (now, done) == (phase, epoch):
-            raise Killed
+            raise KeyboardInterrupt
 
     return on_epoch
 
 
-@pytest.fixture
-def quick():
-    """Two epochs of a few steps, one tap: what a network costs to export grows with what it returns."""
-    return TrainConfig(size=12, layers=("maxpool",), epochs=2, batch=8)
+# A few steps, one tap: what a network costs to export grows with what it returns.
+QUICK = TrainConfig(size=12, layers=("maxpool",), epochs=1, batch=8, refit=False)
 
 
 @pytest.fixture
@@ -55,34 +47,32 @@ def _same(first, second):
 
 
 @tensors_only_here
-def test_a_killed_run_ends_in_the_same_network_bitwise_without_the_held_out(make_source, quick, tmp_path):
-    train = partial(train_backbone, make_source(), replace(quick, epochs=3), held_out=["s0"])
+def test_a_killed_run_ends_in_the_same_network_bitwise_without_the_held_out(make_source, tmp_path):
+    train = partial(train_backbone, make_source(), replace(QUICK, epochs=3, refit=True), held_out=["s0"])
     whole, killed, seen = tmp_path / "whole.pt2", tmp_path / "killed.pt2", []
     report = train(whole, seed=4, on_epoch=lambda *now: seen.append(now[:3]))
     last = report.card["best_epoch"]
-    assert last >= 1
-    assert seen[:3] == [("choose", done, 3) for done in (1, 2, 3)]
-    assert seen[3:] == [("refit", done, last) for done in range(1, last + 1)]
+    refit = [("refit", done, last) for done in range(1, last + 1)]
+    assert seen == [*(("choose", done, 3) for done in (1, 2, 3)), *refit]
     assert report.card["source_subjects"] == ["s1", "s2", "s3", "s4"]
     for phase, epoch in (("choose", 1), ("choose", 3), ("refit", 1)):
-        with pytest.raises(Killed):
-            train(killed, seed=4, on_epoch=_kill_after(phase, epoch))
+        with pytest.raises(KeyboardInterrupt):
+            train(killed, seed=4, on_epoch=_stop_after(phase, epoch))
         assert not killed.exists()
         torch.manual_seed(epoch)
     again = train(killed, seed=4)
-    assert again.resumed == 3 + 1
+    assert (again.resumed, again.card) == (3 + 1, report.card)
     assert _same(whole, killed)
-    assert again.card == report.card
     train(tmp_path / "other.pt2", seed=5)
     assert not _same(whole, tmp_path / "other.pt2")
     assert not killed.with_suffix(".training").exists()
 
 
-def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, quick, tmp_path):
+def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, tmp_path):
     items = make_source()
     out = tmp_path / "net.pt2"
     state = torch.get_rng_state()
-    report = train_backbone(items, replace(quick, epochs=4, refit=False), out, held_out=["s3"], seed=1)
+    report = train_backbone(items, replace(QUICK, epochs=4), out, held_out=["s3"], seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     card = read_card(out)
     assert card == json.loads(json.dumps(report.card))
@@ -100,24 +90,23 @@ def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, q
 
 
 @tensors_only_here
-def test_an_unreadable_image_of_a_target_is_never_noticed(make_source, quick, tmp_path):
+def test_an_unreadable_image_of_a_target_is_never_noticed(make_source, tmp_path):
     items = make_source()
     target = next(item for item in items if item.subject == "s2")
     source = next(item for item in items if item.subject == "s3")
     target.path.write_bytes(b"not an image")
     source.path.write_bytes(b"not an image")
-    config = replace(quick, epochs=1, refit=False)
-    report = train_backbone(items, config, tmp_path / "net.pt2", held_out=["s2"])
+    report = train_backbone(items, QUICK, tmp_path / "net.pt2", held_out=["s2"])
     assert [name for name, _ in report.failures] == [source.name]
     assert report.card["unreadable_images"] == 1
     target.path.unlink()
-    again = train_backbone(items, config, tmp_path / "again.pt2", held_out=["s2"])
+    again = train_backbone(items, QUICK, tmp_path / "again.pt2", held_out=["s2"])
     assert _same(tmp_path / "net.pt2", tmp_path / "again.pt2")
     assert again.card == report.card
 
 
 @tensors_only_here
-def test_training_learns_what_tells_the_classes_apart_and_ends_when_nothing_gets_better(make_source, quick, tmp_path):
+def test_training_learns_what_tells_the_classes_apart_and_ends_when_nothing_gets_better(make_source, tmp_path):
     items = make_source(subjects=6, frames=6)
     mild = AugmentConfig(brightness=0.02, contrast=0.1, gamma=0.0, light=0.0, erase=0.0)
     config = TrainConfig(size=12, epochs=8, batch=8, refit=False, augment=mild)
@@ -125,42 +114,41 @@ def test_training_learns_what_tells_the_classes_apart_and_ends_when_nothing_gets
     assert report.card["validation_macro_f1"] >= 0.9
     assert report.card["history"][-1]["loss"] < report.card["history"][0]["loss"]
     # A learning rate that moves nothing: the statistics of BatchNorm alone change the scores.
-    config = replace(quick, epochs=40, lr=1e-12, patience=2, refit=False)
+    config = replace(QUICK, epochs=40, lr=1e-12, patience=2)
     items = [item for item in items if item.subject in ("s0", "s1", "s2")]
     report = train_backbone(items, config, tmp_path / "still.pt2")
     assert report.card["epochs"] == report.card["best_epoch"] + 2 < 40
 
 
-def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, quick, tmp_path):
+def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, tmp_path):
     items = make_source()
     out = tmp_path / "net.pt2"
-    config = replace(quick, epochs=1, refit=False)
-    train_backbone(items, config, out)
+    train_backbone(items, QUICK, out)
     before = out.stat().st_mtime_ns
-    report = train_backbone(items, replace(config, ram_mb=7), out)
+    report = train_backbone(items, replace(QUICK, ram_mb=7), out)
     assert (report.resumed, out.stat().st_mtime_ns) == (1, before)
     for change, words in (
-        ({"config": replace(config, lr=0.5)}, r"lr was 0\.\d+ and is 0\.5"),
-        ({"config": replace(config, augment=AugmentConfig(flip=0.0))}, "augment.flip was 0.5 and is 0.0"),
+        ({"config": replace(QUICK, lr=0.5)}, r"lr was 0\.\d+ and is 0\.5"),
+        ({"config": replace(QUICK, augment=AugmentConfig(flip=0.0))}, "augment.flip was 0.5 and is 0.0"),
         ({"seed": 2}, "seed was 0 and is 2"),
         ({"held_out": ["s1"]}, r"fit_subjects was|held_out_subjects was"),
         ({"if_exists": "error"}, "exists; choose another name"),
         ({"if_exists": "resumed"}, "did you mean 'resume'"),
     ):
         with pytest.raises((InputError, ConfigError), match=words):
-            train_backbone(items, **{"config": config, "out": out, **change})
+            train_backbone(items, **{"config": QUICK, "out": out, **change})
     items[0].path.write_bytes(items[1].path.read_bytes())
     with pytest.raises(InputError, match=r"images was .*--if-exists overwrite"):
-        train_backbone(items, config, out)
-    train_backbone(items, config, out, if_exists="overwrite")
+        train_backbone(items, QUICK, out)
+    train_backbone(items, QUICK, out, if_exists="overwrite")
     assert read_card(out)["request"] != report.card["request"]
 
 
 @tensors_only_here
-def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, quick, tmp_path, refused):
-    items, out, config = make_source(), tmp_path / "net.pt2", replace(quick, epochs=3)
-    with pytest.raises(Killed):
-        train_backbone(items, config, out, on_epoch=_kill_after("choose", 3))
+def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, tmp_path, refused):
+    items, out, config = make_source(), tmp_path / "net.pt2", replace(QUICK, epochs=3, refit=True)
+    with pytest.raises(KeyboardInterrupt):
+        train_backbone(items, config, out, on_epoch=_stop_after("choose", 3))
     folder = out.with_suffix(".training")
     best = json.loads((folder / "choose.json").read_text())["best_epoch"]
     names = ["run.json", "choose.json", "choose-3.safetensors", f"choose-best-{best}.safetensors"]
@@ -183,16 +171,16 @@ def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, quick,
 
 
 @tensors_only_here
-def test_weights_start_the_network_and_are_part_of_the_request(make_source, quick, tmp_path, refused):
+def test_weights_start_the_network_and_are_part_of_the_request(make_source, tmp_path, refused):
     items, first, second = make_source(), tmp_path / "first.safetensors", tmp_path / "second.pt2"
-    train_backbone(items, replace(quick, epochs=1, refit=False), first)
+    train_backbone(items, QUICK, first)
     # No step changes anything: what comes out is what went in, but for the statistics of BatchNorm.
-    still = replace(quick, epochs=1, refit=False, lr=1e-12, weight_decay=0.0)
+    still = replace(QUICK, lr=1e-12, weight_decay=0.0)
     train_backbone(items, still, second, weights=first)
     torch.testing.assert_close(load_file(second)["conv1.weight"], load_file(first)["conv1.weight"], rtol=0, atol=1e-9)
     train_backbone(items, still, tmp_path / "other.pt2", seed=1)
     assert (load_file(tmp_path / "other.pt2")["conv1.weight"] - load_file(first)["conv1.weight"]).abs().max() > 0.01
-    with pytest.raises(Killed):
-        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_kill_after("choose", 1))
+    with pytest.raises(KeyboardInterrupt):
+        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_stop_after("choose", 1))
     with refused(InputError, "weights was"):
         train_backbone(items, still, tmp_path / "killed.pt2")

@@ -1,14 +1,19 @@
-"""Videos among items become frames with names, places and times; what can't is listed."""
-
+import json
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
-from featlab.errors import ConfigError
+from featlab.cache import open_cache
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import read_pixels
+from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
-from featlab.extraction.video import Sampling, expand_videos
+from featlab.extraction.layouts import read_layout
+from featlab.extraction.shards import failures_path
+from featlab.extraction.video import Expanded, Sampling, expand_videos
 
 # Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.
 UNEVEN = [*range(0, 2000, 40), *range(2000, 4000, 100), *range(4000, 6000, 40)]
@@ -19,19 +24,13 @@ def whole(path, name="s1/pain/a.mp4", row=0):
 
 
 def test_a_video_is_sampled_at_the_right_times(tmp_path, make_video, read_number):
-    path = make_video(tmp_path / "a.mp4", range(250), group=50)
-    for sampling, expected in (
-        (Sampling(fps=5), range(0, 250, 5)),
-        (Sampling(window=(2.0, 5.0)), range(50, 125)),
-        (Sampling(fps=12.5, window=(5.0, 99.0), stride=3), range(125, 250, 6)),
-    ):
-        expanded = expand_videos([whole(path)], sampling)
-        assert expanded.failures == ()
-        assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
-        assert [(item.frame, item.row, item.name) for item in expanded.items] == [
-            (number, row, f"s1/pain/a.mp4#t={number / 25:.3f}") for row, number in enumerate(expected)
-        ]
-        assert [item.at * Fraction(1, 12800) for item in expanded.items] == [Fraction(n, 25) for n in expected]
+    path, expected = make_video(tmp_path / "a.mp4", range(250), group=50), range(125, 250, 6)
+    expanded = expand_videos([whole(path)], Sampling(fps=12.5, window=(5.0, 99.0), stride=3))
+    assert expanded.failures == ()
+    assert [read_number(image) for image in read_pixels(expanded.items)] == list(expected)
+    assert [(item.frame, item.row, item.name, item.at) for item in expanded.items] == [
+        (number, row, f"s1/pain/a.mp4#t={number / 25:.3f}", 512 * number) for row, number in enumerate(expected)
+    ]
     path = make_video(tmp_path / "a.mkv", UNEVEN, unit=Fraction(1, 1000))
     expanded = expand_videos([whole(path)], Sampling(fps=5, window=(1.0, 5.0)))
     assert [item.at for item in expanded.items] == list(range(1000, 5000, 200))
@@ -102,12 +101,8 @@ def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, job
     content = make_video(tmp_path / names[11], file={"movflags": "faststart"}).read_bytes()
     (tmp_path / names[11]).write_bytes(content[: len(content) * 9 // 10])
     told = []
-    expanded = expand_videos(
-        [whole(tmp_path / name, name) for name in names],
-        Sampling(window=(0.8, 3.0)),
-        jobs=jobs,
-        on_progress=lambda done, total: told.append((done, total)),
-    )
+    items, sampling = [whole(tmp_path / name, name) for name in names], Sampling(window=(0.8, 3.0))
+    expanded = expand_videos(items, sampling, jobs=jobs, on_progress=lambda *now: told.append(now))
     reasons = {failure.path: failure.reason for failure in expanded.failures}
     broken_off = reasons.pop("v11.mp4")
     assert reasons == {
@@ -122,3 +117,77 @@ def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, job
     for name in set(names) - set(reasons) - {"v11.mp4"}:
         assert [item.frame for item in found[name]] == list(range(20, 60))
     assert told == [(done, 18) for done in range(1, 19)]
+
+
+HOG = make_backbone("hog", size=16)
+ONE = ExtractConfig(jobs=1, shard_rows=7, batch=3)
+
+
+@pytest.fixture
+def people(tmp_path, make_video, make_image):
+    """Two people: whole videos, one in a clip's folder, images beside a video, and two files that are broken."""
+    root = tmp_path / "people"
+    make_video(root / "s1/neutral/rest.mp4", range(40))
+    make_video(root / "s1/pain/heat/a.mkv", range(30))
+    make_video(root / "s2/neutral/rest.AVI", range(20), codec="mpeg4")
+    for frame in range(3):
+        make_image(root / f"s2/neutral/img{frame}.png", frame)
+    (root / "s2/pain").mkdir()
+    (root / "s2/pain/broken.mp4").write_bytes(b"no video" * 99)
+    (root / "s2/pain/empty.mov").write_bytes(b"")
+    return root
+
+
+def expand(root):
+    return expand_videos(read_layout("folders", root), Sampling(fps=12.5))
+
+
+def run(expanded, out, config=ONE, **more):
+    return extract(expanded.items, HOG, out, neutral="neutral", failures=expanded.failures, config=config, **more)
+
+
+def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path, people, refused):
+    expanded = expand(people)
+    report = run(expanded, tmp_path / "c.h5")
+    two = run(expanded, tmp_path / "two.h5", ExtractConfig(jobs=2, shard_rows=11, batch=4))
+    assert (two.digest, two.failures) == (report.digest, report.failures)
+    assert [failure.path for failure in report.failures] == ["s2/pain/broken.mp4", "s2/pain/empty.mov"]
+    listed = [json.loads(line) for line in failures_path(tmp_path / "c.h5").read_text().splitlines()]
+    assert listed == [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
+    with open_cache(tmp_path / "c.h5", verify=True) as cache:
+        table = cache.read()
+    clips = (
+        ("s1/neutral/rest.mp4", "neutral", 20),
+        ("s1/pain/heat/a.mkv", "pain", 15),
+        ("s2/neutral", "neutral", 3),
+        ("s2/neutral/rest.AVI", "neutral", 10),
+    )
+    rows = [(table.videos[video], table.classes[label]) for video, label in zip(table.video, table.label, strict=True)]
+    assert rows == [(video, label) for video, label, frames in clips for _ in range(frames)]
+    assert table.paths[:3] == tuple(f"s1/neutral/rest.mp4#t={time}" for time in ("0.000", "0.080", "0.160"))
+    assert table.frame[:3].tolist() == [0, 2, 4]
+    images = [image for image in read_pixels(expanded.items) if not isinstance(image, InputError)]
+    np.testing.assert_array_equal(table.embeddings, HOG.embed(images, None))
+    with refused(InputError, "there is nothing to extract: all of it failed (a.mp4: empty; b.mp4: no such file)"):
+        run(Expanded([], (Failure("a.mp4", "empty"), Failure("b.mp4", "no such file"))), tmp_path / "d.h5")
+    # Frames that fail while reading are listed after the rest.
+    (people / "s1/pain/heat/a.mkv").unlink()
+    report = run(expanded, tmp_path / "e.h5")
+    assert report.failures[:2] == expanded.failures
+    assert report.failures[2] == Failure("s1/pain/heat/a.mkv#t=0.000", "no such file")
+    assert (report.rows, len(report.failures)) == (33, 17)
+
+
+def test_a_finished_cache_knows_what_failed_before(tmp_path, people, make_video, refused):
+    first = run(expand(people), tmp_path / "c.h5")
+    again = run(expand(people), tmp_path / "c.h5")
+    assert (again.digest, again.failures, again.resumed_rows) == (first.digest, first.failures, first.rows)
+    (people / "s2/pain/more.mp4").write_bytes(b"broken too")
+    with refused(InputError, "s2/pain/more.mp4 is new, and fails (not a video", "--if-exists overwrite"):
+        run(expand(people), tmp_path / "c.h5")
+    (people / "s2/pain/more.mp4").unlink()
+    make_video(people / "s2/pain/broken.mp4", range(5))
+    with refused(InputError, "s2/pain/broken.mp4#t=0.000 is new"):
+        run(expand(people), tmp_path / "c.h5")
+    repaired = run(expand(people), tmp_path / "c.h5", if_exists="overwrite")
+    assert [failure.path for failure in repaired.failures] == ["s2/pain/empty.mov"]

@@ -1,5 +1,3 @@
-"""Decoded frames are recognised by the number in their picture."""
-
 import struct
 from pathlib import Path
 
@@ -7,8 +5,10 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
+from featlab.extraction.decode import read_pixels
+from featlab.extraction.items import Item
+from featlab.extraction.video import expand_videos, probe_video
 from featlab.extraction.video import frames as video_frames
-from featlab.extraction.video import probe_video
 from featlab.extraction.video.frames import decode_frames
 
 OPEN = {"x264-params": "open-gop=1:scenecut=0"}
@@ -72,10 +72,10 @@ def test_frames_come_one_at_a_time_and_the_file_is_closed_by_a_caller_who_stops(
     def opened():
         return sum(entry.resolve() == path for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
 
-    frames = decode_frames(path, probe_video(path).stamps)
-    assert read_number(next(frames)) == 0
+    images = read_pixels(expand_videos([Item(path, path.name, "s", None, "v", 0, 0)]).items)
+    assert read_number(next(images)) == 0
     assert opened() == 1
-    frames.close()
+    images.close()
     assert opened() == 0
 
 

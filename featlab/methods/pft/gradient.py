@@ -1,0 +1,145 @@
+"""Minimise the losses of the target stage that have no closed form: over all frames at once, or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from featlab.bundle.bundle import Bundle
+from featlab.compute import one_cycle
+from featlab.model.losses import expression_loss, style_loss, style_statistics
+from featlab.model.networks import SourceHead, Translator, layer_values
+from featlab.model.training import Phase, Terms, minimise, train
+from featlab.seeding import torch_generator
+
+if TYPE_CHECKING:
+    from featlab.methods.pft.adapt import TranslatorAdaptation
+
+Goals = Mapping[str, tuple[Tensor, Tensor]]
+"""Mean and standard deviation to align to, by layer."""
+
+
+def minimise_losses(
+    bundle: Bundle, translator: Translator, features: Tensor, config: TranslatorAdaptation, seed: int
+) -> tuple[int, Sequence[Mapping[str, float]], int]:
+    """Change T in place; return the iterations, the loss terms, and how many parameters were trained."""
+    trained = _trained(translator, config.update)
+    fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
+    goals = _goals(bundle, translator, features, config) if config.style else {}
+    iterations, history = fit(bundle, translator, trained, features, config, torch_generator(seed, "adapt"), goals)
+    return iterations, history, sum(tensor.numel() for tensor in trained)
+
+
+def _fit_lbfgs(
+    bundle: Bundle,
+    translator: Translator,
+    trained: list[torch.nn.Parameter],
+    features: Tensor,
+    config: TranslatorAdaptation,
+    random: torch.Generator,
+    goals: Goals,
+) -> tuple[int, Sequence[Mapping[str, float]]]:
+    """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
+    if not config.iterations:
+        return 0, []
+    others = features[torch.randperm(len(features), generator=random)]
+    return minimise(
+        trained,
+        lambda: _losses(bundle, translator, features, others, config, goals),
+        message=f"adaptation diverged; lower the weights of {config.section}",
+        iterations=config.iterations,
+        tolerance_change=1e-9,
+    )
+
+
+def _fit_adam(
+    bundle: Bundle,
+    translator: Translator,
+    trained: list[torch.nn.Parameter],
+    features: Tensor,
+    config: TranslatorAdaptation,
+    random: torch.Generator,
+    goals: Goals,
+) -> tuple[int, Sequence[Mapping[str, float]]]:
+    """Take Adam steps on batches of frames, as published."""
+    batch = min(config.batch or len(features), len(features))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(config.iterations):
+            order = torch.randperm(len(features), generator=random)
+            yield features[order[:batch]], features[order.roll(1)[:batch]]
+
+    def losses(frames: tuple[Tensor, Tensor]) -> Terms:
+        return _losses(bundle, translator, *frames, config, goals)
+
+    fit = train(
+        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
+        batches(),
+        advice=f"lower {config.key('lr')} ({config.lr})",
+        rate=lambda step: one_cycle(step, config.iterations),
+    )
+    return fit.iterations, fit.history
+
+
+def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
+    translator.requires_grad_(False)
+    tensors = {
+        "offset": [translator.offset],
+        "last": list(translator.last.parameters()),
+        "all": list(translator.parameters()),
+    }[update]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    return tensors
+
+
+def _losses(
+    bundle: Bundle,
+    translator: Translator,
+    features: Tensor,
+    others: Tensor,
+    config: TranslatorAdaptation,
+    goals: Goals,
+) -> Terms:
+    head = bundle.head
+    translated = translator(features)
+    terms = {}
+    if config.style:
+        aligned = []
+        for layer, (target_mean, target_std) in goals.items():
+            mean, std = _style(layer, features, translator, head)
+            aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
+            if config.std:
+                aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
+        terms["style"] = config.style * torch.stack(aligned).sum()
+    if not (config.consistency or config.anchor):
+        return terms
+    logits = head(translated)
+    if config.consistency:
+        terms["consistency"] = config.consistency * expression_loss(head(translator(others)), logits)
+    if config.anchor:
+        with torch.no_grad():
+            source = head(features)
+        terms["anchor"] = config.anchor * expression_loss(source, logits)
+    return terms
+
+
+def _goals(bundle: Bundle, translator: Translator, features: Tensor, config: TranslatorAdaptation) -> Goals:
+    """Return where style is aligned to at each layer: the carried share of the way from here to the bank's centre."""
+    assert bundle.bank is not None  # checked by adapt_translator
+    goals, share = {}, bundle.share.value
+    with torch.no_grad():
+        for layer in config.layers:
+            centre, std = bundle.bank.centre(layer)
+            mean, _ = _style(layer, features, translator, bundle.head)
+            goals[layer] = (mean + share * (centre - mean), std)
+    return goals
+
+
+def _style(layer: str, features: Tensor, translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor]:
+    if layer == "features":
+        return style_statistics(features + translator.offset)
+    return style_statistics(layer_values(layer, translator(features), head))
