@@ -101,8 +101,6 @@ def test_a_merged_cache_is_benchmarked_across_its_data_sets(caches, run, run_jso
 
 def test_what_came_out_of_a_merge_is_told_and_refusals_leave_what_is_there(caches, run_well, refusals):
     table = {
-        "raf.h5": "two caches or more",
-        "raf.h5 raf.h5": "named twice",
         "raf.h5 nowhere.h5": "nowhere.h5",
         "raf.h5 fer.h5 --rename smile": "OLD=NEW",
         "raf.h5 fer.h5 --rename smile=joy --rename smile=fun": "renamed twice",

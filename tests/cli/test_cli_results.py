@@ -1,5 +1,3 @@
-"""evaluate and methods."""
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +31,7 @@ def test_evaluate_prints_tables_writes_its_folder_and_says_the_same_in_json(fold
     assert data["results"] == rows
     assert {"config", "cache_digest", "versions"} <= set(data)
     assert data["config"]["protocol"]["methods"] == METHODS.split(",")
-    assert {"method", "subject", "draw", "seed", "macro_f1", "neutral_recall", "iterations"} <= set(rows[0])
     assert [item["method"] for item in data["summary"]] == METHODS.split(",")
-    assert {"macro_f1", "ci95", "gap_closed", "negative_transfer", "p_vs_source"} <= set(data["summary"][0])
     assert {row["draw"] for row in other["results"]} == {0, 1}
     assert other["runs"] == {"all": 12, "reused": 6, "failed": 0, "missing": 0}
     assert run_json(*words, "--seed", "5", "--no-plots")["runs"]["reused"] == 0

@@ -1,5 +1,3 @@
-"""`featlab tune` as typed."""
-
 import json
 import tomllib
 from dataclasses import replace
