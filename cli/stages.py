@@ -100,6 +100,7 @@ def pretrain(session: Session) -> None:
     facts = {
         "source_subjects": len(bundle.source_subjects),
         "translator": pretrain.form,
+        "mlp_weight": pretrain.balance if pretrain.form == "joint" else None,
         "carried_share": bundle.share.value,
         "epochs" if pretrain.paired else "evaluations": len(bundle.history),
         "first_loss": first.get("loss"),

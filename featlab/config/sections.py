@@ -107,13 +107,18 @@ class PretrainConfig(Options):
         "`mlp` part (trained on pairs, step by step, from the identity), or both (`joint`).",
         choices=FORMS,
     )
+    learn_balance: bool = option(
+        True,
+        "Choose the weight of the MLP part on held-out source subjects, among a quarter, a half and three quarters; a "
+        "half where nobody is held out. Otherwise `balance` is taken.",
+        only="form = joint",
+    )
     balance: float = option(
         0.5,
         "Weight of the MLP part; the linear part has the rest.",
         minimum=0,
         maximum=1,
-        search=(0.25, 0.5, 0.75),
-        only="form = joint",
+        only="form = joint and learn_balance = false",
     )
     learn_share: bool = option(
         True,

@@ -91,6 +91,11 @@ class Method(ABC):
         """Return tensors to carry in the bundle's extras. Runs at the source site, once a bundle."""
         return {}
 
+    @classmethod
+    def adopt(cls, source: SourceRows, bundle: Bundle) -> Bundle:
+        """Return the bundle as what `prepare` has found out wants it; ``bundle`` has that in its extras."""
+        return bundle
+
     @abstractmethod
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Make a model for one person.

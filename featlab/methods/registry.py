@@ -109,7 +109,10 @@ def prepare_extras(bundle: Bundle, source: SourceRows, methods: Iterable[str]) -
     made = {method.name: method.prepare(source, bundle) for method in preparing}
     # A method that can do without may find too few subjects to make anything of.
     extras = {name: tensors for name, tensors in made.items() if tensors}
-    return replace(bundle, extras=extras, declared={name: get_method(name).carries for name in extras})
+    bundle = replace(bundle, extras=extras, declared={name: get_method(name).carries for name in extras})
+    for method in preparing:
+        bundle = method.adopt(source, bundle)
+    return bundle
 
 
 def preparers(methods: Iterable[str]) -> list[str]:

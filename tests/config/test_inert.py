@@ -14,7 +14,12 @@ def test_a_key_that_nothing_reads_is_refused(refused):
         ({"pretrain.hidden": 8, **LINEAR}, ["pft"], "pretrain.hidden", ON_PAIRS),
         ({"pretrain.lr": 1e-3, **LINEAR}, ["pft", "shot"], "pretrain.lr", ON_PAIRS),
         ({"pretrain.dropout": 0.1, **LINEAR}, ["pft-poster"], "pretrain.dropout", ON_PAIRS),
-        ({"pretrain.balance": 0.1, **MLP}, ["pft"], "pretrain.balance", "pretrain.form = joint"),
+        (
+            {"pretrain.balance": 0.1, **MLP},
+            ["pft"],
+            "pretrain.balance",
+            "joint and pretrain.learn_balance = false",
+        ),
         (
             {"pretrain.penalty": 1, **MLP},
             ["pft"],

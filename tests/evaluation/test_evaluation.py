@@ -96,9 +96,6 @@ def given(monkeypatch):
     return targets
 
 
-# --- what a method is given -------------------------------------------------------------------------------------------
-
-
 def test_test_labels_change_no_prediction_but_the_oracles(bundle, mine, source, predictions):
     others = np.flatnonzero(mine.label != mine.neutral_code)
     exchanged, removed, shuffled = (mine.label.copy() for _ in range(3))
@@ -146,9 +143,6 @@ def test_a_method_is_given_the_adapt_rows_only_also_of_a_short_and_unclean_clip(
         assert (row.adapt_frames, row.frames) == (len(split.adapt), len(split.test))
     assert row.adapt_frames == 6
     assert (mine.label[short.adapt] != mine.neutral_code).sum() == 3
-
-
-# --- scores -----------------------------------------------------------------------------------------------------------
 
 
 def test_scores_confusion_recalls_and_reliability_are_those_of_the_test_rows(bundle, mine):
@@ -240,9 +234,6 @@ def test_a_data_set_is_adapted_to_once_and_every_subject_scored_and_smoothed_alo
         assert row.macro_f1_smoothed == expected_scores(strangers, own, smoothed).macro_f1
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, mine):
     class Failing(Method):
         name, title, setting, published = "failing", "Failing", "Baselines", "A test."
@@ -295,9 +286,6 @@ def test_rows_that_do_not_fit_are_refused(bundle, table, mine, refused):
     ):
         with refused(InputError, *words):
             evaluate_subject(bundle, rows, methods("source-only"))
-
-
-# --- the oracle -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -90,8 +90,6 @@ def test_what_can_not_be_run_is_refused_before_anything_is_trained(open_workspac
     ):
         with refused(ConfigError, *words):
             plan(open_workspace(values))
-    with refused(InputError, "'s01' is both source and target"):
-        open_workspace({"protocol.sources": "s00,s01,s02"}).source(("s01",))
 
 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
@@ -290,28 +288,6 @@ def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, peopl
     assert {row.subject for row in rows if not row.error} == {named[1]}
     assert all("no 'neutral' rows" in row.error for row in rows if row.error)
     assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
-
-
-def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace, tmp_path):
-    values = {"protocol.draws": 2, "protocol.targets": "3"}
-    shares = []
-    for mine in (1, 2, 3):
-        before = set(cells(tmp_path))
-        run(open_workspace(values), share=(mine, 3))
-        shares.append(set(cells(tmp_path)) - before)
-    assert all(shares)
-    whole = run(open_workspace(values), collect=True)
-    assert len(whole) == 2 * 3 * len(METHODS) == sum(map(len, shares))
-    other = tmp_path / "other"
-    other.mkdir()
-    assert numbers(whole) == numbers(run(replace(open_workspace(values), root=other)))
-
-
-def test_collecting_runs_nothing_and_gives_what_is_there(open_workspace, monkeypatch):
-    assert run(open_workspace(), collect=True) == []
-    some = run(open_workspace({"protocol.methods": "source-only"}))
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
-    assert run(open_workspace(), collect=True) == some
 
 
 DATASET = {

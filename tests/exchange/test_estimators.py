@@ -8,7 +8,6 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -144,20 +143,6 @@ def test_a_translator_in_a_pipeline_translates_in_fit_as_it_does_afterwards(data
         found = pipeline.fit_transform(X, y, subject=subject)
         np.testing.assert_array_equal(found, pipeline.transform(X, subject=subject))
         np.testing.assert_array_equal(found, clone(translator).fit_transform(X, y, subject=subject))
-
-
-def test_cross_validation_with_groups_routes_the_subject(data):
-    (X, y, subject, _), _ = data
-    with sklearn.config_context(enable_metadata_routing=True):
-        model = PersonalizedClassifier(**SMALL).set_fit_request(subject=True).set_score_request(subject=True)
-        params, cv = {"subject": subject, "groups": subject}, GroupKFold(5)
-        found = cross_validate(model, X, y, cv=cv, params=params, return_estimator=True)
-        for score, estimator, (_, test) in zip(
-            found["test_score"], found["estimator"], cv.split(X, y, subject), strict=True
-        ):
-            assert len(estimator.bundle_.source_subjects) == 4
-            assert set(subject[test]).isdisjoint(estimator.bundle_.source_subjects)
-            assert score == estimator.score(X[test], y[test])
 
 
 @both

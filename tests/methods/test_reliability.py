@@ -21,6 +21,7 @@ from featlab.methods.pft.reliability import (
     fit_reliability,
     fit_temperature,
 )
+from featlab.methods.pft.validation import BALANCES
 from featlab.model.share import LEAST_SUBJECTS
 from featlab.protocol.splits import target_of
 
@@ -242,3 +243,24 @@ def test_the_parts_have_a_reliability_of_their_own(bundle, clip):
     for name, item in found.items():
         model = make_method(name).forced().adapt(bundle, target_of(clip)).model
         assert float(model.temperature) == pytest.approx(float(item.temperature))
+
+
+def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table, bundle, small_bundle):
+    chosen = float(bundle.extras["pft"]["balance"])
+    assert chosen == bundle.config.pretrain.balance
+    assert chosen in BALANCES
+    scores = {}
+    for balance in BALANCES:
+        values = {"pretrain.learn_balance": False, "pretrain.balance": balance}
+        fixed = small_bundle(table.without("s10"), values, methods=["pft"])
+        scores[balance] = float(fixed.extras["pft"]["joint.after"])
+        same = all(
+            torch.allclose(tensor, fixed.translator.state_dict()[name], atol=1e-6)
+            for name, tensor in bundle.translator.state_dict().items()
+        )
+        assert same is (balance == chosen)
+    assert scores[chosen] == max(scores.values())
+    assert float(bundle.extras["pft"]["joint.after"]) == pytest.approx(scores[chosen])
+    part = make_method("pft-mlp").translator(bundle)
+    other = make_method("pft-mlp").translator(fixed)
+    torch.testing.assert_close(part.last.weight, other.last.weight)

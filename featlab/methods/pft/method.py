@@ -17,7 +17,7 @@ from featlab.methods.pft.reliability import Reliability, confidence_gap
 from featlab.methods.pft.validation import validate_on_source
 from featlab.model.networks import PersonalModel, Translator, as_tensor
 from featlab.model.personal import AdaptedModel, GainEstimate, SourceGain
-from featlab.model.pretrain import part_of
+from featlab.model.pretrain import make_style_bank, part_of
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
@@ -54,7 +54,24 @@ class PFT(Method):
         if not bundle.config.pretrain.validation:
             return {}
         found = validate_on_source(source, bundle)
-        return {f"{form}.{name}": value for form, item in found.items() for name, value in item.tensors().items()}
+        if found is None:
+            return {}
+        known = found.known.items()
+        tensors = {f"{form}.{key}": value for form, item in known for key, value in item.tensors().items()}
+        return tensors | {"balance": torch.tensor(found.balance)}
+
+    @classmethod
+    def adopt(cls, source: SourceRows, bundle: Bundle) -> Bundle:
+        """Return the bundle with the two parts of T weighed as they did best on held-out source subjects."""
+        config, tensors = bundle.config.pretrain, bundle.extras.get(cls.name, {})
+        balance = float(tensors.get("balance", config.balance))
+        if config.form != "joint" or balance == config.balance:
+            return bundle
+        linear, mlp = (part_of(bundle.translator, part, config, len(bundle.classes)) for part in ("linear", "mlp"))
+        translator = Translator.mean([(linear, 1 - balance), (mlp, balance)])
+        bank = make_style_bank(source, translator, bundle.head, bundle.share.value) if bundle.bank else None
+        chosen = bundle.config.with_values({"pretrain.balance": balance}, "source people")
+        return replace(bundle, translator=translator, bank=bank, config=chosen)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the bundle's T."""

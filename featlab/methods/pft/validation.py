@@ -8,7 +8,7 @@ out are a few numbers for the bundle: no row of anyone, and nothing of a target.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,22 +24,30 @@ from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator
 from featlab.model.share import LEAST_SUBJECTS, person_folds
 from featlab.model.style_bank import SourceRows
 
+BALANCES = (0.5, 0.25, 0.75)
+"""Weights of the MLP part that are tried."""
 LENGTHS = (1, 2, 4, 8, 16)
 """Frames of a clip with which the gain is measured again, to learn how few will do."""
 
 
-def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Reliability]:
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What came of it."""
+
+    known: Mapping[str, Reliability]  # By ``joint``, ``linear`` and ``mlp``, those that T has.
+    balance: float  # Weight of the MLP part with which source people scored best.
+
+
+def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
     """Adapt to held-out source subjects and summarise how that went, for T and for each of its parts.
 
-    The projection and the carried share are the bundle's own, of all source rows.
-
-    Returns:
-        By ``joint``, ``linear`` and ``mlp``, those that T has; nothing where there are too few source subjects.
+    The projection and the carried share are the bundle's own, of all source rows. ``None`` where there are too few
+    source subjects.
     """
     people = len(source.clips.subjects)
     if people < LEAST_SUBJECTS:
-        return {}
-    episodes: dict[str, list[Episode]] = {form: [] for form in forms_of(bundle)}
+        return None
+    episodes: dict[str | float, list[Episode]] = {form: [] for form in forms_of(bundle)}
     for held_out in person_folds(people, bundle.seed):
         rest = source.without(held_out)
         labels = rest.labels[rest.labels >= 0]
@@ -52,19 +60,27 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Reliabil
                 episodes[form] += _episodes(source, subject, replace(model, translator=translator))
     subjects = {episode.subject for found in episodes.values() for episode in found}
     if len(subjects) < LEAST_SUBJECTS:
-        return {}
-    return {form: fit_reliability(found) for form, found in episodes.items()}
+        return None
+    scores = {form: np.mean([episode.after for episode in found]) for form, found in episodes.items()}
+    # Of equal ones the first: no weight is chosen for nothing.
+    balance = max((form for form in episodes if isinstance(form, float)), key=lambda form: scores[form], default=0.0)
+    names = {form: "joint" if form == balance else form for form in episodes}
+    known = {name: fit_reliability(episodes[form]) for form, name in names.items() if isinstance(name, str)}
+    return Validation(known, balance)
 
 
-def forms_of(bundle: Bundle) -> Mapping[str, Translator]:
-    """Return the bundle's T and, where it is joint, its two parts."""
+def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
+    """Return the bundle's T or, where it is joint, its two parts and their means by the weight of the MLP part."""
     config = bundle.config.pretrain
-    found = {config.form: bundle.translator}
-    if config.form == "joint":
-        for part, weight in (("linear", 1 - config.balance), ("mlp", config.balance)):
-            if weight:
-                found[part] = part_of(bundle.translator, part, config, len(bundle.classes))
-    return found
+    if config.form != "joint":
+        return {config.form: bundle.translator}
+    if not config.epochs or config.balance in (0, 1):
+        return {config.balance: bundle.translator}
+    linear, mlp = (part_of(bundle.translator, part, config, len(bundle.classes)) for part in ("linear", "mlp"))
+    weights = BALANCES if config.learn_balance else (config.balance,)
+    means: dict[str | float, Translator]
+    means = {weight: Translator.mean([(linear, 1 - weight), (mlp, weight)]) for weight in weights}
+    return {**means, "linear": linear, "mlp": mlp}
 
 
 def _fold_model(rest: SourceRows, bundle: Bundle) -> Bundle:

@@ -15,7 +15,6 @@ from featlab.methods.losses.domains import (
     conditional_domain_loss,
     drop,
     reversal_strength,
-    reverse_gradient,
 )
 
 
@@ -34,15 +33,6 @@ def sample(source=4, target=3):
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(source + target, 2)))
     return z, torch.softmax(torch.from_numpy(2 * rng.normal(size=(source + target, 3))), dim=1)
-
-
-def test_reversal_keeps_values_and_turns_the_gradient_round():
-    for strength in (0.0, 0.5, 1.0):
-        values = torch.tensor([[1.0, -2.0]], requires_grad=True)
-        out = reverse_gradient(values, strength)
-        assert torch.equal(out, values)
-        (out * torch.tensor([[3.0, 5.0]])).sum().backward()
-        assert torch.equal(values.grad, -strength * torch.tensor([[3.0, 5.0]]))
 
 
 def test_the_strength_of_the_reversal_is_the_published_one():
