@@ -49,6 +49,16 @@ def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, r
     assert run(*broken, "--methods", "pft").exit_code == 1
 
 
+def test_people_are_named_in_a_file_of_the_current_folder(folder, run_json, words):
+    Path("reported.txt").write_text("s039\ns042\n")
+    Path("workspace").mkdir()
+    for name in ("pool", "targets"):
+        flags = ("-C", "workspace", "--cache", "cache.h5", "--methods", "source-only", "--no-plots")
+        data = run_json(*words, *flags, f"--{name}", "reported.txt")
+        assert {row["subject"] for row in data["results"]} == {"s039", "s042"}
+        assert Path(data["config"]["protocol"][name]) == Path("reported.txt").absolute()
+
+
 def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, words):
     for command, plots in (("evaluate", []), ("benchmark", ["--no-plots"])):
         typed = (command, *words[1:], "--smooth", "3", "--frames", "4", "--contamination", "0.25", *plots)

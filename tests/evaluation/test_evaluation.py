@@ -163,10 +163,11 @@ def test_scores_confusion_recalls_and_reliability_are_those_of_the_test_rows(bun
 
 
 def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, mine, source):
-    options = {"numbers": RunNumbers(seed=1), "source": source}
+    options = {"numbers": RunNumbers(seed=1, count_flops=True), "source": source}
     together = evaluate_subject(bundle, mine, methods(*NAMES), **options)
     alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name), **options)]
     assert [row.method for row in together] == list(NAMES)
+    assert all(np.isfinite(row.flops) for row in together if not row.error)
     assert [scores_of(row) for row in together] == [scores_of(row) for row in reversed(alone)]
 
 
