@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.errors import FeatlabError
+from featlab.evaluation.results import EvaluationRow
 from featlab.workspace.build import build_bundle
 
 # Neutral is not the first class: code that takes 0 for neutral fails here.
@@ -124,6 +126,21 @@ def make_small_bundle(
 def small_bundle() -> Callable[..., Bundle]:
     """``small_bundle(table, values=None, methods=("pft",), seed=0)``: see `make_small_bundle`."""
     return make_small_bundle
+
+
+def make_result(method: str, subject: str, score: float, **changes: Any) -> EvaluationRow:
+    """A finished run whose scores are all the same."""
+    selection = "oracle" if method == "oracle" else "source-free"
+    blank = EvaluationRow.failure(method, subject, 0, 0, selection=selection, error="")
+    names = ("macro_f1", "macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall")
+    counts = {"histogram": (1, 1), "frames": 2, "adapt_frames": 1, "iterations": 135, "trainable": 1024}
+    return replace(blank, **(dict.fromkeys(names, score) | counts | {"error": "", "seconds": 0.9512} | changes))
+
+
+@pytest.fixture(scope="session")
+def result() -> Callable[..., EvaluationRow]:
+    """``result("pft", "s1", 0.7, class_recall=(0.5, 0.9))``: see `make_result`."""
+    return make_result
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Rows of results as an evaluation leaves them, workspaces of drawn people, and a look at the text of a figure."""
+"""Workspaces of drawn people, pages read back, and a look at the text of a figure."""
 
 import csv
 import warnings
@@ -14,41 +14,7 @@ from matplotlib.transforms import Bbox
 
 from featlab.analysis.page import Page, Result, read_page, read_table, write_result
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
-from featlab.evaluation.results import EvaluationRow
 from featlab.workspace.workspace import Workspace
-
-NAN = float("nan")
-
-
-@pytest.fixture(scope="session")
-def result() -> Any:
-    """``result("pft", "s1", 0.7, class_recall=(0.5, 0.9))``: a finished run whose scores are all the same."""
-
-    def make(method: str, subject: str, score: float, **changes: Any) -> EvaluationRow:
-        selection = "oracle" if method == "oracle" else "source-free"
-        values = {
-            "draw": 0,
-            "seed": 0,
-            "macro_f1": score,
-            "macro_f1_all": score,
-            "accuracy": score,
-            "balanced_accuracy": score,
-            "neutral_recall": score,
-            "non_neutral_recall": NAN,
-            "histogram": (1, 1),
-            "frames": 2,
-            "adapt_frames": 1,
-            "seconds": 0.9512,
-            "iterations": 135,
-            "trainable": 1024,
-            "collapsed": False,
-            "selection": selection,
-            **changes,
-        }
-        return EvaluationRow(method=method, subject=subject, **values)
-
-    return make
-
 
 QUICK = {"head.epochs": 2, "head.bottleneck": 6, "pretrain.epochs": 1, "features.dim": 8, "pretrain.validation": False}
 """Training in a moment."""

@@ -122,8 +122,9 @@ def test_the_quick_demo_is_shorter_and_the_full_one_has_the_subject_of_the_docum
     assert replace(quick.faces, clips=full.faces.clips, frames=full.faces.frames) == full.faces
     assert (quick.faces.clips, quick.faces.frames, quick.targets) == (2, 6, 6)
     assert quick.values()["protocol.targets"] == "6"
-    with pytest.raises(InputError, match="draw 12"):
-        DemoConfig.sized(people=11)
+    for quick, fewest in ((False, 12), (True, 8)):
+        with pytest.raises(InputError, match=f"draw {fewest}"):
+            DemoConfig.sized(people=fewest - 1, quick=quick)
     assert DemoConfig.sized().faces.people >= 41
     assert "featlab adapt --subject s041" in next_steps(Path("it"), [f"s{n:03}" for n in range(1, 49)])
     assert "featlab adapt --subject s012" in next_steps(Path("it"), [f"s{n:03}" for n in range(1, 13)])

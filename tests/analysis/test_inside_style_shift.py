@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from featlab.analysis import style
 from featlab.analysis.inside.style_figure import plot_style, style_result, style_sentence, style_table
@@ -43,24 +44,15 @@ def shifts(adapted):
 
 
 def layers(adapted, embeddings, offset=0, *, through=True):
-    """Features, embedding and bottleneck by numpy, from the weights alone."""
-    bundle, head = adapted.bundle, adapted.bundle.head
-
-    def array(tensor):
-        return tensor.detach().numpy().astype(np.float64)
-
-    def linear(rows, layer):
-        return rows @ array(layer.weight).T + array(layer.bias)
-
-    features = given = (embeddings - array(bundle.projection.mean)) @ array(bundle.projection.components) + offset
-    found = {"features": features}
-    if through:
-        hidden = np.maximum(linear(features, bundle.translator.first), 0)
-        given = linear(hidden, bundle.translator.last) + (features if bundle.translator.residual else 0)
-        found["embedding"] = given
-    scale = array(head.norm.weight) / np.sqrt(array(head.norm.running_var) + head.norm.eps)
-    moved = (linear(given, head.linear) - array(head.norm.running_mean)) * scale
-    return found | {"bottleneck": moved + array(head.norm.bias)}
+    """Features, embedding and bottleneck of rows whose features are moved by an offset."""
+    bundle = adapted.bundle
+    with torch.no_grad():
+        features = given = bundle.projection(torch.from_numpy(embeddings)) + torch.as_tensor(offset)
+        found = {"features": features}
+        if through:
+            found["embedding"] = given = bundle.translator(features)
+        found["bottleneck"] = bundle.head.bottleneck(given)
+    return {layer: values.double().numpy() for layer, values in found.items()}
 
 
 def statistic(values, name):

@@ -155,7 +155,6 @@ def test_folders_are_shown_in_the_order_given_and_none_or_one_without_a_page_is_
 
 
 # What else may be wrong with a page or a table is in test_result.py.
-# What else may be wrong with a page or a table is in test_result.py.
 DAMAGES = {
     "page.json": (b"\xff\xfe{", {"title": 5}, {"facts": {"config": {"protocol": {"seeds": "many"}}}}),
     "table_t.json": (None, {"rows": 7}, {"text_columns": "2"}),
@@ -349,19 +348,7 @@ def test_in_a_browser_a_report_loads_nothing_sorts_fits_and_saves(tmp_path):
     spec.loader.exec_module(browser)
     if lacking := browser.missing():
         pytest.skip(lacking)
-    cells = (
-        "–",
-        "<0.001",
-        "0.001",
-        "failed",
-        "78.3 [70, 81]",
-        "-3.2",
-        "\u221212",
-        "1,234",
-        "12/3/1",
-        "61.2*",
-        "+4 [1, 9]",
-    )
+    cells = ["–", "<0.001", "0.001", "failed", "78.3 [70, 81]", "-3.2", "−12", "1,234", "12/3/1", "61.2*", "+4 [1, 9]"]
     columns = ("Setting", "Method", *(f"participant_{number:04}_session_2" for number in range(15)))
     names = ("s10", "s9", "s1", NASTY, "é", "E", "z", "a_b/c.d")
     rows = tuple((f"Group {place // 3}", name, *(cells * 3)[place : place + 15]) for place, name in enumerate(names))

@@ -1,5 +1,6 @@
 """A tiny cache in an empty folder, a trained workspace to copy, and a way to type commands there."""
 
+import csv
 import json
 import shlex
 import shutil
@@ -94,6 +95,12 @@ def run_json(run_well: Run) -> Callable[..., dict[str, Any]]:
         return data
 
     return type_in
+
+
+@pytest.fixture
+def lines_of() -> Callable[[Any], list[dict[str, str]]]:
+    """Reads a csv file: one dict a line."""
+    return lambda path: list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
 
 
 @pytest.fixture

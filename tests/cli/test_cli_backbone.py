@@ -1,5 +1,3 @@
-"""`featlab backbone train` as typed."""
-
 from pathlib import Path
 
 import numpy as np

@@ -1,6 +1,5 @@
 """bundle import: checkpoints of the SHOT family in, and on with adapt, predict and export."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def shot(folder, table):
 IMPORT = ("bundle", "import", "--b", "source_B.pt", "--c", "source_C.pt", "--out", "imported")
 
 
-def test_a_checkpoint_goes_all_the_way_to_predictions_and_an_exported_file(folder, shot, run_json):
+def test_a_checkpoint_goes_all_the_way_to_predictions_and_an_exported_file(folder, shot, run_json, lines_of):
     made = run_json(*IMPORT, "--cache", "cache.h5", "--subject", "s041", "--classes", "smile,neutral")
     assert (made["classes"], made["neutral"]) == (["neutral", "smile"], "neutral")
     assert (made["source_subjects"], made["bank_subjects"], made["translator"]) == (7, 7, "identity")
@@ -48,8 +47,7 @@ def test_a_checkpoint_goes_all_the_way_to_predictions_and_an_exported_file(folde
     adapted = run_json("adapt", *person)
     assert (adapted["frames"], adapted["method"]) == (6, "pft")
     assert run_json("predict", *person, "--method", "source-only")["rows"] == 24
-    with open("predictions.csv", newline="") as file:
-        right = [line["video"].startswith(line["predicted"]) for line in csv.DictReader(file)]
+    right = [line["video"].startswith(line["predicted"]) for line in lines_of("predictions.csv")]
     assert np.mean(right) > 0.7
     written = run_json("export", *person, "--out", "s041.safetensors")
     assert (written["facts"]["method"], written["rows_checked"]) == ("pft", 24)

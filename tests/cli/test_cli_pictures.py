@@ -1,8 +1,6 @@
 """`featlab plot …`, `branches`, `complexity` and `ablate` as typed, in a workspace that is trained already."""
 
-import csv
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from PIL import Image
 
 from featlab.analysis.page import read_page
 from featlab.cache import write_table
-from featlab.methods import get_method, method_names
+from featlab.methods import method_names
 
 FAST = ["--set", "pretrain.validation=false"]
 # What is typed: the folder, its figures, its tables, and what is printed besides the sentences of the page.
@@ -23,7 +21,7 @@ PICTURES = {
     "plot tsne --targets s041,s042 --by pca --sources 40": ("plot-pca-s041", ["pca-s041"], "scores", "as extracted"),
     "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
     "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
-    "branches --targets 4": ("branches", ["branches"], "branches", "chance 25.0 %"),
+    "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "chance 25.0 %"),
     "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8": (
         *("complexity", ["complexity"], "complexity"),
         "Computational complexity",
@@ -33,11 +31,6 @@ PICTURES = {
         "left out: 64",
     ),
 }
-
-
-def lines(path):
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def contents(folder):
@@ -70,90 +63,75 @@ def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained
     assert same == files or typed.startswith("complexity")
 
 
-def test_pairs_are_of_every_strategy_there_is_and_of_nobody_who_is_held_out(folder, run_well, table, extractor):
-    said = run_well("plot", "pairs", "--rows", "2", "--subject", "s038").stderr
-    assert "the cache names no images: landmarks are drawn" in said
-    rows = lines("results/plot-pairs/pairs.csv")
+def test_pairs_are_of_every_strategy_there_is_and_of_nobody_who_is_held_out(
+    folder, run_well, table, extractor, lines_of
+):
+    flags = ("plot", "pairs", "--rows", "2", "--label-rule", "same", "--subject", "s038")
+    assert "the cache names no images: landmarks are drawn" in run_well(*flags).stderr
+    rows = lines_of("results/plot-pairs/pairs.csv")
     assert [row["strategy"] for row in rows] == ["random"] * 2 + ["cosine"] * 2 + ["landmark"] * 2
     assert "s038" not in {row[side] for row in rows for side in ("row_subject", "reference_subject")}
-    write_table(folder / "bare.h5", replace(table, landmarks=None), extractor)
-    result = run_well("plot", "pairs", "--rows", "1", "--cache", "bare.h5", "--label-rule", "same", "--targets", "2")
-    assert "strategy landmark is left out" in result.stderr
-    rows = lines("results/plot-pairs/pairs.csv")
-    assert "landmark" not in {row["strategy"] for row in rows}
     assert all(row["row_label"] == row["reference_label"] for row in rows)
+    write_table(folder / "bare.h5", replace(table, landmarks=None), extractor)
+    assert "strategy landmark is left out" in run_well(*flags, "--cache", "bare.h5").stderr
 
 
-def test_clip_reuses_the_bundle_of_adapt_and_takes_a_video_a_class_and_smoothing(trained, run_well, run_json, quickly):
+def test_clip_reuses_the_bundle_of_adapt_and_takes_a_video_a_class_and_smoothing(
+    trained, run_well, run_json, quickly, lines_of
+):
     flags = ["--subject", "s041", "--video", "smile-b", "--faces", "none", *quickly]
     assert "train:" not in run_well("plot", "clip", *flags).stderr
-    shown = [float(row["after"]) for row in lines("results/plot-clip-s041-smile-b-pft/clip.csv")]
+    shown = [float(row["after"]) for row in lines_of("results/plot-clip-s041-smile-b-pft/clip.csv")]
     data = run_json("plot", "clip", "--class", "neutral", "--smooth", "3", *flags)
     assert (data["subject"], data["video"], data["class"]) == ("s041", "smile-b", "neutral")
     edge = [1 - np.mean(shown[:2]), 1 - np.mean(shown[-2:])]
     assert [data["frames"]["after"][0], data["frames"]["after"][-1]] == pytest.approx(edge, abs=1e-5)
 
 
-def test_clip_takes_the_first_target_and_warns_where_nothing_is_labelled(folder, run_well, table, extractor, quickly):
-    label = np.where(table.subject == 2, -1, table.label).astype(np.int16)
-    write_table(folder / "cache.h5", replace(table, label=label), extractor)
-    flags = ["--targets", "s040,s041", "--method", "neutral-shift", "--faces", "none", *quickly]
-    result = run_well("plot", "clip", *flags)
-    assert "subject: s040," in result.stderr
-    assert "featlab: warning: no row of 's040' has a label" in result.stderr
-    assert re.search(r"None of the \d+ frames has a label", result.stdout)
-
-
 @pytest.fixture
 def pictured(folder, table, extractor):
-    """The folder ``faces`` beside the cache, with a picture of each row, of a colour of its own."""
+    """The folder ``faces`` beside the cache, with a picture of each row; s040 has no labels."""
     names = tuple(f"frames/{row}.png" for row in range(len(table)))
-    write_table(folder / "cache.h5", replace(table, paths=names), extractor)
+    label = np.where(table.subject == 2, -1, table.label).astype(np.int16)
+    write_table(folder / "cache.h5", replace(table, paths=names, label=label), extractor)
     (folder / "faces" / "frames").mkdir(parents=True)
     for row, name in enumerate(names):
         Image.new("RGB", (8, 8), (row, 100, 50)).save(folder / "faces" / name)
     return folder / "faces"
 
 
-@pytest.mark.parametrize("faces", ["photographs", "landmarks"])
-def test_faces_beside_the_cache_are_shown_as_asked(pictured, run_well, table, quickly, faces):
-    flags = ["--subject", "s040", "--video", "smile-b", "--method", "neutral-shift", "--faces", faces, *quickly]
-    assert "images" not in run_well("plot", "clip", *flags).stderr
-    with Image.open("results/plot-clip-s040-smile-b-neutral-shift/clip.png") as picture:
-        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    first = int(np.flatnonzero((table.subject == 2) & (table.video == 3))[0])
-    seen = [(np.abs(pixels - np.array([row, 100, 50])).max(axis=1) <= 2).sum() for row in (first, first + 5)]
-    assert all(count > 1000 for count in seen) == (faces == "photographs")
-
-
-def test_images_named_by_flag_and_by_file_are_found(pictured, run, table):
-    pictured.rename("elsewhere")
+def test_images_beside_the_cache_named_by_flag_and_by_file_are_found(pictured, run, table, quickly):
     flags = ["plot", "pairs", "--rows", "1", "--strategies", "random"]
-    assert "--images DIR" in run(*flags).stderr
-    assert "images" not in run(*flags, "--images", "elsewhere").stderr
+    clip = ["plot", "clip", "--targets", "s040,s041", "--method", "source-only", *quickly]
+    for typed in (flags, clip):
+        assert "images" not in run(*typed).stderr
+    pictured.rename("elsewhere")
+    for typed in (flags, clip):
+        assert "--images DIR" in run(*typed).stderr
+        assert "images" not in run(*typed, "--images", "elsewhere").stderr
+    result = run(*clip)
+    assert "subject: s040," in result.stderr
+    assert "featlab: warning: no row of 's040' has a label" in result.stderr
+    assert "images" not in run(*clip, "--faces", "landmarks").stderr
     Path("featlab.toml").write_text('[plot]\nimages = "elsewhere"\n', encoding="utf-8")
     for row in range(1, len(table)):
         Path("elsewhere", "frames", f"{row}.png").unlink()
     assert "2 images are not in elsewhere: their landmarks are drawn" in run(*flags).stderr
 
 
-def test_confusion_shows_the_newest_results_a_named_file_and_the_names_of_a_cache(evaluated, run_well, run_json):
+def test_confusion_takes_the_newest_or_named_results_methods_and_the_names_of_a_cache(evaluated, run_well, run_json):
     assert f"results: results/{evaluated.name}, the newest" in run_well("plot", "confusion").stderr
-    data = run_json("plot", "confusion", str(evaluated), "--methods", "source-only,neutral-shift,pft")["confusion"]
-    cells = zip(data["share"], data["label"], data["predicted"], strict=True)
-    diagonal = [100 * share for share, label, predicted in cells if label == predicted]
-    wanted = [float(row[name]) for row in lines(evaluated / "table_classes.csv") for name in ("neutral", "smile")]
-    assert diagonal == pytest.approx(wanted, abs=0.005)
+    data = run_json("plot", "confusion", str(evaluated), "--methods", "pft,source-only")["confusion"]
+    assert list(dict.fromkeys(data["method"])) == ["pft", "source-only"]
     Path("moved").mkdir()
     (evaluated / "results.jsonl").rename("moved/results.jsonl")
     bare = run_well("plot", "confusion", "moved/results.jsonl", "--workspace", "moved")
     assert "the classes are numbered" in bare.stderr
     assert "Class 1" in bare.stdout
-    named = run_well("plot", "confusion", "moved", "--cache", "cache.h5")
-    assert ("Class 1" in named.stdout, named.stderr) == (False, "")
+    assert run_well("plot", "confusion", "moved", "--cache", "cache.h5").stderr == ""
 
 
-def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly):
+def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly, lines_of):
     words = ["--subject", "s040", "--subject", "s041", "--by", "pca", "--sources", "all"]
     data = run_json("plot", "tsne", *words, *quickly, *FAST, "--set", "adapt.sfda-it.iterations=5")
     assert data["subjects"] == ["s040", "s041"]
@@ -162,7 +140,7 @@ def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly)
     assert views == [(subject, name) for subject in ("s040", "s041") for name in kinds]
     (made,) = Path("results").glob("plot-pca-2-targets-*")
     assert (made / "pca-s041.csv").is_file()
-    shown = [(line["panel"], line["group"]) for line in lines(made / "pca-s040.csv")]
+    shown = [(line["panel"], line["group"]) for line in lines_of(made / "pca-s040.csv")]
     assert shown.count(("pft", "source")) == 6 * 24
 
 
@@ -171,8 +149,6 @@ def test_neighbours_reuse_the_bundle_of_adapt_and_take_classes_and_methods(train
     data = run_json("plot", "neighbours", "--subject", "s041", *quickly)
     assert set(Path("bundles").iterdir()) == before
     assert (data["method"], data["frames"]) == ("pft", 18)
-    assert sum(sum(data["counts"][f"after_{kind}"]) for kind in ("same", "other", "unknown")) == 18
-    assert "s041" not in data["counts"]["subject"]
     chosen = ["--subject", "s041", "--method", "neutral-shift", "--classes", "neutral"]
     shown = run_well("plot", "neighbours", *chosen, *quickly).stdout
     assert "6 frames of s041" in shown
@@ -195,41 +171,21 @@ def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(fol
     assert "none of the 1 targets can be adapted to" in alone.stderr
 
 
-def test_branches_of_several_draws_are_of_the_pool(folder, run_json, quickly):
-    flags = ["--targets", "3", "--draws", "2", "--pool", "s038,s039,s040,s041,s042", "--name", "mine"]
-    data = run_json("branches", *flags, *quickly)
-    people = {name for draw in data["draws"] for name in draw}
-    assert [len(draw) for draw in data["draws"]] == [3, 3]
-    assert people <= {"s038", "s039", "s040", "s041", "s042"}
-    # One neutral video of each is adapted on, so one is left: no half of it can be tested.
-    assert data["single"] == {"neutral": len(people)}
-    assert {Path(file).parent.name for file in data["files"]} == {"mine"}
+def test_complexity_is_of_every_method_on_three_targets_unless_asked_otherwise(folder, run, monkeypatch):
+    monkeypatch.setattr("featlab.analysis.cost.measure_complexity", lambda *given, **how: 1 / 0)
+    result = run("complexity", "--set", "protocol.targets=4")
+    assert f"complexity: {len(method_names())} methods x 3 of 4 targets" in result.stderr
 
 
-def test_complexity_takes_every_method_and_a_few_targets_and_says_who_failed(folder, run, quickly):
-    steps = [
-        part
-        for name in method_names()
-        for key in get_method(name).config_type.__dataclass_fields__
-        if key in ("iterations", "epochs", "ssl_iterations", "teacher_epochs") and name != "pft"
-        for part in ("--set", f"adapt.{name}.{key}=2")
-    ]
-    few = ["--repeat", "1", "--batch", "16", *quickly]
-    result = run("complexity", "--set", "protocol.targets=4", *few, *steps, "--json")
-    # Clips of six frames are too short for one method and its twin, and for nobody else.
+def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folder, run, quickly):
+    few = ("--targets", "1", "--repeat", "1", "--batch", "16", "--set", "pretrain.style_bank=false", *quickly)
+    result = run("complexity", "--methods", "source-only,neutral-shift", *few, "--json")
     assert result.exit_code == 3, result.stderr
-    assert "needs 12 target rows" in result.stderr
+    assert "style bank" in result.stderr
     data = json.loads(result.stdout)
-    costs = {cost["method"]: cost for cost in data["costs"]}
-    assert set(costs) == set(method_names())
-    assert (len(data["subjects"]), data["repeat"], data["batch"], data["device"]) == (3, 1, 16, "cpu")
-    failed = {name for name, cost in costs.items() if cost["failures"]}
-    assert failed == {"clup-swav", "clup-deepcluster"}
-    for line in lines("results/complexity/complexity.csv"):
-        assert float(line["seconds"]) == costs[line["method"]]["seconds"] > 0
-        assert int(line["trainable"]) == costs[line["method"]]["trainable"]
-    alone = ("--targets", "1", "--methods", "neutral-shift", "--set", "pretrain.style_bank=false")
-    assert run("complexity", *alone, *few).exit_code == 1
+    assert [bool(cost["failures"]) for cost in data["costs"]] == [False, True]
+    assert (len(data["subjects"]), data["repeat"], data["batch"], data["device"]) == (1, 1, 16, "cpu")
+    assert run("complexity", "--methods", "neutral-shift", *few).exit_code == 1
     assert "svg" not in Path("results/complexity/page.json").read_text(encoding="utf-8")
 
 
@@ -242,10 +198,10 @@ def test_a_grid_is_stated_in_the_workspace_file_and_a_flag_beats_it(folder, run_
         assert stored["summary"] == data["summary"]
 
 
-def test_pairing_shows_example_pairs_of_every_strategy(folder, run_well, quickly):
+def test_pairing_shows_example_pairs_of_every_strategy(folder, run_well, quickly, lines_of):
     run_well("ablate", "pairing", "--targets", "3", "--methods", "pft", "--jobs", "1", *quickly)
     assert [figure.name for figure in read_page(Path("results/ablate-pairing")).figures] == ["pairing", "examples"]
-    examples = lines("results/ablate-pairing/examples.csv")
+    examples = lines_of("results/ablate-pairing/examples.csv")
     assert {line["strategy"] for line in examples} == {"random", "cosine", "landmark"}
     assert all(line["row_subject"] != line["reference_subject"] for line in examples)
 

@@ -1,6 +1,5 @@
 """predict --images: new images of a person, with the bundle's own extractor."""
 
-import csv
 import json
 import shutil
 from itertools import product
@@ -51,16 +50,11 @@ def workspace(faces, tmp_path, monkeypatch):
     return tmp_path
 
 
-def lines_of(path="predictions.csv"):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(workspace, run_json, quickly):
+def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(workspace, run_json, quickly, lines_of):
     run_json("predict", "--subject", "p3", "--out", "cached.csv", "-j", "1", *quickly)
     made = run_json("predict", "--subject", "p3", "--images", "clip", *HOG, "-j", "1", *quickly)
     assert (made["rows"], made["failures"], made["reused"]) == (6, 0, True)
-    lines, cached = lines_of(), {line["path"]: line for line in lines_of("cached.csv")}
+    lines, cached = lines_of("predictions.csv"), {line["path"]: line for line in lines_of("cached.csv")}
     assert list(lines[0]) == ["path", "subject", "video", "frame", "predicted", "p_neutral", "p_smile"]
     names = [f"{label}{frame}.png" for label in ("neutral", "smile") for frame in range(3)]
     assert [(line["path"], line["subject"]) for line in lines] == [(name, "p3") for name in names]
@@ -75,18 +69,20 @@ def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(works
     assert (made["rows"], made["videos"][0]["video"], made["smoothing"]) == (1, "smile1.png", 3)
 
 
-def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(workspace, faces, run_json, refused, quickly):
+def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(
+    workspace, faces, run_json, refused, quickly, lines_of
+):
     words = ("predict", "--images", str(faces / "faces"), *HOG, "-j", "1", *quickly)
     made = run_json(*words, "--subject", "p3")
     assert made["rows"] == 12
-    assert {line["subject"] for line in lines_of()} == {"p3"}
+    assert {line["subject"] for line in lines_of("predictions.csv")} == {"p3"}
     shutil.copytree(faces / "faces/p1", workspace / "others/q1")
     assert "none of its images is of 'p3' (subjects: q1)" in refused(
         "predict", "--subject", "p3", "--images", "others", *HOG, "-j", "1", "-q", *quickly
     )
 
 
-def test_a_video_is_sampled_as_asked(workspace, run_json, quickly):
+def test_a_video_is_sampled_as_asked(workspace, run_json, quickly, lines_of):
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     with av.open("talk.mp4", "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -97,11 +93,13 @@ def test_a_video_is_sampled_as_asked(workspace, run_json, quickly):
         container.mux(stream.encode())
     made = run_json("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
     assert made["rows"] == 4
-    assert [line["path"] for line in lines_of()] == [f"talk.mp4#t={time:.3f}" for time in (0, 0.5, 1, 1.5)]
-    assert {line["video"] for line in lines_of()} == {"talk.mp4"}
+    assert [line["path"] for line in lines_of("predictions.csv")] == [
+        f"talk.mp4#t={time:.3f}" for time in (0, 0.5, 1, 1.5)
+    ]
+    assert {line["video"] for line in lines_of("predictions.csv")} == {"talk.mp4"}
 
 
-def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly):
+def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly, lines_of):
     Path("clip/broken.png").write_text("no picture")
     result = run("predict", "--subject", "p3", "--images", "clip", *HOG, "-j", "1", "--out", "o.csv", *quickly)
     assert result.exit_code == 3, result.stderr

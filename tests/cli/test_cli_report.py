@@ -1,12 +1,19 @@
-"""`featlab report` as typed."""
+"""report, and the demo, which ends in one."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
-SHORT = ("--targets", "2", "--methods", "source-only,pft", "--no-plots", "--jobs", "1")
+import pytest
+
+from featlab.analysis import demo
+
+QUICK = {"head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
 
 
-def test_an_evaluation_becomes_a_page_that_says_what_the_results_say(evaluated, run_well):
+def test_an_evaluation_becomes_a_page(evaluated, run_well):
     result = run_well("report", "--title", "Ours & <theirs>")
     assert result.stdout.splitlines()[-1].startswith("report.html: 1 section, ")
     assert str(evaluated) in result.stdout
@@ -16,28 +23,17 @@ def test_an_evaluation_becomes_a_page_that_says_what_the_results_say(evaluated, 
     assert "--jobs" not in text
     run_well("report", "--title", "Ours & <theirs>", "--out", "deep/again.html")
     assert Path("deep/again.html").read_text(encoding="utf-8") == text
-    rows = [json.loads(line) for line in (evaluated / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    scores = [row["macro_f1"] for row in rows if row["method"] == "pft"]
-    page = json.loads((evaluated / "page.json").read_text(encoding="utf-8"))
-    assert f"pft {100 * sum(scores) / len(scores):.1f} [" in page["words"][1]
-    assert page["kind"] == "evaluate"
-    assert page["facts"] == json.loads((evaluated / "run.json").read_text(encoding="utf-8"))
 
 
-def test_json_names_the_file_and_its_sections_and_older_runs_are_left_out(evaluated, run_well, run_json, quickly):
-    (evaluated / "page.json").rename(evaluated / "page.old")
-    run_well("benchmark", *SHORT, *quickly)
-    (evaluated / "page.old").rename(evaluated / "page.json")
+def test_json_names_the_file_and_its_sections_and_older_runs_are_left_out(evaluated, run_well, run_json):
+    older = shutil.copytree(evaluated, evaluated.parent / "evaluate-000000000000")
+    os.utime(older / "page.json", (1, 1))
+    assert "left out: evaluate-000000000000" in run_well("report").stderr
     data = run_json("report")
-    assert [item["kind"] for item in data["sections"]] == ["evaluate", "benchmark"]
+    assert [(item["kind"], item["folder"]) for item in data["sections"]] == [("evaluate", str(evaluated))]
     assert data["skipped"] == []
     assert data["bytes"] == Path(data["file"]).stat().st_size
-    named = run_json("report", *[item["folder"] for item in data["sections"][::-1]])
-    assert [item["kind"] for item in named["sections"]] == ["benchmark", "evaluate"]
-    run_well("evaluate", *SHORT, *quickly)
-    assert f"left out: {evaluated.name}" in run_well("report").stderr
-    assert len(run_json("report")["sections"]) == 2
-    assert len(run_json("report", *map(str, Path("results").glob("evaluate-*")))["sections"]) == 2
+    assert len(run_json("report", str(older), str(evaluated))["sections"]) == 2
 
 
 def test_a_damaged_page_is_skipped_with_a_warning(evaluated, run):
@@ -59,3 +55,39 @@ def test_the_workspace_may_be_elsewhere(evaluated, run_well, monkeypatch):
     assert (home / "report.html").is_file()
     run_well("report", "-C", str(home), "--out", "here.html")
     assert Path("here.html").is_file()
+
+
+@pytest.fixture
+def sized(monkeypatch):
+    """Make the demo that is asked for tiny, and only once; returns what was asked for."""
+    real, run, asked, made = demo.DemoConfig.sized, demo.run_demo, [], []
+
+    def tiny(**options):
+        asked.append(options)
+        config = real(**options)
+        faces = replace(config.faces, frames=4, size=48)
+        return replace(config, faces=faces, targets=2, settings={**config.settings, **QUICK})
+
+    def once(*words, **options):
+        made.extend([] if made else [run(*words, **options)])
+        return made[0]
+
+    monkeypatch.setattr(demo.DemoConfig, "sized", tiny)
+    monkeypatch.setattr(demo, "run_demo", once)
+    return asked
+
+
+def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, run_well, run_json, monkeypatch, sized):
+    monkeypatch.chdir(tmp_path)
+    words = ("demo", "--quick", "--people", "9", "--jobs", "1")
+    first = run_well(*words)
+    assert sized == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
+    assert [line.split()[0] for line in first.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
+    for said in ("no claim about real people", "Macro F1 of each target subject", "featlab adapt --subject s009"):
+        assert said in first.stdout
+    data = run_json(*words)
+    assert data["folder"] == "featlab-demo"
+    assert len({row["subject"] for row in data["results"]}) == 2
+    monkeypatch.chdir("featlab-demo")
+    assert Path("index.html").is_file()
+    run_well("adapt", "--subject", "s009")

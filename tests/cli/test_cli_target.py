@@ -1,6 +1,5 @@
 """adapt and predict: one new person."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,6 @@ import numpy as np
 import pytest
 
 from featlab.cache import ExtractorInfo, write_table
-
-
-def lines_of(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(folder, run_well, run_json, quickly):
@@ -62,7 +56,7 @@ def test_a_bundle_adapts_to_a_person_of_another_cache(folder, run_json, table, e
 COLUMNS = ["subject", "video", "frame", "predicted", "p_neutral", "p_smile"]
 
 
-def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_json, quickly):
+def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_json, quickly, lines_of):
     result = run_well("predict", "--subject", "s041", *quickly)
     assert "s041 is not adapted to yet" in result.stderr
     assert "smile-a" in result.stdout
@@ -77,7 +71,7 @@ def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_
     assert Path("predictions.csv").read_bytes() == before
 
 
-def test_predictions_are_smoothed_on_request_only(trained, run_json, quickly):
+def test_predictions_are_smoothed_on_request_only(trained, run_json, quickly, lines_of):
     words = ("predict", "--subject", "s041", *quickly)
     plain = run_json(*words, "--out", "plain.csv", "--set", "protocol.smoothing=9")
     smoothed = run_json(*words, "--out", "smoothed.csv", "--smooth", "3")

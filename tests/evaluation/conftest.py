@@ -1,4 +1,4 @@
-"""Two methods whose best options are known, for tuning."""
+"""Two methods whose best options are known, for tuning; a spy on what is evaluated."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from featlab.errors import ConfigError, InputError
+from featlab.evaluation import runner
 from featlab.methods import AdaptedModel, Method
 from featlab.methods.base import SourceAccess
 from featlab.methods.registry import METHODS
@@ -71,3 +72,16 @@ def planted(monkeypatch):
         monkeypatch.setitem(METHODS.found, method.name, method)
     monkeypatch.setattr(PlantedSource, "seen", [])
     return Planted
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """(subjects, source subjects, methods) of every evaluation from here on."""
+    seen, real = [], runner.evaluate_subject
+
+    def spy(bundle, table, methods, **options):
+        seen.append((table.subject_names_present(), set(bundle.source_subjects), methods))
+        return real(bundle, table, methods, **options)
+
+    monkeypatch.setattr(runner, "evaluate_subject", spy)
+    return seen

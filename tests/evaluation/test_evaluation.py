@@ -96,9 +96,6 @@ def given(monkeypatch):
     return targets
 
 
-# --- what a method is given -------------------------------------------------------------------------------------------
-
-
 def test_test_labels_change_no_prediction_but_the_oracles(bundle, mine, source, predictions):
     others = np.flatnonzero(mine.label != mine.neutral_code)
     exchanged, removed, shuffled = (mine.label.copy() for _ in range(3))
@@ -148,9 +145,6 @@ def test_a_method_is_given_the_adapt_rows_only_also_of_a_short_and_unclean_clip(
     assert (mine.label[short.adapt] != mine.neutral_code).sum() == 3
 
 
-# --- scores -----------------------------------------------------------------------------------------------------------
-
-
 def test_scores_confusion_recalls_and_reliability_are_those_of_the_test_rows(bundle, mine):
     split = split_target(mine)
     label = mine.label[split.test]
@@ -169,10 +163,11 @@ def test_scores_confusion_recalls_and_reliability_are_those_of_the_test_rows(bun
 
 
 def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, mine, source):
-    options = {"numbers": RunNumbers(seed=1), "source": source}
+    options = {"numbers": RunNumbers(seed=1, count_flops=True), "source": source}
     together = evaluate_subject(bundle, mine, methods(*NAMES), **options)
     alone = [row for name in reversed(NAMES) for row in evaluate_subject(bundle, mine, methods(name), **options)]
     assert [row.method for row in together] == list(NAMES)
+    assert all(np.isfinite(row.flops) for row in together if not row.error)
     assert [scores_of(row) for row in together] == [scores_of(row) for row in reversed(alone)]
 
 
@@ -240,9 +235,6 @@ def test_a_data_set_is_adapted_to_once_and_every_subject_scored_and_smoothed_alo
         assert row.macro_f1_smoothed == expected_scores(strangers, own, smoothed).macro_f1
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_method_that_fails_is_a_row_with_its_error_and_the_others_run(bundle, mine):
     class Failing(Method):
         name, title, setting, published = "failing", "Failing", "Baselines", "A test."
@@ -295,9 +287,6 @@ def test_rows_that_do_not_fit_are_refused(bundle, table, mine, refused):
     ):
         with refused(InputError, *words):
             evaluate_subject(bundle, rows, methods("source-only"))
-
-
-# --- the oracle -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -103,22 +103,6 @@ def test_the_calibration_error_is_what_the_definition_gives():
     assert np.isnan(ece(np.zeros((0, 2)), np.zeros(0, dtype=int)))
 
 
-def test_counts_hold_every_labelled_row_once_and_add_up():
-    rng = np.random.default_rng(1)
-    probabilities, labels = rng.dirichlet(np.ones(3), 200), rng.integers(-1, 3, 200)
-    counts, known = reliability_counts(probabilities, labels), labels >= 0
-    assert counts.shape == (BINS, 3)
-    assert counts[:, 0].sum() == known.sum()
-    assert counts[:, 1].sum() == pytest.approx(probabilities[known].max(axis=1).sum())
-    assert counts[:, 2].sum() == (probabilities.argmax(axis=1) == labels)[known].sum()
-    low, high, full = bin_edges()[:-1], bin_edges()[1:], counts[:, 0] > 0
-    mean = counts[full, 1] / counts[full, 0]
-    assert ((mean > low[full]) & (mean <= high[full])).all()
-    parts = [reliability_counts(probabilities[rows], labels[rows]) for rows in (slice(20), slice(20, 200))]
-    assert np.allclose(sum(parts), counts)
-    assert calibration_error(sum(parts) / 60) == pytest.approx(ece_bin_by_bin(probabilities, labels))
-
-
 def test_edges_of_bins():
     assert reliability_counts(np.array([[1.0, 0.0]]), np.array([0]))[-1].tolist() == [1, 1, 1]
     # An edge belongs to the lower bin, and rounding above 1 stays in the last.

@@ -8,34 +8,18 @@ import pytest
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, read_results, versions, write_results
 
-ROW = EvaluationRow(
-    method="pft",
-    subject="s041",
-    draw=0,
-    seed=2,
-    macro_f1=0.7831,
-    macro_f1_all=0.5,
-    accuracy=0.8,
-    balanced_accuracy=0.79,
-    neutral_recall=0.9,
-    non_neutral_recall=float("nan"),
-    histogram=(30, 12),
-    frames=42,
-    adapt_frames=20,
-    seconds=0.95,
-    iterations=135,
-    trainable=1024,
-    collapsed=False,
-    selection="source-free",
-)
+
+@pytest.fixture
+def finished(result):
+    return result("pft", "s041", 0.7831, seed=2, histogram=(30, 12), frames=42)
 
 
-def test_rows_survive_the_round_trip_through_a_file_of_strict_json(tmp_path):
+def test_rows_survive_the_round_trip_through_a_file_of_strict_json(tmp_path, finished):
     failed = EvaluationRow.failure("shot", "sübject", 1, 0, selection="source-free", error="needs two classes")
     silent = EvaluationRow.failure("shot", "s1", 0, 0, selection="source-free", error="")
-    full = replace(ROW, macro_f1_smoothed=0.8, reliability=tuple(range(45)))
+    full = replace(finished, macro_f1_smoothed=0.8, reliability=tuple(range(45)))
     path = tmp_path / "results.jsonl"
-    for rows in ([], [ROW, failed, silent, full]):
+    for rows in ([], [finished, failed, silent, full]):
         write_results(path, rows)
         read = read_results(path)
         assert [row.to_dict() for row in read] == [row.to_dict() for row in rows]
@@ -59,13 +43,12 @@ def test_rows_survive_the_round_trip_through_a_file_of_strict_json(tmp_path):
     assert old.reliability == ()
 
 
-def damaged(**changes):
-    return json.dumps({**ROW.to_dict(), **changes})
+def test_a_damaged_line_is_named_by_file_and_line(tmp_path, finished, refused):
+    def damaged(**changes):
+        return json.dumps({**finished.to_dict(), **changes})
 
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
+    path = tmp_path / "results.jsonl"
+    for line, said in (
         (damaged()[:-9], "not a JSON object"),
         ("[1]", "not a JSON object"),
         ("[" * 100_000, "not a JSON object"),
@@ -84,23 +67,20 @@ def damaged(**changes):
         (damaged(macro_f1=None), "no finite macro_f1 and no error"),
         (damaged(reliability=[1.0, 2.0]), "reliability has 2 numbers, expected 45"),
         (damaged(confusion=[1, 2, 3]), "confusion has 3 counts, expected "),
-    ],
-)
-def test_a_damaged_line_is_named_by_file_and_line(tmp_path, line, said, refused):
-    path = tmp_path / "results.jsonl"
-    path.write_text(json.dumps(ROW.to_dict()) + "\n" + line + "\n", encoding="utf-8")
-    with refused(InputError, f"{path}, line 2: ", said):
-        read_results(path)
+    ):
+        path.write_text(damaged() + "\n" + line + "\n", encoding="utf-8")
+        with refused(InputError, f"{path}, line 2: ", said):
+            read_results(path)
 
 
-def test_what_can_not_be_read_or_says_nothing_is_refused(tmp_path, refused):
+def test_what_can_not_be_read_or_says_nothing_is_refused(tmp_path, finished, refused):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"\n\xff\xfe{}\n")
     for call, words in (
         (lambda: read_results(path), "line 2: not a JSON object"),
         (lambda: read_results(tmp_path / "nothing.jsonl"), "No such file"),
-        (lambda: replace(ROW, macro_f1=float("nan")), "no error that says why"),
-        (lambda: replace(ROW, selection=""), "selection"),
+        (lambda: replace(finished, macro_f1=float("nan")), "no error that says why"),
+        (lambda: replace(finished, selection=""), "selection"),
     ):
         with refused(InputError, words):
             call()

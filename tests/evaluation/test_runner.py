@@ -90,8 +90,6 @@ def test_what_can_not_be_run_is_refused_before_anything_is_trained(open_workspac
     ):
         with refused(ConfigError, *words):
             plan(open_workspace(values))
-    with refused(InputError, "'s01' is both source and target"):
-        open_workspace({"protocol.sources": "s00,s01,s02"}).source(("s01",))
 
 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
@@ -153,20 +151,6 @@ def test_a_cell_holds_one_row_and_a_second_run_computes_nothing(first, open_work
     assert [row.to_dict() for row in run(open_workspace())] == [row.to_dict() for row in first]
 
 
-@pytest.fixture
-def ran(monkeypatch):
-    """(subject, method) of everything that is evaluated from here on."""
-    seen = []
-    real = featlab.evaluation.runner.evaluate_subject
-
-    def spy(bundle, table, methods, **options):
-        seen.extend((table.subject_names_present()[0], method.name) for method in methods)
-        return real(bundle, table, methods, **options)
-
-    monkeypatch.setattr(featlab.evaluation.runner, "evaluate_subject", spy)
-    return seen
-
-
 def test_only_what_is_missing_is_run_and_the_order_stays(first, open_workspace, tmp_path, ran):
     for path in cells(tmp_path):
         (row,) = read_results(path)
@@ -174,11 +158,12 @@ def test_only_what_is_missing_is_run_and_the_order_stays(first, open_workspace, 
             path.unlink()
     ran.clear()
     again = run(open_workspace())
-    assert ran == [(first[0].subject, first[0].method)]
+    ((subjects, _, methods),) = ran
+    assert (subjects, [method.name for method in methods]) == ((first[0].subject,), [first[0].method])
     assert numbers(again) == numbers(first)
     ran.clear()
     run(open_workspace({"protocol.methods": ",".join([*METHODS, "adabn"])}))
-    assert {method for _, method in ran} == {"adabn"}
+    assert {method.name for *_, methods in ran for method in methods} == {"adabn"}
 
 
 def test_a_killed_run_keeps_what_it_had(open_workspace, tmp_path, monkeypatch):
@@ -232,7 +217,7 @@ def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
     for key, (value, expected) in STALE.items():
         ran.clear()
         rows[key] = run(open_workspace(fixed | {key: value}))
-        assert {method for _, method in ran} == expected, key
+        assert {method.name for *_, methods in ran for method in methods} == expected, key
     assert {row.adapt_frames for row in rows["protocol.frames"]} == {3}
     # One of the six frames of the clip is no longer there to be tested.
     assert [row.frames for row in rows["protocol.contamination"]] == [row.frames - 1 for row in first]
@@ -290,28 +275,6 @@ def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, peopl
     assert {row.subject for row in rows if not row.error} == {named[1]}
     assert all("no 'neutral' rows" in row.error for row in rows if row.error)
     assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
-
-
-def test_shares_together_are_the_whole_and_have_nothing_in_common(open_workspace, tmp_path):
-    values = {"protocol.draws": 2, "protocol.targets": "3"}
-    shares = []
-    for mine in (1, 2, 3):
-        before = set(cells(tmp_path))
-        run(open_workspace(values), share=(mine, 3))
-        shares.append(set(cells(tmp_path)) - before)
-    assert all(shares)
-    whole = run(open_workspace(values), collect=True)
-    assert len(whole) == 2 * 3 * len(METHODS) == sum(map(len, shares))
-    other = tmp_path / "other"
-    other.mkdir()
-    assert numbers(whole) == numbers(run(replace(open_workspace(values), root=other)))
-
-
-def test_collecting_runs_nothing_and_gives_what_is_there(open_workspace, monkeypatch):
-    assert run(open_workspace(), collect=True) == []
-    some = run(open_workspace({"protocol.methods": "source-only"}))
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
-    assert run(open_workspace(), collect=True) == some
 
 
 DATASET = {

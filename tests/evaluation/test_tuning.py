@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import featlab.evaluation.runner
 from featlab.cache import FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.results import EvaluationRow
@@ -101,24 +100,6 @@ def test_a_source_side_that_can_not_be_is_refused(opened, planted, tmp_path, mon
         plan(opened({"protocol.scope": "dataset"}))
 
 
-@pytest.fixture
-def ran(monkeypatch):
-    """(subjects, source subjects, configurations) of every evaluation from here on."""
-    seen = []
-
-    def spied(real):
-        def spy(bundle, table, methods, **options):
-            configs = [method.config for method in methods]
-            seen.append((table.subject_names_present(), set(bundle.source_subjects), configs))
-            return real(bundle, table, methods, **options)
-
-        return spy
-
-    runner = featlab.evaluation.runner
-    monkeypatch.setattr(runner, "evaluate_subject", spied(runner.evaluate_subject))
-    return seen
-
-
 def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opened, ran):
     made = plan(opened())
     run_tuning(made)
@@ -206,7 +187,7 @@ def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, peo
 def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_run_again(opened, ran):
     made = plan(opened({"protocol.scope": "dataset"}))
     rows = run_tuning(made)
-    assert sorted((names, len(configs)) for names, _, configs in ran) == sorted(
+    assert sorted((names, len(methods)) for names, _, methods in ran) == sorted(
         (fold.subjects, 1) for fold in made.folds for _ in made.candidates
     )
     assert {row.scope for row in flat(rows).values()} == {"dataset"}
@@ -217,7 +198,7 @@ def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_ru
     # More trials run only the new ones.
     more = plan(opened({"protocol.scope": "dataset"}), "idle=0,1,2,3")
     run_tuning(more)
-    assert {config.idle for _, _, configs in ran for config in configs} == {3}
+    assert {method.config.idle for *_, methods in ran for method in methods} == {3}
 
 
 def test_source_rows_are_those_of_the_fold(opened, monkeypatch):

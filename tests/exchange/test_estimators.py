@@ -8,9 +8,7 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featlab import PersonalizedClassifier, StyleTranslator, build_bundle, load_bundle, make_method, save_bundle
@@ -115,27 +113,6 @@ def test_logits_probabilities_and_classes_agree(people):
     np.testing.assert_allclose(model.decision_function(X), np.log(odds), atol=1e-9)
 
 
-@both
-def test_a_pipeline_routes_the_subject(data, estimator):
-    (X, y, subject, _), (X_rest, _, _, _) = data
-    with sklearn.config_context(enable_metadata_routing=True):
-        last, ask = clone(estimator).set_fit_request(subject=True), "transform"
-        if isinstance(last, PersonalizedClassifier):
-            last, ask = last.set_predict_proba_request(subject=True), "predict_proba"
-        else:
-            last.set_transform_request(subject=True)
-        pipeline = make_pipeline(StandardScaler(), last).fit(X, y, subject=subject)
-        scaler = StandardScaler().fit(X)
-        rest, direct = scaler.transform(X_rest), clone(estimator).fit(scaler.transform(X), y, subject=subject)
-        assert pipeline[-1].bundle_.source_subjects == direct.bundle_.source_subjects
-        for model in (pipeline[-1], direct):
-            model.personalize(rest, subject="new")
-        names = np.repeat("new", len(X_rest))
-        found = getattr(pipeline, ask)(X_rest, subject=names)
-        np.testing.assert_array_equal(found, getattr(direct, ask)(rest, subject=names))
-        assert np.abs(found - getattr(direct, ask)(rest)).max() > 1e-3
-
-
 def test_a_translator_in_a_pipeline_translates_in_fit_as_it_does_afterwards(data):
     (X, y, subject, _), _ = data
     with sklearn.config_context(enable_metadata_routing=True):
@@ -144,20 +121,6 @@ def test_a_translator_in_a_pipeline_translates_in_fit_as_it_does_afterwards(data
         found = pipeline.fit_transform(X, y, subject=subject)
         np.testing.assert_array_equal(found, pipeline.transform(X, subject=subject))
         np.testing.assert_array_equal(found, clone(translator).fit_transform(X, y, subject=subject))
-
-
-def test_cross_validation_with_groups_routes_the_subject(data):
-    (X, y, subject, _), _ = data
-    with sklearn.config_context(enable_metadata_routing=True):
-        model = PersonalizedClassifier(**SMALL).set_fit_request(subject=True).set_score_request(subject=True)
-        params, cv = {"subject": subject, "groups": subject}, GroupKFold(5)
-        found = cross_validate(model, X, y, cv=cv, params=params, return_estimator=True)
-        for score, estimator, (_, test) in zip(
-            found["test_score"], found["estimator"], cv.split(X, y, subject), strict=True
-        ):
-            assert len(estimator.bundle_.source_subjects) == 4
-            assert set(subject[test]).isdisjoint(estimator.bundle_.source_subjects)
-            assert score == estimator.score(X[test], y[test])
 
 
 @both

@@ -1,4 +1,4 @@
-"""Round trips: each format is written, read by its own runtime, and gives our logits."""
+"""Models are folded without a change; each format is written, read by its own runtime, and gives our logits."""
 
 import json
 import sys
@@ -14,10 +14,11 @@ from featlab.cache import ExtractorInfo
 from featlab.errors import BundleError, ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
 from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
-from featlab.exchange.formats import ImageNetwork, export_metadata
+from featlab.exchange.formats import ImageNetwork, export_metadata, fold
 from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions
 from featlab.extraction.backbones.network import module_backbone
 from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.model.networks import PersonalModel, Translator
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict import check_backbone
 
@@ -122,13 +123,6 @@ def test_a_file_that_computes_something_else_or_lost_its_metadata_is_not_kept(
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_source_model_exports_without_any_rows(tmp_path, bundle):
-    metadata = export_metadata(bundle, subject=None, method="source-only")
-    report = export_model(base_model(bundle), tmp_path / "source.pt2", "pt2", metadata)
-    assert (report.rows, report.metadata["subject"]) == (0, None)
-    assert report.random_rows > 0
-
-
 def test_a_wide_ill_scaled_model_stays_within_the_tolerance(tmp_path, people, small_bundle):
     # 600 values far from zero, as pooled features are: rounding that folding adds would show here.
     table = people(subjects=5, classes=3, frames=8, dim=600)
@@ -227,3 +221,42 @@ def test_a_bundle_of_an_older_featlab_knows_its_backbone_without_layers():
     for wanted, other in ((older, made), (made, older), (made, replace(older, layers=()))):
         with pytest.raises(BundleError, match="preprocessing 'RGB 16x16"):
             check_backbone(wanted, other)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_translator_with_an_offset_folds_to_the_same_logits(bundle, residual):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        translator = Translator(8, 5, residual=residual, dropout=0.5).eval()
+        for tensor in translator.parameters():
+            nn.init.normal_(tensor)
+        rows = torch.randn(50, 12)
+    model = PersonalModel(bundle.projection, translator, bundle.head)
+    with torch.no_grad():
+        expected = model(rows)
+        difference = (fold(model)(rows)["logits"] - expected).abs().max()
+    assert difference < 1e-4 * expected.abs().max()
+
+
+def test_what_has_no_hidden_layer_or_one_whose_output_is_zero_folds_to_one_affine_map(bundle):
+    with torch.random.fork_rng(devices=[]):
+        translator = Translator(8, 5)
+    with torch.no_grad():
+        translator.offset.fill_(0.5)
+    rows = torch.ones(2, 12)
+    for model in (base_model(bundle), PersonalModel(bundle.projection, translator, bundle.head)):
+        head = fold(model)
+        assert set(head.state_dict()) == {"mean", "direct_weight", "direct_bias"}
+        assert head.direct_weight.shape == (12, 3)
+        with torch.no_grad():
+            torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_folding_changes_nothing_of_the_model_and_parts_that_no_method_makes_are_refused(adapted, bundle, refused):
+    model = adapted("pft")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fold(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for translator, head, name in ((nn.Sequential(), bundle.head, "Sequential"), (None, nn.Tanh(), "Tanh")):
+        with refused(InputError, name, "can't be exported"):
+            fold(PersonalModel(bundle.projection, translator, head))

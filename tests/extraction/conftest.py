@@ -1,6 +1,7 @@
 """Tiny images, made here, and stand-ins for the libraries of networks."""
 
 import sys
+from collections import OrderedDict
 from enum import Enum
 from types import ModuleType, SimpleNamespace
 
@@ -98,14 +99,10 @@ def libraries(monkeypatch):
         def forward(self, images):
             return self.fc(super().forward(images))
 
-    class Tiny(nn.Module):
-        def __init__(self, classes):
-            super().__init__()
-            self.stem = nn.Conv2d(3, 8, 3, 2)
-            self.fc = nn.Linear(8, classes) if classes else nn.Identity()
-
-        def forward(self, images):
-            return self.fc(self.stem(images).mean(dim=(2, 3)))
+    def tiny(classes):
+        head = nn.Linear(8, classes) if classes else nn.Identity()
+        parts = {"stem": nn.Conv2d(3, 8, 3, 2), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": head}
+        return nn.Sequential(OrderedDict(parts))
 
     class Published(Enum):
         IMAGENET1K_V1 = 1
@@ -123,7 +120,7 @@ def libraries(monkeypatch):
     def create_model(name, pretrained, num_classes):
         if name == "gone":
             raise RuntimeError("no pretrained\nweights")
-        return trained(Tiny(num_classes), pretrained)
+        return trained(tiny(num_classes), pretrained)
 
     config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
     models, torchvision, timm = (ModuleType(name) for name in ("torchvision.models", "torchvision", "timm"))
@@ -140,7 +137,7 @@ def libraries(monkeypatch):
         list_models=lambda: ["tiny"],
         create_model=create_model,
         data=SimpleNamespace(resolve_data_config=lambda arguments, model: config),
-        Tiny=Tiny,
+        tiny=tiny,
     )
     for module in (models, torchvision, timm):
         monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -192,12 +192,6 @@ def test_content_is_the_distance_of_bottlenecks_with_and_without_translation(bun
     assert entry["content"] == pytest.approx(3 * apart, rel=1e-4)
 
 
-def test_one_row_has_no_spread_and_teaches_nothing(bundle, mine):
-    model = adapt("sfda-it", bundle, mine.take([0]))
-    assert (model.iterations, model.history) == (0, ())
-    assert "one row" in model.warnings[0]
-
-
 def drawn(rows, width, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(rows, width)))
 

@@ -227,16 +227,6 @@ def test_a_source_of_one_class_or_of_two_equal_rows_is_enough(name, adapt, bundl
             adapt(name, bundle, target_of(rows), source=fewer)
 
 
-@pytest.mark.parametrize("name", SOURCE_ACCESS)
-def test_the_order_of_the_source_rows_changes_nothing(name, adapt, bundle, table, source, rows, probe):
-    known = table.without("s05")
-    mixed = SourceFeatures.of(bundle, known.take(np.random.default_rng(0).permutation(len(known))))
-    straight, other = (
-        adapt(name, bundle, target_of(rows), source=part, batch=8).predict_proba(probe) for part in (source, mixed)
-    )
-    np.testing.assert_allclose(other, straight, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_of_few_rows_is_enough_or_refused_and_of_another_width_refused(
     name, adapt, bundle, rows, probe, refused
@@ -253,6 +243,17 @@ def test_a_target_of_few_rows_is_enough_or_refused_and_of_another_width_refused(
             continue
         for options in (*modes, VARIANTS.get(name, {})):
             assert_probabilities(adapt(name, bundle, few, **options).predict_proba(probe), len(probe))
+
+
+@pytest.mark.parametrize("name", ["shot-im", "shot", "nrc", "tpds", "dsfda", "sfda-it"])
+def test_one_row_is_no_batch_teaches_nothing_and_says_so(name, adapt, bundle, rows, probe):
+    """In training mode; NRC and TPDS need another row in either mode."""
+    modes = ({}, {"bn_mode": "eval"}) if name in ("nrc", "tpds") else ({},)
+    for options in modes:
+        model = adapt(name, bundle, target_of(rows.take([0])), **options)
+        assert np.array_equal(model.predict_proba(probe), source_probabilities(bundle, probe))
+        assert (model.iterations, model.history, len(model.warnings)) == (0, (), 1)
+        assert ("one row" if name == "sfda-it" else "nothing was learnt") in model.warnings[0]
 
 
 @pytest.mark.parametrize("name", NAMES)

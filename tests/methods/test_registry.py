@@ -1,11 +1,8 @@
-"""Methods by name: order, replacement, lazy imports, and one of another package: the example of CONTRIBUTING.md."""
+"""Methods by name: order, replacement, lazy imports; one of another package is in tests/cli/test_cli_benchmark.py."""
 
-import os
-import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,6 @@ from featlab.methods import Method, get_method, make_method, method_names, regis
 from featlab.methods.registry import METHODS
 
 NAMES = method_names()
-CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 def test_names_and_titles_are_different_and_come_in_the_order_of_the_tables():
@@ -44,38 +40,16 @@ def test_a_class_again_is_silent_a_new_name_comes_last_and_another_class_under_a
     assert get_method("source-only") is other
 
 
-def run_python(script, folder):
-    command = [sys.executable, "-c", script]
-    environment = os.environ | {"PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-
-
 def test_one_method_imports_one_module_and_the_names_not_even_torch(tmp_path):
     script = """
 import sys
 from featlab.methods import get_method, method_names
 names = method_names()
-print(len(names), "torch" in sys.modules, get_method("adabn").__module__)
+print("torch" in sys.modules, get_method("adabn").__module__, method_names() == names, *names)
 print(*(module for module in sys.modules if module.startswith("featlab.methods.")), sep=",")
 """
-    said, imported = run_python(script, tmp_path).splitlines()
-    assert said == f"{len(METHODS.built_in)} False featlab.methods.baselines"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    said, imported = done.stdout.splitlines()
+    assert said.split() == ["False", "featlab.methods.baselines", "True", *NAMES]
     homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
     assert homes & set(imported.split(",")) == {"featlab.methods.baselines"}
-
-
-def test_the_method_of_contributing_comes_by_an_entry_point(tmp_path):
-    example = re.search(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    package, info = tmp_path / "my_package", tmp_path / "my_package-1.0.dist-info"
-    package.mkdir()
-    info.mkdir()
-    (package / "half_shift.py").write_text(example)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[featlab.methods]\nhalf-shift = my_package.half_shift\n")
-    # Whoever imports one method by itself changes no order.
-    script = """
-import featlab.methods.baselines
-from featlab.methods import make_method, method_names
-print(*method_names(), make_method("half-shift").title, sep="|")
-"""
-    assert run_python(script, tmp_path).strip().split("|") == [*NAMES, "half-shift", "Half shift"]

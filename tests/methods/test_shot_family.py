@@ -235,15 +235,3 @@ def test_b_moves_c_where_the_method_trains_it_and_statistics_in_training_mode_on
                 assert moved(fresh, model.model.translator) == mlp
                 trainable += [parameter for key, parameter in fresh.named_parameters() if key in mlp]
             assert model.trainable == sum(parameter.numel() for parameter in trainable)
-
-
-@pytest.mark.parametrize("name", FAMILY)
-def test_one_row_teaches_nothing_and_says_so(name, bundle, rows, target):
-    modes = ["train", "eval"] if name in ("nrc", "tpds") else ["train"]
-    expected = make_method("source-only").adapt(bundle, target).predict_proba(rows.embeddings)
-    for mode in modes:
-        model = run(name, bundle, target_of(rows, np.array([0])), bn_mode=mode)
-        assert np.array_equal(model.predict_proba(rows.embeddings), expected)
-        assert model.iterations == 0
-        assert len(model.warnings) == 1
-        assert "nothing was learnt" in model.warnings[0]

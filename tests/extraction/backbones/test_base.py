@@ -8,8 +8,8 @@ from scipy.spatial import procrustes
 from skimage.feature import hog
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import BACKBONES, Backbone, InputSpec, make_backbone
-from featlab.extraction.backbones.builtin import HogBackbone, align, template
+from featlab.extraction.backbones import Backbone, InputSpec, make_backbone
+from featlab.extraction.backbones.builtin import align, template
 
 
 def faces(count, points=68, seed=0):
@@ -45,20 +45,6 @@ def test_arguments_that_do_not_fit_are_config_errors(refused):
             make_backbone(name).embed([], points.astype(np.float32))
     with refused(InputError, "none were given"):
         make_backbone("geometry").embed([], None)
-
-
-def test_what_follows_the_colon_and_the_options_reach_the_factory(monkeypatch):
-    calls = []
-
-    def build(argument, options):
-        calls.append((argument, dict(options)))
-        return HogBackbone()
-
-    monkeypatch.setitem(BACKBONES.found, "mine", build)
-    assert BACKBONES.names()[-1] == "mine"
-    make_backbone("mine")
-    make_backbone("mine:a:b", size=3)
-    assert calls == [(None, {}), ("a:b", {"size": 3})]
 
 
 def test_neither_the_registries_nor_what_goes_to_the_workers_import_a_heavy_library():

@@ -35,8 +35,6 @@ def test_the_head_is_gone_and_the_librarys_input_and_weights_are_used(images):
 def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
     state, path = seeded(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
-    parts = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
-    assert {key.split(".")[0] for key in state} == parts
     embedded = []
     for left_out in ("nothing", "fc."):
         torch.save({key: value for key, value in state.items() if not key.startswith(left_out)}, path)
@@ -50,7 +48,7 @@ def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images)
         np.testing.assert_allclose(found, embedded[0], atol=1e-5)
     other = make_backbone("resnet18", weights="random", size=32, interpolation="bicubic", mean=0.5, std=0.25)
     assert np.abs(other.embed(images(), None) - embedded[0]).max() > 0.1
-    torch.save({"model": libraries.timm.Tiny(5).state_dict()}, path)
+    torch.save({"model": libraries.timm.tiny(5).state_dict()}, path)
     backbone = make_backbone("timm:tiny", weights=str(path), size=16, layers="stem")
     assert backbone.embed(images(2, 16), None).shape == (2, 24)
 

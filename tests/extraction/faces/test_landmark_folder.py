@@ -133,7 +133,6 @@ def test_a_folder_with_one_file_for_all_stands_for_it(tmp_path):
     np.save(tmp_path / "landmarks.npy", np.stack([face(row) for row in range(4)]))
     pts(tmp_path / "stray.pts", face(0, points=5))
     np.testing.assert_allclose(landmarks_for(tmp_path, image_items()), [face(row) for row in range(4)])
-    np.testing.assert_allclose(landmarks_for(tmp_path / "landmarks.npy", image_items())[3], face(3))
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):

@@ -99,12 +99,6 @@ def bah_frames(put, prefix="", base=""):
     return put(f"{base}split-frames/test.txt", text=f"{prefix}{TORN}/frame-0.jpg,1\n{prefix}{TORN}/frame-1.jpg,0\n")
 
 
-def bah_videos(put, place="split"):
-    put(CALM, TORN)
-    put(f"{place}/train.txt", text=f"{CALM},0,Well, when I wake up, I get ready.\n")
-    return put(f"{place}/val.txt", text=f"{TORN},1,I could have.\n")
-
-
 @pytest.mark.parametrize("base", ["", "data/", "BAH_DB/"])
 @pytest.mark.parametrize("prefix", ["", "cropped-aligned-faces/"])
 def test_frames_have_labels_of_their_own(put, facts, prefix, base):
@@ -134,7 +128,9 @@ def test_splits_and_every_second_frame_are_chosen(put, facts, refused):
 
 @pytest.mark.parametrize("place", ["split", "dataset-splits/video-level/BAH_DB/split-0"])
 def test_videos_have_one_label_and_a_transcript_with_commas(put, facts, refuses, place):
-    root = bah_videos(put, place)
+    put(CALM, TORN)
+    put(f"{place}/train.txt", text=f"{CALM},0,Well, when I wake up, I get ready.\n")
+    root = put(f"{place}/val.txt", text=f"{TORN},1,I could have.\n")
     assert facts("bah", root, "subject label name video frame") == [
         ("82567", HESITANT, TORN, TORN.rpartition("/")[2], 0),
         ("82725", "neutral", CALM, CALM.rpartition("/")[2], 0),

@@ -189,6 +189,7 @@ def test_brightness_adds_one_value_contrast_keeps_the_mean_and_erasing_fills_one
     assert added.max() > 0.15
     other = changed(images, contrast=0.2)
     torch.testing.assert_close(other.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+    assert float((changed(images, light=0.2) / images).mean()) == pytest.approx(1, abs=0.02)
     assert not torch.equal(other, images)
     images = noise(count=50, side=40)
     for hole in (changed(images, erase=1.0) != images).any(dim=1):

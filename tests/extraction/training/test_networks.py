@@ -60,19 +60,14 @@ def test_networks_of_the_libraries_lose_their_head(refused):
             build_network(f"{library}:{wrong}", 64)
 
 
-def normalised(x, state, name):
-    """BatchNorm in evaluation mode, written out."""
-    weight, bias, mean, var = (
-        state[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    return (x - mean) * weight / torch.sqrt(var + 1e-5) + bias
-
-
 def by_hand(images, state):
     """The 18-layer net's pooled output from a state dict alone, after table 1 of the paper."""
 
     def convolved(x, name, norm, **options):
-        return normalised(F.conv2d(x, state[f"{name}.weight"], **options), state, norm)
+        parts = ("weight", "bias", "running_mean", "running_var")
+        weight, bias, mean, var = (state[f"{norm}.{part}"][:, None, None] for part in parts)
+        x = F.conv2d(x, state[f"{name}.weight"], **options)
+        return (x - mean) * weight / torch.sqrt(var + 1e-5) + bias
 
     x = convolved(images, "conv1", "bn1", stride=2, padding=3).clamp(min=0)
     x = F.max_pool2d(x, 3, stride=2, padding=1)

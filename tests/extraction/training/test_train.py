@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
+from featlab.extraction.backbones.weights import state_sha256
 from featlab.extraction.training.config import AugmentConfig, TrainConfig
 from featlab.extraction.training.export import read_card, read_meta
-from featlab.extraction.training.fit import Checkpoint
+from featlab.extraction.training.fit import Checkpoint, fit
 from featlab.extraction.training.train import train_backbone
 
 
@@ -47,11 +48,19 @@ def _same(first, second):
 
 
 @tensors_only_here
-def test_a_killed_run_ends_in_the_same_network_bitwise_without_the_held_out(make_source, tmp_path):
-    train = partial(train_backbone, make_source(), replace(QUICK, epochs=3, refit=True), held_out=["s0"])
+def test_a_killed_run_ends_in_the_same_network_bitwise_without_the_held_out(make_source, tmp_path, monkeypatch):
+    def watched(model, *given, **more):
+        starts.append(state_sha256(model))
+        return fit(model, *given, **more)
+
+    starts = []
+    monkeypatch.setattr("featlab.extraction.training.train.fit", watched)
+    train = partial(train_backbone, make_source(), replace(QUICK, epochs=3, lr=0.02, refit=True), held_out=["s0"])
     whole, killed, seen = tmp_path / "whole.pt2", tmp_path / "killed.pt2", []
     report = train(whole, seed=4, on_epoch=lambda *now: seen.append(now[:3]))
     last = report.card["best_epoch"]
+    assert last < 3, "for the refit to end where the choice was best"
+    assert (len(starts), len(set(starts))) == (2, 1), "the refit begins anew"
     refit = [("refit", done, last) for done in range(1, last + 1)]
     assert seen == [*(("choose", done, 3) for done in (1, 2, 3)), *refit]
     assert report.card["source_subjects"] == ["s1", "s2", "s3", "s4"]
@@ -72,7 +81,11 @@ def test_the_file_is_the_best_epochs_network_and_says_who_made_it(make_source, t
     items = make_source()
     out = tmp_path / "net.pt2"
     state = torch.get_rng_state()
-    report = train_backbone(items, replace(QUICK, epochs=4), out, held_out=["s3"], seed=1)
+    phases = set()
+    report = train_backbone(
+        items, replace(QUICK, epochs=4), out, held_out=["s3"], seed=1, on_epoch=lambda *now: phases.add(now[0])
+    )
+    assert phases == {"choose"}
     assert torch.equal(torch.get_rng_state(), state)
     card = read_card(out)
     assert card == json.loads(json.dumps(report.card))
