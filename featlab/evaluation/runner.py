@@ -159,7 +159,7 @@ def run_tasks(
     done = [_finished({run: task.path(run) for run in task.runs}) for task in tasks]
     work = [] if collect else list(enumerate(tasks))
     pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
-    # The largest caches first, so that no worker is left alone with a large one at the end.
+    # The largest caches first: no worker is left alone with one at the end.
     pieces.sort(key=lambda piece: -piece.task.workspace.table.embeddings.size)
     stages = _missing_stages(pieces)
     steps = sum(len(task.runs) for task in tasks) + sum(map(len, stages))

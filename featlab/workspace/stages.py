@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -150,16 +151,21 @@ def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[st
     return bundle, made.folder
 
 
-Make = Callable[[], object]
+Make = Callable[[], None]
+"""Makes a stage; what it gives stays in the process, since a source model can't be sent to another."""
+
+
+def _run_stage(stage: Callable[..., object], *inputs: Any) -> None:
+    stage(*inputs)
 
 
 def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:
     """Return for train, pair and bundle the folder and what makes it; pairs that nothing reads are not made."""
     paired = reads_pairs(source.config, preparers(methods))
     return [
-        {train_folder(source): partial(train_stage, source)},
-        {pair_folder(source): partial(pair_stage, source)} if paired else {},
-        {bundle_folder(source, methods): partial(bundle_stage, source, methods)},
+        {train_folder(source): partial(_run_stage, train_stage, source)},
+        {pair_folder(source): partial(_run_stage, pair_stage, source)} if paired else {},
+        {bundle_folder(source, methods): partial(_run_stage, bundle_stage, source, methods)},
     ]
 
 
