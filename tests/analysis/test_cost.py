@@ -172,7 +172,7 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
     neutral = table.label == table.neutral_code
     there = ((table.subject != 1) | ~neutral) & ((table.subject != 2) | (table.video != 2) | (table.frame == 0))
     workspace = opened(table.take(there), **SMALL)
-    found = measure_complexity(workspace, ("s01", "s02"), ("adabn", "pft", "shot"), repeat=1, batch=8)
+    found = measure_complexity(workspace, ("s01", "s02"), ("coral", "pft", "shot"), repeat=1, batch=8)
     assert found.frames == (1, 1)
     for cost in found.costs:
         assert (cost.subjects, cost.failures[0][0]) == (1, "s01")
