@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from featlab.analysis import style
 from featlab.analysis.style import folded
 from featlab.errors import InputError
-from featlab.methods.registry import get_method
 
 Columns = Mapping[str, Sequence[Any]]  # As `featlab.analysis.ablation.report.ablation_data` gives them.
 Rows = list[dict[str, Any]]  # The lines of one panel, each a dict of the columns.
@@ -44,7 +43,7 @@ def plot_lines(data: Columns, *, axis: str, width: float = style.FULL) -> Figure
                 places = [settings.index(row["setting"]) + (order - (len(methods) - 1) / 2) * step for row in mine]
                 look = _look(order)
                 score = [row["macro_f1"] for row in mine]
-                axes.plot(places, score, markersize=3.5, label=get_method(method).title, **look)
+                axes.plot(places, score, markersize=3.5, label=method, **look)
                 _intervals(axes, places, mine, color=look["color"], linewidth=0.9, alpha=0.6)
             axes.set_xticks(np.arange(len(settings)), [_tick(setting, rows) for setting in settings])
             axes.set_xlim(-0.5, len(settings) - 0.5)
@@ -106,7 +105,7 @@ def plot_dots(data: Columns, *, terms: Sequence[str] = (), width: float = style.
                 places = [settings.index(row["setting"]) + shift for row in mine]
                 look = _look(order)
                 _intervals(axes, places, mine, sideways=True, color=look["color"], linewidth=0.9, alpha=0.6)
-                name = get_method(method).title
+                name = method
                 axes.plot([row["macro_f1"] for row in mine], places, linestyle="none", markersize=4, label=name, **look)
             shown = settings if terms else [_with_parameters(setting, rows) for setting in settings]
             grid[line, 0].set_yticks(np.arange(len(settings)), shown)
@@ -243,7 +242,7 @@ def _unique(values: Any) -> list[str]:
 
 
 def _names(methods: Sequence[str], letters: int) -> list[str]:
-    return [folded(get_method(name).title, letters) for name in methods]
+    return [folded(name, letters) for name in methods]
 
 
 def _with_parameters(setting: str, rows: Rows) -> str:

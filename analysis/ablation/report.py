@@ -18,7 +18,6 @@ from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import MISSING, Table, p_text
 from featlab.config.analysis import LOSS_TERMS
 from featlab.evaluation.summary import MethodSummary
-from featlab.methods.registry import get_method
 from featlab.workspace.workspace import Workspace
 
 _WEIGHTS = {
@@ -165,7 +164,7 @@ def ablation_sentences(report: AblationReport) -> list[str]:
 def _sentence(report: AblationReport, method: str, scored: Sequence[tuple[float, Point]]) -> str:
     (lowest, worst), (highest, best) = (choose(scored, key=lambda entry: entry[0]) for choose in (min, max))
     said = (
-        f"{get_method(method).title} reaches a macro F1 between {100 * lowest:.1f} ({worst.setting.label}) and "
+        f"{method} reaches a macro F1 between {100 * lowest:.1f} ({worst.setting.label}) and "
         f"{100 * highest:.1f} ({best.setting.label})."
     )
     differences = {
@@ -209,7 +208,7 @@ def _table(
         bold.append((*[False] * len(words), *(best and len(items) > 1 and value == top for value in means)))
     return Table(
         title=title,
-        columns=(*heads, *(get_method(name).title for name in report.grid.methods)),
+        columns=(*heads, *report.grid.methods),
         rows=tuple(cells),
         bold=tuple(bold),
         notes=tuple(notes),

@@ -21,7 +21,6 @@ from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
-from featlab.methods.registry import get_method
 from featlab.pairing.search import search
 
 SIDES = ("before", "after")
@@ -95,7 +94,7 @@ def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str,
 
 def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
     """Return figure, table and what they say."""
-    name = get_method(found.method).title
+    name = found.method
     after = "as extracted" if found.reference == EXTRACTED else found.reference
     figure = DrawnFigure(
         name=f"neighbours-{safe_name(found.subject)}",

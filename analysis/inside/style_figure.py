@@ -17,7 +17,6 @@ from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, StyleShift
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.style import folded
 from featlab.analysis.table import MISSING, Column, Table, make_table, number_text
-from featlab.methods.registry import get_method
 
 _NAMES = {"mean": "mean", "std": "standard deviation"}
 _SAME = 0.005
@@ -41,7 +40,7 @@ def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> R
     """Return a figure a method, the table and what it says."""
     figures = []
     for shift in shifts:
-        name = get_method(shift.method).title
+        name = shift.method
         caption = (
             "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before "
             f"and after {name}; 1 is a typical source person. Left in a panel the rows that were adapted on, right the "
@@ -65,7 +64,7 @@ def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> R
 
 def style_sentence(shift: StyleShift) -> str:
     """Return how far the means of the targets' other neutral rows are before and after, layer by layer."""
-    name = get_method(shift.method).title
+    name = shift.method
     parts = []
     for key in shift.units:
         line, (layer, statistic) = (shift, key), key
@@ -84,7 +83,7 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
         return Column(head, lambda line: number_text(_median(line, group, side), 2))
 
     columns: list[Column[_Line]] = [
-        Column("Method", lambda line: get_method(line[0].method).title, text=True),
+        Column("Method", lambda line: line[0].method, text=True),
         Column("Layer", lambda line: line[1][0], text=True),
         Column("Statistic", lambda line: _NAMES[line[1][1]], text=True),
         median("Adapted rows, before", "adapted rows", "before"),

@@ -132,13 +132,13 @@ def test_lines_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(dim
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
     for width in (COLUMN, FULL):
         axes = readable(plot_lines(data, axis="Dimension", width=width)).axes[0]
-        np.testing.assert_array_equal(shown(axes, "SFDA-PFT").get_ydata(), means)
+        np.testing.assert_array_equal(shown(axes, "pft").get_ydata(), means)
     pairing = drawn("pairing", "pft")
     heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
     assert heights == pairing.data["macro_f1"]
     losses = drawn("losses", "pft")
     matrix, dots = losses.drawn.axes
-    assert list(shown(dots, "SFDA-PFT").get_xdata()) == losses.data["macro_f1"]
+    assert list(shown(dots, "pft").get_xdata()) == losses.data["macro_f1"]
     black = [line for line in matrix.lines if line.get_color() == "black"]
     filled = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in black}
     wanted = {(row, LOSS_TERMS.index(term)) for row, at in enumerate(losses.data["at"]) for term in at.split(";")}

@@ -163,7 +163,7 @@ def test_sentence_and_table_count_who_is_within_the_spread():
     assert shift.limit("features", "mean") == pytest.approx(np.percentile([0.5, 1.0, 1.0, 1.5], 95))
     assert "features 1.00 to 0.50 (2 of 3 within the source's spread)" in style_sentence(shift)
     row = ("features", "mean", "1.00", "0.50", "1.00", "0.50", "0.50", "2 of 3", "2 of 3")
-    assert style_table([shift]).rows[0] == ("SFDA-PFT", *row)
+    assert style_table([shift]).rows[0] == ("pft", *row)
 
 
 def lines(panel, label):

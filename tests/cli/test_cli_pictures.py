@@ -152,7 +152,7 @@ def test_neighbours_reuse_the_bundle_of_adapt_and_take_classes_and_methods(train
     chosen = ["--subject", "s041", "--method", "neutral-shift", "--classes", "neutral"]
     shown = run_well("plot", "neighbours", *chosen, *quickly).stdout
     assert "6 frames of s041" in shown
-    assert "Neutral-mean shift" in shown
+    assert "neutral-shift" in shown
 
 
 def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(folder, run, table, extractor, quickly):
