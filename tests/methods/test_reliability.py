@@ -264,3 +264,18 @@ def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table,
     part = make_method("pft-mlp").translator(bundle)
     other = make_method("pft-mlp").translator(fixed)
     torch.testing.assert_close(part.last.weight, other.last.weight)
+
+
+def test_a_held_out_subject_is_scored_on_the_rows_that_they_were_not_adapted_on(table, small_bundle, monkeypatch):
+    seen, fit = [], fit_reliability
+
+    def spy(episodes):
+        seen.extend(episodes)
+        return fit(episodes)
+
+    monkeypatch.setattr("featlab.methods.pft.validation.fit_reliability", spy)
+    small_bundle(table.without("s10"), methods=["pft"])
+    rows = np.bincount(table.subject)[0]
+    # Two neutral clips of eight frames a person: one is adapted on, and then the other.
+    assert {(len(item.labels), item.clip.frames) for item in seen} == {(rows - 8, 8)}
+    assert {item.subject for item in seen} == set(range(10))

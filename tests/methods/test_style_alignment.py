@@ -76,16 +76,17 @@ def test_mean_and_median_move_themselves_onto_the_centre(translator, head):
     assert (none.offset.abs().max(), none.history) == (0, ())
 
 
-def test_weights_and_offset_belong_together_at_the_end(translator, head):
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_weights_and_offset_belong_together_at_the_end(share, translator, head):
     """The fixed point of its two equations, in numpy."""
     features = clip(9, 3)
-    found = align(features, translator, head)
+    found = align(features, translator, head, share=share)
     moved = features.numpy() + found.offset.numpy()
     logits = head(torch.from_numpy(moved)).numpy().astype(np.float64)
     probability = np.exp(logits[:, NEUTRAL]) / np.exp(logits).sum(axis=1)
     np.testing.assert_allclose(found.weight.numpy(), probability, atol=1e-3)
     mean = (probability[:, None] * features.numpy()).sum(axis=0) / probability.sum()
-    np.testing.assert_allclose(found.offset.numpy(), -mean, atol=1e-3)
+    np.testing.assert_allclose(found.offset.numpy(), -share * mean, atol=1e-3)
     assert 1 < len(found.history) < 20
     assert found.history[-1]["style"] < 1e-8
 
