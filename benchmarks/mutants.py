@@ -44,7 +44,12 @@ MUTANTS = (
         "(self.centre + self.episode_mean",
         "tests/model",
     ),
-    ("featlab/model/style_bank.py", "kept = ~(outside", "kept = (outside", "tests/model tests/methods"),
+    (
+        "featlab/model/mlp.py",
+        "(source.clips.row_subject[reference] >= 0)",
+        "(source.clips.row_subject[reference] >= -1)",
+        "tests/model tests/methods",
+    ),
     (
         "featlab/model/mlp.py",
         "expression_loss(reference, head",

@@ -150,14 +150,12 @@ class SourceRows:
         return rows
 
     def without(self, people: Tensor) -> SourceRows:
-        """Return the rows without those of some subjects (places in ``clips.subjects``) and their pairs."""
+        """Return the rows without those of some subjects (places in ``clips.subjects``).
+
+        Pairs stay as they are: those of rows that are left out are in no episode (`featlab.model.mlp.episodic_pairs`).
+        """
         outside = torch.isin(self.clips.row_subject, people)
-        pairs = self.pairs
-        if pairs is not None:
-            kept = ~(outside.numpy()[pairs.row] | outside.numpy()[pairs.reference])
-            pairs = replace(pairs, row=pairs.row[kept], reference=pairs.reference[kept], score=pairs.score[kept])
-        labels = self.labels.masked_fill(outside, -1)
-        return replace(self, labels=labels, clips=self.clips.without(people), pairs=pairs)
+        return replace(self, labels=self.labels.masked_fill(outside, -1), clips=self.clips.without(people))
 
 
 def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:

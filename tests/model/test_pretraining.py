@@ -422,3 +422,14 @@ def test_the_expression_loss_is_against_what_c_makes_of_the_row_as_it_is(source,
     one_step = {"epochs": 1, "batch": 10_000, "dropout": 0.0, **only("expression")}
     assert pretrained(source, trained, share=0.0, **one_step).history[0]["expression"] == pytest.approx(0, abs=1e-7)
     assert pretrained(source, trained, share=1.0, **one_step).history[0]["expression"] > 1e-4
+
+
+def test_a_person_who_is_left_out_is_in_no_pair_of_an_episode(source):
+    person = source.clips.row_subject[torch.from_numpy(source.pairs.reference)].mode().values
+    rest = source.without(person[None])
+    gone = torch.nonzero(source.clips.row_subject == person).squeeze(1)
+    pairs = episodic_pairs(rest)
+    assert len(pairs) == len(source.features) - len(gone)
+    assert not torch.isin(pairs, gone).any()
+    # Most rows have their own reference still.
+    assert (pairs[:, 1] >= 0).any()
