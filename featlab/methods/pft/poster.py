@@ -53,8 +53,9 @@ class PosterPFT(Method):
         "μ and σ, at T's output and the bottleneck) + L_expr on pairs: Adam, learning rate 1e-4, 100 epochs of "
         "batches of 64, halved after 3 epochs without progress, ended after 10. At the target prediction consistency "
         "between two frames + L_expr, 25 steps, C fixed, the last layer. Departures: features are cached, so that L_CE "
-        "trains B and C alone and T is one layer after the backbone; μ and σ are those of a batch; progress is that of "
-        "the training loss. The poster gives no loss weights: all are 1."
+        "trains B and C alone and T is one layer after the backbone; T's output is added to its input and is 0 at the "
+        "start, since on a few thousand rows a T from random weights does not get back to the source model; μ and σ "
+        "are those of a batch; progress is that of the training loss. The poster gives no loss weights: all are 1."
     )
     config_type = PosterConfig
     needs_extras = True
