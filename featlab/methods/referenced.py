@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
 from featlab.errors import InputError
 from featlab.methods.base import Method, target_features
+from featlab.model.losses import classification_loss
 from featlab.model.networks import PersonalModel, Translator
 from featlab.model.personal import AdaptedModel, Affine, linear_head
 from featlab.model.style_bank import SourceRows
@@ -108,9 +108,8 @@ class ReferencedMLP(Method):
 
         def losses(picked: Tensor) -> dict[str, Tensor]:
             referenced = source.features[picked] - clips.episode_mean(picked, random)
-            entropy = F.cross_entropy(last(hidden(referenced)), source.labels[picked], reduction="none")
-            weight = clips.tested_share(picked)
-            return {"classification": (weight * entropy).sum() / weight.sum()}
+            logits = last(hidden(referenced))
+            return {"classification": classification_loss(logits, source.labels[picked], clips.tested_share(picked))}
 
         with seeded(bundle.seed, cls.name, "dropout"):
             train(
@@ -136,7 +135,7 @@ class ReferencedMLP(Method):
 
 
 def _rows(source: SourceRows, name: str) -> Tensor:
-    rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
+    rows = source.seen_rows()
     if len(torch.unique(source.labels[rows])) < 2:
         raise InputError(f"{name} needs source subjects with neutral rows and with others; label the source rows")
     return rows

@@ -119,3 +119,8 @@ def expression_loss(reference_logits: Tensor, translated_logits: Tensor) -> Tens
     reference = F.log_softmax(reference_logits.detach(), dim=1)
     translated = F.log_softmax(translated_logits, dim=1)
     return F.kl_div(translated, reference, reduction="batchmean", log_target=True)
+
+
+def classification_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Return the cross-entropy of (n, K) logits with (n,) labels, the mean over rows by their (n,) weights."""
+    return (weight * F.cross_entropy(logits, labels, reduction="none")).sum() / weight.sum()

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.compute import one_cycle
 from featlab.config.sections import PretrainConfig
-from featlab.model.losses import expression_loss, style_loss, style_statistics
+from featlab.model.losses import classification_loss, expression_loss, style_loss, style_statistics
 from featlab.model.networks import SourceHead, Translator, layer_values
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import History, OnEpoch, Phase, shuffled_batches, train
@@ -129,9 +128,8 @@ def _losses(
     terms = {}
     if config.classification:
         # Rows count as often as they would be tested: neutral rows that are adapted on are not.
-        weight = clips.tested_share(rows)
-        entropy = F.cross_entropy(head(translated), source.labels[rows], reduction="none")
-        terms["classification"] = config.classification * (weight * entropy).sum() / weight.sum()
+        entropy = classification_loss(head(translated), source.labels[rows], clips.tested_share(rows))
+        terms["classification"] = config.classification * entropy
     if config.style:
         # The reference is not translated: a target that moves along with T pulls it away without an end.
         paired = clips.seen(source.features, references, share, random)

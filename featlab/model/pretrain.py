@@ -90,6 +90,12 @@ def part_of(translator: Translator, part: str, config: PretrainConfig, classes: 
     return translator.part(units, weight, bias=part == "mlp")
 
 
+def weighed(translator: Translator, balance: float, config: PretrainConfig, classes: int) -> Translator:
+    """Return a joint T with another weight of its MLP part."""
+    linear, mlp = (part_of(translator, part, config, classes) for part in ("linear", "mlp"))
+    return Translator.mean([(linear, 1 - balance), (mlp, balance)])
+
+
 def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0) -> StyleBank:
     """Return the style bank of a pretrained T: each source subject translated with the share of their own offset."""
     clips = source.clips

@@ -73,7 +73,7 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
     scored = 0
     for held_out in person_folds(people, seed):
         rest = source.without(held_out)
-        train = torch.nonzero((rest.clips.row_subject >= 0) & (rest.labels >= 0)).squeeze(1)
+        train = rest.seen_rows()
         test = torch.nonzero(torch.isin(source.clips.row_subject, held_out) & (source.labels >= 0)).squeeze(1)
         if len(torch.unique(source.labels[train])) < 2:
             continue

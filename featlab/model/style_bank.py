@@ -138,13 +138,13 @@ class SourceRows:
         labels = torch.from_numpy(table.label.astype(np.int64))
         return cls(features, labels, neutral_clips(table, features), pairs)
 
-    def episodic(self) -> Tensor:
-        """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows.
+    def seen_rows(self) -> Tensor:
+        """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows."""
+        return torch.nonzero((self.clips.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
 
-        Raises:
-            InputError: Fewer than two.
-        """
-        rows = torch.nonzero((self.clips.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
+    def episodic(self) -> Tensor:
+        """Return `seen_rows`; fewer than two are an InputError."""
+        rows = self.seen_rows()
         if len(rows) < 2:
             raise InputError("no source subject has neutral rows, and pretraining needs them; label them")
         return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Goals = Mapping[str, tuple[Tensor, Tensor]]
 """Mean and standard deviation to align to, by layer."""
+Losses = Callable[[Tensor, Tensor], Terms]
+"""Loss terms of some frames, each beside another frame of the clip."""
 
 
 def minimise_losses(
@@ -29,18 +31,20 @@ def minimise_losses(
     trained = _trained(translator, config.update)
     fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
     goals = _goals(bundle, translator, features, config) if config.style else {}
-    iterations, history = fit(bundle, translator, trained, features, config, torch_generator(seed, "adapt"), goals)
+
+    def losses(frames: Tensor, others: Tensor) -> Terms:
+        return _losses(bundle, translator, frames, others, config, goals)
+
+    iterations, history = fit(trained, losses, features, config, torch_generator(seed, "adapt"))
     return iterations, history, sum(tensor.numel() for tensor in trained)
 
 
 def _fit_lbfgs(
-    bundle: Bundle,
-    translator: Translator,
     trained: list[torch.nn.Parameter],
+    losses: Losses,
     features: Tensor,
     config: TranslatorAdaptation,
     random: torch.Generator,
-    goals: Goals,
 ) -> tuple[int, Sequence[Mapping[str, float]]]:
     """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
     if not config.iterations:
@@ -48,7 +52,7 @@ def _fit_lbfgs(
     others = features[torch.randperm(len(features), generator=random)]
     return minimise(
         trained,
-        lambda: _losses(bundle, translator, features, others, config, goals),
+        lambda: losses(features, others),
         message=f"adaptation diverged; lower the weights of {config.section}",
         iterations=config.iterations,
         tolerance_change=1e-9,
@@ -56,13 +60,11 @@ def _fit_lbfgs(
 
 
 def _fit_adam(
-    bundle: Bundle,
-    translator: Translator,
     trained: list[torch.nn.Parameter],
+    losses: Losses,
     features: Tensor,
     config: TranslatorAdaptation,
     random: torch.Generator,
-    goals: Goals,
 ) -> tuple[int, Sequence[Mapping[str, float]]]:
     """Take Adam steps on batches of frames, as published."""
     batch = min(config.batch or len(features), len(features))
@@ -72,11 +74,8 @@ def _fit_adam(
             order = torch.randperm(len(features), generator=random)
             yield features[order[:batch]], features[order.roll(1)[:batch]]
 
-    def losses(frames: tuple[Tensor, Tensor]) -> Terms:
-        return _losses(bundle, translator, *frames, config, goals)
-
     fit = train(
-        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
+        [Phase(torch.optim.Adam(trained, lr=config.lr), lambda frames: losses(*frames))],
         batches(),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: one_cycle(step, config.iterations),

@@ -17,7 +17,7 @@ from featlab.methods.pft.reliability import Reliability, confidence_gap
 from featlab.methods.pft.validation import validate_on_source
 from featlab.model.networks import PersonalModel, Translator, as_tensor
 from featlab.model.personal import AdaptedModel, GainEstimate, SourceGain
-from featlab.model.pretrain import make_style_bank, part_of
+from featlab.model.pretrain import make_style_bank, part_of, weighed
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
@@ -67,8 +67,7 @@ class PFT(Method):
         balance = float(tensors.get("balance", config.balance))
         if config.form != "joint" or balance == config.balance:
             return bundle
-        linear, mlp = (part_of(bundle.translator, part, config, len(bundle.classes)) for part in ("linear", "mlp"))
-        translator = Translator.mean([(linear, 1 - balance), (mlp, balance)])
+        translator = weighed(bundle.translator, balance, config, len(bundle.classes))
         bank = make_style_bank(source, translator, bundle.head, bundle.share.value) if bundle.bank else None
         chosen = bundle.config.with_values({"pretrain.balance": balance}, "source people")
         return replace(bundle, translator=translator, bank=bank, config=chosen)

@@ -18,7 +18,7 @@ from featlab.model.losses import expression_loss, style_statistics
 from featlab.model.networks import SourceHead, Translator, layer_values
 from featlab.model.personal import AdaptedModel
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Phase, shuffled_batches, train
+from featlab.model.training import History, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
@@ -72,13 +72,10 @@ class PosterPFT(Method):
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the poster's T."""
         self.check(bundle, target)
-        translator = blank(lambda: _new(len(bundle.translator.offset)))
+        dim = len(bundle.translator.offset)
+        translator = blank(lambda: Translator(dim, dim))
         translator.load_state_dict(dict(bundle.extras[self.name]))
         return adapt_translator(bundle, translator, target, self.config, seed=seed)
-
-
-def _new(dim: int) -> Translator:
-    return Translator(dim, dim, residual=True)
 
 
 def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
@@ -86,15 +83,17 @@ def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
     rows, references = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
     if len(rows) < 2:
         raise InputError(f"pft-poster needs 2 pairs or more, got {len(rows)}; use more source subjects")
+    dim = source.features.shape[1]
     with seeded(seed, "poster"):
-        translator = _new(source.features.shape[1])
+        translator = Translator(dim, dim)
     random = torch_generator(seed, "poster")
     trained = [parameter for name, parameter in translator.named_parameters() if name != "offset"]
     batch = min(BATCH, len(rows))
-    history: list[dict[str, float]] = []
-    rate = [1.0]
+    history: History = []
+    rate = 1.0
 
     def batches() -> Iterator[Tensor]:
+        nonlocal rate
         best, worse, still = float("inf"), 0, 0
         for _ in range(EPOCHS):
             start = len(history)
@@ -103,7 +102,7 @@ def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
             worse, still = (0, 0) if loss < best else (worse + 1, still + 1)
             best = min(best, loss)
             if worse > PATIENCE:
-                rate[0], worse = rate[0] / 2, 0
+                rate, worse = rate / 2, 0
             if still >= STOP:
                 return
 
@@ -118,8 +117,8 @@ def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
         batches(),
         name="pretraining by the poster's losses",
         advice="check the embeddings for outliers",
-        rate=lambda step: rate[0],
-        history=history,  # type: ignore[arg-type]
+        rate=lambda step: rate,
+        history=history,
     )
     return translator.eval().requires_grad_(False)
 

@@ -7,7 +7,7 @@ out are a few numbers for the bundle: no row of anyone, and nothing of a target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from featlab.methods.pft.adapt import align_style
 from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability
 from featlab.model.head import train_head
 from featlab.model.networks import Translator
-from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator
+from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator, weighed
 from featlab.model.share import LEAST_SUBJECTS, person_folds
 from featlab.model.style_bank import SourceRows
 
@@ -56,8 +56,9 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
         model = _fold_model(rest, bundle)
         translators = forms_of(model)
         for subject in held_out.tolist():
-            for form, translator in translators.items():
-                episodes[form] += _episodes(source, subject, replace(model, translator=translator))
+            for adapt, test in _splits(source, subject):
+                for form, episode in _episodes(source, subject, adapt, test, model, translators).items():
+                    episodes[form].append(episode)
     subjects = {episode.subject for found in episodes.values() for episode in found}
     if len(subjects) < LEAST_SUBJECTS:
         return None
@@ -76,11 +77,13 @@ def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
         return {config.form: bundle.translator}
     if not config.epochs or config.balance in (0, 1):
         return {config.balance: bundle.translator}
-    linear, mlp = (part_of(bundle.translator, part, config, len(bundle.classes)) for part in ("linear", "mlp"))
-    weights = BALANCES if config.learn_balance else (config.balance,)
-    means: dict[str | float, Translator]
-    means = {weight: Translator.mean([(linear, 1 - weight), (mlp, weight)]) for weight in weights}
-    return {**means, "linear": linear, "mlp": mlp}
+    whole, classes = bundle.translator, len(bundle.classes)
+    found: dict[str | float, Translator] = {}
+    for weight in BALANCES if config.learn_balance else (config.balance,):
+        found[weight] = weighed(whole, weight, config, classes)
+    for part in ("linear", "mlp"):
+        found[part] = part_of(whole, part, config, classes)
+    return found
 
 
 def _fold_model(rest: SourceRows, bundle: Bundle) -> Bundle:
@@ -94,10 +97,10 @@ def _fold_model(rest: SourceRows, bundle: Bundle) -> Bundle:
     return replace(bundle, head=head, translator=translator, bank=bank)
 
 
-def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
+def _splits(source: SourceRows, subject: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows that a subject is adapted on and those that are tested, for each half of their neutral clips."""
     clips = source.clips
     mine = torch.nonzero((clips.row_subject == subject) & (source.labels >= 0)).squeeze(1)
-    found = []
     count = int(clips.count[subject])
     half = max(1, count // 2)
     for places in ({*range(half)}, {*range(count - half, count)}) if count > 1 else ({0},):
@@ -106,28 +109,41 @@ def _episodes(source: SourceRows, subject: int, model: Bundle) -> list[Episode]:
             # As the protocol does: half of the only clip is adapted on.
             adapt = adapt[: (len(adapt) + 1) // 2]
         test = mine[~torch.isin(mine, adapt)]
-        if not len(test):
-            continue
-        labels = source.labels[test].numpy()
-        lengths = [length for length in LENGTHS if length < len(adapt)]
+        if len(test):
+            yield adapt, test
+
+
+def _episodes(
+    source: SourceRows,
+    subject: int,
+    adapt: Tensor,
+    test: Tensor,
+    model: Bundle,
+    translators: Mapping[str | float, Translator],
+) -> dict[str | float, Episode]:
+    """Adapt each T on some rows of a held-out subject and look at the others."""
+    clip, rows, labels = source.features[adapt], source.features[test], source.labels[test].numpy()
+    lengths = [*(length for length in LENGTHS if length < len(adapt)), len(adapt)]
+    # A source subject's clip is what it says, so that all its frames count: the offset is the same for every T.
+    offsets = {length: align_style(clip[:length], model, weighting="mean").offset for length in lengths}
+    with torch.no_grad():
+        source_logits = model.head(rows)
+    before = _macro_f1(labels, source_logits, model)
+    found = {}
+    for form, translator in translators.items():
         with torch.no_grad():
-            before = model.head(source.features[test])
-            logits = {}
-            for length in [*lengths, len(adapt)]:
-                # A source subject's clip is what it says, so that all its frames count.
-                aligned = align_style(source.features[adapt[:length]], model, weighting="mean")
-                logits[length] = model.head(model.translator(source.features[test] + aligned.offset))
-        found.append(
-            Episode(
-                subject=subject,
-                logits=logits[len(adapt)],
-                source_logits=before,
-                labels=source.labels[test],
-                before=_macro_f1(labels, before, model),
-                after=_macro_f1(labels, logits[len(adapt)], model),
-                after_short={length: _macro_f1(labels, logits[length], model) for length in lengths},
-                clip=clip_statistics(source.features[adapt], align_style(source.features[adapt], model).offset, model),
-            )
+            logits = {length: model.head(translator(rows + offset)) for length, offset in offsets.items()}
+        after = {length: _macro_f1(labels, each, model) for length, each in logits.items()}
+        own = replace(model, translator=translator)
+        found[form] = Episode(
+            subject=subject,
+            logits=logits[len(adapt)],
+            source_logits=source_logits,
+            labels=source.labels[test],
+            before=before,
+            after=after.pop(len(adapt)),
+            after_short=after,
+            clip=clip_statistics(clip, align_style(clip, own).offset, own),
         )
     return found
 
