@@ -209,6 +209,13 @@ PIXEL_FLAGS = {
         rich_help_panel=_BACKBONE,
     ),
     "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
+    "mirror": _flag(
+        bool,
+        "--mirror",
+        default=False,
+        help="Average the embedding of each image with that of its mirror image; takes twice as long.",
+        rich_help_panel=_BACKBONE,
+    ),
     "batch": _flag(
         int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once.", rich_help_panel=_BACKBONE
     ),
@@ -255,6 +262,6 @@ PIXEL_FLAGS = {
 WRITE_FLAGS = ("out", "dtype", "if_exists")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
-NETWORK_FLAGS = ("weights", "layers", "options", "amp")
+NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
 
 FLAGS |= PIXEL_FLAGS
