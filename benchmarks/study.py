@@ -240,7 +240,8 @@ def main() -> None:
     Parallel(options.jobs)(delayed(run_fold)(*item) for item in work)
     rows: dict[str, list[EvaluationRow]] = {}
     for cache, *_, path in work:
-        rows.setdefault(name_of(cache), []).extend(read_results(path))
+        found = [row for row in read_results(path) if options.parts or row.method in methods]
+        rows.setdefault(name_of(cache), []).extend(found)
     if options.changed:
         pairs = {name_of(one): name_of(other) for one, other in zip(options.caches, options.changed, strict=True)}
         text = change(rows, pairs)

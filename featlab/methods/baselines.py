@@ -147,6 +147,11 @@ class OracleConfig(Options):
     iterations: int = option(100, "AdamW steps on all rows.", minimum=0)
     lr: float = option(1e-2, "Peak learning rate.", minimum=0)
     weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0)
+    bn_mode: str = option(
+        "eval",
+        "BatchNorm in the steps: `eval` (the source's statistics stay) or `train` (those of the rows).",
+        choices=("train", "eval"),
+    )
 
 
 class Oracle(Method):
@@ -180,7 +185,9 @@ class Oracle(Method):
         with torch.no_grad():
             features = shift(target_features(bundle, target)[torch.from_numpy(known)])
         wanted = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
-        head, config = copy.deepcopy(bundle.head).eval(), self.config
+        head, config = copy.deepcopy(bundle.head), self.config
+        # One row has no variance.
+        head.norm.train(config.bn_mode == "train" and len(features) > 1)
         optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         fit = train(
             [Phase(optimiser, lambda step: {"classification": F.cross_entropy(head(features), wanted)})],
@@ -188,7 +195,7 @@ class Oracle(Method):
             advice=f"lower adapt.oracle.lr ({config.lr})",
             rate=lambda step: one_cycle(step, config.iterations),
         )
-        return AdaptedModel(PersonalModel(bundle.projection, shift, head), **fit.summary())
+        return AdaptedModel(PersonalModel(bundle.projection, shift, head.eval()), **fit.summary())
 
 
 def _shift(bundle: Bundle, target: Target, labels: NDArray[np.int16]) -> Affine:
