@@ -162,8 +162,9 @@ class Oracle(Method):
     setting = "Oracle"
     published = (
         "The poster's oracle, whose details are not published: cross-entropy on B and C from the source weights, "
-        "BatchNorm statistics frozen, on features shifted by the neutral mean as in neutral-shift. The evaluation "
-        "leaves out the block of frames that is predicted, and tunes on the rest of the same videos: a ceiling."
+        "BatchNorm's statistics the source's, on features shifted by the neutral mean as in neutral-shift. The "
+        "evaluation leaves out the block of frames that is predicted, and tunes on the rest of the same videos: a "
+        "ceiling."
     )
     config_type = OracleConfig
     needs_labels = True
