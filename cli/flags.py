@@ -31,6 +31,14 @@ FLAGS = {
     "subject": _flag(
         str, "--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject, default=...
     ),
+    "people": _flag(
+        str,
+        "--subject",
+        metavar="ID|ID,ID,…|PATTERN|FILE|all",
+        help="Whom to adapt to: an id, several with commas, a pattern (`s0*`), a file of ids, or `all`.",
+        autocompletion=complete_subject,
+        default=...,
+    ),
     "subjects": _flag(
         list[str] | None,
         "--subject",
