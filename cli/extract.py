@@ -101,10 +101,12 @@ def _show(
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
+    from featlab.cache.repeats import find_repeats
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 
-    summary = inspect_cache(report.path)
+    summary, repeats = inspect_cache(report.path), find_repeats(report.path)
+    warnings = [*inputs.warnings, *repeats.problems, *repeats.warnings]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
@@ -116,12 +118,12 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "extractor": report.extractor.id,
         "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
-        "warnings": list(inputs.warnings),
+        "warnings": warnings,
         "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    for line in inputs.warnings:
+    for line in warnings:
         output.warn(line)
     lost = report.storage_error
     said = {
