@@ -21,7 +21,8 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, check_if_exists, class_names
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
-from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, codes_of
+from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
