@@ -116,20 +116,24 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "extractor": report.extractor.id,
         "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
+        "warnings": list(inputs.warnings),
         "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
+    for line in inputs.warnings:
+        output.warn(line)
     lost = report.storage_error
     said = {
         "classes": ", ".join(summary.classes),
         "layers": ", ".join(report.extractor.layers),
+        "warnings": None,
         "landmarks": inputs.landmark_source or "none",
         "storage error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
-    _show(output, report, facts, said, ("resumed rows", "no face", "layers", "storage error"))
+    _show(output, report, facts, said, ("resumed rows", "no face", "layers", "warnings", "storage error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
-    output.warn_of_failures(failures, f"images have no row; they are listed in {failures_path(report.path)}")
+    output.warn_of_failures(failures, f"pictures or folders have no row, listed in {failures_path(report.path)}")
     if inputs.no_face:
         output.warn(
             f"no face was found in {len(inputs.no_face)} images; they are listed in {no_face_path(report.path)}"
