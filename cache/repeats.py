@@ -17,7 +17,7 @@ from featlab.cache.verify import Structure, read_structure
 _BLOCK_BYTES = 8 << 20
 _LOOKED_AT = 64
 _TELLING = 8
-"""So many different values among the first of a row can't be equal by chance; a few action units, most of them 0, can."""
+"""So many different values of a row can't be equal by chance; a few action units, most of them 0, can."""
 
 
 @dataclass(frozen=True)

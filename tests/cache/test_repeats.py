@@ -32,7 +32,7 @@ def found(people, tmp_path):
         )
         repeats = find_repeats(tmp_path / "c.h5")
         return [
-            [next(kind for kind in (PEOPLE, LABELS, TWICE, CHANCE) if kind in line) for line in lines]
+            [next(kind for kind in (CHANCE, PEOPLE, LABELS, TWICE) if kind in line) for line in lines]
             for lines in (repeats.problems, repeats.warnings)
         ]
 
