@@ -136,6 +136,30 @@ FLAGS = {
     "if_exists": _flag(
         str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
     ),
+    "manifest": _flag(
+        Path | None,
+        "--manifest",
+        metavar="FILE",
+        help="A csv that says what the rows are: subject,label,video,frame.",
+    ),
+    "columns": _flag(
+        str | None,
+        "--columns",
+        metavar="NAMES|REGEX",
+        help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
+    ),
+    "features": _flag(
+        str | None,
+        "--features",
+        metavar="au|au-r|au-c|pose|gaze|all",
+        help="Columns of OpenFace's by group; default: au-r.",
+    ),
+    "skip_bad": _flag(
+        bool,
+        "--skip-bad",
+        default=False,
+        help="Leave out rows with missing or infinite values, and list them.",
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
         list[Path] | None,
@@ -261,6 +285,7 @@ PIXEL_FLAGS = {
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
 WRITE_FLAGS = ("out", "dtype", "if_exists")
+TABLE_FLAGS = ("manifest", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp")

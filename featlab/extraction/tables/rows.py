@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.items import Failure
 
-INDEX_COLUMNS = ("subject", "label", "video", "frame", "path")
+INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
 
 _AU_R, _AU_C = r"AU\d+_r", r"AU\d+_c"
