@@ -43,7 +43,7 @@ class Session:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = dict(given)
         # As a cache has them, however they were typed or copied.
-        if self.given.get("subject"):
+        if self.given.get("subject") and not os.path.isfile(self.given["subject"]):
             self.given["subject"] = one_form(self.given["subject"])
         if self.given.get("subjects"):
             self.given["subjects"] = [one_form(name) for name in self.given["subjects"]]
