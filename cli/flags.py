@@ -31,6 +31,14 @@ FLAGS = {
     "subject": _flag(
         str, "--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject, default=...
     ),
+    "people": _flag(
+        str,
+        "--subject",
+        metavar="ID|ID,ID,…|PATTERN|FILE|all",
+        help="Whom to adapt to: an id, several with commas, a pattern (`s0*`), a file of ids, or `all`.",
+        autocompletion=complete_subject,
+        default=...,
+    ),
     "subjects": _flag(
         list[str] | None,
         "--subject",
@@ -127,6 +135,36 @@ FLAGS = {
     "dtype": _flag(str, "--dtype", default="float32", metavar="float32|float16", help="As stored."),
     "if_exists": _flag(
         str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
+    ),
+    "manifest": _flag(
+        Path | None,
+        "--manifest",
+        metavar="FILE",
+        help="A csv that says what the rows are: subject,label,video,frame.",
+    ),
+    "columns": _flag(
+        str | None,
+        "--columns",
+        metavar="NAMES|REGEX",
+        help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
+    ),
+    "features": _flag(
+        str | None,
+        "--features",
+        metavar="au|au-r|au-c|pose|gaze|all",
+        help="Columns of OpenFace's by group; default: au-r.",
+    ),
+    "skip_bad": _flag(
+        bool,
+        "--skip-bad",
+        default=False,
+        help="Leave out rows with missing or infinite values, and list them.",
+    ),
+    "merge_names": _flag(
+        bool,
+        "--merge-names",
+        default=False,
+        help="Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
     ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
@@ -259,7 +297,8 @@ PIXEL_FLAGS = {
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
-WRITE_FLAGS = ("out", "dtype", "if_exists")
+WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names")
+TABLE_FLAGS = ("manifest", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")

@@ -59,7 +59,7 @@ _ACTIONS = {
 }
 UNITS = tuple(_ACTIONS)
 # For each landmark the one on the other side.
-_MIRROR = np.array(mirror_order())
+_MIRROR = np.array(mirror_order(), dtype=np.intp)
 # Each column of lids or lips from top to bottom: they may close and never cross.
 _COLUMNS = ([37, 41], [38, 40], [43, 47], [44, 46], [50, 61, 67, 58], [51, 62, 66, 57], [52, 63, 65, 56])
 

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +21,8 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, check_if_exists, class_names
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
-from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, codes_of
+from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
@@ -40,6 +41,7 @@ class ImportConfig:
     extractor: str = "imported"
     dtype: str = "float32"
     skip_bad: bool = False
+    merge_names: bool = False
     if_exists: IfExists = "resume"
 
     def __post_init__(self) -> None:
@@ -64,6 +66,7 @@ class ImportReport:
     dim: int
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     storage_error: float | None
     digest: str
     seconds: float
@@ -87,41 +90,33 @@ def import_features(
     if out.exists() and config.if_exists == "error":
         raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     if out.exists() and config.if_exists == "skip":
-        return _report(out, read_failures(out), (), None, start, was_there=True)
+        return _report(out, read_failures(out), ((), ()), None, start, was_there=True)
     read = read_source(source, config.manifest, config.selection, skip_bad=config.skip_bad, on_progress=on_progress)
     landmarks = read.rows.landmarks
     if config.landmarks is not None:
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
-    bad = bad_rows(read.rows, read.kept, config.dtype)
-    if bad and not config.skip_bad:
-        row, why = next(iter(bad.items()))
-        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
-        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
-    failed = dict(sorted({**read.rows.failed, **bad}.items()))
-    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
-    if not len(good):
-        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
-    table = _table(read, good, landmarks, config.neutral)
+    good, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
+    read = replace(read, index=read.index.one_name_each(config.neutral, merge=config.merge_names))
+    table = _table(read, good, landmarks)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
-    notes = (*read.rows.notes, *read.index.notes)
+    said = (*read.rows.notes, *read.index.notes), read.index.warnings
     error = float16_error(table.embeddings) if config.dtype == "float16" else None
     if out.exists() and config.if_exists == "resume":
         _check_same(out, table, extractor, config.dtype)
-        return _report(out, failures, notes, error, start, was_there=True)
+        return _report(out, failures, said, error, start, was_there=True)
     # The list goes first: a cache without its list would look like one made from other inputs.
     write_failures(out, failures)
     write_table(out, table, extractor, dtype=config.dtype)
-    return _report(out, failures, notes, error, start, was_there=False)
+    return _report(out, failures, said, error, start, was_there=False)
 
 
-def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None, neutral: str) -> FeatureTable:
+def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None) -> FeatureTable:
     """Put the good rows into a table; ``good`` are places among the kept ones."""
     places = read.kept[good]
     points = None if landmarks is None else landmarks[places]
     index = read.index.take(good)
-    classes = class_names(index.label, neutral)
+    classes = class_names(index.label, index.neutral)
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
@@ -135,10 +130,27 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
         subjects=subjects,
         videos=videos,
         classes=classes,
-        neutral=neutral,
+        neutral=index.neutral,
         landmarks=points,
         paths=None if index.paths is None else tuple(index.paths),
     )
+
+
+def good_rows(
+    read: Source, source: Path, dtype: str, *, skip_bad: bool
+) -> tuple[NDArray[np.intp], tuple[Failure, ...]]:
+    """Return the places, among the kept rows, of those that can be stored, and all that have no row."""
+    bad = bad_rows(read.rows, read.kept, dtype)
+    if bad and not skip_bad:
+        row, why = next(iter(bad.items()))
+        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
+        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
+    failed = dict(sorted({**read.rows.failed, **bad}.items()))
+    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
+    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
+    if not len(good):
+        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
+    return good, failures
 
 
 def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
@@ -210,7 +222,7 @@ def _difference(new: Cache, old: Cache) -> str:
 def _report(
     out: Path,
     failures: tuple[Failure, ...],
-    notes: tuple[str, ...],
+    said: tuple[tuple[str, ...], tuple[str, ...]],
     error: float | None,
     start: float,
     *,
@@ -222,7 +234,8 @@ def _report(
             rows=len(cache),
             dim=cache.dim,
             failures=failures,
-            notes=notes,
+            notes=said[0],
+            warnings=said[1],
             storage_error=error,
             digest=cache.digest,
             seconds=time.monotonic() - start,
