@@ -140,7 +140,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
 def import_features(
     session: Session,
     source: Annotated[
-        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of a tool's tables.")
     ],
     manifest: Annotated[
         Path | None, Option(metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame.")
@@ -153,8 +153,18 @@ def import_features(
             help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
         ),
     ] = None,
+    tool: Annotated[
+        str | None,
+        Option(
+            "--from",
+            metavar="TOOL",
+            help="What wrote the table: openface2, openface3, py-feat, libreface, openwillis, deepface, emotiefflib; "
+            "default: told by its columns.",
+        ),
+    ] = None,
     features: Annotated[
-        str | None, Option(metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r.")
+        str | None,
+        Option(metavar="GROUP", help="A group of the tool's columns (au, emotions, pose …); default: the expression."),
     ] = None,
     landmarks: Annotated[
         Path | None, Option(metavar="FILE", help="Landmarks, a row each; default: what the source has.")
@@ -176,7 +186,7 @@ def import_features(
         neutral=neutral,
         manifest=manifest,
         landmarks=landmarks,
-        selection=Selection(columns, features),
+        selection=Selection(columns, features, tool),
         extractor=extractor,
         dtype=session["dtype"],
         skip_bad=skip_bad,
@@ -192,9 +202,12 @@ def import_features(
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import failures_path
+    from featlab.extraction.tables.rows import few
 
     for note in report.notes:
         output.note(f"import: {note}")
+    for warning in report.warnings:
+        output.warn(f"import: {warning}")
     summary = inspect_cache(report.path)
     facts = {
         "rows": report.rows,
@@ -202,6 +215,7 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "videos": summary.videos,
         "classes": list(summary.classes),
         "dim": report.dim,
+        "features": list(report.columns),
         "landmarks": summary.landmarks,
         "extractor": report.extractor.id,
         "was_there": report.was_there,
@@ -212,11 +226,12 @@ def _show_import(output: Output, report: ImportReport) -> None:
     }
     said = {
         "classes": ", ".join(summary.classes),
+        "features": few(report.columns),
         "landmarks": summary.landmarks and f"{summary.landmarks} points",
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    _show(output, report, facts, said, ("landmarks", "was there", "float16 error"))
+    _show(output, report, facts, said, ("features", "landmarks", "was there", "float16 error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
 

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,6 +24,7 @@ from featlab.extraction.shards import StorageError, read_failures, storage_error
 from featlab.extraction.tables.index import codes_of
 from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
+from featlab.extraction.tables.telltale import telltales
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
 _DTYPES = ("float32", "float16")
@@ -57,7 +58,8 @@ class ImportReport:
 
     ``failures`` has no row: files without any, then rows in the source's order; they are also listed beside the cache.
     ``storage_error`` is the largest distance of a stored row from its float32, relative to that row's length; None with
-    float32. ``was_there``: the cache was there before and has been left as it was.
+    float32. ``was_there``: the cache was there before and has been left as it was. ``columns`` are the features, if
+    they have names; ``warnings`` say which of them give something away.
     """
 
     path: Path
@@ -70,6 +72,8 @@ class ImportReport:
     seconds: float
     was_there: bool
     extractor: ExtractorInfo
+    columns: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 DEFAULTS = ImportConfig()
@@ -89,7 +93,14 @@ def import_features(
         raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     if out.exists() and config.if_exists == "skip":
         return _report(out, read_failures(out), (), None, start, was_there=True)
-    read = read_source(source, config.manifest, config.selection, skip_bad=config.skip_bad, on_progress=on_progress)
+    read = read_source(
+        source,
+        config.manifest,
+        config.selection,
+        neutral=config.neutral,
+        skip_bad=config.skip_bad,
+        on_progress=on_progress,
+    )
     landmarks = read.rows.landmarks
     if config.landmarks is not None:
         rows = range(len(read.rows.features))
@@ -101,20 +112,23 @@ def import_features(
         raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
     failed = dict(sorted({**read.rows.failed, **bad}.items()))
     failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
+    good = np.flatnonzero(~np.isin(read.kept, list(bad)))
     if not len(good):
         raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
     table = _table(read, good, landmarks, config.neutral)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
     notes = (*read.rows.notes, *read.index.notes)
+    warnings = tuple(telltales(table, read.rows.columns, read.kept[good]))
     error = float16_error(table.embeddings) if config.dtype == "float16" else None
     if out.exists() and config.if_exists == "resume":
         _check_same(out, table, extractor, config.dtype)
-        return _report(out, failures, notes, error, start, was_there=True)
+        report = _report(out, failures, notes, error, start, was_there=True)
+        return replace(report, columns=read.rows.columns, warnings=warnings)
     # The list goes first: a cache without its list would look like one made from other inputs.
     write_failures(out, failures)
     write_table(out, table, extractor, dtype=config.dtype)
-    return _report(out, failures, notes, error, start, was_there=False)
+    report = _report(out, failures, notes, error, start, was_there=False)
+    return replace(report, columns=read.rows.columns, warnings=warnings)
 
 
 def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None, neutral: str) -> FeatureTable:
@@ -144,15 +158,15 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
 
 def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
     """Return which of the kept rows can't be stored, in their order, and why."""
-    bad: dict[int, str] = {}
+    bad = {row: why for row, why in sorted(rows.bad.items()) if row not in rows.failed}
     for part in _blocks(kept, rows.features.shape[1]):
         block = rows.features[part]
         with np.errstate(over="ignore"):
             fits = np.isfinite(block.astype(dtype))
         for place in np.flatnonzero(~fits.all(axis=1)).tolist():
             column = int(np.argmin(fits[place]))
-            bad[int(part[place])] = _why(rows, column, float(block[place, column]), dtype)
-    return bad
+            bad.setdefault(int(part[place]), _why(rows, column, float(block[place, column]), dtype))
+    return dict(sorted(bad.items()))
 
 
 def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
