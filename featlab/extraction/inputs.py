@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import resolve_layout
+from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.video import Sampling, expand_videos
 from featlab.extraction.video.frames import is_video
 
@@ -45,6 +47,7 @@ class Inputs:
     failures: tuple[Failure, ...] = ()
     no_face: tuple[Failure, ...] = ()
     landmark_source: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def read_inputs(
@@ -64,6 +67,7 @@ def read_inputs(
     elif root != source:
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
+    warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = None if on_progress is None else (lambda done, total: on_progress("videos", done, total))
@@ -81,7 +85,26 @@ def read_inputs(
         )
     points, no_face, origin = _landmarks(root, items, config.landmarks, beside, jobs, on_progress)
     say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}")
-    return Inputs(items, points, layout.neutral, failures, no_face, origin)
+    return Inputs(items, points, layout.neutral, (*lost, *failures), no_face, origin, warnings)
+
+
+_WHOLE_FOLDERS = ("folders", "loose", "sfda-pft")
+"""Layouts that take every picture of a folder."""
+
+
+def _unread(root: Path, items: Sequence[Item]) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
+    """Name the pictures in a folder that are no items, and the folders in it that have no others."""
+    unread = list(left_out(root, {item.path for item in items}))
+    if not unread:
+        return (), ()
+    line = f"left out: {kinds(unread)} (first {relative(unread[0], root)}); save them as .png or .jpg to have them read"
+    kept = {item.path.relative_to(root).parts[0] for item in items}
+    lost: dict[str, list[Path]] = defaultdict(list)
+    for path in unread:
+        first, *below = path.relative_to(root).parts
+        if below and first not in kept:
+            lost[first].append(path)
+    return (line,), tuple(Failure(name, f"has no pictures but {kinds(paths)}") for name, paths in lost.items())
 
 
 def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> Backbone:

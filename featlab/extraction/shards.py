@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
+from featlab.cache.hdf5 import UnreadableError
 from featlab.cache.reader import inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -91,10 +92,12 @@ def difference(
             for item in items[position:]:
                 if item.name not in failed:
                     return f"{item.name} is new"
+    except UnreadableError:
+        raise
     except CacheError as error:
         return str(error)
-    if with_files and (changed := _changed_since(out, items, failed)):
-        return f"{changed} has changed since"
+    if with_files and (changed := _changed_since(out, items)):
+        return f"{changed} has changed, or was put there, since"
     return None
 
 
@@ -111,18 +114,10 @@ def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float
     )
 
 
-def _changed_since(out: Path, items: Sequence[Item], failed: set[str]) -> str | None:
-    """Name an image that was written after the cache; a failed one also when it was moved into its place after it."""
+def _changed_since(out: Path, items: Sequence[Item]) -> str | None:
+    """Name an image that was written, or moved into its place, after the cache."""
     made = out.stat().st_mtime_ns
-    for item in items:
-        try:
-            stat = item.path.stat()
-        except (OSError, ValueError):
-            continue
-        latest = max(stat.st_mtime_ns, stat.st_ctime_ns) if item.name in failed else stat.st_mtime_ns
-        if latest > made:
-            return item.name
-    return None
+    return next((item.name for item in items if max(file_stamp(item.path)[1:]) > made), None)
 
 
 @dataclass(frozen=True)
@@ -178,13 +173,16 @@ def _key(
     return digest.hexdigest()
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and time of the last change of a file; -1 and -1 when it isn't there."""
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """Size of a file, and when it was last written and last changed, moved or linked; -1 when it isn't there.
+
+    A copy that keeps the time of writing (``cp -p``, ``rsync -a``, ``unzip``) has another time of change.
+    """
     try:
         stat = path.stat()
     except (OSError, ValueError):
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+        return -1, -1, -1
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @dataclass(frozen=True)

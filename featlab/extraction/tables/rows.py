@@ -15,7 +15,7 @@ from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.presets import GROUPS, PRESETS, Preset, columns_of, find_preset
 
-INDEX_COLUMNS = ("subject", "label", "video", "frame", "path")
+INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
 
 # Row numbers as pandas and R write them; the others name a row, even where their values are numbers.
