@@ -77,8 +77,9 @@ def _each(cells: Any, what: Callable[[Any], Any], dtype: type) -> NDArray[Any]:
     if types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     coded = cells.dictionary_encode(null_encoding="encode")
-    known = np.array([what(value) for value in coded.dictionary.to_pylist()], dtype=dtype)
-    return known[coded.indices.to_numpy()]
+    known: NDArray[Any] = np.array([what(value) for value in coded.dictionary.to_pylist()], dtype=dtype)
+    each: NDArray[Any] = known[coded.indices.to_numpy()]
+    return each
 
 
 def kind_of(data_type: Any) -> str:
