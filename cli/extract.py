@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +48,7 @@ def extract(
 
     output = session.output
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
-    wanted = session.input_config()
+    wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"])
     path = session.cache_file(session["out"])
     made = session.backbone(backbone, session["device"])
     with output.progress() as bars:
@@ -59,7 +59,7 @@ def extract(
             inputs.items,
             made,
             path,
-            neutral=neutral if neutral is not None else inputs.neutral,
+            neutral=inputs.neutral,
             landmarks=inputs.landmarks,
             failures=inputs.failures,
             config=config,
@@ -170,6 +170,7 @@ def import_features(
         extractor=extractor,
         dtype=session["dtype"],
         skip_bad=session["skip_bad"],
+        merge_names=session["merge_names"],
         if_exists=session["if_exists"],
     )
     with output.progress() as bars:
@@ -186,8 +187,8 @@ def _show_import(output: Output, report: ImportReport) -> None:
 
     for note in report.notes:
         output.note(f"import: {note}")
-    for warning in report.warnings:
-        output.warn(f"import: {warning}")
+    for line in report.warnings:
+        output.warn(line)
     summary = inspect_cache(report.path)
     facts = {
         "rows": report.rows,
@@ -199,6 +200,7 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "landmarks": summary.landmarks,
         "extractor": report.extractor.id,
         "was_there": report.was_there,
+        "warnings": report.warnings,
         "failures": len(report.failures),
         "float16_error": report.storage_error,
         "seconds": round(report.seconds, 3),
@@ -207,11 +209,12 @@ def _show_import(output: Output, report: ImportReport) -> None:
     said = {
         "classes": ", ".join(summary.classes),
         "features": few(report.columns),
+        "warnings": None,
         "landmarks": summary.landmarks and f"{summary.landmarks} points",
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    _show(output, report, facts, said, ("features", "landmarks", "was there", "float16 error"))
+    _show(output, report, facts, said, ("features", "landmarks", "was there", "warnings", "float16 error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
 

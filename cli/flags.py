@@ -167,6 +167,12 @@ FLAGS = {
         default=False,
         help="Leave out rows with missing or infinite values or text, and list them.",
     ),
+    "merge_names": _flag(
+        bool,
+        "--merge-names",
+        default=False,
+        help="Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
         list[Path] | None,
@@ -291,7 +297,7 @@ PIXEL_FLAGS = {
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
-WRITE_FLAGS = ("out", "dtype", "if_exists")
+WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names")
 TABLE_FLAGS = ("manifest", "tool", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)

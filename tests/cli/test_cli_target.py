@@ -31,6 +31,21 @@ def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(fol
     assert stored.read_bytes() == before
 
 
+def test_a_person_is_found_in_whatever_form_the_name_is_typed(folder, run_json, table, extractor, quickly):
+    named = tuple("Zo\u00eb" if name == "s041" else name for name in table.subjects)
+    order = np.argsort(np.array(named)[table.subject], kind="stable")
+    codes = np.argsort(np.argsort(named)).astype(np.int32)[table.subject]
+    write_table("cache.h5", replace(table, subjects=tuple(sorted(named)), subject=codes).take(order), extractor)
+    for typed in ("Zo\u00eb", "Zoe\u0308", " Zo\u00eb\u00a0"):
+        assert run_json("adapt", "--subject", typed, *quickly, "-q")["subject"] == "Zo\u00eb"
+        assert (
+            run_json("evaluate", "--targets", f"{typed},", "--methods", "source-only", "--no-plots", *quickly)["runs"][
+                "all"
+            ]
+            == 1
+        )
+
+
 def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run, table, extractor, quickly):
     unknown = np.where(table.subject == 3, -1, table.label).astype(np.int16)
     write_table("cache.h5", replace(table, label=unknown), extractor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -42,6 +42,7 @@ class ImportConfig:
     extractor: str = "imported"
     dtype: str = "float32"
     skip_bad: bool = False
+    merge_names: bool = False
     if_exists: IfExists = "resume"
 
     def __post_init__(self) -> None:
@@ -58,21 +59,21 @@ class ImportReport:
 
     ``failures`` has no row: files without any, then rows in the source's order; they are also listed beside the cache.
     ``storage_error`` is the largest distance of a stored row from its float32, relative to that row's length; None with
-    float32. ``was_there``: the cache was there before and has been left as it was. ``columns`` are the features, if
-    they have names; ``warnings`` say which of them give something away.
+    float32. ``was_there``: the cache was there before and has been left as it was. ``columns`` are the features,
+    if they have names.
     """
 
     path: Path
     rows: int
     dim: int
     failures: tuple[Failure, ...]
-    notes: tuple[str, ...]
     storage_error: float | None
     digest: str
     seconds: float
     was_there: bool
     extractor: ExtractorInfo
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -92,7 +93,7 @@ def import_features(
     if out.exists() and config.if_exists == "error":
         raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     if out.exists() and config.if_exists == "skip":
-        return _report(out, read_failures(out), (), None, start, was_there=True)
+        return _report(out, read_failures(out), {}, None, start, was_there=True)
     read = read_source(
         source,
         config.manifest,
@@ -106,28 +107,31 @@ def import_features(
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
     good, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
-    table = _table(read, good, landmarks, config.neutral)
+    read = replace(read, index=read.index.one_name_each(config.neutral, merge=config.merge_names))
+    table = _table(read, good, landmarks)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
-    notes = (*read.rows.notes, *read.index.notes)
-    warnings = tuple(telltales(table, read.rows.columns, read.kept[good]))
+    told = telltales(table, read.rows.columns, read.kept[good])
+    said = {
+        "columns": read.rows.columns,
+        "notes": (*read.rows.notes, *read.index.notes),
+        "warnings": (*read.index.warnings, *told),
+    }
     error = float16_error(table.embeddings) if config.dtype == "float16" else None
     if out.exists() and config.if_exists == "resume":
         _check_same(out, table, extractor, config.dtype)
-        report = _report(out, failures, notes, error, start, was_there=True)
-        return replace(report, columns=read.rows.columns, warnings=warnings)
+        return _report(out, failures, said, error, start, was_there=True)
     # The list goes first: a cache without its list would look like one made from other inputs.
     write_failures(out, failures)
     write_table(out, table, extractor, dtype=config.dtype)
-    report = _report(out, failures, notes, error, start, was_there=False)
-    return replace(report, columns=read.rows.columns, warnings=warnings)
+    return _report(out, failures, said, error, start, was_there=False)
 
 
-def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None, neutral: str) -> FeatureTable:
+def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None) -> FeatureTable:
     """Put the good rows into a table; ``good`` are places among the kept ones."""
     places = read.kept[good]
     points = None if landmarks is None else landmarks[places]
     index = read.index.take(good)
-    classes = class_names(index.label, neutral)
+    classes = class_names(index.label, index.neutral)
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
@@ -141,7 +145,7 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
         subjects=subjects,
         videos=videos,
         classes=classes,
-        neutral=neutral,
+        neutral=index.neutral,
         landmarks=points,
         paths=None if index.paths is None else tuple(index.paths),
     )
@@ -233,7 +237,7 @@ def _difference(new: Cache, old: Cache) -> str:
 def _report(
     out: Path,
     failures: tuple[Failure, ...],
-    notes: tuple[str, ...],
+    said: Mapping[str, tuple[str, ...]],
     error: float | None,
     start: float,
     *,
@@ -245,10 +249,10 @@ def _report(
             rows=len(cache),
             dim=cache.dim,
             failures=failures,
-            notes=notes,
             storage_error=error,
             digest=cache.digest,
             seconds=time.monotonic() - start,
             was_there=was_there,
             extractor=cache.extractor,
+            **said,
         )
