@@ -148,17 +148,24 @@ FLAGS = {
         metavar="NAMES|REGEX",
         help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
     ),
+    "tool": _flag(
+        str | None,
+        "--from",
+        metavar="TOOL",
+        help="What wrote the table: openface2, openface3, py-feat, libreface, openwillis, deepface or emotiefflib; "
+        "default: told by its columns.",
+    ),
     "features": _flag(
         str | None,
         "--features",
-        metavar="au|au-r|au-c|pose|gaze|all",
-        help="Columns of OpenFace's by group; default: au-r.",
+        metavar="GROUP",
+        help="A group of the tool's columns: au, emotions, embedding, pose, …; default: what shows expression.",
     ),
     "skip_bad": _flag(
         bool,
         "--skip-bad",
         default=False,
-        help="Leave out rows with missing or infinite values, and list them.",
+        help="Leave out rows with missing or infinite values or text, and list them.",
     ),
     "merge_names": _flag(
         bool,
@@ -298,7 +305,7 @@ PIXEL_FLAGS = {
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
 WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names")
-TABLE_FLAGS = ("manifest", "columns", "features", "skip_bad")
+TABLE_FLAGS = ("manifest", "tool", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
