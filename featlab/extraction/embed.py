@@ -17,6 +17,7 @@ from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
+from featlab.extraction.faces.points import lies_outside
 from featlab.extraction.items import Item
 from featlab.extraction.shards import Shard, StorageError, landmarks_of, storage_error
 from featlab.extraction.worker import run_in_order
@@ -230,6 +231,8 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
         points = None if batch.landmarks is None else batch.landmarks[place]
         start = time.perf_counter()
         image = next(pixels)
+        if points is not None and not isinstance(image, InputError) and lies_outside(points, image.shape[1::-1]):
+            image = InputError("its landmarks lie outside of the picture")
         if task.prepare is not None and not isinstance(image, InputError):
             try:
                 image = task.prepare(image, points)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from featlab.errors import InputError
 from featlab.extraction.layouts.tree import read_lines, read_text
 
-# The name under which featlab's own detections lie in a .npz.
-ARRAY = "landmarks"
+# The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
+ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
@@ -37,6 +37,16 @@ def read_one_clip(path: Path) -> NDArray[np.float32]:
     if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] == 2:
         return array.astype(np.float32)[None]
     return read_array(path)
+
+
+def read_counted(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+    """Read all faces, (n, P, 2), and how many each row has, from a ``.npz`` of featlab's; None from another."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return (stored[FACES], stored[COUNTS]) if {FACES, COUNTS} <= set(stored.files) else None
+    except Exception:
+        # What is wrong with it, `read_array` says.
+        return None
 
 
 def _load(path: Path) -> object:
@@ -65,6 +75,7 @@ class LandmarkCsv:
     points: NDArray[np.float32]  # float32 (n, P, 2); a row of NaN where no face was found
     paths: tuple[str, ...] | None  # The ``path`` column, with forward slashes; None without one
     frames: NDArray[np.int64] | None  # The ``frame`` column, int64 (n,); None without one. OpenFace counts from 1
+    several: bool  # Whether a frame or path may have several rows: there is a column ``face`` or ``face_id``
 
 
 def read_landmark_csv(path: Path) -> LandmarkCsv:
@@ -103,7 +114,8 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
     listed = None
     if "path" in header:
         listed = tuple(cells[header.index("path")].replace("\\", "/") for _, cells in table[1:])
-    return LandmarkCsv(points, listed, None if frame is None else frames)
+    several = not {"face", "face_id"}.isdisjoint(header)
+    return LandmarkCsv(points, listed, None if frame is None else frames, several)
 
 
 def _point_columns(header: list[str], path: Path) -> list[int]:
