@@ -14,6 +14,7 @@ from featlab.errors import FeatlabError
 
 # These can only come from writing, so they are about the partial file even when the error names none.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 @contextmanager
@@ -117,6 +118,10 @@ def _sync_file(path: Path) -> None:
     handle = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some network drives sync nothing; the file is written all the same.
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,18 @@ from featlab.errors import CacheError
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
 _CHUNK_CACHE_BYTES = 16 << 20
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+
+
+class UnreadableError(CacheError):
+    """The system doesn't let the file be read (rights, drive, too many open files); nothing says it is damaged."""
+
+    def __init__(self, path: Path, part: str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {part}can't be read ({reason}); the file itself may be sound: see to its rights and its drive, "
+            "then try again"
+        )
 
 
 class _Sink(io.FileIO):
@@ -109,13 +121,16 @@ def decode_names(array: NDArray[Any]) -> tuple[str, ...]:
 
 @contextmanager
 def guarded(path: Path, what: str = "") -> Iterator[None]:
-    """Turn whatever HDF5 raises inside the block into a CacheError that says that `what` in the file is damaged."""
+    """Turn whatever HDF5 raises inside the block into a CacheError: `what` is damaged, or the system can't read it."""
     try:
         yield
     except CacheError:
         raise
     except _READ_ERRORS as error:
         part = f"{what} " if what else ""
+        # HDF5 puts the system's own number into the text of its errors, whatever their class.
+        if number := re.search(r"errno = ([1-9]\d*)", str(error)):
+            raise UnreadableError(path, part, os.strerror(int(number[1]))) from error
         raise CacheError(
             f"{path}: {part}can't be read, the file is damaged or truncated ({one_line(error)}); make it again with "
             "`featlab extract` or restore a copy"
@@ -132,22 +147,24 @@ def open_file(path: Path) -> h5py.File:
     """Open a regular HDF5 file for reading."""
     try:
         mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            with path.open("rb") as opened:
+                start = opened.read(len(_SIGNATURE))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CacheError(f"{path}: no such file; make a cache with `featlab extract` or `featlab import`") from error
     except (OSError, ValueError) as error:
-        raise CacheError(f"{path}: can't be opened ({one_line(error)})") from error
+        raise UnreadableError(path, "", one_line(error)) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
         raise CacheError(f"{path}: is {kind}, not a cache; name the .h5 file that `featlab extract` wrote")
-    if not os.access(path, os.R_OK):
-        raise CacheError(f"{path}: can't be opened (permission denied); ask its owner for read access")
-    if not h5py.is_hdf5(path):
+    if start != _SIGNATURE:
         raise CacheError(
             f"{path}: is not an HDF5 file, so no cache (or its start is damaged); name the file that "
             "`featlab extract` wrote, or make it again"
         )
     with guarded(path):
-        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+        # Caches are renamed into place and never changed there, so a lock would protect nothing; many drives have none.
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
 
 
 def read_attr(file: h5py.File, name: str) -> str | int:

@@ -2,6 +2,7 @@
 
 A shard holds the rows of a part of the extraction in a file of its own, with its key and the fingerprint of the run's
 header. One that is damaged, of another key or of another header counts as absent: it is made again, never mixed in.
+One that the system can't read stops the run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.encode import CodedRows, Columns, Header, encode_rows
 from featlab.cache.hdf5 import (
+    UnreadableError,
     decode_names,
     encode_names,
     get_dataset,
@@ -38,6 +41,7 @@ from featlab.cache.hdf5 import (
 from featlab.cache.schema import (
     CODE_DTYPES,
     EMBEDDINGS,
+    FACES,
     FORMAT_ATTR,
     FORMAT_VERSION,
     LANDMARKS,
@@ -128,6 +132,8 @@ class CacheBuilder:
             return False
         try:
             self._read_rows(key, head)
+        except UnreadableError:
+            raise
         except CacheError:
             return False
         return True
@@ -184,7 +190,9 @@ class CacheBuilder:
     def _head(self, key: str) -> _ShardHead:
         head = self._heads.get(key) or self._read_head(key)
         if head is None:
-            raise CacheError(f"{self._out}: shard {key!r} is missing or of other settings; write it before assembling")
+            raise CacheError(
+                f"{self._out}: shard {key!r} is missing, damaged or of other settings; write it before assembling"
+            )
         return head
 
     def _read_head(self, key: str) -> _ShardHead | None:
@@ -203,12 +211,15 @@ class CacheBuilder:
                 rows = int(read_attr(file, "rows"))
                 if rows == 0:
                     return _ShardHead(0, (), (), {}, failures)
-                stored = {name: get_dataset(file, path, name) for name in (*names, *([PATHS] if PATHS in file else []))}
+                names += [name for name in (PATHS, FACES) if name in file]
+                stored = {name: get_dataset(file, path, name) for name in names}
                 if any(dataset.shape[0] != rows for dataset in stored.values()):
                     return None
                 kinds = {name: (np.dtype(dataset.dtype), dataset.shape[1:]) for name, dataset in stored.items()}
                 subjects, videos = (decode_names(get_dataset(file, path, name)[:]) for name in (SUBJECTS, VIDEOS))
                 return _ShardHead(rows, subjects, videos, kinds, failures)
+        except UnreadableError:
+            raise
         except CacheError:
             return None
 
@@ -255,7 +266,10 @@ def _lock(folder: Path) -> BaseFileLock:
     """Make the folder and take the lock in it, which the system gives back when its holder dies."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return _taken(FileLock(folder / _LOCK, thread_local=False))
+        with warnings.catch_warnings():
+            # Of filelock's, that it takes a file by itself where the system has no locks at all.
+            warnings.simplefilter("ignore")
+            return _taken(FileLock(folder / _LOCK, thread_local=False))
     except (OSError, NotImplementedError):
         # A drive without such locks: a file stands for it, which a killed run may leave behind.
         return _taken(SoftFileLock(folder / "lock.held", thread_local=False))

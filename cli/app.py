@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -154,5 +155,8 @@ app.command(rich_help_panel=RESULTS)(demo)
 
 
 def main() -> None:
-    """Run the ``featlab`` command."""
+    """Run the ``featlab`` command; a letter that the output's encoding hasn't is written as its escape (\\u674e)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="featlab")

@@ -72,6 +72,7 @@ def inspect(
             "neutral class": summary.neutral,
             "embeddings": f"{summary.dim} values, {summary.dtype}",
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
+            **({} if summary.several_faces is None else {"more than one face": f"{summary.several_faces:,} rows"}),
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
             "fingerprint": extractor.fingerprint[:12],
             "digest": summary.digest[:12],
@@ -111,17 +112,24 @@ def verify(
     session: Session,
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
-    """Read all of a cache and check it: checksums, finiteness, digest. Exit code 2 when something is wrong."""
+    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
+    from featlab.cache.repeats import find_repeats
     from featlab.cache.verify import verify_cache
     from featlab.errors import CacheError
 
     path = _cache(session, file)
     output = session.output
+    warnings: tuple[str, ...] = ()
     try:
         findings = verify_cache(path)
+        if not findings:
+            repeats = find_repeats(path)
+            findings, warnings = [*repeats.problems], repeats.warnings
     except CacheError as error:
         findings = [str(error)]
-    output.json({"path": path, "ok": not findings, "findings": findings})
+    output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
+    for warning in warnings:
+        output.warn(warning)
     for finding in findings:
         print_error(finding)
     if findings:

@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_backbone
-from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, WRITE_FLAGS
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
 
@@ -61,6 +61,7 @@ def extract(
             path,
             neutral=neutral if neutral is not None else inputs.neutral,
             landmarks=inputs.landmarks,
+            faces=inputs.face_counts,
             failures=inputs.failures,
             config=config,
             if_exists=session["if_exists"],
@@ -101,10 +102,12 @@ def _show(
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
+    from featlab.cache.repeats import find_repeats
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 
-    summary = inspect_cache(report.path)
+    summary, repeats = inspect_cache(report.path), find_repeats(report.path)
+    warnings = [*inputs.warnings, *repeats.problems, *repeats.warnings]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
@@ -116,55 +119,43 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "extractor": report.extractor.id,
         "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
+        "warnings": warnings,
         "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
+    for line in warnings:
+        output.warn(line)
     lost = report.storage_error
     said = {
         "classes": ", ".join(summary.classes),
         "layers": ", ".join(report.extractor.layers),
+        "warnings": None,
         "landmarks": inputs.landmark_source or "none",
         "storage error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
-    _show(output, report, facts, said, ("resumed rows", "no face", "layers", "storage error"))
+    _show(output, report, facts, said, ("resumed rows", "no face", "layers", "warnings", "storage error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
-    output.warn_of_failures(failures, f"images have no row; they are listed in {failures_path(report.path)}")
+    output.warn_of_failures(failures, f"pictures or folders have no row, listed in {failures_path(report.path)}")
     if inputs.no_face:
         output.warn(
             f"no face was found in {len(inputs.no_face)} images; they are listed in {no_face_path(report.path)}"
         )
 
 
-@command(*WRITE_FLAGS, "workspace", "json_mode", "quiet")
+@command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")
 def import_features(
     session: Session,
     source: Annotated[
         Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
     ],
-    manifest: Annotated[
-        Path | None, Option(metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame.")
-    ] = None,
     neutral: Annotated[str, Option(metavar="NAME", help="The neutral label.")] = "neutral",
-    columns: Annotated[
-        str | None,
-        Option(
-            metavar="NAMES|REGEX",
-            help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
-        ),
-    ] = None,
-    features: Annotated[
-        str | None, Option(metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r.")
-    ] = None,
     landmarks: Annotated[
         Path | None, Option(metavar="FILE", help="Landmarks, a row each; default: what the source has.")
     ] = None,
     extractor: Annotated[
         str, Option(metavar="NAME", help="What made the features; two names never meet.")
     ] = "imported",
-    skip_bad: Annotated[
-        bool, Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
-    ] = False,
 ) -> None:
     """Write features that you already have into a cache."""
     from featlab.extraction.tables import ImportConfig
@@ -174,12 +165,12 @@ def import_features(
     output = session.output
     config = ImportConfig(
         neutral=neutral,
-        manifest=manifest,
+        manifest=session["manifest"],
         landmarks=landmarks,
-        selection=Selection(columns, features),
+        selection=Selection(session["columns"], session["features"]),
         extractor=extractor,
         dtype=session["dtype"],
-        skip_bad=skip_bad,
+        skip_bad=session["skip_bad"],
         if_exists=session["if_exists"],
     )
     with output.progress() as bars:

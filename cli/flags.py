@@ -128,6 +128,30 @@ FLAGS = {
     "if_exists": _flag(
         str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
     ),
+    "manifest": _flag(
+        Path | None,
+        "--manifest",
+        metavar="FILE",
+        help="A csv that says what the rows are: subject,label,video,frame.",
+    ),
+    "columns": _flag(
+        str | None,
+        "--columns",
+        metavar="NAMES|REGEX",
+        help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
+    ),
+    "features": _flag(
+        str | None,
+        "--features",
+        metavar="au|au-r|au-c|pose|gaze|all",
+        help="Columns of OpenFace's by group; default: au-r.",
+    ),
+    "skip_bad": _flag(
+        bool,
+        "--skip-bad",
+        default=False,
+        help="Leave out rows with missing or infinite values, and list them.",
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
         list[Path] | None,
@@ -216,8 +240,25 @@ PIXEL_FLAGS = {
         str,
         "--landmarks",
         default="auto",
-        metavar="auto|none|FILE|FOLDER|mediapipe|dlib:FILE",
+        metavar="auto|none|FILE|FOLDER|mediapipe|dlib:FILE|uniface",
         help="auto: found beside the source. A detector finds them in the images.",
+        rich_help_panel=_FACES,
+    ),
+    "landmarks_unit": _flag(
+        str,
+        "--landmarks-unit",
+        default="pixels",
+        metavar="pixels|fraction",
+        help="Of landmarks that you have; fraction: from 0 to 1, shares of the picture's width and height.",
+        rich_help_panel=_FACES,
+    ),
+    "face": _flag(
+        str,
+        "--face",
+        default="largest",
+        metavar="largest|track|only",
+        help="Of several faces in a picture: the largest, that of one person who is followed through the clip, or none: "
+        "the picture is left out.",
         rich_help_panel=_FACES,
     ),
     "align": _flag(
@@ -253,8 +294,10 @@ PIXEL_FLAGS = {
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
 WRITE_FLAGS = ("out", "dtype", "if_exists")
+TABLE_FLAGS = ("manifest", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
-INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
+FACE_FLAGS = ("landmarks", "landmarks_unit", "face", "align", "eye_distance", "no_face")
+INPUT_FLAGS = ("layout", "layout_options", *FACE_FLAGS, *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp")
 
 FLAGS |= PIXEL_FLAGS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featlab.bundle.bundle import Bundle, read_tensors, write_tensors
-from featlab.cache.atomic import atomic_write_text
+from featlab.bundle.bundle import Bundle
+from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.errors import BundleError, InputError
 from featlab.model.networks import PersonalModel, SourceHead, Translator
 from featlab.model.personal import AdaptedModel, Affine, linear_head
@@ -55,7 +54,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         for name, tensor in adapted.model.state_dict().items()
         if not name.startswith("projection.") and (name not in base or not torch.equal(tensor, base[name]))
     }
-    write_tensors(folder / _TENSORS, tensors)
+    digest = write_tensors(folder / _TENSORS, tensors)
     content = {
         "format_version": ADAPTATION_FORMAT,
         "translator": kind,
@@ -65,9 +64,10 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         "warnings": list(adapted.warnings),
         "history": [dict(entry) for entry in adapted.history],
         **meta,
+        "tensors": digest,
     }
-    # The json goes last: a folder without it holds no adaptation.
-    atomic_write_text(folder / _META, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    # The json goes last: a folder without it holds no adaptation, and one of an earlier run doesn't fit the tensors.
+    write_json(folder / _META, content)
     return folder
 
 
@@ -82,7 +82,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     """
     path = folder / _META
     try:
-        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        meta = read_json(path)
         version, kind = int(meta["format_version"]), str(meta["translator"])
         made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
         history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
@@ -95,7 +95,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
     if made_for != _fingerprint(bundle):
         raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
-    tensors = read_tensors(folder / _TENSORS)
+    tensors = read_tensors(folder / _TENSORS, digest=meta.pop("tensors", None))
     try:
         model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
         state = model.state_dict()

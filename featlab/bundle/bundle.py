@@ -8,7 +8,6 @@ subjects/<id>/       what adapting to one person changed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.card import bundle_card
-from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
+from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
@@ -103,8 +103,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
     with atomic_folder(folder, error=BundleError) as draft:
-        write_tensors(draft / _MODEL, _tensors(bundle))
-        atomic_write_text(draft / _META, json.dumps(_meta(bundle), indent=2, ensure_ascii=False) + "\n")
+        digest = write_tensors(draft / _MODEL, _tensors(bundle))
+        write_json(draft / _META, _meta(bundle) | {"tensors": digest})
         atomic_write_text(draft / _CARD, bundle_card(bundle))
     return folder
 
@@ -122,7 +122,7 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
     folder = Path(folder)
     path = folder / _META
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = read_json(path)
         version = int(meta["format_version"])
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -131,7 +131,7 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path}: damaged; run featlab pretrain again") from error
     if version > BUNDLE_FORMAT:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
-    tensors = read_tensors(folder / _MODEL, device)
+    tensors = read_tensors(folder / _MODEL, device, digest=meta.get("tensors"))
     try:
         if version == 1:
             meta, tensors = _upgraded(meta, tensors)
@@ -139,36 +139,6 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: damaged or incomplete ({reason}); run featlab pretrain again") from error
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    # A copy each: safetensors refuses two names for one piece of memory.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    atomic_write_bytes(path, save(copies))
-
-
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Read safetensors and refuse what isn't finite.
-
-    Raises:
-        BundleError: A missing or damaged file, or a NaN or infinity in it.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path, device=device)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
-    return tensors
 
 
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,12 @@ from featlab.extraction.video.frames import decode_frames, is_video
 Pixels = NDArray[np.uint8] | InputError
 # The tag of EXIF that says how a picture is turned.
 _TURNED = 0x0112
+
+_HEIF = frozenset(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
+_SAMPLE_FORMAT = 339
+_BITS = (*range(8, 31, 2), 31, 32)
+# Fractions that go up to less than that, and over 1, would be nearly black as shares of 255.
+_LEAST_REACH = 16
 
 
 def read_pixels(items: Sequence[Item]) -> Generator[Pixels, None, None]:
@@ -87,9 +94,11 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")
             # Pillow only warns about an image up to twice its limit; a worker's memory can't rely on a warning.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with _open(path) as image:
                 image.load()
-                return np.ascontiguousarray(_to_rgb(_upright(image)))
+                # Pillow holds whole numbers of 32 bits with a sign; a TIFF says whether they have one.
+                unsigned = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0] == 1
+                return np.ascontiguousarray(_to_rgb(_upright(image), unsigned))
     except (InputError, MemoryError):
         raise
     except FileNotFoundError:
@@ -110,13 +119,28 @@ def picture_size(item: Item) -> tuple[int, int]:
     if item.at is None and item.box is None and item.path.suffix.lower() != ".csv":
         # The head of a file is enough.
         try:
-            with Image.open(item.path) as image:
+            with _open(item.path) as image:
                 size = image.size
                 return size[::-1] if image.getexif().get(_TURNED) in (5, 6, 7, 8) else size
         except Exception:
             return 0, 0
     (pixels,) = read_pixels([item])
     return (0, 0) if isinstance(pixels, InputError) else (pixels.shape[1], pixels.shape[0])
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            if file.read(12)[4:] not in _HEIF:
+                raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise InputError("HEIC pictures need pillow-heif: pip install 'featlab[heic]'") from None
+    register_heif_opener()
+    return Image.open(path)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -127,19 +151,42 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode == "F":
-        raise InputError("floating-point pixels have no known range")
-    if image.mode.startswith("I"):
+def _to_rgb(image: Image.Image, unsigned: bool) -> NDArray[np.uint8]:
+    if image.mode == "F" or image.mode.startswith("I"):
         # Pillow's own conversion clips at 255, which turns a 16-bit photograph white.
-        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        eight = ((grey + 128) // 257).astype(np.uint8)
+        grey = np.asarray(image)
+        eight = _eight_bits(grey.view(np.uint32) if unsigned and grey.dtype == np.int32 else grey)
         return np.repeat(eight[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         ground = Image.new("RGBA", colours.size, (0, 0, 0, 255))
         image = Image.alpha_composite(ground, colours)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale grey values by the smallest usual full scale that holds all of them.
+
+    The full scale of whole numbers is that of 8, 10, 12, … bits, of fractions 1 or one of those. Values that reach well
+    below 0 have a sign, and 0 becomes the middle. Fractions may lie a tenth outside, as filters leave them.
+    """
+    fractions = grey.dtype.kind == "f"
+    values = grey.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("some pixels are NaN or infinite")
+    low, high = values.min(), values.max()
+    reach = max(high, -low) / (1.1 if fractions else 1)
+    sign = int(low < -0.1 * high)
+    if fractions and reach <= 1:
+        return _clipped((values + sign) / (1 + sign))
+    if fractions and reach < _LEAST_REACH:
+        raise InputError(f"fractional pixels from {low:g} to {high:g} have no known range; scale them to 0 to 1")
+    bits = next((bits for bits in _BITS if reach < 2 ** (bits - sign) + sign), _BITS[-1])
+    return _clipped((values + sign * 2 ** (bits - 1)) / (2**bits - 1))
+
+
+def _clipped(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 
 SIDE = 48

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from featlab.extraction.faces.points import check_order, check_unit, lies_outsid
 from featlab.extraction.faces.track import Choice, Faces, choose_faces
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import resolve_layout
+from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.video import Sampling, expand_videos
 from featlab.extraction.video.frames import is_video
 
@@ -59,8 +61,8 @@ class Inputs:
     failures: tuple[Failure, ...] = ()
     no_face: tuple[Failure, ...] = ()
     landmark_source: str = ""
+    warnings: tuple[str, ...] = ()
     face_counts: NDArray[np.uint8] | None = None  # uint8 (rows,), by `Item.row`; None: nobody counted
-    several_faces: str = ""  # That there were several in a picture, in one line
 
 
 def read_inputs(
@@ -80,6 +82,7 @@ def read_inputs(
     elif root != source:
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
+    warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = None if on_progress is None else (lambda done, total: on_progress("videos", done, total))
@@ -97,24 +100,46 @@ def read_inputs(
         )
     found, origin, unreadable = _faces(root, items, config, beside, jobs, on_progress)
     say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}")
+    failures = (*lost, *failures)
     if found is None:
         # Lists that an earlier run left would speak of other landmarks.
         write_face_lists(beside, (), ())
-        return Inputs(items, None, layout.neutral, failures)
+        if config.face != "largest":
+            raise ConfigError("--face chooses among the faces that --landmarks finds or holds; there are none")
+        return Inputs(items, None, layout.neutral, failures, warnings=warnings)
     chosen = choose_faces(items, found, config.face)
     missing = without_face([item for item in items if item.row not in unreadable], chosen.landmarks, chosen.counts)
     write_face_lists(beside, missing, chosen.doubtful)
-    left_out = {failure.path for failure in chosen.refused}
+    refused = {failure.path for failure in chosen.refused}
     return Inputs(
-        [item for item in items if item.name not in left_out],
+        [item for item in items if item.name not in refused],
         chosen.landmarks,
         layout.neutral,
         (*failures, *chosen.refused),
         missing,
         origin,
+        (*warnings, *([chosen.sentence] if chosen.sentence else [])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
-        chosen.sentence,
     )
+
+
+_WHOLE_FOLDERS = ("folders", "loose", "sfda-pft")
+"""Layouts that take every picture of a folder."""
+
+
+def _unread(root: Path, items: Sequence[Item]) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
+    """Name the pictures in a folder that are no items, and the folders in it that have no others."""
+    unread = list(left_out(root, {item.path for item in items}))
+    if not unread:
+        return (), ()
+    line = f"left out: {kinds(unread)} (first {relative(unread[0], root)}); save them as .png or .jpg to have them read"
+    kept = {item.path.relative_to(root).parts[0] for item in items}
+    lost: dict[str, list[Path]] = defaultdict(list)
+    for path in unread:
+        first, *below = path.relative_to(root).parts
+        if below and first not in kept:
+            lost[first].append(path)
+    return (line,), tuple(Failure(name, f"has no pictures but {kinds(paths)}") for name, paths in lost.items())
 
 
 def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> Backbone:
@@ -175,6 +200,7 @@ def _check_place(faces: Faces, items: Sequence[Item], where: str) -> None:
         item, (width, height) = outside[0], picture_size(outside[0])
         (left, top), (right, bottom) = (edge(largest[item.row], axis=0) for edge in (np.min, np.max))
         raise InputError(
-            f"{where}: the landmarks lie outside of the pictures: in {item.name}, {width}x{height} pixels, they go from "
-            f"({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f}); they are of pictures of another size, or no pixels"
+            f"{where}: the landmarks lie outside of the pictures: in {item.name}, {width}x{height} pixels, they go "
+            f"from ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f}); they are of pictures of another size, or no "
+            "pixels"
         )

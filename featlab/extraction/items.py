@@ -12,7 +12,11 @@ from featlab.errors import ConfigError, InputError, closest
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
 IMAGE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    [
+        *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc"),
+        *(".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm"),
+        *(".psd", ".qoi", ".ras", ".sgi", ".tga", ".tif", ".tiff", ".webp"),
+    ]
 )
 
 

@@ -7,16 +7,20 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
+from featlab.cache.hdf5 import UnreadableError
 from featlab.cache.reader import inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.errors import CacheError, InputError
 from featlab.extraction.items import Failure, Item
+
+_T = TypeVar("_T", bound=np.generic)
 
 
 def failures_path(out: Path) -> Path:
@@ -91,10 +95,12 @@ def difference(
             for item in items[position:]:
                 if item.name not in failed:
                     return f"{item.name} is new"
+    except UnreadableError:
+        raise
     except CacheError as error:
         return str(error)
-    if with_files and (changed := _changed_since(out, items, failed)):
-        return f"{changed} has changed since"
+    if with_files and (changed := _changed_since(out, items)):
+        return f"{changed} has changed, or was put there, since"
     return None
 
 
@@ -105,24 +111,16 @@ def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float
         return False
     if block.paths is None or block.paths[row] != item.name:
         return False
-    points = landmarks_of([item], landmarks)
+    points = of_items([item], landmarks)
     return points is None or (
         block.landmarks is not None and np.array_equal(block.landmarks[row], points[0], equal_nan=True)
     )
 
 
-def _changed_since(out: Path, items: Sequence[Item], failed: set[str]) -> str | None:
-    """Name an image that was written after the cache; a failed one also when it was moved into its place after it."""
+def _changed_since(out: Path, items: Sequence[Item]) -> str | None:
+    """Name an image that was written, or moved into its place, after the cache."""
     made = out.stat().st_mtime_ns
-    for item in items:
-        try:
-            stat = item.path.stat()
-        except (OSError, ValueError):
-            continue
-        latest = max(stat.st_mtime_ns, stat.st_ctime_ns) if item.name in failed else stat.st_mtime_ns
-        if latest > made:
-            return item.name
-    return None
+    return next((item.name for item in items if max(file_stamp(item.path)[1:]) > made), None)
 
 
 @dataclass(frozen=True)
@@ -136,6 +134,7 @@ class Shard:
 def plan_shards(
     items: Sequence[Item],
     landmarks: NDArray[np.float32] | None,
+    faces: NDArray[np.uint8] | None,
     extractor: ExtractorInfo,
     *,
     dtype: str,
@@ -146,18 +145,23 @@ def plan_shards(
     shards = []
     for start in range(0, len(items), shard_rows):
         part = tuple(items[start : start + shard_rows])
-        rows = landmarks_of(part, landmarks)
-        shards.append(Shard(_key(part, rows, extractor, dtype, with_files), part))
+        key = _key(part, of_items(part, landmarks), of_items(part, faces), extractor, dtype, with_files)
+        shards.append(Shard(key, part))
     return shards
 
 
-def landmarks_of(items: Sequence[Item], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    """Landmarks of the items, in their order."""
-    return None if landmarks is None else landmarks[[item.row for item in items]]
+def of_items(items: Sequence[Item], values: NDArray[_T] | None) -> NDArray[_T] | None:
+    """Values of the source's rows, of the items in their order."""
+    return None if values is None else values[[item.row for item in items]]
 
 
 def _key(
-    items: Sequence[Item], landmarks: NDArray[np.float32] | None, extractor: ExtractorInfo, dtype: str, with_files: bool
+    items: Sequence[Item],
+    landmarks: NDArray[np.float32] | None,
+    faces: NDArray[np.uint8] | None,
+    extractor: ExtractorInfo,
+    dtype: str,
+    with_files: bool,
 ) -> str:
     content = {
         "extractor": extractor.fingerprint,
@@ -175,16 +179,21 @@ def _key(
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     if landmarks is not None:
         digest.update(np.ascontiguousarray(landmarks, dtype="<f4").tobytes())
+    if faces is not None:
+        digest.update(faces.tobytes())
     return digest.hexdigest()
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and time of the last change of a file; -1 and -1 when it isn't there."""
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """Size of a file, and when it was last written and last changed, moved or linked; -1 when it isn't there.
+
+    A copy that keeps the time of writing (``cp -p``, ``rsync -a``, ``unzip``) has another time of change.
+    """
     try:
         stat = path.stat()
     except (OSError, ValueError):
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+        return -1, -1, -1
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,9 @@ def predict_source(
         read = read_inputs(
             source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
         )
+        if notify is not None:
+            for line in read.warnings:
+                notify(line)
         predicted = predict_images(
             bundle,
             adapted,

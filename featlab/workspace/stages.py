@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
-from featlab.cache.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
+from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, save_bundle
+from featlab.bundle.files import read_tensors, write_tensors
+from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError
 from featlab.methods.registry import preparers, reads_pairs, refuse_unread
@@ -177,20 +178,16 @@ def _load_bundle(folder: Path) -> Bundle:
 
 
 def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
-    from safetensors.numpy import save
-
-    atomic_write_bytes(folder / "pairs.safetensors", save(pairs_to_arrays(pairs)))
+    arrays = {name: torch.tensor(array) for name, array in pairs_to_arrays(pairs).items()}
+    write_tensors(folder / "pairs.safetensors", arrays)
     write_pairs_csv(folder / "pairs.csv", pairs, table)
     atomic_write_text(folder / "summary.json", json.dumps(pairs_summary(pairs, table), indent=2) + "\n")
 
 
 def _load_pairs(path: Path, rows: int) -> Pairs:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
-        return pairs_from_arrays(load_file(path), rows=rows)
-    except (OSError, SafetensorError, BundleError) as error:
+        return pairs_from_arrays({name: tensor.numpy() for name, tensor in read_tensors(path).items()}, rows=rows)
+    except BundleError as error:
         raise BundleError(f"{path}: can't be read ({error}); delete {path.parent} and run featlab pair") from error
 
 

@@ -1,8 +1,10 @@
 """A file is whole or not there."""
 
+import errno
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -86,3 +88,16 @@ def test_importing_the_package_loads_neither_numpy_nor_h5py():
     script = f"import sys, featlab.cache\n{told}\nfrom featlab.cache import FeatureTable, Rows\n{told}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n['numpy']\n"
+
+
+def test_a_drive_that_syncs_nothing_is_written_to(tmp_path, monkeypatch):
+    for number in (errno.EINVAL, errno.ENOTSUP, errno.EIO):
+
+        def unsupported(handle, number=number):
+            raise OSError(number, "x")
+
+        monkeypatch.setattr("os.fsync", unsupported)
+        expected = pytest.raises(FeatlabError) if number == errno.EIO else nullcontext()
+        with expected:
+            atomic_write_text(tmp_path / str(number), "x")
+        assert (tmp_path / str(number)).exists() == (number != errno.EIO)

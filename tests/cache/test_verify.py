@@ -1,14 +1,19 @@
 """What can't be trusted is refused, in one line that names the file."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from featlab.cache import CacheError, inspect_cache, open_cache, verify_cache
+from featlab.cache.hdf5 import UnreadableError, guarded
 
 
 @pytest.fixture
@@ -237,3 +242,25 @@ def test_a_flipped_bit_is_refused_or_harmless(cache_path, tmp_path, refuses):
         np.testing.assert_array_equal(after.embeddings, before.embeddings)
         np.testing.assert_array_equal(after.landmarks, before.landmarks)
         assert after.subjects == before.subjects
+
+
+def test_only_what_is_damaged_is_called_damaged(cache_path, refused, monkeypatch):
+    """A drive that refuses locks, files or bytes is none of the file's fault."""
+    with cache_path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with open_cache(cache_path) as cache:
+            assert len(cache.read()) == len(cache)
+    hdf5 = "Can't read data (file read failed: file descriptor = 3, errno = {}, error message = 'x')"
+    for number in (errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE):
+        says = (str(cache_path), f"({os.strerror(number)})", "may be sound")
+        for kind in (OSError, KeyError):
+            with refused(UnreadableError, *says), guarded(cache_path):
+                raise kind(hdf5.format(number))
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "open", partial(fails, OSError(number, os.strerror(number))))
+            with refused(UnreadableError, *says):
+                open_cache(cache_path)
+
+
+def fails(error, *args, **options):
+    raise error

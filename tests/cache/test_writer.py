@@ -276,3 +276,18 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path):
         assert "\n" not in line
         assert not (tmp_path / f"{limit}.h5").exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_shard_that_the_system_cannot_read_stops_the_run(new_builder, make_rows, refused, monkeypatch):
+    first = new_builder()
+    first.write_shard("a", make_rows(), [])
+
+    def fails(*args, **options):
+        raise OSError("file read failed: errno = 5, error message = 'x'")
+
+    first.close()
+    builder = new_builder()
+    monkeypatch.setattr("featlab.cache.hdf5.h5py.File", fails)
+    for ask in (lambda: builder.has_shard("a"), lambda: builder.assemble(["a"])):
+        with refused(CacheError, "can't be read (Input/output error)"):
+            ask()

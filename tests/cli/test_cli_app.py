@@ -1,9 +1,12 @@
 """The command as a whole: help, version, exit codes, completion, what it imports."""
 
+import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
 from typer.testing import CliRunner
 
 from featlab import __version__
@@ -94,3 +97,21 @@ def test_the_values_that_are_completed_are_those_of_the_registries(folder, tmp_p
 def test_the_typed_command_is_kept_without_what_changes_no_result(run):
     run("evaluate", "--cache", "my faces.h5", "--jobs", "2", "-j", "3", "--jobs=4", "--json", "-q", "--targets", "5")
     assert typed_command() == "featlab evaluate --cache 'my faces.h5' --targets 5"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "gbk", "utf-8"])
+def test_a_letter_that_the_output_cannot_write_stops_nothing(folder, encoding):
+    here = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for words, code in (
+        ("methods", 0),
+        ("methods safn", 0),
+        ("methods --json", 0),
+        ("inspect --cache \u674e\udcff.h5", 2),
+    ):
+        done = subprocess.run([*MAIN, *words.split()], cwd=folder, env=here, capture_output=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert b"Error" not in done.stderr
+        if "--json" in words:
+            json.loads(done.stdout.decode(encoding))
+    name = "\u674e" if encoding in ("gbk", "utf-8") else "\\u674e"
+    assert name + "\\udcff.h5: no such cache" in done.stderr.decode(encoding)

@@ -28,13 +28,15 @@ def edit_meta(remove="", **changes):
     def edit(folder):
         path = folder / "adaptation.json"
         meta = json.loads(path.read_text(encoding="utf-8")) | changes
-        path.write_text(json.dumps({key: value for key, value in meta.items() if key != remove}), encoding="utf-8")
+        left_out = (remove, "digest", "tensors")  # as an older featlab wrote it: only the change is wrong then
+        path.write_text(json.dumps({key: meta[key] for key in meta if key not in left_out}), encoding="utf-8")
 
     return edit
 
 
 def edit_tensors(**changes):
     def edit(folder):
+        edit_meta()(folder)
         path = folder / "adaptation.safetensors"
         save_file(load_file(path) | changes, path)
 

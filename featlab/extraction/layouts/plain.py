@@ -16,6 +16,8 @@ from featlab.extraction.layouts.tree import (
     folders,
     header,
     images,
+    kinds,
+    left_out,
     mismatch,
     numbered,
     read_table,
@@ -63,7 +65,8 @@ def read_folders(root: Path, options: NoOptions) -> list[Item]:
         for path in (*images(folder), *videos(folder)):
             raise InputError(f"{root}: expected {EXPECTED}, found {relative(path, root)}")
     if not found:
-        raise mismatch(root, EXPECTED)
+        unread = kinds(left_out(root))
+        raise mismatch(root, EXPECTED + (f" that can be read, not {unread}" if unread else ""))
     return numbered(found)
 
 

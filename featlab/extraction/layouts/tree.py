@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -89,6 +89,57 @@ def descendant(folder: Path, *places: str) -> Path | None:
         if at is not None:
             return at
     return None
+
+
+_UNREAD = frozenset(
+    [
+        *(
+            ".3fr",
+            ".ai",
+            ".arw",
+            ".bpg",
+            ".cr2",
+            ".cr3",
+            ".crw",
+            ".dcm",
+            ".dng",
+            ".eps",
+            ".erf",
+            ".exr",
+            ".hdr",
+            ".iiq",
+        ),
+        *(".jls", ".jxl", ".jxr", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2"),
+        *(".srf", ".srw", ".svg", ".wdp", ".x3f", ".xcf"),
+    ]
+)
+"""Suffixes of pictures that nothing here reads."""
+_FIRST_OF_A_PICTURE = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
+
+
+def left_out(root: Path, taken: Collection[Path] = ()) -> Iterator[Path]:
+    """Yield visible files below a folder that are pictures by suffix or first bytes, and none of those ``taken``."""
+    for folder, inside, names in os.walk(root):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in paths if path not in taken and _is_picture(path))
+
+
+def kinds(paths: Iterable[Path]) -> str:
+    """Return how many files there are of each suffix: "8 .cr2, 1 without suffix"."""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in paths)
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+
+
+def _is_picture(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES or suffix in _UNREAD:
+        return True
+    try:
+        with path.open("rb") as file:
+            return not is_video(path) and file.read(8).startswith(_FIRST_OF_A_PICTURE)
+    except OSError:
+        return False
 
 
 def relative(path: Path, root: Path) -> str:

@@ -21,7 +21,8 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, check_if_exists, class_names
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
-from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, codes_of
+from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
@@ -93,16 +94,7 @@ def import_features(
     if config.landmarks is not None:
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
-    bad = bad_rows(read.rows, read.kept, config.dtype)
-    if bad and not config.skip_bad:
-        row, why = next(iter(bad.items()))
-        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
-        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
-    failed = dict(sorted({**read.rows.failed, **bad}.items()))
-    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
-    if not len(good):
-        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
+    good, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
     table = _table(read, good, landmarks, config.neutral)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
     notes = (*read.rows.notes, *read.index.notes)
@@ -139,6 +131,23 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
         landmarks=points,
         paths=None if index.paths is None else tuple(index.paths),
     )
+
+
+def good_rows(
+    read: Source, source: Path, dtype: str, *, skip_bad: bool
+) -> tuple[NDArray[np.intp], tuple[Failure, ...]]:
+    """Return the places, among the kept rows, of those that can be stored, and all that have no row."""
+    bad = bad_rows(read.rows, read.kept, dtype)
+    if bad and not skip_bad:
+        row, why = next(iter(bad.items()))
+        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
+        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
+    failed = dict(sorted({**read.rows.failed, **bad}.items()))
+    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
+    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
+    if not len(good):
+        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
+    return good, failures
 
 
 def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:

@@ -6,16 +6,16 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.items import MAX_FRAME, Failure, natural_key
+from featlab.extraction.items import Failure
 
-INDEX_COLUMNS = ("subject", "label", "video", "frame", "path")
+INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
 
 _AU_R, _AU_C = r"AU\d+_r", r"AU\d+_c"
@@ -180,114 +180,3 @@ def _points(header: Sequence[str], features: Sequence[int]) -> tuple[int, ...]:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - _NAMES_IN_A_NOTE
     return ", ".join(names[:_NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")
-
-
-UNLABELLED = "unlabelled"
-"""Video of a subject's rows of unknown label, where the source names no videos."""
-
-Where = Callable[[int], str]
-
-
-@dataclass(frozen=True, eq=False)
-class RowIndex:
-    """Names of N rows, in the source's order."""
-
-    subject: list[str]
-    label: list[str | None]
-    video: list[str]
-    frame: NDArray[np.int32]
-    paths: list[str] | None
-    notes: tuple[str, ...] = ()
-
-    def take(self, rows: NDArray[np.intp]) -> RowIndex:
-        """Return the rows at these places, in their order."""
-        places = rows.tolist()
-        return RowIndex(
-            [self.subject[row] for row in places],
-            [self.label[row] for row in places],
-            [self.video[row] for row in places],
-            self.frame[rows],
-            None if self.paths is None else [self.paths[row] for row in places],
-            self.notes,
-        )
-
-
-def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> RowIndex:
-    """Check the index columns and fill in what they leave out.
-
-    A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
-    images; without one, all rows of a subject with one label are one video. Clips without frames are numbered in
-    natural order of the paths, or else of the rows; a clip gives all of its frames or none.
-    """
-    none = [""] * rows
-    subject = list(names["subject"])
-    for row, name in enumerate(subject):
-        if not name:
-            raise InputError(f"{where(row)}: the subject is empty")
-    label = [text or None for text in names.get("label", none)]
-    paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
-    video = list(names.get("video", none))
-    notes = []
-    unnamed = 0
-    for row, name in enumerate(video):
-        if name:
-            continue
-        parent = PurePosixPath(paths[row]).parent if paths is not None else PurePosixPath(".")
-        if parent != PurePosixPath("."):
-            video[row] = str(parent)
-        else:
-            video[row] = label[row] or UNLABELLED
-            unnamed += 1
-    if unnamed:
-        which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
-        notes.append(f"{which} a video: all rows of a subject with one label are taken as one, in the rows' order")
-    frame = _frames(names.get("frame", none), subject, video, paths, where)
-    first: dict[tuple[str, str, int], int] = {}
-    for row, key in enumerate(zip(subject, video, frame.tolist(), strict=True)):
-        earlier = first.setdefault(key, row)
-        if earlier != row:
-            who, clip, place = key
-            raise InputError(
-                f"{where(row)}: subject {who!r}, video {clip!r}, frame {place} is already there ({where(earlier)})"
-            )
-    return RowIndex(subject, label, video, frame, paths, tuple(notes))
-
-
-def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Return the sorted names, and each row's place among them."""
-    known = tuple(sorted(set(names)))
-    place = {name: code for code, name in enumerate(known)}
-    return known, np.array([place[name] for name in names], dtype=np.int32)
-
-
-def _frames(
-    texts: Sequence[str], subject: Sequence[str], video: Sequence[str], paths: Sequence[str] | None, where: Where
-) -> NDArray[np.int32]:
-    frames = np.zeros(len(texts), dtype=np.int32)
-    without: dict[tuple[str, str], list[int]] = {}
-    given: set[tuple[str, str]] = set()
-    for row, text in enumerate(texts):
-        clip = subject[row], video[row]
-        if text:
-            frames[row] = _frame(text, where(row) if not text.isdigit() or len(text) > 9 else "")
-            given.add(clip)
-        else:
-            without.setdefault(clip, []).append(row)
-    for clip, rows in without.items():
-        if clip in given:
-            raise InputError(
-                f"{where(rows[0])}: the frame is empty, and other rows of subject {clip[0]!r}, video {clip[1]!r} have "
-                "one; give all of them or none"
-            )
-        if paths is not None:
-            rows = sorted(rows, key=lambda row: natural_key(paths[row]))
-        frames[rows] = np.arange(len(rows))
-    return frames
-
-
-def _frame(text: str, where: str) -> int:
-    # Tables with gaps turn whole numbers into 3.0.
-    whole = text.removesuffix(".0")
-    if not (whole.isascii() and whole.isdigit() and int(whole) <= MAX_FRAME):
-        raise InputError(f"{where}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
-    return int(whole)

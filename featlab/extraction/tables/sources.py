@@ -15,7 +15,8 @@ from featlab.errors import InputError
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import read_npy, read_npz, read_parquet
 from featlab.extraction.tables.delimited import read_cells, read_delimited, read_manifest
-from featlab.extraction.tables.rows import OnProgress, ReadRows, RowIndex, Selection, check_subject_column, make_index
+from featlab.extraction.tables.index import RowIndex, make_index
+from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, check_subject_column
 
 FORMATS = (".csv", ".tsv", ".npy", ".npz", ".parquet")
 _HINT = "a row needs a subject: give the column, or name a manifest with --manifest"

@@ -147,7 +147,7 @@ def _request(
     del settings["ram_mb"]
     digest = hashlib.sha256()
     for item in source:
-        size, changed = file_stamp(item.path)
+        size, changed, _ = file_stamp(item.path)
         file = [] if size < 0 else [size, changed]
         entry = [item.name, item.subject, item.label, item.video, item.frame, item.at, file]
         digest.update(json.dumps(entry).encode())

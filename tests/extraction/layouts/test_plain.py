@@ -1,7 +1,8 @@
 import pytest
 
-from featlab.errors import ConfigError
-from featlab.extraction.items import classes_of
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.inputs import InputConfig, read_inputs
+from featlab.extraction.items import Failure, classes_of
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.layouts.plain import is_loose
 
@@ -99,6 +100,22 @@ def test_a_tree_of_another_shape_says_what_was_expected_and_found(tmp_path, put,
     ):
         root = put(name, root=tmp_path / str(number))
         refuses("auto", root, f"{root}: expected subject/label/image or subject/label/video/image", says)
+
+
+def test_pictures_that_are_left_out_are_counted_by_suffix_and_whoever_has_no_other_is_a_failure(tmp_path, put, refused):
+    root = put("s0/n/1.jpg", "s1/n/1.jfif", root=tmp_path / "faces")
+    assert read_inputs(root, InputConfig(), beside=tmp_path / "c.h5").warnings == ()
+    put("s0/n/1.CR2", "s0/n/.2.cr2", "s0/n/notes.txt", "s2/n/1.cr2", "s2/n/2.nef", "3.svg", root=root)
+    (root / "s0" / "n" / "2").write_bytes((root / "s0" / "n" / "1.jpg").read_bytes())
+    found = read_inputs(root, InputConfig(), beside=tmp_path / "c.h5")
+    line = (
+        "left out: 2 .cr2, 1 .svg, 1 without suffix, 1 .nef (first 3.svg); save them as .png or .jpg to have them read"
+    )
+    assert found.warnings == (line,)
+    assert found.failures == (Failure("s2", "has no pictures but 1 .cr2, 1 .nef"),)
+    assert [item.name for item in found.items] == ["s0/n/1.jpg", "s1/n/1.jfif"]
+    with refused(InputError, "that can be read, not 1 .cr2"):
+        read_layout("folders", put("s2/n/1.cr2", root=tmp_path / "raw"))
 
 
 def test_loose_files_give_one_clip_a_folder_and_one_a_video_in_natural_order(tmp_path, put, facts, refuses):

@@ -50,8 +50,8 @@ def test_any_numbers_and_names_survive_the_reader(tmp_path, values, names, end, 
 
 
 def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(put, run):
-    lines = [f"{row},s{row % 2},rest,left,{row / 8},{row},{row}" for row in range(6)]
-    report = run(put("x.csv", ",subject,label,side,f0,f1,filename", *lines))
+    lines = [f"{row},s{row % 2},rest,left,{row / 8},{row},{row},1" for row in range(6)]
+    report = run(put("x.csv", ",subject,label,side,f0,f1,filename,session", *lines))
     assert report.dim == 2
     assert report.notes[0] == "not features: (without a name), side, filename"
     assert "f0 to f1" in report.extractor.preprocessing

@@ -1,5 +1,7 @@
+import struct
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +46,37 @@ def test_every_common_mode_becomes_contiguous_rgb(tmp_path, pixels):
         np.testing.assert_array_equal(decode_image(tmp_path / name), expected)
 
 
+def test_grey_of_any_depth_is_scaled_by_the_smallest_usual_full_scale_that_holds_it(tmp_path):
+    steps = np.linspace(0, 1, 16).reshape(4, 4)
+    for kind, low, high, darkest, brightest in (
+        *(("<u2", 0, 200, 0, 200), ("<u2", 0, 255, 0, 255), ("<u2", 0, 1023, 0, 255), ("<u2", 0, 4095, 0, 255)),
+        *(("<u2", 0, 600, 0, 150), ("<i4", 0, 255, 0, 255), ("<i4", 0, 65535, 0, 255), ("<i4", 0, 2**31 - 1, 0, 255)),
+        *(("<i4", -32768, 32767, 0, 255), ("<i4", -3, 255, 0, 255), ("<f4", 0, 1, 0, 255), ("<f4", -1, 1, 0, 255)),
+        *(("<f4", -0.02, 1.02, 0, 255), ("<f4", 0, 255, 0, 255), ("<f4", 0, 65535, 0, 255)),
+    ):
+        grey = (low + steps * (high - low)).astype(kind)
+        Image.fromarray(grey).save(tmp_path / "a.tif")
+        decoded = decode_image(tmp_path / "a.tif")[..., 0].ravel()
+        assert (decoded[0], decoded[-1]) == (darkest, brightest), (kind, low, high)
+        assert (np.diff(decoded.astype(int)) >= 0).all()
+    # Whole numbers of 32 bits without a sign, which Pillow takes for some with one.
+    Image.fromarray(np.array([[0, -1]], dtype="<i4")).save(tmp_path / "a.tif")
+    signed, unsigned = (struct.pack("<HHIH", 339, 3, 1, kind) for kind in (2, 1))
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes().replace(signed, unsigned))
+    assert decode_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 255]
+
+
+def test_heic_is_read_through_its_extra_which_is_named_where_it_is_missing(tmp_path, pixels, monkeypatch, refused):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\0\0\0\x1cftypheic" + bytes(30))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with refused(InputError, "pip install 'featlab[heic]'"):
+        decode_image(path)
+    opener = lambda: path.write_bytes(b"") or Image.fromarray(pixels(1)).save(path, "PNG")  # noqa: E731
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=opener))
+    np.testing.assert_array_equal(decode_image(path), pixels(1))
+
+
 def test_what_is_no_image_is_refused_without_a_path(tmp_path, pixels, monkeypatch, refused):
     path = tmp_path / "a.png"
     for content, says in (
@@ -57,8 +90,12 @@ def test_what_is_no_image_is_refused_without_a_path(tmp_path, pixels, monkeypatc
             decode_image(path)
         assert str(tmp_path) not in str(caught.value)
         assert "\n" not in str(caught.value)
-    Image.fromarray(np.ones((3, 3), dtype=np.float32)).save(tmp_path / "float.tif")
-    for name, says in {"none.png": "no such file", "": "a folder, not an image", "float.tif": "no known range"}.items():
+    Image.fromarray(np.full((3, 3), 3, dtype=np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
+    for name, says in {
+        **{"none.png": "no such file", "": "a folder, not an image"},
+        **{"float.tif": "from 3 to 3 have no known range", "nan.tif": "NaN or infinite"},
+    }.items():
         with refused(InputError, says):
             decode_image(tmp_path / name)
     Image.fromarray(pixels(1)).save(path)

@@ -1,0 +1,101 @@
+"""Files of a bundle, its stages and its adaptations: tensors and JSON, each with a digest of what it holds.
+
+A digest finds damage and files that don't belong together. It is no signature: whoever changes a file on purpose can
+change its digest too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
+from featlab.cache.schema import canonical_json
+from featlab.errors import BundleError
+
+_DIGEST = "digest"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors as safetensors, whole or not at all; return their digest, which is also in the file."""
+    from safetensors.torch import save
+
+    # A copy each: safetensors refuses two names for one piece of memory.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    digest = _digest(copies)
+    atomic_write_bytes(path, save(copies, metadata={_DIGEST: digest}))
+    return digest
+
+
+def read_tensors(path: Path, device: str = "cpu", *, digest: str | None = None) -> dict[str, Tensor]:
+    """Read safetensors; refuse what isn't finite, and what isn't what was written.
+
+    Args:
+        path: Where.
+        device: Where the tensors go.
+        digest: What `write_tensors` returned, where it is known from elsewhere. Files of an older featlab have none.
+
+    Raises:
+        BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get(_DIGEST)
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
+    if stored is not None and _digest(tensors) != stored:
+        raise BundleError(f"{path}: its content is not what was written (its digest doesn't fit)")
+    if digest is not None and digest != stored:
+        raise BundleError(f"{path}: doesn't belong to the .json beside it (another run wrote one of them)")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with its digest, whole or not at all."""
+    text = json.dumps({**content, _DIGEST: _json_digest(content)}, indent=2, ensure_ascii=False)
+    atomic_write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without the digest. Files of an older featlab have none.
+
+    Raises:
+        OSError: It isn't there.
+        ValueError: No JSON object, or its digest doesn't fit.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    digest = content.pop(_DIGEST, None)
+    if digest is not None and digest != _json_digest(content):
+        raise ValueError("its digest doesn't fit")
+    return content
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].numpy()
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _json_digest(content: Mapping[str, Any]) -> str:
+    # As a reader gets it: tuples are lists there, and every key is text.
+    return hashlib.sha256(canonical_json(json.loads(json.dumps(content)))).hexdigest()

@@ -1,0 +1,103 @@
+"""Files with digests: damage is found, and so are files that don't belong together."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+from featlab.bundle.adaptation import load_adaptation, save_adaptation
+from featlab.bundle.bundle import load_bundle, save_bundle
+from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.errors import BundleError
+from featlab.methods import make_method
+from featlab.protocol.splits import target_of
+
+TENSORS = {
+    "matrix": torch.arange(12, dtype=torch.float32).reshape(3, 4).T,
+    "double": torch.tensor(0.5, dtype=torch.float64),
+    "codes": torch.tensor([1, 2, 3], dtype=torch.uint8),
+    "none": torch.zeros(0, 3),
+}
+CONTENT = {"text": "Zoë", "numbers": (1, 2.5, -0.0), "nested": {"empty": [], "flag": True, "nothing": None}}
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    return people(subjects=6)
+
+
+@pytest.fixture(scope="module")
+def bundle(table, small_bundle):
+    return small_bundle(table.without("s05"), methods=("coral",))
+
+
+def flipped(path, places):
+    """Turn one bit of the file after the other, and yield its place; the file is as it was afterwards."""
+    whole = path.read_bytes()
+    for place, bit in places:
+        data = bytearray(whole)
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+        yield place
+    path.write_bytes(whole)
+
+
+def a_bit_of_every_byte(path):
+    return [(place, place % 8) for place in range(path.stat().st_size)]
+
+
+def test_tensors_come_back_and_no_turned_bit_gives_others(tmp_path):
+    path = tmp_path / "some.safetensors"
+    digest = write_tensors(path, TENSORS)
+
+    def same(found):
+        return found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+    assert same(read_tensors(path, digest=digest))
+    for place in flipped(path, a_bit_of_every_byte(path)):
+        try:
+            assert same(read_tensors(path, digest=digest)), place
+        except BundleError as error:
+            assert str(path) in str(error)  # noqa: PT017
+    write_tensors(path, TENSORS | {"codes": torch.tensor([1, 2, 4], dtype=torch.uint8)})
+    with pytest.raises(BundleError, match="another run"):
+        read_tensors(path, digest=digest)
+
+
+def test_json_comes_back_and_no_turned_bit_gives_another(tmp_path):
+    path = tmp_path / "some.json"
+    write_json(path, CONTENT)
+    read = CONTENT | {"numbers": [1, 2.5, -0.0]}
+    assert read_json(path) == read
+    for place in flipped(path, a_bit_of_every_byte(path)):
+        with suppress(ValueError):
+            # A turned bit in the word "digest" leaves an entry too many, and nothing else.
+            assert read_json(path).items() >= read.items(), place
+    path.write_text('{"old": 1}')
+    assert read_json(path) == {"old": 1}
+
+
+def test_a_killed_second_adaptation_is_not_taken_for_the_first(tmp_path, table, bundle, monkeypatch):
+    target = target_of(table.rows_of("s05"))
+    folder = save_adaptation(tmp_path / "s05", bundle, make_method("coral").adapt(bundle, target), {})
+    first = (folder / "adaptation.json").read_bytes()
+    save_adaptation(folder, bundle, make_method("neutral-shift").adapt(bundle, target), {})
+    (folder / "adaptation.json").write_bytes(first)  # what a kill between the two files leaves
+    with pytest.raises(BundleError, match="another run"):
+        load_adaptation(folder, bundle)
+
+
+def test_no_turned_bit_of_a_bundle_changes_it(tmp_path, bundle):
+    folder = save_bundle(tmp_path / "bundle", bundle)
+    random = np.random.default_rng(0)
+    for name in ("model.safetensors", "bundle.json"):
+        path = folder / name
+        places = [(int(random.integers(path.stat().st_size)), int(random.integers(8))) for _ in range(60)]
+        for place in flipped(path, places):
+            try:
+                loaded = load_bundle(folder)
+            except BundleError:
+                continue
+            assert loaded.config == bundle.config, (name, place)
+            assert all(map(torch.equal, loaded.head.state_dict().values(), bundle.head.state_dict().values()))
