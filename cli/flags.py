@@ -257,8 +257,8 @@ PIXEL_FLAGS = {
         "--face",
         default="largest",
         metavar="largest|track|only",
-        help="Of several faces in a picture: the largest, that of one person who is followed through the clip, or none: "
-        "the picture is left out.",
+        help="Of several faces: the largest; track: that of one person who is followed through the clip; only: such "
+        "pictures are left out.",
         rich_help_panel=_FACES,
     ),
     "align": _flag(

@@ -17,7 +17,7 @@ from featlab.extraction.backbones import Backbone
 from featlab.extraction.decode import picture_size
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_face_lists
-from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
+from featlab.extraction.faces.landmarks import Given, find_landmarks, landmarks_for
 from featlab.extraction.faces.points import check_order, check_unit, lies_outside
 from featlab.extraction.faces.track import Choice, Faces, choose_faces
 from featlab.extraction.items import Failure, Item
@@ -98,8 +98,11 @@ def read_inputs(
         raise InputError(
             f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
         )
-    found, origin, unreadable = _faces(root, items, config, beside, jobs, on_progress)
-    say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}")
+    found, origin, unreadable, given = _faces(root, items, config, beside, jobs, on_progress)
+    matched = "" if given is None else f", {given.matched}"
+    say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}{matched}")
+    if given is not None and given.warning and layout.name != "manifest":
+        warnings = (*warnings, given.warning)
     failures = (*lost, *failures)
     if found is None:
         # Lists that an earlier run left would speak of other landmarks.
@@ -118,7 +121,7 @@ def read_inputs(
         (*failures, *chosen.refused),
         missing,
         origin,
-        (*warnings, *([chosen.sentence] if chosen.sentence else [])),
+        (*warnings, chosen.sentence) if chosen.sentence else warnings,
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
     )
 
@@ -155,8 +158,8 @@ def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> B
 
 def _faces(
     root: Path, items: list[Item], config: InputConfig, beside: Path, jobs: int, on_progress: OnStage | None
-) -> tuple[Faces | None, str, frozenset[int]]:
-    """Return all faces, where they are from, and the rows of pictures that can't be read, where that was tried."""
+) -> tuple[Faces | None, str, frozenset[int], Given | None]:
+    """Return all faces, where they are from, which rows' pictures can't be read, and how given ones were matched."""
     spec, unit = config.landmarks, config.landmarks_unit
     if is_detector(spec):
         if unit != "pixels":
@@ -164,17 +167,17 @@ def _faces(
         detector = make_detector(spec)
         report = None if on_progress is None else (lambda done, total: on_progress("faces", done, total))
         found = detect_landmarks(items, detector, beside, jobs=jobs, on_progress=report)
-        return found.faces, detector.info, found.unreadable
+        return found.faces, detector.info, found.unreadable, None
     beside_source = find_landmarks(root) if spec == "auto" else None
     path = Path(spec) if spec not in ("auto", "none") else beside_source
     if path is None:
-        return None, "", frozenset()
+        return None, "", frozenset(), None
     given = landmarks_for(path, items)
     faces = given.faces if unit == "pixels" else _in_pixels(given.faces, items)
     check_unit(faces.points, str(path))
     check_order(faces.points, str(path))
     _check_place(faces, items, str(path))
-    return faces, f"{path}, matched {given.matched}", frozenset()
+    return faces, str(path), frozenset(), given
 
 
 def _in_pixels(faces: Faces, items: Sequence[Item]) -> Faces:

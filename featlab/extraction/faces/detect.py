@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Detector(Protocol):
     def info(self) -> str: ...  # noqa: D102
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find all faces in a picture, uint8 (H, W, 3): float32 (F, points, 2) in pixels, F may be 0."""
+        """Find all faces in a picture, uint8 (H, W, 3): float32 (F, points, 2), pixels, in any order; F may be 0."""
         ...
 
 
@@ -117,12 +117,12 @@ def looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
 
 
 def distinct(faces: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Keep one of those (P, 2) that are of the same face: the middle of one is in the inner half of the other."""
+    """Keep the largest of those (P, 2) that are of one face, or of a part of it: their middles are inside of it."""
     kept: list[NDArray[np.float32]] = []
     for face in sorted(faces, key=lambda face: -float(np.ptp(face, axis=0).prod())):
         middle = (face.min(axis=0) + face.max(axis=0)) / 2
         offs = (np.abs(middle - (other.min(axis=0) + other.max(axis=0)) / 2) / np.ptp(other, axis=0) for other in kept)
-        if not any((off < 0.25).all() for off in offs):
+        if not any((off < 0.5).all() for off in offs):
             kept.append(face)
     return kept
 
@@ -273,8 +273,8 @@ def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int
 
 def _save(path: Path, part: _Part, key: str) -> None:
     buffer = io.BytesIO()
-    faces = {ARRAY: part.faces.largest(), FACES: part.faces.points, COUNTS: part.faces.counts}
-    np.savez(buffer, unreadable=part.unreadable, key=np.array(key), **faces)
+    arrays: dict[str, Any] = {ARRAY: part.faces.largest(), FACES: part.faces.points, COUNTS: part.faces.counts}
+    np.savez(buffer, unreadable=part.unreadable, key=np.array(key), **arrays)
     atomic_write_bytes(path, buffer.getvalue())
 
 

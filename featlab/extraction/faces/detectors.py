@@ -51,7 +51,7 @@ class MeshDetector:
                 for mesh in _meshes(model(pixels))
             ]
             if found:
-                meshes = np.stack(distinct(found))
+                meshes = np.stack(distinct(found) if len(look) > 1 else found)
                 return meshes if self.points == _POINTS else to_68(meshes)
         return np.empty((0, self.points, 2), dtype=np.float32)
 

@@ -42,7 +42,8 @@ class Given:
     """Landmarks that somebody had, by the rows of a source."""
 
     faces: Faces
-    matched: str  # How a row found its own: "by name", "by frame number", "by its place"
+    matched: str  # How a row found its own: "by name", "by frame number", "row by row"
+    warning: str = ""  # That the order of the rows is not certain; empty: it is
 
 
 def landmarks_for(path: Path, items: Sequence[Item]) -> Given:
@@ -58,12 +59,25 @@ def landmarks_for(path: Path, items: Sequence[Item]) -> Given:
             nobody = table.points[:0]
             return Given(Faces.of([found.get(row, nobody) for row in range(rows)]), "by frame number")
         faces = _faces_of_csv(file, table, rows, names_by_row(items))
-        return Given(faces, "by its place" if table.paths is None else "by name")
+        return Given(faces, "by name") if table.paths is not None else _row_by_row(file, faces, items)
     counted = read_counted(file) if file.suffix.lower() == ".npz" and file.is_file() else None
     if counted is None:
-        return Given(Faces.of(list(read_landmarks(file, rows)[:, None])), "by its place")
+        return _row_by_row(file, Faces.of(list(read_landmarks(file, rows)[:, None])), items)
     _check_length(file, len(counted[1]), rows)
-    return Given(Faces(*counted), "by its place")
+    return Given(Faces(*counted), "row by row")
+
+
+def _row_by_row(file: Path, faces: Faces, items: Sequence[Item]) -> Given:
+    """Take the rows as they come; warn when the pictures' names have another order as text, in which most tools go."""
+    names = names_by_row(items)
+    warning = ""
+    if names == sorted(names, key=natural_key) != sorted(names):
+        place = next(place for place, name in enumerate(sorted(names)) if name != names[place])
+        warning = (
+            f"{file} has no names: its rows were taken in the order by number (row {place + 1} is {names[place]}); a "
+            f"tool that sorts names as text has {sorted(names)[place]} there. A csv with a column path is certain"
+        )
+    return Given(faces, "row by row", warning)
 
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -186,7 +200,8 @@ def _in_part(faces: NDArray[np.float32], item: Item) -> NDArray[np.float32]:
     left, top, right, bottom = item.box
     middle = faces.mean(axis=1)
     inside = ((middle >= (left, top)) & (middle < (right, bottom))).all(axis=1)
-    return faces[inside] - np.array([max(left, 0), max(top, 0)], dtype=np.float32)
+    moved: NDArray[np.float32] = faces[inside] - np.array([max(left, 0), max(top, 0)], dtype=np.float32)
+    return moved
 
 
 def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
@@ -212,7 +227,7 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
             f"{folder}: none of its {len(files)} files belongs to an item of the source: it holds {mine!r}, the source "
             f"{theirs!r}; they are matched by relative path without suffix, or by name where that is unique"
         )
-    found: dict[int, NDArray[np.float32]] = {}
+    faces: dict[int, NDArray[np.float32]] = {}
     first, nobody = next(iter(wanted)), np.empty((0, 0, 2), dtype=np.float32)
     for path, users in wanted.items():
         rows = _read(path)
@@ -222,10 +237,10 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
                 f"{path} has {rows.points.shape[1]} points and {first} has {nobody.shape[1]}; one kind is needed"
             )
         clip = [item for item, is_clip in users if is_clip]
-        found |= zip((item.row for item in clip), _in_clip(path, rows, clip) if clip else (), strict=True)
-        found |= {item.row: rows.points for item, is_clip in users if not is_clip}
-        found |= {item.row: _in_part(found[item.row], item) for item, _ in users}
-    return Faces.of([found.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
+        faces |= zip((item.row for item in clip), _in_clip(path, rows, clip) if clip else (), strict=True)
+        faces |= {item.row: rows.points for item, is_clip in users if not is_clip}
+        faces |= {item.row: _in_part(faces[item.row], item) for item, _ in users}
+    return Faces.of([faces.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
 
 
 class _Matcher:

@@ -101,8 +101,9 @@ def check_unit(points: NDArray[np.float32], where: str) -> None:
 
 
 def lies_outside(face: NDArray[np.float32], size: tuple[int, int]) -> bool:
-    """Tell whether the middle of a face (P, 2) is outside of a picture; not known (False) of a size of 0."""
-    return size != (0, 0) and not all(0 <= at <= side for at, side in zip(face.mean(axis=0), size, strict=True))
+    """Tell whether most points of a face (P, 2) are outside of a picture; not known (False) of a size of 0."""
+    outside = ((face < 0) | (face > np.array(size))).any(axis=1)
+    return size != (0, 0) and bool(outside.mean() > 0.5)
 
 
 def check_order(points: NDArray[np.float32], where: str) -> None:
