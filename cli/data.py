@@ -168,11 +168,12 @@ def merge(
 
 
 def _renames(items: Sequence[str]) -> dict[str, str]:
+    from featlab.cache.names import one_form
     from featlab.errors import InputError
 
     renames: dict[str, str] = {}
     for item in items:
-        old, _, new = (part.strip() for part in item.partition("="))
+        old, _, new = map(one_form, item.partition("="))
         if not old or not new:
             raise InputError(f"--rename {item}: expected OLD=NEW, for example happy=joy")
         if old in renames:
@@ -186,6 +187,8 @@ def _show_merge(output: Output, report: MergeReport) -> None:
 
     for note in report.notes:
         output.note(f"merge: {note}")
+    for line in report.warnings:
+        output.warn(line)
     summary = inspect_cache(report.path)
     *_, target = report.inputs
     words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]
@@ -214,6 +217,7 @@ def _show_merge(output: Output, report: MergeReport) -> None:
                 for item in report.inputs
             ],
             "notes": report.notes,
+            "warnings": report.warnings,
             "next": step,
         }
     )

@@ -20,7 +20,7 @@ from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_
 from featlab.extraction.faces.landmarks import Given, find_landmarks, landmarks_for
 from featlab.extraction.faces.points import check_order, check_unit, lies_outside
 from featlab.extraction.faces.track import Choice, Faces, choose_faces
-from featlab.extraction.items import Failure, Item
+from featlab.extraction.items import Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.video import Sampling, expand_videos
@@ -45,6 +45,8 @@ class InputConfig:
     face: Choice = "largest"
     align: AlignConfig | None = None
     sampling: Sampling | None = None
+    neutral: str | None = None
+    merge_names: bool = False
 
     def __post_init__(self) -> None:
         check_choice("--face", self.face, get_args(Choice))
@@ -83,6 +85,7 @@ def read_inputs(
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
     warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
+    items, names = with_one_name_each(items, merge=config.merge_names)
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = None if on_progress is None else (lambda done, total: on_progress("videos", done, total))
@@ -101,15 +104,14 @@ def read_inputs(
     found, origin, unreadable, given = _faces(root, items, config, beside, jobs, on_progress)
     matched = "" if given is None else f", {given.matched}"
     say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}{matched}")
-    if given is not None and given.warning and layout.name != "manifest":
-        warnings = (*warnings, given.warning)
+    in_doubt = given.warning if given is not None and layout.name != "manifest" else ""
+    neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
     failures = (*lost, *failures)
+    warnings = (*warnings, *filter(None, [names.warning, in_doubt]))
     if found is None:
         # Lists that an earlier run left would speak of other landmarks.
         write_face_lists(beside, (), ())
-        if config.face != "largest":
-            raise ConfigError("--face chooses among the faces that --landmarks finds or holds; there are none")
-        return Inputs(items, None, layout.neutral, failures, warnings=warnings)
+        return Inputs(items, None, neutral, failures, warnings=warnings)
     chosen = choose_faces(items, found, config.face)
     missing = without_face([item for item in items if item.row not in unreadable], chosen.landmarks, chosen.counts)
     write_face_lists(beside, missing, chosen.doubtful)
@@ -117,11 +119,11 @@ def read_inputs(
     return Inputs(
         [item for item in items if item.name not in refused],
         chosen.landmarks,
-        layout.neutral,
+        neutral,
         (*failures, *chosen.refused),
         missing,
         origin,
-        (*warnings, chosen.sentence) if chosen.sentence else warnings,
+        (*warnings, *filter(None, [chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
     )
 
@@ -171,6 +173,8 @@ def _faces(
     beside_source = find_landmarks(root) if spec == "auto" else None
     path = Path(spec) if spec not in ("auto", "none") else beside_source
     if path is None:
+        if config.face != "largest":
+            raise ConfigError("--face chooses among the faces that --landmarks finds or holds, and there are none")
         return None, "", frozenset(), None
     given = landmarks_for(path, items)
     faces = given.faces if unit == "pixels" else _in_pixels(given.faces, items)
