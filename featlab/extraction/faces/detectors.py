@@ -25,8 +25,7 @@ from featlab.extraction.faces.points import to_68
 Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
 
 _POINTS = 478
-# At most this many faces are looked for in one window.
-_FACES = 8
+_FACES = 8  # At most, in one window
 # A face smaller than this fraction of what was looked at is looked at again, cut out: the detector in front of the mesh
 # works on 128 x 128 pixels and places a small face only roughly.
 _SMALL = 0.25
@@ -228,11 +227,11 @@ def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDe
     installed("dlib", "dlib", f"the detector {spec!r}")
     import dlib
 
-    model = model_file(predictor)
     # A predictor doesn't say how many points it has, but it gives them for any rectangle.
     _, predict = load_models(predictor)
     points = len(_points(predict(np.zeros((32, 32, 3), dtype=np.uint8), dlib.rectangle(0, 0, 31, 31))))
-    return DlibDetector(spec, points, f"dlib {package_version('dlib')}, {model}, {points} points", predictor)
+    info = f"dlib {package_version('dlib')}, {model_file(predictor)}, {points} points"
+    return DlibDetector(spec, points, info, predictor)
 
 
 @lru_cache(maxsize=1)
@@ -282,9 +281,9 @@ def make_uniface_detector(spec: str, argument: Path | None, points: int) -> Unif
     try:
         files = [verify_model_weights(name) for name in (RetinaFaceWeights.MNET_V2, PIPNetWeights.DW300_CELEBA_68)]
     except (OSError, ValueError) as error:
+        why = f"uniface can't fetch its weights ({one_line(error)})"
         raise InputError(
-            f"uniface can't fetch its weights ({one_line(error)}); run it once where there is a network, and bring its "
-            "folder ~/.uniface/models, or name it in UNIFACE_CACHE_DIR"
+            f"{why}; run it once where there is a network, and bring its folder ~/.uniface/models"
         ) from None
     models = ", ".join(model_file(Path(file)) for file in files)
     return UnifaceDetector(spec, points, f"uniface {package_version('uniface')}, {models}, {points} points")
@@ -297,6 +296,5 @@ def load_uniface() -> tuple[Any, Any]:
     from uniface.detection import RetinaFace
     from uniface.landmark import PIPNet
 
-    providers = ["CPUExecutionProvider"]
-    landmarker = PIPNet(model_name=PIPNetWeights.DW300_CELEBA_68, providers=providers)
-    return RetinaFace(providers=providers).detect, landmarker.get_landmarks
+    landmarker = PIPNet(model_name=PIPNetWeights.DW300_CELEBA_68, providers=["CPUExecutionProvider"])
+    return RetinaFace(providers=["CPUExecutionProvider"]).detect, landmarker.get_landmarks

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.faces.landmark_files import (
+    ClipRows,
     LandmarkCsv,
+    clip_of,
+    in_clip,
     read_array,
     read_counted,
     read_landmark_csv,
@@ -26,8 +29,6 @@ from featlab.extraction.items import Item, names_by_row, natural_key
 
 _ARRAYS = (".npy", ".npz")
 SUFFIXES = (".csv", ".npy", ".pts", ".tem")
-# OpenFace takes the pictures of a folder with these suffixes, in the order of their names as text.
-_OPENFACE_READS = (".bmp", ".jpeg", ".jpg", ".png")
 
 
 def find_landmarks(source: Path) -> Path | None:
@@ -54,8 +55,9 @@ def landmarks_for(path: Path, items: Sequence[Item]) -> Given:
     rows = max(item.row for item in items) + 1
     if file.suffix.lower() == ".csv" and file.is_file():
         table = read_landmark_csv(file)
-        if table.paths is None and table.frames is not None and len({_clip_of(item) for item in items}) == 1:
-            found = dict(zip((item.row for item in items), _in_clip(file, _Rows.of(table), items), strict=True))
+        clips = {(*clip_of(item), *(() if table.by_openface else (item.subject, item.video))) for item in items}
+        if table.paths is None and table.frames is not None and len(clips) == 1:
+            found = dict(zip((item.row for item in items), in_clip(file, ClipRows.of(table), items), strict=True))
             nobody = table.points[:0]
             return Given(Faces.of([found.get(row, nobody) for row in range(rows)]), "by frame number")
         faces = _faces_of_csv(file, table, rows, names_by_row(items))
@@ -136,63 +138,6 @@ def _without_suffix(name: str) -> str:
     return PurePosixPath(_normal(name)).with_suffix("").as_posix()
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """The rows of one file: float32 (n, P, 2), and the frame that each is of, 0-based; None: one row a frame."""
-
-    points: NDArray[np.float32]
-    frames: NDArray[np.int64] | None
-
-    @classmethod
-    def of(cls, table: LandmarkCsv) -> _Rows:
-        frames = table.frames
-        # OpenFace counts from 1.
-        return cls(table.points, frames - 1 if frames is not None and len(frames) and frames.min() > 0 else frames)
-
-
-def _in_clip(path: Path, rows: _Rows, items: Sequence[Item]) -> list[NDArray[np.float32]]:
-    """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file."""
-    places, pictures = [item.frame for item in items], _pictures_beside(items)
-    if rows.frames is None:
-        natural = sorted(pictures, key=natural_key)
-        if pictures and len(rows.points) == len(pictures) and natural == pictures:
-            places = [pictures.index(item.path.name) for item in items]
-        elif pictures or (max(places) >= len(rows.points) and len(rows.points) != len(items)):
-            raise InputError(
-                f"{path} has {len(rows.points)} rows without frame numbers or names, and {_clip_of(items[0])[0]} has "
-                f"{len(pictures) or len(items)} frames"
-                + (", whose names have another order as text" if len(rows.points) == len(pictures) else "")
-                + "; give one file an image, or a csv with a column frame or path"
-            )
-        elif max(places) >= len(rows.points):
-            places = np.argsort(np.argsort(places)).tolist()
-        return [rows.points[place : place + 1] for place in places]
-    if pictures and rows.frames.max(initial=-1) < len(pictures):
-        ranks = {name: rank for rank, name in enumerate(pictures)}
-        places = [ranks.get(item.path.name, -1) for item in items]
-    elif pictures and sorted(places) == list(range(len(places))):
-        raise InputError(
-            f"{path} has frames up to {rows.frames.max() + 1}, {items[0].path.parent} holds {len(pictures)} pictures: "
-            "they are not the ones that it was made of, and a frame number tells nothing; make it again"
-        )
-    return [rows.points[rows.frames == place] for place in places]
-
-
-def _pictures_beside(items: Sequence[Item]) -> list[str]:
-    """Name the pictures in the folder of a clip of pictures, in OpenFace's order; none for the frames of a video."""
-    if items[0].at is not None:
-        return []
-    names = [item.path.name for item in items]
-    if items[0].path.parent.is_dir():
-        names = [path.name for path in items[0].path.parent.iterdir()]
-    return sorted(name for name in set(names) if PurePosixPath(name).suffix.lower() in _OPENFACE_READS)
-
-
-def _clip_of(item: Item) -> tuple[Path, bool]:
-    """The video that a frame is of, or the folder that a picture is in."""
-    return (item.path.parent, False) if item.at is None else (item.path, True)
-
-
 def _in_part(faces: NDArray[np.float32], item: Item) -> NDArray[np.float32]:
     """The faces in the part of the image that an item takes, in its pixels."""
     if item.box is None:
@@ -237,7 +182,7 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
                 f"{path} has {rows.points.shape[1]} points and {first} has {nobody.shape[1]}; one kind is needed"
             )
         clip = [item for item, is_clip in users if is_clip]
-        faces |= zip((item.row for item in clip), _in_clip(path, rows, clip) if clip else (), strict=True)
+        faces |= zip((item.row for item in clip), in_clip(path, rows, clip) if clip else (), strict=True)
         faces |= {item.row: rows.points for item, is_clip in users if not is_clip}
         faces |= {item.row: _in_part(faces[item.row], item) for item, _ in users}
     return Faces.of([faces.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
@@ -292,10 +237,10 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path) -> _Rows:
+def _read(path: Path) -> ClipRows:
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return _Rows.of(read_landmark_csv(path))
+        return ClipRows.of(read_landmark_csv(path))
     if suffix == ".npy":
-        return _Rows(read_one_clip(path), None)
-    return _Rows((read_pts if suffix == ".pts" else read_tem)(path)[None], None)
+        return ClipRows(read_one_clip(path), None)
+    return ClipRows((read_pts if suffix == ".pts" else read_tem)(path)[None], None)
