@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +48,7 @@ def extract(
 
     output = session.output
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
-    wanted = session.input_config()
+    wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"])
     path = session.cache_file(session["out"])
     made = session.backbone(backbone, session["device"])
     with output.progress() as bars:
@@ -59,7 +59,7 @@ def extract(
             inputs.items,
             made,
             path,
-            neutral=neutral if neutral is not None else inputs.neutral,
+            neutral=inputs.neutral,
             landmarks=inputs.landmarks,
             failures=inputs.failures,
             config=config,
@@ -101,10 +101,12 @@ def _show(
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
+    from featlab.cache.repeats import find_repeats
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 
-    summary = inspect_cache(report.path)
+    summary, repeats = inspect_cache(report.path), find_repeats(report.path)
+    warnings = [*inputs.warnings, *repeats.problems, *repeats.warnings]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
@@ -116,12 +118,12 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "extractor": report.extractor.id,
         "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
-        "warnings": list(inputs.warnings),
+        "warnings": warnings,
         "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    for line in inputs.warnings:
+    for line in warnings:
         output.warn(line)
     lost = report.storage_error
     said = {
@@ -144,7 +146,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
 def import_features(
     session: Session,
     source: Annotated[
-        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of a tool's tables.")
     ],
     neutral: Annotated[str, Option(metavar="NAME", help="The neutral label.")] = "neutral",
     landmarks: Annotated[
@@ -164,10 +166,11 @@ def import_features(
         neutral=neutral,
         manifest=session["manifest"],
         landmarks=landmarks,
-        selection=Selection(session["columns"], session["features"]),
+        selection=Selection(session["columns"], session["features"], session["tool"]),
         extractor=extractor,
         dtype=session["dtype"],
         skip_bad=session["skip_bad"],
+        merge_names=session["merge_names"],
         if_exists=session["if_exists"],
     )
     with output.progress() as bars:
@@ -180,9 +183,12 @@ def import_features(
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import failures_path
+    from featlab.extraction.tables.rows import few
 
     for note in report.notes:
         output.note(f"import: {note}")
+    for line in report.warnings:
+        output.warn(line)
     summary = inspect_cache(report.path)
     facts = {
         "rows": report.rows,
@@ -190,9 +196,11 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "videos": summary.videos,
         "classes": list(summary.classes),
         "dim": report.dim,
+        "features": list(report.columns),
         "landmarks": summary.landmarks,
         "extractor": report.extractor.id,
         "was_there": report.was_there,
+        "warnings": report.warnings,
         "failures": len(report.failures),
         "float16_error": report.storage_error,
         "seconds": round(report.seconds, 3),
@@ -200,11 +208,13 @@ def _show_import(output: Output, report: ImportReport) -> None:
     }
     said = {
         "classes": ", ".join(summary.classes),
+        "features": few(report.columns),
+        "warnings": None,
         "landmarks": summary.landmarks and f"{summary.landmarks} points",
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    _show(output, report, facts, said, ("landmarks", "was there", "float16 error"))
+    _show(output, report, facts, said, ("features", "landmarks", "was there", "warnings", "float16 error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
 
