@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.cli.evaluate import PlotsOption
 from featlab.cli.flags import TABLE_FLAGS
 from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
@@ -17,8 +18,6 @@ from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_comman
 if TYPE_CHECKING:
     from featlab.cache.merge import MergeReport
     from featlab.cli.output import Output
-    from featlab.extraction.items import Failure
-    from featlab.extraction.tables.calibrate import Recordings
 
 
 @command("json_mode")
@@ -50,7 +49,7 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
-@command(*TABLE_FLAGS, "json_mode", "quiet")
+@command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet")
 def calibrate(
     session: Session,
     table: Annotated[Path, Argument(help="Features, as `featlab import` reads them; a column session is a visit.")],
@@ -65,7 +64,7 @@ def calibrate(
         bool, Option("--mean", help="Means and standard deviations; default: medians and a robust spread.")
     ] = False,
     mark: Annotated[float, Option(metavar="VALUE", help="The value that is looked for in each person.")] = 0.5,
-    plots: Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")] = True,
+    plots: PlotsOption = True,
 ) -> None:
     """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
     from featlab.analysis.calibration import calibration_result
@@ -73,26 +72,16 @@ def calibrate(
     from featlab.errors import InputError
     from featlab.extraction.shards import failures_path, write_failures
     from featlab.extraction.tables.calibrate import calibrate as rest_of
-    from featlab.extraction.tables.recordings import calibrated_columns, recordings_of, rest_columns, resting_rows
+    from featlab.extraction.tables.recordings import calibrated_columns, read_recordings, rest_columns, resting_rows
     from featlab.extraction.tables.rest_checks import cautions
     from featlab.extraction.tables.rows import Selection
-    from featlab.extraction.tables.sources import read_source
 
-    output, selection, skip_bad = (
-        session.output,
-        Selection(session["columns"], session["features"]),
-        session["skip_bad"],
-    )
+    output, selection = session.output, Selection(session["columns"], session["features"], session["tool"])
     if out.suffix.lower() != ".csv" or out.resolve() == table.resolve():
         raise InputError(f"--out {out}: give the calibrated table a name of its own that ends in .csv")
-
-    def read(path: Path, manifest: Path | None) -> tuple[Recordings, tuple[Failure, ...]]:
-        with output.progress() as bars:
-            source = read_source(path, manifest, selection, skip_bad=skip_bad, on_progress=bars.of("read"))
-        return recordings_of(source, path, skip_bad=skip_bad)
-
-    rows, failures = read(table, session["manifest"])
-    resting = resting_rows(rows, neutral, lambda path: read(path, None)[0])
+    how = {name: session[name] for name in ("skip_bad", "merge_names")}
+    rows, failures, source = read_recordings(table, session["manifest"], selection, neutral, **how)
+    resting = resting_rows(rows, neutral, lambda path: read_recordings(path, None, selection, "", **how)[0])
     found = rest_of(rows, resting, mean=mean)
     if len(found.left_out) == len(set(rows.index.subject)):
         raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
@@ -104,7 +93,11 @@ def calibrate(
     data["cautions"] = [f"{who}: {why}" for each in known.values() for who, why in each]
     result = calibration_result(found, rows, mark, plots=plots, data=data)
     output.result(out.with_suffix(".rest"), result, typed_command())
+    for note in source.notes:
+        output.note(f"calibrate: {note}")
     output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
+    for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
+        output.warn(line)
     for what, each in known.items():
         output.warn_of_failures(each, what)
     failed = [(failure.path, failure.reason) for failure in failures]

@@ -24,17 +24,15 @@ _BLOCKS = 10  # Stretches that a person's frames are cut into; none reaches over
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """N rows of D features, who they are of, and in which session; "" where nobody says."""
+    """N rows of D named features, and who, what and when they are."""
 
     features: NDArray[np.float32]
     index: RowIndex
-    session: Sequence[str]
-    names: tuple[str, ...]  # Of the features.
+    names: tuple[str, ...]
 
     def take(self, rows: NDArray[np.intp]) -> Recordings:
         """Return the rows at these places, in their order."""
-        session = [self.session[row] for row in rows.tolist()]
-        return Recordings(self.features[rows], self.index.take(rows), session, self.names)
+        return Recordings(self.features[rows], self.index.take(rows), self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +70,7 @@ def calibrate(rows: Recordings, resting: Recordings, *, mean: bool = False) -> C
     action unit at 0 has a MAD of 0 whatever the other frames do); with ``mean`` a mean and a standard deviation. No
     spread is below half of the middle one of three or more people, nor below 2 % of the middle person's range.
     """
-    names = resting.index.subject, resting.session, resting.index.video
+    names = resting.index.subject, resting.index.session, resting.index.video
     people, sessions, clips = (
         [_rest(resting, places, depth, mean) for places in _groups(names[:depth], resting)] for depth in (1, 2, 3)
     )
@@ -86,8 +84,8 @@ def calibrate(rows: Recordings, resting: Recordings, *, mean: bool = False) -> C
     by_session = {rest.who[:2]: rest for rest in sessions}
     difference = np.full(rows.features.shape, np.nan)
     in_spreads, left_out, borrowed = difference.copy(), dict[str, None](), []
-    for places in _groups((rows.index.subject, rows.session), rows):
-        who = rows.index.subject[places[0]], rows.session[places[0]]
+    for places in _groups((rows.index.subject, rows.index.session), rows):
+        who = rows.index.subject[places[0]], rows.index.session[places[0]]
         rest = by_session.get(who) or by_person.get(who[0])
         if rest is None:
             left_out[who[0]] = None
@@ -111,7 +109,7 @@ def _groups(names: Sequence[Sequence[str]], rows: Recordings) -> Iterator[NDArra
 def _rest(rows: Recordings, places: NDArray[np.intp], depth: int, mean: bool) -> Rest:
     """Measure the resting face in some rows; its spread has no floor yet."""
     values = rows.features[places].astype(np.float64)
-    clip = [(rows.session[row], rows.index.video[row]) for row in places.tolist()]
+    clip = [(rows.index.session[row], rows.index.video[row]) for row in places.tolist()]
     starts = [place for place in range(len(clip)) if place == 0 or clip[place] != clip[place - 1]]
     take: Callable[..., Floats] = np.mean if mean else np.median
     centre = take(values, axis=0)

@@ -14,28 +14,36 @@ from featlab.errors import InputError, closest
 from featlab.extraction.items import Failure
 from featlab.extraction.tables import good_rows
 from featlab.extraction.tables.calibrate import Calibration, Recordings
-from featlab.extraction.tables.sources import FORMATS, Source
+from featlab.extraction.tables.rows import ReadRows, Selection
+from featlab.extraction.tables.sources import read_source
+
+_TABLES = (".csv", ".tsv", ".npz", ".parquet")
 
 
-def recordings_of(read: Source, source: Path, *, skip_bad: bool) -> tuple[Recordings, tuple[Failure, ...]]:
-    """Return the rows of numbers, and what has no row; missing and infinite values are refused without ``skip_bad``."""
+def read_recordings(
+    source: Path, manifest: Path | None, selection: Selection, neutral: str, *, skip_bad: bool, merge_names: bool
+) -> tuple[Recordings, tuple[Failure, ...], ReadRows]:
+    """Return the rows of numbers, what has no row, and all that was read.
+
+    Missing and infinite values are refused, or left out with ``skip_bad``; names that are one are told, or joined.
+    """
+    read = read_source(source, manifest, selection, neutral=neutral, skip_bad=skip_bad)
     good, failures = good_rows(read, source, "float32", skip_bad=skip_bad)
-    places = read.kept[good]
-    named = read.rows.names.get("session", [""] * len(read.rows.features))
-    session = [named[row] for row in places.tolist()]
+    index = read.index.take(good).one_name_each(neutral, merge=merge_names)
     names = read.rows.columns or tuple(f"f{place}" for place in range(read.rows.features.shape[1]))
-    return Recordings(read.rows.features[places], read.index.take(good), session, names), failures
+    return Recordings(read.rows.features[read.kept[good]], index, names), failures, read.rows
 
 
 def resting_rows(rows: Recordings, neutral: str, read: Callable[[Path], Recordings]) -> Recordings:
     """Return the rows of some labels, of videos (``video:NAME,…``, with ``*`` and ``?``), or all of another table."""
-    if Path(neutral).suffix.lower() in FORMATS:
+    if Path(neutral).suffix.lower() in _TABLES:
         other = read(Path(neutral))
         if missing := [name for name in rows.names if name not in other.names]:
             raise InputError(f"{neutral} has no feature {missing[0]!r}{closest(missing[0], other.names)}")
         order = [other.names.index(name) for name in rows.names]
         return replace(other, features=other.features[:, order], names=rows.names)
-    what, patterns = ("video", neutral.removeprefix("video:")) if neutral.startswith("video:") else ("label", neutral)
+    by_video = neutral.startswith("video:")
+    what, patterns = ("video", neutral[6:]) if by_video else ("label", rows.index.neutral or neutral)
     mine = [name or "" for name in getattr(rows.index, what)]
     fits: set[str] = set()
     for pattern in (each.strip() for each in patterns.split(",")):
@@ -54,7 +62,7 @@ def calibrated_columns(rows: Recordings, calibration: Calibration) -> dict[str, 
     mine = rows.take(kept)
     columns: dict[str, Any] = {name: getattr(mine.index, name) for name in ("subject", "label", "video", "frame")}
     columns |= {} if mine.index.paths is None else {"path": mine.index.paths}
-    columns |= {"session": mine.session} if any(mine.session) else {}
+    columns |= {"session": mine.index.session} if any(mine.index.session) else {}
     for values, ending in ((calibration.difference, ""), (calibration.in_spreads, "_z")):
         columns |= {name + ending: _texts(values[kept, place]) for place, name in enumerate(rows.names)}
     return columns

@@ -21,7 +21,7 @@ def recordings(*clips, names=("AU04", "AU12")):
     )
     frame = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
     values = np.concatenate([clip[4] for clip in clips]).astype(np.float32)
-    return Recordings(values, RowIndex(subject, label, video, frame, None), session, names)
+    return Recordings(values, RowIndex(subject, label, video, frame, None, session), names)
 
 
 def steady(seed, frames=120, centre=1.0, alike=0.0, width=2):
@@ -124,7 +124,7 @@ def test_a_session_is_held_against_its_own_rest_and_drift_is_found():
     )
     rest = neutral(rows)
     found = calibrate(rows, rest)
-    second = np.array(rows.session) == "2"
+    second = np.array(rows.index.session) == "2"
     np.testing.assert_allclose(
         np.median(found.difference[second & (np.array(rows.index.subject) == "a")], axis=0), 0, atol=1e-6
     )
@@ -137,7 +137,8 @@ def test_a_session_is_held_against_its_own_rest_and_drift_is_found():
     assert "AU04 at rest differs by 0.5" in said[0][1]
     assert "session 1 and session 2" in said[0][1]
     # Without sessions the clips are compared.
-    assert list(drifts(calibrate(replace(rows, session=[""] * 720), replace(rest, session=[""] * 480)))) == ["a"]
+    rows, rest = (replace(each, index=replace(each.index, session=[""] * len(each.features))) for each in (rows, rest))
+    assert list(drifts(calibrate(rows, rest))) == ["a"]
 
 
 @pytest.mark.parametrize(("share", "is_found"), [(0.0, False), (0.05, False), (0.3, True), (0.5, True)])
