@@ -100,21 +100,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def load_state_dict(
     name: str, module: nn.Module, state: Mapping[str, Tensor], path: Path, prefix: str | None = None
 ) -> None:
-    """Put a state dict into a network, exactly.
+    """Put a state dict into a network, exactly; a warning says what was taken off its names, and what lies beside them.
 
-    What its names have in front of the network's (``module.``) is taken off; a warning says what that was, and which
-    tensors lie beside it.
-
-    Args:
-        name: What the user wrote for the network.
-        module: The network.
-        state: Tensors by name.
-        path: The file, for messages.
-        prefix: The start of the names that are meant, without the last dot, "." for names without one; None where only
-            one network of the file fits.
-
-    Raises:
-        ConfigError: Names that are missing or too many, other shapes, or several networks that fit and differ.
+    Of two networks in the state dict that fit and differ, ``prefix`` takes the one whose names start with it (without
+    the last dot; "." takes the one whose names have nothing in front).
     """
     own = module.state_dict()
     start, part = _one_network(name, state, own, path, prefix)
@@ -131,8 +120,8 @@ def load_state_dict(
         if keys
     ]
     if wrong:
-        where = f" under {start!r}" if start else ""
-        raise ConfigError(f"{path} doesn't fit {name}: keys{where} {', '.join(wrong)}; of {len(own)} that it has")
+        where = f" (under {start!r})" if start else ""
+        raise ConfigError(f"{path} doesn't fit {name}: keys {', '.join(wrong)}; of {len(own)} that it has{where}")
     module.load_state_dict({key: part[key] for key in own if key in part}, strict=False)
     rest = [key for key in state if not key.startswith(start) or key.removeprefix(start) not in part]
     said = [f"takes the weights under {start!r}"] if start else []
@@ -152,15 +141,19 @@ def _one_network(
             if key[at:] in own and key[:at].startswith(asked):
                 found[key[:at]] += 1
                 fitting[key[:at]] += own[key[at:]].shape == tensor.shape and not key.endswith(_BATCHES)
-    needed = sum(not key.endswith(_BATCHES) for key in own)
-    whole = [start for start, count in fitting.items() if count == needed]
+    keys = [key for key in own if not key.endswith(_BATCHES)]
+    whole = [start for start, count in fitting.items() if count == len(keys)]
     start = whole[0] if whole else max(sorted(found, key=len), key=lambda candidate: found[candidate])
     if prefix is not None and not asked:
         start = ""
     elif asked and not start:
         tops = list(dict.fromkeys(key.partition(".")[0] for key in state))
         raise ConfigError(f"{path}: no names of {name} begin with {asked!r} there (it has {_first(tops)})")
-    elif others := [other for other in whole[1:] if _differ(state, own, start, other)]:
+    elif others := [
+        other
+        for other in whole[1:]
+        if any(not torch.equal(state[start + key].double(), state[other + key].double()) for key in keys)
+    ]:
         names = " and ".join(repr(each.removesuffix(".") or ".") for each in (start, *others))
         raise ConfigError(
             f"{path} holds {len(others) + 1} networks that fit {name}: under {names}; take one with --option "
@@ -173,14 +166,6 @@ def _one_network(
         if key.startswith(start) and not key.startswith(within)
     }
     return start, part
-
-
-def _differ(state: Mapping[str, Tensor], own: Mapping[str, Tensor], one: str, other: str) -> bool:
-    return any(
-        not torch.equal(state[one + key].double(), state[other + key].double())
-        for key in own
-        if not key.endswith(_BATCHES)
-    )
 
 
 def _torch_load(path: Path) -> Any:
