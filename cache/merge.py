@@ -13,6 +13,7 @@ from pathlib import Path
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Header, encode_rows
+from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
 from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, LANDMARKS, PATHS, ExtractorInfo
 from featlab.cache.table import FeatureTable, Rows, closest_names
@@ -39,6 +40,7 @@ class MergeReport:
     path: Path  # The merged cache.
     inputs: tuple[MergedInput, ...]  # The caches that went in, as they were named.
     notes: tuple[str, ...]  # One line each: what was left out, and what the caches do not share.
+    warnings: tuple[str, ...]  # Names that may be one.
 
 
 def merge_caches(
@@ -148,7 +150,9 @@ def merge_caches(
         write_cache(out, header, plan, parts())
     for each in inputs:
         atomic_write_text(each.subjects_file, "".join(f"{name}\n" for name in each.subjects))
-    return MergeReport(out, tuple(inputs), notes)
+    may_be = alike({"subject": plan.subjects, "class": header.classes})
+    line = f"names that may be one: {may_be}; --rename OLD=NEW joins classes"
+    return MergeReport(out, tuple(inputs), notes, (line,) if may_be else ())
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
@@ -225,7 +229,7 @@ def _check_alike(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -
 def _check_disjoint(inputs: Sequence[MergedInput], prefix: bool) -> None:
     """Refuse a subject that two caches have."""
     for one, other in combinations(inputs, 2):
-        both = sorted(set(one.subjects) & set(other.subjects))
+        both = sorted(set(map(one_form, one.subjects)) & set(map(one_form, other.subjects)))
         if both:
             help_ = "rename one of the files" if prefix else "--prefix puts the cache's name before every subject"
             raise CacheError(f"{one.path} and {other.path}: both have the subject {_spelled_few(both)}; {help_}")

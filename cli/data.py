@@ -111,17 +111,24 @@ def verify(
     session: Session,
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
-    """Read all of a cache and check it: checksums, finiteness, digest. Exit code 2 when something is wrong."""
+    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
+    from featlab.cache.repeats import find_repeats
     from featlab.cache.verify import verify_cache
     from featlab.errors import CacheError
 
     path = _cache(session, file)
     output = session.output
+    warnings: tuple[str, ...] = ()
     try:
         findings = verify_cache(path)
+        if not findings:
+            repeats = find_repeats(path)
+            findings, warnings = [*repeats.problems], repeats.warnings
     except CacheError as error:
         findings = [str(error)]
-    output.json({"path": path, "ok": not findings, "findings": findings})
+    output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
+    for warning in warnings:
+        output.warn(warning)
     for finding in findings:
         print_error(finding)
     if findings:
@@ -160,11 +167,12 @@ def merge(
 
 
 def _renames(items: Sequence[str]) -> dict[str, str]:
+    from featlab.cache.names import one_form
     from featlab.errors import InputError
 
     renames: dict[str, str] = {}
     for item in items:
-        old, _, new = (part.strip() for part in item.partition("="))
+        old, _, new = map(one_form, item.partition("="))
         if not old or not new:
             raise InputError(f"--rename {item}: expected OLD=NEW, for example happy=joy")
         if old in renames:
@@ -178,6 +186,8 @@ def _show_merge(output: Output, report: MergeReport) -> None:
 
     for note in report.notes:
         output.note(f"merge: {note}")
+    for line in report.warnings:
+        output.warn(line)
     summary = inspect_cache(report.path)
     *_, target = report.inputs
     words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]
@@ -206,6 +216,7 @@ def _show_merge(output: Output, report: MergeReport) -> None:
                 for item in report.inputs
             ],
             "notes": report.notes,
+            "warnings": report.warnings,
             "next": step,
         }
     )

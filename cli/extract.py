@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_backbone
-from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, WRITE_FLAGS
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
 
@@ -48,7 +48,7 @@ def extract(
 
     output = session.output
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
-    wanted = session.input_config()
+    wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"])
     path = session.cache_file(session["out"])
     made = session.backbone(backbone, session["device"])
     with output.progress() as bars:
@@ -59,7 +59,7 @@ def extract(
             inputs.items,
             made,
             path,
-            neutral=neutral if neutral is not None else inputs.neutral,
+            neutral=inputs.neutral,
             landmarks=inputs.landmarks,
             failures=inputs.failures,
             config=config,
@@ -101,10 +101,12 @@ def _show(
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
+    from featlab.cache.repeats import find_repeats
     from featlab.extraction.faces.detect import no_face_path
     from featlab.extraction.shards import failures_path
 
-    summary = inspect_cache(report.path)
+    summary, repeats = inspect_cache(report.path), find_repeats(report.path)
+    warnings = [*inputs.warnings, *repeats.problems, *repeats.warnings]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
@@ -116,12 +118,12 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "extractor": report.extractor.id,
         "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
-        "warnings": list(inputs.warnings),
+        "warnings": warnings,
         "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    for line in inputs.warnings:
+    for line in warnings:
         output.warn(line)
     lost = report.storage_error
     said = {
@@ -140,35 +142,19 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         )
 
 
-@command(*WRITE_FLAGS, "workspace", "json_mode", "quiet")
+@command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")
 def import_features(
     session: Session,
     source: Annotated[
-        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of a tool's tables.")
     ],
-    manifest: Annotated[
-        Path | None, Option(metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame.")
-    ] = None,
     neutral: Annotated[str, Option(metavar="NAME", help="The neutral label.")] = "neutral",
-    columns: Annotated[
-        str | None,
-        Option(
-            metavar="NAMES|REGEX",
-            help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
-        ),
-    ] = None,
-    features: Annotated[
-        str | None, Option(metavar="au|au-r|au-c|pose|gaze|all", help="Columns of OpenFace's by group; default: au-r.")
-    ] = None,
     landmarks: Annotated[
         Path | None, Option(metavar="FILE", help="Landmarks, a row each; default: what the source has.")
     ] = None,
     extractor: Annotated[
         str, Option(metavar="NAME", help="What made the features; two names never meet.")
     ] = "imported",
-    skip_bad: Annotated[
-        bool, Option("--skip-bad", help="Leave out rows with missing or infinite values, and list them.")
-    ] = False,
 ) -> None:
     """Write features that you already have into a cache."""
     from featlab.extraction.tables import ImportConfig
@@ -178,12 +164,13 @@ def import_features(
     output = session.output
     config = ImportConfig(
         neutral=neutral,
-        manifest=manifest,
+        manifest=session["manifest"],
         landmarks=landmarks,
-        selection=Selection(columns, features),
+        selection=Selection(session["columns"], session["features"], session["tool"]),
         extractor=extractor,
         dtype=session["dtype"],
-        skip_bad=skip_bad,
+        skip_bad=session["skip_bad"],
+        merge_names=session["merge_names"],
         if_exists=session["if_exists"],
     )
     with output.progress() as bars:
@@ -196,9 +183,12 @@ def import_features(
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import failures_path
+    from featlab.extraction.tables.rows import few
 
     for note in report.notes:
         output.note(f"import: {note}")
+    for line in report.warnings:
+        output.warn(line)
     summary = inspect_cache(report.path)
     facts = {
         "rows": report.rows,
@@ -206,9 +196,11 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "videos": summary.videos,
         "classes": list(summary.classes),
         "dim": report.dim,
+        "features": list(report.columns),
         "landmarks": summary.landmarks,
         "extractor": report.extractor.id,
         "was_there": report.was_there,
+        "warnings": report.warnings,
         "failures": len(report.failures),
         "float16_error": report.storage_error,
         "seconds": round(report.seconds, 3),
@@ -216,11 +208,13 @@ def _show_import(output: Output, report: ImportReport) -> None:
     }
     said = {
         "classes": ", ".join(summary.classes),
+        "features": few(report.columns),
+        "warnings": None,
         "landmarks": summary.landmarks and f"{summary.landmarks} points",
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    _show(output, report, facts, said, ("landmarks", "was there", "float16 error"))
+    _show(output, report, facts, said, ("features", "landmarks", "was there", "warnings", "float16 error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
 

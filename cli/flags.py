@@ -31,6 +31,14 @@ FLAGS = {
     "subject": _flag(
         str, "--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject, default=...
     ),
+    "people": _flag(
+        str,
+        "--subject",
+        metavar="ID|ID,ID,…|PATTERN|FILE|all",
+        help="Whom to adapt to: an id, several with commas, a pattern (`s0*`), a file of ids, or `all`.",
+        autocompletion=complete_subject,
+        default=...,
+    ),
     "subjects": _flag(
         list[str] | None,
         "--subject",
@@ -128,6 +136,43 @@ FLAGS = {
     "if_exists": _flag(
         str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
     ),
+    "manifest": _flag(
+        Path | None,
+        "--manifest",
+        metavar="FILE",
+        help="A csv that says what the rows are: subject,label,video,frame.",
+    ),
+    "columns": _flag(
+        str | None,
+        "--columns",
+        metavar="NAMES|REGEX",
+        help="Features: names and beginnings of names with commas, or an expression; default: all numbers.",
+    ),
+    "tool": _flag(
+        str | None,
+        "--from",
+        metavar="TOOL",
+        help="What wrote the table: openface2, openface3, py-feat, libreface, openwillis, deepface or emotiefflib; "
+        "default: told by its columns.",
+    ),
+    "features": _flag(
+        str | None,
+        "--features",
+        metavar="GROUP",
+        help="A group of the tool's columns: au, emotions, embedding, pose, …; default: what shows expression.",
+    ),
+    "skip_bad": _flag(
+        bool,
+        "--skip-bad",
+        default=False,
+        help="Leave out rows with missing or infinite values or text, and list them.",
+    ),
+    "merge_names": _flag(
+        bool,
+        "--merge-names",
+        default=False,
+        help="Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _flag(
         list[Path] | None,
@@ -209,6 +254,13 @@ PIXEL_FLAGS = {
         rich_help_panel=_BACKBONE,
     ),
     "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
+    "mirror": _flag(
+        bool,
+        "--mirror",
+        default=False,
+        help="Average the embedding of each image with that of its mirror image; takes twice as long.",
+        rich_help_panel=_BACKBONE,
+    ),
     "batch": _flag(
         int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once.", rich_help_panel=_BACKBONE
     ),
@@ -252,9 +304,10 @@ PIXEL_FLAGS = {
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
-WRITE_FLAGS = ("out", "dtype", "if_exists")
+WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names")
+TABLE_FLAGS = ("manifest", "tool", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
-NETWORK_FLAGS = ("weights", "layers", "options", "amp")
+NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
 
 FLAGS |= PIXEL_FLAGS

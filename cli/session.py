@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from featlab.cache.names import one_form
 from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.output import Output, StageProgress
 
@@ -40,7 +41,12 @@ class Session:
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self.given = given
+        self.given = dict(given)
+        # As a cache has them, however they were typed or copied.
+        if self.given.get("subject") and not os.path.isfile(self.given["subject"]):
+            self.given["subject"] = one_form(self.given["subject"])
+        if self.given.get("subjects"):
+            self.given["subjects"] = [one_form(name) for name in self.given["subjects"]]
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
@@ -96,13 +102,15 @@ class Session:
     def backbone(self, name: str, device: str) -> Backbone:
         """Make a backbone with the options that were given; one without weights or layers has nothing to refuse."""
         from featlab.extraction.backbones import make_backbone
+        from featlab.extraction.backbones.mirror import with_mirror
 
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
         if self["layers"] is not None:
             given["layers"] = tuple(names_in(self["layers"]))
         if device != "auto":
             given["device"] = device
-        return make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
+        made = make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
+        return with_mirror(made) if self.given.get("mirror") else made
 
     def input_config(self) -> InputConfig:
         """Return what the flags say about how a source is read."""
@@ -207,7 +215,7 @@ def counted(number: int, thing: str) -> str:
 
 def names_in(text: str | None) -> list[str]:
     """Return the names in a text with commas; none of no text."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    return [one_form(name) for name in (text or "").split(",") if name.strip()]
 
 
 def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:

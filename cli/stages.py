@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Option
 
 from featlab.cli.output import Output
-from featlab.cli.session import Session, counted, names_in, workspace_command
+from featlab.cli.session import REFUSED, SKIPPED, Session, counted, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -159,21 +160,29 @@ def _tell(output: Output, stage: str, made: StageOutput, facts: dict[str, object
     output.facts(f"{stage}: {made.folder}{reused}", {name.replace("_", " "): value for name, value in facts.items()})
 
 
-@workspace_command("subject", "method", "bundle", "targets", "device")
+@workspace_command("people", "method", "bundle", "targets", "device")
 def adapt(
     session: Session,
     force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
 ) -> None:
-    """Adapt to one person from their neutral frames, without labels. Runs the source stages that are missing."""
+    """Adapt to people from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
     from featlab.methods.registry import make_method
-    from featlab.workspace.adapt import adapt_subject, bundle_for
+    from featlab.workspace.adapt import adapt_subject, bundle_for, bundle_for_many, people_in
 
-    subject = session["subject"]
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
-        session.warn_of_seen(opened.extractor, [subject])
-        model, folder = bundle_for(opened, subject, session["bundle"], session.held_out(opened, [subject]))
+        people = people_in(session["people"], opened.table.subjects)
+        session.warn_of_seen(opened.extractor, people)
+        kept_out = session.held_out(opened, people)
+        if len(people) == 1:
+            model, folder = bundle_for(opened, people[0], session["bundle"], kept_out)
+        else:
+            model, folder = bundle_for_many(opened, people, session["bundle"], kept_out)
+    if len(people) > 1:
+        _adapt_many(session.output, opened, model, folder, people, force)
+        return
+    (subject,) = people
     done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
     scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
@@ -225,3 +234,59 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     output.facts(f"adapt: {done.subject}", shown)
     for warning in warnings:
         output.warn(warning)
+
+
+def _adapt_many(
+    output: Output, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
+) -> None:
+    """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
+    from featlab.workspace.adapt import Adapted, adapt_people
+
+    known = set(bundle.source_subjects)
+    targets = [name for name in people if name not in known]
+    found = []
+    with output.progress() as bars:
+        for done in adapt_people(bundle, folder, opened.table, opened.extractor, targets, opened.config, force=force):
+            found.append(done)
+            bars("adapt", len(found), len(targets), done.subject)
+    adapted = [done for done in found if isinstance(done, Adapted)]
+    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Adapted)]
+    output.json(
+        {
+            "method": opened.config.adapt.method,
+            "bundle": folder,
+            "people": [
+                {
+                    "subject": done.subject,
+                    "folder": done.folder,
+                    "frames": done.frames,
+                    "seconds": done.seconds,
+                    "reused": done.reused,
+                    "expected_gain": asdict(done.gain) if done.gain else None,
+                    "warnings": list(done.model.warnings),
+                }
+                for done in adapted
+            ],
+            "refused": [{"subject": subject, "reason": reason} for subject, reason in refused],
+            "source_subjects_left_out": len(people) - len(targets),
+        }
+    )
+    if len(targets) < len(people):
+        output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
+    stored = sum(done.reused for done in adapted)
+    facts = {
+        "method": opened.config.adapt.method,
+        "adapted": f"{len(adapted)} of {counted(len(targets), 'subject')}"
+        + (f" ({stored} stored already, from the same clips)" if stored else ""),
+        "written to": folder / "subjects",
+    }
+    gains = [100 * done.gain.expected for done in adapted if done.gain]
+    if gains:
+        facts["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
+    doubtful = [done.subject for done in adapted if done.model.warnings]
+    if doubtful:
+        facts["with a warning"] = ", ".join(doubtful[:8]) + (", …" if len(doubtful) > 8 else "")
+    output.facts("adapt", facts)
+    if refused:
+        output.columns(("Refused", "Why"), refused, text_columns=2)
+        raise typer.Exit(SKIPPED if adapted else REFUSED)

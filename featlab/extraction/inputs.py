@@ -16,7 +16,7 @@ from featlab.extraction.backbones import Backbone
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_no_face
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
-from featlab.extraction.items import Failure, Item
+from featlab.extraction.items import Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.video import Sampling, expand_videos
@@ -35,6 +35,8 @@ class InputConfig:
     landmarks: str = "auto"
     align: AlignConfig | None = None
     sampling: Sampling | None = None
+    neutral: str | None = None
+    merge_names: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ def read_inputs(
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
     warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
+    items, names = with_one_name_each(items, merge=config.merge_names)
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = None if on_progress is None else (lambda done, total: on_progress("videos", done, total))
@@ -85,7 +88,9 @@ def read_inputs(
         )
     points, no_face, origin = _landmarks(root, items, config.landmarks, beside, jobs, on_progress)
     say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}")
-    return Inputs(items, points, layout.neutral, (*lost, *failures), no_face, origin, warnings)
+    neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
+    warnings = (*warnings, *filter(None, [names.warning]))
+    return Inputs(items, points, neutral, (*lost, *failures), no_face, origin, warnings)
 
 
 _WHOLE_FOLDERS = ("folders", "loose", "sfda-pft")

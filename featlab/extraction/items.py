@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featlab.cache.names import Names, one_name_each
 from featlab.errors import ConfigError, InputError, closest
 
 _NUMBERS = re.compile(r"(\d+)")
@@ -53,6 +54,20 @@ class Failure:
 def item_order(item: Item) -> tuple[str, str, int]:
     """Sort key of the rows of a cache: subject, then video, then frame."""
     return item.subject, item.video, item.frame
+
+
+def with_one_name_each(items: Sequence[Item], *, merge: bool = False) -> tuple[list[Item], Names]:
+    """Return items in a cache's order, their names in one form or, with ``merge``, one spelling."""
+    columns = ([getattr(item, name) for item in items] for name in ("subject", "label", "video", "frame"))
+    names = one_name_each(*columns, merge=merge)
+    named = [
+        item
+        if (subject, label, video) == (item.subject, item.label, item.video)
+        # Names change seldom, and making an item takes longer than this look.
+        else replace(item, subject=subject, label=label, video=video)
+        for item, subject, label, video in zip(items, names.subject, names.label, names.video, strict=True)
+    ]
+    return sorted(named, key=item_order), names
 
 
 def check_if_exists(value: str, known: Sequence[str]) -> None:

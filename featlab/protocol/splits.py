@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import one_form
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest
 from featlab.seeding import generator, stable_hash
@@ -194,7 +195,7 @@ def named_subjects(subjects: Sequence[str], spec: str, flag: str = "--targets") 
     ``flag`` is where the text was given, for the message.
     """
     spec = spec.strip()
-    names = [spec] if spec in subjects else _names(spec, flag)
+    names = [one_form(spec)] if one_form(spec) in subjects else _names(spec, flag)
     check_known(names, subjects)
     return tuple(sorted(set(names)))
 
@@ -229,9 +230,9 @@ def _names(spec: str, flag: str) -> list[str]:
             text = Path(spec).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{flag} {spec}: can't be read ({error}); give a UTF-8 text file of ids") from error
-        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        lines = [one_form(line.partition("#")[0]) for line in text.splitlines()]
     else:
-        lines = [name.strip() for name in spec.split(",")]
+        lines = [one_form(name) for name in spec.split(",")]
     names = [name for name in lines if name]
     if not names:
         some = "a number, ids" if flag == "--targets" else "ids"

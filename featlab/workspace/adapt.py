@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from featlab.bundle.adaptation import adaptation_folder, save_adaptation
+from featlab.bundle.adaptation import adaptation_folder, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
-from featlab.errors import InputError, closest
+from featlab.errors import BundleError, FeatlabError, InputError, closest
 from featlab.methods.registry import make_method
 from featlab.model.personal import AdaptedModel, GainEstimate
-from featlab.protocol.splits import check_disjoint, split_target, target_of
+from featlab.protocol.splits import check_disjoint, named_subjects, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.stages import open_bundle
 from featlab.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A person who was not adapted to, and why."""
+
+    subject: str
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +49,7 @@ class Adapted:
         seconds: Wall time of the adaptation.
         gain: What adapting is expected to have done for the person, from their other rows without labels; ``None``
             where the method or the bundle can't tell.
+        reused: Whether it was stored already, of the same clip by the same method.
     """
 
     model: AdaptedModel
@@ -49,6 +61,7 @@ class Adapted:
     unlabelled: bool
     seconds: float
     gain: GainEstimate | None = None
+    reused: bool = False
 
 
 def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
@@ -123,12 +136,74 @@ def adapt_subject(
         "frames": len(rows),
         "videos": list(videos),
         "unlabelled": unlabelled,
+        "clip": clip_digest(rows),
         "seconds": seconds,
         "report": asdict(model.report) if model.report is not None else None,
         "gain": asdict(gain) if gain is not None else None,
     }
     save_adaptation(folder, bundle, model, meta)
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
+
+
+def adapt_people(
+    bundle: Bundle,
+    bundle_folder: Path,
+    table: FeatureTable,
+    extractor: ExtractorInfo,
+    subjects: Sequence[str],
+    config: Config,
+    *,
+    force: bool = False,
+) -> Iterator[Adapted | Refused]:
+    """Adapt a bundle to one person after the other, as `adapt_subject`; what is stored of the same clip is not redone.
+
+    Yields:
+        A person's adaptation, or why there is none. The others go on.
+    """
+    for subject in subjects:
+        try:
+            rows = table.rows_of(subject)
+            stored = None if force else _stored_of(bundle, bundle_folder, rows, extractor, subject, config)
+            yield stored or adapt_subject(bundle, bundle_folder, rows, extractor, subject, config, force=force)
+        except FeatlabError as error:
+            yield Refused(subject, str(error))
+
+
+def stored_adaptation(
+    folder: Path, bundle: Bundle, subject: str, config: Config
+) -> tuple[AdaptedModel | None, dict[str, Any], str]:
+    """Return a person's stored adaptation and its metadata; ``None`` and why where it isn't what is asked for."""
+    try:
+        model, meta = load_adaptation(folder, bundle)
+        method, seed = str(meta["method"]), int(meta["seed"])
+        same = meta["subject"] == subject and method == config.adapt.method and seed == config.protocol.seed
+        options = {method: meta["options"]}
+    except (BundleError, KeyError, TypeError, ValueError):
+        return None, {}, f"what is stored in {folder} can't be used"
+    if same and make_method(method, options).config == make_method(method, config.adapt.options).config:
+        return model, meta, ""
+    return None, meta, f"the stored adaptation is {method} with seed {seed}, not what was asked for"
+
+
+def clip_digest(rows: FeatureTable) -> str:
+    """Return the sha256 of the embeddings that were adapted on, in their order."""
+    return hashlib.sha256(np.ascontiguousarray(rows.embeddings, dtype="<f4").data).hexdigest()
+
+
+def _stored_of(
+    bundle: Bundle, bundle_folder: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
+) -> Adapted | None:
+    folder = adaptation_folder(bundle_folder, subject)
+    if not (folder / "adaptation.json").exists():
+        return None
+    bundle.check_extractor(extractor, "cache")
+    model, meta, _ = stored_adaptation(folder, bundle, subject, config)
+    clip, _ = adapt_rows(rows, config.protocol.gap)
+    if model is None or meta.get("clip") != clip_digest(clip):
+        return None
+    gain = None if meta["gain"] is None else GainEstimate(**meta["gain"])
+    done = (subject, meta["method"], int(meta["frames"]), tuple(meta["videos"]), bool(meta["unlabelled"]))
+    return Adapted(model, folder, *done, float(meta["seconds"]), gain, reused=True)
 
 
 def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
@@ -141,3 +216,32 @@ def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out
     if folder is None:
         adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
     return open_bundle(workspace, folder, kept_out)
+
+
+def bundle_for_many(
+    workspace: Workspace, people: Sequence[str], folder: Path | None, kept_out: Sequence[str]
+) -> tuple[Bundle, Path]:
+    """Return the bundle to adapt to all of these people; the workspace's own is trained on everyone else."""
+    config = workspace.config
+    make_method(config.adapt.method, config.adapt.options)
+    if folder is None and not set(workspace.table.subjects) - set(kept_out):
+        raise InputError(
+            f"all {len(people)} subjects are to be adapted to, so nobody is left to train on; name a model bundle of "
+            "other people with --bundle, or fewer subjects"
+        )
+    return open_bundle(workspace, folder, kept_out)
+
+
+def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
+    """Return whom a text means: an id, ids with commas, a pattern (``s0*``), ``all``, or a file with an id a line."""
+    spec = spec.strip()
+    if spec in subjects:
+        return (spec,)
+    if spec == "all":
+        return tuple(subjects)
+    if any(mark in spec for mark in "*?[") and not Path(spec).is_file():
+        found = tuple(name for name in subjects if fnmatchcase(name, spec))
+        if not found:
+            raise InputError(f"--subject {spec}: fits none of the {len(subjects)} subjects of the cache")
+        return found
+    return named_subjects(subjects, spec, "--subject")

@@ -20,15 +20,13 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
-from featlab.methods.registry import make_method
 from featlab.model.personal import AdaptedModel
-from featlab.workspace.adapt import adapt_subject
+from featlab.workspace.adapt import adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,18 +34,28 @@ if TYPE_CHECKING:
 
 
 def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
-    """Return a subject's adaptation and whether it was stored; adapt now where there is none or one of other settings.
+    """Return a subject's adaptation and whether it was stored.
 
-    The workspace is told when the adaptation is made now, and why.
+    Adapts now where there is none, one of other settings, or one of another clip than the cache's. Of rows that hold no
+    neutral clip, or have no labels to tell, the stored one is taken. The workspace is told which it is, and why.
     """
     config = workspace.config
     bundle.check_extractor(workspace.extractor, "cache")
     folder = adaptation_folder(bundle_folder, subject)
     why = f"{subject} is not adapted to yet"
     if (folder / "adaptation.json").exists():
-        model, why = _stored(folder, bundle, subject, config)
+        model, meta, why = stored_adaptation(folder, bundle, subject, config)
         if model is not None:
-            return model, True
+            rows = workspace.table.rows_of(subject)
+            neutral, unlabelled = bool((rows.label == rows.neutral_code).any()), bool((rows.label < 0).all())
+            clip = adapt_rows(rows, config.protocol.gap)[0] if neutral or unlabelled else None
+            if clip is not None and meta.get("clip") in (None, clip_digest(clip)):
+                return model, True
+            if not neutral:
+                told = f"{meta['frames']} neutral frames of {', '.join(meta['videos'])}"
+                workspace.notify(f"adapt: the stored adaptation of {subject} is used; it was made from {told}")
+                return model, True
+            why = f"the stored adaptation of {subject} was made from another clip"
     workspace.notify(f"adapt: {why}; running {config.adapt.method}")
     done = adapt_subject(bundle, bundle_folder, workspace.table, workspace.extractor, subject, config)
     return done.model, False
@@ -88,20 +96,6 @@ def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> lis
         votes = np.bincount(winner[table.video == code], minlength=probabilities.shape[1])
         shares.append((table.videos[code], int(votes.sum()), votes / votes.sum()))
     return shares
-
-
-def _stored(folder: Path, bundle: Bundle, subject: str, config: Config) -> tuple[AdaptedModel | None, str]:
-    """Return the stored adaptation, or why it is of no use."""
-    try:
-        model, meta = load_adaptation(folder, bundle)
-        method, seed = str(meta["method"]), int(meta["seed"])
-        same = meta["subject"] == subject and method == config.adapt.method and seed == config.protocol.seed
-        options = {method: meta["options"]}
-    except (BundleError, KeyError, TypeError, ValueError):
-        return None, f"what is stored in {folder} can't be used"
-    if same and make_method(method, options).config == make_method(method, config.adapt.options).config:
-        return model, ""
-    return None, f"the stored adaptation is {method} with seed {seed}, not what was asked for"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +146,9 @@ def predict_source(
         read = read_inputs(
             source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
         )
-        for line in read.warnings if notify else ():
-            notify(line)
+        if notify is not None:
+            for line in read.warnings:
+                notify(line)
         predicted = predict_images(
             bundle,
             adapted,

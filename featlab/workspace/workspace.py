@@ -12,6 +12,7 @@ from typing import Any
 
 from featlab import __version__
 from featlab.cache.atomic import atomic_write_text
+from featlab.cache.names import one_form
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -84,7 +85,7 @@ class Workspace:
         protocol = self.config.protocol
         spec, everyone = self._beside(protocol.targets), self.table.subjects
         # A draw is made among those who are not named as sources.
-        people = [name for name in everyone if name not in set(protocol.sources)]
+        people = [name for name in everyone if name not in set(self._sources())]
         named = set(self.pool())
         if named:
             pool = [name for name in people if name in named]
@@ -97,6 +98,9 @@ class Workspace:
         spec = self.config.protocol.pool
         return named_subjects(self.table.subjects, self._beside(spec), "--pool") if spec.strip() else ()
 
+    def _sources(self) -> tuple[str, ...]:
+        return tuple(one_form(name) for name in self.config.protocol.sources)
+
     def _beside(self, spec: str) -> str:
         """Return a text that names people; a file that featlab.toml names lies beside it, wherever we are."""
         path = self.root / spec.strip()
@@ -105,9 +109,10 @@ class Workspace:
     def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
         """Return the source: `protocol.sources`, or everyone who is no target, to `protocol.source_limit` of them."""
         protocol = self.config.protocol
-        check_known((*targets, *protocol.sources), self.table.subjects)
-        check_disjoint(protocol.sources, targets)
-        names = protocol.sources or tuple(name for name in self.table.subjects if name not in set(targets))
+        sources = self._sources()
+        check_known((*targets, *sources), self.table.subjects)
+        check_disjoint(sources, targets)
+        names = sources or tuple(name for name in self.table.subjects if name not in set(targets))
         if protocol.source_limit:
             # Ranked by a number of their own: a smaller limit takes some of those that a larger one takes.
             ranked = sorted(names, key=lambda name: run_seed("sources", protocol.seed, *sorted(targets), name))

@@ -107,6 +107,21 @@ def test_classes_are_united_by_name_after_they_are_renamed(make, tmp_path, refus
     assert read(merge_caches((one, calm), tmp_path / "both.h5", rename={"calm": "neutral"}).path).neutral == "neutral"
 
 
+def test_names_that_may_be_one_are_told_and_one_person_in_two_forms_is_refused(make, tmp_path, refused):
+    def called(name):
+        return lambda rows: replace(rows, subjects=[name] * len(rows), embeddings=rows.embeddings + 1)
+
+    one = make("one.h5", 0, 1)
+    loud = make("loud.h5", 3, change=renamed("happy", "Happy"), classes=("neutral", "Happy", "pain"))
+    assert merge_caches((one, make("two.h5", 3)), tmp_path / "a.h5").warnings == ()
+    (line,) = merge_caches((one, loud), tmp_path / "b.h5").warnings
+    assert line == "names that may be one: class 'Happy', 'happy'; --rename OLD=NEW joins classes"
+    (line,) = merge_caches((one, make("big.h5", 3, change=called("ZOË"))), tmp_path / "c.h5").warnings
+    assert "subject 'ZOË', 'Zoë'" in line
+    with refused(CacheError, "both have the subject"):
+        merge_caches((one, make("apart.h5", 3, change=called("Zoe\u0308"))), tmp_path / "d.h5")
+
+
 def test_half_precision_stays_where_all_have_it_and_what_only_one_has_is_left_out(make, tmp_path):
     half, other_half = make("half.h5", *FIRST, dtype="float16"), make("other.h5", *SECOND, dtype="float16")
     full = make("full.h5", *SECOND)

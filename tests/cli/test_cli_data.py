@@ -163,7 +163,7 @@ def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(fold
     (folder / "featlab.toml").write_text('cache = "other.h5"\n')
     (folder / "cache.h5").rename(folder / "other.h5")
     assert run_json("inspect")["rows"] == 192
-    assert run_json("verify") == {"path": "other.h5", "ok": True, "findings": []}
+    assert run_json("verify") == {"path": "other.h5", "ok": True, "findings": [], "warnings": []}
     assert "192" in run_well("inspect").stdout
     with h5py.File("other.h5", "r+") as file:
         file["embeddings"][3] = np.nan

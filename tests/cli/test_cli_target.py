@@ -31,6 +31,21 @@ def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(fol
     assert stored.read_bytes() == before
 
 
+def test_a_person_is_found_in_whatever_form_the_name_is_typed(folder, run_json, table, extractor, quickly):
+    named = tuple("Zo\u00eb" if name == "s041" else name for name in table.subjects)
+    order = np.argsort(np.array(named)[table.subject], kind="stable")
+    codes = np.argsort(np.argsort(named)).astype(np.int32)[table.subject]
+    write_table("cache.h5", replace(table, subjects=tuple(sorted(named)), subject=codes).take(order), extractor)
+    for typed in ("Zo\u00eb", "Zoe\u0308", " Zo\u00eb\u00a0"):
+        assert run_json("adapt", "--subject", typed, *quickly, "-q")["subject"] == "Zo\u00eb"
+        assert (
+            run_json("evaluate", "--targets", f"{typed},", "--methods", "source-only", "--no-plots", *quickly)["runs"][
+                "all"
+            ]
+            == 1
+        )
+
+
 def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run, table, extractor, quickly):
     unknown = np.where(table.subject == 3, -1, table.label).astype(np.int16)
     write_table("cache.h5", replace(table, label=unknown), extractor)
@@ -51,6 +66,55 @@ def test_a_bundle_adapts_to_a_person_of_another_cache(folder, run_json, table, e
     assert (adapted["frames"], adapted["bundle"]) == (6, made["folder"])
     predicted = run_json("predict", *words, "--out", "elsewhere/new.csv")
     assert (predicted["rows"], predicted["reused"]) == (24, True)
+
+
+def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(folder, run, run_json, table, extractor, quickly):
+    bare = (table.subject == 3) & (table.label == table.neutral_code)  # s041 is left without a neutral row
+    write_table("cache.h5", table.take(~bare), extractor)
+    words = ("adapt", "--subject", "s041,s042,s043", *quickly)
+    result = run(*words, "--json")
+    assert result.exit_code == 3, result.stderr
+    first = json.loads(result.stdout)
+    assert [(item["subject"], item["reused"]) for item in first["people"]] == [("s042", False), ("s043", False)]
+    assert [item["subject"] for item in first["refused"]] == ["s041"]
+    assert "neutral" in first["refused"][0]["reason"]
+    alone = run_json("adapt", "--subject", "s043", "--bundle", first["bundle"], *quickly, "--seed", "0")
+    assert alone["folder"] == first["people"][1]["folder"]
+    again = run(*words)
+    assert again.exit_code == 3
+    for told in ("2 of 3 subjects", "2 stored already", "s041", "neutral"):
+        assert told in again.stdout
+    # Everyone whom the bundle doesn't know; by a pattern, and from a file.
+    left_out = len(table.subjects) - 3
+    data = json.loads(run("adapt", "--subject", "all", "--bundle", first["bundle"], *quickly, "--json").stdout)
+    assert (len(data["people"]), data["source_subjects_left_out"]) == (2, left_out)
+    Path("people.txt").write_text("s042\ns043\n")
+    for spec in ("s04[23]", "people.txt"):
+        assert len(run_json("adapt", "--subject", spec, "--bundle", first["bundle"], *quickly)["people"]) == 2, spec
+    for spec, told in (("all", "nobody is left to train on"), ("x*", "fits none"), ("s042,s4", "did you mean")):
+        refused = run("adapt", "--subject", spec, *quickly)
+        assert (refused.exit_code, told in refused.stderr) == (2, True), refused.stderr
+
+
+def test_an_adaptation_to_another_clip_is_not_reused_in_silence(folder, run_json, run, table, extractor, quickly):
+    made = run_json("pretrain", "--subject", "s041", *quickly)
+    words = ("--subject", "s041", "--bundle", made["folder"], *quickly)
+    run_json("adapt", *words)
+    assert run_json("predict", *words)["reused"]
+    other = np.where(table.subject[:, None] == 3, table.embeddings[::-1], table.embeddings)
+    moved = replace(table, embeddings=np.ascontiguousarray(other))
+    rows = table.subject == 3
+    cases = {
+        "another clip": (moved, False),
+        "is used; it was made from 6 neutral frames": (table.take(~rows | (table.label != table.neutral_code)), True),
+        "is used": (replace(moved, label=np.where(rows, -1, table.label).astype(np.int16)), True),
+    }
+    for told, (cache, reused) in cases.items():
+        run_json("adapt", *words)
+        write_table("other.h5", cache, extractor)
+        result = run("predict", *words, "--cache", "other.h5", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert (json.loads(result.stdout)["reused"], told in result.stderr) == (reused, True), result.stderr
 
 
 COLUMNS = ["subject", "video", "frame", "predicted", "p_neutral", "p_smile"]

@@ -238,7 +238,7 @@ def _worker_died(part: Sequence[Item]) -> str:
     )
 
 
-def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int]]) -> str:
+def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int, int]]) -> str:
     content = [[item.name, item.at, item.box, *stamps[item.path]] for item in items]
     return hashlib.sha256(json.dumps([detector.info, detector.points, content]).encode()).hexdigest()
 

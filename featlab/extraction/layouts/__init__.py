@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from featlab.config.options import Options, with_options
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.items import Item
+from featlab.extraction.items import Item, with_one_name_each
 from featlab.extraction.video import EVERY_FRAME, Sampling
 from featlab.registry import Registry
 
@@ -74,7 +74,7 @@ class Layout:
         for item in items:
             if not (item.name.isprintable() and item.subject.isprintable() and item.video.isprintable()):
                 raise InputError(f"{item.name!r}: the name has characters that can't be stored; rename it")
-        return items
+        return with_one_name_each(items)[0]
 
 
 LAYOUTS: Registry[Layout] = Registry(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import one_name_each
 from featlab.errors import InputError
 from featlab.extraction.items import MAX_FRAME, natural_key
 
@@ -28,17 +29,31 @@ class RowIndex:
     frame: NDArray[np.int32]
     paths: list[str] | None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    neutral: str = ""  # What the neutral label is called here
+
+    def one_name_each(self, neutral: str, *, merge: bool) -> RowIndex:
+        """Return the rows with their names in one form, or, with ``merge``, in one spelling."""
+        names = one_name_each(self.subject, self.label, self.video, self.frame.tolist(), merge=merge)
+        return replace(
+            self,
+            subject=list(names.subject),
+            label=list(names.label),
+            video=list(names.video),
+            warnings=(names.warning,) if names.warning else (),
+            neutral=names.neutral(neutral),
+        )
 
     def take(self, rows: NDArray[np.intp]) -> RowIndex:
         """Return the rows at these places, in their order."""
         places = rows.tolist()
-        return RowIndex(
-            [self.subject[row] for row in places],
-            [self.label[row] for row in places],
-            [self.video[row] for row in places],
-            self.frame[rows],
-            None if self.paths is None else [self.paths[row] for row in places],
-            self.notes,
+        return replace(
+            self,
+            subject=[self.subject[row] for row in places],
+            label=[self.label[row] for row in places],
+            video=[self.video[row] for row in places],
+            frame=self.frame[rows],
+            paths=None if self.paths is None else [self.paths[row] for row in places],
         )
 
 

@@ -104,3 +104,27 @@ def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, 
     ):
         with refused(FeatlabError, *words):
             run(source, **options)
+
+
+def test_names_of_rows_are_in_one_form_and_spellings_are_joined_if_asked(put, run, read):
+    one, other = "Zo\u00eb", "Zoe\u0308"
+    rows = [
+        f"{who},{label},v{label},{frame},{n}.5"
+        for n, (who, label, frame) in enumerate(
+            [
+                (one, "rest", 0),
+                (other, "Rest", 0),
+                (f"{other} ", "rest", 1),
+                ("S1", "rest", 0),
+                ("s1", "smile\u00a0", 0),
+            ]
+        )
+    ]
+    card = put("x.csv", "subject,label,video,frame,f", *rows)
+    told, joined = run(card, out="a.h5"), run(card, out="b.h5", merge_names=True, neutral="Rest")
+    assert (read(told).subjects, read(told).classes) == (("S1", "Zoë", "s1"), ("rest", "Rest", "smile"))
+    assert told.warnings == (
+        "names that may be one: subject 'S1', 's1'; label 'Rest', 'rest'; --merge-names joins them",
+    )
+    assert (read(joined).subjects, read(joined).classes) == (("S1", "Zoë"), ("rest", "smile"))
+    assert joined.warnings == ("joined: subject 's1' to 'S1', label 'Rest' to 'rest'",)

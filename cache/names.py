@@ -1,0 +1,107 @@
+"""Names that are one: a single Unicode form, and spellings that may mean the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+_ENDS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+_SPELLED_OUT = 12
+
+
+def one_form(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), without blanks at its ends."""
+    return name.strip() if name.isascii() else _ENDS.sub("", unicodedata.normalize("NFC", name))
+
+
+def spellings(names: Iterable[str]) -> list[list[str]]:
+    """Return groups of names that differ in case, leading zeros, blanks or width alone, each sorted."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        words = unicodedata.normalize("NFKC", name).casefold().split()
+        groups[_LEADING_ZEROS.sub("", " ".join(words))].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def alike(kinds: Mapping[str, Iterable[str]]) -> str:
+    """Name the spellings that may be one: "subject '01', '1'; label 'Neutral', 'neutral'"; empty without any."""
+    groups = [f"{kind} " + ", ".join(map(repr, group)) for kind, names in kinds.items() for group in spellings(names)]
+    more = f"; and {len(groups) - _SPELLED_OUT} more" if len(groups) > _SPELLED_OUT else ""
+    return "; ".join(groups[:_SPELLED_OUT]) + more
+
+
+@dataclass(frozen=True)
+class Names:
+    """Who, what and which recording each of N rows is, in one spelling as far as that was asked for."""
+
+    subject: Sequence[str]
+    label: Sequence[str | None]
+    video: Sequence[str]
+    warning: str  # Which names may be one, or were joined; one line, empty without any.
+    labels: Mapping[str, str]  # What each label, and each of its spellings, is now called.
+
+    def neutral(self, name: str) -> str:
+        """Return what the neutral label of that name is now called."""
+        return self.labels.get(one_form(name), one_form(name))
+
+
+def one_name_each(
+    subject: Sequence[str], label: Sequence[str | None], video: Sequence[str], frame: Sequence[int], *, merge: bool
+) -> Names:
+    """Bring the names of rows into one form; with ``merge`` spellings of a subject or label go to the most frequent.
+
+    Where two recordings of what is now one person have one name, and a frame in common, the later ones get a number.
+    """
+    who, what, clips = _forms(subject, merge), _forms(label, merge), {name: one_form(name) for name in set(video)}
+    kinds = {"subject": who, "label": what}
+    changed = [
+        f"{kind} {old!r} to {new!r}"
+        for kind, forms in kinds.items()
+        for old, new in sorted(forms.items())
+        if one_form(old) != new
+    ]
+    may_be = alike({kind: forms.values() for kind, forms in kinds.items()})
+    warning = f"names that may be one: {may_be}; --merge-names joins them" if may_be else ""
+    if changed:
+        warning = "joined: " + ", ".join(changed)
+    labels = {one_form(old): new for old, new in what.items()}
+    if all(old == new for forms in (who, what, clips) for old, new in forms.items()):
+        return Names(subject, label, video, warning, labels)
+    before, after = (
+        list(zip(subject, video, strict=True)),
+        [(who[name], clips[clip]) for name, clip in zip(subject, video, strict=True)],
+    )
+    return Names(
+        [name for name, _ in after],
+        [None if name is None else what[name] for name in label],
+        _apart(before, after, frame),
+        warning,
+        labels,
+    )
+
+
+def _forms(names: Sequence[str | None], merge: bool) -> dict[str, str]:
+    """Return what each name becomes."""
+    forms = {name: one_form(name) for name in set(names) if name is not None}
+    for group in spellings(forms.values()) if merge else ():
+        counts = Counter(forms[name] for name in names if name is not None)
+        best = max(group, key=lambda name: counts[name])
+        forms |= {name: best for name, form in forms.items() if form in group}
+    return forms
+
+
+def _apart(before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]], frame: Sequence[int]) -> list[str]:
+    """Return the names of videos ``after`` a change; one that was several ``before``, of equal frames, in numbers."""
+    parts: dict[tuple[str, str], dict[tuple[str, str], int]] = defaultdict(dict)
+    for old, new in zip(before, after, strict=True):
+        parts[new].setdefault(old, len(parts[new]) + 1)
+    met = Counter(zip(after, frame, strict=True))
+    several = {new for (new, _), count in met.items() if count > 1 and len(parts[new]) > 1}
+    return [
+        f"{new[1]} ({parts[new][old]})" if new in several and parts[new][old] > 1 else new[1]
+        for old, new in zip(before, after, strict=True)
+    ]

@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featlab.cache.assemble import write_table
+from featlab.cache.repeats import find_repeats
+from featlab.cache.schema import ExtractorInfo
+
+PEOPLE, LABELS, TWICE, CHANCE = "of two people", "two labels", "there twice", "by chance"
+
+
+@pytest.fixture
+def found(people, tmp_path):
+    """``found([(row, like), …], zeros=…)``: what is said of a cache in which some rows are as others are."""
+    # s00 and s01, each with anger-0, anger-1, neutral-0 and neutral-1 of three frames.
+
+    def make(*pairs, zeros=0, paths=False, known=True, landmarks=True):
+        table = people(2, frames=3, dim=20, landmarks=landmarks)
+        names = [f"{row}.png" for row in range(len(table))]
+        if zeros:
+            table.embeddings[:, zeros:] = 0
+        if not known:
+            table = replace(table, label=np.where(np.arange(len(table)) == pairs[0][0], -1, table.label).astype("i2"))
+        for row, like in pairs:
+            table.embeddings[row] = table.embeddings[like]
+            names[row] = names[like]
+            if table.landmarks is not None:
+                table.landmarks[row] = table.landmarks[like]
+        write_table(
+            tmp_path / "c.h5", replace(table, paths=tuple(names) if paths else None), ExtractorInfo("a", "b", "c")
+        )
+        repeats = find_repeats(tmp_path / "c.h5")
+        return [
+            [next(kind for kind in (CHANCE, PEOPLE, LABELS, TWICE) if kind in line) for line in lines]
+            for lines in (repeats.problems, repeats.warnings)
+        ]
+
+    return make
+
+
+def test_one_picture_of_two_people_or_with_two_labels_is_a_problem_and_one_that_is_there_twice_a_warning(found):
+    assert found() == [[], []]
+    assert found((12, 0)) == [[PEOPLE], []]
+    assert found((6, 0)) == [[LABELS], []]
+    assert found((3, 0)) == [[], [TWICE]]
+    assert found((6, 0), known=False) == [[], [TWICE]]
+    assert found((12, 0), (13, 7), (6, 1), (3, 2), landmarks=False) == [[PEOPLE, LABELS], [TWICE]]
+
+
+def test_a_recording_may_stand_still_but_a_file_is_one_frame(found):
+    assert found((1, 0), (2, 0)) == [[], []]
+    assert found((1, 0), paths=True) == [[], [TWICE]]
+
+
+def test_rows_of_few_different_values_may_be_equal_by_chance(found):
+    assert found((12, 0), zeros=3) == [[], [CHANCE]]
+    assert found((12, 0), zeros=12) == [[PEOPLE], []]
+
+
+def test_pictures_are_named_and_counted(people, tmp_path):
+    table = people(2, frames=3, dim=20, landmarks=False)
+    table.embeddings[12:15] = table.embeddings[:3]
+    write_table(tmp_path / "c.h5", table, ExtractorInfo("a", "b", "c"))
+    (line,) = find_repeats(tmp_path / "c.h5").problems
+    first, second = "frame 0 of anger-0 (s00, anger)", "frame 0 of anger-0 (s01, anger)"
+    assert line.endswith(f"c.h5: the same picture is of two people: {first} and {second}, and 2 more like it")
