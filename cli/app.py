@@ -131,6 +131,7 @@ def featlab(
 app.command(rich_help_panel=DATA)(data.init)
 app.command(rich_help_panel=DATA)(extract)
 app.command("import", rich_help_panel=DATA)(import_features)
+app.command(rich_help_panel=DATA)(data.calibrate)
 app.command(rich_help_panel=DATA)(merge)
 app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)

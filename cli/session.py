@@ -133,6 +133,8 @@ class Session:
             layout=given["layout"],
             layout_options=parse_options(given["layout_options"] or (), "--layout-option", "levels=PA4"),
             landmarks=given["landmarks"],
+            landmarks_unit=given["landmarks_unit"],
+            face=given["face"],
             align=crop if given["align"] else None,
             sampling=sampling,
         )
