@@ -16,7 +16,7 @@ from featlab.extraction.backbones import Backbone
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_no_face
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
-from featlab.extraction.items import Failure, Item, with_one_name_each
+from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.video import Sampling, expand_videos
@@ -70,6 +70,9 @@ def read_inputs(
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
     warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
+    stills = sum(item.video == item.name and not is_video(item.path) for item in items)
+    if stills and layout.name in (*_WHOLE_FOLDERS, "manifest"):
+        say(STILLS.format(stills))
     items, names = with_one_name_each(items, merge=config.merge_names)
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
