@@ -61,6 +61,7 @@ def extract(
             path,
             neutral=inputs.neutral,
             landmarks=inputs.landmarks,
+            faces=inputs.face_counts,
             failures=inputs.failures,
             config=config,
             if_exists=session["if_exists"],
@@ -146,7 +147,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
 def import_features(
     session: Session,
     source: Annotated[
-        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of OpenFace's csv files.")
+        Path, Argument(help="Features: .csv, .tsv, .npy, .npz, .parquet, or a folder of a tool's tables.")
     ],
     neutral: Annotated[str, Option(metavar="NAME", help="The neutral label.")] = "neutral",
     landmarks: Annotated[
@@ -166,7 +167,7 @@ def import_features(
         neutral=neutral,
         manifest=session["manifest"],
         landmarks=landmarks,
-        selection=Selection(session["columns"], session["features"]),
+        selection=Selection(session["columns"], session["features"], session["tool"]),
         extractor=extractor,
         dtype=session["dtype"],
         skip_bad=session["skip_bad"],
@@ -183,6 +184,7 @@ def import_features(
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import failures_path
+    from featlab.extraction.tables.rows import few
 
     for note in report.notes:
         output.note(f"import: {note}")
@@ -195,6 +197,7 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "videos": summary.videos,
         "classes": list(summary.classes),
         "dim": report.dim,
+        "features": list(report.columns),
         "landmarks": summary.landmarks,
         "extractor": report.extractor.id,
         "was_there": report.was_there,
@@ -206,12 +209,13 @@ def _show_import(output: Output, report: ImportReport) -> None:
     }
     said = {
         "classes": ", ".join(summary.classes),
+        "features": few(report.columns),
         "warnings": None,
         "landmarks": summary.landmarks and f"{summary.landmarks} points",
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    _show(output, report, facts, said, ("landmarks", "was there", "warnings", "float16 error"))
+    _show(output, report, facts, said, ("features", "landmarks", "was there", "warnings", "float16 error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
 

@@ -16,6 +16,14 @@ from torch.export import ExportedProgram
 from featlab.compute import choose_device, computing, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.card import (
+    CARD_FILE,
+    EMBEDDING,
+    BackboneCard,
+    embedding_of,
+    file_spec,
+    read_card,
+)
 from featlab.extraction.backbones.network import (
     AMP_NOTE,
     NetworkBackbone,
@@ -26,15 +34,7 @@ from featlab.extraction.backbones.network import (
     in_fixed_batches,
     network_backbone,
 )
-from featlab.extraction.backbones.weights import (
-    CARD_FILE,
-    EMBEDDING,
-    BackboneCard,
-    embedding_of,
-    file_sha256,
-    file_spec,
-    read_card,
-)
+from featlab.extraction.backbones.weights import file_sha256
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -24,6 +24,7 @@ from featlab.extraction.shards import StorageError, read_failures, storage_error
 from featlab.extraction.tables.index import codes_of
 from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
+from featlab.extraction.tables.telltale import telltales
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
 _DTYPES = ("float32", "float16")
@@ -58,20 +59,22 @@ class ImportReport:
 
     ``failures`` has no row: files without any, then rows in the source's order; they are also listed beside the cache.
     ``storage_error`` is the largest distance of a stored row from its float32, relative to that row's length; None with
-    float32. ``was_there``: the cache was there before and has been left as it was.
+    float32. ``was_there``: the cache was there before and has been left as it was. ``columns`` are the features,
+    if they have names.
     """
 
     path: Path
     rows: int
     dim: int
     failures: tuple[Failure, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
     storage_error: float | None
     digest: str
     seconds: float
     was_there: bool
     extractor: ExtractorInfo
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 DEFAULTS = ImportConfig()
@@ -90,8 +93,15 @@ def import_features(
     if out.exists() and config.if_exists == "error":
         raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     if out.exists() and config.if_exists == "skip":
-        return _report(out, read_failures(out), ((), ()), None, start, was_there=True)
-    read = read_source(source, config.manifest, config.selection, skip_bad=config.skip_bad, on_progress=on_progress)
+        return _report(out, read_failures(out), {}, None, start, was_there=True)
+    read = read_source(
+        source,
+        config.manifest,
+        config.selection,
+        neutral=config.neutral,
+        skip_bad=config.skip_bad,
+        on_progress=on_progress,
+    )
     landmarks = read.rows.landmarks
     if config.landmarks is not None:
         rows = range(len(read.rows.features))
@@ -100,7 +110,12 @@ def import_features(
     read = replace(read, index=read.index.one_name_each(config.neutral, merge=config.merge_names))
     table = _table(read, good, landmarks)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
-    said = (*read.rows.notes, *read.index.notes), read.index.warnings
+    told = telltales(table, read.rows.columns, read.kept[good])
+    said = {
+        "columns": read.rows.columns,
+        "notes": (*read.rows.notes, *read.index.notes),
+        "warnings": (*read.index.warnings, *told),
+    }
     error = float16_error(table.embeddings) if config.dtype == "float16" else None
     if out.exists() and config.if_exists == "resume":
         _check_same(out, table, extractor, config.dtype)
@@ -147,7 +162,7 @@ def good_rows(
         raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
     failed = dict(sorted({**read.rows.failed, **bad}.items()))
     failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    good = np.flatnonzero([row not in bad for row in read.kept.tolist()])
+    good = np.flatnonzero(~np.isin(read.kept, list(bad)))
     if not len(good):
         raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
     return good, failures
@@ -155,15 +170,15 @@ def good_rows(
 
 def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
     """Return which of the kept rows can't be stored, in their order, and why."""
-    bad: dict[int, str] = {}
+    bad = {row: why for row, why in sorted(rows.bad.items()) if row not in rows.failed}
     for part in _blocks(kept, rows.features.shape[1]):
         block = rows.features[part]
         with np.errstate(over="ignore"):
             fits = np.isfinite(block.astype(dtype))
         for place in np.flatnonzero(~fits.all(axis=1)).tolist():
             column = int(np.argmin(fits[place]))
-            bad[int(part[place])] = _why(rows, column, float(block[place, column]), dtype)
-    return bad
+            bad.setdefault(int(part[place]), _why(rows, column, float(block[place, column]), dtype))
+    return dict(sorted(bad.items()))
 
 
 def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
@@ -222,7 +237,7 @@ def _difference(new: Cache, old: Cache) -> str:
 def _report(
     out: Path,
     failures: tuple[Failure, ...],
-    said: tuple[tuple[str, ...], tuple[str, ...]],
+    said: Mapping[str, tuple[str, ...]],
     error: float | None,
     start: float,
     *,
@@ -234,11 +249,10 @@ def _report(
             rows=len(cache),
             dim=cache.dim,
             failures=failures,
-            notes=said[0],
-            warnings=said[1],
             storage_error=error,
             digest=cache.digest,
             seconds=time.monotonic() - start,
             was_there=was_there,
             extractor=cache.extractor,
+            **said,
         )

@@ -4,114 +4,57 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from featlab.errors import InputError
-from featlab.extraction.tables.rows import (
-    INDEX_COLUMNS,
-    OnProgress,
-    ReadRows,
-    Selection,
-    as_points,
-    check_subject_column,
-    choose_columns,
-    is_openface,
-)
+from featlab.extraction.tables.rows import Columns
 
-_SAMPLE = 100
-"""Rows that are looked at to tell columns of numbers from columns of text."""
-_TELL_EVERY = 2000
-_MISSING = frozenset(["", "na", "n/a", "nan", "-nan", "null", "none"])
-
-Line = tuple[int, list[str]]
+_BLOCK_BYTES = 8 << 20
+_MARKS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_delimited(
-    path: Path,
-    selection: Selection,
-    *,
-    extra: Sequence[str] = (),
-    name: str | None = None,
-    on_progress: OnProgress | None = None,
-) -> ReadRows:
-    """Read a table of features line by line, holding only its features, landmarks and index columns."""
-    most = _count_lines(path)
-    lines = read_cells(path)
-    _, header = next(lines)
-    sample = list(islice(lines, _SAMPLE))
-    if not sample:
-        raise InputError(f"{path} has a header and no rows")
-    chosen = choose_columns(header, selection, lambda place: _is_number(sample, place), path)
-    called = name or path.name
-    success = header.index("success") if is_openface(header) and "success" in header else None
-    # Pages of an empty array are only used once they are written: the bound on the rows costs no memory.
-    features = np.empty((most, len(chosen.features)), dtype=np.float32)
-    points = np.empty((most, len(chosen.landmarks)), dtype=np.float32)
-    filled = [(features, chosen.features)] + ([(points, chosen.landmarks)] if chosen.landmarks else [])
-    names: dict[str, list[str]] = {column: [] for column in (*INDEX_COLUMNS, *extra) if column in header}
-    places_of = [(values, header.index(column)) for column, values in names.items()]
-    numbers: list[int] = []
-    failed: dict[int, str] = {}
-    with np.errstate(over="ignore"):
-        for row, (number, cells) in enumerate(chain(sample, lines)):
-            if success is not None and _number(cells[success]) == 0:
-                failed[row] = "success is 0: no face was found"
-            for array, places in filled:
-                array[row] = np.nan if row in failed else _values(cells, places, header, path, number)
-            for values, place in places_of:
-                values.append(cells[place].strip())
-            numbers.append(number)
-            if on_progress is not None and row % _TELL_EVERY == _TELL_EVERY - 1:
-                on_progress(row + 1, most)
-    rows = len(numbers)
-    return ReadRows(
-        features=features[:rows],
-        names=names,
-        where=lambda row: f"{path}, line {numbers[row]}",
-        name_of=lambda row: f"{called}#row={row}",
+def open_delimited(path: Path, mark: str | None = None) -> Columns:
+    """Open a table whose cells are apart by ``mark``, by default a comma, or a tab in a .tsv; every cell is text."""
+    mark = mark or _MARKS.get(path.suffix.lower(), ",")
+    line, header = next(read_cells(path, mark))
+    most, may_be_blank, odd_quotes = _scan(path, mark)
+    if odd_quotes:
+        _explain(path, mark, "a quote is not closed")
+
+    @cache
+    def lines() -> list[int]:
+        return [number for number, _ in islice(read_cells(path, mark), 1, None)]
+
+    return Columns(
+        path=path,
         header=tuple(header),
-        columns=tuple(header[place] for place in chosen.features),
-        landmarks=as_points(points[:rows], rows, f"{path}, x_0, y_0, …") if chosen.landmarks else None,
-        failed=failed,
-        notes=chosen.notes,
+        most=most,
+        batches=lambda places: _batches(path, mark, line, len(header), places, may_be_blank),
+        where=lambda row: f"{path}, line {lines()[row]}",
+        name_of=lambda row: f"{path.name}#row={row}",
     )
 
 
-def read_manifest(path: Path) -> tuple[dict[str, list[str]], Callable[[int], str]]:
-    """Read the index columns of a manifest as text, and return what says where a row is; other columns are ignored."""
-    lines = read_cells(path)
-    _, header = next(lines)
-    check_subject_column(header, path, "a manifest has the columns subject,label,video,frame")
-    names: dict[str, list[str]] = {name: [] for name in INDEX_COLUMNS if name in header}
-    places_of = [(values, header.index(name)) for name, values in names.items()]
-    numbers: list[int] = []
-    for number, cells in lines:
-        for values, place in places_of:
-            values.append(cells[place].strip())
-        numbers.append(number)
-    if not numbers:
-        raise InputError(f"{path} has a header and no rows")
-    return names, lambda row: f"{path}, line {numbers[row]}"
-
-
-def read_cells(path: Path) -> Iterator[Line]:
-    """Yield (line number, cells) of the header, its names stripped, and then of every row, as wide as the header."""
+def read_cells(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of the header, its names stripped, and of every row: slowly, and strict about form."""
     line = 0
     header: list[str] | None = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            reader = csv.reader(file, delimiter=mark, strict=True)
             for cells in reader:
                 line = reader.line_num
                 if not any(cell.strip() for cell in cells):
                     continue
                 if header is None:
                     cells = header = [cell.strip() for cell in cells]
-                    _check_header(header, path)
+                    _check_header(header, path, mark)
                 elif len(cells) != len(header):
                     raise InputError(
                         f"{path}, line {line}: {len(cells)} values under {len(header)} columns; quote a value that has "
@@ -128,55 +71,84 @@ def read_cells(path: Path) -> Iterator[Line]:
         raise InputError(f"{path} is empty; its first line names the columns: subject,label,video,frame,…")
 
 
-def _check_header(header: Sequence[str], path: Path) -> None:
+def has_rows(path: Path) -> bool:
+    """Whether a text table has a row below its header; any other has."""
+    mark = _MARKS.get(path.suffix.lower())
+    return mark is None or sum(1 for _ in islice(read_cells(path, mark), 2)) == 2
+
+
+def _batches(
+    path: Path, mark: str, header_line: int, width: int, places: Sequence[int], may_be_blank: bool
+) -> Iterator[list[Any]]:
+    """Yield the columns at these places, as Arrow arrays of text, batch by batch; rows of blank cells are left out."""
+    import pyarrow as arrow
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
+
+    columns = [str(place) for place in range(width)]
+    read = columns if may_be_blank else [str(place) for place in places]
+    try:
+        batches = open_csv(
+            path,
+            ReadOptions(column_names=columns, skip_rows=header_line, block_size=_BLOCK_BYTES),
+            ParseOptions(
+                delimiter=mark,
+                newlines_in_values=True,
+                invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+            ),
+            ConvertOptions(column_types=dict.fromkeys(columns, arrow.string()), include_columns=read),
+        )
+        for batch in batches:
+            if may_be_blank:
+                batch = _without_blank_rows(batch)
+            yield [batch.column(str(place)) for place in places]
+    except (arrow.ArrowException, OSError) as error:
+        _explain(path, mark, str(error))
+
+
+def _without_blank_rows(batch: Any) -> Any:
+    import pyarrow.compute as compute
+
+    blank: Any = True
+    for column in batch.columns:
+        blank = compute.and_(blank, compute.equal(compute.utf8_trim_whitespace(column), ""))
+        if not compute.any(blank).as_py():
+            return batch
+    return batch.filter(compute.invert(blank))
+
+
+def _explain(path: Path, mark: str, error: str) -> None:
+    """Raise the error of a table with rows that can't be read, with its line."""
+    if sum(1 for _ in read_cells(path, mark)) > 1:
+        raise InputError(f"{path} can't be read: {' '.join(error.split())}")
+
+
+def _check_header(header: Sequence[str], path: Path, mark: str) -> None:
     if any("\0" in name for name in header):
         raise InputError(f"{path} has NUL characters, so it isn't a text file; save it as 'CSV UTF-8'")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t,"):
-        right = "tabs" if path.suffix.lower() == ".tsv" else "commas"
+    if len(header) == 1 and any(other in header[0] for other in ";\t,"):
+        right = "tabs" if mark == "\t" else "commas"
         raise InputError(f"{path}, line 1: one column ({header[0][:40]!r}); separate the columns with {right}")
+    check_once(header, f"{path}, line 1")
+
+
+def check_once(header: Sequence[str], where: str) -> None:
+    """Refuse two columns of one name."""
     for name, count in Counter(header).items():
         if name and count > 1:
-            raise InputError(f"{path}, line 1: the column {name!r} appears twice")
+            raise InputError(f"{where}: the column {name!r} appears twice")
 
 
-def _count_lines(path: Path) -> int:
-    """Return a bound on the rows: line ends, one more for a last line without."""
-    try:
-        with path.open("rb") as file:
-            blocks = iter(lambda: file.read(1 << 20), b"")
-            # A pair that is cut in two by the end of a block counts twice, which a bound may.
-            return 1 + sum(block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n") for block in blocks)
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from None
-
-
-def _is_number(sample: Sequence[Line], place: int) -> bool:
-    """Whether half of a column's cells are numbers: a text among numbers is a mistake, a column of text is none."""
-    cells = [cells[place].strip() for _, cells in sample]
-    present = [cell for cell in cells if cell.lower() not in _MISSING]
-    return bool(present) and 2 * sum(_number(cell) is not None for cell in present) >= len(present)
-
-
-def _values(cells: Sequence[str], places: Sequence[int], header: Sequence[str], path: Path, number: int) -> list[float]:
-    try:
-        return [float(cells[place]) for place in places]
-    except ValueError:
-        return [_value(cells[place].strip(), header[place], path, number) for place in places]
-
-
-def _value(cell: str, name: str, path: Path, number: int) -> float:
-    if cell.lower() in _MISSING:
-        return float("nan")
-    value = _number(cell)
-    if value is None:
-        raise InputError(
-            f"{path}, line {number}: {name} is {cell[:40]!r}, not a number; --columns chooses the columns of features"
-        )
-    return value
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+def _scan(path: Path, mark: str) -> tuple[int, bool, bool]:
+    """Return a bound on the rows, whether a row may be all blank, and whether the number of quotes is odd."""
+    ends = quotes = 0
+    may_be_blank = False
+    blank_starts = np.frombuffer(f'{mark} "'.encode(), dtype=np.uint8)
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20) + file.readline(), b""):
+            codes = np.frombuffer(block, dtype=np.uint8)
+            end = np.flatnonzero((codes == ord("\n")) | (codes == ord("\r")))
+            ends += len(end)
+            quotes += int((codes == ord('"')).sum())
+            may_be_blank = may_be_blank or bool(np.isin(codes[end[end < len(codes) - 1] + 1], blank_starts).any())
+            may_be_blank = may_be_blank or codes[0] in blank_starts
+    return 1 + ends, may_be_blank, quotes % 2 == 1

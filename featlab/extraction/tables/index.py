@@ -27,6 +27,7 @@ class RowIndex:
     video: list[str]
     frame: NDArray[np.int32]
     paths: list[str] | None
+    session: list[str]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     neutral: str = ""  # What the neutral label is called here
@@ -53,6 +54,7 @@ class RowIndex:
             video=[self.video[row] for row in places],
             frame=self.frame[rows],
             paths=None if self.paths is None else [self.paths[row] for row in places],
+            session=[self.session[row] for row in places],
         )
 
 
@@ -61,8 +63,8 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
 
     A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
     images, or is a still, which is a video of its own; without a folder, all rows of a subject with one label are one
-    video. Clips without frames are numbered in natural order of the paths, or else of the rows; a clip gives all of its
-    frames or none.
+    video in each session. Clips without frames are numbered in natural order of the paths, or else of the rows; a clip
+    gives all of its frames or none.
     """
     none = [""] * rows
     subject = list(names["subject"])
@@ -71,8 +73,7 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
             raise InputError(f"{where(row)}: the subject is empty")
     label = [text or None for text in names.get("label", none)]
     paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
-    video = list(names.get("video", none))
-    frames = names.get("frame", none)
+    video, session, frames = (list(names.get(name, none)) for name in ("video", "session", "frame"))
     stills: set[int] = set()
     if paths is not None:
         stills = find_stills(subject, label, paths, (row for row in range(rows) if not (video[row] or frames[row])))
@@ -82,8 +83,11 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
         if name:
             continue
         folder = paths[row].rpartition("/")[0] if paths is not None else ""
-        video[row] = paths[row] if paths is not None and row in stills else folder or label[row] or UNLABELLED
-        unnamed += not folder and row not in stills
+        if paths is not None and row in stills:
+            video[row] = paths[row]
+        else:
+            video[row] = folder or " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
+            unnamed += not folder
     if stills:
         notes.append(STILLS.format(len(stills)))
     if unnamed:
@@ -98,7 +102,7 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
             raise InputError(
                 f"{where(row)}: subject {who!r}, video {clip!r}, frame {place} is already there ({where(earlier)})"
             )
-    return RowIndex(subject, label, video, frame, paths, tuple(notes))
+    return RowIndex(subject, label, video, frame, paths, session, tuple(notes))
 
 
 def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,16 @@ from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.items import Failure
+from featlab.extraction.tables.presets import GROUPS, PRESETS, Preset, columns_of, find_preset
 
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
 
-_AU_R, _AU_C = r"AU\d+_r", r"AU\d+_c"
-_POSE, _GAZE = r"pose_[TR][xyz]", r"gaze_(\d_[xyz]|angle_[xy])"
-GROUPS = {
-    "au": f"{_AU_R}|{_AU_C}",
-    "au-r": _AU_R,
-    "au-c": _AU_C,
-    "pose": _POSE,
-    "gaze": _GAZE,
-    "all": f"{_AU_R}|{_AU_C}|{_POSE}|{_GAZE}",
-}
-"""Groups of OpenFace's columns: action units (intensity _r, presence _c), head pose, gaze."""
-
-# Nameless columns are the row numbers that pandas writes; the others name a row, even where their values are numbers.
-_NEVER_FEATURES = re.compile(r"|Unnamed: \d+|file_?name|file|id", re.IGNORECASE)
+# Row numbers as pandas and R write them; the others name a row, even where their values are numbers.
+_NEVER_FEATURES = re.compile(
+    r"|Unnamed: \d[\d.]*|__index_level_\d+__|level_\d+|index|row_?(names|number|id|index)|file_?name|file|id",
+    re.IGNORECASE,
+)
 _POINT = re.compile(r"([xy])_(\d+)")
 _NAMES_IN_A_NOTE = 6
 
@@ -40,8 +31,31 @@ OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
+class Columns:
+    """A table that can be read column by column, whatever file it is in.
+
+    ``batches`` yields Arrow arrays of the columns at some places, batch by batch; ``most`` bounds the rows. A column
+    of ``never`` is no feature unless it is asked for.
+    """
+
+    path: Path
+    header: tuple[str, ...]
+    most: int
+    batches: Callable[[Sequence[int]], Iterator[list[Any]]]
+    where: Callable[[int], str]
+    name_of: Callable[[int], str]
+    never: frozenset[str] = frozenset()
+    landmarks: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class ReadRows:
-    """N rows as a file holds them, in its own order; nothing has been left out."""
+    """N rows as a file holds them, in its own order; nothing has been left out.
+
+    ``failed`` says why the tool that wrote a row calls it failed, ``bad`` what a row can't be stored for. Where the
+    tool tells faces apart, ``face`` is its column and ``faces`` what it says.
+    """
 
     features: NDArray[np.float32]
     names: Mapping[str, Sequence[str]]
@@ -50,7 +64,10 @@ class ReadRows:
     header: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     landmarks: NDArray[np.float32] | None = None
+    face: str = ""
+    faces: Sequence[str] | None = None
     failed: Mapping[int, str] = field(default_factory=dict)
+    bad: Mapping[int, str] = field(default_factory=dict)
     missing: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -61,61 +78,100 @@ class ReadRows:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which columns are features."""
+    """Which columns are features, and which tool wrote them."""
 
     columns: str | None = None
     group: str | None = None
+    tool: str | None = None
 
     def __post_init__(self) -> None:
         if self.columns is not None and self.group is not None:
             raise ConfigError("--columns and --features both choose columns; give one of them")
-        if self.group is not None and self.group not in GROUPS:
+        groups = GROUPS if self.tool is None else tuple(find_preset((), self.tool).groups)
+        if self.group is not None and self.group not in groups:
             raise ConfigError(
-                f"--features {self.group!r} is not one of {', '.join(GROUPS)}{closest(self.group, GROUPS)}; "
+                f"--features {self.group!r} is not one of {', '.join(groups)}{closest(self.group, groups)}; "
                 "--columns chooses any others"
             )
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The roles of a table's columns, as places in its header."""
+class Roles:
+    """What a table's columns are, as places in its header.
 
+    ``features`` are those that were chosen by name, or, unless ``chosen``, all that may be features. ``group`` is the
+    preset's that was taken because nothing was said. ``signs`` of a failed row are columns and "zero", "zero_of_some"
+    or "empty", as `Preset` has them.
+    """
+
+    preset: Preset
+    names: Mapping[str, int]
     features: tuple[int, ...]
-    landmarks: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
+    chosen: bool
+    group: str | None
+    landmarks: tuple[int, ...]
+    signs: tuple[tuple[int, str], ...]
+    face: int | None
 
 
-def choose_columns(
-    header: Sequence[str], selection: Selection, is_number: Callable[[int], bool], source: Path
-) -> Chosen:
-    """Decide which columns are features."""
-    places = [place for place, name in enumerate(header) if name not in INDEX_COLUMNS]
+def roles_of(table: Columns, selection: Selection) -> Roles:
+    """Decide what each column is, as far as the names tell."""
+    header = table.header
+    preset = find_preset(header, selection.tool)
+    names = {name: header.index(name) for name in INDEX_COLUMNS if name in header}
+    for name, also in (("frame", (preset.frame,)), ("path", preset.path)):
+        for other in also:
+            if other in header:
+                names.setdefault(name, header.index(other))
+    others = [place for place in range(len(header)) if place not in names.values()]
     group = selection.group
-    if group is None and selection.columns is None and is_openface(header):
-        group = "au-r"
-    if group is not None:
-        features = [place for place in places if re.fullmatch(GROUPS[group], header[place])]
-        if not features:
-            raise InputError(f"{source} has none of OpenFace's columns of the group {group!r}; choose with --columns")
-        return Chosen(tuple(features), _points(header, features))
+    if group is None and selection.columns is None:
+        group = next((each for each in preset.default if columns_of(preset.groups[each], header)), None)
+    features = []
     if selection.columns is not None:
-        features = _named(header, places, selection.columns, source)
-        return Chosen(tuple(features), _points(header, features))
-    landmarks = _points(header, ())
-    others = [place for place in places if place not in set(landmarks)]
-    features = [place for place in others if not _NEVER_FEATURES.fullmatch(header[place]) and is_number(place)]
-    if not features:
-        raise InputError(f"{source} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
-    left = [header[place] or "(without a name)" for place in others if place not in set(features)]
-    notes = [f"not features: {_few(left)}"] if left else []
-    if landmarks:
-        notes.append(f"x_0, y_0, … are taken as {len(landmarks) // 2} landmarks")
-    return Chosen(tuple(features), landmarks, tuple(notes))
+        features = _named(header, others, selection.columns, table.path)
+    elif group is not None:
+        features = _grouped(header, others, preset, group, table.path)
+    elif preset.groups:
+        raise InputError(f"{table.path} has no features of {preset.title}; --columns chooses the columns of features")
+    chosen = bool(features)
+    landmarks = _points(header, features)
+
+    def of_the_tool(pattern: str) -> list[int]:
+        return [place for place in others if place not in features and header[place] in columns_of(pattern, header)]
+
+    signs = [
+        (place, kind) for kind in ("zero", "zero_of_some", "empty") for place in of_the_tool(getattr(preset, kind))
+    ]
+    faces = of_the_tool(preset.face)
+    if not chosen:
+        taken = {*landmarks, *faces, *(place for place, _ in signs)}
+        features = [
+            place
+            for place in others
+            if place not in taken and not _NEVER_FEATURES.fullmatch(header[place]) and header[place] not in table.never
+        ]
+    by_itself = group if selection.group is None else None
+    face = faces[0] if faces else None
+    return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), face)
 
 
-def is_openface(header: Sequence[str]) -> bool:
-    """Whether the columns are those that OpenFace writes."""
-    return any(re.fullmatch(_AU_R, name) for name in header) and not {"success", "confidence"}.isdisjoint(header)
+def _grouped(header: Sequence[str], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
+    """Return the places of a tool's group of columns."""
+    if not preset.groups:
+        tools = ", ".join(PRESETS)
+        raise InputError(
+            f"{source}: --features {group} is a group of a tool's columns, and these aren't those of {tools}; --from "
+            "names the tool, and --columns chooses columns"
+        )
+    found = [place for place in places if re.fullmatch(preset.groups.get(group, "(?!)"), header[place])]
+    if not found:
+        there = ", ".join(preset.groups_in(header)) or "none"
+        raise InputError(
+            f"{source} has none of {preset.title}'s columns of the group {group!r} (groups in it: {there}); choose "
+            "another, or with --columns"
+        )
+    return found
 
 
 def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> None:
@@ -123,19 +179,6 @@ def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> Non
     if "subject" not in names:
         found = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         raise InputError(f"{source}: no column 'subject' (found: {found}){closest('subject', names)}; {remedy}")
-
-
-def as_text(value: Any) -> str:
-    """Return a name as text: 3.0 (a whole number beside missing ones) is "3"; None and NaN are empty."""
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        return value.decode("utf-8").strip()
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        return str(int(value)) if value.is_integer() else str(value)
-    return str(value).strip()
 
 
 def as_points(array: NDArray[Any], rows: int, what: str) -> NDArray[np.float32]:
@@ -164,7 +207,7 @@ def _named(header: Sequence[str], places: Sequence[int], spec: str, source: Path
         raise ConfigError(f"--columns {spec!r}: no column begins so, and it is no expression ({error})") from None
     matching = [place for place in places if pattern.fullmatch(header[place])]
     if not matching:
-        raise InputError(f"--columns {spec!r} fits no column of {source} ({_few(names)}){closest(spec, names)}")
+        raise InputError(f"--columns {spec!r} fits no column of {source} ({few(names)}){closest(spec, names)}")
     return matching
 
 
@@ -177,6 +220,6 @@ def _points(header: Sequence[str], features: Sequence[int]) -> tuple[int, ...]:
     return tuple(place[name] for name in wanted) if points and set(wanted) == set(place) else ()
 
 
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_IN_A_NOTE
-    return ", ".join(names[:_NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")
+def few(names: Sequence[str], most: int = _NAMES_IN_A_NOTE) -> str:
+    """Return the first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

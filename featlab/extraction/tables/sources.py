@@ -1,11 +1,11 @@
-"""From a source to rows whose names are known: a file, a file and a manifest, or a folder of OpenFace's csv files."""
+"""From a source to rows whose names are known: a file, a file and a manifest, or a folder of a tool's tables."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,14 +13,21 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.items import Failure
-from featlab.extraction.tables.arrays import read_npy, read_npz, read_parquet
-from featlab.extraction.tables.delimited import read_cells, read_delimited, read_manifest
+from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
+from featlab.extraction.tables.delimited import has_rows, open_delimited
 from featlab.extraction.tables.index import RowIndex, make_index
-from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection, check_subject_column
+from featlab.extraction.tables.reader import read_names, read_rows
+from featlab.extraction.tables.rows import INDEX_COLUMNS, Columns, OnProgress, ReadRows, Selection, check_subject_column
+from featlab.extraction.video.frames import is_video
 
-FORMATS = (".csv", ".tsv", ".npy", ".npz", ".parquet")
+_OPEN = {
+    ".csv": open_delimited,
+    ".tsv": open_delimited,
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".parquet": open_parquet,
+}
 _HINT = "a row needs a subject: give the column, or name a manifest with --manifest"
-_FACE = ("face_id", "face")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,28 +44,30 @@ def read_source(
     manifest: Path | None,
     selection: Selection,
     *,
+    neutral: str = "",
     skip_bad: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Source:
     """Read features and the names of their rows.
 
     A manifest is a csv of `INDEX_COLUMNS`, a line a row of the source in its order; of a folder, a line a file, by
-    default its ``manifest.csv``. ``skip_bad`` reports files of a folder that aren't there in place of refusing them.
+    default its ``manifest.csv``. ``neutral`` is the neutral label. ``skip_bad`` reports files of a folder that aren't
+    there in place of refusing them.
     """
     if source.is_dir():
         listed = manifest if manifest is not None else source / "manifest.csv"
         if not listed.is_file():
-            raise InputError(f"{listed}: no such file; a folder of OpenFace's csv files needs --manifest FILE")
-        return _indexed(read_openface(source, listed, selection, skip_bad=skip_bad, on_progress=on_progress))
-    rows = _read_file(source, selection, on_progress)
+            raise InputError(f"{listed}: no such file; a folder of a tool's tables needs --manifest FILE")
+        return _indexed(read_folder(source, listed, selection, neutral, skip_bad=skip_bad, on_progress=on_progress))
+    rows = read_rows(_open(source), selection, neutral=neutral, on_progress=on_progress)
     if manifest is None:
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
         check_subject_column(list(dict.fromkeys([*rows.names, *rows.header])), source, _HINT)
-        return _indexed(rows)
+        return _indexed(_with_videos(rows))
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such file")
-    names, where = read_manifest(manifest)
+    names, where = read_manifest(manifest, neutral)
     lines, count = len(names["subject"]), len(rows.features)
     if lines != count:
         raise InputError(
@@ -72,22 +81,37 @@ def read_source(
                     f"{where(row)}: the {name} is {listed_as!r}, and in {source} it is {own!r}; the rows must be in "
                     "the same order"
                 )
-    return _indexed(replace(rows, names={**rows.names, **names}), where)
+    return _indexed(_with_videos(replace(rows, names={**rows.names, **names})), where)
 
 
-def read_openface(
-    folder: Path, manifest: Path, selection: Selection, *, skip_bad: bool = False, on_progress: OnProgress | None = None
+def read_manifest(path: Path, neutral: str = "") -> tuple[dict[str, list[str]], Callable[[int], str]]:
+    """Read the index columns of a manifest, and return what says where a row is; other columns are ignored."""
+    table = open_delimited(path)
+    check_subject_column(table.header, path, "a manifest has the columns subject,label,video,frame")
+    names = read_names(table, INDEX_COLUMNS, neutral)
+    if not names["subject"]:
+        raise InputError(f"{path} has a header and no rows")
+    return names, table.where
+
+
+def read_folder(
+    folder: Path,
+    manifest: Path,
+    selection: Selection,
+    neutral: str,
+    *,
+    skip_bad: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> ReadRows:
-    """Read what OpenFace wrote about videos or images.
+    """Read what a tool wrote about videos or images, a table each.
 
-    A line of the manifest has ``path`` (the csv, or the video or image that lies beside it), ``subject`` and mostly
-    ``label`` and ``video``. A csv with a column ``frame`` is a video: its frames are numbered by that column, and it is
-    called by its path where the manifest doesn't name it. Rows of ``success`` 0 and of other faces than a file's first
-    are reported as failed. ``x_0``, ``y_0``, … become the landmarks.
+    A line of the manifest has ``path`` (the table, or the video or image that lies beside its csv), ``subject`` and
+    mostly ``label`` and ``video``. A table with frames is a video: it is called by its path where the manifest doesn't
+    name it.
     """
-    listed, where = read_manifest(manifest)
+    listed, where = read_manifest(manifest, neutral)
     if "path" not in listed:
-        raise InputError(f"{manifest}: no column 'path'; it names the csv that OpenFace wrote for each video or image")
+        raise InputError(f"{manifest}: no column 'path'; it names the table of each video or image")
     parts: list[ReadRows] = []
     missing: list[Failure] = []
     files = len(listed["path"])
@@ -97,42 +121,54 @@ def read_openface(
         for name in ("path", "subject"):
             if not said[name]:
                 raise InputError(f"{where(line)}: the {name} is empty")
-        # The csv itself, or the one of the same name beside a video or an image.
+        # The table itself, or the csv of the same name beside a video or an image.
         file = folder / path
-        file = file if file.suffix.lower() in (".csv", ".tsv") else file.with_suffix(".csv")
+        file = file if file.suffix.lower() in _OPEN else file.with_suffix(".csv")
         if not file.is_file():
             if not skip_bad:
                 raise InputError(f"{where(line)}: there is no csv for {path} in {folder}; --skip-bad leaves it out")
             missing.append(Failure(path, "there is no csv for it"))
-        elif sum(1 for _ in islice(read_cells(file), 2)) < 2:
-            missing.append(Failure(path, "OpenFace wrote no rows"))
+        elif not has_rows(file):
+            missing.append(Failure(path, "the file has no rows"))
         else:
-            parts.append(_read_openface_file(file, said, selection))
+            part = _read_part(file, said, selection)
+            if len(part.failed) < len(part.features):
+                parts.append(part)
+            else:
+                missing += [Failure(part.called(row), why) for row, why in sorted(part.failed.items())]
         if on_progress is not None:
             on_progress(line + 1, files)
     if not parts:
-        raise InputError(f"none of the {files} files that {manifest} lists has a row")
+        raise InputError(
+            f"none of the {files} files that {manifest} lists has a row with a face ({missing[0].path}: "
+            f"{missing[0].reason})"
+        )
     return _joined(parts, missing)
 
 
-def _read_file(source: Path, selection: Selection, on_progress: OnProgress | None) -> ReadRows:
+def _open(source: Path) -> Columns:
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     suffix = source.suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError(f"{source}: features come as {', '.join(FORMATS)}, or as a folder of OpenFace's csv files")
-    if suffix in (".npy", ".npz"):
-        if selection != Selection():
-            raise InputError(f"{source} has no columns to choose from; leave --columns and --features out")
-        return read_npy(source) if suffix == ".npy" else read_npz(source)
-    read = read_parquet if suffix == ".parquet" else read_delimited
-    return read(source, selection, on_progress=on_progress)
+    if suffix not in _OPEN:
+        raise InputError(f"{source}: features come as {', '.join(_OPEN)}, or as a folder of a tool's tables")
+    return _OPEN[suffix](source)
+
+
+def _with_videos(rows: ReadRows) -> ReadRows:
+    """Call rows that no column gives a video by the video that their path names."""
+    if "video" in rows.names or "path" not in rows.names:
+        return rows
+    paths = [PurePosixPath(path.replace("\\", "/")) for path in rows.names["path"]]
+    videos = [str(path.with_suffix("")) if is_video(path) else "" for path in paths]
+    return replace(rows, names={**rows.names, "video": videos}) if any(videos) else rows
 
 
 def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None) -> Source:
     """Name the rows that count; ``where`` says where a row's names are, by default where its features are."""
     said = where or rows.where
-    kept = np.array([row for row in range(len(rows.features)) if row not in rows.failed], dtype=np.intp)
+    rows = replace(rows, failed=_other_faces(rows) | dict(rows.failed))
+    kept = np.setdiff1d(np.arange(len(rows.features)), list(rows.failed))
     if not len(kept):
         raise InputError(f"{rows.where(0)} and all other rows have failed: {rows.failed[0]}")
     places = kept.tolist()
@@ -140,33 +176,51 @@ def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None) -> Sourc
     return Source(rows, kept, make_index(names, len(kept), lambda row: said(places[row])))
 
 
-def _read_openface_file(file: Path, said: Mapping[str, str], selection: Selection) -> ReadRows:
-    """Read one csv, and say of each of its rows what the manifest says of the file."""
+def _other_faces(rows: ReadRows) -> dict[int, str]:
+    """Return the rows of another face than most of their recording; of as many, the first one counts."""
+    if rows.faces is None:
+        return {}
+    none = [""] * len(rows.features)
+    subject, video, path, label = (rows.names.get(name, none) for name in ("subject", "video", "path", "label"))
+    recordings = [(who, clip or at or said) for who, clip, at, said in zip(subject, video, path, label, strict=True)]
+    seen = Counter(
+        (recording, face)
+        for row, (recording, face) in enumerate(zip(recordings, rows.faces, strict=True))
+        if face and row not in rows.failed
+    )
+    usual: dict[tuple[str, str], str] = {}
+    for (recording, face), _ in seen.most_common():
+        usual.setdefault(recording, face)
+    return {
+        row: f"another face ({rows.face} {face})"
+        for row, (recording, face) in enumerate(zip(recordings, rows.faces, strict=True))
+        if face and face != usual.get(recording, face)
+    }
+
+
+def _read_part(file: Path, said: Mapping[str, str], selection: Selection) -> ReadRows:
+    """Read the table of one video or image, and say of each of its rows what the manifest says of the file."""
     path = said["path"]
-    read = read_delimited(file, selection, extra=_FACE, name=path)
+    read = read_rows(replace(_open(file), name_of=lambda row: f"{path}#row={row}"), selection)
     rows = len(read.features)
-    is_video = "frame" in read.names
-    face = next((name for name in _FACE if name in read.names), None)
-    faces = read.names[face] if face is not None else [""] * rows
-    others = {row: f"another face ({face} {faces[row]})" for row in range(rows) if faces[row] != faces[0]}
     names: dict[str, Sequence[str]] = {name: [value] * rows for name, value in said.items()}
     names.setdefault("frame", [""] * rows)
-    if is_video:
+    is_clip = "frame" in read.names
+    if is_clip:
         names["frame"] = read.names["frame"]
         names["path"] = [read.name_of(row) for row in range(rows)]
     if not said.get("video"):
-        names["video"] = [str(PurePosixPath(path).with_suffix("")) if is_video else ""] * rows
-    return replace(read, names=names, failed=others | dict(read.failed))
+        names["video"] = [str(PurePosixPath(path).with_suffix("")) if is_clip else ""] * rows
+    return replace(read, names=names)
 
 
 def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     first = parts[0]
     for part in parts:
         here, there = (each.names["path"][0].partition("#")[0] for each in (part, first))
-        if part.columns != first.columns:
+        if part.columns != first.columns or part.features.shape[1] != first.features.shape[1]:
             raise InputError(
-                f"{here} has {len(part.columns)} features, {part.columns[0]} to {part.columns[-1]}, and {there} has "
-                f"{len(first.columns)}, {first.columns[0]} to {first.columns[-1]}; they must be the same columns"
+                f"{here} has {_named(part)}, and {there} has {_named(first)}; they must be the same columns"
             )
         if _points_of(part) != _points_of(first):
             raise InputError(f"{here} has {_points_of(part)} landmarks and {there} {_points_of(first)}; all or none")
@@ -184,8 +238,10 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
         part, own = place(row)
         return part.name_of(own)
 
-    by_part = zip(parts, starts[:-1], strict=True)
-    failed = {start + row: why for part, start in by_part for row, why in part.failed.items()}
+    def joined(which: Callable[[ReadRows], Mapping[int, str]]) -> dict[int, str]:
+        by_part = zip(parts, starts[:-1], strict=True)
+        return {start + row: why for part, start in by_part for row, why in which(part).items()}
+
     points = [part.landmarks for part in parts if part.landmarks is not None]
     return ReadRows(
         features=np.concatenate([part.features for part in parts]),
@@ -194,9 +250,18 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
         name_of=name_of,
         columns=first.columns,
         landmarks=np.concatenate(points) if points else None,
-        failed=failed,
+        face=next((part.face for part in parts if part.faces), ""),
+        faces=[face for part in parts for face in part.faces or [""] * len(part.features)],
+        failed=joined(lambda part: part.failed),
+        bad=joined(lambda part: part.bad),
         missing=tuple(missing),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
+
+
+def _named(part: ReadRows) -> str:
+    ends = f", {part.columns[0]} to {part.columns[-1]}" if part.columns else ""
+    return f"{part.features.shape[1]} features{ends}"
 
 
 def _points_of(part: ReadRows) -> int:

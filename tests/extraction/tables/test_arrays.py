@@ -104,7 +104,7 @@ def test_an_array_needs_a_manifest_of_its_own_rows(tmp_path, people, manifest, s
     for options, *words in (
         ({}, "features alone", "--manifest"),
         ({"manifest": manifest}, "manifest.csv has 16 rows", "x.npy has 15"),
-        ({"manifest": manifest, "selection": Selection("f0")}, "no columns to choose from"),
+        ({"manifest": manifest, "selection": Selection("f0")}, "fits no column", "features"),
     ):
         with refused(FeatlabError, *words):
             run(path, **options)

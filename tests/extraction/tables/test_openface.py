@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_one_line(folder, card, run, refused):
     for chosen, *words in (
         ((None, "aus"), "--features 'aus' is not one of au,", "did you mean 'au"),
         (("AU", "au"), "give one of them"),
-        ((None, "pose"), "none of OpenFace's columns", "'pose'"),
+        ((None, "pose"), "--features pose", "openface2", "--from", "--columns"),
     ):
         with refused(FeatlabError, *words):
             run(card, selection=Selection(*chosen))

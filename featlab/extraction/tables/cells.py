@@ -1,0 +1,181 @@
+"""What the cells of a column say: names, numbers, lists of numbers, or nothing; whatever the file is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import InputError
+
+# As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
+_MISSING = (
+    r"(?i)^(?:|[.?]|--?|<?n/?\.?a\.?>?|nat|null|none|nil|missing|find_failed|[+-]?nan(?:\(\w*\))?"
+    r"|[+-]?1\.#(?:ind|[qs]nan)\w*|#(?:n/?a(?: n/a)?|num!|value!|div/0!|null!|ref!|name\?))$"
+)
+_NUMBER = r"(?i)^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)$"
+_LIST = r"(?s)^(?:array\(|tensor\()?\[.*[\])]$"
+# Brackets, commas and blanks, and what NumPy and PyTorch print around numbers.
+_BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;\s]+"
+_MISSES, _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_MISSING, _NUMBER, _LIST))
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is nothing: empty, NA, nan, -nan(ind), None, #N/A, FIND_FAILED, …"""
+    return _MISSES.match(text.strip()) is not None
+
+
+def as_text(value: Any) -> str:
+    """Return a name as text: 3.0 (a whole number beside missing ones) is "3"; None and NaN are empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8").strip()
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value).strip()
+
+
+def names(cells: Any, but: str = "", gone: set[str] | None = None) -> list[str]:
+    """Return the names in an Arrow array (n,): stripped, and empty where missing, but for the word ``but``.
+
+    The words that stand for missing names are added to ``gone``.
+    """
+
+    def name(value: Any) -> str:
+        text = as_text(value)
+        if text == but or not is_missing(text):
+            return text
+        if gone is not None and text:
+            gone.add(text)
+        return ""
+
+    named: list[str] = _each(cells, name, object).tolist()
+    return named
+
+
+def zeros(cells: Any) -> NDArray[np.bool_]:
+    """Return where an Arrow array (n,) says 0 or false, as a number, a flag or text."""
+
+    def zero(value: Any) -> bool:
+        text = as_text(value).lower()
+        return text in ("false", "no") or (_IS_NUMBER.match(text) is not None and float(text) == 0)
+
+    return _each(cells, zero, np.bool_)
+
+
+def _each(cells: Any, what: Callable[[Any], Any], dtype: type) -> NDArray[Any]:
+    """Return what each cell gives; equal cells are asked once."""
+    from pyarrow import types
+
+    if types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    coded = cells.dictionary_encode(null_encoding="encode")
+    known: NDArray[Any] = np.array([what(value) for value in coded.dictionary.to_pylist()], dtype=dtype)
+    each: NDArray[Any] = known[coded.indices.to_numpy()]
+    return each
+
+
+def kind_of(data_type: Any) -> str:
+    """Return what an Arrow column may hold: "text", "number", "list" (of numbers) or "other"."""
+    from pyarrow import types
+
+    def is_number(kind: Any) -> bool:
+        return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+    if types.is_dictionary(data_type):
+        data_type = data_type.value_type
+    if types.is_string(data_type) or types.is_large_string(data_type):
+        return "text"
+    if is_number(data_type):
+        return "number"
+    is_list = types.is_list(data_type) or types.is_large_list(data_type) or types.is_fixed_size_list(data_type)
+    return "list" if is_list and is_number(data_type.value_type) else "other"
+
+
+def is_list(text: str) -> bool:
+    """Whether a cell is a list of numbers, as Python, NumPy or PyTorch print it."""
+    inside = re.sub(_BETWEEN, " ", text).split()
+    return _IS_LIST.match(text) is not None and all(
+        _IS_NUMBER.match(item) or is_missing(item) or item == "..." for item in inside
+    )
+
+
+def numbers(cells: Any) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return the numbers in an Arrow array (n,) of text or numbers, and the places of what is text and not missing.
+
+    Text and what is missing are NaN. A number is written as in every language: no underscores, no decimal comma.
+    """
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    nowhere = np.empty(0, dtype=np.intp)
+    if arrow.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    if kind_of(cells.type) != "text":
+        return _floats(cells), nowhere
+    steps: tuple[Callable[[Any], Any], ...] = (
+        lambda given: given,
+        compute.utf8_trim_whitespace,
+        lambda given: compute.if_else(compute.match_substring_regex(given, _MISSING), None, given),
+    )
+    for step in steps:
+        cells = step(cells)
+        try:
+            return _floats(cells.cast(arrow.float64())), nowhere
+        except arrow.ArrowInvalid:
+            continue
+    fits = compute.match_substring_regex(cells, _NUMBER).fill_null(True).to_numpy(zero_copy_only=False)
+    kept = compute.if_else(arrow.array(fits), cells, None)
+    return _floats(kept.cast(arrow.float64())), np.flatnonzero(~fits)
+
+
+def lists(cells: Any, width: int, where: Callable[[int], str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return (n, D) values of lists of one length (0: not known yet), and the places of the cells that are no list.
+
+    Those, and missing and empty lists, are rows of NaN. ``where`` says where a place is.
+
+    Raises:
+        InputError: Lists of two lengths, or one that was cut short when it was printed.
+    """
+    import pyarrow.compute as compute
+
+    bad = np.empty(0, dtype=np.intp)
+    if kind_of(cells.type) == "text":
+        cells = compute.utf8_trim_whitespace(cells).fill_null("")
+        inside = compute.utf8_trim_whitespace(compute.replace_substring_regex(cells, _BETWEEN, " "))
+        there = compute.match_substring_regex(cells, _LIST)
+        absent = compute.or_(compute.match_substring_regex(cells, _MISSING), compute.equal(inside, ""))
+        bad = np.flatnonzero(~compute.or_(there, absent).to_numpy(zero_copy_only=False))
+        there = compute.and_not(there, absent)
+        cells = compute.utf8_split_whitespace(compute.if_else(there, inside, None))
+    lengths = compute.list_value_length(cells).fill_null(0).to_numpy(zero_copy_only=False)
+    filled = np.flatnonzero(lengths)
+    width = width or (int(lengths[filled[0]]) if len(filled) else 0)
+    for place in filled[lengths[filled] != width].tolist():
+        raise InputError(f"{where(place)}: a list of {lengths[place]} values, and earlier ones have {width}")
+    # A null hides no values in what `flatten` returns, not even in a list of a fixed size.
+    items = cells.flatten()
+    values, wrong = numbers(items)
+    for place in wrong.tolist():
+        if items[place].as_py() == "...":
+            raise InputError(f"{where(int(filled[place // width]))}: the list was cut short ('...') as it was printed")
+    block = np.full((len(cells), width), np.nan, dtype=np.float32)
+    block[filled] = values.reshape(len(filled), width)
+    return block, np.union1d(bad, filled[wrong // width]) if len(wrong) else bad
+
+
+def _floats(column: Any) -> NDArray[np.float32]:
+    import pyarrow as arrow
+
+    # Halves know no null in Arrow's own conversion, and whole numbers none in NumPy's.
+    values = column if arrow.types.is_floating(column.type) else column.cast(arrow.float64())
+    with np.errstate(over="ignore"):
+        floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    return floats

@@ -1,0 +1,221 @@
+"""One pass over a table: its names, its features and landmarks as float32, and the rows that don't count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import InputError
+from featlab.extraction.tables.cells import is_list, is_missing, kind_of, lists, names, numbers, zeros
+from featlab.extraction.tables.presets import WORDS
+from featlab.extraction.tables.rows import (
+    INDEX_COLUMNS,
+    Columns,
+    OnProgress,
+    ReadRows,
+    Roles,
+    Selection,
+    as_points,
+    few,
+    roles_of,
+)
+
+_OTHER_COLUMNS = "--columns chooses the columns of features"
+
+
+class _Values:
+    """The numbers of a column, or its lists of numbers, as they are read.
+
+    All of its cells decide whether it is a column of numbers: at least half of those that say something are. A text
+    among numbers is a mistake; a column of text is none.
+    """
+
+    def __init__(self, name: str, numbers: NDArray[np.float32], where: Callable[[int], str]) -> None:
+        self.name, self.numbers, self.where = name, numbers, where
+        self.kind = ""  # "number", "list" or "other"; nothing while all cells are missing
+        self.lists: NDArray[np.float32] | None = None
+        self.good = 0
+        self.bad: dict[int, str] = {}
+        self.text: list[NDArray[np.intp]] = []
+
+    def add(self, cells: Any, start: int) -> None:
+        """Take the cells (n,) of the rows from ``start`` on."""
+        stop = start + len(cells)
+        self.kind = self.kind or _kind(cells)
+        if self.kind == "list":
+            width = 0 if self.lists is None else self.lists.shape[1]
+            block, text = lists(cells, width, lambda place: self.where(start + place))
+            if self.lists is None and block.shape[1]:
+                self.lists = np.empty((len(self.numbers), block.shape[1]), dtype=np.float32)
+                self.lists[:start] = np.nan
+            if self.lists is not None:
+                self.lists[start:stop] = block
+            self.good += int((~np.isnan(block)).any(axis=1).sum())
+        elif self.kind == "number":
+            block, text = numbers(cells)
+            self.numbers[start:stop] = block
+            self.good += int((~np.isnan(block)).sum())
+        else:
+            self.numbers[start:stop] = np.nan
+            return
+        if len(text) and not self.text:
+            said = cells[int(text[0])].as_py().strip()
+            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number; {_OTHER_COLUMNS}"
+        self.text.append(start + text)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a column of numbers."""
+        return self.kind == "number" and self.good > 0 and self.good >= sum(map(len, self.text))
+
+    def why_bad(self) -> dict[int, str]:
+        """Return the rows whose cell is text, and what it is."""
+        return {row: f"{self.name} isn't a number" for part in self.text for row in part.tolist()} | self.bad
+
+
+def _kind(cells: Any) -> str:
+    """Return what a column is by its first cell that says something; empty where none does."""
+    kind = kind_of(cells.type)
+    if kind != "text":
+        return kind
+    for cell in cells:
+        text = (cell.as_py() or "").strip()
+        if not is_missing(text):
+            return "list" if is_list(text) else "number"
+    return ""
+
+
+def read_rows(
+    table: Columns, selection: Selection, *, neutral: str = "", on_progress: OnProgress | None = None
+) -> ReadRows:
+    """Read a table once, batch by batch, holding only its features, landmarks and names.
+
+    ``neutral`` is a label even where it is a word for a missing one ("none").
+    """
+    roles = roles_of(table, selection)
+    header = table.header
+    signs = [place for place, _ in roles.signs]
+    faces_at = [] if roles.face is None else [roles.face]
+    wanted = sorted({*roles.names.values(), *roles.features, *roles.landmarks, *signs, *faces_at})
+    numeric = (*roles.features, *roles.landmarks)
+    # Pages of an empty array are only used once they are written: neither a bound on the rows costs memory, nor a
+    # column that turns out to hold no numbers.
+    buffer = np.empty((len(numeric), table.most), dtype=np.float32)
+    columns = [_Values(header[place], row, table.where) for place, row in zip(numeric, buffer, strict=True)]
+    said: dict[str, list[str]] = {name: [] for name in roles.names}
+    unknown: set[str] = set()
+    faces: list[str] = []
+    signed: list[list[NDArray[np.bool_]]] = [[] for _ in signs]
+    rows = 0
+    for batch in table.batches(wanted):
+        cells = dict(zip(wanted, batch, strict=True))
+        for column, place in zip(columns, numeric, strict=True):
+            column.add(cells[place], rows)
+        for name, place in roles.names.items():
+            is_label = name == "label"
+            said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)
+        for place in faces_at:
+            faces += names(cells[place])
+        for found, (place, kind) in zip(signed, roles.signs, strict=True):
+            found.append(zeros(cells[place]) if kind != "empty" else np.array(names(cells[place])) == "")
+        rows += len(batch[0])
+        if on_progress is not None:
+            on_progress(rows, table.most)
+    if not rows:
+        raise InputError(f"{table.path} has a header and no rows")
+    taken = _taken(table, roles, columns[: len(roles.features)])
+    landmarks = table.landmarks
+    if roles.landmarks:
+        points = buffer[len(roles.features) :, :rows].T
+        landmarks = as_points(points, rows, f"{table.path}, x_0, y_0, …")
+    notes = [*table.notes, *_notes(table, roles, taken)]
+    if unknown:
+        notes.append(f"labels taken as unknown: {', '.join(map(repr, sorted(unknown)))}")
+    return ReadRows(
+        features=_features(buffer, taken, rows),
+        names=said,
+        where=table.where,
+        name_of=table.name_of,
+        header=header,
+        columns=tuple(column.name for column in taken if column.kind != "list"),
+        landmarks=landmarks,
+        faces=faces if faces_at else None,
+        face=header[roles.face] if roles.face is not None else "",
+        failed=_failed(header, roles, [np.concatenate(found) for found in signed]),
+        bad={row: why for column in (*taken, *columns[len(roles.features) :]) for row, why in column.why_bad().items()},
+        notes=tuple(notes),
+    )
+
+
+def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
+    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out."""
+    places = [table.header.index(name) for name in wanted if name in table.header]
+    said: list[list[str]] = [[] for _ in places]
+    for batch in table.batches(places):
+        for values, cells in zip(said, batch, strict=True):
+            values += names(cells, neutral)
+    return {table.header[place]: values for place, values in zip(places, said, strict=True)}
+
+
+def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Values]:
+    """Return the columns that are the features: those that were chosen, one of lists, or all of numbers."""
+    taken, listed = list(columns), [column for column in columns if column.kind == "list"]
+    if roles.chosen:
+        for column in columns:
+            if column.kind == "other" or (column.kind == "list" and len(columns) > 1):
+                raise InputError(
+                    f"{table.path}: the column {column.name!r} doesn't hold one number a row; {_OTHER_COLUMNS}"
+                )
+    elif len(listed) > 1:
+        several = few([column.name for column in listed])
+        raise InputError(
+            f"{table.path}: {len(listed)} columns hold lists of numbers ({several}); --columns chooses one"
+        )
+    else:
+        taken = listed or [column for column in columns if column.is_number]
+    if not taken:
+        raise InputError(f"{table.path} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
+    if taken[0].kind == "list" and taken[0].lists is None:
+        raise InputError(f"{table.where(0)}: there are no values in its list, and in no other row")
+    return taken
+
+
+def _features(buffer: NDArray[np.float32], taken: Sequence[_Values], rows: int) -> NDArray[np.float32]:
+    """Return (rows, D) without a copy: the columns that were taken move to the front of the buffer."""
+    if taken[0].lists is not None:
+        return taken[0].lists[:rows]
+    for place, column in enumerate(taken):
+        buffer[place, :rows] = column.numbers[:rows]
+    return buffer[: len(taken), :rows].T
+
+
+def _failed(header: Sequence[str], roles: Roles, signed: Iterable[NDArray[np.bool_]]) -> dict[int, str]:
+    """Return the rows that their own tool calls failed, and how it says so."""
+    failed: dict[int, str] = {}
+    for (place, kind), found in zip(roles.signs, signed, strict=True):
+        if kind == "zero_of_some" and found.all():
+            continue
+        why = f"{header[place]} is {'missing' if kind == 'empty' else '0'}: no face was found"
+        failed = dict.fromkeys(np.flatnonzero(found).tolist(), why) | failed
+    return failed
+
+
+def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
+    """Say which columns were taken, and which weren't."""
+    count = taken[0].lists.shape[1] if taken[0].lists is not None else len(taken)
+    if roles.group is not None:
+        word = WORDS.get(roles.group, roles.group)
+        others = [group for group in roles.preset.groups_in(table.header) if group != roles.group]
+        also = f"; --features chooses another group: {', '.join(others)}" if others else ""
+        return [f"taken as {roles.preset.title}'s table: {count} {word}{also}"]
+    if roles.chosen:
+        return []
+    used = {table.header[place] for place in (*roles.names.values(), *roles.landmarks)} | {each.name for each in taken}
+    left = [name or "(without a name)" for name in table.header if name not in used]
+    notes = [f"not features: {few(left)}"] if left else []
+    if roles.landmarks:
+        notes.append(f"x_0, y_0, … are taken as {len(roles.landmarks) // 2} landmarks")
+    return notes

@@ -1,0 +1,70 @@
+"""Features that are none: columns that give away the label, the person, the row or the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache.table import FeatureTable
+from featlab.extraction.tables.rows import few
+
+_LEAST = 10
+"""Rows below which it may be chance."""
+_LOOKED_AT = 64
+"""Rows that rule out nearly every column, so that only the others are looked at in full."""
+
+
+def telltales(table: FeatureTable, columns: Sequence[str], source_rows: NDArray[np.intp]) -> list[str]:
+    """Return a line for each thing that some features give away.
+
+    ``columns`` are the features' names, if they have any; ``source_rows`` (N,) are the rows' places in the source.
+    """
+
+    def constant(codes: NDArray[Any]) -> Callable[[NDArray[Any], NDArray[np.intp]], Any]:
+        def check(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
+            starts = np.flatnonzero(np.diff(codes[rows], prepend=-2))
+            return (np.minimum.reduceat(values, starts) == np.maximum.reduceat(values, starts)).all(axis=0)
+
+        return check
+
+    def counts(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
+        return (np.diff(source_rows[rows]) == np.diff(values, axis=0).T).all(axis=1)
+
+    def rises(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
+        pairs = (np.diff(table.subject[rows]) == 0) & (np.diff(table.video[rows]) == 0)
+        steps = np.diff(values, axis=0)[pairs] / np.diff(table.frame[rows])[pairs, None]
+        step = np.median(steps, axis=0) if len(steps) else np.ones(values.shape[1])
+        return (step > 0) & (np.abs(steps - step) <= step / 2).all(axis=0)
+
+    def found(rows: NDArray[np.intp], check: Callable[[NDArray[Any], NDArray[np.intp]], Any]) -> list[int]:
+        few_rows = rows[:_LOOKED_AT]
+        likely = np.flatnonzero(check(table.embeddings[few_rows], few_rows)).tolist()
+        return [place for place in likely if check(table.embeddings[rows, place][:, None], rows).all()]
+
+    def by_class(codes: NDArray[Any], least: Callable[[int], int]) -> list[int]:
+        rows = np.argsort(codes, kind="stable")[int((codes < 0).sum()) :]
+        classes, firsts = np.unique(codes[rows], return_index=True)
+        if len(classes) < 2 or len(rows) < max(_LEAST, 3 * len(classes)):
+            return []
+        values = table.embeddings[rows[firsts]]
+        return [
+            place for place in found(rows, constant(codes)) if len(np.unique(values[:, place])) >= least(len(classes))
+        ]
+
+    order = np.lexsort((table.frame, table.video, table.subject))
+    in_recordings = len(table) - len(np.unique(np.stack([table.subject, table.video]), axis=1).T)
+    told = {
+        "the label (one value a class)": by_class(table.label, lambda classes: classes),
+        "the subject (one value a person)": by_class(table.subject, lambda _: 2),
+        "the row number": found(np.arange(len(table)), counts) if len(table) >= _LEAST else [],
+        "the time": found(order, rises) if in_recordings >= _LEAST else [],
+    }
+    return [
+        f"{few([columns[place] if columns else f'value {place}' for place in places])} "
+        f"give{'s' if len(places) == 1 else ''} away {what}; --columns chooses the columns of features"
+        for what, places in told.items()
+        if places
+    ]
