@@ -105,8 +105,8 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     unnamed = [
         item for item in items if item.frame < 0 and not (rows[item.row].values.get("video") or is_video(item.path))
     ]
-    columns = ([getattr(item, name) for item in items] for name in ("subject", "label", "name"))
-    stills = find_stills(*columns, (item.row for item in unnamed))
+    people, labels = [item.subject for item in items], [item.label for item in items]
+    stills = find_stills(people, labels, [item.name for item in items], (item.row for item in unnamed))
     items = [replace(item, video=item.name) if item.row in stills else item for item in items]
     clips: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
