@@ -20,7 +20,7 @@ from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_
 from featlab.extraction.faces.landmarks import Given, find_landmarks, landmarks_for
 from featlab.extraction.faces.points import lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.track import Choice, Faces, choose_faces
-from featlab.extraction.items import Failure, Item, with_one_name_each
+from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.video import Sampling, expand_videos
@@ -85,6 +85,9 @@ def read_inputs(
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
     warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
+    stills = sum(item.video == item.name and not is_video(item.path) for item in items)
+    if stills and layout.name in (*_WHOLE_FOLDERS, "manifest"):
+        say(STILLS.format(stills))
     items, names = with_one_name_each(items, merge=config.merge_names)
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
