@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.hdf5 import UnreadableError
 from featlab.cache.reader import inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.errors import CacheError, InputError
+from featlab.errors import CacheError, InputError, one_line
 from featlab.extraction.items import Failure, Item
 
 _T = TypeVar("_T", bound=np.generic)
@@ -51,7 +50,9 @@ def read_failures(out: Path) -> tuple[Failure, ...]:
         return tuple(Failure(str(entry["path"]), str(entry["reason"])) for entry in entries)
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} isn't a list of failures; remove it") from None
 
 
@@ -95,8 +96,6 @@ def difference(
             for item in items[position:]:
                 if item.name not in failed:
                     return f"{item.name} is new"
-    except UnreadableError:
-        raise
     except CacheError as error:
         return str(error)
     if with_files and (changed := _changed_since(out, items)):

@@ -186,7 +186,9 @@ def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
 
 def _load_pairs(path: Path, rows: int) -> Pairs:
     try:
-        return pairs_from_arrays({name: tensor.numpy() for name, tensor in read_tensors(path).items()}, rows=rows)
+        # Random pairs have no score: NaN.
+        arrays = {name: tensor.numpy() for name, tensor in read_tensors(path, finite=False).items()}
+        return pairs_from_arrays(arrays, rows=rows)
     except BundleError as error:
         raise BundleError(f"{path}: can't be read ({error}); delete {path.parent} and run featlab pair") from error
 
@@ -200,5 +202,7 @@ def _load_head(path: Path) -> TrainedHead:
         people, losses = int(tensors["share.people"]), tuple(tensors["share.losses"].tolist())
         share = CarriedShare(float(tensors["share.value"]), people, losses)
     except (BundleError, KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
     return TrainedHead(projection, head, share)

@@ -132,8 +132,10 @@ def _refuse_objects(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except zipfile.BadZipFile:
         names = []
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
     if not any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
         raise InputError(f"{path} isn't a program that torch.export.save wrote; weights alone go with --weights FILE")
     if any(kind in name for name in names for kind in ("constants/custom_obj", "constants/opaque_obj")):

@@ -83,6 +83,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
     if path.name.lower().endswith(".safetensors"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import pickle
 import re
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import NetworkOptions
+from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.hubs import small_resnet
 from featlab.extraction.backbones.weights import (
     load_state_dict,
@@ -18,7 +20,9 @@ from featlab.extraction.backbones.weights import (
     seeded,
     state_sha256,
 )
+from featlab.extraction.shards import read_failures
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*takes the weights under")
 Tiny = partial(small_resnet, (4, 5, 6, 7))
 
 
@@ -199,3 +203,17 @@ def test_where_one_network_fits_or_both_are_the_same_nothing_is_asked_and_the_st
         with pytest.warns(UserWarning, match=re.escape(f"w.pt: tiny {says}")):
             load_state_dict("tiny", module, content, Path("w.pt"))
         assert same(module, state)
+
+
+def test_a_file_that_the_system_will_not_open_is_not_called_another_kind_of_file(tmp_path, refused, monkeypatch):
+    def fails(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    readers = {"w.pt": read_state_dict, "w.safetensors": read_state_dict, "w.pt2": load_program}
+    readers |= {"c.failures.jsonl": lambda path: read_failures(tmp_path / "c.h5")}
+    for name in readers:
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr("io.open", fails)
+    for name, read in readers.items():
+        with refused(InputError, f"{tmp_path / name}: can't be read (Too many open files)"):
+            read(tmp_path / name)
