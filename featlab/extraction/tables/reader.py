@@ -23,8 +23,6 @@ from featlab.extraction.tables.rows import (
     roles_of,
 )
 
-_OTHER_COLUMNS = "--columns chooses the columns of features"
-
 
 class _Values:
     """The numbers of a column, or its lists of numbers, as they are read.
@@ -63,8 +61,13 @@ class _Values:
             return
         if len(text) and not self.text:
             said = cells[int(text[0])].as_py().strip()
-            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number; {_OTHER_COLUMNS}"
+            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
         self.text.append(start + text)
+
+    @property
+    def width(self) -> int:
+        """How many values a row has."""
+        return 1 if self.lists is None else self.lists.shape[1]
 
     @property
     def is_number(self) -> bool:
@@ -167,15 +170,17 @@ def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Va
         for column in columns:
             if column.kind == "other" or (column.kind == "list" and len(columns) > 1):
                 raise InputError(
-                    f"{table.path}: the column {column.name!r} doesn't hold one number a row; {_OTHER_COLUMNS}"
+                    f"{table.path}: the column {column.name!r} doesn't hold one number a row; --columns chooses others"
                 )
-    elif len(listed) > 1:
-        several = few([column.name for column in listed])
-        raise InputError(
-            f"{table.path}: {len(listed)} columns hold lists of numbers ({several}); --columns chooses one"
-        )
     else:
-        taken = listed or [column for column in columns if column.is_number]
+        numbers = [column for column in columns if column.is_number]
+        if len(listed) > 1 or (listed and len(numbers) >= listed[0].width):
+            several = few([column.name for column in listed])
+            raise InputError(
+                f"{table.path}: the features may be lists ({several}) or {len(numbers)} columns of numbers; "
+                "choose with --columns"
+            )
+        taken = listed or numbers
     if not taken:
         raise InputError(f"{table.path} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
     if taken[0].kind == "list" and taken[0].lists is None:
@@ -205,7 +210,7 @@ def _failed(header: Sequence[str], roles: Roles, signed: Iterable[NDArray[np.boo
 
 def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
     """Say which columns were taken, and which weren't."""
-    count = taken[0].lists.shape[1] if taken[0].lists is not None else len(taken)
+    count = sum(column.width for column in taken)
     if roles.group is not None:
         word = WORDS.get(roles.group, roles.group)
         others = [group for group in roles.preset.groups_in(table.header) if group != roles.group]
