@@ -9,10 +9,18 @@ A person who is in several caches (one face, other features) counts once: their 
 Differences from `pft` are over people, with a bootstrap interval; p is Wilcoxon's, corrected by Holm over the methods.
 *Worse* is the fraction of people who lose more than two points against the source model.
 
+A backbone that is trained on labels must not see the targets: `network-{fold}.h5` names a cache for each fold, whose
+network was trained on the people of the other four (`--folds` writes who is in each).
+
+*Changed* caches show the same people, in the order of the plain ones, made in another way; what that is worth is
+printed.
+
 *Parts* change one thing of `pft` each, with every frame of a clip counted alike and without its guard, so that they
 differ in that alone.
 
-    python benchmarks/study.py geometry.h5 hog.h5 units.h5 --jobs 2 --out study.md
+    python benchmarks/study.py geometry.h5 --folds
+    python benchmarks/study.py geometry.h5 hog.h5 units.h5 network-{fold}.h5 --jobs 2 --out study.md
+    python benchmarks/study.py hog.h5 --changed hog-mirror.h5 --methods source-only,pft --out mirror.md
 
 What is done is kept beside the output, and the same command goes on from there.
 """
@@ -29,7 +37,7 @@ import torch
 from joblib import Parallel, delayed
 from people import read_table
 
-from featlab.cache import atomic_write_text
+from featlab.cache import FeatureTable, atomic_write_text
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.evaluation.metrics import calibration_error
 from featlab.evaluation.results import EvaluationRow, read_results, write_results
@@ -73,14 +81,24 @@ Scores = Mapping[str, Mapping[str, float]]
 """Macro F1 by what was run and by person."""
 
 
-def run_fold(cache: Path, fold: int, seed: int, parts: bool, out: Path) -> None:
+def people_of_fold(table: FeatureTable, fold: int) -> list[str]:
+    """Return who are targets in a fold."""
+    people = table.subject_names_present()
+    return [people[place] for place in generator("folds").permutation(len(people))[fold::FOLDS]]
+
+
+def name_of(cache: Path) -> str:
+    """Return what a cache is called in the tables."""
+    return cache.stem.replace("-{fold}", "")
+
+
+def run_fold(cache: Path, fold: int, seed: int, methods: Sequence[str], parts: bool, out: Path) -> None:
     """Train the source model of a fold, adapt to its targets and keep the rows, unless they are kept already."""
     if out.exists():
         return
     torch.set_num_threads(1)
-    table, extractor = read_table(cache)
-    people = table.subject_names_present()
-    targets = [people[place] for place in generator("folds").permutation(len(people))[fold::FOLDS]]
+    table, extractor = read_table(Path(str(cache).format(fold=fold)))
+    targets = people_of_fold(table, fold)
     source = table.without(*targets)
     trained = train_source_head(source, Config(), seed=seed)
     rows: list[EvaluationRow] = []
@@ -88,7 +106,6 @@ def run_fold(cache: Path, fold: int, seed: int, parts: bool, out: Path) -> None:
         config = load_config(None, parse_settings(f"{ALIKE} {settings}".split() if parts else []))
         how = config.pretrain
         head = trained if how.learn_share else replace(trained, share=CarriedShare(how.share))
-        methods = ("pft",) if parts else METHODS
         bundle = pretrain_bundle(
             source,
             head,
@@ -123,6 +140,41 @@ def over_sets(sets: Mapping[str, Scores], name: str, group: Mapping[str, str]) -
     return {who: float(np.mean(each)) for who, each in found.items()}
 
 
+def by_set(rows: Mapping[str, Sequence[EvaluationRow]]) -> str:
+    """Return each set's calibration error and share of people who are worse, in Markdown."""
+    sets = {cache: scores_of(each) for cache, each in rows.items()}
+    names = list(next(iter(sets.values())))
+    lines = ["| ECE · worse | " + " | ".join(sets) + " |", "|" + "---|" * (len(sets) + 1)]
+    for name in names:
+        cells = []
+        for cache, scores in sets.items():
+            worse = np.mean([scores[name][who] < score - 2 for who, score in scores[names[0]].items()])
+            cells.append(f"{_error(rows[cache], name):.1f} · {100 * worse:.0f} %")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def change(rows: Mapping[str, Sequence[EvaluationRow]], pairs: Mapping[str, str]) -> str:
+    """Return what changed caches are worth beside the plain ones, in Markdown."""
+    sets = {cache: scores_of(each) for cache, each in rows.items()}
+    lines = ["| | " + " | ".join(pairs) + " | over people |", "|" + "---|" * (len(pairs) + 2)]
+    for name in next(iter(sets.values())):
+        cells, all_differences = [], []
+        for plain, changed in pairs.items():
+            before, after = sets[plain][name], sets[changed][name]
+            all_differences.append([after[who] - before[who] for who in before])
+            means = [np.mean(list(each.values())) for each in (before, after)]
+            cells.append(f"{means[0]:.1f} → {means[1]:.1f}: {_interval(all_differences[-1])}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {_interval(np.mean(all_differences, axis=0))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _error(rows: Sequence[EvaluationRow], name: str) -> float:
+    """Return a method's calibration error over all rows of a set, in percent."""
+    counts = pooled_reliability([row for row in rows if row.method == name])
+    return 0.0 if counts is None else 100 * calibration_error(counts)
+
+
 def tables(rows: Mapping[str, Sequence[EvaluationRow]], group: Mapping[str, str], reference: str) -> str:
     """Return the scores and the differences in Markdown."""
     sets = {cache: scores_of(each) for cache, each in rows.items()}
@@ -133,11 +185,9 @@ def tables(rows: Mapping[str, Sequence[EvaluationRow]], group: Mapping[str, str]
         means = [float(np.mean(list(scores[name].values()))) for scores in sets.values()]
         pooled = over_sets(sets, name, group)
         worse = np.mean([pooled[who] < base[who] - 2 for who in base])
-        kept = [[row for row in each if row.method == name] for each in rows.values()]
-        counts = [pooled_reliability(each) for each in kept]
-        error = np.mean([calibration_error(item) for item in counts if item is not None])
+        error = np.mean([_error(each, name) for each in rows.values()])
         cells = [f"{value:.1f}" for value in (*means, np.mean(means))]
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * worse:.0f} % | {100 * error:.1f} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {100 * worse:.0f} % | {error:.1f} |")
     others = [name for name in names if name != reference]
     lines += ["", f"| {reference} minus | " + " | ".join(sets) + " | over people | p |", "|" + "---|" * (len(sets) + 3)]
     ours = over_sets(sets, reference, group)
@@ -164,28 +214,42 @@ def _interval(differences: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("caches", type=Path, nargs="+")
+    parser.add_argument("--changed", type=Path, nargs="+", default=[], help="one for each cache, in their order")
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS, help="names with commas")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--parts", action="store_true", help="what each part of pft is worth, in place of the methods")
+    parser.add_argument("--folds", action="store_true", help="write fold0.txt … with the targets of each, and stop")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("study.md"))
     options = parser.parse_args()
+    if options.folds:
+        table = read_table(options.caches[0])[0]
+        for fold in range(FOLDS):
+            atomic_write_text(Path(f"fold{fold}.txt"), "".join(f"{who}\n" for who in people_of_fold(table, fold)))
+        return
     kept = options.out.with_suffix(".parts" if options.parts else ".rows")
     kept.mkdir(parents=True, exist_ok=True)
+    caches = [*options.caches, *options.changed]
+    methods = ("pft",) if options.parts else options.methods
     work = [
-        (cache, fold, seed, options.parts, kept / f"{cache.stem}-{fold}-{seed}.jsonl")
+        (cache, fold, seed, methods, options.parts, kept / f"{name_of(cache)}-{fold}-{seed}.jsonl")
         for seed in range(options.seeds)
         for fold in range(FOLDS)
-        for cache in options.caches
+        for cache in caches
     ]
     Parallel(options.jobs)(delayed(run_fold)(*item) for item in work)
-    rows = {
-        cache.stem: [row for path in sorted(kept.glob(f"{cache.stem}-*.jsonl")) for row in read_results(path)]
-        for cache in options.caches
-    }
-    # Caches of the same people are of one group.
-    people = {cache.stem: frozenset(row.subject for row in rows[cache.stem]) for cache in options.caches}
-    group = {stem: min(other for other in people if people[other] == people[stem]) for stem in people}
-    text = tables(rows, group, "all of it" if options.parts else "pft")
+    rows: dict[str, list[EvaluationRow]] = {}
+    for cache, *_, path in work:
+        found = [row for row in read_results(path) if options.parts or row.method in methods]
+        rows.setdefault(name_of(cache), []).extend(found)
+    if options.changed:
+        pairs = {name_of(one): name_of(other) for one, other in zip(options.caches, options.changed, strict=True)}
+        text = change(rows, pairs)
+    else:
+        # Caches of the same people are of one group.
+        people = {name: frozenset(row.subject for row in each) for name, each in rows.items()}
+        group = {name: min(other for other in people if people[other] == people[name]) for name in people}
+        text = tables(rows, group, "all of it" if options.parts else "pft") + "\n" + by_set(rows)
     atomic_write_text(options.out, text)
     print(text)
 

@@ -149,4 +149,5 @@ def _spelled(table: FeatureTable) -> Rows:
         frames=table.frame,
         landmarks=table.landmarks,
         paths=table.paths,
+        faces=table.faces,
     )

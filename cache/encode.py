@@ -99,6 +99,9 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
     if rows.paths is not None:
         _check_count(where, "paths", len(rows.paths), count)
         columns[schema.PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
+    if rows.faces is not None:
+        _check_count(where, "counts of faces", len(rows.faces), count)
+        columns[schema.FACES] = rows.faces.astype(schema.COUNT_DTYPE)
     return CodedRows(columns, subjects, videos)
 
 

@@ -15,7 +15,7 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Header, encode_rows
 from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
-from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, LANDMARKS, PATHS, ExtractorInfo
+from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, FACES, LANDMARKS, PATHS, ExtractorInfo
 from featlab.cache.table import FeatureTable, Rows, closest_names
 from featlab.errors import CacheError
 
@@ -92,6 +92,7 @@ def merge_caches(
     points = {each.landmarks for each in summaries}
     landmarks = points.pop() if len(points) == 1 else 0
     with_paths = all(each.has_paths for each in summaries)
+    counted = all(each.several_faces is not None for each in summaries)
     dtypes = {each.dtype for each in summaries}
     header = Header(
         extractor=_joined_extractor(summaries, prefixes),
@@ -116,6 +117,7 @@ def merge_caches(
             frames=table.frame,
             landmarks=table.landmarks if landmarks else None,
             paths=table.paths if with_paths else None,
+            faces=table.faces if counted else None,
         )
 
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
@@ -129,6 +131,8 @@ def merge_caches(
             kinds[PATHS] = max((cache.kinds[PATHS] for cache in caches), key=lambda kind: kind[0].itemsize)
         else:
             kinds.pop(PATHS, None)
+        if not counted:
+            kinds.pop(FACES, None)
         plan = Plan(
             rows=sum(each.rows for each in summaries),
             subjects=tuple(sorted(owners)),
@@ -237,7 +241,11 @@ def _check_disjoint(inputs: Sequence[MergedInput], prefix: bool) -> None:
 
 def _notes_of_optional_data(summaries: Sequence[CacheSummary]) -> Iterator[str]:
     """Tell what is left out because not every cache has it."""
-    has = {"landmarks": [each.landmarks > 0 for each in summaries], "paths": [each.has_paths for each in summaries]}
+    has = {
+        "landmarks": [each.landmarks > 0 for each in summaries],
+        "paths": [each.has_paths for each in summaries],
+        "counts of faces": [each.several_faces is not None for each in summaries],
+    }
     for what, held in has.items():
         if any(held) and not all(held):
             yield f"{what} are left out: {summaries[held.index(False)].path} has none"

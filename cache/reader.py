@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featlab.cache.hdf5 import decode_names, guarded, open_file
 from featlab.cache.schema import (
     EMBEDDINGS,
+    FACES,
     FORMAT_VERSION,
     FRAME,
     LABEL,
@@ -115,6 +116,7 @@ class Cache(Structure):
             neutral=self.neutral,
             landmarks=self._floats(LANDMARKS, ranges) if self.has_landmarks else None,
             paths=self._paths(ranges),
+            faces=self._face_counts(ranges),
         )
 
     def _floats(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[np.float32]:
@@ -139,6 +141,13 @@ class Cache(Structure):
             raise CacheError(
                 f"{self.path}: dataset {EMBEDDINGS!r} is not finite at {row}; make the cache again without it"
             )
+
+    def _face_counts(self, ranges: list[tuple[int, int]]) -> NDArray[np.uint8] | None:
+        dataset = self.large.get(FACES)
+        if dataset is None:
+            return None
+        with guarded(self.path, f"dataset {FACES!r}"):
+            return _join(dataset, ranges).astype(np.uint8, copy=False)
 
     def _paths(self, ranges: list[tuple[int, int]]) -> tuple[str, ...] | None:
         dataset = self.large.get(PATHS)
@@ -201,6 +210,7 @@ class CacheSummary:
         videos: How many (subject, video) there are.
         landmarks: Points a face, 0 when there are none.
         has_paths: Whether rows name their image.
+        several_faces: Rows whose image has more than one face; None where nobody counted.
     """
 
     path: str
@@ -218,6 +228,7 @@ class CacheSummary:
     videos: int
     landmarks: int
     has_paths: bool
+    several_faces: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain JSON types."""
@@ -252,4 +263,5 @@ def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
             videos=int(np.any(videos[1:] != videos[:-1], axis=1).sum()) + 1,
             landmarks=int(large[LANDMARKS].shape[1]) if LANDMARKS in large else 0,
             has_paths=PATHS in large,
+            several_faces=int((large[FACES][:] > 1).sum()) if FACES in large else None,
         )

@@ -9,6 +9,7 @@
                  subjects, videos      fixed-length UTF-8 (S), (V), in ascending order
                  subject_offsets       int64 (S + 1): rows subject_offsets[i] up to subject_offsets[i + 1] are subject i
                  paths                 fixed-length UTF-8 (N)              optional
+                 faces                 uint8 (N), faces in the image, 255 for more     optional: where they were counted
 
 Rows ascend by (subject, video, frame), each triple once. Text is fixed-length UTF-8 padded with NUL: it needs no heap
 and no object type, so a reader can refuse those outright, and any HDF5 tool shows it.
@@ -44,6 +45,7 @@ FRAME: Final = "frame"
 SUBJECTS: Final = "subjects"
 VIDEOS: Final = "videos"
 PATHS: Final = "paths"
+FACES: Final = "faces"
 SUBJECT_OFFSETS: Final = "subject_offsets"
 
 # Little-endian on every machine: the bytes, and so the digest, do not depend on who wrote them.
@@ -54,6 +56,7 @@ CODE_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     FRAME: np.dtype("<i4"),
 }
 OFFSETS_DTYPE: Final = np.dtype("<i8")
+COUNT_DTYPE: Final = np.dtype("u1")
 FLOAT_DTYPE: Final = np.dtype("<f4")
 EMBEDDING_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 

@@ -30,6 +30,7 @@ class FeatureTable:
         neutral: The neutral class, one of `classes`.
         landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
         paths: Where each row's image came from. None: not stored.
+        faces: uint8 (N,), how many faces each row's image has. None: not stored.
 
     Raises:
         CacheError: Arrays of different lengths, a wrong dtype or shape, a code without a name.
@@ -46,6 +47,7 @@ class FeatureTable:
     neutral: str
     landmarks: NDArray[np.float32] | None = None
     paths: tuple[str, ...] | None = None
+    faces: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         _check_array("embeddings", self.embeddings, np.float32, (None, None))
@@ -56,6 +58,8 @@ class FeatureTable:
         _check_array("frame", self.frame, np.int32, (rows,))
         if self.landmarks is not None:
             _check_array("landmarks", self.landmarks, np.float32, (rows, None, 2))
+        if self.faces is not None:
+            _check_array("faces", self.faces, np.uint8, (rows,))
         if self.paths is not None and len(self.paths) != rows:
             raise CacheError(f"feature table: expected {rows} paths, one a row, got {len(self.paths)}")
         _check_codes("label", self.label, -1, len(self.classes))
@@ -107,6 +111,7 @@ class FeatureTable:
             frame=self.frame[where],
             landmarks=None if self.landmarks is None else self.landmarks[where],
             paths=paths,
+            faces=None if self.faces is None else self.faces[where],
         )
 
     def rows_of(self, *subjects: str) -> FeatureTable:
@@ -151,6 +156,7 @@ class Rows:
         frames: n integers (fit int32).
         landmarks: float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
         paths: n paths; None if the cache holds none.
+        faces: uint8 (n,), faces in each row's image; None if nobody counted.
     """
 
     embeddings: NDArray[np.floating[Any]]
@@ -160,6 +166,7 @@ class Rows:
     frames: Sequence[int] | NDArray[np.integer[Any]]
     landmarks: NDArray[np.floating[Any]] | None = None
     paths: Sequence[str] | None = None
+    faces: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)

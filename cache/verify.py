@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
 from featlab.cache.schema import (
     CODE_DTYPES,
+    COUNT_DTYPE,
     EMBEDDING_DTYPES,
     EMBEDDINGS,
+    FACES,
     FLOAT_DTYPE,
     FORMAT,
     FORMAT_ATTR,
@@ -100,6 +102,8 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
             large[LANDMARKS] = _checked(file, path, LANDMARKS, [FLOAT_DTYPE], (rows, None, 2))
         if PATHS in file:
             large[PATHS] = _checked(file, path, PATHS, (), (rows,))
+        if FACES in file:
+            large[FACES] = _checked(file, path, FACES, [COUNT_DTYPE], (rows,))
         codes = {
             name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
             for name, dtype in CODE_DTYPES.items()

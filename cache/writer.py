@@ -41,6 +41,7 @@ from featlab.cache.hdf5 import (
 from featlab.cache.schema import (
     CODE_DTYPES,
     EMBEDDINGS,
+    FACES,
     FORMAT_ATTR,
     FORMAT_VERSION,
     LANDMARKS,
@@ -210,7 +211,8 @@ class CacheBuilder:
                 rows = int(read_attr(file, "rows"))
                 if rows == 0:
                     return _ShardHead(0, (), (), {}, failures)
-                stored = {name: get_dataset(file, path, name) for name in (*names, *([PATHS] if PATHS in file else []))}
+                names += [name for name in (PATHS, FACES) if name in file]
+                stored = {name: get_dataset(file, path, name) for name in names}
                 if any(dataset.shape[0] != rows for dataset in stored.values()):
                     return None
                 kinds = {name: (np.dtype(dataset.dtype), dataset.shape[1:]) for name, dataset in stored.items()}

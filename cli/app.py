@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
@@ -130,6 +131,7 @@ def featlab(
 app.command(rich_help_panel=DATA)(data.init)
 app.command(rich_help_panel=DATA)(extract)
 app.command("import", rich_help_panel=DATA)(import_features)
+app.command(rich_help_panel=DATA)(data.calibrate)
 app.command(rich_help_panel=DATA)(merge)
 app.command(rich_help_panel=DATA)(data.inspect)
 app.command(rich_help_panel=DATA)(data.verify)
@@ -159,4 +161,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {' '.join(str(message).split())}\n"
     app(prog_name="featlab")

@@ -1,4 +1,4 @@
-"""Commands about data: start a workspace, look at a cache, put several into one."""
+"""Commands about data: start a workspace, calibrate a table, look at a cache, put several into one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.cli.evaluate import PlotsOption
+from featlab.cli.flags import TABLE_FLAGS
 from featlab.cli.output import print_error
-from featlab.cli.session import REFUSED, Session, command
+from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
 
 if TYPE_CHECKING:
     from featlab.cache.merge import MergeReport
@@ -47,6 +49,63 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
+@command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet")
+def calibrate(
+    session: Session,
+    table: Annotated[Path, Argument(help="Features, as `featlab import` reads them; a column session is a visit.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The calibrated table, .csv.")],
+    neutral: Annotated[
+        str,
+        Option(
+            metavar="LABEL|video:NAME,…|FILE", help="Which rows rest: a label, videos (* and ? fit any), or a table."
+        ),
+    ] = "neutral",
+    mean: Annotated[
+        bool, Option("--mean", help="Means and standard deviations; default: medians and a robust spread.")
+    ] = False,
+    mark: Annotated[float, Option(metavar="VALUE", help="The value that is looked for in each person.")] = 0.5,
+    plots: PlotsOption = True,
+) -> None:
+    """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
+    from featlab.analysis.calibration import calibration_result
+    from featlab.analysis.style import save_data
+    from featlab.errors import InputError
+    from featlab.extraction.shards import failures_path, write_failures
+    from featlab.extraction.tables.calibrate import calibrate as rest_of
+    from featlab.extraction.tables.recordings import calibrated_columns, read_recordings, rest_columns, resting_rows
+    from featlab.extraction.tables.rest_checks import cautions
+    from featlab.extraction.tables.rows import Selection
+
+    output, selection = session.output, Selection(session["columns"], session["features"], session["tool"])
+    if out.suffix.lower() != ".csv" or out.resolve() == table.resolve():
+        raise InputError(f"--out {out}: give the calibrated table a name of its own that ends in .csv")
+    how = {name: session[name] for name in ("skip_bad", "merge_names")}
+    rows, failures, source = read_recordings(table, session["manifest"], selection, neutral, **how)
+    resting = resting_rows(rows, neutral, lambda path: read_recordings(path, None, selection, "", **how)[0])
+    found = rest_of(rows, resting, mean=mean)
+    if len(found.left_out) == len(set(rows.index.subject)):
+        raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
+    save_data(out, calibrated_columns(rows, found))
+    rest_file = save_data(out.with_suffix(".rest.csv"), rest_columns(found, rows.names))
+    write_failures(out, failures)
+    known = cautions(found, rows, resting)
+    data = {"out": out, "rest": rest_file, "left_out": found.left_out, "failures": len(failures)}
+    data["cautions"] = [f"{who}: {why}" for each in known.values() for who, why in each]
+    result = calibration_result(found, rows, mark, plots=plots, data=data)
+    output.result(out.with_suffix(".rest"), result, typed_command())
+    for note in source.notes:
+        output.note(f"calibrate: {note}")
+    output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
+    for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
+        output.warn(line)
+    for what, each in known.items():
+        output.warn_of_failures(each, what)
+    failed = [(failure.path, failure.reason) for failure in failures]
+    output.warn_of_failures(failed, f"rows or files are left out; they are listed in {failures_path(out)}")
+    if failures or found.left_out:
+        raise typer.Exit(SKIPPED)
+
+
 @command("cache", "workspace", "json_mode", "quiet", "bundle")
 def inspect(
     session: Session,
@@ -72,6 +131,7 @@ def inspect(
             "neutral class": summary.neutral,
             "embeddings": f"{summary.dim} values, {summary.dtype}",
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
+            **({} if summary.several_faces is None else {"more than one face": f"{summary.several_faces:,} rows"}),
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
             "fingerprint": extractor.fingerprint[:12],
             "digest": summary.digest[:12],

@@ -61,6 +61,7 @@ def extract(
             path,
             neutral=inputs.neutral,
             landmarks=inputs.landmarks,
+            faces=inputs.face_counts,
             failures=inputs.failures,
             config=config,
             if_exists=session["if_exists"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ class Flag:
 def _flag(kind: Any, name: str, *, key: str = "", default: Any = None, **options: Any) -> Flag:
     return Flag(Annotated[kind, Option(*name.split(), **options)], default, key)
 
+
+_common = partial(_flag, rich_help_panel=COMMON)
 
 FLAGS = {
     "subject": _flag(
@@ -137,10 +140,7 @@ FLAGS = {
         str, "--if-exists", default="resume", metavar="resume|skip|error|overwrite", help="When the cache is there."
     ),
     "manifest": _flag(
-        Path | None,
-        "--manifest",
-        metavar="FILE",
-        help="A csv that says what the rows are: subject,label,video,frame.",
+        Path | None, "--manifest", metavar="FILE", help="A csv that says what the rows are: subject,label,video,frame."
     ),
     "columns": _flag(
         str | None,
@@ -162,10 +162,7 @@ FLAGS = {
         help="A group of the tool's columns: au, emotions, embedding, pose, …; default: what shows expression.",
     ),
     "skip_bad": _flag(
-        bool,
-        "--skip-bad",
-        default=False,
-        help="Leave out rows with missing or infinite values or text, and list them.",
+        bool, "--skip-bad", default=False, help="Leave out rows with missing or infinite values or text, and list them."
     ),
     "merge_names": _flag(
         bool,
@@ -174,48 +171,20 @@ FLAGS = {
         help="Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
     ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
-    "caches": _flag(
-        list[Path] | None,
-        "--cache",
-        metavar="FILE",
-        help="The embedding cache; repeat it for a panel each.",
-        rich_help_panel=COMMON,
+    "caches": _common(
+        list[Path] | None, "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each."
     ),
-    "device": _flag(
-        str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=COMMON
+    "device": _common(str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute."),
+    "jobs": _common(int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core."),
+    "workspace": _common(Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder."),
+    "cache": _common(Path | None, "--cache", metavar="FILE", help="The embedding cache."),
+    "settings": _common(
+        list[str] | None, "--set", metavar="SECTION.KEY=VALUE", help="Any option of featlab.toml; repeatable."
     ),
-    "jobs": _flag(
-        int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core.", rich_help_panel=COMMON
-    ),
-    "workspace": _flag(
-        Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder.", rich_help_panel=COMMON
-    ),
-    "cache": _flag(Path | None, "--cache", metavar="FILE", help="The embedding cache.", rich_help_panel=COMMON),
-    "settings": _flag(
-        list[str] | None,
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Any option of featlab.toml; repeatable.",
-        rich_help_panel=COMMON,
-    ),
-    "seed": _flag(
-        int | None,
-        "--seed",
-        key="protocol.seed",
-        min=0,
-        metavar="S",
-        help="Root of every seed.",
-        rich_help_panel=COMMON,
-    ),
-    "wide": _flag(
-        bool,
-        "--wide",
-        default=False,
-        help="Every column of the tables; the files have them always.",
-        rich_help_panel=COMMON,
-    ),
-    "json_mode": _flag(bool, "--json", default=False, help="Print one JSON object on stdout.", rich_help_panel=COMMON),
-    "quiet": _flag(bool, "--quiet -q", default=False, help="No progress and no notes.", rich_help_panel=COMMON),
+    "seed": _common(int | None, "--seed", key="protocol.seed", min=0, metavar="S", help="Root of every seed."),
+    "wide": _common(bool, "--wide", default=False, help="Every column of the tables; the files have them always."),
+    "json_mode": _common(bool, "--json", default=False, help="Print one JSON object on stdout."),
+    "quiet": _common(bool, "--quiet -q", default=False, help="No progress and no notes."),
 }
 
 _BACKBONE, _FACES, _VIDEO = "Backbone", "Faces", "Videos"
@@ -254,6 +223,13 @@ PIXEL_FLAGS = {
         rich_help_panel=_BACKBONE,
     ),
     "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
+    "mirror": _flag(
+        bool,
+        "--mirror",
+        default=False,
+        help="Average the embedding of each image with that of its mirror image; takes twice as long.",
+        rich_help_panel=_BACKBONE,
+    ),
     "batch": _flag(
         int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once.", rich_help_panel=_BACKBONE
     ),
@@ -261,8 +237,25 @@ PIXEL_FLAGS = {
         str,
         "--landmarks",
         default="auto",
-        metavar="auto|none|FILE|FOLDER|mediapipe|dlib:FILE",
+        metavar="auto|none|FILE|FOLDER|mediapipe|dlib:FILE|uniface",
         help="auto: found beside the source. A detector finds them in the images.",
+        rich_help_panel=_FACES,
+    ),
+    "landmarks_unit": _flag(
+        str,
+        "--landmarks-unit",
+        default="pixels",
+        metavar="pixels|fraction",
+        help="Of landmarks that you have; fraction: from 0 to 1, shares of the picture's width and height.",
+        rich_help_panel=_FACES,
+    ),
+    "face": _flag(
+        str,
+        "--face",
+        default="largest",
+        metavar="largest|track|only",
+        help="Of several faces: the largest; track: that of one person who is followed through the clip; only: such "
+        "pictures are left out.",
         rich_help_panel=_FACES,
     ),
     "align": _flag(
@@ -300,7 +293,8 @@ PIXEL_FLAGS = {
 WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names")
 TABLE_FLAGS = ("manifest", "tool", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
-INPUT_FLAGS = ("layout", "layout_options", "landmarks", "align", "eye_distance", "no_face", *VIDEO_FLAGS)
-NETWORK_FLAGS = ("weights", "layers", "options", "amp")
+FACE_FLAGS = ("landmarks", "landmarks_unit", "face", "align", "eye_distance", "no_face")
+INPUT_FLAGS = ("layout", "layout_options", *FACE_FLAGS, *VIDEO_FLAGS)
+NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
 
 FLAGS |= PIXEL_FLAGS

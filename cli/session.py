@@ -102,13 +102,15 @@ class Session:
     def backbone(self, name: str, device: str) -> Backbone:
         """Make a backbone with the options that were given; one without weights or layers has nothing to refuse."""
         from featlab.extraction.backbones import make_backbone
+        from featlab.extraction.backbones.mirror import with_mirror
 
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
         if self["layers"] is not None:
             given["layers"] = tuple(names_in(self["layers"]))
         if device != "auto":
             given["device"] = device
-        return make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
+        made = make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
+        return with_mirror(made) if self.given.get("mirror") else made
 
     def input_config(self) -> InputConfig:
         """Return what the flags say about how a source is read."""
@@ -131,6 +133,8 @@ class Session:
             layout=given["layout"],
             layout_options=parse_options(given["layout_options"] or (), "--layout-option", "levels=PA4"),
             landmarks=given["landmarks"],
+            landmarks_unit=given["landmarks_unit"],
+            face=given["face"],
             align=crop if given["align"] else None,
             sampling=sampling,
         )

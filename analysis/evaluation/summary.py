@@ -10,6 +10,7 @@ from featlab.analysis.evaluation.methods import competes, method_name, method_se
 from featlab.analysis.table import count_text
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import MethodSummary
+from featlab.model.share import CarriedShare, shares_sentence
 
 LEVEL = 0.05  # Largest p value of a difference that is called significant.
 _METHOD, _SOURCE, _BASELINES = "pft", "source-only", "Baselines"
@@ -25,6 +26,8 @@ def evaluation_summary(rows: Sequence[EvaluationRow], summaries: Sequence[Method
         words += _comparisons(_Cast.of(finished), [item.of.method for item in named])
         words += _small(finished)
         words += _promised(rows, finished)
+        shares = [CarriedShare(row.carried_share, row.share_people) for row in rows if row.share_people]
+        words += [f"Learned on source people: {shares_sentence(shares)}."] if shares else []
     elif named:
         words.append("Every run failed, so there is no score.")
     return (*words, *_collapsed(finished), *_failed(named)) if named else tuple(words)

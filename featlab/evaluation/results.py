@@ -32,6 +32,8 @@ _ADDED_LATER = (
     "reliability",
     "confusion",
     "source_gain",
+    "carried_share",
+    "share_people",
 )
 """Fields that older files lack."""
 
@@ -75,6 +77,9 @@ class EvaluationRow:
     confusion: tuple[int, ...] = ()
     # What the method gained on held-out source people, in macro F1; NaN where it can't tell.
     source_gain: float = math.nan
+    # The source model's carried share, and how many held-out source people chose it; NaN where it isn't used.
+    carried_share: float = math.nan
+    share_people: int = 0
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:

@@ -118,6 +118,8 @@ def _rows(
         "trainable": model.trainable,
         "flops": flops,
         "source_gain": gain.mean if gain else math.nan,
+        "carried_share": bundle.share.value if gain else math.nan,
+        "share_people": bundle.share.people if gain else 0,
     }
     rows = []
     for name in names:

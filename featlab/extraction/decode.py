@@ -17,6 +17,8 @@ from featlab.extraction.items import Item
 from featlab.extraction.video.frames import decode_frames, is_video
 
 Pixels = NDArray[np.uint8] | InputError
+# The tag of EXIF that says how a picture is turned.
+_TURNED = 0x0112
 
 _HEIF = frozenset(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
 _SAMPLE_FORMAT = 339
@@ -110,6 +112,20 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     except Exception as error:
         # Pillow's format plugins let through whatever a broken file leads them to (struct.error, zlib.error, ...).
         raise InputError(f"{type(error).__name__}: {one_line(error)}") from None
+
+
+def picture_size(item: Item) -> tuple[int, int]:
+    """Return the width and height of an item's picture, upright; 0 and 0 when it can't be read."""
+    if item.at is None and item.box is None and item.path.suffix.lower() != ".csv":
+        # The head of a file is enough.
+        try:
+            with _open(item.path) as image:
+                size = image.size
+                return size[::-1] if image.getexif().get(_TURNED) in (5, 6, 7, 8) else size
+        except Exception:
+            return 0, 0
+    (pixels,) = read_pixels([item])
+    return (0, 0) if isinstance(pixels, InputError) else (pixels.shape[1], pixels.shape[0])
 
 
 def _open(path: Path) -> Image.Image:

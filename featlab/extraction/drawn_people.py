@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from featlab.extraction.backbones.builtin import mirror_order
+
 FloatArray = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
@@ -57,9 +59,7 @@ _ACTIONS = {
 }
 UNITS = tuple(_ACTIONS)
 # For each landmark the one on the other side.
-_MIRROR = np.r_[
-    16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1
-]
+_MIRROR = np.array(mirror_order(), dtype=np.intp)
 # Each column of lids or lips from top to bottom: they may close and never cross.
 _COLUMNS = ([37, 41], [38, 40], [43, 47], [44, 46], [50, 61, 67, 58], [51, 62, 66, 57], [52, 63, 65, 56])
 

@@ -17,8 +17,9 @@ from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
+from featlab.extraction.faces.points import lies_outside
 from featlab.extraction.items import Item
-from featlab.extraction.shards import Shard, StorageError, landmarks_of, storage_error
+from featlab.extraction.shards import Shard, StorageError, of_items, storage_error
 from featlab.extraction.worker import run_in_order
 
 
@@ -59,6 +60,7 @@ def embed_shards(
     builder: CacheBuilder,
     *,
     landmarks: NDArray[np.float32] | None,
+    faces: NDArray[np.uint8] | None,
     batch_size: int,
     dtype: str,
     jobs: int,
@@ -96,7 +98,7 @@ def embed_shards(
                 meter.finished(len(batch.items), len(bad))
                 tell(meter.snapshot())
             start = time.perf_counter()
-            rows = _rows(kept, parts, landmarks_of(kept, landmarks))
+            rows = _rows(kept, parts, of_items(kept, landmarks), of_items(kept, faces))
             builder.write_shard(
                 shards[index].key, rows, [{"path": item.name, "reason": reason} for item, reason in failed]
             )
@@ -109,7 +111,7 @@ def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, siz
     for index, shard in enumerate(shards):
         for start in range(0, len(shard.items), size):
             items = shard.items[start : start + size]
-            yield Batch(index, items, landmarks_of(items, landmarks))
+            yield Batch(index, items, of_items(items, landmarks))
 
 
 def _embedded(
@@ -145,7 +147,12 @@ def _usable(
     return (embeddings[fits] if bad else embeddings), bad
 
 
-def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks: NDArray[np.float32] | None) -> Rows:
+def _rows(
+    items: Sequence[Item],
+    parts: Sequence[NDArray[np.float32]],
+    landmarks: NDArray[np.float32] | None,
+    faces: NDArray[np.uint8] | None,
+) -> Rows:
     return Rows(
         embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
         labels=[item.label for item in items],
@@ -154,6 +161,7 @@ def _rows(items: Sequence[Item], parts: Sequence[NDArray[np.float32]], landmarks
         frames=[item.frame for item in items],
         landmarks=landmarks,
         paths=[item.name for item in items],
+        faces=faces,
     )
 
 
@@ -230,6 +238,8 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
         points = None if batch.landmarks is None else batch.landmarks[place]
         start = time.perf_counter()
         image = next(pixels)
+        if points is not None and not isinstance(image, InputError) and lies_outside(points, image.shape[1::-1]):
+            image = InputError("its landmarks lie outside of the picture")
         if task.prepare is not None and not isinstance(image, InputError):
             try:
                 image = task.prepare(image, points)

@@ -81,6 +81,7 @@ def extract(
     *,
     neutral: str,
     landmarks: NDArray[np.float32] | None = None,
+    faces: NDArray[np.uint8] | None = None,
     failures: Sequence[Failure] = (),
     config: ExtractConfig = DEFAULTS,
     if_exists: IfExists = "resume",
@@ -99,6 +100,7 @@ def extract(
         neutral: Name of the neutral class.
         landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN where no face was
             found. Stored with the embeddings.
+        faces: uint8 (rows of the source,), how many faces each image has, likewise; None where nobody counted.
         failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
         config: How.
         if_exists: What to do when ``out`` is there: "resume" leaves it if it was made from the same inputs and else is
@@ -121,7 +123,7 @@ def extract(
 
     dtype, with_files, has_landmarks = config.dtype, backbone.needs_images, landmarks is not None
     shards = plan_shards(
-        ordered, landmarks, extractor, dtype=dtype, shard_rows=config.shard_rows, with_files=with_files
+        ordered, landmarks, faces, extractor, dtype=dtype, shard_rows=config.shard_rows, with_files=with_files
     )
     keys = [shard.key for shard in shards]
     with CacheBuilder(
@@ -139,6 +141,7 @@ def extract(
             backbone,
             builder,
             landmarks=landmarks,
+            faces=faces,
             batch_size=config.batch,
             dtype=config.dtype,
             jobs=jobs,

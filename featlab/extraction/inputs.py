@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError
+from featlab.config.options import check_choice
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
+from featlab.extraction.decode import picture_size
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_no_face
-from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
+from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_face_lists
+from featlab.extraction.faces.landmarks import Given, find_landmarks, landmarks_for
+from featlab.extraction.faces.points import check_order, check_unit, lies_outside
+from featlab.extraction.faces.track import Choice, Faces, choose_faces
 from featlab.extraction.items import Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
@@ -26,6 +30,10 @@ OnStage = Callable[[str, int, int], None]
 """Called with the name of a stage before the embedding, how much of it is done, and how much there is."""
 
 
+# Of the pictures, so many are compared with the landmarks before anything runs; the rest when it is read.
+_LOOKED_AT = 50
+
+
 @dataclass(frozen=True)
 class InputConfig:
     """How a source is read."""
@@ -33,10 +41,16 @@ class InputConfig:
     layout: str = "auto"
     layout_options: Mapping[str, Any] = field(default_factory=dict)
     landmarks: str = "auto"
+    landmarks_unit: str = "pixels"
+    face: Choice = "largest"
     align: AlignConfig | None = None
     sampling: Sampling | None = None
     neutral: str | None = None
     merge_names: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("--face", self.face, get_args(Choice))
+        check_choice("--landmarks-unit", self.landmarks_unit, ("pixels", "fraction"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +64,7 @@ class Inputs:
     no_face: tuple[Failure, ...] = ()
     landmark_source: str = ""
     warnings: tuple[str, ...] = ()
+    face_counts: NDArray[np.uint8] | None = None  # uint8 (rows,), by `Item.row`; None: nobody counted
 
 
 def read_inputs(
@@ -86,11 +101,31 @@ def read_inputs(
         raise InputError(
             f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
         )
-    points, no_face, origin = _landmarks(root, items, config.landmarks, beside, jobs, on_progress)
-    say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}")
+    found, origin, unreadable, given = _faces(root, items, config, beside, jobs, on_progress)
+    matched = "" if given is None else f", {given.matched}"
+    say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}{matched}")
+    in_doubt = given.warning if given is not None and layout.name != "manifest" else ""
     neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
-    warnings = (*warnings, *filter(None, [names.warning]))
-    return Inputs(items, points, neutral, (*lost, *failures), no_face, origin, warnings)
+    failures = (*lost, *failures)
+    warnings = (*warnings, *filter(None, [names.warning, in_doubt]))
+    if found is None:
+        # Lists that an earlier run left would speak of other landmarks.
+        write_face_lists(beside, (), ())
+        return Inputs(items, None, neutral, failures, warnings=warnings)
+    chosen = choose_faces(items, found, config.face)
+    missing = without_face([item for item in items if item.row not in unreadable], chosen.landmarks, chosen.counts)
+    write_face_lists(beside, missing, chosen.doubtful)
+    refused = {failure.path for failure in chosen.refused}
+    return Inputs(
+        [item for item in items if item.name not in refused],
+        chosen.landmarks,
+        neutral,
+        (*failures, *chosen.refused),
+        missing,
+        origin,
+        (*warnings, *filter(None, [chosen.sentence])),
+        chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
+    )
 
 
 _WHOLE_FOLDERS = ("folders", "loose", "sfda-pft")
@@ -123,23 +158,56 @@ def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> B
     return with_alignment(backbone, config.align, points=inputs.landmarks.shape[1])
 
 
-def _landmarks(
-    root: Path, items: list[Item], spec: str, beside: Path, jobs: int, on_progress: OnStage | None
-) -> tuple[NDArray[np.float32] | None, tuple[Failure, ...], str]:
+def _faces(
+    root: Path, items: list[Item], config: InputConfig, beside: Path, jobs: int, on_progress: OnStage | None
+) -> tuple[Faces | None, str, frozenset[int], Given | None]:
+    """Return all faces, where they are from, which rows' pictures can't be read, and how given ones were matched."""
+    spec, unit = config.landmarks, config.landmarks_unit
     if is_detector(spec):
+        if unit != "pixels":
+            raise ConfigError("--landmarks-unit is for landmarks that you have: a detector's are pixels")
         detector = make_detector(spec)
         report = None if on_progress is None else (lambda done, total: on_progress("faces", done, total))
         found = detect_landmarks(items, detector, beside, jobs=jobs, on_progress=report)
-        return found.landmarks, found.missing, detector.info
-    path = Path(spec)
-    if spec in ("auto", "none"):
-        beside_source = find_landmarks(root) if spec == "auto" else None
-        if beside_source is None:
-            # A list that an earlier run left would speak of other landmarks.
-            write_no_face(beside, ())
-            return None, (), ""
-        path = beside_source
-    points = landmarks_for(path, items)
-    missing = without_face(items, points)
-    write_no_face(beside, missing)
-    return points, missing, str(path)
+        return found.faces, detector.info, found.unreadable, None
+    beside_source = find_landmarks(root) if spec == "auto" else None
+    path = Path(spec) if spec not in ("auto", "none") else beside_source
+    if path is None:
+        if config.face != "largest":
+            raise ConfigError("--face chooses among the faces that --landmarks finds or holds, and there are none")
+        return None, "", frozenset(), None
+    given = landmarks_for(path, items)
+    faces = given.faces if unit == "pixels" else _in_pixels(given.faces, items)
+    check_unit(faces.points, str(path))
+    check_order(faces.points, str(path))
+    _check_place(faces, items, str(path))
+    return faces, str(path), frozenset(), given
+
+
+def _in_pixels(faces: Faces, items: Sequence[Item]) -> Faces:
+    """Scale faces that are shares of their pictures' width and height."""
+    if any(item.box is not None for item in items):
+        raise ConfigError(
+            "--landmarks-unit fraction: the source takes parts of pictures; scale the landmarks to pixels"
+        )
+    sizes = np.ones((len(faces.counts), 2), dtype=np.float32)
+    known: dict[Path, tuple[int, int]] = {}
+    for item in items:
+        known[item.path] = known.get(item.path) or picture_size(item)
+        sizes[item.row] = known[item.path]
+    return replace(faces, points=faces.points * np.repeat(sizes, faces.counts, axis=0)[:, None])
+
+
+def _check_place(faces: Faces, items: Sequence[Item], where: str) -> None:
+    """Raise an InputError when most faces lie outside of their pictures; of many pictures some are looked at."""
+    seen = [item for item in items if faces.counts[item.row]]
+    some, largest = seen[:: max(len(seen) // _LOOKED_AT, 1)], faces.largest()
+    outside = [item for item in some if lies_outside(largest[item.row], picture_size(item))]
+    if 2 * len(outside) > len(some):
+        item, (width, height) = outside[0], picture_size(outside[0])
+        (left, top), (right, bottom) = (edge(largest[item.row], axis=0) for edge in (np.min, np.max))
+        raise InputError(
+            f"{where}: the landmarks lie outside of the pictures: in {item.name}, {width}x{height} pixels, they go "
+            f"from ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f}); they are of pictures of another size, or no "
+            "pixels"
+        )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from featlab.cache.hdf5 import UnreadableError
 from featlab.cache.reader import inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.errors import CacheError, InputError
+from featlab.errors import CacheError, InputError, one_line
 from featlab.extraction.items import Failure, Item
+
+_T = TypeVar("_T", bound=np.generic)
 
 
 def failures_path(out: Path) -> Path:
@@ -48,7 +51,9 @@ def read_failures(out: Path) -> tuple[Failure, ...]:
         return tuple(Failure(str(entry["path"]), str(entry["reason"])) for entry in entries)
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} isn't a list of failures; remove it") from None
 
 
@@ -108,7 +113,7 @@ def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float
         return False
     if block.paths is None or block.paths[row] != item.name:
         return False
-    points = landmarks_of([item], landmarks)
+    points = of_items([item], landmarks)
     return points is None or (
         block.landmarks is not None and np.array_equal(block.landmarks[row], points[0], equal_nan=True)
     )
@@ -131,6 +136,7 @@ class Shard:
 def plan_shards(
     items: Sequence[Item],
     landmarks: NDArray[np.float32] | None,
+    faces: NDArray[np.uint8] | None,
     extractor: ExtractorInfo,
     *,
     dtype: str,
@@ -141,18 +147,23 @@ def plan_shards(
     shards = []
     for start in range(0, len(items), shard_rows):
         part = tuple(items[start : start + shard_rows])
-        rows = landmarks_of(part, landmarks)
-        shards.append(Shard(_key(part, rows, extractor, dtype, with_files), part))
+        key = _key(part, of_items(part, landmarks), of_items(part, faces), extractor, dtype, with_files)
+        shards.append(Shard(key, part))
     return shards
 
 
-def landmarks_of(items: Sequence[Item], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    """Landmarks of the items, in their order."""
-    return None if landmarks is None else landmarks[[item.row for item in items]]
+def of_items(items: Sequence[Item], values: NDArray[_T] | None) -> NDArray[_T] | None:
+    """Values of the source's rows, of the items in their order."""
+    return None if values is None else values[[item.row for item in items]]
 
 
 def _key(
-    items: Sequence[Item], landmarks: NDArray[np.float32] | None, extractor: ExtractorInfo, dtype: str, with_files: bool
+    items: Sequence[Item],
+    landmarks: NDArray[np.float32] | None,
+    faces: NDArray[np.uint8] | None,
+    extractor: ExtractorInfo,
+    dtype: str,
+    with_files: bool,
 ) -> str:
     content = {
         "extractor": extractor.fingerprint,
@@ -170,6 +181,8 @@ def _key(
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     if landmarks is not None:
         digest.update(np.ascontiguousarray(landmarks, dtype="<f4").tobytes())
+    if faces is not None:
+        digest.update(faces.tobytes())
     return digest.hexdigest()
 
 

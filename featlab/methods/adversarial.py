@@ -61,9 +61,10 @@ class CADA(JointMethod):
     title = "CADA (Long et al., 2018)"
     published = (
         "As published on B's output: CDAN-E, the discriminator on p ⊗ z (p without a gradient), rows weighted by "
-        "certainty per domain, 512-512-1 with LeakyReLU 0.2 and dropout 0.5, weight 1, gradient reversal of strength "
-        "2/(1+exp(−10 t/T))−1. T is the number of steps, 10 000 as published; the discriminator learns ten times as "
-        "fast as B and C, as there. B and C for 500 steps in place of a network for 60 epochs."
+        "certainty per domain (without a gradient too, where the code lets one through), 512-512-1 with LeakyReLU 0.2 "
+        "and dropout 0.5, weight 1, gradient reversal of strength 2/(1+exp(−10 t/T))−1. T is the number of steps, "
+        "10 000 as published; the discriminator learns ten times as fast as B and C, as there. B and C for 500 steps "
+        "in place of a network for 60 epochs."
     )
     config_type = CADAConfig
     supports_single_class = False

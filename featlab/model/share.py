@@ -9,6 +9,7 @@ would be pulled down by the noise of a short clip.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,10 +43,18 @@ class CarriedShare:
 
     def sentence(self) -> str:
         """Return what it means, for people."""
-        percent = f"{100 * self.value:.0f} %"
         if not self.people:
-            return f"taken to be {percent} (not learned from source people)"
-        return f"{percent} of how a face differs at rest is still there in its expressions (from {self.people} people)"
+            return f"taken to be {100 * self.value:.0f} % (not learned from source people)"
+        return shares_sentence([self])
+
+
+def shares_sentence(shares: Sequence[CarriedShare]) -> str:
+    """Return what shares that were learned mean, for people: of one source model, or of several."""
+    spans = []
+    for values in ([round(100 * share.value) for share in shares], [share.people for share in shares]):
+        low, high = min(values), max(values)
+        spans.append(f"{low}" if low == high else f"{low} to {high}")
+    return f"{spans[0]} % of how a face differs at rest is still there in its expressions (from {spans[1]} people)"
 
 
 def person_folds(people: int, seed: int) -> list[Tensor]:

@@ -200,5 +200,7 @@ def _load_head(path: Path) -> TrainedHead:
         people, losses = int(tensors["share.people"]), tuple(tensors["share.losses"].tolist())
         share = CarriedShare(float(tensors["share.value"]), people, losses)
     except (BundleError, KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab train") from error
     return TrainedHead(projection, head, share)

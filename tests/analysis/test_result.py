@@ -242,6 +242,16 @@ def test_few_subjects_can_not_be_significant_and_one_has_no_interval(sentences):
     assert any("With 1 subject the smallest p value that the test can give is 1:" in line for line in one)
 
 
+def test_how_much_of_a_resting_face_is_carried_is_said_for_the_source_models_that_learned_it(sentences):
+    scores = {"source-only": [0.5] * 10, "pft": [0.75] * 10}
+    assert not any("at rest" in line for line in sentences(scores))
+    learned = sentences(scores, carried_share=0.95, share_people=52)
+    assert (
+        "Learned on source people: 95 % of how a face differs at rest is still there in its expressions" in learned[-3]
+    )
+    assert "52 people" in learned[-3]
+
+
 def test_collapsed_failed_and_uncomparable_runs_are_counted(result):
     rows = [result(method, subject, 0.5) for method in ("source-only", "pft") for subject in SUBJECTS]
     rows[0] = result("source-only", SUBJECTS[0], 0.5, collapsed=True)

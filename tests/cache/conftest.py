@@ -51,6 +51,7 @@ def _video(index, dim):
         frames=np.arange(frames) * 5,
         landmarks=landmarks,
         paths=[f"{subject}/{video}/{frame}.png" for frame in range(frames)],
+        faces=np.arange(frames, dtype=np.uint8) % 3,
     )
 
 

@@ -62,7 +62,7 @@ def test_a_subject_is_the_slice_of_its_source_rows(cache_path, make_rows):
 
 
 def test_what_is_not_there_is_none_and_float16_is_stored_as_such(build, make_rows, tmp_path):
-    bare = {"landmarks": None, "paths": None, "labels": [None] * 5}
+    bare = {"landmarks": None, "paths": None, "faces": None, "labels": [None] * 5}
     build(tmp_path / "c.h5", [(2,)], change=lambda rows: replace(rows, **bare), has_landmarks=False)
     with open_cache(tmp_path / "c.h5", verify=True) as cache:
         table = cache.read()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from featlab.cache import open_cache
 from featlab.config.toml import config_template
+from featlab.extraction.backbones.builtin import template
 from featlab.extraction.layouts import layout_names
 
 
@@ -24,7 +25,8 @@ def faces(tmp_path, monkeypatch):
                 Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / name)
                 lines.append(f"{name},{subject},{label},{label},{frame}")
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
-    np.save(tmp_path / "landmarks.npy", rng.uniform(0, 32, (8, 68, 2)).astype(np.float32))
+    shapes = template(68) * rng.uniform(10, 14, (8, 1, 2)) + 16
+    np.save(tmp_path / "landmarks.npy", shapes.astype(np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

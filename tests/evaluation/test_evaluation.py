@@ -173,10 +173,13 @@ def test_numbers_follow_the_seed_and_do_not_depend_on_the_other_methods(bundle, 
 
 def test_adapting_to_a_person_helps_these_people(people, small_bundle):
     table = people(subjects=12, clips=3)
-    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20}, methods=[])
+    bundle = small_bundle(table.without("s10", "s11"), {"head.epochs": 20}, methods=["pft"])
     for name in ("s10", "s11"):
         rows = evaluate_subject(bundle, table.rows_of(name), methods("pft", "oracle"))
         assert min(row.macro_f1 for row in rows) > 0.9
+        # What T reads of it is told by its rows alone.
+        assert [row.carried_share == bundle.share.value for row in rows] == [True, False]
+        assert [row.share_people for row in rows] == [10, 0]
 
 
 def test_operations_are_counted_on_request_and_change_nothing(bundle, mine, source):

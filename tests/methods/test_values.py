@@ -211,6 +211,12 @@ def test_the_oracle_learns_the_labels_it_is_given_and_none_it_is_not(bundle, tab
     model = method.adapt(bundle, target_of(mine), labels=mine.label)
     assert np.mean(model.predict_proba(probe).argmax(axis=1) == mine.label) > 0.9
     assert model.history[-1]["loss"] < model.history[0]["loss"]
+    # In training mode BatchNorm ends at the person's statistics, in evaluation mode at the source's.
+    for mode, stays in (("eval", True), ("train", False)):
+        tuned = make_method("oracle", {"oracle": {"bn_mode": mode}})
+        head = tuned.adapt(bundle, target_of(mine), labels=mine.label).model.head
+        assert torch.equal(head.norm.running_mean, bundle.head.norm.running_mean) == stays
+        assert not head.training
     known = mine.frame < 5
     partly = method.adapt(bundle, target_of(mine), labels=np.where(known, mine.label, -1).astype(np.int16))
     only = method.adapt(bundle, target_of(mine, np.flatnonzero(known)), labels=mine.label[known])

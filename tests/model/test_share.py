@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from featlab.methods import make_method
-from featlab.model.share import CANDIDATES, LEAST_SUBJECTS, CarriedShare, learn_share, person_folds
+from featlab.model.share import CANDIDATES, LEAST_SUBJECTS, CarriedShare, learn_share, person_folds, shares_sentence
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 
@@ -51,6 +51,8 @@ def test_with_too_few_people_all_of_the_offset_is_taken_and_said(people):
     assert "not learned" in found.sentence()
     assert "95 % of how a face differs at rest" in CarriedShare(0.95, 52).sentence()
     assert "52 people" in CarriedShare(0.95, 52).sentence()
+    several = shares_sentence([CarriedShare(0.95, 52), CarriedShare(0.8, 51), CarriedShare(0.9, 52)])
+    assert several == CarriedShare(0.95, 52).sentence().replace("95", "80 to 95").replace("52", "51 to 52")
 
 
 def test_every_person_is_held_out_once():

@@ -109,6 +109,7 @@ class NetworkOptions(Options):
     """What may be chosen of a network; None stands for the network's own."""
 
     weights: str | None = option(None, "A weights file, a name that the network's library knows, or random.")
+    prefix: str | None = option(None, "Start of the names that are meant, where a weights file holds two networks.")
     layers: tuple[str, ...] = option((), "Whose channel means and standard deviations are appended to the embedding.")
     device: str = option("auto", "auto (a GPU where there is one), cpu or cuda.")
     amp: bool = option(False, "float16 autocast on a GPU; changes values, and so the fingerprint.")
@@ -119,7 +120,9 @@ class NetworkOptions(Options):
     interpolation: str | None = option(None, "bilinear, bicubic or lanczos.")
 
     def check_together(self) -> None:
-        """Refuse a layer named twice, and another number of means than one or three."""
+        """Refuse a layer named twice, another number of means than one or three, and a prefix without a file."""
+        if self.prefix is not None and "." not in (self.weights or ""):
+            raise ConfigError(f"{self.key('prefix')} is for a weights file with two networks; give it with --weights")
         for layer in self.layers:
             if self.layers.count(layer) > 1:
                 raise ConfigError(f"{self.key('layers')}: the layer {layer!r} is named twice")

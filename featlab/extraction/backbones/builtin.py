@@ -134,6 +134,13 @@ def template(points: int = 68) -> NDArray[np.float64]:
     return np.asarray(face / np.linalg.norm(face))
 
 
+def mirror_order(points: int = 68) -> list[int]:
+    """Return for each landmark of 68, 51 or 49 the one that has its place in a mirror image."""
+    template(points)
+    face = [_FACE_68[place] for place in _SUBSETS[points]]
+    return [face.index((-x, y)) for x, y in face]
+
+
 def align(landmarks: NDArray[np.floating[Any]], onto: NDArray[np.float64]) -> NDArray[np.float64]:
     """Centre, scale to Frobenius norm 1 and rotate each shape onto ``onto``, the least squares way, never mirrored."""
     points = np.asarray(landmarks, dtype=np.float64)

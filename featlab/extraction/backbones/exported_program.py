@@ -16,6 +16,14 @@ from torch.export import ExportedProgram
 from featlab.compute import choose_device, computing, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones.card import (
+    CARD_FILE,
+    EMBEDDING,
+    BackboneCard,
+    embedding_of,
+    file_spec,
+    read_card,
+)
 from featlab.extraction.backbones.network import (
     AMP_NOTE,
     NetworkBackbone,
@@ -26,15 +34,7 @@ from featlab.extraction.backbones.network import (
     in_fixed_batches,
     network_backbone,
 )
-from featlab.extraction.backbones.weights import (
-    CARD_FILE,
-    EMBEDDING,
-    BackboneCard,
-    embedding_of,
-    file_sha256,
-    file_spec,
-    read_card,
-)
+from featlab.extraction.backbones.weights import file_sha256
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -132,8 +132,10 @@ def _refuse_objects(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except zipfile.BadZipFile:
         names = []
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
     if not any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
         raise InputError(f"{path} isn't a program that torch.export.save wrote; weights alone go with --weights FILE")
     if any(kind in name for name in names for kind in ("constants/custom_obj", "constants/opaque_obj")):

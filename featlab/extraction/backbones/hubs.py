@@ -25,7 +25,7 @@ def build_resnet18(argument: str | None, options: Mapping[str, Any]) -> NetworkB
     if argument is not None:
         raise ConfigError(f"the backbone 'resnet18' takes nothing after a colon, got {argument!r}")
     chosen = network_options("resnet18", NetworkOptions, options)
-    module, sha = module_with_weights("resnet18", resnet18, chosen.weights)
+    module, sha = module_with_weights("resnet18", resnet18, chosen.weights, chosen.prefix)
     return module_backbone("resnet18", module, chosen, InputSpec(), id="resnet18", weights=sha, channels_last=True)
 
 
@@ -77,7 +77,7 @@ def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> Netwo
     else:
         _check_weights(name, chosen.weights, tuple(own))
         module, sha = module_with_weights(
-            name, lambda: remove_head(name, models.get_model(network, weights=None)), chosen.weights
+            name, lambda: remove_head(name, models.get_model(network, weights=None)), chosen.weights, chosen.prefix
         )
     return module_backbone(
         name,
@@ -145,7 +145,7 @@ def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackb
             raise ConfigError(f"{name}: choose weights with --weights: {PRETRAINED}, a file, or {RANDOM}")
         if chosen.weights != RANDOM and not Path(chosen.weights).exists() and "." not in Path(chosen.weights).name:
             raise ConfigError(f"{name}: {chosen.weights!r} is no weights file; --weights {PRETRAINED} takes timm's own")
-        module, sha = module_with_weights(name, lambda: make(False), chosen.weights)
+        module, sha = module_with_weights(name, lambda: make(False), chosen.weights, chosen.prefix)
     return module_backbone(
         name,
         module,

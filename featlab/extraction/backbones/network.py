@@ -189,6 +189,7 @@ def module_backbone(
     versions: dict[str, str] | None = None,
 ) -> NetworkBackbone:
     """Make a backbone of a module with its weights in it."""
+    notes = (*notes, f"weights under {options.prefix}") if options.prefix is not None else notes
     network = ModuleNetwork(
         name,
         module,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,52 @@ from torch import Tensor
 
 from featlab.compute import choose_device
 from featlab.config.options import option
-from featlab.errors import ConfigError, InputError, one_line
+from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.network import NetworkBackbone, check_layers, in_fixed_batches, network_backbone
-from featlab.extraction.backbones.weights import (
+from featlab.extraction.backbones.card import (
     CARD_KEY,
     EMBEDDING,
     embedding_of,
-    file_sha256,
     file_spec,
     layers_among,
     read_card,
     statistics_names,
 )
+from featlab.extraction.backbones.network import (
+    NetworkBackbone,
+    channel_statistics,
+    check_layers,
+    in_fixed_batches,
+    network_backbone,
+)
+from featlab.extraction.backbones.weights import file_sha256
 
 _ERRORS_ONLY = 3
+_FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+_LINEAR = ("Gemm", "MatMul", "Conv", "QLinearMatMul", "MatMulInteger")
+_SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
+# What may lie between scores and the output: it changes no number, or each by itself, or takes the mean of a map.
+_PASSED = (
+    *_SQUASHING,
+    *("Add", "Sub", "Mul", "Div", "Cast", "Identity", "Dropout", "DequantizeLinear", "QuantizeLinear"),
+    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "ReduceMean", "GlobalAveragePool", "AveragePool"),
+)
+_MOST_CLASSES = 32
+"""An embedding is longer; lists of expressions and action units are not."""
 
 
 @dataclass(frozen=True)
 class OnnxOptions(NetworkOptions):
-    """Options of `NetworkOptions`, and which output is the embedding."""
+    """Options of `NetworkOptions`, and which value is the embedding."""
 
     output: str | None = option(None, "Its name; else embedding, or the only output beside those named as layers.")
+    node: str | None = option(None, "Name of a value inside, or of an output; of a map the mean over its positions.")
+
+    def check_together(self) -> None:
+        """Refuse an output and a node at once."""
+        super().check_together()
+        if self.output is not None and self.node is not None:
+            raise ConfigError("output and node both say what the embedding is; leave out one")
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -46,27 +71,36 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         raise ConfigError(f"{name}: onnxruntime has no mixed precision to switch on; export a float16 model instead")
     device = choose_device(chosen.device, amp=False)
     try:
-        import onnxruntime
-    except ImportError:
-        raise ConfigError("onnx: networks need onnxruntime: pip install 'featlab[onnx]'") from None
+        onnxruntime, onnx = (import_module(package) for package in ("onnxruntime", "onnx"))
+    except ImportError as error:
+        raise ConfigError(f"onnx: networks need {error.name}: pip install 'featlab[onnx]'") from None
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    session = _session(onnxruntime, path, device)
-    batch, side = _input_shape(name, session)
+    session = _session(path, device)
+    model = onnx.load(str(path), load_external_data=False)
+    images = _input(name, session)
     outputs = [output.name for output in session.get_outputs()]
     text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
     card = None if text is None else read_card(text, path)
-    spec = file_spec(name, card, chosen, side)
+    spec = file_spec(name, card, chosen, images.side)
     layers = chosen.layers
     check_layers(name, layers, layers_among(outputs))
-    embedding = _embedding_output(name, outputs, layers, chosen.output)
+    if chosen.node is None:
+        embedding = _embedding_output(name, outputs, layers, chosen.output)
+        notes = (f"output {embedding}",) if chosen.output is not None else ()
+    else:
+        embedding = _value(name, model.graph, chosen.node)
+        notes = (f"node {embedding}",)
+        if embedding not in outputs:
+            session = _session(path, device, embedding)
+    refusal = "" if notes or embedding == EMBEDDING else _class_scores(model.graph, embedding)
     return network_backbone(
         name,
-        OnnxNetwork(name, session, layers, embedding, batch),
+        OnnxNetwork(name, session, images, layers, embedding, averaged=chosen.node is not None, refusal=refusal),
         spec,
         id="onnx",
-        weights=file_sha256(path, *weight_files(path)),
-        notes=(f"output {embedding}",) if chosen.output is not None else (),
+        weights=file_sha256(path, *_weight_files(onnx, model, path)),
+        notes=notes,
         versions={"onnxruntime": onnxruntime.__version__},
         trained_on=card.trained_on if card is not None else (),
     )
@@ -76,19 +110,41 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey picture (ITU-R BT.601, as Pillow has it)."""
 
 
-class OnnxNetwork:
-    """Runs an onnxruntime session."""
+@dataclass(frozen=True)
+class _Input:
+    """What a model takes: float (batch, channels, side, side), or with the channels at the end."""
 
-    def __init__(self, name: str, session: Any, layers: tuple[str, ...], embedding: str, batch: int | None) -> None:
+    name: str
+    batch: int | None  # None for any
+    side: int | None  # None for any
+    grey: bool  # One channel in place of three
+    channels_last: bool
+    dtype: torch.dtype
+
+
+class OnnxNetwork:
+    """Runs an onnxruntime session; ``refusal`` says why a short embedding is none, empty where it is one."""
+
+    def __init__(
+        self,
+        name: str,
+        session: Any,
+        images: _Input,
+        layers: tuple[str, ...],
+        embedding: str,
+        *,
+        averaged: bool,
+        refusal: str,
+    ) -> None:
         # onnxruntime takes arrays of the main memory and moves them itself.
         self.device = torch.device("cpu")
         self.layers = layers
         self._name = name
         self._session = session
+        self._images = images
         self._embedding = embedding
-        self._batch = batch
-        self._input = session.get_inputs()[0].name
-        self._grey = session.get_inputs()[0].shape[1] == 1
+        self._averaged = averaged
+        self._refusal = refusal
         available = {output.name for output in session.get_outputs()}
         wanted = [embedding]
         for layer in layers:
@@ -99,24 +155,28 @@ class OnnxNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
         with torch.inference_mode():
-            return in_fixed_batches(self._embed, images.contiguous(), self._batch)
+            return in_fixed_batches(self._embed, images.contiguous(), self._images.batch)
 
     def _embed(self, images: Tensor) -> Tensor:
-        if self._grey:
+        rows = len(images)
+        if self._images.grey:
             images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
-        values = self._session.run(self._wanted, {self._input: images.numpy()})
+        if self._images.channels_last:
+            images = images.permute(0, 2, 3, 1)
+        values = self._session.run(
+            self._wanted, {self._images.name: images.to(self._images.dtype).contiguous().numpy()}
+        )
         outputs = {key: torch.from_numpy(value) for key, value in zip(self._wanted, values, strict=True)}
-        outputs[EMBEDDING] = outputs[self._embedding]
-        return embedding_of(self._name, outputs, self.layers, len(images))
+        vectors = outputs[self._embedding]
+        if self._refusal and vectors.shape[-1] <= _MOST_CLASSES:
+            raise ConfigError(f"{self._name} gives {vectors.shape[-1]} values an image, {self._refusal}")
+        averages = channel_statistics(vectors) if self._averaged else None
+        outputs[EMBEDDING] = vectors if averages is None else averages[0]
+        return embedding_of(self._name, outputs, self.layers, rows)
 
 
-def weight_files(path: Path) -> list[Path]:
+def _weight_files(onnx: Any, model: Any, path: Path) -> list[Path]:
     """Return the files beside an ONNX file that hold its large tensors, in the order of their names."""
-    try:
-        import onnx
-    except ImportError:
-        raise ConfigError("onnx: networks need onnx: pip install 'featlab[onnx]'") from None
-    model = onnx.load(str(path), load_external_data=False)
     names = set()
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -127,7 +187,49 @@ def weight_files(path: Path) -> list[Path]:
     return [path.parent / name for name in sorted(names)]
 
 
-def _session(onnxruntime: Any, path: Path, device: torch.device) -> Any:
+def _value(name: str, graph: Any, wanted: str) -> str:
+    """Return the name of a value inside; a node's own name stands for what it gives."""
+    given = {node.name: node.output[0] for node in graph.node if node.name}
+    values = [value for node in graph.node for value in node.output if value]
+    value: str = wanted if wanted in values else given.get(wanted, "")
+    if not value:
+        raise ConfigError(f"{name} has no value {wanted!r} inside{closest(wanted, [*values, *given])}")
+    return value
+
+
+def _class_scores(graph: Any, output: str) -> str:
+    """Say why an output is a list of scores, one a class, and what may be taken instead; empty where it isn't."""
+    made = {value: node for node in graph.node for value in node.output}
+    fixed = {tensor.name for tensor in graph.initializer} | {""}
+    for node in graph.node:
+        if fixed.issuperset(node.input):
+            fixed.update(node.output)
+    ending, before, value = "", list[str](), output
+    while value in made and len(before) < 2:
+        node = made[value]
+        inputs = [item for item in node.input if item not in fixed]
+        if not inputs or (not before and len(inputs) > 1 and node.op_type in ("Add", "Sub", "Mul", "Div")):
+            break
+        if node.op_type in _LINEAR[: 2 if before else None]:
+            before.append(inputs[0])
+        elif not before and node.op_type not in _PASSED:
+            break
+        ending = ending or (node.op_type if node.op_type in (*_SQUASHING, *_LINEAR) else "")
+        value = inputs[0]
+    if not ending:
+        return ""
+    instead = " or ".join(f"--option node={item}" for item in before or [value])
+    return (
+        f"after its last {ending}: scores of classes, not an embedding; take what lies before with {instead}, or the "
+        f"scores with --option node={output}"
+    )
+
+
+def _session(path: Path, device: torch.device, value: str | None = None) -> Any:
+    """Load a model; with a value of its inside among its outputs."""
+    import onnx
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
     # Threads that spin while they wait would take the cores from the workers that decode.
@@ -137,25 +239,40 @@ def _session(onnxruntime: Any, path: Path, device: torch.device) -> Any:
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, "CUDAExecutionProvider")
     try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=providers)
+        source: str | bytes = str(path)
+        if value is not None:
+            # Bytes have no folder: the weights that lie beside the file go into them.
+            model = onnx.load(str(path))
+            model.graph.output.append(onnx.ValueInfoProto(name=value))
+            source = model.SerializeToString()
+        return onnxruntime.InferenceSession(source, settings, providers=providers)
     except Exception as error:
-        # onnxruntime has an exception class for every status, without a common parent.
+        # onnxruntime has an exception class for every status, without a common parent; protobuf one for 2 GB and more.
         raise InputError(f"{path} can't be loaded by onnxruntime ({one_line(error)})") from None
 
 
-def _input_shape(name: str, session: Any) -> tuple[int | None, int | None]:
-    """Return the number and the side of images that the model takes, None where it takes any."""
+def _input(name: str, session: Any) -> _Input:
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
-    sides = {side for side in shape[2:] if isinstance(side, int)}
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] not in (1, 3)) or len(sides) > 1:
+    first, last = [len(shape) == 4 and shape[axis] in (1, 3) for axis in (1, 3)]
+    channels_last = last and not first
+    sides = {side for side in (shape[1:3] if channels_last else shape[2:]) if isinstance(side, int)}
+    free = len(shape) == 4 and not isinstance(shape[1], int)
+    if (first and last) or not (first or last or free) or len(sides) > 1:
         what = f"an input {shape}" if shape else f"{len(inputs)} inputs"
         raise ConfigError(
-            f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S) or grey ones (n, 1, S, S)"
+            f"{name} has {what}; a backbone takes one batch of square images, (n, C, S, S) or (n, S, S, C), C 3 or 1"
         )
-    if inputs[0].type != "tensor(float)":
-        raise ConfigError(f"{name} takes {inputs[0].type}; a backbone takes float32 images, normalised")
-    return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None
+    if inputs[0].type not in _FLOATS:
+        raise ConfigError(f"{name} takes {inputs[0].type}; a backbone takes float images, normalised: export it so")
+    return _Input(
+        name=inputs[0].name,
+        batch=shape[0] if isinstance(shape[0], int) else None,
+        side=sides.pop() if sides else None,
+        grey=shape[3 if channels_last else 1] == 1,
+        channels_last=channels_last,
+        dtype=_FLOATS[inputs[0].type],
+    )
 
 
 def _embedding_output(name: str, outputs: Sequence[str], layers: Sequence[str], wanted: str | None) -> str:

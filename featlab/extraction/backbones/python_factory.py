@@ -61,7 +61,7 @@ def _of_module(name: str, factory: Any, module: nn.Module, own: Mapping[str, Any
         sha = state_sha256(module)
     else:
         path = Path(options.weights)
-        load_state_dict(name, module, read_state_dict(path), path)
+        load_state_dict(name, module, read_state_dict(path), path, options.prefix)
         sha = file_sha256(path)
     notes = tuple(f"{key} {value}" for key, value in sorted(own.items()))
     return module_backbone(name, module, options, InputSpec(), id=name, weights=sha, notes=notes)

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,19 @@ from featlab.cache.atomic import atomic_write_bytes
 from featlab.config.options import check_at_least
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
+from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
+from featlab.extraction.faces.track import Faces
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import file_stamp, write_list
 from featlab.extraction.worker import run_in_order, worker_count
 from featlab.registry import Registry
 
-_NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task")
+_NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 _WHOLE_MESH = 478
 
 
 class Detector(Protocol):
-    """Finds the landmarks of the largest face. Picklable: the model is loaded in the process that first detects."""
+    """Finds the landmarks of faces. Picklable: the model is loaded in the process that first detects."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -42,14 +44,19 @@ class Detector(Protocol):
     def info(self) -> str: ...  # noqa: D102
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face."""
+        """Find all faces in a picture, uint8 (H, W, 3): float32 (F, points, 2), pixels, in any order; F may be 0."""
         ...
 
 
 Build = Callable[[str, Path | None, int], Detector]
 _MADE_IN = "featlab.extraction.faces.detectors"
 DETECTORS: Registry[Build] = Registry(
-    "detector", {"mediapipe": f"{_MADE_IN}:make_mesh_detector", "dlib": f"{_MADE_IN}:make_dlib_detector"}
+    "detector",
+    {
+        "mediapipe": f"{_MADE_IN}:make_mesh_detector",
+        "dlib": f"{_MADE_IN}:make_dlib_detector",
+        "uniface": f"{_MADE_IN}:make_uniface_detector",
+    },
 )
 
 
@@ -99,15 +106,25 @@ def model_file(path: Path) -> str:
 Window = tuple[NDArray[np.uint8], int, int]
 
 
-def windows(image: NDArray[np.uint8]) -> Iterator[Window]:
-    """Yield where to look for a face, one after the other until one is found."""
+def looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
+    """Yield where to look for faces, one after the other until any is found; what is in one list is looked at whole."""
     height, width = image.shape[:2]
-    yield np.ascontiguousarray(image), 0, 0
-    yield cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)
+    yield [(np.ascontiguousarray(image), 0, 0)]
+    yield [cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)]
     if max(height, width) >= _LARGE:
-        for top in (0, height // 4, height - height // 2):
-            for left in (0, width // 4, width - width // 2):
-                yield cut_out(image, left, top, width // 2, height // 2)
+        tops, lefts = ((0, side // 4, side - side // 2) for side in (height, width))
+        yield [cut_out(image, left, top, width // 2, height // 2) for top in tops for left in lefts]
+
+
+def distinct(faces: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Keep the largest of those (P, 2) that are of one face, or of a part of it: their middles are inside of it."""
+    kept: list[NDArray[np.float32]] = []
+    for face in sorted(faces, key=lambda face: -float(np.ptp(face, axis=0).prod())):
+        middle = (face.min(axis=0) + face.max(axis=0)) / 2
+        offs = (np.abs(middle - (other.min(axis=0) + other.max(axis=0)) / 2) / np.ptp(other, axis=0) for other in kept)
+        if not any((off < 0.5).all() for off in offs):
+            kept.append(face)
+    return kept
 
 
 def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> Window:
@@ -131,10 +148,10 @@ _SHARD = 64
 
 @dataclass(frozen=True, eq=False)
 class Detected:
-    """The landmarks of a source."""
+    """The faces of a source, the rows whose picture couldn't be read, and the file that they lie in."""
 
-    landmarks: NDArray[np.float32]
-    missing: tuple[Failure, ...]
+    faces: Faces
+    unreadable: frozenset[int]
     path: Path
 
 
@@ -143,21 +160,32 @@ def no_face_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.no_face.jsonl")
 
 
-def write_no_face(out: Path, missing: Sequence[Failure]) -> None:
-    """List the images without a face beside the cache; see `write_list`."""
+def doubt_path(out: Path) -> Path:
+    """Where the images are listed whose face may be another person's: ``cache.h5`` -> ``cache.doubt.jsonl``."""
+    return out.with_name(f"{out.stem}.doubt.jsonl")
+
+
+def write_face_lists(out: Path, missing: Sequence[Failure], doubtful: Sequence[Failure]) -> None:
+    """List both beside the cache; see `write_list`."""
     write_list(no_face_path(out), missing)
+    write_list(doubt_path(out), doubtful)
 
 
-def without_face(items: Sequence[Item], landmarks: NDArray[np.float32]) -> tuple[Failure, ...]:
+def without_face(
+    items: Sequence[Item], landmarks: NDArray[np.float32], counts: NDArray[np.uint8]
+) -> tuple[Failure, ...]:
     """Name the items whose landmarks are NaN, in the cache's order."""
-    ordered = sorted(items, key=item_order)
-    return tuple(Failure(item.name, NO_FACE) for item in ordered if np.isnan(landmarks[item.row]).any())
+    ordered = [item for item in sorted(items, key=item_order) if np.isnan(landmarks[item.row]).any()]
+    return tuple(
+        Failure(item.name, f"none of the {found} faces is the person's" if (found := counts[item.row]) else NO_FACE)
+        for item in ordered
+    )
 
 
 def detect_landmarks(
     items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
 ) -> Detected:
-    """Find the landmarks of every item."""
+    """Find the faces of every item."""
     check_at_least("jobs", jobs, 0)
     if not items:
         raise InputError("there is nothing to look for faces in: the source has no items")
@@ -173,27 +201,28 @@ def detect_landmarks(
     kept = _load(final, whole)
     if kept is None:
         kept = _detect_parts(parts, keys, detector, folder, worker_count(jobs, len(parts)), tell)
-        faces = np.full((max(item.row for item in ordered) + 1, detector.points, 2), np.nan, dtype=np.float32)
-        faces[[item.row for item in ordered]] = kept.landmarks
+        # By row from here on, as landmarks that are given: the file may be named for another backbone.
+        count = max(item.row for item in ordered) + 1
+        unreadable = np.zeros(count, dtype=np.bool_)
+        unreadable[[item.row for item in ordered]] = kept.unreadable
+        found = dict(zip((item.row for item in ordered), kept.faces.rows(), strict=True))
+        kept = _Part(Faces.of([found.get(row, kept.faces.points[:0]) for row in range(count)]), unreadable)
         # One file, so that the landmarks and the key that they are of can't come apart.
-        _save(final, _Part(faces, kept.unreadable), whole)
+        _save(final, kept, whole)
         shutil.rmtree(folder / "shards", ignore_errors=True)
-        kept = _Part(faces, kept.unreadable)
     tell(len(ordered), len(ordered))
-    readable = [item for item, bad in zip(ordered, kept.unreadable.tolist(), strict=True) if not bad]
-    missing = without_face(readable, kept.landmarks)
-    if len(missing) == len(readable):
-        why = f"no face was found in {len(readable)} images" if readable else "no image can be read"
+    readable = len(ordered) - int(kept.unreadable.sum())
+    if not kept.faces.counts.any():
+        why = f"no face was found in {readable} images" if readable else "no image can be read"
         raise InputError(f"{why} (first: {ordered[0].name}); look at one, or bring landmarks with --landmarks FILE")
-    write_no_face(out, missing)
-    return Detected(kept.landmarks, missing, final)
+    return Detected(kept.faces, frozenset(np.flatnonzero(kept.unreadable).tolist()), final)
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Landmarks float32 (n, P, 2), and which of the items couldn't be read, bool (items,)."""
+    """The faces of items, and which of the items couldn't be read, bool (items,)."""
 
-    landmarks: NDArray[np.float32]
+    faces: Faces
     unreadable: NDArray[np.bool_]
 
 
@@ -215,20 +244,19 @@ def _detect_parts(
             done += len(parts[place])
             tell(done, total)
     whole = [part for part in found if part is not None]
-    return _Part(
-        np.concatenate([part.landmarks for part in whole]), np.concatenate([part.unreadable for part in whole])
-    )
+    points, counts = ([getattr(part.faces, name) for part in whole] for name in ("points", "counts"))
+    unreadable = np.concatenate([part.unreadable for part in whole])
+    return _Part(Faces(np.concatenate(points), np.concatenate(counts)), unreadable)
 
 
 def _detect(detector: Detector, items: Sequence[Item]) -> _Part:
-    landmarks = np.full((len(items), detector.points, 2), np.nan, dtype=np.float32)
     unreadable = np.zeros(len(items), dtype=np.bool_)
+    found = []
     for place, pixels in enumerate(read_pixels(items)):
-        if isinstance(pixels, InputError):
-            unreadable[place] = True
-        else:
-            landmarks[place] = detector.detect(pixels)
-    return _Part(landmarks, unreadable)
+        unreadable[place] = isinstance(pixels, InputError)
+        nobody = np.empty((0, detector.points, 2), dtype=np.float32)
+        found.append(nobody if isinstance(pixels, InputError) else detector.detect(pixels))
+    return _Part(Faces.of(found), unreadable)
 
 
 def _worker_died(part: Sequence[Item]) -> str:
@@ -245,7 +273,8 @@ def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int
 
 def _save(path: Path, part: _Part, key: str) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, landmarks=part.landmarks, unreadable=part.unreadable, key=np.array(key))
+    arrays: dict[str, Any] = {ARRAY: part.faces.largest(), FACES: part.faces.points, COUNTS: part.faces.counts}
+    np.savez(buffer, unreadable=part.unreadable, key=np.array(key), **arrays)
     atomic_write_bytes(path, buffer.getvalue())
 
 
@@ -255,7 +284,7 @@ def _load(path: Path, key: str) -> _Part | None:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return _Part(stored["landmarks"], stored["unreadable"])
+            return _Part(Faces(stored[FACES], stored[COUNTS]), stored["unreadable"])
     except Exception:
         # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
         return None

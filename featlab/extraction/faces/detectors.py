@@ -1,7 +1,7 @@
-"""MediaPipe's face mesh: 478 points, or 68 of them.
+"""MediaPipe's face mesh (478 points, or 68 of them), dlib's points, and the 68 of uniface's PIPNet.
 
-Two programming interfaces lead to it. The older ("solutions") has its models inside the wheel and works offline; the
-last such wheel that we know needs numpy < 2. The newer ("tasks") takes a ``.task`` bundle that is downloaded apart.
+Two programming interfaces lead to the mesh. The older ("solutions") has its models inside the wheel and works offline;
+the last such wheel that we know needs numpy < 2. The newer ("tasks") takes a ``.task`` bundle that is downloaded apart.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.faces.detect import cut_out, installed, model_file, package_version, windows
-from featlab.extraction.faces.landmarks import to_68
+from featlab.extraction.faces.detect import cut_out, distinct, installed, looks, model_file, package_version
+from featlab.extraction.faces.points import to_68
 
 Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
 
 _POINTS = 478
-# At most this many faces are compared by size.
-_FACES = 8
+_FACES = 8  # At most, in one window
 # A face smaller than this fraction of what was looked at is looked at again, cut out: the detector in front of the mesh
 # works on 128 x 128 pixels and places a small face only roughly.
 _SMALL = 0.25
@@ -33,7 +33,7 @@ _SMALL = 0.25
 
 @dataclass(frozen=True)
 class MeshDetector:
-    """Finds the mesh of the largest face."""
+    """Finds the meshes of faces."""
 
     name: str  # ``mediapipe`` or ``mediapipe:FILE.task``
     points: int  # 68 (the mesh's vertices nearest to the iBUG points) or 478
@@ -41,18 +41,18 @@ class MeshDetector:
     task: Path | None  # The bundle; None for the models inside the wheel
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face; see `Detector.detect`."""
+        """Find all faces; see `Detector.detect`."""
         model = load_model(self.task)
-        for pixels, left, top in windows(image):
-            mesh = _largest(model(pixels))
-            if mesh is not None:
-                return self._placed(
-                    _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
-                )
-        return np.full((self.points, 2), np.nan, dtype=np.float32)
-
-    def _placed(self, mesh: NDArray[np.float32]) -> NDArray[np.float32]:
-        return mesh if self.points == _POINTS else to_68(mesh)
+        for look in looks(image):
+            found = [
+                _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
+                for pixels, left, top in look
+                for mesh in _meshes(model(pixels))
+            ]
+            if found:
+                meshes = np.stack(distinct(found) if len(look) > 1 else found)
+                return meshes if self.points == _POINTS else to_68(meshes)
+        return np.empty((0, self.points, 2), dtype=np.float32)
 
 
 def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetector:
@@ -151,9 +151,8 @@ def _in_pixels(points: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.array([(point.x * width, point.y * height) for point in points], dtype=np.float32)
 
 
-def _largest(meshes: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
-    whole = [mesh for mesh in meshes if mesh.shape == (_POINTS, 2) and np.isfinite(mesh).all()]
-    return max(whole, key=lambda mesh: float(np.ptp(mesh, axis=0).prod()), default=None)
+def _meshes(found: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    return [mesh for mesh in found if mesh.shape == (_POINTS, 2) and np.isfinite(mesh).all()]
 
 
 def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:
@@ -165,8 +164,10 @@ def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], s
     if left + side <= 0 or top + side <= 0 or left >= image.shape[1] or top >= image.shape[0]:
         return mesh
     pixels, left, top = cut_out(image, left, top, int(side), int(side))
-    again = _largest(model(pixels))
-    return mesh if again is None else again + np.array([left, top], dtype=np.float32)
+    around = np.array([left, top], dtype=np.float32)
+    # Of several in the part, this one is the nearest.
+    again = [found + around for found in _meshes(model(pixels))]
+    return min(again, key=lambda found: float(np.linalg.norm((found - mesh).mean(axis=0))), default=mesh)
 
 
 @contextmanager
@@ -195,7 +196,7 @@ _ENLARGED = 512
 
 @dataclass(frozen=True)
 class DlibDetector:
-    """Finds the points of the largest frontal face."""
+    """Finds the points of frontal faces."""
 
     name: str  # ``dlib:FILE.dat``
     # What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general
@@ -204,18 +205,17 @@ class DlibDetector:
     predictor: Path  # The file
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find the largest face; see `Detector.detect`."""
+        """Find all faces; see `Detector.detect`."""
         find, predict = load_models(self.predictor)
         height, width = image.shape[:2]
         attempts = [(np.ascontiguousarray(image), 0, 0, doublings) for doublings in (0, 1)]
         if max(height, width) <= _ENLARGED:
             attempts.append((*cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
         for pixels, left, top, doublings in attempts:
-            faces = list(find(pixels, doublings))
+            faces = [_points(predict(pixels, box)) for box in find(pixels, doublings)]
             if faces:
-                face = max(faces, key=lambda box: box.width() * box.height())
-                return _points(predict(pixels, face)) + np.array([left, top], dtype=np.float32)
-        return np.full((self.points, 2), np.nan, dtype=np.float32)
+                return np.stack(faces) + np.array([left, top], dtype=np.float32)
+        return np.empty((0, self.points, 2), dtype=np.float32)
 
 
 def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDetector:
@@ -227,11 +227,11 @@ def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDe
     installed("dlib", "dlib", f"the detector {spec!r}")
     import dlib
 
-    model = model_file(predictor)
     # A predictor doesn't say how many points it has, but it gives them for any rectangle.
     _, predict = load_models(predictor)
     points = len(_points(predict(np.zeros((32, 32, 3), dtype=np.uint8), dlib.rectangle(0, 0, 31, 31))))
-    return DlibDetector(spec, points, f"dlib {package_version('dlib')}, {model}, {points} points", predictor)
+    info = f"dlib {package_version('dlib')}, {model_file(predictor)}, {points} points"
+    return DlibDetector(spec, points, info, predictor)
 
 
 @lru_cache(maxsize=1)
@@ -248,3 +248,53 @@ def load_models(predictor: Path) -> tuple[Any, Any]:
 def _points(shape: Any) -> NDArray[np.float32]:
     parts = [shape.part(number) for number in range(shape.num_parts)]
     return np.array([(part.x, part.y) for part in parts], dtype=np.float32).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class UnifaceDetector:
+    """Finds faces by uniface's RetinaFace, and the 68 points of each by its PIPNet."""
+
+    name: str
+    points: int
+    info: str  # Library, version and models
+
+    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Find all faces; see `Detector.detect`."""
+        find, points_of = load_uniface()
+        for look in islice(looks(image), 2):
+            ((pixels, left, top),) = look
+            # The library takes blue first.
+            pixels = np.ascontiguousarray(pixels[..., ::-1])
+            if faces := [points_of(pixels, face.bbox) for face in find(pixels)]:
+                return np.stack(faces).astype(np.float32) + np.array([left, top], dtype=np.float32)
+        return np.empty((0, self.points, 2), dtype=np.float32)
+
+
+def make_uniface_detector(spec: str, argument: Path | None, points: int) -> UnifaceDetector:
+    """Build the detector; the library fetches its weights here, once for all processes, if it hasn't got them."""
+    if argument is not None or points != 68:
+        raise ConfigError(f"{spec!r}: uniface takes no file, and gives 68 points; --landmarks uniface")
+    installed("uniface", "uniface", f"the detector {spec!r}")
+    from uniface.constants import PIPNetWeights, RetinaFaceWeights
+    from uniface.model_store import verify_model_weights
+
+    try:
+        files = [verify_model_weights(name) for name in (RetinaFaceWeights.MNET_V2, PIPNetWeights.DW300_CELEBA_68)]
+    except (OSError, ValueError) as error:
+        why = f"uniface can't fetch its weights ({one_line(error)})"
+        raise InputError(
+            f"{why}; run it once where there is a network, and bring its folder ~/.uniface/models"
+        ) from None
+    models = ", ".join(model_file(Path(file)) for file in files)
+    return UnifaceDetector(spec, points, f"uniface {package_version('uniface')}, {models}, {points} points")
+
+
+@lru_cache(maxsize=1)
+def load_uniface() -> tuple[Any, Any]:
+    """Load uniface's face detector and its 68 points in this process, on the CPU: there may be many processes."""
+    from uniface.constants import PIPNetWeights
+    from uniface.detection import RetinaFace
+    from uniface.landmark import PIPNet
+
+    landmarker = PIPNet(model_name=PIPNetWeights.DW300_CELEBA_68, providers=["CPUExecutionProvider"])
+    return RetinaFace(providers=["CPUExecutionProvider"]).detect, landmarker.get_landmarks

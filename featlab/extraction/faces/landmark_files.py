@@ -1,21 +1,25 @@
-"""Landmarks in one file: NumPy arrays, csv as OpenFace writes it, .pts and .tem."""
+"""Landmarks in one file: NumPy arrays, csv as OpenFace writes it, .pts and .tem; which rows are a frame's."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
+from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts.tree import read_lines, read_text
 
-# The name under which featlab's own detections lie in a .npz.
-ARRAY = "landmarks"
+# The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
+ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
+# OpenFace takes the pictures of a folder with these suffixes.
+_OPENFACE_READS = (".bmp", ".jpeg", ".jpg", ".png")
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
@@ -37,6 +41,16 @@ def read_one_clip(path: Path) -> NDArray[np.float32]:
     if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] == 2:
         return array.astype(np.float32)[None]
     return read_array(path)
+
+
+def read_counted(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+    """Read all faces, (n, P, 2), and how many each row has, from a ``.npz`` of featlab's; None from another."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return (stored[FACES], stored[COUNTS]) if {FACES, COUNTS} <= set(stored.files) else None
+    except Exception:
+        # What is wrong with it, `read_array` says.
+        return None
 
 
 def _load(path: Path) -> object:
@@ -65,6 +79,8 @@ class LandmarkCsv:
     points: NDArray[np.float32]  # float32 (n, P, 2); a row of NaN where no face was found
     paths: tuple[str, ...] | None  # The ``path`` column, with forward slashes; None without one
     frames: NDArray[np.int64] | None  # The ``frame`` column, int64 (n,); None without one. OpenFace counts from 1
+    several: bool  # Whether a frame or path may have several rows: there is a column ``face`` or ``face_id``
+    by_openface: bool  # Whether it has OpenFace's ``confidence`` or ``success``
 
 
 def read_landmark_csv(path: Path) -> LandmarkCsv:
@@ -103,7 +119,9 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
     listed = None
     if "path" in header:
         listed = tuple(cells[header.index("path")].replace("\\", "/") for _, cells in table[1:])
-    return LandmarkCsv(points, listed, None if frame is None else frames)
+    several = not {"face", "face_id"}.isdisjoint(header)
+    by_openface = not {"confidence", "success"}.isdisjoint(header)
+    return LandmarkCsv(points, listed, None if frame is None else frames, several, by_openface)
 
 
 def _point_columns(header: list[str], path: Path) -> list[int]:
@@ -193,3 +211,66 @@ def _point(path: Path, number: int, line: str) -> tuple[float, float]:
     except ValueError:
         raise InputError(f"{path}, line {number}: expected x and y, found {line[:40]!r}") from None
     return x, y
+
+
+@dataclass(frozen=True, eq=False)
+class ClipRows:
+    """The rows of one file, of an image or a clip."""
+
+    points: NDArray[np.float32]  # float32 (n, P, 2)
+    frames: NDArray[np.int64] | None  # The frame that each is of, 0-based; None: one row a frame
+    by_openface: bool = False
+
+    @classmethod
+    def of(cls, table: LandmarkCsv) -> ClipRows:
+        """Take the rows of a csv, whose frames may count from 1."""
+        frames = table.frames
+        if frames is not None and frames.min(initial=1) > 0:
+            frames = frames - 1
+        return cls(table.points, frames, table.by_openface)
+
+
+def in_clip(path: Path, rows: ClipRows, items: Sequence[Item]) -> list[NDArray[np.float32]]:
+    """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file.
+
+    OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
+    """
+    places, pictures = [item.frame for item in items], _pictures_beside(items)
+    if rows.frames is None:
+        natural = sorted(pictures, key=natural_key)
+        if pictures and len(rows.points) == len(pictures) and natural == pictures:
+            places = [pictures.index(item.path.name) for item in items]
+        elif pictures or (max(places) >= len(rows.points) and len(rows.points) != len(items)):
+            raise InputError(
+                f"{path} has {len(rows.points)} rows without frame numbers or names, and {clip_of(items[0])[0]} has "
+                f"{len(pictures) or len(items)} frames"
+                + (", whose names have another order as text" if len(rows.points) == len(pictures) else "")
+                + "; give one file an image, or a csv with a column frame or path"
+            )
+        elif max(places) >= len(rows.points):
+            places = np.argsort(np.argsort(places)).tolist()
+        return [rows.points[place : place + 1] for place in places]
+    if pictures and rows.by_openface:
+        if rows.frames.max(initial=-1) >= len(pictures):
+            raise InputError(
+                f"{path} has frames up to {rows.frames.max() + 1}, and {items[0].path.parent} holds {len(pictures)} "
+                "pictures: they are not the ones that it was made of; make it again, or give each image a file"
+            )
+        ranks = {name: rank for rank, name in enumerate(pictures)}
+        places = [ranks.get(item.path.name, -1) for item in items]
+    return [rows.points[rows.frames == place] for place in places]
+
+
+def _pictures_beside(items: Sequence[Item]) -> list[str]:
+    """Name the pictures in the folder of a clip of pictures, in OpenFace's order; none for the frames of a video."""
+    if items[0].at is not None:
+        return []
+    names = [item.path.name for item in items]
+    if items[0].path.parent.is_dir():
+        names = [path.name for path in items[0].path.parent.iterdir()]
+    return sorted(name for name in set(names) if PurePosixPath(name).suffix.lower() in _OPENFACE_READS)
+
+
+def clip_of(item: Item) -> tuple[Path, bool]:
+    """The video that a frame is of, or the folder that a picture is in."""
+    return (item.path.parent, False) if item.at is None else (item.path, True)

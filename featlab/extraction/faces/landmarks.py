@@ -1,28 +1,34 @@
-"""Landmarks that people already have: arrays, OpenFace's csv, folders of files."""
+"""Landmarks that people already have: arrays, OpenFace's csv, folders of files; each row finds its own."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.faces.landmark_files import (
+    ClipRows,
     LandmarkCsv,
+    clip_of,
+    in_clip,
     read_array,
+    read_counted,
     read_landmark_csv,
     read_one_clip,
     read_pts,
     read_tem,
 )
-from featlab.extraction.items import Item, names_by_row
+from featlab.extraction.faces.track import Faces
+from featlab.extraction.items import Item, names_by_row, natural_key
 
 _ARRAYS = (".npy", ".npz")
+SUFFIXES = (".csv", ".npy", ".pts", ".tem")
 
 
 def find_landmarks(source: Path) -> Path | None:
@@ -32,147 +38,126 @@ def find_landmarks(source: Path) -> Path | None:
     return next((path for path in beside if path.is_file()), None)
 
 
-def landmarks_for(path: Path, items: Sequence[Item]) -> NDArray[np.float32]:
-    """Read the landmarks of a source's items from whatever holds them."""
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Landmarks that somebody had, by the rows of a source."""
+
+    faces: Faces
+    matched: str  # How a row found its own: "by name", "by frame number", "row by row"
+    warning: str = ""  # That the order of the rows is not certain; empty: it is
+
+
+def landmarks_for(path: Path, items: Sequence[Item]) -> Given:
+    """Read the landmarks of a source's items from a file or folder; InputError for what doesn't fit for certain."""
     file = find_landmarks(path) if path.is_dir() else path
     if file is None:
-        return read_landmark_folder(path, items)
-    return read_landmarks(file, max(item.row for item in items) + 1, names_by_row(items))
+        return Given(read_landmark_folder(path, items), "by name")
+    rows = max(item.row for item in items) + 1
+    if file.suffix.lower() == ".csv" and file.is_file():
+        table = read_landmark_csv(file)
+        clips = {(*clip_of(item), *(() if table.by_openface else (item.subject, item.video))) for item in items}
+        if table.paths is None and table.frames is not None and len(clips) == 1:
+            found = dict(zip((item.row for item in items), in_clip(file, ClipRows.of(table), items), strict=True))
+            nobody = table.points[:0]
+            return Given(Faces.of([found.get(row, nobody) for row in range(rows)]), "by frame number")
+        faces = _faces_of_csv(file, table, rows, names_by_row(items))
+        return Given(faces, "by name") if table.paths is not None else _row_by_row(file, faces, items)
+    counted = read_counted(file) if file.suffix.lower() == ".npz" and file.is_file() else None
+    if counted is None:
+        return _row_by_row(file, Faces.of(list(read_landmarks(file, rows)[:, None])), items)
+    _check_length(file, len(counted[1]), rows)
+    return Given(Faces(*counted), "row by row")
+
+
+def _row_by_row(file: Path, faces: Faces, items: Sequence[Item]) -> Given:
+    """Take the rows as they come; warn when the pictures' names have another order as text, in which most tools go."""
+    names = names_by_row(items)
+    warning = ""
+    if names == sorted(names, key=natural_key) != sorted(names):
+        place = next(place for place, name in enumerate(sorted(names)) if name != names[place])
+        warning = (
+            f"{file} has no names: its rows were taken in the order by number (row {place + 1} is {names[place]}); a "
+            f"tool that sorts names as text has {sorted(names)[place]} there. A csv with a column path is certain"
+        )
+    return Given(faces, "row by row", warning)
 
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
-    """Read landmarks in pixels from one file for all rows."""
+    """Read landmarks in pixels, (rows, P, 2), from one file for all rows; the largest face of each."""
     suffix = path.suffix.lower()
     if path.is_file() and suffix not in (*_ARRAYS, ".csv"):
         raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    if suffix in _ARRAYS:
-        points = read_array(path)
-    else:
-        table = read_landmark_csv(path)
-        points = table.points if names is None or table.paths is None else _by_name(table, table.paths, names, path)
-    if len(points) != rows:
-        raise InputError(f"{path} has landmarks for {len(points)} rows, the source has {rows}; one row each is needed")
-    points = points.copy()
+    if suffix == ".csv":
+        return _faces_of_csv(path, read_landmark_csv(path), rows, names).largest()
+    points = read_array(path)
+    _check_length(path, len(points), rows)
     points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
     return points
 
 
-def _by_name(table: LandmarkCsv, listed: Sequence[str], names: Sequence[str], path: Path) -> NDArray[np.float32]:
-    place = {name: row for row, name in enumerate(listed)}
-    if len(place) != len(listed):
-        # The last row of a name has its place; an earlier one has not.
-        twice = next(name for row, name in enumerate(listed) if place[name] != row)
-        raise InputError(f"{path} lists {twice!r} twice")
-    if not any(name in place for name in names):
-        example = f"{listed[0]!r}, where the source has {names[0]!r}" if listed and names else "it has no rows"
-        raise InputError(f"no path of {path} is a path of the source: {example}")
-    matched = np.full((len(names), *table.points.shape[1:]), np.nan, dtype=np.float32)
-    for row, name in enumerate(names):
-        if name in place:
-            matched[row] = table.points[place[name]]
-    return matched
+def _check_length(path: Path, found: int, rows: int) -> None:
+    if found != rows:
+        raise InputError(f"{path} has landmarks for {found} rows, the source has {rows}; one row each is needed")
 
 
-# The vertex of the face mesh that is nearest to each iBUG point. Found by laying the meshes of the photographs behind
-# london-morph over the 68 landmarks that come with it: each vertex here is the nearest of all 478, at a tenth to a
-# quarter of a pixel in a crop of 96.
-MESH_TO_68: Final[tuple[int, ...]] = (
-    *(127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356),
-    *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
-    *(168, 197, 5, 4, 75, 97, 2, 326, 305),
-    *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
-    *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),
-    *(78, 82, 13, 312, 308, 317, 14, 87),
-)
-
-_LEFT, _RIGHT = np.arange(36, 42), np.arange(42, 48)
-_ON_MESH = np.take(MESH_TO_68, _LEFT), np.take(MESH_TO_68, _RIGHT)
-# Points whose mean is the centre of the left eye and of the right one. The jaw comes first in the 68, and the inner
-# corners of the mouth after the eyes. The mesh takes the same outline as the 68, so that both give the same crop.
-_EYES: Final[Mapping[int, tuple[NDArray[np.intp], NDArray[np.intp]]]] = {
-    68: (_LEFT, _RIGHT),
-    51: (_LEFT - 17, _RIGHT - 17),
-    49: (_LEFT - 17, _RIGHT - 17),
-    478: _ON_MESH,
-    468: _ON_MESH,
-    189: (np.array([0]), np.array([1])),
-}
-
-
-def eye_sets() -> tuple[int, ...]:
-    """Numbers of points for which `eye_centres` knows the eyes, ascending."""
-    return tuple(sorted({*_EYES, 5}))
-
-
-def check_eyes(points: int) -> None:
-    """Raise an InputError when it isn't known which of ``points`` landmarks are the eyes."""
-    if points not in eye_sets():
-        known = ", ".join(str(number) for number in eye_sets())
-        raise InputError(
-            f"which of {points} landmarks are the eyes isn't known; alignment takes sets of {known} points"
+def _faces_of_csv(path: Path, table: LandmarkCsv, rows: int, names: Sequence[str] | None) -> Faces:
+    if table.paths is None or names is None:
+        _check_length(path, len(table.points), rows)
+        return Faces.of(list(table.points[:, None]))
+    places = _rows_by_name(table.paths, names)
+    if not any(places):
+        example = (
+            f"{table.paths[0]!r}, where the source has {names[0]!r}" if table.paths and names else "it has no rows"
         )
+        raise InputError(f"no path of {path} is a path of the source: {example}")
+    if not table.several and (twice := next((found for found in places if len(found) > 1), None)):
+        raise InputError(f"{path} lists {table.paths[twice[0]]!r} twice")
+    return Faces.of([table.points[found] for found in places])
 
 
-def eye_centres(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return the centres of the left and the right eye: float64 (..., 2, 2): left eye, right eye."""
-    points = np.asarray(landmarks, dtype=np.float64)
-    check_eyes(points.shape[-2])
-    if points.shape[-2] == 5:
-        return _eyes_of_five(points)
-    eyes = _EYES[points.shape[-2]]
-    return np.stack([points[..., eye, :].mean(axis=-2) for eye in eyes], axis=-2)
+def _rows_by_name(listed: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    """Find the rows of each name: by its path, or else without suffix, or else by the bare name where it is unique."""
+    found: list[list[int]] = [[] for _ in names]
+    for spell in (_normal, _without_suffix, lambda name: PurePosixPath(_without_suffix(name)).name):
+        if any(found) or any(len({*map(spell, of)}) < len(set(of)) for of in (listed, names)):
+            continue
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(listed):
+            rows.setdefault(spell(name), []).append(row)
+        found = [rows.get(spell(name), []) for name in names]
+    return found
 
 
-def _eyes_of_five(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two sets of five are in use, and the shape tells them apart."""
-    first = points[..., :2, :].mean(axis=-2)
-    second = points[..., 2:4, :].mean(axis=-2)
-    apart = np.linalg.norm(first - second, axis=-1)
-    width = np.linalg.norm(points[..., 0, :] - points[..., 1, :], axis=-1)
-    corners = np.stack([second, first], axis=-2)
-    return np.where((apart > 1.5 * width)[..., None, None], corners, points[..., :2, :])
+def _normal(name: str) -> str:
+    return normalize("NFC", PurePosixPath(name).as_posix())
 
 
-def to_68(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pick the 68 iBUG points out of a face mesh."""
-    return landmarks[..., list(MESH_TO_68), :]
+def _without_suffix(name: str) -> str:
+    return PurePosixPath(_normal(name)).with_suffix("").as_posix()
 
 
-SUFFIXES = (".csv", ".npy", ".pts", ".tem")
+def _in_part(faces: NDArray[np.float32], item: Item) -> NDArray[np.float32]:
+    """The faces in the part of the image that an item takes, in its pixels."""
+    if item.box is None:
+        return faces
+    left, top, right, bottom = item.box
+    middle = faces.mean(axis=1)
+    inside = ((middle >= (left, top)) & (middle < (right, bottom))).all(axis=1)
+    moved: NDArray[np.float32] = faces[inside] - np.array([max(left, 0), max(top, 0)], dtype=np.float32)
+    return moved
 
 
-@dataclass(frozen=True, eq=False)
-class _Faces:
-    """The rows of one file: float32 (n, P, 2), and the frame that each is of, 0-based; None: one row a frame."""
-
-    points: NDArray[np.float32]
-    frames: NDArray[np.int64] | None
-
-    def of(self, item: Item, is_clip: bool) -> NDArray[np.float32] | None:
-        """The largest face of an item, in pixels of the part of the image that the item takes; None without any."""
-        faces = self.points
-        if is_clip:
-            faces = faces[item.frame : item.frame + 1] if self.frames is None else faces[self.frames == item.frame]
-        if item.box is None:
-            return largest(faces)
-        left, top, right, bottom = item.box
-        middle = faces.mean(axis=1)
-        face = largest(faces[((middle >= (left, top)) & (middle < (right, bottom))).all(axis=1)])
-        return None if face is None else face - np.array([max(left, 0), max(top, 0)], dtype=np.float32)
-
-
-def read_landmark_folder(folder: Path, items: Sequence[Item]) -> NDArray[np.float32]:
+def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
     """Read the landmarks of the items out of a folder.
 
     A file holds an image (``.pts``, ``.tem``, ``.npy``, OpenFace's csv of an image) or a clip (OpenFace's csv of a
     video, ``.npy`` with one row a frame). It belongs to the image, video or folder of frames that has its path without
     suffix, relative to the folder as the item's name is to the source; or else, where it is the only one on both sides,
-    to the one that has its name without suffix. In a clip the item's frame number decides; OpenFace counts frames from
-    1. Of several faces the largest is taken; for an item that is a part of an image, the largest in that part.
-
-    Returns float32 (rows of the source, P, 2) by ``Item.row``.
+    to the one that has its name without suffix. In a clip the frame number decides: OpenFace counts frames from 1, and
+    the pictures of a folder in the order of their names as text. Of an item that is a part of an image only the faces
+    in that part are taken.
     """
     files = _files(folder)
     match = _Matcher(files, items)
@@ -187,30 +172,20 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> NDArray[np.floa
             f"{folder}: none of its {len(files)} files belongs to an item of the source: it holds {mine!r}, the source "
             f"{theirs!r}; they are matched by relative path without suffix, or by name where that is unique"
         )
-    landmarks: NDArray[np.float32] | None = None
-    first: Path | None = None
+    faces: dict[int, NDArray[np.float32]] = {}
+    first, nobody = next(iter(wanted)), np.empty((0, 0, 2), dtype=np.float32)
     for path, users in wanted.items():
-        faces = _read(path)
-        if landmarks is None:
-            first = path
-            rows = max(item.row for item in items) + 1
-            landmarks = np.full((rows, *faces.points.shape[1:]), np.nan, dtype=np.float32)
-        if faces.points.shape[1:] != landmarks.shape[1:]:
+        rows = _read(path)
+        nobody = rows.points[:0] if path == first else nobody
+        if rows.points.shape[1] != nobody.shape[1]:
             raise InputError(
-                f"{path} has {faces.points.shape[1]} points and {first} has {landmarks.shape[1]}; one kind is needed"
+                f"{path} has {rows.points.shape[1]} points and {first} has {nobody.shape[1]}; one kind is needed"
             )
-        for item, is_clip in users:
-            points = faces.of(item, is_clip)
-            if points is not None:
-                landmarks[item.row] = points
-    assert landmarks is not None
-    return landmarks
-
-
-def largest(faces: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The face (P, 2) of (n, P, 2) that covers the largest rectangle; None when all are NaN or there is none."""
-    whole = [face for face in faces if np.isfinite(face).all()]
-    return max(whole, key=lambda face: float(np.ptp(face, axis=0).prod()), default=None)
+        clip = [item for item, is_clip in users if is_clip]
+        faces |= zip((item.row for item in clip), in_clip(path, rows, clip) if clip else (), strict=True)
+        faces |= {item.row: rows.points for item, is_clip in users if not is_clip}
+        faces |= {item.row: _in_part(faces[item.row], item) for item, _ in users}
+    return Faces.of([faces.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
 
 
 class _Matcher:
@@ -239,8 +214,7 @@ class _Matcher:
 
 def _key(item: Item) -> str:
     """The name of the item's file without its suffix."""
-    name = item.name if item.at is None and item.box is None else item.name.rpartition("#")[0]
-    return PurePosixPath(name).with_suffix("").as_posix()
+    return _without_suffix(item.name if item.at is None and item.box is None else item.name.rpartition("#")[0])
 
 
 def _clip(item: Item) -> str:
@@ -254,7 +228,7 @@ def _files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
-        key = path.relative_to(folder).with_suffix("").as_posix()
+        key = _without_suffix(path.relative_to(folder).as_posix())
         if key in files:
             raise InputError(f"{path} and {files[key].name} would belong to the same image; keep one kind in {folder}")
         files[key] = path
@@ -263,14 +237,10 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path) -> _Faces:
+def _read(path: Path) -> ClipRows:
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        read = read_landmark_csv(path)
-        frames = read.frames
-        if frames is not None and len(frames) and frames.min() > 0:
-            frames = frames - 1
-        return _Faces(read.points, frames)
+        return ClipRows.of(read_landmark_csv(path))
     if suffix == ".npy":
-        return _Faces(read_one_clip(path), None)
-    return _Faces((read_pts if suffix == ".pts" else read_tem)(path)[None], None)
+        return ClipRows(read_one_clip(path), None)
+    return ClipRows((read_pts if suffix == ".pts" else read_tem)(path)[None], None)

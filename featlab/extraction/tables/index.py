@@ -28,6 +28,7 @@ class RowIndex:
     video: list[str]
     frame: NDArray[np.int32]
     paths: list[str] | None
+    session: list[str]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     neutral: str = ""  # What the neutral label is called here
@@ -54,6 +55,7 @@ class RowIndex:
             video=[self.video[row] for row in places],
             frame=self.frame[rows],
             paths=None if self.paths is None else [self.paths[row] for row in places],
+            session=[self.session[row] for row in places],
         )
 
 
@@ -61,8 +63,8 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
     """Check the index columns and fill in what they leave out.
 
     A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
-    images; without one, all rows of a subject with one label are one video. Clips without frames are numbered in
-    natural order of the paths, or else of the rows; a clip gives all of its frames or none.
+    images; without one, all rows of a subject with one label are one video in each session. Clips without frames are
+    numbered in natural order of the paths, or else of the rows; a clip gives all of its frames or none.
     """
     none = [""] * rows
     subject = list(names["subject"])
@@ -71,7 +73,7 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
             raise InputError(f"{where(row)}: the subject is empty")
     label = [text or None for text in names.get("label", none)]
     paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
-    video = list(names.get("video", none))
+    video, session = (list(names.get(name, none)) for name in ("video", "session"))
     notes = []
     unnamed = 0
     for row, name in enumerate(video):
@@ -81,7 +83,7 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
         if parent != PurePosixPath("."):
             video[row] = str(parent)
         else:
-            video[row] = label[row] or UNLABELLED
+            video[row] = " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
             unnamed += 1
     if unnamed:
         which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
@@ -96,7 +98,7 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
             raise InputError(
                 f"{where(row)}: subject {who!r}, video {clip!r}, frame {place} is already there ({where(earlier)})"
             )
-    return RowIndex(subject, label, video, frame, paths, tuple(notes))
+    return RowIndex(subject, label, video, frame, paths, session, tuple(notes))
 
 
 def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -29,8 +29,8 @@ from featlab.cache.atomic import atomic_write_bytes
 from featlab.compute import quiet_export
 from featlab.errors import ConfigError, FeatlabError, InputError, one_line
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD
+from featlab.extraction.backbones.card import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
 from featlab.extraction.backbones.network import Taps
-from featlab.extraction.backbones.weights import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
 
 BACKBONE_FORMAT = 1
 OPSET = 18

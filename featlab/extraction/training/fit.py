@@ -25,7 +25,7 @@ from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.compute import one_cycle, set_learning_rate
-from featlab.errors import InputError
+from featlab.errors import InputError, one_line
 from featlab.extraction.backbones.weights import read_state_dict
 from featlab.extraction.training.config import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
@@ -117,7 +117,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return dict(content)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from error
+    except (ValueError, TypeError) as error:
         raise _damaged(path, error) from error
 
 

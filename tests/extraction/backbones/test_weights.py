@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import NetworkOptions
+from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.hubs import small_resnet
 from featlab.extraction.backbones.weights import (
     load_state_dict,
@@ -16,7 +20,9 @@ from featlab.extraction.backbones.weights import (
     seeded,
     state_sha256,
 )
+from featlab.extraction.shards import read_failures
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*takes the weights under")
 Tiny = partial(small_resnet, (4, 5, 6, 7))
 
 
@@ -148,3 +154,66 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path, refused):
         save(content, path)
         with refused(InputError, says):
             read_state_dict(path)
+
+
+def under(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
+    other = {key: value + 1 for key, value in state.items()}
+    unseen = {key: value for key, value in other.items() if not key.endswith("num_batches_tracked")}
+    path = tmp_path / "two.pt"
+    for content, names in (
+        ({"state_dict": under("teacher.", other) | under("student.", state)}, ("teacher", "student")),
+        ({"epoch": 3, "student": state, "teacher": under("module.", unseen)}, ("student", "teacher.module")),
+        (
+            {"model": state, "model_ema": other, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
+            ("model", "model_ema"),
+        ),
+        ({"state_dict": {"net": {"q": state, "k": other}}}, ("state_dict.net.q", "state_dict.net.k")),
+        (state | under("ema.", unseen), (".", "ema")),
+    ):
+        torch.save(content, path)
+        read = read_state_dict(path)
+        with refused(ConfigError, "2 networks that fit tiny", *map(repr, names), f"--option prefix={names[1]}, or"):
+            load_state_dict("tiny", Tiny(), read, path)
+        for name in names:
+            with pytest.warns(UserWarning, match="tiny .*leaves [67][0-9] tensors out"):
+                module, _ = module_with_weights("tiny", Tiny, str(path), name.removesuffix(".module"))
+            wanted = state if name in ("student", "model", "state_dict.net.q", ".") else other
+            assert torch.equal(module.conv1.weight, wanted["conv1.weight"])
+        with refused(ConfigError, "no names of tiny begin with 'nobody.'"):
+            load_state_dict("tiny", Tiny(), read, path, "nobody")
+    with refused(ConfigError, "prefix is for a weights file"):
+        NetworkOptions(weights="random", prefix="ema")
+
+
+def test_where_one_network_fits_or_both_are_the_same_nothing_is_asked_and_the_start_is_said(state):
+    wider = under("d.", seeded(partial(small_resnet, (8, 5, 6, 7))).state_dict())
+    half = {key: value for key, value in under("ema.", state).items() if "running" not in key}
+    for content, says in (
+        (under("module.", state | {"fc.weight": torch.zeros(7, 5)}), "takes the weights under 'module.'"),
+        (wider | under("g.", state), "takes the weights under 'g.' and leaves 72 tensors out (d.conv1.weight"),
+        (half | under("g.", state), "takes the weights under 'g.' and leaves "),
+        (under("a.", state) | under("b.", state), "takes the weights under 'a.' and leaves 72 tensors out (b."),
+        (state | under("ema.", state), "leaves 72 tensors out (ema."),
+    ):
+        module = Tiny()
+        with pytest.warns(UserWarning, match=re.escape(f"w.pt: tiny {says}")):
+            load_state_dict("tiny", module, content, Path("w.pt"))
+        assert same(module, state)
+
+
+def test_a_file_that_the_system_will_not_open_is_not_called_another_kind_of_file(tmp_path, refused, monkeypatch):
+    def fails(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    readers = {"w.pt": read_state_dict, "w.safetensors": read_state_dict, "w.pt2": load_program}
+    readers |= {"c.failures.jsonl": lambda path: read_failures(tmp_path / "c.h5")}
+    for name in readers:
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr("io.open", fails)
+    for name, read in readers.items():
+        with refused(InputError, f"{tmp_path / name}: can't be read (Too many open files)"):
+            read(tmp_path / name)

@@ -1,4 +1,3 @@
-import json
 import sys
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.faces import detect
-from featlab.extraction.faces.detect import detect_landmarks, no_face_path, without_face
+from featlab.extraction.faces.detect import detect_landmarks, without_face, write_face_lists
 from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Failure, Item
 
@@ -39,7 +38,7 @@ class Colour:
             os._exit(1)
         self.seen.append(value)
         places = np.arange(2 * self.points, dtype=np.float32).reshape(-1, 2)
-        return np.full_like(places, np.nan) if value == 0 else np.float32(value) + places
+        return places[None][:0] if value == 0 else np.float32(value) + places[None]
 '''
 
 
@@ -80,15 +79,16 @@ def find(items, detector, out, jobs=1):
     """Detect, check every row, and return what was found and what was told."""
     told = []
     found = detect_landmarks(items, detector, out, jobs=jobs, on_progress=lambda *now: told.append(now))
-    assert (found.landmarks.shape, found.landmarks.dtype) == ((ROWS, 3, 2), np.float32)
+    landmarks = found.faces.largest()
+    assert (landmarks.shape, landmarks.dtype) == ((ROWS, 3, 2), np.float32)
     for item in items:
-        points = found.landmarks[item.row]
+        points = landmarks[item.row]
         if item.frame in (FACELESS, BROKEN):
             assert np.isnan(points).all()
         else:
             np.testing.assert_array_equal(points[0], (10 * item.frame + 1, 10 * item.frame + 2))
     # What can't be read is the extraction's to list.
-    assert found.missing == (Failure("2.png", "no face was found"),)
+    assert found.unreadable == {ROWS - 1 - BROKEN}
     return found, told
 
 
@@ -96,12 +96,9 @@ def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path, colour
     out = tmp_path / "cache.h5"
     found, told = find(items[::-1], colour(), out)
     assert told == [(0, 9), (2, 9), (4, 9), (6, 9), (8, 9), (9, 9), (9, 9)]
-    assert no_face_path(out) == tmp_path / "cache.no_face.jsonl"
-    lines = no_face_path(out).read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [{"path": "2.png", "reason": "no face was found"}]
     assert [path.name for path in (tmp_path / "cache.h5.landmarks").iterdir()] == ["landmarks.npz"]
     # The file can be named as landmarks for another backbone.
-    np.testing.assert_array_equal(landmarks_for(found.path, items), found.landmarks)
+    np.testing.assert_array_equal(landmarks_for(found.path, items).faces.largest(), found.faces.largest())
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_a_second_call_detects_nothing_again(items, tmp_path, colour):
@@ -112,10 +109,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_a_second_call_detects_nothing
     # Two shards of two were finished when it was killed in the third.
     assert find(items, rest, out)[1][0] == (4, 9)
     assert rest.seen == [41, 61, 71, 81]
-    no_face_path(out).unlink()
     find(items, idle, out)
     assert idle.seen == []
-    assert no_face_path(out).is_file()
 
 
 def test_what_changed_is_detected_again(items, tmp_path, colour):
@@ -125,7 +120,7 @@ def test_what_changed_is_detected_again(items, tmp_path, colour):
         detector = colour(**options)
         found = detect_landmarks(items, detector, out, jobs=1)
         assert len(detector.seen) == ROWS - 1
-        assert found.landmarks[items[0].row, 0, 0] == expected
+        assert found.faces.largest()[items[0].row, 0, 0] == expected
         return found
 
     path = changed().path
@@ -137,20 +132,25 @@ def test_what_changed_is_detected_again(items, tmp_path, colour):
     changed(items=other)
     paint(items[0].path, 200, height=9)
     changed(expected=200)
-    # Faces that turn up later leave no stale list.
-    assert no_face_path(out).exists()
-    paint(items[FACELESS].path, 21, height=9)
-    assert detect_landmarks(items, colour(), out, jobs=1).missing == ()
-    assert not no_face_path(out).exists()
 
 
 def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path, colour):
-    found = detect_landmarks(items[:2], colour(), tmp_path / "c.h5", jobs=1)
-    assert (found.landmarks.shape, found.missing) == ((ROWS, 3, 2), ())
-    assert np.isnan(found.landmarks).all(axis=(1, 2)).tolist() == [True] * 7 + [False] * 2
+    found = detect_landmarks(items[:2], colour(), tmp_path / "c.h5", jobs=1).faces
+    assert (found.largest().shape, found.counts.tolist()) == ((ROWS, 3, 2), [0] * 7 + [1] * 2)
     landmarks = np.ones((ROWS, 3, 2), np.float32)
     landmarks[[items[4].row, items[6].row]] = np.nan
-    assert [failure.path for failure in without_face(items[::-1], landmarks)] == ["4.png", "6.png"]
+    counts = np.zeros(ROWS, np.uint8)
+    counts[items[6].row] = 2
+    listed = without_face(items[::-1], landmarks, counts)
+    assert listed == (Failure("4.png", "no face was found"), Failure("6.png", "none of the 2 faces is the person's"))
+    # A list of an earlier run doesn't stay.
+    for missing in (listed, ()):
+        write_face_lists(tmp_path / "c.h5", missing, missing[:1])
+        paths = tmp_path / "c.no_face.jsonl", tmp_path / "c.doubt.jsonl"
+        assert [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths] == [
+            len(missing),
+            len(missing[:1]),
+        ]
 
 
 def test_nothing_found_at_all_is_refused(items, tmp_path, colour, refused):

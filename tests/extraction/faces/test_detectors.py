@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.faces import detect, detectors
 from featlab.extraction.faces.detect import is_detector, make_detector
-from featlab.extraction.faces.landmarks import MESH_TO_68, eye_centres
+from featlab.extraction.faces.points import MESH_TO_68, eye_centres
 
 ORIGINALS = Path(__file__).parents[3].parent / "shared" / "data" / "london-originals"
 # 478 places in a unit square, with its corners among them.
@@ -147,30 +147,29 @@ def test_the_mesh_is_found_in_pixels_in_a_picture_of_any_shape():
     assert detector.info == "mediapipe 0.9.9, face mesh of the wheel, 478 points"
     for width, height, *boxes in (
         (200, 140, (60, 30, 80, 90)),
-        (400, 300, (10, 10, 100, 100), (200, 50, 120, 130)),  # the larger one is taken
+        (400, 300, (10, 10, 100, 100), (200, 50, 120, 130)),
         (96, 96, (1, 0, 94, 95)),  # a crop that is all face is looked at with room around it
         *((960, 640, (*place, 110, 130)) for place in ((30, 20), (420, 250), (840, 500))),  # small in a large one
     ):
         found = detector.detect(scene(width, height, *boxes))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected(*boxes[-1]), atol=2e-3)
+        assert (found.dtype, len(found)) == (np.float32, len(boxes))
+        np.testing.assert_allclose(found, [expected(*box) for box in boxes], atol=2e-3)
     short, image = make_detector("mediapipe"), scene(140, 200, (20, 70, 90, 80))
-    small = short.detect(image)
+    (small,) = short.detect(image)
     # It is pickled without its model, and takes views.
     assert len(pickle.dumps(short)) < 1000
     for other, pixels in ((pickle.loads(pickle.dumps(short)), image), (short, image[::-1].copy()[::-1])):
-        np.testing.assert_array_equal(other.detect(pixels), small)
+        np.testing.assert_array_equal(other.detect(pixels), small[None])
     np.testing.assert_allclose(small, expected(20, 70, 90, 80)[list(MESH_TO_68)], atol=1e-3)
     for image in (scene(64, 48), scene(700, 300), scene(1, 1)):
         for points, nothing in ((68, short.detect(image)), (478, detector.detect(image))):
-            assert (nothing.shape, nothing.dtype) == ((points, 2), np.float32)
-            assert np.isnan(nothing).all()
+            assert (nothing.shape, nothing.dtype) == ((0, points, 2), np.float32)
 
 
 @pytest.mark.usefixtures("legacy")
 def test_a_small_face_is_looked_at_again_by_itself_and_the_chatter_of_the_library_is_not_seen(capfd):
     mesh_calls.clear()
-    found = make_detector("mediapipe", points=478).detect(scene(500, 500, (10, 20, 100, 110)))
+    (found,) = make_detector("mediapipe", points=478).detect(scene(500, 500, (10, 20, 100, 110)))
     np.testing.assert_allclose(found, expected(10, 20, 100, 110), atol=2e-3)
     assert mesh_calls == [500, 220]
     for image in (scene(64, 64), scene(200, 140, (60, 30, 80, 90)), scene(200, 140, (50, 30, 80, 90))):
@@ -190,8 +189,8 @@ def test_a_task_bundle_goes_through_the_newer_interface(install, tmp_path, refus
     digest = hashlib.sha256(b"bundle").hexdigest()[:12]
     assert detector.info == f"mediapipe 0.99, face.task {digest}, 478 points"
     image = scene(200, 140, (60, 30, 80, 90))
-    np.testing.assert_allclose(detector.detect(image), expected(60, 30, 80, 90), atol=1e-3)
-    assert make_detector(f"mediapipe:{bundle}").detect(image).shape == (68, 2)
+    np.testing.assert_allclose(detector.detect(image), [expected(60, 30, 80, 90)], atol=1e-3)
+    assert make_detector(f"mediapipe:{bundle}").detect(image).shape == (1, 68, 2)
     bundle.write_bytes(b"something else")
     detectors.load_model.cache_clear()
     other = make_detector(f"mediapipe:{bundle}")
@@ -213,13 +212,13 @@ def test_dlib_gives_as_many_points_as_its_file_and_looks_at_tight_crops_and_smal
         assert detector.info.startswith(f"dlib 19.0, {points}.dat ")
         assert detector.info.endswith(f", {points} points")
         found = pickle.loads(pickle.dumps(detector)).detect(scene(300, 300, (10, 10, 90, 90), (120, 140, 100, 110)))
-        assert (found.shape, found.dtype) == ((points, 2), np.float32)
-        np.testing.assert_array_equal(found[[0, -1]], [(120, 140), (219, 249)])
-    np.testing.assert_array_equal(detector.detect(scene(96, 96, (2, 1, 92, 95)))[[0, -1]], [(2, 1), (93, 95)])
-    np.testing.assert_array_equal(detector.detect(scene(150, 150, (30, 40, 45, 50)))[[0, -1]], [(30, 40), (74, 89)])
-    assert np.isnan(detector.detect(scene(96, 96))).all()
+        assert (found.shape, found.dtype) == ((2, points, 2), np.float32)
+        np.testing.assert_array_equal(found[:, [0, -1]], [[(10, 10), (99, 99)], [(120, 140), (219, 249)]])
+    np.testing.assert_array_equal(detector.detect(scene(96, 96, (2, 1, 92, 95)))[0, [0, -1]], [(2, 1), (93, 95)])
+    np.testing.assert_array_equal(detector.detect(scene(150, 150, (30, 40, 45, 50)))[0, [0, -1]], [(30, 40), (74, 89)])
+    assert len(detector.detect(scene(96, 96))) == 0
     dlib_calls.clear()
-    assert np.isnan(detector.detect(scene(1000, 800))).all()
+    assert detector.detect(scene(1000, 800)).shape == (0, 68, 2)
     # A large picture is not blown up to four times its size.
     assert dlib_calls == [(1000, 0), (1000, 1)]
     path.write_text("nonsense")
@@ -230,16 +229,21 @@ def test_dlib_gives_as_many_points_as_its_file_and_looks_at_tight_crops_and_smal
 
 def test_a_spec_that_does_not_fit_is_refused(refused, monkeypatch):
     for spec, points, says in (
-        ("mediapip", 68, "no detector is called 'mediapip' (known: dlib:FILE.dat, mediapipe, mediapipe:FILE.task)"),
+        (
+            "mediapip",
+            68,
+            "no detector is called 'mediapip' (known: dlib:FILE.dat, mediapipe, mediapipe:FILE.task, uniface)",
+        ),
         ("mediapipe", 51, "points = 51: a detector gives 68 landmarks, or mediapipe's 478"),
         ("mediapipe:", 68, "a file must follow the colon, as in mediapipe:FILE.task"),
         ("dlib", 68, "dlib needs the file of a shape predictor: dlib:FILE.dat"),
         ("dlib:p.dat", 478, "only mediapipe gives the whole mesh"),
+        ("uniface:x.onnx", 68, "uniface takes no file, and gives 68 points"),
     ):
         with refused(ConfigError, says):
             make_detector(spec, points=points)
     monkeypatch.setattr(detect, "find_spec", lambda name: None)
-    for spec, extra in (("mediapipe", "landmarks"), ("dlib:p.dat", "dlib")):
+    for spec, extra in (("mediapipe", "landmarks"), ("dlib:p.dat", "dlib"), ("uniface", "uniface")):
         with refused(ConfigError, f"pip install 'featlab[{extra}]'"):
             make_detector(spec)
     for spec in ("mediapipe", "mediapipe:x.task", "dlib:x.dat", "landmarks.npy", "auto", "C:\\dlib", "./mediapipe"):
@@ -255,12 +259,12 @@ def test_the_real_library_finds_a_small_face_and_its_tasks_interface_takes_our_c
     detectors.load_model.cache_clear()
     photo = PilImage.open(ORIGINALS / "001_03.jpg").convert("RGB")
     detector = make_detector("mediapipe")
-    large = detector.detect(np.asarray(photo))
+    (large,) = detector.detect(np.asarray(photo))
     shrink = 100 / np.ptp(large[:, 0])
     side = round(photo.width * shrink)
     frame = np.full((720, 1280, 3), 110, np.uint8)
     frame[300 : 300 + side, 700 : 700 + side] = np.asarray(photo.resize((side, side), PilImage.Resampling.LANCZOS))
-    found = detector.detect(frame)
+    (found,) = detector.detect(frame)
     assert np.median(np.linalg.norm(found - (large * shrink + (700, 300)), axis=1)) < 1
     eyes = eye_centres(found)
     assert eyes[0, 0] < eyes[1, 0]
@@ -273,9 +277,9 @@ def test_the_real_library_finds_a_small_face_and_its_tasks_interface_takes_our_c
         file.write(modules / "face_landmark" / "face_landmark.tflite", "face_landmarks_detector.tflite")
     detector = make_detector(f"mediapipe:{bundle}")
     found = detector.detect(np.asarray(photo))
-    assert found.shape == (68, 2)
+    assert found.shape == (1, 68, 2)
     assert np.isfinite(found).all()
-    assert np.isnan(detector.detect(np.zeros((80, 120, 3), np.uint8))).all()
+    assert len(detector.detect(np.zeros((80, 120, 3), np.uint8))) == 0
     (tmp_path / "bad.task").write_bytes(b"not a bundle")
     with pytest.raises(InputError, match=r"bad.task: isn't a Face Landmarker bundle"):
         make_detector(f"mediapipe:{tmp_path / 'bad.task'}").detect(np.asarray(photo))

@@ -10,6 +10,10 @@ from featlab.extraction.items import Item
 NAMES = ("s1/neutral/a/img1.png", "s1/neutral/a/img2.png", "s2/smile/b/img1.png", "s2/smile/b/img3.png")
 
 
+def faces_of(path, items):
+    return landmarks_for(path, items).faces.largest()
+
+
 def image_items(names=NAMES):
     clips = [name.split("/") for name in names]
     made = [
@@ -63,7 +67,7 @@ def test_one_file_an_image_is_matched_by_its_path(tmp_path):
             write((root / NAMES[row]).with_suffix(suffix), face(row))
         write(root / "nobody" / f"img9{suffix}", face(9))
         (root / "notes.txt").write_text("not landmarks")
-        read = landmarks_for(root, image_items())
+        read = faces_of(root, image_items())
         assert read.dtype == np.float32
         np.testing.assert_allclose(read[[0, 2, 3]], [face(0), face(2), face(3)])
         assert np.isnan(read[1]).all()
@@ -73,24 +77,24 @@ def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path):
     items = image_items(("s1/n/a/x.png", "s1/n/a/y.png", "s2/n/a/y.png", "s2/n/a/z.png"))
     for name, row in (("x", 0), ("y", 1), ("sub/z", 3)):
         pts(tmp_path / f"{name}.pts", face(row))
-    read = landmarks_for(tmp_path, items)
+    read = faces_of(tmp_path, items)
     np.testing.assert_allclose(read[[0, 3]], [face(0), face(3)])
     # Two images are called y: neither can be meant.
     assert np.isnan(read[[1, 2]]).all()
     pts(tmp_path / "other" / "x.pts", face(7))
-    assert np.isnan(landmarks_for(tmp_path, items)[0]).all()
+    assert np.isnan(faces_of(tmp_path, items)[0]).all()
 
 
 def test_an_openface_csv_gives_the_largest_face_of_an_image_and_the_frames_of_a_video(tmp_path):
     small, large = face(0) / 4, face(5)
     openface((tmp_path / NAMES[1]).with_suffix(".csv"), [("0, 0.9", small), ("1, 0.8", large)], "face, confidence")
-    np.testing.assert_allclose(landmarks_for(tmp_path, image_items())[1], large)
+    np.testing.assert_allclose(faces_of(tmp_path, image_items())[1], large)
     root = tmp_path / "videos"
     rows = [(f"{frame + 1}, {frame / 25}, 0.9, {int(frame != 2)}", face(frame)) for frame in range(5)]
     openface(root / "p1" / "clip.csv", rows, "frame, timestamp, confidence, success")
     items = frame_items("p1/clip.mp4", 7)
     kept = [item for item in items if item.frame % 2 == 0] + frame_items("p1/other.mp4", 2, row=7)
-    read = landmarks_for(root, kept)
+    read = faces_of(root, kept)
     assert read.shape == (9, 3, 2)
     np.testing.assert_allclose(read[[0, 4]], [face(0), face(4)])
     # A failed frame, a frame after the last, another video; and rows that no item has.
@@ -100,10 +104,10 @@ def test_an_openface_csv_gives_the_largest_face_of_an_image_and_the_frames_of_a_
     for first, rows in (
         ("frame", [("0", face(0)), ("1", face(1))]),
         ("frame, face_id", several),
-        ("confidence", [("0.9", face(0)), ("0.9", face(1))]),
+        ("confidence", [("0.9", face(0)), ("0.9", face(1)), ("0", face(2))]),
     ):
         openface(tmp_path / "zero" / "clip.csv", rows, first)
-        read = landmarks_for(tmp_path / "zero", frame_items("clip.mp4", 3))
+        read = faces_of(tmp_path / "zero", frame_items("clip.mp4", 3))
         np.testing.assert_allclose(read[:2], [face(0), face(1)])
         assert np.isnan(read[2]).all()
 
@@ -113,7 +117,7 @@ def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path):
         root = tmp_path / str(number)
         openface(root / f"{place}.csv", [(f"{frame + 1}", face(frame)) for frame in range(2)], "frame")
         put(root / "s2" / "smile" / "b.npy", np.stack([face(2), face(3)]))
-        np.testing.assert_allclose(landmarks_for(root, image_items()), [face(row) for row in range(4)])
+        np.testing.assert_allclose(faces_of(root, image_items()), [face(row) for row in range(4)])
 
 
 def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path):
@@ -124,7 +128,7 @@ def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path):
         Item(Path("/data/group.jpg"), f"group.jpg#face={row}", "s", None, "v", row, row, box=box)
         for row, box in enumerate(boxes)
     ]
-    read = landmarks_for(tmp_path, items)
+    read = faces_of(tmp_path, items)
     np.testing.assert_allclose(read[:2], [face(0), face(1) * 4])
     assert np.isnan(read[2]).all()
 
@@ -132,7 +136,7 @@ def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path):
 def test_a_folder_with_one_file_for_all_stands_for_it(tmp_path):
     np.save(tmp_path / "landmarks.npy", np.stack([face(row) for row in range(4)]))
     pts(tmp_path / "stray.pts", face(0, points=5))
-    np.testing.assert_allclose(landmarks_for(tmp_path, image_items()), [face(row) for row in range(4)])
+    np.testing.assert_allclose(faces_of(tmp_path, image_items()), [face(row) for row in range(4)])
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):
@@ -148,9 +152,9 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):
     ):
         make()
         with refused(InputError, *words):
-            landmarks_for(tmp_path, image_items())
+            faces_of(tmp_path, image_items())
     path = (tmp_path / "damaged" / NAMES[2]).with_suffix(".pts")
     pts(path, face(2))
     path.write_text(path.read_text()[:-2])
     with refused(InputError, f"{path}: the closing brace is missing"):
-        landmarks_for(tmp_path / "damaged", image_items())
+        faces_of(tmp_path / "damaged", image_items())

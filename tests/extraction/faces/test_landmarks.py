@@ -3,15 +3,8 @@ import numpy as np
 from featlab.errors import InputError
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces.landmark_files import read_pts, read_tem
-from featlab.extraction.faces.landmarks import (
-    MESH_TO_68,
-    check_eyes,
-    eye_centres,
-    eye_sets,
-    find_landmarks,
-    read_landmarks,
-    to_68,
-)
+from featlab.extraction.faces.landmarks import find_landmarks, read_landmarks
+from featlab.extraction.faces.points import MESH_TO_68, check_eyes, eye_centres, eye_sets, to_68
 
 # From the schematic face of the geometry backbone, independent of the tables here.
 FACE = template(68).astype(np.float32) * 100 + 60

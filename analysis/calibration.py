@@ -1,0 +1,166 @@
+"""`featlab calibrate` in words and pictures: where a value lies in each person, and resting faces that drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from featlab.analysis import style
+from featlab.analysis.page import DrawnFigure, Result
+from featlab.analysis.table import Column, columns_of, count_text, make_table
+from featlab.extraction.tables.calibrate import GROUP, RANGE, Calibration, Recordings, Rest
+from featlab.extraction.tables.rest_checks import DRIFT, drifts
+
+_PANELS, _MOST_PEOPLE = 4, 40
+
+
+def calibration_result(
+    found: Calibration, rows: Recordings, mark: float, *, plots: bool, data: Mapping[str, Any]
+) -> Result:
+    """Return what the resting faces say of the value ``mark`` (in a feature's unit): words, a table, figures."""
+    people = sorted(found.people.values(), key=lambda rest: rest.who)
+    centres, spreads = (np.array([getattr(rest, name) for rest in people]) for name in ("centre", "spread"))
+    # The features in which people rest furthest apart, in spreads, come first.
+    order = np.argsort(-np.ptp(centres, axis=0) / np.median(spreads, axis=0), kind="stable").tolist()
+    main = order[:_PANELS]
+    marked = (mark - centres) / spreads
+    who = "1 person" if len(people) == 1 else f"{len(people)} people"
+    said = [
+        f"{_signed(marked[one, main[0]])} of their own spreads from rest in {people[one].who[0]}"
+        for one in np.argsort(marked[:, main[0]])
+    ]
+    frames, tell = sum(len(rest.rows) for rest in people), np.median([np.median(rest.effective) for rest in people])
+    floors = np.mean([np.isin(rest.spread_from, (GROUP, RANGE)) for rest in people])
+    columns = [
+        Column[Rest]("Person", lambda rest: rest.who[0], text=True),
+        Column[Rest]("Clips", lambda rest: str(rest.clips)),
+        Column[Rest]("Neutral frames", lambda rest: str(len(rest.rows))),
+        Column[Rest]("Tell as much as", lambda rest: f"{np.median(rest.effective):.0f}"),
+        *(_mark_column(rows.names[place], place, mark) for place in main),
+    ]
+    return Result(
+        kind="calibrate",
+        title=f"Where {mark:g} is in {who}",
+        summary=[
+            f"{who}, {count_text(len(found.clips), 'neutral clip')}, {count_text(frames, 'neutral frame')}. Neighbours "
+            f"are alike: those of the middle person tell as much as {tell:.0f} independent ones.",
+            f"{mark:g} in {rows.names[main[0]]} is {said[0]}{f', and {said[-1]}' if len(people) > 1 else ''}.",
+            f"{100 * floors:.0f} % of the spreads are a floor: half of the group's, or 2 % of a person's range.",
+            "Next: compare people by the columns NAME_z, in spreads; the columns NAME are in the feature's own unit.",
+        ],
+        tables={"people": make_table(f"How many of a person's own spreads {mark:g} lies above rest", columns, people)},
+        figures=list(_figures(found, rows, people, order, mark)) if plots else [],
+        data=data,
+        printed=["people"] if len(people) <= _MOST_PEOPLE else [],
+    )
+
+
+def _mark_column(name: str, place: int, mark: float) -> Column[Rest]:
+    return Column(name, lambda rest: _signed((mark - rest.centre[place]) / rest.spread[place]))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _figures(
+    found: Calibration, rows: Recordings, people: Sequence[Rest], order: Sequence[int], mark: float
+) -> Iterator[DrawnFigure]:
+    """Draw where people rest, and how it moves where anyone has several sessions or clips."""
+    by_rest = sorted(people, key=lambda rest: float(rest.centre[order[0]]))
+    some = [by_rest[place] for place in np.unique(np.linspace(0, len(people) - 1, _MOST_PEOPLE).round().astype(int))]
+    who = np.array(rows.index.subject)
+    ranges = [np.percentile(rows.features[who == rest.who[0]], (5, 95), axis=0) for rest in some]
+    lines = [
+        (rows.names[place], rest.who[0], *ends[:, place], rest.centre[place], rest.spread[place])
+        for place in order[:_PANELS]
+        for rest, ends in zip(some, ranges, strict=True)
+    ]
+    data = columns_of(("feature", "person", "low", "high", "centre", "spread"), lines)
+    caption = (
+        "Dot: where the person rests. Dark: one of their own spreads to each side. Light: the middle 90 % of all their "
+        f"frames. Dashed: the middle resting face. Right: how many spreads {mark:g} (the line) is above rest."
+    )
+    yield DrawnFigure("rest", f"Where {mark:g} is in each person", caption, plot_rest(data, mark), data)
+    parts = found.sessions or found.clips
+    if len(parts) > len(people):
+        moved = {who: size for who, (_, _, size, _) in drifts(found).items()}
+        size = np.max([np.zeros(len(rows.names)), *moved.values()], axis=0)
+        lines = [
+            (rows.names[place], rest.who[0], rest.who[1] or rest.who[2], rest.centre[place], rest.half[place], drift)
+            for place in sorted(order, key=lambda place: -size[place])[:_PANELS]
+            for rest in parts
+            for drift in [bool(rest.who[0] in moved and moved[rest.who[0]][place] >= DRIFT)]
+        ]
+        data = columns_of(("feature", "person", "part", "centre", "half", "drifts"), lines)
+        what = "session" if found.sessions else "neutral clip"
+        caption = (
+            "A line is a person; bars: 95 % intervals of the resting face. In colour: who drifts in this feature, by "
+            "two of their own spreads and twice what chance allows."
+        )
+        drawn = plot_drift(data, what.capitalize())
+        yield DrawnFigure("drift", f"The resting face from one {what} to the next", caption, drawn, data)
+
+
+def plot_rest(data: Mapping[str, Sequence[Any]], mark: float) -> Figure:
+    """Draw a panel a feature and a line a person: rest, spread and range, and where ``mark`` lies."""
+    features, people = (list(dict.fromkeys(data[name])) for name in ("feature", "person"))
+    columns = [np.reshape(data[name], (len(features), -1)) for name in ("low", "high", "centre", "spread")]
+    places = np.arange(len(people))
+    with style.house_style():
+        drawn = style.figure(style.FULL, 0.8 + 0.17 * max(4, len(people)))
+        axes = drawn.subplots(1, len(features), sharey=True, squeeze=False)[0]
+        for panel, feature, low, high, centre, spread in zip(axes, features, *columns, strict=True):
+            panel.hlines(places, low, high, color="#D5E4EE", linewidth=5)
+            panel.hlines(places, centre - spread, centre + spread, color=style.COLOURS[5], linewidth=5)
+            panel.plot(centre, places, "o", color="black", markersize=3)
+            panel.axvline(np.median(centre), color=style.MUTED, linestyle="--", linewidth=0.8)
+            panel.axvline(mark, color=style.LOSS, linewidth=0.9)
+            for place, above in enumerate((mark - centre) / spread):
+                at = panel.get_yaxis_transform()
+                panel.text(1.03, place, _signed(above), transform=at, va="center", fontsize=6.5, color=style.LOSS)
+            panel.text(1.03, 1.02, f"{mark:g} is", transform=panel.transAxes, fontsize=6.5, color=style.LOSS)
+            panel.set_title(feature, fontweight="bold")
+            panel.grid(axis="x")
+            panel.tick_params(axis="y", length=0)
+            panel.spines["left"].set_visible(False)
+        axes[0].set_yticks(places, people)
+        axes[0].set_ylim(len(people) - 0.4, -0.6)
+        drawn.supxlabel(f"Value; on the right, {mark:g} in the person's own spreads above rest", fontsize=7.5)
+    return drawn
+
+
+def plot_drift(data: Mapping[str, Sequence[Any]], what: str) -> Figure:
+    """Draw a panel a feature: each person's rest from part to part, those who drift in colour."""
+    feature, person, centre, half, drifts = (np.array(data[name]) for name in data if name != "part")
+    looks = dict(zip(dict.fromkeys(person[drifts]), style.COLOURS[:7], strict=False))
+    with style.house_style():
+        drawn = style.figure(style.FULL, 2.5)
+        axes = drawn.subplots(1, len(set(feature)), squeeze=False)[0]
+        for panel, name in zip(axes, dict.fromkeys(feature), strict=True):
+            for who in dict.fromkeys([*person, *looks]):
+                mine = (feature == name) & (person == who)
+                look = (
+                    {"color": looks[who], "zorder": 3} if who in looks and drifts[mine].any() else {"color": "#C8C8C8"}
+                )
+                at = np.arange(1, mine.sum() + 1)
+                panel.errorbar(
+                    at, centre[mine], np.nan_to_num(half[mine]), marker="o", markersize=3, elinewidth=0.7, **look
+                )
+            panel.set_title(name, fontweight="bold")
+            panel.set_xlabel(what)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            panel.margins(x=0.15)
+            panel.grid(axis="y")
+        axes[0].set_ylabel("Rest")
+        if looks:
+            handles = [
+                Line2D([], [], color=colour, marker="o", markersize=3, label=who) for who, colour in looks.items()
+            ]
+            drawn.legend(handles=handles, loc="outside lower center", ncols=len(looks))
+    return drawn

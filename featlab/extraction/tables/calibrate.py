@@ -1,0 +1,172 @@
+"""A person's own resting face: where each feature rests, how far it strays there, how well both are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from featlab.extraction.tables.index import RowIndex, codes_of
+
+Floats = NDArray[np.float64]
+
+MAD, MEAN_DEVIATION, SD, GROUP, RANGE = "MAD", "mean deviation", "SD", "half of the group's", "2 % of a person's range"
+"""Where a spread comes from; the last two are floors."""
+FEW_PEOPLE = 3  # With fewer there is no group.
+# Makes the median and the mean of |x - centre| the standard deviation of normal values.
+_MAD, _MEAN_DEVIATION = 1.4826022185056018, 1.2533141373155001
+_GROUP_SHARE, _RANGE_SHARE, _TINY = 0.5, 0.02, 1e-12
+_BLOCKS = 10  # Stretches that a person's frames are cut into; none reaches over the end of a clip.
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """N rows of D named features, and who, what and when they are."""
+
+    features: NDArray[np.float32]
+    index: RowIndex
+    names: tuple[str, ...]
+
+    def take(self, rows: NDArray[np.intp]) -> Recordings:
+        """Return the rows at these places, in their order."""
+        return Recordings(self.features[rows], self.index.take(rows), self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """How a person rests in a session and a clip; "" stands for all of them. Arrays are (D,)."""
+
+    who: tuple[str, str, str]  # Subject, session, clip.
+    rows: NDArray[np.intp]  # Places of the neutral frames, clip by clip in the order of time.
+    clips: int
+    centre: Floats
+    spread: Floats
+    spread_from: NDArray[np.str_]
+    half: Floats  # Half of the centre's 95 % interval; NaN with one frame.
+    effective: Floats  # How many independent frames would tell as much.
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Every row's distance from its person's resting face."""
+
+    difference: Floats  # (N, D), in each feature's own unit; NaN in rows of people who are left out.
+    in_spreads: Floats  # (N, D)
+    people: dict[str, Rest]
+    sessions: tuple[Rest, ...]  # Empty where no row names a session.
+    clips: tuple[Rest, ...]
+    floor: Floats  # (D,), what no spread is below.
+    left_out: tuple[str, ...]  # People without a neutral frame.
+    borrowed: tuple[tuple[str, str], ...]  # Sessions without one: held against the rest of all the person's others.
+
+
+def calibrate(rows: Recordings, resting: Recordings, *, mean: bool = False) -> Calibration:
+    """Return the distance of ``rows`` from each person's centre in ``resting``, of the row's own session if it has one.
+
+    A centre is a median and a spread the MAD, or the mean deviation where more than half of the frames are equal (an
+    action unit at 0 has a MAD of 0 whatever the other frames do); with ``mean`` a mean and a standard deviation. No
+    spread is below half of the middle one of three or more people, nor below 2 % of the middle person's range.
+    """
+    names = resting.index.subject, resting.index.session, resting.index.video
+    people, sessions, clips = (
+        [_rest(resting, places, depth, mean) for places in _groups(names[:depth], resting)] for depth in (1, 2, 3)
+    )
+    sessions = [rest for rest in sessions if rest.who[1]]
+    ranges = [np.ptp(rows.features[places], axis=0) for places in _groups((rows.index.subject,), rows)]
+    floor, floor_from = _floor(np.array([rest.spread for rest in sessions or people]), np.array(ranges, dtype=float))
+    people, sessions, clips = (
+        [_floored(rest, floor, floor_from) for rest in level] for level in (people, sessions, clips)
+    )
+    by_person = {rest.who[0]: rest for rest in people}
+    by_session = {rest.who[:2]: rest for rest in sessions}
+    difference = np.full(rows.features.shape, np.nan)
+    in_spreads, left_out, borrowed = difference.copy(), dict[str, None](), []
+    for places in _groups((rows.index.subject, rows.index.session), rows):
+        who = rows.index.subject[places[0]], rows.index.session[places[0]]
+        rest = by_session.get(who) or by_person.get(who[0])
+        if rest is None:
+            left_out[who[0]] = None
+            continue
+        if who[1] and who not in by_session:
+            borrowed.append(who)
+        difference[places] = rows.features[places] - rest.centre
+        in_spreads[places] = difference[places] / rest.spread
+    found = by_person, tuple(sessions), tuple(clips)
+    return Calibration(difference, in_spreads, *found, floor, tuple(left_out), tuple(borrowed))
+
+
+def _groups(names: Sequence[Sequence[str]], rows: Recordings) -> Iterator[NDArray[np.intp]]:
+    """Yield the places of the rows that have the same names, clip by clip in the order of time."""
+    keys = [codes_of(each)[1] for each in (*names, rows.index.video)]
+    order = np.lexsort((rows.index.frame, *reversed(keys)))
+    changes = np.any([np.diff(key[order]) != 0 for key in keys[:-1]], axis=0)
+    yield from np.split(order, np.flatnonzero(changes) + 1)
+
+
+def _rest(rows: Recordings, places: NDArray[np.intp], depth: int, mean: bool) -> Rest:
+    """Measure the resting face in some rows; its spread has no floor yet."""
+    values = rows.features[places].astype(np.float64)
+    clip = [(rows.index.session[row], rows.index.video[row]) for row in places.tolist()]
+    starts = [place for place in range(len(clip)) if place == 0 or clip[place] != clip[place - 1]]
+    take: Callable[..., Floats] = np.mean if mean else np.median
+    centre = take(values, axis=0)
+    away = np.abs(values - centre)
+    mad = _MAD * np.median(away, axis=0)
+    spread = np.where(mad > 0, mad, _MEAN_DEVIATION * away.mean(axis=0))
+    spread_from = np.where(mad > 0, MAD, MEAN_DEVIATION)
+    if mean:
+        spread, spread_from = values.std(axis=0, ddof=min(1, len(values) - 1)), np.full(len(centre), SD)
+    names = rows.index.subject[int(places[0])], *clip[0]
+    who = names[0], names[1] if depth > 1 else "", names[2] if depth > 2 else ""
+    return Rest(who, places, len(starts), centre, spread, spread_from, *_how_well(values, starts, take))
+
+
+def _how_well(values: Floats, starts: Sequence[int], take: Callable[..., Floats]) -> tuple[Floats, Floats]:
+    """Return half of the centre's 95 % interval and the effective number of frames, (D,) each.
+
+    Both come from how much about ten stretches of frames differ (batch means), and the number also from how alike
+    neighbouring frames are, which stretches of a few frames don't show; the smaller counts.
+    """
+    frames = len(values)
+    if frames == 1:
+        return np.full(values.shape[1], np.nan), np.ones(values.shape[1])
+    blocks = [
+        block
+        for clip in np.split(values, starts[1:])
+        for block in np.array_split(clip, min(len(clip), max(1, round(_BLOCKS * len(clip) / frames))))
+    ]
+    means, centres = (np.array([pick(block, axis=0) for block in blocks]) for pick in (np.mean, take))
+    within = ~np.isin(np.arange(1, frames), starts)
+    away = values - values.mean(axis=0)
+    total = (away**2).sum(axis=0)
+    alike = (away[:-1] * away[1:])[within].mean(axis=0) * frames / np.maximum(total, _TINY) if within.any() else 0.0
+    between = means.var(axis=0, ddof=1) / len(blocks)
+    by_blocks = np.clip(total / (frames - 1) / np.maximum(between, _TINY), 1, frames)
+    # What never changed has shown one frame, however often.
+    by_neighbours = np.where(total > 0, frames * (1 - alike) / np.maximum(1 + alike, _TINY), 1)
+    effective = np.clip(by_neighbours, 1, by_blocks)
+    error = centres.std(axis=0, ddof=1) * np.sqrt(by_blocks / effective / len(blocks))
+    return stdtrit(len(blocks) - 1, 0.975) * error, effective
+
+
+def _floor(spreads: Floats, ranges: Floats) -> tuple[Floats, NDArray[np.str_]]:
+    """Return what no spread is below, (D,), and why; 1 for a feature that never changes."""
+    span = _middle(ranges, 1)
+    by_range = np.where(span > 0, _RANGE_SHARE * span, 1.0)
+    by_group = _GROUP_SHARE * _middle(np.where(spreads > _TINY * span, spreads, 0.0), FEW_PEOPLE)
+    return np.maximum(by_range, by_group), np.where(by_group > by_range, GROUP, RANGE)
+
+
+def _middle(values: Floats, fewest: int) -> Floats:
+    """Return the median of what is above 0 in each column; 0 where that are fewer."""
+    columns = [column[column > 0] for column in values.T]
+    return np.array([np.median(column) if len(column) >= fewest else 0.0 for column in columns])
+
+
+def _floored(rest: Rest, floor: Floats, floor_from: NDArray[np.str_]) -> Rest:
+    own = rest.spread >= floor
+    spread, spread_from = np.where(own, rest.spread, floor), np.where(own, rest.spread_from, floor_from)
+    return replace(rest, spread=spread, spread_from=spread_from)

@@ -1,0 +1,103 @@
+"""What to know of resting faces before trusting them, as (who, why): short clips, clips that aren't neutral, drift."""
+
+from __future__ import annotations
+
+from itertools import combinations, groupby
+
+import numpy as np
+
+from featlab.extraction.tables.calibrate import FEW_PEOPLE, Calibration, Floats, Recordings, Rest
+
+FAR, FAR_OF_FEW, MOST_FAR = 3.5, 5.0, 0.1
+"""A frame is far at 3.5 spreads (Iglewicz and Hoaglin) in two features, or a tenth of many; a clip may have a tenth of
+such frames. With fewer than three people nobody else shows how skewed a feature usually is at rest: then at 5."""
+DRIFT, SURE = 2.0, 2.0
+"""A rest has drifted by two spreads, if that is twice what chance allows: there are many features and pairs."""
+ENOUGH, _FEWEST = 10, 10  # Independent frames of a rest; frames of a clip that can be judged.
+_HALF_WIDTH = 0.6744897501960817  # Half of normal values lie within so many standard deviations.
+
+
+def called(rest: Rest) -> str:
+    """Return who, and in which session and clip."""
+    subject, session, clip = rest.who
+    return subject + (f", session {session}" if session else "") + (f", clip {clip}" if clip else "")
+
+
+def cautions(found: Calibration, rows: Recordings, resting: Recordings) -> dict[str, list[tuple[str, str]]]:
+    """Return (who, why) of everything that a reader has to know, by what it means."""
+    short = [
+        (called(rest), f"neutral frames: {len(rest.rows)}, which tell as much as {tell:.0f} independent ones")
+        for rest in found.sessions or found.people.values()
+        if (tell := np.median(rest.effective)) < ENOUGH
+    ]
+    moved = []
+    for subject, (first, second, size, chance) in drifts(found).items():
+        place, parts = (
+            int(np.argmax(size)),
+            [f"session {one}" if one else two for _, one, two in (first.who, second.who)],
+        )
+        apart = f"{abs(second.centre[place] - first.centre[place]):.2g} between {' and '.join(parts)}"
+        sure = f"{size[place]:.1f} of their own spreads, where chance allows {chance[place]:.1f}"
+        moved.append((subject, f"{rows.names[place]} at rest differs by {apart}: {sure}"))
+    constant = np.flatnonzero(np.ptp(rows.features, axis=0) == 0)
+    return {
+        "resting faces are known from too little (10 independent frames place one to about ±0.7 of its spreads, 30 to "
+        "±0.5): record longer neutral clips, or more": short,
+        "neutral clips aren't all neutral: leave them out, or name others by --neutral": mixed_clips(found, resting),
+        "people rest otherwise at another time": moved,
+        "sessions are held against the rest of their person's others": [
+            (f"{who}, session {session}", "no neutral frame") for who, session in found.borrowed
+        ],
+        "people are left out": [(who, "no neutral frame") for who in found.left_out],
+        "features never change: their columns are 0 and say nothing": [
+            (rows.names[place], "one value in all rows") for place in constant
+        ],
+    }
+
+
+def mixed_clips(calibration: Calibration, resting: Recordings) -> list[tuple[str, str]]:
+    """Return the neutral clips of which many frames are far from where most of the clip rests."""
+    limit = FAR if len(calibration.people) >= FEW_PEOPLE else FAR_OF_FEW
+    found = []
+    for rest in (rest for rest in calibration.clips if len(rest.rows) >= _FEWEST):
+        values = resting.features[rest.rows].astype(np.float64)
+        centre, scale = densest_half(values)
+        far = np.abs(values - centre) > limit * np.maximum(scale, 2 * calibration.floor)
+        frames = far.sum(axis=1) >= min(far.shape[1], max(2, far.shape[1] // 10))
+        if frames.mean() > MOST_FAR:
+            numbers, often = resting.index.frame[rest.rows[frames]], far[frames].sum(axis=0)
+            most = [resting.names[place] for place in np.argsort(-often, kind="stable")[:3] if often[place]]
+            share = f"{100 * frames.mean():.0f} % of its {len(frames)} frames, from {numbers.min()} to {numbers.max()}"
+            found.append((called(rest), f"not all neutral: {share}, are far from where most rest ({', '.join(most)})"))
+    return found
+
+
+def densest_half(values: Floats) -> tuple[Floats, Floats]:
+    """Return the middle of the shortest interval with half of (N, D) values, and its width as a standard deviation.
+
+    Where up to half of the frames show something else, the median lies between the two, and this does not.
+    """
+    ordered = np.sort(values, axis=0)
+    more = (len(values) - 1) // 2
+    widths = ordered[more:] - ordered[: len(values) - more]
+    start, columns = np.argmin(widths, axis=0), np.arange(values.shape[1])
+    half = widths[start, columns] / 2
+    return ordered[start, columns] + half, half / _HALF_WIDTH
+
+
+def drifts(found: Calibration) -> dict[str, tuple[Rest, Rest, Floats, Floats]]:
+    """Return the people whose rest differs between sessions, or else clips: the two that differ most in any feature.
+
+    Then come how much each feature differs (0 where chance may have done it), and what chance allows, in spreads.
+    """
+    moved: dict[str, tuple[Rest, Rest, Floats, Floats]] = {}
+    for subject, group in groupby(found.sessions or found.clips, key=lambda rest: rest.who[0]):
+        mine = list(group)
+        spread, most = np.median([rest.spread for rest in mine], axis=0), DRIFT
+        for first, second in combinations(mine, 2):
+            apart = np.abs(second.centre - first.centre) / spread
+            chance = np.hypot(first.half, second.half) / spread
+            size = np.where(apart > SURE * chance, apart, 0.0)
+            if size.max() >= most:
+                most, moved[subject] = size.max(), (first, second, size, chance)
+    return moved

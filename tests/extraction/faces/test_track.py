@@ -1,0 +1,184 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from featlab.cache import open_cache
+from featlab.cache.reader import inspect_cache
+from featlab.extraction.backbones.builtin import template
+from featlab.extraction.extract import extract
+from featlab.extraction.faces.detect import DETECTORS
+from featlab.extraction.faces.track import Faces, choose_faces, track
+from featlab.extraction.inputs import InputConfig, read_inputs
+from featlab.extraction.items import Item
+
+FRAMES = 100
+
+
+def person(rng, alike):
+    """A face about 40 pixels wide; people differ in their proportions unless they are alike."""
+    base = template(68) * 70
+    return base if alike else base * (1 + 0.1 * rng.normal(size=2)) + 2 * rng.normal(size=base.shape)
+
+
+def crossing(seed, speed=3.0, sizes=(1.0, 1.0), hidden=0, alike=False, turns=False, jitter=0.5):
+    """Two people who cross (or meet and turn back): the faces of each frame in any order, and whose they are."""
+    rng = np.random.default_rng(seed)
+    shapes = [person(rng, alike) * size for size in sizes]
+    way = speed * (np.arange(FRAMES) - FRAMES / 2)
+    way = -np.abs(way) - 15 if turns else way
+    heights = rng.uniform(-4, 4, 2)
+    faces, owners = [], []
+    for frame in range(FRAMES):
+        seen = [0, 1]
+        if abs(frame - FRAMES / 2) < hidden / 2:
+            seen = [seed % 2]
+        elif rng.random() < 0.03:
+            seen = [int(rng.integers(2))]
+        rng.shuffle(seen)
+        found = []
+        for who in seen:
+            at = np.array([200 + (way[frame], -way[frame])[who], 100 + heights[who] + 4 * np.sin(frame / 9 + who)])
+            found.append(shapes[who] + at + jitter * (rng.normal(size=(68, 2)) + rng.normal(size=2)))
+        faces.append(np.array(found, dtype=np.float32))
+        owners.append(seen)
+    return faces, owners
+
+
+def judged(faces, owners, **more):
+    """The share of frames with the person in which the right face is chosen, wrong choices, and the doubtful frames."""
+    chosen, doubtful = track(faces, **more)
+    theirs = [seen[place] if place >= 0 else None for seen, place in zip(owners, chosen, strict=True)]
+    who = next(owner for owner in theirs if owner is not None)
+    there = sum(who in seen for seen in owners)
+    return theirs.count(who) / there, theirs.count(1 - who), np.flatnonzero(doubtful)
+
+
+def test_two_people_who_cross_are_kept_apart_and_the_doubt_is_said():
+    for options in (
+        *({"speed": speed, "sizes": sizes} for speed in (1, 3, 6) for sizes in ((1.0, 1.0), (1.0, 0.8))),
+        *({"speed": speed, "hidden": hidden} for speed in (2, 4) for hidden in (6, 14)),
+        {"alike": True},
+        {"alike": True, "hidden": 8},
+        {"turns": True},
+        {"turns": True, "hidden": 6, "sizes": (1.0, 0.85)},
+        {"jitter": 1.5},
+    ):
+        for seed in range(4):
+            right, wrong, doubtful = judged(*crossing(seed, **options))
+            assert (right >= 0.99, wrong) == (True, 0), (options, seed, right)
+            # They meet in the middle; a person who is in doubt everywhere says nothing.
+            assert len(doubtful) < 40, (options, seed)
+            if options.get("alike"):
+                assert np.abs(doubtful - FRAMES / 2).min() < 15, (options, seed)
+
+
+def test_nobody_takes_the_place_of_who_is_gone_and_gaps_are_in_doubt():
+    rng = np.random.default_rng(0)
+    mine, other = person(rng, False), person(rng, False)
+    nobody = np.empty((0, 68, 2))
+    # A person goes; somebody else is there, three faces further; the person comes back where they were.
+    faces = [mine[None] + 100] * 20 + [other[None] + (220, 100)] * 15 + [nobody] * 10 + [mine[None] + 103] * 5
+    chosen, doubtful = track(faces)
+    assert chosen.tolist() == [0] * 20 + [-1] * 25 + [0] * 5
+    assert np.flatnonzero(doubtful).tolist() == [45]
+    # Frames that were left out count: at half the rate the same way is the same speed.
+    faces, owners = crossing(1, speed=3)
+    assert judged(faces[::2], owners[::2], times=range(0, FRAMES, 2))[0] >= 0.99
+    for empty in ([], [nobody] * 3):
+        chosen, doubtful = track(empty)
+        assert (chosen.tolist(), doubtful.any()) == ([-1] * len(empty), False)
+
+
+def clip_items(faces, subject="s1", video="v"):
+    return [
+        Item(None, f"{subject}/{video}/{frame}.png", subject, None, video, frame, row=frame)
+        for frame in range(len(faces))
+    ]
+
+
+def test_a_choice_says_how_many_pictures_of_whom_have_several_faces():
+    faces, owners = crossing(3)
+    found, items = Faces.of(faces), clip_items(faces)
+    several = sum(len(seen) > 1 for seen in owners)
+    said = f"more than one face in {several} frames of 1 person (s1: {several})"
+    largest, followed, only = (choose_faces(items, found, how) for how in ("largest", "track", "only"))
+    assert largest.sentence == f"{said}; --face track follows one person through each clip"
+    np.testing.assert_array_equal(largest.landmarks[0], max(faces[0], key=lambda face: np.ptp(face, axis=0).prod()))
+    assert followed.sentence.startswith(f"{said}; one person a clip was followed, with doubt in ")
+    assert all(failure.reason.startswith("frame ") for failure in followed.doubtful)
+    assert (only.sentence, len(only.refused)) == (said, several)
+    assert only.refused[0].reason == "2 faces, and --face only takes pictures of one"
+    # Two clips are two people's, and a face each is nothing to speak of.
+    alone = choose_faces(clip_items(faces), Faces.of([face[:1] for face in faces]), "only")
+    assert (alone.sentence, alone.refused) == ("", ())
+
+
+class Blobs:
+    """Finds the blobs of one red value each: four points at their corners."""
+
+    name, points, info = "blobs", 4, "blobs 1"
+
+    def detect(self, image):
+        red = image[..., 0]
+        found = [np.argwhere(red == value)[:, ::-1] for value in np.unique(red[red > 0])]
+        corners = [
+            [(x, y) for x in edge[:, 0] for y in edge[:, 1]] for edge in (np.array([f.min(0), f.max(0)]) for f in found)
+        ]
+        return np.array(corners, dtype=np.float32).reshape(-1, 4, 2)
+
+
+@pytest.fixture
+def film(tmp_path, monkeypatch):
+    """Thirty pictures in which two blobs cross, the nearer one over the other; one picture of another person."""
+    monkeypatch.setitem(DETECTORS.found, "blobs", lambda spec, argument, points: Blobs())
+    for frame in range(30):
+        image = np.zeros((60, 160, 3), dtype=np.uint8)
+        for value, x, y, side in ((100, 120 - 4 * frame, 22, 16), (200, 10 + 4 * frame, 20, 20)):
+            image[y : y + side, max(x, 0) : x + side, 0] = value
+        path = tmp_path / "faces" / "s1" / "neutral" / "v" / f"img{frame:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PilImage.fromarray(image).save(path)
+    path = tmp_path / "faces" / "s2" / "neutral" / "v" / "img0.png"
+    path.parent.mkdir(parents=True)
+    PilImage.fromarray(image[:, ::-1].copy()).save(path)
+    image[..., 0][image[..., 0] == 100] = 0
+    PilImage.fromarray(image).save(path.with_name("img1.png"))
+    return tmp_path / "faces"
+
+
+def test_a_film_of_two_is_extracted_with_one_of_them_and_the_cache_has_the_counts(film, stand_in, tmp_path):
+    def extracted(face, landmarks="blobs"):
+        out = tmp_path / f"{face}.h5"
+        inputs = read_inputs(film, InputConfig(landmarks=landmarks, face=face), beside=out, jobs=1)
+        backbone = stand_in(lambda images, points: np.array([image.mean((0, 1)) for image in images]) + 1)
+        report = extract(
+            inputs.items,
+            backbone,
+            out,
+            neutral="neutral",
+            landmarks=inputs.landmarks,
+            faces=inputs.face_counts,
+            failures=inputs.failures,
+        )
+        with open_cache(out, verify=True) as cache:
+            return inputs, report, cache.read()
+
+    inputs, _, table = extracted("track")
+    mine = table.rows_of("s1")
+    middle = mine.landmarks[:, :, 0].mean(axis=1)
+    np.testing.assert_allclose(middle[np.isfinite(middle)], (20 + 4 * np.arange(30))[np.isfinite(middle)], atol=2)
+    several = int((table.faces > 1).sum())
+    assert inspect_cache(tmp_path / "track.h5").several_faces == several > 20
+    assert inputs.warnings[-1].startswith(
+        f"more than one face in {several} frames of 2 people (s1: {several - 1}, s2: 1)"
+    )
+    doubts = [json.loads(line) for line in (tmp_path / "track.doubt.jsonl").read_text().splitlines()]
+    assert {"s1/neutral/v/img13.png", "s1/neutral/v/img14.png"} & {doubt["path"] for doubt in doubts}
+    # What the detector found is given to another run, with all faces.
+    _, _, same = extracted("track", landmarks=str(tmp_path / "track.h5.landmarks" / "landmarks.npz"))
+    np.testing.assert_array_equal(same.landmarks, table.landmarks)
+    _, report, left = extracted("only")
+    assert (len(left), len(report.failures)) == (32 - several, several)
+    assert (left.faces <= 1).all()
