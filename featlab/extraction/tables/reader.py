@@ -154,13 +154,15 @@ def read_rows(
 
 
 def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
-    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out."""
-    places = [table.header.index(name) for name in wanted if name in table.header]
-    said: list[list[str]] = [[] for _ in places]
-    for batch in table.batches(places):
-        for values, cells in zip(said, batch, strict=True):
-            values += names(cells, neutral)
-    return {table.header[place]: values for place, values in zip(places, said, strict=True)}
+    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
+
+    ``neutral`` is a label even where it is a word for a missing one.
+    """
+    said: dict[str, list[str]] = {name: [] for name in wanted if name in table.header}
+    for batch in table.batches([table.header.index(name) for name in said]):
+        for (name, values), cells in zip(said.items(), batch, strict=True):
+            values += names(cells, neutral if name.lower() == "label" else "")
+    return said
 
 
 def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Values]:
