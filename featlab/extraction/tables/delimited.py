@@ -78,7 +78,7 @@ def read_cells(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
     if header is None:
-        raise InputError(f"{path} is empty and has no rows; its first line names the columns: subject,label,video,frame,…")
+        raise InputError(f"{path} is empty and has no rows; line 1 names the columns: subject,label,video,frame,…")
 
 
 def has_rows(path: Path) -> bool:
