@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from featlab.analysis import style
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, columns_of, count_text, make_table
+from featlab.extraction.items import natural_key
 from featlab.extraction.tables.calibrate import GROUP, RANGE, Calibration, Recordings, Rest
-from featlab.extraction.tables.rest_checks import DRIFT, drifts
+from featlab.extraction.tables.rest_checks import DRIFT, PARTS, drifts
 
 _PANELS, _MOST_PEOPLE = 4, 40
 
@@ -25,8 +26,9 @@ def calibration_result(
     """Return what the resting faces say of the value ``mark`` (in a feature's unit): words, a table, figures."""
     people = sorted(found.people.values(), key=lambda rest: rest.who)
     centres, spreads = (np.array([getattr(rest, name) for rest in people]) for name in ("centre", "spread"))
-    # The features in which people rest furthest apart, in spreads, come first.
-    order = np.argsort(-np.ptp(centres, axis=0) / np.median(spreads, axis=0), kind="stable").tolist()
+    # The features in which people rest furthest apart come first; of one person, those that move most.
+    apart = np.ptp(centres, axis=0) if len(people) > 1 else np.nanpercentile(np.abs(found.difference), 95, axis=0)
+    order = np.argsort(-apart / np.median(spreads, axis=0), kind="stable").tolist()
     main = order[:_PANELS]
     marked = (mark - centres) / spreads
     who = "1 person" if len(people) == 1 else f"{len(people)} people"
@@ -87,18 +89,19 @@ def _figures(
         f"frames. Dashed: the middle resting face. Right: how many spreads {mark:g} (the line) is above rest."
     )
     yield DrawnFigure("rest", f"Where {mark:g} is in each person", caption, plot_rest(data, mark), data)
-    parts = found.sessions or found.clips
+    depth = 1 if found.sessions else 2
+    parts = sorted(found.sessions or found.clips, key=lambda rest: (rest.who[0], natural_key(rest.who[depth])))
     if len(parts) > len(people):
-        moved = {who: size for who, (_, _, size, _) in drifts(found).items()}
+        moved = {who[0]: size for who, (_, _, size, _) in drifts(parts, depth).items()}
         size = np.max([np.zeros(len(rows.names)), *moved.values()], axis=0)
         lines = [
-            (rows.names[place], rest.who[0], rest.who[1] or rest.who[2], rest.centre[place], rest.half[place], drift)
+            (rows.names[place], rest.who[0], rest.who[depth], rest.centre[place], rest.half[place], drift)
             for place in sorted(order, key=lambda place: -size[place])[:_PANELS]
             for rest in parts
             for drift in [bool(rest.who[0] in moved and moved[rest.who[0]][place] >= DRIFT)]
         ]
         data = columns_of(("feature", "person", "part", "centre", "half", "drifts"), lines)
-        what = "session" if found.sessions else "neutral clip"
+        what = PARTS[depth]
         caption = (
             "A line is a person; bars: 95 % intervals of the resting face. In colour: who drifts in this feature, by "
             "two of their own spreads and twice what chance allows."
@@ -145,12 +148,10 @@ def plot_drift(data: Mapping[str, Sequence[Any]], what: str) -> Figure:
         for panel, name in zip(axes, dict.fromkeys(feature), strict=True):
             for who in dict.fromkeys([*person, *looks]):
                 mine = (feature == name) & (person == who)
-                look = (
-                    {"color": looks[who], "zorder": 3} if who in looks and drifts[mine].any() else {"color": "#C8C8C8"}
-                )
-                at = np.arange(1, mine.sum() + 1)
+                thick, colour = (1.2, looks[who]) if who in looks and drifts[mine].any() else (0.6, "#C0C0C0")
+                look = {"linewidth": thick, "elinewidth": thick / 2, "markersize": 2 + thick, "zorder": 2 + thick}
                 panel.errorbar(
-                    at, centre[mine], np.nan_to_num(half[mine]), marker="o", markersize=3, elinewidth=0.7, **look
+                    range(1, mine.sum() + 1), centre[mine], np.nan_to_num(half[mine]), fmt="o-", color=colour, **look
                 )
             panel.set_title(name, fontweight="bold")
             panel.set_xlabel(what)
@@ -159,8 +160,6 @@ def plot_drift(data: Mapping[str, Sequence[Any]], what: str) -> Figure:
             panel.grid(axis="y")
         axes[0].set_ylabel("Rest")
         if looks:
-            handles = [
-                Line2D([], [], color=colour, marker="o", markersize=3, label=who) for who, colour in looks.items()
-            ]
+            handles = [Line2D([], [], color=colour, marker="o", label=who) for who, colour in looks.items()]
             drawn.legend(handles=handles, loc="outside lower center", ncols=len(looks))
     return drawn

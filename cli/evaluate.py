@@ -155,7 +155,9 @@ def run_and_show(
         tasks = plan(opened)
         runs = sum(len(task.targets) for task in tasks) * len(protocol.methods)
         reused = count_finished(tasks)
-        session.warn_of_seen(opened.extractor, sorted({name for task in tasks for name in task.targets}))
+        targets = sorted({name for task in tasks for name in task.targets})
+        session.warn_of_seen(opened.extractor, targets)
+        session.warn_of_untested(opened, targets, protocol.scope)
         output.note(_what_runs(command, share, opened, len(tasks[0].targets), runs, reused))
         done = run_tasks(tasks, jobs=session.jobs, share=share, collect=collect, on_step=bars.of(command))
     rows = [row for part in done for row in part.values()]

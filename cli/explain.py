@@ -76,6 +76,8 @@ def ablate(
     with output.progress() as bars:
         opened = session.open(more)
         protocol = opened.config.protocol
+        targets = sorted({name for draw in range(protocol.draws) for name in opened.targets(draw)})
+        session.warn_of_untested(opened, targets, protocol.scope)
         output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
         report = run_ablation(what, opened, jobs=session.jobs, on_step=bars.of(f"ablate {what}"))
     examples = example_figures(opened, images, output.note) if what == "pairing" else []

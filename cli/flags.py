@@ -187,7 +187,7 @@ FLAGS = {
     "quiet": _common(bool, "--quiet -q", default=False, help="No progress and no notes."),
 }
 
-_BACKBONE, _FACES, _VIDEO = "Backbone", "Faces", "Videos"
+_backbone, _faces, _video = (partial(_flag, rich_help_panel=panel) for panel in ("Backbone", "Faces", "Videos"))
 
 PIXEL_FLAGS = {
     "layout": _flag(
@@ -201,92 +201,71 @@ PIXEL_FLAGS = {
     "layout_options": _flag(
         list[str] | None, "--layout-option", metavar="KEY=VALUE", help="An option of the layout; repeatable."
     ),
-    "weights": _flag(
+    "weights": _backbone(
         str | None,
         "--weights",
         metavar="FILE|NAME|random",
         help="Of a network: .safetensors or .pt, the library's own name for them, or random.",
-        rich_help_panel=_BACKBONE,
     ),
-    "layers": _flag(
+    "layers": _backbone(
         str | None,
         "--layers",
         metavar="A,B",
         help="Layers of a network whose pooled activations are appended to the embedding.",
-        rich_help_panel=_BACKBONE,
     ),
-    "options": _flag(
+    "options": _backbone(
         list[str] | None,
         "--option",
         metavar="KEY=VALUE",
         help="Any other option of the backbone, e.g. size=224; repeatable.",
-        rich_help_panel=_BACKBONE,
     ),
-    "amp": _flag(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU.", rich_help_panel=_BACKBONE),
-    "mirror": _flag(
+    "amp": _backbone(bool | None, "--amp/--no-amp", help="Mixed precision on a GPU."),
+    "mirror": _backbone(
         bool,
         "--mirror",
         default=False,
         help="Average the embedding of each image with that of its mirror image; takes twice as long.",
-        rich_help_panel=_BACKBONE,
     ),
-    "batch": _flag(
-        int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once.", rich_help_panel=_BACKBONE
-    ),
-    "landmarks": _flag(
+    "batch": _backbone(int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once."),
+    "landmarks": _faces(
         str,
         "--landmarks",
         default="auto",
         metavar="auto|none|FILE|FOLDER|mediapipe|dlib:FILE|uniface",
         help="auto: found beside the source. A detector finds them in the images.",
-        rich_help_panel=_FACES,
     ),
-    "landmarks_unit": _flag(
+    "landmarks_unit": _faces(
         str,
         "--landmarks-unit",
         default="pixels",
         metavar="pixels|fraction",
         help="Of landmarks that you have; fraction: from 0 to 1, shares of the picture's width and height.",
-        rich_help_panel=_FACES,
     ),
-    "face": _flag(
+    "face": _faces(
         str,
         "--face",
         default="largest",
         metavar="largest|track|only",
         help="Of several faces: the largest; track: that of one person who is followed through the clip; only: such "
         "pictures are left out.",
-        rich_help_panel=_FACES,
     ),
-    "align": _flag(
-        bool,
-        "--align",
-        default=False,
-        help="Level the eyes and crop the face, by the landmarks.",
-        rich_help_panel=_FACES,
-    ),
-    "eye_distance": _flag(
+    "align": _faces(bool, "--align", default=False, help="Level the eyes and crop the face, by the landmarks."),
+    "eye_distance": _faces(
         float | None,
         "--eye-distance",
         metavar="FRACTION",
         help="With --align: distance of the eyes as a fraction of the crop's width; less leaves a wider margin.",
-        rich_help_panel=_FACES,
     ),
-    "no_face": _flag(
+    "no_face": _faces(
         str,
         "--no-face",
         default="keep",
         metavar="keep|drop",
         help="With --align: an image without a face is cropped in the centre, or left out.",
-        rich_help_panel=_FACES,
     ),
-    "fps": _flag(float | None, "--fps", metavar="N", help="Frames a second that are taken.", rich_help_panel=_VIDEO),
-    "window": _flag(
-        str | None, "--window", metavar="FROM-TO", help="Seconds that are taken, e.g. 2.0-5.0.", rich_help_panel=_VIDEO
-    ),
-    "stride": _flag(
-        int | None, "--stride", min=1, metavar="N", help="Every N-th frame is taken.", rich_help_panel=_VIDEO
-    ),
+    "fps": _video(float | None, "--fps", metavar="N", help="Frames a second that are taken."),
+    "window": _video(str | None, "--window", metavar="FROM-TO", help="Seconds that are taken, e.g. 2.0-5.0."),
+    "stride": _video(int | None, "--stride", min=1, metavar="N", help="Every N-th frame is taken."),
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 

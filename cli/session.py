@@ -169,6 +169,19 @@ class Session:
                 "scores say nothing about new people; train it with them held out (featlab backbone train --targets …)"
             )
 
+    def warn_of_untested(self, workspace: Workspace, targets: Sequence[str], scope: str = "person") -> None:
+        """Warn of classes that targets have and are not tested on, which their scores don't show."""
+        from featlab.evaluation.metrics import untested_classes
+
+        found = untested_classes(workspace.table, targets, workspace.config.protocol.gap, scope)
+        if found:
+            some = "; ".join(f"{', '.join(classes)} of {name}" for name, classes in list(found.items())[:8])
+            more = f"; and classes of {len(found) - 8} more" if len(found) > 8 else ""
+            self.output.warn(
+                f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
+                "each recording, or each still, a video of its own"
+            )
+
 
 def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function, as `command` does, that has the flags of every command that opens a workspace."""

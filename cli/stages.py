@@ -174,6 +174,7 @@ def adapt(
         opened = session.open(on_epoch=progress)
         people = people_in(session["people"], opened.table.subjects)
         session.warn_of_seen(opened.extractor, people)
+        session.warn_of_untested(opened, [name for name in people if name in opened.table.subjects])
         kept_out = session.held_out(opened, people)
         if len(people) == 1:
             model, folder = bundle_for(opened, people[0], session["bundle"], kept_out)

@@ -36,13 +36,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return digest
 
 
-def read_tensors(path: Path, device: str = "cpu", *, digest: str | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, device: str = "cpu", *, digest: str | None = None, finite: bool = True
+) -> dict[str, Tensor]:
     """Read safetensors; refuse what isn't finite, and what isn't what was written.
 
     Args:
         path: Where.
         device: Where the tensors go.
         digest: What `write_tensors` returned, where it is known from elsewhere. Files of an older featlab have none.
+        finite: Whether NaN and infinity are refused.
 
     Raises:
         BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
@@ -56,7 +59,7 @@ def read_tensors(path: Path, device: str = "cpu", *, digest: str | None = None) 
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
     if stored is not None and _digest(tensors) != stored:
         raise BundleError(f"{path}: its content is not what was written (its digest doesn't fit)")
@@ -73,6 +76,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote, without the digest. Files of an older featlab have none.
+        finite: Whether NaN and infinity are refused.
 
     Raises:
         OSError: It isn't there.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from featlab.config.sections import check_window
 from featlab.errors import InputError
-from featlab.protocol.splits import split_target
+from featlab.protocol.splits import split_dataset, split_target
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -119,6 +119,24 @@ def before_and_after(
         for part in (base_model(bundle), model)
     )
     return before, after
+
+
+def untested_classes(table: FeatureTable, targets: Sequence[str], gap: int, scope: str) -> dict[str, list[str]]:
+    """Return the classes of targets' rows of which the protocol's split leaves none to test on, by target.
+
+    Who can't be split is left out: whoever evaluates them is told why. A data set is one target.
+    """
+    found: dict[str, list[str]] = {}
+    parts = {name: table.rows_of(name) for name in targets} if scope == "person" else {"them": table.rows_of(*targets)}
+    for name, rows in parts.items():
+        try:
+            split = split_target(rows, gap) if scope == "person" else split_dataset(rows, gap)
+        except InputError:
+            continue
+        left = np.setdiff1d(rows.label[rows.label >= 0], rows.label[split.test])
+        if len(left):
+            found[name] = [table.classes[code] for code in left]
+    return found
 
 
 def _as_scores(predicted: NDArray[Any], rows: int, count: int) -> NDArray[np.float64]:

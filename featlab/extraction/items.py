@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 
 from featlab.cache.names import Names, one_name_each
 from featlab.errors import ConfigError, InputError, closest
 
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
+STILLS = "{} pictures are taken as stills, a video each: their names don't count up as those of frames do"
+"""What is said of the pictures that `find_stills` finds."""
 IMAGE_SUFFIXES = frozenset(
     [
         *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc"),
@@ -82,6 +86,39 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     # Every second part is a number. A number sorts before text, so that parts of two kinds can be compared.
     pieces = tuple((0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part)
     return pieces, name
+
+
+def counts_up(names: Iterable[str]) -> bool:
+    """Whether pictures of these names are frames of one recording: one number counts them, mostly in equal steps."""
+    parts = [_NUMBERS.split(PurePosixPath(name).stem) for name in names]
+    if len(parts) < 2:
+        return True
+    # Every second part is a number.
+    columns = [{int(part[place]) for part in parts} for place in range(1, min(map(len, parts)), 2)]
+    numbers = [values for values in columns if len(values) > 1]
+    if len({tuple(part[::2]) for part in parts}) > 1 or [len(values) for values in numbers] != [len(parts)]:
+        return False
+    steps = Counter(after - before for before, after in pairwise(sorted(numbers[0])))
+    return 2 * max(steps.values()) >= len(parts) - 1
+
+
+def find_stills(
+    subject: Sequence[str], label: Sequence[str | None], path: Sequence[str], rows: Iterable[int]
+) -> set[int]:
+    """Return those of some rows whose pictures are no frames of a recording.
+
+    Frames lie in a folder of one person, or of one label for each person, and their names count up.
+    """
+    folders: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        folders[path[row].rpartition("/")[0]][subject[row]].append(row)
+    stills: set[int] = set()
+    for people in folders.values():
+        for mine in people.values():
+            one = len(people) == 1 or len({label[row] for row in mine}) == 1
+            if not (one and counts_up(path[row] for row in mine)):
+                stills.update(mine)
+    return stills
 
 
 def names_by_row(items: Sequence[Item]) -> list[str]:

@@ -186,7 +186,9 @@ def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
 
 def _load_pairs(path: Path, rows: int) -> Pairs:
     try:
-        return pairs_from_arrays({name: tensor.numpy() for name, tensor in read_tensors(path).items()}, rows=rows)
+        # Random pairs have no score: NaN.
+        arrays = {name: tensor.numpy() for name, tensor in read_tensors(path, finite=False).items()}
+        return pairs_from_arrays(arrays, rows=rows)
     except BundleError as error:
         raise BundleError(f"{path}: can't be read ({error}); delete {path.parent} and run featlab pair") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.items import IMAGE_SUFFIXES, MAX_FRAME, Item, item_order, natural_key
+from featlab.extraction.items import IMAGE_SUFFIXES, MAX_FRAME, Item, counts_up, find_stills, item_order, natural_key
 from featlab.extraction.layouts import NoOptions, register_layout
 from featlab.extraction.layouts.tree import (
     Row,
@@ -45,17 +45,20 @@ def read_folders(root: Path, options: NoOptions) -> list[Item]:
                 0001.png  0002.png  …
               clip-b.mp4
 
-    The names of the folders are the subjects, labels and clips; without a clip's folder a label's images are one clip.
-    A video file is a clip by itself. Frames are numbered in natural order. The neutral class is the one called
-    ``neutral``, or what ``--neutral`` says.
+    The names of the folders are the subjects, labels and clips. Without a clip's folder a label's images are one clip
+    where their names count up as those of frames do, and else stills, each a clip by itself, as a video file is. Frames
+    are numbered in natural order. The neutral class is the one called ``neutral``, or what ``--neutral`` says.
     """
     found: list[Item] = []
     for person in folders(root):
         for label in folders(person):
             for clip in (label, *folders(label)):
                 video = relative(clip, root)
-                paths = [(path, video, frame) for frame, path in enumerate(images(clip))]
-                paths += [(path, f"{video}/{path.name}", 0) for path in videos(clip)]
+                pictures, alone = images(clip), videos(clip)
+                if clip == label and not counts_up(path.name for path in pictures):
+                    pictures, alone = [], pictures + alone
+                paths = [(path, video, frame) for frame, path in enumerate(pictures)]
+                paths += [(path, f"{video}/{path.name}", 0) for path in alone]
                 for path, name, frame in paths:
                     found.append(Item(path, f"{video}/{path.name}", person.name, label.name, name, frame, row=-1))
                 deeper = [path for folder in folders(clip) if clip != label for path in images(folder)]
@@ -90,7 +93,8 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
 
     Only ``path`` and ``subject`` have to be there. Paths are relative to the csv, or absolute; a video stands for all
     of its frames. An empty label is unknown. The clip is by default the folder that the path names, or the subject
-    where it names none; frames are by default numbered in natural order, and a clip gives all of them or none. The
+    where it names none, for images of one person or label whose names count up as frames do; other images are stills,
+    each a clip of its own. Frames are by default numbered in natural order, and a clip gives all of them or none. The
     neutral class is the one called ``neutral``, or what ``--neutral`` says. Landmarks go by the manifest's own rows.
     """
     manifest = root / "manifest.csv" if root.is_dir() else root
@@ -98,6 +102,12 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
         raise mismatch(root, "a manifest.csv with path,subject,label,video,frame")
     rows = read_table(manifest, ("path", "subject"))
     items = [_item(row, place, manifest.parent) for place, row in enumerate(rows)]
+    unnamed = [
+        item for item in items if item.frame < 0 and not (rows[item.row].values.get("video") or is_video(item.path))
+    ]
+    people, labels = [item.subject for item in items], [item.label for item in items]
+    stills = find_stills(people, labels, [item.name for item in items], (item.row for item in unnamed))
+    items = [replace(item, video=item.name) if item.row in stills else item for item in items]
     clips: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         clips[item.subject, item.video].append(item)
@@ -167,9 +177,10 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
           clip-b/
             0001.png  0002.png  …
 
-    All are of one subject, the option ``subject``. A folder's images are a clip, their frames numbered in natural order
-    (``img2`` before ``img10``); a video is a clip by itself. The root may also be one image or one video. Hidden files
-    and folders, and files of other kinds, are ignored.
+    All are of one subject, the option ``subject``. A folder's images are a clip where their names count up, their
+    frames numbered in natural order (``img2`` before ``img10``); other images are stills, each a clip by itself, as a
+    video is. The root may also be one image or one video. Hidden files and folders, and files of other kinds, are
+    ignored.
     """
     if root.is_file():
         if not _wanted(root):
@@ -177,11 +188,11 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
         return [Item(root, root.name, options.subject, None, root.name, 0, 0)]
     found: list[Item] = []
     for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in folders(root))):
-        frame = 0
-        for file in files(folder):
-            if is_video(file):
+        frame, clip = 0, counts_up(path.name for path in images(folder))
+        for file in filter(_wanted, files(folder)):
+            if is_video(file) or not clip:
                 found.append(Item(file, place + file.name, options.subject, None, place + file.name, 0, -1))
-            elif _wanted(file):
+            else:
                 # No clip below can be called that: a folder's name has no slash.
                 video = folder.name if place else f"{folder.resolve().name}/"
                 found.append(Item(file, place + file.name, options.subject, None, video, frame, -1))

@@ -142,11 +142,13 @@ def _how_well(values: Floats, starts: Sequence[int], take: Callable[..., Floats]
     within = ~np.isin(np.arange(1, frames), starts)
     away = values - values.mean(axis=0)
     total = (away**2).sum(axis=0)
-    alike = (away[:-1] * away[1:])[within].mean(axis=0) * frames / np.maximum(total, _TINY) if within.any() else 0.0
-    between = means.var(axis=0, ddof=1) / len(blocks)
-    by_blocks = np.clip(total / (frames - 1) / np.maximum(between, _TINY), 1, frames)
-    # What never changed has shown one frame, however often.
-    by_neighbours = np.where(total > 0, frames * (1 - alike) / np.maximum(1 + alike, _TINY), 1)
+    # What never changed has shown one frame, however often; of one frame a clip, no two are neighbours.
+    alike = (
+        (away[:-1] * away[1:])[within].mean(axis=0) * frames / np.where(total > 0, total, 1) if within.any() else 0.0
+    )
+    by_neighbours = frames * (1 - alike) / np.maximum(1 + alike, _TINY)
+    between = means.var(axis=0, ddof=1) / len(blocks) * (frames - 1)
+    by_blocks = np.clip(total / np.where(between > 0, between, total / frames + (total == 0)), 1, frames)
     effective = np.clip(by_neighbours, 1, by_blocks)
     error = centres.std(axis=0, ddof=1) * np.sqrt(by_blocks / effective / len(blocks))
     return stdtrit(len(blocks) - 1, 0.975) * error, effective

@@ -139,8 +139,6 @@ def _explain(path: Path, mark: str, error: str) -> None:
 
 
 def _check_header(header: Sequence[str], path: Path, mark: str) -> None:
-    if any("\0" in name for name in header):
-        raise InputError(f"{path} has NUL characters, so it isn't a text file; save it as 'CSV UTF-8'")
     if len(header) == 1 and any(other in header[0] for other in ";\t,"):
         right = "tabs" if mark == "\t" else "commas"
         raise InputError(f"{path}, line 1: one column ({header[0][:40]!r}); separate the columns with {right}")
@@ -162,6 +160,8 @@ def _scan(path: Path, mark: str) -> _Scan:
             codes = np.frombuffer(block, dtype=np.uint8)
             ends = np.flatnonzero((codes == ord("\n")) | (codes == ord("\r")))
             starts = np.append(0, ends + 1)
+            if not codes.all():
+                raise InputError(f"{path} has NUL characters, so it isn't a text file; save it as 'CSV UTF-8'")
             scan = _Scan(
                 lines=scan.lines + len(ends),
                 longest=max(scan.longest, int(np.diff(starts, append=len(codes)).max())),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.names import one_name_each
 from featlab.errors import InputError
-from featlab.extraction.items import MAX_FRAME, natural_key
+from featlab.extraction.items import MAX_FRAME, STILLS, find_stills, natural_key
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -63,8 +62,9 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
     """Check the index columns and fill in what they leave out.
 
     A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
-    images; without one, all rows of a subject with one label are one video in each session. Clips without frames are
-    numbered in natural order of the paths, or else of the rows; a clip gives all of its frames or none.
+    images, or is a still, which is a video of its own; without a folder, all rows of a subject with one label are one
+    video in each session. Clips without frames are numbered in natural order of the paths, or else of the rows; a clip
+    gives all of its frames or none.
     """
     none = [""] * rows
     subject = list(names["subject"])
@@ -73,22 +73,27 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
             raise InputError(f"{where(row)}: the subject is empty")
     label = [text or None for text in names.get("label", none)]
     paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
-    video, session = (list(names.get(name, none)) for name in ("video", "session"))
+    video, session, frames = (list(names.get(name, none)) for name in ("video", "session", "frame"))
+    stills: set[int] = set()
+    if paths is not None:
+        stills = find_stills(subject, label, paths, (row for row in range(rows) if not (video[row] or frames[row])))
     notes = []
     unnamed = 0
     for row, name in enumerate(video):
         if name:
             continue
-        parent = PurePosixPath(paths[row]).parent if paths is not None else PurePosixPath(".")
-        if parent != PurePosixPath("."):
-            video[row] = str(parent)
+        folder = paths[row].rpartition("/")[0] if paths is not None else ""
+        if paths is not None and row in stills:
+            video[row] = paths[row]
         else:
-            video[row] = " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
-            unnamed += 1
+            video[row] = folder or " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
+            unnamed += not folder
+    if stills:
+        notes.append(STILLS.format(len(stills)))
     if unnamed:
         which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
         notes.append(f"{which} a video: all rows of a subject with one label are taken as one, in the rows' order")
-    frame = _frames(names.get("frame", none), subject, video, paths, where)
+    frame = _frames(frames, subject, video, paths, where)
     keys = list(zip(subject, video, frame.tolist(), strict=True))
     first: dict[tuple[str, str, int], int] = {}
     for row, key in enumerate(keys if len(set(keys)) < rows else ()):

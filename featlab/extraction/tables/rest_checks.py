@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, groupby
 
 import numpy as np
@@ -14,31 +15,30 @@ such frames. With fewer than three people nobody else shows how skewed a feature
 DRIFT, SURE = 2.0, 2.0
 """A rest has drifted by two spreads, if that is twice what chance allows: there are many features and pairs."""
 ENOUGH, _FEWEST = 10, 10  # Independent frames of a rest; frames of a clip that can be judged.
+PARTS = ("person", "session", "clip")
 _HALF_WIDTH = 0.6744897501960817  # Half of normal values lie within so many standard deviations.
 
 
-def called(rest: Rest) -> str:
+def named(who: Sequence[str]) -> str:
     """Return who, and in which session and clip."""
-    subject, session, clip = rest.who
-    return subject + (f", session {session}" if session else "") + (f", clip {clip}" if clip else "")
+    return who[0] + "".join(f", {part} {name}" for part, name in zip(PARTS[1:], who[1:], strict=False) if name)
 
 
 def cautions(found: Calibration, rows: Recordings, resting: Recordings) -> dict[str, list[tuple[str, str]]]:
     """Return (who, why) of everything that a reader has to know, by what it means."""
     short = [
-        (called(rest), f"neutral frames: {len(rest.rows)}, which tell as much as {tell:.0f} independent ones")
+        (named(rest.who), f"neutral frames: {len(rest.rows)}, which tell as much as {tell:.0f} independent ones")
         for rest in found.sessions or found.people.values()
         if (tell := np.median(rest.effective)) < ENOUGH
     ]
     moved = []
-    for subject, (first, second, size, chance) in drifts(found).items():
-        place, parts = (
-            int(np.argmax(size)),
-            [f"session {one}" if one else two for _, one, two in (first.who, second.who)],
+    for who, (first, second, size, chance) in (drifts(found.sessions, 1) | drifts(found.clips, 2)).items():
+        place, parts = int(np.argmax(size)), (first.who[len(who)], second.who[len(who)])
+        apart = (
+            f"{abs(second.centre[place] - first.centre[place]):.2g} between {PARTS[len(who)]}s {' and '.join(parts)}"
         )
-        apart = f"{abs(second.centre[place] - first.centre[place]):.2g} between {' and '.join(parts)}"
         sure = f"{size[place]:.1f} of their own spreads, where chance allows {chance[place]:.1f}"
-        moved.append((subject, f"{rows.names[place]} at rest differs by {apart}: {sure}"))
+        moved.append((named(who), f"{rows.names[place]} at rest differs by {apart}: {sure}"))
     constant = np.flatnonzero(np.ptp(rows.features, axis=0) == 0)
     return {
         "resting faces are known from too little (10 independent frames place one to about ±0.7 of its spreads, 30 to "
@@ -68,7 +68,9 @@ def mixed_clips(calibration: Calibration, resting: Recordings) -> list[tuple[str
             numbers, often = resting.index.frame[rest.rows[frames]], far[frames].sum(axis=0)
             most = [resting.names[place] for place in np.argsort(-often, kind="stable")[:3] if often[place]]
             share = f"{100 * frames.mean():.0f} % of its {len(frames)} frames, from {numbers.min()} to {numbers.max()}"
-            found.append((called(rest), f"not all neutral: {share}, are far from where most rest ({', '.join(most)})"))
+            found.append(
+                (named(rest.who), f"not all neutral: {share}, are far from where most rest ({', '.join(most)})")
+            )
     return found
 
 
@@ -85,13 +87,13 @@ def densest_half(values: Floats) -> tuple[Floats, Floats]:
     return ordered[start, columns] + half, half / _HALF_WIDTH
 
 
-def drifts(found: Calibration) -> dict[str, tuple[Rest, Rest, Floats, Floats]]:
-    """Return the people whose rest differs between sessions, or else clips: the two that differ most in any feature.
+def drifts(rests: Sequence[Rest], depth: int) -> dict[tuple[str, ...], tuple[Rest, Rest, Floats, Floats]]:
+    """Return the people (1), or their sessions (2), whose rests differ: the two that differ most in any feature.
 
     Then come how much each feature differs (0 where chance may have done it), and what chance allows, in spreads.
     """
-    moved: dict[str, tuple[Rest, Rest, Floats, Floats]] = {}
-    for subject, group in groupby(found.sessions or found.clips, key=lambda rest: rest.who[0]):
+    moved: dict[tuple[str, ...], tuple[Rest, Rest, Floats, Floats]] = {}
+    for who, group in groupby(rests, key=lambda rest: rest.who[:depth]):
         mine = list(group)
         spread, most = np.median([rest.spread for rest in mine], axis=0), DRIFT
         for first, second in combinations(mine, 2):
@@ -99,5 +101,5 @@ def drifts(found: Calibration) -> dict[str, tuple[Rest, Rest, Floats, Floats]]:
             chance = np.hypot(first.half, second.half) / spread
             size = np.where(apart > SURE * chance, apart, 0.0)
             if size.max() >= most:
-                most, moved[subject] = size.max(), (first, second, size, chance)
+                most, moved[who] = size.max(), (first, second, size, chance)
     return moved

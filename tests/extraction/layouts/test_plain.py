@@ -2,7 +2,7 @@ import pytest
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.inputs import InputConfig, read_inputs
-from featlab.extraction.items import Failure, classes_of
+from featlab.extraction.items import Failure, classes_of, counts_up
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.layouts.plain import is_loose
 
@@ -41,9 +41,50 @@ def test_videos_and_frames_have_defaults_in_natural_order(tmp_path, facts):
         ("d/b.mp4", None, "d/b.mp4", 0),
         ("i.jpg", None, "s1", 0),
     ]
-    names = ["v/02.jpg", "v/2.jpg", "v/a1b.jpg", "v/a.jpg", "v/b.jpg"]
+    names = ["v/a01b.jpg", "v/a2b.jpg", "v/a10b.jpg"]
     assert read("name", *names[::-1]) == names
     assert read("path", tmp_path / "elsewhere" / "a.jpg") == [tmp_path / "elsewhere" / "a.jpg"]
+
+
+def test_pictures_whose_names_count_up_are_frames_and_others_are_stills(tmp_path, put, facts):
+    for frames, *names in (
+        (True, "img1.jpg", "img2.jpg", "img12.jpg"),
+        (True, "S005_001_0001.png", "S005_001_0002.png", "S005_001_0007.png", "S005_001_0008.png"),
+        (True, "000.png", "030.png", "060.png", "090.png"),
+        (True, "Image9_N.jpg", "Image10_N.jpg"),
+        (True, "any.jpg"),
+        (False, "KA.NE1.26.tiff", "KA.NE2.27.tiff", "KA.NE3.28.tiff"),
+        (False, "AF01NES.jpg", "AF01NEHL.jpg"),
+        (False, "12034.jpg", "98233.jpg", "99001.jpg", "150012.jpg", "7.jpg"),
+        (False, "a.jpg", "b.jpg"),
+    ):
+        assert counts_up(names) == frames, names
+        assert counts_up(names[::-1]) == frames
+        rows = "".join(f"d/{name},s1,happy\n" for name in names)
+        wanted = {"d"} if frames else {f"d/{name}" for name in names}
+        assert set(facts("auto", write(tmp_path, f"path,subject,label\n{rows}"), "video")) == wanted
+        root = put(
+            *(f"s1/happy/{name}" for name in names), *(f"s1/sad/a/{name}" for name in names), root=tmp_path / names[0]
+        )
+        found = set(facts("folders", root, "video"))
+        assert found == {"s1/sad/a"} | ({"s1/happy"} if frames else {f"s1/happy/{name}" for name in names})
+        found = facts("loose", root / "s1" / "happy", "video frame")
+        assert sorted(found) == sorted(
+            [("happy/", n) for n in range(len(names))] if frames else [(n, 0) for n in names]
+        )
+
+
+def test_a_folder_of_several_people_and_labels_holds_stills_and_what_the_manifest_says_goes_before(tmp_path, facts):
+    names, labels = [f"{number}.jpg" for number in range(1, 7)], ["n", "n", "h"] * 2
+    for head, subjects, values, wanted in (
+        ("", ["s1"] * 6, labels, {"s1"}),  # one person's recording, labelled frame by frame
+        ("", ["s1"] * 3 + ["s2"] * 3, labels, set(names)),
+        ("", ["s1"] * 3 + ["s2"] * 3, ["n"] * 6, {"s1", "s2"}),
+        (",video", ["s1"] * 3 + ["s2"] * 3, [f"{label},v" for label in labels], {"v"}),
+        (",frame", ["s1"] * 3 + ["s2"] * 3, [f"{label},{n}" for n, label in enumerate(labels)], {"s1", "s2"}),
+    ):
+        lines = [f"{name},{who},{value}" for name, who, value in zip(names, subjects, values, strict=True)]
+        assert set(facts("auto", write(tmp_path, "\n".join([f"path,subject,label{head}", *lines])), "video")) == wanted
 
 
 def test_quotes_commas_accents_windows_line_ends_and_backslashes_are_understood(tmp_path, facts):

@@ -128,3 +128,18 @@ def test_names_of_rows_are_in_one_form_and_spellings_are_joined_if_asked(put, ru
     )
     assert (read(joined).subjects, read(joined).classes) == (("S1", "Zoë"), ("rest", "smile"))
     assert joined.warnings == ("joined: subject 's1' to 'S1', label 'Rest' to 'rest'",)
+
+
+def test_stills_of_a_table_are_videos_of_their_own_and_frames_are_not(put, run, read):
+    who = [(person, label) for person in ("KA", "KM") for label in ("rest", "rest", "joy")]
+    stills = [f"all/{person}.{label}{n}.{n}.tiff,{person},{label},{n}" for n, (person, label) in enumerate(who)]
+    frames = [f"all/{n}.tiff,{person},rest,{n}" for n, (person, _) in enumerate(who)]
+    several = [f"a/b.dat,{person},{label},{n}" for n, (person, label) in enumerate(who)]
+    for rows, videos, notes in (
+        (stills, [line.partition(",")[0] for line in stills], ("6 pictures are taken as stills, a video each",)),
+        (frames, ["all"], ()),
+        (several, ["a/b.dat"], ("6 pictures",)),
+    ):
+        report = run(put("x.csv", "path,subject,label,f", *rows), if_exists="overwrite")
+        assert read(report).videos == tuple(sorted(videos))
+        assert [note.startswith(said) for note, said in zip(report.notes, notes, strict=True)] == [True] * len(notes)

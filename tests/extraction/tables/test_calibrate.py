@@ -130,15 +130,15 @@ def test_a_session_is_held_against_its_own_rest_and_drift_is_found():
     )
     assert (found.left_out, found.borrowed) == (("c",), (("a", "3"),))
     assert np.isnan(found.difference[-120:]).all()
-    ((who, (first, last, size, _)),) = drifts(found).items()
-    assert (who, first.who[1], last.who[1], (size > DRIFT).tolist()) == ("a", "1", "2", [True, False])
+    ((who, (first, last, size, _)),) = drifts(found.sessions, 1).items()
+    assert (who[0], first.who[1], last.who[1], (size > DRIFT).tolist()) == ("a", "1", "2", [True, False])
     said = cautions(found, rows, rest)["people rest otherwise at another time"]
     assert len(said) == 1
     assert "AU04 at rest differs by 0.5" in said[0][1]
-    assert "session 1 and session 2" in said[0][1]
+    assert "between sessions 1 and 2" in said[0][1]
     # Without sessions the clips are compared.
     rows, rest = (replace(each, index=replace(each.index, session=[""] * len(each.features))) for each in (rows, rest))
-    assert list(drifts(calibrate(rows, rest))) == ["a"]
+    assert list(drifts(calibrate(rows, rest).clips, 2)) == [("a", "")]
 
 
 @pytest.mark.parametrize(("share", "is_found"), [(0.0, False), (0.05, False), (0.3, True), (0.5, True)])
