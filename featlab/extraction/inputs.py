@@ -65,6 +65,7 @@ class Inputs:
     landmark_source: str = ""
     warnings: tuple[str, ...] = ()
     face_counts: NDArray[np.uint8] | None = None  # uint8 (rows,), by `Item.row`; None: nobody counted
+    in_doubt: tuple[Failure, ...] = ()  # Whose face may be another person's
 
 
 def read_inputs(
@@ -128,6 +129,7 @@ def read_inputs(
         origin,
         (*warnings, *filter(None, [chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
+        chosen.doubtful,
     )
 
 
