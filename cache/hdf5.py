@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_path
-from featlab.errors import CacheError
+from featlab.errors import CacheError, FeatlabError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
@@ -25,7 +25,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 
 
-class UnreadableError(CacheError):
+class UnreadableError(FeatlabError):
     """The system doesn't let the file be read (rights, drive, too many open files); nothing says it is damaged."""
 
     def __init__(self, path: Path, part: str, reason: str) -> None:

@@ -26,7 +26,6 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.encode import CodedRows, Columns, Header, encode_rows
 from featlab.cache.hdf5 import (
-    UnreadableError,
     decode_names,
     encode_names,
     get_dataset,
@@ -132,8 +131,6 @@ class CacheBuilder:
             return False
         try:
             self._read_rows(key, head)
-        except UnreadableError:
-            raise
         except CacheError:
             return False
         return True
@@ -218,8 +215,6 @@ class CacheBuilder:
                 kinds = {name: (np.dtype(dataset.dtype), dataset.shape[1:]) for name, dataset in stored.items()}
                 subjects, videos = (decode_names(get_dataset(file, path, name)[:]) for name in (SUBJECTS, VIDEOS))
                 return _ShardHead(rows, subjects, videos, kinds, failures)
-        except UnreadableError:
-            raise
         except CacheError:
             return None
 

@@ -18,7 +18,7 @@ from featlab.extraction.decode import picture_size
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_face_lists
 from featlab.extraction.faces.landmarks import Given, find_landmarks, landmarks_for
-from featlab.extraction.faces.points import check_order, check_unit, lies_outside
+from featlab.extraction.faces.points import lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.track import Choice, Faces, choose_faces
 from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
@@ -191,8 +191,10 @@ def _faces(
         return None, "", frozenset(), None
     given = landmarks_for(path, items)
     faces = given.faces if unit == "pixels" else _in_pixels(given.faces, items)
-    check_unit(faces.points, str(path))
-    check_order(faces.points, str(path))
+    if problem := unit_problem(faces.points):
+        raise InputError(f"{path}: {problem}; --landmarks-unit fraction scales them, if they go from 0 to 1")
+    if problem := order_problem(faces.points):
+        raise InputError(f"{path}: {problem}")
     _check_place(faces, items, str(path))
     return faces, str(path), frozenset(), given
 

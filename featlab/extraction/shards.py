@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.hdf5 import UnreadableError
 from featlab.cache.reader import inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -97,8 +96,6 @@ def difference(
             for item in items[position:]:
                 if item.name not in failed:
                     return f"{item.name} is new"
-    except UnreadableError:
-        raise
     except CacheError as error:
         return str(error)
     if with_files and (changed := _changed_since(out, items)):

@@ -130,10 +130,12 @@ def test_half_precision_stays_where_all_have_it_and_what_only_one_has_is_left_ou
     assert digest(both) == digest(make("whole.h5", dtype="float16"))
     np.testing.assert_array_equal(read(mixed).embeddings, [*read(half).embeddings, *read(full).embeddings])
     assert both.stat().st_size < mixed.stat().st_size
-    bare = make("bare.h5", *SECOND, change=lambda rows: replace(rows, landmarks=None), has_landmarks=False)
+    no_more = {"landmarks": None, "faces": None}
+    bare = make("bare.h5", *SECOND, change=lambda rows: replace(rows, **no_more), has_landmarks=False)
     report = merge_caches((make("one.h5", *FIRST), bare), tmp_path / "both.h5")
-    assert read(report.path).landmarks is None
-    assert any(note.startswith("landmarks are left out") for note in report.notes)
+    assert (read(report.path).landmarks, read(report.path).faces) == (None, None)
+    for what in ("landmarks", "counts of faces"):
+        assert any(note.startswith(f"{what} are left out") for note in report.notes)
 
 
 def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_kept(make, extractor, tmp_path):

@@ -112,12 +112,15 @@ REFUSED = [
         for text in ("{", "[]", '{"id": 3}', "null", '["happy"]', '["neutral", "neutral"]')
     ),
     *((without(name), name) for name in ("embeddings", *CODES, "subjects", "videos", "subject_offsets")),
-    *((replace(name, lambda rows: rows[:-1]), name, "shape") for name in ("embeddings", *CODES, "landmarks", "paths")),
+    *(
+        (replace(name, lambda rows: rows[:-1]), name, "shape")
+        for name in ("embeddings", *CODES, "landmarks", "paths", "faces")
+    ),
     *(
         (replace(name, lambda values, dtype=dtype: values.astype(dtype)), name, "type")
         for name, dtype in (
             *(("embeddings", "f8"), ("embeddings", "i4"), ("label", "i8")),
-            *(("frame", "f4"), ("frame", ">i4"), ("landmarks", "f8")),
+            *(("frame", "f4"), ("frame", ">i4"), ("landmarks", "f8"), ("faces", "i2")),
         )
     ),
     *(

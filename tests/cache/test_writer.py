@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
+from featlab.cache.hdf5 import UnreadableError
 
 NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])
 
@@ -289,5 +290,5 @@ def test_a_shard_that_the_system_cannot_read_stops_the_run(new_builder, make_row
     builder = new_builder()
     monkeypatch.setattr("featlab.cache.hdf5.h5py.File", fails)
     for ask in (lambda: builder.has_shard("a"), lambda: builder.assemble(["a"])):
-        with refused(CacheError, "can't be read (Input/output error)"):
+        with refused(UnreadableError, "can't be read (Input/output error)"):
             ask()

@@ -88,6 +88,9 @@ def test_refusals_of_extract(faces, refusals):
         "manifest.csv --neutral neutrl --landmarks none": "did you mean 'neutral'",
         "manifest.csv --dtype float8": "float8",
         "manifest.csv --if-exists maybe --landmarks none": "maybe",
+        "manifest.csv --face first": "largest, track, only",
+        "manifest.csv --face only --landmarks none": "there are none",
+        "manifest.csv --landmarks-unit percent": "pixels, fraction",
     }
     refusals(table, "extract", "--quiet")
 

@@ -82,6 +82,22 @@ def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(
     )
 
 
+def test_with_mirror_a_turned_picture_is_predicted_as_the_picture_is(
+    workspace, faces, run_json, refused, quickly, lines_of
+):
+    again = ("--out", "cache.h5", "--if-exists", "overwrite")
+    run_json("extract", str(faces / "faces"), *HOG, "--mirror", *again, "-j", "1")
+    (workspace / "turned").mkdir()
+    for path in (workspace / "clip").iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(workspace / "turned" / path.name)
+    words, scores = ("predict", "--subject", "p3", *HOG, "-j", "1", *quickly), []
+    for folder in ("clip", "turned"):
+        run_json(*words, "--images", folder, "--mirror")
+        scores.append([float(line["p_smile"]) for line in lines_of("predictions.csv")])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert "averaged with its mirror image" in refused(*words, "--images", "clip", "-q")
+
+
 def test_a_video_is_sampled_as_asked(workspace, run_json, quickly, lines_of):
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     with av.open("talk.mp4", "w") as container:

@@ -78,11 +78,12 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         raise InputError(f"{path}: no such file")
     session = _session(path, device)
     model = onnx.load(str(path), load_external_data=False)
-    images = _input(name, session)
+    files = _weight_files(onnx, model, path)
+    batch, side, channels_last = _input_shape(name, session)
     outputs = [output.name for output in session.get_outputs()]
     text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
     card = None if text is None else read_card(text, path)
-    spec = file_spec(name, card, chosen, images.side)
+    spec = file_spec(name, card, chosen, side)
     layers = chosen.layers
     check_layers(name, layers, layers_among(outputs))
     if chosen.node is None:
@@ -93,13 +94,15 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         notes = (f"node {embedding}",)
         if embedding not in outputs:
             session = _session(path, device, embedding)
-    refusal = "" if notes or embedding == EMBEDDING else _class_scores(model.graph, embedding)
+    network = OnnxNetwork(name, session, layers, embedding, batch, channels_last, averaged=chosen.node is not None)
+    if not notes and embedding != EMBEDDING:
+        network.refusal = _class_scores(model.graph, embedding)
     return network_backbone(
         name,
-        OnnxNetwork(name, session, images, layers, embedding, averaged=chosen.node is not None, refusal=refusal),
+        network,
         spec,
         id="onnx",
-        weights=file_sha256(path, *_weight_files(onnx, model, path)),
+        weights=file_sha256(path, *files),
         notes=notes,
         versions={"onnxruntime": onnxruntime.__version__},
         trained_on=card.trained_on if card is not None else (),
@@ -110,41 +113,33 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey picture (ITU-R BT.601, as Pillow has it)."""
 
 
-@dataclass(frozen=True)
-class _Input:
-    """What a model takes: float (batch, channels, side, side), or with the channels at the end."""
-
-    name: str
-    batch: int | None  # None for any
-    side: int | None  # None for any
-    grey: bool  # One channel in place of three
-    channels_last: bool
-    dtype: torch.dtype
-
-
 class OnnxNetwork:
-    """Runs an onnxruntime session; ``refusal`` says why a short embedding is none, empty where it is one."""
+    """Runs an onnxruntime session."""
+
+    refusal = ""  # Why a short embedding is none; empty where it is one all the same
 
     def __init__(
         self,
         name: str,
         session: Any,
-        images: _Input,
         layers: tuple[str, ...],
         embedding: str,
+        batch: int | None,
+        channels_last: bool,
         *,
         averaged: bool,
-        refusal: str,
     ) -> None:
         # onnxruntime takes arrays of the main memory and moves them itself.
         self.device = torch.device("cpu")
         self.layers = layers
         self._name = name
         self._session = session
-        self._images = images
         self._embedding = embedding
+        self._batch = batch
+        self._channels_last = channels_last
         self._averaged = averaged
-        self._refusal = refusal
+        self._input = session.get_inputs()[0]
+        self._grey = self._input.shape[3 if channels_last else 1] == 1
         available = {output.name for output in session.get_outputs()}
         wanted = [embedding]
         for layer in layers:
@@ -155,21 +150,20 @@ class OnnxNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
         with torch.inference_mode():
-            return in_fixed_batches(self._embed, images.contiguous(), self._images.batch)
+            return in_fixed_batches(self._embed, images.contiguous(), self._batch)
 
     def _embed(self, images: Tensor) -> Tensor:
         rows = len(images)
-        if self._images.grey:
+        if self._grey:
             images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
-        if self._images.channels_last:
+        if self._channels_last:
             images = images.permute(0, 2, 3, 1)
-        values = self._session.run(
-            self._wanted, {self._images.name: images.to(self._images.dtype).contiguous().numpy()}
-        )
+        given = images.to(_FLOATS[self._input.type]).contiguous().numpy()
+        values = self._session.run(self._wanted, {self._input.name: given})
         outputs = {key: torch.from_numpy(value) for key, value in zip(self._wanted, values, strict=True)}
         vectors = outputs[self._embedding]
-        if self._refusal and vectors.shape[-1] <= _MOST_CLASSES:
-            raise ConfigError(f"{self._name} gives {vectors.shape[-1]} values an image, {self._refusal}")
+        if self.refusal and vectors.shape[-1] <= _MOST_CLASSES:
+            raise ConfigError(f"{self._name} gives {vectors.shape[-1]} values an image, {self.refusal}")
         averages = channel_statistics(vectors) if self._averaged else None
         outputs[EMBEDDING] = vectors if averages is None else averages[0]
         return embedding_of(self._name, outputs, self.layers, rows)
@@ -251,7 +245,8 @@ def _session(path: Path, device: torch.device, value: str | None = None) -> Any:
         raise InputError(f"{path} can't be loaded by onnxruntime ({one_line(error)})") from None
 
 
-def _input(name: str, session: Any) -> _Input:
+def _input_shape(name: str, session: Any) -> tuple[int | None, int | None, bool]:
+    """Return the number and the side of images that the model takes, None for any, and whether channels come last."""
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     first, last = [len(shape) == 4 and shape[axis] in (1, 3) for axis in (1, 3)]
@@ -265,14 +260,7 @@ def _input(name: str, session: Any) -> _Input:
         )
     if inputs[0].type not in _FLOATS:
         raise ConfigError(f"{name} takes {inputs[0].type}; a backbone takes float images, normalised: export it so")
-    return _Input(
-        name=inputs[0].name,
-        batch=shape[0] if isinstance(shape[0], int) else None,
-        side=sides.pop() if sides else None,
-        grey=shape[3 if channels_last else 1] == 1,
-        channels_last=channels_last,
-        dtype=_FLOATS[inputs[0].type],
-    )
+    return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None, channels_last
 
 
 def _embedding_output(name: str, outputs: Sequence[str], layers: Sequence[str], wanted: str | None) -> str:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,14 +15,7 @@ from torch import nn
 from featlab.errors import ConfigError, FeatlabError, closest, one_line
 from featlab.extraction.backbones import Backbone, InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.network import module_backbone
-from featlab.extraction.backbones.weights import (
-    RANDOM,
-    file_sha256,
-    load_state_dict,
-    read_state_dict,
-    seeded,
-    state_sha256,
-)
+from featlab.extraction.backbones.weights import RANDOM, module_with_weights, seeded, state_sha256
 
 _USAGE = "a module and a function in it, for example python:my_networks:face_net"
 
@@ -57,12 +49,8 @@ def _of_module(name: str, factory: Any, module: nn.Module, own: Mapping[str, Any
                 f"{name} gives other weights at every call: load them in the function, name a file with --weights, "
                 f"or ask for random ones with --weights {RANDOM}"
             )
-    elif options.weights == RANDOM:
-        sha = state_sha256(module)
     else:
-        path = Path(options.weights)
-        load_state_dict(name, module, read_state_dict(path), path, options.prefix)
-        sha = file_sha256(path)
+        module, sha = module_with_weights(name, lambda: module, options.weights, options.prefix)
     notes = tuple(f"{key} {value}" for key, value in sorted(own.items()))
     return module_backbone(name, module, options, InputSpec(), id=name, weights=sha, notes=notes)
 

@@ -227,11 +227,11 @@ def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDe
     installed("dlib", "dlib", f"the detector {spec!r}")
     import dlib
 
+    info = f"dlib {package_version('dlib')}, {model_file(predictor)}"
     # A predictor doesn't say how many points it has, but it gives them for any rectangle.
     _, predict = load_models(predictor)
     points = len(_points(predict(np.zeros((32, 32, 3), dtype=np.uint8), dlib.rectangle(0, 0, 31, 31))))
-    info = f"dlib {package_version('dlib')}, {model_file(predictor)}, {points} points"
-    return DlibDetector(spec, points, info, predictor)
+    return DlibDetector(spec, points, f"{info}, {points} points", predictor)
 
 
 @lru_cache(maxsize=1)
@@ -281,10 +281,8 @@ def make_uniface_detector(spec: str, argument: Path | None, points: int) -> Unif
     try:
         files = [verify_model_weights(name) for name in (RetinaFaceWeights.MNET_V2, PIPNetWeights.DW300_CELEBA_68)]
     except (OSError, ValueError) as error:
-        why = f"uniface can't fetch its weights ({one_line(error)})"
-        raise InputError(
-            f"{why}; run it once where there is a network, and bring its folder ~/.uniface/models"
-        ) from None
+        why = f"uniface has no weights ({one_line(error)})"
+        raise InputError(f"{why}; run it once with a network, and bring its folder ~/.uniface/models") from None
     models = ", ".join(model_file(Path(file)) for file in files)
     return UnifaceDetector(spec, points, f"uniface {package_version('uniface')}, {models}, {points} points")
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -106,10 +107,10 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
         if len(cells) != len(header):
             raise InputError(f"{path}, line {line}: {len(cells)} values under {len(header)} columns")
         try:
-            if found is None or float(cells[found]) != 0:
-                points[row] = np.array([float(cells[column] or "nan") for column in columns]).reshape(-1, 2)
+            if found is None or _numbers([cells[found]])[0] > 0:
+                points[row] = np.array(_numbers([cells[column] for column in columns])).reshape(-1, 2)
             if frame is not None:
-                number = float(cells[frame])
+                (number,) = _numbers([cells[frame]])
                 if not number.is_integer():
                     raise ValueError(f"frame {cells[frame]!r} isn't a whole number")
                 frames[row] = int(number)
@@ -122,6 +123,19 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
     several = not {"face", "face_id"}.isdisjoint(header)
     by_openface = not {"confidence", "success"}.isdisjoint(header)
     return LandmarkCsv(points, listed, None if frame is None else frames, several, by_openface)
+
+
+def _numbers(cells: Sequence[str]) -> list[float]:
+    """Return what cells say, NaN where it is missing; a ValueError for text, as 1_0, which Python takes for 10."""
+    # The package reads landmarks too, so that it can't be imported before this module.
+    from featlab.extraction.tables.cells import is_missing
+
+    if not any("_" in cell for cell in cells):
+        with suppress(ValueError):
+            return [float(cell) for cell in cells]
+    if odd := next((cell for cell in cells if "_" in cell and not is_missing(cell)), None):
+        raise ValueError(f"could not convert to a number: {odd!r}")
+    return [float("nan") if is_missing(cell) else float(cell) for cell in cells]
 
 
 def _point_columns(header: list[str], path: Path) -> list[int]:
@@ -207,7 +221,7 @@ def read_tem(path: Path) -> NDArray[np.float32]:
 def _point(path: Path, number: int, line: str) -> tuple[float, float]:
     cells = line.replace(",", " ").split()
     try:
-        x, y = (float(cell) for cell in cells)
+        x, y = _numbers(cells)
     except ValueError:
         raise InputError(f"{path}, line {number}: expected x and y, found {line[:40]!r}") from None
     return x, y

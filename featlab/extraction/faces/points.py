@@ -86,18 +86,16 @@ _BELOW: Final[Mapping[int, NDArray[np.intp]]] = {
 }
 # Pixels of a face span more than this; shares of the picture's width and height don't.
 _NO_PIXELS = 2.0
+# Of many faces so many are looked at.
+_LOOKED_AT = 2000
 
 
-def check_unit(points: NDArray[np.float32], where: str) -> None:
-    """Raise an InputError when the points of faces (n, P, 2) can't be pixels, but lie between 0 and 1, or -1 and 1."""
+def unit_problem(points: NDArray[np.float32]) -> str:
+    """Say that the points of faces (n, P, 2) can't be pixels, but lie from 0 to 1, or from -1 to 1; empty: they can."""
     if not points.size or np.abs(points).max() > _NO_PIXELS:
-        return
+        return ""
     low, high = float(points.min()), float(points.max())
-    remedy = "--landmarks-unit fraction scales them" if low > -0.5 else "scale them first"
-    raise InputError(
-        f"{where}: the landmarks go from {low:.2f} to {high:.2f}, so they are shares of the picture and not pixels; "
-        f"{remedy}"
-    )
+    return f"the landmarks go from {low:.2f} to {high:.2f}, so they are shares of the picture and not pixels"
 
 
 def lies_outside(face: NDArray[np.float32], size: tuple[int, int]) -> bool:
@@ -106,16 +104,17 @@ def lies_outside(face: NDArray[np.float32], size: tuple[int, int]) -> bool:
     return size != (0, 0) and bool(outside.mean() > 0.5)
 
 
-def check_order(points: NDArray[np.float32], where: str) -> None:
-    """Raise an InputError when most of the faces (n, P, 2) are no faces in the order of their set of points."""
+def order_problem(points: NDArray[np.float32]) -> str:
+    """Say why most of the faces (n, P, 2), finite, are none in the order of their set of points; empty: they are."""
     if not len(points):
-        return
+        return ""
+    points = points[:: max(len(points) // _LOOKED_AT, 1)]
     count, seen = points.shape[1], points.astype(np.float64)
     spread = _spread(seen)
     if _mostly(spread < 1e-6 * np.abs(seen).max()):
-        raise InputError(f"{where}: the {count} points of a face are all at one place")
+        return f"the {count} points of a face are all at one place"
     if count not in _BELOW:
-        return
+        return ""
     eyes = eye_centres(seen)
     across, middle = eyes[:, 1] - eyes[:, 0], eyes.mean(axis=1)
     mouth = seen[:, _BELOW[count]].mean(axis=1)
@@ -133,8 +132,7 @@ def check_order(points: NDArray[np.float32], where: str) -> None:
             problem = "the left eye is on the right: left and right are swapped"
     elif count == 68 and _mostly(~_jaw_is_around(seen, middle, across, down)):
         problem = "the first 17 points are not the jaw: they are in another order"
-    if problem:
-        raise InputError(f"{where}: the {count} points are no face; {problem}")
+    return problem and f"the {count} points are no face; {problem}"
 
 
 def _jaw_is_around(

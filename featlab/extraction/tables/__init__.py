@@ -19,6 +19,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces.landmarks import read_landmarks
+from featlab.extraction.faces.points import order_problem, unit_problem
 from featlab.extraction.items import Failure, check_if_exists, class_names
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
 from featlab.extraction.tables.index import codes_of
@@ -78,6 +79,7 @@ class ImportReport:
 
 
 DEFAULTS = ImportConfig()
+_LOOKED_AT = 2000
 
 
 def import_features(
@@ -110,7 +112,7 @@ def import_features(
     read = replace(read, index=read.index.one_name_each(config.neutral, merge=config.merge_names))
     table = _table(read, good, landmarks)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
-    told = telltales(table, read.rows.columns, read.kept[good])
+    told = [*telltales(table, read.rows.columns, read.kept[good]), *_strange(table.landmarks)]
     said = {
         "columns": read.rows.columns,
         "notes": (*read.rows.notes, *read.index.notes),
@@ -124,6 +126,16 @@ def import_features(
     write_failures(out, failures)
     write_table(out, table, extractor, dtype=config.dtype)
     return _report(out, failures, said, error, start, was_there=False)
+
+
+def _strange(landmarks: NDArray[np.float32] | None) -> list[str]:
+    """Return what is wrong with landmarks: there are no pictures to compare them with, so it is only said."""
+    if landmarks is None:
+        return []
+    points = landmarks[:: max(len(landmarks) // _LOOKED_AT, 1)]
+    points = points[np.isfinite(points).all(axis=(1, 2))]
+    unit = unit_problem(points)
+    return [*filter(None, [unit and f"{unit}; where pictures aren't square they distort faces", order_problem(points)])]
 
 
 def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None) -> FeatureTable:
@@ -159,10 +171,15 @@ def good_rows(
     if bad and not skip_bad:
         row, why = next(iter(bad.items()))
         more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
-        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
+        raise InputError(
+            f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them, and "
+            "--columns chooses the features"
+        )
     failed = dict(sorted({**read.rows.failed, **bad}.items()))
     failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    good = np.flatnonzero(~np.isin(read.kept, list(bad)))
+    stored = np.ones(len(read.rows.features), dtype=bool)
+    stored[list(bad)] = False
+    good = np.flatnonzero(stored[read.kept])
     if not len(good):
         raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
     return good, failures

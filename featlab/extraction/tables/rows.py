@@ -138,7 +138,8 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
     landmarks = _points(header, features)
 
     def of_the_tool(pattern: str) -> list[int]:
-        return [place for place in others if place not in features and header[place] in columns_of(pattern, header)]
+        named = features if selection.columns is not None else ()
+        return [place for place in others if place not in named and header[place] in columns_of(pattern, header)]
 
     signs = [
         (place, kind) for kind in ("zero", "zero_of_some", "empty") for place in of_the_tool(getattr(preset, kind))

@@ -141,6 +141,9 @@ def test_an_openface_csv_is_read_in_order_or_by_path_and_a_failed_detection_is_n
         read = read_landmarks(path, 3)
         assert np.isnan(read[1]).all()
         np.testing.assert_array_equal(read[[0, 2]], POINTS[[0, 2]])
+    for missing in ("-nan(ind)", "NA", "None", ""):
+        path.write_text("frame,x_0,y_0\n1,2,3\n2,4," + missing + "\n")
+        assert np.isnan(read_landmarks(path, 2)).tolist() == [[[False] * 2], [[True] * 2]]
     path.write_text(csv_text("path,", ("f/c.jpg,", "f\\a.jpg,", "other.jpg,")))
     read = read_landmarks(path, 4, names=["f/a.jpg", "f/b.jpg", "f/c.jpg", "f/c.jpg"])
     np.testing.assert_array_equal(read[[0, 2, 3]], POINTS[[1, 0, 0]])
@@ -155,6 +158,7 @@ def test_a_csv_that_does_not_fit_is_refused(tmp_path, refused):
         ("x_0,y_0,x_999999999999\n1,2,3\n", "'x_1' is missing"),
         ("x_0,y_0,y_0\n1,2,3\n", "'y_0' is there twice"),
         ("x_0,y_0\n1,two\n", "line 2: could not convert"),
+        ("x_0,y_0\n1,2_0\n", "line 2: could not convert to a number: '2_0'"),
         ("x_0,y_0\n1\n", "line 2: 1 values under 2 columns"),
         ("x_0,y_0\n1,2\n3,4\n", "landmarks for 2 rows, the source has 1"),
         ("path,x_0,y_0\nq.jpg,1,2\n", "no path of"),

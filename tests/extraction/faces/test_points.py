@@ -1,0 +1,190 @@
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones.builtin import template
+from featlab.extraction.faces.points import MESH_TO_68, lies_outside, order_problem, unit_problem
+from featlab.extraction.inputs import InputConfig, read_inputs
+
+FACE = (template(68) * 100 + 60).astype(np.float32)
+TURN = np.array([[0, 1], [-1, 0]], dtype=np.float32)
+
+
+def faces(face=FACE, count=9, seed=0):
+    return np.random.default_rng(seed).normal(face, 1.0, (count, *face.shape)).astype(np.float32)
+
+
+def mesh():
+    whole = np.random.default_rng(0).uniform(FACE.min(axis=0), FACE.max(axis=0), (478, 2))
+    whole[list(MESH_TO_68)] = FACE
+    return whole
+
+
+def mixed(face, seed):
+    return face[np.random.default_rng(seed).permutation(len(face))]
+
+
+FIVE = np.stack([FACE[36:42].mean(0), FACE[42:48].mean(0), FACE[30], FACE[48], FACE[54]])
+SETS = (FACE, FACE[17:], np.delete(FACE[17:], (43, 47), axis=0), mesh(), FIVE, FACE[:7])
+
+
+def test_a_face_in_any_position_is_one_and_what_is_no_face_is_named():
+    for face in SETS:
+        for seen in (
+            faces(face),
+            faces(face @ TURN),
+            faces(-face),
+            np.concatenate([faces(face), faces(face[:, ::-1], 8)]),
+        ):
+            assert order_problem(seen) == ""
+        assert order_problem(faces(face, 0)) == ""
+        assert "all at one place" in order_problem(np.full((3, *face.shape), 40.0, np.float32))
+    for face in SETS[:5]:
+        assert "x and y are swapped" in order_problem(faces(face[:, ::-1]))
+        assert "the mouth is above the eyes" in order_problem(faces(face * (1, -1)))
+        assert "left and right are swapped" in order_problem(faces(face * (-1, 1)))
+    for face in SETS[:3]:
+        for seed in range(5):
+            assert "another order" in order_problem(faces(mixed(face, seed)))
+    # Each picture in an order of its own; the jaw last.
+    assert "another order" in order_problem(np.stack([mixed(FACE, seed) for seed in range(9)]))
+    assert "not the jaw" in order_problem(faces(np.concatenate([FACE[:17][::-1], FACE[17:]])))
+
+
+def test_pixels_are_told_from_shares_and_faces_in_a_picture_from_others():
+    assert "go from 0.20 to 1.00, so they are shares of the picture and not pixels" in unit_problem(
+        np.array([[[0.2, 1], [0.5, 0.7]]], np.float32)
+    )
+    assert "-0.90" in unit_problem(np.array([[[-0.9, 0.4]]], np.float32))
+    assert unit_problem(faces()) == unit_problem(faces(count=0)) == ""
+    for face, size, outside in (
+        (FACE, (120, 120), False),
+        (FACE + np.array((30, 0)), (120, 120), False),
+        (FACE + np.array((75, 0)), (120, 120), True),
+        (FACE - (0, 70), (120, 120), True),
+        (FACE * 3, (120, 120), True),
+        (FACE * 3, (0, 0), False),
+    ):
+        assert lies_outside(face, size) == outside
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A clip of twelve pictures, twice as wide as high, the face a pixel further in each; returns the folder."""
+    folder = tmp_path / "faces" / "zoë" / "neutral" / "v"
+    folder.mkdir(parents=True)
+    for number in range(1, 13):
+        PilImage.new("RGB", (240, 120), (number, 90, 90)).save(folder / f"img{number}.png")
+    return tmp_path / "faces"
+
+
+TRUE = FACE + np.stack([(number, 0) for number in range(1, 13)])[:, None]
+
+
+def openface(path, numbers, points, first="frame, face_id, timestamp, confidence, success"):
+    header = [first, *(f"x_{p}" for p in range(points.shape[1])), *(f"y_{p}" for p in range(points.shape[1]))]
+    lines = [
+        ", ".join([f"{n}, 0, 0.0, 0.9, 1", *map(str, face.T.ravel())]) for n, face in zip(numbers, points, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([", ".join(header), *lines]) + "\n")
+    return path
+
+
+def found(source, landmarks, **more):
+    inputs = read_inputs(source, InputConfig(landmarks=str(landmarks), **more), beside=source.parent / "c.h5", jobs=1)
+    numbers = [int(item.path.stem[3:]) for item in inputs.items]
+    return inputs, inputs.landmarks[[item.row for item in inputs.items]], np.array(numbers) - 1
+
+
+def test_frames_of_openface_are_in_the_order_of_names_as_text(clip, tmp_path, refused):
+    as_text = sorted(range(12), key=lambda place: f"img{place + 1}.png")
+    for path in (tmp_path / "out" / "zoë" / "neutral" / "v.csv", tmp_path / "one.csv"):
+        openface(path, range(1, 13), TRUE[as_text])
+        given = path if path.name == "one.csv" else tmp_path / "out"
+        _, points, places = found(clip, given)
+        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+        # Frames without a face may be missing; a table of more pictures than there are is of others.
+        openface(path, [2, 5], TRUE[[as_text[1], as_text[4]]])
+        _, points, places = found(clip, given)
+        assert np.flatnonzero(np.isfinite(points[:, 0, 0])).tolist() == sorted(
+            [list(places).index(9), list(places).index(1)]
+        )
+        openface(path, range(1, 14), np.concatenate([TRUE, TRUE[:1]]))
+        with refused(InputError, "frames up to 13", "holds 12 pictures"):
+            found(clip, given)
+    # Somebody's own numbers are the frames' own.
+    path = tmp_path / "own.csv"
+    openface(path, range(12), TRUE, first="frame, a, b, c, d")
+    _, points, places = found(clip, path)
+    np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+
+
+def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, tmp_path, refused):
+    path = tmp_path / "l.npy"
+    np.save(path, TRUE)
+    inputs, points, places = found(clip, path)
+    np.testing.assert_allclose(points, TRUE[places])
+    assert "rows were taken in the order by number (row 2 is zoë/neutral/v/img2.png)" in inputs.warnings[-1]
+    np.save(path, TRUE[:11])
+    with refused(InputError, "landmarks for 11 rows, the source has 12"):
+        found(clip, path)
+    folder = tmp_path / "arrays"
+    for rows, says in ((TRUE, "another order as text"), (TRUE[:7], "has 7 rows without frame numbers")):
+        (folder / "zoë" / "neutral").mkdir(parents=True, exist_ok=True)
+        np.save(folder / "zoë" / "neutral" / "v.npy", rows)
+        with refused(InputError, says, "give one file an image"):
+            found(clip, folder)
+
+
+def test_names_match_in_any_normal_form_and_without_their_suffix(clip, tmp_path):
+    path = tmp_path / "l.csv"
+    header = ["path", *(f"x_{p}" for p in range(68)), *(f"y_{p}" for p in range(68))]
+    for name in ("zoë/neutral/v/img{}.png", "./zoë/neutral/v/img{}.jpg", "C:\\clips\\img{}.bmp"):
+        lines = [[name.format(n + 1), *map(str, TRUE[n].T.ravel())] for n in reversed(range(12))]
+        text = "\n".join(",".join(cells) for cells in [header, *lines]) + "\n"
+        path.write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
+        _, points, places = found(clip, path)
+        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+
+
+def test_shares_are_refused_or_scaled_by_each_pictures_own_size(clip, tmp_path, refused):
+    path = tmp_path / "l.npy"
+    np.save(path, TRUE / (240, 120))
+    with refused(InputError, f"{path}: ", "not pixels; --landmarks-unit fraction scales them"):
+        found(clip, path)
+    _, points, places = found(clip, path, landmarks_unit="fraction")
+    np.testing.assert_allclose(points, TRUE[places], atol=1e-2)
+    np.save(path, TRUE * 4)
+    with refused(InputError, "lie outside of the pictures: in zoë/neutral/v/img1.png, 240x120 pixels, they go from"):
+        found(clip, path)
+    np.save(path, TRUE[:, :, ::-1])
+    with refused(InputError, f"{path}: the 68 points are no face", "x and y are swapped"):
+        found(clip, path)
+    for options, says in (
+        ({"landmarks_unit": "percent"}, "--landmarks-unit = 'percent' is not one of pixels, fraction"),
+        ({"face": "first"}, "--face = 'first' is not one of largest, track, only"),
+        ({"face": "track", "landmarks": "none"}, "there are none"),
+        ({"landmarks_unit": "fraction", "landmarks": "uniface"}, "a detector's are pixels"),
+    ):
+        with refused(ConfigError, says):
+            read_inputs(clip, InputConfig(**{"landmarks": str(path)} | options), beside=tmp_path / "c.h5")
+
+
+def test_a_table_of_several_faces_follows_one_person(clip, tmp_path):
+    # Two people cross, twelve frames, and the numbers of the tool's tracks change hands.
+    other = np.stack([FACE * 0.9 + (60 - 4 * number, 3) for number in range(1, 13)])
+    mine = FACE + np.stack([(5 * number - 10, 0) for number in range(1, 13)])[:, None]
+    as_text = sorted(range(12), key=lambda place: f"img{place + 1}.png")
+    numbers = [rank + 1 for rank in range(12) for _ in range(2)]
+    both = np.stack([(mine, other)[(place + who) % 2][place] for place in as_text for who in range(2)])
+    path = openface(tmp_path / "several.csv", numbers, both)
+    inputs, points, places = found(clip, path, face="track")
+    np.testing.assert_allclose(points, mine[places], atol=1e-3)
+    assert (
+        "more than one face in 12 frames of 1 person (zoë: 12); one person a clip was followed" in inputs.warnings[-1]
+    )
+    assert inputs.face_counts.tolist() == [2] * 12
