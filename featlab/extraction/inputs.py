@@ -65,6 +65,7 @@ class Inputs:
     landmark_source: str = ""
     warnings: tuple[str, ...] = ()
     face_counts: NDArray[np.uint8] | None = None  # uint8 (rows,), by `Item.row`; None: nobody counted
+    in_doubt: tuple[Failure, ...] = ()  # Whose face may be another person's
 
 
 def read_inputs(
@@ -95,6 +96,8 @@ def read_inputs(
         sampling = config.sampling if config.sampling is not None else layout.sampling
         expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
         items, failures = list(expanded.items), expanded.failures
+        if expanded.jumping:
+            warnings = (*warnings, _jumping(expanded.jumping))
         if not items:
             raise InputError(
                 f"{source}: no frame could be taken from any of its {len(failures)} videos "
@@ -128,6 +131,15 @@ def read_inputs(
         origin,
         (*warnings, *filter(None, [chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
+        chosen.doubtful,
+    )
+
+
+def _jumping(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"the clock of {', '.join(names[:3])}{more} jumps, as in recordings that were joined: the parts are taken one "
+        "after the other, and a time counts through them"
     )
 
 
