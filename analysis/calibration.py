@@ -52,7 +52,7 @@ def calibration_result(
             f"{who}, {count_text(len(found.clips), 'neutral clip')}, {count_text(frames, 'neutral frame')}. Neighbours "
             f"are alike: those of the middle person tell as much as {tell:.0f} independent ones.",
             f"{mark:g} in {rows.names[main[0]]} is {said[0]}{f', and {said[-1]}' if len(people) > 1 else ''}.",
-            f"{100 * floors:.0f} % of the spreads are a floor: half of the group's, or 2 % of a person's range.",
+            f"{100 * floors:.0f} % of the spreads are a floor: half of the group's, or 5 % of a person's range.",
             "Next: compare people by the columns NAME_z, in spreads; the columns NAME are in the feature's own unit.",
         ],
         tables={"people": make_table(f"How many of a person's own spreads {mark:g} lies above rest", columns, people)},
@@ -67,7 +67,7 @@ def _mark_column(name: str, place: int, mark: float) -> Column[Rest]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{value:+.1f}".replace("-", "−").replace("−0.0", "+0.0")
 
 
 def _figures(

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.render import write_table
 from featlab.analysis.table import Table
-from featlab.bundle.adaptation import adaptation_folder
 from featlab.cache.atomic import atomic_write_text
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
@@ -175,6 +174,9 @@ def json_lines(entries: Iterable[Mapping[str, Any]]) -> str:
 
 def safe_name(subject: str) -> str:
     """Return a subject's name, or a hash where it is no safe name of a file."""
+    # Imports torch, which most of what writes a page has no need of.
+    from featlab.bundle.adaptation import adaptation_folder
+
     return adaptation_folder(Path(), subject).name
 
 

@@ -53,7 +53,7 @@ def init(
 def calibrate(
     session: Session,
     table: Annotated[Path, Argument(help="Features, as `featlab import` reads them; a column session is a visit.")],
-    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The calibrated table, .csv.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The calibrated table, .csv or .parquet.")],
     neutral: Annotated[
         str,
         Option(
@@ -68,25 +68,27 @@ def calibrate(
 ) -> None:
     """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
     from featlab.analysis.calibration import calibration_result
-    from featlab.analysis.style import save_data
     from featlab.errors import InputError
     from featlab.extraction.shards import failures_path, write_failures
+    from featlab.extraction.tables import recordings
     from featlab.extraction.tables.calibrate import calibrate as rest_of
-    from featlab.extraction.tables.recordings import calibrated_columns, read_recordings, rest_columns, resting_rows
     from featlab.extraction.tables.rest_checks import cautions
     from featlab.extraction.tables.rows import Selection
 
     output, selection = session.output, Selection(session["columns"], session["features"], session["tool"])
-    if out.suffix.lower() != ".csv" or out.resolve() == table.resolve():
-        raise InputError(f"--out {out}: give the calibrated table a name of its own that ends in .csv")
+    if out.suffix.lower() not in (".csv", ".parquet") or out.resolve() == table.resolve():
+        raise InputError(f"--out {out}: give the calibrated table a name of its own that ends in .csv or .parquet")
     how = {name: session[name] for name in ("skip_bad", "merge_names")}
-    rows, failures, source = read_recordings(table, session["manifest"], selection, neutral, **how)
-    resting = resting_rows(rows, neutral, lambda path: read_recordings(path, None, selection, "", **how)[0])
+    rows, failures, source = recordings.read_recordings(table, session["manifest"], selection, neutral, **how)
+    resting = recordings.resting_rows(
+        rows, neutral, lambda path: recordings.read_recordings(path, None, selection, "", **how)[0]
+    )
     found = rest_of(rows, resting, mean=mean)
     if len(found.left_out) == len(set(rows.index.subject)):
         raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
-    save_data(out, calibrated_columns(rows, found))
-    rest_file = save_data(out.with_suffix(".rest.csv"), rest_columns(found, rows.names))
+    rest_file = out.with_suffix(".rest.csv")
+    recordings.write_columns(out, recordings.calibrated_columns(rows, found))
+    recordings.write_columns(rest_file, recordings.rest_columns(found, rows.names))
     write_failures(out, failures)
     known = cautions(found, rows, resting)
     data = {"out": out, "rest": rest_file, "left_out": found.left_out, "failures": len(failures)}
@@ -172,18 +174,22 @@ def verify(
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
 ) -> None:
     """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
+    from featlab.cache.names import alike
+    from featlab.cache.reader import inspect_cache
     from featlab.cache.repeats import find_repeats
     from featlab.cache.verify import verify_cache
     from featlab.errors import CacheError
 
     path = _cache(session, file)
     output = session.output
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = []
     try:
         findings = verify_cache(path)
         if not findings:
-            repeats = find_repeats(path)
-            findings, warnings = [*repeats.problems], repeats.warnings
+            findings, warnings = find_repeats(path)
+            summary = inspect_cache(path)
+            if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
+                warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
     except CacheError as error:
         findings = [str(error)]
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})

@@ -103,11 +103,11 @@ def _show(
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.cache.repeats import find_repeats
-    from featlab.extraction.faces.detect import no_face_path
+    from featlab.extraction.faces.detect import doubt_path, no_face_path
     from featlab.extraction.shards import failures_path
 
-    summary, repeats = inspect_cache(report.path), find_repeats(report.path)
-    warnings = [*inputs.warnings, *repeats.problems, *repeats.warnings]
+    summary, (problems, maybe) = inspect_cache(report.path), find_repeats(report.path)
+    warnings = [*inputs.warnings, *problems, *maybe]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
@@ -116,6 +116,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "layers": list(report.extractor.layers),
         "landmarks": inputs.landmark_source,
         "no_face": len(inputs.no_face),
+        "in_doubt": len(inputs.in_doubt),
         "extractor": report.extractor.id,
         "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
@@ -134,13 +135,13 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "landmarks": inputs.landmark_source or "none",
         "storage error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
-    _show(output, report, facts, said, ("resumed rows", "no face", "layers", "warnings", "storage error"))
+    _show(output, report, facts, said, ("resumed rows", "no face", "in doubt", "layers", "warnings", "storage error"))
     failures = [(failure.path, failure.reason) for failure in report.failures]
     output.warn_of_failures(failures, f"pictures or folders have no row, listed in {failures_path(report.path)}")
-    if inputs.no_face:
-        output.warn(
-            f"no face was found in {len(inputs.no_face)} images; they are listed in {no_face_path(report.path)}"
-        )
+    unsure = (inputs.no_face, "no face was found", no_face_path), (inputs.in_doubt, "the face is in doubt", doubt_path)
+    for listed, what, path in unsure:
+        if listed:
+            output.warn(f"{what} in {len(listed)} images; they are listed in {path(report.path)}")
 
 
 @command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")

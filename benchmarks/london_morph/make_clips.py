@@ -82,7 +82,7 @@ def make_clips(
     Args:
         root: Where the photographs are.
         folder: Where to; what is there is replaced.
-        mesh: Finds the mesh of a face.
+        mesh: Finds the meshes of faces, (F, 478, 2); the largest is taken.
         mesh_info: One line on who finds it, for the note.
         numbers: Who is wanted; None for everybody.
         seed: A person's clips depend on it and on the person's number only.
@@ -140,10 +140,11 @@ def _read(path: Path | None, name: str) -> NDArray[np.uint8]:
 
 
 def _find(mesh: Mesh, image: NDArray[np.uint8], name: str) -> NDArray[np.float64]:
-    points = np.asarray(mesh(image), dtype=np.float64)
-    if not np.isfinite(points).all():
+    faces = np.asarray(mesh(image), dtype=np.float64)
+    if not len(faces):
         raise InputError(f"no face was found in a photograph of {name}")
-    return points
+    largest: NDArray[np.float64] = faces[np.ptp(faces, axis=1).prod(axis=1).argmax()]
+    return largest
 
 
 def main() -> int:

@@ -65,6 +65,7 @@ class Inputs:
     landmark_source: str = ""
     warnings: tuple[str, ...] = ()
     face_counts: NDArray[np.uint8] | None = None  # uint8 (rows,), by `Item.row`; None: nobody counted
+    in_doubt: tuple[Failure, ...] = ()  # Whose face may be another person's
 
 
 def read_inputs(
@@ -95,6 +96,10 @@ def read_inputs(
         sampling = config.sampling if config.sampling is not None else layout.sampling
         expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
         items, failures = list(expanded.items), expanded.failures
+        if expanded.jumping:
+            which = f"{len(expanded.jumping)} videos jumps (first {expanded.jumping[0]})"
+            joined = "as in recordings that were joined: their parts are taken one after the other"
+            warnings = (*warnings, f"the clock of {which}, {joined}")
         if not items:
             raise InputError(
                 f"{source}: no frame could be taken from any of its {len(failures)} videos "
@@ -128,6 +133,7 @@ def read_inputs(
         origin,
         (*warnings, *filter(None, [chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
+        chosen.doubtful,
     )
 
 
@@ -196,20 +202,27 @@ def _in_pixels(faces: Faces, items: Sequence[Item]) -> Faces:
             "--landmarks-unit fraction: the source takes parts of pictures; scale the landmarks to pixels"
         )
     sizes = np.ones((len(faces.counts), 2), dtype=np.float32)
-    known: dict[Path, tuple[int, int]] = {}
-    for item in items:
-        known[item.path] = known.get(item.path) or picture_size(item)
-        sizes[item.row] = known[item.path]
+    sizes[[item.row for item in items]] = _sizes(items)
     return replace(faces, points=faces.points * np.repeat(sizes, faces.counts, axis=0)[:, None])
+
+
+def _sizes(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """Return the width and height of each picture; those of one file are of one size."""
+    known: dict[tuple[Path, Any], tuple[int, int]] = {}
+    for item in items:
+        if (item.path, item.box) not in known:
+            known[item.path, item.box] = picture_size(item)
+    return [known[item.path, item.box] for item in items]
 
 
 def _check_place(faces: Faces, items: Sequence[Item], where: str) -> None:
     """Raise an InputError when most faces lie outside of their pictures; of many pictures some are looked at."""
     seen = [item for item in items if faces.counts[item.row]]
     some, largest = seen[:: max(len(seen) // _LOOKED_AT, 1)], faces.largest()
-    outside = [item for item in some if lies_outside(largest[item.row], picture_size(item))]
+    looked = zip(some, _sizes(some), strict=True)
+    outside = [(item, size) for item, size in looked if lies_outside(largest[item.row], size)]
     if 2 * len(outside) > len(some):
-        item, (width, height) = outside[0], picture_size(outside[0])
+        item, (width, height) = outside[0]
         (left, top), (right, bottom) = (edge(largest[item.row], axis=0) for edge in (np.min, np.max))
         raise InputError(
             f"{where}: the landmarks lie outside of the pictures: in {item.name}, {width}x{height} pixels, they go "

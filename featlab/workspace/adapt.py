@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -239,7 +240,7 @@ def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
         return (spec,)
     if spec == "all":
         return tuple(subjects)
-    if any(mark in spec for mark in "*?[") and not Path(spec).is_file():
+    if any(mark in spec for mark in "*?[") and not os.path.isfile(spec):
         found = tuple(name for name in subjects if fnmatchcase(name, spec))
         if not found:
             raise InputError(f"--subject {spec}: fits none of the {len(subjects)} subjects of the cache")

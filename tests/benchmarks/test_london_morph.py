@@ -223,7 +223,7 @@ def test_the_files_are_complete_and_who_is_left_out_is_told(tmp_path: Path) -> N
     photographs = save_photographs(tmp_path / "in" / "deep", (1, 7)).parent
     (photographs / "deep" / "007_08.jpg").unlink()
     out = tmp_path / "out"
-    left_out = make_clips(photographs, out, lambda image: a_mesh(), "drawn", {1, 7, 9}, 0, 32)
+    left_out = make_clips(photographs, out, lambda image: a_mesh()[None], "drawn", {1, 7, 9}, 0, 32)
     assert left_out == ["s007: no photograph 007_08.jpg", "s009: no photograph 009_03.jpg"]
     with (out / "manifest.csv").open(newline="", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
@@ -235,7 +235,7 @@ def test_the_files_are_complete_and_who_is_left_out_is_told(tmp_path: Path) -> N
     assert "CC BY 4.0" in note
     assert "48 frames of 1 people, 32 x 32 pixels" in note
     again = tmp_path / "again"
-    make_clips(save_photographs(tmp_path / "more", (1, 2)), again, lambda image: a_mesh(), "drawn", None, 0, 32)
+    make_clips(save_photographs(tmp_path / "more", (1, 2)), again, lambda image: a_mesh()[None], "drawn", None, 0, 32)
     first = (again / listed[0]["path"]).read_bytes()
     assert first == (out / listed[0]["path"]).read_bytes(), "a person depends on the seed and their number only"
 
@@ -245,7 +245,7 @@ def test_photographs_that_are_no_use_are_refused(tmp_path: Path) -> None:
         find_photographs(tmp_path)
     save_photographs(tmp_path / "one", (1,))
     with pytest.raises(InputError, match="nobody could be drawn; s001: no face"):
-        make_clips(tmp_path, tmp_path / "out", lambda image: np.full((478, 2), np.nan), "drawn", None, 0, 32)
+        make_clips(tmp_path, tmp_path / "out", lambda image: np.empty((0, 478, 2)), "drawn", None, 0, 32)
     save_photographs(tmp_path / "two", (1,))
     with pytest.raises(InputError, match="twice"):
         find_photographs(tmp_path)

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 AUS = ("AU04_r", "AU12_r")
@@ -51,6 +53,9 @@ def test_a_folder_becomes_distances_from_each_persons_rest(openface, run, run_we
     assert {row["person"] for row in lines_of("openface.rest/drift.csv") if row["drifts"] == "True"} == {"s3"}
     assert run_well("import", "openface.csv", "--columns", ".*_z", "--out", "z.h5").exit_code == 0
     assert run_well("report", "openface.rest").exit_code == 0
+    run_well("calibrate", "openface", "--neutral", "video:*neutral_1,*neutral_2", "--out", "o.parquet", "--no-plots")
+    read = [pyarrow.parquet.read_table("o.parquet"), pyarrow.csv.read_csv("openface.csv")]
+    assert read[0].drop(["session"]).equals(read[1].drop(["session"]).cast(read[0].drop(["session"]).schema))
 
 
 def test_who_has_no_neutral_frame_is_left_out_and_listed(openface, run):
@@ -67,7 +72,7 @@ def test_who_has_no_neutral_frame_is_left_out_and_listed(openface, run):
 def test_bad_words_are_one_line(openface, refusals):
     refusals(
         {
-            "--out o.xlsx": "ends in .csv",
+            "--out o.xlsx": "ends in .csv or .parquet",
             "--out o.csv --neutral calm": "no row has the label 'calm' (labels: neutral, smile)",
             "--out o.csv --neutral video:s9*": "no row has the video 's9*'",
             "--out o.csv --neutral none.csv": "none.csv: no such file",

@@ -34,7 +34,7 @@ BESIDE_A_CACHE = {
         "-C nosuch": "no such folder",
     },
     "adapt --quiet": {
-        "--subject s04l": "unknown subject 's04l'; did you mean 's04",
+        "--subject s04l": "unknown subject 's04l' among the 8 of the cache; did you mean 's04",
         "--subject s041 --method ptf": "did you mean 'pft'",
         "--subject s041 --bundle nosuch": "no model bundle there",
         "--subject s041 --set adapt.pft.iteration=3": "did you mean 'iterations'",

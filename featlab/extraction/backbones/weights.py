@@ -129,7 +129,7 @@ def load_state_dict(
     module.load_state_dict({key: part[key] for key in own if key in part}, strict=False)
     rest = [key for key in state if not key.startswith(start) or key.removeprefix(start) not in part]
     said = [f"takes the weights under {start!r}"] if start else []
-    said += [f"leaves {len(rest)} tensors out ({_first(rest)})"] if rest else []
+    said += [f"leaves {len(rest)} of {len(state)} tensors out ({_first(rest)})"] if rest else []
     if said:
         warnings.warn(f"{path}: {name} {' and '.join(said)}", stacklevel=2)
 

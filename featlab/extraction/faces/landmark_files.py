@@ -1,4 +1,4 @@
-"""Landmarks in one file: NumPy arrays, csv as OpenFace writes it, .pts and .tem; which rows are a frame's."""
+"""Landmarks in one file: NumPy arrays, csv as OpenFace writes it, .pts and .tem."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.items import Item, natural_key
+from featlab.extraction.items import IMAGE_SUFFIXES
 from featlab.extraction.layouts.tree import read_lines, read_text
 
 # The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
-# OpenFace takes the pictures of a folder with these suffixes.
-_OPENFACE_READS = (".bmp", ".jpeg", ".jpg", ".png")
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
@@ -45,13 +44,17 @@ def read_one_clip(path: Path) -> NDArray[np.float32]:
 
 
 def read_counted(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-    """Read all faces, (n, P, 2), and how many each row has, from a ``.npz`` of featlab's; None from another."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return (stored[FACES], stored[COUNTS]) if {FACES, COUNTS} <= set(stored.files) else None
-    except Exception:
-        # What is wrong with it, `read_array` says.
-        return None
+    """Read all faces, (n, P, 2), and how many each row has, from a ``.npz`` of featlab's; None from another file."""
+    stored = _stored(path)
+    return (stored[FACES], stored[COUNTS]) if {FACES, COUNTS} <= stored.keys() else None
+
+
+def _stored(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a ``.npz``; none from another file, or from one that `_load` says something about."""
+    if path.suffix.lower() == ".npz":
+        with suppress(Exception), np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    return {}
 
 
 def _load(path: Path) -> object:
@@ -74,17 +77,34 @@ _POINT_X = re.compile(r"x_(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
-class LandmarkCsv:
-    """What a csv of landmarks says, row by row."""
+class LandmarkTable:
+    """What a file of landmarks says, row by row."""
 
     points: NDArray[np.float32]  # float32 (n, P, 2); a row of NaN where no face was found
-    paths: tuple[str, ...] | None  # The ``path`` column, with forward slashes; None without one
-    frames: NDArray[np.int64] | None  # The ``frame`` column, int64 (n,); None without one. OpenFace counts from 1
-    several: bool  # Whether a frame or path may have several rows: there is a column ``face`` or ``face_id``
-    by_openface: bool  # Whether it has OpenFace's ``confidence`` or ``success``
+    paths: tuple[str, ...] | None = None  # Names of pictures, with forward slashes; None without any
+    frames: NDArray[np.int64] | None = None  # The ``frame`` column, int64 (n,); OpenFace counts from 1
+    several: bool = False  # Whether a frame or path may have several rows: there is a column ``face`` or ``face_id``
+    by_openface: bool = False  # Whether it has OpenFace's ``confidence`` or ``success``
 
 
-def read_landmark_csv(path: Path) -> LandmarkCsv:
+def read_landmark_table(path: Path) -> LandmarkTable:
+    """Read a ``.csv``, a ``.npy`` or a ``.npz``, which may have the pictures' names in an array of text beside it."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix.lower() == ".csv":
+        return read_landmark_csv(path)
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
+    points, stored = read_array(path), _stored(path)
+    named = [array for array in stored.values() if array.dtype.kind == "U" and array.shape == (len(points),)]
+    return LandmarkTable(points, tuple(map(_forward, named[0].tolist())) if len(named) == 1 else None)
+
+
+def _forward(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def read_landmark_csv(path: Path) -> LandmarkTable:
     """Read a csv with the columns ``x_0`` ... ``x_{P-1}`` and ``y_0`` ... ``y_{P-1}``, as OpenFace writes it.
 
     No face was found where ``success`` is 0, or, without such a column, where ``confidence`` is 0 (OpenFace writes it
@@ -100,7 +120,8 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
     header = table[0][1]
     columns = _point_columns(header, path)
     found = next((header.index(name) for name in ("success", "confidence") if name in header), None)
-    frame = header.index("frame") if "frame" in header else None
+    named = next((place for place, name in enumerate(header) if name == "path" or _are_pictures(place, table)), None)
+    frame = header.index("frame") if "frame" in header and header.index("frame") != named else None
     points = np.full((len(table) - 1, len(columns) // 2, 2), np.nan, dtype=np.float32)
     frames = np.zeros(len(table) - 1, dtype=np.int64)
     for row, (line, cells) in enumerate(table[1:]):
@@ -117,12 +138,16 @@ def read_landmark_csv(path: Path) -> LandmarkCsv:
         except ValueError as error:
             raise InputError(f"{path}, line {line}: {error}") from None
     points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
-    listed = None
-    if "path" in header:
-        listed = tuple(cells[header.index("path")].replace("\\", "/") for _, cells in table[1:])
+    listed = None if named is None else tuple(_forward(cells[named]) for _, cells in table[1:])
     several = not {"face", "face_id"}.isdisjoint(header)
     by_openface = not {"confidence", "success"}.isdisjoint(header)
-    return LandmarkCsv(points, listed, None if frame is None else frames, several, by_openface)
+    return LandmarkTable(points, listed, None if frame is None else frames, several, by_openface)
+
+
+def _are_pictures(place: int, table: Sequence[tuple[int, list[str]]]) -> bool:
+    """Whether all cells of a column name pictures."""
+    names = [cells[place] for _, cells in table[1:] if place < len(cells)]
+    return bool(names) and all(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
 
 
 def _numbers(cells: Sequence[str]) -> list[float]:
@@ -225,66 +250,3 @@ def _point(path: Path, number: int, line: str) -> tuple[float, float]:
     except ValueError:
         raise InputError(f"{path}, line {number}: expected x and y, found {line[:40]!r}") from None
     return x, y
-
-
-@dataclass(frozen=True, eq=False)
-class ClipRows:
-    """The rows of one file, of an image or a clip."""
-
-    points: NDArray[np.float32]  # float32 (n, P, 2)
-    frames: NDArray[np.int64] | None  # The frame that each is of, 0-based; None: one row a frame
-    by_openface: bool = False
-
-    @classmethod
-    def of(cls, table: LandmarkCsv) -> ClipRows:
-        """Take the rows of a csv, whose frames may count from 1."""
-        frames = table.frames
-        if frames is not None and frames.min(initial=1) > 0:
-            frames = frames - 1
-        return cls(table.points, frames, table.by_openface)
-
-
-def in_clip(path: Path, rows: ClipRows, items: Sequence[Item]) -> list[NDArray[np.float32]]:
-    """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file.
-
-    OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
-    """
-    places, pictures = [item.frame for item in items], _pictures_beside(items)
-    if rows.frames is None:
-        natural = sorted(pictures, key=natural_key)
-        if pictures and len(rows.points) == len(pictures) and natural == pictures:
-            places = [pictures.index(item.path.name) for item in items]
-        elif pictures or (max(places) >= len(rows.points) and len(rows.points) != len(items)):
-            raise InputError(
-                f"{path} has {len(rows.points)} rows without frame numbers or names, and {clip_of(items[0])[0]} has "
-                f"{len(pictures) or len(items)} frames"
-                + (", whose names have another order as text" if len(rows.points) == len(pictures) else "")
-                + "; give one file an image, or a csv with a column frame or path"
-            )
-        elif max(places) >= len(rows.points):
-            places = np.argsort(np.argsort(places)).tolist()
-        return [rows.points[place : place + 1] for place in places]
-    if pictures and rows.by_openface:
-        if rows.frames.max(initial=-1) >= len(pictures):
-            raise InputError(
-                f"{path} has frames up to {rows.frames.max() + 1}, and {items[0].path.parent} holds {len(pictures)} "
-                "pictures: they are not the ones that it was made of; make it again, or give each image a file"
-            )
-        ranks = {name: rank for rank, name in enumerate(pictures)}
-        places = [ranks.get(item.path.name, -1) for item in items]
-    return [rows.points[rows.frames == place] for place in places]
-
-
-def _pictures_beside(items: Sequence[Item]) -> list[str]:
-    """Name the pictures in the folder of a clip of pictures, in OpenFace's order; none for the frames of a video."""
-    if items[0].at is not None:
-        return []
-    names = [item.path.name for item in items]
-    if items[0].path.parent.is_dir():
-        names = [path.name for path in items[0].path.parent.iterdir()]
-    return sorted(name for name in set(names) if PurePosixPath(name).suffix.lower() in _OPENFACE_READS)
-
-
-def clip_of(item: Item) -> tuple[Path, bool]:
-    """The video that a frame is of, or the folder that a picture is in."""
-    return (item.path.parent, False) if item.at is None else (item.path, True)

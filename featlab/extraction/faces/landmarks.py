@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.faces.landmark_files import (
-    ClipRows,
-    LandmarkCsv,
-    clip_of,
-    in_clip,
-    read_array,
+    LandmarkTable,
     read_counted,
     read_landmark_csv,
+    read_landmark_table,
     read_one_clip,
     read_pts,
     read_tem,
@@ -27,8 +24,9 @@ from featlab.extraction.faces.landmark_files import (
 from featlab.extraction.faces.track import Faces
 from featlab.extraction.items import Item, names_by_row, natural_key
 
-_ARRAYS = (".npy", ".npz")
 SUFFIXES = (".csv", ".npy", ".pts", ".tem")
+# OpenFace takes the pictures of a folder with these suffixes.
+_OPENFACE_READS = (".bmp", ".jpeg", ".jpg", ".png")
 
 
 def find_landmarks(source: Path) -> Path | None:
@@ -52,21 +50,17 @@ def landmarks_for(path: Path, items: Sequence[Item]) -> Given:
     file = find_landmarks(path) if path.is_dir() else path
     if file is None:
         return Given(read_landmark_folder(path, items), "by name")
-    rows = max(item.row for item in items) + 1
-    if file.suffix.lower() == ".csv" and file.is_file():
-        table = read_landmark_csv(file)
-        clips = {(*clip_of(item), *(() if table.by_openface else (item.subject, item.video))) for item in items}
-        if table.paths is None and table.frames is not None and len(clips) == 1:
-            found = dict(zip((item.row for item in items), in_clip(file, ClipRows.of(table), items), strict=True))
-            nobody = table.points[:0]
-            return Given(Faces.of([found.get(row, nobody) for row in range(rows)]), "by frame number")
-        faces = _faces_of_csv(file, table, rows, names_by_row(items))
-        return Given(faces, "by name") if table.paths is not None else _row_by_row(file, faces, items)
-    counted = read_counted(file) if file.suffix.lower() == ".npz" and file.is_file() else None
-    if counted is None:
-        return _row_by_row(file, Faces.of(list(read_landmarks(file, rows)[:, None])), items)
-    _check_length(file, len(counted[1]), rows)
-    return Given(Faces(*counted), "row by row")
+    rows, counted = max(item.row for item in items) + 1, read_counted(file)
+    if counted is not None:
+        _check_length(file, len(counted[1]), rows)
+        return Given(Faces(*counted), "row by row")
+    table = read_landmark_table(file)
+    clips = {(*_clip_of(item), *(() if table.by_openface else (item.subject, item.video))) for item in items}
+    if table.paths is None and table.frames is not None and len(clips) == 1:
+        found = dict(zip((item.row for item in items), _in_clip(file, table, items), strict=True))
+        return Given(Faces.of([found.get(row, table.points[:0]) for row in range(rows)]), "by frame number")
+    faces = _faces_of(file, table, rows, names_by_row(items))
+    return Given(faces, "by name") if table.paths is not None else _row_by_row(file, faces, items)
 
 
 def _row_by_row(file: Path, faces: Faces, items: Sequence[Item]) -> Given:
@@ -84,17 +78,7 @@ def _row_by_row(file: Path, faces: Faces, items: Sequence[Item]) -> Given:
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
     """Read landmarks in pixels, (rows, P, 2), from one file for all rows; the largest face of each."""
-    suffix = path.suffix.lower()
-    if path.is_file() and suffix not in (*_ARRAYS, ".csv"):
-        raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if suffix == ".csv":
-        return _faces_of_csv(path, read_landmark_csv(path), rows, names).largest()
-    points = read_array(path)
-    _check_length(path, len(points), rows)
-    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
-    return points
+    return _faces_of(path, read_landmark_table(path), rows, names).largest()
 
 
 def _check_length(path: Path, found: int, rows: int) -> None:
@@ -102,7 +86,7 @@ def _check_length(path: Path, found: int, rows: int) -> None:
         raise InputError(f"{path} has landmarks for {found} rows, the source has {rows}; one row each is needed")
 
 
-def _faces_of_csv(path: Path, table: LandmarkCsv, rows: int, names: Sequence[str] | None) -> Faces:
+def _faces_of(path: Path, table: LandmarkTable, rows: int, names: Sequence[str] | None) -> Faces:
     if table.paths is None or names is None:
         _check_length(path, len(table.points), rows)
         return Faces.of(list(table.points[:, None]))
@@ -136,6 +120,48 @@ def _normal(name: str) -> str:
 
 def _without_suffix(name: str) -> str:
     return PurePosixPath(_normal(name)).with_suffix("").as_posix()
+
+
+def _in_clip(path: Path, table: LandmarkTable, items: Sequence[Item]) -> list[NDArray[np.float32]]:
+    """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file.
+
+    OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
+    """
+    places, pictures, frames, found = [item.frame for item in items], _pictures_beside(items), table.frames, ""
+    if frames is not None and frames.min(initial=1) > 0:
+        frames = frames - 1
+    count = len(table.points) if frames is None else int(frames.max(initial=-1)) + 1
+    if pictures and (table.by_openface or frames is None):
+        if count > len(pictures) or (count < len(pictures) and frames is None):
+            found = f"{len(pictures)} pictures"
+        elif frames is None and pictures != sorted(pictures, key=natural_key):
+            found = "pictures whose names have another order as text than by number"
+        ranks = {name: rank for rank, name in enumerate(pictures)}
+        places = [ranks.get(item.path.name, -1) for item in items]
+    elif frames is None and max(places) >= count:
+        found = "" if count == len(items) else f"{max(places) + 1} frames or more"
+        places = np.argsort(np.argsort(places)).tolist()
+    if found:
+        rows = f"{count} rows without names or frame numbers" if frames is None else f"frames up to {count}"
+        raise InputError(
+            f"{path} has {rows}, and {_clip_of(items[0])[0]} has {found}: it can't be told whose they are; give each "
+            "image a file, or a csv with a column path"
+        )
+    at = np.arange(count) if frames is None else frames
+    return [table.points[at == place] for place in places]
+
+
+def _pictures_beside(items: Sequence[Item]) -> list[str]:
+    """Name the pictures in the folder of a clip of pictures, in OpenFace's order; none for the frames of a video."""
+    folder = items[0].path.parent
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else [item.path.name for item in items]
+    read = {name for name in names if PurePosixPath(name).suffix.lower() in _OPENFACE_READS}
+    return sorted(read) if items[0].at is None else []
+
+
+def _clip_of(item: Item) -> tuple[Path, bool]:
+    """The video that a frame is of, or the folder that a picture is in."""
+    return (item.path.parent, False) if item.at is None else (item.path, True)
 
 
 def _in_part(faces: NDArray[np.float32], item: Item) -> NDArray[np.float32]:
@@ -182,7 +208,7 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
                 f"{path} has {rows.points.shape[1]} points and {first} has {nobody.shape[1]}; one kind is needed"
             )
         clip = [item for item, is_clip in users if is_clip]
-        faces |= zip((item.row for item in clip), in_clip(path, rows, clip) if clip else (), strict=True)
+        faces |= zip((item.row for item in clip), _in_clip(path, rows, clip) if clip else (), strict=True)
         faces |= {item.row: rows.points for item, is_clip in users if not is_clip}
         faces |= {item.row: _in_part(faces[item.row], item) for item, _ in users}
     return Faces.of([faces.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
@@ -237,10 +263,10 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path) -> ClipRows:
+def _read(path: Path) -> LandmarkTable:
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return ClipRows.of(read_landmark_csv(path))
+        return read_landmark_csv(path)
     if suffix == ".npy":
-        return ClipRows(read_one_clip(path), None)
-    return ClipRows((read_pts if suffix == ".pts" else read_tem)(path)[None], None)
+        return LandmarkTable(read_one_clip(path))
+    return LandmarkTable((read_pts if suffix == ".pts" else read_tem)(path)[None])

@@ -17,7 +17,7 @@ from featlab.extraction.items import Failure, Item, item_order
 Floats = NDArray[np.float64]
 
 # A face is looked for this many of its sizes from where it is expected; further off it is somebody else.
-_REACH, _FARTHEST = 1.0, 3.0
+_REACH, _FARTHEST = 1.5, 3.0
 # Least spread of the place (in sizes), of the logarithm of the size and of the shape from one frame to the next.
 _CALM = np.array([0.02, 0.05, 0.03])
 # A new person's: nothing is known of how they move.
@@ -26,6 +26,8 @@ _UNKNOWN = np.array([0.3, 0.1, 0.06])
 _ALIKE = 5.0
 # The place is no longer known when it may be this many sizes off; two are one behind the other when no more apart.
 _LOST = 0.5
+# Who was seen in so many frames is waited for in so many times as many: what a detector took for a face once is not.
+_PATIENCE = 10
 _FAR = 1e6
 _NAMED = 8
 
@@ -176,9 +178,11 @@ def track(
         doubtful: bool (T,), where another face fits nearly as well, or they weren't seen for too long before.
     """
     people: list[_Person] = []
+    awaited: list[_Person] = []
     for frame, found in enumerate(faces):
         if not len(found):
             continue
+        awaited = [person for person in awaited if frame - next(reversed(person.faces)) <= _PATIENCE * person.seen]
         now = float(frame if times is None else times[frame])
         points = np.asarray(found, dtype=np.float64)
         at = points.mean(axis=1)
@@ -186,7 +190,7 @@ def track(
         size = np.maximum(np.sqrt((centred**2).sum(axis=2).mean(axis=1)), 1e-6)
         shape = (centred / size[:, None, None]).reshape(len(points), -1)
         free = set(range(len(points)))
-        for person, face, off, doubtful in _assigned(people, at, 2 * size, shape, now):
+        for person, face, off, doubtful in _assigned(awaited, at, 2 * size, shape, now):
             free.discard(face)
             person.take(at[face], 2 * size[face], shape[face], now, off)
             _note(person, frame, face, 2 * size[face], doubtful)
@@ -194,6 +198,7 @@ def track(
             person = _Person(at[face], 2 * size[face], shape[face], now)
             _note(person, frame, face, 2 * size[face], False)
             people.append(person)
+            awaited.append(person)
     chosen, doubt = np.full(len(faces), -1, dtype=np.intp), np.zeros(len(faces), dtype=np.bool_)
     if people:
         followed = max(people, key=lambda person: person.weight)

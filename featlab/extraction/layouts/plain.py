@@ -122,7 +122,7 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
         pictures = [item for item in without if not is_video(item.path)]
         ordered = sorted(pictures, key=lambda item: natural_key(item.name))
         frames.update((item.row, frame) for frame, item in enumerate(ordered))
-    items = [replace(item, frame=frames.get(item.row, item.frame)) for item in items]
+    items = [replace(item, frame=frames[item.row]) if item.row in frames else item for item in items]
     first: dict[tuple[str, str, int], Item] = {}
     for item in items:
         earlier = first.setdefault(item_order(item), item)
@@ -142,9 +142,10 @@ def _item(row: Row, place: int, folder: Path) -> Item:
     name, subject, frame = values["path"].replace("\\", "/"), values["subject"], values.get("frame", "")
     if frame and not (frame.isascii() and frame.isdigit() and int(frame) <= MAX_FRAME):
         raise InputError(f"{row.where}: frame {frame!r} isn't a whole number from 0 to {MAX_FRAME}")
-    parent = PurePosixPath(name).parent.as_posix()
-    clip = name if is_video(PurePosixPath(name)) else subject if parent == "." else parent
-    label, video = values.get("label") or None, values.get("video") or clip
+    label, video = values.get("label") or None, values.get("video")
+    if not video:
+        parent = PurePosixPath(name).parent.as_posix()
+        video = name if is_video(PurePosixPath(name)) else subject if parent == "." else parent
     return Item(folder / name, name, subject, label, video, int(frame) if frame else -1, place)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -91,28 +89,8 @@ def descendant(folder: Path, *places: str) -> Path | None:
     return None
 
 
-_UNREAD = frozenset(
-    [
-        *(
-            ".3fr",
-            ".ai",
-            ".arw",
-            ".bpg",
-            ".cr2",
-            ".cr3",
-            ".crw",
-            ".dcm",
-            ".dng",
-            ".eps",
-            ".erf",
-            ".exr",
-            ".hdr",
-            ".iiq",
-        ),
-        *(".jls", ".jxl", ".jxr", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2"),
-        *(".srf", ".srw", ".svg", ".wdp", ".x3f", ".xcf"),
-    ]
-)
+_RAW = "3fr arw cr2 cr3 crw dng erf iiq mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+_UNREAD = frozenset(f".{name}" for name in f"{_RAW} ai bpg dcm eps exr hdr jls jxl jxr svg wdp xcf".split())
 """Suffixes of pictures that nothing here reads."""
 _FIRST_OF_A_PICTURE = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
 
@@ -210,8 +188,14 @@ _FIRST_BYTES = 4096
 class Row:
     """One row of a table."""
 
-    where: str  # File and line, for messages
     values: dict[str, str]  # Column name to text
+    place: int
+    where_of: Callable[[int], str]
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return self.where_of(self.place)
 
 
 def read_text(path: Path) -> str:
@@ -252,38 +236,32 @@ def header(path: Path) -> list[str]:
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[Row]:
-    """Read a table with a header, its columns apart by tabs, semicolons or commas."""
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_mark(first), strict=True)
-    names: list[str] | None = None
-    rows: list[Row] = []
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if names is None:
-                names = _names(cells, required, path)
-                continue
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) != len(names):
-                raise InputError(f"{where}: {len(cells)} values under {len(names)} columns")
-            rows.append(Row(where, {name: cell.strip() for name, cell in zip(names, cells, strict=True)}))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not a valid table: {error}") from None
+    """Read a table with a header, its columns apart by tabs, semicolons or commas; what is missing is empty.
+
+    A label "none" is one, for it may be the neutral one.
+    """
+    from featlab.extraction.tables.delimited import open_delimited
+    from featlab.extraction.tables.reader import read_names
+
+    table = open_delimited(path, _mark(first_line(path)))
+    _check_names([name.lower() for name in table.header], required, path)
+    columns = read_names(table, table.header, neutral="none")
+    names = [name.lower() for name in columns]
+    rows = [
+        Row(dict(zip(names, cells, strict=True)), place, table.where)
+        for place, cells in enumerate(zip(*columns.values(), strict=True))
+    ]
     if not rows:
         raise InputError(f"{path} has no rows")
     return rows
 
 
-def _names(cells: Sequence[str], required: Sequence[str], path: Path) -> list[str]:
-    names = [cell.strip().lower() for cell in cells]
+def _check_names(names: Sequence[str], required: Sequence[str], path: Path) -> None:
     for name in required:
         if names.count(name) > 1:
             raise InputError(f"{path}: the column {name!r} appears twice")
         if name not in names:
             raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
-    return names
 
 
 def _mark(line: str) -> str:

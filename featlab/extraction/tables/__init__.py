@@ -171,10 +171,15 @@ def good_rows(
     if bad and not skip_bad:
         row, why = next(iter(bad.items()))
         more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
-        raise InputError(f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them")
+        raise InputError(
+            f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them, and "
+            "--columns chooses the features"
+        )
     failed = dict(sorted({**read.rows.failed, **bad}.items()))
     failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    good = np.flatnonzero(~np.isin(read.kept, list(bad)))
+    stored = np.ones(len(read.rows.features), dtype=bool)
+    stored[list(bad)] = False
+    good = np.flatnonzero(stored[read.kept])
     if not len(good):
         raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
     return good, failures

@@ -13,12 +13,11 @@ from featlab.extraction.tables.index import RowIndex, codes_of
 
 Floats = NDArray[np.float64]
 
-MAD, MEAN_DEVIATION, SD, GROUP, RANGE = "MAD", "mean deviation", "SD", "half of the group's", "2 % of a person's range"
+MAD, MEAN_DEVIATION, SD, GROUP, RANGE = "MAD", "mean deviation", "SD", "half of the group's", "5 % of a person's range"
 """Where a spread comes from; the last two are floors."""
-FEW_PEOPLE = 3  # With fewer there is no group.
 # Makes the median and the mean of |x - centre| the standard deviation of normal values.
 _MAD, _MEAN_DEVIATION = 1.4826022185056018, 1.2533141373155001
-_GROUP_SHARE, _RANGE_SHARE, _TINY = 0.5, 0.02, 1e-12
+_GROUP_SHARE, _GROUP, _RANGE_SHARE, _TINY = 0.5, 3, 0.05, 1e-12  # People of a group, three at least.
 _BLOCKS = 10  # Stretches that a person's frames are cut into; none reaches over the end of a clip.
 
 
@@ -68,7 +67,7 @@ def calibrate(rows: Recordings, resting: Recordings, *, mean: bool = False) -> C
 
     A centre is a median and a spread the MAD, or the mean deviation where more than half of the frames are equal (an
     action unit at 0 has a MAD of 0 whatever the other frames do); with ``mean`` a mean and a standard deviation. No
-    spread is below half of the middle one of three or more people, nor below 2 % of the middle person's range.
+    spread is below half of the middle one of three or more people, nor below 5 % of the middle person's range.
     """
     names = resting.index.subject, resting.index.session, resting.index.video
     people, sessions, clips = (
@@ -158,7 +157,7 @@ def _floor(spreads: Floats, ranges: Floats) -> tuple[Floats, NDArray[np.str_]]:
     """Return what no spread is below, (D,), and why; 1 for a feature that never changes."""
     span = _middle(ranges, 1)
     by_range = np.where(span > 0, _RANGE_SHARE * span, 1.0)
-    by_group = _GROUP_SHARE * _middle(np.where(spreads > _TINY * span, spreads, 0.0), FEW_PEOPLE)
+    by_group = _GROUP_SHARE * _middle(np.where(spreads > _TINY * span, spreads, 0.0), _GROUP)
     return np.maximum(by_range, by_group), np.where(by_group > by_range, GROUP, RANGE)
 
 

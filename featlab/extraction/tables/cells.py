@@ -18,7 +18,7 @@ _MISSING = (
     r"|[+-]?1\.#(?:ind|[qs]nan)\w*|#(?:n/?a(?: n/a)?|num!|value!|div/0!|null!|ref!|name\?))$"
 )
 _NUMBER = r"(?i)^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)$"
-_LIST = r"(?s)^(?:array\(|tensor\()?\[.*[\])]$"
+_LIST = r"(?s)^(?:(?:array\(|tensor\()?\[.*[\])]|\(.*[,\s].*\))$"
 # Brackets, commas and blanks, and what NumPy and PyTorch print around numbers.
 _BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;\s]+"
 _MISSES, _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_MISSING, _NUMBER, _LIST))
@@ -176,6 +176,5 @@ def _floats(column: Any) -> NDArray[np.float32]:
 
     # Halves know no null in Arrow's own conversion, and whole numbers none in NumPy's.
     values = column if arrow.types.is_floating(column.type) else column.cast(arrow.float64())
-    with np.errstate(over="ignore"):
-        floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
     return floats

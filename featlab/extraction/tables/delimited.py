@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -15,16 +16,30 @@ import numpy as np
 from featlab.errors import InputError
 from featlab.extraction.tables.rows import Columns
 
-_BLOCK_BYTES = 8 << 20
 _MARKS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What the bytes of a table tell."""
+
+    lines: int = 1  # At least as many as there are
+    longest: int = 0  # Bytes of a line
+    may_be_blank: bool = False  # Whether a row may consist of blank cells
+    quotes: int = 0
+
+    @property
+    def block(self) -> int:
+        """Bytes to read at a time: few, to stay in the processor's cache, but some hundred rows, a call a column."""
+        return max(min(512 * self.longest, 64 << 20), 2 * self.longest, (8 if self.quotes else 1) << 20)
 
 
 def open_delimited(path: Path, mark: str | None = None) -> Columns:
     """Open a table whose cells are apart by ``mark``, by default a comma, or a tab in a .tsv; every cell is text."""
     mark = mark or _MARKS.get(path.suffix.lower(), ",")
     line, header = next(read_cells(path, mark))
-    most, may_be_blank, odd_quotes = _scan(path, mark)
-    if odd_quotes:
+    scan = _scan(path, mark)
+    if scan.quotes % 2:
         _explain(path, mark, "a quote is not closed")
 
     @cache
@@ -34,8 +49,8 @@ def open_delimited(path: Path, mark: str | None = None) -> Columns:
     return Columns(
         path=path,
         header=tuple(header),
-        most=most,
-        batches=lambda places: _batches(path, mark, line, len(header), places, may_be_blank),
+        most=scan.lines,
+        batches=lambda places: _batches(path, mark, scan, line, len(header), places),
         where=lambda row: f"{path}, line {lines()[row]}",
         name_of=lambda row: f"{path.name}#row={row}",
     )
@@ -68,7 +83,7 @@ def read_cells(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
     if header is None:
-        raise InputError(f"{path} is empty; its first line names the columns: subject,label,video,frame,…")
+        raise InputError(f"{path} is empty and has no rows; line 1 names the columns: subject,label,video,frame,…")
 
 
 def has_rows(path: Path) -> bool:
@@ -78,27 +93,28 @@ def has_rows(path: Path) -> bool:
 
 
 def _batches(
-    path: Path, mark: str, header_line: int, width: int, places: Sequence[int], may_be_blank: bool
+    path: Path, mark: str, scan: _Scan, header_line: int, width: int, places: Sequence[int]
 ) -> Iterator[list[Any]]:
     """Yield the columns at these places, as Arrow arrays of text, batch by batch; rows of blank cells are left out."""
     import pyarrow as arrow
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
     columns = [str(place) for place in range(width)]
-    read = columns if may_be_blank else [str(place) for place in places]
+    parse = ParseOptions(delimiter=mark, newlines_in_values=scan.quotes > 0)
+    if scan.may_be_blank:
+        parse.invalid_row_handler = lambda row: "error" if row.text.strip() else "skip"
     try:
         batches = open_csv(
             path,
-            ReadOptions(column_names=columns, skip_rows=header_line, block_size=_BLOCK_BYTES),
-            ParseOptions(
-                delimiter=mark,
-                newlines_in_values=True,
-                invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+            ReadOptions(column_names=columns, skip_rows=header_line, block_size=scan.block),
+            parse,
+            ConvertOptions(
+                column_types=dict.fromkeys(columns, arrow.string()),
+                include_columns=columns if scan.may_be_blank else [str(place) for place in places],
             ),
-            ConvertOptions(column_types=dict.fromkeys(columns, arrow.string()), include_columns=read),
         )
         for batch in batches:
-            if may_be_blank:
+            if scan.may_be_blank:
                 batch = _without_blank_rows(batch)
             yield [batch.column(str(place)) for place in places]
     except (arrow.ArrowException, OSError) as error:
@@ -123,8 +139,6 @@ def _explain(path: Path, mark: str, error: str) -> None:
 
 
 def _check_header(header: Sequence[str], path: Path, mark: str) -> None:
-    if any("\0" in name for name in header):
-        raise InputError(f"{path} has NUL characters, so it isn't a text file; save it as 'CSV UTF-8'")
     if len(header) == 1 and any(other in header[0] for other in ";\t,"):
         right = "tabs" if mark == "\t" else "commas"
         raise InputError(f"{path}, line 1: one column ({header[0][:40]!r}); separate the columns with {right}")
@@ -138,17 +152,20 @@ def check_once(header: Sequence[str], where: str) -> None:
             raise InputError(f"{where}: the column {name!r} appears twice")
 
 
-def _scan(path: Path, mark: str) -> tuple[int, bool, bool]:
-    """Return a bound on the rows, whether a row may be all blank, and whether the number of quotes is odd."""
-    ends = quotes = 0
-    may_be_blank = False
+def _scan(path: Path, mark: str) -> _Scan:
+    scan = _Scan()
     blank_starts = np.frombuffer(f'{mark} "'.encode(), dtype=np.uint8)
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20) + file.readline(), b""):
             codes = np.frombuffer(block, dtype=np.uint8)
-            end = np.flatnonzero((codes == ord("\n")) | (codes == ord("\r")))
-            ends += len(end)
-            quotes += int((codes == ord('"')).sum())
-            may_be_blank = may_be_blank or bool(np.isin(codes[end[end < len(codes) - 1] + 1], blank_starts).any())
-            may_be_blank = may_be_blank or codes[0] in blank_starts
-    return 1 + ends, may_be_blank, quotes % 2 == 1
+            ends = np.flatnonzero((codes == ord("\n")) | (codes == ord("\r")))
+            starts = np.append(0, ends + 1)
+            if not codes.all():
+                raise InputError(f"{path} has NUL characters, so it isn't a text file; save it as 'CSV UTF-8'")
+            scan = _Scan(
+                lines=scan.lines + len(ends),
+                longest=max(scan.longest, int(np.diff(starts, append=len(codes)).max())),
+                may_be_blank=scan.may_be_blank or bool(np.isin(codes[starts[starts < len(codes)]], blank_starts).any()),
+                quotes=scan.quotes + int((codes == ord('"')).sum()),
+            )
+    return scan

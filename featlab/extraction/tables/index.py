@@ -94,8 +94,9 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
         which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
         notes.append(f"{which} a video: all rows of a subject with one label are taken as one, in the rows' order")
     frame = _frames(frames, subject, video, paths, where)
+    keys = list(zip(subject, video, frame.tolist(), strict=True))
     first: dict[tuple[str, str, int], int] = {}
-    for row, key in enumerate(zip(subject, video, frame.tolist(), strict=True)):
+    for row, key in enumerate(keys if len(set(keys)) < rows else ()):
         earlier = first.setdefault(key, row)
         if earlier != row:
             who, clip, place = key
@@ -115,6 +116,8 @@ def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
 def _frames(
     texts: Sequence[str], subject: Sequence[str], video: Sequence[str], paths: Sequence[str] | None, where: Where
 ) -> NDArray[np.int32]:
+    if all(texts) and (digits := "".join(texts)).isascii() and digits.isdigit() and max(map(len, texts)) <= 9:
+        return np.array(list(map(int, texts)), dtype=np.int32)
     frames = np.zeros(len(texts), dtype=np.int32)
     without: dict[tuple[str, str], list[int]] = {}
     given: set[tuple[str, str]] = set()

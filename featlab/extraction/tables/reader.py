@@ -23,8 +23,6 @@ from featlab.extraction.tables.rows import (
     roles_of,
 )
 
-_OTHER_COLUMNS = "--columns chooses the columns of features"
-
 
 class _Values:
     """The numbers of a column, or its lists of numbers, as they are read.
@@ -63,8 +61,13 @@ class _Values:
             return
         if len(text) and not self.text:
             said = cells[int(text[0])].as_py().strip()
-            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number; {_OTHER_COLUMNS}"
+            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
         self.text.append(start + text)
+
+    @property
+    def width(self) -> int:
+        """How many values a row has."""
+        return 1 if self.lists is None else self.lists.shape[1]
 
     @property
     def is_number(self) -> bool:
@@ -112,8 +115,9 @@ def read_rows(
     rows = 0
     for batch in table.batches(wanted):
         cells = dict(zip(wanted, batch, strict=True))
-        for column, place in zip(columns, numeric, strict=True):
-            column.add(cells[place], rows)
+        with np.errstate(over="ignore"):
+            for column, place in zip(columns, numeric, strict=True):
+                column.add(cells[place], rows)
         for name, place in roles.names.items():
             is_label = name == "label"
             said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)
@@ -151,13 +155,15 @@ def read_rows(
 
 
 def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
-    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out."""
-    places = [table.header.index(name) for name in wanted if name in table.header]
-    said: list[list[str]] = [[] for _ in places]
-    for batch in table.batches(places):
-        for values, cells in zip(said, batch, strict=True):
-            values += names(cells, neutral)
-    return {table.header[place]: values for place, values in zip(places, said, strict=True)}
+    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
+
+    ``neutral`` is a label even where it is a word for a missing one.
+    """
+    said: dict[str, list[str]] = {name: [] for name in wanted if name in table.header}
+    for batch in table.batches([table.header.index(name) for name in said]):
+        for (name, values), cells in zip(said.items(), batch, strict=True):
+            values += names(cells, neutral if name.lower() == "label" else "")
+    return said
 
 
 def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Values]:
@@ -167,15 +173,17 @@ def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Va
         for column in columns:
             if column.kind == "other" or (column.kind == "list" and len(columns) > 1):
                 raise InputError(
-                    f"{table.path}: the column {column.name!r} doesn't hold one number a row; {_OTHER_COLUMNS}"
+                    f"{table.path}: the column {column.name!r} doesn't hold one number a row; --columns chooses others"
                 )
-    elif len(listed) > 1:
-        several = few([column.name for column in listed])
-        raise InputError(
-            f"{table.path}: {len(listed)} columns hold lists of numbers ({several}); --columns chooses one"
-        )
     else:
-        taken = listed or [column for column in columns if column.is_number]
+        numbers = [column for column in columns if column.is_number]
+        if len(listed) > 1 or (listed and len(numbers) >= listed[0].width):
+            several = few([column.name for column in listed])
+            raise InputError(
+                f"{table.path}: the features may be lists ({several}) or {len(numbers)} columns of numbers; "
+                "choose with --columns"
+            )
+        taken = listed or numbers
     if not taken:
         raise InputError(f"{table.path} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
     if taken[0].kind == "list" and taken[0].lists is None:
@@ -205,7 +213,7 @@ def _failed(header: Sequence[str], roles: Roles, signed: Iterable[NDArray[np.boo
 
 def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
     """Say which columns were taken, and which weren't."""
-    count = taken[0].lists.shape[1] if taken[0].lists is not None else len(taken)
+    count = sum(column.width for column in taken)
     if roles.group is not None:
         word = WORDS.get(roles.group, roles.group)
         others = [group for group in roles.preset.groups_in(table.header) if group != roles.group]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from featlab.cache.atomic import atomic_path
 from featlab.errors import InputError, closest
 from featlab.extraction.items import Failure
 from featlab.extraction.tables import good_rows
@@ -64,7 +65,7 @@ def calibrated_columns(rows: Recordings, calibration: Calibration) -> dict[str, 
     columns |= {} if mine.index.paths is None else {"path": mine.index.paths}
     columns |= {"session": mine.index.session} if any(mine.index.session) else {}
     for values, ending in ((calibration.difference, ""), (calibration.in_spreads, "_z")):
-        columns |= {name + ending: _texts(values[kept, place]) for place, name in enumerate(rows.names)}
+        columns |= {name + ending: values[kept, place] for place, name in enumerate(rows.names)}
     return columns
 
 
@@ -77,10 +78,26 @@ def rest_columns(calibration: Calibration, names: Sequence[str]) -> dict[str, Se
     columns["feature"] = [*names] * len(rests)
     parts = {"effective_frames": "effective", "centre": "centre", "plus_minus": "half", "spread": "spread"}
     for head, name in parts.items():
-        columns[head] = _texts(np.concatenate([getattr(rest, name) for rest in rests]))
+        columns[head] = np.concatenate([getattr(rest, name) for rest in rests])
     return columns | {"spread_from": [each for rest in rests for each in rest.spread_from.tolist()]}
 
 
-def _texts(values: Any) -> list[str]:
-    """Return numbers with six digits; what isn't known is empty."""
-    return ["" if value != value else f"{value:.6g}" for value in values.tolist()]
+def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns as .csv or .parquet, whole or not at all; NaN is empty."""
+    import pyarrow as arrow
+    from pyarrow import csv, parquet
+
+    table = arrow.table({name: arrow.array(_rounded(column), from_pandas=True) for name, column in columns.items()})
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        if path.suffix.lower() == ".parquet":
+            parquet.write_table(table, file)
+        else:
+            csv.write_csv(table, file, csv.WriteOptions(quoting_style="needed"))
+
+
+def _rounded(column: Any) -> Any:
+    """Return floats with seven digits of the largest: what float32 adds behind them is noise."""
+    if not isinstance(column, np.ndarray) or column.dtype.kind != "f":
+        return column
+    largest = np.nanmax(np.abs(column), initial=0.0)
+    return np.round(column, 6 - int(np.floor(np.log10(largest))) if largest > 0 else 0)

@@ -7,11 +7,11 @@ from itertools import combinations, groupby
 
 import numpy as np
 
-from featlab.extraction.tables.calibrate import FEW_PEOPLE, Calibration, Floats, Recordings, Rest
+from featlab.extraction.tables.calibrate import Calibration, Floats, Recordings, Rest
 
-FAR, FAR_OF_FEW, MOST_FAR = 3.5, 5.0, 0.1
+FAR, MOST_FAR = 3.5, 0.1
 """A frame is far at 3.5 spreads (Iglewicz and Hoaglin) in two features, or a tenth of many; a clip may have a tenth of
-such frames. With fewer than three people nobody else shows how skewed a feature usually is at rest: then at 5."""
+such frames."""
 DRIFT, SURE = 2.0, 2.0
 """A rest has drifted by two spreads, if that is twice what chance allows: there are many features and pairs."""
 ENOUGH, _FEWEST = 10, 10  # Independent frames of a rest; frames of a clip that can be judged.
@@ -57,12 +57,11 @@ def cautions(found: Calibration, rows: Recordings, resting: Recordings) -> dict[
 
 def mixed_clips(calibration: Calibration, resting: Recordings) -> list[tuple[str, str]]:
     """Return the neutral clips of which many frames are far from where most of the clip rests."""
-    limit = FAR if len(calibration.people) >= FEW_PEOPLE else FAR_OF_FEW
     found = []
     for rest in (rest for rest in calibration.clips if len(rest.rows) >= _FEWEST):
         values = resting.features[rest.rows].astype(np.float64)
         centre, scale = densest_half(values)
-        far = np.abs(values - centre) > limit * np.maximum(scale, 2 * calibration.floor)
+        far = np.abs(values - centre) > FAR * np.maximum(scale, 1.5 * calibration.floor)
         frames = far.sum(axis=1) >= min(far.shape[1], max(2, far.shape[1] // 10))
         if frames.mean() > MOST_FAR:
             numbers, often = resting.index.frame[rest.rows[frames]], far[frames].sum(axis=0)

@@ -168,7 +168,9 @@ def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None) -> Sourc
     """Name the rows that count; ``where`` says where a row's names are, by default where its features are."""
     said = where or rows.where
     rows = replace(rows, failed=_other_faces(rows) | dict(rows.failed))
-    kept = np.setdiff1d(np.arange(len(rows.features)), list(rows.failed))
+    counts = np.ones(len(rows.features), dtype=bool)
+    counts[list(rows.failed)] = False
+    kept = np.flatnonzero(counts)
     if not len(kept):
         raise InputError(f"{rows.where(0)} and all other rows have failed: {rows.failed[0]}")
     places = kept.tolist()

@@ -46,21 +46,21 @@ def telltales(table: FeatureTable, columns: Sequence[str], source_rows: NDArray[
 
     def by_class(codes: NDArray[Any], least: Callable[[int], int]) -> list[int]:
         rows = np.argsort(codes, kind="stable")[int((codes < 0).sum()) :]
-        classes, firsts = np.unique(codes[rows], return_index=True)
-        if len(classes) < 2 or len(rows) < max(_LEAST, 3 * len(classes)):
+        firsts = np.flatnonzero(np.diff(codes[rows], prepend=-2))
+        if len(firsts) < 2 or len(rows) < max(_LEAST, 3 * len(firsts)):
             return []
         values = table.embeddings[rows[firsts]]
         return [
-            place for place in found(rows, constant(codes)) if len(np.unique(values[:, place])) >= least(len(classes))
+            place for place in found(rows, constant(codes)) if len(np.unique(values[:, place])) >= least(len(firsts))
         ]
 
     order = np.lexsort((table.frame, table.video, table.subject))
-    in_recordings = len(table) - len(np.unique(np.stack([table.subject, table.video]), axis=1).T)
+    steps_in_time = int(((np.diff(table.subject[order]) == 0) & (np.diff(table.video[order]) == 0)).sum())
     told = {
         "the label (one value a class)": by_class(table.label, lambda classes: classes),
         "the subject (one value a person)": by_class(table.subject, lambda _: 2),
         "the row number": found(np.arange(len(table)), counts) if len(table) >= _LEAST else [],
-        "the time": found(order, rises) if in_recordings >= _LEAST else [],
+        "the time": found(order, rises) if steps_in_time >= _LEAST else [],
     }
     return [
         f"{few([columns[place] if columns else f'value {place}' for place in places])} "

@@ -27,6 +27,7 @@ class VideoTimes:
     stamps: tuple[int, ...]  # Presentation time stamps, strictly ascending, in units of ``unit``; at least one
     unit: Fraction  # Seconds
     cut_short: str | None = None  # Why the file has fewer frames than it should have; None when it hasn't
+    jumps: bool = False  # Whether the file's clock does, so that these are time stamps of a `Clock`
 
     def seconds(self, place: int) -> float:
         """Return when a frame is shown, in seconds after the first one."""
@@ -49,7 +50,7 @@ def _from_packets(video: OpenVideo) -> VideoTimes | None:
     packets = 0
     cut_short = None
     try:
-        for packet in read_packets(video):
+        for packet in video.clock.carry_on(read_packets(video)):
             packets += 1
             # Packets outside the edit list are there for the decoder alone.
             if packet.is_discard:
@@ -70,22 +71,27 @@ def _from_packets(video: OpenVideo) -> VideoTimes | None:
 def _from_frames(video: OpenVideo) -> VideoTimes:
     stamps: list[int] = []
     cut_short = None
+    without = 0
     try:
-        for stamp, _, _ in decode_packets(video, read_packets(video)):
+        for stamp, _, _ in decode_packets(video, video.clock.carry_on(read_packets(video))):
             if stamp is None or (stamps and stamp <= stamps[-1]):
-                raise InputError("time stamps are missing or out of order; convert it, for example to .mp4")
-            stamps.append(stamp)
+                without += 1
+            else:
+                stamps.append(stamp)
     except InputError as error:
         if not stamps:
             raise
         cut_short = f"after {len(stamps)} frames: {error}"
+    if without and cut_short is None:
+        cut_short = f"time stamps of {without} frames are missing or repeated, so those are left out; convert it"
     return _times(stamps, video, cut_short)
 
 
 def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoTimes:
     if not stamps:
         raise InputError(cut_short or "the video has no frames")
-    return VideoTimes(tuple(stamps), Fraction(video.stream.time_base), cut_short)
+    named, jumps = video.clock.named(stamps), video.clock.jumps > 0
+    return VideoTimes(named, Fraction(video.stream.time_base), cut_short, jumps)
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,7 @@ class Expanded:
 
     items: list[Item]
     failures: tuple[Failure, ...]
+    jumping: tuple[str, ...] = ()  # Names of the videos whose clock jumps
 
 
 def expand_videos(
@@ -230,6 +237,7 @@ def expand_videos(
     clips = Counter(_clip(item) for item in items if _to_expand(item))
     read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)
     sampled = {path: sample(times, sampling) for path, times in read.items() if isinstance(times, VideoTimes)}
+    jump = {path for path, times in read.items() if isinstance(times, VideoTimes) and times.jumps}
     expanded: list[Item] = []
     failures: dict[str, str] = {}
     found: set[_Clip] = set()
@@ -261,6 +269,7 @@ def expand_videos(
     return Expanded(
         [replace(item, row=row) for row, item in enumerate(expanded)],
         tuple(Failure(name, why) for name, why in failures.items()),
+        tuple(dict.fromkeys(item.name for item in items if item.path in jump)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -30,6 +31,51 @@ def is_video(path: PurePath) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+_ANEW = 1 << 62
+"""Added to the time stamps of a video whose clock jumps: so many units say that they are those of a `Clock`."""
+# Beyond that a step ahead is a jump, too, in formats whose clocks may start anew; ffmpeg has the same rule.
+_LONGEST_STEP = 10.0
+
+
+class Clock:
+    """Gives packets the time stamps of one clock, where a file's own starts anew: one part follows the other.
+
+    Attributes:
+        jumps: How often it did, so far.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.jumps = 0
+        anew = container.format.name in ("mpeg", "mpegts")
+        self._longest = _LONGEST_STEP / stream.time_base if anew else math.inf
+
+    def named(self, stamps: Sequence[int]) -> tuple[int, ...]:
+        """Return time stamps by which `decode_frames` finds the frames."""
+        return tuple(stamp + _ANEW for stamp in stamps) if self.jumps else tuple(stamps)
+
+    def carry_on(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """Yield the packets, read from the file's beginning."""
+        before: int | None = None
+        latest: int | None = None
+        offset, step = 0, 0
+        for packet in packets:
+            if packet.dts is not None:
+                if before is not None and before < packet.dts:
+                    step = min(step, packet.dts - before) if step else packet.dts - before
+                before = packet.dts
+            if packet.pts is not None:
+                # Whatever comes before a key frame is shown before it.
+                ahead = 0 if latest is None else packet.pts + offset - latest
+                if packet.is_keyframe and not 0 <= ahead <= self._longest:
+                    self.jumps += 1
+                    offset += max(step, 1) - ahead
+                packet.pts += offset
+                latest = packet.pts if latest is None else max(latest, packet.pts)
+                if packet.dts is not None:
+                    packet.dts += offset
+            yield packet
+
+
 @dataclass(frozen=True)
 class OpenVideo:
     """A video file that is open."""
@@ -39,6 +85,7 @@ class OpenVideo:
     # A frame's time stamp is its number in the order of decoding, since the file stores none: AVI has no place for
     # them, and where frames are stored in another order than shown, ffmpeg's guesses are wrong
     numbered: bool
+    clock: Clock
 
 
 def import_av() -> ModuleType:
@@ -74,7 +121,7 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     with container:
         stream = _stream(container, av)
         numbered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-        yield OpenVideo(container, stream, numbered)
+        yield OpenVideo(container, stream, numbered, Clock(container, stream))
 
 
 def _stream(container: Any, av: ModuleType) -> Any:
@@ -149,11 +196,13 @@ def decode_frames(path: Path, stamps: Sequence[int]) -> Generator[NDArray[np.uin
     """Decode frames of a video in one pass, upright, with one frame in memory."""
     place = 0
     reason = _LOST
+    anew = stamps[0] >= _ANEW // 2
+    stamps = [stamp - _ANEW for stamp in stamps] if anew else stamps
     try:
         with open_video(path) as video:
-            tries = _tries(video, stamps[0])
+            tries = [None] if anew else _tries(video, stamps[0])
         for back in tries:
-            with open_video(path) as video, closing(_decoded_from(video, stamps[place], back)) as decoded:
+            with open_video(path) as video, closing(_decoded_from(video, stamps[place], back, anew)) as decoded:
                 picture = _Picture()
                 for stamp, frame, broken in decoded:
                     if stamp < stamps[place]:
@@ -182,9 +231,11 @@ def _tries(video: OpenVideo, first: int) -> list[int | None]:
     return [back for back in tries if back is None or first - back / video.stream.time_base > beginning]
 
 
-def _decoded_from(video: OpenVideo, stamp: int, back: int | None) -> Generator[tuple[int, Any, str | None], None, None]:
+def _decoded_from(
+    video: OpenVideo, stamp: int, back: int | None, anew: bool
+) -> Generator[tuple[int, Any, str | None], None, None]:
     """Decode from a key frame at least ``back`` seconds before ``stamp``; nothing when there is no such way in."""
-    packets = read_packets(video)
+    packets = video.clock.carry_on(read_packets(video)) if anew else read_packets(video)
     key: int | None = None
     if back is not None:
         av = import_av()

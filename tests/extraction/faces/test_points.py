@@ -8,6 +8,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces.points import MESH_TO_68, lies_outside, order_problem, unit_problem
 from featlab.extraction.inputs import InputConfig, read_inputs
+from featlab.extraction.tables import ImportConfig, import_features
 
 FACE = (template(68) * 100 + 60).astype(np.float32)
 TURN = np.array([[0, 1], [-1, 0]], dtype=np.float32)
@@ -114,7 +115,7 @@ def test_frames_of_openface_are_in_the_order_of_names_as_text(clip, tmp_path, re
             [list(places).index(9), list(places).index(1)]
         )
         openface(path, range(1, 14), np.concatenate([TRUE, TRUE[:1]]))
-        with refused(InputError, "frames up to 13", "holds 12 pictures"):
+        with refused(InputError, "frames up to 13", "has 12 pictures"):
             found(clip, given)
     # Somebody's own numbers are the frames' own.
     path = tmp_path / "own.csv"
@@ -133,22 +134,40 @@ def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, t
     with refused(InputError, "landmarks for 11 rows, the source has 12"):
         found(clip, path)
     folder = tmp_path / "arrays"
-    for rows, says in ((TRUE, "another order as text"), (TRUE[:7], "has 7 rows without frame numbers")):
+    for rows, says in ((TRUE, "another order as text"), (TRUE[:7], "has 7 rows without names or frame numbers")):
         (folder / "zoë" / "neutral").mkdir(parents=True, exist_ok=True)
         np.save(folder / "zoë" / "neutral" / "v.npy", rows)
-        with refused(InputError, says, "give one file an image"):
+        with refused(InputError, says, "give each image a file"):
             found(clip, folder)
 
 
 def test_names_match_in_any_normal_form_and_without_their_suffix(clip, tmp_path):
-    path = tmp_path / "l.csv"
-    header = ["path", *(f"x_{p}" for p in range(68)), *(f"y_{p}" for p in range(68))]
-    for name in ("zoë/neutral/v/img{}.png", "./zoë/neutral/v/img{}.jpg", "C:\\clips\\img{}.bmp"):
+    path, coordinates = tmp_path / "l.csv", [*(f"x_{p}" for p in range(68)), *(f"y_{p}" for p in range(68))]
+    for column, name in (
+        ("path", "zoë/neutral/v/img{}.png"),
+        ("path", "./zoë/neutral/v/img{}.jpg"),
+        ("frame", "C:\\clips\\img{}.bmp"),
+        ("image name", "img{}.png"),
+    ):
         lines = [[name.format(n + 1), *map(str, TRUE[n].T.ravel())] for n in reversed(range(12))]
-        text = "\n".join(",".join(cells) for cells in [header, *lines]) + "\n"
+        text = "\n".join(",".join(cells) for cells in [[column, *coordinates], *lines]) + "\n"
         path.write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
         _, points, places = found(clip, path)
         np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+    named = [f"img{n + 1}.png" for n in reversed(range(12))]
+    np.savez(tmp_path / "l.npz", landmarks=TRUE[::-1], names=named)
+    np.testing.assert_allclose(found(clip, tmp_path / "l.npz")[1], TRUE[found(clip, tmp_path / "l.npz")[2]])
+
+
+def test_an_import_has_no_pictures_and_says_what_is_wrong(tmp_path):
+    lines = [f"s{row % 2},{('neutral', 'smile')[row // 4]},{row}.5" for row in range(8)]
+    (tmp_path / "f.csv").write_text("\n".join(["subject,label,f1", *lines]) + "\n")
+    for points, says in ((TRUE[:8] / 240, "shares of the picture"), (TRUE[:8, :, ::-1], "x and y are swapped")):
+        np.save(tmp_path / "l.npy", points)
+        report = import_features(
+            tmp_path / "f.csv", tmp_path / "c.h5", ImportConfig(landmarks=tmp_path / "l.npy", if_exists="overwrite")
+        )
+        assert any(says in line for line in report.warnings)
 
 
 def test_shares_are_refused_or_scaled_by_each_pictures_own_size(clip, tmp_path, refused):

@@ -107,7 +107,7 @@ def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuse
         ("path,subject\na\n", "line 2: 1 values under 2 columns"),
         ("path,subject\n,s\n", "line 2: the path is empty"),
         ("path,subject\na, \n", "line 2: the subject is empty"),
-        ('path,subject\n"a,s\n', "not a valid table"),
+        ('path,subject\n"a,s\n', "not valid csv"),
         ("path,subject\na\0,s\n", "NUL characters"),
         ('path,subject,label,frame\na,s,"two\nlines",0\nb,s,n,x\n', "line 4: frame 'x'"),
     ):

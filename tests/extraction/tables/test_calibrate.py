@@ -102,7 +102,7 @@ def test_little_and_constant_data_have_a_floor_that_is_named_and_no_nan():
     alone = recordings(("a", "", "n", "neutral", [[1, 5]] * 3), ("a", "", "x", "smile", [[2, 5]] * 3))
     found = calibrate(alone, neutral(alone))
     assert found.people["a"].spread_from.tolist() == [RANGE, RANGE]
-    np.testing.assert_allclose(found.in_spreads[3:], [[50, 0]] * 3)
+    np.testing.assert_allclose(found.in_spreads[3:], [[20, 0]] * 3)
     assert [
         who
         for who, _ in cautions(found, alone, neutral(alone))[

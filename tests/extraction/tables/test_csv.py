@@ -58,6 +58,12 @@ def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(put, 
     assert "f0 to f1" in report.extractor.preprocessing
 
 
+def test_two_sessions_are_two_recordings_where_no_row_names_a_video(put, run, read):
+    lines = [f"s0,{label},{session},0,1" for label in ("rest", "smile") for session in (1, 2)]
+    table = read(run(put("x.csv", "subject,label,session,frame,f0", *lines)))
+    assert table.videos == ("1 rest", "1 smile", "2 rest", "2 smile")
+
+
 def test_columns_are_names_beginnings_or_an_expression(put):
     path = put("x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
     for spec, expected in {

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.video import Sampling, VideoTimes, parse_window, probe_video, sample
+from featlab.extraction import video
+from featlab.extraction.items import Item
+from featlab.extraction.video import Sampling, VideoTimes, expand_videos, frames, parse_window, probe_video, sample
+from featlab.extraction.video.frames import decode_frames
 
 
 def seconds(times):
@@ -149,3 +152,55 @@ def test_a_value_out_of_range_is_one_line(refused):
             parse_window(text)
     with refused(ConfigError, "video: a window"):
         parse_window("5-2")
+
+
+@pytest.fixture
+def join(tmp_path, make_video):
+    """``join("ts", 10, 8)``: recordings of 10 and of 8 frames in one file, each numbered from 0."""
+
+    def make(suffix, *frames, first=(0, 0), **options):
+        parts = [
+            make_video(tmp_path / f"{number}.{suffix}", range(start, start + count), **options).read_bytes()
+            for number, (count, start) in enumerate(zip(frames, first, strict=True))
+        ]
+        (tmp_path / f"joined.{suffix}").write_bytes(b"".join(parts))
+        return tmp_path / f"joined.{suffix}"
+
+    return make
+
+
+def test_a_clock_that_starts_anew_loses_neither_part(join, read_number):
+    for options in ({}, {"b_frames": 0}, {"first": (0, 100_000)}, {"first": (100_000, 0)}, {"first": (50, 0)}):
+        path = join("ts", 40, 30, **options)
+        times = probe_video(path)
+        assert times.jumps
+        assert times.cut_short is None
+        steps = np.diff([times.seconds(place) for place in range(70)])
+        np.testing.assert_allclose(steps, 1 / 25, atol=1e-3)
+        for places in (range(70), [39, 40], [3], [69], [5, 45]):
+            shown = [read_number(frame) for frame in decode_frames(path, [times.stamps[place] for place in places])]
+            assert shown == [place % 40 for place in places], options
+        found = expand_videos([Item(path, "a.ts", "s", None, "v", 0, 0)], Sampling(fps=5))
+        assert [item.frame for item in found.items] == list(range(0, 70, 5))
+        assert (found.jumping, found.failures) == (("a.ts",), ())
+    assert not probe_video(join("ts", 40, 30, first=(0, 60))).jumps  # a pause
+
+
+def test_a_repeated_time_stamp_costs_one_frame_and_is_said(tmp_path, make_video, read_number, monkeypatch):
+    path = make_video(tmp_path / "a.mkv", b_frames=0)
+    whole = probe_video(path).stamps
+    read = frames.read_packets
+
+    def repeated(video):
+        for number, packet in enumerate(read(video)):
+            if number == 7:
+                packet.pts = packet.dts = whole[6]
+            yield packet
+
+    for module in (frames, video):
+        monkeypatch.setattr(module, "read_packets", repeated)
+    times = probe_video(path)
+    assert times.stamps == (*whole[:7], *whole[8:])
+    assert times.cut_short.startswith("time stamps of 1 frames are missing or repeated")
+    shown = [read_number(frame) for frame in decode_frames(path, times.stamps)]
+    assert shown == [*range(7), *range(8, 50)]

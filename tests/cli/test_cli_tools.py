@@ -1,0 +1,112 @@
+"""Tables as the tools of `--from` write them, columns after the tools' own sources, from import to evaluation."""
+
+import json
+
+import numpy as np
+
+from featlab.cache import open_cache
+from featlab.extraction.tables.presets import PRESETS
+
+SEVEN = "anger disgust fear happiness sadness surprise neutral"
+EIGHT = "Anger Contempt Disgust Fear Happiness Neutral Sadness Surprise"
+COLUMNS = {
+    "openface2": "frame face_id timestamp confidence success gaze_0_x gaze_angle_y pose_Tx pose_Rz x_0 x_1 y_0 y_1 X_0 "
+    "Y_0 Z_0 p_scale p_0 AU01_r AU12_r AU45_r AU01_c AU12_c AU45_c",
+    "openface3": "timestamp video_path frame_index face_id face_detection landmarks emotion gaze_yaw gaze_pitch "
+    "action_units",
+    "py-feat": "FaceRectX FaceRectY FaceRectWidth FaceRectHeight FaceScore x_0 x_1 y_0 y_1 Pitch Roll Yaw X Y Z AU01 "
+    f"AU12 AU43 {SEVEN} Identity_1 Identity_2 gaze_pitch gaze_yaw gaze_angle FrameHeight FrameWidth input frame "
+    "approx_time Identity",
+    "libreface": "frame_idx frame_time_in_ms pitch yaw roll lm_mp_0_x lm_mp_0_y lm_mp_0_z au_1 au_12 au_24 "
+    "au_1_intensity au_12_intensity facial_expression gaze_yaw gaze_pitch",
+    "openwillis": f"frame time {SEVEN} AU01 AU12 AU43 mouth_openness",
+    "deepface": "embedding facial_area face_confidence",
+    "emotiefflib": f"features {EIGHT} valence arousal",
+}
+TAKEN = {
+    "openface2": ["AU01_r", "AU12_r", "AU45_r"],
+    "py-feat": ["AU01", "AU12", "AU43"],
+    "libreface": ["au_1_intensity", "au_12_intensity"],
+    "openwillis": ["AU01", "AU12", "AU43"],
+}
+ANOTHER = {
+    "py-feat": ("emotions", 7),
+    "openwillis": ("emotions", 7),
+    "libreface": ("au-c", 3),
+    "openface2": ("gaze", 2),
+}
+FAILS = ("openface2", "openface3", "py-feat", "deepface")
+QUICK = (
+    "--set",
+    "head.epochs=2",
+    "--set",
+    "features.dim=2",
+    "--set",
+    "head.bottleneck=4",
+    "--set",
+    "pretrain.epochs=1",
+)
+
+
+def cell(column, name, frame, level, failed, rng):
+    """What a tool writes in a column; of a frame without a face 0, or nothing where the tool has no number for it."""
+    some = [round(float(value), 4) for value in level + 0.3 * rng.normal(size=6)]
+    listed = {"action_units": [some], "embedding": some, "features": some, "face_detection": some}
+    listed["landmarks"] = [some[:2], some[2:4]]
+    if column in listed:
+        return "" if failed else f'"{listed[column]}"'
+    return {
+        "frame": frame,
+        "frame_index": frame,
+        "frame_idx": frame,
+        "face_id": "" if failed and name == "openface3" else 0,
+        "success": int(not failed),
+        "confidence": 0.98 * (not failed),
+        "FaceScore": "" if failed else 0.99,
+        "face_confidence": 0.9 * (not failed),
+        "facial_area": "\"{'x': 3, 'y': 4, 'w': 50, 'h': 60}\"",
+        "facial_expression": "Happiness",
+        "input": "clip.mp4",
+        "Identity": "" if failed else "Person_0",
+        "emotion": 1,
+    }.get(column, frame / 30 if "time" in column else 0 if failed else some[0])
+
+
+def write(path, name):
+    """Four people, two clips a class, six frames each; the third without a face if the tool says so."""
+    rng = np.random.default_rng(5)
+    columns, mark = COLUMNS[name].split(), ", " if name == "openface2" else ","
+    lines = [mark.join(["subject", "label", "video", *columns])]
+    for row in range(4 * 2 * 2 * 6):
+        person, clip, frame = row // 24, row // 6 % 4, row % 6
+        failed, label = name in FAILS and frame == 2, ("neutral", "happy")[clip // 2]
+        cells = [cell(column, name, frame, person + clip // 2 * 2, failed, rng) for column in columns]
+        lines.append(mark.join(map(str, [f"p{person}", label, f"{label}-{clip}", *cells])))
+    path.write_text("\n".join(lines))
+
+
+def test_every_tools_table_is_imported_adapted_to_and_evaluated(tmp_path, monkeypatch, run, run_json):
+    assert set(COLUMNS) == set(PRESETS)
+    for name in COLUMNS:
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        write(folder / "table.csv", name)
+        left = 16 * (name in FAILS)
+        result = run("import", "table.csv", "--json")
+        data = json.loads(result.stdout)
+        assert f"import: taken as {PRESETS[name].title}'s table: {data['dim']} " in result.stderr
+        assert (result.exit_code, data["warnings"]) == (3 if left else 0, [])
+        assert (data["rows"], data["failures"], data["features"]) == (96 - left, left, TAKEN.get(name, []))
+        assert data["dim"] == len(TAKEN.get(name, range(6)))
+        assert json.loads(run("import", "table.csv", "--from", name, "--json").stdout)["digest"] == data["digest"]
+        with open_cache(folder / "cache.h5") as cache:
+            frames = set(cache.read().frame.tolist())
+        assert frames == set(range(6)) - ({2} if left and "frame" in COLUMNS[name] else {5} if left else set())
+        if name in ANOTHER:
+            group, dim = ANOTHER[name]
+            other = json.loads(run("import", "table.csv", "--features", group, "--out", "x.h5", "--json").stdout)
+            assert (other["dim"], other["rows"]) == (dim, 96 - left)
+        run_json("adapt", "--subject", "p1", *QUICK)
+        words = ("evaluate", "--targets", "p1", "--methods", "source-only,pft", "--no-plots", "--jobs", "1")
+        assert len(run_json(*words, *QUICK)["results"]) == 2
