@@ -56,42 +56,30 @@ def one_name_each(
 
     Where two recordings of what is now one person have one name, and a frame in common, the later ones get a number.
     """
-    who, what, clips = _forms(subject, merge), _forms(label, merge), {name: one_form(name) for name in set(video)}
-    kinds = {"subject": who, "label": what}
-    changed = [
-        f"{kind} {old!r} to {new!r}"
-        for kind, forms in kinds.items()
-        for old, new in sorted(forms.items())
-        if one_form(old) != new
-    ]
-    may_be = alike({kind: forms.values() for kind, forms in kinds.items()})
-    warning = f"names that may be one: {may_be}; --merge-names joins them" if may_be else ""
-    if changed:
-        warning = "joined: " + ", ".join(changed)
+    who, what, clips = (
+        {name: one_form(name) for name in set(names) if name is not None} for names in (subject, label, video)
+    )
+    said = alike({"subject": who.values(), "label": what.values()})
+    warning = f"names that may be one: {said}; --merge-names joins them" if said else ""
+    if said and merge:
+        warning = f"joined, each to its most frequent spelling: {said}"
+        _join(subject, who)
+        _join(label, what)
     labels = {one_form(old): new for old, new in what.items()}
     if all(old == new for forms in (who, what, clips) for old, new in forms.items()):
         return Names(subject, label, video, warning, labels)
-    before, after = (
-        list(zip(subject, video, strict=True)),
-        [(who[name], clips[clip]) for name, clip in zip(subject, video, strict=True)],
-    )
-    return Names(
-        [name for name, _ in after],
-        [None if name is None else what[name] for name in label],
-        _apart(before, after, frame),
-        warning,
-        labels,
-    )
+    before = list(zip(subject, video, strict=True))
+    after = [(who[name], clips[clip]) for name, clip in before]
+    named = [None if name is None else what[name] for name in label]
+    return Names([name for name, _ in after], named, _apart(before, after, frame), warning, labels)
 
 
-def _forms(names: Sequence[str | None], merge: bool) -> dict[str, str]:
-    """Return what each name becomes."""
-    forms = {name: one_form(name) for name in set(names) if name is not None}
-    for group in spellings(forms.values()) if merge else ():
-        counts = Counter(forms[name] for name in names if name is not None)
+def _join(names: Sequence[str | None], forms: dict[str, str]) -> None:
+    """Let the form of each name be its most frequent spelling."""
+    counts = Counter(forms[name] for name in names if name is not None)
+    for group in spellings(forms.values()):
         best = max(group, key=lambda name: counts[name])
         forms |= {name: best for name, form in forms.items() if form in group}
-    return forms
 
 
 def _apart(before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]], frame: Sequence[int]) -> list[str]:

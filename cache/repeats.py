@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.hdf5 import decode_names, guarded, open_file
-from featlab.cache.schema import EMBEDDINGS, FRAME, LABEL, LANDMARKS, PATHS, SUBJECT, VIDEO
+from featlab.cache.hdf5 import guarded, open_file
+from featlab.cache.schema import EMBEDDINGS, LABEL, LANDMARKS, PATHS, SUBJECT, VIDEO
 from featlab.cache.verify import Structure, read_structure
 
 _BLOCK_BYTES = 8 << 20
@@ -20,19 +19,14 @@ _TELLING = 8
 """So many different values of a row can't be equal by chance; a few action units, most of them 0, can."""
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """What is wrong with equal rows, and what may be; one line each."""
-
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-def find_repeats(path: str | os.PathLike[str]) -> Repeats:
+def find_repeats(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Compare all rows of a cache by a hash of their embeddings and landmarks, in bounded memory.
 
     One picture of two people, or with two labels, is a problem; one that is there twice is a warning, as are equal rows
     of so few different values that they may be chance. Frames of one video may be equal: a recording can stand still.
+
+    Returns:
+        Problems and warnings, a line each.
 
     Raises:
         CacheError: The file can't be read as a cache.
@@ -55,24 +49,18 @@ def find_repeats(path: str | os.PathLike[str]) -> Repeats:
         still &= names[one] != names[other]
     labels = ~people & ~still & (label[one] != label[other]) & (np.minimum(label[one], label[other]) >= 0)
 
-    def line(which: NDArray[np.bool_], what: str) -> tuple[str, ...]:
+    def line(which: NDArray[np.bool_], what: str) -> list[str]:
         if not which.any():
-            return ()
+            return []
         first, second = (_row_name(cache, names, int(rows[which][0])) for rows in (one, other))
         more = f", and {which.sum() - 1} more like it" if which.sum() > 1 else ""
-        return (f"{path}: {what}: {first} and {second}{more}",)
+        return [f"{path}: {what}: {first} and {second}{more}"]
 
-    sure = telling[one]
-    return Repeats(
-        problems=(
-            *line(people & sure, "the same picture is of two people"),
-            *line(labels & sure, "the same picture has two labels"),
-        ),
-        warnings=(
-            *line(~people & ~labels & ~still & sure, "the same picture is there twice"),
-            *line((people | labels) & ~sure, "equal rows of two people or labels (by chance, or one picture twice)"),
-        ),
-    )
+    sure, chance = telling[one], "equal rows of two people or labels (by chance, or one picture twice)"
+    problems = line(people & sure, "the same picture is of two people")
+    problems += line(labels & sure, "the same picture has two labels")
+    warnings = line(~people & ~labels & ~still & sure, "the same picture is there twice")
+    return problems, warnings + line((people | labels) & ~sure, chance)
 
 
 def _content(cache: Structure) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
@@ -92,9 +80,5 @@ def _content(cache: Structure) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
 
 
 def _row_name(cache: Structure, names: NDArray[np.bytes_] | None, row: int) -> str:
-    label = cache.codes[LABEL][row]
-    said = cache.classes[label] if label >= 0 else "no label"
-    who = cache.subjects[cache.codes[SUBJECT][row]]
-    if names is not None:
-        return f"{decode_names(names[row : row + 1])[0]} ({who}, {said})"
-    return f"frame {cache.codes[FRAME][row]} of {cache.videos[cache.codes[VIDEO][row]]} ({who}, {said})"
+    path = "" if names is None else f"{names[row].decode('utf-8', 'replace')}: "
+    return f"{path}{cache.describe_row(row)}, {[*cache.classes, 'no label'][cache.codes[LABEL][row]]}"

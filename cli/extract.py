@@ -106,8 +106,8 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
     from featlab.extraction.faces.detect import doubt_path, no_face_path
     from featlab.extraction.shards import failures_path
 
-    summary, repeats = inspect_cache(report.path), find_repeats(report.path)
-    warnings = [*inputs.warnings, *repeats.problems, *repeats.warnings]
+    summary, (problems, maybe) = inspect_cache(report.path), find_repeats(report.path)
+    warnings = [*inputs.warnings, *problems, *maybe]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),

@@ -175,11 +175,11 @@ class Session:
 
         found = untested_classes(workspace.table, targets, workspace.config.protocol.gap, scope)
         if found:
-            some = "; ".join(f"{', '.join(classes)} of {name}" for name, classes in list(found.items())[:8])
-            more = f"; and classes of {len(found) - 8} more" if len(found) > 8 else ""
+            some = "; ".join(f"{', '.join(classes)} of {name}" for name, classes in [*found.items()][:8])
+            more = f" and of {len(found) - 8} more" if len(found) > 8 else ""
+            why = "no row of them is left beside the adapted ones"
             self.output.warn(
-                f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
-                "each recording, or each still, a video of its own"
+                f"classes that are not tested, for {why}: {some}{more}; give each recording a video of its own"
             )
 
 

@@ -97,7 +97,9 @@ def read_inputs(
         expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
         items, failures = list(expanded.items), expanded.failures
         if expanded.jumping:
-            warnings = (*warnings, _jumping(expanded.jumping))
+            which = f"{len(expanded.jumping)} videos jumps (first {expanded.jumping[0]})"
+            joined = "as in recordings that were joined: their parts are taken one after the other"
+            warnings = (*warnings, f"the clock of {which}, {joined}")
         if not items:
             raise InputError(
                 f"{source}: no frame could be taken from any of its {len(failures)} videos "
@@ -132,14 +134,6 @@ def read_inputs(
         (*warnings, *filter(None, [chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
         chosen.doubtful,
-    )
-
-
-def _jumping(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (
-        f"the clock of {', '.join(names[:3])}{more} jumps, as in recordings that were joined: the parts are taken one "
-        "after the other, and a time counts through them"
     )
 
 

@@ -16,13 +16,10 @@ _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
 STILLS = "{} pictures are taken as stills, a video each: their names don't count up as those of frames do"
 """What is said of the pictures that `find_stills` finds."""
-IMAGE_SUFFIXES = frozenset(
-    [
-        *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc"),
-        *(".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm"),
-        *(".psd", ".qoi", ".ras", ".sgi", ".tga", ".tif", ".tiff", ".webp"),
-    ]
+_PILLOW = (
+    "apng avif bmp dib gif j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo pbm pcx pfm pgm png pnm ppm psd qoi ras sgi"
 )
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in f"{_PILLOW} tga tif tiff webp heic heif hif".split())
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def check_known(names: Sequence[str], subjects: Sequence[str]) -> None:
 
 def check_disjoint(sources: Sequence[str], targets: Sequence[str]) -> None:
     """Raise an InputError when a subject is both a source and a target."""
-    both = sorted(set(sources) & set(targets))
+    both = sorted(set(map(one_form, sources)) & set(map(one_form, targets)))
     if both:
         raise InputError(
             f"subject {both[0]!r} is both source and target: its test rows would have been trained on; "

@@ -47,7 +47,7 @@ def test_spellings_are_joined_to_the_most_frequent_only_where_that_is_asked_for(
     said = "names that may be one: subject '01', '1'; label 'Neutral', 'neutral'; --merge-names joins them"
     assert asked.warning == said
     assert (joined.subject, joined.label) == (["01", "01", "01", "2"], ["neutral", "neutral", "neutral", None])
-    assert joined.warning == "joined: subject '1' to '01', label 'Neutral' to 'neutral'"
+    assert joined.warning == "joined, each to its most frequent spelling: subject '01', '1'; label 'Neutral', 'neutral'"
     assert [joined.neutral(name) for name in ("Neutral", "neutral", "rest ")] == ["neutral", "neutral", "rest"]
     assert names(("a", "b", "v", 0)).warning == ""
 

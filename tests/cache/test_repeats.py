@@ -30,10 +30,9 @@ def found(people, tmp_path):
         write_table(
             tmp_path / "c.h5", replace(table, paths=tuple(names) if paths else None), ExtractorInfo("a", "b", "c")
         )
-        repeats = find_repeats(tmp_path / "c.h5")
         return [
             [next(kind for kind in (CHANCE, PEOPLE, LABELS, TWICE) if kind in line) for line in lines]
-            for lines in (repeats.problems, repeats.warnings)
+            for lines in find_repeats(tmp_path / "c.h5")
         ]
 
     return make
@@ -62,6 +61,6 @@ def test_pictures_are_named_and_counted(people, tmp_path):
     table = people(2, frames=3, dim=20, landmarks=False)
     table.embeddings[12:15] = table.embeddings[:3]
     write_table(tmp_path / "c.h5", table, ExtractorInfo("a", "b", "c"))
-    (line,) = find_repeats(tmp_path / "c.h5").problems
-    first, second = "frame 0 of anger-0 (s00, anger)", "frame 0 of anger-0 (s01, anger)"
+    ((line,), _) = find_repeats(tmp_path / "c.h5")
+    first, second = (f"subject '{who}', video 'anger-0', frame 0, anger" for who in ("s00", "s01"))
     assert line.endswith(f"c.h5: the same picture is of two people: {first} and {second}, and 2 more like it")

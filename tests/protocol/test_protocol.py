@@ -270,6 +270,8 @@ def test_a_pool_is_read_as_targets_are_and_its_refusals_name_it(tmp_path, refuse
 def test_a_subject_that_is_source_and_target_is_refused(refused):
     check_disjoint(("a", "b"), ("c",))
     check_disjoint((), ("c",))
+    with refused(InputError, "both source and target"):
+        check_disjoint(("Zoe\u0308",), ("Zo\u00eb",))
     with refused(InputError, "'b'", "both source and target"):
         check_disjoint(("a", "b", "c"), ("c", "b"))
 

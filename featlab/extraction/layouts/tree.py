@@ -89,28 +89,8 @@ def descendant(folder: Path, *places: str) -> Path | None:
     return None
 
 
-_UNREAD = frozenset(
-    [
-        *(
-            ".3fr",
-            ".ai",
-            ".arw",
-            ".bpg",
-            ".cr2",
-            ".cr3",
-            ".crw",
-            ".dcm",
-            ".dng",
-            ".eps",
-            ".erf",
-            ".exr",
-            ".hdr",
-            ".iiq",
-        ),
-        *(".jls", ".jxl", ".jxr", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2"),
-        *(".srf", ".srw", ".svg", ".wdp", ".x3f", ".xcf"),
-    ]
-)
+_RAW = "3fr arw cr2 cr3 crw dng erf iiq mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+_UNREAD = frozenset(f".{name}" for name in f"{_RAW} ai bpg dcm eps exr hdr jls jxl jxr svg wdp xcf".split())
 """Suffixes of pictures that nothing here reads."""
 _FIRST_OF_A_PICTURE = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
 

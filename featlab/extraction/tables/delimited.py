@@ -28,6 +28,11 @@ class _Scan:
     may_be_blank: bool = False  # Whether a row may consist of blank cells
     quotes: int = 0
 
+    @property
+    def block(self) -> int:
+        """Bytes to read at a time: few, to stay in the processor's cache, but some hundred rows, a call a column."""
+        return max(min(512 * self.longest, 64 << 20), 2 * self.longest, (8 if self.quotes else 1) << 20)
+
 
 def open_delimited(path: Path, mark: str | None = None) -> Columns:
     """Open a table whose cells are apart by ``mark``, by default a comma, or a tab in a .tsv; every cell is text."""
@@ -101,12 +106,7 @@ def _batches(
     try:
         batches = open_csv(
             path,
-            # Small blocks stay in the processor's cache; a row has to fit into one.
-            ReadOptions(
-                column_names=columns,
-                skip_rows=header_line,
-                block_size=max((8 if scan.quotes else 1) << 20, 2 * scan.longest),
-            ),
+            ReadOptions(column_names=columns, skip_rows=header_line, block_size=scan.block),
             parse,
             ConvertOptions(
                 column_types=dict.fromkeys(columns, arrow.string()),

@@ -183,7 +183,6 @@ ANY_TOOL = Preset("", "", zero="success|confidence", zero_of_some="face_confiden
 PRESETS = {
     preset.name: preset for preset in (OPENFACE2, OPENFACE3, PY_FEAT, LIBREFACE, OPENWILLIS, DEEPFACE, EMOTIEFFLIB)
 }
-GROUPS = tuple(dict.fromkeys(group for preset in PRESETS.values() for group in preset.groups))
 
 WORDS = {
     "au": "action units",

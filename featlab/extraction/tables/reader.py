@@ -115,8 +115,9 @@ def read_rows(
     rows = 0
     for batch in table.batches(wanted):
         cells = dict(zip(wanted, batch, strict=True))
-        for column, place in zip(columns, numeric, strict=True):
-            column.add(cells[place], rows)
+        with np.errstate(over="ignore"):
+            for column, place in zip(columns, numeric, strict=True):
+                column.add(cells[place], rows)
         for name, place in roles.names.items():
             is_label = name == "label"
             said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)

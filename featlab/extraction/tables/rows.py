@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.items import Failure
-from featlab.extraction.tables.presets import GROUPS, PRESETS, Preset, columns_of, find_preset
+from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_preset
 
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
@@ -87,12 +87,7 @@ class Selection:
     def __post_init__(self) -> None:
         if self.columns is not None and self.group is not None:
             raise ConfigError("--columns and --features both choose columns; give one of them")
-        groups = GROUPS if self.tool is None else tuple(find_preset((), self.tool).groups)
-        if self.group is not None and self.group not in groups:
-            raise ConfigError(
-                f"--features {self.group!r} is not one of {', '.join(groups)}{closest(self.group, groups)}; "
-                "--columns chooses any others"
-            )
+        find_preset((), self.tool)
 
 
 @dataclass(frozen=True)
@@ -136,10 +131,11 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
         raise InputError(f"{table.path} has no features of {preset.title}; --columns chooses the columns of features")
     chosen = bool(features)
     landmarks = _points(header, features)
+    asked_for = features if selection.columns is not None else ()
 
     def of_the_tool(pattern: str) -> list[int]:
-        named = features if selection.columns is not None else ()
-        return [place for place in others if place not in named and header[place] in columns_of(pattern, header)]
+        fitting = {*columns_of(pattern, header)} - {header[place] for place in asked_for}
+        return [place for place in others if header[place] in fitting]
 
     signs = [
         (place, kind) for kind in ("zero", "zero_of_some", "empty") for place in of_the_tool(getattr(preset, kind))
@@ -159,20 +155,19 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
 
 def _grouped(header: Sequence[str], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
     """Return the places of a tool's group of columns."""
-    if not preset.groups:
-        tools = ", ".join(PRESETS)
+    there = preset.groups_in(header)
+    if not there:
         raise InputError(
-            f"{source}: --features {group} is a group of a tool's columns, and these aren't those of {tools}; --from "
-            "names the tool, and --columns chooses columns"
+            f"{source}: --features {group} is a group of a tool's columns, and these aren't those of "
+            f"{preset.title or ', '.join(PRESETS)}; --from names the tool, and --columns chooses columns"
         )
-    found = [place for place in places if re.fullmatch(preset.groups.get(group, "(?!)"), header[place])]
-    if not found:
-        there = ", ".join(preset.groups_in(header)) or "none"
+    if group not in there:
         raise InputError(
-            f"{source} has none of {preset.title}'s columns of the group {group!r} (groups in it: {there}); choose "
-            "another, or with --columns"
+            f"{source}: --features {group!r} is not one of {', '.join(there)}, the groups that {preset.title}'s table "
+            f"has{closest(group, there)}; --columns chooses any others"
         )
-    return found
+    fitting = set(columns_of(preset.groups[group], header))
+    return [place for place in places if header[place] in fitting]
 
 
 def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> None:

@@ -127,7 +127,7 @@ def test_names_of_rows_are_in_one_form_and_spellings_are_joined_if_asked(put, ru
         "names that may be one: subject 'S1', 's1'; label 'Rest', 'rest'; --merge-names joins them",
     )
     assert (read(joined).subjects, read(joined).classes) == (("S1", "Zoë"), ("rest", "smile"))
-    assert joined.warnings == ("joined: subject 's1' to 'S1', label 'Rest' to 'rest'",)
+    assert joined.warnings == ("joined, each to its most frequent spelling: subject 'S1', 's1'; label 'Rest', 'rest'",)
 
 
 def test_stills_of_a_table_are_videos_of_their_own_and_frames_are_not(put, run, read):
