@@ -147,11 +147,11 @@ DEEPFACE = Preset(
     "deepface",
     "DeepFace",
     marks=(
-        ("embedding", r"face_confidence|facial_area.*"),
+        (r"embedding(_?\d+)?", r"face_confidence|facial_area.*"),
         (r"dominant_emotion|emotion\.happy", r"face_confidence|region.*"),
     ),
     groups={
-        "embedding": "embedding",
+        "embedding": r"embedding(_?\d+)?",
         "emotions": r"(emotion\.)?(angry|disgust|fear|happy|sad|surprise|neutral)",
         "box": r"(facial_area|region)[._][xywh]",
     },

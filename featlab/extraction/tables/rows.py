@@ -18,9 +18,10 @@ from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
 
-# Row numbers as pandas and R write them; the others name a row, even where their values are numbers.
+# Row numbers as pandas and R write them; the others say which row it is, or when it was.
 _NEVER_FEATURES = re.compile(
-    r"|Unnamed: \d[\d.]*|__index_level_\d+__|level_\d+|index|row_?(names|number|id|index)|file_?name|file|id",
+    r"|Unnamed: \d[\d.]*|__index_level_\d+__|level_\d+|index|row_?(names|number|id|index)|file_?name|file|id"
+    r"|(approx_|frame_)?time_?(stamp)?(_in)?(_m?s)?|frame_?(id|idx|index|number|no)",
     re.IGNORECASE,
 )
 _POINT = re.compile(r"([xy])_(\d+)")

@@ -117,11 +117,13 @@ def test_frames_of_openface_are_in_the_order_of_names_as_text(clip, tmp_path, re
         openface(path, range(1, 14), np.concatenate([TRUE, TRUE[:1]]))
         with refused(InputError, "frames up to 13", "has 12 pictures"):
             found(clip, given)
-    # Somebody's own numbers are the frames' own.
-    path = tmp_path / "own.csv"
-    openface(path, range(12), TRUE, first="frame, a, b, c, d")
-    _, points, places = found(clip, path)
-    np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+    # Somebody's own numbers are the frames' own, from 0, from 1 or as in the manifest.
+    lines = [f"faces/zoë/neutral/v/img{n}.png,zoë,neutral,v,{n}" for n in range(12, 0, -1)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,subject,label,video,frame", *lines]) + "\n")
+    for start, source in ((0, clip), (1, clip), (1, tmp_path / "manifest.csv")):
+        path = openface(tmp_path / "own.csv", range(start, start + 12), TRUE, first="frame, a, b, c, d")
+        _, points, places = found(source, path)
+        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
 
 
 def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, tmp_path, refused):
