@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
+from featlab.extraction.faces.points import is_no_face
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_preset
 
@@ -179,14 +180,14 @@ def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> Non
 
 
 def as_points(array: NDArray[Any], rows: int, what: str) -> NDArray[np.float32]:
-    """Return (rows, P, 2) or (rows, 2P) numbers as landmarks; a row with any that isn't finite becomes wholly NaN."""
+    """Return (rows, P, 2) or (rows, 2P) numbers as landmarks; a row that is no face becomes wholly NaN."""
     points = array.reshape(len(array), -1, 2) if array.ndim == 2 and array.size and array.shape[1] % 2 == 0 else array
     if points.ndim != 3 or points.shape[1] == 0 or points.shape[2] != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected numbers (rows, P, 2)")
     if len(points) != rows:
         raise InputError(f"{what} has {len(points)} rows, and there are {rows} rows of features; one each is needed")
     points = points.astype(np.float32)
-    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
+    points[is_no_face(points)] = np.nan
     return points
 
 
