@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,21 @@ def is_list(text: str) -> bool:
     return _IS_LIST.match(text) is not None and all(
         _IS_NUMBER.match(item) or is_missing(item) or item == "..." for item in inside
     )
+
+
+def all_numbers(columns: Sequence[Any]) -> NDArray[np.float32] | None:
+    """Return (C, n) numbers of C Arrow arrays (n,) in one go; None where a cell is anything else, or missing."""
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    if not columns or {column.type for column in columns} != {arrow.string()}:
+        return None
+    cells = arrow.concat_arrays(columns)
+    with suppress(arrow.ArrowInvalid):
+        return _floats(cells.cast(arrow.float64())).reshape(len(columns), -1)
+    with suppress(arrow.ArrowInvalid):
+        return _floats(compute.utf8_trim_whitespace(cells).cast(arrow.float64())).reshape(len(columns), -1)
+    return None
 
 
 def numbers(cells: Any) -> tuple[NDArray[np.float32], NDArray[np.intp]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import is_list, is_missing, kind_of, lists, names, numbers, zeros
+from featlab.extraction.tables.cells import all_numbers, is_list, is_missing, kind_of, lists, names, numbers, zeros
 from featlab.extraction.tables.presets import WORDS
 from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
@@ -79,6 +79,18 @@ class _Values:
         return {row: f"{self.name} isn't a number" for part in self.text for row in part.tolist()} | self.bad
 
 
+def _add(columns: Sequence[_Values], buffer: NDArray[np.float32], cells: Sequence[Any], start: int) -> None:
+    """Give each column its cells, together where all of them are numbers: a call has its price."""
+    block = all_numbers(cells) if all(column.kind in ("", "number") for column in columns) else None
+    if block is None:
+        for column, each in zip(columns, cells, strict=True):
+            column.add(each, start)
+        return
+    buffer[:, start : start + block.shape[1]] = block
+    for column, good in zip(columns, (~np.isnan(block)).sum(axis=1).tolist(), strict=True):
+        column.kind, column.good = "number", column.good + good
+
+
 def _kind(cells: Any) -> str:
     """Return what a column is by its first cell that says something; empty where none does."""
     kind = kind_of(cells.type)
@@ -116,8 +128,7 @@ def read_rows(
     for batch in table.batches(wanted):
         cells = dict(zip(wanted, batch, strict=True))
         with np.errstate(over="ignore"):
-            for column, place in zip(columns, numeric, strict=True):
-                column.add(cells[place], rows)
+            _add(columns, buffer, [cells[place] for place in numeric], rows)
         for name, place in roles.names.items():
             is_label = name == "label"
             said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)

@@ -154,7 +154,7 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
     return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), face)
 
 
-def _grouped(header: Sequence[str], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
+def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
     """Return the places of a tool's group of columns."""
     there = preset.groups_in(header)
     if not there:
