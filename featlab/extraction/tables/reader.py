@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import all_numbers, is_list, is_missing, kind_of, lists, names, numbers, zeros
+from featlab.extraction.tables.cells import (
+    all_numbers,
+    is_list,
+    is_missing,
+    is_text,
+    kind_of,
+    lists,
+    names,
+    numbers,
+    zeros,
+)
 from featlab.extraction.tables.presets import WORDS
 from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
@@ -59,10 +69,11 @@ class _Values:
         else:
             self.numbers[start:stop] = np.nan
             return
-        if len(text) and not self.text:
-            said = cells[int(text[0])].as_py().strip()
-            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
-        self.text.append(start + text)
+        if len(text):
+            if not self.text:
+                said = cells[int(text[0])].as_py().strip()
+                self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
+            self.text.append(start + text)
 
     @property
     def width(self) -> int:
@@ -80,15 +91,22 @@ class _Values:
 
 
 def _add(columns: Sequence[_Values], buffer: NDArray[np.float32], cells: Sequence[Any], start: int) -> None:
-    """Give each column its cells, together where all of them are numbers: a call has its price."""
-    block = all_numbers(cells) if all(column.kind in ("", "number") for column in columns) else None
+    """Give each column its cells, those of numbers together: a call has its price."""
+    together = [
+        place
+        for place, (column, each) in enumerate(zip(columns, cells, strict=True))
+        if column.kind in ("", "number") and not column.text and each.type == "string" and not is_text(each)
+    ]
+    block = all_numbers([cells[place] for place in together]) if together else None
     if block is None:
-        for column, each in zip(columns, cells, strict=True):
-            column.add(each, start)
-        return
-    buffer[:, start : start + block.shape[1]] = block
-    for column, good in zip(columns, (~np.isnan(block)).sum(axis=1).tolist(), strict=True):
-        column.kind, column.good = "number", column.good + good
+        together = []
+    else:
+        buffer[together, start : start + block.shape[1]] = block
+        for place, good in zip(together, (~np.isnan(block)).sum(axis=1).tolist(), strict=True):
+            columns[place].kind = "number" if good else columns[place].kind
+            columns[place].good += good
+    for place in sorted({*range(len(columns))} - {*together}):
+        columns[place].add(cells[place], start)
 
 
 def _kind(cells: Any) -> str:
