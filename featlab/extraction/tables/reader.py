@@ -253,6 +253,8 @@ def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
     used = {table.header[place] for place in (*roles.names.values(), *roles.landmarks)} | {each.name for each in taken}
     left = [name or "(without a name)" for name in table.header if name not in used]
     notes = [f"not features: {few(left)}"] if left else []
+    if spelled := [name for name in left if name.lower() in INDEX_COLUMNS]:
+        notes.append(f"not read: {few(spelled)}; names of columns are in lower case")
     if roles.landmarks:
         notes.append(f"x_0, y_0, … are taken as {len(roles.landmarks) // 2} landmarks")
     return notes

@@ -172,6 +172,8 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
 
 
 def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
+    report = run(table("Label,Frame,f", [f"rest,{row},{value}" for row, value in enumerate(draws())]), out="case.h5")
+    assert (report.columns, report.notes[1]) == (("f",), "not read: Label, Frame; names of columns are in lower case")
     columns = ("Unnamed: 0", "Unnamed: 0.1", "level_0", "index", "__index_level_0__", "rownames")
     source = table(
         ",".join((*columns, "f")), [f"{row},1,{row},{row},{row},{row},{value}" for row, value in enumerate(draws())]
