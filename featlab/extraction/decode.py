@@ -97,7 +97,7 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open(path) as image:
                 # Of colours of 16 bits Pillow keeps the upper 8: little is left of fewer bits in such a file.
-                halved = image.mode.startswith("RGB") and any(";16" in str(tile[3]) for tile in image.tile)
+                halved = image.mode.startswith("RGB") and ";16" in str(getattr(image, "tile", ""))
                 image.load()
                 if halved and np.asarray(image)[..., :3].max() < _LEAST_HALVED:
                     raise InputError("its colours have 16 bits and use few of them; save it with 8 bits")

@@ -22,7 +22,8 @@ INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 # Row numbers as pandas and R write them; the others say which row it is, or when it was.
 _NEVER_FEATURES = re.compile(
     r"|Unnamed: \d[\d.]*|__index_level_\d+__|level_\d+|index|row_?(names|number|id|index)|file_?name|file|id"
-    r"|(approx_|frame_)?time_?(stamp)?(_in)?(_m?s)?|frame_?(id|idx|index|number|no)",
+    r"|(approx_|frame_)?time_?(stamp)?(_in)?(_m?s)?|frame_?(id|idx|index|number|no)"
+    rf"|{'|'.join(INDEX_COLUMNS)}",
     re.IGNORECASE,
 )
 _POINT = re.compile(r"([xy])_(\d+)")
@@ -155,7 +156,7 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
     return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), face)
 
 
-def _grouped(header: Sequence[str], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
+def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
     """Return the places of a tool's group of columns."""
     there = preset.groups_in(header)
     if not there:
