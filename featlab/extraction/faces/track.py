@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from featlab.extraction.faces.points import is_no_face
 from featlab.extraction.items import Failure, Item, item_order
 
 Floats = NDArray[np.float64]
@@ -41,10 +42,10 @@ class Faces:
 
     @classmethod
     def of(cls, rows: Sequence[NDArray[np.float32]]) -> Faces:
-        """Join the faces of each row, float32 (F, P, 2) in any order; those that are not finite are none."""
+        """Join the faces of each row, float32 (F, P, 2) in any order, without those that are none."""
         kept = []
         for faces in rows:
-            whole = faces[np.isfinite(faces).all(axis=(1, 2))]
+            whole = faces[~is_no_face(faces)]
             kept.append(whole[np.argsort(-np.ptp(whole, axis=1).prod(axis=1), kind="stable")])
         return cls(np.concatenate(kept).astype(np.float32), np.array([len(faces) for faces in kept], dtype=np.int64))
 

@@ -179,6 +179,14 @@ def test_shares_are_refused_or_scaled_by_each_pictures_own_size(clip, tmp_path, 
         found(clip, path)
     _, points, places = found(clip, path, landmarks_unit="fraction")
     np.testing.assert_allclose(points, TRUE[places], atol=1e-2)
+    for nothing in (0.0, 40.0, np.nan):
+        np.save(path, np.full_like(TRUE, nothing))
+        with refused(InputError, f"{path}: none of its rows is a face"):
+            found(clip, path)
+    some = TRUE.copy()
+    some[::3] = 0  # as some tools write where they found no face
+    np.save(path, some)
+    assert np.isnan(found(clip, path)[1]).all(axis=(1, 2)).sum() == len(some[::3])
     np.save(path, TRUE * 4)
     with refused(InputError, "lie outside of the pictures: in zoë/neutral/v/img1.png, 240x120 pixels, they go from"):
         found(clip, path)

@@ -152,6 +152,10 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
     parquet.write_table(arrow.table(names | {"e": prints["python"]}), tmp_path / "e.parquet")
     assert run(tmp_path / "e.parquet", out="parquet.h5").digest == report.digest
     cells = prints["python"]
+    late = run(
+        table("g,e", [f',"{"" if row < 3 else cell}"' for row, cell in enumerate(cells)]), out="l.h5", skip_bad=True
+    )
+    assert (late.rows, late.dim) == (9, 3)
     for change, *words in (
         ("[1, 2]", "line 6", "a list of 2 values, and earlier ones have 3"),
         ("[0.1 ... 0.2]", "line 6", "cut short ('...')"),
@@ -168,6 +172,8 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
 
 
 def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
+    report = run(table("Label,Frame,f", [f"rest,{row},{value}" for row, value in enumerate(draws())]), out="case.h5")
+    assert (report.columns, report.notes[1]) == (("f",), "not read: Label, Frame; names of columns are in lower case")
     columns = ("Unnamed: 0", "Unnamed: 0.1", "level_0", "index", "__index_level_0__", "rownames")
     source = table(
         ",".join((*columns, "f")), [f"{row},1,{row},{row},{row},{row},{value}" for row, value in enumerate(draws())]
