@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.cache.names import one_form
 from featlab.cli.flags import VIDEO_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command, parse_options
@@ -129,7 +130,7 @@ def train(
             items,
             config,
             out,
-            neutral=neutral if neutral is not None else listed.neutral,
+            neutral=one_form(neutral) if neutral is not None else listed.neutral,
             held_out=held,
             seed=session["seed"] or 0,
             weights=weights,

@@ -177,9 +177,9 @@ class Session:
         if found:
             some = "; ".join(f"{', '.join(classes)} of {name}" for name, classes in [*found.items()][:8])
             more = f" and of {len(found) - 8} more" if len(found) > 8 else ""
-            why = "no row of them is left beside the adapted ones"
             self.output.warn(
-                f"classes that are not tested, for {why}: {some}{more}; give each recording a video of its own"
+                f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
+                "each recording a video of its own, or a person more neutral ones"
             )
 
 

@@ -25,6 +25,7 @@ _SAMPLE_FORMAT = 339
 _BITS = (*range(8, 31, 2), 31, 32)
 # Fractions that go up to less than that, and over 1, would be nearly black as shares of 255.
 _LEAST_REACH = 16
+_LEAST_HALVED = 64
 
 
 def read_pixels(items: Sequence[Item]) -> Generator[Pixels, None, None]:
@@ -95,7 +96,11 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
             # Pillow only warns about an image up to twice its limit; a worker's memory can't rely on a warning.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open(path) as image:
+                # Of colours of 16 bits Pillow keeps the upper 8: little is left of fewer bits in such a file.
+                halved = image.mode.startswith("RGB") and ";16" in str(getattr(image, "tile", ""))
                 image.load()
+                if halved and np.asarray(image)[..., :3].max() < _LEAST_HALVED:
+                    raise InputError("its colours have 16 bits and use few of them; save it with 8 bits")
                 # Pillow holds whole numbers of 32 bits with a sign; a TIFF says whether they have one.
                 unsigned = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0] == 1
                 return np.ascontiguousarray(_to_rgb(_upright(image), unsigned))

@@ -220,7 +220,9 @@ def _existing(
         with_files=backbone.needs_images,
     )
     if why is not None:
-        raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
+        raise InputError(
+            f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip keeps it"
+        )
     return failures
 
 

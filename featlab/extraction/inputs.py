@@ -186,6 +186,8 @@ def _faces(
             raise ConfigError("--face chooses among the faces that --landmarks finds or holds, and there are none")
         return None, "", frozenset(), None
     given = landmarks_for(path, items)
+    if not len(given.faces.points):
+        raise InputError(f"{path}: none of its rows is a face (all are empty, zeros or not finite)")
     faces = given.faces if unit == "pixels" else _in_pixels(given.faces, items)
     if problem := unit_problem(faces.points):
         raise InputError(f"{path}: {problem}; --landmarks-unit fraction scales them, if they go from 0 to 1")

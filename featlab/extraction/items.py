@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from featlab.cache.names import Names, one_name_each
 from featlab.errors import ConfigError, InputError, closest
@@ -87,7 +87,8 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
 
 def counts_up(names: Iterable[str]) -> bool:
     """Whether pictures of these names are frames of one recording: one number counts them, mostly in equal steps."""
-    parts = [_NUMBERS.split(PurePosixPath(name).stem) for name in names]
+    files = (name.rpartition("/")[2] for name in names)
+    parts = [_NUMBERS.split(file.rpartition(".")[0] or file) for file in files]
     if len(parts) < 2:
         return True
     # Every second part is a number.

@@ -128,7 +128,12 @@ def _in_clip(path: Path, table: LandmarkTable, items: Sequence[Item]) -> list[ND
     OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
     """
     places, pictures, frames, found = [item.frame for item in items], _pictures_beside(items), table.frames, ""
-    if frames is not None and frames.min(initial=1) > 0:
+    # Numbers from 1 are places, unless the source counts in the same way.
+    if (
+        frames is not None
+        and frames.min(initial=1) > 0
+        and (table.by_openface or not set(places) <= {*frames.tolist()})
+    ):
         frames = frames - 1
     count = len(table.points) if frames is None else int(frames.max(initial=-1)) + 1
     if pictures and (table.by_openface or frames is None):

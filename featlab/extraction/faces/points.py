@@ -90,6 +90,13 @@ _NO_PIXELS = 2.0
 _LOOKED_AT = 2000
 
 
+def is_no_face(points: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Tell which of (n, P, 2) are none: a number that isn't finite, or all points at one place (zeros, as of tools)."""
+    one_place = (np.ptp(points, axis=1) == 0).all(axis=1) & (points.shape[1] > 1)
+    nowhere: NDArray[np.bool_] = ~np.isfinite(points).all(axis=(1, 2)) | one_place
+    return nowhere
+
+
 def unit_problem(points: NDArray[np.float32]) -> str:
     """Say that the points of faces (n, P, 2) can't be pixels, but lie from 0 to 1, or from -1 to 1; empty: they can."""
     if not points.size or np.abs(points).max() > _NO_PIXELS:

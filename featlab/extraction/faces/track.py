@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from featlab.extraction.faces.points import is_no_face
 from featlab.extraction.items import Failure, Item, item_order
 
 Floats = NDArray[np.float64]
@@ -41,13 +42,11 @@ class Faces:
 
     @classmethod
     def of(cls, rows: Sequence[NDArray[np.float32]]) -> Faces:
-        """Join the faces of each row, float32 (F, P, 2) in any order; those that are not finite are none."""
+        """Join the faces of each row, float32 (F, P, 2) in any order, without those that are none."""
         kept = []
         for faces in rows:
-            whole = faces[np.isfinite(faces).all(axis=(1, 2))]
-            kept.append(
-                whole[np.argsort(-np.ptp(whole, axis=1).prod(axis=1), kind="stable")] if len(whole) > 1 else whole
-            )
+            whole = faces[~is_no_face(faces)]
+            kept.append(whole[np.argsort(-np.ptp(whole, axis=1).prod(axis=1), kind="stable")])
         return cls(np.concatenate(kept).astype(np.float32), np.array([len(faces) for faces in kept], dtype=np.int64))
 
     def rows(self) -> list[NDArray[np.float32]]:
@@ -133,7 +132,6 @@ class _Person:
     speed: Floats = field(default_factory=lambda: np.zeros(2))
     spread: Floats = field(default_factory=lambda: _UNKNOWN.copy())
     seen: int = 1
-    weight: float = 0.0
     hidden: bool = False  # Another face was where they were expected, and they weren't seen
     faces: dict[int, int] = field(default_factory=dict)
     doubtful: set[int] = field(default_factory=set)
@@ -193,25 +191,18 @@ def track(
         for person, face, off, doubtful in _assigned(awaited, at, 2 * size, shape, now):
             free.discard(face)
             person.take(at[face], 2 * size[face], shape[face], now, off)
-            _note(person, frame, face, 2 * size[face], doubtful)
-        for face in sorted(free):
-            person = _Person(at[face], 2 * size[face], shape[face], now)
-            _note(person, frame, face, 2 * size[face], False)
-            people.append(person)
-            awaited.append(person)
+            person.faces[frame] = face
+            if doubtful:
+                person.doubtful.add(frame)
+        new = [_Person(at[face], 2 * size[face], shape[face], now, faces={frame: face}) for face in sorted(free)]
+        people += new
+        awaited += new
     chosen, doubt = np.full(len(faces), -1, dtype=np.intp), np.zeros(len(faces), dtype=np.bool_)
     if people:
-        followed = max(people, key=lambda person: person.weight)
+        followed = max(people, key=lambda person: person.seen * person.size)
         chosen[list(followed.faces)] = list(followed.faces.values())
         doubt[list(followed.doubtful)] = True
     return chosen, doubt
-
-
-def _note(person: _Person, frame: int, face: int, size: float, doubtful: bool) -> None:
-    person.faces[frame] = face
-    person.weight += size
-    if doubtful:
-        person.doubtful.add(frame)
 
 
 def _assigned(

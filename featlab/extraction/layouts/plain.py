@@ -12,6 +12,7 @@ from featlab.extraction.items import IMAGE_SUFFIXES, MAX_FRAME, Item, counts_up,
 from featlab.extraction.layouts import NoOptions, register_layout
 from featlab.extraction.layouts.tree import (
     Row,
+    file_in,
     files,
     folders,
     header,
@@ -146,7 +147,7 @@ def _item(row: Row, place: int, folder: Path) -> Item:
     if not video:
         parent = PurePosixPath(name).parent.as_posix()
         video = name if is_video(PurePosixPath(name)) else subject if parent == "." else parent
-    return Item(folder / name, name, subject, label, video, int(frame) if frame else -1, place)
+    return Item(file_in(folder, name), name, subject, label, video, int(frame) if frame else -1, place)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 from featlab.errors import InputError, closest
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
@@ -118,6 +119,15 @@ def _is_picture(path: Path) -> bool:
             return not is_video(path) and file.read(8).startswith(_FIRST_OF_A_PICTURE)
     except OSError:
         return False
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """Return where a file of that name is, in whichever Unicode form its own name is."""
+    path = folder / name
+    if name.isascii() or path.exists():
+        return path
+    others = (folder / normalize(form, name) for form in ("NFC", "NFD"))
+    return next((other for other in others if other.exists()), path)
 
 
 def relative(path: Path, root: Path) -> str:

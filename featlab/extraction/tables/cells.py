@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ _NUMBER = r"(?i)^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)$"
 _LIST = r"(?s)^(?:(?:array\(|tensor\()?\[.*[\])]|\(.*[,\s].*\))$"
 # Brackets, commas and blanks, and what NumPy and PyTorch print around numbers.
 _BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;\s]+"
+_WORDS = ("", "na", "nan", "n/a", "null", "none")
+_USUAL = ["NaN", *(form for word in _WORDS for form in {word, word.upper(), word.title()})]
 _MISSES, _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_MISSING, _NUMBER, _LIST))
 
 
@@ -107,6 +110,18 @@ def is_list(text: str) -> bool:
     )
 
 
+def all_numbers(columns: Sequence[Any]) -> NDArray[np.float32] | None:
+    """Return (C, n) numbers, NaN where missing, of C Arrow arrays (n,) of text in one go; None where a cell is text."""
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    cells = compute.utf8_trim_whitespace(arrow.concat_arrays(columns))
+    cells = compute.if_else(compute.is_in(cells, value_set=arrow.array(_USUAL)), None, cells)
+    with suppress(arrow.ArrowInvalid):
+        return _floats(cells.cast(arrow.float64())).reshape(len(columns), -1)
+    return None
+
+
 def numbers(cells: Any) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Return the numbers in an Arrow array (n,) of text or numbers, and the places of what is text and not missing.
 
@@ -115,25 +130,21 @@ def numbers(cells: Any) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     import pyarrow as arrow
     import pyarrow.compute as compute
 
-    nowhere = np.empty(0, dtype=np.intp)
     if arrow.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     if kind_of(cells.type) != "text":
-        return _floats(cells), nowhere
-    steps: tuple[Callable[[Any], Any], ...] = (
-        lambda given: given,
-        compute.utf8_trim_whitespace,
-        lambda given: compute.if_else(compute.match_substring_regex(given, _MISSING), None, given),
-    )
-    for step in steps:
-        cells = step(cells)
-        try:
-            return _floats(cells.cast(arrow.float64())), nowhere
-        except arrow.ArrowInvalid:
-            continue
-    fits = compute.match_substring_regex(cells, _NUMBER).fill_null(True).to_numpy(zero_copy_only=False)
-    kept = compute.if_else(arrow.array(fits), cells, None)
-    return _floats(kept.cast(arrow.float64())), np.flatnonzero(~fits)
+        return _floats(cells), np.empty(0, dtype=np.intp)
+    cells = compute.utf8_trim_whitespace(cells)
+    fits = compute.match_substring_regex(cells, _NUMBER).fill_null(False)
+    gone = compute.match_substring_regex(cells, _MISSING).fill_null(True)
+    text = np.flatnonzero(~compute.or_(fits, gone).to_numpy(zero_copy_only=False))
+    return _floats(compute.if_else(fits, cells, None).cast(arrow.float64())), text
+
+
+def is_text(cells: Any) -> bool:
+    """Whether the first cell of an Arrow array (n,) is text and no number, so that most others will be."""
+    first = as_text(cells[0].as_py()) if len(cells) else ""
+    return not (_IS_NUMBER.match(first) or is_missing(first))
 
 
 def lists(cells: Any, width: int, where: Callable[[int], str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:

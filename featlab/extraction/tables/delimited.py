@@ -100,6 +100,7 @@ def _batches(
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
     columns = [str(place) for place in range(width)]
+    read = columns if scan.may_be_blank else [str(place) for place in places]
     parse = ParseOptions(delimiter=mark, newlines_in_values=scan.quotes > 0)
     if scan.may_be_blank:
         parse.invalid_row_handler = lambda row: "error" if row.text.strip() else "skip"
@@ -108,10 +109,7 @@ def _batches(
             path,
             ReadOptions(column_names=columns, skip_rows=header_line, block_size=scan.block),
             parse,
-            ConvertOptions(
-                column_types=dict.fromkeys(columns, arrow.string()),
-                include_columns=columns if scan.may_be_blank else [str(place) for place in places],
-            ),
+            ConvertOptions(column_types=dict.fromkeys(read, arrow.string()), include_columns=read),
         )
         for batch in batches:
             if scan.may_be_blank:

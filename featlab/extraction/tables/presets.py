@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from featlab.errors import ConfigError, closest
 
@@ -30,18 +31,20 @@ class Preset:
     frame: str = "frame"
     path: tuple[str, ...] = ()
 
-    def fits(self, header: Collection[str]) -> bool:
+    def fits(self, header: tuple[str, ...]) -> bool:
         """Whether a table with these columns is this tool's."""
         return any(all(columns_of(mark, header) for mark in marks) for marks in self.marks)
 
-    def groups_in(self, header: Collection[str]) -> list[str]:
+    def groups_in(self, header: tuple[str, ...]) -> list[str]:
         """Return the groups that have a column here."""
         return [group for group, columns in self.groups.items() if columns_of(columns, header)]
 
 
-def columns_of(pattern: str, header: Collection[str]) -> list[str]:
-    """Return the columns whose whole name fits."""
-    return [name for name in header if name and re.fullmatch(pattern, name)]
+@lru_cache(maxsize=256)
+def columns_of(pattern: str, header: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns whose whole name fits; the tables of a folder ask the same."""
+    fits = re.compile(pattern).fullmatch
+    return tuple(name for name in header if name and fits(name))
 
 
 _AU_R, _AU_C, _AU = r"AU\d\d_r", r"AU\d\d_c", r"AU\d\d"
@@ -147,11 +150,11 @@ DEEPFACE = Preset(
     "deepface",
     "DeepFace",
     marks=(
-        ("embedding", r"face_confidence|facial_area.*"),
+        (r"embedding(_?\d+)?", r"face_confidence|facial_area.*"),
         (r"dominant_emotion|emotion\.happy", r"face_confidence|region.*"),
     ),
     groups={
-        "embedding": "embedding",
+        "embedding": r"embedding(_?\d+)?",
         "emotions": r"(emotion\.)?(angry|disgust|fear|happy|sad|surprise|neutral)",
         "box": r"(facial_area|region)[._][xywh]",
     },
@@ -198,7 +201,7 @@ WORDS = {
 """What a default group's columns are called."""
 
 
-def find_preset(header: Sequence[str], name: str | None) -> Preset:
+def find_preset(header: tuple[str, ...], name: str | None) -> Preset:
     """Return the preset called so, or else the first whose columns these are, or else `ANY_TOOL`."""
     if name is not None:
         if name not in PRESETS:

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import is_list, is_missing, kind_of, lists, names, numbers, zeros
+from featlab.extraction.tables.cells import (
+    all_numbers,
+    is_list,
+    is_missing,
+    is_text,
+    kind_of,
+    lists,
+    names,
+    numbers,
+    zeros,
+)
 from featlab.extraction.tables.presets import WORDS
 from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
@@ -59,10 +69,11 @@ class _Values:
         else:
             self.numbers[start:stop] = np.nan
             return
-        if len(text) and not self.text:
-            said = cells[int(text[0])].as_py().strip()
-            self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
-        self.text.append(start + text)
+        if len(text):
+            if not self.text:
+                said = cells[int(text[0])].as_py().strip()
+                self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
+            self.text.append(start + text)
 
     @property
     def width(self) -> int:
@@ -77,6 +88,25 @@ class _Values:
     def why_bad(self) -> dict[int, str]:
         """Return the rows whose cell is text, and what it is."""
         return {row: f"{self.name} isn't a number" for part in self.text for row in part.tolist()} | self.bad
+
+
+def _add(columns: Sequence[_Values], buffer: NDArray[np.float32], cells: Sequence[Any], start: int) -> None:
+    """Give each column its cells, those of numbers together: a call has its price."""
+    together = [
+        place
+        for place, (column, each) in enumerate(zip(columns, cells, strict=True))
+        if column.kind in ("", "number") and not column.text and each.type == "string" and not is_text(each)
+    ]
+    block = all_numbers([cells[place] for place in together]) if together else None
+    if block is None:
+        together = []
+    else:
+        buffer[together, start : start + block.shape[1]] = block
+        for place, good in zip(together, (~np.isnan(block)).sum(axis=1).tolist(), strict=True):
+            columns[place].kind = "number" if good else columns[place].kind
+            columns[place].good += good
+    for place in sorted({*range(len(columns))} - {*together}):
+        columns[place].add(cells[place], start)
 
 
 def _kind(cells: Any) -> str:
@@ -116,8 +146,7 @@ def read_rows(
     for batch in table.batches(wanted):
         cells = dict(zip(wanted, batch, strict=True))
         with np.errstate(over="ignore"):
-            for column, place in zip(columns, numeric, strict=True):
-                column.add(cells[place], rows)
+            _add(columns, buffer, [cells[place] for place in numeric], rows)
         for name, place in roles.names.items():
             is_label = name == "label"
             said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)
@@ -224,6 +253,8 @@ def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
     used = {table.header[place] for place in (*roles.names.values(), *roles.landmarks)} | {each.name for each in taken}
     left = [name or "(without a name)" for name in table.header if name not in used]
     notes = [f"not features: {few(left)}"] if left else []
+    if spelled := [name for name in left if name.lower() in INDEX_COLUMNS]:
+        notes.append(f"not read: {few(spelled)}; names of columns are in lower case")
     if roles.landmarks:
         notes.append(f"x_0, y_0, … are taken as {len(roles.landmarks) // 2} landmarks")
     return notes

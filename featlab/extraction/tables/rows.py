@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, closest
+from featlab.extraction.faces.points import is_no_face
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_preset
 
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
 
-# Row numbers as pandas and R write them; the others name a row, even where their values are numbers.
+# Row numbers as pandas and R write them; the others say which row it is, or when it was.
 _NEVER_FEATURES = re.compile(
-    r"|Unnamed: \d[\d.]*|__index_level_\d+__|level_\d+|index|row_?(names|number|id|index)|file_?name|file|id",
+    r"|Unnamed: \d[\d.]*|__index_level_\d+__|level_\d+|index|row_?(names|number|id|index)|file_?name|file|id"
+    r"|(approx_|frame_)?time_?(stamp)?(_in)?(_m?s)?|frame_?(id|idx|index|number|no)"
+    rf"|{'|'.join(INDEX_COLUMNS)}",
     re.IGNORECASE,
 )
 _POINT = re.compile(r"([xy])_(\d+)")
@@ -153,7 +156,7 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
     return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), face)
 
 
-def _grouped(header: Sequence[str], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
+def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
     """Return the places of a tool's group of columns."""
     there = preset.groups_in(header)
     if not there:
@@ -178,14 +181,14 @@ def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> Non
 
 
 def as_points(array: NDArray[Any], rows: int, what: str) -> NDArray[np.float32]:
-    """Return (rows, P, 2) or (rows, 2P) numbers as landmarks; a row with any that isn't finite becomes wholly NaN."""
+    """Return (rows, P, 2) or (rows, 2P) numbers as landmarks; a row that is no face becomes wholly NaN."""
     points = array.reshape(len(array), -1, 2) if array.ndim == 2 and array.size and array.shape[1] % 2 == 0 else array
     if points.ndim != 3 or points.shape[1] == 0 or points.shape[2] != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected numbers (rows, P, 2)")
     if len(points) != rows:
         raise InputError(f"{what} has {len(points)} rows, and there are {rows} rows of features; one each is needed")
     points = points.astype(np.float32)
-    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
+    points[is_no_face(points)] = np.nan
     return points
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.items import Failure
+from featlab.extraction.layouts.tree import file_in
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
 from featlab.extraction.tables.delimited import has_rows, open_delimited
 from featlab.extraction.tables.index import RowIndex, make_index
@@ -122,8 +123,8 @@ def read_folder(
             if not said[name]:
                 raise InputError(f"{where(line)}: the {name} is empty")
         # The table itself, or the csv of the same name beside a video or an image.
-        file = folder / path
-        file = file if file.suffix.lower() in _OPEN else file.with_suffix(".csv")
+        table = PurePosixPath(path)
+        file = file_in(folder, str(table if table.suffix.lower() in _OPEN else table.with_suffix(".csv")))
         if not file.is_file():
             if not skip_bad:
                 raise InputError(f"{where(line)}: there is no csv for {path} in {folder}; --skip-bad leaves it out")

@@ -44,27 +44,28 @@ def telltales(table: FeatureTable, columns: Sequence[str], source_rows: NDArray[
         likely = np.flatnonzero(check(table.embeddings[few_rows], few_rows)).tolist()
         return [place for place in likely if check(table.embeddings[rows, place][:, None], rows).all()]
 
-    def by_class(codes: NDArray[Any], least: Callable[[int], int]) -> list[int]:
+    def by_class(codes: NDArray[Any]) -> list[int]:
         rows = np.argsort(codes, kind="stable")[int((codes < 0).sum()) :]
         firsts = np.flatnonzero(np.diff(codes[rows], prepend=-2))
         if len(firsts) < 2 or len(rows) < max(_LEAST, 3 * len(firsts)):
             return []
         values = table.embeddings[rows[firsts]]
-        return [
-            place for place in found(rows, constant(codes)) if len(np.unique(values[:, place])) >= least(len(firsts))
-        ]
+        return [place for place in found(rows, constant(codes)) if (values[:, place] != values[0, place]).any()]
 
     order = np.lexsort((table.frame, table.video, table.subject))
     steps_in_time = int(((np.diff(table.subject[order]) == 0) & (np.diff(table.video[order]) == 0)).sum())
     told = {
-        "the label (one value a class)": by_class(table.label, lambda classes: classes),
-        "the subject (one value a person)": by_class(table.subject, lambda _: 2),
+        "the label (one value a class)": by_class(table.label),
+        "the subject (one value a person)": by_class(table.subject),
+        "the recording (one value a video)": by_class(table.subject.astype(np.int64) * len(table.videos) + table.video),
         "the row number": found(np.arange(len(table)), counts) if len(table) >= _LEAST else [],
         "the time": found(order, rises) if steps_in_time >= _LEAST else [],
     }
-    return [
-        f"{few([columns[place] if columns else f'value {place}' for place in places])} "
-        f"give{'s' if len(places) == 1 else ''} away {what}; --columns chooses the columns of features"
-        for what, places in told.items()
-        if places
-    ]
+    lines, named = [], set[int]()
+    for what, places in told.items():
+        which = [columns[place] if columns else f"value {place}" for place in places if place not in named]
+        named.update(places)
+        if which:
+            give = "gives" if len(which) == 1 else "give"
+            lines.append(f"{few(which)} {give} away {what}; --columns chooses the columns of features")
+    return lines

@@ -117,11 +117,13 @@ def test_frames_of_openface_are_in_the_order_of_names_as_text(clip, tmp_path, re
         openface(path, range(1, 14), np.concatenate([TRUE, TRUE[:1]]))
         with refused(InputError, "frames up to 13", "has 12 pictures"):
             found(clip, given)
-    # Somebody's own numbers are the frames' own.
-    path = tmp_path / "own.csv"
-    openface(path, range(12), TRUE, first="frame, a, b, c, d")
-    _, points, places = found(clip, path)
-    np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+    # Somebody's own numbers are the frames' own, from 0, from 1 or as in the manifest.
+    lines = [f"faces/zoë/neutral/v/img{n}.png,zoë,neutral,v,{n}" for n in range(12, 0, -1)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,subject,label,video,frame", *lines]) + "\n")
+    for start, source in ((0, clip), (1, clip), (1, tmp_path / "manifest.csv")):
+        path = openface(tmp_path / "own.csv", range(start, start + 12), TRUE, first="frame, a, b, c, d")
+        _, points, places = found(source, path)
+        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
 
 
 def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, tmp_path, refused):
@@ -177,6 +179,14 @@ def test_shares_are_refused_or_scaled_by_each_pictures_own_size(clip, tmp_path, 
         found(clip, path)
     _, points, places = found(clip, path, landmarks_unit="fraction")
     np.testing.assert_allclose(points, TRUE[places], atol=1e-2)
+    for nothing in (0.0, 40.0, np.nan):
+        np.save(path, np.full_like(TRUE, nothing))
+        with refused(InputError, f"{path}: none of its rows is a face"):
+            found(clip, path)
+    some = TRUE.copy()
+    some[::3] = 0  # as some tools write where they found no face
+    np.save(path, some)
+    assert np.isnan(found(clip, path)[1]).all(axis=(1, 2)).sum() == len(some[::3])
     np.save(path, TRUE * 4)
     with refused(InputError, "lie outside of the pictures: in zoë/neutral/v/img1.png, 240x120 pixels, they go from"):
         found(clip, path)

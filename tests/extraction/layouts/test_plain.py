@@ -46,6 +46,13 @@ def test_videos_and_frames_have_defaults_in_natural_order(tmp_path, facts):
     assert read("path", tmp_path / "elsewhere" / "a.jpg") == [tmp_path / "elsewhere" / "a.jpg"]
 
 
+def test_a_file_is_found_whichever_form_its_name_is_written_in(tmp_path, put):
+    one, other = "Zo\u00eb.png", "Zoe\u0308.png"
+    put(f"a/{one}", f"b/{other}")
+    source = write(tmp_path, f"path,subject\na/{other},s1\nb/{one},s1\n")
+    assert all(item.path.is_file() for item in read_layout("auto", source))
+
+
 def test_pictures_whose_names_count_up_are_frames_and_others_are_stills(tmp_path, put, facts):
     for frames, *names in (
         (True, "img1.jpg", "img2.jpg", "img12.jpg"),

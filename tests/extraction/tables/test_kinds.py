@@ -152,6 +152,10 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
     parquet.write_table(arrow.table(names | {"e": prints["python"]}), tmp_path / "e.parquet")
     assert run(tmp_path / "e.parquet", out="parquet.h5").digest == report.digest
     cells = prints["python"]
+    late = run(
+        table("g,e", [f',"{"" if row < 3 else cell}"' for row, cell in enumerate(cells)]), out="l.h5", skip_bad=True
+    )
+    assert (late.rows, late.dim) == (9, 3)
     for change, *words in (
         ("[1, 2]", "line 6", "a list of 2 values, and earlier ones have 3"),
         ("[0.1 ... 0.2]", "line 6", "cut short ('...')"),
@@ -168,6 +172,8 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
 
 
 def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
+    report = run(table("Label,Frame,f", [f"rest,{row},{value}" for row, value in enumerate(draws())]), out="case.h5")
+    assert (report.columns, report.notes[1]) == (("f",), "not read: Label, Frame; names of columns are in lower case")
     columns = ("Unnamed: 0", "Unnamed: 0.1", "level_0", "index", "__index_level_0__", "rownames")
     source = table(
         ",".join((*columns, "f")), [f"{row},1,{row},{row},{row},{row},{value}" for row, value in enumerate(draws())]
@@ -182,14 +188,15 @@ def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
 
 def test_features_that_give_something_away_are_named(put, run):
     names = [(f"p{row // 12}", ("rest", "smile")[row % 12 // 6], row % 12 // 6, row % 6) for row in range(48)]
-    told = [(row % 12 // 6 * 5, row // 24, row + 7, row % 6 * 0.033 + row // 6) for row in range(48)]
-    lines = [",".join(map(str, (*names[row], *told[row], *draws(1)))) for row in range(48)]
-    report = run(put("x.csv", f"{HEAD},code,sex,number,clock,f", *lines))
+    told = [(row % 12 // 6 * 5, row // 24, row // 6 % 3, row + 7, row % 6 * 0.033 + row // 6) for row in range(48)]
+    lines = [",".join(map(str, (*names[row], row, *told[row], *draws(1)))) for row in range(48)]
+    report = run(put("x.csv", f"{HEAD},timestamp,code,sex,take,number,clock,f", *lines))
     assert [warning.partition(";")[0] for warning in report.warnings] == [
         "code gives away the label (one value a class)",
         "sex gives away the subject (one value a person)",
+        "take gives away the recording (one value a video)",
         "number gives away the row number",
-        "number, clock give away the time",
+        "clock gives away the time",
     ]
     lines = [",".join(map(str, (*names[row], *draws(1), 1))) for row in range(48)]
     assert run(put("y.csv", f"{HEAD},f,g", *lines), out="y.h5").warnings == ()

@@ -1,5 +1,6 @@
 import struct
 import sys
+import zlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -64,6 +65,22 @@ def test_grey_of_any_depth_is_scaled_by_the_smallest_usual_full_scale_that_holds
     signed, unsigned = (struct.pack("<HHIH", 339, 3, 1, kind) for kind in (2, 1))
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes().replace(signed, unsigned))
     assert decode_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 255]
+
+
+def test_colours_of_16_bits_that_use_few_of_them_are_refused_and_not_black(tmp_path, refused):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    for brightest, read in ((255, False), (4095, False), (65535, True)):
+        pixels = np.array([0] * 3 + [brightest] * 3, dtype=">u2").tobytes()
+        content = header + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+        if read:
+            assert decode_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 255]
+        else:
+            with refused(InputError, "16 bits and use few of them"):
+                decode_image(tmp_path / "a.png")
 
 
 def test_heic_is_read_through_its_extra_which_is_named_where_it_is_missing(tmp_path, pixels, monkeypatch, refused):
