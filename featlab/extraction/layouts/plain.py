@@ -138,7 +138,9 @@ def _item(row: Row, place: int, folder: Path) -> Item:
     values = row.values
     for column in ("path", "subject"):
         if not values[column]:
-            raise InputError(f"{row.where}: the {column} is empty")
+            raise InputError(
+                f"{row.where}: the {column} is empty, or a word for nothing (NA, None, nan, …); write it otherwise"
+            )
     # A manifest written on Windows must mean the same files here.
     name, subject, frame = values["path"].replace("\\", "/"), values["subject"], values.get("frame", "")
     if frame and not (frame.isascii() and frame.isdigit() and int(frame) <= MAX_FRAME):

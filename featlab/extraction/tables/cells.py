@@ -19,9 +19,11 @@ _MISSING = (
     r"|[+-]?1\.#(?:ind|[qs]nan)\w*|#(?:n/?a(?: n/a)?|num!|value!|div/0!|null!|ref!|name\?))$"
 )
 _NUMBER = r"(?i)^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)$"
-_LIST = r"(?s)^(?:(?:array\(|tensor\()?\[.*[\])]|\(.*[,\s].*\))$"
+_ONE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+# Without brackets, four numbers or more: three may be a date.
+_LIST = rf"(?s)^(?:(?:array\(|tensor\()?\[.*[\])]|\(.*[,\s].*\)|{_ONE}(?:(?:\s+|\s*[,;|]\s*){_ONE}){{3,}})$"
 # Brackets, commas and blanks, and what NumPy and PyTorch print around numbers.
-_BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;\s]+"
+_BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;|\s]+"
 _WORDS = ("", "na", "nan", "n/a", "null", "none")
 _USUAL = ["NaN", *(form for word in _WORDS for form in {word, word.upper(), word.title()})]
 _MISSES, _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_MISSING, _NUMBER, _LIST))
@@ -103,7 +105,7 @@ def kind_of(data_type: Any) -> str:
 
 
 def is_list(text: str) -> bool:
-    """Whether a cell is a list of numbers, as Python, NumPy or PyTorch print it."""
+    """Whether a cell is a list of numbers, as Python, NumPy or PyTorch print it, or four and more without brackets."""
     inside = re.sub(_BETWEEN, " ", text).split()
     return _IS_LIST.match(text) is not None and all(
         _IS_NUMBER.match(item) or is_missing(item) or item == "..." for item in inside

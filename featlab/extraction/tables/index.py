@@ -15,6 +15,8 @@ from featlab.extraction.items import MAX_FRAME, STILLS, find_stills, natural_key
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
 
+NO_SUBJECT = "the subject is empty, or a word for nothing (NA, None, nan, …); write the name otherwise"
+
 Where = Callable[[int], str]
 
 
@@ -70,7 +72,7 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
     subject = list(names["subject"])
     for row, name in enumerate(subject):
         if not name:
-            raise InputError(f"{where(row)}: the subject is empty")
+            raise InputError(f"{where(row)}: {NO_SUBJECT}, or leave such rows out with --skip-bad")
     label = [text or None for text in names.get("label", none)]
     paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
     video, session, frames = (list(names.get(name, none)) for name in ("video", "session", "frame"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,15 @@ class ReadRows:
     notes: tuple[str, ...] = ()
 
     def called(self, row: int) -> str:
-        """Name of a row in the list of failures: its path, or else its place in the file."""
-        return self.names["path"][row] if "path" in self.names else self.name_of(row)
+        """Name of a row in the list of failures: its path, or its place in the file, or both where paths repeat."""
+        if "path" not in self.names:
+            return self.name_of(row)
+        path = self.names["path"][row]
+        return path if self._one_path_each else f"{path} ({self.name_of(row)})"
+
+    @cached_property
+    def _one_path_each(self) -> bool:
+        return len(set(self.names["path"])) == len(self.names["path"])
 
 
 @dataclass(frozen=True)

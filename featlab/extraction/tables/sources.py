@@ -16,7 +16,7 @@ from featlab.extraction.items import Failure
 from featlab.extraction.layouts.tree import file_in
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
 from featlab.extraction.tables.delimited import has_rows, open_delimited
-from featlab.extraction.tables.index import RowIndex, make_index
+from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
 from featlab.extraction.tables.reader import read_names, read_rows
 from featlab.extraction.tables.rows import INDEX_COLUMNS, Columns, OnProgress, ReadRows, Selection, check_subject_column
 from featlab.extraction.video.frames import is_video
@@ -59,13 +59,14 @@ def read_source(
         listed = manifest if manifest is not None else source / "manifest.csv"
         if not listed.is_file():
             raise InputError(f"{listed}: no such file; a folder of a tool's tables needs --manifest FILE")
-        return _indexed(read_folder(source, listed, selection, neutral, skip_bad=skip_bad, on_progress=on_progress))
+        rows = read_folder(source, listed, selection, neutral, skip_bad=skip_bad, on_progress=on_progress)
+        return _indexed(rows, skip_bad=skip_bad)
     rows = read_rows(_open(source), selection, neutral=neutral, on_progress=on_progress)
     if manifest is None:
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
         check_subject_column(list(dict.fromkeys([*rows.names, *rows.header])), source, _HINT)
-        return _indexed(_with_videos(rows))
+        return _indexed(_with_videos(rows), skip_bad=skip_bad)
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such file")
     names, where = read_manifest(manifest, neutral)
@@ -82,7 +83,7 @@ def read_source(
                     f"{where(row)}: the {name} is {listed_as!r}, and in {source} it is {own!r}; the rows must be in "
                     "the same order"
                 )
-    return _indexed(_with_videos(replace(rows, names={**rows.names, **names})), where)
+    return _indexed(_with_videos(replace(rows, names={**rows.names, **names})), where, skip_bad=skip_bad)
 
 
 def read_manifest(path: Path, neutral: str = "") -> tuple[dict[str, list[str]], Callable[[int], str]]:
@@ -165,10 +166,11 @@ def _with_videos(rows: ReadRows) -> ReadRows:
     return replace(rows, names={**rows.names, "video": videos}) if any(videos) else rows
 
 
-def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None) -> Source:
+def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None, *, skip_bad: bool) -> Source:
     """Name the rows that count; ``where`` says where a row's names are, by default where its features are."""
     said = where or rows.where
-    rows = replace(rows, failed=_other_faces(rows) | dict(rows.failed))
+    nobody = {row: NO_SUBJECT for row, name in enumerate(rows.names["subject"]) if skip_bad and not name}
+    rows = replace(rows, failed=nobody | _other_faces(rows) | dict(rows.failed))
     counts = np.ones(len(rows.features), dtype=bool)
     counts[list(rows.failed)] = False
     kept = np.flatnonzero(counts)

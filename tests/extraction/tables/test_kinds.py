@@ -8,6 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from featlab.errors import FeatlabError
+from featlab.extraction.tables.cells import is_list
 from featlab.extraction.tables.rows import Selection
 
 HEAD = "subject,label,video,frame"
@@ -114,6 +115,8 @@ def test_words_for_missing_are_missing_in_features_and_names_alike(table, put, r
         assert not word or f"labels taken as unknown: {word!r}" in report.notes
         with refused(FeatlabError, "line 3", "the subject is empty"):
             run(put("z.csv", "subject,f", "s,1", f"{word},2"))
+        report = run(put("z.csv", "subject,label,f", "s,rest,1", f"{word},rest,2"), out="z.h5", skip_bad=True)
+        assert (report.rows, [failure.path for failure in report.failures]) == (1, ["z.csv#row=1"])
     report = run(put("n.csv", "subject,label,f", "s,none,1", "s,pain,2"), neutral="none", out="n.h5")
     assert read(report).classes == ("none", "pain")
 
@@ -148,6 +151,12 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
         report = run(table("age,e", [f'40,"{cell}"' for cell in cells]), if_exists="overwrite")
         assert report.notes == ("not features: age",), name
         np.testing.assert_array_equal(read(report).embeddings, values.astype(np.float32))
+    # Without brackets four numbers are a list; a date, a thousand or a decimal comma is none.
+    for mark in (" ", ";", ", ", "|"):
+        bare = [mark.join(map(str, [*row, row[0]])) for row in values.tolist()]
+        bare_report = run(table("age,e", [f'40,"{cell}"' for cell in bare]), out="bare.h5", if_exists="overwrite")
+        assert (bare_report.dim, bare_report.notes) == (4, ("not features: age",)), mark
+    assert not any(map(is_list, ("2020 01 02", "1,5", "1,234.5", "a 1 2 3 4", "12:30:01.5")))
     names = dict(zip(HEAD.split(","), map(list, zip(*ROWS, strict=True)), strict=True))
     parquet.write_table(arrow.table(names | {"e": prints["python"]}), tmp_path / "e.parquet")
     assert run(tmp_path / "e.parquet", out="parquet.h5").digest == report.digest
