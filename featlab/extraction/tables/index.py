@@ -89,8 +89,10 @@ def make_index(
         folder = paths[row].removeprefix("./").rpartition("/")[0] if paths is not None else ""
         if paths is not None and row in stills:
             video[row] = paths[row]
-        elif folder or without_folder is not None:
-            video[row] = folder or without_folder[row]
+        elif folder:
+            video[row] = folder
+        elif without_folder is not None:
+            video[row] = without_folder[row]
         else:
             video[row] = " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
             unnamed += 1
