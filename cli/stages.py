@@ -284,10 +284,9 @@ def _adapt_many(
     gains = [100 * done.gain.expected for done in adapted if done.gain]
     if gains:
         facts["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
-    doubtful = [done.subject for done in adapted if done.model.warnings]
-    if doubtful:
-        facts["with a warning"] = ", ".join(doubtful[:8]) + (", …" if len(doubtful) > 8 else "")
     output.facts("adapt", facts)
+    warnings = [(done.subject, line) for done in adapted for line in done.model.warnings]
+    output.warn_of_failures(warnings, "warnings in all; --json has each")
     if refused:
         output.columns(("Refused", "Why"), refused, text_columns=2)
         raise typer.Exit(SKIPPED if adapted else REFUSED)

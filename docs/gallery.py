@@ -57,7 +57,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("two", "ablate pairing --targets 10 --images faces", photographs=True),
         *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("pairing", "losses", "lambda")),
         *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("layers", "neutral", "sources")),
-        *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("contamination", "bn")),
+        *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("contamination", "bn", "share")),
     ),
     "Inside one person": (
         Entry("london", "plot tsne --cache geometry.h5"),

@@ -11,7 +11,6 @@ from featlab.config.load import Config, flat_values
 from featlab.config.options import options_of
 from featlab.errors import ConfigError
 from featlab.methods.registry import get_method
-from featlab.pairing.pairs import resolve_strategy
 from featlab.workspace.workspace import Workspace
 
 _WEIGHTS = {
@@ -64,7 +63,7 @@ def _pairing(workspace: Workspace) -> Grid:
     kept = [name for name in wanted if name != "landmark" or workspace.table.landmarks is not None]
     if not kept:
         raise ConfigError("ablate.strategies is landmark alone, and the cache has no landmarks; add cosine or random")
-    chosen = resolve_strategy(config.pair, workspace.table)
+    chosen = config.pair.resolved(workspace.table.landmarks is not None)
     return Grid(
         title="How source rows are paired",
         axis="Pairs",

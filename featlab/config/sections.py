@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featlab.config.options import Options, option
-from featlab.errors import ConfigError
+from featlab.errors import ConfigError, InputError
 
 REDUCTIONS = ("within", "pca", "truncate", "random", "none")
 STRATEGIES = ("landmark", "cosine", "random")
@@ -85,6 +85,17 @@ class PairConfig(Options):
         choices=LABEL_RULES,
     )
     neighbours: int = option(1, "References for each row; rows that have fewer admissible ones get those.", minimum=1)
+
+    def resolved(self, landmarks: bool) -> str:
+        """Return the strategy that is meant for rows with or without landmarks, one of `STRATEGIES`."""
+        if self.strategy == "auto":
+            return "landmark" if landmarks else "cosine"
+        if self.strategy == "landmark" and not landmarks:
+            raise InputError(
+                "strategy landmark needs landmarks and the cache holds none; "
+                "extract again with --landmarks FILE, or use --strategy cosine"
+            )
+        return self.strategy
 
 
 @dataclass(frozen=True)

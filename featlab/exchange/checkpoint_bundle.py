@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featlab.bundle.bundle import Bundle, save_bundle
-from featlab.bundle.card import bundle_card
+from featlab.bundle.bundle import Bundle, bundle_card, save_bundle
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable

@@ -39,18 +39,6 @@ class Pairs:
         return len(self.row)
 
 
-def resolve_strategy(config: PairConfig, table: FeatureTable) -> str:
-    """Return the strategy that `config` means for this table, one of `STRATEGIES`."""
-    if config.strategy == "auto":
-        return "cosine" if table.landmarks is None else "landmark"
-    if config.strategy == "landmark" and table.landmarks is None:
-        raise InputError(
-            "strategy landmark needs landmarks and the cache holds none; "
-            "extract again with --landmarks FILE, or use --strategy cosine"
-        )
-    return config.strategy
-
-
 def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
     """Give every row of the table references from other subjects.
 
@@ -72,7 +60,7 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
     """
     if seed < 0:
         raise ConfigError(f"a seed is 0 or more, not {seed}")
-    strategy = resolve_strategy(config, table)
+    strategy = config.resolved(table.landmarks is not None)
     if len(np.unique(table.subject)) < 2:
         names = ", ".join(table.subject_names_present()) or "none"
         raise InputError(f"pairs join two source subjects and the rows hold fewer ({names}); add source subjects")

@@ -32,7 +32,6 @@ from featlab.pairing.pairs import (
     pairs_from_arrays,
     pairs_summary,
     pairs_to_arrays,
-    resolve_strategy,
     write_pairs_csv,
 )
 from featlab.workspace.build import TrainedHead, pretrain_bundle, train_source_head
@@ -58,7 +57,7 @@ def train_folder(source: Source) -> Path:
 def pair_folder(source: Source) -> Path:
     """Return where `pair_stage` keeps its output."""
     config = source.config.pair
-    strategy = resolve_strategy(config, source.workspace.table)
+    strategy = config.resolved(source.workspace.table.landmarks is not None)
     return source.workspace.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
 
 
@@ -67,7 +66,7 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     config = source.config
     prepared = preparers(methods)
     paired = reads_pairs(config, prepared)
-    pair = (config.pair, resolve_strategy(config.pair, source.workspace.table)) if paired else ()
+    pair = (config.pair, config.pair.resolved(source.workspace.table.landmarks is not None)) if paired else ()
     inputs = (config.features, config.head, *pair, config.pretrain, prepared, BUNDLE_FORMAT)
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
@@ -101,7 +100,7 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
     path = folder / "pairs.safetensors"
     if path.exists():
         return _load_pairs(path, len(table)), StageOutput(folder, True)
-    strategy = resolve_strategy(config, table)
+    strategy = config.resolved(table.landmarks is not None)
     source.workspace.notify(f"pair: {strategy}, {config.label_rule} label, {len(table):,} rows")
     pairs = make_pairs(table, config, seed=source.seed)
     with atomic_folder(folder, keep=path.name, error=BundleError) as draft:

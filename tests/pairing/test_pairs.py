@@ -14,7 +14,6 @@ from featlab.pairing.pairs import (
     pairs_from_arrays,
     pairs_summary,
     pairs_to_arrays,
-    resolve_strategy,
     write_pairs_csv,
 )
 
@@ -191,9 +190,9 @@ def test_rows_without_a_direction_take_no_part_in_cosine(make_table):
 
 def test_auto_is_landmark_where_there_are_landmarks_else_cosine(make_table):
     table = make_table()
-    assert resolve_strategy(PairConfig(), table) == "landmark"
-    assert resolve_strategy(PairConfig(), replace(table, landmarks=None)) == "cosine"
-    assert resolve_strategy(PairConfig("random"), table) == "random"
+    assert PairConfig().resolved(True) == "landmark"
+    assert PairConfig().resolved(False) == "cosine"
+    assert PairConfig("random").resolved(True) == "random"
     assert make_pairs(table, PairConfig(), seed=0).strategy == "landmark"
 
 
