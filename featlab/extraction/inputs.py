@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,9 +18,9 @@ from featlab.extraction.backbones import Backbone
 from featlab.extraction.decode import picture_size
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_face_lists
-from featlab.extraction.faces.landmarks import Given, find_landmarks, landmarks_for
+from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
 from featlab.extraction.faces.points import lies_outside, order_problem, unit_problem
-from featlab.extraction.faces.track import Choice, Faces, choose_faces
+from featlab.extraction.faces.track import Choice, Faces, Found, choose_faces
 from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
@@ -92,10 +93,10 @@ def read_inputs(
     items, names = with_one_name_each(items, merge=config.merge_names)
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
-        report = None if on_progress is None else (lambda done, total: on_progress("videos", done, total))
+        report = partial(on_progress, "videos") if on_progress else None
         sampling = config.sampling if config.sampling is not None else layout.sampling
         expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
-        items, failures = list(expanded.items), expanded.failures
+        items, failures = expanded.items, expanded.failures
         if expanded.jumping:
             which = f"{len(expanded.jumping)} videos jumps (first {expanded.jumping[0]})"
             joined = "as in recordings that were joined: their parts are taken one after the other"
@@ -109,21 +110,21 @@ def read_inputs(
         raise InputError(
             f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
         )
-    found, origin, unreadable, given = _faces(root, items, config, beside, jobs, on_progress)
-    matched = "" if given is None else f", {given.matched}"
-    say(f"landmarks: {origin or ('none' if config.landmarks == 'none' else 'none beside the source')}{matched}")
-    in_doubt = given.warning if given is not None and layout.name != "manifest" else ""
     neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
     failures = (*lost, *failures)
-    warnings = (*warnings, *filter(None, [names.warning, in_doubt]))
+    found, origin = _faces(root, items, config, beside, jobs, on_progress)
     if found is None:
+        say(f"landmarks: {'none' if config.landmarks == 'none' else 'none beside the source'}")
         # Lists that an earlier run left would speak of other landmarks.
         write_face_lists(beside, (), ())
-        return Inputs(items, None, neutral, failures, warnings=warnings)
-    chosen = choose_faces(items, found, config.face)
-    missing = without_face([item for item in items if item.row not in unreadable], chosen.landmarks, chosen.counts)
+        return Inputs(items, None, neutral, failures, warnings=(*warnings, *filter(None, [names.warning])))
+    say(f"landmarks: {', '.join(filter(None, [origin, found.matched]))}")
+    chosen = choose_faces(items, found.faces, config.face)
+    readable = [item for item in items if item.row not in found.unreadable]
+    missing = without_face(readable, chosen.landmarks, chosen.counts)
     write_face_lists(beside, missing, chosen.doubtful)
     refused = {failure.path for failure in chosen.refused}
+    in_doubt = found.warning if layout.name != "manifest" else ""
     return Inputs(
         [item for item in items if item.name not in refused],
         chosen.landmarks,
@@ -131,7 +132,7 @@ def read_inputs(
         (*failures, *chosen.refused),
         missing,
         origin,
-        (*warnings, *filter(None, [chosen.sentence])),
+        (*warnings, *filter(None, [names.warning, in_doubt, chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
         chosen.doubtful,
     )
@@ -169,22 +170,21 @@ def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> B
 
 def _faces(
     root: Path, items: list[Item], config: InputConfig, beside: Path, jobs: int, on_progress: OnStage | None
-) -> tuple[Faces | None, str, frozenset[int], Given | None]:
-    """Return all faces, where they are from, which rows' pictures can't be read, and how given ones were matched."""
+) -> tuple[Found | None, str]:
+    """Return all faces, and what they are from: a detector or a file."""
     spec, unit = config.landmarks, config.landmarks_unit
     if is_detector(spec):
         if unit != "pixels":
             raise ConfigError("--landmarks-unit is for landmarks that you have: a detector's are pixels")
         detector = make_detector(spec)
-        report = None if on_progress is None else (lambda done, total: on_progress("faces", done, total))
-        found = detect_landmarks(items, detector, beside, jobs=jobs, on_progress=report)
-        return found.faces, detector.info, found.unreadable, None
+        report = partial(on_progress, "faces") if on_progress else None
+        return detect_landmarks(items, detector, beside, jobs=jobs, on_progress=report), detector.info
     beside_source = find_landmarks(root) if spec == "auto" else None
     path = Path(spec) if spec not in ("auto", "none") else beside_source
     if path is None:
         if config.face != "largest":
             raise ConfigError("--face chooses among the faces that --landmarks finds or holds, and there are none")
-        return None, "", frozenset(), None
+        return None, ""
     given = landmarks_for(path, items)
     if not len(given.faces.points):
         raise InputError(f"{path}: none of its rows is a face (all are empty, zeros or not finite)")
@@ -194,7 +194,7 @@ def _faces(
     if problem := order_problem(faces.points):
         raise InputError(f"{path}: {problem}")
     _check_place(faces, items, str(path))
-    return faces, str(path), frozenset(), given
+    return replace(given, faces=faces), str(path)
 
 
 def _in_pixels(faces: Faces, items: Sequence[Item]) -> Faces:

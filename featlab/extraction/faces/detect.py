@@ -23,7 +23,7 @@ from featlab.config.options import check_at_least
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
-from featlab.extraction.faces.track import Faces
+from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import file_stamp, write_list
 from featlab.extraction.worker import run_in_order, worker_count
@@ -141,18 +141,8 @@ _LARGE = 256
 
 
 OnDetected = Callable[[int, int], None]
-NO_FACE = "no face was found"
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Detected:
-    """The faces of a source, the rows whose picture couldn't be read, and the file that they lie in."""
-
-    faces: Faces
-    unreadable: frozenset[int]
-    path: Path
 
 
 def no_face_path(out: Path) -> Path:
@@ -175,17 +165,18 @@ def without_face(
     items: Sequence[Item], landmarks: NDArray[np.float32], counts: NDArray[np.uint8]
 ) -> tuple[Failure, ...]:
     """Name the items whose landmarks are NaN, in the cache's order."""
+
+    def why(found: int) -> str:
+        return f"none of the {found} faces is the person's" if found else "no face was found"
+
     ordered = [item for item in sorted(items, key=item_order) if np.isnan(landmarks[item.row]).any()]
-    return tuple(
-        Failure(item.name, f"none of the {found} faces is the person's" if (found := counts[item.row]) else NO_FACE)
-        for item in ordered
-    )
+    return tuple(Failure(item.name, why(counts[item.row])) for item in ordered)
 
 
 def detect_landmarks(
     items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
-) -> Detected:
-    """Find the faces of every item."""
+) -> Found:
+    """Find the faces of every item; they are kept in ``<out>.landmarks``."""
     check_at_least("jobs", jobs, 0)
     if not items:
         raise InputError("there is nothing to look for faces in: the source has no items")
@@ -215,7 +206,7 @@ def detect_landmarks(
     if not kept.faces.counts.any():
         why = f"no face was found in {readable} images" if readable else "no image can be read"
         raise InputError(f"{why} (first: {ordered[0].name}); look at one, or bring landmarks with --landmarks FILE")
-    return Detected(kept.faces, frozenset(np.flatnonzero(kept.unreadable).tolist()), final)
+    return Found(kept.faces, frozenset(np.flatnonzero(kept.unreadable).tolist()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,54 +22,39 @@ from featlab.extraction.layouts.tree import read_lines, read_text
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
 
 
-def read_array(path: Path) -> NDArray[np.float32]:
-    """Read a ``.npy``, or a ``.npz`` that holds one array or one called ``landmarks``."""
-    array = _load(path)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+def read_one_clip(path: Path) -> NDArray[np.float32]:
+    """Read the ``.npy`` of one image, (P, 2), or of one clip, (rows, P, 2) or (rows, 2P): float32 (rows, P, 2)."""
+    array = _load(path)[ARRAY]
+    return _as_points(path, array[None] if array.ndim == 2 and array.shape[1] == 2 else array)
+
+
+def _as_points(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
+    if array.dtype.kind not in "fiu":
         raise InputError(f"{path} doesn't hold one array of numbers")
     if array.ndim == 2 and array.shape[1] >= 2 and array.shape[1] % 2 == 0:
         array = array.reshape(len(array), -1, 2)
     if array.ndim != 3 or array.shape[1] == 0 or array.shape[2] != 2:
         raise InputError(f"{path} has shape {array.shape}; expected (rows, P, 2) or (rows, 2P)")
-    points: NDArray[np.float32] = array.astype(np.float32)
-    return points
+    return array.astype(np.float32)
 
 
-def read_one_clip(path: Path) -> NDArray[np.float32]:
-    """Read the array of one image, (P, 2), or of one clip, as `read_array` takes it."""
-    array = _load(path)
-    if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] == 2:
-        return array.astype(np.float32)[None]
-    return read_array(path)
-
-
-def read_counted(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-    """Read all faces, (n, P, 2), and how many each row has, from a ``.npz`` of featlab's; None from another file."""
-    stored = _stored(path)
-    return (stored[FACES], stored[COUNTS]) if {FACES, COUNTS} <= stored.keys() else None
-
-
-def _stored(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of a ``.npz``; none from another file, or from one that `_load` says something about."""
-    if path.suffix.lower() == ".npz":
-        with suppress(Exception), np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    return {}
-
-
-def _load(path: Path) -> object:
-    kind = path.suffix.lower()
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a ``.npy``, or all arrays of a ``.npz``; the only one there is has the name `ARRAY`, too."""
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return loaded
+            return {ARRAY: loaded}
         with loaded:
             names = loaded.files
             if ARRAY in names or len(names) == 1:
-                return loaded[ARRAY if ARRAY in names else names[0]]
+                landmarks, beside = loaded[ARRAY if ARRAY in names else names[0]], dict[str, NDArray[Any]]()
+                # What lies beside them may be of objects, which are not read.
+                with suppress(Exception):
+                    beside = dict(loaded)
+                return {**beside, ARRAY: landmarks}
     except Exception:
         # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
-        raise InputError(f"{path} isn't a {kind} array of numbers; save it with numpy.save") from None
+        raise InputError(f"{path} isn't a {path.suffix.lower()} array of numbers; save it with numpy.save") from None
     raise InputError(f"{path} holds the arrays {', '.join(names[:5]) or 'none'}; one of them must be called {ARRAY!r}")
 
 
@@ -81,6 +66,7 @@ class LandmarkTable:
     """What a file of landmarks says, row by row."""
 
     points: NDArray[np.float32]  # float32 (n, P, 2); a row of NaN where no face was found
+    counts: NDArray[np.int64] | None = None  # How many of them each row of the source has; None: the points are rows
     paths: tuple[str, ...] | None = None  # Names of pictures, with forward slashes; None without any
     frames: NDArray[np.int64] | None = None  # The ``frame`` column, int64 (n,); OpenFace counts from 1
     several: bool = False  # Whether a frame or path may have several rows: there is a column ``face`` or ``face_id``
@@ -95,9 +81,12 @@ def read_landmark_table(path: Path) -> LandmarkTable:
         return read_landmark_csv(path)
     if path.suffix.lower() not in (".npy", ".npz"):
         raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
-    points, stored = read_array(path), _stored(path)
+    stored = _load(path)
+    if {FACES, COUNTS} <= stored.keys():
+        return LandmarkTable(stored[FACES], stored[COUNTS])
+    points = _as_points(path, stored[ARRAY])
     named = [array for array in stored.values() if array.dtype.kind == "U" and array.shape == (len(points),)]
-    return LandmarkTable(points, tuple(map(_forward, named[0].tolist())) if len(named) == 1 else None)
+    return LandmarkTable(points, paths=tuple(map(_forward, named[0].tolist())) if len(named) == 1 else None)
 
 
 def _forward(name: str) -> str:
@@ -141,7 +130,7 @@ def read_landmark_csv(path: Path) -> LandmarkTable:
     listed = None if named is None else tuple(_forward(cells[named]) for _, cells in table[1:])
     several = not {"face", "face_id"}.isdisjoint(header)
     by_openface = not {"confidence", "success"}.isdisjoint(header)
-    return LandmarkTable(points, listed, None if frame is None else frames, several, by_openface)
+    return LandmarkTable(points, None, listed, None if frame is None else frames, several, by_openface)
 
 
 def _are_pictures(place: int, table: Sequence[tuple[int, list[str]]]) -> bool:

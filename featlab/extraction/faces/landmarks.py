@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
@@ -14,14 +12,13 @@ from numpy.typing import NDArray
 from featlab.errors import InputError
 from featlab.extraction.faces.landmark_files import (
     LandmarkTable,
-    read_counted,
     read_landmark_csv,
     read_landmark_table,
     read_one_clip,
     read_pts,
     read_tem,
 )
-from featlab.extraction.faces.track import Faces
+from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Item, names_by_row, natural_key
 
 SUFFIXES = (".csv", ".npy", ".pts", ".tem")
@@ -36,44 +33,34 @@ def find_landmarks(source: Path) -> Path | None:
     return next((path for path in beside if path.is_file()), None)
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """Landmarks that somebody had, by the rows of a source."""
-
-    faces: Faces
-    matched: str  # How a row found its own: "by name", "by frame number", "row by row"
-    warning: str = ""  # That the order of the rows is not certain; empty: it is
-
-
-def landmarks_for(path: Path, items: Sequence[Item]) -> Given:
+def landmarks_for(path: Path, items: Sequence[Item]) -> Found:
     """Read the landmarks of a source's items from a file or folder; InputError for what doesn't fit for certain."""
     file = find_landmarks(path) if path.is_dir() else path
     if file is None:
-        return Given(read_landmark_folder(path, items), "by name")
-    rows, counted = max(item.row for item in items) + 1, read_counted(file)
-    if counted is not None:
-        _check_length(file, len(counted[1]), rows)
-        return Given(Faces(*counted), "row by row")
-    table = read_landmark_table(file)
+        return Found(read_landmark_folder(path, items), matched="by name")
+    rows, table = max(item.row for item in items) + 1, read_landmark_table(file)
     clips = {(*_clip_of(item), *(() if table.by_openface else (item.subject, item.video))) for item in items}
     if table.paths is None and table.frames is not None and len(clips) == 1:
         found = dict(zip((item.row for item in items), _in_clip(file, table, items), strict=True))
-        return Given(Faces.of([found.get(row, table.points[:0]) for row in range(rows)]), "by frame number")
-    faces = _faces_of(file, table, rows, names_by_row(items))
-    return Given(faces, "by name") if table.paths is not None else _row_by_row(file, faces, items)
-
-
-def _row_by_row(file: Path, faces: Faces, items: Sequence[Item]) -> Given:
-    """Take the rows as they come; warn when the pictures' names have another order as text, in which most tools go."""
+        faces = Faces.of([found.get(row, table.points[:0]) for row in range(rows)])
+        return Found(faces, matched="by frame number")
     names = names_by_row(items)
-    warning = ""
-    if names == sorted(names, key=natural_key) != sorted(names):
-        place = next(place for place, name in enumerate(sorted(names)) if name != names[place])
-        warning = (
-            f"{file} has no names: its rows were taken in the order by number (row {place + 1} is {names[place]}); a "
-            f"tool that sorts names as text has {sorted(names)[place]} there. A csv with a column path is certain"
-        )
-    return Given(faces, "row by row", warning)
+    faces = _faces_of(file, table, rows, names)
+    if table.paths is not None:
+        return Found(faces, matched="by name")
+    return Found(faces, matched="row by row", warning=_order_warning(file, names) if table.counts is None else "")
+
+
+def _order_warning(file: Path, names: Sequence[str]) -> str:
+    """Say that the pictures' names have another order as text, in which most tools go; empty: they haven't."""
+    as_text = sorted(names)
+    if not names == sorted(names, key=natural_key) != as_text:
+        return ""
+    place = next(place for place, name in enumerate(as_text) if name != names[place])
+    return (
+        f"{file} has no names: its rows were taken in the order by number (row {place + 1} is {names[place]}); a "
+        f"tool that sorts names as text has {as_text[place]} there. A csv with a column path is certain"
+    )
 
 
 def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -81,15 +68,12 @@ def read_landmarks(path: Path, rows: int, names: Sequence[str] | None = None) ->
     return _faces_of(path, read_landmark_table(path), rows, names).largest()
 
 
-def _check_length(path: Path, found: int, rows: int) -> None:
-    if found != rows:
-        raise InputError(f"{path} has landmarks for {found} rows, the source has {rows}; one row each is needed")
-
-
 def _faces_of(path: Path, table: LandmarkTable, rows: int, names: Sequence[str] | None) -> Faces:
     if table.paths is None or names is None:
-        _check_length(path, len(table.points), rows)
-        return Faces.of(list(table.points[:, None]))
+        found = len(table.points if table.counts is None else table.counts)
+        if found != rows:
+            raise InputError(f"{path} has landmarks for {found} rows, the source has {rows}; one row each is needed")
+        return Faces.of(list(table.points[:, None])) if table.counts is None else Faces(table.points, table.counts)
     places = _rows_by_name(table.paths, names)
     if not any(places):
         example = (
@@ -191,12 +175,7 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
     in that part are taken.
     """
     files = _files(folder)
-    match = _Matcher(files, items)
-    wanted: dict[Path, list[tuple[Item, bool]]] = {}
-    for item in items:
-        found = match(item)
-        if found is not None:
-            wanted.setdefault(found[0], []).append((item, found[1]))
+    wanted = _owners(files, items)
     if not wanted:
         mine, theirs = next(iter(files.values())).relative_to(folder).as_posix(), items[0].name if items else "nothing"
         raise InputError(
@@ -219,28 +198,29 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
     return Faces.of([faces.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
 
 
-class _Matcher:
-    """Finds the file that belongs to an item, and tells whether it is of a clip."""
-
-    def __init__(self, files: dict[str, Path], items: Sequence[Item]) -> None:
-        self._files = files
-        by_name = Counter(PurePosixPath(key).name for key in files)
-        self._by_name = {PurePosixPath(key).name: path for key, path in files.items()}
-        self._by_name = {name: path for name, path in self._by_name.items() if by_name[name] == 1}
-        self._images = Counter(PurePosixPath(key).name for key in {_key(item) for item in items})
-        self._clips = Counter(PurePosixPath(key).name for key in {_clip(item) for item in items})
-
-    def __call__(self, item: Item) -> tuple[Path, bool] | None:
-        own, clip = _key(item), _clip(item)
-        many = item.at is not None
-        for key, is_clip in ((own, many), (clip, True)):
-            if key in self._files:
-                return self._files[key], is_clip
-        for key, is_clip, counts in ((own, many, self._images), (clip, True, self._clips)):
+def _owners(files: Mapping[str, Path], items: Sequence[Item]) -> dict[Path, list[tuple[Item, bool]]]:
+    """Return the items that each file belongs to, and whether it is of the clip that they are of."""
+    named, images, clips = (_named_once(keys) for keys in (files, map(_key, items), map(_clip, items)))
+    owners: dict[Path, list[tuple[Item, bool]]] = {}
+    for item in items:
+        ways = (_key(item), item.at is not None, images), (_clip(item), True, clips)
+        found = [(key, of_clip) for key, of_clip, _ in ways if key in files]
+        for key, of_clip, once in ways:
             name = PurePosixPath(key).name
-            if name in self._by_name and counts[name] == 1:
-                return self._by_name[name], is_clip
-        return None
+            if name in named and name in once:
+                found.append((named[name], of_clip))
+        if found:
+            key, of_clip = found[0]
+            owners.setdefault(files[key], []).append((item, of_clip))
+    return owners
+
+
+def _named_once(keys: Iterable[str]) -> dict[str, str]:
+    """Return by their last part the keys whose last part no other has."""
+    by_name: dict[str, set[str]] = {}
+    for key in keys:
+        by_name.setdefault(PurePosixPath(key).name, set()).add(key)
+    return {name: found.pop() for name, found in by_name.items() if len(found) == 1}
 
 
 def _key(item: Item) -> str:

@@ -36,17 +36,13 @@ _EYES: Final[Mapping[int, tuple[NDArray[np.intp], NDArray[np.intp]]]] = {
 }
 
 
-def eye_sets() -> tuple[int, ...]:
-    """Numbers of points for which `eye_centres` knows the eyes, ascending."""
-    return tuple(sorted({*_EYES, 5}))
-
-
 def check_eyes(points: int) -> None:
     """Raise an InputError when it isn't known which of ``points`` landmarks are the eyes."""
-    if points not in eye_sets():
-        known = ", ".join(str(number) for number in eye_sets())
+    known = sorted({*_EYES, 5})
+    if points not in known:
         raise InputError(
-            f"which of {points} landmarks are the eyes isn't known; alignment takes sets of {known} points"
+            f"which of {points} landmarks are the eyes isn't known; alignment takes sets of "
+            f"{', '.join(map(str, known))} points"
         )
 
 

@@ -65,6 +65,16 @@ class Faces:
         return landmarks
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """All faces of a source, and how they came to its rows."""
+
+    faces: Faces
+    unreadable: frozenset[int] = frozenset()  # Rows whose pictures a detector couldn't read
+    matched: str = ""  # "by name", "by frame number", "row by row"; empty: they were detected
+    warning: str = ""  # That the order of the rows is not certain; empty: it is
+
+
 Choice = Literal["largest", "track", "only"]
 
 

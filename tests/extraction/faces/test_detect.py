@@ -95,10 +95,11 @@ def find(items, detector, out, jobs=1):
 def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path, colour):
     out = tmp_path / "cache.h5"
     found, told = find(items[::-1], colour(), out)
+    kept = out.with_name("cache.h5.landmarks")
     assert told == [(0, 9), (2, 9), (4, 9), (6, 9), (8, 9), (9, 9), (9, 9)]
-    assert [path.name for path in (tmp_path / "cache.h5.landmarks").iterdir()] == ["landmarks.npz"]
+    assert [path.name for path in kept.iterdir()] == ["landmarks.npz"]
     # The file can be named as landmarks for another backbone.
-    np.testing.assert_array_equal(landmarks_for(found.path, items).faces.largest(), found.faces.largest())
+    np.testing.assert_array_equal(landmarks_for(kept / "landmarks.npz", items).faces.largest(), found.faces.largest())
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_a_second_call_detects_nothing_again(items, tmp_path, colour):
@@ -121,12 +122,12 @@ def test_what_changed_is_detected_again(items, tmp_path, colour):
         found = detect_landmarks(items, detector, out, jobs=1)
         assert len(detector.seen) == ROWS - 1
         assert found.faces.largest()[items[0].row, 0, 0] == expected
-        return found
 
-    path = changed().path
+    changed()
     changed(info="colour 2")
     changed(points=4)
     changed()
+    path = tmp_path / "c.h5.landmarks" / "landmarks.npz"
     path.write_bytes(path.read_bytes()[:-40])
     changed()
     changed(items=other)
@@ -165,9 +166,10 @@ def test_nothing_found_at_all_is_refused(items, tmp_path, colour, refused):
 
 
 def test_workers_change_nothing_but_the_time_and_one_that_dies_is_reported(items, tmp_path, colour, refused):
-    many, _ = find(items, colour(), tmp_path / "many.h5", jobs=2)
-    one, _ = find(items, colour(), tmp_path / "one.h5")
-    assert many.path.read_bytes() == one.path.read_bytes()
+    for name, jobs in (("many", 2), ("one", 1)):
+        find(items, colour(), tmp_path / f"{name}.h5", jobs=jobs)
+    many, one = (tmp_path / f"{name}.h5.landmarks" / "landmarks.npz" for name in ("many", "one"))
+    assert many.read_bytes() == one.read_bytes()
     with refused(FeatlabError, "a worker process died while looking for faces near ", "fewer jobs"):
         detect_landmarks(items, colour(dies_at=81), tmp_path / "c.h5", jobs=2)
     find(items, colour(), tmp_path / "c.h5")
