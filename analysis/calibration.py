@@ -14,8 +14,7 @@ from featlab.analysis import style
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, columns_of, count_text, make_table
 from featlab.extraction.items import natural_key
-from featlab.extraction.tables.calibrate import GROUP, RANGE, Calibration, Recordings, Rest
-from featlab.extraction.tables.rest_checks import DRIFT, PARTS, drifts
+from featlab.extraction.tables.calibrate import DRIFT, GROUP, PARTS, RANGE, Calibration, Recordings, Rest, drifts
 
 _PANELS, _MOST_PEOPLE = 4, 40
 

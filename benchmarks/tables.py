@@ -49,7 +49,7 @@ def main() -> None:
             f"a manifest of {options.rows} lines",
             options.repeat,
             {
-                "featlab reads": lambda: read_manifest(manifest),
+                "featlab reads": lambda: read_manifest(manifest, "neutral"),
                 "csv and strip read": lambda: by_name(manifest),
                 "featlab extract's items": lambda: items_of(manifest, NoOptions()),
             },

@@ -72,7 +72,7 @@ def calibrate(
     from featlab.extraction.shards import failures_path, write_failures
     from featlab.extraction.tables import recordings
     from featlab.extraction.tables.calibrate import calibrate as rest_of
-    from featlab.extraction.tables.rest_checks import cautions
+    from featlab.extraction.tables.calibrate import cautions
     from featlab.extraction.tables.rows import Selection
 
     output, selection = session.output, Selection(session["columns"], session["features"], session["tool"])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.items import IMAGE_SUFFIXES, MAX_FRAME, Item, counts_up, find_stills, item_order, natural_key
+from featlab.extraction.items import IMAGE_SUFFIXES, Item, counts_up, item_order
 from featlab.extraction.layouts import NoOptions, register_layout
 from featlab.extraction.layouts.tree import (
-    Row,
     file_in,
     files,
     folders,
@@ -25,6 +23,8 @@ from featlab.extraction.layouts.tree import (
     relative,
     videos,
 )
+from featlab.extraction.tables.index import make_index
+from featlab.extraction.tables.rows import INDEX_COLUMNS
 from featlab.extraction.video.frames import is_video
 
 EXPECTED = "subject/label/image or subject/label/video/image"
@@ -102,54 +102,23 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     if not manifest.is_file():
         raise mismatch(root, "a manifest.csv with path,subject,label,video,frame")
     rows = read_table(manifest, ("path", "subject"))
-    items = [_item(row, place, manifest.parent) for place, row in enumerate(rows)]
-    unnamed = [
-        item for item in items if item.frame < 0 and not (rows[item.row].values.get("video") or is_video(item.path))
-    ]
-    people, labels = [item.subject for item in items], [item.label for item in items]
-    stills = find_stills(people, labels, [item.name for item in items], (item.row for item in unnamed))
-    items = [replace(item, video=item.name) if item.row in stills else item for item in items]
-    clips: dict[tuple[str, str], list[Item]] = defaultdict(list)
-    for item in items:
-        clips[item.subject, item.video].append(item)
-    frames: dict[int, int] = {}
-    for clip in clips.values():
-        without = [item for item in clip if item.frame < 0]
-        if without and len(without) < len(clip):
-            raise InputError(
-                f"{rows[without[0].row].where}: the frame is empty; a clip gives all of its frames or none"
-            )
-        frames.update((item.row, 0) for item in without)
-        pictures = [item for item in without if not is_video(item.path)]
-        ordered = sorted(pictures, key=lambda item: natural_key(item.name))
-        frames.update((item.row, frame) for frame, item in enumerate(ordered))
-    items = [replace(item, frame=frames[item.row]) if item.row in frames else item for item in items]
-    first: dict[tuple[str, str, int], Item] = {}
-    for item in items:
-        earlier = first.setdefault(item_order(item), item)
-        if earlier is not item:
-            line, place = rows[earlier.row].where.rpartition(", ")[2], ", ".join(map(str, item_order(item)))
-            raise InputError(f"{rows[item.row].where}: subject, video and frame ({place}) are already on {line}")
-    return sorted(items, key=item_order)
-
-
-def _item(row: Row, place: int, folder: Path) -> Item:
-    """The item of a row; its frame is -1 where the row gives none."""
-    values = row.values
-    for column in ("path", "subject"):
-        if not values[column]:
-            raise InputError(
-                f"{row.where}: the {column} is empty, or a word for nothing (NA, None, nan, …); write it otherwise"
-            )
+    names = {name: [row.values.get(name, "") for row in rows] for name in INDEX_COLUMNS}
+    for row in rows:
+        for column in ("path", "subject"):
+            if not row.values[column]:
+                raise InputError(
+                    f"{row.where}: the {column} is empty, or a word for nothing (NA, None, nan, …); write it otherwise"
+                )
     # A manifest written on Windows must mean the same files here.
-    name, subject, frame = values["path"].replace("\\", "/"), values["subject"], values.get("frame", "")
-    if frame and not (frame.isascii() and frame.isdigit() and int(frame) <= MAX_FRAME):
-        raise InputError(f"{row.where}: frame {frame!r} isn't a whole number from 0 to {MAX_FRAME}")
-    label, video = values.get("label") or None, values.get("video")
-    if not video:
-        parent = PurePosixPath(name).parent.as_posix()
-        video = name if is_video(PurePosixPath(name)) else subject if parent == "." else parent
-    return Item(file_in(folder, name), name, subject, label, video, int(frame) if frame else -1, place)
+    paths = [path.replace("\\", "/") for path in names["path"]]
+    found = [file_in(manifest.parent, path) for path in paths]
+    for place in [place for place, file in enumerate(found) if is_video(file)]:
+        names["video"][place] = names["video"][place] or paths[place]
+        names["frame"][place] = names["frame"][place] or "0"
+    index = make_index(names, len(rows), lambda row: rows[row].where, without_folder=names["subject"])
+    columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(rows))
+    items = [Item(*values) for values in zip(*columns, strict=True)]
+    return sorted(items, key=item_order)
 
 
 @dataclass(frozen=True)

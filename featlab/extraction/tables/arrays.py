@@ -90,7 +90,7 @@ def open_parquet(path: Path) -> Columns:
     # What pandas keeps of a frame's index: a column's name, or the range that it was.
     kept = (schema.pandas_metadata or {}).get("index_columns", [])
     index = frozenset(name.strip() for name in kept if isinstance(name, str))
-    return Columns(path, header, rows, batches, *_by_row(path), never=index)
+    return Columns(path, header, rows, batches, lambda row: f"{path}, row {row}", never=index)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -114,11 +114,7 @@ def _columns(path: Path, arrays: Mapping[str, NDArray[Any]], **more: Any) -> Col
         for start in range(0, rows, _BATCH):
             yield [cells(columns[place][start : start + _BATCH]) for place in places]
 
-    return Columns(path, header, rows, batches, *_by_row(path), **more)
-
-
-def _by_row(path: Path) -> tuple[Any, Any]:
-    return lambda row: f"{path}, row {row}", lambda row: f"{path.name}#row={row}"
+    return Columns(path, header, rows, batches, lambda row: f"{path}, row {row}", **more)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

@@ -52,7 +52,6 @@ def open_delimited(path: Path, mark: str | None = None) -> Columns:
         most=scan.lines,
         batches=lambda places: _batches(path, mark, scan, line, len(header), places),
         where=lambda row: f"{path}, line {lines()[row]}",
-        name_of=lambda row: f"{path.name}#row={row}",
     )
 
 

@@ -60,13 +60,15 @@ class RowIndex:
         )
 
 
-def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> RowIndex:
+def make_index(
+    names: Mapping[str, Sequence[str]], rows: int, where: Where, without_folder: Sequence[str] | None = None
+) -> RowIndex:
     """Check the index columns and fill in what they leave out.
 
-    A missing or empty label is unknown. A row without a video belongs to the folder of its path, as in a manifest of
-    images, or is a still, which is a video of its own; without a folder, all rows of a subject with one label are one
-    video in each session. Clips without frames are numbered in natural order of the paths, or else of the rows; a clip
-    gives all of its frames or none.
+    A missing or empty label is unknown. A row without a video belongs to the folder of its path, or is a still, which
+    is a video of its own; those ``without_folder`` have videos of these names, by default one for all rows of a subject
+    with one label in a session. Clips without frames are numbered in natural order of the paths, or else of the rows; a
+    clip gives all of its frames or none.
     """
     none = [""] * rows
     subject = list(names["subject"])
@@ -84,12 +86,16 @@ def make_index(names: Mapping[str, Sequence[str]], rows: int, where: Where) -> R
     for row, name in enumerate(video):
         if name:
             continue
-        folder = paths[row].rpartition("/")[0] if paths is not None else ""
+        folder = paths[row].removeprefix("./").rpartition("/")[0] if paths is not None else ""
         if paths is not None and row in stills:
             video[row] = paths[row]
+        elif folder:
+            video[row] = folder
+        elif without_folder is not None:
+            video[row] = without_folder[row]
         else:
-            video[row] = folder or " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
-            unnamed += not folder
+            video[row] = " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
+            unnamed += 1
     if stills:
         notes.append(STILLS.format(len(stills)))
     if unnamed:

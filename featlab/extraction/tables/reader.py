@@ -171,7 +171,7 @@ def read_rows(
         features=_features(buffer, taken, rows),
         names=said,
         where=table.where,
-        name_of=table.name_of,
+        name_of=lambda row: f"{table.path.name}#row={row}",
         header=header,
         columns=tuple(column.name for column in taken if column.kind != "list"),
         landmarks=landmarks,

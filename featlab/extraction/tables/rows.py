@@ -47,7 +47,6 @@ class Columns:
     most: int
     batches: Callable[[Sequence[int]], Iterator[list[Any]]]
     where: Callable[[int], str]
-    name_of: Callable[[int], str]
     never: frozenset[str] = frozenset()
     landmarks: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()

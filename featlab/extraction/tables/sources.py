@@ -45,8 +45,8 @@ def read_source(
     manifest: Path | None,
     selection: Selection,
     *,
-    neutral: str = "",
-    skip_bad: bool = False,
+    neutral: str,
+    skip_bad: bool,
     on_progress: OnProgress | None = None,
 ) -> Source:
     """Read features and the names of their rows.
@@ -60,15 +60,13 @@ def read_source(
         if not listed.is_file():
             raise InputError(f"{listed}: no such file; a folder of a tool's tables needs --manifest FILE")
         rows = read_folder(source, listed, selection, neutral, skip_bad=skip_bad, on_progress=on_progress)
-        return _indexed(rows, skip_bad=skip_bad)
+        return _indexed(rows, rows.where, skip_bad=skip_bad)
     rows = read_rows(_open(source), selection, neutral=neutral, on_progress=on_progress)
     if manifest is None:
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
         check_subject_column(list(dict.fromkeys([*rows.names, *rows.header])), source, _HINT)
-        return _indexed(_with_videos(rows), skip_bad=skip_bad)
-    if not manifest.is_file():
-        raise InputError(f"{manifest}: no such file")
+        return _indexed(_with_videos(rows), rows.where, skip_bad=skip_bad)
     names, where = read_manifest(manifest, neutral)
     lines, count = len(names["subject"]), len(rows.features)
     if lines != count:
@@ -86,7 +84,7 @@ def read_source(
     return _indexed(_with_videos(replace(rows, names={**rows.names, **names})), where, skip_bad=skip_bad)
 
 
-def read_manifest(path: Path, neutral: str = "") -> tuple[dict[str, list[str]], Callable[[int], str]]:
+def read_manifest(path: Path, neutral: str) -> tuple[dict[str, list[str]], Callable[[int], str]]:
     """Read the index columns of a manifest, and return what says where a row is; other columns are ignored."""
     table = open_delimited(path)
     check_subject_column(table.header, path, "a manifest has the columns subject,label,video,frame")
@@ -102,7 +100,7 @@ def read_folder(
     selection: Selection,
     neutral: str,
     *,
-    skip_bad: bool = False,
+    skip_bad: bool,
     on_progress: OnProgress | None = None,
 ) -> ReadRows:
     """Read what a tool wrote about videos or images, a table each.
@@ -166,9 +164,8 @@ def _with_videos(rows: ReadRows) -> ReadRows:
     return replace(rows, names={**rows.names, "video": videos}) if any(videos) else rows
 
 
-def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None, *, skip_bad: bool) -> Source:
-    """Name the rows that count; ``where`` says where a row's names are, by default where its features are."""
-    said = where or rows.where
+def _indexed(rows: ReadRows, where: Callable[[int], str], *, skip_bad: bool) -> Source:
+    """Name the rows that count; ``where`` says where a row's names are."""
     nobody = {row: NO_SUBJECT for row, name in enumerate(rows.names["subject"]) if skip_bad and not name}
     rows = replace(rows, failed=nobody | _other_faces(rows) | dict(rows.failed))
     counts = np.ones(len(rows.features), dtype=bool)
@@ -178,7 +175,7 @@ def _indexed(rows: ReadRows, where: Callable[[int], str] | None = None, *, skip_
         raise InputError(f"{rows.where(0)} and all other rows have failed: {rows.failed[0]}")
     places = kept.tolist()
     names = {name: [values[row] for row in places] for name, values in rows.names.items()}
-    return Source(rows, kept, make_index(names, len(kept), lambda row: said(places[row])))
+    return Source(rows, kept, make_index(names, len(kept), lambda row: where(places[row])))
 
 
 def _other_faces(rows: ReadRows) -> dict[int, str]:
@@ -206,7 +203,7 @@ def _other_faces(rows: ReadRows) -> dict[int, str]:
 def _read_part(file: Path, said: Mapping[str, str], selection: Selection) -> ReadRows:
     """Read the table of one video or image, and say of each of its rows what the manifest says of the file."""
     path = said["path"]
-    read = read_rows(replace(_open(file), name_of=lambda row: f"{path}#row={row}"), selection)
+    read = replace(read_rows(_open(file), selection), name_of=lambda row: f"{path}#row={row}")
     rows = len(read.features)
     names: dict[str, Sequence[str]] = {name: [value] * rows for name, value in said.items()}
     names.setdefault("frame", [""] * rows)
@@ -231,28 +228,23 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
             raise InputError(f"{here} has {_points_of(part)} landmarks and {there} {_points_of(first)}; all or none")
     starts = np.cumsum([0, *(len(part.features) for part in parts)]).tolist()
 
-    def place(row: int) -> tuple[ReadRows, int]:
-        part = bisect_right(starts, row) - 1
-        return parts[part], row - starts[part]
+    def by_part(said: Sequence[Callable[[int], str]]) -> Callable[[int], str]:
+        def of(row: int) -> str:
+            part = bisect_right(starts, row) - 1
+            return said[part](row - starts[part])
 
-    def where(row: int) -> str:
-        part, own = place(row)
-        return part.where(own)
-
-    def name_of(row: int) -> str:
-        part, own = place(row)
-        return part.name_of(own)
+        return of
 
     def joined(which: Callable[[ReadRows], Mapping[int, str]]) -> dict[int, str]:
-        by_part = zip(parts, starts[:-1], strict=True)
-        return {start + row: why for part, start in by_part for row, why in which(part).items()}
+        placed = zip(parts, starts[:-1], strict=True)
+        return {start + row: why for part, start in placed for row, why in which(part).items()}
 
     points = [part.landmarks for part in parts if part.landmarks is not None]
     return ReadRows(
         features=np.concatenate([part.features for part in parts]),
         names={name: [value for part in parts for value in part.names[name]] for name in first.names},
-        where=where,
-        name_of=name_of,
+        where=by_part([part.where for part in parts]),
+        name_of=by_part([part.name_of for part in parts]),
         columns=first.columns,
         landmarks=np.concatenate(points) if points else None,
         face=next((part.face for part in parts if part.faces), ""),

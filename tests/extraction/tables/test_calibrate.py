@@ -7,10 +7,22 @@ import pytest
 from scipy import stats
 
 from featlab.errors import InputError
-from featlab.extraction.tables.calibrate import GROUP, MAD, MEAN_DEVIATION, RANGE, SD, Recordings, calibrate
+from featlab.extraction.tables.calibrate import (
+    DRIFT,
+    GROUP,
+    MAD,
+    MEAN_DEVIATION,
+    RANGE,
+    SD,
+    Recordings,
+    calibrate,
+    cautions,
+    densest_half,
+    drifts,
+    mixed_clips,
+)
 from featlab.extraction.tables.index import RowIndex
 from featlab.extraction.tables.recordings import resting_rows
-from featlab.extraction.tables.rest_checks import DRIFT, cautions, densest_half, drifts, mixed_clips
 
 
 def recordings(*clips, names=("AU04", "AU12")):
