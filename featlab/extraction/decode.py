@@ -42,7 +42,8 @@ def _whole_images(items: Sequence[Item]) -> Generator[Pixels, None, None]:
             yield _read_one(items[start])
             start += 1
             continue
-        path, stamps = _run(items, start)
+        path = items[start].path
+        stamps = _stamps(items[start:])
         if not stamps:
             yield InputError("a whole video, not one frame of it; expand_videos turns it into frames")
             start += 1
@@ -53,15 +54,14 @@ def _whole_images(items: Sequence[Item]) -> Generator[Pixels, None, None]:
         start += len(stamps)
 
 
-def _run(items: Sequence[Item], start: int) -> tuple[Path, list[int]]:
-    """Return the video at ``start`` and the time stamps that ascend from there; none for a whole video."""
-    path = items[start].path
+def _stamps(items: Sequence[Item]) -> list[int]:
+    """Return the time stamps of the first item's video that ascend from there; none for a whole video."""
     stamps: list[int] = []
-    for item in items[start:]:
-        if item.path != path or item.at is None or (stamps and item.at <= stamps[-1]):
+    for item in items:
+        if item.path != items[0].path or item.at is None or (stamps and item.at <= stamps[-1]):
             break
         stamps.append(item.at)
-    return path, stamps
+    return stamps
 
 
 def _read_one(item: Item) -> Pixels:

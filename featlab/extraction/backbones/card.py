@@ -34,21 +34,17 @@ class BackboneCard:
     id: str  # What its maker called it
     trained_on: tuple[str, ...] = ()  # Subjects whose images trained it or chose its epoch, where its card says so
 
-    def input_spec(self, name: str, options: NetworkOptions) -> InputSpec:
-        """Return the input; crop and interpolation may be chosen, the rest is the file's."""
-        for key in ("size", "mean", "std"):
-            chosen, own = getattr(options, key), getattr(self.spec, key)
-            if chosen is not None and chosen != own:
-                raise ConfigError(f"{name} was made for {key} {own}; leave out the option {key} ({chosen})")
-        return options.input_spec(self.spec)
-
 
 def file_spec(name: str, card: BackboneCard | None, options: NetworkOptions, side: int | None) -> InputSpec:
-    """Return the input of a backbone file: its card's, or the options' and the side that it was exported for."""
-    if card is not None:
-        spec = card.input_spec(name, options)
-    else:
+    """Return the input of a backbone file; of one with a card only crop and interpolation may be chosen."""
+    if card is None:
         spec = options.input_spec(InputSpec(size=side) if side is not None else InputSpec())
+    else:
+        spec = options.input_spec(card.spec)
+        for key in ("size", "mean", "std"):
+            chosen, own = getattr(options, key), getattr(card.spec, key)
+            if chosen is not None and chosen != own:
+                raise ConfigError(f"{name} was made for {key} {own}; leave out the option {key} ({chosen})")
     if side is not None and spec.size != side:
         raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
     return spec

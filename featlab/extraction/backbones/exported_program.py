@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,13 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     spec = file_spec(name, card, chosen, side)
     if card is not None:
         check_layers(name, chosen.layers, card.layers)
-    network = ProgramNetwork(
-        name, program, chosen.layers, own=card is not None, batch=batch, device=device, amp=chosen.amp
-    )
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    hooked = chosen.layers if card is None else ()
+    module = _unflattened(name, program) if hooked else program.module()
+    network = ProgramNetwork(name, module, Taps(name, module, hooked), chosen.layers, batch, device, chosen.amp)
     return network_backbone(
         name,
         network,
@@ -65,48 +70,32 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     )
 
 
+@dataclass(eq=False)
 class ProgramNetwork:
     """Runs an exported program."""
 
-    def __init__(
-        self,
-        name: str,
-        program: ExportedProgram,
-        layers: tuple[str, ...],
-        *,
-        own: bool,
-        batch: int | None,
-        device: torch.device,
-        amp: bool,
-    ) -> None:
-        self.device = device
-        self.layers = layers
-        self._name = name
-        self._batch = batch
-        self._amp = amp
-        if device.type != "cpu":
-            from torch.export.passes import move_to_device_pass
-
-            program = move_to_device_pass(program, device)
-        hooked = bool(layers) and not own
-        self.module: nn.Module = _unflattened(name, program) if hooked else program.module()
-        self._taps = Taps(name, self.module, layers if hooked else ())
+    name: str
+    module: nn.Module
+    taps: Taps  # On the modules of other people's programs; featlab's give the statistics of the layers themselves
+    layers: tuple[str, ...]
+    batch: int | None  # How many images it takes at once; None: any number
+    device: torch.device
+    amp: bool
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
-        with computing(self.device, amp=self._amp):
-            return in_fixed_batches(self.vectors, images.contiguous(), self._batch)
+        with computing(self.device, amp=self.amp):
+            return in_fixed_batches(self._embed, images.contiguous(), self.batch)
 
-    def vectors(self, images: Tensor) -> Tensor:
-        """Embed as many images as the program takes, in whatever mode torch is in; torch.export can trace it."""
-        with self._taps.collect() as statistics:
+    def _embed(self, images: Tensor) -> Tensor:
+        with self.taps.collect() as statistics:
             output = self.module(images)
         rows = images.shape[0]
         if isinstance(output, Mapping) and EMBEDDING in output:
             if not statistics:
-                return embedding_of(self._name, output, self.layers, rows)
+                return embedding_of(self.name, output, self.layers, rows)
             output = output[EMBEDDING]
-        return appended(as_embedding(self._name, output, rows), self.layers, statistics)
+        return appended(as_embedding(self.name, output, rows), self.layers, statistics)
 
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:

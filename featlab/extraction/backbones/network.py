@@ -138,41 +138,25 @@ def _run(name: str, network: Network, spec: InputSpec, images: NDArray[np.uint8]
 AMP_NOTE = "float16 autocast"
 
 
+@dataclass(eq=False)
 class ModuleNetwork:
     """Runs a module on a device."""
 
-    def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        layers: Sequence[str],
-        *,
-        device: torch.device,
-        amp: bool = False,
-        channels_last: bool = False,
-        pick: Callable[[Any], Any] | None = None,
-    ) -> None:
-        self.device = device
-        self.layers = tuple(layers)
-        self._name = name
-        self._amp = amp
-        self._memory = torch.channels_last if channels_last else torch.contiguous_format
-        self.module = module.eval().requires_grad_(False).to(device)
-        if channels_last:
-            self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._taps = Taps(name, self.module, layers)
-        self.pick = pick or (lambda output: output)
+    name: str
+    module: nn.Module
+    taps: Taps
+    layers: tuple[str, ...]
+    device: torch.device
+    amp: bool
+    memory: torch.memory_format  # How the images lie in it
+    pick: Callable[[Any], Any]  # Takes the embedding from what the module returns
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
-        with computing(self.device, amp=self._amp):
-            return self.vectors(images.contiguous(memory_format=self._memory))
-
-    def vectors(self, images: Tensor) -> Tensor:
-        """Embed as the call does, in whatever mode torch is in; torch.export can trace it."""
-        with self._taps.collect() as statistics:
-            output = self.module(images)
-        return appended(as_embedding(self._name, self.pick(output), images.shape[0]), self.layers, statistics)
+        with computing(self.device, amp=self.amp):
+            with self.taps.collect() as statistics:
+                output = self.module(images.contiguous(memory_format=self.memory))
+            return appended(as_embedding(self.name, self.pick(output), len(images)), self.layers, statistics)
 
 
 def module_backbone(
@@ -184,21 +168,19 @@ def module_backbone(
     id: str,
     weights: str,
     channels_last: bool = False,
-    pick: Callable[[Any], Any] | None = None,
+    pick: Callable[[Any], Any] = lambda output: output,
     notes: Sequence[str] = (),
     versions: dict[str, str] | None = None,
 ) -> NetworkBackbone:
     """Make a backbone of a module with its weights in it."""
     notes = (*notes, f"weights under {options.prefix}") if options.prefix is not None else notes
-    network = ModuleNetwork(
-        name,
-        module,
-        options.layers,
-        device=choose_device(options.device, amp=options.amp),
-        amp=options.amp,
-        channels_last=channels_last,
-        pick=pick,
-    )
+    device = choose_device(options.device, amp=options.amp)
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    module = module.eval().requires_grad_(False).to(device)
+    if channels_last:
+        module = module.to(memory_format=memory)  # type: ignore[call-overload]
+    taps = Taps(name, module, options.layers)
+    network = ModuleNetwork(name, module, taps, options.layers, device, options.amp, memory, pick)
     return network_backbone(
         name,
         network,

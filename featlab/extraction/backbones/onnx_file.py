@@ -94,9 +94,9 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         notes = (f"node {embedding}",)
         if embedding not in outputs:
             session = _session(path, device, embedding)
-    network = OnnxNetwork(name, session, layers, embedding, batch, channels_last, averaged=chosen.node is not None)
-    if not notes and embedding != EMBEDDING:
-        network.refusal = _class_scores(model.graph, embedding)
+    refusal = "" if notes or embedding == EMBEDDING else _class_scores(model.graph, embedding)
+    averaged = chosen.node is not None
+    network = OnnxNetwork(name, session, layers, embedding, averaged, batch, channels_last, refusal)
     return network_backbone(
         name,
         network,
@@ -113,60 +113,50 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey picture (ITU-R BT.601, as Pillow has it)."""
 
 
+@dataclass(eq=False)
 class OnnxNetwork:
     """Runs an onnxruntime session."""
 
-    refusal = ""  # Why a short embedding is none; empty where it is one all the same
-
-    def __init__(
-        self,
-        name: str,
-        session: Any,
-        layers: tuple[str, ...],
-        embedding: str,
-        batch: int | None,
-        channels_last: bool,
-        *,
-        averaged: bool,
-    ) -> None:
-        # onnxruntime takes arrays of the main memory and moves them itself.
-        self.device = torch.device("cpu")
-        self.layers = layers
-        self._name = name
-        self._session = session
-        self._embedding = embedding
-        self._batch = batch
-        self._channels_last = channels_last
-        self._averaged = averaged
-        self._input = session.get_inputs()[0]
-        self._grey = self._input.shape[3 if channels_last else 1] == 1
-        available = {output.name for output in session.get_outputs()}
-        wanted = [embedding]
-        for layer in layers:
-            statistics = statistics_names(layer)
-            wanted += statistics if available.issuperset(statistics) else [layer]
-        self._wanted = wanted
+    name: str
+    session: Any
+    layers: tuple[str, ...]
+    embedding: str  # The value that it is
+    averaged: bool  # Whether a map's mean over its positions is taken
+    batch: int | None  # How many images it takes at once; None: any number
+    channels_last: bool
+    refusal: str  # Why a short embedding is none; empty where it is one all the same
+    # onnxruntime takes arrays of the main memory and moves them itself.
+    device = torch.device("cpu")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
         with torch.inference_mode():
-            return in_fixed_batches(self._embed, images.contiguous(), self._batch)
+            return in_fixed_batches(self._embed, images.contiguous(), self.batch)
 
     def _embed(self, images: Tensor) -> Tensor:
-        rows = len(images)
-        if self._grey:
+        (taken,) = self.session.get_inputs()
+        if taken.shape[3 if self.channels_last else 1] == 1:
             images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
-        if self._channels_last:
+        if self.channels_last:
             images = images.permute(0, 2, 3, 1)
-        given = images.to(_FLOATS[self._input.type]).contiguous().numpy()
-        values = self._session.run(self._wanted, {self._input.name: given})
-        outputs = {key: torch.from_numpy(value) for key, value in zip(self._wanted, values, strict=True)}
-        vectors = outputs[self._embedding]
+        wanted = self._wanted()
+        values = self.session.run(wanted, {taken.name: images.to(_FLOATS[taken.type]).contiguous().numpy()})
+        outputs = {key: torch.from_numpy(value) for key, value in zip(wanted, values, strict=True)}
+        vectors = outputs[self.embedding]
         if self.refusal and vectors.shape[-1] <= _MOST_CLASSES:
-            raise ConfigError(f"{self._name} gives {vectors.shape[-1]} values an image, {self.refusal}")
-        averages = channel_statistics(vectors) if self._averaged else None
+            raise ConfigError(f"{self.name} gives {vectors.shape[-1]} values an image, {self.refusal}")
+        averages = channel_statistics(vectors) if self.averaged else None
         outputs[EMBEDDING] = vectors if averages is None else averages[0]
-        return embedding_of(self._name, outputs, self.layers, rows)
+        return embedding_of(self.name, outputs, self.layers, len(images))
+
+    def _wanted(self) -> list[str]:
+        """Name the embedding, and of each layer the statistics, or else the map."""
+        available = {output.name for output in self.session.get_outputs()}
+        wanted = [self.embedding]
+        for layer in self.layers:
+            statistics = statistics_names(layer)
+            wanted += statistics if available.issuperset(statistics) else [layer]
+        return wanted
 
 
 def _weight_files(onnx: Any, model: Any, path: Path) -> list[Path]:
