@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,10 +101,9 @@ def calibrate(
     output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
     for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
         output.warn(line)
-    for what, each in known.items():
+    left_out = f"rows or files are left out; they are listed in {failures_path(out)}"
+    for what, each in (known | {left_out: [(failure.path, failure.reason) for failure in failures]}).items():
         output.warn_of_failures(each, what)
-    failed = [(failure.path, failure.reason) for failure in failures]
-    output.warn_of_failures(failed, f"rows or files are left out; they are listed in {failures_path(out)}")
     if failures or found.left_out:
         raise typer.Exit(SKIPPED)
 
@@ -271,16 +271,7 @@ def _show_merge(output: Output, report: MergeReport) -> None:
             "landmarks": summary.landmarks,
             "has_paths": summary.has_paths,
             "digest": summary.digest,
-            "inputs": [
-                {
-                    "path": item.path,
-                    "name": item.name,
-                    "rows": item.rows,
-                    "subjects": len(item.subjects),
-                    "subjects_file": item.subjects_file,
-                }
-                for item in report.inputs
-            ],
+            "inputs": [asdict(item) | {"subjects": len(item.subjects)} for item in report.inputs],
             "notes": report.notes,
             "warnings": report.warnings,
             "next": step,

@@ -89,22 +89,28 @@ def _show(
     facts: Mapping[str, Any],
     said: Mapping[str, Any],
     optional: Sequence[str],
+    left_out: str,
 ) -> None:
-    """Print the facts of a cache that was written, some in other words; the optional ones where there is something."""
+    """Print the facts of a cache that was written, some in other words; the optional ones where there is something.
+
+    Warnings come before them, and what was ``left_out`` after them.
+    """
     from featlab.extraction.shards import failures_path
 
+    for line in facts["warnings"]:
+        output.warn(line)
     listed = failures_path(report.path) if report.failures else None
     output.json({"path": report.path, **facts, "failures_file": listed})
     shown = {name.replace("_", " "): value for name, value in facts.items()}
     shown |= {**said, "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
     output.facts(str(report.path), {name: value for name, value in shown.items() if value or name not in optional})
+    output.warn_of_failures([(failure.path, failure.reason) for failure in report.failures], f"{left_out} {listed}")
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.cache.repeats import find_repeats
     from featlab.extraction.faces.detect import doubt_path, no_face_path
-    from featlab.extraction.shards import failures_path
 
     summary, (problems, maybe) = inspect_cache(report.path), find_repeats(report.path)
     warnings = [*inputs.warnings, *problems, *maybe]
@@ -125,8 +131,6 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    for line in warnings:
-        output.warn(line)
     lost = report.storage_error
     said = {
         "classes": ", ".join(summary.classes),
@@ -135,9 +139,8 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "landmarks": inputs.landmark_source or "none",
         "storage error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
-    _show(output, report, facts, said, ("resumed rows", "no face", "in doubt", "layers", "warnings", "storage error"))
-    failures = [(failure.path, failure.reason) for failure in report.failures]
-    output.warn_of_failures(failures, f"pictures or folders have no row, listed in {failures_path(report.path)}")
+    optional = ("resumed rows", "no face", "in doubt", "layers", "warnings", "storage error")
+    _show(output, report, facts, said, optional, "pictures or folders have no row, listed in")
     unsure = (inputs.no_face, "no face was found", no_face_path), (inputs.in_doubt, "the face is in doubt", doubt_path)
     for listed, what, path in unsure:
         if listed:
@@ -184,13 +187,10 @@ def import_features(
 
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.extraction.shards import failures_path
     from featlab.extraction.tables.rows import few
 
     for note in report.notes:
         output.note(f"import: {note}")
-    for line in report.warnings:
-        output.warn(line)
     summary = inspect_cache(report.path)
     facts = {
         "rows": report.rows,
@@ -216,9 +216,8 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    _show(output, report, facts, said, ("features", "landmarks", "was there", "warnings", "float16 error"))
-    failures = [(failure.path, failure.reason) for failure in report.failures]
-    output.warn_of_failures(failures, f"rows or files are left out; they are listed in {failures_path(report.path)}")
+    optional = ("features", "landmarks", "was there", "warnings", "float16 error")
+    _show(output, report, facts, said, optional, "rows or files are left out; they are listed in")
 
 
 @command("json_mode")
@@ -235,9 +234,7 @@ def layouts(
     if name is None:
         known = [get_layout(item) for item in layout_names()]
         output.json({"layouts": [_facts(layout) for layout in known]})
-        lines = [
-            (layout.name, layout.title, layout.subject, layout.neutral, _sampling(layout) or "–") for layout in known
-        ]
+        lines = [(each.name, each.title, each.subject, each.neutral, _sampling(each) or "–") for each in known]
         output.columns(("Name", "Data set", "Subject", "Neutral", "Of videos"), lines, text_columns=5)
         return
     layout = get_layout(name)
@@ -257,20 +254,17 @@ def layouts(
 
 
 def _facts(layout: Layout) -> dict[str, Any]:
-    sampling = layout.sampling
     return {
         "name": layout.name,
         "title": layout.title,
         "subject": layout.subject,
         "neutral": layout.neutral,
-        "sampling": {"fps": sampling.fps, "window": sampling.window, "stride": sampling.stride},
+        "sampling": asdict(layout.sampling),
         "options": _options(layout),
     }
 
 
 def _options(layout: Layout) -> dict[str, dict[str, Any]]:
-    from dataclasses import asdict
-
     from featlab.config.options import options_of
 
     declared = options_of(layout.options)

@@ -163,10 +163,10 @@ def ablation_sentences(report: AblationReport) -> list[str]:
 
 def _sentence(report: AblationReport, method: str, scored: Sequence[tuple[float, Point]]) -> str:
     (lowest, worst), (highest, best) = (choose(scored, key=lambda entry: entry[0]) for choose in (min, max))
-    said = (
-        f"{method} reaches a macro F1 between {100 * lowest:.1f} ({worst.setting.label}) and "
-        f"{100 * highest:.1f} ({best.setting.label})."
-    )
+    low, high = f"{100 * lowest:.1f}", f"{100 * highest:.1f}"
+    said = f"{method} reaches a macro F1 between {low} ({worst.setting.label}) and {high} ({best.setting.label})."
+    if low == high:
+        said = f"{method} reaches a macro F1 of {low} in every setting."
     differences = {
         point.setting.label: difference for _, point in scored if (difference := report.difference(point, method))
     }

@@ -170,6 +170,11 @@ def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settin
         assert difference.subjects == len(ours)
     assert [difference.p for difference in found.values()] == holm(raw)
     assert any("of all" in word or "from all" in word for word in ablation_sentences(report))
+    # The source model sees no clip: one number is no range.
+    alike = ablate("neutral", with_values(workspace, {"ablate.methods": "source-only"}))
+    (said,) = ablation_sentences(alike)
+    assert "in every setting" in said
+    assert "between" not in said
 
 
 def test_settings_are_what_they_are_called(workspace):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +67,12 @@ class ImportReport:
     path: Path
     rows: int
     dim: int
-    failures: tuple[Failure, ...]
-    storage_error: float | None
     digest: str
     seconds: float
-    was_there: bool
     extractor: ExtractorInfo
+    was_there: bool
+    failures: tuple[Failure, ...]
+    storage_error: float | None = None
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ def import_features(
     if out.exists() and config.if_exists == "error":
         raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     if out.exists() and config.if_exists == "skip":
-        return _report(out, read_failures(out), {}, None, start, was_there=True)
+        return _report(out, start, failures=read_failures(out), was_there=True)
     read = read_source(
         source,
         config.manifest,
@@ -113,19 +113,23 @@ def import_features(
     table = _table(read, good, landmarks)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
     told = [*telltales(table, read.rows.columns, read.kept[good]), *_strange(table.landmarks)]
-    said = {
-        "columns": read.rows.columns,
-        "notes": (*read.rows.notes, *read.index.notes),
-        "warnings": (*read.index.warnings, *told),
-    }
-    error = float16_error(table.embeddings) if config.dtype == "float16" else None
-    if out.exists() and config.if_exists == "resume":
+    was_there = out.exists() and config.if_exists == "resume"
+    if was_there:
         _check_same(out, table, extractor, config.dtype)
-        return _report(out, failures, said, error, start, was_there=True)
-    # The list goes first: a cache without its list would look like one made from other inputs.
-    write_failures(out, failures)
-    write_table(out, table, extractor, dtype=config.dtype)
-    return _report(out, failures, said, error, start, was_there=False)
+    else:
+        # The list goes first: a cache without its list would look like one made from other inputs.
+        write_failures(out, failures)
+        write_table(out, table, extractor, dtype=config.dtype)
+    return _report(
+        out,
+        start,
+        failures=failures,
+        was_there=was_there,
+        storage_error=float16_error(table.embeddings) if config.dtype == "float16" else None,
+        columns=read.rows.columns,
+        notes=(*read.rows.notes, *read.index.notes),
+        warnings=(*read.index.warnings, *told),
+    )
 
 
 def _strange(landmarks: NDArray[np.float32] | None) -> list[str]:
@@ -251,25 +255,7 @@ def _difference(new: Cache, old: Cache) -> str:
     return f"its classes are {', '.join(old.classes)}" if new.classes != old.classes else "its rows differ"
 
 
-def _report(
-    out: Path,
-    failures: tuple[Failure, ...],
-    said: Mapping[str, tuple[str, ...]],
-    error: float | None,
-    start: float,
-    *,
-    was_there: bool,
-) -> ImportReport:
+def _report(out: Path, start: float, **said: Any) -> ImportReport:
     with open_cache(out) as cache:
-        return ImportReport(
-            path=out,
-            rows=len(cache),
-            dim=cache.dim,
-            failures=failures,
-            storage_error=error,
-            digest=cache.digest,
-            seconds=time.monotonic() - start,
-            was_there=was_there,
-            extractor=cache.extractor,
-            **said,
-        )
+        seconds = time.monotonic() - start
+        return ImportReport(out, len(cache), cache.dim, cache.digest, seconds, cache.extractor, **said)
