@@ -20,7 +20,7 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.points import lies_outside
 from featlab.extraction.items import Item
 from featlab.extraction.shards import Shard, StorageError, of_items, storage_error
-from featlab.extraction.worker import run_in_order
+from featlab.extraction.worker import died_near, run_in_order
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def embed_shards(
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []
     batches = _batches(shards, landmarks, batch_size)
-    with closing(run_in_order(partial(process_batch, task), batches, jobs=jobs, died=_worker_died)) as results:
+    work, died = partial(process_batch, task), (lambda batch: died_near(batch.items[0].name))
+    with closing(run_in_order(work, batches, jobs=jobs, died=died)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
             parts: list[NDArray[np.float32]] = []
@@ -273,10 +274,3 @@ def _process_landmarks(
     if backbone is not None and usable:
         embeddings = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
     return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
-
-
-def _worker_died(batch: Batch) -> str:
-    return (
-        f"a worker process died near {batch.items[0].name} (out of memory?); finished shards are kept: run the same "
-        "command again, with fewer jobs if memory is short"
-    )

@@ -68,6 +68,14 @@ def run_in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def died_near(name: str, doing: str = "") -> str:
+    """Say that a worker process died at an item, in work of which finished parts are kept."""
+    return (
+        f"a worker process died{doing} near {name} (out of memory?); what is finished is kept: run the same command "
+        "again, with fewer jobs if memory is short"
+    )
+
+
 def settle_worker() -> None:
     """Prepare this worker process; to be called once, by the initialiser of a pool."""
     # The parent handles Ctrl-C; a worker that did as well would only print a traceback.

@@ -26,11 +26,11 @@ from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import file_stamp, write_list
-from featlab.extraction.worker import run_in_order, worker_count
+from featlab.extraction.worker import died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
-_WHOLE_MESH = 478
+WHOLE_MESH = 478
 
 
 class Detector(Protocol):
@@ -70,8 +70,8 @@ def make_detector(spec: str, *, points: int = 68) -> Detector:
     kind, colon, argument = spec.partition(":")
     if not is_detector(spec):
         raise ConfigError(f"no detector is called {spec!r} (known: {', '.join(_NAMES)}){closest(spec, _NAMES)}")
-    if points not in (68, _WHOLE_MESH):
-        raise ConfigError(f"points = {points}: a detector gives 68 landmarks, or mediapipe's {_WHOLE_MESH}")
+    if points not in (68, WHOLE_MESH):
+        raise ConfigError(f"points = {points}: a detector gives 68 landmarks, or mediapipe's {WHOLE_MESH}")
     if colon and not argument:
         raise ConfigError(f"{spec!r}: a file must follow the colon, as in {_NAMES[0] if kind == 'dlib' else _NAMES[2]}")
     return DETECTORS.get(kind)(spec, Path(argument) if argument else None, points)
@@ -228,7 +228,8 @@ def _detect_parts(
     todo = [place for place, earlier in enumerate(found) if earlier is None]
     tell(done, total)
     wanted = [parts[place] for place in todo]
-    with closing(run_in_order(partial(_detect, detector), wanted, jobs=jobs, died=_worker_died)) as results:
+    work, died = partial(_detect, detector), (lambda part: died_near(part[0].name, " while looking for faces"))
+    with closing(run_in_order(work, wanted, jobs=jobs, died=died)) as results:
         for place, (_, result) in zip(todo, results, strict=True):
             _save(files[place], result, keys[place])
             found[place] = result
@@ -248,13 +249,6 @@ def _detect(detector: Detector, items: Sequence[Item]) -> _Part:
         nobody = np.empty((0, detector.points, 2), dtype=np.float32)
         found.append(nobody if isinstance(pixels, InputError) else detector.detect(pixels))
     return _Part(Faces.of(found), unreadable)
-
-
-def _worker_died(part: Sequence[Item]) -> str:
-    return (
-        f"a worker process died while looking for faces near {part[0].name} (out of memory?); what is finished is "
-        "kept: run the same command again, with fewer jobs if memory is short"
-    )
 
 
 def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int, int]]) -> str:

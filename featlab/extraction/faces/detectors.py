@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.faces.detect import cut_out, distinct, installed, looks, model_file, package_version
+from featlab.extraction.faces.detect import WHOLE_MESH, cut_out, distinct, installed, looks, model_file, package_version
 from featlab.extraction.faces.points import to_68
 
 Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
 
-_POINTS = 478
 _FACES = 8  # At most, in one window
 # A face smaller than this fraction of what was looked at is looked at again, cut out: the detector in front of the mesh
 # works on 128 x 128 pixels and places a small face only roughly.
@@ -51,7 +50,7 @@ class MeshDetector:
             ]
             if found:
                 meshes = np.stack(distinct(found) if len(look) > 1 else found)
-                return meshes if self.points == _POINTS else to_68(meshes)
+                return meshes if self.points == WHOLE_MESH else to_68(meshes)
         return np.empty((0, self.points, 2), dtype=np.float32)
 
 
@@ -152,7 +151,7 @@ def _in_pixels(points: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _meshes(found: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    return [mesh for mesh in found if mesh.shape == (_POINTS, 2) and np.isfinite(mesh).all()]
+    return [mesh for mesh in found if mesh.shape == (WHOLE_MESH, 2) and np.isfinite(mesh).all()]
 
 
 def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:
