@@ -102,7 +102,9 @@ def _normal(name: str) -> str:
 
 
 def _without_suffix(name: str) -> str:
-    return PurePosixPath(_normal(name)).with_suffix("").as_posix()
+    path = PurePosixPath(_normal(name))
+    # A row may name no picture; it is nobody's.
+    return path.with_suffix("").as_posix() if path.name else ""
 
 
 def _in_clip(path: Path, table: LandmarkTable, items: Sequence[Item]) -> list[NDArray[np.float32]]:

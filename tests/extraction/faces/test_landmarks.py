@@ -147,6 +147,8 @@ def test_an_openface_csv_is_read_in_order_or_by_path_and_a_failed_detection_is_n
     read = read_landmarks(path, 4, names=["f/a.jpg", "f/b.jpg", "f/c.jpg", "f/c.jpg"])
     np.testing.assert_array_equal(read[[0, 2, 3]], POINTS[[1, 0, 0]])
     assert np.isnan(read[1]).all()
+    path.write_text("path,x_0,y_0\n,1,2\nc.png,3,4\n")
+    np.testing.assert_array_equal(read_landmarks(path, 1, names=["f/c.jpg"]), [[(3, 4)]])
 
 
 def test_a_csv_that_does_not_fit_is_refused(tmp_path, refused):
