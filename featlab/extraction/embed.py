@@ -47,7 +47,7 @@ class BatchResult:
     """What became of a batch."""
 
     kept: list[int]  # Places in the batch that didn't fail, ascending
-    failed: list[tuple[int, str]]  # Place and reason of the others
+    failed: dict[int, str]  # Places of the others, each with the reason
     images: list[Image]  # The kept images, when the main process embeds them
     embeddings: NDArray[np.float32] | None  # float32 (kept, D), when the worker embedded them
     read_seconds: float  # Spent in decoding and preparing
@@ -85,7 +85,7 @@ def embed_shards(
             failed: list[tuple[Item, str]] = []
             for batch, result in group:
                 embeddings = _embedded(batch, result, backbone, meter)
-                bad = dict(result.failed)
+                bad = result.failed
                 if embeddings is not None:
                     embeddings, unusable = _usable(embeddings, result.kept, backbone, dtype, dim)
                     dim = embeddings.shape[1]
@@ -226,7 +226,7 @@ class ProgressMeter:
 def process_batch(task: Task, batch: Batch) -> BatchResult:
     """Decode, prepare and perhaps embed the items of a batch."""
     usable = [place for place in range(len(batch.items)) if not task.need_landmarks or _has_landmarks(batch, place)]
-    failed = [(place, "no landmarks") for place in range(len(batch.items)) if place not in usable]
+    failed = {place: "no landmarks" for place in range(len(batch.items)) if place not in usable}
     if not task.decode:
         return _process_landmarks(task.backbone, batch, usable, failed)
     kept: list[int] = []
@@ -247,7 +247,7 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
                 image = error
         read_seconds += time.perf_counter() - start
         if isinstance(image, InputError):
-            failed.append((place, str(image)))
+            failed[place] = str(image)
             continue
         kept.append(place)
         if task.backbone is None:
@@ -265,7 +265,7 @@ def _has_landmarks(batch: Batch, place: int) -> bool:
 
 
 def _process_landmarks(
-    backbone: Backbone | None, batch: Batch, usable: list[int], failed: list[tuple[int, str]]
+    backbone: Backbone | None, batch: Batch, usable: list[int], failed: dict[int, str]
 ) -> BatchResult:
     """Embed the landmarks of a batch whose images nobody needs."""
     embeddings = None

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.writer import CacheBuilder
-from featlab.errors import ConfigError, InputError
+from featlab.config.options import Options, option
+from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
 from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
@@ -23,34 +24,16 @@ from featlab.extraction.shards import StorageError, difference, plan_shards, rea
 from featlab.extraction.worker import worker_count
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
-_DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
-class ExtractConfig:
-    """How to extract. Nothing here but ``dtype`` changes what the cache holds.
+class ExtractConfig(Options):
+    """How to extract. Nothing here but ``dtype`` changes what the cache holds."""
 
-    Attributes:
-        jobs: Worker processes; 0 takes all cores, 1 works in this process.
-        shard_rows: Items that are written at once; a killed run loses at most the shard that it was in.
-        batch: Items that are handed over, and given to a main-process backbone, at once.
-        dtype: Of the stored embeddings, "float32" or "float16".
-
-    Raises:
-        ConfigError: A value out of range.
-    """
-
-    jobs: int = 0
-    shard_rows: int = 512
-    batch: int = 64
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name, minimum in (("jobs", 0), ("shard_rows", 1), ("batch", 1)):
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"extract: {name} must be {minimum} or more, got {getattr(self, name)}")
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"extract: dtype must be float32 or float16, got {self.dtype!r}")
+    jobs: int = option(0, "Worker processes; 0 takes all cores, 1 works in this process.", minimum=0)
+    shard_rows: int = option(512, "Items written at once; a killed run loses at most the shard it was in.", minimum=1)
+    batch: int = option(64, "Items handed over, and given to a main-process backbone, at once.", minimum=1)
+    dtype: str = option("float32", "Of the stored embeddings.", choices=("float32", "float16"))
 
 
 @dataclass(frozen=True)

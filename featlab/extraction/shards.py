@@ -144,43 +144,32 @@ def plan_shards(
     shards = []
     for start in range(0, len(items), shard_rows):
         part = tuple(items[start : start + shard_rows])
-        key = _key(part, of_items(part, landmarks), of_items(part, faces), extractor, dtype, with_files)
-        shards.append(Shard(key, part))
+        points, counts = of_items(part, landmarks), of_items(part, faces)
+        content = {
+            "extractor": extractor.fingerprint,
+            "versions": dict(extractor.versions),
+            "dtype": dtype,
+            "landmarks": None if points is None else list(points.shape),
+            "items": [
+                [
+                    *(item.name, item.subject, item.label, item.video, item.frame, item.at, item.box),
+                    *(file_stamp(item.path) if with_files else ()),
+                ]
+                for item in part
+            ],
+        }
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+        if points is not None:
+            digest.update(np.ascontiguousarray(points, dtype="<f4").tobytes())
+        if counts is not None:
+            digest.update(counts.tobytes())
+        shards.append(Shard(digest.hexdigest(), part))
     return shards
 
 
 def of_items(items: Sequence[Item], values: NDArray[_T] | None) -> NDArray[_T] | None:
     """Values of the source's rows, of the items in their order."""
     return None if values is None else values[[item.row for item in items]]
-
-
-def _key(
-    items: Sequence[Item],
-    landmarks: NDArray[np.float32] | None,
-    faces: NDArray[np.uint8] | None,
-    extractor: ExtractorInfo,
-    dtype: str,
-    with_files: bool,
-) -> str:
-    content = {
-        "extractor": extractor.fingerprint,
-        "versions": dict(extractor.versions),
-        "dtype": dtype,
-        "landmarks": None if landmarks is None else list(landmarks.shape),
-        "items": [
-            [
-                *(item.name, item.subject, item.label, item.video, item.frame, item.at, item.box),
-                *(file_stamp(item.path) if with_files else ()),
-            ]
-            for item in items
-        ],
-    }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    if landmarks is not None:
-        digest.update(np.ascontiguousarray(landmarks, dtype="<f4").tobytes())
-    if faces is not None:
-        digest.update(faces.tobytes())
-    return digest.hexdigest()
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:

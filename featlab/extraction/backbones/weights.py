@@ -183,13 +183,11 @@ def _torch_load(path: Path) -> Any:
             f"{path} holds pickled Python objects, which can run code and are not read; load it where it was made and "
             "save only the weights: torch.save(model.state_dict(), FILE)"
         ) from None
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         if "torchscript" in str(error).lower():
             raise InputError(
                 f"{path} is a TorchScript archive; save its weights alone: torch.save(model.state_dict(), FILE)"
             ) from None
-        raise InputError(f"{path} isn't a file of torch.save ({one_line(error)})") from None
-    except (OSError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{path} isn't a file of torch.save ({one_line(error)})") from None
 
 

@@ -197,7 +197,7 @@ def detect_landmarks(
         unreadable = np.zeros(count, dtype=np.bool_)
         unreadable[[item.row for item in ordered]] = kept.unreadable
         found = dict(zip((item.row for item in ordered), kept.faces.rows(), strict=True))
-        kept = _Part(Faces.of([found.get(row, kept.faces.points[:0]) for row in range(count)]), unreadable)
+        kept = _Part(Faces.by_row(found, count), unreadable)
         # One file, so that the landmarks and the key that they are of can't come apart.
         _save(final, kept, whole)
         shutil.rmtree(folder / "shards", ignore_errors=True)

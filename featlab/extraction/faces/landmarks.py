@@ -42,8 +42,7 @@ def landmarks_for(path: Path, items: Sequence[Item]) -> Found:
     clips = {(*_clip_of(item), *(() if table.by_openface else (item.subject, item.video))) for item in items}
     if table.paths is None and table.frames is not None and len(clips) == 1:
         found = dict(zip((item.row for item in items), _in_clip(file, table, items), strict=True))
-        faces = Faces.of([found.get(row, table.points[:0]) for row in range(rows)])
-        return Found(faces, matched="by frame number")
+        return Found(Faces.by_row(found, rows), matched="by frame number")
     names = names_by_row(items)
     faces = _faces_of(file, table, rows, names)
     if table.paths is not None:
@@ -183,19 +182,18 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
             f"{theirs!r}; they are matched by relative path without suffix, or by name where that is unique"
         )
     faces: dict[int, NDArray[np.float32]] = {}
-    first, nobody = next(iter(wanted)), np.empty((0, 0, 2), dtype=np.float32)
+    first, known = next(iter(wanted)), 0
     for path, users in wanted.items():
         rows = _read(path)
-        nobody = rows.points[:0] if path == first else nobody
-        if rows.points.shape[1] != nobody.shape[1]:
-            raise InputError(
-                f"{path} has {rows.points.shape[1]} points and {first} has {nobody.shape[1]}; one kind is needed"
-            )
+        points = rows.points.shape[1]
+        known = known or points
+        if points != known:
+            raise InputError(f"{path} has {points} points and {first} has {known}; one kind is needed")
         clip = [item for item, is_clip in users if is_clip]
         faces |= zip((item.row for item in clip), _in_clip(path, rows, clip) if clip else (), strict=True)
         faces |= {item.row: rows.points for item, is_clip in users if not is_clip}
         faces |= {item.row: _in_part(faces[item.row], item) for item, _ in users}
-    return Faces.of([faces.get(row, nobody) for row in range(max(item.row for item in items) + 1)])
+    return Faces.by_row(faces, max(item.row for item in items) + 1)
 
 
 def _owners(files: Mapping[str, Path], items: Sequence[Item]) -> dict[Path, list[tuple[Item, bool]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -48,6 +48,12 @@ class Faces:
             whole = faces[~is_no_face(faces)]
             kept.append(whole[np.argsort(-np.ptp(whole, axis=1).prod(axis=1), kind="stable")])
         return cls(np.concatenate(kept).astype(np.float32), np.array([len(faces) for faces in kept], dtype=np.int64))
+
+    @classmethod
+    def by_row(cls, found: Mapping[int, NDArray[np.float32]], rows: int) -> Faces:
+        """Join the faces of some of the rows, (F, P, 2); the others have none."""
+        nobody = next(iter(found.values()))[:0]
+        return cls.of([found.get(row, nobody) for row in range(rows)])
 
     def rows(self) -> list[NDArray[np.float32]]:
         """Return the faces of each row, (F, P, 2)."""
