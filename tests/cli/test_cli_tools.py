@@ -29,23 +29,14 @@ TAKEN = {
     "libreface": ["au_1_intensity", "au_12_intensity"],
     "openwillis": ["AU01", "AU12", "AU43"],
 }
-ANOTHER = {
+OTHER = {
     "py-feat": ("emotions", 7),
     "openwillis": ("emotions", 7),
     "libreface": ("au-c", 3),
     "openface2": ("gaze", 2),
 }
 FAILS = ("openface2", "openface3", "py-feat", "deepface")
-QUICK = (
-    "--set",
-    "head.epochs=2",
-    "--set",
-    "features.dim=2",
-    "--set",
-    "head.bottleneck=4",
-    "--set",
-    "pretrain.epochs=1",
-)
+QUICK = [f"--set={each}" for each in ("head.epochs=2", "features.dim=2", "head.bottleneck=4", "pretrain.epochs=1")]
 
 
 def cell(column, name, frame, level, failed, rng):
@@ -103,8 +94,8 @@ def test_every_tools_table_is_imported_adapted_to_and_evaluated(tmp_path, monkey
         with open_cache(folder / "cache.h5") as cache:
             frames = set(cache.read().frame.tolist())
         assert frames == set(range(6)) - ({2} if left and "frame" in COLUMNS[name] else {5} if left else set())
-        if name in ANOTHER:
-            group, dim = ANOTHER[name]
+        if name in OTHER:
+            group, dim = OTHER[name]
             other = json.loads(run("import", "table.csv", "--features", group, "--out", "x.h5", "--json").stdout)
             assert (other["dim"], other["rows"]) == (dim, 96 - left)
         run_json("adapt", "--subject", "p1", *QUICK)

@@ -11,7 +11,16 @@ from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import check_present, child, descendant, first_line, mismatch, numbered, read_lines
+from featlab.extraction.layouts.tree import (
+    check_present,
+    child,
+    descendant,
+    first_line,
+    mismatch,
+    numbered,
+    read_lines,
+    relative,
+)
 from featlab.extraction.video import Sampling
 
 EXPECTED = (
@@ -115,11 +124,8 @@ def read_bah(root: Path, options: BAHOptions) -> list[Item]:
     if by_frame:
         items = _frame_items(entries, root, base, options.every)
     else:
-        items = [
-            Item(base / entry.path, _name(entry, base, root), _subject(entry), entry.label, entry.path.name, 0, row=-1)
-            for entry in entries
-        ]
-    check_present(items, root, lists[0].relative_to(root).as_posix())
+        items = [_item(entry, base, root, entry.path.name, 0) for entry in entries]
+    check_present(items, root, relative(lists[0], root))
     return numbered(items)
 
 
@@ -152,23 +158,18 @@ def _frame_items(entries: list[_Entry], root: Path, base: Path, every: int) -> l
             )
         frame = int(digits[1])
         if frame % every == 0:
-            name = _name(entry, home, root)
-            video = entry.path.parent.name
-            items.append(Item(home / entry.path, name, _subject(entry), entry.label, video, frame, row=-1))
+            items.append(_item(entry, home, root, entry.path.parent.name, frame))
     if not items:
         raise ConfigError(f"bah.every = {every} leaves no frame; the lists have {len(entries)}")
     return items
 
 
-def _name(entry: _Entry, home: Path, root: Path) -> str:
-    return (PurePosixPath(home.relative_to(root).as_posix()) / entry.path).as_posix()
-
-
-def _subject(entry: _Entry) -> str:
-    """Return the folder below Videos/."""
+def _item(entry: _Entry, home: Path, root: Path, video: str, frame: int) -> Item:
+    """Return the item of an entry; its subject is the folder below Videos/."""
     parts = entry.path.parts
     lower = [part.lower() for part in parts]
     place = lower.index("videos") + 1 if "videos" in lower else 0
     if not 0 < place < len(parts) - 1:
         raise InputError(f"{entry.where}: expected a path Videos/SUBJECT/…, found {str(entry.path)[:80]!r}")
-    return parts[place]
+    path = home / entry.path
+    return Item(path, relative(path, root), parts[place], entry.label, video, frame, row=-1)

@@ -162,7 +162,7 @@ def read_fer2013(root: Path, options: FER2013Options) -> list[Item]:
         raise mismatch(root, _FER2013_TREE)
     items: list[Item] = []
     for table in tables:
-        name = table.name if table == root else table.relative_to(root).as_posix()
+        name = relative(table, root)
         for row, (offset, label, usage) in enumerate(_rows(table)):
             subject = "fer2013" if options.group == "dataset" else f"fer2013-{usage}"
             video = f"{usage}/{label or 'unknown'}"

@@ -22,7 +22,7 @@ from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.faces.points import order_problem, unit_problem
 from featlab.extraction.items import Failure, check_if_exists, class_names
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
-from featlab.extraction.tables.index import codes_of
+from featlab.extraction.tables.index import RowIndex, codes_of
 from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 from featlab.extraction.tables.telltale import telltales
@@ -108,11 +108,11 @@ def import_features(
     if config.landmarks is not None:
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
-    good, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
-    read = replace(read, index=read.index.one_name_each(config.neutral, merge=config.merge_names))
-    table = _table(read, good, landmarks)
+    read, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
+    index = read.index.one_name_each(config.neutral, merge=config.merge_names)
+    table = _table(index, read.rows.features, landmarks, read.kept)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
-    told = [*telltales(table, read.rows.columns, read.kept[good]), *_strange(table.landmarks)]
+    told = [*telltales(table, read.rows.columns, read.kept), *_strange(table.landmarks)]
     was_there = out.exists() and config.if_exists == "resume"
     if was_there:
         _check_same(out, table, extractor, config.dtype)
@@ -127,8 +127,8 @@ def import_features(
         was_there=was_there,
         storage_error=float16_error(table.embeddings) if config.dtype == "float16" else None,
         columns=read.rows.columns,
-        notes=(*read.rows.notes, *read.index.notes),
-        warnings=(*read.index.warnings, *told),
+        notes=(*read.rows.notes, *index.notes),
+        warnings=(*index.warnings, *told),
     )
 
 
@@ -142,16 +142,14 @@ def _strange(landmarks: NDArray[np.float32] | None) -> list[str]:
     return [*filter(None, [unit and f"{unit}; where pictures aren't square they distort faces", order_problem(points)])]
 
 
-def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] | None) -> FeatureTable:
-    """Put the good rows into a table; ``good`` are places among the kept ones."""
-    places = read.kept[good]
-    points = None if landmarks is None else landmarks[places]
-    index = read.index.take(good)
+def _table(
+    index: RowIndex, features: NDArray[np.float32], landmarks: NDArray[np.float32] | None, places: NDArray[np.intp]
+) -> FeatureTable:
+    """Put the rows at some places of the source, which are called as the index says, into a table."""
     classes = class_names(index.label, index.neutral)
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
-    features = read.rows.features
     return FeatureTable(
         embeddings=features if len(places) == len(features) else features[places],
         label=np.array([code[name] for name in index.label], dtype=np.int16),
@@ -162,15 +160,13 @@ def _table(read: Source, good: NDArray[np.intp], landmarks: NDArray[np.float32] 
         videos=videos,
         classes=classes,
         neutral=index.neutral,
-        landmarks=points,
+        landmarks=None if landmarks is None else landmarks[places],
         paths=None if index.paths is None else tuple(index.paths),
     )
 
 
-def good_rows(
-    read: Source, source: Path, dtype: str, *, skip_bad: bool
-) -> tuple[NDArray[np.intp], tuple[Failure, ...]]:
-    """Return the places, among the kept rows, of those that can be stored, and all that have no row."""
+def good_rows(read: Source, source: Path, dtype: str, *, skip_bad: bool) -> tuple[Source, tuple[Failure, ...]]:
+    """Keep the rows that can be stored; also return all that have no row."""
     bad = bad_rows(read.rows, read.kept, dtype)
     if bad and not skip_bad:
         row, why = next(iter(bad.items()))
@@ -186,7 +182,7 @@ def good_rows(
     good = np.flatnonzero(stored[read.kept])
     if not len(good):
         raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
-    return good, failures
+    return replace(read, kept=read.kept[good], index=read.index.take(good)), failures
 
 
 def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:

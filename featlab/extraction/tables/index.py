@@ -132,7 +132,11 @@ def _frames(
     for row, text in enumerate(texts):
         clip = subject[row], video[row]
         if text:
-            frames[row] = _frame(text, where(row) if not text.isdigit() or len(text) > 9 else "")
+            # Tables with gaps turn whole numbers into 3.0.
+            whole = text.removesuffix(".0")
+            if not (whole.isascii() and whole.isdigit() and int(whole) <= MAX_FRAME):
+                raise InputError(f"{where(row)}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
+            frames[row] = int(whole)
             given.add(clip)
         else:
             without.setdefault(clip, []).append(row)
@@ -146,11 +150,3 @@ def _frames(
             rows = sorted(rows, key=lambda row: natural_key(paths[row]))
         frames[rows] = np.arange(len(rows))
     return frames
-
-
-def _frame(text: str, where: str) -> int:
-    # Tables with gaps turn whole numbers into 3.0.
-    whole = text.removesuffix(".0")
-    if not (whole.isascii() and whole.isdigit() and int(whole) <= MAX_FRAME):
-        raise InputError(f"{where}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
-    return int(whole)

@@ -29,10 +29,10 @@ def read_recordings(
     Missing and infinite values are refused, or left out with ``skip_bad``; names that are one are told, or joined.
     """
     read = read_source(source, manifest, selection, neutral=neutral, skip_bad=skip_bad)
-    good, failures = good_rows(read, source, "float32", skip_bad=skip_bad)
-    index = read.index.take(good).one_name_each(neutral, merge=merge_names)
+    read, failures = good_rows(read, source, "float32", skip_bad=skip_bad)
+    index = read.index.one_name_each(neutral, merge=merge_names)
     names = read.rows.columns or tuple(f"f{place}" for place in range(read.rows.features.shape[1]))
-    return Recordings(read.rows.features[read.kept[good]], index, names), failures, read.rows
+    return Recordings(read.rows.features[read.kept], index, names), failures, read.rows
 
 
 def resting_rows(rows: Recordings, neutral: str, read: Callable[[Path], Recordings]) -> Recordings:

@@ -124,10 +124,9 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
     header = table.header
     preset = find_preset(header, selection.tool)
     names = {name: header.index(name) for name in INDEX_COLUMNS if name in header}
-    for name, also in (("frame", (preset.frame,)), ("path", preset.path)):
-        for other in also:
-            if other in header:
-                names.setdefault(name, header.index(other))
+    for name, also in (("frame", preset.frame), *(("path", other) for other in preset.path)):
+        if also in header:
+            names.setdefault(name, header.index(also))
     others = [place for place in range(len(header)) if place not in names.values()]
     group = selection.group
     if group is None and selection.columns is None:

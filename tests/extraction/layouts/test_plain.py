@@ -120,8 +120,6 @@ def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuse
     ):
         refuses("auto", write(tmp_path, text), says)
     refuses("auto", write(tmp_path, "path,subject\nZoë,s\n", "latin-1"), "isn't UTF-8 text")
-    refuses("auto", put("list.txt") / "list.txt", "expected a manifest")
-    refuses("auto", tmp_path / "none.csv", "no such file or folder")
     root = put("folder/s1/neutral/1.png") / "folder"
     refuses("manifest", root, "expected a manifest.csv with path,subject,", "found s1/")
 

@@ -108,19 +108,8 @@ def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, 
 
 def test_names_of_rows_are_in_one_form_and_spellings_are_joined_if_asked(put, run, read):
     one, other = "Zo\u00eb", "Zoe\u0308"
-    rows = [
-        f"{who},{label},v{label},{frame},{n}.5"
-        for n, (who, label, frame) in enumerate(
-            [
-                (one, "rest", 0),
-                (other, "Rest", 0),
-                (f"{other} ", "rest", 1),
-                ("S1", "rest", 0),
-                ("s1", "smile\u00a0", 0),
-            ]
-        )
-    ]
-    card = put("x.csv", "subject,label,video,frame,f", *rows)
+    rows = f"{one},rest,0", f"{other},Rest,0", f"{other} ,rest,1", "S1,rest,0", "s1,smile\u00a0,0"
+    card = put("x.csv", "subject,label,frame,f", *(f"{row},{n}.5" for n, row in enumerate(rows)))
     told, joined = run(card, out="a.h5"), run(card, out="b.h5", merge_names=True, neutral="Rest")
     assert (read(told).subjects, read(told).classes) == (("S1", "Zoë", "s1"), ("rest", "Rest", "smile"))
     assert told.warnings == (

@@ -117,7 +117,7 @@ def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(put, run, read):
 
 
 def test_a_row_that_cannot_be_stored_is_refused_with_its_line_or_skipped_and_listed(put, tmp_path, run, read, refused):
-    for bad in ("", "NA", "n/a", "nan", "NaN", "null", "inf", "-Infinity", "1e39"):
+    for bad in ("nan", "inf", "-Infinity", "1e39"):
         path = put("x.csv", f"{HEAD},f,g", "s,rest,v,0,1,1", f"s,rest,v,1,1,{bad}", f"s,rest,v,2,{bad},1")
         with refused(FeatlabError, "x.csv, line 3", "g is ", "(1 more rows like it)", "--skip-bad"):
             run(path)
@@ -144,8 +144,6 @@ def test_a_malformed_table_is_one_line(tmp_path, put, run, refused):
         ([line.replace(",", "\t") for line in good()], "line 1", "separate the columns with commas"),
         (good(two="s,smile,w,0,3,4,5"), "line 3", "7 values under 6 columns"),
         (good(one='s,rest,v,0,"1.5,2'), "not valid csv"),
-        (good(two="s,smile,w,0,three,4"), "line 3", "f0 is 'three', not a number", "--columns"),
-        (good(one=",rest,v,0,1,2"), "line 2", "the subject is empty"),
         (good(one="s,rest,v,1.5,1,2"), "line 2", "frame '1.5' isn't a whole number"),
         (good(one="s,rest,v,99999999999,1,2"), "line 2", "frame '99999999999'"),
         (good(two="s,rest,v,,3,4"), "line 3", "the frame is empty", "'v'"),

@@ -83,32 +83,14 @@ def test_the_face_of_most_of_a_recording_is_the_persons(table, run, read):
 
 
 def test_words_for_missing_are_missing_in_features_and_names_alike(table, put, run, read, refused):
-    words = [
-        "",
-        "NA",
-        "n/a",
-        "nan",
-        "-nan",
-        "-nan(ind)",
-        "nan(ind)",
-        "-1.#IND00",
-        "1.#QNAN",
-        "#N/A",
-        "FIND_FAILED",
-        "<NA>",
-    ]
-    for word in (*words, "None", "NULL", "nil", "#DIV/0!", "."):
+    words = "NA n/a nan -nan -nan(ind) nan(ind) -1.#IND00 1.#QNAN #N/A FIND_FAILED <NA> None NULL nil #DIV/0! ."
+    for word in ("", *words.split()):
         cells = draws()
         cells[4] = word
-        report = run(table("f", cells), skip_bad=True, if_exists="overwrite")
-        assert [(failure.path, failure.reason) for failure in report.failures] == [
-            ("x.csv#row=4", "f is missing or NaN")
-        ]
-        report = run(
-            put("y.csv", "subject,label,video,frame,f", f"s,{word},{word},{word},1", "s,rest,,,2"),
-            out="y.h5",
-            if_exists="overwrite",
-        )
+        (failure,) = run(table("f", cells), skip_bad=True, if_exists="overwrite").failures
+        assert (failure.path, failure.reason) == ("x.csv#row=4", "f is missing or NaN")
+        source = put("y.csv", f"{HEAD},f", f"s,{word},{word},{word},1", "s,rest,,,2")
+        report = run(source, out="y.h5", if_exists="overwrite")
         names = read(report)
         assert (names.classes, sorted(names.label.tolist())) == (("rest",), [-1, 0])
         assert {names.videos[code] for code in names.video} == {"rest", "unlabelled"}
@@ -161,10 +143,9 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
     parquet.write_table(arrow.table(names | {"e": prints["python"]}), tmp_path / "e.parquet")
     assert run(tmp_path / "e.parquet", out="parquet.h5").digest == report.digest
     cells = prints["python"]
-    late = run(
-        table("g,e", [f',"{"" if row < 3 else cell}"' for row, cell in enumerate(cells)]), out="l.h5", skip_bad=True
-    )
-    assert (late.rows, late.dim) == (9, 3)
+    late = table("g,e", [f',"{"" if row < 3 else cell}"' for row, cell in enumerate(cells)])
+    report = run(late, out="l.h5", skip_bad=True)
+    assert (report.rows, report.dim) == (9, 3)
     for change, *words in (
         ("[1, 2]", "line 6", "a list of 2 values, and earlier ones have 3"),
         ("[0.1 ... 0.2]", "line 6", "cut short ('...')"),
