@@ -25,7 +25,7 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
-from featlab.extraction.shards import file_stamp, write_list
+from featlab.extraction.shards import Shard, file_stamp, write_list
 from featlab.extraction.worker import died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
@@ -182,16 +182,16 @@ def detect_landmarks(
         raise InputError("there is nothing to look for faces in: the source has no items")
     ordered = sorted(items, key=item_order)
     stamps = {path: file_stamp(path) for path in {item.path for item in ordered}}
-    parts = [ordered[start : start + _SHARD] for start in range(0, len(ordered), _SHARD)]
-    keys = [_key(part, detector, stamps) for part in parts]
-    rows = [[item.row for item in part] for part in parts]
-    whole = hashlib.sha256(json.dumps([keys, rows]).encode()).hexdigest()
+    parts = (tuple(ordered[start : start + _SHARD]) for start in range(0, len(ordered), _SHARD))
+    shards = [Shard(_key(part, detector, stamps), part) for part in parts]
+    rows = [[item.row for item in shard.items] for shard in shards]
+    whole = hashlib.sha256(json.dumps([[shard.key for shard in shards], rows]).encode()).hexdigest()
     folder = out.with_name(out.name + ".landmarks")
     final = folder / "landmarks.npz"
     tell = on_progress or (lambda done, total: None)
     kept = _load(final, whole)
     if kept is None:
-        kept = _detect_parts(parts, keys, detector, folder, worker_count(jobs, len(parts)), tell)
+        kept = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
         # By row from here on, as landmarks that are given: the file may be named for another backbone.
         count = max(item.row for item in ordered) + 1
         unreadable = np.zeros(count, dtype=np.bool_)
@@ -217,34 +217,31 @@ class _Part:
     unreadable: NDArray[np.bool_]
 
 
-def _detect_parts(
-    parts: Sequence[Sequence[Item]], keys: Sequence[str], detector: Detector, folder: Path, jobs: int, tell: OnDetected
-) -> _Part:
+def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnDetected) -> _Part:
     """Detect what no earlier run has, in order; return all."""
-    files = [folder / "shards" / f"{key[:32]}.npz" for key in keys]
-    found = [_load(file, key) for file, key in zip(files, keys, strict=True)]
-    total = sum(map(len, parts))
-    done = sum(len(part) for part, earlier in zip(parts, found, strict=True) if earlier is not None)
-    todo = [place for place, earlier in enumerate(found) if earlier is None]
+    files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
+    found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
+    todo = [shard for shard in shards if shard.key not in found]
+    total = sum(len(shard.items) for shard in shards)
+    done = total - sum(len(shard.items) for shard in todo)
     tell(done, total)
-    wanted = [parts[place] for place in todo]
-    work, died = partial(_detect, detector), (lambda part: died_near(part[0].name, " while looking for faces"))
-    with closing(run_in_order(work, wanted, jobs=jobs, died=died)) as results:
-        for place, (_, result) in zip(todo, results, strict=True):
-            _save(files[place], result, keys[place])
-            found[place] = result
-            done += len(parts[place])
+    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
+    with closing(run_in_order(work, todo, jobs=jobs, died=died)) as results:
+        for shard, part in results:
+            _save(files[shard.key], part, shard.key)
+            found[shard.key] = part
+            done += len(shard.items)
             tell(done, total)
-    whole = [part for part in found if part is not None]
+    whole = [found[shard.key] for shard in shards]
     points, counts = ([getattr(part.faces, name) for part in whole] for name in ("points", "counts"))
     unreadable = np.concatenate([part.unreadable for part in whole])
     return _Part(Faces(np.concatenate(points), np.concatenate(counts)), unreadable)
 
 
-def _detect(detector: Detector, items: Sequence[Item]) -> _Part:
-    unreadable = np.zeros(len(items), dtype=np.bool_)
+def _detect(detector: Detector, shard: Shard) -> _Part:
+    unreadable = np.zeros(len(shard.items), dtype=np.bool_)
     found = []
-    for place, pixels in enumerate(read_pixels(items)):
+    for place, pixels in enumerate(read_pixels(shard.items)):
         unreadable[place] = isinstance(pixels, InputError)
         nobody = np.empty((0, detector.points, 2), dtype=np.float32)
         found.append(nobody if isinstance(pixels, InputError) else detector.detect(pixels))

@@ -200,10 +200,12 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
 
 def _owners(files: Mapping[str, Path], items: Sequence[Item]) -> dict[Path, list[tuple[Item, bool]]]:
     """Return the items that each file belongs to, and whether it is of the clip that they are of."""
-    named, images, clips = (_named_once(keys) for keys in (files, map(_key, items), map(_clip, items)))
+    keys = [_key(item) for item in items]
+    clips = [PurePosixPath(key).parent.as_posix() for key in keys]
+    named, images_once, clips_once = map(_named_once, (files, keys, clips))
     owners: dict[Path, list[tuple[Item, bool]]] = {}
-    for item in items:
-        ways = (_key(item), item.at is not None, images), (_clip(item), True, clips)
+    for item, image, clip in zip(items, keys, clips, strict=True):
+        ways = (image, item.at is not None, images_once), (clip, True, clips_once)
         found = [(key, of_clip) for key, of_clip, _ in ways if key in files]
         for key, of_clip, once in ways:
             name = PurePosixPath(key).name
@@ -226,11 +228,6 @@ def _named_once(keys: Iterable[str]) -> dict[str, str]:
 def _key(item: Item) -> str:
     """The name of the item's file without its suffix."""
     return _without_suffix(item.name if item.at is None and item.box is None else item.name.rpartition("#")[0])
-
-
-def _clip(item: Item) -> str:
-    """The folder that the item's file is in."""
-    return PurePosixPath(_key(item)).parent.as_posix()
 
 
 def _files(folder: Path) -> dict[str, Path]:
