@@ -65,7 +65,7 @@ def read_source(
     if manifest is None:
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
-        check_subject_column(list(dict.fromkeys([*rows.names, *rows.header])), source, _HINT)
+        check_subject_column(rows.header, source, _HINT)
         return _indexed(_with_videos(rows), rows.where, skip_bad=skip_bad)
     names, where = read_manifest(manifest, neutral)
     lines, count = len(names["subject"]), len(rows.features)
@@ -180,7 +180,7 @@ def _indexed(rows: ReadRows, where: Callable[[int], str], *, skip_bad: bool) -> 
 
 def _other_faces(rows: ReadRows) -> dict[int, str]:
     """Return the rows of another face than most of their recording; of as many, the first one counts."""
-    if rows.faces is None:
+    if not rows.faces:
         return {}
     none = [""] * len(rows.features)
     subject, video, path, label = (rows.names.get(name, none) for name in ("subject", "video", "path", "label"))
