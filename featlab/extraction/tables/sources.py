@@ -65,7 +65,7 @@ def read_source(
     if manifest is None:
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
-        check_subject_column(rows.header, source, _HINT)
+        check_subject_column(list(dict.fromkeys([*rows.names, *rows.header])), source, _HINT)
         return _indexed(_with_videos(rows), rows.where, skip_bad=skip_bad)
     names, where = read_manifest(manifest, neutral)
     lines, count = len(names["subject"]), len(rows.features)
