@@ -259,18 +259,9 @@ def _show_merge(output: Output, report: MergeReport) -> None:
     words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]
     step = shlex.join(map(str, words))
     output.json(
-        {
-            "path": report.path,
-            "rows": summary.rows,
+        summary.to_dict()
+        | {
             "subjects": len(summary.subjects),
-            "videos": summary.videos,
-            "classes": summary.classes,
-            "neutral": summary.neutral,
-            "dim": summary.dim,
-            "dtype": summary.dtype,
-            "landmarks": summary.landmarks,
-            "has_paths": summary.has_paths,
-            "digest": summary.digest,
             "inputs": [asdict(item) | {"subjects": len(item.subjects)} for item in report.inputs],
             "notes": report.notes,
             "warnings": report.warnings,

@@ -131,8 +131,7 @@ def read_rows(
     roles = roles_of(table, selection)
     header = table.header
     signs = [place for place, _ in roles.signs]
-    faces_at = [] if roles.face is None else [roles.face]
-    wanted = sorted({*roles.names.values(), *roles.features, *roles.landmarks, *signs, *faces_at})
+    wanted = sorted({*roles.names.values(), *roles.features, *roles.landmarks, *signs, *roles.face})
     numeric = (*roles.features, *roles.landmarks)
     # Pages of an empty array are only used once they are written: neither a bound on the rows costs memory, nor a
     # column that turns out to hold no numbers.
@@ -150,7 +149,7 @@ def read_rows(
         for name, place in roles.names.items():
             is_label = name == "label"
             said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)
-        for place in faces_at:
+        for place in roles.face:
             faces += names(cells[place])
         for found, (place, kind) in zip(signed, roles.signs, strict=True):
             found.append(zeros(cells[place]) if kind != "empty" else np.array(names(cells[place])) == "")
@@ -175,8 +174,8 @@ def read_rows(
         header=header,
         columns=tuple(column.name for column in taken if column.kind != "list"),
         landmarks=landmarks,
-        faces=faces if faces_at else None,
-        face=header[roles.face] if roles.face is not None else "",
+        face="".join(header[place] for place in roles.face),
+        faces=faces,
         failed=_failed(header, roles, [np.concatenate(found) for found in signed]),
         bad={row: why for column in (*taken, *columns[len(roles.features) :]) for row, why in column.why_bad().items()},
         notes=tuple(notes),

@@ -68,7 +68,7 @@ class ReadRows:
     columns: tuple[str, ...] = ()
     landmarks: NDArray[np.float32] | None = None
     face: str = ""
-    faces: Sequence[str] | None = None
+    faces: Sequence[str] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
     bad: Mapping[int, str] = field(default_factory=dict)
     missing: tuple[Failure, ...] = ()
@@ -106,7 +106,7 @@ class Roles:
 
     ``features`` are those that were chosen by name, or, unless ``chosen``, all that may be features. ``group`` is the
     preset's that was taken because nothing was said. ``signs`` of a failed row are columns and "zero", "zero_of_some"
-    or "empty", as `Preset` has them.
+    or "empty", as `Preset` has them. ``face`` is one column, or none.
     """
 
     preset: Preset
@@ -116,7 +116,7 @@ class Roles:
     group: str | None
     landmarks: tuple[int, ...]
     signs: tuple[tuple[int, str], ...]
-    face: int | None
+    face: tuple[int, ...]
 
 
 def roles_of(table: Columns, selection: Selection) -> Roles:
@@ -158,8 +158,7 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
             if place not in taken and not _NEVER_FEATURES.fullmatch(header[place]) and header[place] not in table.never
         ]
     by_itself = group if selection.group is None else None
-    face = faces[0] if faces else None
-    return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), face)
+    return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), tuple(faces[:1]))
 
 
 def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:

@@ -180,7 +180,7 @@ def _indexed(rows: ReadRows, where: Callable[[int], str], *, skip_bad: bool) -> 
 
 def _other_faces(rows: ReadRows) -> dict[int, str]:
     """Return the rows of another face than most of their recording; of as many, the first one counts."""
-    if rows.faces is None:
+    if not rows.faces:
         return {}
     none = [""] * len(rows.features)
     subject, video, path, label = (rows.names.get(name, none) for name in ("subject", "video", "path", "label"))

@@ -14,7 +14,7 @@ def write(tmp_path, text, encoding="utf-8"):
 
 
 def test_every_column_of_a_manifest_is_read_and_rows_are_sorted(tmp_path, facts):
-    rows = "b.jpg,s2,smile,v1,7,0.5\na/c.jpg,s1,neutral,v2,3,0\nd.jpg,s1,,v2,1,\ne.jpg,s3,anger,v1,0,\n"
+    rows = "b.jpg,s2,smile,v1,7.0,0.5\na/c.jpg,s1,neutral,v2,3,0\nd.jpg,s1,,v2,1,\ne.jpg,s3,anger,v1,0,\n"
     source = write(tmp_path, "path,subject,label,video,frame,intensity\n" + rows)
     assert facts("auto", source, "name subject label video frame row path") == [
         ("d.jpg", "s1", None, "v2", 1, 2, tmp_path / "d.jpg"),

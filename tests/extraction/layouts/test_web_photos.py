@@ -5,7 +5,7 @@ from featlab.cache import ExtractorInfo
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.decode import decode_csv_pixels
 from featlab.extraction.layouts import detect_layout, read_layout
-from featlab.extraction.shards import _key
+from featlab.extraction.shards import plan_shards
 
 
 def picture(seed):
@@ -102,7 +102,8 @@ def test_every_face_of_expw_is_an_image_with_its_box(put, facts, image):
     wide = read_layout("expw", root, margin=0.25)
     assert wide[0].box == (15, -2, 45, 72)
     toy = ExtractorInfo("toy", "none", "x")
-    keys = {_key(items, None, None, toy, "float32", False) for items in (read_layout("expw", root), wide)}
+    how = {"dtype": "float32", "shard_rows": 9, "with_files": False}
+    keys = {plan_shards(items, None, None, toy, **how)[0].key for items in (read_layout("expw", root), wide)}
     assert len(keys) == 2, "the box is part of a shard's key"
     assert len(read_layout("expw", root, confidence=60)) == 2
     with pytest.raises(ConfigError, match=r"expw.confidence = 99 leaves none of the 3 faces"):
