@@ -98,8 +98,10 @@ def difference(
                     return f"{item.name} is new"
     except CacheError as error:
         return str(error)
-    if with_files and (changed := _changed_since(out, items)):
-        return f"{changed} has changed, or was put there, since"
+    made = out.stat().st_mtime_ns
+    for item in items if with_files else ():
+        if max(file_stamp(item.path)[1:]) > made:
+            return f"{item.name} has changed, or was put there, since"
     return None
 
 
@@ -114,12 +116,6 @@ def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float
     return points is None or (
         block.landmarks is not None and np.array_equal(block.landmarks[row], points[0], equal_nan=True)
     )
-
-
-def _changed_since(out: Path, items: Sequence[Item]) -> str | None:
-    """Name an image that was written, or moved into its place, after the cache."""
-    made = out.stat().st_mtime_ns
-    return next((item.name for item in items if max(file_stamp(item.path)[1:]) > made), None)
 
 
 @dataclass(frozen=True)

@@ -76,22 +76,17 @@ def died_near(name: str, doing: str = "") -> str:
     )
 
 
-def settle_worker() -> None:
-    """Prepare this worker process; to be called once, by the initialiser of a pool."""
-    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # As many workers as cores, so one thread each.
-    threadpool_limits(limits=1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
 _work: Callable[[Any], Any] | None = None
 
 
 def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    settle_worker()
+    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As many workers as cores, so one thread each.
+    threadpool_limits(limits=1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _run_in_worker(piece: Any) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         own,
         id=f"hf:{model.config.model_type}",
         weights=file_sha256(*files),
-        pick=_picker(name, pooling),
+        pick=partial(_pick, name, pooling),
         notes=(f"pooling {pooling}",),
         versions={"transformers": transformers.__version__},
     )
@@ -145,18 +146,16 @@ def _choose_pooling(name: str, wanted: str, module: nn.Module, size: int, *, poo
     return "cls" if tokens else "mean"
 
 
-def _picker(name: str, pooling: str) -> Callable[[Any], Tensor]:
-    def pick(output: Any) -> Tensor:
-        if pooling == "pooler":
-            pooled = getattr(output, "pooler_output", None)
-            if not isinstance(pooled, Tensor):
-                raise ConfigError(f"{name} returns no pooler_output; choose pooling=cls or pooling=mean")
-            return pooled
-        hidden = getattr(output, "last_hidden_state", None)
-        if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4):
-            raise ConfigError(f"{name} returns no last_hidden_state of tokens or positions; it isn't an image network")
-        if hidden.ndim == 4:
-            return hidden.mean(dim=(2, 3))
-        return hidden[:, 0] if pooling == "cls" else hidden.mean(dim=1)
-
-    return pick
+def _pick(name: str, pooling: str, output: Any) -> Tensor:
+    """Return the embeddings (n, D) of what the network returns."""
+    if pooling == "pooler":
+        pooled = getattr(output, "pooler_output", None)
+        if not isinstance(pooled, Tensor):
+            raise ConfigError(f"{name} returns no pooler_output; choose pooling=cls or pooling=mean")
+        return pooled
+    hidden = getattr(output, "last_hidden_state", None)
+    if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4):
+        raise ConfigError(f"{name} returns no last_hidden_state of tokens or positions; it isn't an image network")
+    if hidden.ndim == 4:
+        return hidden.mean(dim=(2, 3))
+    return hidden[:, 0] if pooling == "cls" else hidden.mean(dim=1)

@@ -47,7 +47,8 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         with loaded:
             names = loaded.files
             if ARRAY in names or len(names) == 1:
-                landmarks, beside = loaded[ARRAY if ARRAY in names else names[0]], dict[str, NDArray[Any]]()
+                landmarks = loaded[ARRAY if ARRAY in names else names[0]]
+                beside: dict[str, NDArray[Any]] = {}
                 # What lies beside them may be of objects, which are not read.
                 with suppress(Exception):
                     beside = dict(loaded)

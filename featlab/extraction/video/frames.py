@@ -268,7 +268,7 @@ class _Picture:
         try:
             image: NDArray[np.uint8] = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         except (av.FFmpegError, ValueError) as error:
-            return InputError(f"the frame can't be turned into RGB: {' '.join(str(error).split())}")
+            return InputError(f"the frame can't be turned into RGB: {one_line(error)}")
         matrix = self._matrix(frame)
         return np.ascontiguousarray(image if matrix is None else _upright(image, matrix))
 
