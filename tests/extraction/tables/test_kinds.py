@@ -13,6 +13,7 @@ from featlab.extraction.tables.rows import Selection
 
 HEAD = "subject,label,video,frame"
 ROWS = [("s", "rest" if row < 6 else "smile", "v" if row < 6 else "w", row) for row in range(12)]
+NAMES = dict(zip(HEAD.split(","), map(list, zip(*ROWS, strict=True)), strict=True))
 RNG = np.random.default_rng(2)
 
 
@@ -45,11 +46,10 @@ def test_failed_rows_and_other_faces_are_left_out_in_every_kind_of_file_for_ever
     head = ", ".join([*HEAD.split(","), *columns])
     put("a.csv", head, *lines)
     put("a.tsv", head.replace(",", "\t"), *(line.replace(",", "\t") for line in lines))
-    names = dict(zip(HEAD.split(","), map(list, zip(*ROWS, strict=True)), strict=True))
     parquet.write_table(
-        arrow.table(names | {f" {name}": values for name, values in columns.items()}), tmp_path / "a.parquet"
+        arrow.table(NAMES | {f" {name}": values for name, values in columns.items()}), tmp_path / "a.parquet"
     )
-    arrays = {name: np.array(values) for name, values in names.items()}
+    arrays = {name: np.array(values) for name, values in NAMES.items()}
     matrix = np.stack([np.array(values, dtype=float) for values in columns.values()], axis=1)
     np.savez(tmp_path / "a.npz", X=matrix, columns=np.array(list(columns)), **arrays)
     flags = {name: np.array(columns[name]) for name in ("face_id", "confidence", "success")}
@@ -139,8 +139,7 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(tmp_path, table
         bare_report = run(table("age,e", [f'40,"{cell}"' for cell in bare]), out="bare.h5", if_exists="overwrite")
         assert (bare_report.dim, bare_report.notes) == (4, ("not features: age",)), mark
     assert not any(map(is_list, ("2020 01 02", "1,5", "1,234.5", "a 1 2 3 4", "12:30:01.5")))
-    names = dict(zip(HEAD.split(","), map(list, zip(*ROWS, strict=True)), strict=True))
-    parquet.write_table(arrow.table(names | {"e": prints["python"]}), tmp_path / "e.parquet")
+    parquet.write_table(arrow.table(NAMES | {"e": prints["python"]}), tmp_path / "e.parquet")
     assert run(tmp_path / "e.parquet", out="parquet.h5").digest == report.digest
     cells = prints["python"]
     late = table("g,e", [f',"{"" if row < 3 else cell}"' for row, cell in enumerate(cells)])
@@ -169,8 +168,7 @@ def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
         ",".join((*columns, "f")), [f"{row},1,{row},{row},{row},{row},{value}" for row, value in enumerate(draws())]
     )
     assert run(source).columns == ("f",)
-    names = dict(zip(HEAD.split(","), map(list, zip(*ROWS, strict=True)), strict=True))
-    kept = arrow.table(names | {"f": RNG.normal(size=12), "person_code": [3] * 12})
+    kept = arrow.table(NAMES | {"f": RNG.normal(size=12), "person_code": [3] * 12})
     about = json.dumps({"index_columns": ["person_code", "subject"], "columns": []})
     parquet.write_table(kept.replace_schema_metadata({"pandas": about}), tmp_path / "x.parquet")
     assert run(tmp_path / "x.parquet", out="parquet.h5").columns == ("f",)
