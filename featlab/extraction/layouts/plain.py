@@ -19,12 +19,11 @@ from featlab.extraction.layouts.tree import (
     left_out,
     mismatch,
     numbered,
-    read_table,
+    read_columns,
     relative,
     videos,
 )
 from featlab.extraction.tables.index import make_index
-from featlab.extraction.tables.rows import INDEX_COLUMNS
 from featlab.extraction.video.frames import is_video
 
 EXPECTED = "subject/label/image or subject/label/video/image"
@@ -101,22 +100,22 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     manifest = root / "manifest.csv" if root.is_dir() else root
     if not manifest.is_file():
         raise mismatch(root, "a manifest.csv with path,subject,label,video,frame")
-    rows = read_table(manifest, ("path", "subject"))
-    names = {name: [row.values.get(name, "") for row in rows] for name in INDEX_COLUMNS}
-    for row in rows:
-        for column in ("path", "subject"):
-            if not row.values[column]:
-                raise InputError(
-                    f"{row.where}: the {column} is empty, or a word for nothing (NA, None, nan, …); write it otherwise"
-                )
+    names, where = read_columns(manifest, ("path", "subject"))
+    for column in ("path", "subject"):
+        if "" in names[column]:
+            raise InputError(
+                f"{where(names[column].index(''))}: the {column} is empty, or a word for nothing (NA, None, nan, …); "
+                "write it otherwise"
+            )
     # A manifest written on Windows must mean the same files here.
     paths = [path.replace("\\", "/") for path in names["path"]]
+    names = {"video": [""] * len(paths), "frame": [""] * len(paths)} | names
     found = [file_in(manifest.parent, path) for path in paths]
     for place in [place for place, file in enumerate(found) if is_video(file)]:
         names["video"][place] = names["video"][place] or paths[place]
         names["frame"][place] = names["frame"][place] or "0"
-    index = make_index(names, len(rows), lambda row: rows[row].where, without_folder=names["subject"])
-    columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(rows))
+    index = make_index(names, len(paths), where, without_folder=names["subject"])
+    columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(paths))
     items = [Item(*values) for values in zip(*columns, strict=True)]
     return sorted(items, key=item_order)
 

@@ -245,25 +245,27 @@ def header(path: Path) -> list[str]:
     return [name.strip().strip('"').lower() for name in line.strip().split(_mark(line))]
 
 
-def read_table(path: Path, required: Sequence[str]) -> list[Row]:
+def read_columns(path: Path, required: Sequence[str]) -> tuple[dict[str, list[str]], Callable[[int], str]]:
     """Read a table with a header, its columns apart by tabs, semicolons or commas; what is missing is empty.
 
-    A label "none" is one, for it may be the neutral one.
+    A label "none" is one, for it may be the neutral one. Also returns what says where a row is.
     """
     from featlab.extraction.tables.delimited import open_delimited
     from featlab.extraction.tables.reader import read_names
 
     table = open_delimited(path, _mark(first_line(path)))
     _check_names([name.lower() for name in table.header], required, path)
-    columns = read_names(table, table.header, neutral="none")
-    names = [name.lower() for name in columns]
-    rows = [
-        Row(dict(zip(names, cells, strict=True)), place, table.where)
-        for place, cells in enumerate(zip(*columns.values(), strict=True))
-    ]
-    if not rows:
+    columns = {name.lower(): cells for name, cells in read_names(table, table.header, neutral="none").items()}
+    if not columns[required[0]]:
         raise InputError(f"{path} has no rows")
-    return rows
+    return columns, table.where
+
+
+def read_table(path: Path, required: Sequence[str]) -> list[Row]:
+    """Read a table as `read_columns` does, row by row."""
+    columns, where = read_columns(path, required)
+    cells = zip(*columns.values(), strict=True)
+    return [Row(dict(zip(columns, each, strict=True)), place, where) for place, each in enumerate(cells)]
 
 
 def _check_names(names: Sequence[str], required: Sequence[str], path: Path) -> None:
