@@ -215,32 +215,21 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
             run(items, backbone, tmp_path / "c.h5")
 
 
-def test_folders_of_one_name_in_two_forms_are_one_person_and_spellings_are_joined_if_asked(
-    tmp_path, make_image, run_read
-):
-    for person, label in (
-        ("Zoë", "neutral"),
-        ("Zoe\u0308", "neutral"),
-        ("1", "Smile"),
-        ("01", "smile"),
-        ("01", "neutral"),
-    ):
+def test_folders_of_one_name_in_two_forms_are_one_person_and_spellings_are_joined_if_asked(tmp_path, make_image):
+    def read(**more):
+        return read_inputs(tmp_path / "faces", InputConfig(**more), beside=tmp_path / "c.h5")
+
+    for clip in ("Zoë/neutral", "Zoe\u0308/neutral", "1/Smile", "01/smile", "01/neutral"):
         for frame in range(2):
-            make_image(tmp_path / "faces" / person / label / f"{frame}.png", seed=frame)
-    told = run_read(tmp_path / "faces")
+            make_image(tmp_path / "faces" / clip / f"{frame}.png", seed=frame)
+    told = read()
     assert {item.subject for item in told.items} == {"Zoë", "1", "01"}
     videos = {item.video for item in told.items if item.subject == "Zoë"}
     assert videos == {"Zoë/neutral", "Zoë/neutral (2)"}
     assert told.warnings == (
         "names that may be one: subject '01', '1'; label 'Smile', 'smile'; --merge-names joins them",
     )
-    joined = run_read(tmp_path / "faces", merge_names=True, neutral="smile")
+    joined = read(merge_names=True, neutral="smile")
     assert ({item.subject for item in joined.items}, joined.neutral) == ({"Zoë", "01"}, "Smile")
     assert len({(item.subject, item.video, item.frame) for item in joined.items}) == 10
-    report = run(joined.items, HOG, tmp_path / "c.h5")
-    assert report.rows == 10
-
-
-@pytest.fixture
-def run_read(tmp_path):
-    return lambda source, **more: read_inputs(source, InputConfig(**more), beside=tmp_path / "c.h5")
+    assert run(joined.items, HOG, tmp_path / "c.h5").rows == 10

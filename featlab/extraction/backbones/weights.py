@@ -38,7 +38,7 @@ def file_sha256(*paths: Path) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror or one_line(error)}") from None
+            raise InputError(f"{path}: {one_line(error)}") from None
     return digest.hexdigest()
 
 

@@ -148,10 +148,8 @@ def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path, c
     for missing in (listed, ()):
         write_face_lists(tmp_path / "c.h5", missing, missing[:1])
         paths = tmp_path / "c.no_face.jsonl", tmp_path / "c.doubt.jsonl"
-        assert [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths] == [
-            len(missing),
-            len(missing[:1]),
-        ]
+        lengths = [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths]
+        assert lengths == [len(missing), len(missing[:1])]
 
 
 def test_nothing_found_at_all_is_refused(items, tmp_path, colour, refused):

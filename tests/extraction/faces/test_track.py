@@ -92,10 +92,8 @@ def test_nobody_takes_the_place_of_who_is_gone_and_gaps_are_in_doubt():
 
 
 def clip_items(faces, subject="s1", video="v"):
-    return [
-        Item(None, f"{subject}/{video}/{frame}.png", subject, None, video, frame, row=frame)
-        for frame in range(len(faces))
-    ]
+    names = [f"{subject}/{video}/{frame}.png" for frame in range(len(faces))]
+    return [Item(None, name, subject, None, video, frame, row=frame) for frame, name in enumerate(names)]
 
 
 def test_a_choice_says_how_many_pictures_of_whom_have_several_faces():
@@ -153,15 +151,8 @@ def test_a_film_of_two_is_extracted_with_one_of_them_and_the_cache_has_the_count
         out = tmp_path / f"{face}.h5"
         inputs = read_inputs(film, InputConfig(landmarks=landmarks, face=face), beside=out, jobs=1)
         backbone = stand_in(lambda images, points: np.array([image.mean((0, 1)) for image in images]) + 1)
-        report = extract(
-            inputs.items,
-            backbone,
-            out,
-            neutral="neutral",
-            landmarks=inputs.landmarks,
-            faces=inputs.face_counts,
-            failures=inputs.failures,
-        )
+        given = {"landmarks": inputs.landmarks, "faces": inputs.face_counts, "failures": inputs.failures}
+        report = extract(inputs.items, backbone, out, neutral="neutral", **given)
         with open_cache(out, verify=True) as cache:
             return inputs, report, cache.read()
 
