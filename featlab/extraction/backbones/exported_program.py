@@ -85,9 +85,10 @@ class ProgramNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
         with computing(self.device, amp=self.amp):
-            return in_fixed_batches(self._embed, images.contiguous(), self.batch)
+            return in_fixed_batches(self.vectors, images.contiguous(), self.batch)
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def vectors(self, images: Tensor) -> Tensor:
+        """Embed as many images as the program takes, in whatever mode torch is in; an export traces it."""
         with self.taps.collect() as statistics:
             output = self.module(images)
         rows = images.shape[0]

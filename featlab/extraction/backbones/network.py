@@ -154,9 +154,13 @@ class ModuleNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
         with computing(self.device, amp=self.amp):
-            with self.taps.collect() as statistics:
-                output = self.module(images.contiguous(memory_format=self.memory))
-            return appended(as_embedding(self.name, self.pick(output), len(images)), self.layers, statistics)
+            return self.vectors(images.contiguous(memory_format=self.memory))
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """Embed as the call does, in whatever mode torch is in; an export traces it."""
+        with self.taps.collect() as statistics:
+            output = self.module(images)
+        return appended(as_embedding(self.name, self.pick(output), images.shape[0]), self.layers, statistics)
 
 
 def module_backbone(
