@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.items import IMAGE_SUFFIXES
-from featlab.extraction.layouts.tree import read_lines, read_text
+from featlab.extraction.text import is_missing, read_lines, read_text
 
 # The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
@@ -142,9 +142,6 @@ def _are_pictures(place: int, table: Sequence[tuple[int, list[str]]]) -> bool:
 
 def _numbers(cells: Sequence[str]) -> list[float]:
     """Return what cells say, NaN where it is missing; a ValueError for text, as 1_0, which Python takes for 10."""
-    # The package reads landmarks too, so that it can't be imported before this module.
-    from featlab.extraction.tables.cells import is_missing
-
     if not any("_" in cell for cell in cells):
         with suppress(ValueError):
             return [float(cell) for cell in cells]

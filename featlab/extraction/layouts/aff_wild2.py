@@ -19,9 +19,9 @@ from featlab.extraction.layouts.tree import (
     images,
     mismatch,
     numbered,
-    read_text,
     relative,
 )
+from featlab.extraction.text import read_text
 from featlab.extraction.video.frames import is_video
 
 EXPECTED = "EXPR_…_Challenge/Train_Set/VIDEO.txt, with cropped_aligned/VIDEO/00001.jpg or batch1/VIDEO.mp4 beside it"

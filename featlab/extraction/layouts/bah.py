@@ -18,9 +18,9 @@ from featlab.extraction.layouts.tree import (
     first_line,
     mismatch,
     numbered,
-    read_lines,
     relative,
 )
+from featlab.extraction.text import read_lines
 from featlab.extraction.video import Sampling
 
 EXPECTED = (

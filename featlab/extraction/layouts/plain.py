@@ -10,7 +10,6 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, counts_up, item_order
 from featlab.extraction.layouts import NoOptions, register_layout
 from featlab.extraction.layouts.tree import (
-    file_in,
     files,
     folders,
     header,
@@ -24,6 +23,7 @@ from featlab.extraction.layouts.tree import (
     videos,
 )
 from featlab.extraction.tables.index import make_index
+from featlab.extraction.text import file_in
 from featlab.extraction.video.frames import is_video
 
 EXPECTED = "subject/label/image or subject/label/video/image"

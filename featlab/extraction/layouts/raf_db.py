@@ -18,9 +18,9 @@ from featlab.extraction.layouts.tree import (
     descendant,
     images,
     mismatch,
-    read_lines,
     relative,
 )
+from featlab.extraction.text import read_lines
 
 EXPECTED = (
     "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "

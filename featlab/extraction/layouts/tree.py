@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from unicodedata import normalize
 
 from featlab.errors import InputError, closest
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
@@ -121,15 +120,6 @@ def _is_picture(path: Path) -> bool:
         return False
 
 
-def file_in(folder: Path, name: str) -> Path:
-    """Return where a file of that name is, in whichever Unicode form its own name is."""
-    path = folder / name
-    if name.isascii() or path.exists():
-        return path
-    others = (folder / normalize(form, name) for form in ("NFC", "NFD"))
-    return next((other for other in others if other.exists()), path)
-
-
 def relative(path: Path, root: Path) -> str:
     """Return a path as an item's name: relative to the root, with POSIX slashes."""
     return path.relative_to(root).as_posix() if path != root else path.name
@@ -206,28 +196,6 @@ class Row:
     def where(self) -> str:
         """File and line, for messages."""
         return self.where_of(self.place)
-
-
-def read_text(path: Path) -> str:
-    """Read a text file, UTF-8 with or without a byte order mark."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} isn't UTF-8 text (byte {error.start})") from None
-    if "\0" in text:
-        raise InputError(f"{path} has NUL characters, so it isn't a text file")
-    return text
-
-
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that aren't empty, each with its number from 1."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1)]
-    filled = [(number, line) for number, line in lines if line]
-    if not filled:
-        raise InputError(f"{path} is empty")
-    return filled
 
 
 def first_line(path: Path) -> str:

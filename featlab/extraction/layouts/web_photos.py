@@ -16,9 +16,9 @@ from featlab.extraction.layouts.tree import (
     descendant,
     header,
     mismatch,
-    read_lines,
     relative,
 )
+from featlab.extraction.text import read_lines
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
 SUBJECT = "expw"

@@ -12,12 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
+from featlab.extraction.text import MISSING, is_missing
 
-# As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
-_MISSING = (
-    r"(?i)^(?:|[.?]|--?|<?n/?\.?a\.?>?|nat|null|none|nil|missing|find_failed|[+-]?nan(?:\(\w*\))?"
-    r"|[+-]?1\.#(?:ind|[qs]nan)\w*|#(?:n/?a(?: n/a)?|num!|value!|div/0!|null!|ref!|name\?))$"
-)
 _NUMBER = r"(?i)^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)$"
 _ONE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 # Without brackets, four numbers or more: three may be a date.
@@ -26,12 +22,7 @@ _LIST = rf"(?s)^(?:(?:array\(|tensor\()?\[.*[\])]|\(.*[,\s].*\)|{_ONE}(?:(?:\s+|
 _BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;|\s]+"
 _WORDS = ("", "na", "nan", "n/a", "null", "none")
 _USUAL = ["NaN", *(form for word in _WORDS for form in {word, word.upper(), word.title()})]
-_MISSES, _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_MISSING, _NUMBER, _LIST))
-
-
-def is_missing(text: str) -> bool:
-    """Whether a cell says that there is nothing: empty, NA, nan, -nan(ind), None, #N/A, FIND_FAILED, …"""
-    return _MISSES.match(text.strip()) is not None
+_IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_NUMBER, _LIST))
 
 
 def as_text(value: Any) -> str:
@@ -138,7 +129,7 @@ def numbers(cells: Any) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
         return _floats(cells), np.empty(0, dtype=np.intp)
     cells = compute.utf8_trim_whitespace(cells)
     fits = compute.match_substring_regex(cells, _NUMBER).fill_null(False)
-    gone = compute.match_substring_regex(cells, _MISSING).fill_null(True)
+    gone = compute.match_substring_regex(cells, MISSING).fill_null(True)
     text = np.flatnonzero(~compute.or_(fits, gone).to_numpy(zero_copy_only=False))
     return _floats(compute.if_else(fits, cells, None).cast(arrow.float64())), text
 
@@ -164,7 +155,7 @@ def lists(cells: Any, width: int, where: Callable[[int], str]) -> tuple[NDArray[
         cells = compute.utf8_trim_whitespace(cells).fill_null("")
         inside = compute.utf8_trim_whitespace(compute.replace_substring_regex(cells, _BETWEEN, " "))
         there = compute.match_substring_regex(cells, _LIST)
-        absent = compute.or_(compute.match_substring_regex(cells, _MISSING), compute.equal(inside, ""))
+        absent = compute.or_(compute.match_substring_regex(cells, MISSING), compute.equal(inside, ""))
         bad = np.flatnonzero(~compute.or_(there, absent).to_numpy(zero_copy_only=False))
         there = compute.and_not(there, absent)
         cells = compute.utf8_split_whitespace(compute.if_else(there, inside, None))

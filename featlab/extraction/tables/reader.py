@@ -12,7 +12,6 @@ from featlab.errors import InputError
 from featlab.extraction.tables.cells import (
     all_numbers,
     is_list,
-    is_missing,
     is_text,
     kind_of,
     lists,
@@ -32,6 +31,7 @@ from featlab.extraction.tables.rows import (
     few,
     roles_of,
 )
+from featlab.extraction.text import is_missing
 
 
 class _Values:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from featlab.errors import InputError
 from featlab.extraction.items import Failure
-from featlab.extraction.layouts.tree import file_in
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
 from featlab.extraction.tables.delimited import has_rows, open_delimited
 from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
 from featlab.extraction.tables.reader import read_names, read_rows
 from featlab.extraction.tables.rows import INDEX_COLUMNS, Columns, OnProgress, ReadRows, Selection, check_subject_column
+from featlab.extraction.text import file_in
 from featlab.extraction.video.frames import is_video
 
 _OPEN = {
