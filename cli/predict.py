@@ -67,7 +67,7 @@ def open_person(session: Session, subject: str) -> Person:
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
         session.warn_of_seen(opened.extractor, [subject])
-        loaded, folder = bundle_for(opened, subject, bundle, session.held_out(opened, [subject]))
+        loaded, folder = bundle_for(opened, [subject], bundle, session.held_out(opened, [subject]))
     adapted, reused = adaptation_of(opened, loaded, folder, subject)
     return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
 

@@ -168,18 +168,14 @@ def adapt(
     """Adapt to people from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
     from featlab.methods.registry import make_method
-    from featlab.workspace.adapt import adapt_subject, bundle_for, bundle_for_many, people_in
+    from featlab.workspace.adapt import adapt_subject, bundle_for, people_in
 
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
         people = people_in(session["people"], opened.table.subjects)
         session.warn_of_seen(opened.extractor, people)
         session.warn_of_untested(opened, [name for name in people if name in opened.table.subjects])
-        kept_out = session.held_out(opened, people)
-        if len(people) == 1:
-            model, folder = bundle_for(opened, people[0], session["bundle"], kept_out)
-        else:
-            model, folder = bundle_for_many(opened, people, session["bundle"], kept_out)
+        model, folder = bundle_for(opened, people, session["bundle"], session.held_out(opened, people))
     if len(people) > 1:
         _adapt_many(session.output, opened, model, folder, people, force)
         return

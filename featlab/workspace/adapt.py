@@ -207,25 +207,22 @@ def _stored_of(
     return Adapted(model, folder, *done, float(meta["seconds"]), gain, reused=True)
 
 
-def bundle_for(workspace: Workspace, subject: str, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
-    """Return the bundle to adapt to a person, as `open_bundle`; fail before the source stages run, not after."""
+def bundle_for(
+    workspace: Workspace, people: Sequence[str], folder: Path | None, kept_out: Sequence[str]
+) -> tuple[Bundle, Path]:
+    """Return the bundle to adapt to these people, as `open_bundle`; fail before the source stages run, not after.
+
+    Of several people, those who can't be adapted to are no failure here: `adapt_people` tells of them.
+    """
     config = workspace.config
     make_method(config.adapt.method, config.adapt.options)
     known = workspace.table.subjects
-    if subject not in known:
-        raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
-    if folder is None:
-        adapt_rows(workspace.table.rows_of(subject), config.protocol.gap)
-    return open_bundle(workspace, folder, kept_out)
-
-
-def bundle_for_many(
-    workspace: Workspace, people: Sequence[str], folder: Path | None, kept_out: Sequence[str]
-) -> tuple[Bundle, Path]:
-    """Return the bundle to adapt to all of these people; the workspace's own is trained on everyone else."""
-    config = workspace.config
-    make_method(config.adapt.method, config.adapt.options)
-    if folder is None and not set(workspace.table.subjects) - set(kept_out):
+    for subject in people:
+        if subject not in known:
+            raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
+    if folder is None and len(people) == 1:
+        adapt_rows(workspace.table.rows_of(people[0]), config.protocol.gap)
+    elif folder is None and not set(known) - set(kept_out):
         raise InputError(
             f"all {len(people)} subjects are to be adapted to, so nobody is left to train on; name a model bundle of "
             "other people with --bundle, or fewer subjects"
