@@ -174,7 +174,7 @@ def adapt(
         opened = session.open(on_epoch=progress)
         people = people_in(session["people"], opened.table.subjects)
         session.warn_of_seen(opened.extractor, people)
-        session.warn_of_untested(opened, [name for name in people if name in opened.table.subjects])
+        session.warn_of_untested(opened, people)
         model, folder = bundle_for(opened, people, session["bundle"], session.held_out(opened, people))
     if len(people) > 1:
         _adapt_many(session.output, opened, model, folder, people, force)
