@@ -77,8 +77,8 @@ def measure(claim: Claim, runs: int) -> str:
 def lines(modules: list[str], runs: int, folder: Path) -> Iterator[str]:
     """Yield the table."""
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    cores = os.cpu_count()
-    yield f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {versions}; medians of {runs} runs."
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    yield f"{machine}, {versions}; medians of {runs} runs."
     yield ""
     yield "| what | against | ours | the other | ratio (range) | at most | met |"
     yield "|---|---|---|---|---|---|---|"
@@ -91,11 +91,11 @@ def lines(modules: list[str], runs: int, folder: Path) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", choices=[*MODULES, []], default=list(MODULES), metavar="MODULE")
+    parser.add_argument("modules", nargs="*", default=list(MODULES), metavar="MODULE")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # Of the commands; this process has read its own already.
+    os.environ["OMP_NUM_THREADS"] = "1"  # Of the commands, too.
     import torch
 
     torch.set_num_threads(1)
