@@ -25,8 +25,7 @@ from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method
 from featlab.model.losses import group_statistics, style_statistics
-from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
-from featlab.model.personal import Affine
+from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator, as_tensor
 from featlab.protocol.splits import split_target
 
 STATISTICS = {"mean": "mean", "std": "standard deviation"}
