@@ -263,7 +263,7 @@ class ProtocolConfig(Options):
     )
     pool: str = option(
         "",
-        "Whom random targets are drawn from: ids or patterns (`s0*`) with commas, or a file of them; empty takes everyone. "
+        "Whom targets are drawn from: ids or patterns (`s0*`) with commas, or a file of them; empty takes everyone. "
         "Who is outside the pool is never a target.",
     )
 
