@@ -171,7 +171,9 @@ FLAGS = {
     "caches": _common(
         list[Path] | None, "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each."
     ),
-    "device": _common(str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute."),
+    "device": _common(
+        str, "--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where to compute; auto adapts on the CPU."
+    ),
     "jobs": _common(int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core."),
     "workspace": _common(Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder."),
     "cache": _common(Path | None, "--cache", metavar="FILE", help="The embedding cache."),

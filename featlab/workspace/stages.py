@@ -102,7 +102,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     """Return the model bundle, likewise; of ``methods`` those that carry something prepare it in the bundle."""
     folder = bundle_folder(source, methods)
     if (folder / "bundle.json").exists():
-        return load_made_bundle(folder), StageOutput(folder, True)
+        return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, True)
     trained, _ = train_stage(source)
     pairs = pair_stage(source)[0] if reads_pairs(source.config, preparers(methods)) else None
     workspace, how, table = source.workspace, source.config.pretrain, source.table
@@ -121,7 +121,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     )
     with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
         save_bundle(draft, bundle)
-    return load_made_bundle(folder), StageOutput(folder, False)
+    return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, False)
 
 
 Make = Callable[[], None]

@@ -16,6 +16,7 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
+from featlab.compute import choose_device
 from featlab.config.load import Config, load_config
 from featlab.errors import BundleError, CacheError, ConfigError, InputError
 from featlab.methods.registry import METHODS, preparers, reads_pairs
@@ -41,6 +42,7 @@ class Workspace:
     extractor: ExtractorInfo  # What made its embeddings.
     cache_digest: str  # Its digest.
     device: str = "cpu"  # Where to train.
+    adapt_on: str = "cpu"  # Where to adapt and to predict.
     # Called with one line when something runs that wasn't asked for by name.
     notify: Notify = field(default=lambda line: None)
     on_epoch: OnEpoch | None = None  # Progress of training.
@@ -62,7 +64,8 @@ class Workspace:
             root: The workspace folder; a folder that holds only a cache will do.
             overrides: ``{"section.key": value}`` from flags.
             subjects: Whose rows are read; of the others, names and codes are. All by default.
-            device: ``cpu``, ``cuda`` or ``auto``.
+            device: ``cpu``, ``cuda``, ``mps`` or ``auto``, which trains on a GPU where there is one, and adapts on the
+                CPU: a clip is too short to be worth the way to a GPU.
             notify: Called with one line when a stage runs.
             on_epoch: Progress of training.
 
@@ -76,9 +79,9 @@ class Workspace:
             METHODS.check(name)
         with open_cache(cache_path(root, config)) as cache:
             table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
-        return cls(
-            root, config, table, extractor, digest, choose_device(device), notify or (lambda line: None), on_epoch
-        )
+        chosen = choose_device(device).type
+        on = "cpu" if device == "auto" else chosen
+        return cls(root, config, table, extractor, digest, chosen, on, notify or (lambda line: None), on_epoch)
 
     def targets(self, draw: int = 0) -> tuple[str, ...]:
         """Return the target subjects of one draw."""
@@ -126,7 +129,7 @@ class Workspace:
         """Go to another process as the path of the cache, which that process reads once."""
         names = self.table.subject_names_present()
         subjects = None if len(names) == len(self.table.subjects) else names
-        return _reopened, (self.root.resolve(), self.config, subjects, self.cache_digest, self.device)
+        return _reopened, (self.root.resolve(), self.config, subjects, self.cache_digest, self.device, self.adapt_on)
 
 
 @lru_cache(maxsize=2)
@@ -137,9 +140,11 @@ def _read_once(path: Path, subjects: tuple[str, ...] | None, digest: str) -> tup
         return cache.read(subjects), cache.extractor
 
 
-def _reopened(root: Path, config: Config, subjects: tuple[str, ...] | None, digest: str, device: str) -> Workspace:
+def _reopened(
+    root: Path, config: Config, subjects: tuple[str, ...] | None, digest: str, device: str, adapt_on: str
+) -> Workspace:
     table, extractor = _read_once(cache_path(root, config), subjects, digest)
-    return Workspace(root, config, table, extractor, digest, device)
+    return Workspace(root, config, table, extractor, digest, device, adapt_on)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +182,10 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
-def load_made_bundle(folder: Path) -> Bundle:
+def load_made_bundle(folder: Path, device: str) -> Bundle:
     """Read a bundle that the workspace has made."""
     try:
-        return load_bundle(folder)
+        return load_bundle(folder, device=device)
     except BundleError as error:
         raise BundleError(f"{error}; to have it made again, delete {folder}") from error
 
@@ -216,14 +221,3 @@ def cache_path(root: Path, config: Config) -> Path:
             "or name one with --cache"
         )
     return path
-
-
-def choose_device(name: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {name} is not one of auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
