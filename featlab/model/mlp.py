@@ -19,7 +19,7 @@ from featlab.config.sections import PretrainConfig
 from featlab.model.losses import classification_loss, expression_loss, style_loss, style_statistics
 from featlab.model.networks import SourceHead, Translator, layer_values
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import History, OnEpoch, Phase, shuffled_batches, train
+from featlab.model.training import Adam, History, OnEpoch, Phase, shuffled_batches, train
 from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 5.0
@@ -81,7 +81,7 @@ def fit_mlp_translator(
         train(
             [
                 Phase(
-                    torch.optim.Adam(trained, lr=config.lr),
+                    Adam(trained, lr=config.lr),
                     lambda rows: _losses(source, translator, head, config, share, rows, random),
                 )
             ],

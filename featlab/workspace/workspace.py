@@ -201,10 +201,12 @@ def cache_path(root: Path, config: Config) -> Path:
 
 def choose_device(name: str) -> str:
     """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there."""
-    import torch
-
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {name} is not one of auto, cpu, cuda")
+    if name == "cpu":
+        return name
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"

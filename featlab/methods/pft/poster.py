@@ -18,7 +18,7 @@ from featlab.model.losses import expression_loss, style_statistics
 from featlab.model.networks import SourceHead, Translator, layer_values
 from featlab.model.personal import AdaptedModel
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import History, Phase, shuffled_batches, train
+from featlab.model.training import Adam, History, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
@@ -113,7 +113,7 @@ def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
         return {"style": style, "expression": expression_loss(head(features), head(translated))}
 
     train(
-        [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+        [Phase(Adam(trained, lr=RATE), losses)],
         batches(),
         name="pretraining by the poster's losses",
         advice="check the embeddings for outliers",
