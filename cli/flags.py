@@ -176,6 +176,21 @@ FLAGS = {
     ),
     "device": _common(str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute."),
     "jobs": _common(int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core."),
+    "engine": _common(
+        str | None,
+        "--engine",
+        key="engine.name",
+        metavar="local|dask|submitit",
+        help="Where the work runs; \\[engine] in the file says how a cluster is reached.",
+    ),
+    "share": _common(
+        str,
+        "--share",
+        default="1/1",
+        metavar="I/N",
+        help="Run the I-th of N shares, on machines that share the folder.",
+    ),
+    "collect": _common(bool, "--collect", default=False, help="Run nothing; show what the runs that are there say."),
     "workspace": _common(Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder."),
     "cache": _common(Path | None, "--cache", metavar="FILE", help="The embedding cache."),
     "settings": _common(

@@ -19,6 +19,7 @@ from featlab.cli.output import Output, StageProgress
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.cache.schema import ExtractorInfo
+    from featlab.evaluation.runner import OnStep, UnfinishedError, Where
     from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
     from featlab.workspace.workspace import Workspace
@@ -60,6 +61,29 @@ class Session:
         from featlab.extraction.worker import usable_cores
 
         return self.given["jobs"] or usable_cores()
+
+    def where(self, workspace: Workspace, on_step: OnStep) -> Where:
+        """Return where the runs of a command are made, as `run_tasks` takes it."""
+        from featlab.errors import ConfigError
+
+        text = self["share"]
+        mine, slash, of = text.partition("/")
+        if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
+            raise ConfigError(f"--share {text}: expected I/N with I from 1 to N, for example 2/8")
+        return {
+            "jobs": self.jobs,
+            "engine": workspace.config.engine,
+            "share": (int(mine), int(of)),
+            "collect": self["collect"],
+            "on_step": on_step,
+        }
+
+    def tell_unfinished(self, error: UnfinishedError) -> None:
+        """Say that this share is done and others are not; raise the error where all should be there."""
+        if self["collect"] or self["share"] == FLAGS["share"].default:
+            raise error
+        self.output.json({"unfinished": str(error)})
+        self.output.show(f"share {self['share']} is done: {error}")
 
     def values(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return ``{"section.key": value}`` of the command line; a flag of its own beats ``--set``.
