@@ -59,10 +59,7 @@ def _check_workers(client: Any) -> None:
     try:
         client.wait_for_workers(1, timeout=60)
     except TimeoutError:
-        where = client.scheduler.address
-        raise FeatlabError(
-            f"the dask scheduler {where} has no workers; start some with `dask worker {where}`"
-        ) from None
+        raise FeatlabError("the dask scheduler has no workers; start some with `dask worker ADDRESS`") from None
     others = {who: found for who, found in client.run(_version).items() if found != __version__}
     for who, found in others.items():
         raise FeatlabError(

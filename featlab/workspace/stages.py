@@ -83,19 +83,17 @@ def _to_be_made(kept: Path, source: Source) -> Iterator[bool]:
         return
     from filelock import SoftFileLease, Timeout
 
-    folder = kept.parent
-    lease = SoftFileLease(folder.with_name(f"{folder.name}.lock"), lease_duration=LEASE, poll_interval=0.2)
+    folder, workspace = kept.parent, source.workspace
+    # In the workspace itself, which is there: nothing is left of a stage that is refused.
+    lease = SoftFileLease(workspace.root / f".{folder.name}.lock", lease_duration=LEASE, poll_interval=0.2)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             lease.acquire(timeout=1)
         except Timeout:
-            source.workspace.notify(f"waiting for another process, which makes {folder}")
+            workspace.notify(f"waiting for another process, which makes {folder}")
             lease.acquire()
     except OSError as error:
-        raise BundleError(
-            f"{folder}: can't be written ({error.strerror}); check the folder and its permissions"
-        ) from error
+        raise BundleError(f"{folder}: can't be written ({error.strerror}); check its place and permissions") from error
     try:
         yield not kept.exists()
     finally:
