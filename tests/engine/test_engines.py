@@ -79,18 +79,26 @@ def test_rows_are_the_same_on_every_engine(tmp_path, people, small, extractor, d
         made = [row.to_dict() for part in done for row in part.values()]
         assert len(made) == 6
         assert not any(row["error"] for row in made)
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in made]
+        return made
+
+    def same(ours):
+        for mine, other in zip(ours, alone, strict=True):
+            assert mine.keys() == other.keys()
+            for name in mine.keys() - {"seconds"}:
+                # Up to rounding: in another process the same numbers lie elsewhere in memory.
+                numbers = isinstance(other[name], float | list)
+                assert mine[name] == (pytest.approx(other[name], rel=1e-6, nan_ok=True) if numbers else other[name])
 
     alone = rows(LOCAL, 1)
-    assert rows(dask, 1) == alone
-    assert rows(SLURM, 2) == alone
-    assert rows(LOCAL, 1, joblib.parallel_config("loky", n_jobs=2)) == alone
+    same(rows(dask, 1))
+    same(rows(SLURM, 2))
+    same(rows(LOCAL, 1, joblib.parallel_config("loky", n_jobs=2)))
     # In threads they take turns: a random state belongs to its process.
-    assert rows(LOCAL, 1, joblib.parallel_config("threading", n_jobs=2)) == alone
+    same(rows(LOCAL, 1, joblib.parallel_config("threading", n_jobs=2)))
     from distributed import Client
 
     with Client(dask.address):
-        assert rows(LOCAL, 1, joblib.parallel_config("dask")) == alone
+        same(rows(LOCAL, 1, joblib.parallel_config("dask")))
 
 
 @pytest.mark.slow
