@@ -20,8 +20,8 @@ from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.adapt import adapt_rows, adapt_subject
-from featlab.workspace.stages import LEASE, bundle_folder, bundle_stage, pair_stage, train_folder, train_stage
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.stages import LEASE, bundle_stage, pair_stage, train_folder, train_stage
+from featlab.workspace.workspace import Workspace, bundle_folder
 
 TARGETS = ("s04",)
 
