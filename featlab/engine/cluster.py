@@ -49,8 +49,6 @@ def on_dask(work: Work[Item, Result], items: Sequence[Item], jobs: int, engine: 
             for _, result in as_completed(futures, with_results=True, loop=client.loop):
                 yield result
         except KilledWorker as error:
-            from featlab.engine.run import died
-
             raise died(f"the dask worker {error.last_worker.address}") from None
 
 
@@ -121,3 +119,11 @@ def _each(work: Work[Item, Result], items: Sequence[Item]) -> list[Result | Feat
         except FeatlabError as error:
             return [*results, error]
     return results
+
+
+def died(who: str) -> FeatlabError:
+    """Return the error for a worker that is gone."""
+    return FeatlabError(
+        f"{who} died (out of memory?); what is finished is kept: run the same command again, with fewer jobs if memory "
+        "is short"
+    )

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from featlab.compute import one_thread
 from featlab.config.analysis import EngineConfig
-from featlab.errors import FeatlabError
+from featlab.engine.cluster import died, on_dask, on_slurm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,12 +58,8 @@ def run_all(
         return
     alone = partial(_alone, work)
     if engine.name == "dask":
-        from featlab.engine.cluster import on_dask
-
         yield from on_dask(alone, items, jobs, engine)
     elif engine.name == "submitit":
-        from featlab.engine.cluster import on_slurm
-
         yield from on_slurm(alone, items, jobs, engine, folder)
     elif "joblib" in sys.modules and (found := _callers_backend()) is not None:
         yield from _on_joblib(alone, items, *found)
@@ -111,14 +107,6 @@ def _callers_backend() -> tuple[str | None, int | None] | None:
     if type(backend).__name__ == "LokyBackend":
         return None if jobs is None else ("loky", jobs)
     return None, None
-
-
-def died(who: str) -> FeatlabError:
-    """Return the error for a worker that is gone."""
-    return FeatlabError(
-        f"{who} died (out of memory?); what is finished is kept: run the same command again, with fewer jobs if memory "
-        "is short"
-    )
 
 
 def _alone(work: Work[Item, Result], item: Item) -> Result:
