@@ -29,7 +29,7 @@ DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 _SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
-_FILES_OR_NAMES = ("targets", "pool")
+_FILES_OR_NAMES = ("targets", "pool", "sources")
 
 
 class Session:
@@ -43,11 +43,6 @@ class Session:
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = dict(given)
-        # As a cache has them, however they were typed or copied.
-        if self.given.get("subject") and not os.path.isfile(self.given["subject"]):
-            self.given["subject"] = one_form(self.given["subject"])
-        if self.given.get("subjects"):
-            self.given["subjects"] = [one_form(name) for name in self.given["subjects"]]
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
@@ -169,9 +164,11 @@ class Session:
         Those named by ``--subject`` and those that ``protocol.targets`` lists. A bare number in the file is a matter
         of `featlab evaluate`, which draws them; it holds nobody out here unless it was given as ``--targets``.
         """
+        from featlab.protocol.splits import subjects_held_out
+
         drawn = workspace.config.protocol.targets.strip().isdecimal()
         listed = workspace.targets() if self.given.get("targets") is not None or not drawn else ()
-        return tuple(sorted({*subjects, *listed}))
+        return subjects_held_out(workspace.table.subjects, None, named=(*subjects, *listed))
 
     def cache_file(self, named: Path | None) -> Path:
         """Return the cache that was named, or the workspace's; it need not be there."""
