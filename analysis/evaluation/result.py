@@ -27,8 +27,7 @@ from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
-from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
-from featlab.evaluation.tuning_space import value_text
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 

@@ -223,7 +223,7 @@ def _promised(rows: Sequence[EvaluationRow], finished: Sequence[_Named]) -> Iter
 def _shares(rows: Sequence[EvaluationRow]) -> list[str]:
     if not rows:
         return []
-    from featlab.model.share import CarriedShare, shares_sentence
+    from featlab.model.style_bank import CarriedShare, shares_sentence
 
     shares = [CarriedShare(row.carried_share, row.share_people) for row in rows]
     return [f"Learned on source people: {shares_sentence(shares)}."]

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featlab.bundle.adaptation import adaptation_folder, load_adaptation, save_adaptation
-from featlab.bundle.bundle import Bundle
+from featlab.bundle.bundle import Bundle, load_bundle
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
-from featlab.methods.registry import make_method
-from featlab.model.personal import AdaptedModel, GainEstimate
+from featlab.methods.registry import make_method, refuse_unread
+from featlab.model.networks import AdaptedModel, GainEstimate
 from featlab.protocol.splits import check_disjoint, named_subjects, split_target, target_of
 from featlab.seeding import run_seed
-from featlab.workspace.stages import open_bundle
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
 
 def adapt_subject(
     bundle: Bundle,
-    bundle_folder: Path,
+    root: Path,
     table: FeatureTable,
     extractor: ExtractorInfo,
     subject: str,
@@ -93,7 +90,7 @@ def adapt_subject(
 
     Args:
         bundle: The source model.
-        bundle_folder: Where it is; ``subjects/<id>/`` is written there.
+        root: The folder that it is in; ``subjects/<id>/`` is written there.
         table: Rows that hold the person's.
         extractor: What made their embeddings.
         subject: The person.
@@ -127,7 +124,7 @@ def adapt_subject(
         everything = table.rows_of(subject)
         others = np.isin(everything.video, rows.video, invert=True)
         gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
-    folder = adaptation_folder(bundle_folder, subject)
+    folder = adaptation_folder(root, subject)
     videos = rows.video_names_present()
     meta = {
         "subject": subject,
@@ -148,7 +145,7 @@ def adapt_subject(
 
 def adapt_people(
     bundle: Bundle,
-    bundle_folder: Path,
+    root: Path,
     table: FeatureTable,
     extractor: ExtractorInfo,
     subjects: Sequence[str],
@@ -164,8 +161,8 @@ def adapt_people(
     for subject in subjects:
         try:
             rows = table.rows_of(subject)
-            stored = None if force else _stored_of(bundle, bundle_folder, rows, extractor, subject, config)
-            yield stored or adapt_subject(bundle, bundle_folder, rows, extractor, subject, config, force=force)
+            stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
+            yield stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
         except FeatlabError as error:
             yield Refused(subject, str(error))
 
@@ -192,9 +189,9 @@ def clip_digest(rows: FeatureTable) -> str:
 
 
 def _stored_of(
-    bundle: Bundle, bundle_folder: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
+    bundle: Bundle, root: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
 ) -> Adapted | None:
-    folder = adaptation_folder(bundle_folder, subject)
+    folder = adaptation_folder(root, subject)
     if not (folder / "adaptation.json").exists():
         return None
     bundle.check_extractor(extractor, "cache")
@@ -216,13 +213,9 @@ def bundle_for(
     """
     config = workspace.config
     make_method(config.adapt.method, config.adapt.options)
-    known = workspace.table.subjects
-    for subject in people:
-        if subject not in known:
-            raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
     if folder is None and len(people) == 1:
         adapt_rows(workspace.table.rows_of(people[0]), config.protocol.gap)
-    elif folder is None and not set(known) - set(kept_out):
+    elif folder is None and not set(workspace.table.subjects) - set(kept_out):
         raise InputError(
             f"all {len(people)} subjects are to be adapted to, so nobody is left to train on; name a model bundle of "
             "other people with --bundle, or fewer subjects"
@@ -230,16 +223,30 @@ def bundle_for(
     return open_bundle(workspace, folder, kept_out)
 
 
+def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle that was named, or the workspace's own for its method, made now if need be; and its folder.
+
+    ``kept_out`` are people whom the workspace's own bundle must not have seen.
+    """
+    if folder is not None:
+        bundle = load_bundle(folder)
+        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
+        return bundle, folder
+    method = workspace.config.adapt.method
+    refuse_unread(workspace.config, [method])
+    source = workspace.source(kept_out)
+    folder = bundle_folder(source, [method])
+    if (folder / "bundle.json").exists():
+        bundle = load_made_bundle(folder)
+        workspace.notify(f"bundle: {folder}, of {len(bundle.source_subjects)} source subjects")
+        return bundle, folder
+    # Pairing and training are imported where they run.
+    from featlab.workspace.stages import bundle_stage
+
+    return bundle_stage(source, [method])[0], folder
+
+
 def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
-    """Return whom a text means: an id, ids with commas, a pattern (``s0*``), ``all``, or a file with an id a line."""
-    spec = spec.strip()
-    if spec in subjects:
-        return (spec,)
-    if spec == "all":
-        return tuple(subjects)
-    if any(mark in spec for mark in "*?[") and not os.path.isfile(spec):
-        found = tuple(name for name in subjects if fnmatchcase(name, spec))
-        if not found:
-            raise InputError(f"--subject {spec}: fits none of the {len(subjects)} subjects of the cache")
-        return found
-    return named_subjects(subjects, spec, "--subject")
+    """Return whom a text means: ``all`` of them, or as `named_subjects`."""
+    everyone = spec.strip() == "all" and "all" not in subjects
+    return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")
