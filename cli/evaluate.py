@@ -26,7 +26,7 @@ PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figure
 
 
 _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
-_SHOWN = ("strategy", "label_rule", "device", "jobs", "wide")
+_SHOWN = ("strategy", "label_rule", "device", "jobs", "engine", "share", "collect", "wide")
 
 
 @workspace_command(*_SCORED, *_SHOWN, "dim")
@@ -36,22 +36,12 @@ def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = Tru
 
 
 @workspace_command(*_SCORED, *_SHOWN, "scope")
-def benchmark(
-    session: Session,
-    share: Annotated[
-        str, Option(metavar="I/N", help="Run the I-th of N shares, on machines that share the workspace.")
-    ] = "1/1",
-    collect: Annotated[
-        bool, Option("--collect", help="Run nothing; make the tables of the runs that are there.")
-    ] = False,
-    name: NameOption = None,
-    plots: PlotsOption = True,
-) -> None:
+def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
     from featlab.methods.registry import method_names
 
     values = session.values({"protocol.methods": session["methods"] or method_names()})
-    run_and_show(session, "benchmark", values, name=name, plots=plots, share=_share(share), collect=collect)
+    run_and_show(session, "benchmark", values, name=name, plots=plots)
 
 
 @command("json_mode")
@@ -122,15 +112,6 @@ def _show_method(output: Output, method: type[Method]) -> None:
         output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
 
 
-def _share(text: str) -> tuple[int, int]:
-    from featlab.errors import ConfigError
-
-    mine, slash, of = text.partition("/")
-    if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
-        raise ConfigError(f"--share {text}: expected I/N with I from 1 to N, for example 2/8")
-    return int(mine), int(of)
-
-
 def run_and_show(
     session: Session,
     command: str,
@@ -138,8 +119,6 @@ def run_and_show(
     *,
     name: str | None,
     plots: bool,
-    share: tuple[int, int] = (1, 1),
-    collect: bool = False,
 ) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     from featlab.analysis.evaluation.result import evaluation_result
@@ -160,8 +139,9 @@ def run_and_show(
         targets = sorted({name for task in tasks for name in task.targets})
         session.warn_of_seen(opened.extractor, targets)
         session.warn_of_untested(opened, targets, protocol.scope)
-        output.note(_what_runs(command, share, opened, len(tasks[0].targets), runs, reused))
-        done = run_tasks(tasks, jobs=session.jobs, share=share, collect=collect, on_step=bars.of(command))
+        where = session.where(opened, bars.of(command))
+        output.note(_what_runs(command, where["share"], opened, len(tasks[0].targets), runs, reused))
+        done = run_tasks(tasks, **where)
     rows = [row for part in done for row in part.values()]
     if not rows:
         from featlab.errors import InputError

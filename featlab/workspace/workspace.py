@@ -13,7 +13,6 @@ from typing import Any
 from featlab import __version__
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.names import one_form
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -100,7 +99,8 @@ class Workspace:
         return named_subjects(self.table.subjects, self._beside(spec), "--pool") if spec.strip() else ()
 
     def _sources(self) -> tuple[str, ...]:
-        return tuple(one_form(name) for name in self.config.protocol.sources)
+        spec = ",".join(self.config.protocol.sources)
+        return named_subjects(self.table.subjects, self._beside(spec), "--sources") if spec else ()
 
     def _beside(self, spec: str) -> str:
         """Return a text that names people; a file that featlab.toml names lies beside it, wherever we are."""
@@ -111,7 +111,7 @@ class Workspace:
         """Return the source: `protocol.sources`, or everyone who is no target, to `protocol.source_limit` of them."""
         protocol = self.config.protocol
         sources = self._sources()
-        check_known((*targets, *sources), self.table.subjects)
+        check_known(targets, self.table.subjects)
         check_disjoint(sources, targets)
         names = sources or tuple(name for name in self.table.subjects if name not in set(targets))
         if protocol.source_limit:
