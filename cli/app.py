@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -161,5 +162,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Of the many objects of torch none ever goes: looking through them takes a tenth of a short command.
+    gc.set_threshold(50_000, 20, 100)
     warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {' '.join(str(message).split())}\n"
     app(prog_name="featlab")
