@@ -121,7 +121,7 @@ def preparers(methods: Iterable[str]) -> list[str]:
     return sorted({method.prepared_by or method.name for method in classes if method.carries})
 
 
-PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours")
+PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours", "pair.index")
 
 
 def reads_pairs(config: Config, methods: Iterable[str]) -> bool:
