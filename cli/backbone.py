@@ -98,7 +98,7 @@ def train(
     """
     import torch
 
-    from featlab.extraction.training.config import TrainConfig
+    from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames
     from featlab.extraction.training.train import train_backbone
     from featlab.protocol.splits import subjects_held_out

@@ -95,11 +95,11 @@ def _show(
 
     Warnings come before them, and what was ``left_out`` after them.
     """
-    from featlab.extraction.shards import failures_path
+    from featlab.extraction.shards import list_path
 
     for line in facts["warnings"]:
         output.warn(line)
-    listed = failures_path(report.path) if report.failures else None
+    listed = list_path(report.path) if report.failures else None
     output.json({"path": report.path, **facts, "failures_file": listed})
     shown = {name.replace("_", " "): value for name, value in facts.items()}
     shown |= {**said, "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
@@ -110,7 +110,7 @@ def _show(
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
     from featlab.cache.repeats import find_repeats
-    from featlab.extraction.faces.detect import doubt_path, no_face_path
+    from featlab.extraction.shards import DOUBT, NO_FACE, list_path
 
     summary, (problems, maybe) = inspect_cache(report.path), find_repeats(report.path)
     warnings = [*inputs.warnings, *problems, *maybe]
@@ -141,10 +141,10 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
     }
     optional = ("resumed rows", "no face", "in doubt", "layers", "warnings", "storage error")
     _show(output, report, facts, said, optional, "pictures or folders have no row, listed in")
-    unsure = (inputs.no_face, "no face was found", no_face_path), (inputs.in_doubt, "the face is in doubt", doubt_path)
-    for listed, what, path in unsure:
+    unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
+    for listed, why, what in unsure:
         if listed:
-            output.warn(f"{what} in {len(listed)} images; they are listed in {path(report.path)}")
+            output.warn(f"{why} in {len(listed)} images; they are listed in {list_path(report.path, what)}")
 
 
 @command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")
@@ -187,7 +187,7 @@ def import_features(
 
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.extraction.tables.rows import few
+    from featlab.extraction.columns import few
 
     for note in report.notes:
         output.note(f"import: {note}")

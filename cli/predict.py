@@ -88,7 +88,7 @@ def predict_from_images(
     """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
-    from featlab.extraction.shards import failures_path, write_failures
+    from featlab.extraction.shards import list_path, write_list
     from featlab.workspace.predict import default_backbone, predict_source, write_predictions
 
     output, subject = session.output, session["subject"]
@@ -109,10 +109,10 @@ def predict_from_images(
     rows = predicted.table
     probabilities = smooth_probabilities(predicted.probabilities, rows.video, rows.frame, smooth)
     write_predictions(out, rows, probabilities, person.bundle.classes)
-    write_failures(out, predicted.failures)
+    write_list(out, predicted.failures)
     tell_predictions(output, person, subject, out, rows, probabilities, smooth, len(predicted.failures))
     failures = [(failure.path, failure.reason) for failure in predicted.failures]
-    output.warn_of_failures(failures, f"images have no line; they are listed in {failures_path(out)}")
+    output.warn_of_failures(failures, f"images have no line; they are listed in {list_path(out)}")
     if failures:
         raise typer.Exit(SKIPPED)
 

@@ -17,7 +17,7 @@ from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
-from featlab.extraction.faces.points import lies_outside
+from featlab.extraction.faces import lies_outside
 from featlab.extraction.items import Item
 from featlab.extraction.shards import Shard, StorageError, of_items, storage_error
 from featlab.extraction.worker import died_near, run_in_order

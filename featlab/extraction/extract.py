@@ -20,7 +20,7 @@ from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
 from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
-from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
@@ -136,7 +136,7 @@ def extract(
             raise InputError(f"none of the {len(ordered)} items could be embedded ({_reasons(not_embedded)})")
         listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, listed)
+        write_list(out, listed)
         builder.assemble(keys)
     return replace(_report(out, listed, start, resumed_rows=done - failed), storage_error=lost)
 

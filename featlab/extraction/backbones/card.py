@@ -21,7 +21,7 @@ CARD_KEY = "featlab"
 EMBEDDING = "embedding"
 """Name of the output with one vector an image, float32 (n, D)."""
 
-_FORMAT, _VERSION = "featlab-backbone", 1
+FORMAT, VERSION = "featlab-backbone", 1
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ def read_card(text: str, path: Path) -> BackboneCard:
     """Read the description."""
     try:
         content: Mapping[str, Any] = json.loads(text)
-        if content["format"] != _FORMAT:
+        if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         version = content["format_version"]
         if not isinstance(version, int):
             raise TypeError("format_version is no whole number")
-        if version > _VERSION:
+        if version > VERSION:
             raise InputError(
-                f"{path}: a backbone of format {version}, and this featlab reads up to {_VERSION}; update it"
+                f"{path}: a backbone of format {version}, and this featlab reads up to {VERSION}; update it"
             )
-        mean, std = _three(content["mean"]), _three(content["std"])
+        mean, std = (tuple(map(float, content[name])) for name in ("mean", "std"))
         layers = tuple(content["layers"])
         if not all(isinstance(layer, str) and layer for layer in layers):
             raise TypeError("layers are names")
@@ -119,8 +119,3 @@ def layers_among(outputs: Sequence[str]) -> list[str]:
         elif output != EMBEDDING and not (output.startswith("layers.") and output.endswith(".std")):
             names.append(output)
     return names
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
-from featlab.extraction.shards import Shard, file_stamp, write_list
+from featlab.extraction.shards import Shard, file_stamp
 from featlab.extraction.worker import died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
@@ -33,19 +33,19 @@ _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 WHOLE_MESH = 478
 
 
-class Detector(Protocol):
+@dataclass(frozen=True)
+class Detector:
     """Finds the landmarks of faces. Picklable: the model is loaded in the process that first detects."""
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def points(self) -> int: ...  # noqa: D102
-    @property
-    def info(self) -> str: ...  # noqa: D102
+    name: str  # What the user wrote
+    points: int
+    info: str  # Library, version and model
+    find: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]  # Each face of a picture, (points, 2), pixels
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find all faces in a picture, uint8 (H, W, 3): float32 (F, points, 2), pixels, in any order; F may be 0."""
-        ...
+        found = self.find(image)
+        return np.stack(found) if found else np.empty((0, self.points, 2), dtype=np.float32)
 
 
 Build = Callable[[str, Path | None, int], Detector]
@@ -143,22 +143,6 @@ _LARGE = 256
 OnDetected = Callable[[int, int], None]
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
-
-
-def no_face_path(out: Path) -> Path:
-    """Where the images without a face are listed: ``cache.h5`` -> ``cache.no_face.jsonl``."""
-    return out.with_name(f"{out.stem}.no_face.jsonl")
-
-
-def doubt_path(out: Path) -> Path:
-    """Where the images are listed whose face may be another person's: ``cache.h5`` -> ``cache.doubt.jsonl``."""
-    return out.with_name(f"{out.stem}.doubt.jsonl")
-
-
-def write_face_lists(out: Path, missing: Sequence[Failure], doubtful: Sequence[Failure]) -> None:
-    """List both beside the cache; see `write_list`."""
-    write_list(no_face_path(out), missing)
-    write_list(doubt_path(out), doubtful)
 
 
 def without_face(

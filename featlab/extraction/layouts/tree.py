@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from featlab.errors import InputError, closest
+from featlab.errors import InputError
+from featlab.extraction.columns import check_columns, read_names
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
+from featlab.extraction.text import open_delimited
 from featlab.extraction.video.frames import is_video
 
 _SHOWN = 4
@@ -218,11 +220,8 @@ def read_columns(path: Path, required: Sequence[str]) -> tuple[dict[str, list[st
 
     A label "none" is one, for it may be the neutral one. Also returns what says where a row is.
     """
-    from featlab.extraction.tables.delimited import open_delimited
-    from featlab.extraction.tables.reader import read_names
-
     table = open_delimited(path, _mark(first_line(path)))
-    _check_names([name.lower() for name in table.header], required, path)
+    check_columns([name.lower() for name in table.header], required, str(path))
     columns = {name.lower(): cells for name, cells in read_names(table, table.header, neutral="none").items()}
     if not columns[required[0]]:
         raise InputError(f"{path} has no rows")
@@ -234,14 +233,6 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
     columns, where = read_columns(path, required)
     cells = zip(*columns.values(), strict=True)
     return [Row(dict(zip(columns, each, strict=True)), place, where) for place, each in enumerate(cells)]
-
-
-def _check_names(names: Sequence[str], required: Sequence[str], path: Path) -> None:
-    for name in required:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: the column {name!r} appears twice")
-        if name not in names:
-            raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
 
 
 def _mark(line: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featlab.config.options import Options, option
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import ConfigError, InputError
+from featlab.extraction.columns import check_columns
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts import register_layout
 from featlab.extraction.layouts.tree import (
@@ -180,9 +181,7 @@ def _rows(table: Path) -> list[tuple[int, str | None, str]]:
     rows: list[tuple[int, str | None, str]] = []
     with table.open("rb") as file:
         names = [_plain(cell).lower() for cell in file.readline().split(b",")]
-        if "pixels" not in names:
-            hint = closest("pixels", names)
-            raise InputError(f"{table}, line 1: no column 'pixels' (found: {', '.join(names)[:80]}){hint}")
+        check_columns(names, ["pixels"], f"{table}, line 1")
         emotion = names.index("emotion") if "emotion" in names else None
         usage = names.index("usage") if "usage" in names else None
         offset, number = file.tell(), 1

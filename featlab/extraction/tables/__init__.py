@@ -18,14 +18,13 @@ from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.errors import CacheError, ConfigError, InputError
+from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
-from featlab.extraction.faces.points import order_problem, unit_problem
 from featlab.extraction.items import Failure, check_if_exists, class_names
-from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
-from featlab.extraction.tables.index import RowIndex, codes_of
+from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
+from featlab.extraction.tables.index import RowIndex, codes_of, telltales
 from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
-from featlab.extraction.tables.telltale import telltales
 
 IfExists = Literal["resume", "skip", "error", "overwrite"]
 _DTYPES = ("float32", "float16")
@@ -118,7 +117,7 @@ def import_features(
         _check_same(out, table, extractor, config.dtype)
     else:
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, failures)
+        write_list(out, failures)
         write_table(out, table, extractor, dtype=config.dtype)
     return _report(
         out,

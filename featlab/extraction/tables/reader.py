@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import (
+from featlab.extraction.columns import (
+    Columns,
     all_numbers,
+    few,
     is_list,
+    is_missing,
     is_text,
     kind_of,
     lists,
@@ -19,19 +22,16 @@ from featlab.extraction.tables.cells import (
     numbers,
     zeros,
 )
+from featlab.extraction.faces import as_points
 from featlab.extraction.tables.presets import WORDS
 from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
-    Columns,
     OnProgress,
     ReadRows,
     Roles,
     Selection,
-    as_points,
-    few,
     roles_of,
 )
-from featlab.extraction.text import is_missing
 
 
 class _Values:
@@ -162,7 +162,7 @@ def read_rows(
     landmarks = table.landmarks
     if roles.landmarks:
         points = buffer[len(roles.features) :, :rows].T
-        landmarks = as_points(points, rows, f"{table.path}, x_0, y_0, …")
+        landmarks = as_points(points, f"{table.path}, x_0, y_0, …")
     notes = [*table.notes, *_notes(table, roles, taken)]
     if unknown:
         notes.append(f"labels taken as unknown: {', '.join(map(repr, sorted(unknown)))}")
@@ -180,18 +180,6 @@ def read_rows(
         bad={row: why for column in (*taken, *columns[len(roles.features) :]) for row, why in column.why_bad().items()},
         notes=tuple(notes),
     )
-
-
-def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
-    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
-
-    ``neutral`` is a label even where it is a word for a missing one.
-    """
-    said: dict[str, list[str]] = {name: [] for name in wanted if name in table.header}
-    for batch in table.batches([table.header.index(name) for name in said]):
-        for (name, values), cells in zip(said.items(), batch, strict=True):
-            values += names(cells, neutral if name.lower() == "label" else "")
-    return said
 
 
 def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Values]:

@@ -18,7 +18,7 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.inputs import InputConfig
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.training.config import AugmentConfig
+from featlab.extraction.training import AugmentConfig
 from featlab.extraction.video import Sampling, expand_videos
 from featlab.extraction.video.frames import is_video
 from featlab.seeding import stable_hash

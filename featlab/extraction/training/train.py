@@ -18,7 +18,7 @@ from featlab.errors import InputError
 from featlab.extraction.backbones.weights import file_sha256, state_sha256
 from featlab.extraction.items import Item, check_if_exists, classes_of, item_order
 from featlab.extraction.shards import file_stamp
-from featlab.extraction.training.config import TrainConfig, flat
+from featlab.extraction.training import TrainConfig, flat
 from featlab.extraction.training.data import Images, OnProgress, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, Fitted, OnEpoch, difference, fit

@@ -4,8 +4,7 @@ from torch import nn
 
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
-from featlab.extraction.backbones.builtin import mirror_order, template
-from featlab.extraction.backbones.mirror import mirrored, with_mirror
+from featlab.extraction.backbones.builtin import mirror_order, mirrored, template, with_mirror
 from featlab.extraction.backbones.network import module_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.align import AlignConfig, with_alignment

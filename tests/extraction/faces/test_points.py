@@ -6,7 +6,7 @@ from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones.builtin import template
-from featlab.extraction.faces.points import MESH_TO_68, lies_outside, order_problem, unit_problem
+from featlab.extraction.faces import MESH_TO_68, lies_outside, order_problem, unit_problem
 from featlab.extraction.inputs import InputConfig, read_inputs
 from featlab.extraction.tables import ImportConfig, import_features
 
