@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command, parse_options
 
 if TYPE_CHECKING:
+    from featlab.extraction.items import Failure
     from featlab.extraction.training.train import TrainReport
 
 _NETWORK, _TRAINING = "Network", "Training"
@@ -139,13 +141,13 @@ def train(
             on_image=partial(bars, "read"),
             on_epoch=epoch,
         )
-    failures = [(failure.path, failure.reason) for failure in unopened] + list(report.failures)
+    failures = (*unopened, *report.failures)
     _tell(output, report, source, failures)
     if failures:
         raise typer.Exit(SKIPPED)
 
 
-def _tell(output: Output, report: TrainReport, source: Path, failures: list[tuple[str, str]]) -> None:
+def _tell(output: Output, report: TrainReport, source: Path, failures: Sequence[Failure]) -> None:
     card = report.card
     step = f"featlab extract {source} --backbone pt2:{report.path} --out cache.h5"
     output.json(
@@ -154,7 +156,7 @@ def _tell(output: Output, report: TrainReport, source: Path, failures: list[tupl
             "difference": report.difference,
             "resumed_epochs": report.resumed,
             "seconds": round(report.seconds, 3),
-            "failures": [{"path": path, "reason": reason} for path, reason in failures],
+            "failures": [failure._asdict() for failure in failures],
             "next": step,
             "card": card,
         }

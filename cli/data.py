@@ -102,7 +102,7 @@ def calibrate(
     for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
         output.warn(line)
     left_out = f"rows or files are left out; they are listed in {list_path(out)}"
-    for what, each in (known | {left_out: [(failure.path, failure.reason) for failure in failures]}).items():
+    for what, each in (known | {left_out: failures}).items():
         output.warn_of_failures(each, what)
     if failures or found.left_out:
         raise typer.Exit(SKIPPED)

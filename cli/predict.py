@@ -111,9 +111,8 @@ def predict_from_images(
     write_predictions(out, rows, probabilities, person.bundle.classes)
     write_list(out, predicted.failures)
     tell_predictions(output, person, subject, out, rows, probabilities, smooth, len(predicted.failures))
-    failures = [(failure.path, failure.reason) for failure in predicted.failures]
-    output.warn_of_failures(failures, f"images have no line; they are listed in {list_path(out)}")
-    if failures:
+    output.warn_of_failures(predicted.failures, f"images have no line; they are listed in {list_path(out)}")
+    if predicted.failures:
         raise typer.Exit(SKIPPED)
 
 

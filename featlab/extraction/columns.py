@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError, closest
+from featlab.errors import InputError, closest, listed
 
 # As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
 MISSING = (
@@ -226,15 +226,10 @@ def _floats(column: Any) -> NDArray[np.float32]:
     return floats
 
 
-def few(names: Sequence[str], most: int = 6) -> str:
-    """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def check_columns(names: Sequence[str], needed: Sequence[str], where: str, remedy: str = "") -> None:
     """Refuse a table without one of the needed columns, naming the closest one, or with two of its name."""
     for name in needed:
         if name not in names:
-            raise InputError(f"{where}: no column {name!r} (found: {few(names)}){closest(name, names)}{remedy}")
+            raise InputError(f"{where}: no column {name!r} (found: {listed(names)}){closest(name, names)}{remedy}")
         if names.count(name) > 1:
             raise InputError(f"{where}: the column {name!r} appears twice")

@@ -19,7 +19,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
+from featlab.extraction.items import Failure, Item, class_names, item_order, stays
 from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
 
@@ -98,7 +98,7 @@ def extract(
     """
     start = time.monotonic()
     ordered = _checked(items, backbone, landmarks, failures)
-    classes = classes_of(ordered, neutral)
+    classes = class_names((item.label for item in ordered), neutral)
     extractor = backbone.info()
     kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
     if kept is not None:
@@ -181,13 +181,8 @@ def _existing(
     if_exists: IfExists,
 ) -> tuple[Failure, ...] | None:
     """Return the failures of a finished cache that is to stay, None when there is something to do."""
-    check_if_exists(if_exists, get_args(IfExists))
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; name a file for the cache")
-    if not out.exists() or if_exists == "overwrite":
+    if not stays(out, if_exists, get_args(IfExists)):
         return None
-    if if_exists == "error":
-        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     failures = read_failures(out)
     if if_exists == "skip":
         return failures

@@ -25,7 +25,7 @@ from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
 from featlab.extraction.shards import DOUBT, NO_FACE, write_list
-from featlab.extraction.video import Sampling, expand_videos
+from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
 
 OnStage = Callable[[str, int, int], None]
@@ -108,9 +108,7 @@ def read_inputs(
                 f"({failures[0].path}: {failures[0].reason})"
             )
     elif config.sampling is not None:
-        raise InputError(
-            f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
-        )
+        raise refuse_sampling(source)
     neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
     failures = (*lost, *failures)
     found, origin = _faces(root, items, config, beside, jobs, on_progress)

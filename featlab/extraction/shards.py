@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ def write_list(out: Path, failures: Sequence[Failure], what: str = FAILURES) -> 
     if not failures:
         path.unlink(missing_ok=True)
         return
-    lines = [json.dumps(asdict(failure), ensure_ascii=False) for failure in failures]
+    lines = [json.dumps(failure._asdict(), ensure_ascii=False) for failure in failures]
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 

@@ -70,7 +70,7 @@ REFUSED = {
     "--arch smal": "did you mean 'small'",
     "--set flip": "expected key=value",
     "--set augment.flop=1": "did you mean 'flip'",
-    "--if-exists skip": "if-exists must be one of",
+    "--if-exists skip": "--if-exists = 'skip' is not one of",
     "--device tpu": "is not one of auto, cpu, cuda",
     "--weights absent.pt": "absent.pt",
     "--fps 5": "has no videos",

@@ -6,7 +6,6 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from featlab.compute import choose_device, computing, quiet_export
+from featlab.compute import choose_device, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.card import (
@@ -27,12 +26,11 @@ from featlab.extraction.backbones.card import (
 )
 from featlab.extraction.backbones.network import (
     AMP_NOTE,
+    ModuleNetwork,
     NetworkBackbone,
+    Statistics,
     Taps,
-    appended,
-    as_embedding,
     check_layers,
-    in_fixed_batches,
     network_backbone,
 )
 from featlab.extraction.backbones.weights import file_sha256
@@ -58,7 +56,8 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         program = move_to_device_pass(program, device)
     hooked = chosen.layers if card is None else ()
     module = _unflattened(name, program) if hooked else program.module()
-    network = ProgramNetwork(name, module, Taps(name, module, hooked), chosen.layers, batch, device, chosen.amp)
+    taps = Taps(name, module, hooked)
+    network = ProgramNetwork(name, module, taps, chosen.layers, device, chosen.amp, batch=batch)
     return network_backbone(
         name,
         network,
@@ -70,33 +69,16 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     )
 
 
-@dataclass(eq=False)
-class ProgramNetwork:
-    """Runs an exported program."""
+class ProgramNetwork(ModuleNetwork):
+    """Runs an exported program: featlab's own give the statistics of their layers, on others' modules are taps."""
 
-    name: str
-    module: nn.Module
-    taps: Taps  # On the modules of other people's programs; featlab's give the statistics of the layers themselves
-    layers: tuple[str, ...]
-    batch: int | None  # How many images it takes at once; None: any number
-    device: torch.device
-    amp: bool
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Embed float32 (n, 3, S, S)."""
-        with computing(self.device, amp=self.amp):
-            return in_fixed_batches(self.vectors, images.contiguous(), self.batch)
-
-    def vectors(self, images: Tensor) -> Tensor:
-        """Embed as many images as the program takes, in whatever mode torch is in; an export traces it."""
-        with self.taps.collect() as statistics:
-            output = self.module(images)
-        rows = images.shape[0]
+    def finish(self, output: Any, statistics: Mapping[str, Statistics], rows: int) -> Tensor:
+        """Return the embedding of what the program returned, with the statistics of its layers."""
         if isinstance(output, Mapping) and EMBEDDING in output:
             if not statistics:
                 return embedding_of(self.name, output, self.layers, rows)
             output = output[EMBEDDING]
-        return appended(as_embedding(self.name, output, rows), self.layers, statistics)
+        return super().finish(output, statistics, rows)
 
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:

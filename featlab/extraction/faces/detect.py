@@ -26,7 +26,7 @@ from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import Shard, file_stamp
-from featlab.extraction.worker import died_near, run_in_order, worker_count
+from featlab.extraction.worker import OnProgress, died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
@@ -140,7 +140,6 @@ def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: i
 _LARGE = 256
 
 
-OnDetected = Callable[[int, int], None]
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
 
@@ -158,7 +157,7 @@ def without_face(
 
 
 def detect_landmarks(
-    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
+    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnProgress | None = None
 ) -> Found:
     """Find the faces of every item; they are kept in ``<out>.landmarks``."""
     check_at_least("jobs", jobs, 0)
@@ -201,7 +200,7 @@ class _Part:
     unreadable: NDArray[np.bool_]
 
 
-def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnDetected) -> _Part:
+def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress) -> _Part:
     """Detect what no earlier run has, in order; return all."""
     files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
     found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}

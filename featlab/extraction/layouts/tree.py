@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -186,18 +187,8 @@ _MARKS = "\t;,"
 _FIRST_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    values: dict[str, str]  # Column name to text
-    place: int
-    where_of: Callable[[int], str]
-
-    @property
-    def where(self) -> str:
-        """File and line, for messages."""
-        return self.where_of(self.place)
+Row = tuple[dict[str, str], Callable[[], str]]
+"""A row of a table by its columns, and what says where it is."""
 
 
 def first_line(path: Path) -> str:
@@ -232,7 +223,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
     """Read a table as `read_columns` does, row by row."""
     columns, where = read_columns(path, required)
     cells = zip(*columns.values(), strict=True)
-    return [Row(dict(zip(columns, each, strict=True)), place, where) for place, each in enumerate(cells)]
+    return [(dict(zip(columns, each, strict=True)), partial(where, place)) for place, each in enumerate(cells)]
 
 
 def _mark(line: str) -> str:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from featlab.cache.names import one_name_each
 from featlab.cache.table import FeatureTable
-from featlab.errors import InputError
-from featlab.extraction.columns import few
+from featlab.errors import InputError, listed
 from featlab.extraction.items import MAX_FRAME, STILLS, find_stills, natural_key
 
 UNLABELLED = "unlabelled"
@@ -211,5 +210,5 @@ def telltales(table: FeatureTable, columns: Sequence[str], source_rows: NDArray[
         named.update(places)
         if which:
             give = "gives" if len(which) == 1 else "give"
-            lines.append(f"{few(which)} {give} away {what}; --columns chooses the columns of features")
+            lines.append(f"{listed(which)} {give} away {what}; --columns chooses the columns of features")
     return lines

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError
+from featlab.errors import InputError, listed
 from featlab.extraction.columns import (
     Columns,
     all_numbers,
-    few,
     is_list,
     is_missing,
     is_text,
@@ -26,12 +25,12 @@ from featlab.extraction.faces import as_points
 from featlab.extraction.tables.presets import WORDS
 from featlab.extraction.tables.rows import (
     INDEX_COLUMNS,
-    OnProgress,
     ReadRows,
     Roles,
     Selection,
     roles_of,
 )
+from featlab.extraction.worker import OnProgress
 
 
 class _Values:
@@ -194,7 +193,7 @@ def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Va
     else:
         numbers = [column for column in columns if column.is_number]
         if len(listed) > 1 or (listed and len(numbers) >= listed[0].width):
-            several = few([column.name for column in listed])
+            several = listed([column.name for column in listed])
             raise InputError(
                 f"{table.path}: the features may be lists ({several}) or {len(numbers)} columns of numbers; "
                 "choose with --columns"
@@ -239,9 +238,9 @@ def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
         return []
     used = {table.header[place] for place in (*roles.names.values(), *roles.landmarks)} | {each.name for each in taken}
     left = [name or "(without a name)" for name in table.header if name not in used]
-    notes = [f"not features: {few(left)}"] if left else []
+    notes = [f"not features: {listed(left)}"] if left else []
     if spelled := [name for name in left if name.lower() in INDEX_COLUMNS]:
-        notes.append(f"not read: {few(spelled)}; names of columns are in lower case")
+        notes.append(f"not read: {listed(spelled)}; names of columns are in lower case")
     if roles.landmarks:
         notes.append(f"x_0, y_0, … are taken as {len(roles.landmarks) // 2} landmarks")
     return notes

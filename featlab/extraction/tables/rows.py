@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.columns import Columns, few
+from featlab.errors import ConfigError, InputError, closest, listed
+from featlab.extraction.columns import Columns
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_preset
 
@@ -27,9 +27,6 @@ _NEVER_FEATURES = re.compile(
     re.IGNORECASE,
 )
 _POINT = re.compile(r"([xy])_(\d+)")
-
-OnProgress = Callable[[int, int], None]
-"""Called with the rows that were read and how many there are, as far as is known before they have been."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +169,7 @@ def _named(header: Sequence[str], places: Sequence[int], spec: str, source: Path
         raise ConfigError(f"--columns {spec!r}: no column begins so, and it is no expression ({error})") from None
     matching = [place for place in places if pattern.fullmatch(header[place])]
     if not matching:
-        raise InputError(f"--columns {spec!r} fits no column of {source} ({few(names)}){closest(spec, names)}")
+        raise InputError(f"--columns {spec!r} fits no column of {source} ({listed(names)}){closest(spec, names)}")
     return matching
 
 

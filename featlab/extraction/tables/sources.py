@@ -17,9 +17,10 @@ from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
 from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
 from featlab.extraction.tables.reader import read_rows
-from featlab.extraction.tables.rows import INDEX_COLUMNS, OnProgress, ReadRows, Selection
+from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Selection
 from featlab.extraction.text import file_in, has_rows, open_delimited
 from featlab.extraction.video.frames import is_video
+from featlab.extraction.worker import OnProgress
 
 _OPEN = {
     ".csv": open_delimited,
@@ -220,12 +221,10 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     first = parts[0]
     for part in parts:
         here, there = (each.names["path"][0].partition("#")[0] for each in (part, first))
-        if part.columns != first.columns or part.features.shape[1] != first.features.shape[1]:
+        if part.columns != first.columns or _kind(part) != _kind(first):
             raise InputError(
-                f"{here} has {_named(part)}, and {there} has {_named(first)}; they must be the same columns"
+                f"{here} has {_kind(part)}, and {there} has {_kind(first)}; all must have the same columns"
             )
-        if _points_of(part) != _points_of(first):
-            raise InputError(f"{here} has {_points_of(part)} landmarks and {there} {_points_of(first)}; all or none")
     starts = np.cumsum([0, *(len(part.features) for part in parts)]).tolist()
 
     def by_part(said: Sequence[Callable[[int], str]]) -> Callable[[int], str]:
@@ -256,10 +255,7 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     )
 
 
-def _named(part: ReadRows) -> str:
+def _kind(part: ReadRows) -> str:
     ends = f", {part.columns[0]} to {part.columns[-1]}" if part.columns else ""
-    return f"{part.features.shape[1]} features{ends}"
-
-
-def _points_of(part: ReadRows) -> int:
-    return 0 if part.landmarks is None else part.landmarks.shape[1]
+    points = 0 if part.landmarks is None else part.landmarks.shape[1]
+    return f"{part.features.shape[1]} features{ends}, and {points} landmarks"

@@ -2,7 +2,7 @@ import pytest
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.inputs import InputConfig, read_inputs
-from featlab.extraction.items import Failure, classes_of, counts_up
+from featlab.extraction.items import Failure, class_names, counts_up
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.layouts.plain import is_loose
 
@@ -23,7 +23,7 @@ def test_every_column_of_a_manifest_is_read_and_rows_are_sorted(tmp_path, facts)
         ("e.jpg", "s3", "anger", "v1", 0, 3, tmp_path / "e.jpg"),
     ]
     items = read_layout("manifest", tmp_path)
-    assert classes_of(items, "smile") == ("smile", "anger", "neutral")
+    assert class_names([item.label for item in items], "smile") == ("smile", "anger", "neutral")
     assert items == read_layout("manifest", source) == read_layout("auto", source) == read_layout("auto", tmp_path)
 
 
