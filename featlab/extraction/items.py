@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from featlab.cache.names import Names, one_name_each
 from featlab.config.options import check_choice
@@ -70,6 +70,9 @@ def with_one_name_each(items: Sequence[Item], *, merge: bool = False) -> tuple[l
         for item, subject, label, video in zip(items, names.subject, names.label, names.video, strict=True)
     ]
     return sorted(named, key=item_order), names
+
+
+IfExists = Literal["resume", "skip", "error", "overwrite"]
 
 
 def stays(out: Path, if_exists: str, known: Sequence[str]) -> bool:

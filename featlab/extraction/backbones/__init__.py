@@ -91,11 +91,7 @@ BACKBONES: Registry[Factory] = Registry(
 
 
 def make_backbone(name: str, **options: Any) -> Backbone:
-    """Build a backbone by its name.
-
-    Args:
-        name: A prefix, or ``prefix:argument``.
-        **options: The backbone's own options.
+    """Build a backbone by its name, a prefix or ``prefix:argument``, with options of its own.
 
     Raises:
         ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.

@@ -127,9 +127,6 @@ def order_problem(points: NDArray[np.float32]) -> str:
         return ""
     points = points[:: max(len(points) // _LOOKED_AT, 1)]
     count, seen = points.shape[1], points.astype(np.float64)
-    spread = _spread(seen)
-    if _mostly(spread < 1e-6 * np.abs(seen).max()):
-        return f"the {count} points of a face are all at one place"
     if count not in _BELOW:
         return ""
     eyes = eye_centres(seen)
@@ -137,7 +134,7 @@ def order_problem(points: NDArray[np.float32]) -> str:
     mouth = seen[:, _BELOW[count]].mean(axis=1)
     down = mouth - middle
     problem = ""
-    if count != 5 and any(_mostly(_spread(seen[:, eye]) > 0.5 * spread) for eye in _EYES[count]):
+    if count != 5 and any(_mostly(_spread(seen[:, eye]) > 0.5 * _spread(seen)) for eye in _EYES[count]):
         problem = "the points of an eye are all over the face: they are in another order"
     # Faces turned in the picture's plane have the mouth on this side of the eyes too; mirrored ones have not.
     elif _mostly(across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0] <= 0):

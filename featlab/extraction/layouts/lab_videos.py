@@ -109,12 +109,11 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     items: list[Item] = []
     levels: Counter[str] = Counter()
     for clip in wanted:
-        match = _SAMPLE.fullmatch(clip.name)
-        if match is None:
-            raise AssertionError(clip.name)
-        levels[match["level"]] += 1
-        if match["level"] in options.levels:
-            items += clip.items(root, match["subject"], _pain_label(match["level"], options), clip.name)
+        subject, level, _ = clip.name.rsplit("-", 2)
+        levels[level] += 1
+        if level in options.levels:
+            label = "neutral" if level == BASELINE else "pain" if options.merge else level
+            items += clip.items(root, subject, label, clip.name)
     for level in options.levels:
         if not levels[level]:
             there = ", ".join(f"{name} {count}" for name, count in sorted(levels.items()))
@@ -135,12 +134,6 @@ def _listed(row: Row, folder: Path, found: dict[str, Clip]) -> Clip:
     if level not in (match["level"], match["level"][:2]):
         raise InputError(f"{where()}: the class_name {level!r} isn't the level of {name}")
     return found.get(name, Clip(folder / subject / f"{name}.mp4", None))
-
-
-def _pain_label(level: str, options: BioVidOptions) -> str:
-    if level == BASELINE:
-        return "neutral"
-    return "pain" if options.merge else level
 
 
 _STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"

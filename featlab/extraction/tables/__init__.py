@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,13 @@ from featlab.config.options import check_choice
 from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
-from featlab.extraction.items import Failure, class_names, stays
+from featlab.extraction.items import Failure, IfExists, class_names, stays
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
 from featlab.extraction.tables.index import RowIndex, codes_of, telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 from featlab.extraction.worker import OnProgress
 
-IfExists = Literal["resume", "skip", "error", "overwrite"]
 _BLOCK_BYTES = 16 << 20
 
 

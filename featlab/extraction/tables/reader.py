@@ -183,7 +183,7 @@ def read_rows(
 
 def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Values]:
     """Return the columns that are the features: those that were chosen, one of lists, or all of numbers."""
-    taken, listed = list(columns), [column for column in columns if column.kind == "list"]
+    taken, of_lists = list(columns), [column for column in columns if column.kind == "list"]
     if roles.chosen:
         for column in columns:
             if column.kind == "other" or (column.kind == "list" and len(columns) > 1):
@@ -192,13 +192,13 @@ def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Va
                 )
     else:
         numbers = [column for column in columns if column.is_number]
-        if len(listed) > 1 or (listed and len(numbers) >= listed[0].width):
-            several = listed([column.name for column in listed])
+        if len(of_lists) > 1 or (of_lists and len(numbers) >= of_lists[0].width):
+            several = listed([column.name for column in of_lists])
             raise InputError(
                 f"{table.path}: the features may be lists ({several}) or {len(numbers)} columns of numbers; "
                 "choose with --columns"
             )
-        taken = listed or numbers
+        taken = of_lists or numbers
     if not taken:
         raise InputError(f"{table.path} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
     if taken[0].kind == "list" and taken[0].lists is None:

@@ -137,7 +137,9 @@ Written = tuple[bytes, Callable[[Tensor], Outputs]]
 def _export(
     module: nn.Module, path: Path, meta: BackboneMeta, write: Callable[[Tapped, Tensor, Outputs, str], Written]
 ) -> float:
-    tapped, outputs = _prepared(module, meta)
+    network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
+    outputs: Outputs = tapped(torch.zeros(2, 3, meta.size, meta.size))
     text = meta.to_json(outputs["embedding"].shape[1])
     # Another number of images than the export sees.
     noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
@@ -218,13 +220,6 @@ def check_onnx() -> None:
 def _program(module: nn.Module, argument: str, example: Tensor) -> torch.export.ExportedProgram:
     shapes = {argument: {0: torch.export.Dim.DYNAMIC}}
     return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
-
-
-def _prepared(module: nn.Module, meta: BackboneMeta) -> tuple[Tapped, dict[str, Tensor]]:
-    """Return a copy of the network with its taps, and its outputs for a batch of two."""
-    network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
-    return tapped, tapped(torch.zeros(2, 3, meta.size, meta.size))
 
 
 def _compare(path: Path, expected: Outputs, found: Outputs) -> float:
