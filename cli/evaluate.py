@@ -62,18 +62,20 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods and what each needs; with a name, where it comes from, how it departs, and its options."""
-    from featlab.analysis.evaluation.methods import needs
-    from featlab.methods.registry import get_method, method_names
+    from featlab.methods.registry import facts_of, get_method, method_names, needs
 
     output = session.output
-    classes = [get_method(item) for item in (method_names() if name is None else [name])]
-    output.json({"methods": [_facts(item) for item in classes]})
-    if name is not None:
-        _show_method(output, classes[0])
+    names = method_names() if name is None else (name,)
+    if output.json_mode:
+        output.json({"methods": [_facts(get_method(item)) for item in names]})
         return
+    if name is not None:
+        _show_method(output, get_method(name))
+        return
+    known = [(item, facts_of(item)) for item in names]
     lines = [
-        (item.name, item.title, item.setting, ", ".join(needs(item)) or "–", ", ".join(item.updates) or "nothing")
-        for item in classes
+        (item, facts.title, facts.setting, ", ".join(needs(facts)) or "–", ", ".join(facts.updates) or "nothing")
+        for item, facts in known
     ]
     output.columns(("Name", "Title", "Setting", "Needs", "Changes"), lines, text_columns=5)
     output.show("featlab methods NAME says where a method comes from, how it departs from its paper, and its options")
@@ -82,7 +84,7 @@ def methods(
 def _facts(method: type[Method]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from featlab.analysis.evaluation.methods import needs
+    from featlab.methods.registry import needs
 
     return {
         "name": method.name,

@@ -73,7 +73,7 @@ def export(
 def _source_bundle(session: Session) -> Bundle:
     """Return the bundle that was named, or the workspace's own of everyone who is no target."""
     from featlab.bundle.bundle import load_bundle
-    from featlab.workspace.stages import open_bundle
+    from featlab.workspace.adapt import open_bundle
 
     if session["bundle"] is not None:
         return load_bundle(session["bundle"])

@@ -188,10 +188,9 @@ def report(
     output = session.output
     path = out or session.workspace / "report.html"
     if not folders:
-        found = find_pages(session.workspace / "results")
-        folders = list(found.shown)
-        if found.older:
-            output.note(f"older runs of the same commands are left out: {', '.join(item.name for item in found.older)}")
+        folders, older = find_pages(session.workspace / "results")
+        if older:
+            output.note(f"older runs of the same commands are left out: {', '.join(item.name for item in older)}")
     made = read_report(folders, title)
     size = write_report(path, made)
     sections = [{"folder": item.folder, "kind": item.page.kind, "title": item.page.title} for item in made.pages]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from featlab.bundle.bundle import Bundle
     from featlab.cache.table import FeatureTable
-    from featlab.model.personal import AdaptedModel
+    from featlab.model.networks import AdaptedModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,9 +40,8 @@ def tune(
     from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
-    from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning
+    from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning, search_space
     from featlab.evaluation.tuning_report import report_tuning
-    from featlab.evaluation.tuning_space import search_space
     from featlab.methods.registry import refuse_unread
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.

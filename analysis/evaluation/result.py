@@ -31,8 +31,7 @@ from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.evaluation.scores import shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
-from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
-from featlab.evaluation.tuning_space import value_text
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
 from featlab.workspace.workspace import CONFIG_FILE
 
 _WIDEST = 12  # Target subjects up to which the per-subject table is printed; the file has it always.

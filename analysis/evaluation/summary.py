@@ -10,7 +10,7 @@ from featlab.analysis.evaluation.methods import competes, method_name, method_se
 from featlab.analysis.table import count_text
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import MethodSummary
-from featlab.model.share import CarriedShare, shares_sentence
+from featlab.model.style_bank import CarriedShare, shares_sentence
 
 LEVEL = 0.05  # Largest p value of a difference that is called significant.
 _METHOD, _SOURCE, _BASELINES = "pft", "source-only", "Baselines"

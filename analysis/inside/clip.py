@@ -21,7 +21,7 @@ from featlab.errors import InputError, closest, listed
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.workspace import Workspace

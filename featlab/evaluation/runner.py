@@ -24,8 +24,8 @@ from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.protocol.splits import ClipConditions, reduced_split, split_target
 from featlab.seeding import stable_hash
-from featlab.workspace.stages import Make, bundle_folder, bundle_stage, source_stages
-from featlab.workspace.workspace import Source, Workspace
+from featlab.workspace.stages import Make, bundle_stage, source_stages
+from featlab.workspace.workspace import Source, Workspace, bundle_folder
 
 RUN_FORMAT = 5  # raised when older files lack what tables now show
 

@@ -28,8 +28,8 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import quiet_export
 from featlab.errors import InputError
 from featlab.extraction.training.export import check_onnx, onnx_bytes, onnx_session, pt2_bytes
-from featlab.model.networks import PersonalModel, SourceHead, Translator, head_map
-from featlab.model.personal import Affine
+from featlab.model.linear import head_map
+from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator
 
 
 class FoldedHead(nn.Module):

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from featlab.bundle.adaptation import adaptation_folder, load_adaptation, save_adaptation
-from featlab.bundle.bundle import Bundle
+from featlab.bundle.bundle import Bundle, load_bundle
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
-from featlab.methods.registry import make_method
-from featlab.model.personal import AdaptedModel, GainEstimate
+from featlab.methods.registry import make_method, refuse_unread
+from featlab.model.networks import AdaptedModel, GainEstimate
 from featlab.protocol.splits import check_disjoint, named_subjects, split_target, target_of
 from featlab.seeding import run_seed
-from featlab.workspace.stages import open_bundle
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
 
 def adapt_subject(
     bundle: Bundle,
-    bundle_folder: Path,
+    root: Path,
     table: FeatureTable,
     extractor: ExtractorInfo,
     subject: str,
@@ -93,7 +92,7 @@ def adapt_subject(
 
     Args:
         bundle: The source model.
-        bundle_folder: Where it is; ``subjects/<id>/`` is written there.
+        root: The folder that it is in; ``subjects/<id>/`` is written there.
         table: Rows that hold the person's.
         extractor: What made their embeddings.
         subject: The person.
@@ -127,7 +126,7 @@ def adapt_subject(
         everything = table.rows_of(subject)
         others = np.isin(everything.video, rows.video, invert=True)
         gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
-    folder = adaptation_folder(bundle_folder, subject)
+    folder = adaptation_folder(root, subject)
     videos = rows.video_names_present()
     meta = {
         "subject": subject,
@@ -148,7 +147,7 @@ def adapt_subject(
 
 def adapt_people(
     bundle: Bundle,
-    bundle_folder: Path,
+    root: Path,
     table: FeatureTable,
     extractor: ExtractorInfo,
     subjects: Sequence[str],
@@ -164,8 +163,8 @@ def adapt_people(
     for subject in subjects:
         try:
             rows = table.rows_of(subject)
-            stored = None if force else _stored_of(bundle, bundle_folder, rows, extractor, subject, config)
-            yield stored or adapt_subject(bundle, bundle_folder, rows, extractor, subject, config, force=force)
+            stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
+            yield stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
         except FeatlabError as error:
             yield Refused(subject, str(error))
 
@@ -192,9 +191,9 @@ def clip_digest(rows: FeatureTable) -> str:
 
 
 def _stored_of(
-    bundle: Bundle, bundle_folder: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
+    bundle: Bundle, root: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
 ) -> Adapted | None:
-    folder = adaptation_folder(bundle_folder, subject)
+    folder = adaptation_folder(root, subject)
     if not (folder / "adaptation.json").exists():
         return None
     bundle.check_extractor(extractor, "cache")
@@ -228,6 +227,29 @@ def bundle_for(
             "other people with --bundle, or fewer subjects"
         )
     return open_bundle(workspace, folder, kept_out)
+
+
+def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle that was named, or the workspace's own for its method, made now if need be; and its folder.
+
+    ``kept_out`` are people whom the workspace's own bundle must not have seen.
+    """
+    if folder is not None:
+        bundle = load_bundle(folder)
+        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
+        return bundle, folder
+    method = workspace.config.adapt.method
+    refuse_unread(workspace.config, [method])
+    source = workspace.source(kept_out)
+    folder = bundle_folder(source, [method])
+    if (folder / "bundle.json").exists():
+        bundle = load_made_bundle(folder)
+        workspace.notify(f"bundle: {folder}, of {len(bundle.source_subjects)} source subjects")
+        return bundle, folder
+    # Pairing and training are imported where they run.
+    from featlab.workspace.stages import bundle_stage
+
+    return bundle_stage(source, [method])[0], folder
 
 
 def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel
 from featlab.workspace.adapt import adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
 

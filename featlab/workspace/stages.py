@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, save_bundle
+from featlab.bundle.bundle import Bundle, save_bundle
 from featlab.bundle.files import read_tensors, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError
-from featlab.methods.registry import preparers, reads_pairs, refuse_unread
+from featlab.methods.registry import preparers, reads_pairs
 from featlab.model.networks import Projection, head_from_state
-from featlab.model.share import CarriedShare
+from featlab.model.style_bank import CarriedShare
 from featlab.pairing.pairs import (
     Pairs,
     make_pairs,
@@ -35,7 +35,7 @@ from featlab.pairing.pairs import (
     write_pairs_csv,
 )
 from featlab.workspace.build import TrainedHead, pretrain_bundle, train_source_head
-from featlab.workspace.workspace import Source, Workspace
+from featlab.workspace.workspace import Source, bundle_folder, load_made_bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +59,6 @@ def pair_folder(source: Source) -> Path:
     config = source.config.pair
     strategy = config.resolved(source.workspace.table.landmarks is not None)
     return source.workspace.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
-
-
-def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
-    """Return where `bundle_stage` keeps its output for these methods."""
-    config = source.config
-    prepared = preparers(methods)
-    paired = reads_pairs(config, prepared)
-    pair = (config.pair, config.pair.resolved(source.workspace.table.landmarks is not None)) if paired else ()
-    inputs = (config.features, config.head, *pair, config.pretrain, prepared, BUNDLE_FORMAT)
-    return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
 def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
@@ -112,7 +102,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     """Return the model bundle, likewise; of ``methods`` those that carry something prepare it in the bundle."""
     folder = bundle_folder(source, methods)
     if (folder / "bundle.json").exists():
-        return _load_bundle(folder), StageOutput(folder, True)
+        return load_made_bundle(folder), StageOutput(folder, True)
     trained, _ = train_stage(source)
     pairs = pair_stage(source)[0] if reads_pairs(source.config, preparers(methods)) else None
     workspace, how, table = source.workspace, source.config.pretrain, source.table
@@ -131,24 +121,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     )
     with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
         save_bundle(draft, bundle)
-    return _load_bundle(folder), StageOutput(folder, False)
-
-
-def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
-    """Return the bundle that was named, or the workspace's own for its method, made now if need be; and its folder.
-
-    ``kept_out`` are people whom the workspace's own bundle must not have seen.
-    """
-    if folder is not None:
-        bundle = load_bundle(folder)
-        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
-        return bundle, folder
-    method = workspace.config.adapt.method
-    refuse_unread(workspace.config, [method])
-    bundle, made = bundle_stage(workspace.source(kept_out), [method])
-    if made.reused:
-        workspace.notify(f"bundle: {made.folder}, of {len(bundle.source_subjects)} source subjects")
-    return bundle, made.folder
+    return load_made_bundle(folder), StageOutput(folder, False)
 
 
 Make = Callable[[], None]
@@ -167,13 +140,6 @@ def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Mak
         {pair_folder(source): partial(_run_stage, pair_stage, source)} if paired else {},
         {bundle_folder(source, methods): partial(_run_stage, bundle_stage, source, methods)},
     ]
-
-
-def _load_bundle(folder: Path) -> Bundle:
-    try:
-        return load_bundle(folder)
-    except BundleError as error:
-        raise BundleError(f"{error}; to have it made again, delete {folder}") from error
 
 
 def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:

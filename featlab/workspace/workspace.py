@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from featlab import __version__
+from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.names import one_form
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config, load_config
-from featlab.errors import CacheError, ConfigError, InputError
-from featlab.methods.registry import get_method
+from featlab.errors import BundleError, CacheError, ConfigError, InputError
+from featlab.methods.registry import METHODS, preparers, reads_pairs
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
 from featlab.seeding import run_seed, stable_hash
 
@@ -73,7 +74,7 @@ class Workspace:
         root = Path(root)
         config = load_config(root / CONFIG_FILE, overrides)
         for name in config.adapt.options:
-            get_method(name)
+            METHODS.check(name)
         with open_cache(cache_path(root, config)) as cache:
             table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
         return cls(
@@ -164,6 +165,24 @@ class Source:
         text = json.dumps([asdict(item) if hasattr(item, "__dataclass_fields__") else item for item in inputs])
         names = ",".join(self.subjects)
         return stable_hash(__version__, STAGE_FORMAT, stage, self.workspace.cache_digest, names, self.seed, text)[:12]
+
+
+def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
+    """Return where the bundle for these methods is kept."""
+    config = source.config
+    prepared = preparers(methods)
+    paired = reads_pairs(config, prepared)
+    pair = (config.pair, config.pair.resolved(source.workspace.table.landmarks is not None)) if paired else ()
+    inputs = (config.features, config.head, *pair, config.pretrain, prepared, BUNDLE_FORMAT)
+    return source.workspace.root / "bundles" / source.key("bundle", *inputs)
+
+
+def load_made_bundle(folder: Path) -> Bundle:
+    """Read a bundle that the workspace has made."""
+    try:
+        return load_bundle(folder)
+    except BundleError as error:
+        raise BundleError(f"{error}; to have it made again, delete {folder}") from error
 
 
 def tuned_on(root: Path) -> dict[str, list[str]]:

@@ -113,3 +113,31 @@ def test_a_letter_that_the_output_cannot_write_stops_nothing(folder):
                 json.loads(done.stdout.decode(encoding))
         name = "\u674e" if encoding == "gbk" else "\\u674e"
         assert name + "\\udcff.h5: no such cache" in done.stderr.decode(encoding)
+
+
+STARTED = """
+import os, sys
+from typer.testing import CliRunner
+from featlab.cli.app import app
+
+for line in sys.argv[1:]:
+    if line.startswith("TAB "):
+        words = line.removeprefix("TAB ")
+        os.environ |= {"_FEATLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "%d" % words.count(" ")}
+        result = CliRunner().invoke(app, [], prog_name="featlab")
+        del os.environ["_FEATLAB_COMPLETE"]
+    else:
+        result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0, result.output
+    print(*[name for name in sys.modules if name.partition(".")[2] == "" or name.startswith("featlab.")])
+"""
+
+
+def test_a_command_imports_what_it_needs_and_no_more(trained):
+    for lines, allowed in (
+        (["methods", "layouts", "TAB featlab adapt --method p", "TAB featlab pair --strategy l"], ()),
+        (["inspect", "verify cache.h5", "TAB featlab adapt --subject s"], ("numpy", "h5py")),
+    ):
+        done = subprocess.run([sys.executable, "-c", STARTED, *lines], capture_output=True, text=True, check=True)
+        for line, imported in zip(lines, done.stdout.splitlines(), strict=True):
+            assert {name for name in HEAVY if name in imported.split()} <= set(allowed), line

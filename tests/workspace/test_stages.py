@@ -15,8 +15,8 @@ from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.adapt import adapt_rows, adapt_subject
-from featlab.workspace.stages import bundle_folder, bundle_stage, pair_stage, train_stage
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.stages import bundle_stage, pair_stage, train_stage
+from featlab.workspace.workspace import Workspace, bundle_folder
 
 TARGETS = ("s04",)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
-from featlab.model.losses import expression_loss, style_loss, style_statistics
-from featlab.model.networks import SourceHead, Translator, layer_values
+from featlab.model.losses import expression_loss, layer_values, style_loss, style_statistics
+from featlab.model.networks import SourceHead, Translator
 from featlab.model.training import Phase, Terms, minimise, train
 from featlab.seeding import torch_generator
 
