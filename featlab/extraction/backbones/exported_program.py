@@ -16,14 +16,7 @@ from torch.export import ExportedProgram
 from featlab.compute import choose_device, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.card import (
-    CARD_FILE,
-    EMBEDDING,
-    BackboneCard,
-    embedding_of,
-    file_spec,
-    read_card,
-)
+from featlab.extraction.backbones.card import CARD_FILE, EMBEDDING, BackboneCard, embedding_of, file_spec, read_card
 from featlab.extraction.backbones.network import (
     AMP_NOTE,
     ModuleNetwork,

@@ -10,15 +10,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.columns import check_columns
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import (
-    FER2013,
-    check_present,
-    counted,
-    descendant,
-    header,
-    mismatch,
-    relative,
-)
+from featlab.extraction.layouts.tree import FER2013, check_present, counted, descendant, header, mismatch, relative
 from featlab.extraction.text import read_lines
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"

@@ -23,13 +23,7 @@ from featlab.extraction.columns import (
 )
 from featlab.extraction.faces import as_points
 from featlab.extraction.tables.presets import WORDS
-from featlab.extraction.tables.rows import (
-    INDEX_COLUMNS,
-    ReadRows,
-    Roles,
-    Selection,
-    roles_of,
-)
+from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Roles, Selection, roles_of
 from featlab.extraction.worker import OnProgress
 
 

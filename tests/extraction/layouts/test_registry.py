@@ -7,13 +7,7 @@ import pytest
 from featlab.config.options import options_of
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts import (
-    LAYOUTS,
-    detect_layout,
-    read_layout,
-    register_layout,
-    resolve_layout,
-)
+from featlab.extraction.layouts import LAYOUTS, detect_layout, read_layout, register_layout, resolve_layout
 
 NAMES = ["manifest", "folders", "biovid", "stressid", "bah", "aff-wild2", "fer2013", "expw", "raf-db", "sfda-pft"]
 
