@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError, closest, listed
+from featlab.errors import InputError
 
 # As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
 MISSING = (
@@ -224,12 +224,3 @@ def _floats(column: Any) -> NDArray[np.float32]:
     values = column if arrow.types.is_floating(column.type) else column.cast(arrow.float64())
     floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
     return floats
-
-
-def check_columns(names: Sequence[str], needed: Sequence[str], where: str, remedy: str = "") -> None:
-    """Refuse a table without one of the needed columns, naming the closest one, or with two of its name."""
-    for name in needed:
-        if name not in names:
-            raise InputError(f"{where}: no column {name!r} (found: {listed(names)}){closest(name, names)}{remedy}")
-        if names.count(name) > 1:
-            raise InputError(f"{where}: the column {name!r} appears twice")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-import numpy as np
+from featlab.errors import InputError, closest, listed
 
-from featlab.errors import InputError
-from featlab.extraction.columns import Columns
+if TYPE_CHECKING:
+    from featlab.extraction.columns import Columns
 
 
 def file_in(folder: Path, name: str) -> Path:
@@ -69,6 +69,9 @@ class _Scan:
 
 def open_delimited(path: Path, mark: str | None = None) -> Columns:
     """Open a table whose cells are apart by ``mark``, by default a comma, or a tab in a .tsv; every cell is text."""
+    # Not above: a list of layouts needs no NumPy.
+    from featlab.extraction.columns import Columns
+
     mark = mark or _MARKS.get(path.suffix.lower(), ",")
     line, header = next(read_cells(path, mark))
     scan = _scan(path, mark)
@@ -175,6 +178,15 @@ def _check_header(header: Sequence[str], path: Path, mark: str) -> None:
     check_once(header, f"{path}, line 1")
 
 
+def check_columns(names: Sequence[str], needed: Sequence[str], where: str, remedy: str = "") -> None:
+    """Refuse a table without one of the needed columns, naming the closest one, or with two of its name."""
+    for name in needed:
+        if name not in names:
+            raise InputError(f"{where}: no column {name!r} (found: {listed(names)}){closest(name, names)}{remedy}")
+        if names.count(name) > 1:
+            raise InputError(f"{where}: the column {name!r} appears twice")
+
+
 def check_once(header: Sequence[str], where: str) -> None:
     """Refuse two columns of one name."""
     for name, count in Counter(header).items():
@@ -183,6 +195,8 @@ def check_once(header: Sequence[str], where: str) -> None:
 
 
 def _scan(path: Path, mark: str) -> _Scan:
+    import numpy as np
+
     scan = _Scan()
     blank_starts = np.frombuffer(f'{mark} "'.encode(), dtype=np.uint8)
     with path.open("rb") as file:

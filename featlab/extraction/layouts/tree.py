@@ -11,9 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from featlab.errors import InputError
-from featlab.extraction.columns import check_columns, read_names
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
-from featlab.extraction.text import open_delimited
+from featlab.extraction.text import check_columns, open_delimited
 from featlab.extraction.video.frames import is_video
 
 _SHOWN = 4
@@ -211,6 +210,8 @@ def read_columns(path: Path, required: Sequence[str]) -> tuple[dict[str, list[st
 
     A label "none" is one, for it may be the neutral one. Also returns what says where a row is.
     """
+    from featlab.extraction.columns import read_names
+
     table = open_delimited(path, _mark(first_line(path)))
     check_columns([name.lower() for name in table.header], required, str(path))
     columns = {name.lower(): cells for name, cells in read_names(table, table.header, neutral="none").items()}

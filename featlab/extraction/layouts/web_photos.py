@@ -7,11 +7,10 @@ from pathlib import Path
 
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.columns import check_columns
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts import register_layout
 from featlab.extraction.layouts.tree import FER2013, check_present, counted, descendant, header, mismatch, relative
-from featlab.extraction.text import read_lines
+from featlab.extraction.text import check_columns, read_lines
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
 SUBJECT = "expw"

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.columns import Columns, check_columns, read_names
+from featlab.extraction.columns import Columns, read_names
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
 from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
 from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Selection
-from featlab.extraction.text import file_in, has_rows, open_delimited
+from featlab.extraction.text import check_columns, file_in, has_rows, open_delimited
 from featlab.extraction.video.frames import is_video
 from featlab.extraction.worker import OnProgress
 

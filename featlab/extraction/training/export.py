@@ -29,7 +29,14 @@ from featlab.cache.atomic import atomic_write_bytes
 from featlab.compute import quiet_export
 from featlab.errors import ConfigError, FeatlabError, InputError, one_line
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from featlab.extraction.backbones.card import CARD_FILE, CARD_KEY, EMBEDDING, FORMAT, VERSION, statistics_names
+from featlab.extraction.backbones.exported_program import (
+    CARD_FILE,
+    CARD_KEY,
+    EMBEDDING,
+    FORMAT,
+    VERSION,
+    statistics_names,
+)
 from featlab.extraction.backbones.network import Taps, as_embedding
 
 OPSET = 18
