@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,9 +216,9 @@ class ProgressMeter:
 def process_batch(task: Task, batch: Batch) -> BatchResult:
     """Decode, prepare and perhaps embed the items of a batch."""
     places = range(len(batch.items))
-    missing: NDArray[Any] = np.ones(len(batch.items), dtype=np.bool_)
+    missing = np.ones(len(batch.items), dtype=np.bool_)
     if batch.landmarks is not None:
-        missing = np.isnan(batch.landmarks).any(axis=(1, 2))
+        missing = np.asarray(np.isnan(batch.landmarks).any(axis=(1, 2)))
     failed = {place: "no landmarks" for place in places if task.need_landmarks and missing[place]}
     usable = [place for place in places if place not in failed]
     if not task.decode:
