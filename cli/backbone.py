@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from featlab.extraction.items import Failure
     from featlab.extraction.training.train import TrainReport
 
-_NETWORK, _TRAINING = "Network", "Training"
+_network = partial(Option, rich_help_panel="Network")
+_training = partial(Option, rich_help_panel="Training")
 _FLAGS = ("layout", "layout_options", *VIDEO_FLAGS)
 
 backbone_app = typer.Typer(
@@ -47,50 +48,28 @@ def train(
     ] = "resume",
     arch: Annotated[
         str | None,
-        Option(
-            metavar="NAME",
-            help="small (96 px, for a CPU), resnet18, torchvision:NAME, timm:NAME.  [default: small]",
-            rich_help_panel=_NETWORK,
+        _network(
+            metavar="NAME", help="small (96 px, for a CPU), resnet18, torchvision:NAME, timm:NAME.  [default: small]"
         ),
     ] = None,
     size: Annotated[
-        int | None,
-        Option(
-            min=8, metavar="PX", help="Side of the images; default: 96 for small, else 224.", rich_help_panel=_NETWORK
-        ),
+        int | None, _network(min=8, metavar="PX", help="Side of the images; default: 96 for small, else 224.")
     ] = None,
     layers: Annotated[
-        str | None,
-        Option(metavar="A,B", help="Taps; default: the stem's pooling and the stages.", rich_help_panel=_NETWORK),
+        str | None, _network(metavar="A,B", help="Taps; default: the stem's pooling and the stages.")
     ] = None,
     weights: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE",
-            help="Start from a state dict: .safetensors, .pt, or a .pt2 of ours.",
-            rich_help_panel=_NETWORK,
-        ),
+        Path | None, _network(metavar="FILE", help="Start from a state dict: .safetensors, .pt, or a .pt2 of ours.")
     ] = None,
-    epochs: Annotated[int | None, Option(min=1, metavar="N", help="At most.", rich_help_panel=_TRAINING)] = None,
-    batch: Annotated[
-        int | None, Option(min=2, metavar="N", help="Images in a step.", rich_help_panel=_TRAINING)
-    ] = None,
+    epochs: Annotated[int | None, _training(min=1, metavar="N", help="At most.")] = None,
+    batch: Annotated[int | None, _training(min=2, metavar="N", help="Images in a step.")] = None,
     refit: Annotated[
         bool | None,
-        Option(
-            "--refit/--no-refit",
-            help="Train again on all source subjects once the epoch is chosen.",
-            rich_help_panel=_TRAINING,
-        ),
+        _training("--refit/--no-refit", help="Train again on all source subjects once the epoch is chosen."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable.",
-            rich_help_panel=_TRAINING,
-        ),
+        _training("--set", metavar="KEY=VALUE", help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable."),
     ] = None,
 ) -> None:
     """Fit a network on the source subjects' images; no image of a target subject is opened.

@@ -245,14 +245,8 @@ def layouts(
 
 
 def _facts(layout: Layout) -> dict[str, Any]:
-    return {
-        "name": layout.name,
-        "title": layout.title,
-        "subject": layout.subject,
-        "neutral": layout.neutral,
-        "sampling": asdict(layout.sampling),
-        "options": _options(layout),
-    }
+    words = {name: getattr(layout, name) for name in ("name", "title", "subject", "neutral")}
+    return {**words, "sampling": asdict(layout.sampling), "options": _options(layout)}
 
 
 def _options(layout: Layout) -> dict[str, dict[str, Any]]:
