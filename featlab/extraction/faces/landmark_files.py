@@ -23,12 +23,6 @@ from featlab.extraction.text import open_delimited, read_lines
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
 
 
-def read_one_clip(path: Path) -> NDArray[np.float32]:
-    """Read the ``.npy`` of one image, (P, 2), or of one clip, (rows, P, 2) or (rows, 2P): float32 (rows, P, 2)."""
-    array = _load(path)[ARRAY]
-    return as_points(array[None] if array.ndim == 2 and array.shape[1] == 2 else array, str(path))
-
-
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """Read a ``.npy``, or all arrays of a ``.npz``; the only one there is has the name `ARRAY`, too."""
     try:
@@ -65,18 +59,25 @@ class LandmarkTable:
     by_openface: bool = False  # Whether it has OpenFace's ``confidence`` or ``success``
 
 
-def read_landmark_table(path: Path) -> LandmarkTable:
-    """Read a ``.csv``, a ``.npy`` or a ``.npz``, which may have the pictures' names in an array of text beside it."""
+def read_landmark_table(path: Path, *, of_one: bool = False) -> LandmarkTable:
+    """Read a file of landmarks; ``of_one`` picture or clip, a ``.npy`` may hold the points of one, (P, 2).
+
+    Beside the landmarks of a ``.npz`` the pictures' names may lie in an array of text.
+    """
+    suffix = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    if path.suffix.lower() == ".csv":
+    if suffix == ".csv":
         return read_landmark_csv(path)
-    if path.suffix.lower() not in (".npy", ".npz"):
+    if suffix in (".pts", ".tem"):
+        return LandmarkTable((read_pts if suffix == ".pts" else read_tem)(path)[None])
+    if suffix not in (".npy", ".npz"):
         raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
     stored = _load(path)
     if {FACES, COUNTS} <= stored.keys():
         return LandmarkTable(stored[FACES], stored[COUNTS])
-    points = as_points(stored[ARRAY], str(path))
+    array = stored[ARRAY]
+    points = as_points(array[None] if of_one and array.ndim == 2 and array.shape[1] == 2 else array, str(path))
     named = [array for array in stored.values() if array.dtype.kind == "U" and array.shape == (len(points),)]
     return LandmarkTable(points, paths=tuple(map(_forward, named[0].tolist())) if len(named) == 1 else None)
 
