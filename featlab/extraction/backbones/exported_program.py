@@ -175,8 +175,6 @@ class BackboneCard:
 
     spec: InputSpec  # The input that it was made for
     layers: tuple[str, ...]  # Whose statistics are among its outputs, and can be appended; see `statistics_names`
-    dim: int  # D
-    id: str  # What its maker called it
     trained_on: tuple[str, ...] = ()  # Subjects whose images trained it or chose its epoch, where its card says so
 
 
@@ -221,7 +219,7 @@ def read_card(text: str, path: Path) -> BackboneCard:
         # Validation subjects chose the epoch, and a refit trains on them too.
         people = tuple(sorted(map(str, (*card.get("source_subjects", ()), *card.get("validation_subjects", ())))))
         spec = InputSpec(content["size"], mean, std)
-        return BackboneCard(spec, layers, int(content["dim"]), str(content["id"]), people)
+        return BackboneCard(spec, layers, people)
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
