@@ -120,10 +120,8 @@ def _show(
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
-    from featlab.cache.repeats import find_repeats
     from featlab.extraction.shards import DOUBT, NO_FACE, list_path
 
-    problems, maybe = find_repeats(report.path)
     lost, layers = report.storage_error, report.extractor.layers
     facts = {
         "layers": list(layers),
@@ -141,7 +139,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "resumed_rows": report.resumed_rows or None,
         "storage_error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
-    warnings = [*inputs.warnings, *problems, *maybe]
+    warnings = [*inputs.warnings, *report.equal_rows]
     _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
     unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
     for listed, why, what in unsure:
