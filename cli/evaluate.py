@@ -11,11 +11,13 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
+from featlab.cli.flags import FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
+    from featlab.evaluation.summary import MethodSummary
     from featlab.methods.base import Method
     from featlab.workspace.workspace import Workspace
 
@@ -121,6 +123,9 @@ def run_and_show(
     plots: bool,
 ) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
+    whole = session["share"] == FLAGS["share"].default and not session["collect"]
+    if whole and _show_finished(session, command, values, name, plots):
+        return
     from featlab.analysis.evaluation.result import evaluation_result
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
@@ -161,11 +166,7 @@ def run_and_show(
         plots=plots,
         classes=opened.table.classes,
         smoothing=protocol.smoothing,
-        data={
-            "results": [row.to_dict() for row in rows],
-            "summary": [item.to_dict() for item in summaries],
-            "runs": {"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
-        },
+        data=_data(rows, summaries, runs, reused),
     )
     result = replace(result, summary=(*result.summary, *seen))
     output.result(folder, result, typed_command())
@@ -175,6 +176,45 @@ def run_and_show(
         output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
     if failed:
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+
+
+def _show_finished(session: Session, command: str, values: Mapping[str, Any], name: str | None, plots: bool) -> bool:
+    """Show an evaluation that lies there, whole, without what runs methods; return whether one did."""
+    from featlab.analysis.evaluation.stored import read_finished
+    from featlab.evaluation.results import run_facts
+    from featlab.evaluation.summary import summarise
+    from featlab.workspace.workspace import Workspace, tuned_on
+
+    output, root = session.output, session.workspace
+    if not (root / "results").is_dir() or tuned_on(root):
+        return False
+    given = session.values(values)
+    opened = Workspace.open(root, given, subjects=())
+    protocol, facts = opened.config.protocol, run_facts(opened)
+    draws = [opened.targets(draw) for draw in range(protocol.draws)]
+    runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
+    folder = root / "results" / (name or _run_key(command, facts))
+    found = read_finished(folder, facts, runs, plots=plots)
+    if found is None:
+        return False
+    targets = sorted({subject for draw in draws for subject in draw})
+    session.warn_of_seen(opened.extractor, targets)
+    session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
+    output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
+    result = replace(found.result, data=_data(found.rows, summarise(found.rows), runs, runs))
+    output.shown(folder, result, list(found.files))
+    output.show(f"{runs} runs: {runs} reused, 0 failed")
+    return True
+
+
+def _data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary], runs: int, reused: int) -> dict[str, Any]:
+    """Return what ``--json`` prints of an evaluation."""
+    failed = sum(bool(row.error) for row in rows)
+    return {
+        "results": [row.to_dict() for row in rows],
+        "summary": [item.to_dict() for item in summaries],
+        "runs": {"all": runs, "reused": reused, "failed": failed, "missing": runs - len(rows)},
+    }
 
 
 def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) -> list[str]:
@@ -210,8 +250,8 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
     from featlab.seeding import stable_hash
 
-    # Grids of ablations and looks of pictures change nothing in an evaluation.
-    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
+    # Grids of ablations, looks of pictures, and where runs are made change nothing in an evaluation.
+    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot", "engine")}
     return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
 
 

@@ -18,8 +18,11 @@ _WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
 
 @dataclass(frozen=True)
 class PlotConfig(Options):
-    """Pictures that show faces."""
+    """Figures, and pictures that show faces."""
 
+    formats: tuple[str, ...] = option(
+        (), "Formats of figures beside .svg, which is always there: `pdf`, `png`.", choices=("pdf", "png")
+    )
     images: str = option(
         "", "Folder that the cache's image names are relative to, that of the manifest; empty looks beside the cache."
     )

@@ -31,7 +31,10 @@ def test_help_and_the_result_modules_import_no_heavy_library():
         f"print(*[name for name in {HEAVY!r} if name in sys.modules])\n"
         "import featlab.evaluation.metrics, featlab.evaluation.results\n"
         "import featlab.evaluation.statistics, featlab.evaluation.summary\n"
+        "featlab.evaluation.statistics.compare_ranks({name: [0.1, 0.3] for name in 'abc'})\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules and name != 'numpy'])\n"
+        "import featlab.analysis.evaluation.stored\n"
+        "print(*[name for name in ('torch', 'matplotlib', 'scipy') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
