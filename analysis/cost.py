@@ -23,8 +23,7 @@ from featlab.errors import FeatlabError
 from featlab.evaluation.run import adapted_model
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
-from featlab.model.networks import as_tensor
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, as_tensor
 from featlab.model.training import iterations_to_converge
 from featlab.protocol.splits import Split, split_target
 from featlab.seeding import run_seed

@@ -18,8 +18,7 @@ from featlab.evaluation.run import adapted_model
 from featlab.methods.base import SourceFeatures, base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method, make_method
-from featlab.model.networks import PersonalModel, SourceHead, as_tensor
-from featlab.model.personal import AdaptedModel, Affine
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, as_tensor
 from featlab.model.style_bank import neutral_clips
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import run_seed

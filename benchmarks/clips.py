@@ -26,7 +26,7 @@ from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
 from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
 from featlab.methods import AdaptedModel, Method, make_method
-from featlab.model.personal import GainEstimate
+from featlab.model.networks import GainEstimate
 from featlab.protocol.splits import ClipConditions, Split, reduced_split, split_target, target_of
 from featlab.seeding import generator
 from featlab.workspace.build import build_bundle

@@ -45,7 +45,7 @@ from featlab.evaluation.run import RunNumbers, evaluate_subject
 from featlab.evaluation.scores import pooled_reliability
 from featlab.evaluation.statistics import bootstrap_interval, holm, paired_wilcoxon
 from featlab.methods import make_method
-from featlab.model.share import CarriedShare
+from featlab.model.style_bank import CarriedShare
 from featlab.pairing.pairs import make_pairs
 from featlab.seeding import generator
 from featlab.workspace.build import pretrain_bundle, train_source_head

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Option
 
 from featlab.cli.output import Output
-from featlab.cli.session import REFUSED, SKIPPED, Session, counted, names_in, workspace_command
+from featlab.cli.predict import end_with, left_out, people_of, targets_of
+from featlab.cli.session import Session, counted, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -164,7 +164,7 @@ def _tell(output: Output, stage: str, made: StageOutput, facts: dict[str, object
     output.facts(f"{stage}: {made.folder}{reused}", {name.replace("_", " "): value for name, value in facts.items()})
 
 
-@workspace_command("people", "method", "bundle", "targets", "device")
+@workspace_command("people", "method", "bundle", "targets", "device", "jobs", "engine")
 def adapt(
     session: Session,
     force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
@@ -172,16 +172,12 @@ def adapt(
     """Adapt to people from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
     from featlab.methods.registry import make_method
-    from featlab.workspace.adapt import adapt_subject, bundle_for, people_in
+    from featlab.workspace.adapt import adapt_subject
 
-    with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
-        people = people_in(session["people"], opened.table.subjects)
-        session.warn_of_seen(opened.extractor, people)
-        session.warn_of_untested(opened, people)
-        model, folder = bundle_for(opened, people, session["bundle"], session.held_out(opened, people))
+    opened, model, folder, people = people_of(session, session["people"])
+    session.warn_of_untested(opened, people)
     if len(people) > 1:
-        _adapt_many(session.output, opened, model, folder, people, force)
+        _adapt_many(session, opened, model, folder, people, force)
         return
     (subject,) = people
     done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
@@ -238,20 +234,23 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
 
 
 def _adapt_many(
-    output: Output, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
+    session: Session, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
 ) -> None:
     """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
-    from featlab.workspace.adapt import Adapted, adapt_people
+    from featlab.workspace.adapt import Stored, adapt_people
 
-    known = set(bundle.source_subjects)
-    targets = [name for name in people if name not in known]
+    output = session.output
+    targets = targets_of(output, bundle, people)
     found = []
     with output.progress() as bars:
-        for done in adapt_people(bundle, folder, opened.table, opened.extractor, targets, opened.config, force=force):
+        for done in adapt_people(opened, folder, targets, force=force, jobs=session.jobs):
             found.append(done)
             bars("adapt", len(found), len(targets), done.subject)
-    adapted = [done for done in found if isinstance(done, Adapted)]
-    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Adapted)]
+    # As they were named: they come as they finish.
+    place = {name: number for number, name in enumerate(targets)}
+    found.sort(key=lambda done: place[done.subject])
+    adapted = [done for done in found if isinstance(done, Stored)]
+    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Stored)]
     output.json(
         {
             "method": opened.config.adapt.method,
@@ -264,16 +263,13 @@ def _adapt_many(
                     "seconds": done.seconds,
                     "reused": done.reused,
                     "expected_gain": asdict(done.gain) if done.gain else None,
-                    "warnings": list(done.model.warnings),
+                    "warnings": list(done.warnings),
                 }
                 for done in adapted
             ],
-            "refused": [{"subject": subject, "reason": reason} for subject, reason in refused],
-            "source_subjects_left_out": len(people) - len(targets),
         }
+        | left_out(people, targets, refused)
     )
-    if len(targets) < len(people):
-        output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
     stored = sum(done.reused for done in adapted)
     facts = {
         "method": opened.config.adapt.method,
@@ -285,8 +281,6 @@ def _adapt_many(
     if gains:
         facts["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
     output.facts("adapt", facts)
-    warnings = [(done.subject, line) for done in adapted for line in done.model.warnings]
+    warnings = [(done.subject, line) for done in adapted for line in done.warnings]
     output.warn_of_failures(warnings, "warnings in all; --json has each")
-    if refused:
-        output.columns(("Refused", "Why"), refused, text_columns=2)
-        raise typer.Exit(SKIPPED if adapted else REFUSED)
+    end_with(output, refused, done=bool(adapted))

@@ -49,6 +49,12 @@ class Registry(Generic[T]):
         """Make something known under a name."""
         self.found[name] = value
 
+    def check(self, name: str) -> None:
+        """Raise a ConfigError that names the closest when nothing has a name. Imports none of them."""
+        known = self.names()
+        if name not in known:
+            raise ConfigError(f"unknown {self.kind} {name!r}, known: {', '.join(known)}{closest(name, known)}")
+
     def get(self, name: str) -> T:
         """Return what has a name; a ConfigError names the closest, or the plug-in that can't be loaded."""
         if name not in self.found:
@@ -60,8 +66,7 @@ class Registry(Generic[T]):
             elif name in self.plugins:
                 self._load(self.plugins[name])
             else:
-                known = self.names()
-                raise ConfigError(f"unknown {self.kind} {name!r}, known: {', '.join(known)}{closest(name, known)}")
+                self.check(name)
         return self.found[name]
 
     def _load(self, point: EntryPoint) -> None:

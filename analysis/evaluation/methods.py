@@ -7,16 +7,18 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from featlab.analysis.table import MISSING, listed
+from featlab.analysis.table import MISSING
 from featlab.config.options import options_of
-from featlab.errors import ConfigError
+from featlab.errors import ConfigError, listed
 from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import failure_reasons
-from featlab.methods.base import Method
-from featlab.methods.registry import get_method, method_names
+from featlab.methods.registry import Facts, facts_of, get_method, method_names, needs
+
+if TYPE_CHECKING:
+    from featlab.methods.base import Method
 
 _MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
 _SETTINGS = {"oracle": "Oracle", "source-access": "Source access"}
@@ -112,9 +114,9 @@ def failure_notes(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:
     return notes
 
 
-def _registered(method: str) -> type[Method] | None:
+def _registered(method: str) -> Facts | type[Method] | None:
     try:
-        return get_method(method)
+        return facts_of(method)
     except ConfigError:
         return None
 
@@ -182,18 +184,6 @@ def _options(method: type[Method]) -> list[str]:
         text = " ".join(filter(None, [option.help, only])) or "–"
         lines.append(f"| `{name}` | `{_value(getattr(config, name))}` | {tuned} | {_cell(text)} |")
     return lines
-
-
-def needs(method: type[Method]) -> list[str]:
-    """Return in words what a method can not do without, beside the source model and the target's rows."""
-    wanted = {
-        "the style bank": method.needs_style_bank,
-        "tensors prepared at the source": method.needs_extras,
-        "labelled source rows (not source-free)": method.needs_source,
-        "the target's labels (an oracle)": method.needs_labels,
-        "one person's neutral clip": method.needs_neutral,
-    }
-    return [name for name, needed in wanted.items() if needed]
 
 
 def _changes(method: type[Method]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.inside.branches import COSINES, PROBES, BranchReport, Measure, Scores
+from featlab.analysis.inside.branches import COSINES, PROBES, BranchReport, Measure
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import (
     MISSING,
@@ -85,32 +85,32 @@ def change_sign(before: Measure, after: Measure) -> int:
 
 def branches_sentences(report: BranchReport) -> list[str]:
     """Return what linear probes read off before and after T, and whether only identity changes."""
-    before, after = report.of("features-before"), report.of("features-after")
+    before, after = report.found["features-before"], report.found["features-after"]
     parts = []
     for said, name in (
         ("names the person in {}", "identity"),
         ("finds the expression with a balanced accuracy of {}", "expression"),
     ):
-        first, second = getattr(before, name), getattr(after, name)
+        first, second = before[name], after[name]
         if math.isfinite(first.mean):
             numbers = f"{share_text(first.mean)} before T and {share_text(second.mean)} after"
             parts.append(f"{said.format(numbers)} (guessing: {share_text(first.chance)})")
     sentences = [f"A linear probe {' and '.join(parts)}."] if parts else []
-    if math.isfinite(before.identity.low) and math.isfinite(before.expression.low):
+    if math.isfinite(before["identity"].low) and math.isfinite(before["expression"].low):
         sentences.append(_verdict(before, after))
     return sentences
 
 
-def _verdict(before: Scores, after: Scores) -> str:
+def _verdict(before: Mapping[str, Measure], after: Mapping[str, Measure]) -> str:
     """Answer the question whether only identity changes and expression stays."""
-    identity, expression = (change_sign(getattr(before, name), getattr(after, name)) for name in PROBES)
+    identity, expression = (change_sign(before[name], after[name]) for name in PROBES)
     read = "can be read off better" if expression > 0 else "can be read off as well as before"
     if expression < 0:
         lost = "identity and expression get lost" if identity < 0 else "expression gets lost, identity does not"
         return f"So not only identity changes: {lost}."
     if identity >= 0:
         return f"So T does not hide who a person is, and expression {read}."
-    if after.identity.low > after.identity.chance:
+    if after["identity"].low > after["identity"].chance:
         return f"So T takes some identity away, not all of it, and expression {read}."
     return f"So T takes identity away, down to what guessing would give, and expression {read}."
 
@@ -119,7 +119,7 @@ def branches_table(report: BranchReport) -> Table:
     """Return one line a representation, grouped. Nothing is bold: what is good depends on what it is for."""
 
     def column(head: str, measure: str, text: Callable[[Measure], str]) -> Column[tuple[str, str, str]]:
-        return Column(head, lambda row: text(getattr(report.of(row[2]), measure)))
+        return Column(head, lambda row: text(report.found[row[2]][measure]))
 
     def cosine_interval(measure: Measure) -> str:
         low, high = cosine_text(measure.low), cosine_text(measure.high)
@@ -156,7 +156,7 @@ def _notes(report: BranchReport) -> list[str]:
     draws = f" in {len(report.draws)} draws" if len(report.draws) > 1 else ""
     identity, expression = (
         MISSING if math.isnan(chance) else share_text(chance)
-        for chance in (report.rows[0].identity.chance, report.rows[0].expression.chance)
+        for chance in (report.found["features-before"][name].chance for name in PROBES)
     )
     notes = [
         f"{len(people)} target subjects{draws}, {report.frames:,} labelled frames; none that T was adapted on, and no "
@@ -190,7 +190,7 @@ def branches_data(report: BranchReport) -> dict[str, list[Any]]:
         (group, name, measure, found.mean, found.low, found.high, found.chance)
         for group, name, key in ROWS
         for measure in (*COSINES, *PROBES)
-        for found in [getattr(report.of(key), measure)]
+        for found in [report.found[key][measure]]
     ]
     return columns_of(("group", "representation", "measure", "mean", "low", "high", "chance"), lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,50 +14,46 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, StyleShift
+from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, Key, StyleShift
 from featlab.analysis.page import DrawnFigure, Result, safe_name
-from featlab.analysis.style import folded
-from featlab.analysis.table import MISSING, Column, Table, make_table, number_text
+from featlab.analysis.table import Column, Table, make_table, number_text
 
-_NAMES = {"mean": "mean", "std": "standard deviation"}
 _SAME = 0.005
 """A change that is too small to see is none: an offset leaves standard deviations as they are, but for rounding."""
 _STARTS = {"adapted rows": 0.0, "other rows": 2.6}  # Where on the x axis the slopes of a group begin; they are 1 wide.
 _MOVED = 4.5  # Where the source people who were moved stand.
-_LETTERS = 20  # Longest line of a label beside a panel.
 _BAND = "#DDDDDD"
 _SLOPE: dict[str, Any] = {"linewidth": 0.8, "marker": "o", "markersize": 2}
 _LOOKS: Mapping[str, dict[str, Any]] = {
-    "nearer": {"color": style.GAIN, "linestyle": "-"},
-    "farther": {"color": style.LOSS, "linestyle": "--"},
-    "same": {"color": "#666666", "linestyle": ":"},
+    "a target, nearer after": {"color": style.GAIN, "linestyle": "-"},
+    "a target, farther after": {"color": style.LOSS, "linestyle": "--"},
+    "a target, as before": {"color": "#666666", "linestyle": ":"},
 }
-_WORDS = {"nearer": "a target, nearer after", "farther": "a target, farther after", "same": "a target, as before"}
-
-_Line = tuple[StyleShift, tuple[str, str]]  # A method's distances, and a layer and statistic.
 
 
 def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> Result:
     """Return a figure a method, the table and what it says."""
-    figures = []
-    for shift in shifts:
-        name = shift.method
-        caption = (
-            "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before "
-            f"and after {name}; 1 is a typical source person. Left in a panel the rows that were adapted on, right the "
-            "other neutral rows. Grey: 90 % of the source people as they are; green: 90 % of them, each moved "
-            "by half of their neutral clips and measured on the others."
-        )
-        title = f"Style before and after {name}"
-        figures.append(
-            DrawnFigure(f"style-{safe_name(shift.method)}", title, caption, plot_style(shift), shift.columns)
-        )
+    caption = (
+        "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before and after "
+        "{}; 1 is a typical source person. Left in a panel the rows that were adapted on, right the other neutral "
+        "rows. Grey: 90 % of the source people as they are; green: 90 % of them, each moved by half of their neutral "
+        "clips and measured on the others."
+    )
     return Result(
         kind="plot",
         title="How far targets are from the source's style",
         summary=[style_sentence(shift) for shift in shifts],
         tables={"style": style_table(shifts)},
-        figures=figures,
+        figures=[
+            DrawnFigure(
+                f"style-{safe_name(shift.method)}",
+                f"Style before and after {shift.method}",
+                caption.format(shift.method),
+                plot_style(shift),
+                shift.columns,
+            )
+            for shift in shifts
+        ],
         metadata=metadata,
         data={"distances": {shift.method: shift.columns for shift in shifts}},
     )
@@ -64,39 +61,38 @@ def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> R
 
 def style_sentence(shift: StyleShift) -> str:
     """Return how far the means of the targets' other neutral rows are before and after, layer by layer."""
-    name = shift.method
     parts = []
     for key in shift.units:
-        line, (layer, statistic) = (shift, key), key
-        before, after = (_median(line, "other rows", side) for side in ("before", "after"))
-        if statistic == "mean" and not np.isnan(before):
-            parts.append(f"{layer} {before:.2f} to {after:.2f} ({_within(line, 'after')} within the source's spread)")
+        before, after = (shift.median(key, "other rows", side) for side in ("before", "after"))
+        if key[1] == "mean" and not math.isnan(before):
+            within = shift.within(key, "after")
+            parts.append(f"{key[0]} {before:.2f} to {after:.2f} ({within} within the source's spread)")
     if not parts:
-        return f"{name}: no target has neutral rows that were not adapted on."
-    return f"{name}: median distance of the mean, on neutral rows that were not adapted on: {', '.join(parts)}."
+        return f"{shift.method}: no target has neutral rows that were not adapted on."
+    said = "median distance of the mean, on neutral rows that were not adapted on"
+    return f"{shift.method}: {said}: {', '.join(parts)}."
 
 
 def style_table(shifts: Sequence[StyleShift]) -> Table:
     """Return one line a method, layer and statistic: median distances, and how many are within the source's spread."""
 
-    def median(head: str, group: str, side: str) -> Column[_Line]:
-        return Column(head, lambda line: number_text(_median(line, group, side), 2))
+    def median(head: str, group: str, side: str) -> Column[tuple[StyleShift, Key]]:
+        return Column(head, lambda line: number_text(line[0].median(line[1], group, side), 2))
 
-    columns: list[Column[_Line]] = [
-        Column("Method", lambda line: line[0].method, text=True),
-        Column("Layer", lambda line: line[1][0], text=True),
-        Column("Statistic", lambda line: _NAMES[line[1][1]], text=True),
-        median("Adapted rows, before", "adapted rows", "before"),
-        median("Adapted rows, after", "adapted rows", "after"),
-        median("Other rows, before", "other rows", "before"),
-        median("Other rows, after", "other rows", "after"),
-        median("Source people, moved", "source moved", "after"),
-        Column("Within, before", lambda line: _within(line, "before")),
-        Column("Within, after", lambda line: _within(line, "after")),
-    ]
     return make_table(
         "Distance from the source's style",
-        columns,
+        [
+            Column("Method", lambda line: line[0].method, text=True),
+            Column("Layer", lambda line: line[1][0], text=True),
+            Column("Statistic", lambda line: STATISTICS[line[1][1]], text=True),
+            median("Adapted rows, before", "adapted rows", "before"),
+            median("Adapted rows, after", "adapted rows", "after"),
+            median("Other rows, before", "other rows", "before"),
+            median("Other rows, after", "other rows", "after"),
+            median("Source people, moved", "source moved", "after"),
+            Column("Within, before", lambda line: line[0].within(line[1], "before")),
+            Column("Within, after", lambda line: line[0].within(line[1], "after")),
+        ],
         [(shift, key) for shift in shifts for key in shift.units],
         notes=(
             "Medians over targets; 1 is the distance of a typical source person, as they are.",
@@ -117,11 +113,11 @@ def plot_style(shift: StyleShift) -> Figure:
         for panels, statistic in zip(grid, statistics, strict=True):
             for panel, layer in zip(panels, shift.layers, strict=True):
                 if (layer, statistic) in shift.units:
-                    _draw_panel(panel, (shift, (layer, statistic)))
+                    _draw_panel(panel, shift, (layer, statistic))
                 else:
                     panel.text(0.5, 0.5, "no difference\nto measure by", transform=panel.transAxes, ha="center")
                     panel.set(xticks=[])
-            label = folded(f"Distance of the {_NAMES[statistic]}", _LETTERS)
+            label = style.folded(f"Distance of the {STATISTICS[statistic]}", 20)
             panels[0].set_ylabel(f"{label}\n(source person = 1)")
             # The limits are one for the row: only now does it know of all its panels.
             panels[0].set_ylim(bottom=0.0)
@@ -131,18 +127,20 @@ def plot_style(shift: StyleShift) -> Figure:
     return drawn
 
 
-def _draw_panel(panel: Axes, line: _Line) -> None:
-    shift, key = line
+def _draw_panel(panel: Axes, shift: StyleShift, key: Key) -> None:
     ends = [100 - SPREAD, SPREAD]
-    low, high = np.percentile(shift.values(*key, "source", "before"), ends)
+    low, high = np.percentile(shift.values(key, "source", "before"), ends)
     panel.axhspan(low, high, color=_BAND, alpha=0.6, linewidth=0, zorder=0, label="_band")
     panel.axhline(1.0, color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_unit")
     for group, start in _STARTS.items():
-        before, after = (shift.values(*key, group, side) for side in ("before", "after"))
+        before, after = (shift.values(key, group, side) for side in ("before", "after"))
         places = [start, start + 1]
-        _write(panel, group, start + 0.5, -13)
+        # A group's name, beneath the ticks.
+        across = panel.get_xaxis_transform()
+        beneath: dict[str, Any] = {"xycoords": across, "textcoords": "offset points", "ha": "center", "va": "top"}
+        panel.annotate(group, (start + 0.5, 0), (0, -13), fontsize=7, **beneath)
         if not len(before):
-            panel.text(start + 0.5, 0.5, "no rows", transform=panel.get_xaxis_transform(), ha="center", fontsize=6.5)
+            panel.text(start + 0.5, 0.5, "no rows", transform=across, ha="center", fontsize=6.5)
             continue
         for pair in zip(before, after, strict=True):
             panel.plot(places, pair, alpha=0.6, zorder=2, label=f"_{group}", **_SLOPE, **_LOOKS[_kind(*pair)])
@@ -151,7 +149,7 @@ def _draw_panel(panel: Axes, line: _Line) -> None:
         for place, value, away, side in zip(places, medians, (-3, 3), ("right", "left"), strict=True):
             look: dict[str, Any] = {"ha": side, "va": "bottom", "fontsize": 6.5, "fontweight": "bold", "zorder": 5}
             panel.annotate(f"{value:.2f}", (place, value), (away, -1), textcoords="offset points", **look)
-    moved = shift.values(*key, "source moved")
+    moved = shift.values(key, "source moved")
     if len(moved):
         look = {"color": style.COLOURS[2], "zorder": 3, "clip_on": False}
         low, high = np.percentile(moved, ends)
@@ -162,17 +160,11 @@ def _draw_panel(panel: Axes, line: _Line) -> None:
     panel.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _write(panel: Axes, text: str, place: float, below: float) -> None:
-    """Write a group's name beneath the ticks."""
-    how: dict[str, Any] = {"xycoords": panel.get_xaxis_transform(), "textcoords": "offset points"}
-    panel.annotate(text, (place, 0), (0, below), ha="center", va="top", fontsize=7, **how)
-
-
 def _handles(shift: StyleShift) -> list[Any]:
     pairs = zip(*(shift.columns[name] for name in ("group", "before", "after")), strict=True)
     found = {_kind(before, after) for group, before, after in pairs if group in _STARTS}
     return [
-        *(Line2D([], [], **_SLOPE, **look, label=_WORDS[kind]) for kind, look in _LOOKS.items() if kind in found),
+        *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in found),
         Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
         Patch(facecolor=_BAND, label="source people as they are (90 %)"),
         Line2D([], [], color=style.COLOURS[2], marker="s", linewidth=2.4, label="source people moved (90 %)"),
@@ -180,17 +172,5 @@ def _handles(shift: StyleShift) -> list[Any]:
 
 
 def _kind(before: float, after: float) -> str:
-    return "same" if abs(after - before) < _SAME else "farther" if after > before else "nearer"
-
-
-def _median(line: _Line, group: str, side: str) -> float:
-    shift, key = line
-    values = shift.values(*key, group, side)
-    return float(np.median(values)) if len(values) else float("nan")
-
-
-def _within(line: _Line, side: str) -> str:
-    """Return how many targets are within the source's spread in their other rows; a dash where none has any."""
-    shift, key = line
-    values = shift.values(*key, "other rows", side)
-    return f"{int((values <= shift.limit(*key)).sum())} of {len(values)}" if len(values) else MISSING
+    nearer, farther, same = _LOOKS
+    return same if abs(after - before) < _SAME else farther if after > before else nearer

@@ -18,27 +18,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.people import AdaptedPeople, AdaptedPerson, features_of
-from featlab.analysis.table import columns_of
+from featlab.analysis.people import AdaptedPeople, features_of
+from featlab.analysis.table import MISSING, columns_of
 from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method
 from featlab.model.losses import group_statistics, style_statistics
-from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
-from featlab.model.personal import Affine
+from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator, as_tensor
 from featlab.protocol.splits import split_target
 
-STATISTICS = ("mean", "std")
+STATISTICS = {"mean": "mean", "std": "standard deviation"}
 GROUPS = ("adapted rows", "other rows", "source", "source moved")
 """Whose distances: a target's rows that were adapted on, and its other neutral rows; the source people as they are; the
 same people, each moved by half of their neutral clips and measured on the others, as a target is."""
 SPREAD = 95.0  # Percentile of the source people's distances up to which someone is within the source's spread.
 
 _SMALLEST_UNIT = 1e-6  # Source people who are less apart than this do not differ.
-_COLUMNS = ("layer", "statistic", "group", "subject", "before", "after")
 
-_Layers = Mapping[str, Tensor]
+Key = tuple[str, str]  # Layer and statistic.
+_Case = tuple[str, str, NDArray[np.float32], PersonalModel]  # Group, subject, embeddings, and the model after.
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +47,24 @@ class StyleShift:
     method: str
     layers: tuple[str, ...]  # features (before T), embedding (after it), bottleneck; without T no embedding.
     columns: dict[str, list[Any]]  # A line a person, in units; source people as they are have no after (NaN).
-    units: Mapping[tuple[str, str], float]  # (layer, statistic) to a distance; none where people don't differ.
+    units: Mapping[Key, float]  # To a distance; none where people don't differ.
 
-    def values(self, layer: str, statistic: str, group: str, side: str = "after") -> NDArray[np.float64]:
+    def values(self, key: Key, group: str, side: str = "after") -> NDArray[np.float64]:
         """Return (n,) distances of one group before or after, in the order of the columns; n is 0 without any."""
         keys = zip(self.columns["layer"], self.columns["statistic"], self.columns["group"], strict=True)
-        wanted = [key == (layer, statistic, group) for key in keys]
+        wanted = [found == (*key, group) for found in keys]
         return np.asarray(self.columns[side], dtype=np.float64)[wanted]
 
-    def limit(self, layer: str, statistic: str) -> float:
-        """Return the distance up to which `SPREAD` percent of the source people are, as they are."""
-        return float(np.percentile(self.values(layer, statistic, "source", "before"), SPREAD))
+    def median(self, key: Key, group: str, side: str) -> float:
+        """Return the median of `values`; NaN without any."""
+        values = self.values(key, group, side)
+        return float(np.median(values)) if len(values) else math.nan
+
+    def within(self, key: Key, side: str) -> str:
+        """Return how many targets are within the source's spread in their other rows; a dash where none has any."""
+        values = self.values(key, "other rows", side)
+        limit = np.percentile(self.values(key, "source", "before"), SPREAD)
+        return f"{int((values <= limit).sum())} of {len(values)}" if len(values) else MISSING
 
 
 def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
@@ -78,10 +84,14 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     if through:
         centres = {layer: bundle.bank.centre(layer) for layer in statistics}
     moved_to, _ = bundle.bank.centre("features")
-    measured = [found for person in people.people for found in _of_person(person, method, plain, through)]
-    measured += _of_source(people, plain, through, gap, moved_to)
+    cases = [*_of_targets(people, method), *_of_sources(people, through, gap, moved_to)]
+    measured = [
+        (group, subject, [_layers(part, rows, through) for part in (plain, model)])
+        for group, subject, rows, model in cases
+        if len(rows)
+    ]
     lines: list[tuple[Any, ...]] = []
-    units: dict[tuple[str, str], float] = {}
+    units: dict[Key, float] = {}
     for layer, parts in statistics.items():
         for place, statistic in enumerate(STATISTICS):
             centre = centres[layer][place]
@@ -92,7 +102,7 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
             units[layer, statistic] = unit
             lines += [
                 (layer, statistic, who, subject, *(_distance(rows[layer], place, centre) / unit for rows in sides))
-                for who, subject, *sides in measured
+                for who, subject, sides in measured
                 if all(layer in rows for rows in sides)
             ]
             lines += [
@@ -101,26 +111,22 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
             ]
     if not units:
         raise InputError("the source people do not differ in their neutral rows: nothing to measure by; add people")
-    return StyleShift(method, tuple(statistics), columns_of(_COLUMNS, lines), units)
+    columns = columns_of(("layer", "statistic", "group", "subject", "before", "after"), lines)
+    return StyleShift(method, tuple(statistics), columns, units)
 
 
-def _of_person(
-    person: AdaptedPerson, method: str, plain: PersonalModel, through: bool
-) -> Iterator[tuple[str, str, _Layers, _Layers]]:
-    """Yield group, subject, and the neutral rows at each layer before and after; a group without rows is left out."""
-    table, model = person.table, person.models[method].model
-    others = person.split.test[table.label[person.split.test] == table.neutral_code]
-    for group, rows in (("adapted rows", person.split.adapt), ("other rows", others)):
-        if len(rows):
-            before, after = (_layers(part, table.embeddings[rows], through) for part in (plain, model))
-            yield group, person.subject, before, after
+def _of_targets(people: AdaptedPeople, method: str) -> Iterator[_Case]:
+    """Yield the neutral rows of each target."""
+    for person in people.people:
+        table, test = person.table, person.split.test
+        others = test[table.label[test] == table.neutral_code]
+        for group, rows in (("adapted rows", person.split.adapt), ("other rows", others)):
+            yield group, person.subject, table.embeddings[rows], person.models[method].model
 
 
-def _of_source(
-    people: AdaptedPeople, plain: PersonalModel, through: bool, gap: int, centre: Tensor
-) -> Iterator[tuple[str, str, _Layers, _Layers]]:
-    """Yield the same of each source subject who can play a target, moved by the mean of what would be adapted on."""
-    bundle, base = people.bundle, base_model(people.bundle)
+def _of_sources(people: AdaptedPeople, through: bool, gap: int, centre: Tensor) -> Iterator[_Case]:
+    """Yield those of each source subject who can play a target, moved by the mean of what would be adapted on."""
+    bundle = people.bundle
     for subject in people.source.subject_names_present():
         table = people.source.rows_of(subject)
         try:
@@ -128,20 +134,13 @@ def _of_source(
         except InputError:
             continue
         others = split.test[table.label[split.test] == table.neutral_code]
-        if not len(others):
-            continue
-        shift = centre - features_of(base, table.embeddings[split.adapt]).mean(dim=0)
-        moved = PersonalModel(
-            bundle.projection, _shifted(bundle.translator, shift) if through else Affine.shift(shift), bundle.head
-        )
-        before, after = (_layers(part, table.embeddings[others], through) for part in (plain, moved))
-        yield "source moved", subject, before, after
-
-
-def _shifted(translator: Translator, offset: Tensor) -> Translator:
-    moved = copy.deepcopy(translator)
-    moved.offset.data.copy_(offset)
-    return moved
+        offset = centre - features_of(base_model(bundle), table.embeddings[split.adapt]).mean(dim=0)
+        translator: Affine | Translator = Affine.shift(offset)
+        if through:
+            translator = copy.deepcopy(bundle.translator)
+            translator.offset.data.copy_(offset)
+        moved = PersonalModel(bundle.projection, translator, bundle.head)
+        yield "source moved", subject, table.embeddings[others], moved
 
 
 def _layers(model: PersonalModel, embeddings: NDArray[np.float32], through: bool) -> dict[str, Tensor]:

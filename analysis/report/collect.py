@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
 
-from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
-from featlab.analysis.report.provenance import origins, protocol_summary
-from featlab.analysis.table import Table
+from featlab.analysis.page import LARGEST_DRAWING, PAGE_FILE, Page, PageFigure, read_page, read_table
+from featlab.analysis.table import Table, count_text
+from featlab.config.load import Config, flat_values
 from featlab.errors import InputError
+
+T = TypeVar("T")
 
 _KINDS = ("evaluate", "benchmark", "tune", "ablate", "complexity", "branches", "plot")
 """In the order of a report; other kinds follow."""
@@ -21,20 +25,10 @@ _RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
 """What makes the folder of one run differ from that of another of the same command."""
 
 SVG = "image/svg+xml"
-LARGEST_DRAWING = 450_000
-"""Bytes of an SVG up to which it is shown as it is; a larger one holds a cloud of dots, and its .png is shown, or
-photographs, and a JPEG is shown if the .png is as large."""
 LARGEST_FILE = 450_000
 """Bytes of a file up to which it can be saved from the report; of a larger one the report says where it is."""
-_DPI = 300.0
-
-
-@dataclass(frozen=True)
-class PageFolders:
-    """Folders with a page: one a command in the order of a report, and those of which a newer run is shown."""
-
-    shown: tuple[Path, ...]
-    older: tuple[Path, ...]
+_SIZE = re.compile(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
+_UNKNOWN = "nobody knows where"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,26 +69,27 @@ class Report:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader has to know before comparing the pages, a sentence each."""
-        found = [origin for origin, _ in origins([item.page for item in self.pages])]
+        found = [Origin.of(item.page) for item in self.pages]
         lines = []
         for what, values in (
-            ("caches", {origin.digest for origin in found if origin.digest}),
-            ("extractors", {origin.fingerprint for origin in found if origin.fingerprint}),
-            ("sets of versions of featlab and what it needs", {origin.versions for origin in found if origin.versions}),
+            ("caches", {origin.digest for origin in found}),
+            ("extractors", {origin.fingerprint for origin in found}),
+            ("sets of versions of featlab and what it needs", {origin.versions for origin in found}),
         ):
-            if len(values) > 1:
-                lines.append(f"The sections come from {len(values)} different {what}; each says from which.")
+            several = len(values - {"", ()})
+            if several > 1:
+                lines.append(f"The sections come from {several} different {what}; each says from which.")
         return (*lines, *(f"{folder.name} is left out: {reason}" for folder, reason in self.skipped))
 
 
-def find_pages(results: Path) -> PageFolders:
-    """Return the folders that hold a page: of each command (a name without its key) the newest, evaluations first."""
+def find_pages(results: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of the newest page of each command, evaluations first, and the folders of older ones."""
     pages = [path.parent for path in sorted(results.glob(f"*/{PAGE_FILE}"))]
     newest: dict[str, Path] = {}
     for folder in sorted(pages, key=lambda folder: (folder / PAGE_FILE).stat().st_mtime_ns):
         newest[_RUN_KEY.sub("", folder.name)] = folder
     shown = sorted(newest.values(), key=_order)
-    return PageFolders(tuple(shown), tuple(folder for folder in pages if folder not in shown))
+    return shown, [folder for folder in pages if folder not in shown]
 
 
 def _order(folder: Path) -> tuple[int, str]:
@@ -102,7 +97,7 @@ def _order(folder: Path) -> tuple[int, str]:
         kind = read_page(folder).kind
     except InputError:
         kind = folder.name.partition("-")[0]
-    return (_KINDS.index(kind) if kind in _KINDS else len(_KINDS)), folder.name
+    return _index(_KINDS, kind), folder.name
 
 
 def read_report(folders: Sequence[Path], title: str) -> Report:
@@ -132,32 +127,33 @@ def _read(folder: Path) -> ReportPage:
     page = read_page(folder)
     try:
         protocol_summary(page)
-    except (TypeError, ValueError, KeyError) as error:
+        settings_of(page)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{folder / PAGE_FILE}: damaged; delete {folder} and run the command again") from error
     tables = {name: read_table(folder, name) for name in page.tables}
     return ReportPage(folder, page, tables, tuple(_read_figure(folder, figure) for figure in page.figures))
 
 
 def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
-    png = folder / f"{figure.name}.png"
+    png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
+    endings = ("svg", *(["pdf"] if pdf.exists() else []), "csv")
     try:
-        with Image.open(png) as picture:
-            dpi = float(picture.info.get("dpi", (_DPI, _DPI))[0]) or _DPI
-            size = picture.width / dpi, picture.height / dpi
-        found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in ("svg", "pdf", "csv")}
+        found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in endings}
         shown, media = found["svg"], SVG
+        width, height = map(float, _SIZE.search(shown).groups())  # type: ignore[union-attr]
         if len(shown) > LARGEST_DRAWING:
             shown, media = png.read_bytes(), "image/png"
         if len(shown) > LARGEST_DRAWING:
             shown, media = jpeg_of(png), "image/jpeg"
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         raise InputError(
-            f"{folder / figure.name}: not all of .svg, .pdf, .png and .csv can be read "
-            f"({error.strerror or 'damaged picture'}); run the command again"
+            f"{folder / figure.name}: its .svg, .csv and large .png can't all be read "
+            f"({getattr(error, 'strerror', None) or 'damaged picture'}); run the command again"
         ) from error
-    files = {ending: found[ending] for ending in ("pdf", "csv") if len(found[ending]) <= LARGEST_FILE}
+    files = {ending: data for ending, data in found.items() if ending != "svg" and len(data) <= LARGEST_FILE}
     saved = {*files, *(["svg"] if media == SVG else [])}
-    return ReportFigure(figure, shown, media, files, tuple(ending for ending in found if ending not in saved), size)
+    left_out = tuple(ending for ending in found if ending not in saved)
+    return ReportFigure(figure, shown, media, files, left_out, (width / 72, height / 72))
 
 
 def jpeg_of(png: Path) -> bytes:
@@ -166,3 +162,137 @@ def jpeg_of(png: Path) -> bytes:
     with Image.open(png) as picture:
         picture.convert("RGB").save(data, "JPEG", quality=85)
     return data.getvalue()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What results come from."""
+
+    digest: str  # Of the cache; empty where nobody knows, as below.
+    extractor: str  # What made its embeddings.
+    fingerprint: str  # Of the extractor.
+    versions: tuple[tuple[str, str], ...]  # Package and version.
+
+    @classmethod
+    def of(cls, page: Page) -> Origin:
+        """Return what a page says of itself."""
+        versions = tuple((name, str(version)) for name, version in _part(page.metadata, "versions").items())
+        # An ablation may have been run on several caches.
+        sets = _part(page.metadata, "data_sets")
+        several = {name: _part(sets, name) for name in sets}
+        if several:
+            digests = ", ".join(f"{name} {str(facts.get('cache_digest', ''))[:12]}" for name, facts in several.items())
+            extractors = dict.fromkeys(str(_part(facts, "extractor").get("id", "")) for facts in several.values())
+            return cls(digests, ", ".join(extractors), "", versions)
+        made_by = {name: str(_part(page.metadata, "extractor").get(name, "")) for name in ("id", "fingerprint")}
+        return cls(str(page.metadata.get("cache_digest", "")), made_by["id"], made_by["fingerprint"], versions)
+
+    def cache(self) -> dict[str, str]:
+        """Return which cache, for people: name to value."""
+        extractor = f"{self.extractor} ({self.fingerprint})" if self.fingerprint else self.extractor
+        known = {"cache digest": self.digest, "extractor": extractor}
+        return {name: value for name, value in known.items() if value} or {"cache": _UNKNOWN}
+
+    def short(self) -> str:
+        """Return it in a few words, enough to tell it from another."""
+        versions = dict(self.versions)
+        digest = self.digest if "," in self.digest else self.digest[:12]
+        parts = [f"cache {digest}" if digest else "", self.extractor]
+        parts += [f"{name} {versions[name]}" for name in ("featlab", "torch") if name in versions]
+        return ", ".join(filter(None, parts)) or _UNKNOWN
+
+
+def places_of(values: Sequence[T]) -> list[tuple[T, list[int]]]:
+    """Return each value once, with the places where it stands, counted from 0; in the order of the first ones."""
+    first = [value for place, value in enumerate(values) if value not in values[:place]]
+    return [(value, [place for place, other in enumerate(values) if other == value]) for value in first]
+
+
+def sources_of(pages: Sequence[Page]) -> list[tuple[dict[str, str], list[int]]]:
+    """Return each cache and the pages that come from it, then each set of versions and its pages: name to value."""
+    found = [Origin.of(page) for page in pages]
+    versions = [dict(origin.versions) or {"versions": _UNKNOWN} for origin in found]
+    return places_of([origin.cache() for origin in found]) + places_of(versions)
+
+
+def settings_of(page: Page) -> dict[str, str]:
+    """Return ``section.key`` to its value as TOML would write it, or nearly; names as `--set` takes them."""
+    return _as_text(_part(page.metadata, "config"))
+
+
+def changed_settings(pages: Sequence[Page]) -> list[tuple[str, str, str, list[int]]]:
+    """Return the settings that differ from the default: key, default, value, and which pages have it.
+
+    They are in the order of the configuration. A method's options have no default here, only the method knows it; they
+    follow the other keys of their section.
+    """
+    defaults, settings = _as_text(Config().to_dict()), [settings_of(page) for page in pages]
+    sections, order = list(Config().to_dict()), list(defaults)
+
+    def rank(key: str) -> tuple[int, int, str]:
+        return _index(sections, key.partition(".")[0]), _index(order, key), key
+
+    return [
+        (key, defaults.get(key, ""), value, places)
+        for key in sorted({key for part in settings for key in part}, key=rank)
+        for value, places in places_of([part.get(key) for part in settings])
+        if value is not None and value != defaults.get(key)
+    ]
+
+
+def protocol_summary(page: Page) -> tuple[str, ...]:
+    """Return the protocol of a page, a sentence each; nothing where its metadata hold none."""
+    protocol = _part(_part(page.metadata, "config"), "protocol")
+    if not protocol:
+        return ()
+    defaults = Config().protocol
+    said = {name: protocol.get(name, getattr(defaults, name)) for name in vars(defaults)}
+    targets, sources = str(said["targets"]).strip(), said["sources"]
+    seeds = f"{count_text(int(said['seeds']), 'seed')}; the root of every seed is {said['seed']}"
+    if targets.isdecimal():
+        pool = " among a pool" if said["pool"] else ""
+        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{pool}"
+        lines = [f"{drawn}, {count_text(int(said['draws']), 'draw')}, {seeds}."]
+    else:
+        lines = [f"Target subjects that were named ({targets}), {seeds}."]
+    limit = f", {said['source_limit']} of them at most" if said["source_limit"] else ""
+    who = f"{count_text(len(sources), 'subject')} that were named" if sources else "all who are no target"
+    lines.append(f"Source subjects: {who}{limit}. Source and target have nobody in common.")
+    if said["scope"] == "dataset":
+        lines.append(
+            "Adapted to all target subjects together: half of their videos of every class, without labels; the other "
+            "half is tested."
+        )
+    else:
+        lines.append(
+            "Adapted to each target subject alone, on half of their neutral videos, without labels; every other video "
+            f"is tested. With one neutral video the split is in time, {count_text(int(said['gap']), 'frame')} apart."
+        )
+        if said["frames"]:
+            lines.append(f"Of the neutral videos, the first {count_text(int(said['frames']), 'frame')} at most.")
+        if said["contamination"]:
+            lines.append(
+                f"{100 * float(said['contamination']):g} % of the adapted frames show other classes, on purpose."
+            )
+    return (*lines, *_SCORING)
+
+
+_SCORING = (
+    "Everything is trained and chosen on source subjects; labels of target subjects reach the scores, and the oracle.",
+    "A score is the macro F1 over the classes among a subject's test rows, averaged over seeds and draws within a "
+    "subject, then over subjects. Intervals are bootstraps over subjects; p values are of Wilcoxon's signed-rank test "
+    "over subjects, Holm-adjusted.",
+)
+
+
+def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = metadata.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _index(names: Sequence[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _as_text(config: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in flat_values(config).items()}

@@ -6,22 +6,26 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from featlab.analysis.page import Page
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report.collect import SVG, Report, ReportFigure, ReportPage
-from featlab.analysis.report.provenance import (
+from featlab.analysis.report.collect import (
+    SVG,
+    Origin,
+    Report,
+    ReportFigure,
+    ReportPage,
     changed_settings,
-    commands,
-    configurations,
-    origins,
+    places_of,
     protocol_summary,
+    settings_of,
     sources_of,
 )
 from featlab.analysis.table import Table
@@ -32,79 +36,17 @@ _LARGE = 4.5  # Inches from which on a figure is not squeezed onto a phone: it s
 _WIDE = 12  # Columns from which on a table is printed on a page that lies on its side.
 _BREAKS = re.compile(r"(?<=[_/])|(?<=\.)(?=[A-Za-z_])")  # Where a name may be broken; a number is never.
 _TOGETHER = re.compile(r"\[[-\d., ]+\]|\bp [<=] [\d.]+|\d %")
-_MEDIA = {"pdf": "application/pdf", "csv": "text/csv;charset=utf-8", "tex": "text/plain;charset=utf-8"}
+_FILES = {
+    "pdf": ("PDF", "application/pdf"),
+    "csv": ("CSV", "text/csv;charset=utf-8"),
+    "tex": ("LaTeX", "text/plain;charset=utf-8"),
+}
+"""Ending to what the link says, and the media type."""
 _SAFE_IN_SVG = " /:;,=()+-_.?&*!@~$"
 """Letters that a data URI takes as they are, so that an SVG grows by a twentieth in place of a third."""
-_SAID = {"svg": "SVG", "pdf": "PDF", "csv": "CSV", "tex": "LaTeX"}
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file that can be saved: what the link says, how it is called when it is saved, and the file."""
-
-    said: str
-    name: str
-    uri: str
-
-
-@dataclass(frozen=True, eq=False)
-class _TableView:
-    """A table as the template takes it."""
-
-    table: Table
-    id: str
-    title: str
-    files: tuple[_File, ...]
-
-    @property
-    def wide(self) -> bool:
-        """Whether it needs a page on its side."""
-        return len(self.table.columns) > _WIDE
-
-    @property
-    def name_column(self) -> int:
-        """The column that says what a row is about: the first, after that of the groups; -1 where all are numbers."""
-        return min(1 if self.table.grouped else 0, self.table.text_columns - 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _FigureView:
-    """A figure as the template takes it."""
-
-    figure: ReportFigure
-    id: str
-    uri: str
-    drawing: str
-    files: tuple[_File, ...]
-    left_out: tuple[str, ...]
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Width and height on a screen that has room for them."""
-        width, height = self.figure.size
-        return round(width * _SCREEN), round(height * _SCREEN)
-
-    @property
-    def large(self) -> bool:
-        """Whether it scrolls on a phone."""
-        return self.figure.size[0] >= _LARGE
-
-
-@dataclass(frozen=True, eq=False)
-class _PageView:
-    """Results of one command as the template takes them."""
-
-    item: ReportPage
-    id: str
-    title: str
-    tables: tuple[_TableView, ...]
-    figures: tuple[_FigureView, ...]
-    origin: str
-
-    @property
-    def summary(self) -> tuple[str, ...]:
-        """What the numbers say, a sentence each."""
-        return self.item.page.summary
+View = dict[str, Any]  # What the template takes of a page, a table, a figure or a file that can be saved.
 
 
 def write_report(path: Path, report: Report) -> int:
@@ -117,22 +59,20 @@ def write_report(path: Path, report: Report) -> int:
 def render_report(report: Report) -> str:
     """Return a report as HTML."""
     pages = [item.page for item in report.pages]
-    found = origins(pages)
-    # Where all come from one place, the end of the report says so once.
-    short = {place: origin.short() for origin, places in found for place in places} if len(found) > 1 else {}
+    found = [Origin.of(page) for page in pages]
     top = report.evaluation
     views = []
-    for place, item in enumerate(report.pages):
+    for number, (item, origin) in enumerate(zip(report.pages, found, strict=True), start=1):
         # The same command on two data sets gives two pages of one title.
         alike = [page.title for page in pages].count(item.page.title) > 1
-        title = f"{item.page.title} ({item.folder.name})" if alike else item.page.title
-        views.append(_page_view(item, f"page-{place + 1}", title, short.get(place, "")))
+        view = _page_view(item, f"page-{number}")
+        view["title"] = f"{item.page.title} ({item.folder.name})" if alike else item.page.title
+        # Where all come from one place, the end of the report says so once.
+        view["origin"] = origin.short() if len(set(found)) > 1 else ""
+        views.append(view)
     style, script, template = (_resource(name) for name in ("report.css", "report.js", "template.html"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = _breakable
-    environment.filters["kept"] = _kept
-    environment.filters["sections"] = _sections_text
-    environment.filters["numbers"] = _numbers
+    environment.filters |= {"breakable": _breakable, "kept": _kept, "sections": _sections_text, "numbers": _numbers}
     return environment.from_string(template).render(
         report=report,
         top=None if top is None else views[top],
@@ -148,35 +88,63 @@ def render_report(report: Report) -> str:
     )
 
 
-def _page_view(item: ReportPage, name: str, title: str, origin: str) -> _PageView:
-    tables = tuple(
-        _TableView(table, f"{name}-table-{place}", table.title or key, _table_files(f"{item.folder.name}_{key}", table))
+def configurations(pages: Sequence[Page]) -> list[tuple[str, list[int]]]:
+    """Return each whole configuration, a setting a line, and the pages that have it, counted from 0."""
+    settings = [settings_of(page) for page in pages]
+    texts = ["\n".join(f"{key} = {value}" for key, value in part.items()) for part in settings]
+    return [(text, places) for text, places in places_of(texts) if text]
+
+
+def commands(pages: Sequence[Page]) -> list[str]:
+    """Return what reproduces the pages, each command once; a page that no command made is a comment."""
+    lines = [page.command or f"# {page.title}: called from Python" for page in pages]
+    return list(dict.fromkeys(" ".join(line.splitlines()) for line in lines))
+
+
+def _page_view(item: ReportPage, name: str) -> View:
+    tables = [
+        _table_view(table, f"{item.folder.name}_{key}", table.title or key, f"{name}-table-{place}")
         for place, (key, table) in enumerate(item.tables.items(), start=1)
-    )
-    figures = tuple(
+    ]
+    figures = [
         _figure_view(item.folder.as_posix(), figure, f"{name}-figure-{place}")
         for place, figure in enumerate(item.figures, start=1)
-    )
-    return _PageView(item, name, title, tables, figures, origin)
+    ]
+    return {"id": name, "tables": tables, "figures": figures, "summary": item.page.summary}
 
 
-def _table_files(name: str, table: Table) -> tuple[_File, ...]:
+def _table_view(table: Table, saved: str, title: str, name: str) -> View:
     texts = {"csv": to_csv(table), "tex": to_latex(table)}
-    return tuple(_file(f"{name}.{ending}", ending, text.encode("utf-8")) for ending, text in texts.items())
+    return {
+        "table": table,
+        "id": name,
+        "title": title,
+        "files": [_file(f"{saved}.{ending}", ending, text.encode("utf-8")) for ending, text in texts.items()],
+        "wide": len(table.columns) > _WIDE,
+        # What a row is about: the first column, after that of the groups; -1 where all are numbers.
+        "name_column": min(1 if table.grouped else 0, table.text_columns - 1),
+    }
 
 
-def _figure_view(folder: str, figure: ReportFigure, name: str) -> _FigureView:
+def _figure_view(folder: str, figure: ReportFigure, name: str) -> View:
     saved = f"{folder.rpartition('/')[2]}_{figure.page.name}"
-    files = tuple(_file(f"{saved}.{ending}", ending, data) for ending, data in figure.files.items())
     drawn = figure.media == SVG
-    uri = svg_uri(figure.shown) if drawn else data_uri(figure.media, figure.shown)
-    drawing = f"{saved}.svg" if drawn else ""
-    left_out = tuple(f"{folder}/{figure.page.name}.{ending}" for ending in figure.left_out)
-    return _FigureView(figure, name, uri, drawing, files, left_out)
+    return {
+        "page": figure.page,
+        "id": name,
+        "uri": svg_uri(figure.shown) if drawn else data_uri(figure.media, figure.shown),
+        "drawing": f"{saved}.svg" if drawn else "",
+        "files": [_file(f"{saved}.{ending}", ending, data) for ending, data in figure.files.items()],
+        "left_out": [f"{folder}/{figure.page.name}.{ending}" for ending in figure.left_out],
+        # Width and height on a screen that has room for them; a large one scrolls on a phone.
+        "pixels": [round(inches * _SCREEN) for inches in figure.size],
+        "large": figure.size[0] >= _LARGE,
+    }
 
 
-def _file(name: str, ending: str, data: bytes) -> _File:
-    return _File(_SAID[ending], name, data_uri(_MEDIA[ending], data))
+def _file(name: str, ending: str, data: bytes) -> View:
+    said, media = _FILES[ending]
+    return {"said": said, "name": name, "uri": data_uri(media, data)}
 
 
 def data_uri(kind: str, data: bytes) -> str:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.errors import BundleError, InputError
-from featlab.model.networks import PersonalModel, SourceHead, Translator
-from featlab.model.personal import AdaptedModel, Affine, linear_head
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, Translator, linear_head
 from featlab.seeding import blank, stable_hash
 
 _TENSORS, _META = "adaptation.safetensors", "adaptation.json"

@@ -22,8 +22,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
-from featlab.model.share import CarriedShare
-from featlab.model.style_bank import StyleBank
+from featlab.model.style_bank import CarriedShare, StyleBank
 from featlab.seeding import blank
 
 BUNDLE_FORMAT = 2

@@ -99,7 +99,7 @@ def before_and_after(
     The classes of the table are matched to the bundle's by name; ``None`` when no test row has a label that it knows.
     """
     from featlab.methods.base import base_model
-    from featlab.model.personal import AdaptedModel
+    from featlab.model.networks import AdaptedModel
 
     if (table.label < 0).all():
         return None

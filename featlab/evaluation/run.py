@@ -18,7 +18,7 @@ from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.metrics import SubjectMetrics, reliability_counts, smooth_probabilities, subject_metrics
 from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import (
     WHOLE_CLIP,
     ClipConditions,

@@ -17,8 +17,7 @@ from featlab.evaluation.statistics import (
     paired_wilcoxon,
     win_tie_loss,
 )
-from featlab.evaluation.tuning import Rows, TuningPlan
-from featlab.evaluation.tuning_space import Candidate, value_text
+from featlab.evaluation.tuning import Candidate, Rows, TuningPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class TuningReport:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the chosen options in their own types, those that the command line fixed first; empty without any."""
+        """The chosen options in their own types, those that the command line fixed first; empty without any."""
         if self.chosen is None:
             return {}
         config = self.plan.space.make(self.chosen.options).config
@@ -80,7 +79,7 @@ class TuningReport:
             "space": {name: list(values) for name, values in space.options},
             "grid": space.size,
             "fixed": dict(space.fixed),
-            "folds": [{"number": fold.number, "subjects": list(fold.subjects)} for fold in plan.folds],
+            "folds": [{"number": number, "subjects": list(names)} for number, names in plan.folds.items()],
             "sources": list(plan.side.subjects),
             "never_targets": dict(plan.bystanders),
             "not_scored": dict(self.unscored),
@@ -100,6 +99,15 @@ class TuningReport:
             }
         trials = [trial.to_dict() for trial in self.trials]
         return self.facts() | {"trials": trials, "chosen": choice, "verdict": self.verdict}
+
+
+def value_text(value: Any) -> str:
+    """Return a value as ``--set`` and ``featlab.toml`` understand it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def report_tuning(plan: TuningPlan, rows: Rows, command: str = "") -> TuningReport:
@@ -234,7 +242,7 @@ def _trial(
         macro_f1=mean(values),
         sd=deviation(values),
         ci95=bootstrap_interval(values),
-        folds=tuple(mean([scores[name] for name in fold.subjects if name in scores]) for fold in plan.folds),
+        folds=tuple(mean([scores[name] for name in names if name in scores]) for names in plan.folds.values()),
         seconds=mean([row.seconds for row in own if not row.error]),
         difference=mean([a - b for a, b in zip(ours, theirs, strict=True)]),
         wins=wins,

@@ -19,9 +19,8 @@ from featlab.config.load import Config
 from featlab.errors import BundleError, InputError, closest
 from featlab.exchange.checkpoints import Parts
 from featlab.methods.registry import get_method, prepare_extras, reads_pairs
-from featlab.model.mlp import new_translator
 from featlab.model.networks import PersonalModel, Projection, SourceHead, as_tensor, head_from_state
-from featlab.model.pretrain import make_style_bank
+from featlab.model.pretrain import make_style_bank, new_translator
 from featlab.model.style_bank import SourceRows
 from featlab.pairing.pairs import make_pairs
 

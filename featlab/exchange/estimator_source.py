@@ -15,10 +15,9 @@ from torch import nn
 from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import as_text
+from featlab.extraction.columns import as_text
 from featlab.extraction.tables.index import codes_of
-from featlab.model.networks import SourceHead, head_from_state
-from featlab.model.personal import linear_head
+from featlab.model.networks import SourceHead, head_from_state, linear_head
 from featlab.protocol.splits import Target
 
 EVERYONE = "everyone"

@@ -28,8 +28,8 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import quiet_export
 from featlab.errors import InputError
 from featlab.extraction.training.export import check_onnx, onnx_bytes, onnx_session, pt2_bytes
-from featlab.model.networks import PersonalModel, SourceHead, Translator, head_map
-from featlab.model.personal import Affine
+from featlab.model.linear import head_map
+from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator
 
 
 class FoldedHead(nn.Module):
@@ -140,8 +140,8 @@ class ImageNetwork:
     name: str  # As it was asked for.
     module: nn.Module  # Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
     size: int  # S.
-    mean: tuple[float, float, float]  # Subtracted from pixels in 0..1, a channel each.
-    std: tuple[float, float, float]  # Divides what is left, a channel each.
+    mean: tuple[float, ...]  # Subtracted from pixels in 0..1, a channel each.
+    std: tuple[float, ...]  # Divides what is left, a channel each.
     preprocessing: str  # The readable line of the extractor.
 
     def embed(self, images: Tensor) -> Tensor:

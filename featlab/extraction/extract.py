@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.reader import open_cache
+from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
-from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
+from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
-
-IfExists = Literal["resume", "skip", "error", "overwrite"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ExtractionReport:
     seconds: float  # Wall time.
     resumed_rows: int  # Rows that an earlier run had embedded.
     extractor: ExtractorInfo  # Who embedded.
+    equal_rows: tuple[str, ...]  # A line for each way in which pictures are there twice, or under two people or labels.
     # What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
     storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
 
@@ -98,11 +99,11 @@ def extract(
     """
     start = time.monotonic()
     ordered = _checked(items, backbone, landmarks, failures)
-    classes = classes_of(ordered, neutral)
+    classes = class_names((item.label for item in ordered), neutral)
     extractor = backbone.info()
     kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
     if kept is not None:
-        return _report(out, kept, start, resumed_rows=None)
+        return _report(out, kept, start)
 
     dtype, with_files, has_landmarks = config.dtype, backbone.needs_images, landmarks is not None
     shards = plan_shards(
@@ -136,9 +137,9 @@ def extract(
             raise InputError(f"none of the {len(ordered)} items could be embedded ({_reasons(not_embedded)})")
         listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, listed)
-        builder.assemble(keys)
-    return replace(_report(out, listed, start, resumed_rows=done - failed), storage_error=lost)
+        write_list(out, listed)
+        builder.assemble(keys, repeats := Repeats())
+    return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
 
 
 def _checked(
@@ -181,13 +182,8 @@ def _existing(
     if_exists: IfExists,
 ) -> tuple[Failure, ...] | None:
     """Return the failures of a finished cache that is to stay, None when there is something to do."""
-    check_if_exists(if_exists, get_args(IfExists))
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; name a file for the cache")
-    if not out.exists() or if_exists == "overwrite":
+    if not stays(out, if_exists, get_args(IfExists)):
         return None
-    if if_exists == "error":
-        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     failures = read_failures(out)
     if if_exists == "skip":
         return failures
@@ -213,9 +209,16 @@ def _reasons(failures: Sequence[Failure]) -> str:
     return "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:3])
 
 
-def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows: int | None) -> ExtractionReport:
-    """Describe the cache at ``out``; ``resumed_rows`` of None says that all of it was there before."""
+def _report(
+    out: Path,
+    failures: tuple[Failure, ...],
+    start: float,
+    repeats: Repeats | None = None,
+    resumed_rows: int | None = None,
+) -> ExtractionReport:
+    """Describe the cache at ``out``; without ``repeats`` and ``resumed_rows`` all of it was there before."""
     with open_cache(out) as cache:
+        problems, warnings = repeats.find(cache) if repeats else check_cache(out)
         rows = len(cache)
         return ExtractionReport(
             path=out,
@@ -226,4 +229,5 @@ def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows
             seconds=time.monotonic() - start,
             resumed_rows=rows if resumed_rows is None else resumed_rows,
             extractor=cache.extractor,
+            equal_rows=(*problems, *warnings),
         )

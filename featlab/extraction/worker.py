@@ -12,12 +12,12 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
 from featlab.errors import FeatlabError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+OnProgress = Callable[[int, int], None]
+"""Called with how many are done, and how many there are, as far as that is known."""
 
 # Windows can't wait for more processes than this.
 _MAX_JOBS = 61
@@ -85,6 +85,8 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As many workers as cores, so one thread each.
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     threadpool_limits(limits=1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

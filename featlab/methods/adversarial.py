@@ -29,8 +29,7 @@ from featlab.methods.losses.domains import (
     reversal_strength,
     sliced_wasserstein,
 )
-from featlab.model.networks import PersonalModel, SourceHead
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
@@ -58,7 +57,6 @@ class CADA(JointMethod):
     """Cross-entropy, and CDAN-E: features that no discriminator tells apart (Long, Cao, Wang & Jordan, 2018)."""
 
     name = "cada"
-    title = "CADA (Long et al., 2018)"
     published = (
         "As published on B's output: CDAN-E, the discriminator on p ⊗ z (p without a gradient), rows weighted by "
         "certainty per domain (without a gradient too, where the code lets one through), 512-512-1 with LeakyReLU 0.2 "
@@ -67,7 +65,6 @@ class CADA(JointMethod):
         "in place of a network for 60 epochs."
     )
     config_type = CADAConfig
-    supports_single_class = False
 
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return the classification of source rows and the loss of the discriminator."""
@@ -133,7 +130,6 @@ class SWD(SourceAccess):
     """Maximum classifier discrepancy, measured by sliced Wasserstein distance (Lee, Batra, Baig & Ulbricht, 2019)."""
 
     name = "swd"
-    title = "SWD (Lee et al., 2019)"
     published = (
         "The three updates as published, with one optimiser: both classifiers and B on source rows; the classifiers "
         "apart on target rows; B so that they agree; 128 random directions, new ones each time. B is the generator. "
@@ -141,8 +137,6 @@ class SWD(SourceAccess):
         "the model averages their logits. B and C for 500 steps in place of a network for 60 epochs."
     )
     config_type = SWDConfig
-    supports_single_class = False
-    updates = ("bottleneck", "classifier")
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return the mean of C₁(B'(f)) and C₂(B'(f))."""

@@ -155,7 +155,6 @@ class AGRA(JointMethod):
     """CDAN-E on features that passed a graph of both domains (Xie et al., 2020; Chen et al., 2021)."""
 
     name = "agra"
-    title = "AGRA (Chen et al., 2021)"
     published = (
         "CADA's loss, a BatchNorm for each domain, links that are learnt from their published start, k-means renewed "
         "every sixth of the training with momentum 0.1, the other domain's node filled by the nearest cluster mean. "
@@ -165,7 +164,6 @@ class AGRA(JointMethod):
         "epochs."
     )
     config_type = AGRAConfig
-    supports_single_class = False
 
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return CADA's terms of z + graph(z, nearest source mean) with z = B'(f), which C' is given to predict."""

@@ -15,13 +15,10 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
 from featlab.config.options import Options, search_values
 from featlab.errors import InputError
-from featlab.model.networks import PersonalModel, as_tensor
-from featlab.model.personal import AdaptedModel, GainEstimate, SourceGain
+from featlab.methods.registry import declared
+from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
-
-PARTS = ("translator", "bottleneck", "classifier")
-"""What a method can change: what stands in T's place, B, C."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,10 @@ class NoConfig:
 
 
 class Method(ABC):
-    """One way to make a person's model out of a bundle; class attributes say what it is and what it may be given."""
+    """One way to make a person's model out of a bundle; class attributes say what it is and what it may be given.
+
+    Those of this package have some of them from the table in `featlab.methods.registry`, which needs no torch.
+    """
 
     name: ClassVar[str]
     """Registry name."""
@@ -66,6 +66,8 @@ class Method(ABC):
     """Options that `featlab tune` searches, each with the values that it tries; from the options' declarations."""
 
     def __init_subclass__(cls) -> None:
+        for name, value in declared(cls).items():
+            setattr(cls, name, value)
         if "space" not in vars(cls):
             cls.space = tuple(search_values(cls.config_type()).items())
 

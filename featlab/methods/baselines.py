@@ -16,10 +16,9 @@ from featlab.compute import one_cycle
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, target_features
-from featlab.model.networks import PersonalModel
-from featlab.model.personal import AdaptedModel, Affine
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Phase, train
+from featlab.model.training import Adam, Phase, train
 from featlab.protocol.splits import Target
 
 
@@ -27,8 +26,6 @@ class SourceOnly(Method):
     """No adaptation."""
 
     name = "source-only"
-    title = "Source model (no adaptation)"
-    setting = "Source-only"
     published = "As published everywhere: the source model in evaluation mode, without T."
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
@@ -41,12 +38,7 @@ class NeutralShift(Method):
     """One vector: the centre of the source subjects' neutral means minus the target's neutral mean."""
 
     name = "neutral-shift"
-    title = "Neutral-mean shift"
-    setting = "Baselines"
     published = "A light baseline of this package: mean alignment of the neutral class, in closed form."
-    needs_style_bank = True
-    needs_neutral = True
-    updates = ("translator",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(f + shift))."""
@@ -61,13 +53,10 @@ class AdaBN(Method):
     """Batch-norm statistics of the target's neutral rows in place of the source's (Li et al., 2016)."""
 
     name = "adabn"
-    title = "AdaBN"
-    setting = "Baselines"
     published = (
         "As published (statistics of all target rows, no training), on the one BatchNorm of B. With neutral rows only, "
         "the class mean goes with the person's mean, so it is expected to hurt."
     )
-    updates = ("bottleneck",)
 
     @classmethod
     def minimum_rows(cls, classes: int) -> int:
@@ -92,16 +81,10 @@ class Coral(Method):
     """Whiten by the target's neutral covariance, colour by the source's (Sun, Feng & Saenko, 2016)."""
 
     name = "coral"
-    title = "CORAL on neutral"
-    setting = "Baselines"
     published = (
         "The published map, with the published +I on both covariances, between neutral rows. It moves the target to "
         "the source, because the classifier stays, where the paper moves the source."
     )
-    needs_style_bank = True
-    needs_neutral = True
-    updates = ("translator",)
-    needs_extras = True
     carries = "covariance (D × D) of neutral rows within source subjects"
 
     @classmethod
@@ -158,8 +141,6 @@ class Oracle(Method):
     """B and C fine-tuned with the person's labels; tested on frames that it was not tuned on."""
 
     name = "oracle"
-    title = "Supervised fine-tuning"
-    setting = "Oracle"
     published = (
         "The poster's oracle, whose details are not published: cross-entropy on B and C from the source weights, "
         "BatchNorm's statistics the source's, on features shifted by the neutral mean as in neutral-shift. The "
@@ -167,8 +148,6 @@ class Oracle(Method):
         "ceiling."
     )
     config_type = OracleConfig
-    needs_labels = True
-    updates = ("translator", "bottleneck", "classifier")
 
     def adapt(
         self, bundle: Bundle, target: Target, *, seed: int = 0, labels: NDArray[np.int16] | None = None
@@ -189,7 +168,7 @@ class Oracle(Method):
         head, config = copy.deepcopy(bundle.head), self.config
         # One row has no variance.
         head.norm.train(config.bn_mode == "train" and len(features) > 1)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        optimiser = Adam(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         fit = train(
             [Phase(optimiser, lambda step: {"classification": F.cross_entropy(head(features), wanted)})],
             range(config.iterations),

@@ -20,8 +20,7 @@ from featlab.methods.base import Method, base_model, ordered_features
 from featlab.methods.fit import Student, new_adapter
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
 from featlab.methods.losses.target import cluster_rows, label_clusters, purest_rows
-from featlab.model.networks import SourceHead
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, SourceHead
 from featlab.model.training import Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import generator, run_seed, seeded, torch_generator
@@ -87,10 +86,7 @@ class CluPConfig(Options):
 class CluP(Method):
     """Cluster-level pseudo-labels (Conti, Rota, Wang & Ricci, 2022); what is left open is the self-supervision."""
 
-    setting = "SFDA (model-based)"
     config_type = CluPConfig
-    supports_single_class = False
-    updates = ("translator", "bottleneck", "classifier")
 
     @classmethod
     def minimum_rows(cls, classes: int) -> int:
@@ -148,7 +144,6 @@ class CluPSwAV(CluP):
     """CluP with SwAV (Caron et al., 2020) as self-supervision (Conti, Rota, Wang & Ricci, 2022)."""
 
     name = "clup-swav"
-    title = "CluP, SwAV (Conti et al., 2022)"
     published = PUBLISHED.format(
         ssl="SwAV",
         own="Temperature, Sinkhorn and the prototypes that rest in the first epoch are SwAV's; its queue is left out.",
@@ -164,7 +159,6 @@ class CluPDeepCluster(CluP):
     """CluP with DeepClusterV2 (Caron et al., 2018, 2020) as self-supervision (Conti, Rota, Wang & Ricci, 2022)."""
 
     name = "clup-deepcluster"
-    title = "CluP, DeepClusterV2 (Conti et al., 2022)"
     published = PUBLISHED.format(
         ssl="DeepClusterV2",
         own="Temperature, three clusterings of the last epoch's embeddings by 10 rounds of spherical k-means and a "

@@ -25,8 +25,7 @@ from featlab.methods.disentanglement import (
 )
 from featlab.methods.fit import bn_option, make_student
 from featlab.model.losses import group_statistics
-from featlab.model.networks import SourceHead
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, SourceHead
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Terms, shuffled_batches
 from featlab.protocol.splits import Target
@@ -79,8 +78,6 @@ class DSFDA(Method):
     """Disentangled source-free adaptation to a neutral clip (Sharafi et al., 2025)."""
 
     name = "dsfda"
-    title = "DSFDA (Sharafi et al., 2025)"
-    setting = "SFDA (model-based)"
     published = (
         "An analogue on features: networks by role, losses, their weights, Adam, the rate 1e-4 and the batch of 20 are "
         "the published ones; what is encoded and generated is a feature, and the expression encoder and its classifier "
@@ -95,12 +92,10 @@ class DSFDA(Method):
         "at 1e-5), with B and C as they are and discriminators that learn at every step."
     )
     config_type = DSFDAConfig
-    needs_extras = True
     carries = (
         "weights of a decoder (expression code, identity code and noise → feature) and of an expression discriminator; "
         "mean and standard deviation (K × H) of the expression codes of each class, and which classes have them"
     )
-    updates = ("bottleneck", "classifier")
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

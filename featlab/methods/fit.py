@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, ordered_features
-from featlab.model.networks import PersonalModel, SourceHead, Translator
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import seeded, torch_generator

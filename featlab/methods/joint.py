@@ -15,8 +15,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
-from featlab.model.networks import PersonalModel
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, PersonalModel
 from featlab.model.training import Fit, Phase, Terms, train
 from featlab.protocol.splits import Target
 from featlab.seeding import seeded, torch_generator

@@ -55,7 +55,6 @@ class DFA(JointMethod):
     """Cross-entropy, aligned domain means and separated classes (after Zhu, Sang & Zhao, 2016)."""
 
     name = "dfa"
-    title = "DFA (Zhu et al., 2016)"
     published = (
         "Analogue, after a description, because the paper was not available: squared distance of the domains' means, "
         "and half the difference of mean distances within and between classes of the source batch, bounded by a kernel "
@@ -63,7 +62,6 @@ class DFA(JointMethod):
         "Weights of 1 are ours. B and C for 500 steps in place of a network for 60 epochs."
     )
     config_type = DFAConfig
-    supports_single_class = False
 
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return the alignment of means and the discrimination of classes."""
@@ -106,7 +104,6 @@ class DETN(JointMethod):
     """Cross-entropy and a class-reweighted maximum mean discrepancy (Li & Deng, 2018)."""
 
     name = "detn"
-    title = "DETN (Li & Deng, 2018)"
     published = (
         "As published in idea: α_c = P_t(c)/P_s(c) from pseudo-labels, renewed every third of the training, Γ = 1 and "
         "Λ = 0 as in the benchmark that the table comes from. The estimate is the biased MMD², 0 for identical sets. "
@@ -157,7 +154,6 @@ class ECAN(DETN):
     """Cross-entropy, and reweighted and conditional maximum mean discrepancies (Li & Deng, 2020)."""
 
     name = "ecan"
-    title = "ECAN (Li & Deng, 2020)"
     published = (
         "DETN and, as published, the discrepancy of each class's source rows and pseudo-labelled target rows, Λ = 1, "
         "averaged over classes; a class that a batch lacks in either domain adds nothing. "
@@ -195,7 +191,6 @@ class SAFN(JointMethod):
     """Cross-entropy on source rows, and larger feature norms on both domains (Xu, Li, Yang & Lin, 2019)."""
 
     name = "safn"
-    title = "SAFN (Xu et al., 2019)"
     published = (
         "The paper's loss on source and target, weight 0.05, Δr = 1. Analogue: on B's output in place of a layer of "
         "1000 with ReLU and dropout, so there is no dropout to keep the norm through; B ends in BatchNorm, so in its "
@@ -203,7 +198,6 @@ class SAFN(JointMethod):
         "no entropy by default."
     )
     config_type = SAFNConfig
-    supports_single_class = False
 
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return the growth of norms, and the entropy where it has a weight."""

@@ -19,7 +19,7 @@ from featlab.methods.losses.target import (
     marginal_entropy,
     neighbour_agreement,
 )
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel
 from featlab.model.training import Terms
 from featlab.pairing.search import search
 from featlab.protocol.splits import Target
@@ -87,8 +87,6 @@ class NeighbourBank:
 class NeighbourMethod(SGDMethod):
     """Base of the methods in which a row learns from other rows: from a single one nothing is learnt."""
 
-    updates = ("translator", "bottleneck", "classifier")
-
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C'(B'(f))."""
         if len(target) > 1:
@@ -121,7 +119,6 @@ class NRC(NeighbourMethod):
     """Neighbourhood reciprocity clustering (Yang, van de Weijer, Herranz & Jui, NeurIPS 2021)."""
 
     name = "nrc"
-    title = "NRC (Yang et al., 2021)"
     published = (
         "Objective, neighbourhoods, optimiser, constant rate and epochs of the Office-Home experiments, BatchNorm in "
         "training mode; B and C at the full rate. The affinity is the paper's, 1 for mutual neighbours and 0.1 for "
@@ -228,7 +225,6 @@ class TPDS(NeighbourMethod):
     """Target prediction distribution searching (Tang et al., IJCV 2023)."""
 
     name = "tpds"
-    title = "TPDS (Tang et al., 2023)"
     published = (
         "Objective and weights of the Office experiments, confident rows renewed every epoch, walks of up to 70 hops, "
         "optimiser, schedule and epochs as published, BatchNorm in training mode; B at the full rate, C at a tenth. "

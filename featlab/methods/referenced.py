@@ -13,10 +13,9 @@ from featlab.compute import one_cycle
 from featlab.errors import InputError
 from featlab.methods.base import Method, target_features
 from featlab.model.losses import classification_loss
-from featlab.model.networks import PersonalModel, Translator
-from featlab.model.personal import AdaptedModel, Affine, linear_head
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel, Translator, linear_head
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Phase, shuffled_batches, train
+from featlab.model.training import Adam, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
@@ -30,16 +29,11 @@ class Referenced(Method):
     """Logistic regression on differences from the neutral mean: the strongest light baseline."""
 
     name = "referenced"
-    title = "Neutral-referenced classifier"
-    setting = "Baselines"
     published = (
         "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
         "of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
     )
-    needs_extras = True
     carries = "weight (K × D) and bias (K) of a logistic regression"
-    needs_neutral = True
-    updates = ("translator", "bottleneck", "classifier")
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -76,17 +70,12 @@ class ReferencedMLP(Method):
     """An MLP of its own on differences from the neutral mean: what `pft` would be without C, pairs, style and KL."""
 
     name = "referenced-mlp"
-    title = "Neutral-referenced MLP"
-    setting = "Baselines"
     published = (
         "A control of this package: one hidden layer of 512 units with dropout, trained by cross-entropy on source "
         "rows minus the mean of the subject's other neutral clips, in the same episodes, steps and learning rates as "
         "the MLP part of `pft`; it takes the place of B and C."
     )
-    needs_extras = True
     carries = "weights of an MLP"
-    needs_neutral = True
-    updates = ("translator", "bottleneck", "classifier")
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -113,7 +102,7 @@ class ReferencedMLP(Method):
 
         with seeded(bundle.seed, cls.name, "dropout"):
             train(
-                [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+                [Phase(Adam(trained, lr=RATE), losses)],
                 batches(),
                 name=cls.name,
                 advice="check the embeddings for outliers",

@@ -1,10 +1,11 @@
-"""Methods by name; a method's module is imported when the method is asked for."""
+"""Methods by name: what lists say of each, and its class, whose module is imported when the method is asked for."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from featlab.config.load import FLAGS, Config
@@ -18,43 +19,100 @@ if TYPE_CHECKING:
     from featlab.methods.base import Method
     from featlab.model.style_bank import SourceRows
 
-_PLACES = {
-    "source-only": "baselines:SourceOnly",
-    "neutral-shift": "baselines:NeutralShift",
-    "adabn": "baselines:AdaBN",
-    "coral": "baselines:Coral",
-    "referenced": "referenced:Referenced",
-    "referenced-mlp": "referenced:ReferencedMLP",
-    "shot-im": "shot:ShotIM",
-    "shot": "shot:Shot",
-    "nrc": "neighbourhood:NRC",
-    "tpds": "neighbourhood:TPDS",
-    "sfda-de": "sfda_de:SFDADE",
-    "dsfda": "dsfda:DSFDA",
-    "clup-swav": "clup:CluPSwAV",
-    "clup-deepcluster": "clup:CluPDeepCluster",
-    "sfit": "sfit:SFIT",
-    "sfit-T": "sfit:RetrainedSFIT",
-    "sfda-it": "sfda_it:SFDAIT",
-    "pft-poster": "pft.poster:PosterPFT",
-    "pft-linear": "pft.method:LinearPFT",
-    "pft-mlp": "pft.method:MLPPFT",
-    "pft": "pft.method:PFT",
-    "icid": "source_side:ICID",
-    "dfa": "moment_matching:DFA",
-    "lpl": "source_side:LPL",
-    "detn": "moment_matching:DETN",
-    "ftdnn": "source_side:FTDNN",
-    "ecan": "moment_matching:ECAN",
-    "cada": "adversarial:CADA",
-    "safn": "moment_matching:SAFN",
-    "swd": "adversarial:SWD",
-    "agra": "agra:AGRA",
-    "oracle": "baselines:Oracle",
+PARTS = ("translator", "bottleneck", "classifier")
+"""What a method can change: what stands in T's place, B, C."""
+PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours", "pair.index")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What lists say of a method without importing its module: its class has the same as class attributes."""
+
+    place: str  # Module and class, within this package.
+    title: str  # Name in tables.
+    setting: str = "Baselines"  # Group in tables.
+    needs_style_bank: bool = False  # For these flags see `featlab.methods.base.Method`.
+    needs_extras: bool = False
+    needs_labels: bool = False
+    needs_source: bool = False
+    needs_neutral: bool = False
+    supports_single_class: bool = True
+    updates: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+
+_T, _B, _BC = ("translator",), ("bottleneck",), ("bottleneck", "classifier")
+_clip = partial(Facts, needs_neutral=True)
+_sfda = partial(Facts, setting="SFDA (model-based)", supports_single_class=False)
+_images = partial(Facts, setting="SFDA (data-based)", supports_single_class=False)
+_pft = partial(_clip, setting="SFDA-PFT", updates=_T)
+_uda = partial(Facts, setting="UDA (source access)", needs_source=True, updates=_BC)
+
+_BUILT_IN = {
+    "source-only": Facts("baselines:SourceOnly", "Source model (no adaptation)", "Source-only"),
+    "neutral-shift": _clip("baselines:NeutralShift", "Neutral-mean shift", needs_style_bank=True, updates=_T),
+    "adabn": Facts("baselines:AdaBN", "AdaBN", updates=_B),
+    "coral": _clip("baselines:Coral", "CORAL on neutral", needs_style_bank=True, needs_extras=True, updates=_T),
+    "referenced": _clip("referenced:Referenced", "Neutral-referenced classifier", needs_extras=True, updates=PARTS),
+    "referenced-mlp": _clip("referenced:ReferencedMLP", "Neutral-referenced MLP", needs_extras=True, updates=PARTS),
+    "shot-im": _sfda("shot:ShotIM", "SHOT-IM (Liang et al., 2020)", updates=("translator", "bottleneck")),
+    "shot": _sfda("shot:Shot", "SHOT (Liang et al., 2020)", updates=("translator", "bottleneck")),
+    "nrc": _sfda("neighbourhood:NRC", "NRC (Yang et al., 2021)", updates=PARTS),
+    "tpds": _sfda("neighbourhood:TPDS", "TPDS (Tang et al., 2023)", updates=PARTS),
+    "sfda-de": _sfda("sfda_de:SFDADE", "SFDA-DE (Ding et al., 2022)", updates=_B),
+    "dsfda": _sfda(
+        "dsfda:DSFDA", "DSFDA (Sharafi et al., 2025)", needs_extras=True, supports_single_class=True, updates=_BC
+    ),
+    "clup-swav": _sfda("clup:CluPSwAV", "CluP, SwAV (Conti et al., 2022)", updates=PARTS),
+    "clup-deepcluster": _sfda("clup:CluPDeepCluster", "CluP, DeepClusterV2 (Conti et al., 2022)", updates=PARTS),
+    "sfit": _images("sfit:SFIT", "SFIT (Hou & Zheng, 2021b)", updates=_T),
+    "sfit-T": _images("sfit:RetrainedSFIT", "SFIT, retrained T", updates=_B),
+    "sfda-it": _images("sfda_it:SFDAIT", "SFDA-IT (Hou & Zheng, 2021a)", needs_extras=True, updates=_T),
+    "pft-poster": _pft("pft.poster:PosterPFT", "SFDA-PFT (poster)", needs_extras=True, reads=PAIR_KEYS),
+    "pft-linear": _pft("pft.method:LinearPFT", "SFDA-PFT, linear part", needs_style_bank=True),
+    "pft-mlp": _pft("pft.method:MLPPFT", "SFDA-PFT, MLP part", needs_style_bank=True),
+    "pft": _pft("pft.method:PFT", "SFDA-PFT", needs_style_bank=True),
+    "icid": _uda("source_side:ICID", "ICID (Ji et al., 2019)"),
+    "dfa": _uda("moment_matching:DFA", "DFA (Zhu et al., 2016)", supports_single_class=False),
+    "lpl": _uda("source_side:LPL", "LPL (Li et al., 2017)"),
+    "detn": _uda("moment_matching:DETN", "DETN (Li & Deng, 2018)"),
+    "ftdnn": _uda("source_side:FTDNN", "FTDNN (Zavarez et al., 2017)"),
+    "ecan": _uda("moment_matching:ECAN", "ECAN (Li & Deng, 2020)"),
+    "cada": _uda("adversarial:CADA", "CADA (Long et al., 2018)", supports_single_class=False),
+    "safn": _uda("moment_matching:SAFN", "SAFN (Xu et al., 2019)", supports_single_class=False),
+    "swd": _uda("adversarial:SWD", "SWD (Lee et al., 2019)", supports_single_class=False),
+    "agra": _uda("agra:AGRA", "AGRA (Chen et al., 2021)", supports_single_class=False),
+    "oracle": Facts("baselines:Oracle", "Supervised fine-tuning", "Oracle", needs_labels=True, updates=PARTS),
 }
 METHODS: Registry[type[Method]] = Registry(
-    "method", {name: f"featlab.methods.{place}" for name, place in _PLACES.items()}, group="featlab.methods"
+    "method", {name: f"featlab.methods.{facts.place}" for name, facts in _BUILT_IN.items()}, group="featlab.methods"
 )
+
+
+def facts_of(name: str) -> Facts | type[Method]:
+    """Return what lists say of a method; of this package's without importing it, of another's its class."""
+    return _BUILT_IN[name] if name in _BUILT_IN and name not in METHODS.found else METHODS.get(name)
+
+
+def declared(method: type[Method]) -> dict[str, Any]:
+    """Return the class attributes that the table above has for a class of this package."""
+    facts = _BUILT_IN.get(vars(method).get("name", ""))
+    if facts is None or METHODS.built_in[method.name] != f"{method.__module__}:{method.__qualname__}":
+        return {}
+    return {item.name: getattr(facts, item.name) for item in fields(facts) if item.name != "place"}
+
+
+def needs(method: Facts | type[Method]) -> list[str]:
+    """Return in words what a method can not do without, beside the source model and the target's rows."""
+    wanted = {
+        "the style bank": method.needs_style_bank,
+        "tensors prepared at the source": method.needs_extras,
+        "labelled source rows (not source-free)": method.needs_source,
+        "the target's labels (an oracle)": method.needs_labels,
+        "one person's neutral clip": method.needs_neutral,
+    }
+    return [name for name, needed in wanted.items() if needed]
+
 
 M = TypeVar("M", bound="type[Method]")
 
@@ -121,9 +179,6 @@ def preparers(methods: Iterable[str]) -> list[str]:
     return sorted({method.prepared_by or method.name for method in classes if method.carries})
 
 
-PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours", "pair.index")
-
-
 def reads_pairs(config: Config, methods: Iterable[str]) -> bool:
     """Return whether the source stage trains on pairs, for T itself or for one of the methods."""
     return config.pretrain.paired or _reads(PAIR_KEYS[0], methods)
@@ -148,7 +203,7 @@ def refuse_unread(config: Config, methods: Sequence[str], variants: Sequence[Con
 
 
 def _reads(key: str, methods: Iterable[str]) -> bool:
-    return any(key in get_method(name).reads for name in methods)
+    return any(key in facts_of(name).reads for name in methods)
 
 
 def _is_read(key: str, config: Config) -> bool:

@@ -16,7 +16,7 @@ from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
 from featlab.methods.losses.domains import contrastive_discrepancy
 from featlab.methods.losses.self_supervision import spherical_kmeans
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel
 from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
@@ -122,8 +122,6 @@ class SFDADE(Method):
     """Source-free domain adaptation via distribution estimation (Ding et al., CVPR 2022); C stays frozen."""
 
     name = "sfda-de"
-    title = "SFDA-DE (Ding et al., 2022)"
-    setting = "SFDA (model-based)"
     published = (
         "As published: spherical k-means from C's weights, surrogate Gaussians along them, contrastive discrepancy of "
         "bottleneck and predictions, SGD with momentum. There is no official code; details are those of third-party "
@@ -134,8 +132,6 @@ class SFDADE(Method):
         "backbone's features and trains that. On a neutral clip one class is left, and nothing keeps classes apart."
     )
     config_type = SFDADEConfig
-    supports_single_class = False
-    updates = ("bottleneck",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f))."""

@@ -18,10 +18,9 @@ from featlab.compute import half_cosine
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import new_adapter
-from featlab.model.networks import PersonalModel, Translator
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, PersonalModel, Translator
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
+from featlab.model.training import Adam, Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
@@ -59,7 +58,7 @@ def fit_generator(
     random = torch_generator(seed, "generator batches")
     epochs = (shuffled_batches(rows, min(config.batch, rows), minimum, random) for _ in count())
     fit = train(
-        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
+        [Phase(Adam(trained, lr=config.lr), losses)],
         islice(chain.from_iterable(epochs), total),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: half_cosine(step, total),
@@ -99,8 +98,6 @@ class SFDAIT(Method):
     """Source-free image translation to the statistics that BatchNorm stored (Hou & Zheng, 2021a, arXiv 2008.07514)."""
 
     name = "sfda-it"
-    title = "SFDA-IT (Hou & Zheng, 2021a)"
-    setting = "SFDA (data-based)"
     published = (
         "As published: batch means and standard deviations at the input of BatchNorm layers are drawn to the stored "
         "ones by a mean squared error, the content term is an L1 distance of features, both weigh 1 (the code's "
@@ -111,10 +108,7 @@ class SFDAIT(Method):
         "neutral rows to the mean of all classes."
     )
     config_type = SFDAITConfig
-    needs_extras = True
     carries = "mean (D) and standard deviation (D) of all source rows' features"
-    supports_single_class = False
-    updates = ("translator",)
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:

@@ -20,8 +20,7 @@ from featlab.methods.losses.target import marginal_entropy, mean_entropy
 from featlab.methods.sfda_it import GeneratorConfig, fit_generator
 from featlab.methods.shot import ShotIM, ShotIMConfig
 from featlab.model.losses import expression_loss
-from featlab.model.networks import PersonalModel, SourceHead, Translator
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
 from featlab.model.training import Fit, Terms
 from featlab.protocol.splits import Target
 from featlab.seeding import run_seed
@@ -119,8 +118,6 @@ class SFIT(Method):
     """
 
     name = "sfit"
-    title = "SFIT (Hou & Zheng, 2021b)"
-    setting = "SFDA (data-based)"
     published = (
         "As published: a SHOT-IM teacher, KL with the factor 1/K of the code plus the channel relation, both weigh 1, "
         "Adam 3e-4 with a cosine, batches of 64 (its settings for digits). Analogue: 500 steps, not epochs, because a "
@@ -130,8 +127,6 @@ class SFIT(Method):
         "neutral clip G can only copy what SHOT-IM does to the teacher there."
     )
     config_type = SFITConfig
-    supports_single_class = False
-    updates = ("translator",)
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return what the stages after the translation make of it."""
@@ -169,14 +164,12 @@ class RetrainedSFIT(SFIT):
     """
 
     name = "sfit-T"
-    title = "SFIT, retrained T"
     published = (
         "As the code does when asked to retrain: SGD at half the teacher's rate, batches of 32, 30 epochs (digits), "
         "the entropy of rows where source model on G(f) and teacher on f predict the same class, the diversity of all "
         "rows. The earlier stages are those of `sfit`, with the same analogues. Here the teacher alone predicts."
     )
     config_type = RetrainedSFITConfig
-    updates = ("bottleneck",)
 
     def finish(self, bundle: Bundle, stages: _Translation, seed: int) -> AdaptedModel:
         """Return C(B'(f)), B' of the teacher."""

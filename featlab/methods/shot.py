@@ -37,7 +37,6 @@ class ShotIM(SGDMethod):
     """Predictions that are sure one by one and varied together (Liang, Hu & Feng, ICML 2020)."""
 
     name = "shot-im"
-    title = "SHOT-IM (Liang et al., 2020)"
     published = (
         "Objective, optimiser, schedule and epochs as published, BatchNorm in training mode; C frozen. Analogue: B is "
         "trained on cached features, the backbone is not (the official code has that path too; trunk = adapter puts a "
@@ -46,7 +45,6 @@ class ShotIM(SGDMethod):
         "person's."
     )
     config_type = ShotIMConfig
-    updates = ("translator", "bottleneck")
 
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
         """Return information maximisation."""
@@ -69,7 +67,6 @@ class Shot(ShotIM):
     """Information maximisation and self-supervised pseudo-labels, renewed every epoch (Liang, Hu & Feng, ICML 2020)."""
 
     name = "shot"
-    title = "SHOT (Liang et al., 2020)"
     published = (
         "Objective and weights of the Office experiments, two rounds of pseudo-labels every epoch in evaluation mode, "
         "optimiser, schedule and epochs as published, BatchNorm in training mode; C frozen. Analogue: B is trained on "

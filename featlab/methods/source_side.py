@@ -74,7 +74,6 @@ class ICID(JointMethod):
     """Intra-category common and inter-category distinction features, fused (Ji, Hu, Yang, Shen & Shen, 2019)."""
 
     name = "icid"
-    title = "ICID (Ji et al., 2019)"
     published = (
         "Losses as in the benchmark that the table comes from, source only: pairs of a row and the next one, same "
         "class or not, on the intra-category channel; cross-entropy on the inter-category channel and on half of each; "
@@ -143,7 +142,6 @@ class LPL(JointMethod):
     """Cross-entropy and a locality preserving loss on source rows (Li, Deng & Du, 2017)."""
 
     name = "lpl"
-    title = "LPL (Li et al., 2017)"
     published = (
         "The paper's locality preserving loss on B's output, λ = 0.003 and k = 20, neighbours of the same class within "
         "a batch, no target batch: a method of the source, as in the benchmark that the table comes from. "
@@ -177,7 +175,6 @@ class FTDNN(JointMethod):
     """Cross-entropy on source rows from the source model on (Zavarez, Berriel & Oliveira-Santos, 2017)."""
 
     name = "ftdnn"
-    title = "FTDNN (Zavarez et al., 2017)"
     published = (
         "As in the benchmark that the table comes from: fine-tuning on source data, no target batch. There a network "
         "is fine-tuned for 60 epochs, here B and C on cached features for 500 steps."

@@ -1,4 +1,4 @@
-"""The linear part of T: one convex problem over episodes, solved to its end.
+"""The carried share, and the linear part of T: one convex problem over episodes, solved to its end.
 
 C∘B is affine in evaluation mode: logits = V f + v. For a linear T the logits of translated features are W g + w with
 g = f + offset, and any W, w can be had without touching B or C: T(g) = g + P ((W − V) g + w − v), where P undoes V up
@@ -7,7 +7,13 @@ on rows that are seen through other neutral clips of their subject, and T carrie
 K directions of the features. That is a hidden layer of 2K units, since x = relu(x) − relu(−x).
 
 So V cancels out of this part: alone, it classifies as a logistic regression on aligned features does, whatever B and C
-are. The MLP part (`featlab.model.mlp`) starts at the identity and keeps C in charge.
+are. The MLP part (`featlab.model.pretrain`) starts at the identity and keeps C in charge.
+
+The carried share is how much of a person's offset at rest is still there in their expressions: 1 where a face is at
+every moment the common face plus what is its own; 0 where a resting face says nothing of the expressions. It is chosen
+on held-out source people: for each candidate such a regression is fitted, and the candidate with the lowest
+cross-entropy on people who had no part in the fit is taken. (A regression of expression offsets on neutral offsets
+would be pulled down by the noise of a short clip.)
 """
 
 from __future__ import annotations
@@ -17,14 +23,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.config.sections import PretrainConfig
-from featlab.model.networks import SourceHead, Translator, head_map
-from featlab.model.style_bank import SourceRows
+from featlab.model.networks import SourceHead, Translator
+from featlab.model.style_bank import CarriedShare, SourceRows
 from featlab.model.training import History, Terms, minimise
 from featlab.seeding import blank, torch_generator
 
 MAX_ITERATIONS = 500
 RANK_TOLERANCE = 1e-6
 """Smallest singular value of V, relative to its largest, along which T moves features."""
+CANDIDATES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.25, 0.0)
+FOLDS = 5
+LEAST_SUBJECTS = 8
+"""Fewer say nothing about the next person: all of the offset is then taken."""
+_ITERATIONS = 60
 
 
 def fit_linear_translator(
@@ -121,3 +132,69 @@ def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Transla
     for name, values in state.items():
         translator.get_parameter(name).data.copy_(values)
     return translator.eval().requires_grad_(False)
+
+
+def person_folds(people: int, seed: int) -> list[Tensor]:
+    """Return the places of the subjects of each fold."""
+    order = torch.randperm(people, generator=torch_generator(seed, "source validation"))
+    return [order[fold::FOLDS] for fold in range(min(FOLDS, people))]
+
+
+def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) -> CarriedShare:
+    """Choose the carried share on held-out source subjects.
+
+    Args:
+        source: Source rows.
+        classes: K.
+        penalty: Of the squared weights, for one source video.
+        seed: Of folds and episodes.
+
+    Returns:
+        The share; 1 where there are fewer than `LEAST_SUBJECTS` subjects with neutral rows.
+    """
+    people = len(source.clips.subjects)
+    if people < LEAST_SUBJECTS:
+        return CarriedShare()
+    totals = torch.zeros(len(CANDIDATES), dtype=torch.float64)
+    scored = 0
+    for held_out in person_folds(people, seed):
+        rest = source.without(held_out)
+        train = rest.seen_rows()
+        test = torch.nonzero(torch.isin(source.clips.row_subject, held_out) & (source.labels >= 0)).squeeze(1)
+        if len(torch.unique(source.labels[train])) < 2:
+            continue
+        _, person = torch.unique(source.clips.row_subject[test], return_inverse=True)
+        count = source.clips.tested_share(test).double()
+        # Every person weighs alike, whatever the number of their rows.
+        count = count / torch.zeros(int(person.max()) + 1).double().index_add(0, person, count)[person]
+        fitted = [torch.zeros(source.features.shape[1], classes).double(), torch.zeros(classes).double()]
+        videos = len(torch.unique(source.clips.row_video[train]))
+        for place, share in enumerate(CANDIDATES):
+            random = torch_generator(seed, "carried share")
+            seen = rest.clips.seen(source.features, train, share, random)
+            counts = source.clips.tested_share(train)
+            fit_classifier(fitted, seen, source.labels[train], counts, penalty / videos, _ITERATIONS)
+            # Seen from the others' centre, as a new person would be.
+            shown = source.features[test] + share * (rest.clips.centre - source.clips.episode_mean(test, random))
+            entropy = F.cross_entropy(shown.double() @ fitted[0] + fitted[1], source.labels[test], reduction="none")
+            totals[place] += (count * entropy).sum()
+        scored += int(person.max()) + 1
+    if not scored:
+        return CarriedShare()
+    losses = (totals / scored).tolist()
+    return CarriedShare(CANDIDATES[min(range(len(losses)), key=losses.__getitem__)], scored, tuple(losses))
+
+
+def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
+    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,), in float64."""
+    mean, variance = head.norm.running_mean, head.norm.running_var
+    assert mean is not None  # BatchNorm1d tracks statistics unless told not to
+    assert variance is not None
+    scale = _double(head.norm.weight) / torch.sqrt(_double(variance) + head.norm.eps)
+    classifier = _double(head.classifier.weight).T
+    bias = (_double(head.linear.bias) - _double(mean)) * scale + _double(head.norm.bias)
+    return (_double(head.linear.weight).T * scale) @ classifier, bias @ classifier + _double(head.classifier.bias)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float64)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.errors import InputError
+from featlab.model.networks import SourceHead
 
 EPSILON = 1e-6
 """Added to the variance inside the root: the gradient of sqrt is infinite at 0, and one frame has variance 0."""
@@ -124,3 +125,14 @@ def expression_loss(reference_logits: Tensor, translated_logits: Tensor) -> Tens
 def classification_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Return the cross-entropy of (n, K) logits with (n,) labels, the mean over rows by their (n,) weights."""
     return (weight * F.cross_entropy(logits, labels, reduction="none")).sum() / weight.sum()
+
+
+def layer_values(layer: str, translated: Tensor, head: SourceHead) -> Tensor:
+    """Return the values at one layer where style is compared, of (n, D) translated rows.
+
+    Args:
+        layer: ``embedding``: the rows themselves; ``bottleneck``: B's output, (n, H).
+        translated: (n, D).
+        head: B and C.
+    """
+    return head.bottleneck(translated) if layer == "bottleneck" else translated

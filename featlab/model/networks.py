@@ -1,4 +1,4 @@
-"""The networks: projection, bottleneck B, classifier C (together the source head) and translator T.
+"""The networks: projection, bottleneck B, classifier C (together the source head), translator T, a person's model.
 
 Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D); B gives (n, H); C gives logits (n, K).
 """
@@ -6,6 +6,7 @@ Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D);
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from featlab.errors import InputError
 from featlab.seeding import blank
 
 
@@ -181,32 +183,113 @@ class PersonalModel(nn.Module):
         return logits
 
 
-def layer_values(layer: str, translated: Tensor, head: SourceHead) -> Tensor:
-    """Return the values at one layer where style is compared, of (n, D) translated rows.
-
-    Args:
-        layer: ``embedding``: the rows themselves; ``bottleneck``: B's output, (n, H).
-        translated: (n, D).
-        head: B and C.
-    """
-    return head.bottleneck(translated) if layer == "bottleneck" else translated
-
-
-def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
-    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,), in float64."""
-    mean, variance = head.norm.running_mean, head.norm.running_var
-    assert mean is not None  # BatchNorm1d tracks statistics unless told not to
-    assert variance is not None
-    scale = _double(head.norm.weight) / torch.sqrt(_double(variance) + head.norm.eps)
-    classifier = _double(head.classifier.weight).T
-    bias = (_double(head.linear.bias) - _double(mean)) * scale + _double(head.norm.bias)
-    return (_double(head.linear.weight).T * scale) @ classifier, bias @ classifier + _double(head.classifier.bias)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float64)
-
-
 def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -> Tensor:
     """Return an array as a tensor on a device, without a copy where there needs to be none."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
+
+
+class Affine(nn.Module):
+    """A fixed affine map of features, f ↦ f A + b; what the light baselines put in the translator's place."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, D) mapped features."""
+        return features @ self.weight + self.bias
+
+    @classmethod
+    def shift(cls, bias: Tensor) -> Affine:
+        """Return f ↦ f + bias."""
+        return cls(torch.eye(len(bias), device=bias.device), bias)
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What a method can say of a person's clip, without labels."""
+
+    clip: Mapping[str, float]  # Numbers that describe it, by name.
+    uniform: bool  # Whether it varies no more than the source subjects' clips usually do.
+    remarks: tuple[str, ...]  # What looks unusual, one line each.
+    refusal: str  # Why this clip should not be adapted to; empty when it may.
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return all that a user should read: the refusal first, if there is one."""
+        return (self.refusal, *self.remarks) if self.refusal else self.remarks
+
+
+@dataclass(frozen=True)
+class GainEstimate:
+    """What adapting is expected to have added to a person's macro F1, without labels."""
+
+    expected: float  # On average, over source subjects like this one.
+    low: float  # A tenth of them gained less.
+    high: float  # A tenth of them gained more.
+    chance: float  # Fraction of them whom it helped, or left as they were.
+    frames: int  # Unlabelled frames of the person that were looked at; 0: the numbers are those of all source subjects.
+
+
+@dataclass(frozen=True)
+class SourceGain:
+    """What adapting gained, in macro F1, on source people who were held out."""
+
+    mean: float  # Over people.
+    low: float  # Lower end of the interval that holds the mean four times in five.
+    high: float  # Its upper end.
+    people: int  # How many there were.
+
+    @property
+    def helps(self) -> bool:
+        """Whether adapting made them better on average."""
+        return self.mean > 0
+
+    def sentence(self) -> str:
+        """Return it for people."""
+        mean, low, high = (100 * value for value in (self.mean, self.low, self.high))
+        return (
+            f"adapting gained {mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 80 % interval) on "
+            f"{self.people} source people who were held out"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedModel:
+    """A model for one person: what every method gives back."""
+
+    model: PersonalModel  # Predicts logits from embeddings.
+    iterations: int = 0  # Optimiser steps (0 for a closed form).
+    trainable: int = 0  # Parameters that were fitted to this person.
+    history: tuple[Mapping[str, float], ...] = ()  # Loss terms, an entry a step that was logged.
+    warnings: tuple[str, ...] = ()  # What the user should know, one line each.
+    report: ClipReport | None = None  # What the method says of this clip, where it can tell.
+
+    def predict_proba(self, embeddings: NDArray[np.float32], *, block: int = 65536) -> NDArray[np.float32]:
+        """Return (n, K) float32 class probabilities of (n, D0) embeddings, computed block by block.
+
+        Raises:
+            InputError: A wrong width.
+        """
+        width = len(self.model.projection.mean)
+        if embeddings.ndim != 2 or embeddings.shape[1] != width:
+            raise InputError(f"embeddings have shape {embeddings.shape}, expected (n, {width})")
+        device = self.model.projection.mean.device
+        with torch.no_grad():
+            parts = [
+                torch.softmax(self.model(as_tensor(embeddings[start : start + block], device)), dim=1).cpu().numpy()
+                for start in range(0, max(1, len(embeddings)), block)
+            ]
+        return np.concatenate(parts)
+
+
+def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return the frozen linear map of (K, D) weights and (K,) biases, to stand in place of B and C."""
+    classes, width = weight.shape
+    head = blank(lambda: nn.Linear(width, classes)).to(weight.device)
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.requires_grad_(False)

@@ -1,10 +1,11 @@
-"""What pretraining sees of the source, and the style bank: the statistics of it that leave the source site."""
+"""What pretraining sees of the source, and what of it leaves the source site: the carried share and the style bank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,33 @@ from torch import Tensor
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.model.losses import group_statistics
-from featlab.pairing.pairs import Pairs
+
+if TYPE_CHECKING:
+    from featlab.pairing.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class CarriedShare:
+    """How much of a person's offset at rest is still there in their expressions; see `featlab.model.linear`."""
+
+    value: float = 1.0  # In [0, 1].
+    people: int = 0  # Held-out source subjects that it was chosen on; 0: it was given.
+    losses: tuple[float, ...] = ()  # Their mean cross-entropy for each candidate.
+
+    def sentence(self) -> str:
+        """Return what it means, for people."""
+        if not self.people:
+            return f"taken to be {100 * self.value:.0f} % (not learned from source people)"
+        return shares_sentence([self])
+
+
+def shares_sentence(shares: Sequence[CarriedShare]) -> str:
+    """Return what shares that were learned mean, for people: of one source model, or of several."""
+    spans = []
+    for values in ([round(100 * share.value) for share in shares], [share.people for share in shares]):
+        low, high = min(values), max(values)
+        spans.append(f"{low}" if low == high else f"{low} to {high}")
+    return f"{spans[0]} % of how a face differs at rest is still there in its expressions (from {spans[1]} people)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +179,7 @@ class SourceRows:
     def without(self, people: Tensor) -> SourceRows:
         """Return the rows without those of some subjects (places in ``clips.subjects``).
 
-        Pairs stay as they are: those of rows that are left out are in no episode (`featlab.model.mlp.episodic_pairs`).
+        Pairs stay as they are: those of rows that are left out are in no episode (see `featlab.model.pretrain`).
         """
         outside = torch.isin(self.clips.row_subject, people)
         return replace(self, labels=self.labels.masked_fill(outside, -1), clips=self.clips.without(people))

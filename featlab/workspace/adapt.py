@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featlab.bundle.adaptation import adaptation_folder, load_adaptation, save_adaptation
-from featlab.bundle.bundle import Bundle
+from featlab.bundle.bundle import Bundle, load_bundle
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
-from featlab.methods.registry import make_method
-from featlab.model.personal import AdaptedModel, GainEstimate
+from featlab.methods.registry import make_method, refuse_unread
+from featlab.model.networks import AdaptedModel, GainEstimate
 from featlab.protocol.splits import check_disjoint, named_subjects, split_target, target_of
 from featlab.seeding import run_seed
-from featlab.workspace.stages import open_bundle
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
 
 def adapt_subject(
     bundle: Bundle,
-    bundle_folder: Path,
+    root: Path,
     table: FeatureTable,
     extractor: ExtractorInfo,
     subject: str,
@@ -93,7 +91,7 @@ def adapt_subject(
 
     Args:
         bundle: The source model.
-        bundle_folder: Where it is; ``subjects/<id>/`` is written there.
+        root: The folder that it is in; ``subjects/<id>/`` is written there.
         table: Rows that hold the person's.
         extractor: What made their embeddings.
         subject: The person.
@@ -127,7 +125,7 @@ def adapt_subject(
         everything = table.rows_of(subject)
         others = np.isin(everything.video, rows.video, invert=True)
         gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
-    folder = adaptation_folder(bundle_folder, subject)
+    folder = adaptation_folder(root, subject)
     videos = rows.video_names_present()
     meta = {
         "subject": subject,
@@ -146,28 +144,52 @@ def adapt_subject(
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What is told of one of many people who were adapted to; the model is in the folder."""
+
+    subject: str
+    folder: Path
+    frames: int  # Neutral rows that were adapted on.
+    seconds: float
+    reused: bool  # Whether it was stored already, of the same clip by the same method.
+    gain: GainEstimate | None  # See `Adapted`.
+    warnings: tuple[str, ...]
+
+
 def adapt_people(
-    bundle: Bundle,
-    bundle_folder: Path,
-    table: FeatureTable,
-    extractor: ExtractorInfo,
-    subjects: Sequence[str],
-    config: Config,
-    *,
-    force: bool = False,
-) -> Iterator[Adapted | Refused]:
-    """Adapt a bundle to one person after the other, as `adapt_subject`; what is stored of the same clip is not redone.
+    workspace: Workspace, root: Path, subjects: Sequence[str], *, force: bool = False, jobs: int = 1
+) -> Iterator[Stored | Refused]:
+    """Adapt the bundle in ``root`` to many people, as `adapt_subject`; what is stored of the same clip is not redone.
+
+    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run.run_all`.
 
     Yields:
-        A person's adaptation, or why there is none. The others go on.
+        What became of a person, or why there is no adaptation, as they finish. The others go on.
     """
-    for subject in subjects:
-        try:
-            rows = table.rows_of(subject)
-            stored = None if force else _stored_of(bundle, bundle_folder, rows, extractor, subject, config)
-            yield stored or adapt_subject(bundle, bundle_folder, rows, extractor, subject, config, force=force)
-        except FeatlabError as error:
-            yield Refused(subject, str(error))
+    from featlab.engine.run import run_all
+
+    # Not relative: a worker process may have been started in another folder.
+    work, logs = partial(_adapt_one, workspace, root.resolve(), force), workspace.root / "engine"
+    for done in run_all(work, subjects, jobs=jobs, engine=workspace.config.engine, folder=logs, light=True):
+        yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Stored) else done
+
+
+@lru_cache(maxsize=1)
+def _loaded(root: Path) -> Bundle:
+    """Return the bundle, kept for the next person."""
+    return load_bundle(root)
+
+
+def _adapt_one(workspace: Workspace, root: Path, force: bool, subject: str) -> Stored | Refused:
+    table, extractor, config = workspace.table, workspace.extractor, workspace.config
+    try:
+        bundle, rows = _loaded(root), table.rows_of(subject)
+        stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
+        done = stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
+    except FeatlabError as error:
+        return Refused(subject, str(error))
+    return Stored(subject, done.folder, done.frames, done.seconds, done.reused, done.gain, done.model.warnings)
 
 
 def stored_adaptation(
@@ -192,9 +214,9 @@ def clip_digest(rows: FeatureTable) -> str:
 
 
 def _stored_of(
-    bundle: Bundle, bundle_folder: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
+    bundle: Bundle, root: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
 ) -> Adapted | None:
-    folder = adaptation_folder(bundle_folder, subject)
+    folder = adaptation_folder(root, subject)
     if not (folder / "adaptation.json").exists():
         return None
     bundle.check_extractor(extractor, "cache")
@@ -216,13 +238,9 @@ def bundle_for(
     """
     config = workspace.config
     make_method(config.adapt.method, config.adapt.options)
-    known = workspace.table.subjects
-    for subject in people:
-        if subject not in known:
-            raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
     if folder is None and len(people) == 1:
         adapt_rows(workspace.table.rows_of(people[0]), config.protocol.gap)
-    elif folder is None and not set(known) - set(kept_out):
+    elif folder is None and not set(workspace.table.subjects) - set(kept_out):
         raise InputError(
             f"all {len(people)} subjects are to be adapted to, so nobody is left to train on; name a model bundle of "
             "other people with --bundle, or fewer subjects"
@@ -230,16 +248,30 @@ def bundle_for(
     return open_bundle(workspace, folder, kept_out)
 
 
+def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[str]) -> tuple[Bundle, Path]:
+    """Return the bundle that was named, or the workspace's own for its method, made now if need be; and its folder.
+
+    ``kept_out`` are people whom the workspace's own bundle must not have seen.
+    """
+    if folder is not None:
+        bundle = load_bundle(folder)
+        bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
+        return bundle, folder
+    method = workspace.config.adapt.method
+    refuse_unread(workspace.config, [method])
+    source = workspace.source(kept_out)
+    folder = bundle_folder(source, [method])
+    if (folder / "bundle.json").exists():
+        bundle = load_made_bundle(folder)
+        workspace.notify(f"bundle: {folder}, of {len(bundle.source_subjects)} source subjects")
+        return bundle, folder
+    # Pairing and training are imported where they run.
+    from featlab.workspace.stages import bundle_stage
+
+    return bundle_stage(source, [method])[0], folder
+
+
 def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
-    """Return whom a text means: an id, ids with commas, a pattern (``s0*``), ``all``, or a file with an id a line."""
-    spec = spec.strip()
-    if spec in subjects:
-        return (spec,)
-    if spec == "all":
-        return tuple(subjects)
-    if any(mark in spec for mark in "*?[") and not os.path.isfile(spec):
-        found = tuple(name for name in subjects if fnmatchcase(name, spec))
-        if not found:
-            raise InputError(f"--subject {spec}: fits none of the {len(subjects)} subjects of the cache")
-        return found
-    return named_subjects(subjects, spec, "--subject")
+    """Return whom a text means: ``all`` of them, or as `named_subjects`."""
+    everyone = spec.strip() == "all" and "all" not in subjects
+    return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")

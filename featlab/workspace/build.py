@@ -16,11 +16,10 @@ from featlab.config.load import Config
 from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, train_head
-from featlab.model.mlp import new_translator
+from featlab.model.linear import learn_share
 from featlab.model.networks import Projection, SourceHead, as_tensor
-from featlab.model.pretrain import make_style_bank, pretrain_translator
-from featlab.model.share import CarriedShare, learn_share
-from featlab.model.style_bank import SourceRows
+from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translator
+from featlab.model.style_bank import CarriedShare, SourceRows
 from featlab.pairing.pairs import Pairs, make_pairs
 from featlab.workspace.workspace import OnEpoch
 

@@ -14,9 +14,9 @@ from featlab.analysis.inside.branches import (
     REPRESENTATIONS,
     BranchReport,
     Measure,
-    Scores,
     compare_branches,
     labelled_rows,
+    mean_cosines,
     measure_of,
     representations,
 )
@@ -30,7 +30,6 @@ from featlab.analysis.inside.branches_figure import (
     cosine_text,
     plot_branches,
 )
-from featlab.analysis.inside.probes import mean_cosines
 from featlab.analysis.people import adapt_people
 from featlab.errors import ConfigError, InputError
 
@@ -110,20 +109,20 @@ def test_the_cosines_are_those_of_rows_from_the_centre(views, report):
     for key, view in found.items():
         expected = mean_cosines(view.rows - view.centre, seen.subject, seen.column("label"))
         for name in COSINES:
-            value, by_subject = getattr(report.of(key), name), getattr(expected, name)
-            assert list(value.by_subject.values()) == pytest.approx(by_subject.tolist(), abs=1e-9)
-            assert value.mean == pytest.approx(by_subject.mean(), abs=1e-9)
+            value, by_subject = report.found[key][name], list(expected[name].values())
+            assert list(value.by_subject.values()) == pytest.approx(by_subject, abs=1e-9)
+            assert value.mean == pytest.approx(np.mean(by_subject), abs=1e-9)
             assert value.low <= value.mean <= value.high
             assert math.isnan(value.chance)
 
 
 def test_the_rows_of_the_table_are_those_of_the_report_and_t_takes_away_what_the_clip_shows(report):
-    table, before, after = branches_table(report), report.of("features-before"), report.of("features-after")
+    table, before, after = branches_table(report), report.found["features-before"], report.found["features-after"]
     assert [row[:2] for row in table.rows] == [(group, name) for group, name, _ in ROWS]
     assert len(set(table.columns)) == len(table.columns)
     assert table.rows[2][2:] == table.rows[4][2:]  # the bottleneck before T is the expression branch
-    assert table.rows[1][2] == f"{after.fixed_expression.mean:.2f}"
-    assert table.rows[1][table.columns.index("Identity (%)")] == f"{100 * after.identity.mean:.2f}"
+    assert table.rows[1][2] == f"{after['fixed_expression'].mean:.2f}"
+    assert table.rows[1][table.columns.index("Identity (%)")] == f"{100 * after['identity'].mean:.2f}"
     for said in ("4 target subjects, 120 labelled frames", "chance 25.0 %", "chance 50.0 %"):
         assert said in " ".join(table.notes)
     assert (report.single, report.unprobed) == ({}, ())
@@ -131,8 +130,8 @@ def test_the_rows_of_the_table_are_those_of_the_report_and_t_takes_away_what_the
     assert texts == ["0.00", "0.00", "-0.01", "1.00", "–"]
     # People differ by an offset that their neutral clip shows: T takes it away, and expressions of others fit.
     for name, sign in (("identity", -1), ("fixed_subject", -1), ("fixed_expression", 1)):
-        assert change_sign(getattr(before, name), getattr(after, name)) == sign
-    assert min(after.expression.mean, before.identity.mean) > 0.9
+        assert change_sign(before[name], after[name]) == sign
+    assert min(after["expression"].mean, before["identity"].mean) > 0.9
 
 
 def test_it_is_the_same_every_time_and_labels_of_targets_change_no_representation(
@@ -160,8 +159,8 @@ def test_draws_are_averaged_within_a_subject(table, opened):
     single = [compare_branches(opened(table, **{"protocol.targets": ",".join(targets)})) for targets in report.draws]
     assert len(report.draws) == 2
     for name in (*COSINES, *PROBES):
-        found = getattr(report.of("features-after"), name)
-        parts = [getattr(part.of("features-after"), name).by_subject for part in single]
+        found, *parts = (part.found["features-after"][name] for part in (report, *single))
+        parts = [part.by_subject for part in parts]
         assert set(found.by_subject) == set(report.draws[0]) | set(report.draws[1])
         for subject, value in found.by_subject.items():
             assert value == pytest.approx(np.mean([part[subject] for part in parts if subject in part]))
@@ -201,10 +200,10 @@ def test_videos_that_are_alone_are_left_out_and_named_and_a_clip_may_be_one_fram
     kept &= (table.subject != 2) | (table.video != 4) | (table.frame == 0)
     report = compare_branches(opened(table.take(kept), **SMALL))
     assert (report.single, report.unprobed) == ({"anger": 1, "neutral": 4}, ("s04",))
-    assert "s02" in report.of("features-after").fixed_subject.by_subject
-    for row in report.rows:
-        assert list(row.identity.by_subject) == ["s02", "s03", "s05"]
-        assert row.identity.chance == pytest.approx(1 / 3)
+    assert "s02" in report.found["features-after"]["fixed_subject"].by_subject
+    for scores in report.found.values():
+        assert list(scores["identity"].by_subject) == ["s02", "s03", "s05"]
+        assert scores["identity"].chance == pytest.approx(1 / 3)
     notes = branches_table(report).notes
     assert any("anger of 1, neutral of 4 subjects" in note for note in notes)
     assert notes[-1] == "Not in the identity probe at all: s04."
@@ -220,13 +219,12 @@ def measure(*values, chance=math.nan):
 def made_report(identity, expression):
     """Identity 98, 99, 100 % and expression 70, 71, 72 % before T; what is given after."""
 
-    def scores(key, identity, expression):
-        probes = (measure(*identity, chance=0.05), measure(*expression, chance=0.5))
-        return Scores(key, measure(0.1, 0.12, 0.11), measure(0.8, 0.82, 0.81), measure(0.0, 0.01, -0.01), *probes)
+    def scores(identity, expression):
+        return {"identity": measure(*identity, chance=0.05), "expression": measure(*expression, chance=0.5)}
 
-    before = ((0.98, 0.99, 1.0), (0.70, 0.71, 0.72))
-    rows = (scores("features-before", *before), scores("features-after", identity, expression))
-    return BranchReport(rows, (("p00", "p01", "p02"),), ("neutral", "smile"), 90, {}, ())
+    before = scores((0.98, 0.99, 1.0), (0.70, 0.71, 0.72))
+    found = {"features-before": before, "features-after": scores(identity, expression)}
+    return BranchReport(found, (("p00", "p01", "p02"),), ("neutral", "smile"), 90, {}, ())
 
 
 def test_the_sentences_say_plainly_what_changed():

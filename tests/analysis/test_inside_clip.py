@@ -21,10 +21,11 @@ from featlab.cache import FeatureTable
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods.base import base_model
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import split_target
 from featlab.workspace.predict import adaptation_of
-from featlab.workspace.stages import bundle_folder, bundle_stage
+from featlab.workspace.stages import bundle_stage
+from featlab.workspace.workspace import bundle_folder
 
 SHIFT = {"adapt.method": "neutral-shift"}
 CLASSES = ("anger", "neutral", "joy")

@@ -20,9 +20,8 @@ from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
 from featlab.analysis.report import collect
-from featlab.analysis.report.collect import find_pages, read_report
-from featlab.analysis.report.page import render_report, write_report
-from featlab.analysis.report.provenance import changed_settings, commands, origins, protocol_summary
+from featlab.analysis.report.collect import changed_settings, find_pages, protocol_summary, read_report, sources_of
+from featlab.analysis.report.page import commands, render_report, write_report
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.errors import InputError
@@ -31,7 +30,9 @@ from featlab.evaluation.summary import summarise
 NASTY = "<b>&\"'s</b>"
 VOID = {"meta", "link", "img", "wbr"}
 FACTS = {
-    "config": Config().with_values({"protocol.draws": 3, "adapt.pft.lr": 0.1}, "test").to_dict(),
+    "config": Config()
+    .with_values({"protocol.draws": 3, "adapt.pft.lr": 0.1, "plot.formats": ("pdf", "png")}, "test")
+    .to_dict(),
     "cache_digest": "a" * 64,
     "extractor": {"id": "toy", "fingerprint": "f" * 64},
     "versions": {"python": "3.12", "featlab": "0.1.0"},
@@ -136,13 +137,13 @@ def test_each_command_is_there_once_with_its_newest_run_evaluations_first(tmp_pa
         kind = "evaluate" if name == "mine" else name.partition("-")[0]
         touch(page(tmp_path / name, kind, figures=[], tables={}), 1000 - age)
     (tmp_path / "cells").mkdir()
-    found = find_pages(tmp_path)
+    found, older = find_pages(tmp_path)
     shown = "evaluate-0123456789ab mine benchmark-0123456789ab ablate-dims ablate-pairing complexity branches plot-tsne"
-    assert [folder.name for folder in found.shown] == shown.split()
-    assert [folder.name for folder in found.older] == ["evaluate-ffffffffffff"]
+    assert [folder.name for folder in found] == shown.split()
+    assert [folder.name for folder in older] == ["evaluate-ffffffffffff"]
     touch(tmp_path / "evaluate-ffffffffffff", 2000)
-    assert "evaluate-ffffffffffff" in [folder.name for folder in find_pages(tmp_path).shown]
-    assert find_pages(tmp_path / "nowhere").shown == ()
+    assert "evaluate-ffffffffffff" in [folder.name for folder in find_pages(tmp_path)[0]]
+    assert find_pages(tmp_path / "nowhere") == ([], [])
 
 
 def test_folders_are_shown_in_the_order_given_and_none_or_one_without_a_page_is_refused(folders, tmp_path):
@@ -158,8 +159,7 @@ def test_folders_are_shown_in_the_order_given_and_none_or_one_without_a_page_is_
 DAMAGES = {
     "page.json": (b"\xff\xfe{", {"title": 5}, {"facts": {"config": {"protocol": {"seeds": "many"}}}}),
     "table_t.json": (None, {"rows": 7}, {"text_columns": "2"}),
-    "curve.svg": (None,),
-    "curve.png": (b"no picture",),
+    "curve.svg": (None, b"no picture"),
     "curve.csv": (None,),
 }
 
@@ -297,6 +297,7 @@ def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_f
         ["Setting", "Default", "Here", "Sections"],
         ["adapt.pft.lr", "", "0.1", "all"],
         ["protocol.draws", "1", "3", "all"],
+        ["plot.formats", "[]", '["pdf", "png"]', "all"],
     ]
     assert "head.epochs = 30" in seen.text
     assert "details" in {tag for tag, _ in seen.elements}
@@ -313,14 +314,14 @@ def with_protocol(**values):
 
 def test_settings_commands_and_origins_are_listed_once_with_their_pages():
     pages = [with_protocol(seeds=2), with_protocol(seeds=3), with_protocol(seeds=2), with_protocol()]
-    found = [(item.key, item.default, item.value, item.pages) for item in changed_settings(pages)]
-    assert found == [("protocol.seeds", "1", "2", (0, 2)), ("protocol.seeds", "1", "3", (1,))]
+    assert changed_settings(pages) == [("protocol.seeds", "1", "2", [0, 2]), ("protocol.seeds", "1", "3", [1])]
     # A configuration read back differs in nothing.
     assert changed_settings([made_page(config=json.loads(json.dumps(Config().to_dict())))]) == []
     pages = [made_page(), replace(made_page(), command="featlab plot tsne"), made_page()]
     assert commands(pages) == ["featlab evaluate", "featlab plot tsne"]
     pages = [made_page(), made_page(cache_digest="b"), made_page()]
-    assert [(origin.digest[:1], places) for origin, places in origins(pages)] == [("a", (0, 2)), ("b", (1,))]
+    caches = [(facts["cache digest"][:1], at) for facts, at in sources_of(pages) if "cache digest" in facts]
+    assert caches == [("a", [0, 2]), ("b", [1])]
 
 
 def test_the_protocol_is_told_in_sentences():

@@ -11,8 +11,7 @@ from featlab.evaluation import runner
 from featlab.methods import AdaptedModel, Method
 from featlab.methods.base import SourceAccess
 from featlab.methods.registry import METHODS
-from featlab.model.networks import PersonalModel
-from featlab.model.personal import Affine
+from featlab.model.networks import Affine, PersonalModel
 
 
 @dataclass(frozen=True)

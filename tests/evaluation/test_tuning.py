@@ -8,9 +8,8 @@ import pytest
 from featlab.cache import FeatureTable, write_table
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning
+from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning, search_space
 from featlab.evaluation.tuning_report import best_first, choose, report_tuning, score_trials, unscored_subjects, verdict
-from featlab.evaluation.tuning_space import search_space
 from featlab.methods import get_method
 from featlab.methods.base import SourceFeatures
 from featlab.workspace.workspace import Workspace
@@ -106,8 +105,8 @@ def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opene
     side = made.side
     assert len(set(made.subjects)) == len(made.subjects) == 9
     assert sorted(made.subjects) == sorted(side.subjects)
-    assert all(fold.subjects for fold in made.folds)
-    fold_of = {name: set(fold.subjects) for fold in made.folds for name in fold.subjects}
+    assert all(made.folds.values())
+    fold_of = {name: set(names) for names in made.folds.values() for name in names}
     assert {names for names, *_ in ran} == {(name,) for name in side.subjects}
     for (name,), source, _ in ran:
         assert source == set(side.subjects) - fold_of[name]
@@ -115,19 +114,20 @@ def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opene
 
 def test_a_new_subject_moves_nobody_else_and_empty_folds_are_left_out():
     names = [f"p{number}" for number in range(30)]
-    few = {name: fold.number for fold in deal_folds(names[:20], names[:20], 4, 0) for name in fold.subjects}
-    many = {name: fold.number for fold in deal_folds(names, names, 4, 0) for name in fold.subjects}
+    few, many, other = (
+        {name: number for number, fold in deal_folds(people, people, 4, seed).items() for name in fold}
+        for people, seed in ((names[:20], 0), (names, 0), (names, 1))
+    )
     assert few == {name: many[name] for name in names[:20]}
-    other = {name: fold.number for fold in deal_folds(names, names, 4, 1) for name in fold.subjects}
     assert other != many
     folds = deal_folds(names[:4], names[:4], 50, 0)
-    assert sorted(name for fold in folds for name in fold.subjects) == names[:4]
+    assert sorted(name for fold in folds.values() for name in fold) == names[:4]
     assert len(folds) <= 4
 
 
 def test_too_few_for_folds_is_refused(refused):
     for subjects, players, count, words in (
-        ("abc", "abc", 1, ["--folds 1"]),
+        ("abc", "abc", 1, ["leaves 0 to train on", "--folds"]),
         ("abc", "a", 4, ["1 of the 3 source subjects can play"]),
         ("ab", "ab", 9, ["leaves 1 to train on", "--folds"]),
     ):
@@ -156,15 +156,16 @@ def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, 
     made = plan(opened({"head.epochs": 10}, table=people(subjects=12, identity=0.3, resting=0.0)))
     progress = []
     rows = run_tuning(made, on_step=lambda *call: progress.append(call))
-    # Cells are counted; head, pairs and bundle of each of the two folds are steps too.
-    assert (progress[0], progress[-1]) == ((0, 60), (60, 60))
+    # The source models of the two folds are steps too.
+    assert (progress[0], progress[-1]) == ((0, 56), (56, 56))
     assert progress == sorted(progress)
     trials = score_trials(made, rows)
     for trial in trials:
         scores = {name: rows[trial.number][name].macro_f1 for name in made.subjects}
         assert trial.macro_f1 == pytest.approx(np.mean(list(scores.values())))
         assert trial.sd == pytest.approx(np.std(list(scores.values()), ddof=1))
-        assert trial.folds == pytest.approx([np.mean([scores[name] for name in fold.subjects]) for fold in made.folds])
+        means = [np.mean([scores[name] for name in names]) for names in made.folds.values()]
+        assert trial.folds == pytest.approx(means)
     chosen = choose(trials)
     # idle does nothing: of the three that are equal, the one that changes least.
     assert chosen.options == {"spoil": 0.0, "idle": 0}
@@ -188,7 +189,7 @@ def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_ru
     made = plan(opened({"protocol.scope": "dataset"}))
     rows = run_tuning(made)
     assert sorted((names, len(methods)) for names, _, methods in ran) == sorted(
-        (fold.subjects, 1) for fold in made.folds for _ in made.candidates
+        (names, 1) for names in made.folds.values() for _ in made.candidates
     )
     assert {row.scope for row in flat(rows).values()} == {"dataset"}
     assert choose(score_trials(made, rows)).options == {"spoil": 0.0, "idle": 0}
@@ -215,7 +216,7 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     assert not any(row.error for row in flat(rows).values())
     assert all(present == trained for present, trained, _ in met)
     assert {frozenset(present) for present, _, _ in met} == {
-        frozenset(set(made.side.subjects) - set(fold.subjects)) for fold in made.folds
+        frozenset(set(made.side.subjects) - set(names)) for names in made.folds.values()
     }
     assert set(get_method("planted-source").seen) == {count for _, _, count in met}
 

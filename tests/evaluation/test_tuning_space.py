@@ -3,7 +3,8 @@
 import pytest
 
 from featlab.errors import ConfigError
-from featlab.evaluation.tuning_space import choose_candidates, search_space, value_text
+from featlab.evaluation.tuning import choose_candidates, search_space
+from featlab.evaluation.tuning_report import value_text
 
 pytestmark = pytest.mark.usefixtures("planted")
 

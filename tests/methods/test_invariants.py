@@ -13,7 +13,8 @@ from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import bundle_card
 from featlab.errors import ConfigError, InputError
 from featlab.methods import get_method, make_method, method_names
-from featlab.methods.base import PARTS, SourceFeatures
+from featlab.methods.base import SourceFeatures
+from featlab.methods.registry import PARTS
 from featlab.protocol.splits import Target, target_of
 
 NAMES = method_names()

@@ -22,7 +22,7 @@ from featlab.methods.pft.reliability import (
     fit_temperature,
 )
 from featlab.methods.pft.validation import BALANCES
-from featlab.model.share import LEAST_SUBJECTS
+from featlab.model.linear import LEAST_SUBJECTS
 from featlab.protocol.splits import target_of
 
 

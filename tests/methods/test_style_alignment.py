@@ -9,8 +9,7 @@ from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.methods.pft.adapt import NEAREST, WEIGHTINGS, align_style, bank_centre
 from featlab.model.networks import Projection, SourceHead, Translator
-from featlab.model.share import CarriedShare
-from featlab.model.style_bank import StyleBank
+from featlab.model.style_bank import CarriedShare, StyleBank
 
 DIM = 4
 NEUTRAL = 0

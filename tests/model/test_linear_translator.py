@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from featlab.config.load import Config
 from featlab.errors import InputError
-from featlab.model.linear import fit_linear_translator, linear_translator
-from featlab.model.networks import SourceHead, head_map
+from featlab.model.linear import fit_linear_translator, head_map, linear_translator
+from featlab.model.networks import SourceHead
 from featlab.model.style_bank import SourceRows
 
 DIM, CLASSES = 5, 3

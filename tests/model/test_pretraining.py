@@ -9,9 +9,8 @@ from featlab.config.load import Config
 from featlab.errors import FeatlabError, InputError
 from featlab.methods.pft.poster import poster_style
 from featlab.model.head import fit_projection
-from featlab.model.mlp import episodic_pairs, new_translator
 from featlab.model.networks import Projection, Translator
-from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator
+from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translator
 from featlab.model.style_bank import SourceRows
 from featlab.pairing.pairs import make_pairs
 from featlab.workspace.build import build_bundle, train_source_head
@@ -81,7 +80,7 @@ def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(term, source, trai
         return step(optimiser, *args, **options)
 
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
-    monkeypatch.setattr("featlab.model.mlp.new_translator", not_the_identity)
+    monkeypatch.setattr("featlab.model.pretrain.new_translator", not_the_identity)
     for axis in ("subject", "vector"):
         for layers in ("embedding", "bottleneck"):
             seen.clear()
@@ -94,7 +93,7 @@ def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(term, source, trai
 
 
 def test_each_loss_alone_teaches_another_t_than_all_of_them(source, trained, monkeypatch):
-    monkeypatch.setattr("featlab.model.mlp.new_translator", not_the_identity)
+    monkeypatch.setattr("featlab.model.pretrain.new_translator", not_the_identity)
     everything = pretrained(source, trained).translator
     for term in WEIGHTS:
         assert changed(pretrained(source, trained, **{term: 0.0}).translator, everything), term

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from featlab.methods import make_method
-from featlab.model.share import CANDIDATES, LEAST_SUBJECTS, CarriedShare, learn_share, person_folds, shares_sentence
-from featlab.model.style_bank import SourceRows
+from featlab.model.linear import CANDIDATES, LEAST_SUBJECTS, learn_share, person_folds
+from featlab.model.style_bank import CarriedShare, SourceRows, shares_sentence
 from featlab.protocol.splits import target_of
 
 

@@ -22,7 +22,6 @@ from featlab.extraction.layouts.tree import (
     relative,
     videos,
 )
-from featlab.extraction.tables.index import make_index
 from featlab.extraction.text import file_in
 from featlab.extraction.video.frames import is_video
 
@@ -114,6 +113,8 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     for place in [place for place, file in enumerate(found) if is_video(file)]:
         names["video"][place] = names["video"][place] or paths[place]
         names["frame"][place] = names["frame"][place] or "0"
+    from featlab.extraction.tables.index import make_index
+
     index = make_index(names, len(paths), where, without_folder=names["subject"])
     columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(paths))
     items = [Item(*values) for values in zip(*columns, strict=True)]

@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from featlab.errors import ConfigError, InputError, one_line
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 # An animation (.gif, .webp) is an image: its first frame is taken.
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-        *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    ]
-)
+_SUFFIXES = "3g2 3gp asf avi dv flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 
 
 def is_video(path: PurePath) -> bool:
@@ -270,6 +267,9 @@ class _Picture:
         except (av.FFmpegError, ValueError) as error:
             return InputError(f"the frame can't be turned into RGB: {one_line(error)}")
         matrix = self._matrix(frame)
+        # Not above: a list of layouts needs no NumPy.
+        import numpy as np
+
         return np.ascontiguousarray(image if matrix is None else _upright(image, matrix))
 
     def _matrix(self, frame: Any) -> bytes | None:

@@ -22,10 +22,8 @@ from featlab.config.options import Options, option
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.methods.base import base_model, ordered_features
-from featlab.methods.pft.gradient import minimise_losses
 from featlab.methods.pft.reliability import Reliability, clip_statistics
-from featlab.model.networks import PersonalModel, Translator
-from featlab.model.personal import AdaptedModel
+from featlab.model.networks import AdaptedModel, PersonalModel, Translator
 from featlab.model.style_bank import StyleBank
 from featlab.protocol.splits import Target
 
@@ -140,6 +138,9 @@ def adapt_translator(
         raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
     if config.optimiser == "closed":
         return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
+    # Only the closed form does without what trains networks.
+    from featlab.methods.pft.gradient import minimise_losses
+
     features = ordered_features(bundle, target)
     iterations, history, trained = minimise_losses(bundle, translator.eval(), features, config, seed)
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)

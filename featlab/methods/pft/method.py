@@ -14,10 +14,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.methods.base import Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.methods.pft.reliability import Reliability, confidence_gap
-from featlab.methods.pft.validation import validate_on_source
-from featlab.model.networks import PersonalModel, Translator, as_tensor
-from featlab.model.personal import AdaptedModel, GainEstimate, SourceGain
-from featlab.model.pretrain import make_style_bank, part_of, weighed
+from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain, Translator, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
@@ -26,8 +23,6 @@ class PFT(Method):
     """Style alignment to the bundle's style bank, then what T learnt in episodes at the source does the rest."""
 
     name = "pft"
-    title = "SFDA-PFT"
-    setting = "SFDA-PFT"
     published = (
         "PFT's parts (translate style, keep expression, C fixed, light T, neutral target frames, no source rows; at "
         "the source L_CE + L_style + L_expr on pairs) with these changes, each measured in docs/why.md: the target's "
@@ -38,13 +33,10 @@ class PFT(Method):
         "adapting did not help those the source model is used."
     )
     config_type = TranslatorAdaptation
-    needs_style_bank = True
     carries = (
         "temperature, limits of what a neutral clip looks like and the expected gain, from source subjects who were "
         "held out in folds (with a sorted list of what was left of their gains, without names)"
     )
-    needs_neutral = True
-    updates = ("translator",)
     part = ""
     """The part of T that is taken; all of it where empty."""
 
@@ -53,6 +45,9 @@ class PFT(Method):
         """Return what held-out source subjects tell of T and its parts; nothing where too few, or by choice."""
         if not bundle.config.pretrain.validation:
             return {}
+        # Here and below: what trains T is imported where it is trained, and not to adapt it.
+        from featlab.methods.pft.validation import validate_on_source
+
         found = validate_on_source(source, bundle)
         if found is None:
             return {}
@@ -63,6 +58,8 @@ class PFT(Method):
     @classmethod
     def adopt(cls, source: SourceRows, bundle: Bundle) -> Bundle:
         """Return the bundle with the two parts of T weighed as they did best on held-out source subjects."""
+        from featlab.model.pretrain import make_style_bank, weighed
+
         config, tensors = bundle.config.pretrain, bundle.extras.get(cls.name, {})
         balance = float(tensors.get("balance", config.balance))
         if config.form != "joint" or balance == config.balance:
@@ -88,6 +85,8 @@ class PFT(Method):
         """Return the T, or the part of it, that is adapted."""
         if not self.part:
             return bundle.translator
+        from featlab.model.pretrain import part_of
+
         return part_of(bundle.translator, self.part, bundle.config.pretrain, len(bundle.classes))
 
     def reliability(self, bundle: Bundle) -> Reliability | None:
@@ -122,7 +121,6 @@ class LinearPFT(PFT):
     """PFT with the linear part of T alone: nothing of it was trained on pairs."""
 
     name = "pft-linear"
-    title = "SFDA-PFT, linear part"
     published = "An ablation of pft: the part of T that is one convex problem. B and C cancel out of it."
     prepared_by = "pft"
     part = "linear"
@@ -132,7 +130,6 @@ class MLPPFT(PFT):
     """PFT with the MLP part of T alone: the seeds' form, with style, expression and classification losses on pairs."""
 
     name = "pft-mlp"
-    title = "SFDA-PFT, MLP part"
     published = "An ablation of pft: the part of T that is trained on pairs, from the identity."
     prepared_by = "pft"
     part = "mlp"

@@ -13,12 +13,10 @@ from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
-from featlab.methods.registry import PAIR_KEYS
-from featlab.model.losses import expression_loss, style_statistics
-from featlab.model.networks import SourceHead, Translator, layer_values
-from featlab.model.personal import AdaptedModel
+from featlab.model.losses import expression_loss, layer_values, style_statistics
+from featlab.model.networks import AdaptedModel, SourceHead, Translator
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import History, Phase, shuffled_batches, train
+from featlab.model.training import Adam, History, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
@@ -46,8 +44,6 @@ class PosterPFT(Method):
     """The seeds' objective as written, at the source and at the target."""
 
     name = "pft-poster"
-    title = "SFDA-PFT (poster)"
-    setting = "SFDA-PFT"
     published = (
         "T = Linear, ReLU, Linear, as wide as the features. At the source L_style (squared norms of the differences of "
         "μ and σ, at T's output and the bottleneck) + L_expr on pairs: Adam, learning rate 1e-4, 100 epochs of "
@@ -58,11 +54,7 @@ class PosterPFT(Method):
         "are those of a batch; progress is that of the training loss. The poster gives no loss weights: all are 1."
     )
     config_type = PosterConfig
-    needs_extras = True
-    reads = PAIR_KEYS
     carries = "weights of a T pretrained by the poster's losses"
-    needs_neutral = True
-    updates = ("translator",)
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
@@ -113,7 +105,7 @@ def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
         return {"style": style, "expression": expression_loss(head(features), head(translated))}
 
     train(
-        [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+        [Phase(Adam(trained, lr=RATE), losses)],
         batches(),
         name="pretraining by the poster's losses",
         advice="check the embeddings for outliers",

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.model.personal import ClipReport, GainEstimate, SourceGain
+from featlab.model.networks import ClipReport, GainEstimate, SourceGain
 
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""

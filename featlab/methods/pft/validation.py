@@ -19,9 +19,9 @@ from featlab.bundle.bundle import Bundle
 from featlab.methods.pft.adapt import align_style
 from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability
 from featlab.model.head import train_head
+from featlab.model.linear import LEAST_SUBJECTS, person_folds
 from featlab.model.networks import Translator
 from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator, weighed
-from featlab.model.share import LEAST_SUBJECTS, person_folds
 from featlab.model.style_bank import SourceRows
 
 BALANCES = (0.5, 0.25, 0.75)
