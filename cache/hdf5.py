@@ -20,7 +20,7 @@ from featlab.errors import CacheError, FeatlabError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
-_CHUNK_CACHE_BYTES = 16 << 20
+_CHUNK_CACHE_BYTES = 2 * _CHUNK_BYTES
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.encode import CodedRows, Header, encode_rows
+from featlab.cache.encode import CodedRows, Header, encode_table
 from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
 from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, FACES, LANDMARKS, PATHS, ExtractorInfo
-from featlab.cache.table import FeatureTable, Rows, closest_names
+from featlab.cache.table import FeatureTable, closest_names
 from featlab.errors import CacheError
 
 _SPELLED_OUT = 3
@@ -107,14 +107,12 @@ def merge_caches(
         *_notes_of_subjects(inputs),
     )
 
-    def renamed(table: FeatureTable, before: str) -> Rows:
-        labels: list[str | None] = [*(rename.get(name, name) for name in table.classes), None]
-        return Rows(
-            embeddings=table.embeddings,
-            labels=[labels[code] for code in table.label.tolist()],
-            subjects=[before + table.subjects[code] for code in table.subject.tolist()],
-            videos=[table.videos[code] for code in table.video.tolist()],
-            frames=table.frame,
+    def renamed(table: FeatureTable, before: str) -> FeatureTable:
+        return replace(
+            table,
+            subjects=tuple(before + name for name in table.subjects),
+            classes=tuple(rename.get(name, name) for name in table.classes),
+            neutral=header.neutral,
             landmarks=table.landmarks if landmarks else None,
             paths=table.paths if with_paths else None,
             faces=table.faces if counted else None,
@@ -146,7 +144,7 @@ def merge_caches(
             for number, group in groupby(plan.subjects, key=owners.__getitem__):
                 cache, before = caches[number], prefixes[number]
                 for table in cache.iter_rows(subjects=[name.removeprefix(before) for name in group]):
-                    yield str(cache.path), encode_rows(renamed(table, before), header, str(cache.path))
+                    yield str(cache.path), encode_table(renamed(table, before), header, str(cache.path))
                     done += len(table)
                     if on_progress is not None:
                         on_progress(done, plan.rows)

@@ -30,7 +30,7 @@ from featlab.cache.table import FeatureTable, closest_names
 from featlab.cache.verify import Structure, find_problems, read_structure
 from featlab.errors import CacheError
 
-_READ_BYTES = 8 << 20
+_READ_BYTES = 1 << 20
 
 
 class Cache(Structure):

@@ -37,6 +37,7 @@ from featlab.cache.hdf5 import (
     write_array,
     write_text_attr,
 )
+from featlab.cache.repeats import Repeats
 from featlab.cache.schema import (
     CODE_DTYPES,
     EMBEDDINGS,
@@ -158,11 +159,14 @@ class CacheBuilder:
         """Return the failures that came with the shards of `keys`, in key order; also after `assemble`."""
         return [failure for key in keys for failure in self._head(key).failures]
 
-    def assemble(self, keys: Sequence[str]) -> Path:
-        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder."""
+    def assemble(self, keys: Sequence[str], repeats: Repeats | None = None) -> Path:
+        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder.
+
+        `repeats` learns of the rows on the way.
+        """
         heads = {key: self._head(key) for key in keys}
         filled = {key: head for key, head in heads.items() if head.rows}
-        write_cache(self._out, self._header, self._plan(filled), self._parts(filled))
+        write_cache(self._out, self._header, self._plan(filled), self._parts(filled), repeats)
         self._heads = heads
         for pattern in (f"*{_SUFFIX}", f"*{_SUFFIX}.*.partial"):
             for path in self._folder.glob(pattern):

@@ -176,22 +176,18 @@ def verify(
     """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.repeats import find_repeats
-    from featlab.cache.verify import verify_cache
+    from featlab.cache.verify import check_cache
     from featlab.errors import CacheError
 
     path = _cache(session, file)
     output = session.output
-    warnings: list[str] = []
     try:
-        findings = verify_cache(path)
-        if not findings:
-            findings, warnings = find_repeats(path)
-            summary = inspect_cache(path)
-            if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
-                warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
+        findings, warnings = check_cache(path)
+        summary = inspect_cache(path)
+        if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
+            warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
     except CacheError as error:
-        findings = [str(error)]
+        findings, warnings = [str(error)], []
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
     for warning in warnings:
         output.warn(warning)

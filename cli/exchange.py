@@ -174,7 +174,7 @@ def _features(
     from featlab.cache.reader import open_cache
     from featlab.errors import InputError
     from featlab.exchange.checkpoints import read_extractor
-    from featlab.protocol.splits import check_known, choose_targets
+    from featlab.protocol.splits import subjects_held_out
 
     if cache is None:
         if extractor is None:
@@ -190,9 +190,7 @@ def _features(
         raise InputError("--cache says who made its features; leave --extractor out")
     with open_cache(cache) as opened:
         table, made_by, digest = opened.read(), opened.extractor, opened.digest
-    check_known(subjects or (), table.subjects)
-    held_out = {*(subjects or ()), *(choose_targets(table.subjects, targets, seed=seed) if targets else ())}
-    source = table.without(*held_out)
+    source = table.without(*subjects_held_out(table.subjects, targets or None, seed=seed, named=subjects or ()))
     if not len(source):
         raise InputError("every subject of the cache is held out: nobody is left for the style bank; leave --cache out")
     return made_by, source, digest

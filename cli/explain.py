@@ -39,6 +39,9 @@ _LISTS = {
     "seed",
     "device",
     "jobs",
+    "engine",
+    "share",
+    "collect",
     "json_mode",
     "quiet",
 )
@@ -69,6 +72,7 @@ def ablate(
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
     from featlab.analysis.ablation.report import ablation_result, example_figures
     from featlab.analysis.ablation.run import ablate as run_ablation
+    from featlab.evaluation.runner import UnfinishedError
 
     output = session.output
     more: dict[str, object] = {"ablate.methods": session["methods"], "ablate.reductions": reduce}
@@ -79,7 +83,11 @@ def ablate(
         targets = sorted({name for draw in range(protocol.draws) for name in opened.targets(draw)})
         session.warn_of_untested(opened, targets, protocol.scope)
         output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
-        report = run_ablation(what, opened, jobs=session.jobs, on_step=bars.of(f"ablate {what}"))
+        try:
+            report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
+        except UnfinishedError as error:
+            session.tell_unfinished(error)
+            return
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
     session.result(f"ablate-{what}", ablation_result(report, examples))
     rows = [row for point in report.points for row in point.rows]

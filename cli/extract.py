@@ -109,11 +109,10 @@ def _show(
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.repeats import find_repeats
     from featlab.extraction.faces.detect import doubt_path, no_face_path
 
-    summary, (problems, maybe) = inspect_cache(report.path), find_repeats(report.path)
-    warnings = [*inputs.warnings, *problems, *maybe]
+    summary = inspect_cache(report.path)
+    warnings = [*inputs.warnings, *report.equal_rows]
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),

@@ -31,22 +31,19 @@ def _flag(kind: Any, name: str, *, key: str = "", default: Any = None, **options
 _common = partial(_flag, rich_help_panel=COMMON)
 
 FLAGS = {
-    "subject": _flag(
-        str, "--subject", metavar="ID", help="The target subject.", autocompletion=complete_subject, default=...
-    ),
     "people": _flag(
         str,
         "--subject",
         metavar="ID|ID,ID,…|PATTERN|FILE|all",
-        help="Whom to adapt to: an id, several with commas, a pattern (`s0*`), a file of ids, or `all`.",
+        help="Whom: an id, several with commas, a pattern (`s0*`), a file of them, or `all`.",
         autocompletion=complete_subject,
         default=...,
     ),
     "subjects": _flag(
         list[str] | None,
         "--subject",
-        metavar="ID",
-        help="Keep a subject out of the source; repeatable.",
+        metavar="ID|PATTERN",
+        help="Keep subjects out of the source; repeatable.",
         autocompletion=complete_subject,
     ),
     "method": _flag(
@@ -62,8 +59,8 @@ FLAGS = {
         str | None,
         "--targets",
         key="protocol.targets",
-        metavar="N|ID,ID,…|FILE",
-        help="Target subjects: a number drawn at random, ids, a file of ids; default: 10.",
+        metavar="N|ID,ID,…|PATTERN|FILE",
+        help="Target subjects: a number drawn at random, ids, patterns (`s0*`), a file of them; default: 10.",
     ),
     "draws": _flag(
         int | None, "--draws", key="protocol.draws", min=1, metavar="K", help="Random draws of targets; default: 1."
@@ -78,14 +75,14 @@ FLAGS = {
         str | None,
         "--sources",
         key="protocol.sources",
-        metavar="ID,ID,…",
+        metavar="ID,ID,…|PATTERN|FILE",
         help="Source subjects; default: all who are no target.",
     ),
     "pool": _flag(
         str | None,
         "--pool",
         key="protocol.pool",
-        metavar="ID,ID,…|FILE",
+        metavar="ID,ID,…|PATTERN|FILE",
         help="Whom a number of targets is drawn from; everyone outside is always source. Default: everyone.",
     ),
     "smooth": _flag(
@@ -176,6 +173,21 @@ FLAGS = {
     ),
     "device": _common(str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute."),
     "jobs": _common(int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core."),
+    "engine": _common(
+        str | None,
+        "--engine",
+        key="engine.name",
+        metavar="local|dask|submitit",
+        help="Where the work runs; \\[engine] in the file says how a cluster is reached.",
+    ),
+    "share": _common(
+        str,
+        "--share",
+        default="1/1",
+        metavar="I/N",
+        help="Run the I-th of N shares, on machines that share the folder.",
+    ),
+    "collect": _common(bool, "--collect", default=False, help="Run nothing; show what the runs that are there say."),
     "workspace": _common(Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder."),
     "cache": _common(Path | None, "--cache", metavar="FILE", help="The embedding cache."),
     "settings": _common(

@@ -1,4 +1,4 @@
-"""`featlab plot …`: pictures of what happens inside, as SVG, PDF and PNG, with the numbers behind them as csv."""
+"""`featlab plot …`: pictures of what happens inside, as SVG (and PDF, PNG), with the numbers behind them as csv."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def confusion(
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
     from featlab.analysis.evaluation.confusion import confusion_result
-    from featlab.analysis.evaluation.result import open_results
+    from featlab.analysis.evaluation.stored import open_results
 
     output = session.output
     stored = open_results(session.workspace, results)

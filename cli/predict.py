@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
+from featlab.cache.names import one_form
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.session import SKIPPED, Session, workspace_command
+from featlab.cli.session import REFUSED, SKIPPED, Session, counted, workspace_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,55 +23,60 @@ if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
     from featlab.cache.table import FeatureTable
     from featlab.model.networks import AdaptedModel
+    from featlab.workspace.predict import Predicted
+    from featlab.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
     """One person's model."""
 
+    subject: str
     bundle: Bundle  # The source model.
     model: AdaptedModel  # The person's.
     method: str  # Registry name of the method.
     reused: bool  # Whether the adaptation was stored.
     rows: FeatureTable | None  # The person's rows; ``None`` where no cache was needed.
 
-    def cached_rows(self, subject: str) -> FeatureTable:
-        """Return the person's rows, or say that there is no cache with them."""
-        from featlab.errors import InputError
 
-        if self.rows is None:
-            raise InputError(
-                f"there is no cache with rows of {subject}; name one with --cache, or images with --images"
-            )
-        return self.rows
-
-
-def open_person(session: Session, subject: str) -> Person:
-    """Return a person's model; adapts first where that is missing, and runs the source stages that are.
-
-    A named bundle in which the person's adaptation is stored needs no cache: without one, what is stored is taken.
-    """
-    from featlab.workspace.adapt import bundle_for
+def open_person(session: Session, spec: str) -> Person:
+    """Return the model of the one person whom a text names, as `people_of`."""
+    from featlab.errors import InputError
     from featlab.workspace.predict import adaptation_of, stored_model
 
     bundle, method = session["bundle"], session["method"]
-    if bundle is not None and session["cache"] is None and not session.cache_file(None).exists():
+    if needs_no_cache(session):
         from featlab.bundle.bundle import load_bundle
-        from featlab.errors import InputError
 
-        loaded = load_bundle(bundle)
+        loaded, subject = load_bundle(bundle), one_form(spec)
         model, stored = stored_model(loaded, bundle, subject)
         if method is not None and method != stored:
             raise InputError(
                 f"{subject} is adapted by {stored}, not {method}, and there is no cache to adapt on; name a --cache"
             )
-        return Person(loaded, model, stored, True, None)
+        return Person(subject, loaded, model, stored, True, None)
+    opened, loaded, folder, people = people_of(session, spec)
+    if len(people) > 1:
+        raise InputError(f"--subject {spec} names {len(people)} people; name one person here")
+    (subject,) = people
+    adapted, reused = adaptation_of(opened, loaded, folder, subject)
+    return Person(subject, loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
+
+
+def needs_no_cache(session: Session) -> bool:
+    """Return whether what is stored in a named bundle is taken, since there is no cache to adapt on."""
+    return session["bundle"] is not None and session["cache"] is None and not session.cache_file(None).exists()
+
+
+def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tuple[str, ...]]:
+    """Open the workspace and the bundle for the people whom a text names; runs the source stages that are missing."""
+    from featlab.workspace.adapt import bundle_for, people_in
+
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
-        session.warn_of_seen(opened.extractor, [subject])
-        loaded, folder = bundle_for(opened, [subject], bundle, session.held_out(opened, [subject]))
-    adapted, reused = adaptation_of(opened, loaded, folder, subject)
-    return Person(loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
+        people = people_in(spec, opened.table.subjects)
+        session.warn_of_seen(opened.extractor, people)
+        return opened, *bundle_for(opened, people, session["bundle"], session.held_out(opened, people)), people
 
 
 def refuse_without_images(session: Session, backbone: str | None) -> None:
@@ -89,16 +96,17 @@ def predict_from_images(
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import failures_path, write_failures
-    from featlab.workspace.predict import default_backbone, predict_source, write_predictions
+    from featlab.workspace.predict import Predicted, write_predictions
+    from featlab.workspace.predict_images import default_backbone, predict_source
 
-    output, subject = session.output, session["subject"]
+    output = session.output
     name = backbone if backbone is not None else default_backbone(person.bundle)
     with output.progress() as bars:
         predicted = predict_source(
             person.bundle,
             person.model,
             images,
-            subject,
+            person.subject,
             session.backbone(name, network_device(name, session["device"])),
             session.input_config(),
             config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
@@ -108,9 +116,10 @@ def predict_from_images(
         )
     rows = predicted.table
     probabilities = smooth_probabilities(predicted.probabilities, rows.video, rows.frame, smooth)
-    write_predictions(out, rows, probabilities, person.bundle.classes)
+    done = Predicted(person.subject, rows, probabilities, person.reused)
+    write_predictions(out, [(rows, probabilities)], person.bundle.classes)
     write_failures(out, predicted.failures)
-    tell_predictions(output, person, subject, out, rows, probabilities, smooth, len(predicted.failures))
+    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(predicted.failures))
     failures = [(failure.path, failure.reason) for failure in predicted.failures]
     output.warn_of_failures(failures, f"images have no line; they are listed in {failures_path(out)}")
     if failures:
@@ -123,43 +132,105 @@ def network_device(backbone: str, device: str) -> str:
 
 
 def tell_predictions(
-    output: Output,
-    person: Person,
-    subject: str,
-    out: Path,
-    rows: FeatureTable,
-    probabilities: NDArray[np.float32],
-    smooth: int,
-    failures: int = 0,
+    output: Output, done: Predicted, classes: Sequence[str], method: str, out: Path, smooth: int, failures: int = 0
 ) -> None:
-    """Print what was predicted, by video."""
+    """Print what was predicted of one person, by video."""
     from featlab.workspace.predict import video_shares
 
-    classes = person.bundle.classes
-    shares = video_shares(rows, probabilities)
-    output.json(
-        {
-            "path": out,
-            "subject": subject,
-            "method": person.method,
-            "reused": person.reused,
-            "rows": len(rows),
-            "failures": failures,
-            "smoothing": smooth,
-            "classes": list(classes),
-            "videos": [
-                {"video": video, "rows": count, **dict(zip(classes, share, strict=True))}
-                for video, count, share in shares
-            ],
-        }
-    )
+    facts = {"path": out, "method": method, "failures": failures, "smoothing": smooth, "classes": list(classes)}
+    output.json(facts | _facts(done, classes))
     over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
-    output.show(f"{out}: {len(rows)} rows of {subject}{over}; share of frames predicted as each class, by video:")
+    output.show(
+        f"{out}: {len(done.rows)} rows of {done.subject}{over}; share of frames predicted as each class, by video:"
+    )
+    shares = video_shares(done.rows, done.probabilities)
     lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
     output.columns(("Video", "Frames", *classes), lines)
 
 
-@workspace_command("subject", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
+def _facts(done: Predicted, classes: Sequence[str]) -> dict[str, Any]:
+    from featlab.workspace.predict import video_shares
+
+    shares = video_shares(done.rows, done.probabilities)
+    return {
+        "subject": done.subject,
+        "reused": done.reused,
+        "rows": len(done.rows),
+        "videos": [
+            {"video": video, "rows": count, **dict(zip(classes, share, strict=True))} for video, count, share in shares
+        ],
+    }
+
+
+def predict_rows(session: Session, out: Path, smooth: int) -> None:
+    """Predict rows of the cache, of one person or of many in one csv; those who are refused are told, and why."""
+    from featlab.evaluation.metrics import smooth_probabilities
+    from featlab.workspace.adapt import Refused
+    from featlab.workspace.predict import predict_one, predict_people, write_predictions
+
+    output = session.output
+    opened, bundle, folder, people = people_of(session, session["people"])
+    classes, method = bundle.classes, opened.config.adapt.method
+
+    def smoothed(done: Predicted) -> Predicted:
+        rows = done.rows
+        return replace(done, probabilities=smooth_probabilities(done.probabilities, rows.video, rows.frame, smooth))
+
+    if len(people) == 1:
+        done = smoothed(predict_one(opened, bundle, folder, people[0]))
+        write_predictions(out, [(done.rows, done.probabilities)], classes)
+        tell_predictions(output, done, classes, method, out, smooth)
+        return
+    targets = targets_of(output, bundle, people)
+    predicted: list[dict[str, Any]] = []
+    refused: list[tuple[str, str]] = []
+
+    def parts() -> Iterator[tuple[FeatureTable, NDArray[np.float32]]]:
+        for done in predict_people(opened, bundle, folder, targets):
+            bars("predict", len(predicted) + len(refused) + 1, len(targets), done.subject)
+            if isinstance(done, Refused):
+                refused.append((done.subject, done.reason))
+                continue
+            done = smoothed(done)
+            predicted.append(_facts(done, classes))
+            yield done.rows, done.probabilities
+
+    with output.progress() as bars:
+        write_predictions(out, parts(), classes)
+    facts = {"path": out if predicted else None, "method": method, "smoothing": smooth, "classes": list(classes)}
+    output.json(facts | {"people": predicted} | left_out(people, targets, refused))
+    stored = sum(done["reused"] for done in predicted)
+    shown = {
+        "predicted": f"{len(predicted)} of {counted(len(targets), 'subject')} ({stored} adapted to already)",
+        "rows": f"{sum(done['rows'] for done in predicted):,}",
+        "written to": facts["path"],
+    }
+    output.facts("predict", {"method": method, **shown})
+    end_with(output, refused, done=bool(predicted))
+
+
+def targets_of(output: Output, bundle: Bundle, people: Sequence[str]) -> list[str]:
+    """Return those of several people whom a bundle can be adapted to, and say how many it knows from the source."""
+    targets = [name for name in people if name not in set(bundle.source_subjects)]
+    if len(targets) < len(people):
+        output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
+    return targets
+
+
+def left_out(people: Sequence[str], targets: Sequence[str], refused: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return what --json says of those whom nothing was done for."""
+    reasons = [{"subject": subject, "reason": reason} for subject, reason in refused]
+    return {"refused": reasons, "source_subjects_left_out": len(people) - len(targets)}
+
+
+def end_with(output: Output, refused: Sequence[tuple[str, str]], *, done: bool) -> None:
+    """Print who was refused and why, and end with the exit code for it: 3, or 2 where nobody was not."""
+    if refused:
+        output.columns(("Refused", "Why"), refused, text_columns=2)
+        raise typer.Exit(SKIPPED if done else REFUSED)
+
+
+@workspace_command("people", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
 def predict(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path("predictions.csv"),
@@ -182,20 +253,16 @@ def predict(
         int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are.")
     ] = 0,
 ) -> None:
-    """Predict every frame of one person with their adaptation; adapts first where that is missing."""
+    """Predict every frame of people with their adaptations; adapts first where one is missing."""
     from featlab.config.sections import check_window
-    from featlab.evaluation.metrics import smooth_probabilities
-    from featlab.workspace.predict import write_predictions
+    from featlab.errors import InputError
 
-    subject = session["subject"]
     check_window("--smooth", smooth)
-    if images is None:
-        refuse_without_images(session, backbone)
-    person = open_person(session, subject)
+    people = session["people"]
     if images is not None:
-        predict_from_images(session, person, images, out, backbone, smooth)
+        predict_from_images(session, open_person(session, people), images, out, backbone, smooth)
         return
-    rows = person.cached_rows(subject)
-    probabilities = smooth_probabilities(person.model.predict_proba(rows.embeddings), rows.video, rows.frame, smooth)
-    write_predictions(out, rows, probabilities, person.bundle.classes)
-    tell_predictions(session.output, person, subject, out, rows, probabilities, smooth)
+    refuse_without_images(session, backbone)
+    if needs_no_cache(session):
+        raise InputError(f"there is no cache with rows of {people}; name one with --cache, or images with --images")
+    predict_rows(session, out, smooth)

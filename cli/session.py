@@ -19,6 +19,7 @@ from featlab.cli.output import Output, StageProgress
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.cache.schema import ExtractorInfo
+    from featlab.evaluation.runner import OnStep, UnfinishedError, Where
     from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
     from featlab.workspace.workspace import Workspace
@@ -28,7 +29,7 @@ DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 _SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
-_FILES_OR_NAMES = ("targets", "pool")
+_FILES_OR_NAMES = ("targets", "pool", "sources")
 
 
 class Session:
@@ -42,11 +43,6 @@ class Session:
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = dict(given)
-        # As a cache has them, however they were typed or copied.
-        if self.given.get("subject") and not os.path.isfile(self.given["subject"]):
-            self.given["subject"] = one_form(self.given["subject"])
-        if self.given.get("subjects"):
-            self.given["subjects"] = [one_form(name) for name in self.given["subjects"]]
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
@@ -60,6 +56,29 @@ class Session:
         from featlab.extraction.worker import usable_cores
 
         return self.given["jobs"] or usable_cores()
+
+    def where(self, workspace: Workspace, on_step: OnStep) -> Where:
+        """Return where the runs of a command are made, as `run_tasks` takes it."""
+        from featlab.errors import ConfigError
+
+        text = self["share"]
+        mine, slash, of = text.partition("/")
+        if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
+            raise ConfigError(f"--share {text}: expected I/N with I from 1 to N, for example 2/8")
+        return {
+            "jobs": self.jobs,
+            "engine": workspace.config.engine,
+            "share": (int(mine), int(of)),
+            "collect": self["collect"],
+            "on_step": on_step,
+        }
+
+    def tell_unfinished(self, error: UnfinishedError) -> None:
+        """Say that this share is done and others are not; raise the error where all should be there."""
+        if self["collect"] or self["share"] == FLAGS["share"].default:
+            raise error
+        self.output.json({"unfinished": str(error)})
+        self.output.show(f"share {self['share']} is done: {error}")
 
     def values(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return ``{"section.key": value}`` of the command line; a flag of its own beats ``--set``.
@@ -145,9 +164,11 @@ class Session:
         Those named by ``--subject`` and those that ``protocol.targets`` lists. A bare number in the file is a matter
         of `featlab evaluate`, which draws them; it holds nobody out here unless it was given as ``--targets``.
         """
+        from featlab.protocol.splits import subjects_held_out
+
         drawn = workspace.config.protocol.targets.strip().isdecimal()
         listed = workspace.targets() if self.given.get("targets") is not None or not drawn else ()
-        return tuple(sorted({*subjects, *listed}))
+        return subjects_held_out(workspace.table.subjects, None, named=(*subjects, *listed))
 
     def cache_file(self, named: Path | None) -> Path:
         """Return the cache that was named, or the workspace's; it need not be there."""

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Option
 
 from featlab.cli.output import Output
-from featlab.cli.session import REFUSED, SKIPPED, Session, counted, names_in, workspace_command
+from featlab.cli.predict import end_with, left_out, people_of, targets_of
+from featlab.cli.session import Session, counted, names_in, workspace_command
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -168,14 +168,10 @@ def adapt(
     """Adapt to people from their neutral frames, without labels. Runs the source stages that are missing."""
     from featlab.evaluation.metrics import before_and_after
     from featlab.methods.registry import make_method
-    from featlab.workspace.adapt import adapt_subject, bundle_for, people_in
+    from featlab.workspace.adapt import adapt_subject
 
-    with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
-        people = people_in(session["people"], opened.table.subjects)
-        session.warn_of_seen(opened.extractor, people)
-        session.warn_of_untested(opened, people)
-        model, folder = bundle_for(opened, people, session["bundle"], session.held_out(opened, people))
+    opened, model, folder, people = people_of(session, session["people"])
+    session.warn_of_untested(opened, people)
     if len(people) > 1:
         _adapt_many(session.output, opened, model, folder, people, force)
         return
@@ -239,8 +235,7 @@ def _adapt_many(
     """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
     from featlab.workspace.adapt import Adapted, adapt_people
 
-    known = set(bundle.source_subjects)
-    targets = [name for name in people if name not in known]
+    targets = targets_of(output, bundle, people)
     found = []
     with output.progress() as bars:
         for done in adapt_people(bundle, folder, opened.table, opened.extractor, targets, opened.config, force=force):
@@ -264,12 +259,9 @@ def _adapt_many(
                 }
                 for done in adapted
             ],
-            "refused": [{"subject": subject, "reason": reason} for subject, reason in refused],
-            "source_subjects_left_out": len(people) - len(targets),
         }
+        | left_out(people, targets, refused)
     )
-    if len(targets) < len(people):
-        output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
     stored = sum(done.reused for done in adapted)
     facts = {
         "method": opened.config.adapt.method,
@@ -283,6 +275,4 @@ def _adapt_many(
     output.facts("adapt", facts)
     warnings = [(done.subject, line) for done in adapted for line in done.model.warnings]
     output.warn_of_failures(warnings, "warnings in all; --json has each")
-    if refused:
-        output.columns(("Refused", "Why"), refused, text_columns=2)
-        raise typer.Exit(SKIPPED if adapted else REFUSED)
+    end_with(output, refused, done=bool(adapted))

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.table import MISSING, listed
 from featlab.config.options import options_of
@@ -15,8 +15,10 @@ from featlab.errors import ConfigError
 from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import failure_reasons
-from featlab.methods.base import Method
 from featlab.methods.registry import Facts, facts_of, get_method, method_names, needs
+
+if TYPE_CHECKING:
+    from featlab.methods.base import Method
 
 _MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
 _SETTINGS = {"oracle": "Oracle", "source-access": "Source access"}

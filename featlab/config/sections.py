@@ -216,7 +216,9 @@ class AdaptConfig(Options):
 class ProtocolConfig(Options):
     """Who is a target, what is run on them, and how often."""
 
-    targets: str = option("10", "A number (that many at random), ids with commas, or a file with one id a line.")
+    targets: str = option(
+        "10", "A number (that many at random), ids or patterns (`s0*`) with commas, or a file of them."
+    )
     sources: tuple[str, ...] = option((), "Source subjects; empty takes everyone who is no target.")
     source_limit: int = option(
         0,
@@ -261,8 +263,8 @@ class ProtocolConfig(Options):
     )
     pool: str = option(
         "",
-        "Whom random targets are drawn from: ids with commas, or a file with one id a line; empty takes everyone. Who "
-        "is outside the pool is never a target.",
+        "Whom targets are drawn from: ids or patterns (`s0*`) with commas, or a file of them; empty takes everyone. "
+        "Who is outside the pool is never a target.",
     )
 
     def check_together(self) -> None:

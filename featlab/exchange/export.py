@@ -22,7 +22,7 @@ from featlab.exchange.formats import ImageNetwork, NetworkWithHead, fold, metada
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.model.networks import PersonalModel, Projection, as_tensor
-from featlab.workspace.predict import check_backbone
+from featlab.workspace.predict_images import check_backbone
 
 
 class _Embedder(nn.Module):

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.reader import open_cache
+from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.errors import InputError
@@ -50,6 +52,7 @@ class ExtractionReport:
     seconds: float  # Wall time.
     resumed_rows: int  # Rows that an earlier run had embedded.
     extractor: ExtractorInfo  # Who embedded.
+    equal_rows: tuple[str, ...]  # A line for each way in which pictures are there twice, or under two people or labels.
     # What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
     storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
 
@@ -102,7 +105,7 @@ def extract(
     extractor = backbone.info()
     kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
     if kept is not None:
-        return _report(out, kept, start, resumed_rows=None)
+        return _report(out, kept, start)
 
     dtype, with_files, has_landmarks = config.dtype, backbone.needs_images, landmarks is not None
     shards = plan_shards(
@@ -137,8 +140,8 @@ def extract(
         listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
         write_failures(out, listed)
-        builder.assemble(keys)
-    return replace(_report(out, listed, start, resumed_rows=done - failed), storage_error=lost)
+        builder.assemble(keys, repeats := Repeats())
+    return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
 
 
 def _checked(
@@ -213,9 +216,16 @@ def _reasons(failures: Sequence[Failure]) -> str:
     return "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:3])
 
 
-def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows: int | None) -> ExtractionReport:
-    """Describe the cache at ``out``; ``resumed_rows`` of None says that all of it was there before."""
+def _report(
+    out: Path,
+    failures: tuple[Failure, ...],
+    start: float,
+    repeats: Repeats | None = None,
+    resumed_rows: int | None = None,
+) -> ExtractionReport:
+    """Describe the cache at ``out``; without ``repeats`` and ``resumed_rows`` all of it was there before."""
     with open_cache(out) as cache:
+        problems, warnings = repeats.find(cache) if repeats else check_cache(out)
         rows = len(cache)
         return ExtractionReport(
             path=out,
@@ -226,4 +236,5 @@ def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows
             seconds=time.monotonic() - start,
             resumed_rows=rows if resumed_rows is None else resumed_rows,
             extractor=cache.extractor,
+            equal_rows=(*problems, *warnings),
         )

@@ -14,7 +14,7 @@ from featlab.compute import one_cycle
 from featlab.config.sections import FeatureConfig, HeadConfig
 from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
-from featlab.model.training import History, OnEpoch, Phase, Terms, shuffled_batches, train
+from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, shuffled_batches, train
 from featlab.seeding import generator, seeded, torch_generator
 
 
@@ -128,7 +128,7 @@ def train_head(
     with seeded(seed, "head"):
         head = SourceHead(features.shape[1], config.bottleneck, classes).to(features.device)
     random = torch_generator(seed, "head batches")
-    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = Adam(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     batch = min(config.batch, len(features))  # a last, smaller batch is left out: BatchNorm needs its size
     total = config.epochs * (len(features) // batch)
     history: History = []

@@ -34,7 +34,7 @@ from featlab.model.losses import (
 )
 from featlab.model.networks import SourceHead, Translator
 from featlab.model.style_bank import SourceRows, StyleBank
-from featlab.model.training import History, OnEpoch, Phase, shuffled_batches, train
+from featlab.model.training import Adam, History, OnEpoch, Phase, shuffled_batches, train
 from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 5.0
@@ -188,7 +188,7 @@ def fit_mlp_translator(
         train(
             [
                 Phase(
-                    torch.optim.Adam(trained, lr=config.lr),
+                    Adam(trained, lr=config.lr),
                     lambda rows: _losses(source, translator, head, config, share, rows, random),
                 )
             ],

@@ -23,6 +23,46 @@ OnEpoch = Callable[[int, int, float], None]
 """Called after each epoch with its number, the number of epochs, and the mean loss."""
 
 
+class Adam(Optimizer):
+    """Adam, with weight decay AdamW: the weights of torch's own, which imports its compiler, a second, to step."""
+
+    def __init__(self, parameters: Any, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
+        for method in (Optimizer.add_param_group, Optimizer.zero_grad):
+            # As if the compiler had been asked already, and left them alone.
+            plain = getattr(method, "__wrapped__", method)
+            vars(plain).setdefault("__dynamo_disable", plain)
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Change every parameter that has a gradient."""
+        for group in self.param_groups:
+            moved = [tensor for tensor in group["params"] if tensor.grad is not None]
+            for tensor in moved:
+                if not self.state[tensor]:
+                    self.state[tensor] = {name: torch.zeros_like(tensor) for name in ("mean", "square")} | {"steps": 0}
+            if not moved:
+                continue
+            states = [self.state[tensor] for tensor in moved]
+            slopes, means, squares = (
+                [tensor.grad for tensor in moved],
+                *([state[name] for state in states] for name in ("mean", "square")),
+            )
+            if group["weight_decay"]:
+                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_lerp_(means, slopes, 1 - 0.9)
+            torch._foreach_mul_(squares, 0.999)
+            torch._foreach_addcmul_(squares, slopes, slopes, 1 - 0.999)
+            scales = torch._foreach_sqrt(squares)
+            for state in states:
+                state["steps"] += 1
+            torch._foreach_div_(scales, [(1 - 0.999 ** state["steps"]) ** 0.5 for state in states])
+            torch._foreach_add_(scales, 1e-8)
+            torch._foreach_addcdiv_(
+                moved, means, scales, [-group["lr"] / (1 - 0.9 ** state["steps"]) for state in states]
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Phase:
     """One update within a step.
@@ -90,7 +130,10 @@ def train(
     parameters = [tensor for optimiser in optimisers for tensor in _parameters(optimiser)]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    first_rates = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    first_rates = [(group, group["lr"]) for group in groups]
+    for group in groups:
+        group["foreach"] = True  # One call for all small tensors: the same weights, sooner.
     history = [] if history is None else history
     for batch in batches:
         if rate is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,11 @@ from featlab.seeding import generator, stable_hash
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """All that a method may see of a new person: neutral rows, without labels and without a name.
+    """All that a method may see of a new person: neutral rows, without labels and without a name."""
 
-    Attributes:
-        embeddings: (n, D0) float32.
-        video: (n,) int32, which rows come from one video.
-        frame: (n,) int32, the order within a video.
-    """
-
-    embeddings: NDArray[np.float32]
-    video: NDArray[np.int32]
-    frame: NDArray[np.int32]
+    embeddings: NDArray[np.float32]  # (n, D0).
+    video: NDArray[np.int32]  # (n,), which rows come from one video.
+    frame: NDArray[np.int32]  # (n,), the order within a video.
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or not len(self.embeddings):
@@ -133,25 +128,21 @@ def split_dataset(table: FeatureTable, gap: int = 5) -> Split:
 def choose_targets(
     subjects: Sequence[str], spec: str, *, seed: int, draw: int = 0, pool: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the target subjects that ``--targets`` means.
+    """Return the target subjects that ``--targets`` means, sorted.
 
     A random draw ranks subjects by a hash of seed, draw and name and takes the first: a new subject can take one place
     in a draw, and never reshuffles the others.
 
     Args:
         subjects: Everyone in the cache.
-        spec: A number, ids with commas, or a file with one id a line (``#`` starts a comment). A plain number is always
-            a draw, also where someone is called that: ``10,`` means the subject 10. ``010`` is an id if someone has it.
+        spec: A number, or names as for `named_subjects`. A plain number is always a draw, also where someone is called
+            that: ``10,`` means the subject 10. ``010`` is an id if someone has it.
         seed: Root seed.
         draw: Number of the draw.
         pool: Whom a draw is made from, some of ``subjects``; everyone by default.
 
-    Returns:
-        Subject names, sorted.
-
     Raises:
-        InputError: An unknown subject (with the closest names), too few subjects, a file that can't be read, or a pool
-            beside targets who are named.
+        InputError: An unknown subject, too few subjects, a file that can't be read, or a pool beside named targets.
     """
     spec = spec.strip()
     if spec.isdecimal() and (spec not in subjects or spec == str(int(spec))):
@@ -181,23 +172,31 @@ def subjects_held_out(
     subjects: Sequence[str], targets: str | None, *, draws: int = 1, seed: int = 0, named: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return everyone who is a target in any of the draws that `featlab evaluate` makes, and those named, sorted."""
-    check_known(named, subjects)
-    held = set(named)
-    if targets is not None:
-        for draw in range(draws):
-            held |= set(choose_targets(subjects, targets, seed=seed, draw=draw))
+    held, known = set(), set(subjects)
+    for spec in named:
+        held |= {spec} if spec in known else set(named_subjects(subjects, spec, "--subject"))
+    for draw in range(draws if targets is not None else 0):
+        held |= set(choose_targets(subjects, str(targets), seed=seed, draw=draw))
     return tuple(sorted(held))
 
 
 def named_subjects(subjects: Sequence[str], spec: str, flag: str = "--targets") -> tuple[str, ...]:
-    """Return the subjects that a text names, sorted: ids with commas, or a file with one id a line (``#`` a comment).
+    """Return the subjects that a text names, sorted: ids and patterns (``s0*``) with commas, or a file of them.
 
-    ``flag`` is where the text was given, for the message.
+    A file has one a line (``#`` a comment). ``flag`` is where the text was given, for the message.
     """
     spec = spec.strip()
     names = [one_form(spec)] if one_form(spec) in subjects else _names(spec, flag)
-    check_known(names, subjects)
-    return tuple(sorted(set(names)))
+    found = set()
+    for name in names:
+        if name in subjects or not any(mark in name for mark in "*?["):
+            check_known([name], subjects)
+            found.add(name)
+        elif fits := [subject for subject in subjects if fnmatchcase(subject, name)]:
+            found.update(fits)
+        else:
+            raise InputError(f"{flag} {name}: fits none of the {len(subjects)} subjects of the cache")
+    return tuple(sorted(found))
 
 
 def check_known(names: Sequence[str], subjects: Sequence[str]) -> None:
@@ -235,8 +234,8 @@ def _names(spec: str, flag: str) -> list[str]:
         lines = [one_form(name) for name in spec.split(",")]
     names = [name for name in lines if name]
     if not names:
-        some = "a number, ids" if flag == "--targets" else "ids"
-        raise InputError(f"{flag} {spec!r} names no subject; give {some} with commas, or a file of ids")
+        number = "a number, " if flag == "--targets" else ""
+        raise InputError(f"{flag} {spec!r} names no subject; give {number}ids with commas, or a file of ids")
     return names
 
 

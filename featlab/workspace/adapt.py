@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +213,9 @@ def bundle_for(
     """
     config = workspace.config
     make_method(config.adapt.method, config.adapt.options)
-    known = workspace.table.subjects
-    for subject in people:
-        if subject not in known:
-            raise InputError(f"unknown subject {subject!r}{closest(subject, known)}; the cache has {len(known)}")
     if folder is None and len(people) == 1:
         adapt_rows(workspace.table.rows_of(people[0]), config.protocol.gap)
-    elif folder is None and not set(known) - set(kept_out):
+    elif folder is None and not set(workspace.table.subjects) - set(kept_out):
         raise InputError(
             f"all {len(people)} subjects are to be adapted to, so nobody is left to train on; name a model bundle of "
             "other people with --bundle, or fewer subjects"
@@ -253,15 +247,6 @@ def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[st
 
 
 def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
-    """Return whom a text means: an id, ids with commas, a pattern (``s0*``), ``all``, or a file with an id a line."""
-    spec = spec.strip()
-    if spec in subjects:
-        return (spec,)
-    if spec == "all":
-        return tuple(subjects)
-    if any(mark in spec for mark in "*?[") and not os.path.isfile(spec):
-        found = tuple(name for name in subjects if fnmatchcase(name, spec))
-        if not found:
-            raise InputError(f"--subject {spec}: fits none of the {len(subjects)} subjects of the cache")
-        return found
-    return named_subjects(subjects, spec, "--subject")
+    """Return whom a text means: ``all`` of them, or as `named_subjects`."""
+    everyone = spec.strip() == "all" and "all" not in subjects
+    return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")

@@ -1,36 +1,58 @@
-"""Predict one person: from their stored adaptation or a new one, for rows of the cache or for new images."""
+"""Predict people's rows of the cache: from the stored adaptation, or from a new one."""
 
 from __future__ import annotations
 
 import csv
-import io
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.bundle.adaptation import adaptation_folder, load_adaptation
 from featlab.bundle.bundle import Bundle
-from featlab.cache.atomic import atomic_write_text
-from featlab.cache.reader import open_cache
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.atomic import atomic_path
 from featlab.cache.table import FeatureTable
-from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
-from featlab.extraction.embed import OnProgress
-from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
-from featlab.extraction.items import Failure, Item
+from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
-from featlab.workspace.adapt import adapt_rows, adapt_subject, clip_digest, stored_adaptation
+from featlab.workspace.adapt import Refused, adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
 
-if TYPE_CHECKING:
-    from featlab.extraction.inputs import InputConfig, OnStage
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What was predicted of one person."""
+
+    subject: str
+    rows: FeatureTable  # n rows.
+    probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
+    reused: bool  # Whether the adaptation was stored.
+
+
+def predict_people(
+    workspace: Workspace, bundle: Bundle, folder: Path, subjects: Sequence[str]
+) -> Iterator[Predicted | Refused]:
+    """Predict the rows of one person after the other, as `predict_one`.
+
+    Yields:
+        A person's probabilities, or why there are none. The others go on.
+    """
+    quiet = replace(workspace, notify=lambda line: None)
+    for subject in subjects:
+        try:
+            yield predict_one(quiet, bundle, folder, subject)
+        except FeatlabError as error:
+            yield Refused(subject, str(error))
+
+
+def predict_one(workspace: Workspace, bundle: Bundle, folder: Path, subject: str) -> Predicted:
+    """Predict the rows of one person; adapts first where that is missing, as `adaptation_of`."""
+    model, reused = adaptation_of(workspace, bundle, folder, subject)
+    rows = workspace.table.rows_of(subject)
+    return Predicted(subject, rows, model.predict_proba(rows.embeddings), reused)
 
 
 def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
@@ -71,21 +93,29 @@ def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[Ada
 
 
 def write_predictions(
-    path: str | os.PathLike[str], table: FeatureTable, probabilities: NDArray[np.float32], classes: Sequence[str]
+    path: str | os.PathLike[str],
+    predicted: Iterable[tuple[FeatureTable, NDArray[np.float32]]],
+    classes: Sequence[str],
 ) -> None:
-    """Write one line a row as csv: path (if stored), subject, video, frame, predicted, and p_<class> of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    stored = table.paths is not None
-    writer.writerow(
-        [*(["path"] if stored else []), "subject", "video", "frame", "predicted"] + [f"p_{c}" for c in classes]
-    )
-    winner = probabilities.argmax(axis=1)
-    for row, line in enumerate(probabilities):
-        names = [table.subjects[table.subject[row]], table.videos[table.video[row]], int(table.frame[row])]
-        start = [table.paths[row]] if table.paths is not None else []
-        writer.writerow([*start, *names, classes[winner[row]], *(f"{value:.6f}" for value in line)])
-    atomic_write_text(path, text.getvalue())
+    """Write one line a row as csv: path (if stored), subject, video, frame, predicted, and p_<class> of each class.
+
+    Args:
+        path: Where; written whole or not at all, and not at all without any rows.
+        predicted: Rows of one cache, (n, K) probabilities of each; taken one after the other.
+        classes: K names.
+    """
+    parts = iter(predicted)
+    for first in parts:
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            stored = ["path"] if first[0].paths is not None else []
+            writer.writerow([*stored, "subject", "video", "frame", "predicted", *(f"p_{name}" for name in classes)])
+            for table, probabilities in chain([first], parts):
+                winner = probabilities.argmax(axis=1)
+                for row, line in enumerate(probabilities):
+                    names = [table.subjects[table.subject[row]], table.videos[table.video[row]], int(table.frame[row])]
+                    start = [table.paths[row]] if table.paths is not None else []
+                    writer.writerow([*start, *names, classes[winner[row]], *(f"{value:.6f}" for value in line)])
 
 
 def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> list[tuple[str, int, NDArray[np.float64]]]:
@@ -96,137 +126,3 @@ def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> lis
         votes = np.bincount(winner[table.video == code], minlength=probabilities.shape[1])
         shares.append((table.videos[code], int(votes.sum()), votes / votes.sum()))
     return shares
-
-
-@dataclass(frozen=True, eq=False)
-class ImagePredictions:
-    """What was predicted."""
-
-    # n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
-    table: FeatureTable
-    probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
-    failures: tuple[Failure, ...]  # Images that could not be read or embedded.
-
-
-def predict_source(
-    bundle: Bundle,
-    adapted: AdaptedModel,
-    source: Path,
-    subject: str,
-    backbone: Backbone,
-    inputs: InputConfig,
-    *,
-    config: ExtractConfig = DEFAULTS,
-    notify: Callable[[str], None] | None = None,
-    on_stage: OnStage | None = None,
-    on_progress: OnProgress | None = None,
-) -> ImagePredictions:
-    """Predict a person's images in a source.
-
-    A source without subjects in it (an image, a video, a folder of them: the layout ``loose``, which ``auto`` takes for
-    it) is the person's as a whole. Of any other source the person's images are taken. The backbone, with the alignment
-    of ``inputs`` before it, must be the bundle's extractor.
-    """
-    from featlab.extraction.faces.align import with_alignment
-    from featlab.extraction.inputs import read_inputs, with_face_crop
-    from featlab.extraction.layouts import detect_layout
-    from featlab.extraction.layouts.plain import is_loose
-
-    # Before videos are opened and faces are looked for.
-    check_backbone(
-        bundle.extractor, (with_alignment(backbone, inputs.align) if inputs.align is not None else backbone).info()
-    )
-    loose = inputs.layout == "loose"
-    if inputs.layout == "auto" and is_loose(source):
-        # A data set's folder may look like clips, and knows better whose they are.
-        loose = source.is_file() or detect_layout(source) is None
-    if loose:
-        inputs = replace(inputs, layout="loose", layout_options={"subject": subject})
-    with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
-        read = read_inputs(
-            source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
-        )
-        if notify is not None:
-            for line in read.warnings:
-                notify(line)
-        predicted = predict_images(
-            bundle,
-            adapted,
-            read.items if loose else _items_of(read.items, subject, source),
-            with_face_crop(backbone, inputs, read),
-            landmarks=read.landmarks,
-            config=config,
-            on_progress=on_progress,
-        )
-    return replace(predicted, failures=(*read.failures, *predicted.failures))
-
-
-def predict_images(
-    bundle: Bundle,
-    adapted: AdaptedModel,
-    items: Sequence[Item],
-    backbone: Backbone,
-    *,
-    landmarks: NDArray[np.float32] | None = None,
-    config: ExtractConfig = DEFAULTS,
-    on_progress: OnProgress | None = None,
-) -> ImagePredictions:
-    """Embed images and predict them; ``landmarks`` are those of the whole source, by ``Item.row``.
-
-    The embeddings go through a temporary cache, which is gone afterwards; what the items say about labels is not read.
-    """
-    check_backbone(bundle.extractor, backbone.info())
-    with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
-        out = Path(folder) / "images.h5"
-        report = extract(
-            [replace(item, label=None) for item in items],
-            backbone,
-            out,
-            neutral=bundle.neutral,
-            landmarks=landmarks,
-            config=config,
-            on_progress=on_progress,
-        )
-        with open_cache(out) as cache:
-            table = cache.read()
-    return ImagePredictions(table, adapted.predict_proba(table.embeddings), report.failures)
-
-
-def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
-    """Raise a BundleError that says in what a backbone differs from the one that a bundle was made for."""
-    # An older featlab stored statistics of layers beside the embedding, which was what it is without layers.
-    older = wanted if APPENDED in wanted.preprocessing else replace(wanted, layers=())
-    if made.fingerprint in (wanted.fingerprint, older.fingerprint):
-        return
-    parts = []
-    for name in ("id", "weights", "preprocessing"):
-        theirs, ours = getattr(made, name), getattr(wanted, name)
-        if ours != theirs:
-            # A sha256 is told by its beginning.
-            letters = 12 if name == "weights" else None
-            parts.append(f"{name} {theirs[:letters]!r} for {ours[:letters]!r}")
-    if made.layers != wanted.layers:
-        parts.append(f"layers {','.join(made.layers) or 'none'} for {','.join(wanted.layers) or 'none'}")
-    raise BundleError(f"the backbone isn't the one that the bundle was made for; it has {'; '.join(parts)}")
-
-
-def default_backbone(bundle: Bundle) -> str:
-    """Return the backbone's name that a bundle's extractor goes by; there it may still need weights and options."""
-    name = bundle.extractor.id
-    prefix = name.partition(":")[0]
-    # The identity of a network in a file or folder has no path in it.
-    if prefix not in BACKBONES.names() or prefix in ("pt2", "onnx", "hf"):
-        raise InputError(
-            f"the bundle's features come from {name!r} ({bundle.extractor.preprocessing}); say with --backbone (and "
-            "--weights, --layers, --option) how to make them"
-        )
-    return name
-
-
-def _items_of(items: Sequence[Item], subject: str, source: Path) -> list[Item]:
-    mine = [item for item in items if item.subject == subject]
-    if not mine:
-        known = sorted({item.subject for item in items})
-        few = ", ".join(known[:4]) + (", …" if len(known) > 4 else "")
-        raise InputError(f"{source}: none of its images is of {subject!r} (subjects: {few}){closest(subject, known)}")
-    return mine

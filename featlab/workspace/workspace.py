@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featlab import __version__
-from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.names import one_form
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -22,6 +20,9 @@ from featlab.errors import BundleError, CacheError, ConfigError, InputError
 from featlab.methods.registry import METHODS, preparers, reads_pairs
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
 from featlab.seeding import run_seed, stable_hash
+
+if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
 
 CONFIG_FILE = "featlab.toml"
 TUNED_FILE = "tuned.json"
@@ -100,7 +101,8 @@ class Workspace:
         return named_subjects(self.table.subjects, self._beside(spec), "--pool") if spec.strip() else ()
 
     def _sources(self) -> tuple[str, ...]:
-        return tuple(one_form(name) for name in self.config.protocol.sources)
+        spec = ",".join(self.config.protocol.sources)
+        return named_subjects(self.table.subjects, self._beside(spec), "--sources") if spec else ()
 
     def _beside(self, spec: str) -> str:
         """Return a text that names people; a file that featlab.toml names lies beside it, wherever we are."""
@@ -111,7 +113,7 @@ class Workspace:
         """Return the source: `protocol.sources`, or everyone who is no target, to `protocol.source_limit` of them."""
         protocol = self.config.protocol
         sources = self._sources()
-        check_known((*targets, *sources), self.table.subjects)
+        check_known(targets, self.table.subjects)
         check_disjoint(sources, targets)
         names = sources or tuple(name for name in self.table.subjects if name not in set(targets))
         if protocol.source_limit:
@@ -169,6 +171,8 @@ class Source:
 
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where the bundle for these methods is kept."""
+    from featlab.bundle.bundle import BUNDLE_FORMAT
+
     config = source.config
     prepared = preparers(methods)
     paired = reads_pairs(config, prepared)
@@ -179,6 +183,8 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
 
 def load_made_bundle(folder: Path) -> Bundle:
     """Read a bundle that the workspace has made."""
+    from featlab.bundle.bundle import load_bundle
+
     try:
         return load_bundle(folder)
     except BundleError as error:
@@ -220,10 +226,12 @@ def cache_path(root: Path, config: Config) -> Path:
 
 def choose_device(name: str) -> str:
     """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there."""
-    import torch
-
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {name} is not one of auto, cpu, cuda")
+    if name == "cpu":
+        return name
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"

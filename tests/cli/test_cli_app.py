@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from typer.testing import CliRunner
@@ -30,7 +31,10 @@ def test_help_and_the_result_modules_import_no_heavy_library():
         f"print(*[name for name in {HEAVY!r} if name in sys.modules])\n"
         "import featlab.evaluation.metrics, featlab.evaluation.results\n"
         "import featlab.evaluation.statistics, featlab.evaluation.summary\n"
+        "featlab.evaluation.statistics.compare_ranks({name: [0.1, 0.3] for name in 'abc'})\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules and name != 'numpy'])\n"
+        "import featlab.analysis.evaluation.stored\n"
+        "print(*[name for name in ('torch', 'matplotlib', 'scipy') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
@@ -133,11 +137,20 @@ for line in sys.argv[1:]:
 """
 
 
-def test_a_command_imports_what_it_needs_and_no_more(trained):
+def test_a_command_imports_what_it_needs_and_no_more(trained, quickly):
+    bundle = next(folder for folder in Path("bundles").iterdir() if (folder / "subjects" / "s041").exists())
+    one = ("registry", "base", "pft", "pft.method", "pft.adapt", "pft.reliability")
+    words = f"--subject s041 {' '.join(quickly)}"
     for lines, allowed in (
         (["methods", "layouts", "TAB featlab adapt --method p", "TAB featlab pair --strategy l"], ()),
         (["inspect", "verify cache.h5", "TAB featlab adapt --subject s"], ("numpy", "h5py")),
+        ([f"adapt {words}", f"predict {words}", f"adapt {words} --bundle {bundle}"], ("numpy", "h5py", "torch")),
     ):
         done = subprocess.run([sys.executable, "-c", STARTED, *lines], capture_output=True, text=True, check=True)
-        for line, imported in zip(lines, done.stdout.splitlines(), strict=True):
-            assert {name for name in HEAVY if name in imported.split()} <= set(allowed), line
+        for line, imported in zip(lines, done.stdout.splitlines()[-len(lines) :], strict=True):
+            modules = set(imported.split())
+            assert {name for name in HEAVY if name in modules} <= set(allowed), line
+            if "torch" in allowed:
+                methods = {name for name in modules if name.startswith("featlab.methods.")}
+                assert methods == {f"featlab.methods.{name}" for name in one}, line
+                assert not any(name.startswith(("featlab.pairing.", "featlab.extraction.")) for name in modules), line

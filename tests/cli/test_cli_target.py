@@ -96,6 +96,31 @@ def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(folder, ru
         assert (refused.exit_code, told in refused.stderr) == (2, True), refused.stderr
 
 
+def test_many_people_are_predicted_in_one_file_as_each_alone(
+    folder, run, run_json, table, extractor, quickly, lines_of
+):
+    bare = (table.subject == 3) & (table.label == table.neutral_code)  # s041 is left without a neutral row
+    write_table("cache.h5", table.take(~bare), extractor)
+    bundle = run_json("pretrain", "--targets", "s041,s042,s043", *quickly)["folder"]
+    words = ("predict", "--bundle", bundle, *quickly, "--smooth", "3", "--subject")
+    alone = [line for name in ("s042", "s043") for line in (run_json(*words, name), lines_of("predictions.csv"))[1]]
+    result = run(*words, "s04[1-3]", "--out", "both.csv", "--json")
+    assert result.exit_code == 3, result.stderr
+    told = json.loads(result.stdout)
+    assert [(one["subject"], one["reused"], one["rows"]) for one in told["people"]] == [
+        ("s042", True, 24),
+        ("s043", True, 24),
+    ]
+    assert (told["refused"][0]["subject"], "neutral" in told["refused"][0]["reason"]) == ("s041", True)
+    assert lines_of("both.csv") == alone
+    assert (run(*words, "s038,s041", "--out", "none.csv").exit_code, Path("none.csv").exists()) == (2, False)
+    shown = run(*words, "all")
+    for line in ("2 of 3 subjects (2 adapted to already)", "s041", "no 'neutral' rows"):
+        assert line in shown.stdout
+    assert "source subjects of the bundle left out" in shown.stderr
+    assert "names 2 people; name one person" in run(*words, "s042,s043", "--images", "x.png").stderr
+
+
 def test_an_adaptation_to_another_clip_is_not_reused_in_silence(folder, run_json, run, table, extractor, quickly):
     made = run_json("pretrain", "--subject", "s041", *quickly)
     words = ("--subject", "s041", "--bundle", made["folder"], *quickly)

@@ -20,7 +20,7 @@ from featlab.extraction.backbones.network import module_backbone
 from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.model.networks import PersonalModel, Translator
 from featlab.protocol.splits import target_of
-from featlab.workspace.predict import check_backbone
+from featlab.workspace.predict_images import check_backbone
 
 
 def needs(name):

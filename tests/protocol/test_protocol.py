@@ -201,6 +201,21 @@ def test_a_subject_beats_a_file_of_the_same_name(tmp_path, monkeypatch):
     assert choose_targets(NAMES, "s001", seed=0) == ("s001",)
 
 
+def test_a_pattern_names_all_whom_it_fits_and_those_alone(tmp_path, refused):
+    people = ("Zo\u00eb-1", "Zo\u00eb-2", "a[1]", "a1", "b1")
+    (tmp_path / "some.txt").write_text("b*\nZoe\u0308-?\n")
+    for spec, found in (
+        ("Zoe\u0308*", people[:2]),
+        ("a[1]", ("a[1]",)),
+        ("?1", ("a1", "b1")),
+        ("b1, Zo?-1", ("Zo\u00eb-1", "b1")),
+        (str(tmp_path / "some.txt"), ("Zo\u00eb-1", "Zo\u00eb-2", "b1")),
+    ):
+        assert named_subjects(people, spec) == choose_targets(people, spec, seed=1) == tuple(sorted(found)), spec
+    with refused(InputError, "--pool c*: fits none of the 5"):
+        named_subjects(people, "a1,c*", "--pool")
+
+
 def test_a_plain_number_is_a_draw_also_where_subjects_are_called_by_numbers():
     numbers = tuple(str(number) for number in range(1, 21))
     assert len(choose_targets(numbers, "10", seed=0)) == 10

@@ -1,0 +1,160 @@
+"""Predict new images of one person: embed them by the bundle's own backbone, then as rows of a cache."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.bundle.bundle import Bundle
+from featlab.cache.reader import open_cache
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
+from featlab.errors import BundleError, InputError, closest
+from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
+from featlab.extraction.embed import OnProgress
+from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
+from featlab.extraction.items import Failure, Item
+from featlab.model.networks import AdaptedModel
+
+if TYPE_CHECKING:
+    from featlab.extraction.inputs import InputConfig, OnStage
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePredictions:
+    """What was predicted."""
+
+    # n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
+    table: FeatureTable
+    probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
+    failures: tuple[Failure, ...]  # Images that could not be read or embedded.
+
+
+def predict_source(
+    bundle: Bundle,
+    adapted: AdaptedModel,
+    source: Path,
+    subject: str,
+    backbone: Backbone,
+    inputs: InputConfig,
+    *,
+    config: ExtractConfig = DEFAULTS,
+    notify: Callable[[str], None] | None = None,
+    on_stage: OnStage | None = None,
+    on_progress: OnProgress | None = None,
+) -> ImagePredictions:
+    """Predict a person's images in a source.
+
+    A source without subjects in it (an image, a video, a folder of them: the layout ``loose``, which ``auto`` takes for
+    it) is the person's as a whole. Of any other source the person's images are taken. The backbone, with the alignment
+    of ``inputs`` before it, must be the bundle's extractor.
+    """
+    from featlab.extraction.faces.align import with_alignment
+    from featlab.extraction.inputs import read_inputs, with_face_crop
+    from featlab.extraction.layouts import detect_layout
+    from featlab.extraction.layouts.plain import is_loose
+
+    # Before videos are opened and faces are looked for.
+    check_backbone(
+        bundle.extractor, (with_alignment(backbone, inputs.align) if inputs.align is not None else backbone).info()
+    )
+    loose = inputs.layout == "loose"
+    if inputs.layout == "auto" and is_loose(source):
+        # A data set's folder may look like clips, and knows better whose they are.
+        loose = source.is_file() or detect_layout(source) is None
+    if loose:
+        inputs = replace(inputs, layout="loose", layout_options={"subject": subject})
+    with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
+        read = read_inputs(
+            source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
+        )
+        if notify is not None:
+            for line in read.warnings:
+                notify(line)
+        predicted = predict_images(
+            bundle,
+            adapted,
+            read.items if loose else _items_of(read.items, subject, source),
+            with_face_crop(backbone, inputs, read),
+            landmarks=read.landmarks,
+            config=config,
+            on_progress=on_progress,
+        )
+    return replace(predicted, failures=(*read.failures, *predicted.failures))
+
+
+def predict_images(
+    bundle: Bundle,
+    adapted: AdaptedModel,
+    items: Sequence[Item],
+    backbone: Backbone,
+    *,
+    landmarks: NDArray[np.float32] | None = None,
+    config: ExtractConfig = DEFAULTS,
+    on_progress: OnProgress | None = None,
+) -> ImagePredictions:
+    """Embed images and predict them; ``landmarks`` are those of the whole source, by ``Item.row``.
+
+    The embeddings go through a temporary cache, which is gone afterwards; what the items say about labels is not read.
+    """
+    check_backbone(bundle.extractor, backbone.info())
+    with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
+        out = Path(folder) / "images.h5"
+        report = extract(
+            [replace(item, label=None) for item in items],
+            backbone,
+            out,
+            neutral=bundle.neutral,
+            landmarks=landmarks,
+            config=config,
+            on_progress=on_progress,
+        )
+        with open_cache(out) as cache:
+            table = cache.read()
+    return ImagePredictions(table, adapted.predict_proba(table.embeddings), report.failures)
+
+
+def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
+    """Raise a BundleError that says in what a backbone differs from the one that a bundle was made for."""
+    # An older featlab stored statistics of layers beside the embedding, which was what it is without layers.
+    older = wanted if APPENDED in wanted.preprocessing else replace(wanted, layers=())
+    if made.fingerprint in (wanted.fingerprint, older.fingerprint):
+        return
+    parts = []
+    for name in ("id", "weights", "preprocessing"):
+        theirs, ours = getattr(made, name), getattr(wanted, name)
+        if ours != theirs:
+            # A sha256 is told by its beginning.
+            letters = 12 if name == "weights" else None
+            parts.append(f"{name} {theirs[:letters]!r} for {ours[:letters]!r}")
+    if made.layers != wanted.layers:
+        parts.append(f"layers {','.join(made.layers) or 'none'} for {','.join(wanted.layers) or 'none'}")
+    raise BundleError(f"the backbone isn't the one that the bundle was made for; it has {'; '.join(parts)}")
+
+
+def default_backbone(bundle: Bundle) -> str:
+    """Return the backbone's name that a bundle's extractor goes by; there it may still need weights and options."""
+    name = bundle.extractor.id
+    prefix = name.partition(":")[0]
+    # The identity of a network in a file or folder has no path in it.
+    if prefix not in BACKBONES.names() or prefix in ("pt2", "onnx", "hf"):
+        raise InputError(
+            f"the bundle's features come from {name!r} ({bundle.extractor.preprocessing}); say with --backbone (and "
+            "--weights, --layers, --option) how to make them"
+        )
+    return name
+
+
+def _items_of(items: Sequence[Item], subject: str, source: Path) -> list[Item]:
+    mine = [item for item in items if item.subject == subject]
+    if not mine:
+        known = sorted({item.subject for item in items})
+        few = ", ".join(known[:4]) + (", …" if len(known) > 4 else "")
+        raise InputError(f"{source}: none of its images is of {subject!r} (subjects: {few}){closest(subject, known)}")
+    return mine
