@@ -17,8 +17,8 @@ from featlab.analysis.cost import ComplexityReport, MethodCost
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, by_setting, figure_name, method_name
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
-from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, listed, make_table, number_text
-from featlab.errors import InputError
+from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text
+from featlab.errors import InputError, listed
 from featlab.model.training import CONVERGENCE_RULE
 
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")

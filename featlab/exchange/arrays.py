@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import as_text
+from featlab.extraction.columns import as_text
 from featlab.model.networks import SourceHead, linear_head
 
 _BLOCK = 65536

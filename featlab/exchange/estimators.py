@@ -23,7 +23,7 @@ from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
 from featlab.exchange.arrays import frozen, in_blocks, row_names
-from featlab.extraction.tables.cells import as_text
+from featlab.extraction.columns import as_text
 from featlab.extraction.tables.index import codes_of
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method

@@ -124,8 +124,8 @@ class ImageNetwork:
     name: str  # As it was asked for.
     module: nn.Module  # Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
     size: int  # S.
-    mean: tuple[float, float, float]  # Subtracted from pixels in 0..1, a channel each.
-    std: tuple[float, float, float]  # Divides what is left, a channel each.
+    mean: tuple[float, ...]  # Subtracted from pixels in 0..1, a channel each.
+    std: tuple[float, ...]  # Divides what is left, a channel each.
     preprocessing: str  # The readable line of the extractor.
 
     def embed(self, images: Tensor) -> Tensor:
