@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide", "--apply"), ("--jobs", "-j")
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool", "sources")
 
@@ -121,7 +121,6 @@ class Session:
     def backbone(self, name: str, device: str) -> Backbone:
         """Make a backbone with the options that were given; one without weights or layers has nothing to refuse."""
         from featlab.extraction.backbones import make_backbone
-        from featlab.extraction.backbones.mirror import with_mirror
 
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
         if self["layers"] is not None:
@@ -129,7 +128,11 @@ class Session:
         if device != "auto":
             given["device"] = device
         made = make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
-        return with_mirror(made) if self.given.get("mirror") else made
+        if not self.given.get("mirror"):
+            return made
+        from featlab.extraction.backbones.builtin import with_mirror
+
+        return with_mirror(made)
 
     def input_config(self) -> InputConfig:
         """Return what the flags say about how a source is read."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featlab.analysis.table import MISSING, listed
+from featlab.analysis.table import MISSING
 from featlab.config.options import options_of
-from featlab.errors import ConfigError
+from featlab.errors import ConfigError, listed
 from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import failure_reasons

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,9 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
-from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
+from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
-
-IfExists = Literal["resume", "skip", "error", "overwrite"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def extract(
     """
     start = time.monotonic()
     ordered = _checked(items, backbone, landmarks, failures)
-    classes = classes_of(ordered, neutral)
+    classes = class_names((item.label for item in ordered), neutral)
     extractor = backbone.info()
     kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
     if kept is not None:
@@ -139,7 +137,7 @@ def extract(
             raise InputError(f"none of the {len(ordered)} items could be embedded ({_reasons(not_embedded)})")
         listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, listed)
+        write_list(out, listed)
         builder.assemble(keys, repeats := Repeats())
     return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
 
@@ -184,13 +182,8 @@ def _existing(
     if_exists: IfExists,
 ) -> tuple[Failure, ...] | None:
     """Return the failures of a finished cache that is to stay, None when there is something to do."""
-    check_if_exists(if_exists, get_args(IfExists))
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; name a file for the cache")
-    if not out.exists() or if_exists == "overwrite":
+    if not stays(out, if_exists, get_args(IfExists)):
         return None
-    if if_exists == "error":
-        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
     failures = read_failures(out)
     if if_exists == "skip":
         return failures

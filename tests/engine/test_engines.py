@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from featlab.config.analysis import EngineConfig
 from featlab.engine.run import run_all
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.runner import plan, run_tasks
+from featlab.workspace.adapt import adapt_people
+from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
 HERE = str(Path(__file__).parent)
@@ -138,3 +141,16 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(refused):
     away = EngineConfig(name="dask", address="tcp://127.0.0.1:9")
     with refused(FeatlabError, "engine.address = tcp://127.0.0.1:9", "dask scheduler"):
         list(run_all(abs, [1, 2], engine=away))
+
+
+@pytest.mark.slow
+def test_many_people_are_adapted_on_a_cluster_and_stay_adapted(tmp_path, people, small, extractor, dask):
+    write_table(tmp_path / "cache.h5", people(), extractor)
+    workspace = Workspace.open(tmp_path, small)
+    subjects = ("s00", "s01", "nobody")
+    root = bundle_stage(workspace.source(subjects[:2]), ["pft"])[1].folder
+    there = replace(workspace, config=replace(workspace.config, engine=dask))
+    done = {found.subject: found for found in adapt_people(there, root, subjects)}
+    assert [done[name].reused for name in subjects[:2]] == [False, False]
+    assert "no subject 'nobody'" in done["nobody"].reason
+    assert [found.reused for found in adapt_people(workspace, root, subjects[:2])] == [True, True]

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +25,27 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
-from featlab.extraction.shards import Shard, file_stamp, write_list
-from featlab.extraction.worker import died_near, run_in_order, worker_count
+from featlab.extraction.shards import Shard, file_stamp
+from featlab.extraction.worker import OnProgress, died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 WHOLE_MESH = 478
 
 
-class Detector(Protocol):
+@dataclass(frozen=True)
+class Detector:
     """Finds the landmarks of faces. Picklable: the model is loaded in the process that first detects."""
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def points(self) -> int: ...  # noqa: D102
-    @property
-    def info(self) -> str: ...  # noqa: D102
+    name: str  # What the user wrote
+    points: int
+    info: str  # Library, version and model
+    find: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]  # Each face of a picture, (points, 2), pixels
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find all faces in a picture, uint8 (H, W, 3): float32 (F, points, 2), pixels, in any order; F may be 0."""
-        ...
+        found = self.find(image)
+        return np.stack(found) if found else np.empty((0, self.points, 2), dtype=np.float32)
 
 
 Build = Callable[[str, Path | None, int], Detector]
@@ -140,25 +140,8 @@ def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: i
 _LARGE = 256
 
 
-OnDetected = Callable[[int, int], None]
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
-
-
-def no_face_path(out: Path) -> Path:
-    """Where the images without a face are listed: ``cache.h5`` -> ``cache.no_face.jsonl``."""
-    return out.with_name(f"{out.stem}.no_face.jsonl")
-
-
-def doubt_path(out: Path) -> Path:
-    """Where the images are listed whose face may be another person's: ``cache.h5`` -> ``cache.doubt.jsonl``."""
-    return out.with_name(f"{out.stem}.doubt.jsonl")
-
-
-def write_face_lists(out: Path, missing: Sequence[Failure], doubtful: Sequence[Failure]) -> None:
-    """List both beside the cache; see `write_list`."""
-    write_list(no_face_path(out), missing)
-    write_list(doubt_path(out), doubtful)
 
 
 def without_face(
@@ -174,7 +157,7 @@ def without_face(
 
 
 def detect_landmarks(
-    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
+    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnProgress | None = None
 ) -> Found:
     """Find the faces of every item; they are kept in ``<out>.landmarks``."""
     check_at_least("jobs", jobs, 0)
@@ -217,7 +200,7 @@ class _Part:
     unreadable: NDArray[np.bool_]
 
 
-def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnDetected) -> _Part:
+def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress) -> _Part:
     """Detect what no earlier run has, in order; return all."""
     files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
     found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}

@@ -7,10 +7,9 @@ the last such wheel that we know needs numpy < 2. The newer ("tasks") takes a ``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.faces.detect import WHOLE_MESH, cut_out, distinct, installed, looks, model_file, package_version
-from featlab.extraction.faces.points import to_68
+from featlab.extraction.faces import to_68
+from featlab.extraction.faces.detect import (
+    WHOLE_MESH,
+    Detector,
+    cut_out,
+    distinct,
+    installed,
+    looks,
+    model_file,
+    package_version,
+)
 
 Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
 
@@ -30,32 +38,23 @@ _FACES = 8  # At most, in one window
 _SMALL = 0.25
 
 
-@dataclass(frozen=True)
-class MeshDetector:
-    """Finds the meshes of faces."""
-
-    name: str  # ``mediapipe`` or ``mediapipe:FILE.task``
-    points: int  # 68 (the mesh's vertices nearest to the iBUG points) or 478
-    info: str  # Library, version and model
-    task: Path | None  # The bundle; None for the models inside the wheel
-
-    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find all faces; see `Detector.detect`."""
-        model = load_model(self.task)
-        for look in looks(image):
-            found = [
-                _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
-                for pixels, left, top in look
-                for mesh in _meshes(model(pixels))
-            ]
-            if found:
-                meshes = np.stack(distinct(found) if len(look) > 1 else found)
-                return meshes if self.points == WHOLE_MESH else to_68(meshes)
-        return np.empty((0, self.points, 2), dtype=np.float32)
+def _find_meshes(task: Path | None, whole: bool, image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    """Find meshes, 478 points, or else the 68 of them nearest to the iBUG points."""
+    model = load_model(task)
+    for look in looks(image):
+        found = [
+            _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
+            for pixels, left, top in look
+            for mesh in _meshes(model(pixels))
+        ]
+        if found:
+            meshes = distinct(found) if len(look) > 1 else found
+            return meshes if whole else [to_68(mesh) for mesh in meshes]
+    return []
 
 
-def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetector:
-    """Build the detector called ``spec``."""
+def make_mesh_detector(spec: str, task: Path | None, points: int) -> Detector:
+    """Build the detector called ``spec``; ``task`` is its bundle, None for the models inside the wheel."""
     folder = installed("mediapipe", "landmarks", "finding landmarks")
     found = package_version("mediapipe")
     if task is not None:
@@ -67,7 +66,8 @@ def make_mesh_detector(spec: str, task: Path | None, points: int) -> MeshDetecto
             f"mediapipe {found} has no face mesh inside; either pip install 'mediapipe==0.10.21' (brings numpy < 2), "
             "or download a Face Landmarker bundle and name it: mediapipe:face_landmarker.task"
         )
-    return MeshDetector(spec, points, f"mediapipe {found}, {model}, {points} points", task)
+    find = partial(_find_meshes, task, points == WHOLE_MESH)
+    return Detector(spec, points, f"mediapipe {found}, {model}, {points} points", find)
 
 
 @lru_cache(maxsize=1)
@@ -193,31 +193,21 @@ def quiet_stderr() -> Iterator[None]:
 _ENLARGED = 512
 
 
-@dataclass(frozen=True)
-class DlibDetector:
-    """Finds the points of frontal faces."""
-
-    name: str  # ``dlib:FILE.dat``
-    # What the file's predictor gives: 68 (iBUG) or 5 (corners of the eyes and foot of the nose), in general
-    points: int
-    info: str  # Library, version and model
-    predictor: Path  # The file
-
-    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find all faces; see `Detector.detect`."""
-        find, predict = load_models(self.predictor)
-        height, width = image.shape[:2]
-        attempts = [(np.ascontiguousarray(image), 0, 0, doublings) for doublings in (0, 1)]
-        if max(height, width) <= _ENLARGED:
-            attempts.append((*cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
-        for pixels, left, top, doublings in attempts:
-            faces = [_points(predict(pixels, box)) for box in find(pixels, doublings)]
-            if faces:
-                return np.stack(faces) + np.array([left, top], dtype=np.float32)
-        return np.empty((0, self.points, 2), dtype=np.float32)
+def _find_by_dlib(predictor: Path, image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    """Find frontal faces, and as many points of each as the predictor's file gives: 68 (iBUG) or 5, in general."""
+    find, predict = load_models(predictor)
+    height, width = image.shape[:2]
+    attempts = [(np.ascontiguousarray(image), 0, 0, doublings) for doublings in (0, 1)]
+    if max(height, width) <= _ENLARGED:
+        attempts.append((*cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
+    for pixels, left, top, doublings in attempts:
+        around = np.array([left, top], dtype=np.float32)
+        if faces := [_points(predict(pixels, box)) + around for box in find(pixels, doublings)]:
+            return faces
+    return []
 
 
-def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDetector:
+def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> Detector:
     """Build the detector called ``spec``; the predictor is loaded once to learn its number of points."""
     if predictor is None:
         raise ConfigError("dlib needs the file of a shape predictor: dlib:FILE.dat")
@@ -230,7 +220,7 @@ def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> DlibDe
     # A predictor doesn't say how many points it has, but it gives them for any rectangle.
     _, predict = load_models(predictor)
     points = len(_points(predict(np.zeros((32, 32, 3), dtype=np.uint8), dlib.rectangle(0, 0, 31, 31))))
-    return DlibDetector(spec, points, f"{info}, {points} points", predictor)
+    return Detector(spec, points, f"{info}, {points} points", partial(_find_by_dlib, predictor))
 
 
 @lru_cache(maxsize=1)
@@ -249,27 +239,19 @@ def _points(shape: Any) -> NDArray[np.float32]:
     return np.array([(part.x, part.y) for part in parts], dtype=np.float32).reshape(-1, 2)
 
 
-@dataclass(frozen=True)
-class UnifaceDetector:
-    """Finds faces by uniface's RetinaFace, and the 68 points of each by its PIPNet."""
-
-    name: str
-    points: int
-    info: str  # Library, version and models
-
-    def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find all faces; see `Detector.detect`."""
-        find, points_of = load_uniface()
-        for look in islice(looks(image), 2):
-            ((pixels, left, top),) = look
-            # The library takes blue first.
-            pixels = np.ascontiguousarray(pixels[..., ::-1])
-            if faces := [points_of(pixels, face.bbox) for face in find(pixels)]:
-                return np.stack(faces).astype(np.float32) + np.array([left, top], dtype=np.float32)
-        return np.empty((0, self.points, 2), dtype=np.float32)
+def _find_by_uniface(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    """Find faces by RetinaFace, and the 68 points of each by PIPNet."""
+    find, points_of = load_uniface()
+    for look in islice(looks(image), 2):
+        ((pixels, left, top),) = look
+        # The library takes blue first.
+        pixels, around = np.ascontiguousarray(pixels[..., ::-1]), np.array([left, top], dtype=np.float32)
+        if faces := [points_of(pixels, face.bbox).astype(np.float32) + around for face in find(pixels)]:
+            return faces
+    return []
 
 
-def make_uniface_detector(spec: str, argument: Path | None, points: int) -> UnifaceDetector:
+def make_uniface_detector(spec: str, argument: Path | None, points: int) -> Detector:
     """Build the detector; the library fetches its weights here, once for all processes, if it hasn't got them."""
     if argument is not None or points != 68:
         raise ConfigError(f"{spec!r}: uniface takes no file, and gives 68 points; --landmarks uniface")
@@ -283,7 +265,8 @@ def make_uniface_detector(spec: str, argument: Path | None, points: int) -> Unif
         why = f"uniface has no weights ({one_line(error)})"
         raise InputError(f"{why}; run it once with a network, and bring its folder ~/.uniface/models") from None
     models = ", ".join(model_file(Path(file)) for file in files)
-    return UnifaceDetector(spec, points, f"uniface {package_version('uniface')}, {models}, {points} points")
+    info = f"uniface {package_version('uniface')}, {models}, {points} points"
+    return Detector(spec, points, info, _find_by_uniface)
 
 
 @lru_cache(maxsize=1)

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # An animation (.gif, .webp) is an image: its first frame is taken.
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-        *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    ]
-)
+_SUFFIXES = "3g2 3gp asf avi dv flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 
 
 def is_video(path: PurePath) -> bool:
