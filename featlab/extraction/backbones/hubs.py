@@ -55,7 +55,7 @@ def remove_head(name: str, module: nn.Module) -> nn.Module:
 
 
 def bare_network(name: str, own: Any = None) -> nn.Module:
-    """Build ``torchvision:NAME`` or ``timm:NAME`` without a head, with weights of the library's ``own`` or random ones."""
+    """Build ``torchvision:NAME`` or ``timm:NAME`` without a head, with the library's ``own`` weights or random ones."""
     library, network = _library(name)
     is_timm = library.__name__ == "timm"
     try:

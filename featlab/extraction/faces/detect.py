@@ -103,13 +103,14 @@ def model_file(path: Path) -> str:
     return f"{path.name} {digest[:12]}"
 
 
-Window = tuple[NDArray[np.uint8], int, int]
+Window = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""A part of a picture, and x and y of its corner."""
 
 
 def looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
     """Yield where to look for faces, one after the other until any is found; what is in one list is looked at whole."""
     height, width = image.shape[:2]
-    yield [(np.ascontiguousarray(image), 0, 0)]
+    yield [cut_out(image, 0, 0, width, height)]
     yield [cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)]
     if max(height, width) >= _LARGE:
         tops, lefts = ((0, side // 4, side - side // 2) for side in (height, width))
@@ -133,7 +134,7 @@ def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: i
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
     whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return whole, left, top
+    return whole, np.array([left, top], dtype=np.float32)
 
 
 # Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
