@@ -115,8 +115,9 @@ class FeatureTable:
         )
 
     def rows_of(self, *subjects: str) -> FeatureTable:
-        """Return the rows of the named subjects, in the table's order."""
-        return self.take(np.isin(self.subject, self._subject_codes(subjects)))
+        """Return the rows of the named subjects, in the table's order; of everyone: the table itself, no copy."""
+        wanted = np.isin(self.subject, self._subject_codes(subjects))
+        return self if wanted.all() else self.take(wanted)
 
     def without(self, *subjects: str) -> FeatureTable:
         """Return the rows of everyone but the named subjects, in the table's order."""

@@ -53,7 +53,7 @@ def train(session: Session) -> None:
     _tell(output, "train", made, facts | shown)
 
 
-@workspace_command("strategy", "label_rule", "subjects", "targets")
+@workspace_command("strategy", "label_rule", "index", "subjects", "targets")
 def pair(session: Session) -> None:
     """Give each source row a reference: a row of another subject."""
     from featlab.pairing.pairs import pairs_summary
@@ -72,6 +72,10 @@ def pair(session: Session) -> None:
         "label_rule": summary["label_rule"],
         "pairs": f"{summary['pairs']:,}",
         "rows without a reference": summary["skipped"],
+        "references that the index found": None
+        if summary["recall"] is None
+        else f"{100 * summary['recall']:.1f} % of the true ones, on a sample; {summary['searched_in_full']:,} rows "
+        "searched in full",
         "median_score": None if score is None else f"{score:.4f}",
         "same_label_share": None if same is None else f"{100 * same:.1f} %",
         "different reference rows": f"{summary['reference_rows']:,}",
@@ -82,7 +86,7 @@ def pair(session: Session) -> None:
     _tell(output, "pair", made, shown)
 
 
-@workspace_command("strategy", "label_rule", "methods", "subjects", "targets", "dim", "device")
+@workspace_command("strategy", "label_rule", "index", "methods", "subjects", "targets", "dim", "device")
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
     from featlab.methods.registry import refuse_unread
