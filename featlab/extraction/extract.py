@@ -20,7 +20,7 @@ from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
-from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
+from featlab.extraction.embed import Elsewhere, OnProgress, ProgressMeter, embed_shards
 from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
 from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
@@ -70,6 +70,7 @@ def extract(
     config: ExtractConfig = DEFAULTS,
     if_exists: IfExists = "resume",
     on_progress: OnProgress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> ExtractionReport:
     """Embed every item and write the cache.
 
@@ -91,6 +92,7 @@ def extract(
             an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
             one is complete.
         on_progress: Called in this process after every batch and every shard.
+        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.remote.Cluster.embed`.
 
     Raises:
         InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
@@ -141,6 +143,7 @@ def extract(
             jobs=jobs,
             meter=meter,
             on_progress=on_progress,
+            elsewhere=elsewhere,
         )
         not_embedded = tuple(Failure(**entry) for entry in builder.failures(keys))
         if len(not_embedded) == len(ordered):
