@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -32,9 +31,7 @@ class Cache(Structure):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -119,18 +116,14 @@ class Cache(Structure):
                 last = min(first + step, stop)
                 with guarded(self.path, f"dataset {name!r}"):
                     out[at : at + last - first] = dataset[first:last]
-                if name == schema.EMBEDDINGS:
-                    self._refuse_not_finite(out[at : at + last - first], first)
+                block = out[at : at + last - first]
+                if name == schema.EMBEDDINGS and not (finite := np.isfinite(block)).all():
+                    row = self.describe_row(first + int(finite.all(axis=1).argmin()))
+                    raise CacheError(
+                        f"{self.path}: dataset {name!r} is not finite at {row}; make the cache again without it"
+                    )
                 at += last - first
         return out
-
-    def _refuse_not_finite(self, block: NDArray[np.float32], first: int) -> None:
-        finite = np.isfinite(block)
-        if not finite.all():
-            row = self.describe_row(first + int(finite.all(axis=1).argmin()))
-            raise CacheError(
-                f"{self.path}: dataset {schema.EMBEDDINGS!r} is not finite at {row}; make the cache again without it"
-            )
 
     def _face_counts(self, ranges: list[tuple[int, int]]) -> NDArray[np.uint8] | None:
         dataset = self.large.get(schema.FACES)
