@@ -11,7 +11,7 @@ from typer import Argument, Option
 from featlab.cli.complete import complete_ablation
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, workspace_command
 
-_FLAGS = ("targets", "pool", "draws", "methods", "seeds")
+_PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
 _LISTS = {
     "dims": ("dims",),
     "pairing": ("strategies",),
@@ -27,24 +27,7 @@ _LISTS = {
 """Keys of ``[ablate]`` that ``--values`` sets."""
 
 
-@command(
-    "targets",
-    "pool",
-    "draws",
-    "methods",
-    "seeds",
-    "workspace",
-    "caches",
-    "settings",
-    "seed",
-    "device",
-    "jobs",
-    "engine",
-    "share",
-    "collect",
-    "json_mode",
-    "quiet",
-)
+@command(*_PROTOCOL, "workspace", "caches", "settings", "seed", "device", *_RUNS, "json_mode", "quiet")
 def ablate(
     session: Session,
     what: Annotated[
@@ -76,7 +59,10 @@ def ablate(
 
     output = session.output
     more: dict[str, object] = {"ablate.methods": session["methods"], "ablate.reductions": reduce}
-    more |= {f"ablate.{key}": _numbers(what, grid) for key in _LISTS.get(what, ())}
+    if grid is not None:
+        zero = ("full", "all") if what in ("dims", "neutral", "sources") else ()
+        values = ",".join("0" if word in zero else word for word in names_in(grid))
+        more |= dict.fromkeys((f"ablate.{key}" for key in _LISTS.get(what, ())), values)
     with output.progress() as bars:
         opened = session.open(more)
         protocol = opened.config.protocol
@@ -95,16 +81,6 @@ def ablate(
     if failed:
         output.warn(f"{len(failed)} of {len(rows)} runs failed, the first: {failed[0].error}")
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
-
-
-def _numbers(what: str, text: str | None) -> str | None:
-    """Return the values as the file would hold them: ``full`` and ``all`` are 0, and percentages are shares."""
-    if text is None:
-        return None
-    words = names_in(text)
-    if what in ("dims", "neutral", "sources"):
-        words = ["0" if word in ("full", "all") else word for word in words]
-    return ",".join(words)
 
 
 _FEW = 3

@@ -123,6 +123,13 @@ FLAGS = {
         metavar="any|same|different",
         help="Which labels a reference may have.",
     ),
+    "index": _flag(
+        str | None,
+        "--index",
+        key="pair.index",
+        metavar="FACTORY",
+        help="A faiss index for very many rows, e.g. IVF1024,Flat; default: an exact search.",
+    ),
     "dim": _flag(int | None, "--dim", key="features.dim", min=0, metavar="D", help="Features kept; 0 keeps them all."),
     "scope": _flag(
         str | None,

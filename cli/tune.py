@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, Session, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, names_in, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.tuning import TuningPlan
@@ -49,21 +49,7 @@ def tune(
     output = session.output
     prefix = f"adapt.{method}."
     fixed = [key.removeprefix(prefix) for key in parse_settings(session["settings"] or ()) if key.startswith(prefix)]
-    command = _command(
-        method,
-        {
-            "--targets": session["targets"],
-            "--draws": session["draws"],
-            "--trials": trials,
-            "--folds": folds,
-            "--space": space,
-            "--scope": session["scope"],
-            "--sources": session["sources"],
-            "--cache": session["cache"],
-            "--set": session["settings"],
-            "--seed": session["seed"],
-        },
-    )
+    command = typed_command()
     with output.progress() as bars:
         side = open_sources(
             session.workspace,
@@ -99,15 +85,6 @@ def tune(
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
     _end(report, output)
-
-
-def _command(method: str, given: Mapping[str, Any]) -> str:
-    """Return the command that gives the same choice, as it would be typed."""
-    words = ["featlab", "tune", method]
-    for flag, value in given.items():
-        for item in value if isinstance(value, list) else [value]:
-            words += [] if item is None else [flag, str(item)]
-    return shlex.join(words)
 
 
 def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from featlab.analysis.table import MISSING, listed
-from featlab.errors import ConfigError
+from featlab.analysis.table import MISSING
+from featlab.errors import ConfigError, listed
 from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import failure_reasons
