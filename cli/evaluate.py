@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
-from featlab.cli.flags import FLAGS
+from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 NameOption = Annotated[
     str | None, Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
 ]
-PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]
 
 
 _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
