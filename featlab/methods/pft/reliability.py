@@ -239,7 +239,7 @@ def fit_temperature(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
     from scipy.optimize import minimize_scalar
 
     logits, labels = (torch.cat(parts) for parts in zip(*sets, strict=True))
-    share = torch.cat([torch.full((len(labels),), 1 / len(labels) / len(sets)) for _, labels in sets])
+    share = torch.cat([torch.full((len(labels),), 1 / len(labels) / len(sets)) for _, labels in sets]).to(logits)
 
     def loss(log_temperature: float) -> float:
         return float(share @ F.cross_entropy(logits / math.exp(log_temperature), labels, reduction="none"))
