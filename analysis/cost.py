@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from featlab.analysis.people import can_be_split
+from featlab.analysis.people import AdaptedPerson, can_be_split
 from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
 from featlab.compute import count_flops, one_thread
-from featlab.errors import FeatlabError
+from featlab.errors import FeatlabError, one_line
 from featlab.evaluation.run import adapted_model
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
@@ -75,30 +74,21 @@ class ComplexityReport:
 
 
 @dataclass(frozen=True, eq=False)
-class _Person:
-    """A subject's rows and their split."""
-
-    subject: str
-    table: FeatureTable
-    split: Split
-
-
-@dataclass(frozen=True, eq=False)
 class _Site:
     """What all adaptations start from."""
 
     bundle: Bundle
     source: SourceFeatures
 
-    @property
-    def device(self) -> torch.device:
-        """Where the source model is."""
-        return self.bundle.projection.mean.device
-
-    def adapt(self, method: Method, person: _Person) -> AdaptedModel:
-        """Adapt as an evaluation does: the same rows, the same seed."""
+    def timed(self, method: Method, person: AdaptedPerson) -> tuple[float, AdaptedModel]:
+        """Adapt as an evaluation does: the same rows, the same seed; return the seconds, and the model."""
         seed = run_seed(self.bundle.seed, method.name, person.subject)
-        return adapted_model(self.bundle, person.table, person.split, method, self.source, seed)
+        start = time.perf_counter()
+        model = adapted_model(self.bundle, person.table, person.split, method, self.source, seed)
+        if self.source.features.is_cuda:
+            # What was sent to a GPU is not yet done.
+            torch.cuda.synchronize(self.source.features.device)
+        return time.perf_counter() - start, model
 
 
 def measure_complexity(
@@ -120,7 +110,8 @@ def measure_complexity(
     chosen = tuple(subjects)[: measured or None]
     fit, unfit = can_be_split(workspace, chosen)
     tables = {subject: workspace.table.rows_of(subject) for subject in fit}
-    people = [_Person(subject, table, split_target(table, config.protocol.gap)) for subject, table in tables.items()]
+    splits = {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
+    people = [AdaptedPerson(subject, tables[subject], splits[subject], {}) for subject in fit]
     frames = [len(person.split.adapt) for person in people] or [0]
     costs = []
     with one_thread():
@@ -128,10 +119,10 @@ def measure_complexity(
             costs.append(_cost(site, method, people, unfit, repeat, batch))
             if on_method is not None:
                 on_method(done, len(made))
-    rows, width = site.source.features.shape
-    return ComplexityReport(
-        tuple(costs), chosen, (min(frames), max(frames)), (rows, width), repeat, batch, site.device.type
-    )
+    features = site.source.features
+    rows, width = features.shape
+    device = features.device.type
+    return ComplexityReport(tuple(costs), chosen, (min(frames), max(frames)), (rows, width), repeat, batch, device)
 
 
 def model_values(model: nn.Module) -> int:
@@ -149,30 +140,29 @@ def carried_values(bundle: Bundle, method: Method) -> int:
 
 def with_batch(method: Method, batch: int) -> Method:
     """Return a method with every option that is a batch size set to ``batch``; itself if it has none."""
-    options = fields(method.config)
-    sizes = [item.name for item in options if item.name == "batch" or item.name.endswith("_batch")]
+    sizes = [item.name for item in fields(method.config) if item.name == "batch" or item.name.endswith("_batch")]
     return type(method)(replace(method.config, **dict.fromkeys(sizes, batch))) if sizes else method
 
 
-def clip_of_length(table: FeatureTable, clip: NDArray[np.intp], rows: int) -> FeatureTable:
-    """Return exactly so many rows: those of a clip from the first on, over and over where there are too few."""
-    return table.take(np.resize(clip, rows))
-
-
 def _cost(
-    site: _Site, method: Method, people: Sequence[_Person], unfit: Sequence[tuple[str, str]], repeat: int, batch: int
+    site: _Site,
+    method: Method,
+    people: Sequence[AdaptedPerson],
+    unfit: Sequence[tuple[str, str]],
+    repeat: int,
+    batch: int,
 ) -> MethodCost:
     failures = list(unfit)
     runs: list[tuple[float, AdaptedModel]] = []
-    finished: list[_Person] = []
+    finished: list[AdaptedPerson] = []
     adapt_flops = math.nan
     for person in people:
         try:
             if not finished:
-                adapt_flops = count_flops(partial(site.adapt, method, person))
-            runs += [_timed(site, method, person) for _ in range(repeat)]
+                adapt_flops = count_flops(partial(site.timed, method, person))
+            runs += [site.timed(method, person) for _ in range(repeat)]
         except _FAILURES as error:
-            failures.append((person.subject, _line(error)))
+            failures.append((person.subject, one_line(error)))
         else:
             finished.append(person)
     cost = MethodCost(method.name, method.selection, method.setting, failures=tuple(failures))
@@ -181,7 +171,7 @@ def _cost(
     try:
         cost = replace(cost, batch_seconds=_batch_seconds(site, with_batch(method, batch), finished[0], batch, repeat))
     except _FAILURES as error:
-        cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", _line(error))))
+        cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", one_line(error))))
     seconds = [taken for taken, _ in runs]
     models = [model for _, model in runs]
     return replace(
@@ -200,24 +190,16 @@ def _cost(
     )
 
 
-def _timed(site: _Site, method: Method, person: _Person) -> tuple[float, AdaptedModel]:
-    start = time.perf_counter()
-    model = site.adapt(method, person)
-    if site.device.type == "cuda":
-        # What was sent to a GPU is not yet done.
-        torch.cuda.synchronize(site.device)
-    return time.perf_counter() - start, model
-
-
-def _batch_seconds(site: _Site, method: Method, person: _Person, batch: int, repeat: int) -> float:
+def _batch_seconds(site: _Site, method: Method, person: AdaptedPerson, batch: int, repeat: int) -> float:
     """Return the median seconds of a step on a batch, or of the whole of a closed form."""
-    clip = clip_of_length(person.table, person.split.adapt, batch)
     rows = np.arange(batch)
+    # A short clip is repeated, a long one cut.
+    clip = person.table.take(np.resize(person.split.adapt, batch))
     filled = replace(person, table=clip, split=Split(rows, rows[:0]))
     steps: list[float] = []
     spent = 0.0
     while len(steps) < repeat and (not steps or spent < _ENOUGH):
-        seconds, model = _timed(site, method, filled)
+        seconds, model = site.timed(method, filled)
         steps.append(seconds / max(1, model.iterations))
         spent += seconds
     return statistics.median(steps)
@@ -234,7 +216,3 @@ def _converged(models: Sequence[AdaptedModel]) -> float:
     counts = [iterations_to_converge(model.history, model.iterations) for model in models]
     middle = statistics.median(math.inf if count is None else count for count in counts)
     return middle if math.isfinite(middle) else math.nan
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -17,8 +17,8 @@ from featlab.analysis.cost import ComplexityReport, MethodCost
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, by_setting, figure_name, method_name
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
-from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, listed, make_table, number_text
-from featlab.errors import InputError
+from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text
+from featlab.errors import InputError, listed
 from featlab.model.training import CONVERGENCE_RULE
 
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")
@@ -47,17 +47,17 @@ def complexity_result(report: ComplexityReport, metadata: Mapping[str, Any]) -> 
     )
 
 
-def complexity_sentences(report: ComplexityReport, *, reference: str = "pft") -> list[str]:
-    """Return what one method costs, against the published source-free ones; who failed; nothing without it."""
+def complexity_sentences(report: ComplexityReport) -> list[str]:
+    """Return who failed, and what pft costs against the published source-free ones; nothing of it where it is not."""
     by_name = {cost.method: cost for cost in report.costs if cost.subjects}
     failed = [cost.method for cost in report.costs if not cost.subjects]
     sentences = [f"{len(failed)} of {len(report.costs)} methods failed: {', '.join(failed)}."] if failed else []
-    mine = by_name.pop(reference, None)
+    mine = by_name.pop("pft", None)
     if mine is None:
         return sentences
     clips = _counted(mine.subjects, "subject")
     said = (
-        f"{reference} adapts to one person in {time_text(mine.seconds)} (median over {clips}, {report.repeat} runs "
+        f"pft adapts to one person in {time_text(mine.seconds)} (median over {clips}, {report.repeat} runs "
         f"each), in {_counted(mine.iterations, 'iteration')}, and updates "
         f"{_counted(mine.trainable, 'parameter')} of the {mine.parameters:,} numbers of its model"
     )
@@ -207,9 +207,10 @@ def _looks(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
     known = sorted(set(settings), key=lambda setting: (setting in _GREY, setting))
     looks = {}
     for place, setting in enumerate(known):
-        colour = style.MUTED if setting in _GREY else style.COLOURS[place % len(style.COLOURS)]
-        marker = style.MARKERS[place % len(style.MARKERS)]
-        looks[setting] = {"linestyle": "none", "marker": marker, "color": colour, "markersize": 4.5, "zorder": 3}
+        order = place % len(style.COLOURS)
+        colour = style.MUTED if setting in _GREY else style.COLOURS[order]
+        look: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "zorder": 3}
+        looks[setting] = look | {"marker": style.MARKERS[order], "color": colour}
     return looks
 
 

@@ -5,7 +5,7 @@ of results holds
 
 page.json           title, summary, the command that was typed, names of tables and figures, metadata of the run
 table_<name>.*      each table as .json, .jsonl, .csv, .md and .tex
-<figure>.*          each figure as .svg, .pdf and .png, and the numbers that it is drawn from as .csv
+<figure>.*          each figure as .svg and in the formats of ``plot.formats``, and what it is drawn from as .csv
 
 and whatever `Result.files` names besides, as ``run.json``.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from featlab.analysis.render import write_table
 from featlab.analysis.table import Table
 from featlab.cache.atomic import atomic_write_text
+from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 PAGE_FILE = "page.json"
 PAGE_FORMAT = 1
 TABLE_ENDINGS = ("json", "jsonl", "csv", "md", "tex")
-FIGURE_ENDINGS = ("svg", "pdf", "png", "csv")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Page:
 
 def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     """Write a result, ``page.json`` last: a page that is there is complete. What an earlier run left is removed."""
-    from featlab.analysis.style import save_plot
+    if result.figures:
+        from featlab.analysis.style import save_plot
 
     folder.mkdir(parents=True, exist_ok=True)
     for path in _left_over(folder, result):
@@ -103,7 +104,7 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
             written.append(folder / name)
             atomic_write_text(written[-1], text)
     for figure in result.figures:
-        written += save_plot(folder, figure.name, figure.drawn, figure.data)
+        written += save_plot(folder, figure.name, figure.drawn, figure.data, figure_endings(result.metadata))
     for name, table in result.tables.items():
         for ending in TABLE_ENDINGS:
             written.append(folder / f"table_{name}.{ending}")
@@ -121,6 +122,12 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     written.append(folder / PAGE_FILE)
     atomic_write_text(written[-1], json.dumps(page, indent=2, ensure_ascii=False) + "\n")
     return written
+
+
+def figure_endings(facts: Mapping[str, Any]) -> list[str]:
+    """Return the endings of each figure's files, by the configuration that the facts of a run tell of."""
+    asked = facts.get("config", {}).get("plot", {}).get("formats", ())
+    return ["svg", *(ending for ending in FIGURE_FORMATS if ending in asked), "csv"]
 
 
 def read_page(folder: Path) -> Page:
@@ -156,14 +163,17 @@ def read_table(folder: Path, name: str) -> Table:
     with _readable(path):
         data = json.loads(path.read_text(encoding="utf-8"))
         rows, bold = (tuple(tuple(line) for line in data[key]) for key in ("rows", "bold"))
+        narrow = tuple(data.get("narrow", ()))
         columns, notes = tuple(data["columns"]), tuple(data["notes"])
-        table = Table(data["title"], columns, rows, bold, notes, data["text_columns"], data["grouped"])
+        table = Table(data["title"], columns, rows, bold, notes, data["text_columns"], data["grouped"], narrow)
         lines = (columns, *rows)
         if any(len(line) != len(columns) for line in (*lines, *bold)) or len(rows) != len(bold):
             raise ValueError("every line has a cell a column")
         text = (cell for line in (*lines, notes, (table.title,)) for cell in line)
         if not (isinstance(table.text_columns, int) and all(isinstance(cell, str) for cell in text)):
             raise TypeError("cells are text")
+        if not set(narrow) <= set(range(len(columns))):
+            raise ValueError("narrow has places of columns")
     return table
 
 
@@ -211,5 +221,5 @@ def _left_over(folder: Path, result: Result) -> list[Path]:
     figures = {item.name for item in before.figures} - {item.name for item in result.figures}
     gone += [folder / f"table_{name}.{ending}" for name in sorted(tables) for ending in TABLE_ENDINGS]
     if result.figures:
-        gone += [folder / f"{name}.{ending}" for name in sorted(figures) for ending in FIGURE_ENDINGS]
+        gone += [folder / f"{name}.{ending}" for name in sorted(figures) for ending in (*FIGURE_FORMATS, "csv")]
     return gone

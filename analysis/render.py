@@ -117,8 +117,7 @@ def to_latex(table: Table) -> str:
 
 def to_json(table: Table) -> str:
     """Return all of it as one object: title, columns, rows (every cell filled, as shown), bold, notes and layout."""
-    data = {name: value for name, value in vars(table).items() if name != "narrow"}
-    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(vars(table), ensure_ascii=False, indent=2) + "\n"
 
 
 def to_jsonl(table: Table) -> str:

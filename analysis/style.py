@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 from featlab.errors import InputError
 
 COLUMN = 3.4  # Width of a paper's column, inches.
@@ -112,6 +113,10 @@ def save_figure(drawn: Figure, path: Path) -> None:
             f"{path}: a figure is written as {', '.join(undated)}, not {suffix or 'a name without ending'}"
         )
     with house_style(), atomic_path(path) as partial:
+        if layout := drawn.get_layout_engine():
+            # Once: matplotlib would place everything again for each format, and draw it for that.
+            layout.execute(drawn)
+            drawn.set_layout_engine(None)
         drawn.savefig(partial, format=suffix[1:], metadata=undated[suffix])
 
 
@@ -131,10 +136,20 @@ def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
     return beside
 
 
-def save_plot(folder: Path, name: str, drawn: Figure, data: Mapping[str, Sequence[Any]]) -> list[Path]:
-    """Write a figure as .svg, .pdf and .png, and the numbers behind it as .csv; the folder is made if missing."""
+def save_plot(
+    folder: Path, name: str, drawn: Figure, data: Mapping[str, Sequence[Any]], formats: Sequence[str] = ()
+) -> list[Path]:
+    """Write a figure as .svg and in further ``formats``, and the numbers behind it as .csv; what else lies there goes.
+
+    A drawing that is too large for a report becomes a .png, too. The folder is made if missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / f"{name}{ending}" for ending in (".svg", ".pdf", ".png")]
-    for path in written:
-        save_figure(drawn, path)
-    return [*written, save_data(written[0], data)]
+    paths = {ending: folder / f"{name}.{ending}" for ending in FIGURE_FORMATS}
+    save_figure(drawn, paths["svg"])
+    large = ["png"] if paths["svg"].stat().st_size > LARGEST_DRAWING else []
+    wanted = ["svg", *(ending for ending in ("pdf", "png") if ending in (*formats, *large))]
+    for ending in wanted[1:]:
+        save_figure(drawn, paths[ending])
+    for ending in set(paths).difference(wanted):
+        paths[ending].unlink(missing_ok=True)
+    return [*(paths[ending] for ending in wanted), save_data(paths["svg"], data)]

@@ -134,11 +134,6 @@ def count_text(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return names with commas; of many the first ones and how many more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def columns_of(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
     """Return lines as columns, as figures take and save them."""
     every = list(lines)

@@ -113,13 +113,13 @@ MUTANTS = (
     ("featlab/protocol/splits.py", "np.flatnonzero(~in_adapt)", "np.arange(len(in_adapt))", "tests/protocol"),
     ("featlab/protocol/splits.py", "[min(gap, (len(rows) - half) // 2) :]", "", "tests/protocol"),
     (
-        "featlab/pairing/search.py",
+        "featlab/pairing/nearest.py",
         "np.lexsort((columns, -grade, rows))",
         "np.lexsort((-columns, -grade, rows))",
         "tests/pairing",
     ),
     (
-        "featlab/pairing/search.py",
+        "featlab/pairing/nearest.py",
         "space.limit(rows, left_out) + tie",
         "space.limit(rows, left_out) - 1.0",
         "tests/pairing",

@@ -21,10 +21,10 @@ import numpy as np
 from featlab.extraction.layouts import NoOptions
 from featlab.extraction.layouts.plain import read_manifest as items_of
 from featlab.extraction.tables import ImportConfig, import_features
-from featlab.extraction.tables.delimited import open_delimited
 from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import Selection
 from featlab.extraction.tables.sources import read_manifest
+from featlab.extraction.text import open_delimited
 
 
 def main() -> None:

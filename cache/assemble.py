@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.encode import CodedRows, Header, encode_rows
+from featlab.cache.encode import CodedRows, Header, encode_table
 from featlab.cache.hdf5 import create_dataset, encode_names, new_file, write_array, write_text_attr
+from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ContentDigest, ExtractorInfo, Kinds, first_disorder
-from featlab.cache.table import FeatureTable, Rows
+from featlab.cache.table import FeatureTable
 from featlab.errors import CacheError
 
-_TABLE_BLOCK_BYTES = 64 << 20
+# Little enough that memory which one block leaves serves the next.
+_TABLE_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -32,37 +35,51 @@ class Plan:
     kinds: Kinds
 
 
-def write_cache(out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str, CodedRows]]) -> Path:
-    """Write a cache, whole or not at all, from (name for messages, rows) in ascending order; one part is in memory."""
+def write_cache(
+    out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str, CodedRows]], repeats: Repeats | None = None
+) -> Path:
+    """Write a cache, whole or not at all, from (name for messages, rows) in ascending order.
+
+    One part is in memory, and the codes of all rows. `repeats` learns of the rows that are written.
+    """
     digest = ContentDigest(header.extractor, header.classes, header.neutral, plan.subjects, plan.videos)
-    subject_codes = {name: code for code, name in enumerate(plan.subjects)}
-    video_codes = {name: code for code, name in enumerate(plan.videos)}
-    offsets = np.zeros(len(plan.subjects) + 1, dtype=schema.OFFSETS_DTYPE)
-    last: list[NDArray[Any]] = [np.empty(0, dtype=np.int32)] * 3
-    with new_file(out) as file:
-        datasets = {
+    learners: list[ContentDigest | Repeats] = [digest, repeats] if repeats else [digest]
+    places = _places(plan.subjects), _places(plan.videos)
+    codes = {name: np.empty(plan.rows, dtype=dtype) for name, dtype in schema.CODE_DTYPES.items()}
+    keys = [codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
+    # What is written is hashed beside it.
+    with new_file(out) as file, ThreadPoolExecutor(1) as pool:
+        large = {
             name: create_dataset(file, name, (plan.rows, *row_shape), dtype)
             for name, (dtype, row_shape) in plan.kinds.items()
+            if name not in codes
         }
         start = 0
         for part_name, part in parts:
-            columns = dict(part.columns)
-            columns[schema.SUBJECT] = _recoded(columns[schema.SUBJECT], part.subjects, subject_codes)
-            columns[schema.VIDEO] = _recoded(columns[schema.VIDEO], part.videos, video_codes)
-            keys = [columns[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
-            _check_order(f"{out}: {part_name}", plan, [np.concatenate(pair) for pair in zip(last, keys, strict=True)])
-            last = [key[-1:] for key in keys]
             stop = start + len(part)
-            for name, block in columns.items():
-                datasets[name][start:stop] = block.astype(datasets[name].dtype) if block.dtype.kind == "S" else block
-                digest.update(name, block)
-            offsets[1:] += np.bincount(columns[schema.SUBJECT], minlength=len(plan.subjects))
+            columns = dict(part.columns)
+            if part.subjects != plan.subjects or part.videos != plan.videos:
+                columns[schema.SUBJECT] = _codes(part.subjects, places[0])[columns[schema.SUBJECT]]
+                columns[schema.VIDEO] = _codes(part.videos, places[1])[columns[schema.VIDEO]]
+            for name, column in codes.items():
+                column[start:stop] = columns[name]
+            _check_order(f"{out}: {part_name}", plan, [key[max(start - 1, 0) : stop] for key in keys])
+            hashed = pool.submit(_learn, learners, {name: columns[name] for name in large})
+            for name, data in large.items():
+                # A copy of text takes on the type's note that it is UTF-8.
+                data[start:stop] = columns[name].astype(data.dtype, copy=data.dtype.kind == "S")
+            hashed.result()
             start = stop
         if start != plan.rows:
             raise CacheError(f"{out}: expected {plan.rows} rows, got {start}: a shard changed meanwhile; run again")
+        _learn([digest], codes)
         for name, names in ((schema.SUBJECTS, plan.subjects), (schema.VIDEOS, plan.videos)):
-            write_array(file, name, encode_names(names, str(out), "name"))
-        write_array(file, schema.SUBJECT_OFFSETS, np.cumsum(offsets))
+            codes[name] = encode_names(names, str(out), "name")
+        codes[schema.SUBJECT_OFFSETS] = np.searchsorted(keys[0], np.arange(len(plan.subjects) + 1)).astype(
+            schema.OFFSETS_DTYPE
+        )
+        for name, column in codes.items():
+            write_array(file, name, column)
         write_text_attr(file, schema.FORMAT_ATTR, schema.FORMAT)
         file.attrs[schema.VERSION_ATTR] = schema.FORMAT_VERSION
         write_text_attr(file, "extractor", json.dumps(header.extractor.to_dict(), sort_keys=True))
@@ -74,10 +91,10 @@ def write_cache(out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str
     return out
 
 
-def _recoded(local: NDArray[Any], names: tuple[str, ...], codes: Mapping[str, int]) -> NDArray[Any]:
-    """Return a part's own codes as the plan's."""
-    recoded: NDArray[Any] = np.array([codes[name] for name in names], dtype=local.dtype)[local]
-    return recoded
+def _learn(learners: Sequence[ContentDigest | Repeats], columns: Mapping[str, NDArray[Any]]) -> None:
+    for learner in learners:
+        for name, block in columns.items():
+            learner.update(name, block)
 
 
 def _check_order(part: str, plan: Plan, keys: Sequence[NDArray[Any]]) -> None:
@@ -118,36 +135,32 @@ def write_table(
     header = Header(extractor, table.classes, table.neutral, dtype, table.landmarks is not None)
     if not len(table):
         raise CacheError(f"{path}: the table has no row, and a cache needs one")
-    subjects, videos = sorted(table.subject_names_present()), sorted(table.video_names_present())
-    video, subject = _ranks(table.videos, videos)[table.video], _ranks(table.subjects, subjects)[table.subject]
-    order = np.lexsort((table.frame, video, subject))
+    subjects, videos = tuple(sorted(table.subject_names_present())), tuple(sorted(table.video_names_present()))
+    for names, what in ((subjects, "subject name"), (videos, "video name")):
+        encode_names(names, str(path), what)
+    subject = _codes(table.subjects, _places(subjects))[table.subject]
+    video = _codes(table.videos, _places(videos))[table.video]
+    table = replace(table, subject=subject, video=video, subjects=subjects, videos=videos)
+    keys = (table.subject, table.video, table.frame)
+    # Rows that are in order are taken as views, others a block at a time.
+    order = None if first_disorder(*keys) is None else np.lexsort(keys[::-1])
     block = max(1, _TABLE_BLOCK_BYTES * len(table) // table.nbytes)
 
-    def coded(index: NDArray[np.intp]) -> CodedRows:
-        return encode_rows(_spelled(table.take(index)), header, str(path))
+    def coded(start: int, stop: int) -> CodedRows:
+        rows = table.take(slice(start, stop) if order is None else order[start:stop])
+        return encode_table(rows, header, str(path))
 
-    kinds = {name: (column.dtype, column.shape[1:]) for name, column in coded(order[:1]).columns.items()}
+    kinds = dict(coded(0, 1).kinds)
     if table.paths is not None:
         kinds[schema.PATHS] = (encode_names(table.paths, str(path), "path", may_be_empty=True).dtype, ())
-    parts = (("the table", coded(order[start : start + block])) for start in range(0, len(order), block))
-    return write_cache(Path(path), header, Plan(len(table), tuple(subjects), tuple(videos), kinds), parts)
+    parts = (("the table", coded(start, start + block)) for start in range(0, len(table), block))
+    return write_cache(Path(path), header, Plan(len(table), table.subjects, table.videos, kinds), parts)
 
 
-def _ranks(names: Sequence[str], ascending: Sequence[str]) -> NDArray[np.intp]:
-    """Return each name's place among the ascending ones; -1 for a name without a row."""
-    places = {name: place for place, name in enumerate(ascending)}
-    return np.array([places.get(name, -1) for name in names], dtype=np.intp)
+def _places(names: Sequence[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
 
 
-def _spelled(table: FeatureTable) -> Rows:
-    names: list[str | None] = [*table.classes, None]
-    return Rows(
-        embeddings=table.embeddings,
-        labels=[names[code] for code in table.label],
-        subjects=[table.subjects[code] for code in table.subject],
-        videos=[table.videos[code] for code in table.video],
-        frames=table.frame,
-        landmarks=table.landmarks,
-        paths=table.paths,
-        faces=table.faces,
-    )
+def _codes(names: Sequence[str], places: Mapping[str, int]) -> NDArray[np.int32]:
+    """Return the place of each name; -1 for a name without one, which no row has."""
+    return np.array([places.get(name, -1) for name in names], dtype=schema.CODE_DTYPES[schema.SUBJECT])

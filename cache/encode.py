@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from featlab.cache import schema
 from featlab.cache.hdf5 import encode_names
-from featlab.cache.schema import ExtractorInfo, canonical_json
-from featlab.cache.table import Rows, closest_names
+from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
+from featlab.cache.table import FeatureTable, Rows, closest_names
 from featlab.errors import CacheError
 
 Describe: TypeAlias = Callable[[int], str]
@@ -69,6 +69,11 @@ class CodedRows:
     def __len__(self) -> int:
         return len(self.columns[schema.EMBEDDINGS])
 
+    @property
+    def kinds(self) -> Kinds:
+        """Dtype and shape of one row, by dataset name."""
+        return {name: (column.dtype, column.shape[1:]) for name, column in self.columns.items()}
+
 
 def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
     """Check at least one row and code its names; `where` begins the messages."""
@@ -80,20 +85,39 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
     encode_names(rows.videos, where, "video name")
     subjects, subject_codes = _code(rows.subjects)
     videos, video_codes = _code(rows.videos)
+    if header.has_landmarks != (rows.landmarks is not None):
+        held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
+        raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
 
     def describe(row: int) -> str:
         return f"{where}, subject {rows.subjects[row]!r}, video {rows.videos[row]!r}, frame {rows.frames[row]}"
 
     columns: Columns = {
-        schema.EMBEDDINGS: _embeddings(rows.embeddings, header.dtype, describe, where),
         schema.LABEL: _label_codes(rows.labels, header.classes, describe),
         schema.SUBJECT: subject_codes,
         schema.VIDEO: video_codes,
         schema.FRAME: _frames(rows.frames, where),
     }
-    if header.has_landmarks != (rows.landmarks is not None):
-        held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
-        raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
+    return CodedRows(_values(rows, header.dtype, describe, where) | columns, subjects, videos)
+
+
+def encode_table(table: FeatureTable, header: Header, where: str) -> CodedRows:
+    """Check the values of a table, whose classes are among the header's; `where` begins the messages."""
+    labels = [*map(header.classes.index, table.classes), schema.UNKNOWN_LABEL]
+    columns: Columns = {
+        schema.LABEL: np.array(labels, dtype=schema.CODE_DTYPES[schema.LABEL])[table.label],
+        schema.SUBJECT: table.subject,
+        schema.VIDEO: table.video,
+        schema.FRAME: table.frame,
+    }
+    values = _values(table, header.dtype, lambda row: f"{where}, {table.describe_row(row)}", where)
+    return CodedRows(values | columns, table.subjects, table.videos)
+
+
+def _values(rows: Rows | FeatureTable, dtype: str, describe: Describe, where: str) -> Columns:
+    """Return what is no code, checked: embeddings and, where they are there, landmarks, paths and counts of faces."""
+    count = len(rows)
+    columns: Columns = {schema.EMBEDDINGS: _embeddings(rows.embeddings, dtype, describe, where)}
     if rows.landmarks is not None:
         columns[schema.LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
     if rows.paths is not None:
@@ -102,7 +126,7 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
     if rows.faces is not None:
         _check_count(where, "counts of faces", len(rows.faces), count)
         columns[schema.FACES] = rows.faces.astype(schema.COUNT_DTYPE)
-    return CodedRows(columns, subjects, videos)
+    return columns
 
 
 def _check_count(where: str, what: str, got: int, expected: int) -> None:
@@ -123,8 +147,11 @@ def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where:
         )
     _refuse_rows(~_all_finite(embeddings), describe, "its embedding is not finite; leave the row out")
     with np.errstate(over="ignore"):
-        stored = embeddings.astype(schema.EMBEDDING_DTYPES[dtype])
-    _refuse_rows(~_all_finite(stored), describe, f"its embedding is too large for {dtype}; write the cache as float32")
+        stored = embeddings.astype(schema.EMBEDDING_DTYPES[dtype], copy=False)
+    if stored is not embeddings:
+        _refuse_rows(
+            ~_all_finite(stored), describe, f"its embedding is too large for {dtype}; write the cache as float32"
+        )
     return stored
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from pathlib import Path
 
+from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.encode import CodedRows, Header, encode_rows
+from featlab.cache.encode import CodedRows, Header, encode_table
 from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
-from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, FACES, LANDMARKS, PATHS, ExtractorInfo
-from featlab.cache.table import FeatureTable, Rows, closest_names
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable, closest_names
 from featlab.errors import CacheError
 
 _SPELLED_OUT = 3
@@ -107,14 +108,12 @@ def merge_caches(
         *_notes_of_subjects(inputs),
     )
 
-    def renamed(table: FeatureTable, before: str) -> Rows:
-        labels: list[str | None] = [*(rename.get(name, name) for name in table.classes), None]
-        return Rows(
-            embeddings=table.embeddings,
-            labels=[labels[code] for code in table.label.tolist()],
-            subjects=[before + table.subjects[code] for code in table.subject.tolist()],
-            videos=[table.videos[code] for code in table.video.tolist()],
-            frames=table.frame,
+    def renamed(table: FeatureTable, before: str) -> FeatureTable:
+        return replace(
+            table,
+            subjects=tuple(before + name for name in table.subjects),
+            classes=tuple(rename.get(name, name) for name in table.classes),
+            neutral=header.neutral,
             landmarks=table.landmarks if landmarks else None,
             paths=table.paths if with_paths else None,
             faces=table.faces if counted else None,
@@ -123,16 +122,10 @@ def merge_caches(
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path)) for path in files]
-        kinds = dict(caches[0].kinds)
-        kinds[EMBEDDINGS] = (EMBEDDING_DTYPES[header.dtype], (caches[0].dim,))
-        if not landmarks:
-            kinds.pop(LANDMARKS, None)
+        kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
-            kinds[PATHS] = max((cache.kinds[PATHS] for cache in caches), key=lambda kind: kind[0].itemsize)
-        else:
-            kinds.pop(PATHS, None)
-        if not counted:
-            kinds.pop(FACES, None)
+            widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)
+            kinds[schema.PATHS] = (widest, ())
         plan = Plan(
             rows=sum(each.rows for each in summaries),
             subjects=tuple(sorted(owners)),
@@ -146,7 +139,7 @@ def merge_caches(
             for number, group in groupby(plan.subjects, key=owners.__getitem__):
                 cache, before = caches[number], prefixes[number]
                 for table in cache.iter_rows(subjects=[name.removeprefix(before) for name in group]):
-                    yield str(cache.path), encode_rows(renamed(table, before), header, str(cache.path))
+                    yield str(cache.path), encode_table(renamed(table, before), header, str(cache.path))
                     done += len(table)
                     if on_progress is not None:
                         on_progress(done, plan.rows)

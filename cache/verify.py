@@ -14,35 +14,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache import schema
 from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
-from featlab.cache.schema import (
-    CODE_DTYPES,
-    COUNT_DTYPE,
-    EMBEDDING_DTYPES,
-    EMBEDDINGS,
-    FACES,
-    FLOAT_DTYPE,
-    FORMAT,
-    FORMAT_ATTR,
-    FORMAT_VERSION,
-    FRAME,
-    LABEL,
-    LANDMARKS,
-    OFFSETS_DTYPE,
-    PATHS,
-    SHARD_FORMAT,
-    SUBJECT,
-    SUBJECT_OFFSETS,
-    SUBJECTS,
-    UNKNOWN_LABEL,
-    VERSION_ATTR,
-    VIDEO,
-    VIDEOS,
-    ContentDigest,
-    ExtractorInfo,
-    Kinds,
-    first_disorder,
-)
+from featlab.cache.repeats import Repeats
+from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder
 from featlab.cache.table import shape_text
 from featlab.errors import CacheError
 
@@ -73,18 +48,12 @@ class Structure:
     @property
     def has_landmarks(self) -> bool:
         """Whether rows have landmarks."""
-        return LANDMARKS in self.large
-
-    @property
-    def kinds(self) -> Kinds:
-        """Dtype and shape of one row, by dataset name."""
-        large = {name: (np.dtype(data.dtype), data.shape[1:]) for name, data in self.large.items()}
-        return large | {name: (dtype, ()) for name, dtype in CODE_DTYPES.items()}
+        return schema.LANDMARKS in self.large
 
     def describe_row(self, row: int) -> str:
         """Say which row it is: "subject 's1', video 'v2', frame 3"."""
-        subject, video = self.subjects[self.codes[SUBJECT][row]], self.videos[self.codes[VIDEO][row]]
-        return f"subject {subject!r}, video {video!r}, frame {self.codes[FRAME][row]}"
+        subject, video = self.subjects[self.codes[schema.SUBJECT][row]], self.videos[self.codes[schema.VIDEO][row]]
+        return f"subject {subject!r}, video {video!r}, frame {self.codes[schema.FRAME][row]}"
 
 
 def read_structure(file: h5py.File, path: Path) -> Structure:
@@ -97,19 +66,25 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
         rows, dim, digest = read_attr(file, "rows"), read_attr(file, "dim"), read_attr(file, "digest")
         if not isinstance(rows, int) or not isinstance(dim, int) or not isinstance(digest, str) or rows < 1 or dim < 1:
             raise CacheError(f"{path}: rows, dim or digest make no sense ({rows!r}, {dim!r}, {digest!r}); {_AGAIN}")
-        large = {EMBEDDINGS: _checked(file, path, EMBEDDINGS, list(EMBEDDING_DTYPES.values()), (rows, dim))}
-        if LANDMARKS in file:
-            large[LANDMARKS] = _checked(file, path, LANDMARKS, [FLOAT_DTYPE], (rows, None, 2))
-        if PATHS in file:
-            large[PATHS] = _checked(file, path, PATHS, (), (rows,))
-        if FACES in file:
-            large[FACES] = _checked(file, path, FACES, [COUNT_DTYPE], (rows,))
+        large = {
+            schema.EMBEDDINGS: _checked(
+                file, path, schema.EMBEDDINGS, list(schema.EMBEDDING_DTYPES.values()), (rows, dim)
+            )
+        }
+        if schema.LANDMARKS in file:
+            large[schema.LANDMARKS] = _checked(file, path, schema.LANDMARKS, [schema.FLOAT_DTYPE], (rows, None, 2))
+        if schema.PATHS in file:
+            large[schema.PATHS] = _checked(file, path, schema.PATHS, (), (rows,))
+        if schema.FACES in file:
+            large[schema.FACES] = _checked(file, path, schema.FACES, [schema.COUNT_DTYPE], (rows,))
         codes = {
             name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
-            for name, dtype in CODE_DTYPES.items()
+            for name, dtype in schema.CODE_DTYPES.items()
         }
-        subjects, videos = _names(file, path, SUBJECTS, rows), _names(file, path, VIDEOS, rows)
-        offsets = _checked(file, path, SUBJECT_OFFSETS, [OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(np.int64)
+        subjects, videos = _names(file, path, schema.SUBJECTS, rows), _names(file, path, schema.VIDEOS, rows)
+        offsets = _checked(file, path, schema.SUBJECT_OFFSETS, [schema.OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(
+            np.int64
+        )
     structure = Structure(
         path, file, extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large
     )
@@ -118,16 +93,18 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
 
 
 def _check_format(file: h5py.File, path: Path) -> None:
-    if FORMAT_ATTR not in file.attrs:
-        raise CacheError(f"{path}: is HDF5 but no featlab cache (no attribute {FORMAT_ATTR}); name another file")
-    found = read_attr(file, FORMAT_ATTR)
-    if found == SHARD_FORMAT:
+    if schema.FORMAT_ATTR not in file.attrs:
+        raise CacheError(f"{path}: is HDF5 but no featlab cache (no attribute {schema.FORMAT_ATTR}); name another file")
+    found = read_attr(file, schema.FORMAT_ATTR)
+    if found == schema.SHARD_FORMAT:
         raise CacheError(f"{path}: is one shard of an unfinished cache; run the same `featlab extract` again to finish")
-    if found != FORMAT:
-        raise CacheError(f"{path}: its {FORMAT_ATTR} is {found!r}, expected {FORMAT!r}; name another file")
-    version = read_attr(file, VERSION_ATTR)
+    if found != schema.FORMAT:
+        raise CacheError(
+            f"{path}: its {schema.FORMAT_ATTR} is {found!r}, expected {schema.FORMAT!r}; name another file"
+        )
+    version = read_attr(file, schema.VERSION_ATTR)
     if not isinstance(version, int) or version < 1:
-        raise CacheError(f"{path}: its {VERSION_ATTR} is {version!r}, expected a number from 1; {_AGAIN}")
+        raise CacheError(f"{path}: its {schema.VERSION_ATTR} is {version!r}, expected a number from 1; {_AGAIN}")
     if version > FORMAT_VERSION:
         raise CacheError(
             f"{path}: is of format version {version}, this featlab reads up to {FORMAT_VERSION}; update featlab"
@@ -174,9 +151,9 @@ def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]
 def _check_codes(cache: Structure) -> None:
     path = cache.path
     limits = {
-        LABEL: (UNKNOWN_LABEL, len(cache.classes)),
-        SUBJECT: (0, len(cache.subjects)),
-        VIDEO: (0, len(cache.videos)),
+        schema.LABEL: (schema.UNKNOWN_LABEL, len(cache.classes)),
+        schema.SUBJECT: (0, len(cache.subjects)),
+        schema.VIDEO: (0, len(cache.videos)),
     }
     for name, (lowest, count) in limits.items():
         codes = cache.codes[name]
@@ -185,11 +162,12 @@ def _check_codes(cache: Structure) -> None:
                 f"{path}: dataset {name!r} holds codes from {codes.min()} to {codes.max()}, expected {lowest} to "
                 f"{count - 1}; {_AGAIN}"
             )
+    keys = [cache.codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
     lengths = np.diff(cache.offsets)
     ends = cache.offsets[0] == 0 and cache.offsets[-1] == cache.rows
-    if not ends or lengths.min() < 1 or np.any(np.repeat(np.arange(len(lengths)), lengths) != cache.codes[SUBJECT]):
-        raise CacheError(f"{path}: dataset {SUBJECT_OFFSETS!r} does not fit dataset {SUBJECT!r}; {_AGAIN}")
-    row = first_disorder(cache.codes[SUBJECT], cache.codes[VIDEO], cache.codes[FRAME])
+    if not ends or lengths.min() < 1 or np.any(np.repeat(np.arange(len(lengths)), lengths) != keys[0]):
+        raise CacheError(f"{path}: dataset 'subject_offsets' does not fit dataset 'subject'; {_AGAIN}")
+    row = first_disorder(*keys)
     if row is not None:
         here, before = cache.describe_row(row), cache.describe_row(row - 1)
         problem = f"holds {here} twice" if here == before else f"holds {here} after {before}"
@@ -205,22 +183,38 @@ def verify_cache(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         CacheError: The file can't even be opened as a cache (see `open_cache`).
     """
-    path = Path(path)
-    with open_file(path) as file:
-        return find_problems(read_structure(file, path))
+    with open_file(Path(path)) as file:
+        return find_problems(read_structure(file, Path(path)))
 
 
-def find_problems(cache: Structure) -> list[str]:
-    """Verify a file that is open and whose structure was read; see `verify_cache`."""
+def check_cache(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """Verify a cache and, in the same pass, look for equal rows (see `Repeats`).
+
+    Returns:
+        Problems and warnings, a line each; of equal rows only where the file itself is right.
+
+    Raises:
+        CacheError: As `verify_cache`.
+    """
+    with open_file(Path(path)) as file:
+        cache, repeats = read_structure(file, Path(path)), Repeats()
+        if problems := find_problems(cache, repeats):
+            return problems, []
+        return repeats.find(cache)
+
+
+def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]:
+    """Verify a file that is open and whose structure was read; `repeats` learns of its rows. See `verify_cache`."""
     file, path = cache.file, cache.path
     problems = []
     digest = ContentDigest(cache.extractor, cache.classes, cache.neutral, cache.subjects, cache.videos)
+    learners: list[ContentDigest | Repeats] = [digest, repeats] if repeats else [digest]
     for name, codes in cache.codes.items():
         digest.update(name, codes)
     readable = True
     for name, dataset in {**cache.large, **_only_in_digest(file, path)}.items():
         try:
-            problems += _problems_of(cache, name, dataset, digest)
+            problems += _problems_of(cache, name, dataset, learners)
         except CacheError as error:
             problems.append(str(error))
             readable = False
@@ -229,7 +223,7 @@ def find_problems(cache: Structure) -> list[str]:
             f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
             f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
         )
-    known = {*cache.large, *CODE_DTYPES, SUBJECTS, VIDEOS, SUBJECT_OFFSETS, _POSE, _LAYERS}
+    known = {*cache.large, *schema.CODE_DTYPES, schema.SUBJECTS, schema.VIDEOS, schema.SUBJECT_OFFSETS, _POSE, _LAYERS}
     for name in sorted(set(file) - known):
         problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
     return problems
@@ -243,8 +237,10 @@ def _only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     return {name: get_dataset(file, path, name) for name in names}
 
 
-def _problems_of(cache: Structure, name: str, dataset: h5py.Dataset, digest: ContentDigest) -> list[str]:
-    """Read one dataset block by block into the digest; at most one problem, of its first bad row."""
+def _problems_of(
+    cache: Structure, name: str, dataset: h5py.Dataset, learners: Sequence[ContentDigest | Repeats]
+) -> list[str]:
+    """Read one dataset block by block, once for all learners; at most one problem, of its first bad row."""
     row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
     step = max(1, _BLOCK_BYTES // row_bytes)
     bad, first_bad = 0, 0
@@ -252,7 +248,8 @@ def _problems_of(cache: Structure, name: str, dataset: h5py.Dataset, digest: Con
         with guarded(cache.path, f"dataset {name!r}"):
             block = dataset[start : start + step]
             rows = _bad_rows(name, block)
-        digest.update(name, block)
+        for learner in learners:
+            learner.update(name, block)
         if rows.any() and not bad:
             first_bad = start + int(rows.argmax())
         bad += int(rows.sum())
@@ -265,12 +262,12 @@ def _problems_of(cache: Structure, name: str, dataset: h5py.Dataset, digest: Con
 
 
 def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
-    if name == PATHS:
+    if name == schema.PATHS:
         decode_names(block)
         return np.zeros(len(block), dtype=np.bool_)
     flat = block.reshape(len(block), -1)
     bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1)
-    if name != EMBEDDINGS:
+    if name != schema.EMBEDDINGS:
         # A row of nothing but NaN says that no face was found.
         bad &= ~np.isnan(flat).all(axis=1)
     return bad

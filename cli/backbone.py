@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,9 +16,11 @@ from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command, parse_options
 
 if TYPE_CHECKING:
+    from featlab.extraction.items import Failure
     from featlab.extraction.training.train import TrainReport
 
-_NETWORK, _TRAINING = "Network", "Training"
+_network = partial(Option, rich_help_panel="Network")
+_training = partial(Option, rich_help_panel="Training")
 _FLAGS = ("layout", "layout_options", *VIDEO_FLAGS)
 
 backbone_app = typer.Typer(
@@ -45,50 +48,28 @@ def train(
     ] = "resume",
     arch: Annotated[
         str | None,
-        Option(
-            metavar="NAME",
-            help="small (96 px, for a CPU), resnet18, torchvision:NAME, timm:NAME.  [default: small]",
-            rich_help_panel=_NETWORK,
+        _network(
+            metavar="NAME", help="small (96 px, for a CPU), resnet18, torchvision:NAME, timm:NAME.  [default: small]"
         ),
     ] = None,
     size: Annotated[
-        int | None,
-        Option(
-            min=8, metavar="PX", help="Side of the images; default: 96 for small, else 224.", rich_help_panel=_NETWORK
-        ),
+        int | None, _network(min=8, metavar="PX", help="Side of the images; default: 96 for small, else 224.")
     ] = None,
     layers: Annotated[
-        str | None,
-        Option(metavar="A,B", help="Taps; default: the stem's pooling and the stages.", rich_help_panel=_NETWORK),
+        str | None, _network(metavar="A,B", help="Taps; default: the stem's pooling and the stages.")
     ] = None,
     weights: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE",
-            help="Start from a state dict: .safetensors, .pt, or a .pt2 of ours.",
-            rich_help_panel=_NETWORK,
-        ),
+        Path | None, _network(metavar="FILE", help="Start from a state dict: .safetensors, .pt, or a .pt2 of ours.")
     ] = None,
-    epochs: Annotated[int | None, Option(min=1, metavar="N", help="At most.", rich_help_panel=_TRAINING)] = None,
-    batch: Annotated[
-        int | None, Option(min=2, metavar="N", help="Images in a step.", rich_help_panel=_TRAINING)
-    ] = None,
+    epochs: Annotated[int | None, _training(min=1, metavar="N", help="At most.")] = None,
+    batch: Annotated[int | None, _training(min=2, metavar="N", help="Images in a step.")] = None,
     refit: Annotated[
         bool | None,
-        Option(
-            "--refit/--no-refit",
-            help="Train again on all source subjects once the epoch is chosen.",
-            rich_help_panel=_TRAINING,
-        ),
+        _training("--refit/--no-refit", help="Train again on all source subjects once the epoch is chosen."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable.",
-            rich_help_panel=_TRAINING,
-        ),
+        _training("--set", metavar="KEY=VALUE", help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable."),
     ] = None,
 ) -> None:
     """Fit a network on the source subjects' images; no image of a target subject is opened.
@@ -99,7 +80,7 @@ def train(
     import torch
 
     from featlab.compute import choose_device
-    from featlab.extraction.training.config import TrainConfig
+    from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames
     from featlab.extraction.training.train import train_backbone
     from featlab.protocol.splits import subjects_held_out
@@ -139,13 +120,13 @@ def train(
             on_image=partial(bars, "read"),
             on_epoch=epoch,
         )
-    failures = [(failure.path, failure.reason) for failure in unopened] + list(report.failures)
+    failures = (*unopened, *report.failures)
     _tell(output, report, source, failures)
     if failures:
         raise typer.Exit(SKIPPED)
 
 
-def _tell(output: Output, report: TrainReport, source: Path, failures: list[tuple[str, str]]) -> None:
+def _tell(output: Output, report: TrainReport, source: Path, failures: Sequence[Failure]) -> None:
     card = report.card
     step = f"featlab extract {source} --backbone pt2:{report.path} --out cache.h5"
     output.json(
@@ -154,7 +135,7 @@ def _tell(output: Output, report: TrainReport, source: Path, failures: list[tupl
             "difference": report.difference,
             "resumed_epochs": report.resumed,
             "seconds": round(report.seconds, 3),
-            "failures": [{"path": path, "reason": reason} for path, reason in failures],
+            "failures": [failure._asdict() for failure in failures],
             "next": step,
             "card": card,
         }

@@ -61,9 +61,9 @@ def complete_backbone(incomplete: str) -> list[str]:
 def complete_layout(incomplete: str) -> list[str]:
     """Return the names of layouts."""
     with suppress(Exception):
-        from featlab.extraction.layouts import layout_names
+        from featlab.extraction.layouts import LAYOUTS
 
-        return [name for name in ("auto", *layout_names()) if name.startswith(incomplete)]
+        return [name for name in ("auto", *LAYOUTS.names()) if name.startswith(incomplete)]
     return []
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from featlab.cli.evaluate import PlotsOption
-from featlab.cli.flags import TABLE_FLAGS
+from featlab.cli.flags import TABLE_FLAGS, PlotsOption
 from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
 
@@ -70,7 +69,7 @@ def calibrate(
     """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
     from featlab.analysis.calibration import calibration_result
     from featlab.errors import InputError
-    from featlab.extraction.shards import failures_path, write_failures
+    from featlab.extraction.shards import list_path, write_list
     from featlab.extraction.tables import recordings
     from featlab.extraction.tables.calibrate import calibrate as rest_of
     from featlab.extraction.tables.calibrate import cautions
@@ -90,7 +89,7 @@ def calibrate(
     rest_file = out.with_suffix(".rest.csv")
     recordings.write_columns(out, recordings.calibrated_columns(rows, found))
     recordings.write_columns(rest_file, recordings.rest_columns(found, rows.names))
-    write_failures(out, failures)
+    write_list(out, failures)
     known = cautions(found, rows, resting)
     data = {"out": out, "rest": rest_file, "left_out": found.left_out, "failures": len(failures)}
     data["cautions"] = [f"{who}: {why}" for each in known.values() for who, why in each]
@@ -101,8 +100,8 @@ def calibrate(
     output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
     for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
         output.warn(line)
-    left_out = f"rows or files are left out; they are listed in {failures_path(out)}"
-    for what, each in (known | {left_out: [(failure.path, failure.reason) for failure in failures]}).items():
+    left_out = f"rows or files are left out; they are listed in {list_path(out)}"
+    for what, each in (known | {left_out: failures}).items():
         output.warn_of_failures(each, what)
     if failures or found.left_out:
         raise typer.Exit(SKIPPED)
@@ -176,22 +175,18 @@ def verify(
     """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.repeats import find_repeats
-    from featlab.cache.verify import verify_cache
+    from featlab.cache.verify import check_cache
     from featlab.errors import CacheError
 
     path = _cache(session, file)
     output = session.output
-    warnings: list[str] = []
     try:
-        findings = verify_cache(path)
-        if not findings:
-            findings, warnings = find_repeats(path)
-            summary = inspect_cache(path)
-            if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
-                warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
+        findings, warnings = check_cache(path)
+        summary = inspect_cache(path)
+        if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
+            warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
     except CacheError as error:
-        findings = [str(error)]
+        findings, warnings = [str(error)], []
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
     for warning in warnings:
         output.warn(warning)

@@ -11,22 +11,23 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
+from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
+    from featlab.evaluation.summary import MethodSummary
     from featlab.methods.base import Method
     from featlab.workspace.workspace import Workspace
 
 NameOption = Annotated[
     str | None, Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
 ]
-PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]
 
 
 _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
-_SHOWN = ("strategy", "label_rule", "device", "jobs", "wide")
+_SHOWN = ("strategy", "label_rule", "device", "jobs", "engine", "share", "collect", "wide")
 
 
 @workspace_command(*_SCORED, *_SHOWN, "dim")
@@ -36,22 +37,12 @@ def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = Tru
 
 
 @workspace_command(*_SCORED, *_SHOWN, "scope")
-def benchmark(
-    session: Session,
-    share: Annotated[
-        str, Option(metavar="I/N", help="Run the I-th of N shares, on machines that share the workspace.")
-    ] = "1/1",
-    collect: Annotated[
-        bool, Option("--collect", help="Run nothing; make the tables of the runs that are there.")
-    ] = False,
-    name: NameOption = None,
-    plots: PlotsOption = True,
-) -> None:
+def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
     from featlab.methods.registry import method_names
 
     values = session.values({"protocol.methods": session["methods"] or method_names()})
-    run_and_show(session, "benchmark", values, name=name, plots=plots, share=_share(share), collect=collect)
+    run_and_show(session, "benchmark", values, name=name, plots=plots)
 
 
 @command("json_mode")
@@ -122,15 +113,6 @@ def _show_method(output: Output, method: type[Method]) -> None:
         output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
 
 
-def _share(text: str) -> tuple[int, int]:
-    from featlab.errors import ConfigError
-
-    mine, slash, of = text.partition("/")
-    if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
-        raise ConfigError(f"--share {text}: expected I/N with I from 1 to N, for example 2/8")
-    return int(mine), int(of)
-
-
 def run_and_show(
     session: Session,
     command: str,
@@ -138,10 +120,11 @@ def run_and_show(
     *,
     name: str | None,
     plots: bool,
-    share: tuple[int, int] = (1, 1),
-    collect: bool = False,
 ) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
+    whole = session["share"] == FLAGS["share"].default and not session["collect"]
+    if whole and _show_finished(session, command, values, name, plots):
+        return
     from featlab.analysis.evaluation.result import evaluation_result
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
@@ -160,8 +143,9 @@ def run_and_show(
         targets = sorted({name for task in tasks for name in task.targets})
         session.warn_of_seen(opened.extractor, targets)
         session.warn_of_untested(opened, targets, protocol.scope)
-        output.note(_what_runs(command, share, opened, len(tasks[0].targets), runs, reused))
-        done = run_tasks(tasks, jobs=session.jobs, share=share, collect=collect, on_step=bars.of(command))
+        where = session.where(opened, bars.of(command))
+        output.note(_what_runs(command, where["share"], opened, len(tasks[0].targets), runs, reused))
+        done = run_tasks(tasks, **where)
     rows = [row for part in done for row in part.values()]
     if not rows:
         from featlab.errors import InputError
@@ -181,11 +165,7 @@ def run_and_show(
         plots=plots,
         classes=opened.table.classes,
         smoothing=protocol.smoothing,
-        data={
-            "results": [row.to_dict() for row in rows],
-            "summary": [item.to_dict() for item in summaries],
-            "runs": {"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
-        },
+        data=_data(rows, summaries, runs, reused),
     )
     result = replace(result, summary=(*result.summary, *seen))
     output.result(folder, result, typed_command())
@@ -195,6 +175,45 @@ def run_and_show(
         output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
     if failed:
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+
+
+def _show_finished(session: Session, command: str, values: Mapping[str, Any], name: str | None, plots: bool) -> bool:
+    """Show an evaluation that lies there, whole, without what runs methods; return whether one did."""
+    from featlab.analysis.evaluation.stored import read_finished
+    from featlab.evaluation.results import run_facts
+    from featlab.evaluation.summary import summarise
+    from featlab.workspace.workspace import Workspace, tuned_on
+
+    output, root = session.output, session.workspace
+    if not (root / "results").is_dir() or tuned_on(root):
+        return False
+    given = session.values(values)
+    opened = Workspace.open(root, given, subjects=())
+    protocol, facts = opened.config.protocol, run_facts(opened)
+    draws = [opened.targets(draw) for draw in range(protocol.draws)]
+    runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
+    folder = root / "results" / (name or _run_key(command, facts))
+    found = read_finished(folder, facts, runs, plots=plots)
+    if found is None:
+        return False
+    targets = sorted({subject for draw in draws for subject in draw})
+    session.warn_of_seen(opened.extractor, targets)
+    session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
+    output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
+    rows, result, files = found
+    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
+    output.show(f"{runs} runs: {runs} reused, 0 failed")
+    return True
+
+
+def _data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary], runs: int, reused: int) -> dict[str, Any]:
+    """Return what ``--json`` prints of an evaluation."""
+    failed = sum(bool(row.error) for row in rows)
+    return {
+        "results": [row.to_dict() for row in rows],
+        "summary": [item.to_dict() for item in summaries],
+        "runs": {"all": runs, "reused": reused, "failed": failed, "missing": runs - len(rows)},
+    }
 
 
 def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) -> list[str]:
@@ -230,8 +249,8 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
     from featlab.seeding import stable_hash
 
-    # Grids of ablations and looks of pictures change nothing in an evaluation.
-    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
+    # Grids of ablations, looks of pictures, and where runs are made change nothing in an evaluation.
+    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot", "engine")}
     return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
 
 

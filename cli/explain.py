@@ -11,7 +11,7 @@ from typer import Argument, Option
 from featlab.cli.complete import complete_ablation
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, workspace_command
 
-_FLAGS = ("targets", "pool", "draws", "methods", "seeds")
+_PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
 _LISTS = {
     "dims": ("dims",),
     "pairing": ("strategies",),
@@ -27,21 +27,7 @@ _LISTS = {
 """Keys of ``[ablate]`` that ``--values`` sets."""
 
 
-@command(
-    "targets",
-    "pool",
-    "draws",
-    "methods",
-    "seeds",
-    "workspace",
-    "caches",
-    "settings",
-    "seed",
-    "device",
-    "jobs",
-    "json_mode",
-    "quiet",
-)
+@command(*_PROTOCOL, "workspace", "caches", "settings", "seed", "device", *_RUNS, "json_mode", "quiet")
 def ablate(
     session: Session,
     what: Annotated[
@@ -69,17 +55,25 @@ def ablate(
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
     from featlab.analysis.ablation.report import ablation_result, example_figures
     from featlab.analysis.ablation.run import ablate as run_ablation
+    from featlab.evaluation.runner import UnfinishedError
 
     output = session.output
     more: dict[str, object] = {"ablate.methods": session["methods"], "ablate.reductions": reduce}
-    more |= {f"ablate.{key}": _numbers(what, grid) for key in _LISTS.get(what, ())}
+    if grid is not None:
+        zero = ("full", "all") if what in ("dims", "neutral", "sources") else ()
+        values = ",".join("0" if word in zero else word for word in names_in(grid))
+        more |= dict.fromkeys((f"ablate.{key}" for key in _LISTS.get(what, ())), values)
     with output.progress() as bars:
         opened = session.open(more)
         protocol = opened.config.protocol
         targets = sorted({name for draw in range(protocol.draws) for name in opened.targets(draw)})
         session.warn_of_untested(opened, targets, protocol.scope)
         output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
-        report = run_ablation(what, opened, jobs=session.jobs, on_step=bars.of(f"ablate {what}"))
+        try:
+            report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
+        except UnfinishedError as error:
+            session.tell_unfinished(error)
+            return
     examples = example_figures(opened, images, output.note) if what == "pairing" else []
     session.result(f"ablate-{what}", ablation_result(report, examples))
     rows = [row for point in report.points for row in point.rows]
@@ -87,16 +81,6 @@ def ablate(
     if failed:
         output.warn(f"{len(failed)} of {len(rows)} runs failed, the first: {failed[0].error}")
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
-
-
-def _numbers(what: str, text: str | None) -> str | None:
-    """Return the values as the file would hold them: ``full`` and ``all`` are 0, and percentages are shares."""
-    if text is None:
-        return None
-    words = names_in(text)
-    if what in ("dims", "neutral", "sources"):
-        words = ["0" if word in ("full", "all") else word for word in words]
-    return ",".join(words)
 
 
 _FEW = 3

@@ -16,14 +16,17 @@ from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
-    from featlab.extraction.embed import Progress
+    from featlab.extraction.embed import Elsewhere, Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
     from featlab.extraction.layouts import Layout
+    from featlab.extraction.remote import Recipe
     from featlab.extraction.tables import ImportReport
 
 
-@command(*WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "json_mode", "quiet")
+@command(
+    *WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "engine", "json_mode", "quiet"
+)
 def extract(
     session: Session,
     source: Annotated[
@@ -50,10 +53,13 @@ def extract(
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
     wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"])
     path = session.cache_file(session["out"])
-    made = session.backbone(backbone, session["device"])
+    recipe = session.recipe(backbone, session["device"])
+    made = recipe.make()
     with output.progress() as bars:
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)
     made = with_face_crop(made, wanted, inputs)
+    points = None if inputs.landmarks is None else inputs.landmarks.shape[1]
+    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), path)
     with output.progress() as bars:
         report = run_extract(
             inputs.items,
@@ -66,10 +72,23 @@ def extract(
             config=config,
             if_exists=session["if_exists"],
             on_progress=lambda now: bars("extract", now.done, now.total, _rates(now)),
+            elsewhere=elsewhere,
         )
     _show_extraction(output, report, inputs)
     if report.failures:
         raise typer.Exit(SKIPPED)
+
+
+def _cluster(session: Session, recipe: Recipe, out: Path) -> Elsewhere | None:
+    """Return what embeds on the engine that was named, or that the workspace's file names; None: this machine."""
+    from featlab.config.load import load_config
+    from featlab.extraction.remote import Cluster
+
+    named = {} if session["engine"] is None else {"engine.name": session["engine"]}
+    engine = load_config(session.workspace / "featlab.toml", named).engine
+    if engine.name == "local":
+        return None
+    return Cluster(recipe, engine, session.jobs, out.with_name("engine")).embed
 
 
 def _rates(now: Progress) -> str:
@@ -86,65 +105,65 @@ def _rates(now: Progress) -> str:
 def _show(
     output: Output,
     report: ExtractionReport | ImportReport,
+    warnings: Sequence[str],
     facts: Mapping[str, Any],
     said: Mapping[str, Any],
-    optional: Sequence[str],
     left_out: str,
 ) -> None:
-    """Print the facts of a cache that was written, some in other words; the optional ones where there is something.
+    """Print the facts of a cache that was written, some as they are ``said`` in words; None is left out there.
 
     Warnings come before them, and what was ``left_out`` after them.
     """
-    from featlab.extraction.shards import failures_path
-
-    for line in facts["warnings"]:
-        output.warn(line)
-    listed = failures_path(report.path) if report.failures else None
-    output.json({"path": report.path, **facts, "failures_file": listed})
-    shown = {name.replace("_", " "): value for name, value in facts.items()}
-    shown |= {**said, "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
-    output.facts(str(report.path), {name: value for name, value in shown.items() if value or name not in optional})
-    output.warn_of_failures([(failure.path, failure.reason) for failure in report.failures], f"{left_out} {listed}")
-
-
-def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.repeats import find_repeats
-    from featlab.extraction.faces.detect import doubt_path, no_face_path
+    from featlab.extraction.shards import list_path
 
-    summary, (problems, maybe) = inspect_cache(report.path), find_repeats(report.path)
-    warnings = [*inputs.warnings, *problems, *maybe]
+    for line in warnings:
+        output.warn(line)
+    summary, listed = inspect_cache(report.path), list_path(report.path) if report.failures else None
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
         "classes": list(summary.classes),
         "dim": report.dim,
-        "layers": list(report.extractor.layers),
-        "landmarks": inputs.landmark_source,
-        "no_face": len(inputs.no_face),
-        "in_doubt": len(inputs.in_doubt),
+        **facts,
         "extractor": report.extractor.id,
-        "resumed_rows": report.resumed_rows,
         "failures": len(report.failures),
-        "warnings": warnings,
-        "storage_error": asdict(report.storage_error) if report.storage_error.rows else None,
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    lost = report.storage_error
-    said = {
-        "classes": ", ".join(summary.classes),
-        "layers": ", ".join(report.extractor.layers),
-        "warnings": None,
-        "landmarks": inputs.landmark_source or "none",
-        "storage error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
+    output.json({"path": report.path, **facts, "warnings": list(warnings), "failures_file": listed})
+    words = {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
+    shown = {name.replace("_", " "): value for name, value in {**facts, **words, **said}.items()}
+    output.facts(str(report.path), {name: value for name, value in shown.items() if value is not None})
+    output.warn_of_failures(report.failures, f"{left_out} {listed}")
+
+
+def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
+    from featlab.extraction.shards import DOUBT, NO_FACE, list_path
+
+    lost, layers = report.storage_error, report.extractor.layers
+    facts = {
+        "layers": list(layers),
+        "landmarks": inputs.landmark_source,
+        "no_face": len(inputs.no_face),
+        "in_doubt": len(inputs.in_doubt),
+        "resumed_rows": report.resumed_rows,
+        "storage_error": asdict(lost) if lost.rows else None,
     }
-    optional = ("resumed rows", "no face", "in doubt", "layers", "warnings", "storage error")
-    _show(output, report, facts, said, optional, "pictures or folders have no row, listed in")
-    unsure = (inputs.no_face, "no face was found", no_face_path), (inputs.in_doubt, "the face is in doubt", doubt_path)
-    for listed, what, path in unsure:
+    said = {
+        "layers": ", ".join(layers) or None,
+        "landmarks": inputs.landmark_source or "none",
+        "no_face": len(inputs.no_face) or None,
+        "in_doubt": len(inputs.in_doubt) or None,
+        "resumed_rows": report.resumed_rows or None,
+        "storage_error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
+    }
+    warnings = [*inputs.warnings, *report.equal_rows]
+    _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
+    unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
+    for listed, why, what in unsure:
         if listed:
-            output.warn(f"{what} in {len(listed)} images; they are listed in {path(report.path)}")
+            output.warn(f"{why} in {len(listed)} images; they are listed in {list_path(report.path, what)}")
 
 
 @command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")
@@ -187,37 +206,26 @@ def import_features(
 
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.extraction.tables.rows import few
+    from featlab.errors import listed
 
     for note in report.notes:
         output.note(f"import: {note}")
     summary = inspect_cache(report.path)
     facts = {
-        "rows": report.rows,
-        "subjects": len(summary.subjects),
         "videos": summary.videos,
-        "classes": list(summary.classes),
-        "dim": report.dim,
         "features": list(report.columns),
         "landmarks": summary.landmarks,
-        "extractor": report.extractor.id,
         "was_there": report.was_there,
-        "warnings": report.warnings,
-        "failures": len(report.failures),
         "float16_error": report.storage_error,
-        "seconds": round(report.seconds, 3),
-        "digest": report.digest,
     }
     said = {
-        "classes": ", ".join(summary.classes),
-        "features": few(report.columns),
-        "warnings": None,
-        "landmarks": summary.landmarks and f"{summary.landmarks} points",
+        "features": listed(report.columns) or None,
+        "landmarks": f"{summary.landmarks} points" if summary.landmarks else None,
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
-        "float16 error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
+        "was_there": report.was_there or None,
+        "float16_error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
-    optional = ("features", "landmarks", "was there", "warnings", "float16 error")
-    _show(output, report, facts, said, optional, "rows or files are left out; they are listed in")
+    _show(output, report, report.warnings, facts, said, "rows or files are left out; they are listed in")
 
 
 @command("json_mode")
@@ -228,16 +236,16 @@ def layouts(
     ] = None,
 ) -> None:
     """List the layouts of data sets that `featlab extract --layout` knows."""
-    from featlab.extraction.layouts import get_layout, layout_names
+    from featlab.extraction.layouts import LAYOUTS
 
     output = session.output
     if name is None:
-        known = [get_layout(item) for item in layout_names()]
+        known = [LAYOUTS.get(item) for item in LAYOUTS.names()]
         output.json({"layouts": [_facts(layout) for layout in known]})
         lines = [(each.name, each.title, each.subject, each.neutral, _sampling(each) or "–") for each in known]
         output.columns(("Name", "Data set", "Subject", "Neutral", "Of videos"), lines, text_columns=5)
         return
-    layout = get_layout(name)
+    layout = LAYOUTS.get(name)
     output.json(_facts(layout) | {"description": layout.description})
     output.facts(
         f"{layout.name}: {layout.title}",
@@ -254,14 +262,8 @@ def layouts(
 
 
 def _facts(layout: Layout) -> dict[str, Any]:
-    return {
-        "name": layout.name,
-        "title": layout.title,
-        "subject": layout.subject,
-        "neutral": layout.neutral,
-        "sampling": asdict(layout.sampling),
-        "options": _options(layout),
-    }
+    words = {name: getattr(layout, name) for name in ("name", "title", "subject", "neutral")}
+    return {**words, "sampling": asdict(layout.sampling), "options": _options(layout)}
 
 
 def _options(layout: Layout) -> dict[str, dict[str, Any]]:

@@ -123,6 +123,13 @@ FLAGS = {
         metavar="any|same|different",
         help="Which labels a reference may have.",
     ),
+    "index": _flag(
+        str | None,
+        "--index",
+        key="pair.index",
+        metavar="FACTORY",
+        help="A faiss index for very many rows, e.g. IVF1024,Flat; default: an exact search.",
+    ),
     "dim": _flag(int | None, "--dim", key="features.dim", min=0, metavar="D", help="Features kept; 0 keeps them all."),
     "scope": _flag(
         str | None,
@@ -175,6 +182,21 @@ FLAGS = {
         str, "--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where to compute; auto adapts on the CPU."
     ),
     "jobs": _common(int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core."),
+    "engine": _common(
+        str | None,
+        "--engine",
+        key="engine.name",
+        metavar="local|dask|submitit",
+        help="Where the work runs; \\[engine] in the file says how a cluster is reached.",
+    ),
+    "share": _common(
+        str,
+        "--share",
+        default="1/1",
+        metavar="I/N",
+        help="Run the I-th of N shares, on machines that share the folder.",
+    ),
+    "collect": _common(bool, "--collect", default=False, help="Run nothing; show what the runs that are there say."),
     "workspace": _common(Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder."),
     "cache": _common(Path | None, "--cache", metavar="FILE", help="The embedding cache."),
     "settings": _common(
@@ -276,3 +298,5 @@ INPUT_FLAGS = ("layout", "layout_options", *FACE_FLAGS, *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
 
 FLAGS |= PIXEL_FLAGS
+
+PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]

@@ -109,7 +109,10 @@ class Output:
         """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
         from featlab.analysis.page import write_result
 
-        files = write_result(folder, result, command)
+        return self.shown(folder, result, write_result(folder, result, command))
+
+    def shown(self, folder: Path, result: Result, files: list[Path]) -> list[Path]:
+        """Print a result whose files are there."""
         for note in result.notes:
             self.note(note)
         self.json({**result.metadata, **result.data, "words": result.summary, "files": files})

@@ -1,4 +1,4 @@
-"""`featlab plot …`: pictures of what happens inside, as SVG, PDF and PNG, with the numbers behind them as csv."""
+"""`featlab plot …`: pictures of what happens inside, as SVG (and PDF, PNG), with the numbers behind them as csv."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_subject
 from featlab.cli.session import SKIPPED, Session, command, names_in, workspace_command
+from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from featlab.analysis.people import AdaptedPeople
@@ -89,7 +90,6 @@ def style(session: Session) -> None:
     from featlab.analysis.inside.style_figure import style_result
     from featlab.analysis.inside.style_shift import style_shift
     from featlab.analysis.people import adapt_people, can_be_split
-    from featlab.errors import InputError
     from featlab.evaluation.results import run_facts
 
     names = _names(session["methods"] or "pft")
@@ -127,8 +127,6 @@ def _adapt(
 
 
 def _names(methods: str | None) -> list[str]:
-    from featlab.errors import ConfigError
-
     names = names_in(methods)
     if not names:
         raise ConfigError("--methods names no method; see featlab methods")
@@ -136,8 +134,6 @@ def _names(methods: str | None) -> list[str]:
 
 
 def _source_rows(text: str) -> int:
-    from featlab.errors import ConfigError
-
     if text == "all":
         return 0
     if not text.isdecimal() or not int(text):
@@ -243,7 +239,7 @@ def confusion(
 ) -> None:
     """Which class is taken for which, a panel a method: shares of each true class, mean over target subjects."""
     from featlab.analysis.evaluation.confusion import confusion_result
-    from featlab.analysis.evaluation.result import open_results
+    from featlab.analysis.evaluation.stored import open_results
 
     output = session.output
     stored = open_results(session.workspace, results)
@@ -254,12 +250,5 @@ def confusion(
 
 
 plot_app = typer.Typer(name="plot", no_args_is_help=True, help="Pictures of what happens inside, as SVG, PDF and PNG.")
-
-
-@plot_app.callback()
-def plot() -> None:
-    """Pictures of what happens inside, as SVG, PDF and PNG, with the numbers behind them as csv."""
-
-
 for _command in (tsne, neighbours, pairs, clip, confusion, style):
     plot_app.command()(_command)

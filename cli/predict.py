@@ -95,7 +95,7 @@ def predict_from_images(
     """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.extract import ExtractConfig
-    from featlab.extraction.shards import failures_path, write_failures
+    from featlab.extraction.shards import list_path, write_list
     from featlab.workspace.predict import Predicted, write_predictions
     from featlab.workspace.predict_images import default_backbone, predict_source
 
@@ -107,7 +107,7 @@ def predict_from_images(
             person.model,
             images,
             person.subject,
-            session.backbone(name, network_device(name, session["device"])),
+            session.recipe(name, network_device(name, session["device"])).make(),
             session.input_config(),
             config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
             notify=output.note,
@@ -118,11 +118,10 @@ def predict_from_images(
     probabilities = smooth_probabilities(predicted.probabilities, rows.video, rows.frame, smooth)
     done = Predicted(person.subject, rows, probabilities, person.reused)
     write_predictions(out, [(rows, probabilities)], person.bundle.classes)
-    write_failures(out, predicted.failures)
+    write_list(out, predicted.failures)
     tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(predicted.failures))
-    failures = [(failure.path, failure.reason) for failure in predicted.failures]
-    output.warn_of_failures(failures, f"images have no line; they are listed in {failures_path(out)}")
-    if failures:
+    output.warn_of_failures(predicted.failures, f"images have no line; they are listed in {list_path(out)}")
+    if predicted.failures:
         raise typer.Exit(SKIPPED)
 
 

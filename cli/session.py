@@ -12,21 +12,21 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from featlab.cache.names import one_form
 from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.cache.schema import ExtractorInfo
-    from featlab.extraction.backbones import Backbone
+    from featlab.evaluation.runner import OnStep, UnfinishedError, Where
     from featlab.extraction.inputs import InputConfig
+    from featlab.extraction.remote import Recipe
     from featlab.workspace.workspace import Workspace
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide", "--apply"), ("--jobs", "-j")
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool", "sources")
 
@@ -55,6 +55,29 @@ class Session:
         from featlab.extraction.worker import usable_cores
 
         return self.given["jobs"] or usable_cores()
+
+    def where(self, workspace: Workspace, on_step: OnStep) -> Where:
+        """Return where the runs of a command are made, as `run_tasks` takes it."""
+        from featlab.errors import ConfigError
+
+        text = self["share"]
+        mine, slash, of = text.partition("/")
+        if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
+            raise ConfigError(f"--share {text}: expected I/N with I from 1 to N, for example 2/8")
+        return {
+            "jobs": self.jobs,
+            "engine": workspace.config.engine,
+            "share": (int(mine), int(of)),
+            "collect": self["collect"],
+            "on_step": on_step,
+        }
+
+    def tell_unfinished(self, error: UnfinishedError) -> None:
+        """Say that this share is done and others are not; raise the error where all should be there."""
+        if self["collect"] or self["share"] == FLAGS["share"].default:
+            raise error
+        self.output.json({"unfinished": str(error)})
+        self.output.show(f"share {self['share']} is done: {error}")
 
     def values(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return ``{"section.key": value}`` of the command line; a flag of its own beats ``--set``.
@@ -94,18 +117,17 @@ class Session:
             self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch
         )
 
-    def backbone(self, name: str, device: str) -> Backbone:
-        """Make a backbone with the options that were given; one without weights or layers has nothing to refuse."""
-        from featlab.extraction.backbones import make_backbone
-        from featlab.extraction.backbones.mirror import with_mirror
+    def recipe(self, name: str, device: str) -> Recipe:
+        """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""
+        from featlab.extraction.remote import Recipe
 
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
         if self["layers"] is not None:
             given["layers"] = tuple(names_in(self["layers"]))
         if device != "auto":
             given["device"] = device
-        made = make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
-        return with_mirror(made) if self.given.get("mirror") else made
+        options = parse_options(self["options"] or (), "--option", "cell=6") | given
+        return Recipe(name, tuple(options.items()), bool(self.given.get("mirror")))
 
     def input_config(self) -> InputConfig:
         """Return what the flags say about how a source is read."""
@@ -148,9 +170,11 @@ class Session:
 
     def cache_file(self, named: Path | None) -> Path:
         """Return the cache that was named, or the workspace's; it need not be there."""
+        if named is not None:
+            return named
         from featlab.config.load import load_config
 
-        return named if named is not None else self.workspace / load_config(self.workspace / "featlab.toml").cache
+        return self.workspace / load_config(self.workspace / "featlab.toml").cache
 
     def result(self, folder: str, result: Result) -> None:
         """Write a result into a folder under ``results/``, with the command that was typed, and print it."""
@@ -227,6 +251,8 @@ def counted(number: int, thing: str) -> str:
 
 def names_in(text: str | None) -> list[str]:
     """Return the names in a text with commas; none of no text."""
+    from featlab.cache.names import one_form
+
     return [one_form(name) for name in (text or "").split(",") if name.strip()]
 
 

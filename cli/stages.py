@@ -53,7 +53,7 @@ def train(session: Session) -> None:
     _tell(output, "train", made, facts | shown)
 
 
-@workspace_command("strategy", "label_rule", "subjects", "targets")
+@workspace_command("strategy", "label_rule", "index", "subjects", "targets")
 def pair(session: Session) -> None:
     """Give each source row a reference: a row of another subject."""
     from featlab.pairing.pairs import pairs_summary
@@ -72,6 +72,10 @@ def pair(session: Session) -> None:
         "label_rule": summary["label_rule"],
         "pairs": f"{summary['pairs']:,}",
         "rows without a reference": summary["skipped"],
+        "references that the index found": None
+        if summary["recall"] is None
+        else f"{100 * summary['recall']:.1f} % of the true ones, on a sample; {summary['searched_in_full']:,} rows "
+        "searched in full",
         "median_score": None if score is None else f"{score:.4f}",
         "same_label_share": None if same is None else f"{100 * same:.1f} %",
         "different reference rows": f"{summary['reference_rows']:,}",
@@ -82,7 +86,7 @@ def pair(session: Session) -> None:
     _tell(output, "pair", made, shown)
 
 
-@workspace_command("strategy", "label_rule", "methods", "subjects", "targets", "dim", "device")
+@workspace_command("strategy", "label_rule", "index", "methods", "subjects", "targets", "dim", "device")
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
     from featlab.methods.registry import refuse_unread
@@ -160,7 +164,7 @@ def _tell(output: Output, stage: str, made: StageOutput, facts: dict[str, object
     output.facts(f"{stage}: {made.folder}{reused}", {name.replace("_", " "): value for name, value in facts.items()})
 
 
-@workspace_command("people", "method", "bundle", "targets", "device")
+@workspace_command("people", "method", "bundle", "targets", "device", "jobs", "engine")
 def adapt(
     session: Session,
     force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
@@ -173,7 +177,7 @@ def adapt(
     opened, model, folder, people = people_of(session, session["people"])
     session.warn_of_untested(opened, people)
     if len(people) > 1:
-        _adapt_many(session.output, opened, model, folder, people, force)
+        _adapt_many(session, opened, model, folder, people, force)
         return
     (subject,) = people
     done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
@@ -230,19 +234,23 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
 
 
 def _adapt_many(
-    output: Output, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
+    session: Session, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
 ) -> None:
     """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
-    from featlab.workspace.adapt import Adapted, adapt_people
+    from featlab.workspace.adapt import Stored, adapt_people
 
+    output = session.output
     targets = targets_of(output, bundle, people)
     found = []
     with output.progress() as bars:
-        for done in adapt_people(bundle, folder, opened.table, opened.extractor, targets, opened.config, force=force):
+        for done in adapt_people(opened, folder, targets, force=force, jobs=session.jobs):
             found.append(done)
             bars("adapt", len(found), len(targets), done.subject)
-    adapted = [done for done in found if isinstance(done, Adapted)]
-    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Adapted)]
+    # As they were named: they come as they finish.
+    place = {name: number for number, name in enumerate(targets)}
+    found.sort(key=lambda done: place[done.subject])
+    adapted = [done for done in found if isinstance(done, Stored)]
+    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Stored)]
     output.json(
         {
             "method": opened.config.adapt.method,
@@ -255,7 +263,7 @@ def _adapt_many(
                     "seconds": done.seconds,
                     "reused": done.reused,
                     "expected_gain": asdict(done.gain) if done.gain else None,
-                    "warnings": list(done.model.warnings),
+                    "warnings": list(done.warnings),
                 }
                 for done in adapted
             ],
@@ -273,6 +281,6 @@ def _adapt_many(
     if gains:
         facts["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
     output.facts("adapt", facts)
-    warnings = [(done.subject, line) for done in adapted for line in done.model.warnings]
+    warnings = [(done.subject, line) for done in adapted for line in done.warnings]
     output.warn_of_failures(warnings, "warnings in all; --json has each")
     end_with(output, refused, done=bool(adapted))

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, Session, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, Session, names_in, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.tuning import TuningPlan
@@ -22,7 +22,7 @@ _TOP = 10
 """Candidates that are printed; the files have all of them."""
 
 
-@workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "wide")
+@workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "engine", "share", "collect", "wide")
 def tune(
     session: Session,
     method: Annotated[str, Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)],
@@ -39,7 +39,7 @@ def tune(
     from featlab.analysis.evaluation.result import tuning_result
     from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
-    from featlab.evaluation.runner import count_finished
+    from featlab.evaluation.runner import UnfinishedError, count_finished
     from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning, search_space
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.methods.registry import refuse_unread
@@ -49,21 +49,7 @@ def tune(
     output = session.output
     prefix = f"adapt.{method}."
     fixed = [key.removeprefix(prefix) for key in parse_settings(session["settings"] or ()) if key.startswith(prefix)]
-    command = _command(
-        method,
-        {
-            "--targets": session["targets"],
-            "--draws": session["draws"],
-            "--trials": trials,
-            "--folds": folds,
-            "--space": space,
-            "--scope": session["scope"],
-            "--sources": session["sources"],
-            "--cache": session["cache"],
-            "--set": session["settings"],
-            "--seed": session["seed"],
-        },
-    )
+    command = typed_command()
     with output.progress() as bars:
         side = open_sources(
             session.workspace,
@@ -81,7 +67,11 @@ def tune(
             _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
-        rows = run_tuning(plan, jobs=session.jobs, on_step=bars.of("tune"))
+        try:
+            rows = run_tuning(plan, **session.where(side.workspace, bars.of("tune")))
+        except UnfinishedError as error:
+            session.tell_unfinished(error)
+            return
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
@@ -95,15 +85,6 @@ def tune(
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
     _end(report, output)
-
-
-def _command(method: str, given: Mapping[str, Any]) -> str:
-    """Return the command that gives the same choice, as it would be typed."""
-    words = ["featlab", "tune", method]
-    for flag, value in given.items():
-        for item in value if isinstance(value, list) else [value]:
-            words += [] if item is None else [flag, str(item)]
-    return shlex.join(words)
 
 
 def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:

@@ -93,7 +93,8 @@ def main() -> None:
         "",
         "Every command that draws, with the picture that it makes, on the 62 real people of london-morph "
         "([what that is](../README.md#real-faces)) and on drawn ones. Made by `docs/gallery.py`; each figure comes as "
-        ".svg, .pdf and .png with its numbers as .csv, and `featlab report` puts those of a workspace onto one page.",
+        ".svg (with `plot.formats` as .pdf and .png, too) with its numbers as .csv, and `featlab report` puts those of "
+        "a workspace onto one page.",
         "",
         "Where a picture shows one person, it is the first target of the first draw, not the best case.",
     ]
@@ -123,7 +124,7 @@ def shown(entry: Entry, work: Path, jobs: int) -> list[str]:
     folder = work / entry.where
     print(f"[{entry.where}] featlab {entry.words}", flush=True)
     several = ["--jobs", str(jobs)] if entry.words.startswith(("evaluate", "ablate")) else []
-    said = featlab([*entry.words.split(), "--json", *several], folder)
+    said = featlab([*entry.words.split(), "--json", "--set", "plot.formats=png", *several], folder)
     (page_file,) = [name for name in json.loads(said)["files"] if name.endswith("page.json")]
     made = (folder / page_file).parent if not Path(page_file).is_absolute() else Path(page_file).parent
     page = read_page(made)

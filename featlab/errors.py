@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FeatlabError(Exception):
@@ -38,3 +38,8 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     """Return what a library's error says, without its line breaks and not too long."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return names with commas; of many the first ones and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,10 +8,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable
@@ -170,3 +172,22 @@ def refused() -> Callable[..., object]:
             assert word in message, message
 
     return check
+
+
+@pytest.fixture
+def make_tree() -> Callable[..., Path]:
+    """subject/label/image for some subjects, two labels and some frames: noise, brighter below in a smile."""
+
+    def make(root: Path, subjects: int = 2, frames: int = 3, side: int = 12) -> Path:
+        random = np.random.default_rng(0)
+        for subject in range(subjects):
+            for bright, label in enumerate(("neutral", "smile")):
+                folder = root / f"s{subject}" / label
+                folder.mkdir(parents=True)
+                for frame in range(frames):
+                    image = random.integers(0, 256, (side, side, 3))
+                    image[side // 2 :] = image[side // 2 :] // 2 + 120 * bright
+                    Image.fromarray(image.astype(np.uint8)).save(folder / f"img{frame}.png")
+        return root
+
+    return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,26 +23,22 @@ Rows = list[dict[str, Any]]  # The lines of one panel, each a dict of the column
 _METHODS_WIDE = 0.34
 """Methods stand side by side over this part of the way to the next setting, so that intervals don't cover."""
 _BARS_WIDE = 0.78  # Part of the way to the next setting that bars take.
+_KEYS = 4  # Entries of a legend of methods on a line.
 _DARK = 0.55  # Above this part of the colour scale, text is white.
 
 
-def plot_lines(data: Columns, *, axis: str, width: float = style.FULL) -> Figure:
+def plot_lines(data: Columns, *, axis: str) -> Figure:
     """Draw macro F1 against the settings, one line a method with 95 % intervals."""
     panels, methods = _panels(data), _unique(data["method"])
-    across = 1 if len(panels) == 1 or width < style.FULL else 2
-    columns = 4 if width >= style.FULL else 1
+    across = min(len(panels), 2)
     step = _METHODS_WIDE / max(1, len(methods) - 1)
-    height = 0.3 + 2.05 * math.ceil(len(panels) / across) + 0.14 * math.ceil(len(methods) / columns)
+    height = 0.3 + 2.05 * math.ceil(len(panels) / across) + 0.14 * math.ceil(len(methods) / _KEYS)
     with style.house_style():
-        drawn = style.figure(width, height)
+        drawn = style.figure(style.FULL, height)
         grid = _axes(drawn, panels, across)
         for axes, rows in zip(grid, panels.values(), strict=False):
             settings = _unique(row["setting"] for row in rows)
-            for order, method in enumerate(methods):
-                mine = [row for row in rows if row["method"] == method]
-                places = [settings.index(row["setting"]) + (order - (len(methods) - 1) / 2) * step for row in mine]
-                look = _look(order)
-                score = [row["macro_f1"] for row in mine]
+            for method, look, mine, places, score in _series(rows, "method", methods, "setting", settings, step):
                 axes.plot(places, score, markersize=3.5, label=method, **look)
                 _intervals(axes, places, mine, color=look["color"], linewidth=0.9, alpha=0.6)
             axes.set_xticks(np.arange(len(settings)), [_tick(setting, rows) for setting in settings])
@@ -52,25 +48,22 @@ def plot_lines(data: Columns, *, axis: str, width: float = style.FULL) -> Figure
         drawn.supxlabel(axis, fontsize=7.5)
         for axes in grid[::across]:
             axes.set_ylabel("Macro F1 (%)")
-        _legend(drawn, grid[0], columns)
+        _legend(drawn, grid[0], _KEYS)
     return drawn
 
 
-def plot_bars(data: Columns, *, width: float = style.FULL) -> Figure:
+def plot_bars(data: Columns) -> Figure:
     """Draw macro F1 as bars from 0 with 95 % intervals, settings side by side within a method."""
     panels = _panels(data)
-    across = min(len(panels), 1 if width < style.FULL else 2)
+    across = min(len(panels), 2)
     with style.house_style():
-        drawn = style.figure(width, 0.25 + 1.95 * math.ceil(len(panels) / across))
+        drawn = style.figure(style.FULL, 0.25 + 1.95 * math.ceil(len(panels) / across))
         grid = _axes(drawn, panels, across, sharey=True)
         for axes, rows in zip(grid, panels.values(), strict=False):
             settings, methods = (_unique(row[name] for row in rows) for name in ("setting", "method"))
             thick = _BARS_WIDE / len(settings)
-            for order, setting in enumerate(settings):
-                mine = [row for row in rows if row["setting"] == setting]
-                places = [methods.index(row["method"]) + (order - (len(settings) - 1) / 2) * thick for row in mine]
-                score = [row["macro_f1"] for row in mine]
-                axes.bar(places, score, 0.94 * thick, color=style.COLOURS[order], label=setting)
+            for setting, look, mine, places, score in _series(rows, "setting", settings, "method", methods, thick):
+                axes.bar(places, score, 0.94 * thick, color=look["color"], label=setting)
                 _intervals(axes, places, mine, color="black", linewidth=0.8)
                 for x, row in zip(places, mine, strict=True):
                     top = row["macro_f1"] if math.isnan(row["high"]) else row["high"]
@@ -86,27 +79,22 @@ def plot_bars(data: Columns, *, width: float = style.FULL) -> Figure:
     return drawn
 
 
-def plot_dots(data: Columns, *, terms: Sequence[str] = (), width: float = style.FULL) -> Figure:
+def plot_dots(data: Columns, *, terms: Sequence[str] = ()) -> Figure:
     """Draw macro F1 as dots with 95 % intervals, one line a setting; with ``terms``, a matrix says which are on."""
     panels, methods = _panels(data), _unique(data["method"])
     lines = [_unique(row["setting"] for row in rows) for rows in panels.values()]
     height = (1.3 if terms else 0.55) + sum(0.19 * len(settings) + 0.32 for settings in lines)
-    widths = (0.17 * len(terms), width - 2.2) if terms else (1,)
+    widths = (0.17 * len(terms), style.FULL - 2.2) if terms else (1,)
     heights = [len(settings) + 0.6 for settings in lines]
     with style.house_style():
-        drawn = style.figure(width, height)
+        drawn = style.figure(style.FULL, height)
         ratios = {"width_ratios": widths, "height_ratios": heights}
         grid = drawn.subplots(len(panels), len(widths), squeeze=False, sharex="col", gridspec_kw=ratios)
         for line, (settings, (title, rows)) in enumerate(zip(lines, panels.items(), strict=True)):
             axes = grid[line, -1]
-            for order, method in enumerate(methods):
-                mine = [row for row in rows if row["method"] == method]
-                shift = (order - (len(methods) - 1) / 2) * 0.26
-                places = [settings.index(row["setting"]) + shift for row in mine]
-                look = _look(order)
+            for method, look, mine, places, score in _series(rows, "method", methods, "setting", settings, 0.26):
                 _intervals(axes, places, mine, sideways=True, color=look["color"], linewidth=0.9, alpha=0.6)
-                name = method
-                axes.plot([row["macro_f1"] for row in mine], places, linestyle="none", markersize=4, label=name, **look)
+                axes.plot(score, places, linestyle="none", markersize=4, label=method, **look)
             shown = settings if terms else [_with_parameters(setting, rows) for setting in settings]
             grid[line, 0].set_yticks(np.arange(len(settings)), shown)
             for part in grid[line]:
@@ -120,17 +108,17 @@ def plot_dots(data: Columns, *, terms: Sequence[str] = (), width: float = style.
             axes.set_title(title, loc="left", fontweight="bold")
         grid[-1, -1].set_xlabel("Macro F1 (%)")
         if len(methods) > 1:
-            _legend(drawn, grid[0, -1], 2 if width >= style.FULL else 1)
+            _legend(drawn, grid[0, -1], 2)
     return drawn
 
 
-def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]], width: float = style.FULL) -> Figure:
+def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Figure:
     """Draw macro F1 over two weights on one colour scale; ``weights`` names a group's (vertical, horizontal)."""
     panels = _panels(data)
     low, high = float(np.nanmin(data["macro_f1"])), float(np.nanmax(data["macro_f1"]))
-    across = 2 if width >= style.FULL and len(panels) > 1 else 1
+    across = min(len(panels), 2)
     with style.house_style():
-        drawn = style.figure(width, 0.2 + math.ceil(len(panels) / across) * (0.42 * width / across + 0.75))
+        drawn = style.figure(style.FULL, 0.2 + math.ceil(len(panels) / across) * (0.42 * style.FULL / across + 0.75))
         grid = _axes(drawn, panels, across)
         for axes, (title, rows) in zip(grid, panels.items(), strict=False):
             places = [tuple(float(part) for part in row["at"].split(";")) for row in rows]
@@ -154,25 +142,25 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]], width
     return drawn
 
 
-def plot_modes(data: Columns, *, width: float = style.FULL) -> Figure:
+def plot_modes(
+    data: Columns,
+) -> Figure:
     """Draw the modes of every method as the ends of a line: macro F1 on the left, recall of neutral on the right."""
     panels, methods = _panels(data), _unique(data["method"])
     with style.house_style():
-        drawn = style.figure(width, 0.6 + len(panels) * (0.2 * len(methods) + 0.45))
+        drawn = style.figure(style.FULL, 0.6 + len(panels) * (0.2 * len(methods) + 0.45))
         grid = drawn.subplots(len(panels), 2, squeeze=False, sharex="col", sharey="row")
         for pair, (title, rows) in zip(grid, panels.items(), strict=True):
             for axes, score in zip(pair, ("macro_f1", "neutral_recall"), strict=True):
                 for line, method in enumerate(methods):
                     ends = [row[score] for row in rows if row["method"] == method]
                     axes.plot(ends, [line] * len(ends), color="#BBBBBB", linewidth=1.5, zorder=1, label="_line")
-                for order, setting in enumerate(_unique(row["setting"] for row in rows)):
-                    mine = [row for row in rows if row["setting"] == setting]
-                    places = [methods.index(row["method"]) for row in mine]
-                    values = [row[score] for row in mine]
-                    axes.plot(values, places, linestyle="none", markersize=4.5, label=setting, **_look(order))
+                settings = _unique(row["setting"] for row in rows)
+                for setting, look, _, places, values in _series(rows, "setting", settings, "method", methods, 0, score):
+                    axes.plot(values, places, linestyle="none", markersize=4.5, label=setting, **look)
                 _percent(axes.xaxis, 6)
                 axes.grid(axis="x")
-            pair[0].set_yticks(np.arange(len(methods)), _names(methods, 30 if width >= style.FULL else 18))
+            pair[0].set_yticks(np.arange(len(methods)), _names(methods, 30))
             pair[0].set_ylim(len(methods) - 0.5, -0.5)
             pair[0].set_title(title, loc="left", fontweight="bold")
         grid[-1][0].set_xlabel("Macro F1 (%)")
@@ -192,6 +180,18 @@ def _panels(data: Columns) -> dict[str, Rows]:
         parts = [row["data"] if several else "", row["group"]]
         panels.setdefault(" · ".join(part for part in parts if part), []).append(row)
     return panels
+
+
+def _series(
+    rows: Rows, by: str, names: Sequence[str], along: str, ticks: Sequence[str], apart: float, score: str = "macro_f1"
+) -> Iterator[tuple[str, dict[str, Any], Rows, list[float], list[float]]]:
+    """Yield each name's look, its rows, where they stand side by side around their ticks, and their scores."""
+    for order, name in enumerate(names):
+        place = order % len(style.COLOURS)
+        look = {"color": style.COLOURS[place], "marker": style.MARKERS[place]}
+        mine = [row for row in rows if row[by] == name]
+        shift = (order - (len(names) - 1) / 2) * apart
+        yield name, look, mine, [ticks.index(row[along]) + shift for row in mine], [row[score] for row in mine]
 
 
 def _axes(drawn: Figure, panels: Mapping[str, Rows], across: int, **options: Any) -> NDArray[Any]:
@@ -257,10 +257,6 @@ def _tick(setting: str, rows: Rows) -> str:
     if setting.isdecimal() and 0 < kept < int(setting):
         return f"{setting}\n({kept:,} there)"
     return setting.replace(" (", "\n(")
-
-
-def _look(order: int) -> dict[str, Any]:
-    return {"color": style.COLOURS[order % len(style.COLOURS)], "marker": style.MARKERS[order % len(style.MARKERS)]}
 
 
 def _percent(axis: Axis, ticks: int = 8) -> None:

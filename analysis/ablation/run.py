@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from featlab.analysis.ablation import Grid, Setting, Values
 from featlab.analysis.ablation.grids import ABLATIONS
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError, closest
 from featlab.evaluation.results import EvaluationRow, run_facts
-from featlab.evaluation.runner import OnStep, Task, plan, run_tasks
+from featlab.evaluation.runner import Task, Where, plan, refuse_unfinished, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
 from featlab.evaluation.summary import MethodSummary, summarise
@@ -166,8 +166,11 @@ def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
     return opened
 
 
-def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | None = None) -> AblationReport:
-    """Run an ablation on every data set; what an earlier run finished is read, not run."""
+def ablate(name: str, workspace: Workspace, **where: Unpack[Where]) -> AblationReport:
+    """Run an ablation on every data set; what an earlier run finished is read, not run.
+
+    ``where`` are the options of `run_tasks`; an UnfinishedError says that other shares have not run yet.
+    """
     data_sets = open_data_sets(workspace)
     grids = {data: make_grid(name, opened) for data, opened in data_sets.items()}
     variants = [
@@ -178,7 +181,10 @@ def ablate(name: str, workspace: Workspace, *, jobs: int = 1, on_step: OnStep | 
     methods = {name for grid in grids.values() for name in grid.methods}
     refuse_unread(workspace.config, sorted(methods), [variant.config for _, _, variant in variants])
     tasks = [plan(variant) for _, _, variant in variants]
-    results = iter(run_tasks([task for theirs in tasks for task in theirs], jobs=jobs, on_step=on_step))
+    every = [task for theirs in tasks for task in theirs]
+    done = run_tasks(every, **where)
+    refuse_unfinished(every, done)
+    results = iter(done)
     points = []
     for (data, setting, _), theirs in zip(variants, tasks, strict=True):
         rows = [row for part in islice(results, len(theirs)) for row in part.values()]

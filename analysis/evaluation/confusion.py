@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, failure_notes, figure_name, method_name, rows_by_method
-from featlab.analysis.evaluation.result import StoredResults, class_names
+from featlab.analysis.evaluation.stored import StoredResults, class_names
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, columns_of, make_table, score_text, share_text

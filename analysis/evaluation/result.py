@@ -1,13 +1,12 @@
-"""An evaluation or a tuning as a `Result` to write, and stored results read again, with the names of their classes."""
+"""An evaluation or a tuning as a `Result` to write."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from featlab.analysis.evaluation.stored import RESULTS, printed_tables
 from featlab.analysis.evaluation.summary import evaluation_summary
 from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, rank_table, summary_table
 from featlab.analysis.page import DrawnFigure, Result, json_lines
@@ -23,18 +22,13 @@ from featlab.analysis.table import (
     p_text,
     score_text,
 )
-from featlab.cache.reader import open_cache
-from featlab.config.load import load_config
 from featlab.config.toml import section_text
-from featlab.errors import FeatlabError, InputError
-from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary
 from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
-from featlab.workspace.workspace import CONFIG_FILE
 
-_WIDEST = 12  # Target subjects up to which the per-subject table is printed; the file has it always.
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
 
@@ -63,8 +57,6 @@ def evaluation_result(
         tables["ranks"] = rank_table(ranks, {row.method: row.selection for row in rows})
     failed = [row for row in rows if row.error]
     methods, subjects = ({getattr(row, name) for row in rows} for name in ("method", "subject"))
-    printed = ["subjects"] if len({row.draw for row in rows}) == 1 and len(subjects) <= _WIDEST else []
-    printed += ["classes", "costs"] if kind == "benchmark" else []
     what = "Benchmark" if kind == "benchmark" else "Evaluation"
     return Result(
         kind=kind,
@@ -75,11 +67,11 @@ def evaluation_result(
         metadata=metadata,
         data=data or {},
         files={
-            "results.jsonl": json_lines(row.to_dict() for row in rows),
+            RESULTS: json_lines(row.to_dict() for row in rows),
             "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
             "failures.jsonl": json_lines(row.to_dict() for row in failed) if failed else None,
         },
-        printed=[name for name in (*printed, "summary") if name in tables],
+        printed=printed_tables(rows, kind, tables),
     )
 
 
@@ -130,92 +122,6 @@ def _figures(
             plot_ranks(ranks, selections={item.method: item.selection for item in summaries}),
             ranks_data(ranks),
         )
-
-
-RESULTS = "results.jsonl"
-
-
-@dataclass(frozen=True, eq=False)
-class StoredResults:
-    """What `featlab.analysis.evaluation.result.evaluation_result` wrote."""
-
-    path: Path  # The file of rows.
-    rows: Sequence[EvaluationRow]  # Results.
-    # What made them, see `featlab.evaluation.results.run_facts`; empty where that isn't kept beside them.
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Name of the folder that they are in."""
-        return self.path.resolve().parent.name
-
-
-def open_results(root: Path, given: Path | None = None) -> StoredResults:
-    """Read results of `featlab evaluate` or `featlab benchmark`; by default those that were written last."""
-    if given is None:
-        found = [path for path in (root / "results").glob(f"*/{RESULTS}") if path.is_file()]
-        if not found:
-            where = root / "results"
-            raise InputError(f"{where}: no results there; run featlab evaluate first, or name a folder of them")
-        path = max(found, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
-    else:
-        path = given / RESULTS if given.is_dir() else given
-    if not path.is_file():
-        raise InputError(f"{path}: no results there; give a folder of featlab evaluate or benchmark, or its {RESULTS}")
-    rows = read_results(path)
-    if not rows:
-        raise InputError(f"{path}: holds no results; run the evaluation again")
-    return StoredResults(path, rows, _facts(path.parent / "run.json"))
-
-
-def class_names(
-    stored: StoredResults, count: int, root: Path, cache: Path | None = None
-) -> tuple[tuple[str, ...], str]:
-    """Return the classes' names: of the named cache, the stored table or the workspace's cache; else numbers."""
-    if cache is not None:
-        names, _ = _cache_classes(cache)
-        if len(names) != count:
-            raise InputError(
-                f"{cache} has {len(names)} classes, the results {count}; name the cache they were made from"
-            )
-        return names, ""
-    names = _table_classes(stored.path.parent / "table_classes.jsonl") or _workspace_classes(stored, root)
-    if len(names) == count:
-        return names, ""
-    numbered = tuple(f"Class {number}" for number in range(1, count + 1))
-    return numbered, "the classes are numbered: nothing beside the results names them (--cache does)"
-
-
-def _facts(path: Path) -> Mapping[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
-    return facts if isinstance(facts, dict) else {}
-
-
-def _table_classes(path: Path) -> tuple[str, ...]:
-    """Return the columns between the method and the average, see `featlab.analysis.evaluation.tables`."""
-    try:
-        first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
-    except (OSError, ValueError):
-        return ()
-    return tuple(first)[1:-1] if isinstance(first, dict) else ()
-
-
-def _workspace_classes(stored: StoredResults, root: Path) -> tuple[str, ...]:
-    try:
-        names, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
-    except FeatlabError:
-        return ()
-    return names if digest == stored.facts.get("cache_digest") else ()
-
-
-def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:
-    with open_cache(path) as cache:
-        return tuple(cache.classes), cache.digest
 
 
 def tuning_result(report: TuningReport) -> Result:

@@ -10,7 +10,6 @@ from featlab.analysis.evaluation.methods import competes, method_name, method_se
 from featlab.analysis.table import count_text
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import MethodSummary
-from featlab.model.style_bank import CarriedShare, shares_sentence
 
 LEVEL = 0.05  # Largest p value of a difference that is called significant.
 _METHOD, _SOURCE, _BASELINES = "pft", "source-only", "Baselines"
@@ -26,8 +25,7 @@ def evaluation_summary(rows: Sequence[EvaluationRow], summaries: Sequence[Method
         words += _comparisons(_Cast.of(finished), [item.of.method for item in named])
         words += _small(finished)
         words += _promised(rows, finished)
-        shares = [CarriedShare(row.carried_share, row.share_people) for row in rows if row.share_people]
-        words += [f"Learned on source people: {shares_sentence(shares)}."] if shares else []
+        words += _shares([row for row in rows if row.share_people])
     elif named:
         words.append("Every run failed, so there is no score.")
     return (*words, *_collapsed(finished), *_failed(named)) if named else tuple(words)
@@ -220,6 +218,15 @@ def _promised(rows: Sequence[EvaluationRow], finished: Sequence[_Named]) -> Iter
         words += f"; on these subjects {100 * gained:+.1f}" if math.isfinite(gained) else ""
         none = sum(value <= 0 for value in known) / len(known)
         yield f"{words}." + (f" Where it gained nothing there ({none:.0%} of runs) it was not used." if none else "")
+
+
+def _shares(rows: Sequence[EvaluationRow]) -> list[str]:
+    if not rows:
+        return []
+    from featlab.model.style_bank import CarriedShare, shares_sentence
+
+    shares = [CarriedShare(row.carried_share, row.share_people) for row in rows]
+    return [f"Learned on source people: {shares_sentence(shares)}."]
 
 
 def _collapsed(finished: Sequence[_Named]) -> Iterable[str]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.people import adapt_people
-from featlab.analysis.table import Column, Table, listed, make_table, number_text
+from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache.table import FeatureTable
-from featlab.errors import InputError, closest
+from featlab.errors import InputError, closest, listed
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method

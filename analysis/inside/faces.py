@@ -190,17 +190,14 @@ def plot_clip(
     frame_numbers: NDArray[np.integer[Any]],
     thumbnails: int = 9,
     threshold: float | None = 0.5,
-    width: float = style.FULL,
 ) -> Figure:
     """Draw a class's probability over time before and after; ``labels``: 1 true (shaded), 0 not, -1 unknown."""
     shown = 0 if images is None else min(thumbnails, len(before))
     # Few frames are no reason for large ones.
-    below = 0.95 * width / max(shown, _FEWEST) if shown else 0.0
-    # A title that would reach the legend gets a line of its own above it.
-    above = width < style.FULL or len(title) > _BESIDE_LEGEND
+    below = 0.95 * style.FULL / max(shown, _FEWEST) if shown else 0.0
     shade: dict[str, Any] = {"color": style.COLOURS[4], "alpha": 0.18, "linewidth": 0}
     with style.house_style():
-        drawn = style.figure(width, 1.9 + below)
+        drawn = style.figure(style.FULL, 1.9 + below)
         grid = drawn.add_gridspec(2, shown, height_ratios=(1.6, below), wspace=0) if shown else None
         axes = drawn.add_subplot(grid[0, :]) if grid is not None else drawn.subplots()
         edges = (float(frame_numbers[0]) - 0.5, float(frame_numbers[-1]) + 0.5)
@@ -214,7 +211,9 @@ def plot_clip(
             axes.fill_between([], [], label=f"true {positive}", **shade)
         axes.set(xlim=edges, ylim=(-0.03, 1.03), ylabel=f"p({positive})", xlabel="frame")
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
-        axes.set_title(folded(title, int(width / _LETTER)), loc="left", fontweight="bold", pad=19 if above else None)
+        # A title that would reach the legend gets a line of its own above it.
+        pad = 19 if len(title) > _BESIDE_LEGEND else None
+        axes.set_title(folded(title, int(style.FULL / _LETTER)), loc="left", fontweight="bold", pad=pad)
         if grid is not None and images is not None:
             for place in range(shown):
                 # Evenly over the axis above, so that a face stands beneath its moment.
@@ -227,15 +226,11 @@ def plot_clip(
 
 
 def plot_pairs(
-    strips: Sequence[Sequence[Image | None]],
-    titles: Sequence[str],
-    captions: Sequence[Sequence[str]],
-    *,
-    width: float = style.FULL,
+    strips: Sequence[Sequence[Image | None]], titles: Sequence[str], captions: Sequence[Sequence[str]]
 ) -> Figure:
     """Draw strips of images with short texts beneath each; without a single image, the captions stand alone."""
     across = len(strips[0])
-    cell = (width - 0.7) / across
+    cell = (style.FULL - 0.7) / across
     side = min(cell, _LARGEST_FACE)
     most = max(4, int(cell / _SMALL_LETTER))
     texts = [["\n".join(folded_name(line, most) for line in text.split("\n")) for text in strip] for strip in captions]
@@ -243,7 +238,7 @@ def plot_pairs(
     heights = [0.13 + 0.115 * (depth - 1) if depth else 0.0 for depth in depths]
     pictured = any(image is not None for strip in strips for image in strip)
     with style.house_style():
-        drawn = style.figure(width, sum(heights) + len(strips) * ((side + 0.03) if pictured else 0.1))
+        drawn = style.figure(style.FULL, sum(heights) + len(strips) * ((side + 0.03) if pictured else 0.1))
         ratios = None if pictured else [height + 0.1 for height in heights]
         axes = drawn.subplots(len(strips), across, squeeze=False, height_ratios=ratios)
         for place, (title, strip, text) in enumerate(zip(titles, strips, texts, strict=True)):

@@ -29,8 +29,7 @@ _SUBTITLES = {
 _TITLES = {"tsne": "t-SNE", "pca": "Principal axes", "umap": "UMAP"}
 _AXES = {"tsne": "t-SNE", "pca": "source PC", "umap": "UMAP"}
 _WORDS = {"source": "source rows", "extracted": "target as extracted", "translated": "target translated"}
-_ACROSS = {style.COLUMN: 1, style.FULL: 3}  # Panels on a line.
-_KEYS = {style.COLUMN: 2, style.FULL: 5}  # Entries of the legend on a line.
+_ACROSS, _KEYS = 3, 5  # Panels, and entries of the legend, on a line.
 _LETTER = 0.066  # Width of a letter of a panel's title, inches.
 _LOWEST, _TALLEST = 0.6, 1.0  # Height of a panel against its width.
 
@@ -104,24 +103,22 @@ def scores_table(maps: Sequence[FeatureMap], names: Mapping[str, str]) -> Table:
     )
 
 
-def plot_map(
-    item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[str, str], width: float = style.FULL
-) -> Figure:
+def plot_map(item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[str, str]) -> Figure:
     """Draw one panel a method: pale source rows, the target as extracted (hollow) and translated (filled)."""
     data = {name: np.asarray(values) for name, values in item.columns.items()}
     panels = list(dict.fromkeys(item.columns["panel"]))
-    down = math.ceil(len(panels) / _ACROSS.get(width, 2))
+    down = math.ceil(len(panels) / _ACROSS)
     across = math.ceil(len(panels) / down)
-    letters = int((width / across - 0.35) / _LETTER)
+    letters = int((style.FULL / across - 0.35) / _LETTER)
     codes = np.unique(data["label"]).tolist()
     heads = [folded(names.get(name, name), letters) for name in panels]
     beneath = [folded(subtitles.get(name, ""), letters) for name in panels]
     lines = max((f"{head}\n\n{rest}" if rest else head).count("\n") for head, rest in zip(heads, beneath, strict=True))
     # As tall as the cloud of points is, within reason: places keep their distances, and a page its space.
     shape = np.ptp(data["y"]) / max(float(np.ptp(data["x"])), 1e-12)
-    height = width / across * float(np.clip(shape, _LOWEST, _TALLEST)) + 0.13 * (lines + 1)
+    height = style.FULL / across * float(np.clip(shape, _LOWEST, _TALLEST)) + 0.13 * (lines + 1)
     with style.house_style():
-        drawn = style.figure(width, down * height + 0.4 + 0.16 * math.ceil(len(codes) / 4))
+        drawn = style.figure(style.FULL, down * height + 0.4 + 0.16 * math.ceil(len(codes) / 4))
         grid = drawn.subplots(down, across, squeeze=False)
         for place, (name, head, rest) in enumerate(zip(panels, heads, beneath, strict=True)):
             panel = grid.flat[place]
@@ -135,7 +132,7 @@ def plot_map(
             _format_axes(panel, item, name, int(1.15 * letters), first=place % across == 0)
         for panel in grid.flat[len(panels) :]:
             panel.set_axis_off()
-        _legend(drawn, item.classes, codes, _KEYS.get(width, 3))
+        _legend(drawn, item.classes, codes)
     return drawn
 
 
@@ -188,7 +185,7 @@ def _format_axes(panel: Axes, item: FeatureMap, name: str, letters: int, *, firs
         panel.set_ylabel(labels[1])
 
 
-def _legend(drawn: Figure, classes: Sequence[str], codes: Sequence[int], across: int) -> None:
+def _legend(drawn: Figure, classes: Sequence[str], codes: Sequence[int]) -> None:
     """Explain the groups, then the classes; on one line where they fit, else the groups have a line of their own."""
     groups = [Line2D([], [], **_look(0, group) | {"label": text}) for group, text in _WORDS.items()]
     for handle in groups:
@@ -197,11 +194,10 @@ def _legend(drawn: Figure, classes: Sequence[str], codes: Sequence[int], across:
     markers = [
         Line2D([], [], **_look(code, "translated"), label=classes[code] if code >= 0 else "unknown") for code in codes
     ]
-    if len(groups) + len(markers) > across:
+    handles = groups + markers
+    if len(handles) > _KEYS:
         empty = Line2D([], [], linestyle="none", label=" ")
-        lines = [part + [empty] * (-len(part) % across) for part in (groups, markers)]
+        lines = [part + [empty] * (-len(part) % _KEYS) for part in (groups, markers)]
         # matplotlib fills a legend column by column.
-        handles = np.array(lines[0] + lines[1], dtype=object).reshape(-1, across).T.ravel().tolist()
-    else:
-        handles = groups + markers
-    drawn.legend(handles=handles, loc="outside lower center", ncols=across, handletextpad=0.2)
+        handles = np.array(lines[0] + lines[1], dtype=object).reshape(-1, _KEYS).T.ravel().tolist()
+    drawn.legend(handles=handles, loc="outside lower center", ncols=_KEYS, handletextpad=0.2)

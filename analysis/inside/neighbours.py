@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,10 +29,10 @@ KINDS = ("same", "other", "unknown")  # Whether the nearest source frame shows t
 
 _NAMED = 20  # Source subjects that the figure names.
 _OTHERS = "others"  # What the line of all other subjects ends in.
-_LETTERS = {style.COLUMN: 14, style.FULL: 34}  # Longest line of a subject's name.
+_LETTERS = 34  # Longest line of a subject's name.
 _LETTER, _SMALL_LETTER = 0.075, 0.053  # Width of a letter of a panel's title and of what is beneath it, inches.
 _WORDS = {"same": "same class", "other": "another class", "unknown": "label unknown"}
-_LOOKS: Mapping[str, dict[str, Any]] = {
+_LOOKS: dict[str, dict[str, Any]] = {
     "same": {"facecolor": style.COLOURS[0]},
     "other": {"facecolor": style.COLOURS[1], "hatch": "////", "edgecolor": "white"},
     "unknown": {"facecolor": style.MUTED},
@@ -94,23 +95,22 @@ def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str,
 
 def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
     """Return figure, table and what they say."""
-    name = found.method
-    after = "as extracted" if found.reference == EXTRACTED else found.reference
+    caption = (
+        f"Of {found.frames} test frames of {found.subject}, which were not adapted on, how many have their nearest "
+        "source frame (cosine similarity of features) in each source subject. Left: everyone as extracted. Right: "
+        f"the target after {found.method}, the source rows {found.reference}."
+    )
     figure = DrawnFigure(
-        name=f"neighbours-{safe_name(found.subject)}",
-        title=f"Whom {found.subject} is nearest to",
-        caption=(
-            f"Of {found.frames} test frames of {found.subject}, which were not adapted on, how many have their nearest "
-            "source frame (cosine similarity of features) in each source subject. Left: everyone as extracted. Right: "
-            f"the target after {name}, the source rows {after}."
-        ),
-        drawn=plot_neighbours(found, titles=("As extracted", f"After {name}")),
-        data=neighbours_data(found),
+        f"neighbours-{safe_name(found.subject)}",
+        f"Whom {found.subject} is nearest to",
+        caption,
+        plot_neighbours(found),
+        neighbours_data(found),
     )
     return Result(
         kind="plot",
         title=f"{found.subject} across the source subjects",
-        summary=[_sentence(found, name)],
+        summary=[_sentence(found)],
         tables={"spread": neighbours_table(found)},
         figures=[figure],
         metadata=metadata,
@@ -157,20 +157,20 @@ def neighbours_table(found: Neighbours) -> Table:
     )
 
 
-def plot_neighbours(found: Neighbours, *, titles: Sequence[str], width: float = style.FULL) -> Figure:
+def plot_neighbours(found: Neighbours) -> Figure:
     """Draw the fraction of the target's frames whose nearest source frame is of each source subject, a panel a side."""
     data = neighbours_data(found)
-    names = _labels(data["subject"], _LETTERS.get(width, int(5 * width)))
+    names = _labels(data["subject"])
     places = np.arange(len(names))
     step = 0.03 + 0.115 * max(1 + name.count("\n") for name in names)
     kinds = [kind for kind in KINDS if any(sum(data[f"{side}_{kind}"]) for side in SIDES)]
-    room = (width - 0.3 - 0.06 * max(len(line) for name in names for line in name.splitlines())) / 2
-    heads = [folded(title, int(room / _LETTER)) for title in titles]
+    room = (style.FULL - 0.3 - 0.06 * max(len(line) for name in names for line in name.splitlines())) / 2
+    heads = [folded(title, int(room / _LETTER)) for title in ("As extracted", f"After {found.method}")]
     notes = [folded(_note(side), int(room / _SMALL_LETTER)) for side in (found.before, found.after)]
     beneath = max(note.count("\n") + 1 for note in notes)
     lines = beneath + max(head.count("\n") + 1 for head in heads)
     with style.house_style():
-        drawn = style.figure(width, 0.85 + 0.13 * lines + step * len(places))
+        drawn = style.figure(style.FULL, 0.85 + 0.13 * lines + step * len(places))
         panels = drawn.subplots(1, 2, sharex=True, sharey=True)
         for panel, side, head, note in zip(panels, SIDES, heads, notes, strict=True):
             left = np.zeros(len(places))
@@ -183,7 +183,7 @@ def plot_neighbours(found: Neighbours, *, titles: Sequence[str], width: float = 
             panel.annotate(note, (0, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", **small)
             panel.grid(axis="x")
             panel.tick_params(axis="y", length=0)
-            panel.xaxis.set_major_locator(MaxNLocator(5 if width >= style.FULL else 3))
+            panel.xaxis.set_major_locator(MaxNLocator(5))
             style.in_percent(panel.xaxis)
         panels[0].set_yticks(places, names, linespacing=1.05)
         panels[0].set_ylim(len(places) - 0.4, -0.6)
@@ -222,11 +222,11 @@ def _distribution(counts: NDArray[np.int64], subjects: Sequence[str]) -> Distrib
     )
 
 
-def _sentence(found: Neighbours, method: str) -> str:
+def _sentence(found: Neighbours) -> str:
     before, after = found.before, found.after
     said = (
         f"The nearest source frames of {found.subject} are of {before.effective:.1f} effective subjects of "
-        f"{len(found.subjects)} as extracted and of {after.effective:.1f} after {method}"
+        f"{len(found.subjects)} as extracted and of {after.effective:.1f} after {found.method}"
     )
     if math.isnan(before.same_class) or math.isnan(after.same_class):
         return f"{said}; without labels nothing says whether they show the same class."
@@ -238,21 +238,19 @@ def _note(side: Distribution) -> str:
     return f"{side.effective:.1f} effective subjects{same}"
 
 
-def _labels(names: Sequence[str], letters: int) -> list[str]:
-    """Return names of at most so many letters a line, all different: without what all of them share, or folded."""
-    if max(map(len, names)) <= letters:
+def _labels(names: Sequence[str]) -> list[str]:
+    """Return names whose lines are not too long, all different: without what all of them share, or folded."""
+    if max(map(len, names)) <= _LETTERS:
         return list(names)
     ids = [name for name in names if not name.endswith(f" {_OTHERS}")]
     start, end = _shared(ids), _shared([name[::-1] for name in ids])
     short = [f"…{name[start : len(name) - end]}{'…' if end else ''}" if name in ids else name for name in names]
-    if start and max(map(len, short)) <= letters and len(set(short)) == len(short):
+    if start and max(map(len, short)) <= _LETTERS and len(set(short)) == len(short):
         return short
-    return [folded(name, letters) for name in names]
+    return [folded(name, _LETTERS) for name in names]
 
 
 def _shared(names: Sequence[str]) -> int:
     """Return how many letters all names begin with, up to the end of a word; 0 for a single name."""
-    same = 0
-    while len(names) > 1 and same < min(map(len, names)) and len({name[same] for name in names}) == 1:
-        same += 1
-    return len(re.sub(r"[^\W_]+$", "", names[0][:same]))
+    # Letters are meant, not parts of a path.
+    return len(re.sub(r"[^\W_]+$", "", os.path.commonprefix(names))) if len(names) > 1 else 0  # noqa: RUF071

@@ -18,7 +18,7 @@ from featlab.cache.table import FeatureTable
 from featlab.config.sections import STRATEGIES
 from featlab.errors import ConfigError, closest
 from featlab.pairing.pairs import Pairs
-from featlab.pairing.procrustes import disparity, normalise_shapes
+from featlab.pairing.procrustes import Shapes, disparity
 from featlab.pairing.search import SHORTEST, lengths
 from featlab.workspace.stages import pair_stage
 from featlab.workspace.workspace import Source
@@ -144,8 +144,9 @@ def pair_disparity(table: FeatureTable, row: Codes, reference: Codes) -> NDArray
     """Return (m,) the Procrustes disparity of rows and their references; NaN without landmarks."""
     if table.landmarks is None:
         return np.full(len(row), np.nan)
-    shapes, valid = normalise_shapes(table.landmarks)
-    return np.where(valid[row] & valid[reference], disparity(shapes[row], shapes[reference]), np.nan)
+    shapes = Shapes.of(table.landmarks)
+    both = shapes.valid[row] & shapes.valid[reference]
+    return np.where(both, disparity(shapes[row], shapes[reference]), np.nan)
 
 
 def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata: Mapping[str, Any]) -> Result:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
 from featlab.analysis.table import Table, count_text
+from featlab.config.analysis import LARGEST_DRAWING
 from featlab.config.load import Config, flat_values
 from featlab.errors import InputError
 
@@ -25,11 +26,9 @@ _RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
 """What makes the folder of one run differ from that of another of the same command."""
 
 SVG = "image/svg+xml"
-LARGEST_DRAWING = 450_000
-"""Bytes of an SVG up to which it is shown as it is; a larger one, a cloud of dots, is shown as .png, and photographs,
-whose .png is as large, as JPEG."""
 LARGEST_FILE = 450_000
 """Bytes of a file up to which it can be saved from the report; of a larger one the report says where it is."""
+_SIZE = re.compile(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
 _UNKNOWN = "nobody knows where"
 
 
@@ -137,25 +136,25 @@ def _read(folder: Path) -> ReportPage:
 
 
 def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
-    png = folder / f"{figure.name}.png"
+    png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
+    endings = ("svg", *(["pdf"] if pdf.exists() else []), "csv")
     try:
-        with Image.open(png) as picture:
-            dpi = float(picture.info.get("dpi", (300.0,))[0]) or 300.0
-            size = picture.width / dpi, picture.height / dpi
-        found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in ("svg", "pdf", "csv")}
+        found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in endings}
         shown, media = found["svg"], SVG
+        width, height = map(float, _SIZE.search(shown).groups())  # type: ignore[union-attr]
         if len(shown) > LARGEST_DRAWING:
             shown, media = png.read_bytes(), "image/png"
         if len(shown) > LARGEST_DRAWING:
             shown, media = jpeg_of(png), "image/jpeg"
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         raise InputError(
-            f"{folder / figure.name}: not all of .svg, .pdf, .png and .csv can be read "
-            f"({error.strerror or 'damaged picture'}); run the command again"
+            f"{folder / figure.name}: its .svg, .csv and large .png can't all be read "
+            f"({getattr(error, 'strerror', None) or 'damaged picture'}); run the command again"
         ) from error
-    files = {ending: found[ending] for ending in ("pdf", "csv") if len(found[ending]) <= LARGEST_FILE}
+    files = {ending: data for ending, data in found.items() if ending != "svg" and len(data) <= LARGEST_FILE}
     saved = {*files, *(["svg"] if media == SVG else [])}
-    return ReportFigure(figure, shown, media, files, tuple(ending for ending in found if ending not in saved), size)
+    left_out = tuple(ending for ending in found if ending not in saved)
+    return ReportFigure(figure, shown, media, files, left_out, (width / 72, height / 72))
 
 
 def jpeg_of(png: Path) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from london_warp import FloatArray, Morph, Similarity, resample
 from numpy.typing import NDArray
 
-from featlab.extraction.faces.points import to_68
+from featlab.extraction.faces import to_68
 from featlab.seeding import generator
 
 FRAMES = 12

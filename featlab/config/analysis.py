@@ -1,4 +1,4 @@
-"""Sections of `featlab.toml` that change no result: the grids of ablations, and what pictures show."""
+"""Sections of `featlab.toml` that change no result: the grids of ablations, what pictures show, where work runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from featlab.config.sections import REDUCTIONS, STRATEGIES, UPDATES
 FACES = ("photographs", "landmarks", "none")
 LOSS_TERMS = ("classification", "style", "expression", "alignment", "consistency", "anchor")
 """The first three when T is pretrained, the others when it is adapted."""
+FIGURE_FORMATS = ("svg", "pdf", "png")
+LARGEST_DRAWING = 450_000
+"""Bytes of an SVG up to which a report shows it as it is; a larger one holds a cloud of dots, or photographs."""
 BN_MODES = ("train", "eval")
+ENGINES = ("local", "dask", "submitit")
 
 _WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
 class PlotConfig(Options):
-    """Pictures that show faces."""
+    """Figures, and pictures that show faces."""
 
+    formats: tuple[str, ...] = option(
+        (), "Formats of figures beside .svg, which is always there: `pdf`, `png`.", choices=("pdf", "png")
+    )
     images: str = option(
         "", "Folder that the cache's image names are relative to, that of the manifest; empty looks beside the cache."
     )
@@ -90,3 +97,26 @@ class AblateConfig(Options):
     modes: tuple[str, ...] = option(
         BN_MODES, "`bn`: BatchNorm's mode while a method adapts.", choices=BN_MODES, required=True
     )
+
+
+@dataclass(frozen=True)
+class EngineConfig(Options):
+    """Where the work of evaluate, benchmark, tune, ablate and of adapting to many people runs.
+
+    Every machine must see the workspace under the same path.
+    """
+
+    name: str = option(
+        "local",
+        "`local` (processes of this machine), `dask` (a cluster of dask.distributed; extra `dask`) or `submitit` "
+        "(SLURM's job arrays; processes of this machine where there is no SLURM; extra `slurm`).",
+        choices=ENGINES,
+    )
+    address: str = option(
+        "",
+        "`dask`: the scheduler, such as tcp://node1:8786; empty starts a cluster on this machine for the command.",
+    )
+    partition: str = option("", "`submitit`: SLURM's partition; empty takes the cluster's own.")
+    minutes: int = option(60, "`submitit`: time that a job of the array may take.", minimum=1)
+    memory: int = option(8, "`submitit`: GB of memory of a job.", minimum=1)
+    array: int = option(32, "`submitit`: jobs of an array; the work is dealt among them.", minimum=1)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from featlab.config.analysis import AblateConfig, PlotConfig
+from featlab.config.analysis import AblateConfig, EngineConfig, PlotConfig
 from featlab.config.options import convert, option, with_options
 from featlab.config.sections import AdaptConfig, FeatureConfig, HeadConfig, PairConfig, PretrainConfig, ProtocolConfig
 from featlab.errors import ConfigError, closest
@@ -33,13 +33,14 @@ class Config:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     plot: PlotConfig = field(default_factory=PlotConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     given: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The keys that the user set, each with the file's name or `FLAGS`; no part of what is recorded."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested dicts that JSON and TOML can hold."""
+        """Return nested dicts that JSON and TOML can hold; where work runs is no part of what is recorded."""
         values = asdict(self)
-        del values["given"]
+        del values["given"], values["engine"]
         return values
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:

@@ -1,8 +1,8 @@
 """Evaluate methods on targets, in parallel, keeping every finished run for the next time.
 
 A run is one method on one target subject. A task is one source model and the runs that start from it. Source models are
-made first, each once; then workers take the runs of one target (scope ``person``) or of one method (``dataset``) at a
-time. Every finished run is a file of its own, named by a hash of all that its numbers depend on.
+made first, each once; then workers take one method on one target (scope ``person``) or on all (``dataset``) at a time.
+Every finished run is a file of its own, named by a hash of all that its numbers depend on.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from operator import call
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import one_thread
+from featlab.config.analysis import EngineConfig
+from featlab.engine.run import LOCAL, run_all
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results, write_results
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
@@ -24,16 +24,13 @@ from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.protocol.splits import ClipConditions, reduced_split, split_target
 from featlab.seeding import stable_hash
-from featlab.workspace.stages import Make, bundle_stage, source_stages
+from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Source, Workspace, bundle_folder
 
 RUN_FORMAT = 5  # raised when older files lack what tables now show
 
 OnStep = Callable[[int, int], None]
-"""Called with the number of finished steps and of all steps: a step is a run, or a stage of a source model."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+"""Called with the number of finished steps and of all steps: a step is a run, or a source model."""
 
 
 class Run(NamedTuple):
@@ -103,6 +100,20 @@ class Task:
         return self.workspace.root.resolve() / "results" / self.folder / method.name / f"{key[:16]}.jsonl"
 
 
+class Where(TypedDict, total=False):
+    """How tasks are run: the options of `run_tasks`."""
+
+    jobs: int
+    engine: EngineConfig
+    share: tuple[int, int]
+    collect: bool
+    on_step: OnStep | None
+
+
+class UnfinishedError(InputError):
+    """Some runs are there, and others belong to other shares."""
+
+
 def plan(workspace: Workspace) -> list[Task]:
     """Return the tasks that the protocol asks for, draw by draw; refuse settings that can't be run together.
 
@@ -144,13 +155,14 @@ def run_tasks(
     tasks: Sequence[Task],
     *,
     jobs: int = 1,
+    engine: EngineConfig = LOCAL,
     share: tuple[int, int] = (1, 1),
     collect: bool = False,
     on_step: OnStep | None = None,
 ) -> list[dict[Run, EvaluationRow]]:
     """Run every task, and return run to row for each; what an earlier call finished is read, not run.
 
-    ``jobs`` are processes, each with one thread; 1 works in this one. ``share`` = (i, n) does the i-th of n parts of
+    ``jobs`` and ``engine`` say where, see `featlab.engine.run.run_all`. ``share`` = (i, n) does the i-th of n parts of
     the work, for n machines that share the folder; ``collect`` runs nothing. Both read other runs where they are there.
     A failed run is a row with its error, and is tried again; one that another share or a later call fills has no row.
     """
@@ -161,8 +173,8 @@ def run_tasks(
     pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
     # The largest caches first: no worker is left alone with one at the end.
     pieces.sort(key=lambda piece: -piece.task.workspace.table.embeddings.size)
-    stages = _missing_stages(pieces)
-    steps = sum(len(task.runs) for task in tasks) + sum(map(len, stages))
+    models = [task for task in dict.fromkeys(piece.task for piece in pieces) if not task.model.exists()]
+    steps = sum(len(task.runs) for task in tasks) + len(models)
     finished = sum(map(len, done))
 
     def step(count: int) -> None:
@@ -172,17 +184,26 @@ def run_tasks(
             on_step(finished, steps)
 
     step(0)
+    folder = tasks[0].workspace.root / "engine" if tasks else Path()
     try:
-        for stage in stages:
-            for _ in _parallel(call, stage, jobs):
-                step(1)
-        for place, rows in _parallel(_run, pieces, jobs):
+        for _ in run_all(_make_model, models, jobs=jobs, engine=engine, folder=folder):
+            step(1)
+        for place, rows in run_all(_run, pieces, jobs=jobs, engine=engine, folder=folder, light=True):
             done[place] |= rows
             step(len(rows))
     finally:
         _bundle.cache_clear()
         _source_rows.cache_clear()
     return [{run: rows[run] for run in task.runs if run in rows} for task, rows in zip(tasks, done, strict=True)]
+
+
+def refuse_unfinished(tasks: Sequence[Task], done: Sequence[Mapping[Run, EvaluationRow]]) -> None:
+    """Raise an UnfinishedError where tasks lack runs: what is made of all of them can't be made yet."""
+    runs, there = sum(len(task.runs) for task in tasks), sum(map(len, done))
+    if there < runs:
+        raise UnfinishedError(
+            f"{there} of {runs} runs are there; when all shares have run, the same command with --collect goes on"
+        )
 
 
 def _refuse_old_folder(task: Task) -> None:
@@ -195,12 +216,12 @@ def _refuse_old_folder(task: Task) -> None:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Work for one process at a time: methods, each on all of these subjects, of the task at one place of the list."""
+    """Work for one process at a time: a method on these subjects, of the task at one place of the list."""
 
     place: int
     task: Task
     subjects: tuple[str, ...]
-    methods: tuple[str, ...]
+    method: str
     count_flops: bool
 
 
@@ -212,21 +233,19 @@ def _pieces(place: int, task: Task, done: Mapping[Run, EvaluationRow], share: tu
         for number, name in enumerate(task.methods):
             # One subject without a row means that the method is run again, for all of them.
             if number % of == mine - 1 and any((subject, name) in missing for subject in task.targets):
-                yield _Piece(place, task, task.targets, (name,), task.count_flops)
+                yield _Piece(place, task, task.targets, name, task.count_flops)
         return
     for number, subject in enumerate(task.targets):
-        lacking = tuple(name for name in task.methods if (subject, name) in missing)
-        if (number + task.draw + task.seed) % of == mine - 1 and lacking:
-            # Operations depend on the number of frames and little else: one target is enough.
-            yield _Piece(place, task, (subject,), lacking, task.count_flops and number == 0)
+        if (number + task.draw + task.seed) % of == mine - 1:
+            for name in task.methods:
+                if (subject, name) in missing:
+                    # Operations depend on the number of frames and little else: one target is enough.
+                    yield _Piece(place, task, (subject,), name, task.count_flops and number == 0)
 
 
-def _missing_stages(pieces: Sequence[_Piece]) -> list[list[Make]]:
-    """Return what makes the source models, stage by stage, each output once: two processes would both make it."""
-    tasks = dict.fromkeys(piece.task for piece in pieces)
-    stages = zip(*(source_stages(task.source, task.prepares) for task in tasks), strict=True)
-    outputs = [{folder: make for part in stage for folder, make in part.items()} for stage in stages]
-    return [[make for folder, make in output.items() if not folder.exists()] for output in outputs]
+def _make_model(task: Task) -> None:
+    """Make a source model; it stays on disk, since it can't be sent to another process."""
+    bundle_stage(task.source, task.prepares)
 
 
 @lru_cache(maxsize=1)
@@ -241,33 +260,30 @@ def _source_rows(task: Task) -> SourceFeatures:
 
 
 def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
-    """Run each method of a piece, and keep its rows as soon as they are there."""
+    """Run a piece, and keep its rows as soon as they are there."""
     task, protocol = piece.task, piece.task.workspace.config.protocol
+    runs = [Run(subject, task.draw, task.seed, piece.method) for subject in piece.subjects]
+    paths = {run: task.path(run) for run in runs}
+    # Settings that change nothing here share their runs, and so do machines.
+    done = _finished(paths)
+    if len(done) == len(paths):
+        return piece.place, done
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
     clip = ClipConditions(protocol.frames, protocol.contamination)
     how = (protocol.scope, piece.count_flops, protocol.smoothing, protocol.gap, clip)
     numbers = RunNumbers(task.draw, task.seed, *how)
-    done: dict[Run, EvaluationRow] = {}
-    for name in piece.methods:
-        paths = {run: task.path(run) for run in task.runs if run.method == name and run.subject in piece.subjects}
-        # Settings that change nothing here share their runs, and so do machines.
-        found = _finished(paths)
-        if len(found) == len(paths):
-            done |= found
-            continue
-        method = task.methods[name]
-        source = _source_rows(task) if method.needs_source else None
-        try:
-            rows = evaluate_subject(bundle, table, [method], source=source, numbers=numbers)
-        except FeatlabError as error:
-            rows = failed_rows(method, piece.subjects, numbers, error)
-        for row in rows:
-            run = Run(row.subject, task.draw, task.seed, name)
-            done[run] = row
-            # One that failed is not kept, so that the next call tries it again.
-            if not row.error:
-                paths[run].parent.mkdir(parents=True, exist_ok=True)
-                write_results(paths[run], [row])
+    method = task.methods[piece.method]
+    source = _source_rows(task) if method.needs_source else None
+    try:
+        rows = evaluate_subject(bundle, table, [method], source=source, numbers=numbers)
+    except FeatlabError as error:
+        rows = failed_rows(method, piece.subjects, numbers, error)
+    done = {Run(row.subject, task.draw, task.seed, piece.method): row for row in rows}
+    for run, row in done.items():
+        # One that failed is not kept, so that the next call tries it again.
+        if not row.error:
+            paths[run].parent.mkdir(parents=True, exist_ok=True)
+            write_results(paths[run], [row])
     return piece.place, done
 
 
@@ -280,20 +296,3 @@ def _finished(paths: Mapping[Run, Path]) -> dict[Run, EvaluationRow]:
             if len(stored) == 1:
                 rows[run] = stored[0]
     return rows
-
-
-def _parallel(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
-    """Yield what the work on each item gave, as they finish. The only place that starts processes."""
-    jobs = min(jobs, len(items))
-    if jobs <= 1:
-        yield from map(work, items)
-        return
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1, backend="loky")
-    yield from parallel(delayed(_with_one_thread)(work, item) for item in items)
-
-
-def _with_one_thread(work: Callable[[Item], Result], item: Item) -> Result:
-    with one_thread():
-        return work(item)

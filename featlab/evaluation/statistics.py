@@ -56,13 +56,13 @@ def paired_wilcoxon(a: Sequence[float], b: Sequence[float]) -> float:
     difference = difference[np.abs(difference) > TOLERANCE]
     if difference.size == 0:
         return 1.0
-    from scipy import stats
-
     # Differences that are equal but for rounding must tie, or the last bit decides their ranks.
     difference = np.round(difference, 9)
     if difference.size > _EXACT_UP_TO:
-        return float(stats.wilcoxon(difference, method="approx").pvalue)
-    doubled = np.round(2 * stats.rankdata(np.abs(difference))).astype(np.int64)
+        from scipy.stats import wilcoxon
+
+        return float(wilcoxon(difference, method="approx").pvalue)
+    doubled = np.round(2 * _places(np.abs(difference))).astype(np.int64)
     observed = int(doubled[difference > 0].sum())
     chance = _rank_sum_distribution(doubled)
     tail = min(float(chance[: observed + 1].sum()), float(chance[observed:].sum()))
@@ -214,14 +214,21 @@ def friedman_p(scores: NDArray[np.float64]) -> float:
 
     1.0 when all methods are equal on every subject; NaN for fewer than three methods.
     """
-    from scipy.stats import friedmanchisquare
-
     ranks = _ranks(scores)
-    if ranks.shape[1] < 3:
+    subjects, methods = ranks.shape
+    if methods < 3:
         return math.nan
     if (ranks == ranks[:, :1]).all():
         return 1.0
-    return float(friedmanchisquare(*ranks.T).pvalue)
+    middle = (methods + 1) / 2
+    between, within = ((ranks.sum(axis=0) - subjects * middle) ** 2).sum(), ((ranks - middle) ** 2).sum()
+    half = (methods - 1) * between / within / 2
+    # The tail of chi squared: of 1 or 2 degrees of freedom, then two more a step.
+    shape, chance = (1.0, math.exp(-half)) if methods % 2 else (0.5, math.erfc(math.sqrt(half)))
+    while shape < (methods - 1) / 2:
+        chance += math.exp(shape * math.log(half) - half - math.lgamma(shape + 1)) if half else 0.0
+        shape += 1
+    return float(chance)
 
 
 def critical_difference(methods: int, subjects: int, *, level: float = 0.05) -> float:
@@ -229,13 +236,11 @@ def critical_difference(methods: int, subjects: int, *, level: float = 0.05) -> 
 
     q is the upper quantile of the studentised range of k means with infinite degrees of freedom, divided by √2.
     """
-    from scipy.stats import studentized_range
-
     if methods < 2 or subjects < 1:
         raise InputError(f"a critical difference needs two methods and a subject, got {methods} and {subjects}")
     if not 0.0 < level < 1.0:
         raise InputError(f"the level of a test lies between 0 and 1, not {level}")
-    q = float(studentized_range.ppf(1.0 - level, methods, np.inf)) / math.sqrt(2.0)
+    q = _range_quantile(1.0 - level, methods) / math.sqrt(2.0)
     return q * math.sqrt(methods * (methods + 1) / (6.0 * subjects))
 
 
@@ -253,11 +258,33 @@ def cliques(ranks: Sequence[float], difference: float) -> tuple[tuple[int, int],
     return tuple(found)
 
 
-def _ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.stats import rankdata
+def _range_quantile(chance: float, many: int) -> float:
+    """Return the range of so many normal values that is not passed with a chance, by halving."""
+    largest = np.linspace(-9.0, 9.0, 721)
+    density = many * np.exp(-(largest**2) / 2) / math.sqrt(2 * math.pi) * (largest[1] - largest[0])
+    low, high = 0.0, 20.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        inside = [(math.erfc((z - middle) / _ROOT) - math.erfc(z / _ROOT)) / 2 for z in largest.tolist()]
+        if float(density @ np.array(inside) ** (many - 1)) < chance:
+            low = middle
+        else:
+            high = middle
+    return low
 
+
+_ROOT = math.sqrt(2.0)
+
+
+def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ranks along the last axis, 1 for the smallest; equal values share their mean rank."""
+    ours, others = values[..., :, None], values[..., None, :]
+    ranks: NDArray[np.float64] = (others < ours).sum(axis=-1) + ((others == ours).sum(axis=-1) + 1) / 2
+    return ranks
+
+
+def _ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     if scores.ndim != 2 or not len(scores) or not np.isfinite(scores).all():
         raise InputError(f"ranks need finite scores of one subject or more; got shape {scores.shape}")
     # Equal scores must tie, or the last bit decides their ranks.
-    ranks: NDArray[np.float64] = rankdata(-np.round(scores, _DECIMALS), axis=1)
-    return ranks
+    return _places(-np.round(scores, _DECIMALS))

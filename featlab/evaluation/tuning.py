@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from featlab.cache.table import FeatureTable
 from featlab.config.options import convert, options_of
 from featlab.errors import ConfigError, InputError, closest
 from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.runner import OnStep, Run, Task, run_tasks
+from featlab.evaluation.runner import Run, Task, Where, refuse_unfinished, run_tasks
 from featlab.methods.base import Method
 from featlab.methods.registry import get_method, make_method
 from featlab.protocol.splits import check_disjoint, check_known, split_target
@@ -251,12 +251,15 @@ def plan_tuning(side: SourceSide, space: SearchSpace, *, trials: int = 24, folds
     return TuningPlan(side, space, choose_candidates(space, trials, protocol.seed), dealt, bystanders)
 
 
-def run_tuning(plan: TuningPlan, *, jobs: int = 1, on_step: OnStep | None = None) -> Rows:
+def run_tuning(plan: TuningPlan, **where: Unpack[Where]) -> Rows:
     """Run every candidate on every validation subject; what an earlier call finished is read, not run.
 
-    A failed run is a row with its error, and is tried again the next time.
+    A failed run is a row with its error, and is tried again the next time. ``where`` are the options of `run_tasks`; an
+    UnfinishedError says that other shares have not run yet.
     """
-    rows = {run: row for done in run_tasks(plan.tasks, jobs=jobs, on_step=on_step) for run, row in done.items()}
+    done = run_tasks(plan.tasks, **where)
+    refuse_unfinished(plan.tasks, done)
+    rows = {run: row for part in done for run, row in part.items()}
     return {
         candidate.number: {name: rows[Run(name, 0, 0, str(candidate.number))] for name in plan.subjects}
         for candidate in plan.candidates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,47 +16,36 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featlab.bundle.bundle import Bundle
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
-from featlab.exchange.estimator_source import (
-    EVERYONE,
-    frozen,
-    in_blocks,
-    make_table,
-    make_target,
-    pack_bundle,
-    row_names,
-    unpack_bundle,
-)
+from featlab.exchange.arrays import frozen, in_blocks, row_names
+from featlab.extraction.columns import as_text
+from featlab.extraction.tables.index import codes_of
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
-from featlab.model.networks import PersonalModel
+from featlab.model.networks import PersonalModel, head_from_state
+from featlab.protocol.splits import Target
 from featlab.workspace.build import build_bundle
 
+EVERYONE = "everyone"
+"""Subject of rows that were given without one."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What both estimators share: the source stage in `fit`, the checks, pickling."""
+    """What both estimators share: the parameters, the source stage in `fit`, the checks, pickling."""
 
-    def __init__(
-        self,
-        *,
-        neutral: Any = None,
-        dim: int = 64,
-        bottleneck: int = 128,
-        epochs: int = 30,
-        pretrain_epochs: int = 20,
-        settings: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.neutral = neutral
-        self.dim = dim
-        self.bottleneck = bottleneck
-        self.epochs = epochs
-        self.pretrain_epochs = pretrain_epochs
-        self.settings = settings
-        self.random_state = random_state
+    neutral: Any = None
+    dim: int = 64
+    bottleneck: int = 128
+    epochs: int = 30
+    pretrain_epochs: int = 20
+    settings: Mapping[str, Any] | None = None
+    random_state: Any = None
 
     def _fit(self, X: Any, y: Any, subject: Any, video: Any, methods: tuple[str, ...]) -> None:
         values = {
@@ -68,7 +58,7 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        table = make_table(X, codes, self.classes_, self.neutral, subject, video)
+        table = self._table(X, codes, subject, video)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             # None, or a generator: another seed every time, as scikit-learn has it.
@@ -77,6 +67,31 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         with one_thread():
             made_by = ExtractorInfo("array", "none", f"{table.dim} values")
             self.bundle_ = build_bundle(table, config, seed=self.seed_, extractor=made_by, methods=methods, alone=True)
+
+    def _table(self, X: NDArray[np.float32], codes: NDArray[np.intp], subject: Any, video: Any) -> FeatureTable:
+        """Return the rows as a feature table; without ``video``, those of one class are one."""
+        classes = self.classes_.tolist()
+        names = tuple(as_text(value) for value in classes)
+        neutral = "neutral" if "neutral" in names else names[0]
+        if self.neutral is not None:
+            if self.neutral not in classes:
+                raise InputError(f"neutral = {self.neutral!r} is none of the classes {classes[:8]}")
+            neutral = names[classes.index(self.neutral)]
+        subjects, subject_code = codes_of(row_names(EVERYONE if subject is None else subject, len(X), "subject"))
+        videos, video_code = codes_of(
+            [names[code] for code in codes] if video is None else row_names(video, len(X), "video")
+        )
+        return FeatureTable(
+            embeddings=X,
+            label=codes.astype(np.int16),
+            subject=subject_code,
+            video=video_code,
+            frame=np.arange(len(X), dtype=np.int32),
+            subjects=subjects,
+            videos=videos,
+            classes=names,
+            neutral=neutral,
+        )
 
     def _rows(self, X: Any) -> NDArray[np.float32]:
         """Validate rows against the features of `fit`."""
@@ -94,16 +109,17 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "bundle_" in state:
-            state["bundle_"] = pack_bundle(state["bundle_"])
+            # A weight-normalised module can't be pickled.
+            state["bundle_"] = vars(self.bundle_) | {"head": dict(self.bundle_.head.state_dict())}
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        state = dict(state)
-        if "bundle_" in state:
-            state["bundle_"] = unpack_bundle(state["bundle_"])
+        if (parts := state.get("bundle_")) is not None:
+            state = {**state, "bundle_": Bundle(**parts | {"head": head_from_state(parts["head"])})}
         super().__setstate__(state)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The source model, and one adaptation of it a person.
 
@@ -128,28 +144,7 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
         seed_: The seed that was used.
     """
 
-    def __init__(
-        self,
-        *,
-        method: str = "pft",
-        neutral: Any = None,
-        dim: int = 64,
-        bottleneck: int = 128,
-        epochs: int = 30,
-        pretrain_epochs: int = 20,
-        settings: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            neutral=neutral,
-            dim=dim,
-            bottleneck=bottleneck,
-            epochs=epochs,
-            pretrain_epochs=pretrain_epochs,
-            settings=settings,
-            random_state=random_state,
-        )
-        self.method = method
+    method: str = "pft"
 
     def fit(self, X: Any, y: Any, subject: Any = None, video: Any = None) -> Self:
         """Train the source model: projection, head, T, style bank. Adaptations of an earlier fit are dropped.
@@ -183,7 +178,9 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
             InputError: The subject was fitted on, or rows that don't fit.
         """
         name = self._new_person(subject)
-        target = make_target(self._rows(X_neutral), video)
+        rows = self._rows(X_neutral)
+        _, clips = codes_of(row_names(EVERYONE if video is None else video, len(rows), "video"))
+        target = Target(rows, clips, np.arange(len(rows), dtype=np.int32))
         method = make_method(self.method, self.bundle_.config.adapt.options)
         with one_thread():
             adapted = method.adapt(self.bundle_, target, seed=self.seed_)
@@ -199,14 +196,12 @@ class PersonalizedClassifier(ClassifierMixin, SourceEstimator):  # type: ignore[
 
     def predict_proba(self, X: Any, subject: Any = None) -> NDArray[np.float64]:
         """Return (n, K) probabilities, in the order of ``classes_``."""
-        probabilities: NDArray[np.float64] = softmax(self._logits(X, subject), axis=1)
-        return probabilities
+        return np.asarray(softmax(self._logits(X, subject), axis=1))
 
     def predict(self, X: Any, subject: Any = None) -> NDArray[Any]:
         """Return (n,) classes. Rows of a personalised subject use their adaptation, all others the source model."""
         winner = self._logits(X, subject).argmax(axis=1)
-        classes: NDArray[Any] = self.classes_[winner]
-        return classes
+        return np.asarray(self.classes_[winner])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, subject: Any = None) -> float:
         """Return the accuracy of `predict`."""
@@ -246,12 +241,7 @@ class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceE
     """
 
     def fit(self, X: Any, y: Any, subject: Any = None, video: Any = None) -> Self:
-        """Train the source model, as `PersonalizedClassifier.fit`. What an earlier `personalize` measured is dropped.
-
-        Raises:
-            InputError: As there.
-            ConfigError: An unknown option, or one that leaves the style bank out.
-        """
+        """Train the source model as `PersonalizedClassifier.fit`; what an earlier `personalize` measured is dropped."""
         self._fit(X, y, subject, video, ())
         if (bank := self.bundle_.bank) is None:
             raise ConfigError("settings: offsets need the style bank; leave pretrain.style_bank at true")

@@ -131,6 +131,7 @@ def export_model(
     else:
         inputs = torch.randn(3, 3, network.size, network.size, generator=random)
         example = torch.zeros(2, 3, network.size, network.size)
+        rows = rows[:0]
     with torch.no_grad():
         ours = model(inputs if network is None else network.embed(inputs))
     write = {"safetensors": formats.write_safetensors, "onnx": formats.write_onnx, "pt2": formats.write_pt2}[format]
@@ -145,15 +146,7 @@ def export_model(
             raise InputError(f"the backbone {network.name!r} can't be exported as {format} ({reason[:200]})") from error
         difference = _difference(partial, format, inputs, ours, metadata)
         size = partial.stat().st_size
-    return ExportReport(
-        path=out,
-        format=format,
-        bytes=size,
-        rows=len(rows) if network is None else 0,
-        random_rows=len(inputs) - (len(rows) if network is None else 0),
-        difference=difference,
-        metadata=metadata,
-    )
+    return ExportReport(out, format, size, len(rows), len(inputs) - len(rows), difference, metadata)
 
 
 def _difference(path: Path, format: str, inputs: Tensor, ours: Tensor, metadata: Mapping[str, Any]) -> float:

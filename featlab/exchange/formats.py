@@ -33,32 +33,20 @@ from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator
 
 
 class FoldedHead(nn.Module):
-    """Embeddings to logits and probabilities, in closed form.
+    """Embeddings to logits and probabilities, in closed form."""
 
-    Args:
-        mean: (D0,) subtracted from every embedding.
-        direct: Weight (D0, K) and bias (K,) of the affine part.
-        hidden: Weight (D0, H) and bias (H,) of the hidden layer, weight (H, K) of what it adds; ``None`` without one.
-    """
+    mean: Tensor  # (D0,) subtracted from every embedding.
+    direct_weight: Tensor  # (D0, K), of the affine part.
+    direct_bias: Tensor  # (K,)
+    hidden_weight: Tensor  # (D0, H), of the hidden layer, where there is one.
+    hidden_bias: Tensor  # (H,)
+    out_weight: Tensor  # (H, K), of what the hidden layer adds.
 
-    mean: Tensor
-    direct_weight: Tensor
-    direct_bias: Tensor
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    out_weight: Tensor
-
-    def __init__(
-        self, mean: Tensor, direct: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor, Tensor] | None
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("direct_weight", direct[0])
-        self.register_buffer("direct_bias", direct[1])
-        self.has_hidden = hidden is not None
-        if hidden is not None:
-            for name, tensor in zip(("hidden_weight", "hidden_bias", "out_weight"), hidden, strict=True):
-                self.register_buffer(name, tensor)
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+        self.has_hidden = "hidden_weight" in tensors
 
     def forward(self, embeddings: Tensor) -> dict[str, Tensor]:
         """Return ``logits`` and ``probabilities``, (n, K) each, of (n, D0) embeddings."""
@@ -83,23 +71,23 @@ def fold(model: PersonalModel) -> FoldedHead:
     components = _wide(model.projection.components)
     inner, outer = _translator(model.translator, components.shape[1]), _head(model.head)
     temperature = float(model.temperature)
-    direct = tuple(
-        part / temperature
-        for part in (components @ inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
-    )
-    hidden = None
+    tensors = {
+        "mean": model.projection.mean.detach().cpu().clone(),
+        "direct_weight": components @ inner.weight @ outer.weight / temperature,
+        "direct_bias": (inner.bias @ outer.weight + outer.bias) / temperature,
+    }
     # The output of a T that was never pretrained is zero: its hidden layer would be carried along for nothing.
     if inner.hidden is not None and bool(inner.hidden[2].any()):
         weight, bias, out = inner.hidden
-        hidden = (components @ weight, bias, out @ outer.weight / temperature)
-    narrow = tuple(tensor.to(torch.float32).contiguous() for tensor in (*direct, *(hidden or ())))
-    last = (narrow[2], narrow[3], narrow[4]) if hidden is not None else None
-    return FoldedHead(model.projection.mean.detach().cpu().clone(), (narrow[0], narrow[1]), last).eval()
+        tensors |= {"hidden_weight": components @ weight, "hidden_bias": bias}
+        tensors["out_weight"] = out @ outer.weight / temperature
+    return FoldedHead({name: tensor.float().contiguous() for name, tensor in tensors.items()}).eval()
 
 
 def _translator(part: nn.Module, dim: int) -> _Map:
+    identity = torch.eye(dim, dtype=torch.float64)
     if type(part) is nn.Identity:
-        return _Map(_eye(dim), torch.zeros(dim, dtype=torch.float64))
+        return _Map(identity, torch.zeros(dim, dtype=torch.float64))
     if type(part) is Affine:
         return _Map(_wide(part.weight), _wide(part.bias))
     if type(part) is Translator:
@@ -107,8 +95,8 @@ def _translator(part: nn.Module, dim: int) -> _Map:
         hidden = (first, _wide(part.first.bias) + offset @ first, last)
         bias = _wide(part.last.bias)
         if part.residual:
-            return _Map(_eye(dim), bias + offset, hidden)
-        return _Map(torch.zeros(dim, dim, dtype=torch.float64), bias, hidden)
+            return _Map(identity, bias + offset, hidden)
+        return _Map(torch.zeros_like(identity), bias, hidden)
     raise _unknown(part, "a Translator, an Affine or nothing")
 
 
@@ -129,10 +117,6 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().to(torch.float64)
 
 
-def _eye(dim: int) -> Tensor:
-    return torch.eye(dim, dtype=torch.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class ImageNetwork:
     """A backbone that can be exported."""
@@ -140,8 +124,8 @@ class ImageNetwork:
     name: str  # As it was asked for.
     module: nn.Module  # Float32 images (n, 3, S, S), RGB, normalised, to embeddings (n, D).
     size: int  # S.
-    mean: tuple[float, float, float]  # Subtracted from pixels in 0..1, a channel each.
-    std: tuple[float, float, float]  # Divides what is left, a channel each.
+    mean: tuple[float, ...]  # Subtracted from pixels in 0..1, a channel each.
+    std: tuple[float, ...]  # Divides what is left, a channel each.
     preprocessing: str  # The readable line of the extractor.
 
     def embed(self, images: Tensor) -> Tensor:
@@ -209,8 +193,7 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
 SUFFIXES = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
 FORMATS = tuple(SUFFIXES.values())
 
-Run = Callable[[Tensor], Tensor]
-"""Inputs to logits."""
+Run = Callable[[Tensor], Tensor]  # Inputs to logits.
 
 
 def write_safetensors(path: Path, module: nn.Module, example: Tensor, text: str) -> None:

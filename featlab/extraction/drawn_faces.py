@@ -11,9 +11,8 @@ import io
 import itertools
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -21,46 +20,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
+from featlab.config.options import Options, check_at_least, option
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatArray, Person, sketch_face
 from featlab.extraction.worker import run_in_order
 
 
 @dataclass(frozen=True)
-class FacesConfig:
-    """How many faces, and how much people and clips differ.
+class FacesConfig(Options):
+    """How many faces, and how much people and clips differ."""
 
-    Attributes:
-        people: Number of subjects, s001 onwards.
-        expressions: Number of classes, the first so many of `EXPRESSIONS`; 2 is neutral and happiness.
-        clips: Clips per person and expression, a to z.
-        frames: Frames per clip.
-        size: Side of a picture, pixels.
-        seed: A person depends on the seed and the person's number only, a clip on the expression and its letter too.
-        identity_strength: Scale of the differences in shape and resting expression; 0 makes all faces the same.
-        capture_strength: Scale of light, tint, noise and head movement; 0 is a studio and a still head.
-
-    Raises:
-        ConfigError: A value is out of its range; names the field.
-    """
-
-    people: int = 48
-    expressions: int = 2
-    clips: int = 2
-    frames: int = 10
-    size: int = 96
-    seed: int = 0
-    identity_strength: float = 1.0
-    capture_strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        limits = (1, 100_000), (2, len(EXPRESSIONS)), (1, 26), (1, 10_000), (32, 1024), (0, 2**63 - 1), (0, 2), (0, 2)
-        for field, (low, high) in zip(fields(self), limits, strict=True):
-            value, kind = getattr(self, field.name), Integral if isinstance(field.default, int) else Real
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise ConfigError(f"{field.name} = {value!r}: expected a {'whole ' if kind is Integral else ''}number")
-            if not low <= float(value) <= high:
-                raise ConfigError(f"{field.name} = {value}: must lie between {low} and {high}")
+    people: int = option(48, "Number of subjects, s001 onwards.", minimum=1, maximum=100_000)
+    expressions: int = option(
+        2, "Number of classes, the first so many of `EXPRESSIONS`.", minimum=2, maximum=len(EXPRESSIONS)
+    )
+    clips: int = option(2, "Clips per person and expression, a to z.", minimum=1, maximum=26)
+    frames: int = option(10, "Frames per clip.", minimum=1, maximum=10_000)
+    size: int = option(96, "Side of a picture, pixels.", minimum=32, maximum=1024)
+    # A person depends on the seed and the person's number only, a clip on the expression and its letter too.
+    seed: int = option(0, "Of everything that is drawn.", minimum=0)
+    identity_strength: float = option(
+        1.0,
+        "Scale of how shapes and resting expressions differ; 0: all faces are the same.",
+        minimum=0,
+        maximum=2,
+    )
+    capture_strength: float = option(
+        1.0, "Scale of light, tint, noise and head movement; 0: a studio and a still head.", minimum=0, maximum=2
+    )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,8 +64,7 @@ def write_faces(
     order) and ``manifest.csv`` (path, subject, label, video, frame, intensity). A killed run leaves no manifest. The
     same config gives the same bytes with the same versions of NumPy and Pillow, for any number of processes.
     """
-    if jobs < 1:
-        raise ConfigError(f"jobs = {jobs}: at least one process is needed")
+    check_at_least("jobs", jobs, 1)
     manifest, landmarks, text = folder / "manifest.csv", [], io.StringIO()
     clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))
     rows = csv.writer(text, lineterminator="\n")

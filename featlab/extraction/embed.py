@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,8 @@ from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
 from featlab.extraction.decode import read_pixels
-from featlab.extraction.faces.points import lies_outside
-from featlab.extraction.items import Item
+from featlab.extraction.faces import lies_outside
+from featlab.extraction.items import Failure, Item
 from featlab.extraction.shards import Shard, StorageError, of_items, storage_error
 from featlab.extraction.worker import died_near, run_in_order
 
@@ -54,6 +54,10 @@ class BatchResult:
     embed_seconds: float  # Spent in the backbone
 
 
+Elsewhere = Callable[[Iterable[Batch]], Generator[tuple[Batch, BatchResult], None, None]]
+"""Embeds batches, and gives those of a shard after each other."""
+
+
 def embed_shards(
     shards: Sequence[Shard],
     backbone: Backbone,
@@ -66,24 +70,24 @@ def embed_shards(
     jobs: int,
     meter: ProgressMeter,
     on_progress: OnProgress | None,
+    elsewhere: Elsewhere | None = None,
 ) -> StorageError:
-    """Embed and write the shards, one after the other; the workers read ahead across their borders."""
-    task = Task(
-        decode=backbone.needs_images,
-        need_landmarks=backbone.needs_landmarks,
-        prepare=backbone.prepare,
-        backbone=backbone if backbone.in_worker else None,
-    )
+    """Embed and write the shards, one after the other; the workers read ahead across their borders.
+
+    ``elsewhere`` embeds the batches in place of this machine's processes.
+    """
     tell = on_progress or (lambda progress: None)
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []
     batches = _batches(shards, landmarks, batch_size)
-    work, died = partial(process_batch, task), (lambda batch: died_near(batch.items[0].name))
-    with closing(run_in_order(work, batches, jobs=jobs, died=died)) as results:
+    embed = elsewhere or partial(
+        run_in_order, task_of(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
+    )
+    with closing(embed(batches)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
             parts: list[NDArray[np.float32]] = []
-            failed: list[tuple[Item, str]] = []
+            failed: list[Failure] = []
             for batch, result in group:
                 embeddings = _embedded(batch, result, backbone, meter)
                 bad = result.failed
@@ -95,17 +99,35 @@ def embed_shards(
                     if dtype != "float32":
                         lost.append(storage_error(embeddings, dtype))
                 kept += [item for place, item in enumerate(batch.items) if place not in bad]
-                failed += [(batch.items[place], bad[place]) for place in sorted(bad)]
+                failed += [Failure(batch.items[place].name, bad[place]) for place in sorted(bad)]
                 meter.finished(len(batch.items), len(bad))
                 tell(meter.snapshot())
             start = time.perf_counter()
-            rows = _rows(kept, parts, of_items(kept, landmarks), of_items(kept, faces))
-            builder.write_shard(
-                shards[index].key, rows, [{"path": item.name, "reason": reason} for item, reason in failed]
+            rows = Rows(
+                embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
+                labels=[item.label for item in kept],
+                subjects=[item.subject for item in kept],
+                videos=[item.video for item in kept],
+                frames=[item.frame for item in kept],
+                landmarks=of_items(kept, landmarks),
+                paths=[item.name for item in kept],
+                faces=of_items(kept, faces),
             )
+            builder.write_shard(shards[index].key, rows, [failure._asdict() for failure in failed])
             meter.busy("write", len(shards[index].items), time.perf_counter() - start)
             tell(meter.snapshot())
     return StorageError.of(lost)
+
+
+def task_of(backbone: Backbone) -> Callable[[Batch], BatchResult]:
+    """Return what a worker does with every batch."""
+    task = Task(
+        decode=backbone.needs_images,
+        need_landmarks=backbone.needs_landmarks,
+        prepare=backbone.prepare,
+        backbone=backbone if backbone.in_worker else None,
+    )
+    return partial(process_batch, task)
 
 
 def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, size: int) -> Iterator[Batch]:
@@ -146,24 +168,6 @@ def _usable(
         if not fit
     }
     return (embeddings[fits] if bad else embeddings), bad
-
-
-def _rows(
-    items: Sequence[Item],
-    parts: Sequence[NDArray[np.float32]],
-    landmarks: NDArray[np.float32] | None,
-    faces: NDArray[np.uint8] | None,
-) -> Rows:
-    return Rows(
-        embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
-        labels=[item.label for item in items],
-        subjects=[item.subject for item in items],
-        videos=[item.video for item in items],
-        frames=[item.frame for item in items],
-        landmarks=landmarks,
-        paths=[item.name for item in items],
-        faces=faces,
-    )
 
 
 @dataclass(frozen=True)
@@ -226,10 +230,17 @@ class ProgressMeter:
 
 def process_batch(task: Task, batch: Batch) -> BatchResult:
     """Decode, prepare and perhaps embed the items of a batch."""
-    usable = [place for place in range(len(batch.items)) if not task.need_landmarks or _has_landmarks(batch, place)]
-    failed = {place: "no landmarks" for place in range(len(batch.items)) if place not in usable}
+    places = range(len(batch.items))
+    missing = np.ones(len(batch.items), dtype=np.bool_)
+    if batch.landmarks is not None:
+        missing = np.asarray(np.isnan(batch.landmarks).any(axis=(1, 2)))
+    failed = {place: "no landmarks" for place in places if task.need_landmarks and missing[place]}
+    usable = [place for place in places if place not in failed]
     if not task.decode:
-        return _process_landmarks(task.backbone, batch, usable, failed)
+        start = time.perf_counter()
+        points = None if batch.landmarks is None else batch.landmarks[usable]
+        embeddings = task.backbone.embed([], points) if task.backbone is not None and usable else None
+        return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
     kept: list[int] = []
     images: list[Image] = []
     rows: list[NDArray[np.float32]] = []
@@ -259,18 +270,3 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
             embed_seconds += time.perf_counter() - start
     embeddings = np.concatenate(rows) if rows else None
     return BatchResult(kept, failed, images, embeddings, read_seconds, embed_seconds)
-
-
-def _has_landmarks(batch: Batch, place: int) -> bool:
-    return batch.landmarks is not None and not np.isnan(batch.landmarks[place]).any()
-
-
-def _process_landmarks(
-    backbone: Backbone | None, batch: Batch, usable: list[int], failed: dict[int, str]
-) -> BatchResult:
-    """Embed the landmarks of a batch whose images nobody needs."""
-    embeddings = None
-    start = time.perf_counter()
-    if backbone is not None and usable:
-        embeddings = backbone.embed([], None if batch.landmarks is None else batch.landmarks[usable])
-    return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)

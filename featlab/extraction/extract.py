@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.reader import open_cache
+from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
-from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Failure, Item, check_if_exists, classes_of, item_order
-from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_failures
+from featlab.extraction.embed import Elsewhere, OnProgress, ProgressMeter, embed_shards
+from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
+from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
-
-IfExists = Literal["resume", "skip", "error", "overwrite"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ExtractionReport:
     seconds: float  # Wall time.
     resumed_rows: int  # Rows that an earlier run had embedded.
     extractor: ExtractorInfo  # Who embedded.
+    equal_rows: tuple[str, ...]  # A line for each way in which pictures are there twice, or under two people or labels.
     # What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
     storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
 
@@ -69,6 +70,7 @@ def extract(
     config: ExtractConfig = DEFAULTS,
     if_exists: IfExists = "resume",
     on_progress: OnProgress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> ExtractionReport:
     """Embed every item and write the cache.
 
@@ -90,6 +92,7 @@ def extract(
             an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
             one is complete.
         on_progress: Called in this process after every batch and every shard.
+        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.remote.Cluster.embed`.
 
     Raises:
         InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
@@ -98,19 +101,29 @@ def extract(
     """
     start = time.monotonic()
     ordered = _checked(items, backbone, landmarks, failures)
-    classes = classes_of(ordered, neutral)
+    classes = class_names((item.label for item in ordered), neutral)
     extractor = backbone.info()
-    kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
-    if kept is not None:
-        return _report(out, kept, start, resumed_rows=None)
+    how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
+    if stays(out, if_exists, get_args(IfExists)):
+        kept = read_failures(out)
+        if if_exists != "skip":
+            why = difference(out, ordered, landmarks, kept, extractor, classes, failed_before=failures, **how)
+            if why is not None:
+                raise InputError(
+                    f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip "
+                    "keeps it"
+                )
+        return _report(out, kept, start)
 
-    dtype, with_files, has_landmarks = config.dtype, backbone.needs_images, landmarks is not None
-    shards = plan_shards(
-        ordered, landmarks, faces, extractor, dtype=dtype, shard_rows=config.shard_rows, with_files=with_files
-    )
+    shards = plan_shards(ordered, landmarks, faces, extractor, shard_rows=config.shard_rows, **how)
     keys = [shard.key for shard in shards]
     with CacheBuilder(
-        out, extractor=extractor, classes=classes, neutral=neutral, dtype=dtype, has_landmarks=has_landmarks
+        out,
+        extractor=extractor,
+        classes=classes,
+        neutral=neutral,
+        dtype=config.dtype,
+        has_landmarks=landmarks is not None,
     ) as builder:
         there = {key for key in keys if builder.has_shard(key)}
         todo = [shard for shard in shards if shard.key not in there]
@@ -130,15 +143,16 @@ def extract(
             jobs=jobs,
             meter=meter,
             on_progress=on_progress,
+            elsewhere=elsewhere,
         )
         not_embedded = tuple(Failure(**entry) for entry in builder.failures(keys))
         if len(not_embedded) == len(ordered):
             raise InputError(f"none of the {len(ordered)} items could be embedded ({_reasons(not_embedded)})")
         listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, listed)
-        builder.assemble(keys)
-    return replace(_report(out, listed, start, resumed_rows=done - failed), storage_error=lost)
+        write_list(out, listed)
+        builder.assemble(keys, repeats := Repeats())
+    return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
 
 
 def _checked(
@@ -170,52 +184,20 @@ def _checked(
     return ordered
 
 
-def _existing(
-    out: Path,
-    items: Sequence[Item],
-    backbone: Backbone,
-    classes: tuple[str, ...],
-    landmarks: NDArray[np.float32] | None,
-    failed_before: Sequence[Failure],
-    config: ExtractConfig,
-    if_exists: IfExists,
-) -> tuple[Failure, ...] | None:
-    """Return the failures of a finished cache that is to stay, None when there is something to do."""
-    check_if_exists(if_exists, get_args(IfExists))
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; name a file for the cache")
-    if not out.exists() or if_exists == "overwrite":
-        return None
-    if if_exists == "error":
-        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
-    failures = read_failures(out)
-    if if_exists == "skip":
-        return failures
-    why = difference(
-        out,
-        items,
-        landmarks,
-        failures,
-        backbone.info(),
-        classes,
-        failed_before=failed_before,
-        dtype=config.dtype,
-        with_files=backbone.needs_images,
-    )
-    if why is not None:
-        raise InputError(
-            f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip keeps it"
-        )
-    return failures
-
-
 def _reasons(failures: Sequence[Failure]) -> str:
     return "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:3])
 
 
-def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows: int | None) -> ExtractionReport:
-    """Describe the cache at ``out``; ``resumed_rows`` of None says that all of it was there before."""
+def _report(
+    out: Path,
+    failures: tuple[Failure, ...],
+    start: float,
+    repeats: Repeats | None = None,
+    resumed_rows: int | None = None,
+) -> ExtractionReport:
+    """Describe the cache at ``out``; without ``repeats`` and ``resumed_rows`` all of it was there before."""
     with open_cache(out) as cache:
+        problems, warnings = repeats.find(cache) if repeats else check_cache(out)
         rows = len(cache)
         return ExtractionReport(
             path=out,
@@ -226,4 +208,5 @@ def _report(out: Path, failures: tuple[Failure, ...], start: float, resumed_rows
             seconds=time.monotonic() - start,
             resumed_rows=rows if resumed_rows is None else resumed_rows,
             extractor=cache.extractor,
+            equal_rows=(*problems, *warnings),
         )

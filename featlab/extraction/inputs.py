@@ -16,15 +16,16 @@ from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.decode import picture_size
+from featlab.extraction.faces import lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face, write_face_lists
+from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
-from featlab.extraction.faces.points import lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.track import Choice, Faces, Found, choose_faces
 from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
-from featlab.extraction.video import Sampling, expand_videos
+from featlab.extraction.shards import DOUBT, NO_FACE, write_list
+from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
 
 OnStage = Callable[[str, int, int], None]
@@ -107,22 +108,22 @@ def read_inputs(
                 f"({failures[0].path}: {failures[0].reason})"
             )
     elif config.sampling is not None:
-        raise InputError(
-            f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
-        )
+        raise refuse_sampling(source)
     neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
     failures = (*lost, *failures)
     found, origin = _faces(root, items, config, beside, jobs, on_progress)
     if found is None:
         say(f"landmarks: {'none' if config.landmarks == 'none' else 'none beside the source'}")
         # Lists that an earlier run left would speak of other landmarks.
-        write_face_lists(beside, (), ())
+        for what in (NO_FACE, DOUBT):
+            write_list(beside, (), what)
         return Inputs(items, None, neutral, failures, warnings=(*warnings, *filter(None, [names.warning])))
     say(f"landmarks: {', '.join(filter(None, [origin, found.matched]))}")
     chosen = choose_faces(items, found.faces, config.face)
     readable = [item for item in items if item.row not in found.unreadable]
     missing = without_face(readable, chosen.landmarks, chosen.counts)
-    write_face_lists(beside, missing, chosen.doubtful)
+    write_list(beside, missing, NO_FACE)
+    write_list(beside, chosen.doubtful, DOUBT)
     refused = {failure.path for failure in chosen.refused}
     in_doubt = found.warning if layout.name != "manifest" else ""
     return Inputs(

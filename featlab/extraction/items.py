@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from featlab.cache.names import Names, one_name_each
-from featlab.errors import ConfigError, InputError, closest
+from featlab.config.options import check_choice
+from featlab.errors import InputError, closest, listed
 
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
@@ -44,8 +46,7 @@ class Item:
     box: tuple[int, int, int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """One image that has no row in the cache."""
 
     path: str  # The image's name as the source writes it
@@ -71,10 +72,20 @@ def with_one_name_each(items: Sequence[Item], *, merge: bool = False) -> tuple[l
     return sorted(named, key=item_order), names
 
 
-def check_if_exists(value: str, known: Sequence[str]) -> None:
-    """Refuse an unknown value of ``--if-exists``."""
-    if value not in known:
-        raise ConfigError(f"if-exists must be one of {', '.join(known)}, got {value!r}{closest(value, known)}")
+IfExists = Literal["resume", "skip", "error", "overwrite"]
+
+
+def stays(out: Path, if_exists: str, known: Sequence[str]) -> bool:
+    """Whether a file that is there is not to be replaced; refuses an unknown ``--if-exists``, a folder, and "error"."""
+    check_choice("--if-exists", if_exists, known)
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file")
+    if not out.exists() or if_exists == "overwrite":
+        return False
+    if if_exists == "error":
+        others = ", ".join(name for name in known if name != "error")
+        raise InputError(f"{out} exists; choose another name or --if-exists {others}")
+    return True
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
@@ -124,18 +135,12 @@ def names_by_row(items: Sequence[Item]) -> list[str]:
     return [item.name for item in sorted(items, key=lambda item: item.row)]
 
 
-def classes_of(items: Sequence[Item], neutral: str) -> tuple[str, ...]:
-    """Return the class names of items; see `class_names`."""
-    return class_names((item.label for item in items), neutral)
-
-
 def class_names(labels: Iterable[str | None], neutral: str) -> tuple[str, ...]:
     """Return the class names, neutral first and the rest sorted; a class's code is its place here."""
     known = {label for label in labels if label is not None}
     if known and neutral not in known:
-        found = ", ".join(sorted(known)[:8]) + (", ..." if len(known) > 8 else "")
         raise InputError(
-            f"no row has the neutral label {neutral!r} (labels: {found}){closest(neutral, known)}; "
+            f"no row has the neutral label {neutral!r} (labels: {listed(sorted(known), 8)}){closest(neutral, known)}; "
             "name the neutral label with --neutral NAME"
         )
     return (neutral, *sorted(known - {neutral}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,28 +22,28 @@ from featlab.extraction.items import Failure, Item
 _T = TypeVar("_T", bound=np.generic)
 
 
-def failures_path(out: Path) -> Path:
-    """Where the failures of a cache are listed: ``cache.h5`` -> ``cache.failures.jsonl``."""
-    return out.with_name(f"{out.stem}.failures.jsonl")
+FAILURES, NO_FACE, DOUBT = "failures", "no_face", "doubt"
+"""Lists beside a cache: of images without a row, of those without a face, of those whose face may be another's."""
 
 
-def write_failures(out: Path, failures: Sequence[Failure]) -> None:
-    """List the failures beside the cache; see `write_list`."""
-    write_list(failures_path(out), failures)
+def list_path(out: Path, what: str = FAILURES) -> Path:
+    """Where images are listed: ``cache.h5`` -> ``cache.failures.jsonl``."""
+    return out.with_name(f"{out.stem}.{what}.jsonl")
 
 
-def write_list(path: Path, failures: Sequence[Failure]) -> None:
-    """Write failures, one JSON object a line; without any, remove an earlier list."""
+def write_list(out: Path, failures: Sequence[Failure], what: str = FAILURES) -> None:
+    """Write failures beside a cache, one JSON object a line; without any, remove an earlier list."""
+    path = list_path(out, what)
     if not failures:
         path.unlink(missing_ok=True)
         return
-    lines = [json.dumps(asdict(failure), ensure_ascii=False) for failure in failures]
+    lines = [json.dumps(failure._asdict(), ensure_ascii=False) for failure in failures]
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
 def read_failures(out: Path) -> tuple[Failure, ...]:
     """Read the list beside a cache; empty when there is none."""
-    path = failures_path(out)
+    path = list_path(out)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]

@@ -16,6 +16,8 @@ from featlab.errors import FeatlabError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+OnProgress = Callable[[int, int], None]
+"""Called with how many are done, and how many there are, as far as that is known."""
 
 # Windows can't wait for more processes than this.
 _MAX_JOBS = 61

@@ -18,7 +18,7 @@ from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, target_features
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Phase, train
+from featlab.model.training import Adam, Phase, train
 from featlab.protocol.splits import Target
 
 
@@ -168,7 +168,7 @@ class Oracle(Method):
         head, config = copy.deepcopy(bundle.head), self.config
         # One row has no variance.
         head.norm.train(config.bn_mode == "train" and len(features) > 1)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        optimiser = Adam(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         fit = train(
             [Phase(optimiser, lambda step: {"classification": F.cross_entropy(head(features), wanted)})],
             range(config.iterations),

@@ -180,8 +180,8 @@ def _pseudo_labels(bundle: Bundle, features: Tensor, config: CluPConfig, seed: i
     if config.score == "purity":
         prototypes = min(config.prototypes, len(features) // 4)
         cluster = cluster_rows(codes.cpu().numpy(), prototypes, seed=run_seed(seed, "clusters"))
-        found = label_clusters(cluster, label, clusters=prototypes, classes=len(bundle.classes))
-        label, confidence = found.label[cluster], found.purity[cluster]
+        names, purity = label_clusters(cluster, label, clusters=prototypes, classes=len(bundle.classes))
+        label, confidence = names[cluster], purity[cluster]
     rows = purest_rows(label, confidence, config.keep)
     return rows, torch.from_numpy(label[rows]).to(features.device)
 

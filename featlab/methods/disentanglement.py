@@ -16,9 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam
 
-from featlab.model.training import Fit, Phase, Terms, train
+from featlab.model.training import Adam, Fit, Phase, Terms, train
 from featlab.seeding import seeded
 
 IDENTITY, NOISE, HIDDEN = 128, 256, 128

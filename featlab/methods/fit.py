@@ -156,23 +156,10 @@ def fit_sgd(
     rates: Rates = Rates(),
     on_epoch: Callable[[int], None] | None = None,
 ) -> Fit:
-    """Minimise a loss over batches of target rows.
+    """Minimise a loss over batches of ``rows`` target rows, given by their numbers; the seed is that of their order.
 
-    Args:
-        student: What is trained, in place; parts with a rate of 0 stay frozen.
-        rows: n, the number of target rows.
-        config: Optimisation.
-        losses: Called with the (b,) row numbers of a batch, BatchNorm in ``config.bn_mode``; returns the loss terms.
-        seed: Of the order of the rows.
-        rates: Per part.
-        on_epoch: Called with the epoch's number, from 0, before its first step, BatchNorm in evaluation mode or not as
-            the caller left it; here pseudo-labels are renewed (within ``student.evaluating()``).
-
-    Returns:
-        The fit. BatchNorm is left in evaluation mode, everything frozen.
-
-    Raises:
-        InputError: A loss that is not finite.
+    Parts with a rate of 0 stay frozen. ``on_epoch`` is called with the epoch's number before its first step: there
+    pseudo-labels are renewed (within ``student.evaluating()``). BatchNorm is left in evaluation mode, all is frozen.
     """
     groups = [
         {"params": parameters, "lr": rate * config.lr}

@@ -60,12 +60,12 @@ class JointBatch:
 
 @dataclass(frozen=True, eq=False)
 class JointObjective:
-    """What a method learns by, and what else it learns; beside ``head`` and ``warnings`` see `fit_joint`."""
+    """What a method learns by, and what it trains beside B and C."""
 
-    losses: Callable[[JointBatch], Terms]
-    copies: Sequence[nn.Parameter] = ()
-    extra: Sequence[nn.Parameter] = ()
-    on_step: Callable[[int], None] | None = None
+    losses: Callable[[JointBatch], Terms]  # Called with BatchNorm in ``bn_mode``; weights included.
+    copies: Sequence[nn.Parameter] = ()  # Parameters of the method's own that start from the source model.
+    extra: Sequence[nn.Parameter] = ()  # Those that start from nothing, and learn ten times as fast.
+    on_step: Callable[[int], None] | None = None  # Given the step's number before it, for what is renewed at times.
     # Makes what predicts in the place of B and C, once they are trained; ``None`` where they do.
     head: Callable[[], nn.Module] | None = None
     warnings: tuple[str, ...] = ()  # What the user should know, a line each.
@@ -85,14 +85,14 @@ class JointMethod(SourceAccess):
         student = make_student(bundle, "none", seed)
         features = ordered_features(bundle, target)
         goal = self.objective(student, source, features, seed)
-        fit = fit_joint(
+        trained = [*student.head.parameters(), *goal.copies, *goal.extra]
+        fit = fit_updates(
             student,
             source,
             features,
             self.config,
-            goal.losses,
+            [(goal.losses, trained)],
             seed=seed,
-            copies=goal.copies,
             extra=goal.extra,
             on_step=goal.on_step,
         )
@@ -121,42 +121,6 @@ def new_part(build: Callable[[], M], device: torch.device, *seed: object) -> M:
         return build().to(device)
 
 
-def fit_joint(
-    student: Student,
-    source: SourceFeatures,
-    target: Tensor,
-    config: JointConfig,
-    losses: Callable[[JointBatch], Terms],
-    *,
-    seed: int,
-    copies: Sequence[nn.Parameter] = (),
-    extra: Sequence[nn.Parameter] = (),
-    on_step: Callable[[int], None] | None = None,
-) -> Fit:
-    """Minimise a loss over pairs of a source and a target batch, one update a step.
-
-    Args:
-        student: B and C are trained, in place.
-        source: Labelled source rows.
-        target: (n, D) target features.
-        config: Optimisation.
-        losses: Called with a batch, BatchNorm in ``config.bn_mode``; returns the loss terms, weights included.
-        seed: Of the order of the rows.
-        copies: Parameters of the method's own that start from the source model, trained at its rate.
-        extra: Parameters of the method's own that start from nothing, trained at ten times the rate.
-        on_step: Called with the step's number before it, for what is renewed now and then.
-
-    Returns:
-        The fit. BatchNorm is left in evaluation mode, everything frozen.
-
-    Raises:
-        InputError: Fewer than two labelled source rows, or a loss that is not finite.
-    """
-    model = [*student.parameters_of("bottleneck"), *student.parameters_of("classifier"), *copies]
-    updates = [(losses, [*model, *extra])]
-    return fit_updates(student, source, target, config, updates, seed=seed, extra=extra, on_step=on_step)
-
-
 def fit_updates(
     student: Student,
     source: SourceFeatures,
@@ -168,9 +132,11 @@ def fit_updates(
     extra: Sequence[nn.Parameter] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> Fit:
-    """Make several updates a step, on the same batch, with one optimiser; see `fit_joint` for the other arguments.
+    """Make updates on pairs of a source and a target batch, one or several a step, with one optimiser.
 
-    ``updates`` are in order: a loss, and the parameters that it changes. Those of ``extra`` learn ten times as fast.
+    ``updates`` are in order: a loss, and the parameters that it changes. B and C are trained in place; parameters of
+    ``extra`` learn ten times as fast. The seed is that of the order of the rows. BatchNorm is left in evaluation mode,
+    everything frozen.
     """
     if len(source.labels) < 2:
         raise InputError(f"source access needs 2 labelled source rows or more, got {len(source.labels)}; label them")

@@ -245,7 +245,7 @@ class TPDS(NeighbourMethod):
             with student.evaluating():
                 z = student.bottleneck(features)
                 p = torch.softmax(student.head.classify(z), dim=1)
-                distance = centre_labels(z, p, rounds=1).distance
+                _, distance = centre_labels(z, p, rounds=1)
                 reached.copy_(destinations(walks, confident_rows(entropies(p), distance)))
 
         def losses(rows: Tensor) -> Terms:

@@ -15,7 +15,7 @@ from featlab.methods.base import Method, target_features
 from featlab.model.losses import classification_loss
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, Translator, linear_head
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Phase, shuffled_batches, train
+from featlab.model.training import Adam, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
@@ -102,7 +102,7 @@ class ReferencedMLP(Method):
 
         with seeded(bundle.seed, cls.name, "dropout"):
             train(
-                [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+                [Phase(Adam(trained, lr=RATE), losses)],
                 batches(),
                 name=cls.name,
                 advice="check the embeddings for outliers",

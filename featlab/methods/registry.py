@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PARTS = ("translator", "bottleneck", "classifier")
 """What a method can change: what stands in T's place, B, C."""
-PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours")
+PAIR_KEYS = ("pair.strategy", "pair.label_rule", "pair.neighbours", "pair.index")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import new_adapter
 from featlab.model.networks import AdaptedModel, PersonalModel, Translator
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
+from featlab.model.training import Adam, Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
@@ -58,7 +58,7 @@ def fit_generator(
     random = torch_generator(seed, "generator batches")
     epochs = (shuffled_batches(rows, min(config.batch, rows), minimum, random) for _ in count())
     fit = train(
-        [Phase(torch.optim.Adam(trained, lr=config.lr), losses)],
+        [Phase(Adam(trained, lr=config.lr), losses)],
         islice(chain.from_iterable(epochs), total),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: half_cosine(step, total),

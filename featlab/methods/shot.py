@@ -84,7 +84,7 @@ class Shot(ShotIM):
             with student.evaluating():
                 z = student.bottleneck(features)
                 p = torch.softmax(student.head.classify(z), dim=1)
-                labels.copy_(centre_labels(z, p, threshold=self.config.threshold).labels)
+                labels.copy_(centre_labels(z, p, threshold=self.config.threshold)[0])
 
         def losses(rows: Tensor) -> Terms:
             logits = student.logits(features[rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +22,46 @@ History = list[Mapping[str, float]]
 """Loss terms and their sum (``loss``), an entry a step."""
 OnEpoch = Callable[[int, int, float], None]
 """Called after each epoch with its number, the number of epochs, and the mean loss."""
+
+
+class Adam(Optimizer):
+    """Adam, with weight decay AdamW: the weights of torch's own, which imports its compiler, a second, to step."""
+
+    def __init__(self, parameters: Any, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
+        for method in (Optimizer.add_param_group, Optimizer.zero_grad):
+            # As if the compiler had been asked already, and left them alone.
+            plain = getattr(method, "__wrapped__", method)
+            vars(plain).setdefault("__dynamo_disable", plain)
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Change every parameter that has a gradient."""
+        for group in self.param_groups:
+            moved = [tensor for tensor in group["params"] if tensor.grad is not None]
+            for tensor in moved:
+                if not self.state[tensor]:
+                    self.state[tensor] = {name: torch.zeros_like(tensor) for name in ("mean", "square")} | {"steps": 0}
+            if not moved:
+                continue
+            states = [self.state[tensor] for tensor in moved]
+            slopes, means, squares = (
+                [tensor.grad for tensor in moved],
+                *([state[name] for state in states] for name in ("mean", "square")),
+            )
+            if group["weight_decay"]:
+                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_lerp_(means, slopes, 1 - 0.9)
+            torch._foreach_mul_(squares, 0.999)
+            torch._foreach_addcmul_(squares, slopes, slopes, 1 - 0.999)
+            scales = torch._foreach_sqrt(squares)
+            for state in states:
+                state["steps"] += 1
+            torch._foreach_div_(scales, [(1 - 0.999 ** state["steps"]) ** 0.5 for state in states])
+            torch._foreach_add_(scales, 1e-8)
+            torch._foreach_addcdiv_(
+                moved, means, scales, [-group["lr"] / (1 - 0.9 ** state["steps"]) for state in states]
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +131,10 @@ def train(
     parameters = [tensor for optimiser in optimisers for tensor in _parameters(optimiser)]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    first_rates = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    first_rates = [(group, group["lr"]) for group in groups]
+    for group in groups:
+        group["foreach"] = True  # One call for all small tensors: the same weights, sooner.
     history = [] if history is None else history
     for batch in batches:
         if rate is not None:
@@ -147,6 +191,46 @@ def minimise(
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     return int(optimiser.state[parameters[0]]["n_iter"]), history
+
+
+def minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:
+    """Return where a smooth convex loss is least, by L-BFGS with steps that are halved until they help.
+
+    Args:
+        losses: Takes (n,) values and returns the loss and its gradient.
+        values: (n,) where to begin.
+        iterations: Most iterations.
+    """
+    loss, slope = losses(values)
+    steps: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
+    for _ in range(iterations):
+        if slope.abs().max().item() <= LEAST_SLOPE:
+            break
+        way, shares = -slope, []
+        for step, change, scale in reversed(steps):
+            shares.append(scale * torch.dot(step, way).item())
+            way.sub_(change, alpha=shares[-1])
+        way *= 1 / (steps[-1][2] * torch.dot(steps[-1][1], steps[-1][1]).item()) if steps else 1 / slope.norm()
+        for (step, change, scale), share in zip(steps, reversed(shares), strict=True):
+            way.add_(step, alpha=share - scale * torch.dot(change, way).item())
+        length, fall = 1.0, torch.dot(slope, way).item()
+        before, old = loss, slope
+        loss, slope = losses(values + way)
+        while loss > before + 1e-4 * length * fall and length > 1e-9:
+            length /= 2
+            loss, slope = losses(values + length * way)
+        values = values + length * way
+        step, change = length * way, slope - old
+        curvature = torch.dot(step, change).item()
+        if curvature > 0:
+            steps.append((step, change, 1 / curvature))
+        if before - loss <= LEAST_FALL:
+            break
+    return values
+
+
+MEMORY, LEAST_SLOPE, LEAST_FALL = 20, 1e-6, 1e-10
+"""Steps that L-BFGS remembers, and when it ends."""
 
 
 def loss_sum(terms: Terms, message: str) -> Tensor:

@@ -1,13 +1,15 @@
 """Pairs of rows from different source subjects: one row gives the expression, its reference gives the identity.
 
 Three ways to choose a row's references among the admissible rows: the nearest by cosine similarity of the embeddings,
-the nearest by face shape (least Procrustes disparity of the landmarks), or any at random. Both searches are exact.
+the nearest by face shape (least Procrustes disparity of the landmarks), or any at random. Both searches are exact,
+unless an index is asked for.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.cache.table import FeatureTable
 from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import BundleError, ConfigError, InputError
-from featlab.pairing.procrustes import normalise_shapes, search_shapes
+from featlab.pairing.nearest import Neighbours
+from featlab.pairing.procrustes import Shapes, search_shapes
 from featlab.pairing.search import SHORTEST, lengths, search
 
 
@@ -34,6 +37,10 @@ class Pairs:
     strategy: str  # One of `STRATEGIES`.
     label_rule: str  # One of `LABEL_RULES`.
     skipped: int  # Rows of the table that have no reference.
+    searched_in_full: int = 0  # Rows that got too few candidates from an index.
+    recall: float = (
+        math.nan
+    )  # Share of their true references that rows of a sample have; NaN: all, the search is exact.
 
     def __len__(self) -> int:
         return len(self.row)
@@ -64,10 +71,14 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
     if len(np.unique(table.subject)) < 2:
         names = ", ".join(table.subject_names_present()) or "none"
         raise InputError(f"pairs join two source subjects and the rows hold fewer ({names}); add source subjects")
-    shapes, usable = _usable_rows(table, strategy)
+    shapes = Shapes.of(table.landmarks) if strategy == "landmark" and table.landmarks is not None else None
+    if strategy == "cosine":
+        usable = lengths(table.embeddings) >= SHORTEST
+    else:
+        usable = np.ones(len(table), dtype=np.bool_) if shapes is None else shapes.valid
     order = np.lexsort((table.frame, table.video, table.subject))
     order = order[usable[order]]
-    parts = []
+    parts, in_full, hits, checked = [], 0, 0, 0
     for code, is_query, is_base in _label_groups(table.label[order], config.label_rule):
         rows, base = order[is_query], order[is_base]
         others = table.subject[base]
@@ -75,14 +86,17 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
         skip = np.stack([np.searchsorted(others, own, "left"), np.searchsorted(others, own, "right")], axis=1)
         k = min(config.neighbours, len(base))
         if strategy == "random":
-            score, place = _draw(table, rows, skip, len(base), k, (seed, code + 1))
-        elif strategy == "cosine":
-            score, place, _ = search(table.embeddings[rows], table.embeddings[base], k, skip=skip)
+            found = _draw(table, rows, skip, len(base), k, (seed, code + 1))
+        elif shapes is None:
+            vectors = table.embeddings
+            found = search(vectors, vectors, k, skip=skip, chosen=(rows, base), index=config.index)
         else:
-            score, place, _ = search_shapes(shapes[rows], shapes[base], k, skip=skip)
-            score = 1.0 - score
-        query, rank = np.nonzero(place >= 0)
-        parts.append((rows[query], base[place[query, rank]], score[query, rank].astype(np.float32)))
+            found = search_shapes(shapes, shapes, k, skip=skip, chosen=(rows, base), index=config.index)
+            found = found._replace(score=1.0 - found.score)
+        in_full += found.searched_in_full
+        hits, checked = hits + found.checked[0], checked + found.checked[1]
+        query, rank = np.nonzero(found.rows >= 0)
+        parts.append((rows[query], base[found.rows[query, rank]], found.score[query, rank].astype(np.float32)))
     if not any(len(part[0]) for part in parts):
         raise InputError(_nothing_admissible(strategy, config.label_rule))
     row = np.concatenate([part[0] for part in parts]).astype(np.int64)
@@ -94,16 +108,19 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
         strategy=strategy,
         label_rule=config.label_rule,
         skipped=len(table) - len(np.unique(row)),
+        searched_in_full=in_full if checked else 0,
+        recall=hits / checked if checked else math.nan,
     )
 
 
 def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
     """Count what the pairs of a table look like.
 
-    JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), median_score (None for random),
-    same_label_share (of the pairs whose two labels are known; None if there are none), reference_rows (different
-    rows that serve as a reference), most_used_row (how often the most used one does: hubs pull all identities
-    towards a few), references (by subject name: how often a row of that subject is the reference).
+    JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), searched_in_full and recall (None for
+    an exact search) as in `Pairs`, median_score (None for random), same_label_share (of the pairs whose two labels are
+    known; None if there are none), reference_rows (different rows that serve as a reference), most_used_row (how often
+    the most used one does: hubs pull all identities towards a few), references (by subject name: how often a row of
+    that subject is the reference).
     """
     row_label, reference_label = table.label[pairs.row], table.label[pairs.reference]
     known = (row_label >= 0) & (reference_label >= 0)
@@ -115,6 +132,8 @@ def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
         "label_rule": pairs.label_rule,
         "pairs": len(pairs),
         "skipped": pairs.skipped,
+        "searched_in_full": pairs.searched_in_full,
+        "recall": None if math.isnan(pairs.recall) else pairs.recall,
         "median_score": float(np.median(scored)) if len(scored) else None,
         "same_label_share": float((row_label == reference_label)[known].mean()) if known.any() else None,
         "reference_rows": int((used > 0).sum()),
@@ -140,7 +159,8 @@ def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTa
 
 def pairs_to_arrays(pairs: Pairs) -> dict[str, NDArray[Any]]:
     """Return the pairs as arrays alone, for a safetensors file; words become their UTF-8 bytes."""
-    return {
+    indexed = {} if math.isnan(pairs.recall) else {"index": np.array([pairs.searched_in_full, pairs.recall])}
+    return indexed | {
         "row": pairs.row,
         "reference": pairs.reference,
         "score": pairs.score,
@@ -153,12 +173,13 @@ def pairs_to_arrays(pairs: Pairs) -> dict[str, NDArray[Any]]:
 def pairs_from_arrays(arrays: Mapping[str, NDArray[Any]], *, rows: int) -> Pairs:
     """Return the pairs that `pairs_to_arrays` made, of a table of so many rows; a BundleError for any other arrays."""
     dtypes = {"row": np.int64, "reference": np.int64, "score": np.float32}
-    dtypes |= {"strategy": np.uint8, "label_rule": np.uint8, "skipped": np.int64}
+    arrays = {"index": np.array([0, math.nan])} | dict(arrays)
+    dtypes |= {"strategy": np.uint8, "label_rule": np.uint8, "skipped": np.int64, "index": np.float64}
     for name, dtype in dtypes.items():
         if name not in arrays or arrays[name].dtype != dtype or arrays[name].ndim != 1:
             raise BundleError(f"stored pairs: {name!r} is missing or not one row of {np.dtype(dtype)}; pair again")
     row, reference, score = arrays["row"], arrays["reference"], arrays["score"]
-    if not len(row) == len(reference) == len(score) or len(arrays["skipped"]) != 1:
+    if not len(row) == len(reference) == len(score) or len(arrays["skipped"]) != 1 or len(arrays["index"]) != 2:
         raise BundleError("stored pairs: row, reference and score differ in length; pair again")
     for name in ("row", "reference"):
         if len(row) and not 0 <= arrays[name].min() <= arrays[name].max() < rows:
@@ -167,17 +188,8 @@ def pairs_from_arrays(arrays: Mapping[str, NDArray[Any]], *, rows: int) -> Pairs
     label_rule = arrays["label_rule"].tobytes().decode(errors="replace")
     if strategy not in STRATEGIES or label_rule not in LABEL_RULES:
         raise BundleError(f"stored pairs: unknown strategy {strategy!r} or label rule {label_rule!r}; pair again")
-    return Pairs(row, reference, score, strategy, label_rule, int(arrays["skipped"][0]))
-
-
-def _usable_rows(table: FeatureTable, strategy: str) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """Return the normalised shapes (of no points unless they are needed) and which rows can take part."""
-    no_shapes = np.empty((len(table), 0), dtype=np.complex128)
-    if strategy == "cosine":
-        return no_shapes, lengths(table.embeddings) >= SHORTEST
-    if strategy == "landmark" and table.landmarks is not None:
-        return normalise_shapes(table.landmarks)
-    return no_shapes, np.ones(len(table), dtype=np.bool_)
+    (skipped,), (in_full, recall) = arrays["skipped"].tolist(), arrays["index"].tolist()
+    return Pairs(row, reference, score, strategy, label_rule, skipped, int(in_full), recall)
 
 
 def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
@@ -196,9 +208,9 @@ def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[int, ND
 
 def _draw(
     table: FeatureTable, rows: NDArray[np.intp], skip: NDArray[np.intp], base: int, k: int, seeds: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+) -> Neighbours:
     """Draw k different base rows outside `skip` for each row, uniformly; -1 where there are fewer."""
-    place = np.full((len(rows), k), -1, dtype=np.intp)
+    found = Neighbours(np.full((len(rows), k), np.nan), np.full((len(rows), k), -1, dtype=np.intp))
     subject = table.subject[rows]
     for code in np.unique(subject):
         mine = np.flatnonzero(subject == code)
@@ -207,8 +219,8 @@ def _draw(
         rng = np.random.default_rng([*seeds, *table.subjects[code].encode()])
         chosen = _subsets(rng, len(mine), base - (stop - start), k)
         chosen[chosen >= start] += stop - start
-        place[mine, : chosen.shape[1]] = chosen
-    return np.full(place.shape, np.nan), place
+        found.rows[mine, : chosen.shape[1]] = chosen
+    return found
 
 
 def _subsets(rng: np.random.Generator, n: int, size: int, k: int) -> NDArray[np.intp]:

@@ -14,48 +14,71 @@ image of b; faces are far from the mirror images of other faces, so this rules r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.search import Neighbours, Rows, Space, nearest, product_error
+from featlab.pairing.index import find
+from featlab.pairing.nearest import Neighbours, Rows, Space
+from featlab.pairing.search import product_error
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
+_BLOCK = 4096  # rows whose shapes are made at once: results don't depend on it
 
 
-def normalise_shapes(landmarks: NDArray[np.floating]) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """Centre shapes and scale them to unit norm, as complex numbers x + iy.
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """Face shapes, centred and of unit norm, as complex numbers x + iy: made of their landmarks when they are needed.
 
-    Args:
+    Attributes:
         landmarks: (N, P, 2), x and y in pixels.
-
-    Returns:
-        Shapes complex128 (N, P), zero where invalid, and valid (N,): False for a shape with a coordinate that is not
-        finite, or with all points in one place.
-
-    Raises:
-        InputError: Another shape of array.
+        centre: complex128 (N,), the mean of each shape's points.
+        norm: float64 (N,), the size of each shape; infinite for one that is not valid, which so becomes zero.
+        valid: bool (N,), False for a shape with a coordinate that is not finite, or with all points in one place.
     """
-    if landmarks.ndim != 3 or landmarks.shape[2] != 2:
-        raise InputError(f"landmarks must be (rows, points, 2), not {landmarks.shape}")
-    points = landmarks.astype(np.float64)
-    valid = np.isfinite(points).all(axis=(1, 2))
-    points[~valid] = 0.0
-    largest = np.abs(points).max(axis=(1, 2), initial=0.0)
-    shapes = points[:, :, 0] + 1j * points[:, :, 1]
-    if shapes.shape[1]:
-        shapes -= shapes.mean(axis=1, keepdims=True)
-    norm = np.linalg.norm(shapes, axis=1)
-    valid &= norm > _FLAT * largest
-    shapes[~valid] = 0.0
-    shapes[valid] /= norm[valid, None]
-    return shapes, valid
+
+    landmarks: NDArray[np.floating]
+    centre: NDArray[np.complex128]
+    norm: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, landmarks: NDArray[np.floating]) -> Shapes:
+        """Measure the shapes of (N, P, 2) landmarks; another shape of array is an InputError."""
+        if landmarks.ndim != 3 or landmarks.shape[2] != 2:
+            raise InputError(f"landmarks must be (rows, points, 2), not {landmarks.shape}")
+        rows = len(landmarks)
+        made = cls(landmarks, np.zeros(rows, dtype=np.complex128), np.ones(rows), np.zeros(rows, dtype=np.bool_))
+        for block in (slice(first, first + _BLOCK) for first in range(0, rows, _BLOCK)):
+            finite = np.isfinite(landmarks[block]).all(axis=(1, 2))
+            made.norm[block][~finite] = np.inf
+            points = made[block]
+            largest = np.maximum(np.abs(points.real), np.abs(points.imag)).max(axis=1, initial=0.0)
+            if points.shape[1]:
+                made.centre[block] = points.mean(axis=1)
+            norm = np.linalg.norm(points - made.centre[block, None], axis=1)
+            made.valid[block] = finite & (norm > _FLAT * largest)
+            made.norm[block] = np.where(made.valid[block], norm, np.inf)
+        return made
+
+    def __getitem__(self, rows: NDArray[np.integer[Any]] | slice) -> NDArray[np.complex128]:
+        """Return complex128 (r, P) shapes; zero where not valid."""
+        points = self.landmarks[rows].astype(np.float64)
+        norm, centre = self.norm[rows, None, None], self.centre[rows, None].view(np.float64)
+        points[np.isinf(norm[:, 0, 0])] = 0.0
+        points -= centre[:, None]
+        points /= norm
+        return points.view(np.complex128)[..., 0]
 
 
 def disparity(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> NDArray[np.float64]:
     """Return the disparity that scipy.spatial.procrustes gives, 1 - max(|aᴴb|, |aᵀb|)², in [0, 1].
 
-    Both are complex128 (..., P), valid shapes from `normalise_shapes`, and broadcast.
+    Both are complex128 (..., P), valid `Shapes`, and broadcast.
     """
     rotation = np.abs(np.sum(a.conj() * b, axis=-1))
     reflection = np.abs(np.sum(a * b, axis=-1))
@@ -63,66 +86,92 @@ def disparity(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> NDArray[n
 
 
 def search_shapes(
-    queries: NDArray[np.complex128],
-    base: NDArray[np.complex128],
+    queries: Shapes,
+    base: Shapes,
     k: int,
     *,
-    skip: Rows | None = None,
     backend: str = "auto",
+    skip: Rows | None = None,
+    chosen: tuple[Rows, Rows] | None = None,
+    index: str = "",
 ) -> Neighbours:
-    """Find each query's k base shapes of least disparity, exactly; ties go to the lowest index.
+    """Find each query's k base shapes of least disparity; ties go to the lowest row.
 
     Args:
-        queries: complex128 (n, P), valid shapes from `normalise_shapes`.
-        base: complex128 (m, P), valid shapes.
+        queries: n shapes.
+        base: m shapes.
         k: Neighbours a query, 1 to m.
-        skip: (n, 2), base rows [start, stop) that each query may not have (see `featlab.pairing.search.nearest`).
-        backend: As in `featlab.pairing.search.search`.
+        backend: As in `featlab.pairing.search.search`, and so are the others.
+        skip: Base rows [start, stop) that each query may not have.
+        chosen: Rows of ``queries`` and of ``base``, all valid; all by default.
+        index: Of faiss.
 
     Returns:
         Disparities as scores, lowest first, inf where there are fewer than k.
 
     Raises:
         InputError: Different numbers of points, or a k that is not between 1 and m.
+        ConfigError: As in `featlab.pairing.search.search`.
     """
-    if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1]:
-        raise InputError(f"shapes must be (rows, points) with as many points, not {queries.shape} and {base.shape}")
-    mean = np.linalg.eigh(base.T @ base.conj())[1][:, -1]
-    left, query_cosine = _lifted(queries, mean)
-    right, _ = _lifted(base, mean)
+    points = queries.landmarks.shape[1]
+    if base.landmarks.shape[1] != points:
+        raise InputError(f"shapes must have as many points, not {points} and {base.landmarks.shape[1]}")
+    query_rows, base_rows = chosen or (np.arange(len(queries.valid)), np.arange(len(base.valid)))
+    product = np.zeros((points, points), dtype=np.complex128)
+    for part in _parts(base, base_rows):
+        product += part.T @ part.conj()
+    mean = np.linalg.eigh(product)[1][:, -1]
+    cosine = np.concatenate([np.abs(part @ mean.conj()) for part in _parts(queries, query_rows)])
+    mirrored = np.concatenate([np.abs(part @ mean) for part in _parts(base, base_rows)])
     # Of the mirror images of all base shapes, the one whose angle to the mean is nearest to the query's.
-    mirrored = np.abs(base @ mean)
-    mirror = np.clip(query_cosine, mirrored.min(initial=1.0), mirrored.max(initial=0.0))
-    reflection = (query_cosine * mirror + _sine(query_cosine) * _sine(mirror)) ** 2
+    cosine = np.minimum(cosine, 1.0)
+    mirror = np.clip(cosine, mirrored.min(initial=1.0), mirrored.max(initial=0.0))
+    reflection = (cosine * mirror + _sine(cosine) * _sine(mirror)) ** 2
+    width = 2 * points + 2
     # A square changes by at most twice the error of its root.
-    error = 4.0 * product_error(left.shape[1])
-    small, small_base = queries.astype(np.complex64), base.astype(np.complex64)
+    error = 4.0 * product_error(width)
 
     def limit(rows: Rows, inner: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(np.maximum(inner, reflection[rows]) + error)
 
-    def quick(rows: Rows) -> NDArray[np.float32]:
-        rotation, mirror = np.abs(small[rows].conj() @ small_base.T), np.abs(small[rows] @ small_base.T)
-        return np.asarray(np.square(np.maximum(rotation, mirror)))
+    def quick(tile: slice) -> Callable[[Rows], NDArray[np.float32]]:
+        small_base = np.concatenate([part.astype(np.complex64) for part in _parts(base, base_rows[tile])])
+
+        def score(rows: Rows) -> NDArray[np.float32]:
+            small = queries[query_rows[rows]].astype(np.complex64)
+            best = np.maximum(np.abs(small.conj() @ small_base.T), np.abs(small @ small_base.T))
+            return np.asarray(np.square(best))
+
+        return score
 
     def exact(rows: Rows, columns: Rows) -> NDArray[np.float64]:
-        return 1.0 - disparity(queries[rows], base[columns])
+        return 1.0 - disparity(queries[query_rows[rows]], base[base_rows[columns]])
 
-    found = nearest(Space(left, right, limit, quick, exact, np.ones(len(left)), error), k, skip=skip, backend=backend)
+    def left(rows: Rows) -> NDArray[np.float32]:
+        return np.concatenate([_lifted(part, mean) for part in _parts(queries, query_rows[rows])])
+
+    def right(tile: slice) -> NDArray[np.float32]:
+        return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
+
+    space = Space(len(base_rows), width, left, right, limit, quick, exact, np.ones(len(query_rows)), error)
+    found = find(space, k, skip=skip, backend=backend, index=index)
     return found._replace(score=1.0 - found.score)
 
 
-def _lifted(
-    shapes: NDArray[np.complex128], mean: NDArray[np.complex128]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return the unit vectors (α², √2 αu, |u|²), float32 (n, 2P + 2), and α (n,)."""
+def _parts(shapes: Shapes, rows: Rows) -> Iterator[NDArray[np.complex128]]:
+    """Yield the shapes of some rows, a block at a time; one block, which may be empty, at least."""
+    return (shapes[rows[first : first + _BLOCK]] for first in range(0, max(1, len(rows)), _BLOCK))
+
+
+def _lifted(shapes: NDArray[np.complex128], mean: NDArray[np.complex128]) -> NDArray[np.float32]:
+    """Return the unit vectors (α², √2 αu, |u|²), float32 (n, 2P + 2)."""
     along = shapes @ mean.conj()
     cosine = np.minimum(np.abs(along), 1.0)
     turn = np.divide(along.conj(), cosine, out=np.ones_like(along), where=cosine > 0)
     rest = shapes * turn[:, None] - cosine[:, None] * mean
     middle = np.sqrt(2.0) * cosine[:, None] * rest
     parts = [np.square(cosine)[:, None], middle.real, middle.imag, np.square(_sine(cosine))[:, None]]
-    return np.concatenate(parts, axis=1).astype(np.float32), cosine
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def _sine(cosine: NDArray[np.float64]) -> NDArray[np.float64]:

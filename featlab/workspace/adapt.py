@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -143,28 +144,52 @@ def adapt_subject(
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What is told of one of many people who were adapted to; the model is in the folder."""
+
+    subject: str
+    folder: Path
+    frames: int  # Neutral rows that were adapted on.
+    seconds: float
+    reused: bool  # Whether it was stored already, of the same clip by the same method.
+    gain: GainEstimate | None  # See `Adapted`.
+    warnings: tuple[str, ...]
+
+
 def adapt_people(
-    bundle: Bundle,
-    root: Path,
-    table: FeatureTable,
-    extractor: ExtractorInfo,
-    subjects: Sequence[str],
-    config: Config,
-    *,
-    force: bool = False,
-) -> Iterator[Adapted | Refused]:
-    """Adapt a bundle to one person after the other, as `adapt_subject`; what is stored of the same clip is not redone.
+    workspace: Workspace, root: Path, subjects: Sequence[str], *, force: bool = False, jobs: int = 1
+) -> Iterator[Stored | Refused]:
+    """Adapt the bundle in ``root`` to many people, as `adapt_subject`; what is stored of the same clip is not redone.
+
+    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run.run_all`.
 
     Yields:
-        A person's adaptation, or why there is none. The others go on.
+        What became of a person, or why there is no adaptation, as they finish. The others go on.
     """
-    for subject in subjects:
-        try:
-            rows = table.rows_of(subject)
-            stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
-            yield stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
-        except FeatlabError as error:
-            yield Refused(subject, str(error))
+    from featlab.engine.run import run_all
+
+    # Not relative: a worker process may have been started in another folder.
+    work, logs = partial(_adapt_one, workspace, root.resolve(), force), workspace.root / "engine"
+    for done in run_all(work, subjects, jobs=jobs, engine=workspace.config.engine, folder=logs, light=True):
+        yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Stored) else done
+
+
+@lru_cache(maxsize=1)
+def _loaded(root: Path) -> Bundle:
+    """Return the bundle, kept for the next person."""
+    return load_bundle(root)
+
+
+def _adapt_one(workspace: Workspace, root: Path, force: bool, subject: str) -> Stored | Refused:
+    table, extractor, config = workspace.table, workspace.extractor, workspace.config
+    try:
+        bundle, rows = _loaded(root), table.rows_of(subject)
+        stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
+        done = stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
+    except FeatlabError as error:
+        return Refused(subject, str(error))
+    return Stored(subject, done.folder, done.frames, done.seconds, done.reused, done.gain, done.model.warnings)
 
 
 def stored_adaptation(

@@ -4,17 +4,17 @@
     stages/pair-<key>/       pairs.safetensors, pairs.csv, summary.json
     bundles/<key>/           the model bundle (see `featlab.bundle.bundle`)
 
-A folder that exists is complete. Deleting any of them is safe: the next command that needs it makes it again.
+A folder that exists is complete. Deleting any of them is safe: the next command that needs it makes it again. Of
+several processes that need one, on whichever machines, one makes it and the others wait.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,6 +22,7 @@ from featlab.bundle.bundle import Bundle, save_bundle
 from featlab.bundle.files import read_tensors, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.table import FeatureTable
+from featlab.compute import choose_device
 from featlab.errors import BundleError
 from featlab.methods.registry import preparers, reads_pairs
 from featlab.model.networks import Projection, head_from_state
@@ -61,26 +62,53 @@ def pair_folder(source: Source) -> Path:
     return source.workspace.root / "stages" / f"pair-{source.key('pair', config, strategy)}"
 
 
+LEASE = 60.0
+"""Seconds without a sign of life after which a process on another machine counts as dead."""
+
+
+@contextmanager
+def _to_be_made(kept: Path, source: Source) -> Iterator[bool]:
+    """Yield whether a stage's file has to be made here; where another process is making it, wait until it is there."""
+    if kept.exists():
+        yield False
+        return
+    from filelock import SoftFileLease, Timeout
+
+    folder, workspace = kept.parent, source.workspace
+    # In the workspace itself, which is there: nothing is left of a stage that is refused.
+    lease = SoftFileLease(workspace.root / f".{folder.name}.lock", lease_duration=LEASE, poll_interval=0.2)
+    try:
+        try:
+            lease.acquire(timeout=1)
+        except Timeout:
+            workspace.notify(f"waiting for another process, which makes {folder}")
+            lease.acquire()
+    except OSError as error:
+        raise BundleError(f"{folder}: can't be written ({error.strerror}); check its place and permissions") from error
+    try:
+        yield not kept.exists()
+    finally:
+        lease.release()
+
+
 def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
     """Return projection, B and C: from an earlier run with the same inputs, or trained now."""
     folder = train_folder(source)
     path = folder / "head.safetensors"
-    if path.exists():
-        return _load_head(path), StageOutput(folder, True)
-    workspace, table = source.workspace, source.table
-    workspace.notify(f"train: {len(table):,} rows of {len(source.subjects)} source subjects")
-    trained = train_source_head(
-        table, source.config, seed=source.seed, device=workspace.device, on_epoch=workspace.on_epoch
-    )
-    tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
-    tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
-    # In float64: what is read back is what was chosen.
-    tensors |= {
-        f"share.{name}": torch.tensor(value, dtype=torch.float64) for name, value in vars(trained.share).items()
-    }
-    with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
-        write_tensors(draft / path.name, tensors)
-    return _load_head(path), StageOutput(folder, False)
+    with _to_be_made(path, source) as missing:
+        if missing:
+            workspace, table = source.workspace, source.table
+            workspace.notify(f"train: {len(table):,} rows of {len(source.subjects)} source subjects")
+            trained = train_source_head(
+                table,
+                source.config,
+                seed=source.seed,
+                device=choose_device(workspace.device).type,
+                on_epoch=workspace.on_epoch,
+            )
+            with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
+                write_tensors(draft / path.name, _head_tensors(trained))
+    return _load_head(path), StageOutput(folder, not missing)
 
 
 def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
@@ -88,27 +116,34 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
     config = source.config.pair
     folder, table = pair_folder(source), source.table
     path = folder / "pairs.safetensors"
-    if path.exists():
-        return _load_pairs(path, len(table)), StageOutput(folder, True)
-    strategy = config.resolved(table.landmarks is not None)
-    source.workspace.notify(f"pair: {strategy}, {config.label_rule} label, {len(table):,} rows")
-    pairs = make_pairs(table, config, seed=source.seed)
-    with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
-        _write_pairs(draft, pairs, table)
-    return pairs, StageOutput(folder, False)
+    with _to_be_made(path, source) as missing:
+        if missing:
+            strategy = config.resolved(table.landmarks is not None)
+            source.workspace.notify(f"pair: {strategy}, {config.label_rule} label, {len(table):,} rows")
+            pairs = make_pairs(table, config, seed=source.seed)
+            with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
+                _write_pairs(draft, pairs, table)
+    return _load_pairs(path, len(table)), StageOutput(folder, not missing)
 
 
 def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageOutput]:
     """Return the model bundle, likewise; of ``methods`` those that carry something prepare it in the bundle."""
     folder = bundle_folder(source, methods)
-    if (folder / "bundle.json").exists():
-        return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, True)
+    with _to_be_made(folder / "bundle.json", source) as missing:
+        if missing:
+            bundle = _make_bundle(source, methods)
+            with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
+                save_bundle(draft, bundle)
+    return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, not missing)
+
+
+def _make_bundle(source: Source, methods: Sequence[str]) -> Bundle:
     trained, _ = train_stage(source)
     pairs = pair_stage(source)[0] if reads_pairs(source.config, preparers(methods)) else None
     workspace, how, table = source.workspace, source.config.pretrain, source.table
     steps = f", {len(pairs):,} pairs, {how.epochs} epochs" if pairs is not None and how.paired else ""
     workspace.notify(f"pretrain: {how.form} T, {len(table):,} rows{steps}")
-    bundle = pretrain_bundle(
+    return pretrain_bundle(
         table,
         trained,
         pairs,
@@ -119,27 +154,16 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         methods=preparers(methods),
         on_epoch=workspace.on_epoch,
     )
-    with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
-        save_bundle(draft, bundle)
-    return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, False)
 
 
-Make = Callable[[], None]
-"""Makes a stage; what it gives stays in the process, since a source model can't be sent to another."""
-
-
-def _run_stage(stage: Callable[..., object], *inputs: Any) -> None:
-    stage(*inputs)
-
-
-def source_stages(source: Source, methods: Sequence[str]) -> list[dict[Path, Make]]:
-    """Return for train, pair and bundle the folder and what makes it; pairs that nothing reads are not made."""
-    paired = reads_pairs(source.config, preparers(methods))
-    return [
-        {train_folder(source): partial(_run_stage, train_stage, source)},
-        {pair_folder(source): partial(_run_stage, pair_stage, source)} if paired else {},
-        {bundle_folder(source, methods): partial(_run_stage, bundle_stage, source, methods)},
-    ]
+def _head_tensors(trained: TrainedHead) -> dict[str, torch.Tensor]:
+    """Return what `_load_head` reads."""
+    tensors = {f"projection.{name}": tensor for name, tensor in trained.projection.state_dict().items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in trained.head.state_dict().items()}
+    # In float64: what is read back is what was chosen.
+    return tensors | {
+        f"share.{name}": torch.tensor(value, dtype=torch.float64) for name, value in vars(trained.share).items()
+    }
 
 
 def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:

@@ -8,20 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featlab import __version__
-from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.compute import choose_device
 from featlab.config.load import Config, load_config
 from featlab.errors import BundleError, CacheError, ConfigError, InputError
 from featlab.methods.registry import METHODS, preparers, reads_pairs
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
 from featlab.seeding import run_seed, stable_hash
+
+if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
 
 CONFIG_FILE = "featlab.toml"
 TUNED_FILE = "tuned.json"
@@ -41,8 +42,7 @@ class Workspace:
     table: FeatureTable  # Every row of the cache, or those of the subjects that it was opened for.
     extractor: ExtractorInfo  # What made its embeddings.
     cache_digest: str  # Its digest.
-    device: str = "cpu"  # Where to train.
-    adapt_on: str = "cpu"  # Where to adapt and to predict.
+    device: str = "cpu"  # Where to compute, as it was named.
     # Called with one line when something runs that wasn't asked for by name.
     notify: Notify = field(default=lambda line: None)
     on_epoch: OnEpoch | None = None  # Progress of training.
@@ -79,9 +79,16 @@ class Workspace:
             METHODS.check(name)
         with open_cache(cache_path(root, config)) as cache:
             table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
-        chosen = choose_device(device).type
-        on = "cpu" if device == "auto" else chosen
-        return cls(root, config, table, extractor, digest, chosen, on, notify or (lambda line: None), on_epoch)
+        if device not in ("auto", "cpu"):
+            from featlab.compute import choose_device
+
+            choose_device(device)  # Refused now, and not after an hour.
+        return cls(root, config, table, extractor, digest, device, notify or (lambda line: None), on_epoch)
+
+    @property
+    def adapt_on(self) -> str:
+        """Where to adapt and to predict: on the CPU unless a GPU was named."""
+        return "cpu" if self.device == "auto" else self.device
 
     def targets(self, draw: int = 0) -> tuple[str, ...]:
         """Return the target subjects of one draw."""
@@ -129,7 +136,7 @@ class Workspace:
         """Go to another process as the path of the cache, which that process reads once."""
         names = self.table.subject_names_present()
         subjects = None if len(names) == len(self.table.subjects) else names
-        return _reopened, (self.root.resolve(), self.config, subjects, self.cache_digest, self.device, self.adapt_on)
+        return _reopened, (self.root.resolve(), self.config, subjects, self.cache_digest, self.device)
 
 
 @lru_cache(maxsize=2)
@@ -140,11 +147,9 @@ def _read_once(path: Path, subjects: tuple[str, ...] | None, digest: str) -> tup
         return cache.read(subjects), cache.extractor
 
 
-def _reopened(
-    root: Path, config: Config, subjects: tuple[str, ...] | None, digest: str, device: str, adapt_on: str
-) -> Workspace:
+def _reopened(root: Path, config: Config, subjects: tuple[str, ...] | None, digest: str, device: str) -> Workspace:
     table, extractor = _read_once(cache_path(root, config), subjects, digest)
-    return Workspace(root, config, table, extractor, digest, device, adapt_on)
+    return Workspace(root, config, table, extractor, digest, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +179,8 @@ class Source:
 
 def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     """Return where the bundle for these methods is kept."""
+    from featlab.bundle.bundle import BUNDLE_FORMAT
+
     config = source.config
     prepared = preparers(methods)
     paired = reads_pairs(config, prepared)
@@ -184,6 +191,8 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
 
 def load_made_bundle(folder: Path, device: str) -> Bundle:
     """Read a bundle that the workspace has made."""
+    from featlab.bundle.bundle import load_bundle
+
     try:
         return load_bundle(folder, device=device)
     except BundleError as error:

@@ -18,7 +18,6 @@ from featlab.analysis.ablation.report import (
 )
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
-from featlab.analysis.style import COLUMN, FULL
 from featlab.cache import ExtractorInfo, write_table
 from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
@@ -130,9 +129,8 @@ def test_lines_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(dim
 
     data = ablation_data(dims)
     means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
-    for width in (COLUMN, FULL):
-        axes = readable(plot_lines(data, axis="Dimension", width=width)).axes[0]
-        np.testing.assert_array_equal(shown(axes, "pft").get_ydata(), means)
+    axes = readable(plot_lines(data, axis="Dimension")).axes[0]
+    np.testing.assert_array_equal(shown(axes, "pft").get_ydata(), means)
     pairing = drawn("pairing", "pft")
     heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
     assert heights == pairing.data["macro_f1"]

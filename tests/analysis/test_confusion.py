@@ -22,7 +22,8 @@ from featlab.analysis.evaluation.confusion import (
     confusion_table,
     plot_confusion,
 )
-from featlab.analysis.evaluation.result import class_names, evaluation_result, open_results
+from featlab.analysis.evaluation.result import evaluation_result
+from featlab.analysis.evaluation.stored import class_names, open_results
 from featlab.analysis.page import write_result
 from featlab.cache import ExtractorInfo, open_cache, write_table
 from featlab.errors import InputError

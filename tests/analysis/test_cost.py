@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 from featlab.analysis.cost import (
     ComplexityReport,
     MethodCost,
-    clip_of_length,
     measure_complexity,
     model_values,
     with_batch,
@@ -113,7 +112,7 @@ def test_what_a_bundle_carries_is_in_its_file(workspace, report):
     assert model_values(base_model(bundle)) == of(report, "source-only").parameters
 
 
-def test_every_batch_size_is_set_and_nothing_else_and_a_clip_is_repeated_or_cut(table):
+def test_every_batch_size_is_set_and_nothing_else():
     for name in method_names():
         method = make_method(name)
         sized = with_batch(method, 77)
@@ -122,9 +121,6 @@ def test_every_batch_size_is_set_and_nothing_else_and_a_clip_is_repeated_or_cut(
         assert all("batch" in field and getattr(sized.config, field) == 77 for field in changed)
         assert (sized is method) == (not changed)
     assert with_batch(make_method("sfit-T"), 77).config.retrain_batch == 77
-    for rows in (2, 5, 64):
-        clip = clip_of_length(table, np.array([4, 9, 11]), rows)
-        assert np.array_equal(clip.embeddings, table.embeddings[np.resize([4, 9, 11], rows)])
 
 
 def test_a_batch_is_that_many_rows_on_one_thread_and_threads_and_randomness_are_as_before(workspace, monkeypatch):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.analysis import style
 from featlab.analysis.inside.faces import DRAWN, LARGEST, draw_landmarks, find_faces, plot_clip, plot_pairs
 from featlab.cache import ExtractorInfo, write_table
 from featlab.errors import ConfigError, InputError
@@ -205,7 +204,7 @@ def test_a_clip_may_have_no_images_one_frame_no_labels_or_a_long_title(readable)
     assert len(readable(strip(None, before, after, labels)).axes) == 1
     # A single frame does not fill the page.
     assert readable(strip(images, before, after, labels - 1)).get_figheight() < 3.1
-    readable(strip([None], before, after, labels, width=style.COLUMN))
+    readable(strip([None], before, after, labels))
     for threshold, count in (({}, 1), ({"threshold": None}, 0)):
         assert len(lines(strip(None, before, after, labels, **threshold).axes[0], "_half")) == count
     for title in ("v", "participant_0041_session_2_camera_front_happiness_take_3", "long name " * 14):
@@ -221,9 +220,8 @@ def test_pairs_show_grey_and_missing_images_and_long_captions_are_folded(readabl
         assert bool(axes.images) == (given is not None)
         assert given is None or np.array_equal(axes.images[0].get_array(), given)
     caption = "participant_0041_session_2\nhappiness\n0.874"
-    for count, picture, width in ((12, images[0], style.FULL), (12, None, style.FULL), (4, images[0], style.COLUMN)):
-        strips = [[picture] * count] * 2
-        figure = readable(plot_pairs(strips, ["row", "random\n(cosine)"], [[caption] * count] * 2, width=width))
+    for picture in (images[0], None):
+        figure = readable(plot_pairs([[picture] * 12] * 2, ["row", "random\n(cosine)"], [[caption] * 12] * 2))
         texts = [axes.xaxis.label if picture is not None else axes.texts[0] for axes in figure.axes]
         assert all(text.get_text().replace("\n", "").startswith("participant_0041_session_2") for text in texts)
         assert picture is not None or figure.get_figheight() < 2.6

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from itertools import product
 from unittest.mock import Mock
 
 import numpy as np
@@ -237,9 +236,9 @@ def test_the_figure_fits_whatever_it_holds(adapted, drawn_map, readable):
     few = feature_map(adapted, one, MapSettings(by="pca", source_rows=6, target_rows=3))
     names = dict.fromkeys(METHODS, "A method of a long name (Somebody & Others, 2021a)")
     beneath = dict.fromkeys(METHODS, "by image statistics, here of features: the source's are matched")
-    for item, width in product((few, drawn_map), (style.FULL, style.COLUMN)):
+    for item in (few, drawn_map):
         item = replace(item, classes=tuple(f"a class called {name}" for name in item.classes))
-        readable(plot_map(item, names=names, subtitles=beneath, width=width))
+        readable(plot_map(item, names=names, subtitles=beneath))
 
 
 def test_the_result_says_what_the_panels_are(adapted, drawn_map, stored):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from featlab.analysis import style
 from featlab.analysis.inside.neighbours import (
     KINDS,
     SIDES,
@@ -21,7 +20,6 @@ from featlab.analysis.people import adapt_people, person_views
 from featlab.errors import InputError
 
 TARGET = "s00"
-TITLES = ("As extracted", "After SFDA-IT (Hou & Zheng, 2021a)")
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +145,7 @@ def test_bars_are_the_columns_and_the_sentence_has_the_numbers_of_the_sides(foun
 def test_the_figure_fits_whatever_it_holds(readable):
     long, longer = "participant_{:04}_session_2", "{0:05}_of_the_recordings_of_the_year_{0:05}"
     for name, subjects in ((long, 1), (long, 300), (longer, 2), (longer, 36), ("{}", 300)):
-        for width in (style.FULL, style.COLUMN):
-            many = made([2] * subjects, list(range(subjects)), name=name)
-            figure = readable(plot_neighbours(many, titles=TITLES, width=width))
-            assert figure.axes[0].bbox.width > 0.2 * figure.bbox.width
-            names = figure.axes[0].get_yticklabels()
-            assert len(names) == len({text.get_text() for text in names}) == min(subjects, 21)
+        figure = readable(plot_neighbours(made([2] * subjects, list(range(subjects)), name=name)))
+        assert figure.axes[0].bbox.width > 0.2 * figure.bbox.width
+        names = figure.axes[0].get_yticklabels()
+        assert len(names) == len({text.get_text() for text in names}) == min(subjects, 21)

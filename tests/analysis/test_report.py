@@ -30,7 +30,9 @@ from featlab.evaluation.summary import summarise
 NASTY = "<b>&\"'s</b>"
 VOID = {"meta", "link", "img", "wbr"}
 FACTS = {
-    "config": Config().with_values({"protocol.draws": 3, "adapt.pft.lr": 0.1}, "test").to_dict(),
+    "config": Config()
+    .with_values({"protocol.draws": 3, "adapt.pft.lr": 0.1, "plot.formats": ("pdf", "png")}, "test")
+    .to_dict(),
     "cache_digest": "a" * 64,
     "extractor": {"id": "toy", "fingerprint": "f" * 64},
     "versions": {"python": "3.12", "featlab": "0.1.0"},
@@ -157,8 +159,7 @@ def test_folders_are_shown_in_the_order_given_and_none_or_one_without_a_page_is_
 DAMAGES = {
     "page.json": (b"\xff\xfe{", {"title": 5}, {"facts": {"config": {"protocol": {"seeds": "many"}}}}),
     "table_t.json": (None, {"rows": 7}, {"text_columns": "2"}),
-    "curve.svg": (None,),
-    "curve.png": (b"no picture",),
+    "curve.svg": (None, b"no picture"),
     "curve.csv": (None,),
 }
 
@@ -296,6 +297,7 @@ def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_f
         ["Setting", "Default", "Here", "Sections"],
         ["adapt.pft.lr", "", "0.1", "all"],
         ["protocol.draws", "1", "3", "all"],
+        ["plot.formats", "[]", '["pdf", "png"]', "all"],
     ]
     assert "head.epochs = 30" in seen.text
     assert "details" in {tag for tag, _ in seen.elements}

@@ -52,7 +52,7 @@ def test_a_result_is_written_whole_and_read_back(tmp_path, stored):
         "run.json",
         "page.json",
         *(f"table_scores.{ending}" for ending in ("json", "jsonl", "csv", "md", "tex")),
-        *(f"lines.{ending}" for ending in ("svg", "pdf", "png", "csv")),
+        *(f"lines.{ending}" for ending in ("svg", "csv")),
     }
     assert (page.title, page.summary, page.metadata) == ("A title", ("It says <this>.",), {"cache_digest": "abc"})
     assert page.figures == (PageFigure("lines", "Lines", "A caption."),)
@@ -66,7 +66,10 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
     undrawn = write_result(tmp_path, made(figures=[]))
     assert not {"table_old.csv", "failures.jsonl"} & names(tmp_path)
     assert {"lines.svg", "notes.txt", *(path.name for path in undrawn)} <= names(tmp_path)
-    write_result(tmp_path, made())
+    for formats in (["png"], ["pdf", "png"], []):
+        write_result(tmp_path, made(metadata={"config": {"plot": {"formats": formats}}}))
+        assert names(tmp_path) >= {f"lines.{ending}" for ending in ("svg", *formats, "csv")}
+        assert len([name for name in names(tmp_path) if name.startswith("lines")]) == 2 + len(formats)
     other = DrawnFigure("other", "Other", "", made().figures[0].drawn, {"x": [1]})
     written = write_result(tmp_path, made(figures=[other]))
     assert written[-1].name == "page.json"

@@ -13,8 +13,8 @@ from PIL import Image
 from skimage.transform import PiecewiseAffineTransform
 
 from featlab.errors import InputError
+from featlab.extraction.faces import MESH_TO_68
 from featlab.extraction.faces.detect import make_detector
-from featlab.extraction.faces.points import MESH_TO_68
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks" / "london_morph"))

@@ -1,12 +1,13 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from featlab.cache.assemble import write_table
-from featlab.cache.repeats import find_repeats
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache import CacheBuilder, ExtractorInfo, Rows, open_cache, write_table
+from featlab.cache.repeats import Repeats
+from featlab.cache.verify import check_cache
 
+CLASSES = ("neutral", "happy", "pain")
 PEOPLE, LABELS, TWICE, CHANCE = "of two people", "two labels", "there twice", "by chance"
 
 
@@ -32,7 +33,7 @@ def found(people, tmp_path):
         )
         return [
             [next(kind for kind in (CHANCE, PEOPLE, LABELS, TWICE) if kind in line) for line in lines]
-            for lines in find_repeats(tmp_path / "c.h5")
+            for lines in check_cache(tmp_path / "c.h5")
         ]
 
     return make
@@ -61,6 +62,25 @@ def test_pictures_are_named_and_counted(people, tmp_path):
     table = people(2, frames=3, dim=20, landmarks=False)
     table.embeddings[12:15] = table.embeddings[:3]
     write_table(tmp_path / "c.h5", table, ExtractorInfo("a", "b", "c"))
-    ((line,), _) = find_repeats(tmp_path / "c.h5")
+    ((line,), _) = check_cache(tmp_path / "c.h5")
     first, second = (f"subject '{who}', video 'anger-0', frame 0, anger" for who in ("s00", "s01"))
     assert line.endswith(f"c.h5: the same picture is of two people: {first} and {second}, and 2 more like it")
+
+
+def test_what_is_learnt_while_shards_are_written_is_what_a_cache_says_when_it_is_read(make_rows, extractor, tmp_path):
+    """The paths of one shard are wider than those of the other, and the equal rows lie in both."""
+    rows = make_rows(dim=70)
+    for row, like, path in ((9, 2, "same.png"), (12, 1, "one-more.png"), (16, 15, "still.png")):
+        rows.embeddings[row], rows.landmarks[row] = rows.embeddings[like], rows.landmarks[like]
+        rows.paths[row] = rows.paths[like] = path
+    out, learnt = tmp_path / "c.h5", Repeats()
+    with CacheBuilder(out, extractor=extractor, classes=CLASSES) as builder:
+        for key, part in (("a", slice(0, 7)), ("b", slice(7, None))):
+            columns = {field.name: getattr(rows, field.name)[part] for field in fields(Rows)}
+            builder.write_shard(key, Rows(**columns), [])
+        builder.assemble(["a", "b"], learnt)
+    with open_cache(out) as cache:
+        problems, warnings = learnt.find(cache)
+    assert (problems, warnings) == check_cache(out)
+    assert "same.png: subject 'Zoë'" in problems[0]
+    assert "still.png" in warnings[0]

@@ -1,8 +1,6 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from featlab.extraction.training.export import read_card
 from featlab.protocol.splits import choose_targets
@@ -12,16 +10,9 @@ PEOPLE = tuple(f"s{person}" for person in range(6))
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
+def source(tmp_path, monkeypatch, make_tree):
     """subject/label/image for six people, below the current folder."""
-    random = np.random.default_rng(0)
-    for person in PEOPLE:
-        for label, text in enumerate(("neutral", "smile")):
-            folder = tmp_path / "faces" / person / text
-            folder.mkdir(parents=True)
-            for frame in range(3):
-                image = random.integers(0, 136, (12, 12, 3)) + 120 * label
-                Image.fromarray(image.astype(np.uint8)).save(folder / f"{frame}.png")
+    make_tree(tmp_path / "faces", 6)
     monkeypatch.chdir(tmp_path)
     return Path("faces")
 
@@ -56,11 +47,11 @@ def test_json_has_the_card_and_a_run_that_is_finished_is_resumed(source, run_jso
 def test_unreadable_source_images_and_nobody_held_out_are_said(source, run, run_well):
     assert "warning: nobody is held out" in run_well("backbone", "train", "faces", "--quiet", *QUICK).stderr
     for person in ("s1", "s2"):
-        (source / person / "smile" / "0.png").write_bytes(b"")
+        (source / person / "smile" / "img0.png").write_bytes(b"")
     result = run("backbone", "train", "faces", "--subject", "s2", "--out", "other.pt2", *QUICK)
     assert result.exit_code == 3, result.output
-    assert "s1/smile/0.png: the file is empty" in result.stderr
-    assert "s2/smile/0.png" not in result.stderr
+    assert "s1/smile/img0.png: the file is empty" in result.stderr
+    assert "s2/smile/img0.png" not in result.stderr
 
 
 REFUSED = {
@@ -70,7 +61,7 @@ REFUSED = {
     "--arch smal": "did you mean 'small'",
     "--set flip": "expected key=value",
     "--set augment.flop=1": "did you mean 'flip'",
-    "--if-exists skip": "if-exists must be one of",
+    "--if-exists skip": "--if-exists = 'skip' is not one of",
     "--device tpu": "is not one of auto, cpu, cuda",
     "--weights absent.pt": "absent.pt",
     "--fps 5": "has no videos",

@@ -43,6 +43,14 @@ def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, r
     assert run_json(*some, "--share", "2/2")["runs"] == {"all": 10, "reused": 5, "failed": 0, "missing": 0}
     collected = run_json(*some, "--collect")
     assert collected["runs"] == {"all": 10, "reused": 10, "failed": 0, "missing": 0}
+    for command in (
+        ["ablate", "share", "--values", "0,1", "--methods", "pft"],
+        ["tune", "shot", "--space", "epochs=1,2"],
+    ):
+        shared = [*command, *(word for word in words[1:] if word != "--no-plots")]
+        assert "when all shares have run" in run_json(*shared, "--share", "1/2")["unfinished"]
+        assert run(*shared, "--collect").exit_code == 2
+        assert "unfinished" not in run_json(*shared, "--share", "2/2")
     Path("other").mkdir()
     whole = run_json(*some, "-C", "other", "--cache", "cache.h5")
     assert results_of(collected) == results_of(whole)
@@ -64,7 +72,7 @@ def test_a_plug_in_of_one_file_is_in_the_benchmark(folder, tmp_path, quickly):
     (info / "entry_points.txt").write_text(f"[featlab.methods]\n{line}\n")
     flags = ["--methods", "source-only,half-shift", "--targets", "2", "--jobs", "1", "--json", "--no-plots", *quickly]
     found = subprocess.run(
-        [sys.executable, "-c", "from featlab.cli.app import app; app()", "benchmark", *flags],
+        [sys.executable, "-c", "from featlab.cli.app import main; main()", "benchmark", *flags],
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from PIL import Image
 from featlab.cache import open_cache
 from featlab.config.toml import config_template
 from featlab.extraction.backbones.builtin import template
-from featlab.extraction.layouts import layout_names
+from featlab.extraction.layouts import LAYOUTS
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_init_writes_the_default_configuration_and_replaces_a_file_only_when_tol
 
 def test_layouts_are_listed_and_one_shows_its_tree_and_its_options(run_well, run_json, refused):
     listed = run_well("layouts").stdout
-    assert all(f" {name} " in listed for name in layout_names())
+    assert all(f" {name} " in listed for name in LAYOUTS.names())
     shown, plain = run_well("layouts", "biovid").stdout, run_well("layouts", "folders").stdout
     for words in ("071309_w_21-BL1-081.mp4", "Options", "levels=BL1,PA4", "merge=true", "from 2 to 5 s"):
         assert words in shown

@@ -37,6 +37,24 @@ def test_evaluate_prints_tables_writes_its_folder_and_says_the_same_in_json(fold
     assert run_json(*words, "--seed", "5", "--no-plots")["runs"]["reused"] == 0
 
 
+def test_what_is_finished_is_shown_as_it_lies_there_until_a_file_of_it_is_gone(
+    folder, run_well, run_json, words, monkeypatch
+):
+    first = run_well(*words)
+    (made,) = Path("results").glob("evaluate-*")
+    stamps = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("featlab.evaluation.runner.plan", None)
+        for more in ((), ("--no-plots",)):
+            assert run_well(*words, *more).stdout == first.stdout.replace("6 runs: 0 reused", "6 runs: 6 reused")
+        data = run_json(*words)
+    assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == stamps
+    assert (data["runs"]["reused"], len(data["files"])) == (6, len(stamps))
+    (made / "summary.svg").unlink()
+    run_well(*words, "--set", "plot.formats=pdf")
+    assert {"summary.svg", "summary.pdf"} <= {path.name for path in made.iterdir()}
+
+
 def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
     # The style bank is what these two methods need; source-only does without.
     broken = [*words, "--set", "pretrain.style_bank=false", "--no-plots"]

@@ -14,6 +14,17 @@ def test_pair_runs_as_typed_says_what_it_made_and_reuses_it(folder, run_well, ru
     assert second == first | {"reused": True}
 
 
+def test_pair_by_an_index_says_what_it_found_and_a_bad_one_is_one_line(folder, run_well, run, monkeypatch):
+    monkeypatch.setattr("featlab.pairing.index.SMALLEST", 0)
+    result = run_well("pair", "--strategy", "cosine", "--index", "IVF4,Flat")
+    assert "100.0 % of the true ones, on a sample; 0 rows searched in full" in " ".join(result.stdout.split())
+    (summary,) = folder.glob("stages/pair-*/summary.json")
+    assert json.loads(summary.read_text())["recall"] == 1.0
+    refused = run("pair", "--strategy", "cosine", "--index", "IVF,Flt")
+    assert refused.exit_code == 2
+    assert "pair.index = IVF,Flt: faiss can't use it" in refused.stderr
+
+
 def test_files_are_relative_to_where_they_are_named(folder, run_json, quickly, monkeypatch):
     Path("who.txt").write_text("s041\n")
     Path("featlab.toml").write_text('[protocol]\ntargets = "who.txt"\n')

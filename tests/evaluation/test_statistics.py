@@ -156,6 +156,9 @@ def test_the_critical_difference_uses_the_published_quantiles():
     for methods, q in ((2, 1.960), (4, 2.569), (5, 2.728), (10, 3.164)):
         expected = q * np.sqrt(methods * (methods + 1) / (6 * 30))
         assert critical_difference(methods, 30) == pytest.approx(expected, rel=5e-4)
+    for methods, level in ((3, 0.5), (8, 0.01), (40, 0.05)):
+        q = stats.studentized_range.ppf(1 - level, methods, np.inf) / np.sqrt(2)
+        assert critical_difference(methods, 6, level=level) == pytest.approx(q * np.sqrt(methods * (methods + 1) / 36))
     assert critical_difference(4, 14, level=0.1) == pytest.approx(2.291 * np.sqrt(4 * 5 / (6 * 14)), rel=5e-4)
 
 
@@ -177,7 +180,9 @@ def test_demsars_example_gives_the_published_ranks_and_differences():
 
 
 def test_friedman_is_scipys_and_scipy_corrects_for_ties():
-    assert friedman_p(DEMSAR) == stats.friedmanchisquare(*DEMSAR.T).pvalue
+    for methods in (3, 4, 7, 24):
+        scores = np.random.default_rng(methods).integers(0, 9, size=(14, methods)) / 9
+        assert friedman_p(scores) == pytest.approx(stats.friedmanchisquare(*scores.T).pvalue)
     without_ties = np.random.default_rng(0).normal(size=(12, 6))
     ranks = stats.rankdata(-without_ties, axis=1).mean(axis=0)
     statistic = 12 * 12 / (6 * 7) * (np.sum(ranks**2) - 6 * 7**2 / 4)

@@ -156,8 +156,8 @@ def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, 
     made = plan(opened({"head.epochs": 10}, table=people(subjects=12, identity=0.3, resting=0.0)))
     progress = []
     rows = run_tuning(made, on_step=lambda *call: progress.append(call))
-    # Cells are counted; head, pairs and bundle of each of the two folds are steps too.
-    assert (progress[0], progress[-1]) == ((0, 60), (60, 60))
+    # The source models of the two folds are steps too.
+    assert (progress[0], progress[-1]) == ((0, 56), (56, 56))
     assert progress == sorted(progress)
     trials = score_trials(made, rows)
     for trial in trials:

@@ -58,25 +58,6 @@ def stand_in():
 
 
 @pytest.fixture
-def make_tree():
-    """subject/label/image for some subjects, two labels and some frames: noise, brighter below in a smile."""
-
-    def make(root, subjects=2, frames=3, side=12):
-        random = np.random.default_rng(0)
-        for subject in range(subjects):
-            for bright, label in enumerate(("neutral", "smile")):
-                folder = root / f"s{subject}" / label
-                folder.mkdir(parents=True)
-                for frame in range(frames):
-                    image = random.integers(0, 256, (side, side, 3))
-                    image[side // 2 :] = image[side // 2 :] // 2 + 120 * bright
-                    Image.fromarray(image.astype(np.uint8)).save(folder / f"img{frame}.png")
-        return root
-
-    return make
-
-
-@pytest.fixture
 def make_source(tmp_path, make_tree):
     def make(subjects=5, frames=4, side=12):
         return read_layout("auto", make_tree(tmp_path / "source", subjects, frames, side))

@@ -10,7 +10,7 @@ import torch
 from featlab.methods import get_method, make_method
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import make_student
-from featlab.methods.joint import JointConfig, fit_joint, fit_updates, is_due
+from featlab.methods.joint import JointConfig, fit_updates, is_due
 from featlab.protocol.splits import target_of
 
 NAMES = ("icid", "dfa", "lpl", "detn", "ftdnn", "ecan", "cada", "safn", "swd", "agra")
@@ -88,7 +88,8 @@ def test_batches_hold_every_row_as_often_as_every_other_and_both_domains(student
         steps.append((batch.step, batch.total))
         return {"size": student.head.classifier.bias.sum()}
 
-    fit = fit_joint(student, source, features, JointConfig(iterations=6, batch=9), losses, seed=0)
+    updates = [(losses, student.parameters_of("classifier"))]
+    fit = fit_updates(student, source, features, JointConfig(iterations=6, batch=9), updates, seed=0)
     assert sizes == {(9, 9, 7)}
     assert sorted(seen) == sorted(list(range(7)) * 6)
     assert steps == [(step, 6) for step in range(6)]
@@ -106,7 +107,8 @@ def test_the_rate_falls_to_a_tenth_after_each_third_and_parts_that_start_from_no
         return {"slope": copied.sum() + new.sum() + bias.sum()}
 
     config = JointConfig(iterations=9, lr=1.0, momentum=0.0, weight_decay=0.0)
-    fit = fit_joint(student, source, features, config, losses, seed=0, copies=[copied], extra=[new])
+    trained = [*student.head.parameters(), copied, new]
+    fit = fit_updates(student, source, features, config, [(losses, trained)], seed=0, extra=[new])
     steps = -np.diff([*places, [part[0].item() for part in (bias, copied, new)]], axis=0)
     np.testing.assert_allclose(steps, np.outer(np.repeat([1.0, 0.1, 0.01], 3), [1, 1, 10]), rtol=1e-3)
     assert fit.trainable == 4 + sum(parameter.numel() for parameter in student.head.parameters())

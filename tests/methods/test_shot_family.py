@@ -107,8 +107,8 @@ def hand_terms(name, head, features, bn_mode):
     with torch.no_grad():
         z = head.bottleneck(features)
         p = torch.softmax(head.classify(z), dim=1)
-    labels = centre_labels(z, p).labels
-    confident = confident_rows(entropies(p), centre_labels(z, p, rounds=1).distance)
+    labels, _ = centre_labels(z, p)
+    confident = confident_rows(entropies(p), centre_labels(z, p, rounds=1)[1])
     reached = destinations(neighbour_walks(features), confident)
     head.norm.train(bn_mode == "train")
     z = head.bottleneck(features)

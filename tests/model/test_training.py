@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_head
-from featlab.model.training import Phase, converged_at, iterations_to_converge, minimise, shuffled_batches, train
+from featlab.model.training import Adam, Phase, converged_at, iterations_to_converge, minimise, shuffled_batches, train
 
 FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
 
@@ -128,6 +130,39 @@ def test_the_loop_takes_the_steps_that_torch_takes_and_leaves_everything_frozen(
     assert (fit.iterations, fit.trainable) == (2, 2)
     first = fit.history[0]
     assert first == pytest.approx({"first": 4.0, "second": 9.8, "loss": 13.8})
+
+
+def test_adam_takes_the_steps_of_torchs_own_and_passes_over_what_has_no_gradient():
+    start = [torch.randn(shape, generator=torch.Generator().manual_seed(3)) for shape in ((4, 3), (3,), (2,))]
+    found = []
+    for make in (Adam, torch.optim.AdamW):
+        tensors = [tensor.clone().requires_grad_() for tensor in start]
+        groups = [{"params": tensors[:1], "lr": 0.1}, {"params": tensors[1:]}]
+        optimiser = make(groups, lr=0.02, weight_decay=0.3)
+        for step in range(20):
+            optimiser.zero_grad()
+            # One of them joins late, one never.
+            ((tensors[0] ** 3).sum() + (tensors[1].sum() if step > 9 else 0)).backward()
+            optimiser.step()
+        found.append(torch.cat([tensor.detach().flatten() for tensor in tensors]))
+    assert torch.equal(*found)
+    assert torch.equal(found[0][-2:], start[2])
+
+
+def test_training_and_counting_operations_leave_torchs_compiler_alone():
+    code = (
+        "import sys, torch\n"
+        "from featlab.compute import count_flops\n"
+        "from featlab.model.training import Adam, Phase, minimise, train\n"
+        "weight = torch.ones(5, 4, requires_grad=True)\n"
+        "losses = lambda rows=None: {'a': ((torch.ones(3, 5) @ weight) ** 2).sum()}\n"
+        "operations = count_flops(lambda: train([Phase(Adam([weight]), losses)], range(2), advice=''))\n"
+        "minimise([weight.requires_grad_()], losses, message='', iterations=3)\n"
+        "print(operations, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Two steps of a product of (3, 5) and (5, 4), and of its gradient.
+    assert done.stdout.split() == [f"{2 * 2 * 2 * 3 * 5 * 4}.0", "False"]
 
 
 def test_a_gradient_is_no_longer_than_its_limit():

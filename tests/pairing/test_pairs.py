@@ -286,6 +286,7 @@ def test_pairs_survive_being_stored_and_those_that_were_tampered_with_are_refuse
         ("strategy", np.frombuffer(b"nearest", np.uint8)),
         ("label_rule", np.frombuffer(b"\xff", np.uint8)),
         ("skipped", np.zeros(0, np.int64)),
+        ("index", np.zeros(1)),
     ):
         with refused(BundleError, "stored pairs: ", "pair again"):
             pairs_from_arrays(whole | {name: array}, rows=len(table))

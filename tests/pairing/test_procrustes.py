@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import scipy.spatial
 
-import featlab.pairing.search as search_module
+import featlab.pairing.nearest as nearest_module
 from featlab.errors import InputError
-from featlab.pairing.procrustes import _lifted, disparity, normalise_shapes, search_shapes
+from featlab.pairing.procrustes import Shapes, _lifted, disparity, search_shapes
 
 
 def faces(rng, n, points=68, spread=0.05):
@@ -32,7 +32,7 @@ def by_closed_form(queries, base):
 @pytest.mark.parametrize("points", [3, 5, 68])
 def test_disparity_equals_scipys(points):
     landmarks = faces(np.random.default_rng(points), 12, points, spread=0.5)
-    shapes, _ = normalise_shapes(landmarks)
+    shapes = Shapes.of(landmarks)[:]
     for i in range(12):
         for j in range(12):
             expected = scipy.spatial.procrustes(landmarks[i], landmarks[j])[2]
@@ -45,7 +45,8 @@ def test_normalised_shapes_are_centred_and_of_unit_norm_and_those_without_a_face
     landmarks[2, 5, 1] = np.nan
     landmarks[3] = [312.7, 90.1]
     landmarks[4, 0, 0] = np.inf
-    shapes, valid = normalise_shapes(landmarks)
+    made = Shapes.of(landmarks)
+    shapes, valid = made[:], made.valid
     assert valid.tolist() == [True, False, False, False, False, True]
     assert not shapes[~valid].any()
     assert shapes.dtype == np.complex128
@@ -54,10 +55,11 @@ def test_normalised_shapes_are_centred_and_of_unit_norm_and_those_without_a_face
 
 
 def test_other_arrays_than_points_in_the_plane_are_refused(refused):
-    shapes, _ = normalise_shapes(faces(np.random.default_rng(0), 4))
+    landmarks = faces(np.random.default_rng(0), 4)
+    shapes = Shapes.of(landmarks)
     for call, words in (
-        (lambda: normalise_shapes(np.zeros((4, 68, 3))), "rows, points, 2"),
-        (lambda: search_shapes(shapes, shapes[:, :5], 1), "as many points"),
+        (lambda: Shapes.of(np.zeros((4, 68, 3))), "rows, points, 2"),
+        (lambda: search_shapes(shapes, Shapes.of(landmarks[:, :5]), 1), "as many points"),
         (lambda: search_shapes(shapes, shapes, 5), "5 neighbours a row among 4 rows"),
     ):
         with refused(InputError, words):
@@ -69,20 +71,19 @@ def test_other_arrays_than_points_in_the_plane_are_refused(refused):
 def test_the_search_equals_all_disparities_sorted(k, spread):
     rng = np.random.default_rng(3)
     landmarks = faces(rng, 420, spread=spread)
-    shapes, _ = normalise_shapes(landmarks)
     all_disparities = by_closed_form(landmarks[:120], landmarks[120:])
-    found, index, _ = search_shapes(shapes[:120], shapes[120:], k)
+    found, index, *_ = search_shapes(Shapes.of(landmarks[:120]), Shapes.of(landmarks[120:]), k)
     expected = np.argsort(all_disparities, axis=1)[:, :k]
     np.testing.assert_allclose(found, np.take_along_axis(all_disparities, expected, axis=1), rtol=1e-6, atol=1e-12)
     np.testing.assert_array_equal(index, expected)
 
 
 def test_with_and_without_faiss_whatever_the_tile_the_neighbours_are_the_same(monkeypatch):
-    shapes, _ = normalise_shapes(faces(np.random.default_rng(4), 200))
+    shapes = Shapes.of(faces(np.random.default_rng(4), 200))
     whole = search_shapes(shapes, shapes, 3)
     in_full = search_shapes(shapes, shapes, 3, backend="numpy")
-    assert in_full.searched_in_full == len(shapes)
-    monkeypatch.setattr(search_module, "_BYTES", 10_000)
+    assert in_full.searched_in_full == len(shapes.valid)
+    monkeypatch.setattr(nearest_module, "_BYTES", 10_000)
     for found in (in_full, search_shapes(shapes, shapes, 3)):
         np.testing.assert_array_equal(whole.rows, found.rows)
         np.testing.assert_array_equal(whole.score, found.score)
@@ -91,11 +92,12 @@ def test_with_and_without_faiss_whatever_the_tile_the_neighbours_are_the_same(mo
 def test_the_choice_among_upright_faces_is_proven_and_a_bound_is_never_below_the_score():
     rng = np.random.default_rng(5)
     landmarks = rng.normal(size=(68, 2)) + 0.05 * rng.normal(size=(600, 68, 2))
-    shapes, _ = normalise_shapes(landmarks)
-    found = search_shapes(shapes, shapes, 1, skip=np.stack([np.arange(600), np.arange(600) + 1], axis=1))
+    made = Shapes.of(landmarks)
+    found = search_shapes(made, made, 1, skip=np.stack([np.arange(600), np.arange(600) + 1], axis=1))
     assert found.searched_in_full < 60
+    shapes = made[:]
     both = np.concatenate([shapes, shapes.conj()])
     mean = shapes[0]
-    (left, _), (right, _) = _lifted(shapes[:50], mean), _lifted(both, mean)
+    left, right = _lifted(shapes[:50], mean), _lifted(both, mean)
     rotation = np.abs(shapes[:50].conj() @ both.T) ** 2
     assert (left @ right.T >= rotation - 1e-5).all()

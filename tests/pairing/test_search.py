@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import featlab
-import featlab.pairing.search as search_module
+import featlab.pairing.nearest as nearest_module
 from featlab.errors import ConfigError, InputError
 from featlab.pairing.search import search
 
@@ -62,7 +62,7 @@ def test_equal_rows_come_in_index_order_also_in_bounded_memory(backend, metric, 
     base = rng.normal(size=(5, 16)).astype(np.float32)[rng.integers(5, size=300)]
     queries = rng.normal(size=(20, 16)).astype(np.float32)
     compare(search(queries, base, 12, backend=backend, metric=metric), brute_force(queries, base, 12, metric))
-    monkeypatch.setattr(search_module, "_BYTES", 2_000)
+    monkeypatch.setattr(nearest_module, "_BYTES", 2_000)
     ones = np.ones((90, 3), dtype=np.float32)
     index = search(ones, ones, 4, backend=backend, metric=metric).rows
     np.testing.assert_array_equal(index, np.tile(np.arange(4), (90, 1)))
@@ -75,8 +75,8 @@ def test_both_backends_agree_to_the_last_bit_whatever_the_tile(metric, monkeypat
     queries = base[rng.permutation(len(base))[:500]]
     expected = search(queries, base, 5, backend="faiss", metric=metric)
     for backend, tile in (("numpy", 64 << 20), ("numpy", 70_000), ("faiss", 70_000)):
-        monkeypatch.setattr(search_module, "_BYTES", tile)
-        scores, index, _ = search(queries, base, 5, metric=metric, backend=backend)
+        monkeypatch.setattr(nearest_module, "_BYTES", tile)
+        scores, index, *_ = search(queries, base, 5, metric=metric, backend=backend)
         np.testing.assert_array_equal(index, expected[1])
         np.testing.assert_array_equal(scores, expected[0])
 
@@ -84,7 +84,7 @@ def test_both_backends_agree_to_the_last_bit_whatever_the_tile(metric, monkeypat
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 def test_skipped_rows_are_never_found(backend, order, monkeypatch):
-    monkeypatch.setattr(search_module, "_BLOCK_ROWS", 32)
+    monkeypatch.setattr(nearest_module, "_BLOCK_ROWS", 32)
     rng = np.random.default_rng(2)
     group = np.sort(rng.integers(8, size=200))
     base = clusters(rng, 200, 12)
@@ -99,7 +99,7 @@ def test_skipped_rows_are_never_found(backend, order, monkeypatch):
 def test_places_without_a_neighbour_stay_empty(backend):
     base = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
     skip = np.array([[0, 5], [1, 5], [0, 0]])
-    scores, index, _ = search(base[:3], base, 2, backend=backend, skip=skip)
+    scores, index, *_ = search(base[:3], base, 2, backend=backend, skip=skip)
     assert index[0].tolist() == [-1, -1]
     assert index[1].tolist() == [0, -1]
     assert (index[2] >= 0).all()
@@ -111,7 +111,7 @@ def test_places_without_a_neighbour_stay_empty(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_vector_without_direction_has_similarity_zero(backend):
     base = np.array([[-1.0, 0.0], [0.0, 0.0], [0.0, 2.0]], dtype=np.float32)
-    scores, index, _ = search(np.array([[1.0, 0.0], [0.0, 0.0]], dtype=np.float32), base, 3, backend=backend)
+    scores, index, *_ = search(np.array([[1.0, 0.0], [0.0, 0.0]], dtype=np.float32), base, 3, backend=backend)
     assert index.tolist() == [[1, 2, 0], [0, 1, 2]]
     np.testing.assert_allclose(scores, [[0.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
 
@@ -179,4 +179,4 @@ def test_only_this_module_imports_faiss():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "faiss" for name in names):
                 importers.append(path.name)
-    assert importers == ["search.py"]
+    assert importers == ["nearest.py"]

@@ -25,7 +25,7 @@ def test_auto_takes_a_gpu_to_train_and_the_cpu_for_a_clip(
         assert choose_device("auto").type == chosen
         for named, adapts_on in (("auto", "cpu"), (chosen, chosen)):
             workspace = Workspace.open(tmp_path, small, device=named)
-            assert (workspace.device, workspace.adapt_on) == (chosen, adapts_on)
+            assert workspace.adapt_on == adapts_on
             open_bundle(workspace, tmp_path, ())
             assert sent[-1] == adapts_on
     for name, why in (("cuda", "torch finds no GPU here"), ("mps", "torch finds no GPU here"), ("tpu", "cuda or mps")):

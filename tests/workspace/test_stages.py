@@ -1,5 +1,10 @@
 import json
 import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +20,7 @@ from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.adapt import adapt_rows, adapt_subject
-from featlab.workspace.stages import bundle_stage, pair_stage, train_stage
+from featlab.workspace.stages import LEASE, bundle_stage, pair_stage, train_folder, train_stage
 from featlab.workspace.workspace import Workspace, bundle_folder
 
 TARGETS = ("s04",)
@@ -216,22 +221,44 @@ def test_a_killed_stage_leaves_nothing_half_made_and_the_next_run_makes_it(stage
 @pytest.mark.parametrize(
     ("stage", "step"), [("train", "train_source_head"), ("pair", "make_pairs"), ("bundle", "pretrain_bundle")]
 )
-def test_two_runs_at_once_make_one_output_and_the_first_stays(stage, step, tmp_path, source, monkeypatch):
-    """The second may be loading the folder while the first wants to replace it by the same."""
-    real, made = getattr(featlab.workspace.stages, step), []
+def test_of_two_runs_at_once_one_makes_it_and_the_other_waits(stage, step, tmp_path, source, monkeypatch):
+    real, made, begun = getattr(featlab.workspace.stages, step), [], threading.Event()
 
-    def overtaken(*args, **options):
-        monkeypatch.setattr(featlab.workspace.stages, step, real)
-        folder = STAGES[stage](source())[1].folder
-        (folder / "mark").write_text("first")
-        made.append(folder)
+    def slow(*args, **options):
+        made.append(step)
+        begun.set()
+        time.sleep(1.5)
         return real(*args, **options)
 
-    monkeypatch.setattr(featlab.workspace.stages, step, overtaken)
-    output = STAGES[stage](source())[1]
-    assert made == [output.folder]
-    assert (output.folder / "mark").exists()
+    monkeypatch.setattr(featlab.workspace.stages, step, slow)
+    told: list[str] = []
+    with ThreadPoolExecutor() as other:
+        first = other.submit(STAGES[stage], source())
+        assert begun.wait(60)
+        waiting = source()
+        output = STAGES[stage](replace(waiting, workspace=replace(waiting.workspace, notify=told.append)))[1]
+    assert made == [step]
+    assert output.reused
+    assert not first.result()[1].reused
+    assert first.result()[1].folder == output.folder
+    assert any("waiting for another process" in line and output.folder.name in line for line in told)
     assert not any(name.endswith(".partial") for name in folders(tmp_path))
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_what_a_killed_run_was_making_is_made_by_the_next(source, tmp_path):
+    lock = tmp_path / f".{train_folder(source()).name}.lock"
+    holder = (
+        "import sys, time; from filelock import SoftFileLease; "
+        f"SoftFileLease(sys.argv[1], lease_duration={LEASE}).acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", holder, str(lock)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        process.kill()
+    start = time.monotonic()
+    assert not train_stage(source())[1].reused
+    assert time.monotonic() - start < LEASE / 2
 
 
 def test_a_damaged_stage_says_what_to_delete(finished, source, refused):

@@ -91,11 +91,7 @@ BACKBONES: Registry[Factory] = Registry(
 
 
 def make_backbone(name: str, **options: Any) -> Backbone:
-    """Build a backbone by its name.
-
-    Args:
-        name: A prefix, or ``prefix:argument``.
-        **options: The backbone's own options.
+    """Build a backbone by its name, a prefix or ``prefix:argument``, with options of its own.
 
     Raises:
         ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.
@@ -204,16 +200,18 @@ class InputSpec:
     """A network's input: (x / 255 - mean) / std of an RGB square."""
 
     size: int = 224
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     crop: float = 1.0
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise ConfigError(f"size must be a positive whole number of pixels, got {self.size!r}")
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
-            raise ConfigError(f"mean must be finite and std positive, got mean {self.mean} and std {self.std}")
+        values = (*self.mean, *self.std)
+        if not len(self.mean) == len(self.std) == 3 or not all(map(math.isfinite, values)) or min(self.std) <= 0:
+            said = f"got mean {self.mean} and std {self.std}"
+            raise ConfigError(f"mean must be finite and std positive, three numbers each; {said}")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop is a fraction of the shorter side, above 0 and up to 1, got {self.crop}")
         if self.interpolation not in INTERPOLATIONS:

@@ -1,9 +1,9 @@
-"""Histograms of oriented gradients of the grey face (Dalal & Triggs, CVPR 2005)."""
+"""Backbones without weights: HOG (Dalal & Triggs, CVPR 2005), landmarks; and any backbone with its mirror image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +16,7 @@ from skimage.feature import hog
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import Options, option, with_options
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Image, Preparation
+from featlab.extraction.backbones import Backbone, Image, Preparation
 
 
 @dataclass(frozen=True)
@@ -206,3 +206,51 @@ def build_geometry(argument: str | None, options: Mapping[str, Any]) -> Geometry
     if not (argument.isascii() and argument.isdigit()):
         raise ConfigError(f"geometry:{argument}: what follows the colon is the number of landmarks (68, 51 or 49)")
     return GeometryBackbone(points=int(argument), name=f"geometry:{argument}")
+
+
+def mirrored(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the landmarks of mirror images, (n, P, 2): about x = 0, each point in the place of its opposite."""
+    return landmarks[:, mirror_order(landmarks.shape[1])] * np.array([-1, 1], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class MirroredBackbone:
+    """A backbone that embeds each picture (or its landmarks) twice, the second time mirrored, in one batch."""
+
+    inner: Backbone
+    name: str
+    needs_images: bool
+    needs_landmarks: bool
+    in_worker: bool
+    prepare: Preparation | None
+
+    @property
+    def config(self) -> Any:
+        """The inner backbone's own settings, where it has any: the size of its input is one."""
+        return getattr(self.inner, "config", None)
+
+    def info(self) -> ExtractorInfo:
+        """Identity of the embeddings: the mirror image is a part of the preprocessing."""
+        inner = self.inner.info()
+        return replace(inner, preprocessing=f"{inner.preprocessing}, averaged with its mirror image")
+
+    def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Embed n prepared images, or n faces by their landmarks; see `Backbone.embed`."""
+        if self.needs_images:
+            turned = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+            both = self.inner.embed([*images, *turned], None)
+        else:
+            assert landmarks is not None
+            both = self.inner.embed([], np.concatenate([landmarks, mirrored(landmarks)]))
+        first, second = np.split(both, 2)
+        return (first + second) / np.float32(2)
+
+
+def with_mirror(backbone: Backbone) -> Backbone:
+    """Average what a backbone makes of a picture with what it makes of its mirror image."""
+    images, landmarks = backbone.needs_images, backbone.needs_landmarks
+    if images and landmarks:
+        raise ConfigError(
+            f"the backbone {backbone.name!r} takes a picture with its landmarks, which --mirror can't turn together"
+        )
+    return MirroredBackbone(backbone, backbone.name, images, landmarks, backbone.in_worker, backbone.prepare)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,63 +54,93 @@ def remove_head(name: str, module: nn.Module) -> nn.Module:
     )
 
 
+def bare_network(name: str, own: Any = None) -> nn.Module:
+    """Build ``torchvision:NAME`` or ``timm:NAME`` without a head, with the library's ``own`` weights or random ones."""
+    library, network = _library(name)
+    is_timm = library.__name__ == "timm"
+    try:
+        if is_timm:
+            module: nn.Module = library.create_model(network, pretrained=own is not None, num_classes=0)
+        else:
+            module = library.models.get_model(network, weights=own)
+    except (OSError, RuntimeError, ValueError) as error:
+        hint = "" if own is None else "; name a file with --weights"
+        raise ConfigError(f"{name} can't be made ({one_line(error)}){hint}") from None
+    return module if is_timm else remove_head(name, module)
+
+
 def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``torchvision:NAME``; the options are the fields of `NetworkOptions`."""
-    torchvision, network, chosen = _named("torchvision", argument, options, "resnet50")
-    name, models = f"torchvision:{network}", torchvision.models
-    known = models.list_models(module=models)
-    if network not in known:
-        raise ConfigError(f"torchvision {torchvision.__version__} has no network {network!r}{closest(network, known)}")
-
-    own = {weights.name: weights for weights in models.get_model_weights(network)}
-    default = models.get_model_weights(network).DEFAULT if own else None
-    library = {"DEFAULT": default, "pretrained": default, **own}.get(chosen.weights or "")
-    spec = _torchvision_spec(library or default)
-    if library is not None:
-        try:
-            module = models.get_model(network, weights=library)
-        except OSError as error:
-            raise ConfigError(
-                f"{name}: {library.name} can't be downloaded ({one_line(error)}); name a file with --weights"
-            ) from None
-        module = remove_head(name, module)
-        sha = state_sha256(module)
-    else:
-        _check_weights(name, chosen.weights, tuple(own))
-        module, sha = module_with_weights(
-            name, lambda: remove_head(name, models.get_model(network, weights=None)), chosen.weights, chosen.prefix
-        )
-    return module_backbone(
-        name,
-        module,
-        chosen,
-        spec,
-        id=name,
-        weights=sha,
-        channels_last=True,
-        versions={"torchvision": torchvision.__version__},
-    )
+    name, chosen = _named("torchvision", argument, options, "resnet50")
+    torchvision, network = _library(name)
+    own = {weights.name: weights for weights in torchvision.models.get_model_weights(network)}
+    default = torchvision.models.get_model_weights(network).DEFAULT if own else None
+    wanted = {"DEFAULT": default, PRETRAINED: default, **own}.get(chosen.weights or "")
+    spec = _torchvision_spec(wanted or default)
+    return _backbone(name, torchvision, chosen, list(own), wanted, lambda module: spec)
 
 
-def _named(
-    library: str, argument: str | None, options: Mapping[str, Any], example: str
-) -> tuple[Any, str, NetworkOptions]:
-    """Return the library, the network's name in it and the options."""
+def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
+    """Build ``timm:NAME``; the options are the fields of `NetworkOptions`."""
+    name, chosen = _named("timm", argument, options, "resnet18.a1_in1k")
+    timm, _ = _library(name)
+
+    def spec(module: nn.Module) -> InputSpec:
+        return _timm_spec(timm.data.resolve_data_config({}, model=module))
+
+    wanted = PRETRAINED if chosen.weights == PRETRAINED else None
+    return _backbone(name, timm, chosen, [PRETRAINED], wanted, spec)
+
+
+def _named(library: str, argument: str | None, options: Mapping[str, Any], example: str) -> tuple[str, NetworkOptions]:
+    """Return ``library:NETWORK`` and the options."""
     network = require_argument(library, argument, f"a network's name, for example {library}:{example}")
-    chosen = network_options(f"{library}:{network}", NetworkOptions, options)
+    return f"{library}:{network}", network_options(f"{library}:{network}", NetworkOptions, options)
+
+
+def _library(name: str) -> tuple[Any, str]:
+    """Return the library of ``library:NETWORK``, and the name of a network that it has."""
+    library, _, network = name.partition(":")
     try:
-        return import_module(library), network, chosen
+        module = import_module(library)
     except ImportError:
         raise ConfigError(f"{library} networks need {library}: pip install 'featlab[backbones]'") from None
+    if library == "timm":
+        # With a colon it is a model of a hub.
+        known = ":" in network or module.is_model(network)
+        names, meant = module.list_models, network.partition(".")[0]
+    else:
+        names, meant = partial(module.models.list_models, module=module.models), network
+        known = network in names()
+    if not known:
+        raise ConfigError(f"{library} {module.__version__} has no network {network!r}{closest(meant, names())}")
+    return module, network
 
 
-def _check_weights(name: str, weights: str | None, own: tuple[str, ...]) -> None:
-    """Raise a ConfigError when no weights are named, or a name that neither torchvision nor the disk knows."""
-    offered = f"torchvision's own are {', '.join(own)}" if own else "torchvision has none of its own"
-    if weights is None:
-        raise ConfigError(f"{name}: choose weights with --weights: a file, {RANDOM}, or a name; {offered}")
-    if weights != RANDOM and not Path(weights).exists() and "." not in Path(weights).name:
-        raise ConfigError(f"{name}: {weights!r} is neither a weights file nor a name; {offered}{closest(weights, own)}")
+def _backbone(
+    name: str,
+    library: Any,
+    chosen: NetworkOptions,
+    own: Sequence[str],
+    wanted: Any,
+    spec: Callable[[nn.Module], InputSpec],
+) -> NetworkBackbone:
+    """Make a backbone of a library's network with what is ``wanted`` of its own weights, or else with others."""
+    weights = chosen.weights
+    offered = f"a file, {RANDOM}, or {library.__name__}'s own: {', '.join(own) or 'it has none'}"
+    if wanted is not None:
+        module = bare_network(name, wanted)
+        sha = state_sha256(module)
+    elif weights is None:
+        raise ConfigError(f"{name}: choose weights with --weights: {offered}")
+    elif weights != RANDOM and not Path(weights).exists() and "." not in Path(weights).name:
+        raise ConfigError(f"{name}: --weights {weights} is none of {offered}{closest(weights, own)}")
+    else:
+        module, sha = module_with_weights(name, partial(bare_network, name), weights, chosen.prefix)
+    versions = {library.__name__: library.__version__}
+    return module_backbone(
+        name, module, chosen, spec(module), id=name, weights=sha, channels_last=True, versions=versions
+    )
 
 
 def _torchvision_spec(weights: Any) -> InputSpec:
@@ -119,43 +150,6 @@ def _torchvision_spec(weights: Any) -> InputSpec:
     transforms = weights.transforms()
     spec = InputSpec(size=int(transforms.crop_size[0]), mean=tuple(transforms.mean), std=tuple(transforms.std))
     return replace(spec, interpolation=transforms.interpolation.value)
-
-
-def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``timm:NAME``; the options are the fields of `NetworkOptions`."""
-    timm, network, chosen = _named("timm", argument, options, "resnet18.a1_in1k")
-    name = f"timm:{network}"
-    if ":" not in network and not timm.is_model(network):
-        known = closest(network.partition(".")[0], timm.list_models())
-        raise ConfigError(f"timm {timm.__version__} has no network {network!r}{known}")
-
-    def make(pretrained: bool) -> nn.Module:
-        try:
-            module: nn.Module = timm.create_model(network, pretrained=pretrained, num_classes=0)
-        except (OSError, RuntimeError, ValueError) as error:
-            hint = "; name a file with --weights" if pretrained else ""
-            raise ConfigError(f"{name} can't be made ({one_line(error)}){hint}") from None
-        return module
-
-    if chosen.weights == PRETRAINED:
-        module = make(True)
-        sha = state_sha256(module)
-    else:
-        if chosen.weights is None:
-            raise ConfigError(f"{name}: choose weights with --weights: {PRETRAINED}, a file, or {RANDOM}")
-        if chosen.weights != RANDOM and not Path(chosen.weights).exists() and "." not in Path(chosen.weights).name:
-            raise ConfigError(f"{name}: {chosen.weights!r} is no weights file; --weights {PRETRAINED} takes timm's own")
-        module, sha = module_with_weights(name, lambda: make(False), chosen.weights, chosen.prefix)
-    return module_backbone(
-        name,
-        module,
-        chosen,
-        _timm_spec(timm.data.resolve_data_config({}, model=module)),
-        id=name,
-        weights=sha,
-        channels_last=True,
-        versions={"timm": timm.__version__},
-    )
 
 
 def _timm_spec(config: Mapping[str, Any]) -> InputSpec:

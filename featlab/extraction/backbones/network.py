@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from featlab.cache.schema import ExtractorInfo
 from featlab.compute import choose_device, computing
-from featlab.errors import ConfigError, FeatlabError, closest, one_line
+from featlab.errors import ConfigError, FeatlabError, closest, listed, one_line
 from featlab.extraction.backbones import APPENDED, Image, InputSpec, NetworkOptions, ResizeCrop
 
 
@@ -148,19 +148,24 @@ class ModuleNetwork:
     layers: tuple[str, ...]
     device: torch.device
     amp: bool
-    memory: torch.memory_format  # How the images lie in it
-    pick: Callable[[Any], Any]  # Takes the embedding from what the module returns
+    memory: torch.memory_format = torch.contiguous_format  # How the images lie in it
+    batch: int | None = None  # How many images it takes at once; None: any number
+    pick: Callable[[Any], Any] = lambda output: output  # Takes the embedding from what the module returns
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
         with computing(self.device, amp=self.amp):
-            return self.vectors(images.contiguous(memory_format=self.memory))
+            return in_fixed_batches(self.vectors, images.contiguous(memory_format=self.memory), self.batch)
 
     def vectors(self, images: Tensor) -> Tensor:
-        """Embed as the call does, in whatever mode torch is in; an export traces it."""
+        """Embed as many images as the module takes, in whatever mode torch is in; an export traces it."""
         with self.taps.collect() as statistics:
             output = self.module(images)
-        return appended(as_embedding(self.name, self.pick(output), images.shape[0]), self.layers, statistics)
+        return self.finish(output, statistics, images.shape[0])
+
+    def finish(self, output: Any, statistics: Mapping[str, Statistics], rows: int) -> Tensor:
+        """Return the embedding of what the module returned, with the statistics of its layers."""
+        return appended(as_embedding(self.name, self.pick(output), rows), self.layers, statistics)
 
 
 def module_backbone(
@@ -184,7 +189,7 @@ def module_backbone(
     if channels_last:
         module = module.to(memory_format=memory)  # type: ignore[call-overload]
     taps = Taps(name, module, options.layers)
-    network = ModuleNetwork(name, module, taps, options.layers, device, options.amp, memory, pick)
+    network = ModuleNetwork(name, module, taps, options.layers, device, options.amp, memory, pick=pick)
     return network_backbone(
         name,
         network,
@@ -229,8 +234,7 @@ def check_layers(backbone: str, layers: Sequence[str], known: Sequence[str]) -> 
     """Raise a ConfigError for a layer that isn't known; names the closest, and what there is."""
     for layer in layers:
         if layer not in known:
-            has = ", ".join(known[:12]) + (f", ... {len(known)} in all" if len(known) > 12 else "")
-            has = f"(it has: {has or 'none that can be tapped'})"
+            has = f"(it has: {listed(known, 12) or 'none that can be tapped'})"
             raise ConfigError(f"{backbone} has no layer {layer!r}{closest(layer, known)} {has}")
 
 

@@ -15,7 +15,7 @@ from featlab.compute import choose_device
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.card import (
+from featlab.extraction.backbones.exported_program import (
     CARD_KEY,
     EMBEDDING,
     embedding_of,

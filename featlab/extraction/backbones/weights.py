@@ -7,14 +7,14 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, InputError, one_line
+from featlab.errors import ConfigError, InputError, listed, one_line
 
 RANDOM = "random"
 """The name by which random weights have to be asked for."""
@@ -22,7 +22,6 @@ RANDOM = "random"
 _TORCH_SUFFIXES = (".pt", ".pth", ".pt.tar", ".pth.tar", ".ckpt", ".bin")
 # Modules that turn an embedding into classes; keys below them are left out where the network has none.
 _HEADS = frozenset({"fc", "classifier", "head", "heads", "head_dist", "last_linear", "logits"})
-_SHOWN = 4
 # How many batches BatchNorm has seen; old files and averages of weights don't have it.
 _BATCHES = "num_batches_tracked"
 
@@ -119,7 +118,7 @@ def load_state_dict(
         if key in part and part[key].shape != own[key].shape
     ]
     wrong = [
-        f"{len(keys)} {what} ({_first(keys)})"
+        f"{len(keys)} {what} ({listed(keys)})"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if keys
     ]
@@ -129,7 +128,7 @@ def load_state_dict(
     module.load_state_dict({key: part[key] for key in own if key in part}, strict=False)
     rest = [key for key in state if not key.startswith(start) or key.removeprefix(start) not in part]
     said = [f"takes the weights under {start!r}"] if start else []
-    said += [f"leaves {len(rest)} of {len(state)} tensors out ({_first(rest)})"] if rest else []
+    said += [f"leaves {len(rest)} of {len(state)} tensors out ({listed(rest)})"] if rest else []
     if said:
         warnings.warn(f"{path}: {name} {' and '.join(said)}", stacklevel=2)
 
@@ -152,7 +151,7 @@ def _one_network(
         start = ""
     elif asked and not start:
         tops = list(dict.fromkeys(key.partition(".")[0] for key in state))
-        raise ConfigError(f"{path}: no names of {name} begin with {asked!r} there (it has {_first(tops)})")
+        raise ConfigError(f"{path}: no names of {name} begin with {asked!r} there (it has {listed(tops)})")
     elif others := [
         other
         for other in whole[1:]
@@ -199,7 +198,7 @@ def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
         return {f"{where}.{key}": tensor for where, state in found.items() for key, tensor in state.items()}
     what = f"a {type(content).__name__} and no state dict"
     if isinstance(content, Mapping):
-        what = f"no state dict (its keys: {', '.join(str(key) for key in list(content)[:_SHOWN])})"
+        what = f"no state dict (its keys: {listed(list(map(str, content)))})"
     raise InputError(f"{path} holds {what}; save one: torch.save(model.state_dict(), FILE)")
 
 
@@ -212,10 +211,6 @@ def _state_dicts(content: Any, where: str = "") -> Iterator[tuple[str, Mapping[s
         return
     for key, value in content.items():
         yield from _state_dicts(value, f"{where}.{key}" if where else key)
-
-
-def _first(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
 
 
 def _suffixes() -> str:

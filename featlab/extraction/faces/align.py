@@ -20,7 +20,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
-from featlab.extraction.faces.points import check_eyes, eye_centres
+from featlab.extraction.faces import check_eyes, eye_centres
 
 NoFace = Literal["keep", "drop"]
 

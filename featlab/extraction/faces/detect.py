@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +25,27 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
-from featlab.extraction.shards import Shard, file_stamp, write_list
-from featlab.extraction.worker import died_near, run_in_order, worker_count
+from featlab.extraction.shards import Shard, file_stamp
+from featlab.extraction.worker import OnProgress, died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 WHOLE_MESH = 478
 
 
-class Detector(Protocol):
+@dataclass(frozen=True)
+class Detector:
     """Finds the landmarks of faces. Picklable: the model is loaded in the process that first detects."""
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def points(self) -> int: ...  # noqa: D102
-    @property
-    def info(self) -> str: ...  # noqa: D102
+    name: str  # What the user wrote
+    points: int
+    info: str  # Library, version and model
+    find: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]  # Each face of a picture, (points, 2), pixels
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find all faces in a picture, uint8 (H, W, 3): float32 (F, points, 2), pixels, in any order; F may be 0."""
-        ...
+        found = self.find(image)
+        return np.stack(found) if found else np.empty((0, self.points, 2), dtype=np.float32)
 
 
 Build = Callable[[str, Path | None, int], Detector]
@@ -103,13 +103,14 @@ def model_file(path: Path) -> str:
     return f"{path.name} {digest[:12]}"
 
 
-Window = tuple[NDArray[np.uint8], int, int]
+Window = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""A part of a picture, and x and y of its corner."""
 
 
 def looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
     """Yield where to look for faces, one after the other until any is found; what is in one list is looked at whole."""
     height, width = image.shape[:2]
-    yield [(np.ascontiguousarray(image), 0, 0)]
+    yield [cut_out(image, 0, 0, width, height)]
     yield [cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)]
     if max(height, width) >= _LARGE:
         tops, lefts = ((0, side // 4, side - side // 2) for side in (height, width))
@@ -133,32 +134,15 @@ def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: i
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
     whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return whole, left, top
+    return whole, np.array([left, top], dtype=np.float32)
 
 
 # Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
 _LARGE = 256
 
 
-OnDetected = Callable[[int, int], None]
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
-
-
-def no_face_path(out: Path) -> Path:
-    """Where the images without a face are listed: ``cache.h5`` -> ``cache.no_face.jsonl``."""
-    return out.with_name(f"{out.stem}.no_face.jsonl")
-
-
-def doubt_path(out: Path) -> Path:
-    """Where the images are listed whose face may be another person's: ``cache.h5`` -> ``cache.doubt.jsonl``."""
-    return out.with_name(f"{out.stem}.doubt.jsonl")
-
-
-def write_face_lists(out: Path, missing: Sequence[Failure], doubtful: Sequence[Failure]) -> None:
-    """List both beside the cache; see `write_list`."""
-    write_list(no_face_path(out), missing)
-    write_list(doubt_path(out), doubtful)
 
 
 def without_face(
@@ -174,7 +158,7 @@ def without_face(
 
 
 def detect_landmarks(
-    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnDetected | None = None
+    items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnProgress | None = None
 ) -> Found:
     """Find the faces of every item; they are kept in ``<out>.landmarks``."""
     check_at_least("jobs", jobs, 0)
@@ -191,34 +175,29 @@ def detect_landmarks(
     tell = on_progress or (lambda done, total: None)
     kept = _load(final, whole)
     if kept is None:
-        kept = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
+        found = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
         # By row from here on, as landmarks that are given: the file may be named for another backbone.
-        count = max(item.row for item in ordered) + 1
-        unreadable = np.zeros(count, dtype=np.bool_)
-        unreadable[[item.row for item in ordered]] = kept.unreadable
-        found = dict(zip((item.row for item in ordered), kept.faces.rows(), strict=True))
-        kept = _Part(Faces.by_row(found, count), unreadable)
+        faces: dict[int, NDArray[np.float32]] = {}
+        unreadable: set[int] = set()
+        for shard, own in zip(shards, rows, strict=True):
+            faces |= zip(own, found[shard.key].faces.rows(), strict=True)
+            unreadable |= {own[place] for place in found[shard.key].unreadable}
+        kept = Found(Faces.by_row(faces, max(faces) + 1), frozenset(unreadable))
         # One file, so that the landmarks and the key that they are of can't come apart.
         _save(final, kept, whole)
         shutil.rmtree(folder / "shards", ignore_errors=True)
     tell(len(ordered), len(ordered))
-    readable = len(ordered) - int(kept.unreadable.sum())
+    readable = len(ordered) - len(kept.unreadable)
     if not kept.faces.counts.any():
         why = f"no face was found in {readable} images" if readable else "no image can be read"
         raise InputError(f"{why} (first: {ordered[0].name}); look at one, or bring landmarks with --landmarks FILE")
-    return Found(kept.faces, frozenset(np.flatnonzero(kept.unreadable).tolist()))
+    return kept
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """The faces of items, and which of the items couldn't be read, bool (items,)."""
-
-    faces: Faces
-    unreadable: NDArray[np.bool_]
-
-
-def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnDetected) -> _Part:
-    """Detect what no earlier run has, in order; return all."""
+def _detect_shards(
+    shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress
+) -> dict[str, Found]:
+    """Detect what no earlier run has, in order; return all by the keys of their shards, their items by place."""
     files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
     found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
     todo = [shard for shard in shards if shard.key not in found]
@@ -232,20 +211,20 @@ def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jo
             found[shard.key] = part
             done += len(shard.items)
             tell(done, total)
-    whole = [found[shard.key] for shard in shards]
-    points, counts = ([getattr(part.faces, name) for part in whole] for name in ("points", "counts"))
-    unreadable = np.concatenate([part.unreadable for part in whole])
-    return _Part(Faces(np.concatenate(points), np.concatenate(counts)), unreadable)
+    return found
 
 
-def _detect(detector: Detector, shard: Shard) -> _Part:
-    unreadable = np.zeros(len(shard.items), dtype=np.bool_)
+def _detect(detector: Detector, shard: Shard) -> Found:
+    nobody = np.empty((0, detector.points, 2), dtype=np.float32)
     found = []
+    unreadable: set[int] = set()
     for place, pixels in enumerate(read_pixels(shard.items)):
-        unreadable[place] = isinstance(pixels, InputError)
-        nobody = np.empty((0, detector.points, 2), dtype=np.float32)
-        found.append(nobody if isinstance(pixels, InputError) else detector.detect(pixels))
-    return _Part(Faces.of(found), unreadable)
+        if isinstance(pixels, InputError):
+            unreadable.add(place)
+            found.append(nobody)
+        else:
+            found.append(detector.detect(pixels))
+    return Found(Faces.of(found), frozenset(unreadable))
 
 
 def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int, int]]) -> str:
@@ -253,20 +232,22 @@ def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int
     return hashlib.sha256(json.dumps([detector.info, detector.points, content]).encode()).hexdigest()
 
 
-def _save(path: Path, part: _Part, key: str) -> None:
+def _save(path: Path, part: Found, key: str) -> None:
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {ARRAY: part.faces.largest(), FACES: part.faces.points, COUNTS: part.faces.counts}
-    np.savez(buffer, unreadable=part.unreadable, key=np.array(key), **arrays)
+    unreadable = np.isin(np.arange(len(part.faces.counts)), list(part.unreadable))
+    np.savez(buffer, unreadable=unreadable, key=np.array(key), **arrays)
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path, key: str) -> _Part | None:
+def _load(path: Path, key: str) -> Found | None:
     """Read what `_save` wrote under this key; None if it isn't there, damaged or of another key."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return _Part(Faces(stored[FACES], stored[COUNTS]), stored["unreadable"])
+            unreadable = np.flatnonzero(stored["unreadable"]).tolist()
+            return Found(Faces(stored[FACES], stored[COUNTS]), frozenset(unreadable))
     except Exception:
         # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
         return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,27 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
+from featlab.extraction.columns import is_missing, numbers
+from featlab.extraction.faces import as_points
 from featlab.extraction.items import IMAGE_SUFFIXES
-from featlab.extraction.text import is_missing, read_lines, read_text
+from featlab.extraction.text import open_delimited, read_lines
 
 # The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
-
-
-def read_one_clip(path: Path) -> NDArray[np.float32]:
-    """Read the ``.npy`` of one image, (P, 2), or of one clip, (rows, P, 2) or (rows, 2P): float32 (rows, P, 2)."""
-    array = _load(path)[ARRAY]
-    return _as_points(path, array[None] if array.ndim == 2 and array.shape[1] == 2 else array)
-
-
-def _as_points(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{path} doesn't hold one array of numbers")
-    if array.ndim == 2 and array.shape[1] >= 2 and array.shape[1] % 2 == 0:
-        array = array.reshape(len(array), -1, 2)
-    if array.ndim != 3 or array.shape[1] == 0 or array.shape[2] != 2:
-        raise InputError(f"{path} has shape {array.shape}; expected (rows, P, 2) or (rows, 2P)")
-    return array.astype(np.float32)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -74,18 +59,25 @@ class LandmarkTable:
     by_openface: bool = False  # Whether it has OpenFace's ``confidence`` or ``success``
 
 
-def read_landmark_table(path: Path) -> LandmarkTable:
-    """Read a ``.csv``, a ``.npy`` or a ``.npz``, which may have the pictures' names in an array of text beside it."""
+def read_landmark_table(path: Path, *, of_one: bool = False) -> LandmarkTable:
+    """Read a file of landmarks; ``of_one`` picture or clip, a ``.npy`` may hold the points of one, (P, 2).
+
+    Beside the landmarks of a ``.npz`` the pictures' names may lie in an array of text.
+    """
+    suffix = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    if path.suffix.lower() == ".csv":
+    if suffix == ".csv":
         return read_landmark_csv(path)
-    if path.suffix.lower() not in (".npy", ".npz"):
+    if suffix in (".pts", ".tem"):
+        return LandmarkTable((read_pts if suffix == ".pts" else read_tem)(path)[None])
+    if suffix not in (".npy", ".npz"):
         raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
     stored = _load(path)
     if {FACES, COUNTS} <= stored.keys():
         return LandmarkTable(stored[FACES], stored[COUNTS])
-    points = _as_points(path, stored[ARRAY])
+    array = stored[ARRAY]
+    points = as_points(array[None] if of_one and array.ndim == 2 and array.shape[1] == 2 else array, str(path))
     named = [array for array in stored.values() if array.dtype.kind == "U" and array.shape == (len(points),)]
     return LandmarkTable(points, paths=tuple(map(_forward, named[0].tolist())) if len(named) == 1 else None)
 
@@ -100,68 +92,54 @@ def read_landmark_csv(path: Path) -> LandmarkTable:
     No face was found where ``success`` is 0, or, without such a column, where ``confidence`` is 0 (OpenFace writes it
     for single images, and no success).
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
-    try:
-        table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
-    if not table:
-        raise InputError(f"{path} is empty")
-    header = table[0][1]
-    columns = _point_columns(header, path)
-    found = next((header.index(name) for name in ("success", "confidence") if name in header), None)
-    named = next((place for place, name in enumerate(header) if name == "path" or _are_pictures(place, table)), None)
-    frame = header.index("frame") if "frame" in header and header.index("frame") != named else None
-    points = np.full((len(table) - 1, len(columns) // 2, 2), np.nan, dtype=np.float32)
-    frames = np.zeros(len(table) - 1, dtype=np.int64)
-    for row, (line, cells) in enumerate(table[1:]):
-        if len(cells) != len(header):
-            raise InputError(f"{path}, line {line}: {len(cells)} values under {len(header)} columns")
-        try:
-            if found is None or _numbers([cells[found]])[0] > 0:
-                points[row] = np.array(_numbers([cells[column] for column in columns])).reshape(-1, 2)
-            if frame is not None:
-                (number,) = _numbers([cells[frame]])
-                if not number.is_integer():
-                    raise ValueError(f"frame {cells[frame]!r} isn't a whole number")
-                frames[row] = int(number)
-        except ValueError as error:
-            raise InputError(f"{path}, line {line}: {error}") from None
-    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
-    listed = None if named is None else tuple(_forward(cells[named]) for _, cells in table[1:])
+    import pyarrow as arrow
+
+    table = open_delimited(path)
+    header = table.header
+    places = _point_places(header, path)
+    columns = [arrow.concat_arrays(parts) for parts in zip(*table.batches(range(len(header))), strict=True)]
+    if not columns:
+        raise InputError(f"{path} has a header and no rows")
+    seen = np.ones(len(columns[0]), dtype=np.bool_)
+
+    def read(place: int) -> NDArray[np.float32]:
+        values, text = numbers(columns[place])
+        for row in text[seen[text]].tolist():
+            cell = columns[place][row].as_py().strip()
+            raise InputError(f"{table.where(row)}: {header[place]} is {cell[:40]!r}, not a number")
+        return values
+
+    if (sign := next((name for name in ("success", "confidence") if name in header), None)) is not None:
+        seen = read(header.index(sign)) > 0
+    named = next((place for place, name in enumerate(header) if name == "path" or _are_pictures(columns[place])), None)
+    paths = None if named is None else tuple(_forward(cell.strip()) for cell in columns[named].to_pylist())
+    points = np.stack([read(place) for place in places], axis=1).reshape(len(seen), -1, 2)
+    points[~(seen & np.isfinite(points).all(axis=(1, 2)))] = np.nan
+    frames = None
+    if "frame" in header and header.index("frame") != named:
+        frame = read(header.index("frame"))
+        for row in np.flatnonzero(np.mod(frame, 1) != 0).tolist():
+            raise InputError(f"{table.where(row)}: the frame isn't a whole number")
+        frames = frame.astype(np.int64)
     several = not {"face", "face_id"}.isdisjoint(header)
     by_openface = not {"confidence", "success"}.isdisjoint(header)
-    return LandmarkTable(points, None, listed, None if frame is None else frames, several, by_openface)
+    return LandmarkTable(points, None, paths, frames, several, by_openface)
 
 
-def _are_pictures(place: int, table: Sequence[tuple[int, list[str]]]) -> bool:
-    """Whether all cells of a column name pictures."""
-    names = [cells[place] for _, cells in table[1:] if place < len(cells)]
-    return bool(names) and all(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+def _are_pictures(cells: Any) -> bool:
+    """Whether all cells of a column name pictures; the first rules out most columns."""
+    return all(PurePosixPath(cell.as_py().strip()).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
 
 
-def _numbers(cells: Sequence[str]) -> list[float]:
-    """Return what cells say, NaN where it is missing; a ValueError for text, as 1_0, which Python takes for 10."""
-    if not any("_" in cell for cell in cells):
-        with suppress(ValueError):
-            return [float(cell) for cell in cells]
-    if odd := next((cell for cell in cells if "_" in cell and not is_missing(cell)), None):
-        raise ValueError(f"could not convert to a number: {odd!r}")
-    return [float("nan") if is_missing(cell) else float(cell) for cell in cells]
-
-
-def _point_columns(header: list[str], path: Path) -> list[int]:
+def _point_places(header: Sequence[str], path: Path) -> list[int]:
     """Places of x_0, y_0, x_1, y_1, ... in the header."""
-    numbers = sorted(int(match[1]) for name in header if (match := _POINT_X.fullmatch(name)))
-    if not numbers:
+    points = sum(_POINT_X.fullmatch(name) is not None for name in header)
+    if not points:
         raise InputError(f"{path} has no landmark columns; expected x_0, x_1, ... and y_0, y_1, ...")
-    columns: list[int] = []
-    for point in range(len(numbers)):
-        for name in (f"x_{point}", f"y_{point}"):
-            if header.count(name) != 1:
-                raise InputError(f"{path}: the column {name!r} is {'there twice' if name in header else 'missing'}")
-            columns.append(header.index(name))
-    return columns
+    names = [f"{axis}_{point}" for point in range(points) for axis in "xy"]
+    if missing := [name for name in names if name not in header]:
+        raise InputError(f"{path}: the column {missing[0]!r} is missing")
+    return [header.index(name) for name in names]
 
 
 _COUNT = re.compile(r"n_points\s*:\s*(\d+)")
@@ -233,7 +211,8 @@ def read_tem(path: Path) -> NDArray[np.float32]:
 def _point(path: Path, number: int, line: str) -> tuple[float, float]:
     cells = line.replace(",", " ").split()
     try:
-        x, y = _numbers(cells)
+        # Python would take 1_0 for 10.
+        x, y = (math.nan if is_missing(cell) else float(cell.replace("_", "?")) for cell in cells)
     except ValueError:
         raise InputError(f"{path}, line {number}: expected x and y, found {line[:40]!r}") from None
     return x, y

@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.faces.landmark_files import (
-    LandmarkTable,
-    read_landmark_csv,
-    read_landmark_table,
-    read_one_clip,
-    read_pts,
-    read_tem,
-)
+from featlab.extraction.faces.landmark_files import LandmarkTable, read_landmark_table
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Item, names_by_row, natural_key
 
@@ -186,7 +179,7 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
     faces: dict[int, NDArray[np.float32]] = {}
     first, known = next(iter(wanted)), 0
     for path, users in wanted.items():
-        rows = _read(path)
+        rows = read_landmark_table(path, of_one=True)
         points = rows.points.shape[1]
         known = known or points
         if points != known:
@@ -243,12 +236,3 @@ def _files(folder: Path) -> dict[str, Path]:
     if not files:
         raise InputError(f"{folder}: holds no landmark files; expected {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     return files
-
-
-def _read(path: Path) -> LandmarkTable:
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return read_landmark_csv(path)
-    if suffix == ".npy":
-        return LandmarkTable(read_one_clip(path))
-    return LandmarkTable((read_pts if suffix == ".pts" else read_tem)(path)[None])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from featlab.extraction.faces.points import is_no_face
+from featlab.extraction.faces import is_no_face
 from featlab.extraction.items import Failure, Item, item_order
 
 Floats = NDArray[np.float64]

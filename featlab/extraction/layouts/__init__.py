@@ -106,19 +106,11 @@ def register_layout(
     sampling: Sampling = EVERY_FRAME,
     takes_files: bool = False,
 ) -> Callable[[Reader], Reader]:
-    """Decorator: make a function from a root and options to items known as a layout.
+    """Decorator: make a function from a root and options to items known as a layout; the keywords are `Layout`'s.
 
     The annotation of the function's second argument, a frozen dataclass, says which options there are. A package of its
-    own names the module in the entry-point group ``featlab.layouts``, under the layout's name.
-
-    Args:
-        name: What ``--layout`` takes.
-        title: The data set's own name.
-        subject: What a subject is, in a few words.
-        recognises: Whether a root looks like this; without it the layout has to be named.
-        neutral: Name of the neutral class.
-        sampling: Which frames of its videos are usually taken.
-        takes_files: Whether the root may be a file.
+    own names the module in the entry-point group ``featlab.layouts``, under the layout's name. Without ``recognises``
+    the layout has to be named.
 
     Raises:
         ConfigError: The name is taken.
@@ -137,16 +129,6 @@ def register_layout(
     return register
 
 
-def layout_names() -> tuple[str, ...]:
-    """Return the known names: the built-in ones, then the plug-ins, sorted. Imports none of them."""
-    return LAYOUTS.names()
-
-
-def get_layout(name: str) -> Layout:
-    """Return a layout by its name."""
-    return LAYOUTS.get(name)
-
-
 def read_layout(name: str, root: Path, **options: Any) -> list[Item]:
     """List the images below a root that lies in a named layout, or ``auto``; see `Layout.read`.
 
@@ -162,7 +144,7 @@ def detect_layout(root: Path) -> str | None:
     """Return the one layout that a root looks like, or None: none, or more than one."""
     if _recognises("manifest", root):
         return "manifest"
-    found = [name for name in layout_names() if name != "manifest" and _recognises(name, root)]
+    found = [name for name in LAYOUTS.names() if name != "manifest" and _recognises(name, root)]
     return found[0] if len(found) == 1 else None
 
 
@@ -175,13 +157,13 @@ def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
         if found is None and not source.is_dir():
             raise InputError(f"{source}: expected a manifest (.csv with path,subject,...) or a folder")
         name = found or "folders"
-    layout = get_layout(name)
+    layout = LAYOUTS.get(name)
     inside = source / "manifest.csv"
     return layout, inside if name == "manifest" and inside.is_file() else source
 
 
 def _recognises(name: str, root: Path) -> bool:
     try:
-        return get_layout(name).recognises(root)
+        return LAYOUTS.get(name).recognises(root)
     except (OSError, ValueError):
         return False

@@ -11,16 +11,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import (
-    AFF_WILD2,
-    child,
-    files,
-    folders,
-    images,
-    mismatch,
-    numbered,
-    relative,
-)
+from featlab.extraction.layouts.tree import AFF_WILD2, child, files, folders, images, mismatch, numbered, relative
 from featlab.extraction.text import read_text
 from featlab.extraction.video.frames import is_video
 

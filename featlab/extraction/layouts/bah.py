@@ -11,15 +11,7 @@ from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import (
-    check_present,
-    child,
-    descendant,
-    first_line,
-    mismatch,
-    numbered,
-    relative,
-)
+from featlab.extraction.layouts.tree import check_present, child, descendant, first_line, mismatch, numbered, relative
 from featlab.extraction.text import read_lines
 from featlab.extraction.video import Sampling
 

@@ -109,12 +109,11 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     items: list[Item] = []
     levels: Counter[str] = Counter()
     for clip in wanted:
-        match = _SAMPLE.fullmatch(clip.name)
-        if match is None:
-            raise AssertionError(clip.name)
-        levels[match["level"]] += 1
-        if match["level"] in options.levels:
-            items += clip.items(root, match["subject"], _pain_label(match["level"], options), clip.name)
+        subject, level, _ = clip.name.rsplit("-", 2)
+        levels[level] += 1
+        if level in options.levels:
+            label = "neutral" if level == BASELINE else "pain" if options.merge else level
+            items += clip.items(root, subject, label, clip.name)
     for level in options.levels:
         if not levels[level]:
             there = ", ".join(f"{name} {count}" for name, count in sorted(levels.items()))
@@ -125,21 +124,16 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
 
 def _listed(row: Row, folder: Path, found: dict[str, Clip]) -> Clip:
     """Return the clip of a row of samples.csv, also when it isn't on disk."""
-    name, subject = row.values["sample_name"], row.values["subject_name"]
+    values, where = row
+    name, subject, level = (values[column] for column in ("sample_name", "subject_name", "class_name"))
     match = _SAMPLE.fullmatch(name)
     if match is None or match["subject"] != subject:
         raise InputError(
-            f"{row.where}: the sample_name {name!r} isn't {subject}-LEVEL-NUMBER, LEVEL one of BL1, PA1 to PA4"
+            f"{where()}: the sample_name {name!r} isn't {subject}-LEVEL-NUMBER, LEVEL one of BL1, PA1 to PA4"
         )
-    if row.values["class_name"] not in (match["level"], match["level"][:2]):
-        raise InputError(f"{row.where}: the class_name {row.values['class_name']!r} isn't the level of {name}")
+    if level not in (match["level"], match["level"][:2]):
+        raise InputError(f"{where()}: the class_name {level!r} isn't the level of {name}")
     return found.get(name, Clip(folder / subject / f"{name}.mp4", None))
-
-
-def _pain_label(level: str, options: BioVidOptions) -> str:
-    if level == BASELINE:
-        return "neutral"
-    return "pain" if options.merge else level
 
 
 _STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"
@@ -193,9 +187,7 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
     found = [(person, clip) for person in folders(folder) for clip in clips(person) if "_" in clip.name]
     if table is None or not found:
         raise mismatch(root, _STRESSID_TREE, folder if table is not None else None)
-    labels = {
-        row.values[_KEY].lower(): _stress(row, options.labels) for row in read_table(table, (_KEY, options.labels))
-    }
+    labels = {row[0][_KEY].lower(): _stress(row, options.labels) for row in read_table(table, (_KEY, options.labels))}
     items: list[Item] = []
     tasks: set[str] = set()
     for _, clip in found:
@@ -221,11 +213,12 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
 
 
 def _stress(row: Row, column: str) -> str | None:
-    text = row.values[column]
+    values, where = row
+    text = values[column]
     if not text or text.lower() == "nan":
         return None
     names = _CLASSES[column]
     codes = {f"{code}{end}": name for code, name in enumerate(names) for end in ("", ".0")}
     if text not in codes:
-        raise InputError(f"{row.where}: {column} is {text!r}, expected 0 to {len(names) - 1} or nothing")
+        raise InputError(f"{where()}: {column} is {text!r}, expected 0 to {len(names) - 1} or nothing")
     return codes[text]

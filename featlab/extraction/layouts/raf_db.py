@@ -48,13 +48,8 @@ class RAFDBOptions(Options):
     )
 
 
-@dataclass(frozen=True)
-class _Face:
-    """One image: its file, its split and its class."""
-
-    path: Path
-    split: str
-    label: str
+_Face = tuple[Path, str, str]
+"""The file of an image, its split and its class."""
 
 
 def _recognises(root: Path) -> bool:
@@ -99,12 +94,10 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
         faces = list(_in_folders(base))
     else:
         raise mismatch(root, EXPECTED)
-    faces.sort(key=lambda face: natural_key(face.path.name))
     items: list[Item] = []
-    for face in faces:
-        subject = "raf-db" if options.group == "dataset" else f"raf-db-{face.split}"
-        video = f"{face.split}/{face.label}"
-        items.append(Item(face.path, relative(face.path, root), subject, face.label, video, 0, row=-1))
+    for path, split, label in sorted(faces, key=lambda face: natural_key(face[0].name)):
+        subject = "raf-db" if options.group == "dataset" else f"raf-db-{split}"
+        items.append(Item(path, relative(path, root), subject, label, f"{split}/{label}", 0, row=-1))
     check_present(items, root, "list_patition_label.txt")
     return counted(items)
 
@@ -131,7 +124,7 @@ def _listed(table: Path, folder: Path, kind: str) -> Iterator[_Face]:
         if split not in _SPLITS:
             raise InputError(f"{where}: the image {cells[0]!r} begins neither with train_ nor with test_")
         file = f"{name.stem}_aligned{name.suffix}" if kind == "aligned" else name.name
-        yield _Face(folder / file, split, RAF_DB[int(cells[1]) - 1])
+        yield folder / file, split, RAF_DB[int(cells[1]) - 1]
 
 
 def _numbered_folders(root: Path) -> Path | None:
@@ -151,4 +144,4 @@ def _in_folders(base: Path) -> Iterator[_Face]:
         for code, label in enumerate(RAF_DB, 1):
             if folder is not None and (folder / str(code)).is_dir():
                 for path in images(folder / str(code)):
-                    yield _Face(path, split, label)
+                    yield path, split, label

@@ -6,11 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from featlab.errors import InputError, closest
+from featlab.errors import InputError
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
+from featlab.extraction.text import check_columns, open_delimited
 from featlab.extraction.video.frames import is_video
 
 _SHOWN = 4
@@ -184,18 +186,8 @@ _MARKS = "\t;,"
 _FIRST_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    values: dict[str, str]  # Column name to text
-    place: int
-    where_of: Callable[[int], str]
-
-    @property
-    def where(self) -> str:
-        """File and line, for messages."""
-        return self.where_of(self.place)
+Row = tuple[dict[str, str], Callable[[], str]]
+"""A row of a table by its columns, and what says where it is."""
 
 
 def first_line(path: Path) -> str:
@@ -218,11 +210,10 @@ def read_columns(path: Path, required: Sequence[str]) -> tuple[dict[str, list[st
 
     A label "none" is one, for it may be the neutral one. Also returns what says where a row is.
     """
-    from featlab.extraction.tables.delimited import open_delimited
-    from featlab.extraction.tables.reader import read_names
+    from featlab.extraction.columns import read_names
 
     table = open_delimited(path, _mark(first_line(path)))
-    _check_names([name.lower() for name in table.header], required, path)
+    check_columns([name.lower() for name in table.header], required, str(path))
     columns = {name.lower(): cells for name, cells in read_names(table, table.header, neutral="none").items()}
     if not columns[required[0]]:
         raise InputError(f"{path} has no rows")
@@ -233,15 +224,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
     """Read a table as `read_columns` does, row by row."""
     columns, where = read_columns(path, required)
     cells = zip(*columns.values(), strict=True)
-    return [Row(dict(zip(columns, each, strict=True)), place, where) for place, each in enumerate(cells)]
-
-
-def _check_names(names: Sequence[str], required: Sequence[str], path: Path) -> None:
-    for name in required:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: the column {name!r} appears twice")
-        if name not in names:
-            raise InputError(f"{path}: no column {name!r} (found: {', '.join(names)}){closest(name, names)}")
+    return [(dict(zip(columns, each, strict=True)), partial(where, place)) for place, each in enumerate(cells)]
 
 
 def _mark(line: str) -> str:

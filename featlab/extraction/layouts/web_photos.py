@@ -6,19 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featlab.config.options import Options, option
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import (
-    FER2013,
-    check_present,
-    counted,
-    descendant,
-    header,
-    mismatch,
-    relative,
-)
-from featlab.extraction.text import read_lines
+from featlab.extraction.layouts.tree import FER2013, check_present, counted, descendant, header, mismatch, relative
+from featlab.extraction.text import check_columns, read_lines
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
 SUBJECT = "expw"
@@ -180,9 +172,7 @@ def _rows(table: Path) -> list[tuple[int, str | None, str]]:
     rows: list[tuple[int, str | None, str]] = []
     with table.open("rb") as file:
         names = [_plain(cell).lower() for cell in file.readline().split(b",")]
-        if "pixels" not in names:
-            hint = closest("pixels", names)
-            raise InputError(f"{table}, line 1: no column 'pixels' (found: {', '.join(names)[:80]}){hint}")
+        check_columns(names, ["pixels"], f"{table}, line 1")
         emotion = names.index("emotion") if "emotion" in names else None
         usage = names.index("usage") if "usage" in names else None
         offset, number = file.tell(), 1

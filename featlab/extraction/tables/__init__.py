@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,17 @@ from featlab.cache.assemble import write_table
 from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
+from featlab.config.options import check_choice
 from featlab.errors import CacheError, ConfigError, InputError
+from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
-from featlab.extraction.faces.points import order_problem, unit_problem
-from featlab.extraction.items import Failure, check_if_exists, class_names
-from featlab.extraction.shards import StorageError, read_failures, storage_error, write_failures
-from featlab.extraction.tables.index import RowIndex, codes_of
-from featlab.extraction.tables.rows import OnProgress, ReadRows, Selection
+from featlab.extraction.items import Failure, IfExists, class_names, stays
+from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
+from featlab.extraction.tables.index import RowIndex, codes_of, telltales
+from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
-from featlab.extraction.tables.telltale import telltales
+from featlab.extraction.worker import OnProgress
 
-IfExists = Literal["resume", "skip", "error", "overwrite"]
-_DTYPES = ("float32", "float16")
 _BLOCK_BYTES = 16 << 20
 
 
@@ -47,9 +46,7 @@ class ImportConfig:
     if_exists: IfExists = "resume"
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"import: dtype must be float32 or float16, got {self.dtype!r}")
-        check_if_exists(self.if_exists, get_args(IfExists))
+        check_choice("--dtype", self.dtype, ("float32", "float16"))
         if not self.extractor.strip():
             raise ConfigError("--extractor is empty; name what made the features, or leave it out")
 
@@ -90,11 +87,8 @@ def import_features(
     The features, as float32, are in memory once; everything else is read and written in blocks.
     """
     start = time.monotonic()
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; name a file for the cache")
-    if out.exists() and config.if_exists == "error":
-        raise InputError(f"{out} exists; choose another name or --if-exists resume, skip or overwrite")
-    if out.exists() and config.if_exists == "skip":
+    was_there = stays(out, config.if_exists, get_args(IfExists))
+    if was_there and config.if_exists == "skip":
         return _report(out, start, failures=read_failures(out), was_there=True)
     read = read_source(
         source,
@@ -113,12 +107,11 @@ def import_features(
     table = _table(index, read.rows.features, landmarks, read.kept)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
     told = [*telltales(table, read.rows.columns, read.kept), *_strange(table.landmarks)]
-    was_there = out.exists() and config.if_exists == "resume"
     if was_there:
         _check_same(out, table, extractor, config.dtype)
     else:
         # The list goes first: a cache without its list would look like one made from other inputs.
-        write_failures(out, failures)
+        write_list(out, failures)
         write_table(out, table, extractor, dtype=config.dtype)
     return _report(
         out,

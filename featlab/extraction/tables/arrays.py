@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.tables.cells import as_text
-from featlab.extraction.tables.delimited import check_once
-from featlab.extraction.tables.rows import INDEX_COLUMNS, Columns, as_points
+from featlab.extraction.columns import Columns, as_text
+from featlab.extraction.faces import as_points
+from featlab.extraction.tables.rows import INDEX_COLUMNS
+from featlab.extraction.text import check_once
 
 FEATURE_ARRAYS = ("embeddings", "features", "X")
 _PLURALS = {f"{name}s": name for name in INDEX_COLUMNS}
@@ -41,7 +42,10 @@ def open_npz(path: Path) -> Columns:
         raise InputError(f"{path} holds {found}; expected one array of features: {', '.join(FEATURE_ARRAYS)}")
     features = _matrix(arrays.pop(held[0]), f"{path}, {held[0]}")
     rows, width = features.shape
-    landmarks = as_points(arrays.pop("landmarks"), rows, f"{path}, landmarks") if "landmarks" in arrays else None
+    landmarks = None
+    if "landmarks" in arrays:
+        landmarks = as_points(arrays.pop("landmarks"), f"{path}, landmarks")
+        _check_rows(landmarks, rows, f"{path}, landmarks")
     columns: Mapping[str, NDArray[Any]] = {held[0]: features}
     if "columns" in arrays:
         header = [name.strip() for name in _texts(arrays.pop("columns"), f"{path}, columns")]
@@ -58,12 +62,14 @@ def open_npz(path: Path) -> Columns:
             raise InputError(f"{path} holds both {column!r} and {column + 's'!r}; keep one")
         array = arrays.pop(name)
         beside[column] = np.array(_texts(array, f"{path}, {name}")) if column in INDEX_COLUMNS else array
-        if len(array) != rows:
-            raise InputError(
-                f"{path}, {name} has {len(array)} values, and there are {rows} rows of features; one each is needed"
-            )
+        _check_rows(array, rows, f"{path}, {name}")
     notes = (f"not read: {', '.join(arrays)}",) if arrays else ()
     return _columns(path, {**columns, **beside}, never=frozenset(beside), landmarks=landmarks, notes=notes)
+
+
+def _check_rows(array: NDArray[Any], rows: int, what: str) -> None:
+    if len(array) != rows:
+        raise InputError(f"{what} has {len(array)} rows, and there are {rows} rows of features; one each is needed")
 
 
 def open_parquet(path: Path) -> Columns:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError
-from featlab.extraction.tables.cells import (
+from featlab.errors import InputError, listed
+from featlab.extraction.columns import (
+    Columns,
     all_numbers,
     is_list,
+    is_missing,
     is_text,
     kind_of,
     lists,
@@ -19,19 +21,10 @@ from featlab.extraction.tables.cells import (
     numbers,
     zeros,
 )
+from featlab.extraction.faces import as_points
 from featlab.extraction.tables.presets import WORDS
-from featlab.extraction.tables.rows import (
-    INDEX_COLUMNS,
-    Columns,
-    OnProgress,
-    ReadRows,
-    Roles,
-    Selection,
-    as_points,
-    few,
-    roles_of,
-)
-from featlab.extraction.text import is_missing
+from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Roles, Selection, roles_of
+from featlab.extraction.worker import OnProgress
 
 
 class _Values:
@@ -162,7 +155,7 @@ def read_rows(
     landmarks = table.landmarks
     if roles.landmarks:
         points = buffer[len(roles.features) :, :rows].T
-        landmarks = as_points(points, rows, f"{table.path}, x_0, y_0, …")
+        landmarks = as_points(points, f"{table.path}, x_0, y_0, …")
     notes = [*table.notes, *_notes(table, roles, taken)]
     if unknown:
         notes.append(f"labels taken as unknown: {', '.join(map(repr, sorted(unknown)))}")
@@ -182,21 +175,9 @@ def read_rows(
     )
 
 
-def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
-    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
-
-    ``neutral`` is a label even where it is a word for a missing one.
-    """
-    said: dict[str, list[str]] = {name: [] for name in wanted if name in table.header}
-    for batch in table.batches([table.header.index(name) for name in said]):
-        for (name, values), cells in zip(said.items(), batch, strict=True):
-            values += names(cells, neutral if name.lower() == "label" else "")
-    return said
-
-
 def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Values]:
     """Return the columns that are the features: those that were chosen, one of lists, or all of numbers."""
-    taken, listed = list(columns), [column for column in columns if column.kind == "list"]
+    taken, of_lists = list(columns), [column for column in columns if column.kind == "list"]
     if roles.chosen:
         for column in columns:
             if column.kind == "other" or (column.kind == "list" and len(columns) > 1):
@@ -205,13 +186,13 @@ def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Va
                 )
     else:
         numbers = [column for column in columns if column.is_number]
-        if len(listed) > 1 or (listed and len(numbers) >= listed[0].width):
-            several = few([column.name for column in listed])
+        if len(of_lists) > 1 or (of_lists and len(numbers) >= of_lists[0].width):
+            several = listed([column.name for column in of_lists])
             raise InputError(
                 f"{table.path}: the features may be lists ({several}) or {len(numbers)} columns of numbers; "
                 "choose with --columns"
             )
-        taken = listed or numbers
+        taken = of_lists or numbers
     if not taken:
         raise InputError(f"{table.path} has no column of numbers beside {', '.join(INDEX_COLUMNS)}: no features")
     if taken[0].kind == "list" and taken[0].lists is None:
@@ -251,9 +232,9 @@ def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
         return []
     used = {table.header[place] for place in (*roles.names.values(), *roles.landmarks)} | {each.name for each in taken}
     left = [name or "(without a name)" for name in table.header if name not in used]
-    notes = [f"not features: {few(left)}"] if left else []
+    notes = [f"not features: {listed(left)}"] if left else []
     if spelled := [name for name in left if name.lower() in INDEX_COLUMNS]:
-        notes.append(f"not read: {few(spelled)}; names of columns are in lower case")
+        notes.append(f"not read: {listed(spelled)}; names of columns are in lower case")
     if roles.landmarks:
         notes.append(f"x_0, y_0, … are taken as {len(roles.landmarks) // 2} landmarks")
     return notes

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError, closest
-from featlab.extraction.faces.points import is_no_face
+from featlab.errors import ConfigError, InputError, closest, listed
+from featlab.extraction.columns import Columns
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_preset
 
@@ -28,28 +27,6 @@ _NEVER_FEATURES = re.compile(
     re.IGNORECASE,
 )
 _POINT = re.compile(r"([xy])_(\d+)")
-_NAMES_IN_A_NOTE = 6
-
-OnProgress = Callable[[int, int], None]
-"""Called with the rows that were read and how many there are, as far as is known before they have been."""
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """A table that can be read column by column, whatever file it is in.
-
-    ``batches`` yields Arrow arrays of the columns at some places, batch by batch; ``most`` bounds the rows. A column
-    of ``never`` is no feature unless it is asked for.
-    """
-
-    path: Path
-    header: tuple[str, ...]
-    most: int
-    batches: Callable[[Sequence[int]], Iterator[list[Any]]]
-    where: Callable[[int], str]
-    never: frozenset[str] = frozenset()
-    landmarks: NDArray[np.float32] | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,25 +155,6 @@ def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, gro
     return [place for place in places if header[place] in fitting]
 
 
-def check_subject_column(names: Sequence[str], source: Path, remedy: str) -> None:
-    """Refuse a table without a column ``subject``, naming the closest one; ``remedy`` ends the message."""
-    if "subject" not in names:
-        found = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        raise InputError(f"{source}: no column 'subject' (found: {found}){closest('subject', names)}; {remedy}")
-
-
-def as_points(array: NDArray[Any], rows: int, what: str) -> NDArray[np.float32]:
-    """Return (rows, P, 2) or (rows, 2P) numbers as landmarks; a row that is no face becomes wholly NaN."""
-    points = array.reshape(len(array), -1, 2) if array.ndim == 2 and array.size and array.shape[1] % 2 == 0 else array
-    if points.ndim != 3 or points.shape[1] == 0 or points.shape[2] != 2 or array.dtype.kind not in "fiu":
-        raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected numbers (rows, P, 2)")
-    if len(points) != rows:
-        raise InputError(f"{what} has {len(points)} rows, and there are {rows} rows of features; one each is needed")
-    points = points.astype(np.float32)
-    points[is_no_face(points)] = np.nan
-    return points
-
-
 def _named(header: Sequence[str], places: Sequence[int], spec: str, source: Path) -> list[int]:
     """Return the places that a selection means: a list of names and beginnings if it can be one, else an expression."""
     names = [header[place] for place in places]
@@ -211,7 +169,7 @@ def _named(header: Sequence[str], places: Sequence[int], spec: str, source: Path
         raise ConfigError(f"--columns {spec!r}: no column begins so, and it is no expression ({error})") from None
     matching = [place for place in places if pattern.fullmatch(header[place])]
     if not matching:
-        raise InputError(f"--columns {spec!r} fits no column of {source} ({few(names)}){closest(spec, names)}")
+        raise InputError(f"--columns {spec!r} fits no column of {source} ({listed(names)}){closest(spec, names)}")
     return matching
 
 
@@ -222,8 +180,3 @@ def _points(header: Sequence[str], features: Sequence[int]) -> tuple[int, ...]:
     points = len(place) // 2
     wanted = [f"{axis}_{point}" for point in range(points) for axis in "xy"]
     return tuple(place[name] for name in wanted) if points and set(wanted) == set(place) else ()
-
-
-def few(names: Sequence[str], most: int = _NAMES_IN_A_NOTE) -> str:
-    """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

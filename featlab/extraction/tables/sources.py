@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
+from featlab.extraction.columns import Columns, read_names
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
-from featlab.extraction.tables.delimited import has_rows, open_delimited
 from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
-from featlab.extraction.tables.reader import read_names, read_rows
-from featlab.extraction.tables.rows import INDEX_COLUMNS, Columns, OnProgress, ReadRows, Selection, check_subject_column
-from featlab.extraction.text import file_in
+from featlab.extraction.tables.reader import read_rows
+from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Selection
+from featlab.extraction.text import check_columns, file_in, has_rows, open_delimited
 from featlab.extraction.video.frames import is_video
+from featlab.extraction.worker import OnProgress
 
 _OPEN = {
     ".csv": open_delimited,
@@ -28,7 +29,7 @@ _OPEN = {
     ".npz": open_npz,
     ".parquet": open_parquet,
 }
-_HINT = "a row needs a subject: give the column, or name a manifest with --manifest"
+_HINT = "; a row needs a subject: give the column, or name a manifest with --manifest"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def read_source(
     if manifest is None:
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
-        check_subject_column(list(dict.fromkeys([*rows.names, *rows.header])), source, _HINT)
+        check_columns(list(dict.fromkeys([*rows.names, *rows.header])), ["subject"], str(source), _HINT)
         return _indexed(_with_videos(rows), rows.where, skip_bad=skip_bad)
     names, where = read_manifest(manifest, neutral)
     lines, count = len(names["subject"]), len(rows.features)
@@ -87,7 +88,7 @@ def read_source(
 def read_manifest(path: Path, neutral: str) -> tuple[dict[str, list[str]], Callable[[int], str]]:
     """Read the index columns of a manifest, and return what says where a row is; other columns are ignored."""
     table = open_delimited(path)
-    check_subject_column(table.header, path, "a manifest has the columns subject,label,video,frame")
+    check_columns(table.header, ["subject"], str(path), "; a manifest has the columns subject,label,video,frame")
     names = read_names(table, INDEX_COLUMNS, neutral)
     if not names["subject"]:
         raise InputError(f"{path} has a header and no rows")
@@ -220,12 +221,10 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     first = parts[0]
     for part in parts:
         here, there = (each.names["path"][0].partition("#")[0] for each in (part, first))
-        if part.columns != first.columns or part.features.shape[1] != first.features.shape[1]:
+        if part.columns != first.columns or _kind(part) != _kind(first):
             raise InputError(
-                f"{here} has {_named(part)}, and {there} has {_named(first)}; they must be the same columns"
+                f"{here} has {_kind(part)}, and {there} has {_kind(first)}; all must have the same columns"
             )
-        if _points_of(part) != _points_of(first):
-            raise InputError(f"{here} has {_points_of(part)} landmarks and {there} {_points_of(first)}; all or none")
     starts = np.cumsum([0, *(len(part.features) for part in parts)]).tolist()
 
     def by_part(said: Sequence[Callable[[int], str]]) -> Callable[[int], str]:
@@ -256,10 +255,7 @@ def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     )
 
 
-def _named(part: ReadRows) -> str:
+def _kind(part: ReadRows) -> str:
     ends = f", {part.columns[0]} to {part.columns[-1]}" if part.columns else ""
-    return f"{part.features.shape[1]} features{ends}"
-
-
-def _points_of(part: ReadRows) -> int:
-    return 0 if part.landmarks is None else part.landmarks.shape[1]
+    points = 0 if part.landmarks is None else part.landmarks.shape[1]
+    return f"{part.features.shape[1]} features{ends}, and {points} landmarks"

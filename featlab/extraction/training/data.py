@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,11 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.inputs import InputConfig
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.training.config import AugmentConfig
-from featlab.extraction.video import Sampling, expand_videos
+from featlab.extraction.training import AugmentConfig
+from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
+from featlab.extraction.worker import OnProgress
 from featlab.seeding import stable_hash
-
-OnProgress = Callable[[int, int], None]
-"""Called with how many are done, and how many there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +44,7 @@ def list_items(source: Path, config: InputConfig) -> Listed:
     layout, root = resolve_layout(config.layout, source)
     items = layout.read(root, config.layout_options)
     if config.sampling is not None and not any(is_video(item.path) for item in items):
-        raise InputError(
-            f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride"
-        )
+        raise refuse_sampling(source)
     return Listed(items, layout.neutral, config.sampling if config.sampling is not None else layout.sampling)
 
 
@@ -109,7 +105,7 @@ class Images:
     label: NDArray[np.intp]
     subjects: tuple[str, ...]
     classes: tuple[str, ...]
-    failures: tuple[tuple[str, str], ...]
+    failures: tuple[Failure, ...]
 
     def rows_of(self, subjects: Sequence[str]) -> NDArray[np.intp]:
         """Return the rows of some subjects, ascending."""
@@ -142,10 +138,10 @@ def load_images(
         pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
     prepare = ResizeCrop(size)
     kept: list[Item] = []
-    failures: list[tuple[str, str]] = []
+    failures: list[Failure] = []
     for number, (item, image) in enumerate(zip(wanted, read_pixels(wanted), strict=True)):
         if isinstance(image, InputError):
-            failures.append((item.name, str(image)))
+            failures.append(Failure(item.name, str(image)))
         else:
             pixels[len(kept)] = prepare(image)
             kept.append(item)
@@ -181,7 +177,8 @@ def _check(images: Images, people: People) -> None:
         present = np.unique(images.label[images.rows_of(subjects)])
         if len(present) < 2:
             found = ", ".join(images.classes[code] for code in present) or "none"
-            why = f"; {len(images.failures)} images can't be read, e.g. {images.failures[0]}" if images.failures else ""
+            failed = images.failures
+            why = f"; {len(failed)} images can't be read, e.g. {': '.join(failed[0])}" if failed else ""
             raise InputError(
                 f"the {len(subjects)} source subjects that are {what} have images of {len(present)} classes ({found}), "
                 f"and a network needs 2 or more{why}"

@@ -28,11 +28,17 @@ from torch import Tensor, nn
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.compute import quiet_export
 from featlab.errors import ConfigError, FeatlabError, InputError, one_line
-from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD
-from featlab.extraction.backbones.card import CARD_FILE, CARD_KEY, EMBEDDING, statistics_names
-from featlab.extraction.backbones.network import Taps
+from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from featlab.extraction.backbones.exported_program import (
+    CARD_FILE,
+    CARD_KEY,
+    EMBEDDING,
+    FORMAT,
+    VERSION,
+    statistics_names,
+)
+from featlab.extraction.backbones.network import Taps, as_embedding
 
-BACKBONE_FORMAT = 1
 OPSET = 18
 """Of an ONNX file; onnxruntime 1.14 and newer read it."""
 _TOLERANCE = 1e-5
@@ -40,38 +46,24 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class BackboneMeta:
-    """What has to be known of a network besides its weights.
+    """What has to be known of a network besides its weights; a size, mean or std that can't be is a ConfigError."""
 
-    Attributes:
-        size: S, side of the images in pixels.
-        id: What the network is called in caches.
-        layers: Submodules whose channel statistics are returned, as in ``named_modules``.
-        mean: Subtracted from RGB values in [0, 1].
-        std: What that is divided by.
-        card: Whatever else is to be known, JSON-ready: the training data, scores, the licence.
-
-    Raises:
-        ConfigError: A size below 1, or a mean or std that isn't three numbers.
-    """
-
-    size: int
-    id: str
-    layers: tuple[str, ...] = ()
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    size: int  # S, side of the images in pixels
+    id: str  # What the network is called in caches
+    layers: tuple[str, ...] = ()  # Submodules whose channel statistics are returned, as in ``named_modules``
+    mean: tuple[float, ...] = IMAGENET_MEAN  # Subtracted from RGB values in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD  # What that is divided by
+    # Whatever else is to be known, JSON-ready: the training data, scores, the licence.
     card: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"size = {self.size} must be at least 1")
-        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
-            raise ConfigError(f"mean and std are three numbers each, std above 0; got {self.mean} and {self.std}")
+        InputSpec(self.size, self.mean, self.std)
 
     def to_json(self, dim: int) -> str:
         """Return the text of ``featlab.json`` for embeddings of ``dim`` values."""
         content = {
-            "format": "featlab-backbone",
-            "format_version": BACKBONE_FORMAT,
+            "format": FORMAT,
+            "format_version": VERSION,
             "id": self.id,
             "size": self.size,
             "mean": list(self.mean),
@@ -96,7 +88,7 @@ class Tapped(nn.Module):
         """Return the outputs, named as above, of (n, 3, S, S) images."""
         with self._taps.collect() as statistics:
             embedding = self.network(images)
-        outputs = {EMBEDDING: embedding}
+        outputs = {EMBEDDING: as_embedding("the network", embedding, images.shape[0])}
         for name in self.layers:
             outputs |= dict(zip(statistics_names(name), statistics[name], strict=True))
         return outputs
@@ -141,7 +133,9 @@ Written = tuple[bytes, Callable[[Tensor], Outputs]]
 def _export(
     module: nn.Module, path: Path, meta: BackboneMeta, write: Callable[[Tapped, Tensor, Outputs, str], Written]
 ) -> float:
-    tapped, outputs = _prepared(module, meta)
+    network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
+    outputs: Outputs = tapped(torch.zeros(2, 3, meta.size, meta.size))
     text = meta.to_json(outputs["embedding"].shape[1])
     # Another number of images than the export sees.
     noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
@@ -224,21 +218,6 @@ def _program(module: nn.Module, argument: str, example: Tensor) -> torch.export.
     return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
 
 
-def _prepared(module: nn.Module, meta: BackboneMeta) -> tuple[Tapped, dict[str, Tensor]]:
-    """Return a copy of the network with its taps, and its outputs for a batch of two."""
-    network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
-    outputs: dict[str, Tensor] = tapped(torch.zeros(2, 3, meta.size, meta.size))
-    embedding = outputs["embedding"]
-    if not isinstance(embedding, Tensor) or embedding.dim() != 2 or len(embedding) != 2:
-        shape = tuple(embedding.shape) if isinstance(embedding, Tensor) else type(embedding).__name__
-        raise ConfigError(
-            f"a backbone returns (n, D) for n images; this network returned {shape} for 2: take off its classifier and "
-            "pool over positions"
-        )
-    return tapped, outputs
-
-
 def _compare(path: Path, expected: Outputs, found: Outputs) -> float:
     if set(found) != set(expected):
         raise FeatlabError(f"{path}: the file returns {sorted(found)}, the network {sorted(expected)}; not usable")
@@ -251,25 +230,15 @@ def _compare(path: Path, expected: Outputs, found: Outputs) -> float:
     return worst
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """Return the content of ``featlab.json`` in a ``.pt2`` file."""
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the card of a ``.pt2`` file: people, classes, scores, as whoever made it wrote them."""
     try:
         with zipfile.ZipFile(path) as archive:
             # The archive's one folder is named by torch, and where extra files lie depends on its version.
-            names = [name for name in archive.namelist() if name.rpartition("/")[2] == "featlab.json"]
-            if not names:
-                raise InputError(f"{path} has no featlab.json: it wasn't written by `featlab backbone train`")
-            content = json.loads(archive.read(names[0]).decode("utf-8"))
+            names = [name for name in archive.namelist() if name.rpartition("/")[2] == CARD_FILE]
+            content = json.loads(archive.read(names[0])) if names else None
     except (OSError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} can't be read as a .pt2 file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or content.get("format") != "featlab-backbone":
-        raise InputError(f"{path}: its featlab.json describes no backbone")
-    return content
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """Return the card of a backbone file: people, classes, scores, as whoever made it wrote them."""
-    card = read_meta(path).get("card", {})
-    return dict(card) if isinstance(card, dict) else {}
+        raise InputError(f"{path} can't be read as a .pt2 file ({one_line(error)})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} has no {CARD_FILE} of a backbone: it wasn't written by `featlab backbone train`")
+    return dict(content.get("card", {}))

@@ -27,7 +27,7 @@ from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.compute import one_cycle, set_learning_rate
 from featlab.errors import InputError, one_line
 from featlab.extraction.backbones.weights import read_state_dict
-from featlab.extraction.training.config import TrainConfig
+from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
 from featlab.extraction.training.networks import Classifier, seeded
 from featlab.seeding import run_seed

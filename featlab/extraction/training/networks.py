@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featlab.errors import ConfigError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.hubs import TAPS, resnet18, small_resnet
+from featlab.extraction.backbones.hubs import TAPS, bare_network, resnet18, small_resnet
 from featlab.extraction.backbones.network import check_layers, position_axes
 from featlab.extraction.backbones.weights import load_state_dict, read_state_dict
 
@@ -67,10 +67,8 @@ def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Trainable
         module: nn.Module = small_resnet()
     elif arch == "resnet18":
         module = resnet18()
-    elif kind == "torchvision" and name:
-        module = _torchvision(name)
-    elif kind == "timm" and name:
-        module = _timm(name)
+    elif kind in ("torchvision", "timm") and name:
+        module = bare_network(arch)
     else:
         hint = closest(arch, ("small", "resnet18", "torchvision:", "timm:"))
         raise ConfigError(f"no network is called {arch!r} (known: {', '.join(ARCHES)}){hint}")
@@ -91,29 +89,6 @@ def load_weights(arch: str, module: nn.Module, path: Path) -> None:
     """Start from a state dict, or a ``.pt2`` of ours: every tensor of the network must be there in its shape."""
     state = dict(load_program(path)[0].state_dict) if path.suffix == ".pt2" else read_state_dict(path)
     load_state_dict(arch, module, state, path)
-
-
-def _torchvision(name: str) -> nn.Module:
-    try:
-        from torchvision.models import get_model, list_models
-
-        from featlab.extraction.backbones.hubs import remove_head
-    except ImportError as error:
-        raise ConfigError("torchvision: networks need torchvision: pip install 'featlab[backbones]'") from error
-    if name not in list_models():
-        raise ConfigError(f"torchvision has no network {name!r}{closest(name, list_models())}")
-    return remove_head(f"torchvision:{name}", get_model(name, weights=None))
-
-
-def _timm(name: str) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise ConfigError("timm: networks need timm: pip install 'featlab[backbones]'") from error
-    if not timm.is_model(name):
-        raise ConfigError(f"timm has no network {name!r}{closest(name, timm.list_models())}")
-    module: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
-    return module
 
 
 def _probe(module: nn.Module, arch: str, size: int) -> tuple[int, dict[str, tuple[int, ...]]]:

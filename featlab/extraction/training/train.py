@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,10 +16,10 @@ import torch
 
 from featlab.errors import InputError
 from featlab.extraction.backbones.weights import file_sha256, state_sha256
-from featlab.extraction.items import Item, check_if_exists, classes_of, item_order
+from featlab.extraction.items import Failure, Item, class_names, item_order, stays
 from featlab.extraction.shards import file_stamp
-from featlab.extraction.training.config import TrainConfig, flat
-from featlab.extraction.training.data import Images, OnProgress, People, choose_people, load_images
+from featlab.extraction.training import TrainConfig, flat
+from featlab.extraction.training.data import Images, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, Fitted, OnEpoch, difference, fit
 from featlab.extraction.training.networks import (
@@ -30,6 +30,7 @@ from featlab.extraction.training.networks import (
     load_weights,
     seeded,
 )
+from featlab.extraction.worker import OnProgress
 from featlab.seeding import run_seed
 
 IfExists = Literal["resume", "error", "overwrite"]
@@ -44,8 +45,7 @@ class TrainReport:
     difference: float  # Between the file's outputs and the network's, relative to the largest.
     resumed: int  # Epochs that an earlier run had done; all of them where the file was there.
     seconds: float  # Wall time of this call.
-    # Name and reason of each source image that can't be read.
-    failures: tuple[tuple[str, str], ...] = field(default=())
+    failures: tuple[Failure, ...] = ()  # Source images that can't be read.
 
 
 DEFAULTS = TrainConfig()
@@ -90,14 +90,14 @@ def train_backbone(
         FeatlabError: The written file computes something else than the network.
     """
     start = time.monotonic()
-    check_if_exists(if_exists, get_args(IfExists))
+    kept = stays(out, if_exists, get_args(IfExists))
     people = choose_people(items, held_out, config.validation, seed)
     source = sorted((item for item in items if item.subject in set(people.source)), key=item_order)
-    classes = classes_of(source, neutral)
+    classes = class_names((item.label for item in source), neutral)
     size = config.size or default_size(config.arch)
     request = _request(source, people, classes, config, seed, weights)
-    if out.exists() and if_exists != "overwrite":
-        return _kept(out, request, if_exists, start)
+    if kept:
+        return _kept(out, request, start)
     with seeded(run_seed(seed, "backbone weights"), device):
         network = build_network(config.arch, size, config.layers)
         model = Classifier(network.module, network.dim, len(classes), config.dropout)
@@ -196,10 +196,8 @@ def _card(
     }
 
 
-def _kept(out: Path, request: dict[str, Any], if_exists: IfExists, start: float) -> TrainReport:
+def _kept(out: Path, request: dict[str, Any], start: float) -> TrainReport:
     """Return the report of a file that is there and was made by the same request."""
-    if if_exists == "error":
-        raise InputError(f"{out} exists; choose another name or --if-exists resume or overwrite")
     card = read_card(out)
     before = card.get("request", {})
     changed = difference(before, json.loads(json.dumps(request)))

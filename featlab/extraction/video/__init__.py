@@ -6,7 +6,7 @@ import math
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,9 +15,7 @@ from pathlib import Path
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, is_video, open_video, read_packets
-from featlab.extraction.worker import run_in_order, worker_count
-
-OnVideo = Callable[[int, int], None]
+from featlab.extraction.worker import OnProgress, run_in_order, worker_count
 
 
 @dataclass(frozen=True)
@@ -98,22 +96,17 @@ def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoT
 class Sampling:
     """Which frames of a video are taken; the default is all of them. Time counts from the video's first frame.
 
-    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept.
-
-    Attributes:
-        fps: Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window,
-            the frame of the window that is nearest to it (of two that are equally near the earlier one), and none
-            twice, so that a higher rate than the video's takes every frame once. None: every frame.
-        window: Seconds from and to, half-open: a frame at the start is taken, one at the end isn't. None: all of it.
-        stride: Every how many-th frame is kept, from the first on.
-
-    Raises:
-        ConfigError: A value out of range.
+    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept. A value out
+    of range is a ConfigError.
     """
 
+    # Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window, the
+    # frame of the window that is nearest to it (of two that are equally near the earlier one), and none twice, so that
+    # a higher rate than the video's takes every frame once. None: every frame.
     fps: float | None = None
+    # Seconds from and to, half-open: a frame at the start is taken, one at the end isn't. None: all of it.
     window: tuple[float, float] | None = None
-    stride: int = 1
+    stride: int = 1  # Every how many-th frame is kept, from the first on.
 
     def __post_init__(self) -> None:
         if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):
@@ -127,6 +120,11 @@ class Sampling:
 
 
 EVERY_FRAME = Sampling()
+
+
+def refuse_sampling(source: Path) -> InputError:
+    """Return the error of a sampling that was asked for where there are no videos."""
+    return InputError(f"{source} has no videos, so there are no frames to choose: leave out --fps, --window, --stride")
 
 
 def parse_window(text: str) -> tuple[float, float]:
@@ -158,21 +156,15 @@ def sample(times: VideoTimes, sampling: Sampling) -> range | list[int]:
 
 def _nearest(stamps: tuple[int, ...], first: int, end: int, start: Fraction, step: Fraction) -> list[int]:
     """Places of the frames in first..end that are nearest to start, start + step, ..., each once."""
-    places: list[int] = []
     # Whole numbers from here on, which are exact too, and fast enough for hours of video.
     scale = math.lcm(start.denominator, step.denominator)
-    moment, stride = int(start * scale), int(step * scale)
-    place = first
-    while True:
-        while place < end and stamps[place] * scale < moment:
-            place += 1
-        if place == end:
-            return places
-        before_is_near = place > first and 2 * moment <= (stamps[place - 1] + stamps[place]) * scale
-        nearest = place - 1 if before_is_near else place
-        if not places or nearest > places[-1]:
-            places.append(nearest)
-        moment += stride
+    scaled = [stamp * scale for stamp in stamps[first:end]]
+    places: dict[int, None] = {}
+    for moment in range(int(start * scale), scaled[-1] + 1 if scaled else 0, int(step * scale)):
+        after = bisect_left(scaled, moment)
+        before_is_near = after > 0 and 2 * moment <= scaled[after - 1] + scaled[after]
+        places[first + after - before_is_near] = None
+    return list(places)
 
 
 def _exact(value: float) -> Fraction:
@@ -184,7 +176,7 @@ def _is_number(value: object) -> bool:
 
 
 def probe_videos(
-    paths: Sequence[Path], *, jobs: int = 1, on_progress: OnVideo | None = None
+    paths: Sequence[Path], *, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> dict[Path, VideoTimes | str]:
     """Read when the frames of videos are shown; of a video that can't be read, why."""
     if jobs < 0:
@@ -223,7 +215,7 @@ class Expanded:
 
 
 def expand_videos(
-    items: Sequence[Item], sampling: Sampling = EVERY_FRAME, *, jobs: int = 1, on_progress: OnVideo | None = None
+    items: Sequence[Item], sampling: Sampling = EVERY_FRAME, *, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> Expanded:
     """Put frames in the place of videos.
 

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # An animation (.gif, .webp) is an image: its first frame is taken.
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-        *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    ]
-)
+_SUFFIXES = "3g2 3gp asf avi dv flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 
 
 def is_video(path: PurePath) -> bool:
@@ -39,14 +35,10 @@ _LONGEST_STEP = 10.0
 
 
 class Clock:
-    """Gives packets the time stamps of one clock, where a file's own starts anew: one part follows the other.
-
-    Attributes:
-        jumps: How often it did, so far.
-    """
+    """Gives packets the time stamps of one clock, where a file's own starts anew: one part follows the other."""
 
     def __init__(self, container: Any, stream: Any) -> None:
-        self.jumps = 0
+        self.jumps = 0  # How often it did, so far
         anew = container.format.name in ("mpeg", "mpegts")
         self._longest = _LONGEST_STEP / stream.time_base if anew else math.inf
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featlab.errors import InputError
 from featlab.methods.losses.target import EPSILON
 
 
@@ -160,18 +159,12 @@ MINIMUM_SQUARED_BANDWIDTH = 1e-12
 
 
 def class_discrepancies(source: Tensor, target: Tensor) -> Tensor:
-    """Return MMD² between every class of the source and every class of the target.
+    """Return (C, C) MMD² between every class of the source, (C, m, D) rows, and every class of the target, (C, n, D).
 
     The kernel is a sum of five Gaussians, k(a, b) = Σ_w exp(−‖a − b‖² / (w γ)). The bandwidth γ belongs to a pair of
     classes: the mean squared distance between two different rows of their union; no gradient is taken through it. The
     estimator is the biased one, so that a set has no discrepancy from itself.
     """
-    fits = source.ndim == target.ndim == 3 and source.shape[::2] == target.shape[::2]
-    if not fits or not source.numel() or not target.numel():
-        raise InputError(
-            "class discrepancies need rows (C, m, D) of the same classes with m ≥ 1, got "
-            f"{tuple(source.shape)} and {tuple(target.shape)}"
-        )
     m, n = source.shape[1], target.shape[1]
     # (C, 1, m, m), (1, C, n, n) and (C, C, m, n): blocks of each pair of classes.
     within_source = _squared_distances(source, source).unsqueeze(1)

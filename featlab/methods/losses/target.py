@@ -7,7 +7,6 @@ Pseudo-labels come from class centres (SHOT, TPDS), or from the majority of a cl
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,17 +59,6 @@ def neighbour_agreement(p: Tensor, scores: Tensor, weight: Tensor | float) -> Te
     return -(weight * agreement).sum(dim=1).mean()
 
 
-@dataclass(frozen=True, eq=False)
-class CentreLabels:
-    """Rows assigned to class centres."""
-
-    labels: Tensor  # (n,) int64, the class of the nearest centre.
-    distance: Tensor  # (n,), the cosine distance 1 − cos to it.
-    # (K, H + 1), what the rows were compared with; a class that no row was predicted as has one too, but no row is
-    # assigned to it.
-    centres: Tensor
-
-
 def unit_codes(z: Tensor) -> Tensor:
     """Return (n, H + 1): a one is appended to each row of (n, H) bottleneck outputs, then its length is made 1."""
     return F.normalize(torch.cat([z, torch.ones_like(z[:, :1])], dim=1), dim=1)
@@ -81,8 +69,8 @@ def class_centres(codes: Tensor, weight: Tensor) -> Tensor:
     return (weight.T @ codes) / (1e-8 + weight.sum(dim=0))[:, None]
 
 
-def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) -> CentreLabels:
-    """Assign each row to the class whose centre is nearest in angle.
+def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) -> tuple[Tensor, Tensor]:
+    """Return the (n,) class whose centre is nearest to each row in angle, and the (n,) cosine distance 1 − cos to it.
 
     Centres are weighted by the predictions in the first round, by the assignments in every further one. A class counts
     when more than ``threshold`` rows are predicted as it (in further rounds: assigned to it); where none has so many,
@@ -97,17 +85,7 @@ def centre_labels(z: Tensor, p: Tensor, *, threshold: int = 0, rounds: int = 2) 
         similarity = (codes @ F.normalize(centres, dim=1).T).masked_fill(~kept, -torch.inf)
         nearest, labels = similarity.max(dim=1)
         weight = F.one_hot(labels, p.shape[1]).to(codes.dtype)
-    return CentreLabels(labels, 1 - nearest, centres)
-
-
-@dataclass(frozen=True, eq=False)
-class ClusterLabels:
-    """What P clusters are called."""
-
-    # (P,) int64, the class that most rows of the cluster are predicted as (of equals, the first); -1 for a cluster
-    # without rows.
-    label: NDArray[np.int64]
-    purity: NDArray[np.float64]  # (P,) float64, the share of those rows, in [1/K, 1]; NaN for a cluster without rows.
+    return labels, 1 - nearest
 
 
 def cluster_rows(codes: NDArray[np.float32], clusters: int, *, seed: int) -> NDArray[np.int64]:
@@ -127,8 +105,12 @@ def cluster_rows(codes: NDArray[np.float32], clusters: int, *, seed: int) -> NDA
 
 def label_clusters(
     cluster: NDArray[np.int64], predicted: NDArray[np.int64], *, clusters: int, classes: int
-) -> ClusterLabels:
-    """Name each cluster after the majority of its rows."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return what P clusters are called, and the share of their rows that speaks for it, in [1/K, 1].
+
+    A cluster is called after the class that most of its rows are predicted as; of equals, the first. One without rows
+    is -1, its share NaN.
+    """
     if clusters <= classes:
         raise ConfigError(
             f"{clusters} clusters for {classes} classes are too few; give the method more prototypes than classes"
@@ -137,7 +119,7 @@ def label_clusters(
     rows = count.sum(axis=1)
     label = np.where(rows > 0, count.argmax(axis=1), -1)
     purity = np.where(rows > 0, count.max(axis=1) / np.maximum(rows, 1), np.nan)
-    return ClusterLabels(label.astype(np.int64), purity)
+    return label.astype(np.int64), purity
 
 
 def purest_rows(label: NDArray[np.int64], confidence: NDArray[np.float64], share: float) -> NDArray[np.intp]:

@@ -12,7 +12,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
 from featlab.model.losses import expression_loss, layer_values, style_loss, style_statistics
 from featlab.model.networks import SourceHead, Translator
-from featlab.model.training import Phase, Terms, minimise, train
+from featlab.model.training import Adam, Phase, Terms, minimise, train
 from featlab.seeding import torch_generator
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _fit_adam(
             yield features[order[:batch]], features[order.roll(1)[:batch]]
 
     fit = train(
-        [Phase(torch.optim.Adam(trained, lr=config.lr), lambda frames: losses(*frames))],
+        [Phase(Adam(trained, lr=config.lr), lambda frames: losses(*frames))],
         batches(),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: one_cycle(step, config.iterations),

@@ -16,7 +16,7 @@ from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
 from featlab.model.losses import expression_loss, layer_values, style_statistics
 from featlab.model.networks import AdaptedModel, SourceHead, Translator
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import History, Phase, shuffled_batches, train
+from featlab.model.training import Adam, History, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
@@ -105,7 +105,7 @@ def _pretrained(source: SourceRows, head: SourceHead, seed: int) -> Translator:
         return {"style": style, "expression": expression_loss(head(features), head(translated))}
 
     train(
-        [Phase(torch.optim.Adam(trained, lr=RATE), losses)],
+        [Phase(Adam(trained, lr=RATE), losses)],
         batches(),
         name="pretraining by the poster's losses",
         advice="check the embeddings for outliers",

@@ -4,12 +4,9 @@ from torch import nn
 
 from featlab.errors import ConfigError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
-from featlab.extraction.backbones.builtin import mirror_order, template
-from featlab.extraction.backbones.mirror import mirrored, with_mirror
+from featlab.extraction.backbones.builtin import mirror_order, mirrored, template, with_mirror
 from featlab.extraction.backbones.network import module_backbone
-from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.layouts import read_layout
 
 
 def flipped(pictures):
@@ -68,15 +65,6 @@ def test_a_crop_by_the_eyes_is_mirrored_too(images):
         for image, points in ((picture, eyes), (flipped([picture])[0], turned))
     )
     assert np.abs(one - other).mean() < 0.1 * np.abs(one).mean()
-
-
-def test_the_cache_of_mirrored_pictures_says_so_and_is_theirs_alone(tmp_path, make_tree):
-    source = read_layout("auto", make_tree(tmp_path / "source", 2, 2))
-    both = with_mirror(make_backbone("hog", size=24, cell=8))
-    report = extract(source, both, tmp_path / "c.h5", neutral="neutral", config=ExtractConfig(jobs=2))
-    assert report.extractor.preprocessing.endswith("averaged with its mirror image")
-    with pytest.raises(Exception, match="mirror image"):
-        extract(source, both.inner, tmp_path / "c.h5", neutral="neutral", config=ExtractConfig(jobs=1))
 
 
 def test_a_backbone_of_pictures_with_landmarks_is_refused(stand_in):

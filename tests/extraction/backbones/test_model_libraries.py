@@ -60,20 +60,25 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
     for name, options, error, says in (
         ("torchvision:", {}, ConfigError, "what follows the colon is a network's name"),
         ("torchvision:resnet17", {}, ConfigError, "9.9 has no network 'resnet17'; did you mean 'resnet18'"),
-        ("torchvision:resnet18", {}, ConfigError, "a file, random, or a name; torchvision's own are IMAGENET1K_V1"),
+        ("torchvision:resnet18", {}, ConfigError, "a file, random, or torchvision's own: IMAGENET1K_V1"),
         ("torchvision:resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
         ("torchvision:resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: no such weights file"),
         ("torchvision:resnet18", {"weights": "random", "layers": "layer5"}, ConfigError, "did you mean 'layer"),
         ("timm:", {}, ConfigError, "what follows the colon is a network's name"),
         ("timm:tini", {}, ConfigError, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
-        ("timm:tiny", {}, ConfigError, "choose weights with --weights: pretrained, a file, or random"),
-        ("timm:tiny", {"weights": "imagenet"}, ConfigError, "no weights file; --weights pretrained takes timm's own"),
+        ("timm:tiny", {}, ConfigError, "choose weights with --weights: a file, random, or timm's own: pretrained"),
+        (
+            "timm:tiny",
+            {"weights": "imagenet"},
+            ConfigError,
+            "--weights imagenet is none of a file, random, or timm's",
+        ),
         ("timm:gone", {"weights": "pretrained"}, ConfigError, "can't be made (no pretrained weights); name a file"),
     ):
         with refused(error, says):
             make_backbone(name, **options)
     monkeypatch.setattr(libraries.models, "get_model", offline)
-    with refused(ConfigError, "IMAGENET1K_V1 can't be downloaded (<urlopen error no route>); name a file"):
+    with refused(ConfigError, "torchvision:resnet18 can't be made (<urlopen error no route>); name a file"):
         make_backbone("torchvision:resnet18", weights="pretrained")
     for library in ("torchvision", "timm"):
         monkeypatch.setitem(sys.modules, library, None)

@@ -81,8 +81,7 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(sta
     )
     assert state_sha256(module) == before
     # Of another network's, the first keys are named only.
-    first = "60 missing (conv1.weight, bn1.weight, bn1.bias, bn1.running_mean, …)"
-    with refused(ConfigError, first, "9 unexpected (block0.w, block1.w, block2.w, block3.w, …)"):
+    with refused(ConfigError, "60 missing (conv1.weight, bn1.weight, ", "9 unexpected (block0.w, ", " and 3 more)"):
         load_state_dict("tiny", Tiny(), {f"block{i}.w": torch.zeros(1) for i in range(9)}, Path("w.pt"))
 
 

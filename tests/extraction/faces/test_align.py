@@ -6,8 +6,8 @@ import pytest
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import ResizeCrop, make_backbone
 from featlab.extraction.backbones.builtin import template
+from featlab.extraction.faces import eye_centres
 from featlab.extraction.faces.align import AlignConfig, align_face, central_square, with_alignment
-from featlab.extraction.faces.points import eye_centres
 
 RED, GREEN, BLUE = range(3)
 

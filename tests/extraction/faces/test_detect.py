@@ -7,9 +7,10 @@ from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.faces import detect
-from featlab.extraction.faces.detect import detect_landmarks, without_face, write_face_lists
+from featlab.extraction.faces.detect import detect_landmarks, without_face
 from featlab.extraction.faces.landmarks import landmarks_for
 from featlab.extraction.items import Failure, Item
+from featlab.extraction.shards import write_list
 
 FACELESS, BROKEN = 2, 5
 ROWS = 9
@@ -146,10 +147,9 @@ def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path, c
     assert listed == (Failure("4.png", "no face was found"), Failure("6.png", "none of the 2 faces is the person's"))
     # A list of an earlier run doesn't stay.
     for missing in (listed, ()):
-        write_face_lists(tmp_path / "c.h5", missing, missing[:1])
-        paths = tmp_path / "c.no_face.jsonl", tmp_path / "c.doubt.jsonl"
-        lengths = [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths]
-        assert lengths == [len(missing), len(missing[:1])]
+        write_list(tmp_path / "c.h5", missing, "no_face")
+        path = tmp_path / "c.no_face.jsonl"
+        assert len(path.read_text().splitlines() if path.exists() else ()) == len(missing)
 
 
 def test_nothing_found_at_all_is_refused(items, tmp_path, colour, refused):

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.faces import detect, detectors
+from featlab.extraction.faces import MESH_TO_68, detect, detectors, eye_centres
 from featlab.extraction.faces.detect import is_detector, make_detector
-from featlab.extraction.faces.points import MESH_TO_68, eye_centres
 
 ORIGINALS = Path(__file__).parents[3].parent / "shared" / "data" / "london-originals"
 # 478 places in a unit square, with its corners among them.

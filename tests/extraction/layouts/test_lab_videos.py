@@ -1,7 +1,7 @@
 import pytest
 
 from featlab.errors import ConfigError
-from featlab.extraction.layouts import detect_layout, get_layout, read_layout
+from featlab.extraction.layouts import LAYOUTS, detect_layout, read_layout
 
 PEOPLE = ("071309_w_21", "112610_w_60")
 LABELS = (
@@ -34,7 +34,7 @@ def test_no_pain_is_neutral_and_the_highest_level_is_pain(put, base):
     for merge, labels in (("true", {"neutral", "pain"}), ("false", {"neutral", "PA1", "PA4"})):
         chosen = read_layout("biovid", root, levels="BL1,PA1,PA4", merge=merge)
         assert (len(chosen), {item.label for item in chosen}) == (12, labels)
-    assert get_layout("biovid").sampling.window == (2.0, 5.0), "that of the published protocol"
+    assert LAYOUTS.get("biovid").sampling.window == (2.0, 5.0), "that of the published protocol"
 
 
 @pytest.mark.parametrize("mark", ["\t", ",", ";"])
@@ -72,7 +72,7 @@ def test_labels_are_looked_up_and_what_has_none_is_unknown(put, base, refuses):
     assert {item.subject for item in items} == {"2ea4"}
     assert all(item.path == root / item.name and item.path.is_file() for item in items)
     assert detect_layout(root) == "stressid"
-    assert get_layout("stressid").sampling.fps == 1.0
+    assert LAYOUTS.get("stressid").sampling.fps == 1.0
 
     def chosen(**options):
         return {item.video.removeprefix("2ea4_"): item.label for item in read_layout("stressid", root, **options)}

@@ -2,7 +2,7 @@ import pytest
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.inputs import InputConfig, read_inputs
-from featlab.extraction.items import Failure, classes_of, counts_up
+from featlab.extraction.items import Failure, class_names, counts_up
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.layouts.plain import is_loose
 
@@ -23,7 +23,7 @@ def test_every_column_of_a_manifest_is_read_and_rows_are_sorted(tmp_path, facts)
         ("e.jpg", "s3", "anger", "v1", 0, 3, tmp_path / "e.jpg"),
     ]
     items = read_layout("manifest", tmp_path)
-    assert classes_of(items, "smile") == ("smile", "anger", "neutral")
+    assert class_names([item.label for item in items], "smile") == ("smile", "anger", "neutral")
     assert items == read_layout("manifest", source) == read_layout("auto", source) == read_layout("auto", tmp_path)
 
 
@@ -111,15 +111,11 @@ def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuse
         ("path,subject,frame\na,s,0\nb,s,\n", "line 3: the frame is empty"),
         ("path,subject,video,frame\na,s,v,4\nb,s,v,4\n", "line 3: subject 's', video 'v', frame 4 is already there"),
         ("path,subject,video\nd/b.mp4,s,v\nd/a.mp4,s,v\n", "line 3: subject 's', video 'v', frame 0 is already there"),
-        ("path,subject\na\n", "line 2: 1 values under 2 columns"),
         ("path,subject\n,s\n", "line 2: the path is empty"),
         ("path,subject\na, \n", "line 2: the subject is empty"),
-        ('path,subject\n"a,s\n', "not valid csv"),
-        ("path,subject\na\0,s\n", "NUL characters"),
         ('path,subject,label,frame\na,s,"two\nlines",0\nb,s,n,x\n', "line 4: frame 'x'"),
     ):
         refuses("auto", write(tmp_path, text), says)
-    refuses("auto", write(tmp_path, "path,subject\nZoë,s\n", "latin-1"), "isn't UTF-8 text")
     root = put("folder/s1/neutral/1.png") / "folder"
     refuses("manifest", root, "expected a manifest.csv with path,subject,", "found s1/")
 

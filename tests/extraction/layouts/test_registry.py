@@ -7,24 +7,16 @@ import pytest
 from featlab.config.options import options_of
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts import (
-    LAYOUTS,
-    detect_layout,
-    get_layout,
-    layout_names,
-    read_layout,
-    register_layout,
-    resolve_layout,
-)
+from featlab.extraction.layouts import LAYOUTS, detect_layout, read_layout, register_layout, resolve_layout
 
 NAMES = ["manifest", "folders", "biovid", "stressid", "bah", "aff-wild2", "fer2013", "expw", "raf-db", "sfda-pft"]
 
 
 def test_every_layout_of_the_list_is_there_and_says_what_it_expects():
-    assert set(NAMES) <= set(layout_names())
+    assert set(NAMES) <= set(LAYOUTS.names())
     unchecked = set()
-    for name in layout_names():
-        layout = get_layout(name)
+    for name in LAYOUTS.names():
+        layout = LAYOUTS.get(name)
         assert (layout.name, layout.neutral) == (name, "neutral")
         assert "::" in layout.description
         assert "ROOT/" in layout.description
@@ -81,8 +73,8 @@ def test_a_function_becomes_a_layout_and_another_package_brings_its_own(monkeypa
             return [Item(root / "a.png", "a.png", name, "rest", "v", 0, 0)]
 
     add("mine")
-    assert layout_names()[-1] == "mine"
-    assert get_layout("mine").neutral == "rest"
+    assert LAYOUTS.names()[-1] == "mine"
+    assert LAYOUTS.get("mine").neutral == "rest"
     assert read_layout("mine", tmp_path)[0].subject == "mine"
     assert detect_layout(tmp_path) is None
     module = types.ModuleType("other_package_layouts")
@@ -92,7 +84,7 @@ def test_a_function_becomes_a_layout_and_another_package_brings_its_own(monkeypa
         for name, value in (("theirs", module.__name__), ("empty", "json"), ("gone", "no_such_module_at_all"))
     }
     monkeypatch.setitem(LAYOUTS.__dict__, "plugins", plugins)
-    assert set(layout_names()) >= {"theirs", "empty", "gone"}
+    assert set(LAYOUTS.names()) >= {"theirs", "empty", "gone"}
     add("theirs")  # as importing the module would
     assert read_layout("theirs", tmp_path)[0].subject == "theirs"
     for name, says in (
@@ -100,7 +92,7 @@ def test_a_function_becomes_a_layout_and_another_package_brings_its_own(monkeypa
         ("gone", "can't be loaded"),
     ):
         with refused(ConfigError, f"plug-in '{name}'", says):
-            get_layout(name)
+            LAYOUTS.get(name)
 
 
 def test_auto_takes_what_the_source_looks_like(put, tmp_path, refused):
@@ -115,7 +107,7 @@ def test_auto_takes_what_the_source_looks_like(put, tmp_path, refused):
         ("auto", "list.csv", "manifest", "list.csv"),
         ("auto", "faces.csv", "fer2013", "faces.csv"),
     ):
-        assert resolve_layout(asked, tmp_path / name) == (get_layout(layout), tmp_path / source)
+        assert resolve_layout(asked, tmp_path / name) == (LAYOUTS.get(layout), tmp_path / source)
     for name, says in (("gone", "no such file or folder"), ("list.txt", "expected a manifest")):
         with refused(InputError, says):
             resolve_layout("auto", tmp_path / name)

@@ -73,7 +73,7 @@ def test_arrays_that_do_not_fit_are_one_line(save, run, refused):
         ({"embeddings": np.ones((16, 2), dtype=complex)}, "complex128"),
         ({"embeddings": np.array([["1", "2"]] * 16)}, "embeddings", "expected numbers"),
         ({"subject": None}, "no column 'subject'", "--manifest"),
-        ({"subject": np.array(["a"] * 15)}, "subject has 15 values", "16 rows"),
+        ({"subject": np.array(["a"] * 15)}, "subject has 15 rows", "16 rows"),
         ({"subject": np.array([["a"]] * 16)}, "subject has shape (16, 1)"),
         ({"subjects": np.array(["a"] * 16)}, "both 'subject' and 'subjects'"),
         ({"label": np.array(["a", None] * 8, dtype=object)}, "pickled objects", "dtype=str"),

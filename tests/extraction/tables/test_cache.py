@@ -3,7 +3,7 @@ import pytest
 
 from featlab.cache import verify_cache
 from featlab.errors import FeatlabError
-from featlab.extraction.tables import ImportConfig, make_extractor
+from featlab.extraction.tables import make_extractor
 from featlab.extraction.tables.rows import Selection
 
 
@@ -88,12 +88,12 @@ def test_landmarks_of_a_file_go_with_their_rows_through_bad_ones(tmp_path, put, 
 
 def test_settings_sources_and_caches_that_are_none_are_one_line(tmp_path, card, put, run, refused):
     for values, *words in (
-        ({"dtype": "float8"}, "float32 or float16", "'float8'"),
+        ({"dtype": "float8"}, "--dtype = 'float8' is not one of float32, float16"),
         ({"if_exists": "overwite"}, "did you mean 'overwrite'"),
         ({"extractor": " "}, "--extractor is empty"),
     ):
         with refused(FeatlabError, *words):
-            ImportConfig(**values)
+            run(card, **values)
     np.save(tmp_path / "points.npy", np.ones((15, 2, 2)))
     (tmp_path / "folder.h5").mkdir()
     for source, options, *words in (

@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.delimited import open_delimited
 from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import Selection
+from featlab.extraction.text import open_delimited
 
 HEAD = "subject,label,video,frame"
 

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.cells import is_list
+from featlab.extraction.columns import is_list
 from featlab.extraction.tables.rows import Selection
 
 HEAD = "subject,label,video,frame"

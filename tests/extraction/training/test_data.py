@@ -10,7 +10,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction import decode
 from featlab.extraction.decode import decode_image
 from featlab.extraction.items import Item
-from featlab.extraction.training.config import AugmentConfig, TrainConfig
+from featlab.extraction.training import AugmentConfig, TrainConfig
 from featlab.extraction.training.data import (
     augment,
     balanced_epoch,

@@ -12,7 +12,7 @@ from featlab.extraction.decode import read_pixels
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.shards import failures_path
+from featlab.extraction.shards import list_path
 from featlab.extraction.video import Expanded, Sampling, expand_videos
 
 # Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.
@@ -147,7 +147,7 @@ def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path, peopl
     two = run(expanded, tmp_path / "two.h5", ExtractConfig(jobs=2, shard_rows=11, batch=4))
     assert (two.digest, two.failures) == (report.digest, report.failures)
     assert [failure.path for failure in report.failures] == ["s2/pain/broken.mp4", "s2/pain/empty.mov"]
-    listed = [json.loads(line) for line in failures_path(tmp_path / "c.h5").read_text().splitlines()]
+    listed = [json.loads(line) for line in list_path(tmp_path / "c.h5").read_text().splitlines()]
     assert listed == [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
     with open_cache(tmp_path / "c.h5", verify=True) as cache:
         table = cache.read()

@@ -1,19 +1,26 @@
-"""What the cells of a column say: names, numbers, lists of numbers, or nothing; whatever the file is."""
+"""Tables, whatever file they are in: what the cells of their columns say: names, numbers, lists of numbers, nothing."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.text import MISSING, is_missing
 
+# As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
+MISSING = (
+    r"(?i)^(?:|[.?]|--?|<?n/?\.?a\.?>?|nat|null|none|nil|missing|find_failed|[+-]?nan(?:\(\w*\))?"
+    r"|[+-]?1\.#(?:ind|[qs]nan)\w*|#(?:n/?a(?: n/a)?|num!|value!|div/0!|null!|ref!|name\?))$"
+)
+_MISSES = re.compile(MISSING)
 _NUMBER = r"(?i)^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)$"
 _ONE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 # Without brackets, four numbers or more: three may be a date.
@@ -23,6 +30,41 @@ _BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\
 _WORDS = ("", "na", "nan", "n/a", "null", "none")
 _USUAL = ["NaN", *(form for word in _WORDS for form in {word, word.upper(), word.title()})]
 _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_NUMBER, _LIST))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A table that can be read column by column, whatever file it is in.
+
+    ``batches`` yields Arrow arrays of the columns at some places, batch by batch; ``most`` bounds the rows. A column
+    of ``never`` is no feature unless it is asked for.
+    """
+
+    path: Path
+    header: tuple[str, ...]
+    most: int
+    batches: Callable[[Sequence[int]], Iterator[list[Any]]]
+    where: Callable[[int], str]
+    never: frozenset[str] = frozenset()
+    landmarks: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
+    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
+
+    ``neutral`` is a label even where it is a word for a missing one.
+    """
+    said: dict[str, list[str]] = {name: [] for name in wanted if name in table.header}
+    for batch in table.batches([table.header.index(name) for name in said]):
+        for (name, values), cells in zip(said.items(), batch, strict=True):
+            values += names(cells, neutral if name.lower() == "label" else "")
+    return said
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is nothing: empty, NA, nan, -nan(ind), None, #N/A, FIND_FAILED, …"""
+    return _MISSES.match(text.strip()) is not None
 
 
 def as_text(value: Any) -> str:

@@ -1,0 +1,133 @@
+"""Results of an evaluation read again: its rows, its classes, and all of it where nothing is left to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featlab.analysis.page import PAGE_FILE, TABLE_ENDINGS, Result, figure_endings, read_page, read_table
+from featlab.cache.reader import open_cache
+from featlab.config.load import load_config
+from featlab.errors import FeatlabError, InputError
+from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.workspace.workspace import CONFIG_FILE
+
+_WIDEST = 12  # Target subjects up to which the per-subject table is printed; the file has it always.
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredResults:
+    """What `featlab.analysis.evaluation.result.evaluation_result` wrote."""
+
+    path: Path  # The file of rows.
+    rows: Sequence[EvaluationRow]  # Results.
+    # What made them, see `featlab.evaluation.results.run_facts`; empty where that isn't kept beside them.
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder that they are in."""
+        return self.path.resolve().parent.name
+
+
+def open_results(root: Path, given: Path | None = None) -> StoredResults:
+    """Read results of `featlab evaluate` or `featlab benchmark`; by default those that were written last."""
+    if given is None:
+        found = [path for path in (root / "results").glob(f"*/{RESULTS}") if path.is_file()]
+        if not found:
+            where = root / "results"
+            raise InputError(f"{where}: no results there; run featlab evaluate first, or name a folder of them")
+        path = max(found, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    else:
+        path = given / RESULTS if given.is_dir() else given
+    if not path.is_file():
+        raise InputError(f"{path}: no results there; give a folder of featlab evaluate or benchmark, or its {RESULTS}")
+    rows = read_results(path)
+    if not rows:
+        raise InputError(f"{path}: holds no results; run the evaluation again")
+    return StoredResults(path, rows, _facts(path.parent / "run.json"))
+
+
+def class_names(
+    stored: StoredResults, count: int, root: Path, cache: Path | None = None
+) -> tuple[tuple[str, ...], str]:
+    """Return the classes' names: of the named cache, the stored table or the workspace's cache; else numbers."""
+    if cache is not None:
+        names, _ = _cache_classes(cache)
+        if len(names) != count:
+            raise InputError(
+                f"{cache} has {len(names)} classes, the results {count}; name the cache they were made from"
+            )
+        return names, ""
+    names = _table_classes(stored.path.parent / "table_classes.jsonl") or _workspace_classes(stored, root)
+    if len(names) == count:
+        return names, ""
+    numbered = tuple(f"Class {number}" for number in range(1, count + 1))
+    return numbered, "the classes are numbered: nothing beside the results names them (--cache does)"
+
+
+def _facts(path: Path) -> Mapping[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _table_classes(path: Path) -> tuple[str, ...]:
+    """Return the columns between the method and the average, see `featlab.analysis.evaluation.tables`."""
+    try:
+        first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
+    except (OSError, ValueError):
+        return ()
+    return tuple(first)[1:-1] if isinstance(first, dict) else ()
+
+
+def _workspace_classes(stored: StoredResults, root: Path) -> tuple[str, ...]:
+    try:
+        names, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
+    except FeatlabError:
+        return ()
+    return names if digest == stored.facts.get("cache_digest") else ()
+
+
+def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:
+    with open_cache(path) as cache:
+        return tuple(cache.classes), cache.digest
+
+
+def printed_tables(rows: Sequence[EvaluationRow], kind: str, tables: Collection[str]) -> list[str]:
+    """Return the names of the tables that a terminal shows."""
+    few = len({row.draw for row in rows}) == 1 and len({row.subject for row in rows}) <= _WIDEST
+    names = [*(["subjects"] if few else []), *(["classes", "costs"] if kind == "benchmark" else []), "summary"]
+    return [name for name in names if name in tables]
+
+
+def read_finished(
+    folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool
+) -> tuple[list[EvaluationRow], Result, list[Path]] | None:
+    """Return rows, result and files of an evaluation of which nothing is left to run, to count or to draw.
+
+    ``None`` if it isn't made of the very same (``facts``), or a run or a file isn't there.
+    """
+    try:
+        page, rows = read_page(folder), read_results(folder / RESULTS)
+        tables = {name: read_table(folder, name) for name in page.tables}
+    except InputError:
+        return None
+    endings = figure_endings(facts)
+    files = [folder / RESULTS, folder / "run.json"]
+    files += [folder / f"{figure.name}.{ending}" for figure in page.figures for ending in endings]
+    files += [folder / f"table_{name}.{ending}" for name in tables for ending in TABLE_ENDINGS]
+    whole = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots
+    if not whole or len(rows) != runs or any(row.error for row in rows) or not all(path.is_file() for path in files):
+        return None
+    printed = printed_tables(rows, page.kind, tables)
+    result = Result(page.kind, page.title, page.summary, tables, metadata=facts, printed=printed)
+    return rows, result, [*files, folder / PAGE_FILE]

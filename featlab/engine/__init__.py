@@ -1,0 +1,1 @@
+"""Where work runs: processes of this machine, a dask cluster, or SLURM's job arrays."""

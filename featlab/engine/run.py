@@ -1,0 +1,116 @@
+"""Do the same work on many items, on the engine that ``[engine]`` names. The only place that starts processes for it.
+
+What the work gives goes from process to process: it must be picklable, and small. What it keeps on disk is there for
+the next call, whatever happens to this one.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from featlab.config.analysis import EngineConfig
+from featlab.engine.cluster import died, on_dask, on_slurm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = Callable[[Item], Result]
+
+LOCAL = EngineConfig()
+WORKER_START = 3.0
+"""Seconds of a core that a worker needs to import torch and read a cache, before its first item."""
+
+_ALONE = threading.Lock()
+
+
+def run_all(
+    work: Work[Item, Result],
+    items: Sequence[Item],
+    *,
+    jobs: int = 1,
+    engine: EngineConfig = LOCAL,
+    folder: Path = Path("engine"),
+    light: bool = False,
+) -> Iterator[Result]:
+    """Yield what the work gave on each item, as they finish.
+
+    Args:
+        work: A function of a module, or a `functools.partial` of one. In a process it is called by one thread at a
+            time, with one thread: torch's random state is the process's.
+        items: What to work on.
+        jobs: Processes of the engine ``local``, and of a dask cluster that is started here; 1 works in this process.
+        engine: Which engine, and how it is reached. A `joblib.parallel_config` of the caller beats ``local``.
+        folder: Where SLURM's jobs leave their logs.
+        light: Items may be shorter than starting a worker: those of ``local`` are started when the rest is worth it.
+
+    Raises:
+        FeatlabError: What the work raised; a worker that died; a cluster that can't be reached.
+        ConfigError: The engine's extra is not installed.
+    """
+    items = list(items)
+    if not items:
+        return
+    alone = partial(_alone, work)
+    if engine.name == "dask":
+        yield from on_dask(alone, items, jobs, engine)
+    elif engine.name == "submitit":
+        yield from on_slurm(alone, items, jobs, engine, folder)
+    elif "joblib" in sys.modules and (found := _callers_backend()) is not None:
+        yield from _on_joblib(alone, items, *found)
+    else:
+        yield from _here(work, items, jobs, light)
+
+
+def _here(work: Work[Item, Result], items: list[Item], jobs: int, light: bool) -> Iterator[Result]:
+    """Work in this process, then in others from where the rest is worth their start."""
+    start, done = time.monotonic(), 0
+    while done < len(items) and (jobs == 1 or done == len(items) - 1 or light):
+        yield work(items[done])
+        done += 1
+        rest = (time.monotonic() - start) / done * (len(items) - done)
+        if rest * (1 - 1 / jobs) > 2 * WORKER_START:
+            break
+    if done < len(items):
+        jobs = min(jobs, len(items) - done)
+        yield from _on_joblib(partial(_alone, work), items[done:], "loky", jobs)
+
+
+def _on_joblib(
+    work: Work[Item, Result], items: Sequence[Item], backend: str | None, jobs: int | None
+) -> Iterator[Result]:
+    """Hand the items to joblib's backend; ``None`` is the one that the caller has configured."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from joblib.parallel import get_active_backend
+
+    how = {"backend": "loky", "inner_max_num_threads": 1} if backend else {}
+    # Joblib's dask backend gives its results at the end alone.
+    streams = backend is not None or get_active_backend()[0].supports_return_generator
+    try:
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **how)
+        yield from parallel(delayed(work)(item) for item in items)
+    except TerminatedWorkerError:
+        raise died("a worker process") from None
+
+
+def _callers_backend() -> tuple[str | None, int | None] | None:
+    """Return the backend and the jobs of the caller's `joblib.parallel_config`, ``None`` where there is none."""
+    from joblib.parallel import get_active_backend
+
+    backend, jobs = get_active_backend()
+    if type(backend).__name__ == "LokyBackend":
+        return None if jobs is None else ("loky", jobs)
+    return None, None
+
+
+def _alone(work: Work[Item, Result], item: Item) -> Result:
+    # Here: landmarks are embedded without torch.
+    from featlab.compute import one_thread
+
+    with _ALONE, one_thread():
+        return work(item)

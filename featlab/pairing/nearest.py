@@ -1,0 +1,246 @@
+"""Exact nearest neighbours: faiss proposes, float64 decides, and a bound proves that nothing better was left out.
+
+Each kind of score (cosine, distance, face shape) comes with float32 vectors whose inner product bounds it from above.
+faiss (Johnson, Douze & Jégou 2021) finds the base rows with the largest inner products; they are scored again in
+float64. Where the k-th of them is better than the bound allows for any row that was not proposed, the answer is proven.
+The other query rows, and all of them where faiss can't be used, are searched in full. So the answer is the same on
+every machine, with and without faiss, and ties go to the lowest index.
+
+Vectors are made tile by tile, and no n x m matrix is ever held: memory is a few hundred MiB, whatever n and m.
+
+This is the only module that imports faiss, and only when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.errors import ConfigError, InputError, closest
+
+BACKENDS = ("auto", "faiss", "numpy")
+
+TIE = 1e-13
+"""Scores nearer than this, relative to their scale, tie; float64 sums of equal rows may differ so."""
+_PROPOSED = 32  # base rows that are proposed beyond k
+_BLOCK_ROWS = 1024  # queries a block: enough for a matrix product to run at full speed
+_BYTES = 64 << 20  # for one tile of vectors; results don't depend on it
+Rows = NDArray[np.intp]
+
+
+class Neighbours(NamedTuple):
+    """The k best base rows of each query; -1, with the worst possible score, where there are fewer than k.
+
+    Attributes:
+        score: float64 (n, k), best first.
+        rows: (n, k) base rows; of equal scores the lowest comes first.
+        searched_in_full: Queries whose proposals could not be proven to hold the best, or broke the rules.
+        checked: How many true neighbours of a sample of queries an index was to find, and how many it found.
+    """
+
+    score: NDArray[np.float64]
+    rows: Rows
+    searched_in_full: int = 0
+    checked: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def none(cls, n: int, k: int) -> Neighbours:
+        """Return n queries that have found nothing yet."""
+        return cls(np.full((n, k), -np.inf), np.full((n, k), -1, dtype=np.intp))
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """How well n queries match m base rows; a higher score is better."""
+
+    base: int  # m.
+    width: int  # d, the length of a vector.
+    left: Callable[[Rows], NDArray[np.float32]]  # query rows (r,) -> float32 (r, d) vectors.
+    right: Callable[[slice], NDArray[np.float32]]  # t base rows -> float32 (t, d) vectors.
+    # (query rows, inner products) -> float64, what no base row with a smaller inner product can exceed.
+    limit: Callable[[Rows, NDArray[np.float32]], NDArray[np.float64]]
+    # t base rows -> (query rows (r,) -> float32 (r, t) scores).
+    quick: Callable[[slice], Callable[[Rows], NDArray[np.float32]]]
+    # ((p,) query rows, (p,) base rows) -> float64 (p,) scores of those pairs.
+    exact: Callable[[Rows, Rows], NDArray[np.float64]]
+    scale: NDArray[np.float64]  # float64 (n,), the size of the largest score that each query can have.
+    error: float  # How far `quick` may be from `exact`, relative to `scale`.
+
+    def tiles(self, rows: int) -> Iterator[slice]:
+        """Yield slices of so many rows, each of as many vectors as fit into a tile."""
+        step = max(1, _BYTES // (4 * self.width))
+        return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+
+
+def nearest(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto") -> Neighbours:
+    """Find each query's k best base rows, exactly.
+
+    Args:
+        space: The n queries and m base rows.
+        k: Neighbours a query, 1 to m.
+        skip: (n, 2), a range [start, stop) of base rows that each query may not have. Fast when queries with the same
+            range follow one another and ranges ascend (rows sorted by subject); correct in any order.
+        backend: As in `load_faiss`.
+
+    Raises:
+        InputError: k is not between 1 and m.
+        ConfigError: An unknown backend, or faiss asked for by name and not to be had.
+    """
+    n = len(space.scale)
+    if not 1 <= k <= space.base:
+        raise InputError(f"can't find {k} neighbours a row among {space.base} rows; ask for 1 to {space.base}")
+    faiss = load_faiss(backend)
+    ranges = np.zeros((n, 2), dtype=np.intp) if skip is None else skip
+    found = Neighbours.none(n, k)
+    unproven = np.arange(n)
+    if faiss is not None:
+        with one_thread(faiss):
+            parts = [_unproven(faiss, space, found, unproven[slab], ranges) for slab in space.tiles(n)]
+        unproven = np.concatenate([unproven[:0], *parts])
+    search_in_full(space, found, unproven, ranges)
+    return found._replace(searched_in_full=len(unproven))
+
+
+def _unproven(faiss: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows) -> Rows:
+    """Put the best of what faiss proposes for some queries into `found`; return those where it may not be the best."""
+    k = found.rows.shape[1]
+    columns, inner = _proposals(faiss, space, rows, ranges[rows], k + _PROPOSED)
+    tie = 2 * TIE * space.scale[rows]
+    largest = np.zeros(inner.shape, dtype=np.bool_)
+    np.put_along_axis(largest, np.argpartition(-inner, k - 1, axis=1)[:, :k], True, axis=1)
+    for wanted in (largest, ~largest):
+        # First the k with the largest bounds, then whatever may be better than the k-th of them.
+        wanted &= space.limit(rows[:, None], inner) >= (found.score[rows, -1] - tie)[:, None]
+        query, place = np.nonzero(wanted & (inner > -np.inf))
+        keep_best(found, space, rows[query], columns[query, place])
+    left_out = inner.min(axis=1)
+    near = (found.score[rows, -1] <= space.limit(rows, left_out) + tie) & (left_out > -np.inf)
+    return np.asarray(rows[near])
+
+
+def _proposals(faiss: Any, space: Space, rows: Rows, ranges: Rows, count: int) -> tuple[Rows, NDArray[np.float32]]:
+    """Return (r, count) base rows with the largest inner products, and those; -inf where there are no more."""
+    left = space.left(rows)
+    columns = np.zeros((len(rows), count), dtype=np.intp)
+    inner = np.full((len(rows), count), -np.inf, dtype=np.float32)
+    for tile in space.tiles(space.base):
+        right = space.right(tile)
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            parts = _of_tile(faiss, left[block], right, ranges[block] - tile.start, count)
+            near = np.concatenate([columns[block], *(part + tile.start for part, _ in parts)], axis=1)
+            products = np.concatenate([inner[block], *(part for _, part in parts)], axis=1)
+            best = np.argpartition(-products, count - 1, axis=1)[:, :count]
+            columns[block] = np.take_along_axis(near, best, axis=1)
+            inner[block] = np.take_along_axis(products, best, axis=1)
+    return columns, inner
+
+
+def _of_tile(
+    faiss: Any, left: NDArray[np.float32], right: NDArray[np.float32], ranges: Rows, count: int
+) -> list[tuple[Rows, NDArray[np.float32]]]:
+    """Return the largest products with the rows that no query skips, and with the others (-inf: skipped)."""
+    low, high = (int(bound) for bound in np.clip((ranges[:, 0].min(), ranges[:, 1].max()), 0, len(right)))
+    parts = []
+    for first, last in ((0, low), (high, len(right))):
+        if last > first:
+            kind = faiss.METRIC_INNER_PRODUCT
+            inner, near = faiss.knn(left, right[first:last], min(count, last - first), metric=kind)
+            parts.append((near + first, inner))
+    if high > low:
+        kept, near, inner = min(count, high - low), [], []
+        step = max(1, _BYTES // (4 * (high - low)))
+        for part in (slice(first, first + step) for first in range(0, len(left), step)):
+            scores = left[part] @ right[low:high].T
+            _exclude(scores, ranges[part] - low)
+            near.append(np.argpartition(-scores, kept - 1, axis=1)[:, :kept])
+            inner.append(np.take_along_axis(scores, near[-1], axis=1))
+        parts.append((np.concatenate(near) + low, np.concatenate(inner)))
+    return parts
+
+
+def search_in_full(space: Space, found: Neighbours, rows: Rows, ranges: Rows) -> None:
+    """Put the best of all base rows into `found` for some queries, without faiss."""
+    found.score[rows], found.rows[rows] = -np.inf, -1
+    k = found.rows.shape[1]
+    for tile in space.tiles(space.base if len(rows) else 0):
+        quick, width = space.quick(tile), tile.stop - tile.start
+        step = max(1, _BYTES // (16 * width))
+        for part in (rows[first : first + step] for first in range(0, len(rows), step)):
+            scores = quick(part)
+            _exclude(scores, ranges[part] - tile.start)
+            kth = found.score[part, -1]
+            if k <= width:
+                kth = np.maximum(kth, np.partition(scores, width - k, axis=1)[:, -k])
+            # What rounding could have kept from the k best.
+            near = scores >= (kth - 2.0 * space.error * space.scale[part])[:, None]
+            query, column = np.nonzero(near & (scores > -np.inf))
+            keep_best(found, space, part[query], column + tile.start)
+
+
+def _exclude(scores: NDArray[np.float32], ranges: Rows) -> None:
+    for row, (start, stop) in enumerate(np.maximum(ranges, 0).tolist()):
+        scores[row, start:stop] = -np.inf
+
+
+def keep_best(found: Neighbours, space: Space, rows: Rows, columns: Rows) -> None:
+    """Score candidate pairs, none of which is there already, exactly, and put the best of each row into `found`."""
+    k = found.rows.shape[1]
+    exact = np.empty(len(rows))
+    step = max(1, _BYTES // (32 * space.width))
+    for part in (slice(first, first + step) for first in range(0, len(rows), step)):
+        exact[part] = space.exact(rows[part], columns[part])
+    touched = np.unique(rows)
+    kept = found.rows[touched] >= 0
+    rows = np.concatenate([rows, np.repeat(touched, k)[kept.ravel()]])
+    columns = np.concatenate([columns, found.rows[touched][kept]])
+    exact = np.concatenate([exact, found.score[touched][kept]])
+    grade = np.rint(exact / (space.scale[rows] * TIE))
+    order = np.lexsort((columns, -grade, rows))
+    rows, columns, exact = rows[order], columns[order], exact[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    best = rank < k
+    found.score[rows[best], rank[best]] = exact[best]
+    found.rows[rows[best], rank[best]] = columns[best]
+
+
+def load_faiss(backend: str) -> Any:
+    """Return the faiss module, or None for the numpy path.
+
+    Args:
+        backend: "faiss", "numpy", or "auto": faiss if it can be imported and FEATLAB_NO_FAISS is not set to 1.
+
+    Raises:
+        ConfigError: Another backend, or faiss asked for by name and not to be had.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}{closest(backend, BACKENDS)}")
+    if backend == "numpy" or (backend == "auto" and os.environ.get("FEATLAB_NO_FAISS") == "1"):
+        return None
+    try:
+        import faiss
+    except ImportError as error:
+        if backend == "auto":
+            return None
+        raise ConfigError(f"faiss can't be imported ({error}); install faiss-cpu or use backend 'numpy'") from error
+    return faiss
+
+
+@contextmanager
+def one_thread(faiss: Any) -> Iterator[None]:
+    """Run faiss on one thread: torch brings an OpenMP runtime too, and two at work crash on macOS and Windows.
+
+    Put back afterwards, because on Linux the call reaches torch's runtime as well and would slow all that follows.
+    """
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

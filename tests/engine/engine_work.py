@@ -1,0 +1,32 @@
+"""Work for the engines: a module of its own, which the processes of every engine can import."""
+
+import os
+import signal
+
+import torch
+
+from featlab.errors import InputError
+
+
+def square(number):
+    return number * number, os.getpid(), torch.get_num_threads()
+
+
+def fails_on_three(number):
+    if number == 3:
+        raise InputError("three is no number for this")
+    return number
+
+
+def dies_on_three(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def dies_once(mark, number):
+    """Kill the process that takes the number 3, the first time."""
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+import featlab.pairing.index as index_module
+from featlab.config.sections import PairConfig
+from featlab.errors import ConfigError
+from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, pairs_to_arrays
+
+
+@pytest.fixture(autouse=True)
+def _indexed(monkeypatch):
+    monkeypatch.setattr(index_module, "SMALLEST", 20)
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    table = people(12, 2, 8, 12, classes=3, noise=0.5)
+    table.label[::9] = -1
+    return table
+
+
+def best_of_others(table, rule, k):
+    """Each row's k most similar admissible rows, one row at a time, in float64."""
+    rows = table.embeddings.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for row in range(len(table)):
+        allowed = table.subject != table.subject[row]
+        if rule != "any":
+            same = table.label == table.label[row]
+            allowed &= (table.label >= 0) & (table.label[row] >= 0) & (same if rule == "same" else ~same)
+        others = np.flatnonzero(allowed)
+        yield {(row, other) for other in others[np.argsort(-(rows[others] @ rows[row]), kind="stable")[:k]].tolist()}
+
+
+@pytest.mark.parametrize("rule", ["any", "same", "different"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW8", "PCA8,IVF4,PQ4x4"])
+def test_an_index_keeps_the_rules_and_its_recall_is_that_of_an_exact_search(table, rule, factory):
+    pairs = make_pairs(table, PairConfig("cosine", rule, 3, factory), seed=0)
+    made = set(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))
+    true = set().union(*best_of_others(table, rule, 3))
+    assert len(made) == len(pairs) == len(true)
+    assert (table.subject[pairs.row] != table.subject[pairs.reference]).all()
+    if rule != "any":
+        assert ((table.label[pairs.row] == table.label[pairs.reference]) == (rule == "same")).all()
+    # Fewer rows than a sample: all of them were checked.
+    assert pairs.recall == pytest.approx(len(made & true) / len(true))
+    assert pairs.recall > 0.6
+    assert pairs_from_arrays(pairs_to_arrays(pairs), rows=len(table)).recall == pairs.recall
+    assert pairs_summary(pairs, table)["recall"] == pairs.recall
+    if factory in ("Flat", "IVF4,Flat"):  # so few cells are all searched
+        assert made == true
+
+
+def test_shapes_are_found_by_an_index_too(table):
+    exact, found = (make_pairs(table, PairConfig("landmark", "any", 2, factory), seed=0) for factory in ("", "Flat"))
+    assert (np.isnan(exact.recall), found.recall) == (True, 1.0)
+    np.testing.assert_array_equal(exact.reference, found.reference)
+    np.testing.assert_array_equal(exact.score, found.score)
+
+
+def test_rows_whose_candidates_are_all_of_their_own_subject_are_searched_in_full_and_counted(people):
+    table = people(3, 1, 200, 8, identity=1000.0, noise=0.01)
+    found = make_pairs(table, PairConfig("cosine", index="HNSW4"), seed=0)
+    exact = make_pairs(table, PairConfig("cosine"), seed=0)
+    assert found.searched_in_full > 0
+    np.testing.assert_array_equal(exact.row, found.row)
+    assert found.recall >= found.searched_in_full / len(table) - 0.05
+
+
+def test_an_index_that_faiss_cannot_make_or_search_by_the_rules_is_refused(table, refused, monkeypatch):
+    for factory, reason in (
+        ("IVF,Flt", "could not parse"),
+        ("IVF5000,Flat", "5000"),
+        ("IVF4,PQ5", "multiple"),
+        ("IVF4,PQ4x4,RFlat", "params"),
+        ("LSH", "METRIC_L2"),
+    ):
+        with refused(ConfigError, f"pair.index = {factory}: ", reason, "leave it out"):
+            make_pairs(table, PairConfig("cosine", index=factory), seed=0)
+    monkeypatch.setenv("FEATLAB_NO_FAISS", "1")
+    with refused(ConfigError, "pair.index = Flat needs faiss"):
+        make_pairs(table, PairConfig("cosine", index="Flat"), seed=0)
