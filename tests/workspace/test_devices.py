@@ -16,7 +16,7 @@ def test_auto_takes_a_gpu_to_train_and_the_cpu_for_a_clip(
     write_table(tmp_path / "cache.h5", people(), extractor)
     sent = []
     monkeypatch.setattr(
-        "featlab.workspace.adapt.load_bundle", lambda folder, device: sent.append(device) or small_bundle()
+        "featlab.workspace.adapt.load_bundle", lambda folder, device: sent.append(device) or small_bundle(people())
     )
     monkeypatch.setattr("featlab.bundle.bundle.Bundle.check_extractor", lambda *_: None)
     for cuda, mps, chosen in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
