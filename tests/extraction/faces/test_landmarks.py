@@ -158,6 +158,7 @@ def test_a_csv_that_does_not_fit_is_refused(tmp_path, refused):
         ("x_0,y_0,x_999999999999\n1,2,3\n", "'x_1' is missing"),
         ("x_0,y_0\n1,two\n", "line 2: y_0 is 'two', not a number"),
         ("x_0,y_0\n1,2_0\n", "line 2: y_0 is '2_0', not a number"),
+        ("frame,x_0,y_0\n1.5,1,2\n", "line 2: the frame isn't a whole number"),
         ("x_0,y_0\n1,2\n3,4\n", "landmarks for 2 rows, the source has 1"),
         ("path,x_0,y_0\nq.jpg,1,2\n", "no path of"),
         ("path,x_0,y_0\na.jpg,1,2\na.jpg,1,2\n", "lists 'a.jpg' twice"),
