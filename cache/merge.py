@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from pathlib import Path
 
+from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Header, encode_table
 from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
-from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, FACES, LANDMARKS, PATHS, ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable, closest_names
 from featlab.errors import CacheError
 
@@ -121,16 +122,10 @@ def merge_caches(
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path)) for path in files]
-        kinds = dict(caches[0].kinds)
-        kinds[EMBEDDINGS] = (EMBEDDING_DTYPES[header.dtype], (caches[0].dim,))
-        if not landmarks:
-            kinds.pop(LANDMARKS, None)
+        kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
-            kinds[PATHS] = max((cache.kinds[PATHS] for cache in caches), key=lambda kind: kind[0].itemsize)
-        else:
-            kinds.pop(PATHS, None)
-        if not counted:
-            kinds.pop(FACES, None)
+            widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)
+            kinds[schema.PATHS] = (widest, ())
         plan = Plan(
             rows=sum(each.rows for each in summaries),
             subjects=tuple(sorted(owners)),

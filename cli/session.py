@@ -171,9 +171,11 @@ class Session:
 
     def cache_file(self, named: Path | None) -> Path:
         """Return the cache that was named, or the workspace's; it need not be there."""
+        if named is not None:
+            return named
         from featlab.config.load import load_config
 
-        return named if named is not None else self.workspace / load_config(self.workspace / "featlab.toml").cache
+        return self.workspace / load_config(self.workspace / "featlab.toml").cache
 
     def result(self, folder: str, result: Result) -> None:
         """Write a result into a folder under ``results/``, with the command that was typed, and print it."""
